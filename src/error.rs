@@ -1,0 +1,49 @@
+//! The closed list of failure kinds that cross module borders.
+//!
+//! Every module has an error enum of its own, with messages for people, and a `kind()` that answers one of
+//! these. Only two tables read a kind: `fuse/errno.rs` (errno of an operation) and `cli/exit.rs` (exit code of a
+//! command). This module never formats messages and never decides what a kind means to a caller.
+
+/// What went wrong, as far as a caller can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The thing asked for does not exist. The only kind that may be remembered as a negative answer.
+    NotFound,
+    /// The registry refused the credentials or the access (401 and 403).
+    Denied,
+    /// The artifact is encrypted and no key was given.
+    KeyMissing,
+    /// The artifact is encrypted and no given key opens it.
+    KeyWrong,
+    /// Bytes do not match their digest, or a frame is broken.
+    Integrity,
+    /// The registry could not be reached, or answered with a server error.
+    Unreachable,
+    /// No progress for the configured time.
+    TimedOut,
+    /// An object that was pinned earlier is gone upstream.
+    Gone,
+    /// The object is read-only here.
+    ReadOnly,
+    /// The operation is not allowed on this object.
+    NotPermitted,
+    /// Somebody else holds the object.
+    Busy,
+    /// The disk or a configured budget is full.
+    NoSpace,
+    /// Text that does not follow its grammar, or a value out of range.
+    Invalid,
+    /// The peer or the object cannot do what was asked.
+    Unsupported,
+    /// The state upstream is not the state that was expected.
+    Conflict,
+    /// A person or a signal stopped the operation.
+    Interrupted,
+    /// A name in the path is not a directory.
+    NotDirectory,
+    /// The object is a directory.
+    IsDirectory,
+    /// Anything else, mostly local input and output.
+    Other,
+}

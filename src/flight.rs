@@ -1,0 +1,128 @@
+//! Single flight: one computation a key, however many callers wait for it.
+//!
+//! The computation runs as a task of its own, so a caller that gives up (an interrupted `cat`) never cancels it
+//! for the others. Results are handed to everybody who waited and then forgotten: remembering is the business of
+//! a cache, and failures are never remembered.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// The computation ended without a result: it panicked, or the runtime is shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the computation was abandoned")]
+pub struct Abandoned;
+
+type Running<K, T> = Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>;
+
+/// The computations that are running, by key.
+pub struct Flight<K, T> {
+    /// Held only for map operations, never across an await.
+    running: Running<K, T>,
+}
+
+impl<K, T> Default for Flight<K, T> {
+    fn default() -> Self {
+        Self { running: Arc::default() }
+    }
+}
+
+impl<K, T> Flight<K, T>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// Answers the result of the computation that runs for `key`, starting `compute` if none does.
+    ///
+    /// # Errors
+    /// [`Abandoned`] if the computation ended without a result.
+    pub async fn run<F>(&self, key: K, compute: impl FnOnce() -> F) -> Result<T, Abandoned>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut receiver = self.join(key, compute);
+        match receiver.wait_for(Option::is_some).await {
+            Ok(value) => value.clone().ok_or(Abandoned),
+            Err(_) => Err(Abandoned),
+        }
+    }
+
+    fn join<F>(&self, key: K, compute: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(receiver) = running.get(&key) {
+            return receiver.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        running.insert(key.clone(), receiver.clone());
+        let landing = Landing { key, running: Arc::clone(&self.running) };
+        let future = compute();
+        tokio::spawn(async move {
+            let value = future.await;
+            // Removed before it is announced: whoever asks later starts anew instead of reading an old result.
+            drop(landing);
+            sender.send_replace(Some(value));
+        });
+        receiver
+    }
+}
+
+/// Takes the key out of the map when the task ends, in whatever way.
+struct Landing<K: Eq + Hash, T> {
+    key: K,
+    running: Running<K, T>,
+}
+
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_callers_share_one_computation_and_the_next_starts_anew() {
+        let flight = Flight::default();
+        let runs = Arc::new(AtomicU32::new(0));
+        let compute = || {
+            let runs = Arc::clone(&runs);
+            async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                runs.fetch_add(1, Ordering::SeqCst)
+            }
+        };
+        let all = futures_util::future::join_all((0..32).map(|_| flight.run("key", compute))).await;
+        assert!(all.iter().all(|result| *result == Ok(0)));
+        assert_eq!(flight.run("key", compute).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_does_not_stop_the_others() {
+        let flight = Arc::new(Flight::default());
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            7
+        };
+        let impatient = tokio::time::timeout(Duration::from_millis(5), flight.run(1, slow)).await;
+        assert!(impatient.is_err());
+        assert_eq!(flight.run(1, || async { 8 }).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_wait_and_frees_the_key() {
+        let flight: Flight<u8, u8> = Flight::default();
+        assert_eq!(flight.run(1, || async { panic!("on purpose") }).await, Err(Abandoned));
+        assert_eq!(flight.run(1, || async { 2 }).await, Ok(2));
+    }
+}

@@ -1,0 +1,16 @@
+//! ocifs: any OCI registry as a directory.
+//!
+//! The modules form layers; a module imports only from modules of lower layers (`tests/layering.rs` holds the
+//! table). A read walks down once: `fuse → fs → view → artifact → content → cache | registry, layer, seal`.
+#![deny(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod artifact;
+pub mod cache;
+pub mod content;
+pub mod error;
+pub mod flight;
+pub mod layer;
+pub mod oci;
+pub mod registry;
+pub mod seal;

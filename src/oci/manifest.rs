@@ -1,0 +1,255 @@
+//! Manifests: the exact bytes of a registry together with what they say.
+//!
+//! The bytes are kept because the digest, `.oci/…/manifest.json` and every copy need them unchanged. Parsing is
+//! that of the `oci-spec` types, then checked; Docker schema 2 manifests and lists have the same shape.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Descriptor, Digest, InvalidDigest, media_type};
+
+/// A parsed manifest and the bytes that it was parsed from.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The bytes as the registry keeps them.
+    pub raw: Bytes,
+    /// SHA-256 (or the algorithm it was asked by) of `raw`.
+    pub digest: Digest,
+    /// Its media type: the member `mediaType`, else what the shape says.
+    pub media_type: String,
+    /// What it says.
+    pub body: ManifestBody,
+}
+
+/// The two shapes of a manifest.
+#[derive(Clone, Debug)]
+pub enum ManifestBody {
+    /// A config and layers.
+    Image(ImageManifest),
+    /// A list of other manifests.
+    Index(Index),
+}
+
+/// An image manifest (or Docker schema 2 manifest), also of an artifact that is no image.
+#[derive(Clone, Debug)]
+pub struct ImageManifest {
+    /// The config blob.
+    pub config: Descriptor,
+    /// The layers, bottom first.
+    pub layers: Vec<Descriptor>,
+    /// `artifactType`, else the media type of the config where that is no image config and not empty.
+    pub artifact_type: Option<String>,
+    /// The manifest that this one refers to.
+    pub subject: Option<Descriptor>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An image index (or Docker manifest list).
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// The members, in order.
+    pub manifests: Vec<Descriptor>,
+    /// `artifactType` of the index.
+    pub artifact_type: Option<String>,
+    /// The manifest that this one refers to.
+    pub subject: Option<Descriptor>,
+    /// Annotations of the index.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Why bytes are no manifest.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidManifest {
+    /// Not JSON, or not the shape of the specification.
+    #[error("manifest is not valid: {0}")]
+    Json(String),
+    /// It has `layers` and `manifests` both, so readers would disagree about it.
+    #[error("manifest claims to be an image and an index at once")]
+    Ambiguous,
+    /// Neither an image manifest nor an index.
+    #[error("manifest has the unknown media type `{}`", .0.escape_default())]
+    UnknownType(String),
+    /// A descriptor holds a digest that is none.
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+}
+
+impl Manifest {
+    /// Parses the bytes of a manifest. `digest` is what the bytes were checked against.
+    ///
+    /// # Errors
+    /// Bytes that are not JSON, claim both shapes (CVE-2021-41190), contradict their own `mediaType`, or hold
+    /// digests that do not follow the grammar.
+    pub fn parse(raw: Bytes, digest: Digest) -> Result<Self, InvalidManifest> {
+        let mut value: Value = serde_json::from_slice(&raw).map_err(json)?;
+        let members = value.as_object_mut().ok_or_else(|| InvalidManifest::Json("not a JSON object".to_owned()))?;
+        // Go writes an empty list as null.
+        for list in ["layers", "manifests"] {
+            if members.get(list).is_some_and(Value::is_null) {
+                members.insert(list.to_owned(), Value::Array(Vec::new()));
+            }
+        }
+        let claimed = members.get("mediaType").and_then(Value::as_str).map(str::to_owned);
+        let (layers, manifests) = (members.contains_key("layers") || members.contains_key("config"), members.contains_key("manifests"));
+        let index = match (layers, manifests) {
+            (true, true) => return Err(InvalidManifest::Ambiguous),
+            (false, false) => return Err(unknown_type(claimed)),
+            (_, index) => index,
+        };
+        let (expected, default) = if index {
+            ([media_type::OCI_INDEX, media_type::DOCKER_INDEX], media_type::OCI_INDEX)
+        } else {
+            ([media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST], media_type::OCI_MANIFEST)
+        };
+        if let Some(claim) = claimed.as_deref()
+            && !expected.contains(&claim)
+        {
+            return Err(unknown_type(claimed));
+        }
+        let body =
+            if index { ManifestBody::Index(Index::from_value(value)?) } else { ManifestBody::Image(ImageManifest::from_value(value)?) };
+        Ok(Self { raw, digest, media_type: claimed.unwrap_or_else(|| default.to_owned()), body })
+    }
+
+    /// The descriptor of this manifest itself.
+    pub fn descriptor(&self) -> Descriptor {
+        let mut descriptor = Descriptor::new(self.media_type.clone(), self.digest, self.raw.len() as u64);
+        descriptor.artifact_type = self.artifact_type().map(str::to_owned);
+        descriptor.annotations = self.annotations().clone();
+        descriptor
+    }
+
+    /// The image manifest, unless this is an index.
+    pub fn image(&self) -> Option<&ImageManifest> {
+        match &self.body {
+            ManifestBody::Image(image) => Some(image),
+            ManifestBody::Index(_) => None,
+        }
+    }
+
+    /// The index, unless this is an image manifest.
+    pub fn index(&self) -> Option<&Index> {
+        match &self.body {
+            ManifestBody::Index(index) => Some(index),
+            ManifestBody::Image(_) => None,
+        }
+    }
+
+    /// Artifact type, where there is one.
+    pub fn artifact_type(&self) -> Option<&str> {
+        match &self.body {
+            ManifestBody::Image(image) => image.artifact_type.as_deref(),
+            ManifestBody::Index(index) => index.artifact_type.as_deref(),
+        }
+    }
+
+    /// Annotations of the manifest.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        match &self.body {
+            ManifestBody::Image(image) => &image.annotations,
+            ManifestBody::Index(index) => &index.annotations,
+        }
+    }
+
+    /// The manifest that this one refers to.
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match &self.body {
+            ManifestBody::Image(image) => image.subject.as_ref(),
+            ManifestBody::Index(index) => index.subject.as_ref(),
+        }
+    }
+}
+
+impl ImageManifest {
+    fn from_value(value: Value) -> Result<Self, InvalidManifest> {
+        let spec: oci_spec::image::ImageManifest = serde_json::from_value(value).map_err(json)?;
+        let config = Descriptor::from_spec(spec.config())?;
+        let artifact_type = spec.artifact_type().as_ref().map(ToString::to_string).or_else(|| {
+            let plain = media_type::is_image_config(&config.media_type) || config.media_type == media_type::OCI_EMPTY;
+            (!plain).then(|| config.media_type.clone())
+        });
+        Ok(Self {
+            layers: spec.layers().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
+            subject: spec.subject().as_ref().map(Descriptor::from_spec).transpose()?,
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            config,
+            artifact_type,
+        })
+    }
+}
+
+impl Index {
+    fn from_value(value: Value) -> Result<Self, InvalidManifest> {
+        let spec: oci_spec::image::ImageIndex = serde_json::from_value(value).map_err(json)?;
+        Ok(Self {
+            manifests: spec.manifests().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
+            artifact_type: spec.artifact_type().as_ref().map(ToString::to_string),
+            subject: spec.subject().as_ref().map(Descriptor::from_spec).transpose()?,
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        })
+    }
+}
+
+fn json(error: serde_json::Error) -> InvalidManifest {
+    InvalidManifest::Json(error.to_string())
+}
+
+fn unknown_type(claimed: Option<String>) -> InvalidManifest {
+    InvalidManifest::UnknownType(claimed.unwrap_or_else(|| "none".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, InvalidManifest> {
+        Manifest::parse(Bytes::copy_from_slice(text.as_bytes()), Digest::of(text.as_bytes()))
+    }
+
+    fn descriptor(media_type: &str) -> String {
+        format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":2}}"#, Digest::of(b"{}"))
+    }
+
+    #[test]
+    fn a_manifest_without_media_type_is_told_by_its_shape() {
+        let text = format!(r#"{{"schemaVersion":2,"config":{},"layers":null}}"#, descriptor("application/vnd.example"));
+        let manifest = parse(&text).unwrap();
+        assert_eq!(manifest.media_type, media_type::OCI_MANIFEST);
+        assert_eq!(manifest.artifact_type(), Some("application/vnd.example"));
+        assert!(manifest.image().unwrap().layers.is_empty());
+        assert_eq!(manifest.raw, text.as_bytes());
+    }
+
+    #[test]
+    fn an_index_keeps_platforms_and_annotations() {
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{{"mediaType":"{}","digest":"{}","size":9,"platform":{{"os":"linux","architecture":"arm64","variant":"v8"}}}}],"annotations":{{"a":"b"}}}}"#,
+            media_type::DOCKER_INDEX,
+            media_type::DOCKER_MANIFEST,
+            Digest::of(b"x"),
+        );
+        let manifest = parse(&text).unwrap();
+        assert_eq!(manifest.index().unwrap().manifests[0].platform.as_ref().unwrap().to_string(), "linux/arm64");
+        assert_eq!(manifest.annotations()["a"], "b");
+    }
+
+    #[test]
+    fn ambiguous_unknown_and_broken_manifests_are_refused() {
+        let config = descriptor(media_type::OCI_CONFIG);
+        assert!(matches!(
+            parse(&format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#)),
+            Err(InvalidManifest::Ambiguous)
+        ));
+        assert!(matches!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#), Err(InvalidManifest::UnknownType(_))));
+        let lie = format!(r#"{{"schemaVersion":2,"mediaType":"{}","config":{config},"layers":[]}}"#, media_type::OCI_INDEX);
+        assert!(matches!(parse(&lie), Err(InvalidManifest::UnknownType(_))));
+        assert!(matches!(parse("<html>"), Err(InvalidManifest::Json(_))));
+        assert!(matches!(parse("[]"), Err(InvalidManifest::Json(_))));
+        let evil = r#"{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:../../x","size":1},"layers":[]}"#;
+        assert!(parse(evil).is_err());
+    }
+}

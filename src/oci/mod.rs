@@ -1,0 +1,19 @@
+//! The vocabulary of the OCI specifications: digests, references, descriptors, manifests, platforms, media types.
+//!
+//! Owns parsing and checking of these values; whatever has one of these types follows its grammar. Plain data
+//! only: nothing here reads a file, talks to a network or knows what an artifact means.
+
+mod descriptor;
+mod digest;
+mod manifest;
+pub mod media_type;
+mod platform;
+mod reference;
+mod source;
+
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use manifest::{ImageManifest, Index, InvalidManifest, Manifest, ManifestBody};
+pub use platform::Platform;
+pub use reference::{InvalidReference, Reference, Registry, Repository, Tag, Version};
+pub use source::{LayoutName, Source};

@@ -1,0 +1,174 @@
+//! What `mount SOURCE` may name: a registry, a prefix, one artifact, or an OCI layout directory.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::reference::parse_parts;
+use super::{Digest, InvalidReference, Registry, Repository, Tag, Version};
+
+/// A parsed SOURCE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A registry or any prefix of it.
+    Registry {
+        /// The registry.
+        registry: Registry,
+        /// The prefix, `None` for the whole registry. It may be a repository as well.
+        prefix: Option<Repository>,
+    },
+    /// One artifact, which is the root of the mount itself.
+    Artifact {
+        /// The registry.
+        registry: Registry,
+        /// The repository.
+        repository: Repository,
+        /// The tag or digest.
+        version: Version,
+    },
+    /// An OCI layout directory on this machine.
+    Layout {
+        /// The directory as given.
+        directory: PathBuf,
+        /// One artifact of it, or `None` for the directory of its tags. The text after the last colon that names
+        /// no part of the path: a tag, a digest, or a full reference as `podman save` writes it.
+        name: Option<LayoutName>,
+    },
+}
+
+/// What selects an artifact inside a layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayoutName {
+    /// A tag, or the annotation `org.opencontainers.image.ref.name` whatever its form.
+    Name(String),
+    /// A manifest by digest.
+    Digest(Digest),
+}
+
+impl Source {
+    /// Parses SOURCE. `oci:` starts a layout; a bare host (`reg.io`, `localhost:5000`) is a registry; a trailing
+    /// slash makes the text a registry or prefix whatever its form.
+    ///
+    /// # Errors
+    /// Text that follows no grammar; nothing is looked up.
+    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
+        if let Some(layout) = text.strip_prefix("oci:") {
+            return Self::parse_layout(layout);
+        }
+        let trimmed = text.trim_end_matches('/');
+        if !trimmed.contains('/') && (Registry::looks_like_host(trimmed) || text.ends_with('/')) {
+            return Ok(Self::Registry { registry: Registry::parse(trimmed)?, prefix: None });
+        }
+        let (registry, repository, version) = parse_parts(trimmed)?;
+        match version {
+            Some(version) => Ok(Self::Artifact { registry, repository, version }),
+            None if registry == Registry::docker_hub() => {
+                // `docker.io/grafana` is a namespace, not `library/grafana`.
+                let written = trimmed.split_once('/').filter(|(first, _)| Registry::looks_like(first));
+                let prefix = match written {
+                    Some((_, path)) => Repository::parse(path)?,
+                    None => repository,
+                };
+                Ok(Self::Registry { registry, prefix: Some(prefix) })
+            }
+            None => Ok(Self::Registry { registry, prefix: Some(repository) }),
+        }
+    }
+
+    fn parse_layout(text: &str) -> Result<Self, InvalidReference> {
+        if text.is_empty() {
+            return Err(InvalidReference::new(text, "layout (oci:DIRECTORY or oci:DIRECTORY:tag)"));
+        }
+        if let Some((directory, digest)) = text.rsplit_once('@')
+            && let Ok(digest) = Digest::parse(digest)
+        {
+            return Ok(Self::Layout { directory: directory.into(), name: Some(LayoutName::Digest(digest)) });
+        }
+        // The directory ends at the first colon: what follows may be a full reference with colons of its own.
+        Ok(match text.split_once(':') {
+            Some((directory, name)) if !name.is_empty() && !directory.is_empty() => {
+                Self::Layout { directory: directory.into(), name: Some(LayoutName::Name(name.to_owned())) }
+            }
+            _ => Self::Layout { directory: text.trim_end_matches(':').into(), name: None },
+        })
+    }
+}
+
+impl Registry {
+    /// Whether a SOURCE of one component is a registry: an address or a name with a dot, or `localhost`.
+    fn looks_like_host(text: &str) -> bool {
+        let host = text.split(':').next().unwrap_or_default();
+        (host == "localhost" || host.contains('.') || text.starts_with('[')) && Self::parse(text).is_ok()
+    }
+}
+
+impl LayoutName {
+    /// The tag, where the name follows the grammar of tags.
+    pub fn tag(&self) -> Option<Tag> {
+        match self {
+            Self::Name(name) => Tag::parse(name).ok(),
+            Self::Digest(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry { registry, prefix: None } => write!(formatter, "{registry}"),
+            Self::Registry { registry, prefix: Some(prefix) } => write!(formatter, "{registry}/{prefix}"),
+            Self::Artifact { registry, repository, version } => write!(formatter, "{registry}/{repository}{version}"),
+            Self::Layout { directory, name } => {
+                write!(formatter, "oci:{}", directory.display())?;
+                match name {
+                    Some(LayoutName::Name(name)) => write!(formatter, ":{name}"),
+                    Some(LayoutName::Digest(digest)) => write!(formatter, "@{digest}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_source_is_told_apart() {
+        let digest = Digest::of(b"x");
+        for (text, shown) in [
+            ("reg.io", "reg.io"),
+            ("localhost:5000", "localhost:5000"),
+            ("localhost:5000/team", "localhost:5000/team"),
+            ("reg.io/team/", "reg.io/team"),
+            ("reg.io/team/app:v1", "reg.io/team/app:v1"),
+            ("alpine", "docker.io/library/alpine"),
+            ("alpine:3", "docker.io/library/alpine:3"),
+            ("docker.io/grafana", "docker.io/grafana"),
+            ("myhost:5000/", "myhost:5000"),
+            ("oci:/a/b", "oci:/a/b"),
+            ("oci:layout:v1", "oci:layout:v1"),
+        ] {
+            assert_eq!(Source::parse(text).unwrap().to_string(), shown, "{text}");
+        }
+        let by_digest = format!("reg.io/a@{digest}");
+        assert!(matches!(Source::parse(&by_digest), Ok(Source::Artifact { version: Version::Digest(_), .. })));
+        let layout = format!("oci:/l@{digest}");
+        assert!(matches!(Source::parse(&layout), Ok(Source::Layout { name: Some(LayoutName::Digest(_)), .. })));
+    }
+
+    #[test]
+    fn a_layout_name_may_be_a_full_reference() {
+        let Ok(Source::Layout { directory, name: Some(LayoutName::Name(name)) }) = Source::parse("oci:saved:localhost/app:v1") else {
+            panic!("not a layout")
+        };
+        assert_eq!((directory.to_str(), name.as_str()), (Some("saved"), "localhost/app:v1"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["", "/", "oci:", "http://reg.io", "reg.io/UPPER", "reg.io/a:b:c"] {
+            assert!(Source::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Talking to what holds artifacts: the traits, an HTTP registry, an OCI layout directory, and memory for tests.
+
+use std::ops::Range;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+
+/// Bytes of a blob as they arrive. Exactly the range that was asked for, or an error; never checked against the
+/// digest (the reader of the whole knows when it has all of it).
+pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
+/// Why a registry did not answer what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What a caller can act on.
+    pub kind: ErrorKind,
+    /// What happened, which object, what to do; registry text in it is already escaped.
+    pub message: String,
+}
+
+/// Whether the transport already says that the bytes are those of the registry the user named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// TLS or loopback to the authoritative host.
+    Transport,
+    /// Plain HTTP to another host, a mirror, or a layout: only a digest counts.
+    Digest,
+}
+
+/// What HEAD of a manifest says. The digest is a claim until the body is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The digest the version has now.
+    pub digest: Digest,
+    /// Media type, where the registry names it.
+    pub media_type: Option<String>,
+    /// Size, where the registry names it.
+    pub size: Option<u64>,
+}
+
+/// One page of names and where the next begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Names as the registry sent them; the caller checks their grammar.
+    pub names: Vec<String>,
+    /// Opaque; handed back as `after`. `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Reading from one registry or layout. Every method may be retried; none blocks the thread.
+#[async_trait]
+pub trait Pull: Send + Sync {
+    /// A stable name of the place, e.g. `https://reg.io` or `oci:/srv/layout`; keys what is remembered of it.
+    fn origin(&self) -> &str;
+
+    /// What the transport guarantees.
+    fn trust(&self) -> Trust;
+
+    /// Asks the place itself (`/v2/`): reachable, and are the credentials right?
+    async fn ping(&self) -> Result<(), Error>;
+
+    /// The digest of a version now (HEAD). A digest that is asked for is answered only if it exists.
+    async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error>;
+
+    /// The manifest, at most 4 MiB. Its body is hashed; with a digest asked for, it is checked against that.
+    async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error>;
+
+    /// A range of a blob (`0..descriptor.size` for all of it). Interrupted transfers are resumed inside.
+    async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error>;
+
+    /// One page of the tags of a repository.
+    async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error>;
+
+    /// One page of the repositories (`_catalog`); [`ErrorKind::Unsupported`] where there is no such list.
+    async fn repositories(&self, after: Option<&str>) -> Result<Page, Error>;
+
+    /// The manifests that refer to `subject`, also by the tag schema where the API is missing.
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error>;
+
+    /// Names of a repository that are full references and no tags (a layout by `podman save`): name and manifest.
+    async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {
+        Ok(Vec::new())
+    }
+}
