@@ -1,0 +1,7 @@
+//! System calls behind small safe functions, one idea a file.
+//!
+//! Owns the crate's unsafe code and is the only user of `rustix` and `memmap2`. Knows nothing of registries,
+//! artifacts or the command line, and prints nothing.
+#![allow(unsafe_code)]
+
+pub mod process;

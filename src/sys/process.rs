@@ -1,0 +1,125 @@
+//! What this process is and may do: user, limits, core dumps, signals to other processes.
+//!
+//! Never blocks and never changes anything outside this process except through [`signal`].
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
+
+/// Who sits at the other end of a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id, as seen from here.
+    pub pid: u32,
+    /// User id.
+    pub uid: u32,
+}
+
+/// A signal that ends a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Asks (SIGTERM).
+    Terminate,
+    /// Forces (SIGKILL).
+    Kill,
+}
+
+/// The user that this process acts as.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The user that started this process.
+pub fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+/// The group that this process acts as.
+pub fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// The group of the user that started this process.
+pub fn gid() -> u32 {
+    rustix::process::getgid().as_raw()
+}
+
+/// Makes every file that this process creates private to its user.
+pub fn make_new_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Raises the limit of open files to what the system allows this user; answers the limit in force.
+pub fn raise_open_file_limit() -> Option<u64> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+}
+
+/// Keeps this process's memory, which holds keys, out of core files and away from other processes of the user.
+///
+/// # Errors
+/// The kernel refused; nothing of the process changed in a way that matters.
+pub fn protect_memory() -> io::Result<()> {
+    let maximum = rustix::process::getrlimit(Resource::Core).maximum;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// Credentials of the process that connected (or listened) when the socket was made.
+///
+/// # Errors
+/// Not a unix socket.
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+    let pid = u32::try_from(credentials.pid.as_raw_pid()).unwrap_or_default();
+    Ok(Peer { pid, uid: credentials.uid.as_raw() })
+}
+
+/// Sends a signal that ends a process.
+///
+/// # Errors
+/// No such process, or it belongs to somebody else.
+pub fn signal(pid: u32, ending: Ending) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let signal = match ending {
+        Ending::Terminate => Signal::TERM,
+        Ending::Kill => Signal::KILL,
+    };
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// When a process started, in clock ticks since boot; with the id this names a process for good.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name stands in parentheses and may hold anything, also parentheses.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_a_start_time_and_an_unused_id_has_none() {
+        assert!(start_time(std::process::id()).is_some());
+        assert_eq!(start_time(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_peer_of_a_socket_pair_is_this_process() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer(&one).unwrap(), Peer { pid: std::process::id(), uid: effective_uid() });
+    }
+}
