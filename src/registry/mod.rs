@@ -1,5 +1,7 @@
 //! Talking to what holds artifacts: the traits, an HTTP registry, an OCI layout directory, and memory for tests.
 
+mod memory;
+
 use std::ops::Range;
 use std::pin::Pin;
 
@@ -9,6 +11,11 @@ use futures_util::Stream;
 
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+
+pub use memory::{Fault, Memory, Request, RequestKind};
+
+/// Largest manifest that is read, as registries themselves limit it.
+pub const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// Bytes of a blob as they arrive. Exactly the range that was asked for, or an error; never checked against the
 /// digest (the reader of the whole knows when it has all of it).
@@ -22,6 +29,18 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What happened, which object, what to do; registry text in it is already escaped.
     pub message: String,
+}
+
+impl Error {
+    /// An error of the given kind. Text of a registry in the message must be escaped by the caller.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What a caller can act on.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
 }
 
 /// Whether the transport already says that the bytes are those of the registry the user named.

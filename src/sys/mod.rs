@@ -4,4 +4,5 @@
 //! artifacts or the command line, and prints nothing.
 #![allow(unsafe_code)]
 
+pub mod beneath;
 pub mod process;

@@ -1,0 +1,74 @@
+//! Opening files below a directory without ever leaving it.
+//!
+//! Every component is opened relative to its parent and no symbolic link is followed, so the answer does not
+//! depend on what another process renames meanwhile.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path};
+
+use rustix::fs::{Mode, OFlags, openat};
+
+/// Opens a regular file below `directory` for reading. `path` must be relative and made of plain names.
+///
+/// # Errors
+/// `InvalidInput` for a path with other components, `ELOOP` or `ENOTDIR` where a component is a symbolic link,
+/// and `InvalidData` for what is no regular file.
+pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not made of plain names")),
+        }
+    }
+    let Some((last, parents)) = names.split_last() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"));
+    };
+    let directories = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut parent: Option<OwnedFd> = None;
+    for name in parents {
+        parent = Some(match &parent {
+            Some(parent) => openat(parent, *name, directories, Mode::empty())?,
+            None => openat(directory, *name, directories, Mode::empty())?,
+        });
+    }
+    // NONBLOCK: opening a named pipe must not wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file: File = match &parent {
+        Some(parent) => openat(parent, *last, flags, Mode::empty())?,
+        None => openat(directory, *last, flags, Mode::empty())?,
+    }
+    .into();
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn plain_files_open_and_everything_that_leaves_is_refused() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "s").unwrap();
+        std::fs::create_dir(inside.path().join("sub")).unwrap();
+        std::fs::write(inside.path().join("sub/file"), "f").unwrap();
+        symlink(outside.path(), inside.path().join("away")).unwrap();
+        symlink(outside.path().join("secret"), inside.path().join("sub/link")).unwrap();
+        let root = File::open(inside.path()).unwrap();
+        let mut text = String::new();
+        open_file(&root, Path::new("sub/file")).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "f");
+        for path in ["away/secret", "sub/link", "../x", "/etc/passwd", "sub", "sub/../sub/file", "", "none"] {
+            assert!(open_file(&root, Path::new(path)).is_err(), "{path}");
+        }
+    }
+}
