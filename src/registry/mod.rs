@@ -1,5 +1,6 @@
 //! Talking to what holds artifacts: the traits, an HTTP registry, an OCI layout directory, and memory for tests.
 
+mod layout;
 mod memory;
 
 use std::ops::Range;
@@ -12,6 +13,7 @@ use futures_util::Stream;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
+pub use layout::Layout;
 pub use memory::{Fault, Memory, Request, RequestKind};
 
 /// Largest manifest that is read, as registries themselves limit it.

@@ -1,0 +1,206 @@
+//! An OCI image layout directory, read in place.
+//!
+//! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the
+//! repository that callers pass is ignored. A manifest or blob is hashed whole before its first byte is given out,
+//! and again when its file has changed since. No path ever leaves the directory and no symbolic link is followed.
+//! The directory may be changed by others at any time: `index.json` is read again when it changed.
+
+mod blobs;
+mod names;
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use self::blobs::{Blobs, Stamp};
+use self::names::Names;
+use super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
+
+/// The index of a layout may be larger than a manifest of a registry, since it lists every tag.
+const INDEX_LIMIT: u64 = 64 << 20;
+
+/// An OCI image layout directory.
+pub struct Layout {
+    origin: String,
+    blobs: Arc<Blobs>,
+    /// What `index.json` said when it had this stamp. Never held across an await.
+    names: Mutex<Option<(Stamp, Arc<Names>)>>,
+}
+
+impl Layout {
+    /// Opens a layout directory; relative paths are resolved now and for good.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such directory, `Invalid` where it is no layout of version 1.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let shown = directory.display().to_string();
+        let canonical = directory.canonicalize().map_err(|error| local(&shown, &error))?;
+        let root = File::open(&canonical).map_err(|error| local(&shown, &error))?;
+        let origin = format!("oci:{}", canonical.display());
+        let layout = Self { blobs: Arc::new(Blobs::new(root, origin.clone())), origin, names: Mutex::new(None) };
+        let marker = layout.blobs.small(&PathBuf::from("oci-layout"), 64 << 10).map_err(|error| match error.kind {
+            ErrorKind::NotFound => {
+                Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `oci-layout`", shown.escape_debug()))
+            }
+            _ => error,
+        })?;
+        let version = serde_json::from_slice::<serde_json::Value>(&marker.1).ok();
+        let version = version.as_ref().and_then(|value| value.get("imageLayoutVersion")).and_then(|version| version.as_str());
+        if !version.is_some_and(|version| version.starts_with("1.")) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{} is not an OCI image layout of version 1: its file `oci-layout` says otherwise", shown.escape_debug()),
+            ));
+        }
+        Ok(layout)
+    }
+
+    /// The repository name that stands for a layout where a name is needed.
+    ///
+    /// # Errors
+    /// None in practice; the name follows the grammar.
+    pub fn repository() -> Result<Repository, Error> {
+        Repository::parse("layout").map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
+    }
+
+    fn names(&self) -> Result<Arc<Names>, Error> {
+        let path = Path::new("index.json");
+        let stamp = self.blobs.stamp(path)?;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, names)) = names.as_ref()
+            && *known == stamp
+        {
+            return Ok(Arc::clone(names));
+        }
+        let (stamp, raw) = self.blobs.small(path, INDEX_LIMIT)?;
+        let parsed = Arc::new(Names::parse(&raw, &self.origin)?);
+        *names = Some((stamp, Arc::clone(&parsed)));
+        Ok(parsed)
+    }
+
+    /// The entry of `index.json` for a tag.
+    fn tagged(&self, tag: &Tag) -> Result<Descriptor, Error> {
+        let names = self.names()?;
+        let found = names.tags.get(tag.as_str()).cloned();
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", self.origin)))
+    }
+
+    /// A manifest by digest, read and hashed whole.
+    fn manifest_of(&self, digest: &Digest) -> Result<Manifest, Error> {
+        let (_, raw) = self.blobs.small(&blobs::path(digest), MANIFEST_LIMIT)?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&raw);
+        if hasher.finish() != *digest {
+            return Err(self.broken(digest, "its bytes do not match its digest"));
+        }
+        Manifest::parse(Bytes::from(raw), *digest).map_err(|error| self.broken(digest, &error.to_string()))
+    }
+
+    fn broken(&self, digest: &Digest, what: &str) -> Error {
+        Error::new(ErrorKind::Integrity, format!("manifest {digest} of {}: {what}", self.origin))
+    }
+
+    /// Descriptors of the referrers tag schema: the tag `sha256-<hex>` holds an index of them.
+    fn referrers_by_tag(&self, names: &Names, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        match names.tags.get(&subject.path_name()) {
+            Some(entry) => Ok(self.manifest_of(&entry.digest)?.index().map(|index| index.manifests.clone()).unwrap_or_default()),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// An error of the local file system, with the object in it.
+fn local(object: &str, error: &std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+        std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => ErrorKind::Invalid,
+        _ => ErrorKind::Other,
+    };
+    Error::new(kind, format!("{}: {error}", object.escape_debug()))
+}
+
+#[async_trait]
+impl Pull for Layout {
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn trust(&self) -> Trust {
+        Trust::Digest
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.names().map(drop)
+    }
+
+    async fn resolve(&self, _repository: &Repository, version: &Version) -> Result<Resolved, Error> {
+        match version {
+            Version::Tag(tag) => {
+                let entry = self.tagged(tag)?;
+                Ok(Resolved { digest: entry.digest, media_type: Some(entry.media_type), size: Some(entry.size) })
+            }
+            Version::Digest(digest) => {
+                let stamp = self.blobs.stamp(&blobs::path(digest))?;
+                Ok(Resolved { digest: *digest, media_type: None, size: Some(stamp.size) })
+            }
+        }
+    }
+
+    async fn manifest(&self, _repository: &Repository, version: &Version) -> Result<Manifest, Error> {
+        let digest = match version {
+            Version::Tag(tag) => self.tagged(tag)?.digest,
+            Version::Digest(digest) => *digest,
+        };
+        self.manifest_of(&digest)
+    }
+
+    async fn blob(&self, _repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        if range.start > range.end || range.end > descriptor.size {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("blob {}: bytes {range:?} lie outside of its {} bytes", descriptor.digest, descriptor.size),
+            ));
+        }
+        let file = self.blobs.verified(descriptor).await?;
+        Ok(blobs::stream(file, descriptor.digest, range))
+    }
+
+    async fn tags(&self, _repository: &Repository, _after: Option<&str>) -> Result<Page, Error> {
+        Ok(Page { names: self.names()?.tags.keys().cloned().collect(), next: None })
+    }
+
+    async fn repositories(&self, _after: Option<&str>) -> Result<Page, Error> {
+        Err(Error::new(ErrorKind::Unsupported, format!("{} is one repository and has no list of them", self.origin)))
+    }
+
+    async fn referrers(&self, _repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let names = self.names()?;
+        let mut found = self.referrers_by_tag(&names, subject)?;
+        for entry in &names.untagged {
+            if found.iter().any(|known| known.digest == entry.digest) {
+                continue;
+            }
+            match self.manifest_of(&entry.digest) {
+                Ok(manifest) if manifest.subject().is_some_and(|named| named.digest == *subject) => found.push(manifest.descriptor()),
+                Ok(_) => {}
+                // One broken manifest hides no other.
+                Err(error) => tracing::warn!(%error, "an untagged manifest cannot be read, so it is no referrer"),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {
+        Ok(self.names()?.odd.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

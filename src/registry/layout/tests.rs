@@ -1,0 +1,155 @@
+//! Layouts that tools wrote, and layouts that lie.
+
+use std::fs;
+
+use futures_util::TryStreamExt;
+use serde_json::json;
+
+use super::*;
+use crate::oci::media_type;
+
+fn fixture(name: &str) -> Layout {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).join("layout");
+    Layout::open(&directory).unwrap()
+}
+
+fn repository() -> Repository {
+    Layout::repository().unwrap()
+}
+
+fn tag(text: &str) -> Version {
+    Version::Tag(Tag::parse(text).unwrap())
+}
+
+async fn read(layout: &Layout, descriptor: &Descriptor, range: Range<u64>) -> Result<Vec<u8>, Error> {
+    let stream = layout.blob(&repository(), descriptor, range).await?;
+    stream
+        .try_fold(Vec::new(), |mut all, piece| async move {
+            all.extend_from_slice(&piece);
+            Ok(all)
+        })
+        .await
+}
+
+/// A layout with one blob, tagged `v1`.
+fn made(data: &[u8]) -> (tempfile::TempDir, Layout, Descriptor) {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = directory.path().join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let blob = Descriptor::new("a/b", Digest::of(data), data.len() as u64);
+    fs::write(blobs.join(blob.digest.hex()), data).unwrap();
+    let plain = json!({"mediaType": "a/b", "digest": blob.digest.to_string(), "size": blob.size});
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": plain, "layers": [plain]}).to_string();
+    let digest = Digest::of(manifest.as_bytes());
+    fs::write(blobs.join(digest.hex()), &manifest).unwrap();
+    let entry = json!({"mediaType": media_type::OCI_MANIFEST, "digest": digest.to_string(), "size": manifest.len(),
+        "annotations": {"org.opencontainers.image.ref.name": "v1"}});
+    fs::write(directory.path().join("index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string()).unwrap();
+    fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let layout = Layout::open(directory.path()).unwrap();
+    (directory, layout, blob)
+}
+
+#[tokio::test]
+async fn every_fixture_lists_its_tags_and_gives_manifests_and_blobs() {
+    let fixtures = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap();
+    let mut seen = 0;
+    for entry in fixtures.map(|entry| entry.unwrap()).filter(|entry| entry.path().join("layout").is_dir()) {
+        let layout = fixture(entry.file_name().to_str().unwrap());
+        let names = layout.tags(&repository(), None).await.unwrap().names;
+        assert!(!names.is_empty(), "{}", layout.origin());
+        for name in names {
+            let resolved = layout.resolve(&repository(), &tag(&name)).await.unwrap();
+            let manifest = layout.manifest(&repository(), &tag(&name)).await.unwrap();
+            assert_eq!((manifest.digest, Some(manifest.raw.len() as u64)), (resolved.digest, resolved.size));
+            for layer in manifest.image().map(|image| image.layers.clone()).unwrap_or_default() {
+                let data = read(&layout, &layer, 0..layer.size).await.unwrap();
+                assert_eq!(Digest::of(&data), layer.digest);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[tokio::test]
+async fn referrers_are_found_by_subject_and_by_the_tag_schema() {
+    let layout = fixture("oras-referrers");
+    let subject = layout.resolve(&repository(), &tag("v1")).await.unwrap().digest;
+    let types: Vec<_> = layout.referrers(&repository(), &subject).await.unwrap().into_iter().map(|found| found.artifact_type).collect();
+    assert!(types.contains(&Some("application/spdx+json".to_owned())), "{types:?}");
+    let layout = fixture("oras-fallback");
+    let subject = layout.resolve(&repository(), &tag("v1")).await.unwrap().digest;
+    let found = layout.referrers(&repository(), &subject).await.unwrap();
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_range_is_exactly_that_range_and_one_outside_is_refused() {
+    let data: Vec<u8> = (0..3_000_000_u32).map(|byte| byte as u8).collect();
+    let (_directory, layout, blob) = made(&data);
+    for range in [0..0, 0..1, 5..5, 255_000..270_000, 0..3_000_000, 2_999_999..3_000_000] {
+        let expected = &data[range.start as usize..range.end as usize];
+        assert!(read(&layout, &blob, range.clone()).await.unwrap() == expected, "{range:?}");
+    }
+    for range in [0..3_000_001, Range { start: 2, end: 1 }] {
+        assert_eq!(read(&layout, &blob, range).await.unwrap_err().kind, ErrorKind::Invalid);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_is_short_long_flipped_or_missing_gives_no_byte() {
+    let (directory, layout, blob) = made(b"good bytes");
+    let file = directory.path().join("blobs/sha256").join(blob.digest.hex());
+    assert_eq!(read(&layout, &blob, 0..blob.size).await.unwrap(), b"good bytes");
+    for wrong in ["good byte", "good bytes!", "Good bytes"] {
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, wrong).unwrap();
+        assert_eq!(read(&layout, &blob, 0..1).await.unwrap_err().kind, ErrorKind::Integrity, "{wrong}");
+    }
+    fs::remove_file(&file).unwrap();
+    assert_eq!(read(&layout, &blob, 0..1).await.unwrap_err().kind, ErrorKind::NotFound);
+    fs::write(&file, "good bytes").unwrap();
+    assert_eq!(read(&layout, &blob, 0..blob.size).await.unwrap(), b"good bytes");
+}
+
+#[tokio::test]
+async fn no_link_leads_out_of_the_layout() {
+    let (directory, layout, blob) = made(b"data");
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::write(outside.path(), "data").unwrap();
+    let file = directory.path().join("blobs/sha256").join(blob.digest.hex());
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(outside.path(), &file).unwrap();
+    assert!(read(&layout, &blob, 0..blob.size).await.is_err());
+}
+
+#[tokio::test]
+async fn a_changed_index_is_read_again() {
+    let (directory, layout, _) = made(b"data");
+    let index = directory.path().join("index.json");
+    let text = fs::read_to_string(&index).unwrap().replace("\"v1\"", "\"other\"");
+    fs::write(&index, text).unwrap();
+    assert_eq!(layout.tags(&repository(), None).await.unwrap().names, ["other"]);
+    assert_eq!(layout.resolve(&repository(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_large_or_swapped_manifest_is_an_integrity_error() {
+    let (directory, layout, _) = made(b"data");
+    let digest = layout.resolve(&repository(), &tag("v1")).await.unwrap().digest;
+    let file = directory.path().join("blobs/sha256").join(digest.hex());
+    for content in [vec![b' '; 5 << 20], b"{}".to_vec()] {
+        fs::write(&file, content).unwrap();
+        assert_eq!(layout.manifest(&repository(), &tag("v1")).await.unwrap_err().kind, ErrorKind::Integrity);
+    }
+}
+
+#[test]
+fn what_is_no_layout_is_refused_with_its_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(Layout::open(&directory.path().join("none")).err().unwrap().kind, ErrorKind::NotFound);
+    assert_eq!(Layout::open(directory.path()).err().unwrap().kind, ErrorKind::Invalid);
+    fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+    assert_eq!(Layout::open(directory.path()).err().unwrap().kind, ErrorKind::Invalid);
+}
