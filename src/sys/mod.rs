@@ -5,4 +5,9 @@
 #![allow(unsafe_code)]
 
 pub mod beneath;
+pub mod daemon;
+pub mod mount;
+pub mod mountinfo;
 pub mod process;
+pub mod terminal;
+pub mod unmount;

@@ -1,0 +1,162 @@
+//! Going to the background: fork, a session of its own, and a pipe on which the child says how its start went.
+//!
+//! Only before any thread exists, which is checked, so a forked child may do whatever a new process may do. The
+//! argument list is untouched: `ps` shows what was typed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::pipe::PipeFlags;
+
+/// Longest reason that a child may give.
+const MESSAGE_LIMIT: u64 = 64 << 10;
+
+/// Which process this is after [`fork`].
+#[derive(Debug)]
+pub enum Side {
+    /// The one that was started; it waits for the other.
+    Parent(Start),
+    /// The daemon.
+    Child(Readiness),
+}
+
+/// The parent's end of the pipe.
+#[derive(Debug)]
+pub struct Start {
+    pipe: File,
+}
+
+/// How the daemon's start went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It serves.
+    Ready,
+    /// It gave up, with an exit code and one line of reason.
+    Failed {
+        /// Exit code for the parent.
+        code: u8,
+        /// Reason.
+        message: String,
+    },
+    /// It ended without a word.
+    Died,
+}
+
+/// The child's end of the pipe.
+#[derive(Debug)]
+pub struct Readiness {
+    pipe: File,
+}
+
+unsafe extern "C" {
+    /// fork(2) of the C library, which also sets its own state right in the child.
+    fn fork() -> std::ffi::c_int;
+}
+
+/// Splits into a waiting parent and a daemon in a session of its own, with `/` as its working directory.
+///
+/// # Errors
+/// The process has threads already, or the system has no room for another process.
+pub fn split() -> io::Result<Side> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with threads cannot become a daemon"));
+    }
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // SAFETY: this is the only thread, so the child is a complete copy and no lock is held by a thread that it
+    // lacks.
+    match unsafe { fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(reader);
+            rustix::process::setsid()?;
+            rustix::process::chdir("/")?;
+            Ok(Side::Child(Readiness { pipe: File::from(writer) }))
+        }
+        _ => {
+            drop(writer);
+            Ok(Side::Parent(Start { pipe: File::from(reader) }))
+        }
+    }
+}
+
+impl Start {
+    /// Waits until the daemon is ready, has given up or died.
+    ///
+    /// # Errors
+    /// The pipe failed.
+    pub fn wait(self) -> io::Result<Outcome> {
+        let mut answer = Vec::new();
+        self.pipe.take(MESSAGE_LIMIT).read_to_end(&mut answer)?;
+        Ok(match answer.split_first() {
+            None => Outcome::Died,
+            Some((0, _)) => Outcome::Ready,
+            Some((code, message)) => Outcome::Failed { code: *code, message: String::from_utf8_lossy(message).into_owned() },
+        })
+    }
+}
+
+impl Readiness {
+    /// Lets the parent return success, after standard input, output and error were pointed at `/dev/null`.
+    ///
+    /// # Errors
+    /// The parent is gone (somebody pressed Ctrl-C): the daemon should clean up and end.
+    pub fn ready(mut self) -> io::Result<()> {
+        detach_standard_streams()?;
+        self.pipe.write_all(&[0])
+    }
+
+    /// Lets the parent print a reason and end with this code. A code of 0 counts as 1.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn failed(mut self, code: u8, message: &str) -> io::Result<()> {
+        self.pipe.write_all(&[code.max(1)])?;
+        self.pipe.write_all(message.as_bytes())
+    }
+}
+
+fn detach_standard_streams() -> io::Result<()> {
+    let null: OwnedFd = File::options().read(true).write(true).open("/dev/null")?.into();
+    rustix::stdio::dup2_stdin(null.as_fd())?;
+    rustix::stdio::dup2_stdout(null.as_fd())?;
+    rustix::stdio::dup2_stderr(null.as_fd())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> (Start, Readiness) {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+        (Start { pipe: File::from(reader) }, Readiness { pipe: File::from(writer) })
+    }
+
+    #[test]
+    fn the_parent_hears_code_and_reason() {
+        let (start, readiness) = ends();
+        readiness.failed(11, "no access").unwrap();
+        assert_eq!(start.wait().unwrap(), Outcome::Failed { code: 11, message: "no access".into() });
+    }
+
+    #[test]
+    fn a_daemon_that_dies_silently_is_noticed() {
+        let (start, readiness) = ends();
+        drop(readiness);
+        assert_eq!(start.wait().unwrap(), Outcome::Died);
+    }
+
+    #[test]
+    fn a_daemon_notices_that_its_parent_is_gone() {
+        let (start, readiness) = ends();
+        drop(start);
+        assert!(readiness.failed(1, "x").is_err());
+    }
+
+    #[test]
+    fn a_process_with_threads_is_refused() {
+        // Tests run in threads of their own.
+        assert!(split().is_err());
+    }
+}

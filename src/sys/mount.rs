@@ -1,0 +1,228 @@
+//! Attaching a FUSE connection to a directory: by `mount(2)` where allowed, by `fusermount3` otherwise.
+//!
+//! The answer is the descriptor of `/dev/fuse` that requests are read from; nothing is served here. A failed
+//! call leaves no mount behind.
+
+use std::ffi::CString;
+use std::fmt::Write as _;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::mount::MountFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+
+use super::process;
+
+/// The device that FUSE connections are made with.
+const DEVICE: &str = "/dev/fuse";
+/// Type and subtype as the mount table shows them.
+pub const KIND: &str = "fuse.ocifs";
+const SUBTYPE: &str = "ocifs";
+
+/// What a mount is called and who may use it. Always `nosuid,nodev`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the mount table shows as the source.
+    pub source: String,
+    /// The kernel refuses writes by itself.
+    pub read_only: bool,
+    /// Other users may enter; the kernel then checks owners and modes.
+    pub allow_other: bool,
+}
+
+/// Why a directory could not be mounted on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device is missing or may not be opened.
+    #[error("cannot open {DEVICE}: {0}; load the kernel module with `modprobe fuse`, or pass the device into this container")]
+    Device(#[source] io::Error),
+    /// The kernel refused.
+    #[error("cannot mount on {}: {source}", directory.display())]
+    Refused {
+        /// The mount point.
+        directory: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A normal user needs the helper.
+    #[error("cannot run fusermount3: {0}; install the package `fuse3`, or mount as root")]
+    Helper(#[source] io::Error),
+    /// `allow_other` is not permitted to normal users.
+    #[error("--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it, or mount as root")]
+    AllowOther,
+    /// The helper refused.
+    #[error("fusermount3 refused: {0}")]
+    Refusal(String),
+    /// The given descriptor is no FUSE connection.
+    #[error("/dev/fd/{0} is not an open {DEVICE}")]
+    NotADevice(i32),
+}
+
+/// Mounts on a directory.
+///
+/// # Errors
+/// See [`Error`]; nothing is left mounted.
+pub fn mount(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
+    if process::effective_uid() != 0 {
+        return by_helper(directory, options);
+    }
+    match directly(directory, options) {
+        // Root of a container without the capability may still have the helper.
+        Err(Error::Refused { directory, source }) if source.kind() == io::ErrorKind::PermissionDenied => match by_helper(&directory, options) {
+            Err(Error::Helper(_)) => Err(Error::Refused { directory, source }),
+            other => other,
+        },
+        other => other,
+    }
+}
+
+/// The descriptor that `/dev/fd/N` names, on which somebody else has mounted already; `None` for other paths.
+///
+/// # Errors
+/// The descriptor is not open or is something else.
+pub fn given_descriptor(path: &Path) -> Option<Result<OwnedFd, Error>> {
+    let number: i32 = path.strip_prefix("/dev/fd").ok()?.to_str()?.parse().ok()?;
+    Some(duplicate(number))
+}
+
+fn duplicate(number: i32) -> Result<OwnedFd, Error> {
+    let refuse = |_| Error::NotADevice(number);
+    if number < 0 {
+        return Err(Error::NotADevice(number));
+    }
+    // SAFETY: borrowed only for the two calls below, which fail cleanly if the descriptor is not open; nothing
+    // else in this process closes descriptors that it was started with.
+    let given = unsafe { BorrowedFd::borrow_raw(number) };
+    let status = rustix::fs::fstat(given).map_err(refuse)?;
+    let device = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
+    if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice || device != (10, 229) {
+        return Err(Error::NotADevice(number));
+    }
+    rustix::io::fcntl_dupfd_cloexec(given, 3).map_err(refuse)
+}
+
+fn directly(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
+    let refused = |source: io::Error| Error::Refused { directory: directory.to_owned(), source };
+    let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error::Device(error.into()))?;
+    let root = rustix::fs::stat(directory).map_err(|error| refused(error.into()))?;
+    let mut data = format!(
+        "fd={},rootmode={:o},user_id={},group_id={}",
+        device.as_raw_fd(),
+        root.st_mode,
+        process::uid(),
+        process::gid()
+    );
+    if options.allow_other {
+        data.push_str(",allow_other,default_permissions");
+    }
+    let data = CString::new(data).map_err(|error| refused(error.into()))?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if options.read_only {
+        flags |= MountFlags::RDONLY;
+    }
+    rustix::mount::mount(options.source.as_str(), directory, KIND, flags, data.as_c_str()).map_err(|error| refused(error.into()))?;
+    Ok(device)
+}
+
+/// The protocol of `fusermount3`: it opens the device, mounts, and sends the descriptor over the socket whose
+/// number stands in `_FUSE_COMMFD`. The socket is its standard input, so that nothing else inherits it.
+fn by_helper(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
+    if options.allow_other && process::uid() != 0 && !other_users_allowed() {
+        return Err(Error::AllowOther);
+    }
+    let (ours, theirs) = UnixStream::pair().map_err(Error::Helper)?;
+    let child = Command::new(helper())
+        .arg("-o")
+        .arg(helper_options(options))
+        .arg("--")
+        .arg(directory)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Error::Helper)?;
+    let received = receive_descriptor(&ours);
+    drop(ours);
+    let output = child.wait_with_output().map_err(Error::Helper)?;
+    match received {
+        Ok(Some(device)) if output.status.success() => Ok(device),
+        Ok(_) => Err(Error::Refusal(first_line(&output.stderr))),
+        Err(error) => Err(Error::Helper(error)),
+    }
+}
+
+fn first_line(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let line = text.lines().next().unwrap_or("no reason given");
+    line.trim_start_matches("fusermount3: ").escape_debug().to_string()
+}
+
+pub(super) fn helper() -> PathBuf {
+    // A service manager may start us without PATH; these are the places where distributions install it.
+    let known = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3"];
+    known.iter().map(PathBuf::from).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("fusermount3"))
+}
+
+fn helper_options(options: &Options) -> String {
+    let mut text = String::from("nosuid,nodev,");
+    text.push_str(if options.read_only { "ro" } else { "rw" });
+    if options.allow_other {
+        text.push_str(",allow_other,default_permissions");
+    }
+    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
+    let _ = write!(text, ",subtype={SUBTYPE},fsname={source}");
+    text
+}
+
+fn other_users_allowed() -> bool {
+    std::fs::read_to_string("/etc/fuse.conf").is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"))
+}
+
+/// The descriptor that the helper sent; `None` if it closed the socket without sending one.
+fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0_u8; 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut received = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+            received = descriptors.next();
+        }
+    }
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_in_the_source_does_not_become_an_option() {
+        let options = Options { source: "oci:/a,dev\\b".into(), read_only: true, allow_other: false };
+        assert_eq!(helper_options(&options), "nosuid,nodev,ro,subtype=ocifs,fsname=oci:/a\\,dev\\\\b");
+    }
+
+    #[test]
+    fn only_an_open_fuse_device_is_taken_as_a_given_descriptor() {
+        assert!(given_descriptor(Path::new("/mnt")).is_none());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let path = format!("/dev/fd/{}", file.as_raw_fd());
+        assert!(matches!(given_descriptor(Path::new(&path)), Some(Err(Error::NotADevice(_)))));
+        assert!(matches!(given_descriptor(Path::new("/dev/fd/-4")), Some(Err(Error::NotADevice(_)))));
+    }
+
+    #[test]
+    fn a_missing_directory_is_refused_and_leaves_nothing() {
+        let options = Options { source: "x".into(), read_only: true, allow_other: false };
+        assert!(mount(Path::new("/no/such/directory"), &options).is_err());
+    }
+}

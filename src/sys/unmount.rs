@@ -1,0 +1,76 @@
+//! Taking a FUSE mount away: gently, lazily, or by aborting the connection of a daemon that hangs.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::mount::UnmountFlags;
+
+use super::{mount, process};
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Fails while the mount is in use.
+    None,
+    /// Takes it out of the tree at once; it ends when its last user lets go.
+    Lazy,
+}
+
+/// Unmounts a path without following a symbolic link in its last component.
+///
+/// # Errors
+/// `ResourceBusy` while files are open (unless lazy); `InvalidInput` if nothing is mounted there.
+pub fn unmount(directory: &Path, force: Force) -> io::Result<()> {
+    let mut flags = UnmountFlags::NOFOLLOW;
+    if force == Force::Lazy {
+        flags |= UnmountFlags::DETACH;
+    }
+    match rustix::mount::unmount(directory, flags) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::PERM) if process::effective_uid() != 0 => by_helper(directory, force),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn by_helper(directory: &Path, force: Force) -> io::Result<()> {
+    let mut command = Command::new(mount::helper());
+    command.arg("-u");
+    if force == Force::Lazy {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).escape_debug().to_string();
+    // The helper has one exit code for everything; its text is the only place where it says why.
+    let kind = if text.contains("busy") {
+        io::ErrorKind::ResourceBusy
+    } else if text.contains("not found in") || text.contains("not mounted") || text.contains("Invalid argument") {
+        io::ErrorKind::InvalidInput
+    } else {
+        io::ErrorKind::PermissionDenied
+    };
+    Err(io::Error::new(kind, text))
+}
+
+/// Ends every request of a FUSE connection with ENOTCONN; what waits for a hung daemon wakes up.
+/// `minor` is the minor device number in the mount table.
+///
+/// # Errors
+/// The control file system is not mounted, or the connection belongs to another user.
+pub fn abort_connection(minor: u32) -> io::Result<()> {
+    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), b"1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unmounting_what_is_no_mount_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(unmount(directory.path(), Force::Lazy).is_err());
+    }
+}
