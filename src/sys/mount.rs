@@ -73,10 +73,12 @@ pub fn mount(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
     }
     match directly(directory, options) {
         // Root of a container without the capability may still have the helper.
-        Err(Error::Refused { directory, source }) if source.kind() == io::ErrorKind::PermissionDenied => match by_helper(&directory, options) {
-            Err(Error::Helper(_)) => Err(Error::Refused { directory, source }),
-            other => other,
-        },
+        Err(Error::Refused { directory, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            match by_helper(&directory, options) {
+                Err(Error::Helper(_)) => Err(Error::Refused { directory, source }),
+                other => other,
+            }
+        }
         other => other,
     }
 }
@@ -110,13 +112,7 @@ fn directly(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
     let refused = |source: io::Error| Error::Refused { directory: directory.to_owned(), source };
     let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error::Device(error.into()))?;
     let root = rustix::fs::stat(directory).map_err(|error| refused(error.into()))?;
-    let mut data = format!(
-        "fd={},rootmode={:o},user_id={},group_id={}",
-        device.as_raw_fd(),
-        root.st_mode,
-        process::uid(),
-        process::gid()
-    );
+    let mut data = format!("fd={},rootmode={:o},user_id={},group_id={}", device.as_raw_fd(), root.st_mode, process::uid(), process::gid());
     if options.allow_other {
         data.push_str(",allow_other,default_permissions");
     }
