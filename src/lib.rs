@@ -8,6 +8,7 @@
 pub mod artifact;
 pub mod cache;
 pub mod content;
+pub mod durable;
 pub mod error;
 pub mod flight;
 pub mod layer;

@@ -11,3 +11,7 @@ pub mod mountinfo;
 pub mod process;
 pub mod terminal;
 pub mod unmount;
+pub mod lock;
+pub mod mapped;
+pub mod process;
+pub mod space;

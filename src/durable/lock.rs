@@ -1,0 +1,53 @@
+//! Locks that end with their holder.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use crate::sys::lock::Sharing;
+use crate::sys::lock::try_lock;
+
+use super::open_private;
+
+/// A lock on bytes of a file. It excludes other processes and every other `RangeLock` of this process, and ends
+/// when it is dropped or when its process ends in whatever way. The bytes need not exist.
+#[derive(Debug)]
+pub struct RangeLock {
+    /// Opened for this lock alone, so closing it is the release.
+    _file: File,
+}
+
+/// All bytes of a file.
+const WHOLE: Range<u64> = 0..u64::MAX;
+
+impl RangeLock {
+    /// Locks a range of an existing file now, or answers `None` if somebody else holds a part of it.
+    pub fn try_range(path: &Path, range: Range<u64>, sharing: Sharing) -> io::Result<Option<Self>> {
+        let file = open_private(path, false)?;
+        Ok(try_lock(&file, range, sharing)?.then_some(Self { _file: file }))
+    }
+
+    /// Like [`RangeLock::try_range`], but asks again with growing pauses for at most `patience`. Blocks the
+    /// thread: only for locks that are held briefly.
+    pub fn range(path: &Path, range: Range<u64>, sharing: Sharing, patience: Duration) -> io::Result<Option<Self>> {
+        let file = open_private(path, false)?;
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        while !try_lock(&file, range.clone(), sharing)? {
+            if start.elapsed() >= patience {
+                return Ok(None);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(Some(Self { _file: file }))
+    }
+
+    /// Locks a whole file, which is made if it is missing, waiting at most `patience`.
+    pub fn file(path: &Path, patience: Duration) -> io::Result<Option<Self>> {
+        open_private(path, true)?;
+        Self::range(path, WHOLE, Sharing::Exclusive, patience)
+    }
+}

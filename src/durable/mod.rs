@@ -1,0 +1,14 @@
+//! Files that survive a crash: atomic replacement in the right order of fsyncs, locks, sparse files.
+//!
+//! Knows nothing of what the files mean. Every error is the `io::Error` of the system call that failed.
+
+mod lock;
+mod replace;
+mod sparse;
+
+pub use lock::{RangeLock, Sharing};
+pub use replace::{make_directory, remove, replace, sync_directory};
+pub use sparse::{Free, free, is_full, is_unsupported, make_room, occupied, open_private, punch};
+
+#[cfg(test)]
+mod tests;

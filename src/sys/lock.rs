@@ -1,0 +1,57 @@
+//! Locks on byte ranges of a file that belong to the open file, not to the process.
+//!
+//! Open file description locks (fcntl(2)) exclude threads that opened the file separately as well as other
+//! processes, and the kernel drops them when the last descriptor of that opening is closed, however a process
+//! ends. The bytes need not exist. Never waits: waiting is a matter of policy.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+/// Who may hold a range at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Any number of shared holders; the file must be open for reading.
+    Shared,
+    /// One holder; the file must be open for writing.
+    Exclusive,
+}
+
+/// Locks a range of a file, `u64::MAX` as its end meaning all bytes from the start on. `false` if somebody else
+/// holds a part of it.
+pub fn try_lock(file: &File, range: Range<u64>, sharing: Sharing) -> io::Result<bool> {
+    let kind = match sharing {
+        Sharing::Shared => libc::F_RDLCK,
+        Sharing::Exclusive => libc::F_WRLCK,
+    };
+    match control(file, range, kind) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a range up.
+pub fn unlock(file: &File, range: Range<u64>) -> io::Result<()> {
+    control(file, range, libc::F_UNLCK)
+}
+
+fn control(file: &File, range: Range<u64>, kind: i32) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let start = libc::off_t::try_from(range.start).map_err(invalid)?;
+    let length = match range.end {
+        u64::MAX => 0,
+        end if end > range.start => libc::off_t::try_from(end - range.start).map_err(invalid)?,
+        _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    };
+    // SAFETY: `flock` is a plain structure of integers for which all zeros is a valid value.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = libc::c_short::try_from(kind).map_err(invalid)?;
+    request.l_whence = libc::c_short::try_from(libc::SEEK_SET).map_err(invalid)?;
+    request.l_start = start;
+    request.l_len = length;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and `request` outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,58 @@
+//! The space that files take: holes, allocation, what the file system has left.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::FallocateFlags;
+
+/// Flag of `open(2)` that refuses a symbolic link as the last component.
+pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// Frees the blocks of a range, which reads as zeros afterwards. The file keeps its length. Only whole blocks are
+/// freed; the rest of the range is set to zeros.
+pub fn punch(file: &File, range: Range<u64>) -> io::Result<()> {
+    let length = range.end.saturating_sub(range.start);
+    if length == 0 {
+        return Ok(());
+    }
+    Ok(rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range.start, length)?)
+}
+
+/// Allocates the blocks of a range and makes the file at least that long; the new bytes are zeros.
+pub fn allocate(file: &File, range: Range<u64>) -> io::Result<()> {
+    Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, range.end.saturating_sub(range.start))?)
+}
+
+/// Bytes that a file occupies, as `stat(2)` counts its blocks.
+pub fn occupied(metadata: &std::fs::Metadata) -> u64 {
+    metadata.blocks().saturating_mul(512)
+}
+
+/// What a file system has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// Bytes that this user may still write.
+    pub available: u64,
+    /// Size of a block.
+    pub block: u64,
+}
+
+/// Asks the file system that holds `path`.
+pub fn free(path: &Path) -> io::Result<Free> {
+    let answer = rustix::fs::statvfs(path)?;
+    let block = answer.f_frsize.max(1);
+    Ok(Free { available: answer.f_bavail.saturating_mul(block), block })
+}
+
+/// Whether an error says that there is no space: disk full, quota, or beyond the largest file.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+}
+
+/// Whether an error says that the file system cannot do this at all.
+pub fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV))
+}
