@@ -6,12 +6,12 @@
 
 pub mod beneath;
 pub mod daemon;
+pub mod lock;
+pub mod mapped;
 pub mod mount;
 pub mod mountinfo;
 pub mod process;
-pub mod terminal;
-pub mod unmount;
-pub mod lock;
-pub mod mapped;
 pub mod process;
 pub mod space;
+pub mod terminal;
+pub mod unmount;
