@@ -11,7 +11,6 @@ pub mod mapped;
 pub mod mount;
 pub mod mountinfo;
 pub mod process;
-pub mod process;
 pub mod space;
 pub mod terminal;
 pub mod unmount;
