@@ -1,0 +1,200 @@
+//! The oci-sync envelope, read: `salt 32 | nonce 12 | ciphertext | tag 16`, one AES-256-GCM message under a key that
+//! scrypt derives from a passphrase.
+//!
+//! GCM proves nothing before its last byte, so checking and decrypting are two types. [`EnvelopeCheck`] runs GHASH
+//! over the ciphertext as it streams by, in constant memory, and compares the tag. [`EnvelopeReader`] then decrypts
+//! any range, and must only be given ciphertext that was checked. A wrong passphrase and forged bytes look alike to
+//! GCM: the caller has compared the digest of the blob first, so a tag that does not hold means a wrong key.
+
+use super::{ChunkKey, Error, Passphrase};
+use crate::error::ErrorKind;
+use aes::Aes256;
+use aes::cipher::{BlockCipherEncrypt, KeyInit, KeyIvInit, StreamCipher, StreamCipherSeek};
+use ghash::GHash;
+use ghash::universal_hash::UniversalHash;
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// Bytes in front of the ciphertext.
+pub const ENVELOPE_HEADER: usize = 44;
+/// Bytes of the tag behind the ciphertext.
+pub const ENVELOPE_TAG: usize = 16;
+
+const BLOCK: usize = 16;
+/// The longest message of GCM: its block counter has 32 bits, and two values of it are taken.
+const LONGEST: u64 = (1 << 36) - 32;
+
+/// Header of the oci-sync envelope: `salt 32 | nonce 12`, in front of `ciphertext | tag 16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnvelopeHeader {
+    /// Salt of scrypt.
+    pub salt: [u8; 32],
+    /// Nonce of AES-256-GCM.
+    pub nonce: [u8; 12],
+}
+
+impl EnvelopeHeader {
+    /// Takes the header from the start of a blob. Integrity if the blob is shorter than a header.
+    pub fn parse(blob: &[u8]) -> Result<Self, Error> {
+        let parted = blob.split_first_chunk::<32>().and_then(|(salt, rest)| Some((*salt, *rest.first_chunk::<12>()?)));
+        let (salt, nonce) = parted.ok_or_else(|| too_short(blob.len() as u64))?;
+        Ok(Self { salt, nonce })
+    }
+}
+
+/// Bytes of ciphertext (and of plaintext) in an envelope that is `blob` bytes long as a whole. Integrity if it
+/// cannot hold header and tag, Invalid if it is longer than GCM allows.
+pub fn ciphertext_length(blob: u64) -> Result<u64, Error> {
+    let length = blob.checked_sub((ENVELOPE_HEADER + ENVELOPE_TAG) as u64).ok_or_else(|| too_short(blob))?;
+    if length > LONGEST { Err(too_long()) } else { Ok(length) }
+}
+
+fn too_short(blob: u64) -> Error {
+    let shortest = ENVELOPE_HEADER + ENVELOPE_TAG;
+    Error::new(
+        ErrorKind::Integrity,
+        format!("an encrypted oci-sync layer has at least {shortest} bytes, this one has {blob}: it was cut, push it again"),
+    )
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::Invalid, "an encrypted oci-sync layer beyond 64 GiB cannot exist: AES-GCM ends there")
+}
+
+/// The key of one envelope; wiped when dropped, never printed.
+#[derive(Clone)]
+pub struct EnvelopeKey(Zeroizing<[u8; 32]>);
+
+impl EnvelopeKey {
+    /// scrypt N=32768 r=8 p=1: takes about 60 ms and 32 MiB; call it on a blocking thread. Every passphrase gives a
+    /// key: whether it is the right one shows in [`EnvelopeCheck::finish`].
+    pub fn derive(passphrase: &Passphrase, salt: &[u8; 32]) -> Result<Self, Error> {
+        let mut key = Zeroizing::new([0; 32]);
+        let refused = |what: &dyn fmt::Display| Error::new(ErrorKind::Invalid, format!("cannot derive a key from the passphrase: {what}"));
+        let cost = scrypt::Params::new(15, 8, 1).map_err(|error| refused(&error))?;
+        scrypt::scrypt(passphrase.bytes(), salt, &cost, key.as_mut_slice()).map_err(|error| refused(&error))?;
+        Ok(Self(key))
+    }
+
+    /// The key under which the cache keeps what comes from this envelope.
+    pub fn cache_key(&self) -> ChunkKey {
+        ChunkKey::derived(&self.0, b"ocifs cache v1")
+    }
+}
+
+impl fmt::Debug for EnvelopeKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("EnvelopeKey(redacted)")
+    }
+}
+
+/// Checks the tag over the ciphertext in one streaming pass, without decrypting.
+pub struct EnvelopeCheck {
+    hash: GHash,
+    mask: Zeroizing<[u8; BLOCK]>,
+    pending: [u8; BLOCK],
+    pending_length: usize,
+    length: u64,
+}
+
+impl EnvelopeCheck {
+    /// Begins a check.
+    pub fn new(key: &EnvelopeKey, header: &EnvelopeHeader) -> Self {
+        let cipher = Aes256::new((&*key.0).into());
+        let mut hash_key = Zeroizing::new([0; BLOCK]);
+        cipher.encrypt_block((&mut *hash_key).into());
+        let mut mask = Zeroizing::new(counter_block(header, 1));
+        cipher.encrypt_block((&mut *mask).into());
+        Self { hash: GHash::new((&*hash_key).into()), mask, pending: [0; BLOCK], pending_length: 0, length: 0 }
+    }
+
+    /// Adds ciphertext (without header and tag), in pieces of any length.
+    pub fn update(&mut self, ciphertext: &[u8]) {
+        self.length = self.length.saturating_add(ciphertext.len() as u64);
+        let mut rest = ciphertext;
+        if self.pending_length > 0 {
+            let take = rest.len().min(BLOCK - self.pending_length);
+            let (head, tail) = rest.split_at(take);
+            if let Some(space) = self.pending.get_mut(self.pending_length..self.pending_length + take) {
+                space.copy_from_slice(head);
+            }
+            self.pending_length += take;
+            rest = tail;
+            if self.pending_length < BLOCK {
+                return;
+            }
+            self.hash.update_padded(&self.pending);
+            self.pending_length = 0;
+        }
+        let whole = rest.len() - rest.len() % BLOCK;
+        let (blocks, tail) = rest.split_at(whole);
+        self.hash.update_padded(blocks);
+        for (space, byte) in self.pending.iter_mut().zip(tail) {
+            *space = *byte;
+        }
+        self.pending_length = tail.len();
+    }
+
+    /// Compares the tag in constant time. KeyWrong if it does not hold, Invalid if the message was too long for GCM.
+    pub fn finish(mut self, tag: &[u8; 16]) -> Result<(), Error> {
+        if self.length > LONGEST {
+            return Err(too_long());
+        }
+        self.hash.update_padded(self.pending.get(..self.pending_length).unwrap_or_default());
+        let mut lengths = [0; BLOCK];
+        if let Some(bits) = lengths.last_chunk_mut::<8>() {
+            *bits = (self.length * 8).to_be_bytes();
+        }
+        self.hash.update_padded(&lengths);
+        let mut unmasked = *tag;
+        unmasked.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte ^= mask);
+        self.hash.verify((&unmasked).into()).map_err(|_| {
+            Error::new(ErrorKind::KeyWrong, "the passphrase does not open this oci-sync artifact: give the one that it was pushed with")
+        })
+    }
+}
+
+impl fmt::Debug for EnvelopeCheck {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EnvelopeCheck").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+/// Decrypts any range of an envelope's ciphertext (CTR); only for ciphertext whose tag was checked.
+pub struct EnvelopeReader {
+    keystream: ctr::Ctr32BE<Aes256>,
+}
+
+impl EnvelopeReader {
+    /// A reader for the key and nonce.
+    pub fn new(key: &EnvelopeKey, header: &EnvelopeHeader) -> Self {
+        Self { keystream: ctr::Ctr32BE::<Aes256>::new((&*key.0).into(), (&counter_block(header, 2)).into()) }
+    }
+
+    /// Decrypts in place; `offset` counts from the first byte of ciphertext. Invalid (and nothing changed) for a
+    /// range that ends beyond the longest message of GCM.
+    pub fn decrypt(&mut self, offset: u64, data: &mut [u8]) -> Result<(), Error> {
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > LONGEST) {
+            return Err(too_long());
+        }
+        self.keystream.try_seek(offset).map_err(|_| too_long())?;
+        self.keystream.try_apply_keystream(data).map_err(|_| too_long())
+    }
+}
+
+impl fmt::Debug for EnvelopeReader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("EnvelopeReader(redacted)")
+    }
+}
+
+/// `nonce 12 | counter 4`, the input of AES in counter mode. Counter 1 masks the tag, 2 starts the message.
+fn counter_block(header: &EnvelopeHeader, counter: u32) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block.iter_mut().zip(header.nonce.iter().chain(&counter.to_be_bytes())).for_each(|(space, byte)| *space = *byte);
+    block
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;
