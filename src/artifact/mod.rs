@@ -1,5 +1,6 @@
 //! Dialects: from a manifest to the tree of an artifact; the memory-mapped tree; what was seen, kept for offline use.
 
+mod merge;
 mod tree;
 
 use std::sync::Arc;

@@ -1,6 +1,16 @@
 //! The merged tree of an artifact as memory-mapped bytes: nodes, names, extents, xattrs, a string heap.
+//!
+//! Everything is checked once when the bytes are opened; afterwards every access answers without failing. A node
+//! number out of range answers "nothing", never a panic. This module never reads a file and never asks a registry.
+
+mod encode;
+mod format;
 
 use std::sync::Arc;
+
+pub(super) use encode::{Draft, Encoder, Placed};
+pub use format::VERSION;
+use format::{Header, NameRecord, NodeRecord, View};
 
 use super::Error;
 use crate::layer::Extent;
@@ -36,7 +46,7 @@ pub struct Node {
     pub mode: Option<u32>,
     /// Owner and group, or `None` where the archive has none.
     pub owner: Option<(u32, u32)>,
-    /// Seconds, `None` where the archive has none.
+    /// Seconds and nanoseconds, `None` where the archive has none.
     pub mtime: Option<(i64, u32)>,
     /// Bytes; length of the target for a symlink.
     pub size: u64,
@@ -71,44 +81,119 @@ pub struct Child<'a> {
 /// The tree. Immutable; cheap to clone.
 #[derive(Clone)]
 pub struct Tree {
-    _bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    header: Header,
 }
 
 impl Tree {
     /// Opens tree bytes after checking version, bounds and checksum, so that no later access can fail.
-    pub fn open(_bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// Integrity if the bytes are not those of a whole tree of this version.
+    pub fn open(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
+        let header = format::check((*bytes).as_ref())?;
+        Ok(Self { bytes, header })
     }
+
+    fn view(&self) -> View<'_> {
+        View { bytes: (*self.bytes).as_ref(), header: &self.header }
+    }
+
+    fn record(&self, node: NodeId) -> Option<NodeRecord> {
+        self.view().node(node)
+    }
+
+    fn directory(&self, node: NodeId) -> Option<NodeRecord> {
+        self.record(node).filter(|record| record.kind == Some(Kind::Directory))
+    }
+
+    /// The bytes, for storing.
+    pub fn as_bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+
     /// Number of nodes.
     pub fn node_count(&self) -> u32 {
-        todo!()
+        self.header.nodes
     }
+
     /// Attributes. `None` out of range.
-    pub fn node(&self, _node: NodeId) -> Option<Node> {
-        todo!()
+    pub fn node(&self, node: NodeId) -> Option<Node> {
+        let record = self.record(node)?;
+        let kind = record.kind?;
+        Some(Node {
+            kind,
+            mode: record.has(format::HAS_MODE).then_some(record.mode),
+            owner: record.has(format::HAS_OWNER).then_some((record.uid, record.gid)),
+            mtime: record.has(format::HAS_MTIME).then_some((record.mtime, record.nanoseconds)),
+            size: record.size,
+            links: record.links,
+            device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { (record.extra, record.minor) } else { (0, 0) },
+        })
     }
+
     /// The node of a name in a directory.
-    pub fn lookup(&self, _directory: NodeId, _name: &[u8]) -> Option<NodeId> {
-        todo!()
+    pub fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+        let record = self.directory(directory)?;
+        let view = self.view();
+        let (mut low, mut high) = (record.first, record.first.saturating_add(u64::from(record.count)));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = view.name(middle)?;
+            match view.text(&entry).cmp(name) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some(entry.node),
+            }
+        }
+        None
     }
+
     /// The names of a directory behind a cookie (0: from the start), sorted by bytes.
-    pub fn children(&self, _directory: NodeId, _after: u64) -> Box<dyn Iterator<Item = Child<'_>> + '_> {
-        todo!()
+    pub fn children(&self, directory: NodeId, after: u64) -> Box<dyn Iterator<Item = Child<'_>> + '_> {
+        let Some(record) = self.directory(directory) else { return Box::new(std::iter::empty()) };
+        let view = self.view();
+        let end = record.first.saturating_add(u64::from(record.count));
+        Box::new((record.first.max(after)..end).filter_map(move |position| {
+            let entry: NameRecord = view.name(position)?;
+            Some(Child { cookie: position + 1, name: view.text(&entry), node: entry.node })
+        }))
     }
+
     /// The directory that holds this directory (the root's is itself).
-    pub fn parent(&self, _directory: NodeId) -> NodeId {
-        todo!()
+    pub fn parent(&self, directory: NodeId) -> NodeId {
+        self.directory(directory).map_or(0, |record| record.extra)
     }
+
     /// Content of a regular file.
-    pub fn content(&self, _node: NodeId) -> Option<Content> {
-        todo!()
+    pub fn content(&self, node: NodeId) -> Option<Content> {
+        let record = self.record(node).filter(|record| record.kind == Some(Kind::File))?;
+        let extents = if record.has(format::SINGLE) {
+            vec![Extent { file: 0, stream: record.first, length: record.size }]
+        } else {
+            let view = self.view();
+            (0..u64::from(record.count)).filter_map(|number| view.extent(record.first.saturating_add(number))).collect()
+        };
+        let sha256 = record.has(format::HAS_SHA256).then_some(record.sha256);
+        Some(Content { blob: record.extra, extents, sha256 })
     }
+
     /// Target of a symlink.
-    pub fn target(&self, _node: NodeId) -> Option<&[u8]> {
-        todo!()
+    pub fn target(&self, node: NodeId) -> Option<&[u8]> {
+        let record = self.record(node).filter(|record| record.kind == Some(Kind::Symlink))?;
+        self.view().heap(record.first, u64::from(record.count))
     }
+
     /// Extended attributes from the archive, and `user.oci.title` and the like from the manifest.
-    pub fn xattrs(&self, _node: NodeId) -> Vec<(&[u8], &[u8])> {
-        todo!()
+    pub fn xattrs(&self, node: NodeId) -> Vec<(&[u8], &[u8])> {
+        let Some(record) = self.record(node) else { return Vec::new() };
+        let view = self.view();
+        (0..record.xattrs).filter_map(|number| view.xattr(record.first_xattr.checked_add(number)?)).collect()
+    }
+}
+
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tree").field("nodes", &self.header.nodes).field("names", &self.header.names).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,317 @@
+//! Merges the entries of layers into one tree: whiteouts, opaque marks, replacements, hard links.
+//!
+//! A pure function of its inputs. Paths are looked up by name alone: a link is never followed. Costs a few dozen
+//! bytes for a name and no heap object of its own; attributes stay in the indexes until the tree is encoded.
+
+mod graph;
+mod path;
+
+use graph::{Graph, NodeNumber};
+pub(super) use path::{Mark, is_component, mark};
+
+use super::Error;
+use super::tree::{Draft, Encoder};
+use crate::error::ErrorKind;
+use crate::layer::{Entry, Extent, FileKind, LayerIndex};
+
+/// Most nodes of one tree; an artifact beyond that is refused.
+const NODE_LIMIT: usize = 40_000_000;
+/// Deepest directory; what lies deeper could not be named by any path (4096 bytes).
+const DEPTH_LIMIT: usize = 2048;
+/// Most warnings that are kept.
+const WARNING_LIMIT: usize = 100;
+
+/// What merging needs of a layer: its index, or plain values in tests.
+pub(super) trait Entries: Send + Sync {
+    /// Number of entries.
+    fn entry_count(&self) -> u32;
+    /// An entry by number.
+    fn entry(&self, number: u32) -> Option<Entry<'_>>;
+    /// Pieces of a file.
+    fn extents(&self, number: u32) -> Vec<Extent>;
+    /// Extended attributes.
+    fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])>;
+}
+
+impl Entries for LayerIndex {
+    fn entry_count(&self) -> u32 {
+        Self::entry_count(self)
+    }
+    fn entry(&self, number: u32) -> Option<Entry<'_>> {
+        Self::entry(self, number)
+    }
+    fn extents(&self, number: u32) -> Vec<Extent> {
+        Self::extents(self, number)
+    }
+    fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])> {
+        Self::xattrs(self, number)
+    }
+}
+
+/// A blob that is shown as one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RawFile {
+    /// Claimed size.
+    pub size: u64,
+    /// SHA-256, unless the digest is of another algorithm.
+    pub sha256: Option<[u8; 32]>,
+    /// Permission bits, where the manifest has them.
+    pub mode: Option<u32>,
+    /// Owner and group, where the manifest has them.
+    pub owner: Option<(u32, u32)>,
+    /// Time, where the manifest has one.
+    pub mtime: Option<(i64, u32)>,
+    /// The title as the manifest has it.
+    pub title: Option<String>,
+}
+
+/// What describes nodes. The position of a source is the number of its blob.
+pub(super) enum Source<'a> {
+    /// Entries of a layer.
+    Layer(&'a dyn Entries),
+    /// One file.
+    Raw(&'a RawFile),
+    /// Nothing: the defaults of the mount apply.
+    Bare,
+}
+
+/// How the entries of one layer are placed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Placing {
+    /// Directory of the tree that the layer's root becomes; empty for the root.
+    pub at: Vec<u8>,
+    /// What entry paths begin with and is left out; an entry that begins otherwise keeps its path.
+    pub strip: Vec<u8>,
+    /// Whether whiteouts and opaque marks act; otherwise they are ordinary names.
+    pub whiteouts: bool,
+    /// Whether the files that eStargz adds to the root are left out.
+    pub estargz: bool,
+}
+
+/// What a path of the tree holds before something is put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occupied {
+    /// Nothing, and every directory above is one or can be made.
+    Free,
+    /// A directory.
+    Directory,
+    /// A file of this source and entry.
+    File(u32, u32),
+    /// Something above is no directory.
+    Blocked,
+}
+
+/// A tree being merged.
+pub(super) struct Merge {
+    graph: Graph,
+    warnings: Vec<String>,
+}
+
+/// Number of the source without attributes.
+const BARE: u32 = u32::MAX;
+
+impl Default for Merge {
+    fn default() -> Self {
+        Self { graph: Graph::new(BARE), warnings: Vec::new() }
+    }
+}
+
+impl Merge {
+    /// Lays a layer over what is there.
+    pub fn layer(&mut self, source: u32, layer: &dyn Entries, placing: &Placing) -> Result<(), Error> {
+        if placing.whiteouts {
+            self.graph.next_layer();
+            for entry in (0..layer.entry_count()).filter_map(|number| layer.entry(number)) {
+                self.remove_below(&entry, placing);
+            }
+        }
+        let mut deferred = Vec::new();
+        for entry in (0..layer.entry_count()).filter_map(|number| layer.entry(number)) {
+            if !self.entry(source, &entry, placing)? {
+                deferred.push(entry.number);
+            }
+        }
+        // A hard link may stand in front of its target.
+        for entry in deferred.into_iter().filter_map(|number| layer.entry(number)) {
+            if !self.entry(source, &entry, placing)? {
+                self.warn(|| format!("hard link {} has no target {}", show(entry.path), show(entry.link)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a directory that no entry describes, and those above it.
+    pub fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.make_directories(path, BARE, 0).map(|_| ())
+    }
+
+    /// Puts a whole blob at a path; the caller has seen that it is free.
+    pub fn raw(&mut self, source: u32, path: &[u8]) -> Result<(), Error> {
+        let (above, name) = path::split(path);
+        let directory = self.make_directories(above, source, 0)?;
+        let node = self.graph.add_node(source, 0, false);
+        self.graph.set(directory, name, node);
+        self.bounded()
+    }
+
+    /// What lies at a path now.
+    pub fn occupied(&self, path: &[u8]) -> Occupied {
+        let mut directory = Graph::ROOT;
+        let mut components = path::components(path).peekable();
+        while let Some(component) = components.next() {
+            match self.graph.child(directory, component) {
+                None => return Occupied::Free,
+                Some(node) if self.graph.is_directory(node) => directory = node,
+                Some(node) if components.peek().is_none() => {
+                    let (source, entry) = self.graph.origin(node);
+                    return Occupied::File(source, entry);
+                }
+                Some(_) => return Occupied::Blocked,
+            }
+        }
+        Occupied::Directory
+    }
+
+    /// What cost an entry, for people.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Notes something that cost an entry.
+    pub fn warn(&mut self, text: impl FnOnce() -> String) {
+        if self.warnings.len() < WARNING_LIMIT {
+            self.warnings.push(text());
+        }
+    }
+
+    /// The bytes of the tree.
+    pub fn encode(self, sources: &[Source<'_>]) -> Result<Vec<u8>, Error> {
+        let draft: Draft = self.graph.into_draft()?;
+        Encoder::encode(draft, sources)
+    }
+
+    /// First pass of a layer: what it removes of the layers below, wherever the marks stand.
+    fn remove_below(&mut self, entry: &Entry<'_>, placing: &Placing) {
+        let (above, name) = match mark(entry.path) {
+            Mark::Whiteout { directory, name } => (directory, Some(name)),
+            Mark::Opaque { directory } => (directory, None),
+            Mark::None | Mark::Hidden => return,
+        };
+        let mut directory = Graph::ROOT;
+        for component in path::components(&placing.at).chain(path::components(above)) {
+            match self.graph.child(directory, component) {
+                Some(node) if self.graph.is_directory(node) => directory = node,
+                _ => return,
+            }
+        }
+        match name {
+            Some(name) => self.graph.remove(directory, name),
+            None => self.graph.remove_all(directory),
+        }
+    }
+
+    /// Places one entry. `false` if it is a hard link whose target is not there (yet).
+    fn entry(&mut self, source: u32, entry: &Entry<'_>, placing: &Placing) -> Result<bool, Error> {
+        if placing.whiteouts && mark(entry.path) != Mark::None || placing.estargz && path::is_estargz(entry.path) {
+            return Ok(true);
+        }
+        let rest = path::strip(entry.path, &placing.strip);
+        let path = path::join(&placing.at, rest);
+        if let Some(reason) = unusable(&path) {
+            self.warn(|| format!("entry {} left out: {reason}", show(entry.path)));
+            return Ok(true);
+        }
+        if path.is_empty() {
+            if entry.kind == FileKind::Directory {
+                self.graph.describe(Graph::ROOT, source, entry.number);
+            } else {
+                self.warn(|| "an entry for the root that is no directory left out".to_owned());
+            }
+            return Ok(true);
+        }
+        let target = match entry.kind {
+            FileKind::HardLink => match self.link_target(entry, placing) {
+                Some(node) if self.graph.is_directory(node) => {
+                    self.warn(|| format!("hard link {} to a directory left out", show(entry.path)));
+                    return Ok(true);
+                }
+                Some(node) => Some(node),
+                None => return Ok(false),
+            },
+            _ => None,
+        };
+        let (above, name) = path::split(&path);
+        let directory = self.make_directories(above, source, entry.number)?;
+        match (target, entry.kind) {
+            (Some(node), _) => self.graph.set(directory, name, node),
+            (None, FileKind::Directory) => match self.graph.child(directory, name) {
+                Some(node) if self.graph.is_directory(node) => self.graph.describe(node, source, entry.number),
+                _ => {
+                    let node = self.graph.add_node(source, entry.number, true);
+                    self.graph.set(directory, name, node);
+                }
+            },
+            _ => {
+                let node = self.graph.add_node(source, entry.number, false);
+                self.graph.set(directory, name, node);
+            }
+        }
+        self.bounded()?;
+        Ok(true)
+    }
+
+    fn link_target(&self, entry: &Entry<'_>, placing: &Placing) -> Option<NodeNumber> {
+        let path = path::join(&placing.at, path::strip(entry.link, &placing.strip));
+        let (above, name) = path::split(&path);
+        let mut directory = Graph::ROOT;
+        for component in path::components(above) {
+            directory = self.graph.child(directory, component).filter(|node| self.graph.is_directory(*node))?;
+        }
+        // A name that this very layer whites out was in the tree below all the same.
+        self.graph.child(directory, name).or_else(|| self.graph.removed_child(directory, name))
+    }
+
+    fn make_directories(&mut self, path: &[u8], source: u32, entry: u32) -> Result<NodeNumber, Error> {
+        let mut directory = Graph::ROOT;
+        for component in path::components(path) {
+            directory = match self.graph.child(directory, component) {
+                Some(node) if self.graph.is_directory(node) => node,
+                _ => {
+                    let node = self.graph.add_implied(source, entry);
+                    self.graph.set(directory, component, node);
+                    node
+                }
+            };
+        }
+        self.bounded()?;
+        Ok(directory)
+    }
+
+    fn bounded(&self) -> Result<(), Error> {
+        if self.graph.node_count() > NODE_LIMIT || !self.graph.has_room() {
+            return Err(Error {
+                kind: ErrorKind::Unsupported,
+                message: format!("artifact has more than {NODE_LIMIT} files, or names of more than 4 GiB"),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn unusable(path: &[u8]) -> Option<&'static str> {
+    let mut depth = 0;
+    for component in path::components(path) {
+        depth += 1;
+        if !is_component(component) {
+            return Some("a name that no file can have");
+        }
+    }
+    (depth > DEPTH_LIMIT).then_some("too deep")
+}
+
+fn show(path: &[u8]) -> String {
+    path.escape_ascii().to_string().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,446 @@
+//! Tests of merging: each rule by name, then random layers against a naive model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::artifact::tree::{Kind, Tree};
+
+/// One entry of a made-up layer.
+#[derive(Clone, Debug)]
+struct Item {
+    path: &'static str,
+    kind: FileKind,
+    link: &'static str,
+    mtime: i64,
+    mode: u32,
+}
+
+impl Item {
+    fn of(path: &'static str, kind: FileKind, link: &'static str) -> Self {
+        Self { path, kind, link, mtime: 7, mode: 0o640 }
+    }
+    fn at(mut self, mtime: i64) -> Self {
+        self.mtime = mtime;
+        self
+    }
+}
+
+fn file(path: &'static str) -> Item {
+    Item::of(path, FileKind::File, "")
+}
+fn dir(path: &'static str) -> Item {
+    Item::of(path, FileKind::Directory, "")
+}
+fn link(path: &'static str, target: &'static str) -> Item {
+    Item::of(path, FileKind::Symlink, target)
+}
+fn hard(path: &'static str, target: &'static str) -> Item {
+    Item::of(path, FileKind::HardLink, target)
+}
+
+struct Layer(Vec<Item>);
+
+impl Entries for Layer {
+    fn entry_count(&self) -> u32 {
+        self.0.len() as u32
+    }
+    fn entry(&self, number: u32) -> Option<Entry<'_>> {
+        self.0.get(number as usize).map(|item| Entry {
+            path: item.path.as_bytes(),
+            kind: item.kind,
+            mode: item.mode,
+            uid: 5,
+            gid: 6,
+            mtime: item.mtime,
+            mtime_nanoseconds: 0,
+            size: if item.kind == FileKind::File { 3 } else { item.link.len() as u64 },
+            device: (1, 3),
+            link: item.link.as_bytes(),
+            sha256: None,
+            number,
+        })
+    }
+    fn extents(&self, number: u32) -> Vec<Extent> {
+        vec![Extent { file: 0, stream: u64::from(number) * 512, length: 3 }]
+    }
+    fn xattrs(&self, _: u32) -> Vec<(&[u8], &[u8])> {
+        vec![(b"user.a", b"1"), (b"user.oci.digest", b"a lie")]
+    }
+}
+
+fn image() -> Placing {
+    Placing { whiteouts: true, ..Placing::default() }
+}
+
+fn merge_as(layers: &[Vec<Item>], placing: &Placing) -> (Tree, Vec<String>) {
+    let layers: Vec<Layer> = layers.iter().map(|items| Layer(items.clone())).collect();
+    let mut merge = Merge::default();
+    for (number, layer) in layers.iter().enumerate() {
+        merge.layer(number as u32, layer, placing).unwrap();
+    }
+    let warnings = merge.warnings().to_vec();
+    let sources: Vec<Source<'_>> = layers.iter().map(|layer| Source::Layer(layer)).collect();
+    (Tree::open(Arc::new(merge.encode(&sources).unwrap())).unwrap(), warnings)
+}
+
+fn merged(layers: &[Vec<Item>]) -> Tree {
+    merge_as(layers, &image()).0
+}
+
+fn find(tree: &Tree, path: &str) -> Option<u32> {
+    path.split('/').try_fold(0, |node, name| tree.lookup(node, name.as_bytes()))
+}
+
+/// Every path with its kind, source layer and entry (through the content or the time).
+fn listing(tree: &Tree) -> Vec<String> {
+    fn walk(tree: &Tree, directory: u32, above: &str, out: &mut Vec<String>) {
+        for child in tree.children(directory, 0) {
+            let path = format!("{above}{}", String::from_utf8_lossy(child.name));
+            let is_directory = tree.node(child.node).unwrap().kind == Kind::Directory;
+            if is_directory {
+                out.push(format!("{path}/"));
+                assert_eq!(tree.parent(child.node), directory, "{path}");
+                walk(tree, child.node, &format!("{path}/"), out);
+            } else {
+                out.push(path);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(tree, 0, "", &mut out);
+    out
+}
+
+#[test]
+fn names_are_sorted_and_cookies_continue_behind_a_name() {
+    let tree = merged(&[vec![file("b"), file("a"), file("c/x"), file("aa")]]);
+    assert_eq!(listing(&tree), ["a", "aa", "b", "c/", "c/x"]);
+    let all: Vec<_> = tree.children(0, 0).collect();
+    for (position, child) in all.iter().enumerate() {
+        let rest: Vec<_> = tree.children(0, child.cookie).collect();
+        assert_eq!(rest, all[position + 1..]);
+        assert_ne!(child.cookie, 0);
+    }
+    assert_eq!(tree.lookup(0, b"nope"), None);
+    assert_eq!(tree.children(99, 0).count(), 0);
+    assert_eq!(tree.node(99), None);
+}
+
+#[test]
+fn a_missing_parent_takes_owner_and_time_of_its_first_child() {
+    let tree = merged(&[vec![file("a/b/c").at(42)]]);
+    let node = tree.node(find(&tree, "a/b").unwrap()).unwrap();
+    assert_eq!((node.mode, node.owner, node.mtime), (Some(0o755), Some((5, 6)), Some((42, 0))));
+    assert!(tree.xattrs(find(&tree, "a").unwrap()).is_empty());
+    let root = tree.node(0).unwrap();
+    assert_eq!((root.mode, root.owner, root.mtime, root.links), (None, None, None, 3));
+}
+
+#[test]
+fn a_root_entry_describes_the_root() {
+    let tree = merged(&[vec![dir("").at(9), file("a")]]);
+    assert_eq!(tree.node(0).unwrap().mtime, Some((9, 0)));
+    assert_eq!(tree.node(0).unwrap().mode, Some(0o640));
+}
+
+#[test]
+fn a_whiteout_removes_what_lies_below_its_layer_only() {
+    let tree = merged(&[vec![file("a"), file("d/x"), file("b")], vec![file("a"), file(".wh.a"), file(".wh.d"), file("d/y")]]);
+    assert_eq!(listing(&tree), ["a", "b", "d/", "d/y"]);
+    assert_eq!(tree.content(find(&tree, "a").unwrap()).unwrap().blob, 1);
+    let tree = merged(&[vec![file(".wh.a"), file("a"), file("b")]]);
+    assert_eq!(listing(&tree), ["a", "b"]);
+}
+
+#[test]
+fn an_opaque_mark_hides_lower_children_wherever_it_stands() {
+    let lower = vec![dir("d").at(1), file("d/old"), file("d/sub/old"), file("keep")];
+    let tree = merged(&[lower.clone(), vec![file("d/new"), file("d/sub/new"), file("d/.wh..wh..opq")]]);
+    assert_eq!(listing(&tree), ["d/", "d/new", "d/sub/", "d/sub/new", "keep"]);
+    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mtime, Some((1, 0)));
+    let tree = merged(&[lower, vec![file(".wh..wh..opq"), file("z")], vec![file("keep")]]);
+    assert_eq!(listing(&tree), ["keep", "z"]);
+}
+
+#[test]
+fn names_that_aufs_kept_for_itself_are_hidden() {
+    let tree = merged(&[vec![file("a")], vec![file(".wh..wh.aufs"), file(".wh..wh.plnk/1"), file("b"), file(".wh.")]]);
+    assert_eq!(listing(&tree), ["a", "b"]);
+}
+
+#[test]
+fn whiteouts_are_ordinary_names_where_they_do_not_act() {
+    let (tree, _) = merge_as(&[vec![file("a"), file(".wh.a"), file("d/.wh..wh..opq")]], &Placing::default());
+    assert_eq!(listing(&tree), [".wh.a", "a", "d/", "d/.wh..wh..opq"]);
+}
+
+#[test]
+fn nothing_is_reached_through_a_link() {
+    let lower = vec![file("real/x"), link("p", "real")];
+    let tree = merged(&[lower.clone(), vec![file("p/.wh.x")]]);
+    assert_eq!(listing(&tree), ["p", "real/", "real/x"]);
+    let tree = merged(&[lower.clone(), vec![file("p/new")]]);
+    assert_eq!(listing(&tree), ["p/", "p/new", "real/", "real/x"]);
+    let tree = merged(&[vec![file("p/child")], vec![link("p", "/etc"), file("p/.wh.child")]]);
+    assert_eq!(listing(&tree), ["p"]);
+    assert_eq!(tree.target(find(&tree, "p").unwrap()), Some(&b"/etc"[..]));
+    let (tree, warnings) = merge_as(&[lower, vec![hard("h", "p/x")]], &image());
+    assert_eq!((listing(&tree).contains(&"h".to_owned()), warnings.len()), (false, 1));
+}
+
+#[test]
+fn a_later_entry_replaces_an_earlier_one_and_directories_merge() {
+    let tree = merged(&[vec![dir("d").at(1), file("d/x"), file("f"), dir("e"), file("e/y")], vec![dir("d").at(2), dir("f"), file("e")]]);
+    assert_eq!(listing(&tree), ["d/", "d/x", "e", "f/"]);
+    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mtime, Some((2, 0)));
+    let tree = merged(&[vec![file("a").at(1), file("a").at(2)]]);
+    assert_eq!(tree.node(find(&tree, "a").unwrap()).unwrap().mtime, Some((2, 0)));
+}
+
+#[test]
+fn hard_links_share_a_node_and_count() {
+    let tree = merged(&[vec![file("a"), hard("b", "a")], vec![hard("d/c", "a")], vec![file(".wh.a")]]);
+    assert_eq!(listing(&tree), ["b", "d/", "d/c"]);
+    let node = find(&tree, "b").unwrap();
+    assert_eq!(find(&tree, "d/c"), Some(node));
+    assert_eq!(tree.node(node).unwrap().links, 2);
+}
+
+#[test]
+fn a_hard_link_may_stand_in_front_of_its_target() {
+    let (tree, warnings) = merge_as(&[vec![hard("b", "z"), hard("c", "b"), file("z")]], &image());
+    assert_eq!((listing(&tree), warnings.len()), (vec!["b".to_owned(), "c".to_owned(), "z".to_owned()], 0));
+    assert_eq!(find(&tree, "c"), find(&tree, "z"));
+}
+
+#[test]
+fn a_hard_link_without_target_or_to_a_directory_is_dropped_with_a_warning() {
+    let (tree, warnings) = merge_as(&[vec![dir("d"), hard("x", "gone"), hard("y", "d"), file("z")]], &image());
+    assert_eq!(listing(&tree), ["d/", "z"]);
+    assert_eq!(warnings.len(), 2);
+}
+
+#[test]
+fn a_hard_link_finds_what_its_own_layer_whites_out() {
+    let tree = merged(&[vec![file("a")], vec![hard("b", "a"), file(".wh.a")]]);
+    assert_eq!(listing(&tree), ["b"]);
+    assert_eq!(tree.content(find(&tree, "b").unwrap()).unwrap().blob, 0);
+}
+
+#[test]
+fn a_name_that_comes_back_after_a_whiteout_is_new() {
+    let tree = merged(&[vec![file("a")], vec![file(".wh.a")], vec![file("a")], vec![file(".wh.a")], vec![dir("a")]]);
+    assert_eq!(listing(&tree), ["a/"]);
+}
+
+#[test]
+fn the_files_of_estargz_are_left_out_at_the_root_only() {
+    let items = vec![file("stargz.index.json"), file(".prefetch.landmark"), file(".no.prefetch.landmark"), file("d/stargz.index.json")];
+    let (tree, _) = merge_as(std::slice::from_ref(&items), &Placing { estargz: true, ..image() });
+    assert_eq!(listing(&tree), ["d/", "d/stargz.index.json"]);
+    assert_eq!(listing(&merged(&[items])).len(), 5);
+}
+
+#[test]
+fn a_layer_can_be_placed_in_a_directory_without_its_own_prefix() {
+    let placing = Placing { at: b"out/docs".to_vec(), strip: b"docs".to_vec(), ..Placing::default() };
+    let items = vec![dir("docs").at(3), file("docs/a"), hard("docs/b", "docs/a"), file("outside")];
+    let (tree, _) = merge_as(&[items], &placing);
+    assert_eq!(listing(&tree), ["out/", "out/docs/", "out/docs/a", "out/docs/b", "out/docs/outside"]);
+    assert_eq!(tree.node(find(&tree, "out/docs").unwrap()).unwrap().mtime, Some((3, 0)));
+    assert_eq!(find(&tree, "out/docs/a"), find(&tree, "out/docs/b"));
+}
+
+#[test]
+fn names_that_no_file_can_have_cost_their_entry() {
+    let long: &'static str = Box::leak("n".repeat(256).into_boxed_str());
+    let deep: &'static str = Box::leak("d/".repeat(3000).into_boxed_str());
+    let (tree, warnings) = merge_as(&[vec![file(long), file("nul\0"), file(deep), file("../up"), file("ok")]], &image());
+    assert_eq!((listing(&tree), warnings.len()), (vec!["ok".to_owned()], 4));
+}
+
+#[test]
+fn an_archive_cannot_speak_for_the_mount() {
+    let tree = merged(&[vec![file("a")]]);
+    assert_eq!(tree.xattrs(find(&tree, "a").unwrap()), [(&b"user.a"[..], &b"1"[..])]);
+}
+
+#[test]
+fn raw_files_have_no_attributes_but_those_of_the_manifest() {
+    let raw = RawFile { size: 4, title: Some("t".to_owned()), ..RawFile::default() };
+    let mut merge = Merge::default();
+    merge.raw(0, b"d/t").unwrap();
+    assert_eq!(merge.occupied(b"d/t"), Occupied::File(0, 0));
+    assert_eq!(merge.occupied(b"d/t/x"), Occupied::Blocked);
+    assert_eq!(merge.occupied(b"d"), Occupied::Directory);
+    assert_eq!(merge.occupied(b"e/f"), Occupied::Free);
+    let tree = Tree::open(Arc::new(merge.encode(&[Source::Raw(&raw)]).unwrap())).unwrap();
+    let node = tree.node(find(&tree, "d/t").unwrap()).unwrap();
+    assert_eq!((node.mode, node.owner, node.mtime, node.size, node.links), (None, None, None, 4, 1));
+    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mode, None);
+    assert_eq!(tree.content(find(&tree, "d/t").unwrap()).unwrap().extents, [Extent { file: 0, stream: 0, length: 4 }]);
+    assert_eq!(tree.xattrs(find(&tree, "d/t").unwrap()), [(&b"user.oci.title"[..], &b"t"[..])]);
+}
+
+#[test]
+fn damaged_tree_bytes_are_refused_whole() {
+    let tree = merged(&[vec![file("a"), link("l", "t"), file("d/x")]]);
+    let good = tree.as_bytes().to_vec();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        assert!(Tree::open(Arc::new(bad)).is_err(), "byte {at}");
+        assert!(Tree::open(Arc::new(good[..at].to_vec())).is_err(), "cut at {at}");
+    }
+}
+
+/// The model: directories as nested maps, everything done in the obvious way.
+#[derive(Clone, Debug)]
+enum Model {
+    File(u32, u32),
+    Directory(Box<Folder>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Folder {
+    names: BTreeMap<String, Model>,
+    removed: BTreeMap<String, Model>,
+}
+
+impl Folder {
+    fn folder(&mut self, path: &[&str], make: bool) -> Option<&mut Folder> {
+        let Some((first, rest)) = path.split_first() else { return Some(self) };
+        if make && !matches!(self.names.get(*first), Some(Model::Directory(_))) {
+            self.names.insert((*first).to_owned(), Model::Directory(Box::default()));
+        }
+        match self.names.get_mut(*first) {
+            Some(Model::Directory(folder)) => folder.folder(rest, make),
+            _ => None,
+        }
+    }
+
+    fn forget_removed(&mut self) {
+        self.removed.clear();
+        for child in self.names.values_mut() {
+            if let Model::Directory(folder) = child {
+                folder.forget_removed();
+            }
+        }
+    }
+
+    fn apply(&mut self, layer: u32, items: &[Item]) {
+        self.forget_removed();
+        for item in items {
+            let (above, name) = parts(item.path);
+            if let Some(hidden) = name.strip_prefix(".wh.")
+                && let Some(folder) = self.folder(&above, false)
+            {
+                if hidden == ".wh..opq" {
+                    folder.names.clear();
+                    folder.removed.clear();
+                } else if let Some(child) = folder.names.remove(hidden) {
+                    folder.removed.insert(hidden.to_owned(), child);
+                }
+            }
+        }
+        let mut late = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            if !item.path.contains(".wh.") && !self.put(layer, number as u32, item) {
+                late.push(number);
+            }
+        }
+        for number in late {
+            self.put(layer, number as u32, &items[number]);
+        }
+    }
+
+    fn put(&mut self, layer: u32, number: u32, item: &Item) -> bool {
+        let (above, name) = parts(item.path);
+        let node = match item.kind {
+            FileKind::HardLink => {
+                let (above, name) = parts(item.link);
+                let found = self.folder(&above, false).and_then(|folder| folder.names.get(name).or_else(|| folder.removed.get(name)));
+                match found {
+                    None => return false,
+                    Some(Model::Directory(_)) => return true,
+                    Some(file) => file.clone(),
+                }
+            }
+            FileKind::Directory => Model::Directory(Box::default()),
+            _ => Model::File(layer, number),
+        };
+        let folder = self.folder(&above, true).unwrap();
+        if !matches!((&node, folder.names.get(name)), (Model::Directory(_), Some(Model::Directory(_)))) {
+            folder.names.insert(name.to_owned(), node);
+        }
+        true
+    }
+
+    fn list(&self, above: &str, out: &mut Vec<String>) {
+        for (name, child) in &self.names {
+            match child {
+                Model::File(layer, number) => out.push(format!("{above}{name} {layer} {number}")),
+                Model::Directory(folder) => {
+                    out.push(format!("{above}{name}/"));
+                    folder.list(&format!("{above}{name}/"), out);
+                }
+            }
+        }
+    }
+}
+
+fn parts(path: &'static str) -> (Vec<&'static str>, &'static str) {
+    let mut all: Vec<&str> = path.split('/').collect();
+    let name = all.pop().unwrap();
+    (all, name)
+}
+
+/// Like [`listing`], with layer and entry of each file.
+fn origins(tree: &Tree) -> Vec<String> {
+    listing(tree)
+        .into_iter()
+        .map(|path| {
+            if path.ends_with('/') {
+                return path;
+            }
+            let content = tree.content(find(tree, &path).unwrap()).unwrap();
+            format!("{path} {} {}", content.blob, content.extents[0].stream / 512)
+        })
+        .collect()
+}
+
+fn any_item() -> impl Strategy<Value = Item> {
+    const NAMES: [&str; 9] = ["a", "b", "a/b", "a/a", "b/a", "a/b/a", "a/b/b", "b/a/a", "a/a/b"];
+    const MARKS: [&str; 8] = [".wh.a", ".wh.b", "a/.wh.a", "a/.wh.b", "b/.wh.a", "a/.wh..wh..opq", ".wh..wh..opq", "a/b/.wh..wh..opq"];
+    prop_oneof![
+        4 => prop::sample::select(&NAMES[..]).prop_map(file),
+        3 => prop::sample::select(&NAMES[..]).prop_map(dir),
+        2 => (prop::sample::select(&NAMES[..]), prop::sample::select(&NAMES[..])).prop_map(|(path, target)| hard(path, target)),
+        2 => prop::sample::select(&MARKS[..]).prop_map(file),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #[test]
+    fn random_layers_merge_as_the_naive_model_says(layers in prop::collection::vec(prop::collection::vec(any_item(), 0..10), 0..5)) {
+        let mut model = Folder::default();
+        for (number, items) in layers.iter().enumerate() {
+            model.apply(number as u32, items);
+        }
+        let mut expected = Vec::new();
+        model.list("", &mut expected);
+        let tree = merged(&layers);
+        prop_assert_eq!(origins(&tree), expected);
+        for node in 0..tree.node_count() {
+            let found = tree.node(node).unwrap();
+            if found.kind == Kind::Directory {
+                let inner = tree.children(node, 0).filter(|child| tree.node(child.node).unwrap().kind == Kind::Directory).count();
+                prop_assert_eq!(found.links as usize, 2 + inner);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Writes the bytes of a tree from placed nodes and the indexes that they came from.
+//!
+//! Attributes, extents and xattrs are read from the indexes only now, one node after the other, so that building
+//! holds no copy of them. The result depends on nothing but its input.
+
+use super::format::{self, CHECKSUM_AT, HAS_MODE, HAS_MTIME, HAS_OWNER, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
+use super::{Kind, NodeId};
+use crate::artifact::Error;
+use crate::artifact::merge::{Entries, RawFile, Source};
+use crate::error::ErrorKind;
+use crate::layer::{Entry, Extent, FileKind};
+
+/// A node with its final number, before its attributes are looked up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::artifact) struct Placed {
+    /// Number of the source that describes it.
+    pub source: u32,
+    /// Entry of that source.
+    pub entry: u32,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// A directory that no entry describes: only owner and time are those of the entry, which lies below it.
+    pub implied: bool,
+    /// Names of a file, subdirectories + 2 of a directory.
+    pub links: u32,
+    /// The directory that holds this directory.
+    pub parent: NodeId,
+    /// First name of a directory.
+    pub first: u32,
+    /// Number of names of a directory.
+    pub count: u32,
+}
+
+/// Nodes in final order, and names with their text.
+#[derive(Debug, Default)]
+pub(in crate::artifact) struct Draft {
+    /// Node 0 is the root.
+    pub nodes: Vec<Placed>,
+    names: Vec<u8>,
+    name_count: u32,
+    heap: Vec<u8>,
+}
+
+impl Draft {
+    /// Adds the next name of the directory that is being listed.
+    pub fn name(&mut self, text: &[u8], node: NodeId) -> Result<(), Error> {
+        let record = NameRecord {
+            text: u32::try_from(self.heap.len()).map_err(|_| too_large())?,
+            length: u16::try_from(text.len()).map_err(|_| too_large())?,
+            node,
+        };
+        record.write(&mut self.names);
+        self.heap.extend_from_slice(text);
+        self.name_count = self.name_count.checked_add(1).ok_or_else(too_large)?;
+        Ok(())
+    }
+
+    /// Number of names so far.
+    pub fn name_count(&self) -> u32 {
+        self.name_count
+    }
+}
+
+/// Sections that grow while nodes are written.
+#[derive(Default)]
+pub(in crate::artifact) struct Encoder {
+    extents: Vec<u8>,
+    extent_count: u64,
+    xattrs: Vec<u8>,
+    xattr_count: u32,
+    heap: Vec<u8>,
+}
+
+impl Encoder {
+    /// The bytes of the tree.
+    pub fn encode(draft: Draft, sources: &[Source<'_>]) -> Result<Vec<u8>, Error> {
+        let Draft { nodes, names, name_count, heap } = draft;
+        let mut encoder = Self { heap, ..Self::default() };
+        let node_count = u32::try_from(nodes.len()).map_err(|_| too_large())?;
+        let mut out = Vec::with_capacity(format::HEADER + nodes.len() * format::NODE);
+        out.resize(format::HEADER, 0);
+        for placed in &nodes {
+            let source = sources.get(placed.source as usize).unwrap_or(&Source::Bare);
+            encoder.node(placed, source)?.write(&mut out);
+        }
+        drop(nodes);
+        let header = Header::place(node_count, name_count, encoder.extent_count, encoder.xattr_count, encoder.heap.len() as u64)
+            .ok_or_else(too_large)?;
+        for section in [names, encoder.extents, encoder.xattrs, encoder.heap] {
+            out.reserve_exact(section.len());
+            out.extend_from_slice(&section);
+        }
+        if let Some(place) = out.get_mut(..format::HEADER) {
+            place.copy_from_slice(&header.to_bytes());
+        }
+        let checksum = format::checksum(&out).to_le_bytes();
+        if let Some(place) = out.get_mut(CHECKSUM_AT) {
+            place.copy_from_slice(&checksum);
+        }
+        Ok(out)
+    }
+
+    fn node(&mut self, placed: &Placed, source: &Source<'_>) -> Result<NodeRecord, Error> {
+        let mut record = NodeRecord { links: placed.links, ..NodeRecord::default() };
+        if placed.directory {
+            record.kind = Some(Kind::Directory);
+            record.extra = placed.parent;
+            record.first = u64::from(placed.first);
+            record.count = placed.count;
+        }
+        match source {
+            Source::Bare => {}
+            Source::Raw(raw) if placed.directory => raw_owner(raw, &mut record),
+            Source::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
+            Source::Layer(layer) => {
+                let entry = layer.entry(placed.entry).ok_or_else(too_large)?;
+                self.entry(*layer, &entry, placed, &mut record)?;
+            }
+        }
+        Ok(record)
+    }
+
+    fn entry(&mut self, layer: &dyn Entries, entry: &Entry<'_>, placed: &Placed, record: &mut NodeRecord) -> Result<(), Error> {
+        record.flags |= HAS_MODE | HAS_OWNER | HAS_MTIME;
+        (record.uid, record.gid) = (entry.uid, entry.gid);
+        (record.mtime, record.nanoseconds) = (entry.mtime, entry.mtime_nanoseconds);
+        record.mode = if placed.implied { 0o755 } else { entry.mode & 0o7777 };
+        if !placed.implied {
+            self.xattrs(layer.xattrs(entry.number).into_iter().filter(|(name, _)| !is_ours(name)), record)?;
+        }
+        if placed.directory {
+            return Ok(());
+        }
+        record.kind = Some(match entry.kind {
+            FileKind::Symlink => Kind::Symlink,
+            FileKind::CharDevice => Kind::CharDevice,
+            FileKind::BlockDevice => Kind::BlockDevice,
+            FileKind::Fifo => Kind::Fifo,
+            FileKind::Socket => Kind::Socket,
+            FileKind::File | FileKind::Directory | FileKind::HardLink => Kind::File,
+        });
+        match record.kind {
+            Some(Kind::Symlink) => {
+                (record.first, record.count) = self.text(entry.link)?;
+                record.size = entry.link.len() as u64;
+            }
+            Some(Kind::CharDevice | Kind::BlockDevice) => (record.extra, record.minor) = entry.device,
+            Some(Kind::File) => {
+                record.extra = placed.source;
+                record.size = entry.size;
+                if let Some(sha256) = entry.sha256 {
+                    record.flags |= HAS_SHA256;
+                    record.sha256 = sha256;
+                }
+                self.extents(&layer.extents(entry.number), record)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn raw(&mut self, raw: &RawFile, blob: u32, record: &mut NodeRecord) -> Result<(), Error> {
+        record.kind = Some(Kind::File);
+        record.extra = blob;
+        record.size = raw.size;
+        raw_owner(raw, record);
+        if let Some(mode) = raw.mode {
+            record.flags |= HAS_MODE;
+            record.mode = mode & 0o7777;
+        }
+        if let Some(sha256) = raw.sha256 {
+            record.flags |= HAS_SHA256;
+            record.sha256 = sha256;
+        }
+        let whole = Extent { file: 0, stream: 0, length: raw.size };
+        self.extents(if raw.size == 0 { &[] } else { std::slice::from_ref(&whole) }, record)?;
+        let title = raw.title.as_ref().map(|title| (&b"user.oci.title"[..], title.as_bytes()));
+        self.xattrs(title.into_iter(), record)
+    }
+
+    fn extents(&mut self, extents: &[Extent], record: &mut NodeRecord) -> Result<(), Error> {
+        if let [only] = extents
+            && only.file == 0
+            && only.length == record.size
+        {
+            record.flags |= SINGLE;
+            record.first = only.stream;
+            record.count = 1;
+            return Ok(());
+        }
+        record.first = self.extent_count;
+        record.count = u32::try_from(extents.len()).map_err(|_| too_large())?;
+        for extent in extents {
+            for value in [extent.file, extent.stream, extent.length] {
+                self.extents.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+        self.extent_count += u64::from(record.count);
+        Ok(())
+    }
+
+    fn xattrs<'a>(&mut self, xattrs: impl Iterator<Item = (&'a [u8], &'a [u8])>, record: &mut NodeRecord) -> Result<(), Error> {
+        record.first_xattr = self.xattr_count;
+        for (name, value) in xattrs {
+            for part in [name, value] {
+                let (at, length) = self.text(part)?;
+                self.xattrs.extend_from_slice(&u32::try_from(at).map_err(|_| too_large())?.to_le_bytes());
+                self.xattrs.extend_from_slice(&length.to_le_bytes());
+            }
+            record.xattrs += 1;
+            self.xattr_count = self.xattr_count.checked_add(1).ok_or_else(too_large)?;
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &[u8]) -> Result<(u64, u32), Error> {
+        let place = (self.heap.len() as u64, u32::try_from(text.len()).map_err(|_| too_large())?);
+        self.heap.extend_from_slice(text);
+        Ok(place)
+    }
+}
+
+fn raw_owner(raw: &RawFile, record: &mut NodeRecord) {
+    if let Some(owner) = raw.owner {
+        record.flags |= HAS_OWNER;
+        (record.uid, record.gid) = owner;
+    }
+    if let Some(mtime) = raw.mtime {
+        record.flags |= HAS_MTIME;
+        (record.mtime, record.nanoseconds) = mtime;
+    }
+}
+
+/// Names under which the mount itself answers; an archive cannot speak for it.
+fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
+}
+
+fn too_large() -> Error {
+    Error { kind: ErrorKind::Unsupported, message: "artifact has too many or too long names for one tree".to_owned() }
+}

@@ -1,0 +1,307 @@
+//! The bytes of a tree: header, fixed-size records, heap, and the check that makes later access infallible.
+//!
+//! All numbers are little endian. Layout: header (80 bytes) · node records · name records · extents · xattr records ·
+//! heap. The names of one directory are contiguous and sorted by bytes. The header's checksum covers all other
+//! bytes. A reader that finds another [`VERSION`] builds the tree anew; nothing is ever converted.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Kind;
+use crate::artifact::Error;
+use crate::error::ErrorKind;
+use crate::layer::Extent;
+
+/// Version of the format and of the rules that fill it; part of the key under which trees are stored.
+pub const VERSION: u32 = 1;
+
+pub(super) const MAGIC: [u8; 8] = *b"ocifstre";
+pub(super) const HEADER: usize = 80;
+pub(super) const NODE: usize = 104;
+pub(super) const NAME: usize = 12;
+pub(super) const EXTENT: usize = 24;
+pub(super) const XATTR: usize = 16;
+/// Where in the header the checksum lies.
+pub(super) const CHECKSUM_AT: std::ops::Range<usize> = 16..24;
+
+pub(super) const HAS_MODE: u8 = 1;
+pub(super) const HAS_OWNER: u8 = 2;
+pub(super) const HAS_MTIME: u8 = 4;
+pub(super) const HAS_SHA256: u8 = 8;
+/// One extent covers the whole file and `first` is its offset in the stream.
+pub(super) const SINGLE: u8 = 16;
+
+/// Counts and places of the sections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Header {
+    pub nodes: u32,
+    pub names: u32,
+    pub extents: u64,
+    pub xattrs: u32,
+    pub heap: u64,
+    /// Offsets of names, extents, xattrs and heap; nodes follow the header.
+    pub names_at: u64,
+    pub extents_at: u64,
+    pub xattrs_at: u64,
+    pub heap_at: u64,
+}
+
+impl Header {
+    /// Places the sections one behind the other. `None` if that overflows.
+    pub fn place(nodes: u32, names: u32, extents: u64, xattrs: u32, heap: u64) -> Option<Self> {
+        let names_at = (HEADER as u64).checked_add(u64::from(nodes).checked_mul(NODE as u64)?)?;
+        let extents_at = names_at.checked_add(u64::from(names).checked_mul(NAME as u64)?)?;
+        let xattrs_at = extents_at.checked_add(extents.checked_mul(EXTENT as u64)?)?;
+        let heap_at = xattrs_at.checked_add(u64::from(xattrs).checked_mul(XATTR as u64)?)?;
+        heap_at.checked_add(heap)?;
+        Some(Self { nodes, names, extents, xattrs, heap, names_at, extents_at, xattrs_at, heap_at })
+    }
+
+    /// The header's bytes, checksum still zero.
+    pub fn to_bytes(self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &MAGIC);
+        put(8, &VERSION.to_le_bytes());
+        put(24, &self.nodes.to_le_bytes());
+        put(28, &self.names.to_le_bytes());
+        put(32, &self.extents.to_le_bytes());
+        put(40, &self.xattrs.to_le_bytes());
+        put(48, &self.heap.to_le_bytes());
+        bytes
+    }
+}
+
+/// One node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeRecord {
+    /// `None` only in bytes that were not checked.
+    pub kind: Option<Kind>,
+    pub flags: u8,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: i64,
+    pub nanoseconds: u32,
+    pub links: u32,
+    pub size: u64,
+    /// File: blob. Directory: parent. Device: major.
+    pub extra: u32,
+    pub minor: u32,
+    /// File: first extent, or stream offset with [`SINGLE`]. Directory: first name. Symlink: place in the heap.
+    pub first: u64,
+    /// File: extents. Directory: names. Symlink: length of the target.
+    pub count: u32,
+    pub xattrs: u32,
+    pub first_xattr: u32,
+    pub sha256: [u8; 32],
+}
+
+impl NodeRecord {
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[self.kind.map_or(u8::MAX, kind_code), self.flags, 0, 0]);
+        for value in [self.mode, self.uid, self.gid] {
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        out.extend_from_slice(&self.mtime.to_le_bytes());
+        out.extend_from_slice(&self.nanoseconds.to_le_bytes());
+        out.extend_from_slice(&self.links.to_le_bytes());
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.extra.to_le_bytes());
+        out.extend_from_slice(&self.minor.to_le_bytes());
+        out.extend_from_slice(&self.first.to_le_bytes());
+        for value in [self.count, self.xattrs, self.first_xattr, 0] {
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        out.extend_from_slice(&self.sha256);
+    }
+
+    fn read(record: &[u8]) -> Self {
+        Self {
+            kind: record.first().copied().and_then(kind_of),
+            flags: record.get(1).copied().unwrap_or_default(),
+            mode: u32_at(record, 4),
+            uid: u32_at(record, 8),
+            gid: u32_at(record, 12),
+            mtime: u64_at(record, 16).cast_signed(),
+            nanoseconds: u32_at(record, 24),
+            links: u32_at(record, 28),
+            size: u64_at(record, 32),
+            extra: u32_at(record, 40),
+            minor: u32_at(record, 44),
+            first: u64_at(record, 48),
+            count: u32_at(record, 56),
+            xattrs: u32_at(record, 60),
+            first_xattr: u32_at(record, 64),
+            sha256: record.get(72..104).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
+        }
+    }
+}
+
+/// One name of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NameRecord {
+    pub text: u32,
+    pub length: u16,
+    pub node: u32,
+}
+
+impl NameRecord {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.text.to_le_bytes());
+        out.extend_from_slice(&self.node.to_le_bytes());
+        out.extend_from_slice(&u32::from(self.length).to_le_bytes());
+    }
+
+    fn read(record: &[u8]) -> Self {
+        Self { text: u32_at(record, 0), node: u32_at(record, 4), length: u16::try_from(u32_at(record, 8)).unwrap_or(u16::MAX) }
+    }
+}
+
+/// Typed access to the bytes; everything out of range is `None`.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub bytes: &'a [u8],
+    pub header: &'a Header,
+}
+
+impl<'a> View<'a> {
+    fn slice(&self, at: u64, length: u64) -> Option<&'a [u8]> {
+        let start = usize::try_from(at).ok()?;
+        let end = usize::try_from(at.checked_add(length)?).ok()?;
+        self.bytes.get(start..end)
+    }
+
+    fn element(&self, section: u64, size: usize, number: u64, count: u64) -> Option<&'a [u8]> {
+        (number < count).then_some(())?;
+        self.slice(section.checked_add(number.checked_mul(size as u64)?)?, size as u64)
+    }
+
+    pub fn node(&self, number: u32) -> Option<NodeRecord> {
+        self.element(HEADER as u64, NODE, u64::from(number), u64::from(self.header.nodes)).map(NodeRecord::read)
+    }
+
+    pub fn name(&self, number: u64) -> Option<NameRecord> {
+        self.element(self.header.names_at, NAME, number, u64::from(self.header.names)).map(NameRecord::read)
+    }
+
+    pub fn text(&self, name: &NameRecord) -> &'a [u8] {
+        self.heap(u64::from(name.text), u64::from(name.length)).unwrap_or_default()
+    }
+
+    pub fn extent(&self, number: u64) -> Option<Extent> {
+        let record = self.element(self.header.extents_at, EXTENT, number, self.header.extents)?;
+        Some(Extent { file: u64_at(record, 0), stream: u64_at(record, 8), length: u64_at(record, 16) })
+    }
+
+    pub fn xattr(&self, number: u32) -> Option<(&'a [u8], &'a [u8])> {
+        let record = self.element(self.header.xattrs_at, XATTR, u64::from(number), u64::from(self.header.xattrs))?;
+        let part = |at: usize| self.heap(u64::from(u32_at(record, at)), u64::from(u32_at(record, at + 4)));
+        Some((part(0)?, part(8)?))
+    }
+
+    pub fn heap(&self, at: u64, length: u64) -> Option<&'a [u8]> {
+        (at.checked_add(length)? <= self.header.heap).then_some(())?;
+        self.slice(self.header.heap_at.checked_add(at)?, length)
+    }
+}
+
+/// Checks everything that later access relies on.
+pub(super) fn check(bytes: &[u8]) -> Result<Header, Error> {
+    let broken = |what: &str| Error { kind: ErrorKind::Integrity, message: format!("stored tree is not usable: {what}") };
+    if bytes.get(..8) != Some(&MAGIC[..]) || bytes.len() < HEADER || u32_at(bytes, 8) != VERSION {
+        return Err(broken("other format or version"));
+    }
+    let header = Header::place(u32_at(bytes, 24), u32_at(bytes, 28), u64_at(bytes, 32), u32_at(bytes, 40), u64_at(bytes, 48))
+        .ok_or_else(|| broken("sizes overflow"))?;
+    if header.heap_at.checked_add(header.heap) != Some(bytes.len() as u64) {
+        return Err(broken("length differs from its header"));
+    }
+    if checksum(bytes) != u64_at(bytes, CHECKSUM_AT.start) {
+        return Err(broken("checksum differs"));
+    }
+    let view = View { bytes, header: &header };
+    if view.node(0).and_then(|root| root.kind) != Some(Kind::Directory) {
+        return Err(broken("root is not a directory"));
+    }
+    for number in 0..header.nodes {
+        node_is_sound(&view, number).ok_or_else(|| broken("a node points outside"))?;
+    }
+    Ok(header)
+}
+
+/// The checksum of all bytes but its own.
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
+    let mut state = Xxh3::new();
+    state.update(bytes.get(..CHECKSUM_AT.start).unwrap_or_default());
+    state.update(bytes.get(CHECKSUM_AT.end..).unwrap_or_default());
+    state.digest()
+}
+
+fn node_is_sound(view: &View<'_>, number: u32) -> Option<()> {
+    let node = view.node(number)?;
+    match node.kind? {
+        Kind::Directory => {
+            (node.extra < view.header.nodes).then_some(())?;
+            let end = node.first.checked_add(u64::from(node.count))?;
+            (end <= u64::from(view.header.names)).then_some(())?;
+            let mut previous: &[u8] = b"";
+            for position in node.first..end {
+                let name = view.name(position)?;
+                let text = view.heap(u64::from(name.text), u64::from(name.length))?;
+                (name.node < view.header.nodes && text > previous).then_some(())?;
+                previous = text;
+            }
+        }
+        Kind::File if node.has(SINGLE) => {
+            node.first.checked_add(node.size)?;
+        }
+        Kind::File => {
+            let mut reached = 0;
+            for position in 0..u64::from(node.count) {
+                let extent = view.extent(node.first.checked_add(position)?)?;
+                let end = extent.file.checked_add(extent.length)?;
+                extent.stream.checked_add(extent.length)?;
+                (extent.file >= reached && end <= node.size).then_some(())?;
+                reached = end;
+            }
+        }
+        Kind::Symlink => {
+            view.heap(node.first, u64::from(node.count))?;
+        }
+        Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => {}
+    }
+    for position in 0..node.xattrs {
+        view.xattr(node.first_xattr.checked_add(position)?)?;
+    }
+    Some(())
+}
+
+fn kind_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::File => 0,
+        Kind::Directory => 1,
+        Kind::Symlink => 2,
+        Kind::CharDevice => 3,
+        Kind::BlockDevice => 4,
+        Kind::Fifo => 5,
+        Kind::Socket => 6,
+    }
+}
+
+fn kind_of(code: u8) -> Option<Kind> {
+    [Kind::File, Kind::Directory, Kind::Symlink, Kind::CharDevice, Kind::BlockDevice, Kind::Fifo, Kind::Socket]
+        .into_iter()
+        .find(|kind| kind_code(*kind) == code)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
