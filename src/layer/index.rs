@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Codec, Error, Span};
+use super::format::{self, Counts, Record, Sections, entry, record, span};
+use super::inflate::WINDOW;
+use super::{Codec, Error, MEMBER_MINIMUM, Restart, Span};
 use crate::oci::Digest;
 
 /// Kind of an entry, as archived; whiteouts are still ordinary names here.
@@ -25,6 +27,42 @@ pub enum FileKind {
     Fifo,
     /// A socket.
     Socket,
+}
+
+impl FileKind {
+    /// The number of the kind in index bytes.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::File => 0,
+            Self::Directory => 1,
+            Self::Symlink => 2,
+            Self::HardLink => 3,
+            Self::CharDevice => 4,
+            Self::BlockDevice => 5,
+            Self::Fifo => 6,
+            Self::Socket => 7,
+        }
+    }
+
+    /// The kind of a number in index bytes.
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::File,
+            1 => Self::Directory,
+            2 => Self::Symlink,
+            3 => Self::HardLink,
+            4 => Self::CharDevice,
+            5 => Self::BlockDevice,
+            6 => Self::Fifo,
+            7 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// Whether entries of this kind may have content in the stream. A hard link may carry that of its target.
+    pub(super) fn has_content(self) -> bool {
+        matches!(self, Self::File | Self::HardLink)
+    }
 }
 
 /// One piece of a file's content. What no extent covers is a hole.
@@ -55,7 +93,8 @@ pub struct Entry<'a> {
     pub mtime: i64,
     /// Nanoseconds, 0–999,999,999.
     pub mtime_nanoseconds: u32,
-    /// Size of the file in bytes (with holes), or length of the symlink target.
+    /// Size of the file in bytes (with holes), or length of the symlink target. A hard link that carries its
+    /// target's content has the size of that, and extents.
     pub size: u64,
     /// Device number, major and minor.
     pub device: (u32, u32),
@@ -70,93 +109,225 @@ pub struct Entry<'a> {
 /// Entries and spans of one layer or raw blob. Immutable; cheap to clone.
 #[derive(Clone)]
 pub struct LayerIndex {
-    _bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// Taken from the header when the bytes were checked.
+    layout: Layout,
+}
+
+/// What the header says, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) counts: Counts,
+    pub(super) sections: Sections,
+    pub(super) digest: Digest,
+    pub(super) codec: Codec,
+    pub(super) is_archive: bool,
+    pub(super) stream_length: u64,
+    pub(super) blob_length: u64,
+}
+
+impl std::fmt::Debug for LayerIndex {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Layout { counts, digest, codec, .. } = &self.layout;
+        write!(formatter, "LayerIndex({digest}, {codec:?}, {} entries, {} spans)", counts.entries, counts.spans)
+    }
 }
 
 impl LayerIndex {
     /// Opens index bytes (a mapped file or memory) after checking version, bounds and checksum, so that no
     /// later access can fail or panic.
-    pub fn open(_bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
-        todo!()
+    pub fn open(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
+        let layout = super::validate::check((*bytes).as_ref())?;
+        Ok(Self { bytes, layout })
     }
 
     /// The bytes, for the index store.
     pub fn as_bytes(&self) -> &[u8] {
-        todo!()
+        (*self.bytes).as_ref()
     }
 
     /// Digest of the blob that was indexed (for an encrypted layer: of the blob as stored).
     pub fn blob_digest(&self) -> Digest {
-        todo!()
+        self.layout.digest
     }
 
     /// Length of the logical stream.
     pub fn stream_length(&self) -> u64 {
-        todo!()
+        self.layout.stream_length
     }
 
     /// Length of the (decrypted) compressed blob that the spans refer to.
     pub fn blob_length(&self) -> u64 {
-        todo!()
+        self.layout.blob_length
     }
 
     /// Compression.
     pub fn codec(&self) -> Codec {
-        todo!()
+        self.layout.codec
     }
 
     /// Whether the stream is a tar with entries (false: a raw blob).
     pub fn is_archive(&self) -> bool {
-        todo!()
+        self.layout.is_archive
     }
 
     /// Number of entries.
     pub fn entry_count(&self) -> u32 {
-        todo!()
+        self.layout.counts.entries
+    }
+
+    fn entry_record(&self, number: u32) -> Option<Record<'_>> {
+        (number < self.layout.counts.entries).then(|| record(self.as_bytes(), self.layout.sections.entries, format::ENTRY, number))
+    }
+
+    /// A piece of the string heap.
+    fn string(&self, offset: u64, length: u32) -> &[u8] {
+        let start = self.layout.sections.strings.saturating_add(usize::try_from(offset).unwrap_or(usize::MAX));
+        self.as_bytes().get(start..start.saturating_add(length as usize)).unwrap_or_default()
     }
 
     /// An entry in the order of the archive. Out of range is `None`.
-    pub fn entry(&self, _number: u32) -> Option<Entry<'_>> {
-        todo!()
+    pub fn entry(&self, number: u32) -> Option<Entry<'_>> {
+        let record = self.entry_record(number)?;
+        let kind = FileKind::from_code(record.u8(entry::KIND))?;
+        let place = record.u64(entry::PLACE);
+        let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+        Some(Entry {
+            path: self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH)),
+            kind,
+            mode: u32::from(record.u16(entry::MODE)),
+            uid: record.u32(entry::UID),
+            gid: record.u32(entry::GID),
+            mtime: record.i64(entry::MTIME),
+            mtime_nanoseconds: record.u32(entry::MTIME_NANOSECONDS),
+            size: record.u64(entry::SIZE),
+            device: if is_device { (place as u32, (place >> 32) as u32) } else { (0, 0) },
+            link: self.string(record.u64(entry::LINK), record.u32(entry::LINK_LENGTH)),
+            sha256: (record.u8(entry::FLAGS) & entry::HAS_SHA256 != 0).then(|| record.bytes(entry::SHA256)),
+            number,
+        })
+    }
+
+    /// All entries in the order of the archive.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        (0..self.entry_count()).filter_map(|number| self.entry(number))
     }
 
     /// The extents of a file, in file order.
-    pub fn extents(&self, _number: u32) -> Vec<Extent> {
-        todo!()
+    pub fn extents(&self, number: u32) -> Vec<Extent> {
+        let Some(record) = self.entry_record(number) else { return Vec::new() };
+        if !FileKind::from_code(record.u8(entry::KIND)).is_some_and(FileKind::has_content) {
+            return Vec::new();
+        }
+        let (place, size) = (record.u64(entry::PLACE), record.u64(entry::SIZE));
+        if record.u8(entry::FLAGS) & entry::LISTED == 0 {
+            return if size == 0 { Vec::new() } else { vec![Extent { file: 0, stream: place, length: size }] };
+        }
+        let first = u32::try_from(place).unwrap_or(u32::MAX);
+        (0..record.u32(entry::EXTENT_COUNT)).map(|offset| self.extent(first.saturating_add(offset))).collect()
+    }
+
+    fn extent(&self, number: u32) -> Extent {
+        let record = record(self.as_bytes(), self.layout.sections.extents, format::EXTENT, number);
+        Extent { file: record.u64(0), stream: record.u64(8), length: record.u64(16) }
     }
 
     /// Extended attributes of an entry, names with their namespace (`user.x`, `security.capability`).
-    pub fn xattrs(&self, _number: u32) -> Vec<(&[u8], &[u8])> {
-        todo!()
+    pub fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])> {
+        let Some(entry_record) = self.entry_record(number) else { return Vec::new() };
+        let first = entry_record.u32(entry::XATTR_FIRST);
+        (0..entry_record.u32(entry::XATTR_COUNT))
+            .map(|offset| {
+                let record = record(self.as_bytes(), self.layout.sections.xattrs, format::XATTR, first.saturating_add(offset));
+                (self.string(record.u64(0), record.u32(16)), self.string(record.u64(8), record.u32(20)))
+            })
+            .collect()
+    }
+
+    /// Ranges of the stream that are members, ascending: exactly those that the scan announced.
+    pub fn members(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        (0..self.entry_count()).filter_map(|number| {
+            let record = self.entry_record(number)?;
+            let kind = FileKind::from_code(record.u8(entry::KIND))?;
+            let (place, size) = (record.u64(entry::PLACE), record.u64(entry::SIZE));
+            (kind == FileKind::File && record.u8(entry::FLAGS) & entry::LISTED == 0 && size >= MEMBER_MINIMUM)
+                .then(|| place..place.saturating_add(size))
+        })
     }
 
     /// Things that cost a value or an entry, for people; at most 100 are kept.
     pub fn warnings(&self) -> Vec<&str> {
-        todo!()
+        (0..self.layout.counts.warnings)
+            .map(|number| {
+                let record = record(self.as_bytes(), self.layout.sections.warnings, format::WARNING, number);
+                std::str::from_utf8(self.string(record.u64(0), record.u32(8))).unwrap_or_default()
+            })
+            .collect()
     }
 
     /// Number of spans.
     pub fn span_count(&self) -> u32 {
-        todo!()
+        self.layout.counts.spans
+    }
+
+    fn span_record(&self, number: u32) -> Option<Record<'_>> {
+        (number < self.layout.counts.spans).then(|| record(self.as_bytes(), self.layout.sections.spans, format::SPAN, number))
+    }
+
+    /// Where the stream of a span ends; spans that do not exist end at 0.
+    fn span_end(&self, number: u32) -> u64 {
+        self.span_record(number).map_or(0, |record| record.u64(span::STREAM_END))
     }
 
     /// A span.
-    pub fn span(&self, _number: u32) -> Option<Span> {
-        todo!()
+    pub fn span(&self, number: u32) -> Option<Span> {
+        let record = self.span_record(number)?;
+        let start = number.checked_sub(1).map_or(0, |before| self.span_end(before));
+        Some(Span {
+            stream: start..record.u64(span::STREAM_END),
+            blob: record.u64(span::BLOB_START)..record.u64(span::BLOB_END),
+            restart: match record.u8(span::RESTART) {
+                0 => Restart::No,
+                1 => Restart::Clean,
+                _ => Restart::Window { bits: record.u8(span::BITS) },
+            },
+            digest: (record.u8(span::HAS_DIGEST) != 0).then(|| record.bytes(span::DIGEST)),
+        })
+    }
+
+    /// The number of the span that holds a byte of the stream; behind the end it is the number of spans.
+    fn span_at(&self, position: u64) -> u32 {
+        let (mut low, mut high) = (0, self.layout.counts.spans);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.span_end(middle) <= position { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 
     /// Numbers of the spans that a range of the stream touches.
-    pub fn spans_of(&self, _stream: Range<u64>) -> Range<u32> {
-        todo!()
+    pub fn spans_of(&self, stream: Range<u64>) -> Range<u32> {
+        let Some(last) = stream.end.checked_sub(1).filter(|last| *last >= stream.start) else { return 0..0 };
+        let first = self.span_at(stream.start);
+        let end = self.span_at(last).saturating_add(1).min(self.layout.counts.spans);
+        first..end.max(first)
     }
 
     /// The span at or before `number` at which decoding can begin.
-    pub fn restart_for(&self, _number: u32) -> u32 {
-        todo!()
+    pub fn restart_for(&self, number: u32) -> u32 {
+        let mut candidate = number.min(self.layout.counts.spans.saturating_sub(1));
+        while candidate > 0 && self.span_record(candidate).is_some_and(|record| record.u8(span::RESTART) == 0) {
+            candidate -= 1;
+        }
+        candidate
     }
 
     /// The decompressed 32 KiB (or less) in front of a span that restarts with a window.
-    pub fn window(&self, _number: u32) -> Result<Vec<u8>, Error> {
-        todo!()
+    pub fn window(&self, number: u32) -> Result<Vec<u8>, Error> {
+        let damaged = || Error::broken(format!("the window of span {number} in the index of {} is damaged", self.layout.digest));
+        let record = self.span_record(number).ok_or_else(damaged)?;
+        let start = self.layout.sections.windows.saturating_add(usize::try_from(record.u64(span::WINDOW)).map_err(|_| damaged())?);
+        let packed = self.as_bytes().get(start..start.saturating_add(record.u32(span::WINDOW_LENGTH) as usize)).ok_or_else(damaged)?;
+        zstd::bulk::decompress(packed, WINDOW).map_err(|_| damaged())
     }
 }

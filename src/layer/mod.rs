@@ -1,14 +1,33 @@
 //! Bytes of a layer to entries and spans, and back: tar, gzip, zstd, the LayerIndex. Pure: no files, no network.
+//!
+//! [`Scan`] is the one streaming pass over a blob; it ends in a [`LayerIndex`]. [`SpanDecoder`] decodes single spans
+//! again later. Nothing here fetches, stores or trusts: hostile bytes cost an [`Error`] or a warning in the index,
+//! never a panic, and never memory in proportion to what they declare.
 
+mod build;
+mod cut;
+mod decode;
+mod format;
+mod gzip;
 mod index;
+mod inflate;
 mod scan;
 mod span;
+mod tar;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod zstandard;
 
 pub use index::{Entry, Extent, FileKind, LayerIndex};
 pub use scan::{Form, Limits, Scan, SpanSink};
 pub use span::{Codec, Restart, Span, SpanDecoder};
 
 use crate::error::ErrorKind;
+
+/// A regular file of at least this many bytes, stored in one piece, is a member: [`SpanSink::member`] announces it
+/// and [`LayerIndex::members`] lists it.
+pub const MEMBER_MINIMUM: u64 = 1 << 20;
 
 /// Why a layer cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -18,4 +37,21 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What is wrong and where (stream or blob offset).
     pub message: String,
+}
+
+impl Error {
+    /// A broken frame.
+    fn broken(message: String) -> Self {
+        Self { kind: ErrorKind::Integrity, message }
+    }
+
+    /// A bound of [`Limits`] was reached.
+    fn limit(message: String) -> Self {
+        Self { kind: ErrorKind::Unsupported, message }
+    }
+
+    /// Something that is not the blob's fault.
+    fn other(message: String) -> Self {
+        Self { kind: ErrorKind::Other, message }
+    }
 }

@@ -2,7 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Error, LayerIndex};
+use super::build::{Blob, Builder};
+use super::cut::Cutter;
+use super::decode::{Reader, Step};
+use super::tar::Walker;
+use super::zstandard::Zstandard;
+use super::{Codec, Error, LayerIndex};
 use crate::oci::Digest;
 
 /// How the blob is meant.
@@ -33,30 +38,185 @@ impl Default for Limits {
 
 /// Takes what a scan produces, in order. An error ends the scan with that error.
 pub trait SpanSink {
-    /// The content of a regular file of at least 1 MiB begins: this range of the stream will follow.
+    /// The content of a regular file of at least [`super::MEMBER_MINIMUM`] bytes begins: this range of the stream
+    /// will follow. Comes before the span that holds the first byte of the range.
     fn member(&mut self, stream: Range<u64>) -> Result<(), Error>;
     /// A span is complete.
     fn span(&mut self, number: u32, stream: Range<u64>, data: &[u8]) -> Result<(), Error>;
 }
 
+/// Compressed bytes are fed to the codec in blocks of this size, cut at multiples of it in the blob, so that spans do
+/// not depend on the pieces in which the blob arrives.
+const BLOCK: usize = 64 * 1024;
+
 /// A scan in progress.
 pub struct Scan {
-    _state: (),
+    form: Form,
+    builder: Builder,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Too few bytes to tell the codec.
+    Sniffing(Vec<u8>),
+    /// Under way.
+    Running(Box<Running>),
+    /// An error ended the scan.
+    Failed(Error),
+}
+
+struct Running {
+    codec: Codec,
+    reader: Reader,
+    cutter: Cutter,
+    walker: Option<Walker>,
+    /// Compressed bytes short of a block.
+    block: Vec<u8>,
 }
 
 impl Scan {
-    /// Begins a scan. `sha256_files` is whether each file's content is hashed.
-    pub fn new(_form: Form, _limits: Limits) -> Self {
-        todo!()
+    /// Begins a scan.
+    pub fn new(form: Form, limits: Limits) -> Self {
+        Self { form, builder: Builder::new(limits), stage: Stage::Sniffing(Vec::new()) }
     }
 
     /// Feeds bytes of the blob.
-    pub fn push(&mut self, _blob: &[u8], _sink: &mut dyn SpanSink) -> Result<(), Error> {
-        todo!()
+    pub fn push(&mut self, blob: &[u8], sink: &mut dyn SpanSink) -> Result<(), Error> {
+        let result = self.take(blob, sink);
+        if let Err(error) = &result {
+            self.stage = Stage::Failed(error.clone());
+        }
+        result
+    }
+
+    fn take(&mut self, blob: &[u8], sink: &mut dyn SpanSink) -> Result<(), Error> {
+        match &mut self.stage {
+            Stage::Failed(error) => Err(error.clone()),
+            Stage::Running(running) => running.push(blob, &mut self.builder, sink),
+            Stage::Sniffing(start) => {
+                start.extend_from_slice(blob);
+                if start.len() < 4 {
+                    return Ok(());
+                }
+                let start = std::mem::take(start);
+                self.begin(&start, sink)
+            }
+        }
+    }
+
+    fn begin(&mut self, start: &[u8], sink: &mut dyn SpanSink) -> Result<(), Error> {
+        let codec = if self.form == Form::Raw { Codec::Identity } else { codec_of(start) };
+        let mut running = Box::new(Running {
+            codec,
+            reader: Reader::new(codec)?,
+            cutter: Cutter::new(codec),
+            walker: (self.form == Form::Archive).then(Walker::new),
+            block: Vec::new(),
+        });
+        let result = running.push(start, &mut self.builder, sink);
+        self.stage = Stage::Running(running);
+        result
     }
 
     /// Ends the scan; `digest` is that of the blob, which the caller has checked.
-    pub fn finish(self, _digest: Digest, _sink: &mut dyn SpanSink) -> Result<LayerIndex, Error> {
-        todo!()
+    pub fn finish(mut self, digest: Digest, sink: &mut dyn SpanSink) -> Result<LayerIndex, Error> {
+        if let Stage::Sniffing(start) = &mut self.stage {
+            let start = std::mem::take(start);
+            self.begin(&start, sink)?;
+        }
+        match self.stage {
+            Stage::Failed(error) => Err(error),
+            Stage::Running(running) => running.finish(digest, self.builder, sink),
+            Stage::Sniffing(_) => Err(Error::other("the scan did not begin".to_owned())),
+        }
+    }
+}
+
+/// The codec that the first bytes of an archive tell.
+fn codec_of(start: &[u8]) -> Codec {
+    match start {
+        [0x1f, 0x8b, ..] => Codec::Gzip,
+        [a, b, c, d, ..] if Zstandard::recognises([*a, *b, *c, *d]) => Codec::Zstd,
+        _ => Codec::Identity,
+    }
+}
+
+impl Running {
+    fn push(&mut self, mut blob: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        if self.codec == Codec::Identity {
+            return self.feed(blob, builder, sink);
+        }
+        while !blob.is_empty() {
+            if self.block.is_empty() && blob.len() >= BLOCK {
+                let (now, later) = blob.split_at(BLOCK);
+                self.feed(now, builder, sink)?;
+                blob = later;
+                continue;
+            }
+            let (now, later) = blob.split_at(blob.len().min(BLOCK - self.block.len()));
+            self.block.extend_from_slice(now);
+            blob = later;
+            if self.block.len() == BLOCK {
+                self.feed_block(builder, sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn feed_block(&mut self, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        let mut block = std::mem::take(&mut self.block);
+        self.feed(&block, builder, sink)?;
+        block.clear();
+        self.block = block;
+        Ok(())
+    }
+
+    /// Decodes a piece to its end.
+    fn feed(&mut self, mut input: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        let mut pending = false;
+        while !input.is_empty() || pending {
+            let wants_end = self.cutter.wants_end();
+            let room = self.cutter.room(self.codec == Codec::Gzip);
+            let available = room.len();
+            let step = self.reader.step(input, room, wants_end)?;
+            if !step.moved() {
+                break;
+            }
+            pending = step.produced == available;
+            self.walk(&step, builder, sink)?;
+            let (consumed, rest) = input.split_at(step.consumed.min(input.len()));
+            let reader = &mut self.reader;
+            self.cutter.advance(&step, consumed, rest.first().copied(), || reader.history(), builder, sink)?;
+            input = rest;
+        }
+        if input.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::broken(format!("the data makes no progress at byte {} of the blob", self.cutter.blob_position())))
+        }
+    }
+
+    fn walk(&mut self, step: &Step, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        match &mut self.walker {
+            Some(walker) => walker.push(self.cutter.fresh(step.produced), builder, sink),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self: Box<Self>, digest: Digest, mut builder: Builder, sink: &mut dyn SpanSink) -> Result<LayerIndex, Error> {
+        self.feed_block(&mut builder, sink)?;
+        self.reader.finish()?;
+        if let Some(walker) = &mut self.walker {
+            walker.finish(&mut builder)?;
+        }
+        self.cutter.finish(&mut builder, sink)?;
+        let blob = Blob {
+            digest,
+            stream_length: self.cutter.stream_position(),
+            blob_length: self.cutter.blob_position(),
+            codec: self.codec,
+            is_archive: self.walker.is_some(),
+        };
+        builder.finish(&blob)
     }
 }

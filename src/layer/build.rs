@@ -1,0 +1,307 @@
+//! Collects entries and spans as growing bytes, and puts an index together from them.
+//!
+//! No heap object an entry: each table is a list of pages that only grows, and finishing frees each page once it is
+//! copied, so the peak is little more than the index itself.
+
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::format::{self, Counts, Draft, Sections, entry, header, span};
+use super::index::FileKind;
+use super::{Codec, Error, Extent, LayerIndex, Limits, Restart, Span};
+use crate::oci::{Algorithm, Digest};
+
+/// Warnings kept; later ones are dropped.
+pub(super) const WARNINGS: usize = 100;
+
+const PAGE: usize = 1 << 20;
+
+/// Bytes that only grow, in pages, so that growing never copies.
+#[derive(Default)]
+struct Pages {
+    pages: Vec<Vec<u8>>,
+    length: u64,
+}
+
+impl Pages {
+    fn push(&mut self, mut bytes: &[u8]) -> u64 {
+        let at = self.length;
+        self.length += bytes.len() as u64;
+        while !bytes.is_empty() {
+            match self.pages.last_mut() {
+                Some(page) if page.len() < PAGE => {
+                    let (now, later) = bytes.split_at(bytes.len().min(PAGE - page.len()));
+                    page.extend_from_slice(now);
+                    bytes = later;
+                }
+                // The first page grows with its content, so that small indexes stay small.
+                Some(_) => self.pages.push(Vec::with_capacity(PAGE)),
+                None => self.pages.push(Vec::new()),
+            }
+        }
+        at
+    }
+
+    fn drain_into(self, target: &mut Vec<u8>) {
+        for page in self.pages {
+            target.extend_from_slice(&page);
+        }
+    }
+}
+
+/// Everything about an entry, ready to be recorded.
+pub(super) struct NewEntry<'a> {
+    pub(super) path: &'a [u8],
+    pub(super) kind: FileKind,
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: i64,
+    pub(super) mtime_nanoseconds: u32,
+    pub(super) size: u64,
+    pub(super) device: (u32, u32),
+    pub(super) link: &'a [u8],
+    pub(super) sha256: Option<[u8; 32]>,
+    pub(super) content: NewContent<'a>,
+    pub(super) xattrs: &'a [(Vec<u8>, Vec<u8>)],
+}
+
+/// Where the content of an entry lies.
+pub(super) enum NewContent<'a> {
+    /// In one piece, from this offset of the stream.
+    Whole(u64),
+    /// In pieces with holes between.
+    Pieces(&'a [Extent]),
+}
+
+/// An index being built.
+pub(super) struct Builder {
+    limits: Limits,
+    counts: Counts,
+    entries: Pages,
+    spans: Pages,
+    extents: Pages,
+    xattrs: Pages,
+    windows: Pages,
+    strings: Pages,
+    warnings: Vec<String>,
+}
+
+/// What is known of the blob at the end.
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    pub(super) stream_length: u64,
+    pub(super) blob_length: u64,
+    pub(super) codec: Codec,
+    pub(super) is_archive: bool,
+}
+
+impl Builder {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            counts: Counts::default(),
+            entries: Pages::default(),
+            spans: Pages::default(),
+            extents: Pages::default(),
+            xattrs: Pages::default(),
+            windows: Pages::default(),
+            strings: Pages::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Bounds that hold for the whole pass.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Keeps a warning, if there is still room for one. The text is made only then.
+    pub(super) fn warn(&mut self, text: impl FnOnce() -> String) {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push(text());
+        }
+    }
+
+    fn check_size(&self) -> Result<(), Error> {
+        let tables = [&self.entries, &self.spans, &self.extents, &self.xattrs, &self.windows, &self.strings];
+        let total: u64 = tables.iter().map(|pages| pages.length).sum();
+        if total > self.limits.index_bytes {
+            return Err(Error::limit(format!("the index of the layer would take more than {} bytes", self.limits.index_bytes)));
+        }
+        Ok(())
+    }
+
+    /// Records an entry.
+    pub(super) fn entry(&mut self, new: &NewEntry<'_>) -> Result<(), Error> {
+        if self.counts.entries >= self.limits.entries {
+            return Err(Error::limit(format!("the layer has more than {} entries", self.limits.entries)));
+        }
+        let mut draft = Draft::<{ format::ENTRY }>::new();
+        draft.u64(entry::PATH, self.strings.push(new.path));
+        draft.u32(entry::PATH_LENGTH, length(new.path)?);
+        draft.u64(entry::LINK, self.strings.push(new.link));
+        draft.u32(entry::LINK_LENGTH, length(new.link)?);
+        draft.u64(entry::SIZE, new.size);
+        draft.put(entry::MTIME, &new.mtime.to_le_bytes());
+        draft.u32(entry::MTIME_NANOSECONDS, new.mtime_nanoseconds);
+        draft.u16(entry::MODE, new.mode);
+        draft.u8(entry::KIND, new.kind.code());
+        draft.u32(entry::UID, new.uid);
+        draft.u32(entry::GID, new.gid);
+        let mut flags = 0;
+        if let Some(sha256) = &new.sha256 {
+            flags |= entry::HAS_SHA256;
+            draft.put(entry::SHA256, sha256);
+        }
+        match new.content {
+            _ if matches!(new.kind, FileKind::CharDevice | FileKind::BlockDevice) => {
+                draft.u64(entry::PLACE, u64::from(new.device.0) | u64::from(new.device.1) << 32);
+            }
+            NewContent::Whole(stream) => draft.u64(entry::PLACE, stream),
+            NewContent::Pieces(pieces) => {
+                flags |= entry::LISTED;
+                draft.u64(entry::PLACE, u64::from(self.counts.extents));
+                draft.u32(entry::EXTENT_COUNT, self.pieces(pieces)?);
+            }
+        }
+        draft.u8(entry::FLAGS, flags);
+        draft.u32(entry::XATTR_FIRST, self.counts.xattrs);
+        draft.u32(entry::XATTR_COUNT, self.attributes(new.xattrs)?);
+        self.entries.push(&draft.0);
+        self.counts.entries += 1;
+        self.check_size()
+    }
+
+    fn pieces(&mut self, pieces: &[Extent]) -> Result<u32, Error> {
+        for piece in pieces {
+            let mut draft = Draft::<{ format::EXTENT }>::new();
+            draft.u64(0, piece.file);
+            draft.u64(8, piece.stream);
+            draft.u64(16, piece.length);
+            self.extents.push(&draft.0);
+        }
+        let count = count(pieces.len())?;
+        self.counts.extents = self.counts.extents.checked_add(count).ok_or_else(too_many)?;
+        Ok(count)
+    }
+
+    fn attributes(&mut self, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u32, Error> {
+        for (name, value) in xattrs {
+            let mut draft = Draft::<{ format::XATTR }>::new();
+            draft.u64(0, self.strings.push(name));
+            draft.u64(8, self.strings.push(value));
+            draft.u32(16, length(name)?);
+            draft.u32(20, length(value)?);
+            self.xattrs.push(&draft.0);
+        }
+        let count = count(xattrs.len())?;
+        self.counts.xattrs = self.counts.xattrs.checked_add(count).ok_or_else(too_many)?;
+        Ok(count)
+    }
+
+    /// Records a span, with the compressed window of a restart inside deflate.
+    pub(super) fn span(&mut self, new: &Span, window: &[u8]) -> Result<(), Error> {
+        let mut draft = Draft::<{ format::SPAN }>::new();
+        draft.u64(span::STREAM_END, new.stream.end);
+        draft.u64(span::BLOB_START, new.blob.start);
+        draft.u64(span::BLOB_END, new.blob.end);
+        draft.u64(span::WINDOW, self.windows.push(window));
+        draft.u32(span::WINDOW_LENGTH, length(window)?);
+        let (restart, bits) = match new.restart {
+            Restart::No => (0, 0),
+            Restart::Clean => (1, 0),
+            Restart::Window { bits } => (2, bits),
+        };
+        draft.u8(span::RESTART, restart);
+        draft.u8(span::BITS, bits);
+        if let Some(digest) = &new.digest {
+            draft.u8(span::HAS_DIGEST, 1);
+            draft.put(span::DIGEST, digest);
+        }
+        self.spans.push(&draft.0);
+        self.counts.spans = self.counts.spans.checked_add(1).ok_or_else(too_many)?;
+        self.check_size()
+    }
+
+    /// Number of spans recorded.
+    pub(super) fn span_count(&self) -> u32 {
+        self.counts.spans
+    }
+
+    /// Puts the index together.
+    pub(super) fn finish(mut self, blob: &Blob) -> Result<LayerIndex, Error> {
+        let mut warnings = Vec::with_capacity(self.warnings.len() * format::WARNING);
+        for warning in std::mem::take(&mut self.warnings) {
+            let mut draft = Draft::<{ format::WARNING }>::new();
+            draft.u64(0, self.strings.push(warning.as_bytes()));
+            draft.u32(8, length(warning.as_bytes())?);
+            warnings.extend_from_slice(&draft.0);
+            self.counts.warnings += 1;
+        }
+        self.counts.windows = self.windows.length;
+        self.counts.strings = self.strings.length;
+        let sections = Sections::of(&self.counts).ok_or_else(too_many)?;
+        let mut bytes = Vec::with_capacity(sections.end);
+        bytes.extend_from_slice(&self.header(blob, sections.end as u64).0);
+        self.entries.drain_into(&mut bytes);
+        self.spans.drain_into(&mut bytes);
+        self.extents.drain_into(&mut bytes);
+        self.xattrs.drain_into(&mut bytes);
+        bytes.extend_from_slice(&warnings);
+        self.windows.drain_into(&mut bytes);
+        self.strings.drain_into(&mut bytes);
+        let checksum = xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default());
+        if let Some(place) = bytes.get_mut(header::CHECKSUM..header::CHECKED) {
+            place.copy_from_slice(&checksum.to_le_bytes());
+        }
+        LayerIndex::open(Arc::new(bytes))
+    }
+
+    fn header(&self, blob: &Blob, total: u64) -> Draft<{ format::HEADER }> {
+        let mut draft = Draft::new();
+        draft.put(header::MAGIC, &format::MAGIC);
+        draft.u32(header::VERSION, format::VERSION);
+        draft.u32(header::FLAGS, if blob.is_archive { header::IS_ARCHIVE } else { 0 });
+        draft.u64(header::TOTAL, total);
+        draft.u8(
+            header::ALGORITHM,
+            match blob.digest.algorithm() {
+                Algorithm::Sha256 => 0,
+                Algorithm::Sha512 => 1,
+            },
+        );
+        draft.u8(
+            header::CODEC,
+            match blob.codec {
+                Codec::Identity => 0,
+                Codec::Gzip => 1,
+                Codec::Zstd => 2,
+            },
+        );
+        draft.put(header::DIGEST, blob.digest.as_bytes());
+        draft.u64(header::STREAM_LENGTH, blob.stream_length);
+        draft.u64(header::BLOB_LENGTH, blob.blob_length);
+        draft.u32(header::ENTRIES, self.counts.entries);
+        draft.u32(header::SPANS, self.counts.spans);
+        draft.u32(header::EXTENTS, self.counts.extents);
+        draft.u32(header::XATTRS, self.counts.xattrs);
+        draft.u32(header::WARNINGS, self.counts.warnings);
+        draft.u64(header::WINDOWS, self.counts.windows);
+        draft.u64(header::STRINGS, self.counts.strings);
+        draft
+    }
+}
+
+fn length(bytes: &[u8]) -> Result<u32, Error> {
+    count(bytes.len())
+}
+
+fn count(number: usize) -> Result<u32, Error> {
+    u32::try_from(number).map_err(|_| too_many())
+}
+
+fn too_many() -> Error {
+    Error::limit("the layer has more parts than an index can hold".to_owned())
+}

@@ -1,0 +1,189 @@
+//! Cuts the stream of a pass into spans, and hashes the bytes of the blob that each one needs.
+//!
+//! A span ends at the first restart point behind [`TARGET`] bytes; where none comes it ends when the buffer is full,
+//! and the next one cannot restart. The cutter holds one span of stream, never the blob.
+
+use sha2::{Digest as _, Sha256};
+
+use super::build::Builder;
+use super::decode::{Boundary, Step};
+use super::scan::SpanSink;
+use super::{Codec, Error, Restart, Span};
+
+/// Length of stream from which on a span ends at the next restart point.
+pub(super) const TARGET: usize = 1 << 20;
+/// Most bytes of stream in a gzip span.
+const MOST: usize = 4 << 20;
+/// A span that took this much of the blob ends at the next restart point, however little it holds.
+const BLOB_TARGET: u64 = 4 << 20;
+/// Most bytes of the blob that a span may take. Reached only by compressed data made to hold nothing.
+const BLOB_MOST: u64 = 64 << 20;
+/// How well windows are compressed.
+const WINDOW_LEVEL: i32 = 3;
+
+/// The span being filled.
+pub(super) struct Cutter {
+    buffer: Box<[u8]>,
+    filled: usize,
+    stream_start: u64,
+    blob_start: u64,
+    blob_position: u64,
+    restart: Restart,
+    window: Vec<u8>,
+    hasher: Sha256,
+    last_byte: u8,
+}
+
+/// Where a span ends.
+enum End {
+    /// At a restart point, with the window that it needs.
+    Restart(Boundary, Vec<u8>),
+    /// In the middle, with the byte of the blob that follows if it is known already: a decoder may need to see it
+    /// before it gives the last bytes.
+    Middle(Option<u8>),
+    /// Where a gap begins, at which decoding could begin again.
+    Gap,
+}
+
+impl Cutter {
+    /// At the start of a blob.
+    pub(super) fn new(codec: Codec) -> Self {
+        let capacity = if codec == Codec::Gzip { MOST } else { TARGET };
+        Self {
+            buffer: vec![0; capacity].into_boxed_slice(),
+            filled: 0,
+            stream_start: 0,
+            blob_start: 0,
+            blob_position: 0,
+            restart: Restart::Clean,
+            window: Vec::new(),
+            hasher: Sha256::new(),
+            last_byte: 0,
+        }
+    }
+
+    /// Room for the next bytes of the stream, never empty.
+    pub(super) fn room(&mut self, until_target: bool) -> &mut [u8] {
+        let end = if until_target && self.filled < TARGET { TARGET } else { self.buffer.len() };
+        self.buffer.get_mut(self.filled..end).unwrap_or_default()
+    }
+
+    /// The bytes that the last step wrote.
+    pub(super) fn fresh(&self, produced: usize) -> &[u8] {
+        self.buffer.get(self.filled..self.filled + produced).unwrap_or_default()
+    }
+
+    /// Whether a restart point would be welcome.
+    pub(super) fn wants_end(&self) -> bool {
+        self.filled >= TARGET || self.blob_position - self.blob_start >= BLOB_TARGET
+    }
+
+    /// Length of the stream so far.
+    pub(super) fn stream_position(&self) -> u64 {
+        self.stream_start + self.filled as u64
+    }
+
+    /// Bytes of the blob taken so far.
+    pub(super) fn blob_position(&self) -> u64 {
+        self.blob_position
+    }
+
+    /// Takes note of a step. `consumed` are the bytes that it took, `next` is the byte behind them. `history` gives
+    /// the window of the boundary just reported.
+    pub(super) fn advance(
+        &mut self,
+        step: &Step,
+        consumed: &[u8],
+        next: Option<u8>,
+        history: impl FnOnce() -> Result<Vec<u8>, Error>,
+        builder: &mut Builder,
+        sink: &mut dyn SpanSink,
+    ) -> Result<(), Error> {
+        if step.gap && self.filled > 0 {
+            self.cut(End::Gap, builder, sink)?;
+        }
+        self.blob_position += consumed.len() as u64;
+        self.filled += step.produced;
+        if step.gap {
+            self.begin_after_gap(step);
+            return Ok(());
+        }
+        self.hasher.update(consumed);
+        if let Some(last) = consumed.last() {
+            self.last_byte = *last;
+        }
+        match step.boundary {
+            Some(boundary) if self.filled == 0 || self.wants_end() => {
+                let window = if boundary == Boundary::Clean { Vec::new() } else { compress(&history()?)? };
+                let end = End::Restart(boundary, window);
+                if self.filled == 0 { self.begin(end) } else { self.cut(end, builder, sink)? }
+            }
+            _ if self.filled == self.buffer.len() => self.cut(End::Middle(next), builder, sink)?,
+            _ => {}
+        }
+        if self.blob_position - self.blob_start > BLOB_MOST {
+            let (from, to) = (self.blob_start, self.blob_position);
+            return Err(Error::broken(format!("bytes {from} to {to} of the blob are compressed data that holds nothing")));
+        }
+        Ok(())
+    }
+
+    /// Ends the last span.
+    pub(super) fn finish(&mut self, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        if self.filled > 0 { self.cut(End::Gap, builder, sink) } else { Ok(()) }
+    }
+
+    fn cut(&mut self, end: End, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        let mut blob_end = self.blob_position;
+        if let End::Middle(Some(next)) = end {
+            self.hasher.update([next]);
+            blob_end += 1;
+        }
+        let span = Span {
+            stream: self.stream_start..self.stream_position(),
+            blob: self.blob_start..blob_end,
+            restart: self.restart,
+            digest: Some(self.hasher.finalize_reset().into()),
+        };
+        let number = builder.span_count();
+        builder.span(&span, &self.window)?;
+        sink.span(number, span.stream.clone(), self.buffer.get(..self.filled).unwrap_or_default())?;
+        self.stream_start = span.stream.end;
+        self.filled = 0;
+        self.begin(end);
+        Ok(())
+    }
+
+    /// Begins an empty span at the current position of the blob.
+    fn begin(&mut self, end: End) {
+        self.hasher.reset();
+        self.blob_start = self.blob_position;
+        self.window = Vec::new();
+        match end {
+            End::Restart(Boundary::Clean, _) | End::Gap => self.restart = Restart::Clean,
+            End::Middle(_) => self.restart = Restart::No,
+            End::Restart(Boundary::Block { unused_bits: 0 }, window) => {
+                self.restart = Restart::Window { bits: 0 };
+                self.window = window;
+            }
+            End::Restart(Boundary::Block { unused_bits }, window) => {
+                // The last byte taken belongs to both spans.
+                self.restart = Restart::Window { bits: 8 - unused_bits };
+                self.window = window;
+                self.blob_start -= 1;
+                self.hasher.update([self.last_byte]);
+            }
+        }
+    }
+
+    /// Behind a gap (or inside one that goes on) the next span begins at its end.
+    fn begin_after_gap(&mut self, step: &Step) {
+        if step.boundary.is_some() {
+            self.begin(End::Gap);
+        }
+    }
+}
+
+fn compress(window: &[u8]) -> Result<Vec<u8>, Error> {
+    zstd::bulk::compress(window, WINDOW_LEVEL).map_err(|error| Error::other(format!("a window cannot be compressed: {error}")))
+}

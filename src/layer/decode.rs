@@ -1,0 +1,95 @@
+//! One step of decompression, whichever the codec.
+//!
+//! A [`Reader`] takes bytes of the blob and gives bytes of the stream, and says where decoding could begin again.
+//! The pass over a blob and the decoder of a span share it, so both agree on every byte. It holds no span and no
+//! position beyond what the codec needs.
+
+use super::gzip::Gzip;
+use super::zstandard::Zstandard;
+use super::{Codec, Error};
+
+/// A place at which decoding could begin again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boundary {
+    /// Between members or frames: nothing but the bytes that follow is needed.
+    Clean,
+    /// Between deflate blocks: this many bits of the last byte taken are still to be used.
+    Block {
+        /// Bits not used yet (0–7).
+        unused_bits: u8,
+    },
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Step {
+    /// Bytes taken from the input.
+    pub(super) consumed: usize,
+    /// Bytes written to the output.
+    pub(super) produced: usize,
+    /// Set if decoding could begin again right behind the bytes taken.
+    pub(super) boundary: Option<Boundary>,
+    /// The bytes taken lie between members or frames and carry no content: a long skippable frame, final zeros.
+    pub(super) gap: bool,
+}
+
+impl Step {
+    /// Whether anything happened.
+    pub(super) fn moved(&self) -> bool {
+        self.consumed > 0 || self.produced > 0 || self.boundary.is_some()
+    }
+}
+
+/// A decompressor in progress.
+pub(super) enum Reader {
+    /// The stream is the blob.
+    Identity,
+    /// gzip.
+    Gzip(Box<Gzip>),
+    /// zstd.
+    Zstandard(Box<Zstandard>),
+}
+
+impl Reader {
+    /// A reader for the first byte of a blob, a member or a frame.
+    pub(super) fn new(codec: Codec) -> Result<Self, Error> {
+        Ok(match codec {
+            Codec::Identity => Self::Identity,
+            Codec::Gzip => Self::Gzip(Box::new(Gzip::new()?)),
+            Codec::Zstd => Self::Zstandard(Box::new(Zstandard::new()?)),
+        })
+    }
+
+    /// Decodes a piece. With `stop_at_block` it returns at the next boundary between deflate blocks too; it always
+    /// returns at a clean boundary.
+    pub(super) fn step(&mut self, input: &[u8], output: &mut [u8], stop_at_block: bool) -> Result<Step, Error> {
+        match self {
+            Self::Identity => {
+                let length = input.len().min(output.len());
+                if let (Some(source), Some(target)) = (input.get(..length), output.get_mut(..length)) {
+                    target.copy_from_slice(source);
+                }
+                Ok(Step { consumed: length, produced: length, ..Step::default() })
+            }
+            Self::Gzip(gzip) => gzip.step(input, output, stop_at_block),
+            Self::Zstandard(zstandard) => zstandard.step(input, output),
+        }
+    }
+
+    /// The history that a later decoder needs in order to begin at a block boundary just reported.
+    pub(super) fn history(&mut self) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Gzip(gzip) => gzip.history(),
+            Self::Identity | Self::Zstandard(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Checks that the blob may end here.
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        match self {
+            Self::Identity => Ok(()),
+            Self::Gzip(gzip) => gzip.finish(),
+            Self::Zstandard(zstandard) => zstandard.finish(),
+        }
+    }
+}

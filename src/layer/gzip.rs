@@ -1,0 +1,303 @@
+//! gzip framing (RFC 1952): members, their headers and trailers, around raw inflate.
+//!
+//! Promises: every member's CRC and length are checked (except those of a member that was entered in its middle),
+//! zeros behind the last member are ignored, and anything else there is a broken frame.
+
+use flate2::Crc;
+
+use super::Error;
+use super::decode::{Boundary, Step};
+use super::inflate::{Inflate, Malformed, Stop};
+
+/// Most bytes of one member header; names and comments there have no length of their own.
+const HEADER_LIMIT: u64 = 1 << 20;
+
+const FLAG_CHECKSUM: u8 = 2;
+const FLAG_EXTRA: u8 = 4;
+const FLAG_NAME: u8 = 8;
+const FLAG_COMMENT: u8 = 16;
+const FLAGS_RESERVED: u8 = 0xe0;
+
+/// Where in a member the next byte lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The fixed header; so many of its 10 bytes are here.
+    Fixed(u8),
+    /// Length of the extra field, so many of its 2 bytes are here.
+    ExtraLength(u8),
+    /// So many bytes of the extra field are left.
+    Extra(u16),
+    /// The name, to its NUL.
+    Name,
+    /// The comment, to its NUL.
+    Comment,
+    /// The header's own checksum.
+    HeaderChecksum(u8),
+    /// Deflate data.
+    Body,
+    /// The trailer; so many of its 8 bytes are here.
+    Trailer(u8),
+    /// Zeros behind the last member.
+    Padding,
+}
+
+/// A gzip stream being decoded.
+pub(super) struct Gzip {
+    inflate: Inflate,
+    state: State,
+    /// Offset in the blob (or from where decoding began), for messages.
+    offset: u64,
+    flags: u8,
+    /// Bytes of a field that is being collected.
+    field: [u8; 10],
+    header_length: u64,
+    header_checksum: Crc,
+    body_checksum: Crc,
+    /// False inside a member that was entered in its middle.
+    checked: bool,
+    /// Whether a member has ended, so that zeros may follow.
+    complete: bool,
+}
+
+impl Gzip {
+    /// At the first byte of a member.
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self {
+            inflate: Inflate::new().map_err(|error| malformed(&error, 0))?,
+            state: State::Fixed(0),
+            offset: 0,
+            flags: 0,
+            field: [0; 10],
+            header_length: 0,
+            header_checksum: Crc::new(),
+            body_checksum: Crc::new(),
+            checked: true,
+            complete: false,
+        })
+    }
+
+    /// Inside a member, between two deflate blocks: the unused bits come first, then the bytes that follow.
+    pub(super) fn resume(unused_bits: u8, value: u8, history: &[u8]) -> Result<Self, Error> {
+        let mut gzip = Self::new()?;
+        gzip.inflate.resume(unused_bits, value, history).map_err(|error| malformed(&error, 0))?;
+        gzip.state = State::Body;
+        gzip.checked = false;
+        Ok(gzip)
+    }
+
+    /// Decodes a piece; see [`super::decode::Reader::step`].
+    pub(super) fn step(&mut self, input: &[u8], output: &mut [u8], stop_at_block: bool) -> Result<Step, Error> {
+        let step = match self.state {
+            State::Body => self.body(input, output, stop_at_block)?,
+            State::Padding => self.padding(input)?,
+            _ => self.framing(input)?,
+        };
+        self.offset += step.consumed as u64;
+        Ok(step)
+    }
+
+    fn body(&mut self, input: &[u8], output: &mut [u8], stop_at_block: bool) -> Result<Step, Error> {
+        let progress = self.inflate.run(input, output, stop_at_block).map_err(|error| malformed(&error, self.offset))?;
+        if self.checked {
+            self.body_checksum.update(output.get(..progress.produced).unwrap_or_default());
+        }
+        let boundary = match progress.stop {
+            Stop::Exhausted => None,
+            Stop::BlockEnd { unused_bits } => Some(Boundary::Block { unused_bits }),
+            Stop::StreamEnd => {
+                self.state = State::Trailer(0);
+                if progress.consumed == 0 && progress.produced == 0 {
+                    return self.framing(input);
+                }
+                None
+            }
+        };
+        Ok(Step { consumed: progress.consumed, produced: progress.produced, boundary, gap: false })
+    }
+
+    fn padding(&self, input: &[u8]) -> Result<Step, Error> {
+        match input.iter().position(|byte| *byte != 0) {
+            None => Ok(Step { consumed: input.len(), gap: true, ..Step::default() }),
+            Some(at) => Err(Error::broken(format!(
+                "gzip: bytes that are neither zeros nor a member follow the last member, at byte {}",
+                self.offset + at as u64
+            ))),
+        }
+    }
+
+    /// Header and trailer, byte by byte; returns when the body begins, the member has ended, or the input has.
+    fn framing(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let mut consumed = 0;
+        for &byte in input {
+            if self.state == State::Fixed(0) && self.complete && byte == 0 {
+                self.state = State::Padding;
+                break;
+            }
+            consumed += 1;
+            self.frame_byte(byte)?;
+            if self.state == State::Fixed(0) {
+                return Ok(Step { consumed, boundary: Some(Boundary::Clean), ..Step::default() });
+            }
+            if self.state == State::Body {
+                break;
+            }
+        }
+        // Entering the padding takes no byte: report it as a step of its own so that the caller goes on.
+        if self.state == State::Padding && consumed == 0 {
+            return self.padding(input);
+        }
+        Ok(Step { consumed, ..Step::default() })
+    }
+
+    fn frame_byte(&mut self, byte: u8) -> Result<(), Error> {
+        if !matches!(self.state, State::Trailer(_)) {
+            self.header_length += 1;
+            if self.header_length > HEADER_LIMIT {
+                return Err(self.broken("header of more than 1 MiB"));
+            }
+            if !matches!(self.state, State::HeaderChecksum(_)) {
+                self.header_checksum.update(&[byte]);
+            }
+        }
+        match self.state {
+            State::Fixed(at) => self.collect(at, 10, byte, State::Fixed, Self::fixed_header)?,
+            State::ExtraLength(at) => self.collect(at, 2, byte, State::ExtraLength, Self::extra_length)?,
+            State::Extra(left) if left > 1 => self.state = State::Extra(left - 1),
+            State::Extra(_) => self.after_extra()?,
+            State::Name if byte == 0 => self.after_name()?,
+            State::Comment if byte == 0 => self.after_comment()?,
+            State::Name | State::Comment => {}
+            State::HeaderChecksum(at) => self.collect(at, 2, byte, State::HeaderChecksum, Self::check_header)?,
+            State::Trailer(at) => self.collect(at, 8, byte, State::Trailer, Self::check_trailer)?,
+            State::Body | State::Padding => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps one byte of a field of fixed length, and acts when it is whole.
+    fn collect(
+        &mut self,
+        at: u8,
+        length: u8,
+        byte: u8,
+        state: fn(u8) -> State,
+        act: fn(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if let Some(slot) = self.field.get_mut(usize::from(at)) {
+            *slot = byte;
+        }
+        if at + 1 < length {
+            self.state = state(at + 1);
+            return Ok(());
+        }
+        act(self)
+    }
+
+    fn fixed_header(&mut self) -> Result<(), Error> {
+        let [first, second, method, flags, ..] = self.field;
+        if (first, second) != (0x1f, 0x8b) {
+            let what = if self.complete { "bytes that are neither zeros nor a member follow the last member" } else { "no gzip header" };
+            return Err(self.broken(what));
+        }
+        if method != 8 {
+            return Err(self.broken("unknown compression method"));
+        }
+        if flags & FLAGS_RESERVED != 0 {
+            return Err(self.broken("reserved header flags are set"));
+        }
+        self.flags = flags;
+        if flags & FLAG_EXTRA != 0 {
+            self.state = State::ExtraLength(0);
+            return Ok(());
+        }
+        self.after_extra()
+    }
+
+    fn extra_length(&mut self) -> Result<(), Error> {
+        match u16::from_le_bytes([self.field[0], self.field[1]]) {
+            0 => self.after_extra(),
+            length => {
+                self.state = State::Extra(length);
+                Ok(())
+            }
+        }
+    }
+
+    fn after_extra(&mut self) -> Result<(), Error> {
+        if self.flags & FLAG_NAME != 0 {
+            self.state = State::Name;
+            return Ok(());
+        }
+        self.after_name()
+    }
+
+    fn after_name(&mut self) -> Result<(), Error> {
+        if self.flags & FLAG_COMMENT != 0 {
+            self.state = State::Comment;
+            return Ok(());
+        }
+        self.after_comment()
+    }
+
+    fn after_comment(&mut self) -> Result<(), Error> {
+        if self.flags & FLAG_CHECKSUM != 0 {
+            self.state = State::HeaderChecksum(0);
+            return Ok(());
+        }
+        self.begin_body()
+    }
+
+    fn check_header(&mut self) -> Result<(), Error> {
+        if u32::from(u16::from_le_bytes([self.field[0], self.field[1]])) != self.header_checksum.sum() & 0xffff {
+            return Err(self.broken("header checksum does not match"));
+        }
+        self.begin_body()
+    }
+
+    fn begin_body(&mut self) -> Result<(), Error> {
+        self.inflate.reset().map_err(|error| malformed(&error, self.offset))?;
+        self.body_checksum.reset();
+        self.checked = true;
+        self.state = State::Body;
+        Ok(())
+    }
+
+    fn check_trailer(&mut self) -> Result<(), Error> {
+        let [a, b, c, d, e, f, g, h, ..] = self.field;
+        if self.checked {
+            if u32::from_le_bytes([a, b, c, d]) != self.body_checksum.sum() {
+                return Err(self.broken("CRC of a member does not match"));
+            }
+            if u32::from_le_bytes([e, f, g, h]) != self.body_checksum.amount() {
+                return Err(self.broken("length of a member does not match"));
+            }
+        }
+        self.complete = true;
+        self.header_length = 0;
+        self.header_checksum.reset();
+        self.state = State::Fixed(0);
+        Ok(())
+    }
+
+    /// What was decoded last, for a restart at the block boundary just reported.
+    pub(super) fn history(&mut self) -> Result<Vec<u8>, Error> {
+        self.inflate.history().map_err(|error| malformed(&error, self.offset))
+    }
+
+    /// Checks that the blob may end here.
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        match self.state {
+            State::Fixed(0) if self.complete => Ok(()),
+            State::Padding => Ok(()),
+            _ => Err(self.broken("the data ends inside a member")),
+        }
+    }
+
+    fn broken(&self, what: &str) -> Error {
+        Error::broken(format!("gzip: {what}, near byte {}", self.offset))
+    }
+}
+
+fn malformed(error: &Malformed, offset: u64) -> Error {
+    Error::broken(format!("gzip: {}, near byte {offset}", error.0))
+}

@@ -1,0 +1,411 @@
+//! The walk over a tar: headers and content come in arbitrary pieces, entries go into the index.
+//!
+//! Reads v7, ustar, star, GNU and PAX. Promises: a broken frame (checksum, size, cut, header syntax) is an error with
+//! its offset in the stream; a bad value costs that value or its entry, with a warning; nothing is held but one header
+//! and the extended headers in front of it. Never interprets names beyond cleaning them: whiteouts are ordinary here.
+
+mod entry;
+mod header;
+mod path;
+mod pax;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+use self::entry::{Names, Pending};
+use self::header::{BLOCK, Header};
+use self::pax::Records;
+use self::sparse::{LeadingMap, Piece};
+use super::Error;
+use super::build::Builder;
+use super::scan::SpanSink;
+
+/// Where the next byte belongs.
+enum State {
+    /// A header block.
+    Header,
+    /// A header block, behind one block of zeros.
+    AfterZeros,
+    /// The payload of an extended header: its type, bytes left, padding.
+    Extended { type_flag: u8, left: u64, padding: u64 },
+    /// A further block of the map of an old GNU sparse file.
+    OldSparse { pieces: Vec<Piece>, size: u64, stored: u64, pending: Box<Pending> },
+    /// Blocks of the map in front of a sparse file's content.
+    LeadingMap { map: LeadingMap, size: u64, stored: u64, pending: Box<Pending> },
+    /// The block behind a hard link with a size: its content, or the next header.
+    LinkContent { stored: u64, pending: Box<Pending> },
+    /// Content of an entry.
+    Content { left: u64, padding: u64, pending: Box<Pending> },
+    /// Zeros up to the next block.
+    Padding(u64),
+    /// Behind the end of the archive.
+    End,
+}
+
+/// A walk in progress.
+pub(super) struct Walker {
+    state: State,
+    /// Offset in the stream of the next byte.
+    position: u64,
+    block: [u8; BLOCK],
+    block_filled: usize,
+    /// Payload of the extended header being read.
+    text: Vec<u8>,
+    names: Names,
+    global: Records,
+    /// Zeros of holes that may still be hashed in this pass.
+    hole_budget: u64,
+}
+
+/// Zeros of holes that are hashed in one pass at most: a map of a few bytes can claim any number.
+const HOLE_BUDGET: u64 = 1 << 30;
+
+impl Walker {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Header,
+            position: 0,
+            block: [0; BLOCK],
+            block_filled: 0,
+            text: Vec::new(),
+            names: Names::default(),
+            global: Records::default(),
+            hole_budget: HOLE_BUDGET,
+        }
+    }
+
+    /// Takes the next bytes of the stream.
+    pub(super) fn push(&mut self, mut bytes: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let taken = match &mut self.state {
+                State::End => bytes.len(),
+                State::Padding(left) => {
+                    let taken = limited(bytes, *left);
+                    *left -= taken.len() as u64;
+                    let taken = taken.len();
+                    if matches!(self.state, State::Padding(0)) {
+                        self.state = State::Header;
+                    }
+                    taken
+                }
+                State::Content { left, pending, .. } => {
+                    let taken = limited(bytes, *left);
+                    *left -= taken.len() as u64;
+                    pending.content(taken);
+                    let (taken, done) = (taken.len(), *left == 0);
+                    if done {
+                        self.content_ends(builder)?;
+                    }
+                    taken
+                }
+                State::Extended { left, .. } => {
+                    let taken = limited(bytes, *left);
+                    *left -= taken.len() as u64;
+                    self.text.extend_from_slice(taken);
+                    let (taken, done) = (taken.len(), *left == 0);
+                    if done {
+                        self.extended_ends()?;
+                    }
+                    taken
+                }
+                _ => self.collect(bytes, builder, sink)?,
+            };
+            self.position += taken as u64;
+            bytes = bytes.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Collects a block and acts on it when it is whole. Returns the bytes taken.
+    fn collect(&mut self, bytes: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<usize, Error> {
+        if self.block_filled == 0
+            && let Some(block) = bytes.first_chunk::<BLOCK>()
+        {
+            self.block_complete(block, builder, sink)?;
+            return Ok(BLOCK);
+        }
+        let taken = bytes.len().min(BLOCK - self.block_filled);
+        if let (Some(target), Some(source)) = (self.block.get_mut(self.block_filled..self.block_filled + taken), bytes.get(..taken)) {
+            target.copy_from_slice(source);
+        }
+        self.block_filled += taken;
+        if self.block_filled == BLOCK {
+            let block = self.block;
+            // The block began with bytes of earlier pieces.
+            let before = self.position;
+            self.position -= (BLOCK - taken) as u64;
+            self.block_complete(&block, builder, sink)?;
+            self.position = before;
+            self.block_filled = 0;
+        }
+        Ok(taken)
+    }
+
+    /// Acts on a block that begins at `self.position`.
+    fn block_complete(&mut self, block: &[u8; BLOCK], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        match std::mem::replace(&mut self.state, State::Header) {
+            State::AfterZeros if is_zero(block) => {
+                if self.names.any() {
+                    let position = self.position;
+                    builder.warn(|| format!("the archive ends at byte {position} behind an extended header"));
+                }
+                self.state = State::End;
+                Ok(())
+            }
+            State::AfterZeros => Err(self.broken("a single block of zeros inside the archive")),
+            State::OldSparse { pieces, size, stored, pending } => self.old_sparse(block, pieces, size, stored, pending, builder),
+            State::LeadingMap { map, size, stored, pending } => self.leading_map(block, map, size, stored, pending, builder),
+            State::LinkContent { stored, pending } => self.link_content(block, stored, pending, builder, sink),
+            _ => self.header(block, builder, sink),
+        }
+    }
+
+    fn header(&mut self, block: &[u8; BLOCK], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        if is_zero(block) {
+            self.state = State::AfterZeros;
+            return Ok(());
+        }
+        let Some(header) = Header::parse(block) else { return Err(self.broken("no tar header, or one whose checksum does not match")) };
+        let size = header.size(self.position)?;
+        let type_flag = header.type_flag();
+        match type_flag {
+            b'x' | b'X' | b'g' | b'L' | b'K' => {
+                if size > u64::from(builder.limits().header_bytes) {
+                    return Err(self.broken("an extended header is too long"));
+                }
+                self.text.clear();
+                self.state = State::Extended { type_flag, left: size, padding: padding(size) };
+                if size == 0 { self.extended_ends() } else { Ok(()) }
+            }
+            // Volume labels, continued files, old lists of names, Solaris access lists: no entries.
+            b'V' | b'M' | b'N' | b'A' => {
+                let position = self.position;
+                builder.warn(|| format!("a header of type `{}` at byte {position} of the stream is passed over", type_flag.escape_ascii()));
+                self.names = Names::default();
+                self.begin_content(Box::new(Pending::passed_over()), size, builder)
+            }
+            _ => self.entry(&header, size, builder, sink),
+        }
+    }
+
+    /// A header of an entry proper.
+    fn entry(&mut self, header: &Header<'_>, size: u64, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
+        let mut names = std::mem::take(&mut self.names);
+        let records = std::mem::take(&mut names.records).apply_over(&self.global);
+        let stored = records.size.unwrap_or(size);
+        let mut pending = Box::new(Pending::new(header, &names, records, self.position, builder));
+        if header.type_flag() == b'S' {
+            let Some((pieces, more, real)) = header.old_sparse() else { return Err(self.broken("the map of a sparse file is malformed")) };
+            if more {
+                self.state = State::OldSparse { pieces, size: real, stored, pending };
+                return Ok(());
+            }
+            return self.begin_sparse(pending, &pieces, real, stored, self.position + BLOCK as u64, builder);
+        }
+        if pending.is_hard_link() && stored > 0 {
+            self.state = State::LinkContent { stored, pending };
+            return Ok(());
+        }
+        if !pending.has_content() {
+            // Of all the others only the directories of GNU's incremental dumps are followed by bytes.
+            return self.begin_content(pending, if header.type_flag() == b'D' { stored } else { 0 }, builder);
+        }
+        let sparse = std::mem::take(&mut pending.sparse);
+        let map = sparse.map().map_err(|()| self.broken("the map of a sparse file is malformed"))?;
+        if sparse.has_leading_map() || map.is_some() {
+            let Some(real) = sparse.size else { return Err(self.broken("a sparse file has no size")) };
+            let Some(pieces) = map.filter(|_| !sparse.has_leading_map()) else {
+                self.state = State::LeadingMap { map: LeadingMap::default(), size: real, stored, pending };
+                return if stored < BLOCK as u64 { Err(self.broken("the map of a sparse file is cut")) } else { Ok(()) };
+            };
+            return self.begin_sparse(pending, &pieces, real, stored, self.position + BLOCK as u64, builder);
+        }
+        self.check_end(stored)?;
+        if let Some(member) = pending.whole(self.position + BLOCK as u64, stored) {
+            sink.member(member)?;
+        }
+        self.begin_content(pending, stored, builder)
+    }
+
+    fn old_sparse(
+        &mut self,
+        block: &[u8; BLOCK],
+        mut pieces: Vec<Piece>,
+        size: u64,
+        stored: u64,
+        pending: Box<Pending>,
+        builder: &mut Builder,
+    ) -> Result<(), Error> {
+        let Some((further, more)) = header::old_sparse_extension(block) else {
+            return Err(self.broken("the map of a sparse file is malformed"));
+        };
+        pieces.extend(further);
+        if pieces.len() * size_of::<Piece>() > builder.limits().header_bytes as usize {
+            return Err(self.broken("the map of a sparse file is too long"));
+        }
+        if more {
+            self.state = State::OldSparse { pieces, size, stored, pending };
+            return Ok(());
+        }
+        self.begin_sparse(pending, &pieces, size, stored, self.position + BLOCK as u64, builder)
+    }
+
+    fn leading_map(
+        &mut self,
+        block: &[u8; BLOCK],
+        mut map: LeadingMap,
+        size: u64,
+        stored: u64,
+        pending: Box<Pending>,
+        builder: &mut Builder,
+    ) -> Result<(), Error> {
+        let pieces = map.add(block).map_err(|()| self.broken("the map of a sparse file is malformed"))?;
+        if map.length() > u64::from(builder.limits().header_bytes) {
+            return Err(self.broken("the map of a sparse file is too long"));
+        }
+        match pieces {
+            Some(pieces) if map.length() <= stored => {
+                self.begin_sparse(pending, &pieces, size, stored - map.length(), self.position + BLOCK as u64, builder)
+            }
+            None if map.length() + BLOCK as u64 <= stored => {
+                self.state = State::LeadingMap { map, size, stored, pending };
+                Ok(())
+            }
+            _ => Err(self.broken("the map of a sparse file is cut")),
+        }
+    }
+
+    /// Old archives give hard links the size of their target but no content, PAX archives may store it. A block that
+    /// is a header (or the end of the archive) is no content.
+    fn link_content(
+        &mut self,
+        block: &[u8; BLOCK],
+        stored: u64,
+        mut pending: Box<Pending>,
+        builder: &mut Builder,
+        sink: &mut dyn SpanSink,
+    ) -> Result<(), Error> {
+        if is_zero(block) || Header::parse(block).is_some() {
+            pending.finish(&mut self.hole_budget, builder)?;
+            return self.header(block, builder, sink);
+        }
+        self.check_end(stored)?;
+        pending.whole(self.position, stored);
+        let first = limited(block, stored);
+        pending.content(first);
+        self.state = State::Content { left: stored - first.len() as u64, padding: padding(stored), pending };
+        if stored <= BLOCK as u64 {
+            // The block held the padding too.
+            self.content_ends(builder)?;
+            self.state = State::Header;
+        }
+        Ok(())
+    }
+
+    fn begin_sparse(
+        &mut self,
+        mut pending: Box<Pending>,
+        pieces: &[Piece],
+        size: u64,
+        stored: u64,
+        stream: u64,
+        builder: &mut Builder,
+    ) -> Result<(), Error> {
+        self.check_end(stored)?;
+        let Some(extents) = sparse::extents(pieces, size, stream, stored) else {
+            return Err(self.broken("the map of a sparse file does not fit the file"));
+        };
+        pending.pieces(extents, size, &mut self.hole_budget);
+        self.begin_content(pending, stored, builder)
+    }
+
+    fn begin_content(&mut self, pending: Box<Pending>, stored: u64, builder: &mut Builder) -> Result<(), Error> {
+        self.check_end(stored)?;
+        self.state = State::Content { left: stored, padding: padding(stored), pending };
+        if stored == 0 { self.content_ends(builder) } else { Ok(()) }
+    }
+
+    fn content_ends(&mut self, builder: &mut Builder) -> Result<(), Error> {
+        if let State::Content { padding, mut pending, .. } = std::mem::replace(&mut self.state, State::Header) {
+            pending.finish(&mut self.hole_budget, builder)?;
+            if padding > 0 {
+                self.state = State::Padding(padding);
+            }
+        }
+        Ok(())
+    }
+
+    fn extended_ends(&mut self) -> Result<(), Error> {
+        let State::Extended { type_flag, padding, .. } = std::mem::replace(&mut self.state, State::Header) else { return Ok(()) };
+        let text = std::mem::take(&mut self.text);
+        let result = match type_flag {
+            b'L' => {
+                self.names.path = Some(until_nul(text));
+                Ok(())
+            }
+            b'K' => {
+                self.names.link = Some(until_nul(text));
+                Ok(())
+            }
+            b'g' => self.global.add_global(&text),
+            _ => {
+                self.names.records = Records::default();
+                self.names.any_records = true;
+                self.names.records.add(&text)
+            }
+        };
+        result.map_err(|pax::Malformed(what)| self.broken(what))?;
+        if padding > 0 {
+            self.state = State::Padding(padding);
+        }
+        Ok(())
+    }
+
+    /// Ends the walk where the stream ends.
+    pub(super) fn finish(&mut self, builder: &mut Builder) -> Result<(), Error> {
+        let partial = self.block.get(..self.block_filled).unwrap_or_default();
+        match std::mem::replace(&mut self.state, State::End) {
+            State::End => return Ok(()),
+            State::AfterZeros if partial.iter().all(|byte| *byte == 0) => return Ok(()),
+            State::Header | State::Padding(_) if partial.is_empty() && !self.names.any() => {}
+            State::LinkContent { mut pending, .. } if partial.is_empty() => pending.finish(&mut self.hole_budget, builder)?,
+            _ => return Err(Error::broken(format!("tar: the archive is cut at byte {} of the stream", self.position))),
+        }
+        if self.position > 0 {
+            let position = self.position;
+            builder.warn(|| format!("the archive ends at byte {position} of the stream without an end marker"));
+        }
+        Ok(())
+    }
+
+    /// Refuses sizes that reach beyond any stream.
+    fn check_end(&self, stored: u64) -> Result<(), Error> {
+        match self.position.checked_add(stored).and_then(|end| end.checked_add(4 * BLOCK as u64)) {
+            Some(end) if end <= i64::MAX as u64 => Ok(()),
+            _ => Err(self.broken("an impossible size")),
+        }
+    }
+
+    fn broken(&self, what: &str) -> Error {
+        Error::broken(format!("tar: {what}, at byte {} of the stream", self.position))
+    }
+}
+
+fn limited(bytes: &[u8], most: u64) -> &[u8] {
+    let length = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.get(..length).unwrap_or_default()
+}
+
+fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    block.iter().all(|byte| *byte == 0)
+}
+
+fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
+    let length = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    text.truncate(length);
+    text
+}

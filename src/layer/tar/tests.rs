@@ -1,0 +1,1 @@
+//! Single headers and whole archives of every dialect.

@@ -1,0 +1,189 @@
+//! Whole passes over blobs: every codec, every way of cutting the input, hostile input.
+
+use std::io::Write as _;
+use std::ops::Range;
+
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::oci::Digest;
+
+/// Keeps what a scan produces and checks the order.
+#[derive(Default)]
+struct Collected {
+    stream: Vec<u8>,
+    members: Vec<Range<u64>>,
+    spans: u32,
+}
+
+impl SpanSink for Collected {
+    fn member(&mut self, stream: Range<u64>) -> Result<(), Error> {
+        assert!(stream.start >= self.stream.len() as u64, "a member is announced before its first byte");
+        self.members.push(stream);
+        Ok(())
+    }
+
+    fn span(&mut self, number: u32, stream: Range<u64>, data: &[u8]) -> Result<(), Error> {
+        assert_eq!((number, stream.start, stream.end - stream.start), (self.spans, self.stream.len() as u64, data.len() as u64));
+        self.stream.extend_from_slice(data);
+        self.spans += 1;
+        Ok(())
+    }
+}
+
+fn scan_with(form: Form, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>, digest: Digest) -> Result<(LayerIndex, Collected), Error> {
+    let (mut scan, mut sink) = (Scan::new(form, Limits::default()), Collected::default());
+    for piece in pieces {
+        scan.push(piece.as_ref(), &mut sink)?;
+    }
+    let index = scan.finish(digest, &mut sink)?;
+    assert_eq!(index.members().collect::<Vec<_>>(), sink.members);
+    assert_eq!((index.stream_length(), index.span_count()), (sink.stream.len() as u64, sink.spans));
+    Ok((index, sink))
+}
+
+fn scan(form: Form, blob: &[u8]) -> Result<(LayerIndex, Collected), Error> {
+    scan_with(form, [blob], Digest::of(blob))
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd_frame(data: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn text(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut out = Vec::with_capacity(length + 16);
+    while out.len() < length {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        out.extend_from_slice(format!("{:x} ", state >> (40 + state % 20)).as_bytes());
+    }
+    out.truncate(length);
+    out
+}
+
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+fn tar_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    for (path, data) in files {
+        let mut header = ::tar::Header::new_ustar();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o640);
+        header.set_uid(7);
+        header.set_gid(8);
+        header.set_mtime(1_700_000_000);
+        builder.append_data(&mut header, path, data.as_slice()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Decodes from every restart through every span, feeding only the bytes of the spans' ranges, and compares.
+fn check_spans(index: &LayerIndex, blob: &[u8], stream: &[u8], piece: usize) {
+    assert_eq!(index.blob_length(), blob.len() as u64);
+    for number in 0..index.span_count() {
+        let span = index.span(number).unwrap();
+        let (from, to) = (span.blob.start as usize, span.blob.end as usize);
+        assert_eq!(span.digest, Some(Sha256::digest(&blob[from..to]).into()), "digest of span {number}");
+        let restart = index.restart_for(number);
+        let first = index.span(restart).unwrap();
+        assert!(restart <= number && first.restart != Restart::No);
+        let mut decoder = SpanDecoder::new(index, restart).unwrap();
+        let mut out = Vec::new();
+        let wanted = (span.stream.end - first.stream.start) as usize;
+        while out.len() < wanted {
+            let at = decoder.blob_position() as usize;
+            let before = out.len();
+            let consumed = decoder.decode(&blob[at..to.min(at + piece)], &mut out, (wanted - before).min(piece * 3)).unwrap();
+            assert!(
+                consumed > 0 || out.len() > before,
+                "span {number} of {} is stuck at byte {at} of {to}, {} of {wanted}",
+                index.span_count(),
+                out.len()
+            );
+        }
+        assert!(out == stream[first.stream.start as usize..span.stream.end as usize], "span {number} from {restart}");
+        assert_eq!(decoder.stream_position(), span.stream.end);
+    }
+}
+
+fn file_bytes(index: &LayerIndex, number: u32, stream: &[u8]) -> Vec<u8> {
+    let mut data = vec![0; index.entry(number).unwrap().size as usize];
+    for extent in index.extents(number) {
+        data[extent.file as usize..(extent.file + extent.length) as usize]
+            .copy_from_slice(&stream[extent.stream as usize..(extent.stream + extent.length) as usize]);
+    }
+    data
+}
+
+#[test]
+fn every_codec_gives_the_same_entries_and_decodable_spans() {
+    let files = [
+        ("small", b"hello".to_vec()),
+        ("dir/text", text(3_000_000, 1)),
+        ("noise", noise(2_500_000, 2)),
+        ("zeros", vec![0; 12_000_000]),
+        ("empty", Vec::new()),
+    ];
+    let tar = tar_of(&files);
+    for (codec, blob) in [(Codec::Identity, tar.clone()), (Codec::Gzip, gzip(&tar)), (Codec::Zstd, zstd_frame(&tar))] {
+        let (index, sink) = scan(Form::Archive, &blob).unwrap();
+        assert!(sink.stream == tar);
+        assert_eq!((index.codec(), index.is_archive(), index.blob_digest(), index.entry_count()), (codec, true, Digest::of(&blob), 5));
+        assert_eq!(sink.members.len(), 3);
+        for (number, (path, data)) in files.iter().enumerate() {
+            let entry = index.entry(number as u32).unwrap();
+            assert_eq!(
+                (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size),
+                (path.as_bytes(), FileKind::File, 0o640, 7, 8, 1_700_000_000, data.len() as u64)
+            );
+            assert_eq!(entry.sha256, Some(Sha256::digest(data).into()));
+            assert!(file_bytes(&index, number as u32, &sink.stream) == *data);
+        }
+        for number in 0..index.span_count() {
+            let span = index.span(number).unwrap();
+            assert!(span.stream.end - span.stream.start <= 4 << 20);
+        }
+        check_spans(&index, &blob, &tar, 1 << 20);
+        check_spans(&index, &blob, &tar, 50_000);
+        assert!(index.warnings().is_empty(), "{:?}", index.warnings());
+    }
+}
+
+#[test]
+fn gzip_spans_restart_inside_deflate_about_every_mebibyte() {
+    let tar = tar_of(&[("text", text(8_000_000, 3))]);
+    let blob = gzip(&tar);
+    let (index, _) = scan(Form::Archive, &blob).unwrap();
+    assert!((6..=9).contains(&index.span_count()), "{}", index.span_count());
+    for number in 1..index.span_count() {
+        assert!(matches!(index.span(number).unwrap().restart, Restart::Window { .. }));
+        assert_eq!(index.window(number).unwrap().len(), 32 * 1024);
+    }
+}
+
+#[test]
+fn a_deflate_block_above_four_mebibytes_gives_spans_without_restart() {
+    let blob = gzip(&vec![0; 40 << 20]);
+    let (mut scan, mut sink) = (Scan::new(Form::Archive, Limits::default()), Collected::default());
+    scan.push(&blob, &mut sink).unwrap();
+    let index = scan.finish(Digest::of(&blob), &mut sink).unwrap();
+    assert!((0..index.span_count()).any(|number| index.span(number).unwrap().restart == Restart::No));
+    check_spans(&index, &blob, &sink.stream, 1 << 20);
+}

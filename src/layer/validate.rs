@@ -1,0 +1,206 @@
+//! Checks index bytes once, so that no later access can fail: whatever passes here, [`super::LayerIndex`] reads
+//! without an error, also when somebody made the bytes on purpose.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::format::{self, Counts, Record, Sections, entry, header, record, span};
+use super::index::{FileKind, Layout};
+use super::inflate::WINDOW;
+use super::{Codec, Error};
+use crate::oci::Digest;
+
+/// Longest span of stream.
+const SPAN_MOST: u64 = 4 << 20;
+
+/// Checks everything and returns what the header says.
+pub(super) fn check(bytes: &[u8]) -> Result<Layout, Error> {
+    let layout = check_header(bytes)?;
+    let checker = Checker { bytes, layout: &layout };
+    checker.entries()?;
+    checker.spans()?;
+    checker.extents_and_xattrs()?;
+    checker.warnings()?;
+    Ok(layout)
+}
+
+fn bad(what: &str) -> Error {
+    Error::broken(format!("the index is damaged: {what}"))
+}
+
+fn check_header(bytes: &[u8]) -> Result<Layout, Error> {
+    let record = Record(bytes.get(..format::HEADER).ok_or_else(|| bad("too short"))?);
+    if record.bytes(header::MAGIC) != format::MAGIC {
+        return Err(bad("not an index"));
+    }
+    if record.u32(header::VERSION) != format::VERSION {
+        return Err(Error::limit(format!("the index has version {}, this program reads {}", record.u32(header::VERSION), format::VERSION)));
+    }
+    let counts = Counts {
+        entries: record.u32(header::ENTRIES),
+        spans: record.u32(header::SPANS),
+        extents: record.u32(header::EXTENTS),
+        xattrs: record.u32(header::XATTRS),
+        warnings: record.u32(header::WARNINGS),
+        windows: record.u64(header::WINDOWS),
+        strings: record.u64(header::STRINGS),
+    };
+    let sections = Sections::of(&counts).filter(|sections| sections.end == bytes.len()).ok_or_else(|| bad("wrong length"))?;
+    if record.u64(header::TOTAL) != bytes.len() as u64 {
+        return Err(bad("wrong length"));
+    }
+    if record.u64(header::CHECKSUM) != xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default()) {
+        return Err(bad("wrong checksum"));
+    }
+    Ok(Layout {
+        counts,
+        sections,
+        digest: digest(record).ok_or_else(|| bad("no digest"))?,
+        codec: match record.u8(header::CODEC) {
+            0 => Codec::Identity,
+            1 => Codec::Gzip,
+            2 => Codec::Zstd,
+            _ => return Err(bad("unknown codec")),
+        },
+        is_archive: record.u32(header::FLAGS) & header::IS_ARCHIVE != 0,
+        stream_length: record.u64(header::STREAM_LENGTH),
+        blob_length: record.u64(header::BLOB_LENGTH),
+    })
+}
+
+fn digest(record: Record<'_>) -> Option<Digest> {
+    let raw: [u8; 64] = record.bytes(header::DIGEST);
+    let (name, length) = match record.u8(header::ALGORITHM) {
+        0 => ("sha256", 32),
+        1 => ("sha512", 64),
+        _ => return None,
+    };
+    let hex: String = raw.iter().take(length).map(|byte| format!("{byte:02x}")).collect();
+    Digest::parse(&format!("{name}:{hex}")).ok()
+}
+
+struct Checker<'a> {
+    bytes: &'a [u8],
+    layout: &'a Layout,
+}
+
+impl<'a> Checker<'a> {
+    fn string(&self, offset: u64, length: u32) -> Result<(), Error> {
+        let end = offset.checked_add(u64::from(length)).ok_or_else(|| bad("a string lies outside"))?;
+        if end > self.layout.counts.strings { Err(bad("a string lies outside")) } else { Ok(()) }
+    }
+
+    fn inside(&self, start: u64, length: u64) -> bool {
+        start.checked_add(length).is_some_and(|end| end <= self.layout.stream_length)
+    }
+
+    fn record(&self, section: usize, length: usize, number: u32) -> Record<'a> {
+        record(self.bytes, section, length, number)
+    }
+
+    fn entries(&self) -> Result<(), Error> {
+        for number in 0..self.layout.counts.entries {
+            self.entry(self.record(self.layout.sections.entries, format::ENTRY, number))?;
+        }
+        Ok(())
+    }
+
+    fn entry(&self, record: Record<'_>) -> Result<(), Error> {
+        self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH))?;
+        self.string(record.u64(entry::LINK), record.u32(entry::LINK_LENGTH))?;
+        let kind = FileKind::from_code(record.u8(entry::KIND)).ok_or_else(|| bad("unknown kind of entry"))?;
+        if record.u16(entry::MODE) > 0o7777 || record.u32(entry::MTIME_NANOSECONDS) > 999_999_999 {
+            return Err(bad("an attribute is out of range"));
+        }
+        range(record.u32(entry::XATTR_FIRST).into(), record.u32(entry::XATTR_COUNT), self.layout.counts.xattrs)?;
+        let (place, size, count) = (record.u64(entry::PLACE), record.u64(entry::SIZE), record.u32(entry::EXTENT_COUNT));
+        if record.u8(entry::FLAGS) & entry::LISTED == 0 {
+            return if kind.has_content() && size > 0 && !self.inside(place, size) {
+                Err(bad("a file lies outside the stream"))
+            } else {
+                Ok(())
+            };
+        }
+        range(place, count, self.layout.counts.extents)?;
+        let first = u32::try_from(place).map_err(|_| bad("an extent lies outside"))?;
+        let mut position = 0;
+        for number in first..first + count {
+            let record = self.record(self.layout.sections.extents, format::EXTENT, number);
+            let (file, length) = (record.u64(0), record.u64(16));
+            let end = file.checked_add(length).filter(|end| *end <= size);
+            position = end.filter(|_| file >= position && length > 0).ok_or_else(|| bad("extents are out of order"))?;
+        }
+        Ok(())
+    }
+
+    fn spans(&self) -> Result<(), Error> {
+        let (mut stream, mut blob) = (0, 0..0);
+        for number in 0..self.layout.counts.spans {
+            let record = self.record(self.layout.sections.spans, format::SPAN, number);
+            let end = record.u64(span::STREAM_END);
+            let next = record.u64(span::BLOB_START)..record.u64(span::BLOB_END);
+            if end <= stream || end - stream > SPAN_MOST {
+                return Err(bad("spans are out of order"));
+            }
+            // A span may begin with the last byte of the one before it.
+            if next.end < next.start
+                || next.start < blob.start
+                || next.start.saturating_add(1) < blob.end
+                || next.end < blob.end
+                || next.end > self.layout.blob_length
+            {
+                return Err(bad("spans are out of order in the blob"));
+            }
+            self.restart(number, record)?;
+            (stream, blob) = (end, next);
+        }
+        if stream != self.layout.stream_length { Err(bad("spans do not cover the stream")) } else { Ok(()) }
+    }
+
+    fn restart(&self, number: u32, record: Record<'_>) -> Result<(), Error> {
+        let (start, length) = (record.u64(span::WINDOW), record.u32(span::WINDOW_LENGTH));
+        let fits = start.checked_add(length.into()).is_some_and(|end| end <= self.layout.counts.windows);
+        let (restart, bits) = (record.u8(span::RESTART), record.u8(span::BITS));
+        let possible = match restart {
+            0 => number > 0,
+            1 => true,
+            2 => self.layout.codec == Codec::Gzip && bits < 8 && length as usize <= 2 * WINDOW,
+            _ => false,
+        };
+        if fits && possible && record.u8(span::HAS_DIGEST) < 2 { Ok(()) } else { Err(bad("a span cannot be decoded")) }
+    }
+
+    fn extents_and_xattrs(&self) -> Result<(), Error> {
+        for number in 0..self.layout.counts.extents {
+            let record = self.record(self.layout.sections.extents, format::EXTENT, number);
+            if !self.inside(record.u64(8), record.u64(16)) {
+                return Err(bad("an extent lies outside the stream"));
+            }
+        }
+        for number in 0..self.layout.counts.xattrs {
+            let record = self.record(self.layout.sections.xattrs, format::XATTR, number);
+            self.string(record.u64(0), record.u32(16))?;
+            self.string(record.u64(8), record.u32(20))?;
+        }
+        Ok(())
+    }
+
+    fn warnings(&self) -> Result<(), Error> {
+        for number in 0..self.layout.counts.warnings {
+            let record = self.record(self.layout.sections.warnings, format::WARNING, number);
+            self.string(record.u64(0), record.u32(8))?;
+            let start = self.layout.sections.strings.saturating_add(usize::try_from(record.u64(0)).unwrap_or(usize::MAX));
+            let text = self.bytes.get(start..start.saturating_add(record.u32(8) as usize)).unwrap_or_default();
+            if std::str::from_utf8(text).is_err() {
+                return Err(bad("a warning is not text"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn range(first: u64, count: u32, of: u32) -> Result<(), Error> {
+    match first.checked_add(u64::from(count)) {
+        Some(end) if end <= u64::from(of) => Ok(()),
+        _ => Err(bad("a record lies outside")),
+    }
+}
