@@ -1,0 +1,319 @@
+//! The rules of the source tree, checked on every file: which module may import which, which crate belongs to which
+//! module, where unsafe code may stand, how a file begins and how long it may be.
+//!
+//! The checker works on text, after comments and literals are blanked: it must judge code that does not compile on
+//! this machine too. It promises file, line and rule for each violation. It never reads anything but `.rs` files.
+
+#[path = "layering/text.rs"]
+mod text;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Every module and its layer. A module may import from lower layers only.
+const LAYERS: [(&str, u8); 18] = [
+    ("error", 0),
+    ("oci", 0),
+    ("sys", 0),
+    ("durable", 0),
+    ("flight", 0),
+    ("layer", 1),
+    ("seal", 1),
+    ("registry", 2),
+    ("cache", 2),
+    ("staging", 2),
+    ("content", 3),
+    ("artifact", 4),
+    ("view", 5),
+    ("publish", 6),
+    ("fs", 7),
+    ("fuse", 8),
+    ("control", 8),
+    ("cli", 9),
+];
+
+/// Imports inside a layer that are allowed all the same: (who, whom). They form no cycle.
+const WITHIN_LAYER: [(&str, &str); 8] = [
+    ("oci", "error"),
+    ("sys", "error"),
+    ("durable", "error"),
+    ("flight", "error"),
+    ("sys", "oci"),
+    ("durable", "oci"),
+    ("flight", "oci"),
+    ("durable", "sys"),
+];
+
+/// Crates that one module keeps to itself: (crate as written in code, modules). Tests may use them anywhere.
+const OWNERS: [(&str, &[&str]); 16] = [
+    ("rustix", &["sys"]),
+    ("memmap2", &["sys"]),
+    ("tar", &["layer"]),
+    ("flate2", &["layer"]),
+    ("zstd", &["layer"]),
+    ("libz_rs_sys", &["layer"]),
+    ("aes_gcm", &["seal"]),
+    ("aes", &["seal"]),
+    ("ctr", &["seal"]),
+    ("ghash", &["seal"]),
+    ("scrypt", &["seal"]),
+    ("age", &["seal"]),
+    ("reqwest", &["registry"]),
+    ("lru", &["cache"]),
+    ("rusqlite", &["staging"]),
+    ("fuser", &["fuse"]),
+];
+
+/// `clap` has two users, the command line and the binary that starts it.
+const CLAP: (&str, &[&str]) = ("clap", &["cli", "main"]);
+
+const LONGEST_FILE: usize = 600;
+
+struct Violation {
+    file: PathBuf,
+    line: usize,
+    rule: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}: {}", self.file.display(), self.line, self.rule)
+    }
+}
+
+/// One file: its path relative to the package (`src/layer/tar.rs`), its text as it is and with literals blanked.
+struct Source<'text> {
+    path: &'text Path,
+    raw: &'text str,
+    code: String,
+    /// Number of the first line (from 0) that belongs to the tests at the end.
+    tests_from: usize,
+}
+
+impl<'text> Source<'text> {
+    fn new(path: &'text Path, raw: &'text str) -> Self {
+        let code = text::blank(raw);
+        let tests_from = if is_test_file(path) { 0 } else { text::first_test_line(&code) };
+        Self { path, raw, code, tests_from }
+    }
+
+    /// The top module of a file below `src`, `main` for the binary; none for the library's root and for tests.
+    fn module(&self) -> Option<&str> {
+        let first = self.path.strip_prefix("src").ok()?.iter().next()?.to_str()?;
+        Some(first.strip_suffix(".rs").unwrap_or(first)).filter(|module| *module != "lib")
+    }
+
+    /// How many `super::` lead from the top of this file to the root of the crate.
+    fn depth(&self) -> usize {
+        let Ok(inside) = self.path.strip_prefix("src") else { return usize::MAX };
+        let stem = inside.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let folders = inside.iter().count() - 1;
+        // `x_tests.rs` is the module `tests` inside of `x`.
+        folders + usize::from(stem != "mod") + usize::from(stem.ends_with("_tests"))
+    }
+
+    fn report(&self, line: usize, rule: String) -> Violation {
+        Violation { file: self.path.to_path_buf(), line: line + 1, rule }
+    }
+}
+
+fn is_test_file(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    !path.starts_with("src") || stem == "tests" || stem.ends_with("_tests") || path.iter().any(|part| part == "tests")
+}
+
+fn check(path: &Path, raw: &str) -> Vec<Violation> {
+    let source = Source::new(path, raw);
+    let mut found = Vec::new();
+    check_shape(&source, &mut found);
+    check_unsafe(&source, &mut found);
+    if let Some(module) = source.module() {
+        check_imports(&source, module, &mut found);
+        check_crates(&source, module, &mut found);
+    }
+    check_climbing(&source, &mut found);
+    found
+}
+
+fn check_shape(source: &Source, found: &mut Vec<Violation>) {
+    if !source.raw.starts_with("//!") {
+        found.push(source.report(0, "a file starts with `//!`: what it owns, promises and never does".into()));
+    }
+    for (line, code) in source.code.lines().enumerate().filter(|(_, code)| code.contains("#[ignore")) {
+        found.push(source.report(line, format!("no test is ignored: `{}`", code.trim())));
+    }
+    let lines = source.raw.lines().count().min(source.tests_from);
+    if source.module().is_some() && lines > LONGEST_FILE {
+        found.push(source.report(lines - 1, format!("{lines} lines of production code: {LONGEST_FILE} at most, make two ideas two files")));
+    }
+}
+
+fn check_unsafe(source: &Source, found: &mut Vec<Violation>) {
+    if source.path.starts_with("src/sys") || source.path == Path::new("src/layer/inflate.rs") {
+        return;
+    }
+    for (line, code) in source.code.lines().enumerate() {
+        let allowed = code.contains("unsafe_code") && (code.contains("allow") || code.contains("expect"));
+        if allowed || text::words(code).any(|(_, word)| word == "unsafe") {
+            found.push(source.report(line, "unsafe code only in `sys` and `layer/inflate.rs`".into()));
+        }
+    }
+}
+
+fn check_imports(source: &Source, module: &str, found: &mut Vec<Violation>) {
+    let layer_of = |name: &str| LAYERS.iter().find(|(module, _)| *module == name).map(|(_, layer)| *layer);
+    let own = if module == "main" { Some(u8::MAX) } else { layer_of(module) };
+    let Some(own) = own else {
+        found.push(source.report(0, format!("module `{module}` is not in the layer table")));
+        return;
+    };
+    // The binary sees the library from outside, by its name.
+    let root = if module == "main" { "ocifs" } else { "crate" };
+    for (line, target) in text::paths_below(&source.code, root) {
+        let Some(layer) = layer_of(&target) else {
+            found.push(source.report(line, format!("`{root}::{target}` is not a module of the layer table")));
+            continue;
+        };
+        if target != module && layer >= own && !WITHIN_LAYER.contains(&(module, target.as_str())) {
+            found.push(source.report(line, format!("`{module}` (layer {own}) imports `{target}` (layer {layer}): only lower layers")));
+        }
+    }
+}
+
+fn check_crates(source: &Source, module: &str, found: &mut Vec<Violation>) {
+    for (line, code) in source.code.lines().enumerate().take(source.tests_from) {
+        for name in text::roots_of_paths(code) {
+            let owners = OWNERS.iter().chain([&CLAP]).find(|(owned, _)| *owned == name).map(|(_, owners)| *owners);
+            if owners.is_some_and(|owners| !owners.contains(&module)) {
+                found.push(source.report(line, format!("crate `{name}` belongs to `{}`", owners.unwrap_or_default().join("` and `"))));
+            }
+        }
+    }
+}
+
+/// `super::super::oci` would be an import that [`check_imports`] cannot see.
+fn check_climbing(source: &Source, found: &mut Vec<Violation>) {
+    let depth = source.depth();
+    for (line, inner, climbs) in text::climbs(&source.code) {
+        if climbs >= depth.saturating_add(inner) {
+            found.push(source.report(line, "`super::` climbs to the root of the crate: write `crate::`".into()));
+        }
+    }
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            rust_files(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
+#[test]
+fn every_source_file_keeps_the_rules() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "examples", "benches"] {
+        rust_files(&package.join(folder), &mut files);
+    }
+    assert!(files.contains(&package.join("src/lib.rs")), "no sources below {}", package.display());
+    let mut messages = Vec::new();
+    for file in &files {
+        let raw = std::fs::read_to_string(file).unwrap();
+        messages.extend(check(file.strip_prefix(package).unwrap(), &raw).iter().map(ToString::to_string));
+    }
+    messages.sort();
+    assert!(messages.is_empty(), "\n{}\n", messages.join("\n"));
+}
+
+/// The messages about made-up text, without the file's name.
+fn verdict(path: &str, raw: &str) -> Vec<String> {
+    check(Path::new(path), raw).iter().map(|violation| format!("{}: {}", violation.line, violation.rule)).collect()
+}
+
+#[test]
+fn an_import_of_a_higher_or_equal_layer_is_found_in_every_spelling() {
+    let head = "//! x\n";
+    for spelling in [
+        "use crate::fs::Handle;",
+        "use crate::{error::ErrorKind, fs::{Handle, Node}};",
+        "fn f() -> crate::fs::Handle {}",
+        "use crate::{\n    error,\n    fs,\n};",
+    ] {
+        let found = verdict("src/cache/mod.rs", &format!("{head}{spelling}\n"));
+        assert!(
+            found.len() == 1 && found[0].ends_with("`cache` (layer 2) imports `fs` (layer 7): only lower layers"),
+            "{spelling}: {found:?}"
+        );
+    }
+    assert_eq!(
+        verdict("src/cache/store.rs", "//! x\n\nuse crate::registry::Pull;\n"),
+        ["3: `cache` (layer 2) imports `registry` (layer 2): only lower layers"]
+    );
+    assert_eq!(
+        verdict("src/sys/mod.rs", "//! x\nuse crate::durable::Lock;\n"),
+        ["2: `sys` (layer 0) imports `durable` (layer 0): only lower layers"]
+    );
+    assert_eq!(verdict("src/helpers.rs", "//! x\n"), ["1: module `helpers` is not in the layer table"]);
+    assert_eq!(verdict("src/view/mod.rs", "//! x\nuse crate::helpers;\n"), ["2: `crate::helpers` is not a module of the layer table"]);
+}
+
+#[test]
+fn imports_of_lower_layers_comments_and_strings_are_accepted() {
+    for (path, line) in [
+        ("src/content/mod.rs", "use crate::{cache, layer::LayerIndex, registry::{Pull, Error}, content::Span};"),
+        ("src/durable/mod.rs", "use crate::sys::lock; use crate::oci::Digest;"),
+        ("src/cache/mod.rs", "// crate::fs::Handle and tar::Archive and unsafe"),
+        ("src/cache/mod.rs", "/* crate::fs /* unsafe */ rustix::fs */"),
+        (
+            "src/cache/mod.rs",
+            "const A: &str = \"crate::fs \\\" unsafe\"; const B: char = '\"'; const C: &str = r#\"unsafe \" crate::fs\"#;",
+        ),
+        ("src/cache/mod.rs", "fn f<'a>(x: &'a str) -> &'a str { x } // crate::fs"),
+        ("src/registry/mod.rs", "use super::registry::tar::Name; use self::tar::Name; use crate::layer::tar::Name;"),
+        ("src/main.rs", "use ocifs::cli; use clap::Parser;"),
+    ] {
+        let found = verdict(path, &format!("//! x\n{line}\n"));
+        let found: Vec<_> = found.iter().filter(|message| !message.contains("`super::`")).collect();
+        assert!(found.is_empty(), "{line}: {found:?}");
+    }
+}
+
+#[test]
+fn a_crate_outside_of_its_module_is_found_and_tests_are_free() {
+    assert_eq!(verdict("src/cache/mod.rs", "//! x\nuse rustix::fs::open;\n"), ["2: crate `rustix` belongs to `sys`"]);
+    assert_eq!(verdict("src/layer/mod.rs", "//! x\nfn f(x: aes_gcm::Nonce) {}\n"), ["2: crate `aes_gcm` belongs to `seal`"]);
+    assert_eq!(verdict("src/fs/mod.rs", "//! x\nuse {fuser::Request, std::io};\n"), ["2: crate `fuser` belongs to `fuse`"]);
+    assert_eq!(verdict("src/control/mod.rs", "//! x\nuse clap;\n"), ["2: crate `clap` belongs to `cli` and `main`"]);
+    assert!(verdict("src/seal/mod.rs", "//! x\nuse aes_gcm::Aes256Gcm;\n#[cfg(test)]\nmod tests {\n    use tar::Archive;\n}\n").is_empty());
+    assert!(verdict("src/cache/tests.rs", "//! x\nuse tar::Archive;\n").is_empty());
+    assert!(verdict("src/cache/store_tests.rs", "//! x\nuse flate2::read::GzDecoder;\n").is_empty());
+}
+
+#[test]
+fn unsafe_code_headers_ignored_tests_and_length_are_found() {
+    assert_eq!(verdict("src/cache/mod.rs", "//! x\nfn f() { unsafe { g() } }\n"), ["2: unsafe code only in `sys` and `layer/inflate.rs`"]);
+    assert_eq!(verdict("src/cache/mod.rs", "//! x\n#![allow(unsafe_code)]\n"), ["2: unsafe code only in `sys` and `layer/inflate.rs`"]);
+    assert!(verdict("src/sys/mod.rs", "//! x\nfn f() { unsafe { g() } }\n").is_empty());
+    assert!(verdict("src/layer/inflate.rs", "//! x\nfn f() { unsafe { g() } }\n").is_empty());
+    assert!(verdict("src/lib.rs", "//! x\n#![deny(unsafe_code)]\n").is_empty());
+    assert_eq!(verdict("src/cache/mod.rs", "use std::io;\n"), ["1: a file starts with `//!`: what it owns, promises and never does"]);
+    assert_eq!(verdict("tests/x.rs", "//! x\n#[test]\n#[ignore]\nfn f() {}\n"), ["3: no test is ignored: `#[ignore]`"]);
+    let long = format!("//! x\n{}", "const A: u8 = 0;\n".repeat(600));
+    assert_eq!(verdict("src/cache/mod.rs", &long), ["601: 601 lines of production code: 600 at most, make two ideas two files"]);
+    let tested = format!("//! x\n#[cfg(test)]\nmod tests {{\n{}}}\n", "    const A: u8 = 0;\n".repeat(700));
+    assert!(verdict("src/cache/mod.rs", &tested).is_empty());
+}
+
+#[test]
+fn climbing_out_of_a_module_is_found() {
+    let rule = "2: `super::` climbs to the root of the crate: write `crate::`";
+    assert_eq!(verdict("src/cache/mod.rs", "//! x\nuse super::fs;\n"), [rule]);
+    assert_eq!(verdict("src/cache/store.rs", "//! x\nuse super::super::fs;\n"), [rule]);
+    assert!(verdict("src/cache/store.rs", "//! x\nuse super::Entry;\n").is_empty());
+    assert!(verdict("src/cache/mod.rs", "//! x\n#[cfg(test)]\nmod tests {\n    use super::Entry;\n}\n").is_empty());
+    assert_eq!(verdict("src/cache/mod.rs", "//! x\n#[cfg(test)]\nmod tests {\n    use super::super::fs;\n}\n").len(), 1);
+}
