@@ -1,5 +1,7 @@
 //! Talking to what holds artifacts: the traits, an HTTP registry, an OCI layout directory, and memory for tests.
 
+mod credentials;
+mod http;
 mod layout;
 mod memory;
 
@@ -13,6 +15,8 @@ use futures_util::Stream;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
+pub use credentials::{Credential, Credentials, Found, Place, Secret};
+pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls};
 pub use layout::Layout;
 pub use memory::{Fault, Memory, Request, RequestKind};
 

@@ -1,0 +1,190 @@
+//! Credentials as docker, podman and ORAS keep them: JSON files, and helper programs that the files name.
+//!
+//! Owns which credential belongs to which registry and repository. The paths are handed in, in order of preference;
+//! this module never reads the environment and never writes. Files are read again when they change, so that a login
+//! or a rotated password counts without a new mount. Secrets are wiped from memory when dropped and never printed.
+
+mod files;
+mod helper;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use self::files::{Files, Lookup};
+use super::Error;
+use crate::oci::{Registry, Repository};
+
+/// How long the answer of a helper is used before it is asked again.
+const HELPER_ANSWER: Duration = Duration::from_secs(300);
+/// Answers of helpers that are kept.
+const HELPER_ANSWERS: usize = 256;
+
+/// Text that must not be seen.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(***)")
+    }
+}
+
+/// What proves to a registry who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing is stored for the registry.
+    Anonymous,
+    /// User name and password.
+    Password {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A refresh token that the token server exchanges.
+    IdentityToken(Secret),
+    /// A bearer token that is sent to the registry as it is.
+    RegistryToken(Secret),
+}
+
+impl Credential {
+    /// Tells credentials apart without holding them.
+    pub(super) fn id(&self) -> [u8; 32] {
+        let (kind, user, secret) = match self {
+            Self::Anonymous => ("anonymous", "", ""),
+            Self::Password { user, password } => ("password", user.as_str(), password.expose()),
+            Self::IdentityToken(token) => ("identity", "", token.expose()),
+            Self::RegistryToken(token) => ("registry", "", token.expose()),
+        };
+        let mut hasher = Sha256::new();
+        for part in [kind, user, secret] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize().into()
+    }
+}
+
+/// A credential and where it came from.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The credential.
+    pub credential: Credential,
+    /// The file or helper it came from, for messages.
+    pub source: Option<String>,
+    /// What went wrong on the way, for the message of a refusal.
+    pub notes: Vec<String>,
+}
+
+/// The place that a credential is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The registry.
+    pub registry: &'a Registry,
+    /// The repository, where the request concerns one.
+    pub repository: Option<&'a Repository>,
+    /// Whether the registry is reached by TLS.
+    pub tls: bool,
+}
+
+/// Where credentials are looked for.
+pub struct Credentials {
+    files: Files,
+    helper_directories: Vec<PathBuf>,
+    helper_limit: Duration,
+    /// Never held across an await.
+    answers: Mutex<HashMap<(String, String), (Instant, Option<Credential>)>>,
+}
+
+impl Credentials {
+    /// Looks into `files` in this order; the first that has something for a registry counts. A file that does not
+    /// exist has nothing. Helpers are looked for in `helper_directories` (as `PATH` lists them) and nowhere else.
+    pub fn new(files: Vec<PathBuf>, helper_directories: Vec<PathBuf>) -> Self {
+        Self { files: Files::new(files), helper_directories, helper_limit: helper::LIMIT, answers: Mutex::default() }
+    }
+
+    /// No credentials at all.
+    pub fn none() -> Self {
+        Self::new(Vec::new(), Vec::new())
+    }
+
+    /// The credential for a place. With `fresh`, helpers are asked again.
+    ///
+    /// # Errors
+    /// A credential file that cannot be read or parsed. A helper that fails is a note and no error, since much can
+    /// be read without credentials.
+    pub async fn find(&self, place: Place<'_>, fresh: bool) -> Result<Found, Error> {
+        let mut notes = Vec::new();
+        for lookup in self.files.lookups(place)? {
+            match lookup {
+                Lookup::Stored(credential, file) => {
+                    return Ok(Found { credential, source: Some(file.display().to_string()), notes });
+                }
+                Lookup::Helper { name, server } => match self.ask(&name, &server, fresh).await {
+                    Ok(Some(credential)) => return Ok(Found { credential, source: Some(format!("docker-credential-{name}")), notes }),
+                    Ok(None) => {}
+                    Err(note) => {
+                        tracing::warn!(note, "a credential helper failed");
+                        notes.push(note);
+                    }
+                },
+            }
+        }
+        Ok(Found { credential: Credential::Anonymous, source: None, notes })
+    }
+
+    async fn ask(&self, name: &str, server: &str, fresh: bool) -> Result<Option<Credential>, String> {
+        let key = (name.to_owned(), server.to_owned());
+        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some((asked, credential)) = known
+            && !fresh
+            && asked.elapsed() < HELPER_ANSWER
+        {
+            return Ok(credential);
+        }
+        let credential = helper::get(&self.helper_directories, name, server, self.helper_limit).await?;
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() >= HELPER_ANSWERS {
+            answers.clear();
+        }
+        answers.insert(key, (Instant::now(), credential.clone()));
+        Ok(credential)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! A registry over HTTP, by the OCI distribution specification.
+//!
+//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>. What is verified here: manifests against
+//! the digest that was asked for (or that the registry itself names), sizes of blobs against their descriptor, ranges
+//! against `Content-Range`. Digests of blobs are the business of who reads them whole.
+//!
+//! What is retried: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
+//! with growing, jittered waits or the registry's own `Retry-After` up to a minute in all. An operation without
+//! progress ends after [`Timing::progress`]. After a failure to connect, requests are tried once only for ten seconds.
+//!
+//! What goes where: credentials to the registry's own origin and to token servers that belong to it, nothing else;
+//! redirects are followed without them, links between pages never leave the host, `urls` of layers are ignored.
+
+mod answer;
+mod authorize;
+mod blob;
+mod certificates;
+mod challenge;
+mod clients;
+mod exchange;
+mod manifest;
+mod origin;
+mod pages;
+mod retry;
+mod token;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::{Method, Url};
+
+pub use self::certificates::ClientCertificate;
+pub use self::clients::Tls;
+pub use self::retry::Timing;
+
+use self::authorize::{Authorizer, Scope};
+use self::blob::Shortcuts;
+use self::clients::Clients;
+use self::exchange::{Call, Exchange};
+use self::origin::Origin;
+use super::credentials::Credentials;
+use super::{BlobStream, Error, Page, Pull, Resolved, Trust};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest, Registry, Repository, Version};
+
+/// How a registry is reached.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The registry.
+    pub registry: Registry,
+    /// Plain HTTP or TLS; `None` is plain HTTP for loopback and TLS for everything else.
+    pub plain_http: Option<bool>,
+    /// Certificates.
+    pub tls: Tls,
+    /// Where credentials are found.
+    pub credentials: Arc<Credentials>,
+    /// Origins of token servers (`https://auth.example.org`) that get this registry's credentials although they are not its own.
+    pub trusted_realms: Vec<String>,
+    /// Time limits and retries.
+    pub timing: Timing,
+}
+
+impl HttpConfig {
+    /// The registry without credentials, with everything else as it is by default.
+    pub fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            plain_http: None,
+            tls: Tls::default(),
+            credentials: Arc::new(Credentials::none()),
+            trusted_realms: Vec::new(),
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// A registry over HTTP. Cheap to clone; clones share connections, tokens and what was learned.
+#[derive(Clone)]
+pub struct HttpRegistry {
+    http: Arc<Http>,
+}
+
+/// What the operations share.
+struct Http {
+    registry: Registry,
+    origin: String,
+    trust: Trust,
+    base: Url,
+    exchange: Exchange,
+    shortcuts: Shortcuts,
+}
+
+impl HttpRegistry {
+    /// Prepares a client; nothing is sent.
+    ///
+    /// # Errors
+    /// `Invalid` for certificate files and trusted realms that cannot be used.
+    pub fn new(config: HttpConfig) -> Result<Self, Error> {
+        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, timing } = config;
+        let is_tls = !plain_http.unwrap_or_else(|| registry.is_loopback());
+        let invalid = || Error::new(ErrorKind::Invalid, format!("{registry} cannot be made a URL"));
+        let base = origin::api(&registry, is_tls).ok_or_else(invalid)?;
+        let own = Origin::of(&base).ok_or_else(invalid)?;
+        let verified = (is_tls && !tls.insecure) || registry.is_loopback();
+        let trusted_realms: Vec<Origin> = trusted_realms.iter().map(|realm| trusted(realm)).collect::<Result<_, _>>()?;
+        let clients = Clients::new(tls, timing, own.clone())?;
+        let authorizer = Authorizer::new(registry.clone(), own.clone(), credentials, trusted_realms, timing);
+        let http = Http {
+            origin: format!("{}://{registry}", if is_tls { "https" } else { "http" }),
+            trust: if verified { Trust::Transport } else { Trust::Digest },
+            base,
+            exchange: Exchange::new(clients, authorizer, own, timing),
+            shortcuts: Shortcuts::default(),
+            registry,
+        };
+        Ok(Self { http: Arc::new(http) })
+    }
+}
+
+fn trusted(realm: &str) -> Result<Origin, Error> {
+    let url = Url::parse(realm).ok().filter(|url| url.path() == "/" && url.query().is_none());
+    url.as_ref().and_then(Origin::of).ok_or_else(|| {
+        Error::new(ErrorKind::Invalid, format!("`{}` is not an origin like https://auth.example.org", realm.escape_default()))
+    })
+}
+
+impl Http {
+    /// A URL below the base. The parts are checked types, so nothing needs to be escaped.
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        self.base.join(path).map_err(|error| Error::new(ErrorKind::Invalid, format!("{path}: {error}")))
+    }
+}
+
+#[async_trait]
+impl Pull for HttpRegistry {
+    fn origin(&self) -> &str {
+        &self.http.origin
+    }
+
+    fn trust(&self) -> Trust {
+        self.http.trust
+    }
+
+    /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry
+    /// that hands out tokens is not asked for more here: what may be read is known per repository only.
+    async fn ping(&self) -> Result<(), Error> {
+        let call = Call {
+            what: format!("registry {}", self.http.registry),
+            method: Method::GET,
+            url: self.http.url("v2/")?,
+            accept: None,
+            range: None,
+            scope: Scope::Ping,
+            shortcut: None,
+        };
+        let exchange = &self.http.exchange;
+        let answer = match exchange.fetch(&call, 64 << 10).await {
+            Err(error) if error.kind == ErrorKind::Denied && exchange.authorizer.lets_anybody_ask().await => return Ok(()),
+            other => other?,
+        };
+        match answer.status.as_u16() {
+            200..=299 => Ok(()),
+            401 | 403 if exchange.authorizer.lets_anybody_ask().await => Ok(()),
+            404 => Err(Error::new(ErrorKind::Unsupported, format!("{}: it does not speak the OCI distribution API (no /v2/)", call.what))),
+            _ => Err(self.http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
+        }
+    }
+
+    async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
+        manifest::resolve(&self.http, repository, version).await
+    }
+
+    async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
+        manifest::read(&self.http, repository, version).await
+    }
+
+    async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        blob::open(&self.http, repository, descriptor, range).await
+    }
+
+    async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
+        pages::tags(&self.http, repository, after).await
+    }
+
+    async fn repositories(&self, after: Option<&str>) -> Result<Page, Error> {
+        pages::repositories(&self.http, after).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        pages::referrers(&self.http, repository, subject).await
+    }
+}

@@ -1,0 +1,143 @@
+//! From what a registry answers to errors: kinds by status, messages with the registry's own words escaped.
+//!
+//! Only a 404 of the registry itself is `NotFound`. Bodies are read up to a limit that never comes from the registry.
+
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use super::super::Error;
+use super::retry::{Attempts, Failure};
+use crate::error::ErrorKind;
+
+/// Largest body of an error that is read.
+pub(super) const ERROR_LIMIT: u64 = 64 << 10;
+/// Characters of a registry's own message that are shown.
+const SHOWN: usize = 300;
+
+/// The errors behind an error, in one line, without URLs (they may be signed).
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = match error.downcast_ref::<reqwest::Error>() {
+            // Its own text names the URL; what is behind it says what happened.
+            Some(inner) if std::error::Error::source(inner).is_some() => String::new(),
+            _ => error.to_string(),
+        };
+        if !text.is_empty() && !parts.last().is_some_and(|last| last.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    parts.join(": ").escape_debug().to_string()
+}
+
+/// Why a request got no answer.
+pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
+    let reason = chain(error);
+    let error_of = |kind, advice: &str| Error::new(kind, format!("{what}: {reason}{advice}"));
+    if error.is_builder() {
+        return Failure::Final(error_of(ErrorKind::Invalid, ""));
+    }
+    // The TLS library's errors are known by their text alone here.
+    let lower = reason.to_ascii_lowercase();
+    if lower.contains("invalid peer certificate") || lower.contains("unknownissuer") {
+        let advice = "; give its authority with --ca-file or certs.d";
+        return Failure::Final(error_of(ErrorKind::Unreachable, advice));
+    }
+    if lower.contains("invalidcontenttype") {
+        return Failure::Final(error_of(ErrorKind::Unreachable, "; it seems to speak plain HTTP (--plain-http)"));
+    }
+    let kind = if error.is_timeout() && !error.is_connect() { ErrorKind::TimedOut } else { ErrorKind::Unreachable };
+    Failure::passing(error_of(kind, ""))
+}
+
+/// Reads a body of at most `limit` bytes. More is an integrity error, whatever the header says.
+pub(super) async fn body(mut response: Response, limit: u64, what: &str, attempts: &mut Attempts) -> Result<Bytes, Failure> {
+    let too_large = || {
+        let size = if limit >= 1 << 20 { format!("{} MiB", limit >> 20) } else { format!("{} KiB", limit >> 10) };
+        Failure::Final(Error::new(ErrorKind::Integrity, format!("{what}: the answer is larger than {size}")))
+    };
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    attempts.progress();
+    loop {
+        // The deadline covers the whole body: it is small, so a trickle is no progress worth waiting for.
+        let next = attempts.within(attempts.patience(), what, response.chunk()).await?;
+        match next.map_err(|error| unanswered(what, &error))? {
+            Some(piece) if whole.len() as u64 + piece.len() as u64 > limit => return Err(too_large()),
+            Some(piece) => whole.extend_from_slice(&piece),
+            None => return Ok(whole.freeze()),
+        }
+    }
+}
+
+/// What a refusing answer means.
+pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8], own: bool) -> Error {
+    let kind = match status {
+        404 if own => ErrorKind::NotFound,
+        401 | 403 if own => ErrorKind::Denied,
+        405 | 501 => ErrorKind::Unsupported,
+        416 => ErrorKind::Integrity,
+        408 | 429 | 500..=599 => ErrorKind::Unreachable,
+        _ if !own => ErrorKind::Unreachable,
+        _ => ErrorKind::Other,
+    };
+    let reason = match status {
+        401 => "the registry wants other credentials",
+        403 => "the registry refuses access",
+        404 => "not found",
+        429 => "the registry asks for fewer requests",
+        _ => "the registry answered",
+    };
+    let words = own_words(body).map(|words| format!(": {words}")).unwrap_or_default();
+    let after = headers.get("retry-after").and_then(|value| value.to_str().ok()).filter(|_| status == 429);
+    let after = after.map(|after| format!(", again after {}", after.chars().take(40).collect::<String>().escape_debug()));
+    Error::new(kind, format!("{what}: {reason} (status {status}{}){words}", after.unwrap_or_default()))
+}
+
+/// The message of an error body as the specification has it.
+fn own_words(body: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let first = value.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&value);
+    let text = |name: &str| first.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let words = match (text("code"), text("message").or_else(|| text("details"))) {
+        (Some(code), Some(message)) => format!("{code}, {message}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => return None,
+    };
+    Some(escaped(&words))
+}
+
+/// A registry's text as messages show it: cut, and nothing in it that a terminal obeys.
+pub(super) fn escaped(text: &str) -> String {
+    text.chars().take(SHOWN).collect::<String>().escape_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_have_kinds_and_only_the_registry_itself_says_not_found() {
+        let kind = |status, own| refused("x", status, &HeaderMap::new(), b"", own).kind;
+        assert_eq!(kind(404, true), ErrorKind::NotFound);
+        assert_eq!(kind(404, false), ErrorKind::Unreachable);
+        assert_eq!((kind(401, true), kind(403, true)), (ErrorKind::Denied, ErrorKind::Denied));
+        assert_eq!((kind(429, true), kind(503, true)), (ErrorKind::Unreachable, ErrorKind::Unreachable));
+        assert_eq!(kind(405, true), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn the_words_of_a_registry_are_shown_escaped_and_cut() {
+        let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"no\u001b]0;x\u0007 {}"}}]}}"#, "y".repeat(1000));
+        let message = refused("tags of a", 403, &HeaderMap::new(), body.as_bytes(), true).message;
+        assert!(message.starts_with("tags of a: the registry refuses access (status 403): DENIED, no\\u{1b}]0;x\\u{7}"), "{message}");
+        assert!(message.len() < 500);
+        assert!(refused("a", 500, &HeaderMap::new(), b"<html>\x1b", true).message.bytes().all(|byte| byte >= b' '));
+    }
+}

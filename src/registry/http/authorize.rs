@@ -1,0 +1,256 @@
+//! The header `Authorization` for a request: remembers what the registry asks for, finds the credential, gets the
+//! token.
+//!
+//! Promises: a credential goes to the registry's own origin, or to a token server that [`origin::realm`] trusts; to any
+//! other token server goes a request without credentials, and the error says so. After a refusal the credential is
+//! looked up anew and the token asked for anew, once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::HeaderValue;
+use zeroize::Zeroizing;
+
+use super::super::Error;
+use super::super::credentials::{Credential, Credentials, Found, Place, Secret};
+use super::challenge::Challenge;
+use super::clients::Clients;
+use super::origin::{self, Origin};
+use super::retry::{Failure, Timing};
+use super::token::{Key, Tokens};
+use crate::error::ErrorKind;
+use crate::oci::{Registry, Repository};
+
+/// Scopes that a registry asked for and that are not what one would think.
+const LEARNED: usize = 4096;
+
+/// What a request is about, as far as access is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Scope {
+    /// The registry itself.
+    Ping,
+    /// Manifests and blobs of a repository.
+    Content(Repository),
+    /// The tags of a repository; some registries tell this apart.
+    Tags(Repository),
+    /// The list of repositories.
+    Catalog,
+}
+
+impl Scope {
+    fn repository(&self) -> Option<&Repository> {
+        match self {
+            Self::Content(repository) | Self::Tags(repository) => Some(repository),
+            Self::Ping | Self::Catalog => None,
+        }
+    }
+
+    /// The scope as token servers spell it.
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Ping => None,
+            Self::Catalog => Some("registry:catalog:*".to_owned()),
+            Self::Content(repository) | Self::Tags(repository) => Some(format!("repository:{repository}:pull")),
+        }
+    }
+}
+
+/// What was sent with a request, to be compared after a refusal.
+#[derive(Clone)]
+pub(super) struct Authorization {
+    pub(super) header: HeaderValue,
+    token: Option<Secret>,
+    credential: [u8; 32],
+}
+
+/// What the registry asked for last.
+#[derive(Clone)]
+enum Asked {
+    Basic,
+    Bearer { realm: String, service: Option<String> },
+}
+
+/// Authorization for one registry.
+pub(super) struct Authorizer {
+    pub(super) registry: Registry,
+    pub(super) own: Origin,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) trusted_realms: Vec<Origin>,
+    pub(super) timing: Timing,
+    tokens: Tokens,
+    /// Never held across an await.
+    asked: Mutex<Option<Asked>>,
+    /// Never held across an await, nor together with `asked`.
+    learned: Mutex<HashMap<Scope, String>>,
+}
+
+impl Authorizer {
+    pub(super) fn new(registry: Registry, own: Origin, credentials: Arc<Credentials>, trusted_realms: Vec<Origin>, timing: Timing) -> Self {
+        Self {
+            registry,
+            own,
+            credentials,
+            trusted_realms,
+            timing,
+            tokens: Tokens::default(),
+            asked: Mutex::default(),
+            learned: Mutex::default(),
+        }
+    }
+
+    /// What to send with a request, as far as is known what the registry wants.
+    pub(super) async fn known(&self, scope: &Scope, clients: &Clients) -> Result<Option<Authorization>, Failure> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match asked {
+            None => Ok(None),
+            Some(asked) => self.answer(&asked, scope, None, clients).await,
+        }
+    }
+
+    /// What to send after a refusal with these challenges; `None` where nothing new can be said.
+    pub(super) async fn renewed(
+        &self,
+        scope: &Scope,
+        challenges: &[Challenge],
+        sent: Option<&Authorization>,
+        clients: &Clients,
+    ) -> Result<Option<Authorization>, Failure> {
+        let Some(challenge) = challenges.first() else { return Ok(None) };
+        let asked = match challenge {
+            Challenge::Basic => Asked::Basic,
+            Challenge::Bearer { realm, service, scope: wanted } => {
+                self.learn(scope, wanted.as_deref());
+                Asked::Bearer { realm: realm.clone(), service: service.clone() }
+            }
+        };
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.clone());
+        let answer = self.answer(&asked, scope, sent, clients).await?;
+        // The very same once more would be refused once more.
+        Ok(answer.filter(|answer| sent.is_none_or(|sent| sent.header != answer.header)))
+    }
+
+    /// Whether a credential is stored at all, and what went wrong in looking: for the message of a refusal.
+    pub(super) async fn explain(&self, scope: &Scope) -> String {
+        let found = match self.find(scope, false).await {
+            Ok(found) => found,
+            Err(error) => return format!("; {error}"),
+        };
+        let mut text = match (&found.credential, &found.source) {
+            (Credential::Anonymous, _) => format!("; no credentials are stored for {} (log in with docker, podman or oras)", self.registry),
+            (_, Some(source)) => format!("; the credentials came from {source}"),
+            (_, None) => String::new(),
+        };
+        if let (Some(realm), false) = (self.foreign_realm(), matches!(found.credential, Credential::Anonymous)) {
+            text.push_str(&format!(
+                "; they were not sent, since the token server {realm} is not known to belong to {}: trust it explicitly if it does",
+                self.own
+            ));
+        }
+        for note in found.notes {
+            text.push_str("; ");
+            text.push_str(&note);
+        }
+        text
+    }
+
+    /// Whether the registry hands out tokens and no credentials are stored for it: then each repository decides.
+    pub(super) async fn lets_anybody_ask(&self) -> bool {
+        let bearer = matches!(*self.asked.lock().unwrap_or_else(PoisonError::into_inner), Some(Asked::Bearer { .. }));
+        bearer
+            && self.find(&Scope::Ping, false).await.is_ok_and(|found| found.credential == Credential::Anonymous && found.notes.is_empty())
+    }
+
+    /// The token server that was asked without credentials.
+    fn foreign_realm(&self) -> Option<String> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        match asked {
+            Asked::Basic => None,
+            Asked::Bearer { realm, .. } => {
+                let realm = origin::realm(&self.registry, &self.own, &realm, &self.trusted_realms).ok()?;
+                (!realm.trusted).then(|| origin::shown(&realm.url))
+            }
+        }
+    }
+
+    fn learn(&self, scope: &Scope, wanted: Option<&str>) {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        match wanted {
+            Some(wanted) if Some(wanted) != scope.text().as_deref() => {
+                if learned.len() >= LEARNED {
+                    learned.clear();
+                }
+                learned.insert(scope.clone(), wanted.to_owned());
+            }
+            _ => {
+                learned.remove(scope);
+            }
+        }
+    }
+
+    async fn find(&self, scope: &Scope, fresh: bool) -> Result<Found, Error> {
+        let place = Place { registry: &self.registry, repository: scope.repository(), tls: self.own.is_tls() };
+        self.credentials.find(place, fresh).await
+    }
+
+    async fn answer(
+        &self,
+        asked: &Asked,
+        scope: &Scope,
+        refused: Option<&Authorization>,
+        clients: &Clients,
+    ) -> Result<Option<Authorization>, Failure> {
+        // A helper is asked again only when what it said before was refused.
+        let mut found = self.find(scope, false).await.map_err(Failure::Final)?;
+        if refused.is_some_and(|refused| refused.credential == found.credential.id()) {
+            found = self.find(scope, true).await.map_err(Failure::Final)?;
+        }
+        let id = found.credential.id();
+        match (asked, found.credential) {
+            (_, Credential::RegistryToken(token)) => Ok(Some(Authorization { header: bearer(&token)?, token: None, credential: id })),
+            (Asked::Basic, Credential::Password { user, password }) => {
+                Ok(Some(Authorization { header: basic(&user, &password).map_err(Failure::Final)?, token: None, credential: id }))
+            }
+            (Asked::Basic, _) => Ok(None),
+            (Asked::Bearer { realm, service }, credential) => {
+                let judged = origin::realm(&self.registry, &self.own, realm, &self.trusted_realms);
+                let judged = judged.map_err(|why| Failure::Final(Error::new(ErrorKind::Denied, format!("{}: {why}", self.own))))?;
+                let credential = if judged.trusted { credential } else { Credential::Anonymous };
+                let wanted = self.learned.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
+                let key = Key {
+                    realm: judged.url.to_string(),
+                    service: service.clone(),
+                    scope: wanted.or_else(|| scope.text()),
+                    credential: credential.id(),
+                };
+                let client = self.client_of(&judged.url, clients)?;
+                let stale = refused.and_then(|refused| refused.token.as_ref());
+                let token = self.tokens.get(key, credential, stale, client, self.timing).await?;
+                Ok(Some(Authorization { header: bearer(&token.secret)?, token: Some(token.secret), credential: id }))
+            }
+        }
+    }
+
+    fn client_of(&self, url: &reqwest::Url, clients: &Clients) -> Result<reqwest::Client, Failure> {
+        let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a token server without a host")))?;
+        clients.of(&origin).map_err(Failure::Final)
+    }
+}
+
+/// The header for user name and password.
+pub(super) fn basic(user: &str, password: &Secret) -> Result<HeaderValue, Error> {
+    let plain = Zeroizing::new(format!("{user}:{}", password.expose()));
+    sensitive(&Zeroizing::new(format!("Basic {}", STANDARD.encode(plain.as_bytes()))))
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {
+    sensitive(&Zeroizing::new(format!("Bearer {}", token.expose()))).map_err(Failure::Final)
+}
+
+fn sensitive(text: &str) -> Result<HeaderValue, Error> {
+    let mut header = HeaderValue::from_str(text)
+        .map_err(|_| Error::new(ErrorKind::Invalid, "a stored credential holds characters that no header may have"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}

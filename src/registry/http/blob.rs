@@ -1,0 +1,303 @@
+//! Ranges of blobs as streams: exactly the bytes that were asked for, or an error.
+//!
+//! A transfer that breaks or stalls goes on with a new range request; after 64 KiB of progress earlier failures are
+//! forgotten. A registry that ignores ranges is read from the beginning and what was not asked for is dropped. Sizes
+//! are checked against the descriptor; the digest is not, since only a reader of the whole can do that.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Method, StatusCode, Url};
+use tokio::time::Instant;
+
+use super::super::{BlobStream, Error};
+use super::Http;
+use super::answer;
+use super::authorize::Scope;
+use super::exchange::{Answer, Call};
+use super::retry::{Attempts, Failure};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Repository};
+
+/// Progress after which earlier failures say nothing any more.
+const PROGRESS: u64 = 64 << 10;
+/// How long the target of a redirect is used again; signed URLs live for minutes.
+const SHORTCUT_LIFE: Duration = Duration::from_secs(60);
+/// Targets of redirects that are kept.
+const SHORTCUTS: usize = 256;
+
+type Body = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
+
+/// Opens a range of a blob.
+pub(super) async fn open(
+    http: &Arc<Http>,
+    repository: &Repository,
+    descriptor: &Descriptor,
+    range: Range<u64>,
+) -> Result<BlobStream, Error> {
+    let what = format!("blob {}/{repository}@{}", http.registry, descriptor.digest);
+    if range.start > range.end || range.end > descriptor.size {
+        return Err(Error::new(ErrorKind::Invalid, format!("{what}: bytes {range:?} lie outside of its {} bytes", descriptor.size)));
+    }
+    if range.is_empty() {
+        return Ok(stream::empty().boxed());
+    }
+    let mut transfer = Transfer {
+        call: Call {
+            url: http.url(&format!("v2/{repository}/blobs/{}", descriptor.digest))?,
+            what,
+            method: Method::GET,
+            accept: None,
+            range: None,
+            scope: Scope::Content(repository.clone()),
+            shortcut: None,
+        },
+        http: Arc::clone(http),
+        digest: descriptor.digest,
+        size: descriptor.size,
+        next: range.start,
+        end: range.end,
+        attempts: http.exchange.attempts(),
+        since_failure: 0,
+        body: None,
+    };
+    transfer.connect().await?;
+    Ok(stream::unfold(Some(transfer), |transfer| async move {
+        let mut transfer = transfer?;
+        match transfer.piece().await {
+            Ok(Some(piece)) => Some((Ok(piece), Some(transfer))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed())
+}
+
+/// The body of one answer.
+struct Incoming {
+    body: Body,
+    /// Bytes in front of what is wanted.
+    skip: u64,
+    /// Whether the body ends where the blob ends, so that its length can be checked.
+    to_the_end: bool,
+}
+
+/// A range on its way.
+struct Transfer {
+    http: Arc<Http>,
+    call: Call,
+    digest: Digest,
+    size: u64,
+    next: u64,
+    end: u64,
+    attempts: Attempts,
+    since_failure: u64,
+    body: Option<Incoming>,
+}
+
+impl Transfer {
+    /// The next bytes, `None` at the end of the range.
+    async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        // The consumer may have taken its time; the registry's begins now.
+        self.attempts.progress();
+        loop {
+            if self.next >= self.end {
+                return self.finish().await.map(|()| None);
+            }
+            if self.body.is_none() {
+                self.connect().await?;
+            }
+            match self.receive().await {
+                Ok(Some(piece)) => {
+                    self.since_failure += piece.len() as u64;
+                    if self.since_failure >= PROGRESS {
+                        self.attempts.forget_failures();
+                    }
+                    return Ok(Some(piece));
+                }
+                Ok(None) => {}
+                Err(failure) => {
+                    self.body = None;
+                    self.since_failure = 0;
+                    self.attempts.pause(failure).await?;
+                }
+            }
+        }
+    }
+
+    /// Reads from the body that is open; `None` where nothing of it was wanted.
+    async fn receive(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(incoming) = self.body.as_mut() else { return Ok(None) };
+        // Half of the time for one connection, so that a stalled one can be replaced.
+        let limit = self.attempts.patience() / 2;
+        let next = self.attempts.within(limit, &self.call.what, incoming.body.next()).await?;
+        let Some(piece) = next else {
+            return Err(self.ended_early());
+        };
+        let mut piece = piece.map_err(|error| answer::unanswered(&self.call.what, &error))?;
+        self.attempts.progress();
+        let skipped = incoming.skip.min(piece.len() as u64);
+        incoming.skip -= skipped;
+        // Both fit, being at most the length of the piece.
+        drop(piece.split_to(skipped as usize));
+        let wanted = self.end - self.next;
+        if piece.len() as u64 > wanted {
+            if incoming.to_the_end && self.end == self.size {
+                return Err(Failure::Final(self.wrong_size("more than")));
+            }
+            piece.truncate(wanted as usize);
+        }
+        self.next += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    /// A body that ended cleanly before its range did: short as a whole, or a server that gives ranges in parts.
+    fn ended_early(&self) -> Failure {
+        let whole = self.body.as_ref().is_some_and(|incoming| incoming.to_the_end);
+        if whole {
+            Failure::Final(self.wrong_size("less than"))
+        } else {
+            Failure::passing(Error::new(ErrorKind::Unreachable, format!("{}: the transfer ended at byte {}", self.call.what, self.next)))
+        }
+    }
+
+    /// After the last byte of the blob, a body must be at its end.
+    async fn finish(&mut self) -> Result<(), Error> {
+        let Some(mut incoming) = self.body.take().filter(|incoming| incoming.to_the_end && self.end == self.size) else { return Ok(()) };
+        match self.attempts.within(self.attempts.patience() / 2, &self.call.what, incoming.body.next()).await {
+            Ok(Some(Ok(piece))) if !piece.is_empty() => Err(self.wrong_size("more than")),
+            // All bytes are here; how the connection ends does not matter.
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong_size(&self, how: &str) -> Error {
+        Error::new(ErrorKind::Integrity, format!("{}: the registry sends {how} its {} bytes", self.call.what, self.size))
+    }
+
+    /// Asks for what is missing.
+    async fn connect(&mut self) -> Result<(), Error> {
+        loop {
+            // The first request for a whole blob is a plain one, which every registry and proxy understands.
+            self.call.range = (self.next > 0 || self.end < self.size).then_some(self.next..self.end);
+            self.call.shortcut = self.http.shortcuts.get(&self.digest);
+            let answer = self.http.exchange.open(&self.call, &mut self.attempts).await?;
+            if let Some(url) = &answer.elsewhere {
+                self.http.shortcuts.put(self.digest, url.clone());
+            }
+            match self.accept(answer).await {
+                Ok(incoming) => {
+                    self.body = Some(incoming);
+                    return Ok(());
+                }
+                Err(failure) => self.attempts.pause(failure).await?,
+            }
+        }
+    }
+
+    async fn accept(&mut self, answer: Answer) -> Result<Incoming, Failure> {
+        let (status, headers) = (answer.response.status(), answer.response.headers().clone());
+        let length = answer.response.content_length();
+        let integrity = |why: String| Failure::Final(Error::new(ErrorKind::Integrity, format!("{}: {why}", self.call.what)));
+        match status {
+            StatusCode::OK => {
+                if let Some(length) = length.filter(|length| *length != self.size) {
+                    return Err(integrity(format!("the registry has {length} bytes instead of {}", self.size)));
+                }
+                Ok(Incoming { body: answer.response.bytes_stream().boxed(), skip: self.next, to_the_end: true })
+            }
+            StatusCode::PARTIAL_CONTENT => {
+                let value = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let (sent, total) = content_range(value)
+                    .ok_or_else(|| integrity(format!("a part without a usable Content-Range (`{}`)", answer::escaped(value))))?;
+                if total.is_some_and(|total| total != self.size) {
+                    return Err(integrity(format!("the registry has {} bytes instead of {}", total.unwrap_or_default(), self.size)));
+                }
+                if sent.start != self.next || sent.end > self.end || length.is_some_and(|length| length != sent.end - sent.start) {
+                    return Err(integrity(format!("bytes {}..{} were asked for and {sent:?} sent", self.next, self.end)));
+                }
+                Ok(Incoming { body: answer.response.bytes_stream().boxed(), skip: 0, to_the_end: false })
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(integrity(format!("the registry has less than its {} bytes", self.size))),
+            _ => {
+                let own = answer.elsewhere.is_none();
+                let mut attempts = self.http.exchange.attempts();
+                // Without the body the error lacks the registry's words, no more.
+                let body = answer::body(answer.response, answer::ERROR_LIMIT, &self.call.what, &mut attempts).await.unwrap_or_default();
+                let error = match own {
+                    true => self.http.exchange.refused(&self.call, status, &headers, &body).await,
+                    false => answer::refused(&self.call.what, status.as_u16(), &headers, &body, false),
+                };
+                Err(Failure::Final(error))
+            }
+        }
+    }
+}
+
+/// Parses `bytes 0-9/100` and `bytes 0-9/*` into a half-open range and the total.
+fn content_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes ")?.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.trim().bytes().all(|byte| byte.is_ascii_digit()).then(|| text.trim().parse::<u64>().ok()).flatten();
+    let (start, end) = (number(first)?, number(last)?.checked_add(1)?);
+    let total = if total.trim() == "*" { None } else { Some(number(total)?) };
+    (start < end && total.is_none_or(|total| end <= total)).then_some((start..end, total))
+}
+
+/// Where redirects of blobs led, for a short time.
+#[derive(Default)]
+pub(super) struct Shortcuts {
+    /// Never held across an await.
+    known: std::sync::Mutex<std::collections::HashMap<Digest, (Url, Instant)>>,
+}
+
+impl Shortcuts {
+    fn get(&self, digest: &Digest) -> Option<Url> {
+        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.get(digest).filter(|(_, until)| *until > Instant::now()).map(|(url, _)| url.clone())
+    }
+
+    fn put(&self, digest: Digest, url: Url) {
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known.len() >= SHORTCUTS {
+            known.clear();
+        }
+        // The life counts from the redirect, not from the last use: the signature does not live longer either.
+        known
+            .entry(digest)
+            .and_modify(|entry| {
+                if entry.0 != url {
+                    *entry = (url.clone(), Instant::now() + SHORTCUT_LIFE)
+                }
+            })
+            .or_insert((url.clone(), Instant::now() + SHORTCUT_LIFE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_range_is_read_strictly() {
+        assert_eq!(content_range("bytes 0-9/100"), Some((0..10, Some(100))));
+        assert_eq!(content_range("bytes 5-5/*"), Some((5..6, None)));
+        for bad in [
+            "",
+            "bytes",
+            "bytes 9-0/100",
+            "bytes 0-100/100",
+            "bytes */100",
+            "items 0-9/100",
+            "bytes 0-18446744073709551615/*",
+            "bytes +0-9/100",
+        ] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+}

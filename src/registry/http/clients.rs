@@ -1,0 +1,129 @@
+//! The HTTP clients: one for the registry with its certificates, others for wherever it sends us.
+//!
+//! What concerns the registry alone (a client certificate, accepting any certificate) never counts for another
+//! host. The authority of `--ca-file` does, since it is added trust of the user's own. Proxies of the environment
+//! are used except for loopback. No client follows redirects or keeps cookies by itself.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Client;
+use reqwest::redirect::Policy;
+
+use super::super::Error;
+use super::certificates::{self, ClientCertificate, Loaded};
+use super::origin::Origin;
+use super::retry::Timing;
+use crate::error::ErrorKind;
+
+/// Idle connections that are kept to one host.
+const IDLE: usize = 16;
+
+/// How hosts are trusted.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Accept any certificate of the registry itself.
+    pub insecure: bool,
+    /// Certificates of authorities that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What this machine shows to the registry itself.
+    pub client: Option<ClientCertificate>,
+    /// Directories like `/etc/docker/certs.d`.
+    pub directories: Vec<PathBuf>,
+}
+
+/// Clients that differ.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// The registry itself.
+    Own,
+    /// Plain HTTP elsewhere.
+    Plain { loopback: bool },
+    /// TLS elsewhere.
+    Elsewhere { loopback: bool },
+    /// TLS to a host that has certificates of its own in a directory of this machine.
+    Named(String),
+}
+
+/// The clients of one registry.
+pub(super) struct Clients {
+    tls: Tls,
+    timing: Timing,
+    own: Origin,
+    /// As many as there are kinds; a host counts only if this machine has certificates for it. Never held across an await.
+    built: Mutex<HashMap<Kind, Client>>,
+}
+
+impl Clients {
+    /// Builds the client of the registry itself, so that bad certificate files are told at once.
+    pub(super) fn new(tls: Tls, timing: Timing, own: Origin) -> Result<Self, Error> {
+        let clients = Self { tls, timing, own, built: Mutex::default() };
+        clients.of(&clients.own)?;
+        Ok(clients)
+    }
+
+    /// The client for an origin.
+    pub(super) fn of(&self, origin: &Origin) -> Result<Client, Error> {
+        let kind = self.kind(origin);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = built.get(&kind) {
+            return Ok(client.clone());
+        }
+        let client = self.build(&kind, origin)?;
+        built.insert(kind, client.clone());
+        Ok(client)
+    }
+
+    fn kind(&self, origin: &Origin) -> Kind {
+        if *origin == self.own {
+            Kind::Own
+        } else if !origin.is_tls() {
+            Kind::Plain { loopback: origin.is_loopback() }
+        } else if certificates::has_own(&self.tls.directories, &origin.authority()) {
+            Kind::Named(origin.authority())
+        } else {
+            Kind::Elsewhere { loopback: origin.is_loopback() }
+        }
+    }
+
+    fn build(&self, kind: &Kind, origin: &Origin) -> Result<Client, Error> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("ocifs/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .referer(false)
+            .connect_timeout(self.timing.connect)
+            .pool_max_idle_per_host(IDLE);
+        if origin.is_loopback() {
+            builder = builder.no_proxy();
+        }
+        if !origin.is_tls() {
+            // No authorities are needed, so a machine without any works.
+            builder = builder.tls_certs_only([]);
+        } else {
+            let mut loaded = match kind {
+                Kind::Own | Kind::Named(_) => certificates::from_directories(&self.tls.directories, &origin.authority())?,
+                _ => Loaded::default(),
+            };
+            if let Some(path) = &self.tls.ca_file {
+                loaded.authorities.extend(certificates::authorities(path)?);
+            }
+            if *kind == Kind::Own {
+                if let Some(files) = &self.tls.client {
+                    loaded.identity = Some(certificates::identity(files)?);
+                }
+                builder = builder.tls_danger_accept_invalid_certs(self.tls.insecure);
+            }
+            if !loaded.authorities.is_empty() {
+                builder = builder.tls_certs_merge(loaded.authorities);
+            }
+            if let Some(identity) = loaded.identity {
+                builder = builder.identity(identity);
+            }
+        }
+        builder.build().map_err(|error| {
+            let message = format!("TLS to {origin} cannot be set up: {}", super::answer::chain(&error));
+            Error::new(ErrorKind::Invalid, message)
+        })
+    }
+}

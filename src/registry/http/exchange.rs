@@ -1,0 +1,230 @@
+//! One request from beginning to end: authorization, redirects, retries, bodies of bounded size.
+//!
+//! `Authorization` goes to the registry's own origin only, and never again once a redirect has left it. Redirects
+//! are followed by hand, at most five, never from TLS to plain text.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::time::Instant;
+
+use super::super::Error;
+use super::answer;
+use super::authorize::{Authorization, Authorizer, Scope};
+use super::challenge;
+use super::clients::Clients;
+use super::origin::{self, Origin};
+use super::retry::{Attempts, Failure, Timing, is_passing, retry_after};
+use crate::error::ErrorKind;
+
+/// Redirects that are followed.
+const REDIRECTS: usize = 5;
+/// After a failure to connect, requests are tried once only for so long, so that what is cached serves quickly.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// One request.
+#[derive(Clone)]
+pub(super) struct Call {
+    /// The object, for messages.
+    pub(super) what: String,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) accept: Option<String>,
+    pub(super) range: Option<Range<u64>>,
+    pub(super) scope: Scope,
+    /// Where an earlier redirect led, to save a round trip.
+    pub(super) shortcut: Option<Url>,
+}
+
+/// The head of an answer and where it came from.
+pub(super) struct Answer {
+    pub(super) response: Response,
+    /// Where a redirect to another origin led.
+    pub(super) elsewhere: Option<Url>,
+}
+
+/// An answer with its whole body.
+pub(super) struct Whole {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// Sends requests to one registry.
+pub(super) struct Exchange {
+    pub(super) clients: Clients,
+    pub(super) authorizer: Authorizer,
+    pub(super) own: Origin,
+    pub(super) timing: Timing,
+    /// When the registry was last found to be away. Never held across an await.
+    away: Mutex<Option<Instant>>,
+}
+
+impl Exchange {
+    pub(super) fn new(clients: Clients, authorizer: Authorizer, own: Origin, timing: Timing) -> Self {
+        Self { clients, authorizer, own, timing, away: Mutex::default() }
+    }
+
+    /// The attempts of a new operation.
+    pub(super) fn attempts(&self) -> Attempts {
+        let attempts = Attempts::new(self.timing);
+        let away = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        if away.is_some_and(|since| since.elapsed() < AWAY) { attempts.only_once() } else { attempts }
+    }
+
+    /// Sends until there is an answer that another attempt would not change. Statuses are the caller's business.
+    pub(super) async fn open(&self, call: &Call, attempts: &mut Attempts) -> Result<Answer, Error> {
+        loop {
+            match self.attempt(call, attempts).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => attempts.pause(failure).await?,
+            }
+        }
+    }
+
+    /// Sends until there is an answer with a whole body of at most `limit` bytes (64 KiB where it is an error).
+    pub(super) async fn fetch(&self, call: &Call, limit: u64) -> Result<Whole, Error> {
+        let mut attempts = self.attempts();
+        loop {
+            let Answer { response, .. } = self.open(call, &mut attempts).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            if call.method == Method::HEAD {
+                return Ok(Whole { status, headers, body: Bytes::new() });
+            }
+            let limit = if status.is_success() { limit } else { answer::ERROR_LIMIT };
+            match answer::body(response, limit, &call.what, &mut attempts).await {
+                Ok(body) => return Ok(Whole { status, headers, body }),
+                Err(failure) => attempts.pause(failure).await?,
+            }
+        }
+    }
+
+    /// The error of a refusing answer, with what is known about the credentials.
+    pub(super) async fn refused(&self, call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+        let mut error = answer::refused(&call.what, status.as_u16(), headers, body, true);
+        if error.kind == ErrorKind::Denied {
+            error.message.push_str(&self.authorizer.explain(&call.scope).await);
+        }
+        error
+    }
+
+    /// One attempt, with the credentials that are wanted.
+    async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
+        let result = self.authorized(call, attempts).await;
+        let unreachable = matches!(&result, Err(Failure::Passing { error, .. }) if error.kind == ErrorKind::Unreachable);
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = unreachable.then(Instant::now);
+        let answer = result?;
+        let status = answer.response.status();
+        if is_passing(status.as_u16()) {
+            let after = answer.response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let after = after.and_then(|value| retry_after(value, SystemTime::now()));
+            let error = self.refusal(call, answer, attempts).await;
+            return Err(Failure::Passing { error, after });
+        }
+        if answer.elsewhere.is_some() && !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
+            // A storage host's refusal says nothing about the registry; its signed URL may have expired.
+            return Err(Failure::passing(self.refusal(call, answer, attempts).await));
+        }
+        if let Some(encoding) = answer.response.headers().get(CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            return Err(Failure::Final(Error::new(
+                ErrorKind::Integrity,
+                format!("{}: the answer has an encoding that was not asked for", call.what),
+            )));
+        }
+        Ok(answer)
+    }
+
+    async fn refusal(&self, call: &Call, answer: Answer, attempts: &Attempts) -> Error {
+        let (status, headers) = (answer.response.status().as_u16(), answer.response.headers().clone());
+        let what = match &answer.elsewhere {
+            Some(url) => format!("{} at {}", call.what, origin::shown(url)),
+            None => call.what.clone(),
+        };
+        // A body that does not arrive leaves an error without the registry's words.
+        let mut patience = Attempts::new(self.timing);
+        let reading = answer::body(answer.response, answer::ERROR_LIMIT, &what, &mut patience);
+        let body = match attempts.within(self.timing.header, &what, reading).await {
+            Ok(Ok(body)) => body,
+            _ => Bytes::new(),
+        };
+        answer::refused(&what, status, &headers, &body, answer.elsewhere.is_none())
+    }
+
+    async fn authorized(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
+        if let Some(url) = &call.shortcut {
+            let answer = self.follow(call, url.clone(), None, attempts).await?;
+            if answer.response.status().is_success() {
+                return Ok(answer);
+            }
+        }
+        let limit = self.timing.header;
+        let mut sent: Option<Authorization> =
+            attempts.within(limit, &call.what, self.authorizer.known(&call.scope, &self.clients)).await??;
+        // A first contact takes one answer, a token that was revoked meanwhile a second.
+        for _ in 0..2 {
+            let answer = self.follow(call, call.url.clone(), sent.as_ref(), attempts).await?;
+            if answer.response.status() != StatusCode::UNAUTHORIZED || answer.elsewhere.is_some() {
+                return Ok(answer);
+            }
+            let headers = answer.response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+            let challenges = challenge::parse(headers);
+            let renewing = self.authorizer.renewed(&call.scope, &challenges, sent.as_ref(), &self.clients);
+            match attempts.within(limit, &call.what, renewing).await?? {
+                Some(renewed) => sent = Some(renewed),
+                None => return Ok(answer),
+            }
+        }
+        self.follow(call, call.url.clone(), sent.as_ref(), attempts).await
+    }
+
+    /// Sends and follows redirects.
+    async fn follow(&self, call: &Call, start: Url, authorization: Option<&Authorization>, attempts: &Attempts) -> Result<Answer, Failure> {
+        let mut url = start;
+        let mut left_home = Origin::of(&url).as_ref() != Some(&self.own);
+        let mut trail = Vec::new();
+        loop {
+            let response = self.send(call, &url, authorization.filter(|_| !left_home), attempts).await?;
+            let location = match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
+                _ => None,
+            };
+            let Some(location) = location else {
+                return Ok(Answer { response, elsewhere: left_home.then_some(url) });
+            };
+            trail.push(origin::shown(&url));
+            let bad = |why: &str| Failure::Final(Error::new(ErrorKind::Unreachable, format!("{}: {why}", call.what)));
+            if trail.len() > REDIRECTS {
+                return Err(bad(&format!("more than {REDIRECTS} redirects: {}", trail.join(" → "))));
+            }
+            url = origin::redirect(&url, location).map_err(|why| bad(&why))?;
+            left_home |= Origin::of(&url).as_ref() != Some(&self.own);
+        }
+    }
+
+    async fn send(&self, call: &Call, url: &Url, authorization: Option<&Authorization>, attempts: &Attempts) -> Result<Response, Failure> {
+        let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a URL without a host")))?;
+        let client = self.clients.of(&origin).map_err(Failure::Final)?;
+        let mut request = client.request(call.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(accept) = &call.accept {
+            request = request.header(ACCEPT, accept);
+        }
+        if let Some(range) = &call.range {
+            request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization.header.clone());
+        }
+        let what = if origin == self.own { call.what.clone() } else { format!("{} at {origin}", call.what) };
+        let sent = attempts.within(self.timing.header, &what, request.send()).await?;
+        sent.map_err(|error| answer::unanswered(&what, &error))
+    }
+}

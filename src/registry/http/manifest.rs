@@ -1,0 +1,105 @@
+//! Resolving versions and reading manifests.
+//!
+//! A body is hashed. Asked by digest it must have that digest; asked by tag it must agree with the registry's own
+//! header, where there is one. Its shape and the header `Content-Type` must not tell two stories.
+
+use reqwest::Method;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+
+use super::super::{Error, MANIFEST_LIMIT, Resolved};
+use super::Http;
+use super::authorize::Scope;
+use super::exchange::{Call, Whole};
+use crate::error::ErrorKind;
+use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Version, media_type};
+
+const DIGEST_HEADER: &str = "docker-content-digest";
+
+/// Asks for the digest that a version has now.
+pub(super) async fn resolve(http: &Http, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
+    let call = call(http, Method::HEAD, repository, version)?;
+    let Whole { status, headers, .. } = http.exchange.fetch(&call, 0).await?;
+    let named = claimed(&headers, &call.what);
+    match (status.as_u16(), named, version) {
+        (200, Ok(Some(digest)), Version::Digest(asked)) if digest != *asked && digest.algorithm() == asked.algorithm() => {
+            Err(broken(&call.what, &format!("the registry answers with {digest}")))
+        }
+        (200, _, Version::Digest(digest)) => Ok(resolved(*digest, &headers)),
+        (200, Ok(Some(digest)), Version::Tag(_)) => Ok(resolved(digest, &headers)),
+        // A registry that knows no HEAD, or names no digest there: the body tells.
+        (200 | 400 | 405 | 501, _, _) => {
+            let manifest = read(http, repository, version).await?;
+            let size = Some(manifest.raw.len() as u64);
+            Ok(Resolved { digest: manifest.digest, media_type: Some(manifest.media_type), size })
+        }
+        _ => Err(http.exchange.refused(&call, status, &headers, b"").await),
+    }
+}
+
+/// Reads a manifest and checks it.
+pub(super) async fn read(http: &Http, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
+    let call = call(http, Method::GET, repository, version)?;
+    let Whole { status, headers, body } = http.exchange.fetch(&call, MANIFEST_LIMIT).await?;
+    if status.as_u16() != 200 {
+        return Err(http.exchange.refused(&call, status, &headers, &body).await);
+    }
+    let hash = |algorithm: Algorithm| {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(&body);
+        hasher.finish()
+    };
+    let expected = match version {
+        Version::Digest(asked) => Some(*asked),
+        Version::Tag(_) => claimed(&headers, &call.what)?,
+    };
+    let digest = hash(expected.map_or(Algorithm::Sha256, |digest| digest.algorithm()));
+    if let Some(expected) = expected
+        && digest != expected
+    {
+        return Err(broken(&call.what, &format!("the bytes have the digest {digest} instead of {expected}")));
+    }
+    let manifest = Manifest::parse(body, digest).map_err(|error| broken(&call.what, &error.to_string()))?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim();
+    let is_index = |media_type: &str| matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_INDEX);
+    if media_type::MANIFESTS.contains(&content_type) && is_index(content_type) != manifest.index().is_some() {
+        return Err(broken(&call.what, &format!("the registry calls it {content_type}, and it is not")));
+    }
+    Ok(manifest)
+}
+
+fn call(http: &Http, method: Method, repository: &Repository, version: &Version) -> Result<Call, Error> {
+    Ok(Call {
+        what: format!("manifest {}/{repository}{version}", http.registry),
+        method,
+        url: http.url(&format!("v2/{repository}/manifests/{}", version.to_path()))?,
+        accept: Some(media_type::MANIFESTS.join(", ")),
+        range: None,
+        scope: Scope::Content(repository.clone()),
+        shortcut: None,
+    })
+}
+
+/// The digest that the registry names; `None` where it names none or one of an algorithm that is not known.
+fn claimed(headers: &HeaderMap, what: &str) -> Result<Option<Digest>, Error> {
+    let Some(value) = headers.get(DIGEST_HEADER) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| broken(what, "the registry names a digest that is no text"))?;
+    match Digest::parse(text) {
+        Ok(digest) => Ok(Some(digest)),
+        Err(_) if !text.starts_with("sha256:") && !text.starts_with("sha512:") => Ok(None),
+        Err(error) => Err(broken(what, &format!("the registry names a digest that is none: {error}"))),
+    }
+}
+
+fn resolved(digest: Digest, headers: &HeaderMap) -> Resolved {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    Resolved {
+        digest,
+        media_type: text(CONTENT_TYPE).map(|value| value.chars().take(255).collect()),
+        size: text(CONTENT_LENGTH).and_then(|value| value.parse().ok()),
+    }
+}
+
+fn broken(what: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Integrity, format!("{what}: {why}"))
+}

@@ -1,0 +1,209 @@
+//! Where a request may go and where a credential may go: scheme, host and port of URLs, pure decisions only.
+//!
+//! A credential reaches only the origin it is stored for, and the token servers that are known to belong to it.
+//! Another port, another spelling of the same host and a plain-text scheme are all other origins.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use crate::oci::Registry;
+
+/// Longest URL that is taken from a registry. Signed storage URLs are long, but not longer.
+const URL_LIMIT: usize = 16 << 10;
+/// Token servers that are known to belong to a registry on another host.
+const KNOWN_REALMS: [(&str, &str); 2] = [("docker.io", "https://auth.docker.io"), ("registry.gitlab.com", "https://gitlab.com")];
+
+/// Scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// The origin of an HTTP URL; `None` for other schemes.
+    pub(super) fn of(url: &Url) -> Option<Self> {
+        let tls = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        Some(Self { tls, host: url.host_str()?.to_ascii_lowercase(), port: url.port_or_known_default()? })
+    }
+
+    /// Whether connections to it are encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Host and, where it is not the scheme's own, port: how directories of certificates are named.
+    pub(super) fn authority(&self) -> String {
+        if self.port == if self.tls { 443 } else { 80 } { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// Whether this is the machine itself.
+    pub(super) fn is_loopback(&self) -> bool {
+        let plain = self.host.trim_start_matches('[').trim_end_matches(']');
+        plain == "localhost" || plain.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+/// The base of a registry's API. Docker Hub's API has a host of its own.
+pub(super) fn api(registry: &Registry, tls: bool) -> Option<Url> {
+    let host = if registry.as_str() == "docker.io" { "registry-1.docker.io" } else { registry.as_str() };
+    Url::parse(&format!("{}://{host}/", if tls { "https" } else { "http" })).ok()
+}
+
+/// Resolves the `Location` of a redirect.
+pub(super) fn redirect(from: &Url, location: &str) -> Result<Url, String> {
+    let url = resolve(from, location, "a redirect")?;
+    if from.scheme() == "https" && url.scheme() != "https" {
+        return Err(format!("it redirects from {} to plain text at {}", shown(from), shown(&url)));
+    }
+    Ok(url)
+}
+
+/// Resolves the target of a `Link` to path and query on the registry itself. The scheme is not compared, since
+/// registries behind a proxy often name the wrong one; the request goes to the registry's own origin whatever it says.
+pub(super) fn link(from: &Url, target: &str) -> Result<Url, String> {
+    let url = resolve(from, target, "a list's next page")?;
+    let same_port = url.port() == from.port() || url.scheme() != from.scheme();
+    if url.host_str() != from.host_str() || !same_port {
+        return Err(format!("its list of names goes on at another host ({}), which is not followed", shown(&url)));
+    }
+    let mut own = from.clone();
+    own.set_path(url.path());
+    own.set_query(url.query());
+    own.set_fragment(None);
+    Ok(own)
+}
+
+fn resolve(from: &Url, target: &str, what: &str) -> Result<Url, String> {
+    if target.len() > URL_LIMIT {
+        return Err(format!("it names {what} of more than 16 KiB"));
+    }
+    let url = from.join(target).map_err(|_| format!("it names {what} that is no URL"))?;
+    if Origin::of(&url).is_none() {
+        return Err(format!("it names {what} with the scheme `{}`", url.scheme().escape_debug()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("it names {what} with a user name in it"));
+    }
+    Ok(url)
+}
+
+/// Where tokens are asked for, and whether credentials may go there.
+#[derive(Clone, Debug)]
+pub(super) struct Realm {
+    pub(super) url: Url,
+    /// The registry's own origin, or known to belong to it.
+    pub(super) trusted: bool,
+}
+
+/// Judges the realm that a registry names.
+pub(super) fn realm(registry: &Registry, own: &Origin, realm: &str, also_trusted: &[Origin]) -> Result<Realm, String> {
+    if realm.len() > URL_LIMIT {
+        return Err("it names a token server with a URL of more than 16 KiB".to_owned());
+    }
+    let url = Url::parse(realm).map_err(|_| "it names a token server that is no absolute URL".to_owned())?;
+    let origin = Origin::of(&url).ok_or_else(|| "it names a token server that is not reached by HTTP".to_owned())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it names a token server with a user name in its URL".to_owned());
+    }
+    if own.tls && !origin.tls {
+        return Err(format!("it names the plain-text token server {origin}"));
+    }
+    let known = KNOWN_REALMS.iter().any(|(known, realm)| own.tls && registry.as_str() == *known && origin.to_string() == *realm);
+    let trusted = origin == *own || known || also_trusted.contains(&origin);
+    Ok(Realm { url, trusted })
+}
+
+/// A URL as messages show it: without the query, which may be a signature.
+pub(super) fn shown(url: &Url) -> String {
+    match Origin::of(url) {
+        Some(origin) => format!("{origin}{}", url.path().chars().take(200).collect::<String>().escape_debug()),
+        None => "a URL".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn only_the_own_origin_and_known_realms_are_trusted() {
+        let registry = Registry::parse("reg.io").unwrap();
+        let own = Origin::of(&url("https://reg.io/")).unwrap();
+        let extra = [Origin::of(&url("https://auth.corp.io")).unwrap()];
+        for (text, expected) in [
+            ("https://reg.io/token", Some(true)),
+            ("https://REG.io:443/token", Some(true)),
+            ("https://auth.corp.io/token", Some(true)),
+            ("https://reg.io:444/token", Some(false)),
+            ("https://auth.reg.io/token", Some(false)),
+            ("https://reg.io.evil.io/token", Some(false)),
+            ("https://reg.io./token", Some(false)),
+            ("https://auth.docker.io/token", Some(false)),
+            ("https://169.254.169.254/token", Some(false)),
+            ("http://reg.io/token", None),
+            ("https://user:pass@reg.io/token", None),
+            ("https://reg.io@evil.io/token", None),
+            ("/token", None),
+            ("//evil.io/token", None),
+            ("file:///etc/passwd", None),
+            ("javascript:alert(1)", None),
+            ("", None),
+        ] {
+            assert_eq!(realm(&registry, &own, text, &extra).ok().map(|realm| realm.trusted), expected, "{text}");
+        }
+        let hub = Registry::docker_hub();
+        let own = Origin::of(&api(&hub, true).unwrap()).unwrap();
+        assert!(realm(&hub, &own, "https://auth.docker.io/token", &[]).unwrap().trusted);
+        assert!(!realm(&hub, &own, "https://auth.docker.io:8443/token", &[]).unwrap().trusted);
+        let own = Origin::of(&url("http://127.0.0.1:5000/")).unwrap();
+        let loopback = Registry::parse("127.0.0.1:5000").unwrap();
+        for (text, trusted) in [
+            ("http://127.0.0.1:5000/t", true),
+            ("http://127.0.0.1:5001/t", false),
+            ("http://localhost:5000/t", false),
+            ("http://127.0.0.2:5000/t", false),
+            ("http://[::ffff:127.0.0.1]:5000/t", false),
+        ] {
+            assert_eq!(realm(&loopback, &own, text, &[]).unwrap().trusted, trusted, "{text}");
+        }
+    }
+
+    #[test]
+    fn redirects_never_lose_encryption_and_links_never_leave_the_host() {
+        let from = url("https://reg.io/v2/a/tags/list");
+        assert_eq!(redirect(&from, "/x?y").unwrap().as_str(), "https://reg.io/x?y");
+        assert_eq!(redirect(&from, "https://storage.io/x").unwrap().as_str(), "https://storage.io/x");
+        for bad in ["http://reg.io/x", "ftp://reg.io/x", "https://a:b@reg.io/", "https://", "data:,x"] {
+            assert!(redirect(&from, bad).is_err(), "{bad}");
+        }
+        for good in ["/v2/a/tags/list?last=b", "https://reg.io/v2/a/tags/list?last=b", "http://reg.io/v2/a/tags/list?last=b", "?last=b"] {
+            assert_eq!(link(&from, good).unwrap().as_str(), "https://reg.io/v2/a/tags/list?last=b", "{good}");
+        }
+        for bad in ["https://evil.io/v2/a/tags/list", "https://reg.io:444/v2/a/tags/list", "//evil.io/", "https://u@reg.io/"] {
+            assert!(link(&from, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_query_and_no_control_characters() {
+        assert_eq!(shown(&url("https://s3.io/b/x?X-Amz-Signature=secret")), "https://s3.io/b/x");
+    }
+}

@@ -1,0 +1,195 @@
+//! Lists: tags, repositories and referrers, page by page.
+//!
+//! A cursor is the path and query of the registry's own `Link`, so it never names another host. Pages are at most
+//! 8 MiB; a list that does not move on is an error.
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+
+use super::super::{Error, Page};
+use super::authorize::Scope;
+use super::exchange::{Call, Whole};
+use super::{Http, manifest, origin};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
+
+/// Largest page.
+const LIMIT: u64 = 8 << 20;
+/// Names that are asked for at once; some registries refuse more.
+const COUNT: u32 = 1000;
+/// Referrers of one manifest that are read.
+const REFERRERS: usize = 10_000;
+/// Pages of referrers that are read.
+const REFERRER_PAGES: usize = 100;
+
+#[derive(Deserialize)]
+struct Names {
+    #[serde(alias = "repositories")]
+    tags: Option<Vec<String>>,
+}
+
+/// One page of tags.
+pub(super) async fn tags(http: &Http, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
+    let path = format!("v2/{repository}/tags/list");
+    let call = call(http, format!("tags of {}/{repository}", http.registry), &path, after, Scope::Tags(repository.clone()))?;
+    let answer = http.exchange.fetch(&call, LIMIT).await?;
+    match (answer.status.as_u16(), after) {
+        (200, _) => names(&call, &answer, after),
+        (404, Some(_)) => {
+            // Some registries refuse a cursor whose tag was deleted meanwhile; the repository is still there.
+            Err(Error::new(ErrorKind::Conflict, format!("{}: the list changed while it was read", call.what)))
+        }
+        _ => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
+    }
+}
+
+/// One page of repositories.
+pub(super) async fn repositories(http: &Http, after: Option<&str>) -> Result<Page, Error> {
+    let call = call(http, format!("repositories of {}", http.registry), "v2/_catalog", after, Scope::Catalog)?;
+    let answer = match http.exchange.fetch(&call, LIMIT).await {
+        // A token server that grants no such scope is a registry that lists nothing.
+        Err(error) if error.kind == ErrorKind::Denied => return Err(Error::new(ErrorKind::Unsupported, error.message)),
+        other => other?,
+    };
+    match answer.status.as_u16() {
+        200 => names(&call, &answer, after),
+        401 | 403 | 404 | 405 | 501 => {
+            let refused = http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await;
+            Err(Error::new(ErrorKind::Unsupported, refused.message))
+        }
+        _ => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
+    }
+}
+
+/// All referrers of a manifest, from the API or from the tag that stands in for it.
+pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+    let path = format!("v2/{repository}/referrers/{subject}");
+    let what = format!("referrers of {}/{repository}@{subject}", http.registry);
+    let mut found: Vec<Descriptor> = Vec::new();
+    let mut after: Option<String> = None;
+    for page in 0..REFERRER_PAGES {
+        let mut call = call(http, what.clone(), &path, after.as_deref(), Scope::Content(repository.clone()))?;
+        call.accept = Some(media_type::OCI_INDEX.to_owned());
+        let answer = http.exchange.fetch(&call, LIMIT).await?;
+        let status = answer.status.as_u16();
+        // The specification says 404; what never heard of the API also answers these, or some page of its own.
+        let missing = matches!(status, 400 | 404 | 405 | 501) || (status == 200 && !is_index(&answer.headers));
+        if page == 0 && missing {
+            return by_tag(http, repository, subject).await;
+        }
+        if status != 200 {
+            return Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await);
+        }
+        let next = next(&call, &answer.headers, after.as_deref())?;
+        let index = Manifest::parse(answer.body.clone(), Digest::of(&answer.body)).map_err(|error| broken(&what, &error.to_string()))?;
+        found.extend(index.index().map(|index| index.manifests.clone()).unwrap_or_default());
+        if found.len() > REFERRERS {
+            return Err(broken(&what, "there are more than 10,000"));
+        }
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(found),
+        }
+    }
+    Err(broken(&what, "there are more than 100 pages"))
+}
+
+/// The referrers tag schema: an index under the tag `sha256-<hex>`.
+async fn by_tag(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+    // The schema cuts algorithm and digits to 32 and 64 characters.
+    let name = format!("{}-{}", subject.algorithm().name(), subject.hex().chars().take(64).collect::<String>());
+    let tag = Tag::parse(&name).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
+    match manifest::read(http, repository, &Version::Tag(tag)).await {
+        Ok(manifest) => Ok(manifest.index().map(|index| index.manifests.clone()).unwrap_or_default()),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_index(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().unwrap_or_default().trim() == media_type::OCI_INDEX
+}
+
+fn call(http: &Http, what: String, path: &str, after: Option<&str>, scope: Scope) -> Result<Call, Error> {
+    let mut url = http.url(path)?;
+    match after {
+        None if matches!(scope, Scope::Content(_)) => {}
+        None => url.set_query(Some(&format!("n={COUNT}"))),
+        Some(after) => {
+            let next = origin::link(&url, after).map_err(|why| broken(&what, &why))?;
+            if next.path() != url.path() {
+                return Err(broken(&what, "the list goes on at another path"));
+            }
+            url = next;
+        }
+    }
+    Ok(Call { what, method: Method::GET, url, accept: None, range: None, scope, shortcut: None })
+}
+
+fn names(call: &Call, answer: &Whole, after: Option<&str>) -> Result<Page, Error> {
+    let names: Names = serde_json::from_slice(&answer.body)
+        .map_err(|error| broken(&call.what, &format!("the answer is no list of names: {}", error.to_string().escape_debug())))?;
+    Ok(Page { names: names.tags.unwrap_or_default(), next: next(call, &answer.headers, after)? })
+}
+
+/// Where the list goes on, as path and query.
+fn next(call: &Call, headers: &HeaderMap, after: Option<&str>) -> Result<Option<String>, Error> {
+    let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+    let Some(target) = links.flat_map(targets).next() else { return Ok(None) };
+    let url = origin::link(&call.url, &target).map_err(|why| broken(&call.what, &why))?;
+    if url.path() != call.url.path() {
+        return Err(broken(&call.what, "the list goes on at another path"));
+    }
+    let next = relative(&url);
+    if Some(next.as_str()) == after || next == relative(&call.url) {
+        return Err(broken(&call.what, "the list does not move on"));
+    }
+    Ok(Some(next))
+}
+
+fn relative(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+/// The targets of `rel="next"` in one header: `<target>; rel="next", …`.
+fn targets(header: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = header;
+    while let Some((_, after)) = rest.split_once('<') {
+        let Some((target, after)) = after.split_once('>') else { break };
+        let parameters = after.split('<').next().unwrap_or_default();
+        let is_next = parameters.split([';', ',']).any(|parameter| {
+            parameter.trim().split_once('=').is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel")
+                    && value.trim().trim_matches('"').split(' ').any(|rel| rel.eq_ignore_ascii_case("next"))
+            })
+        });
+        if is_next {
+            found.push(target.trim().to_owned());
+        }
+        rest = after;
+    }
+    found
+}
+
+fn broken(what: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Integrity, format!("{what}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_other_links() {
+        assert_eq!(targets(r#"</v2/_catalog?last=b%2Fbb&n=2>; rel="next""#), ["/v2/_catalog?last=b%2Fbb&n=2"]);
+        assert_eq!(targets(r#"</first>; rel=first, </next>;title="x";rel=next"#), ["/next"]);
+        assert!(targets(r#"</x>; rel="prev""#).is_empty());
+        assert!(targets("garbage <").is_empty());
+    }
+}

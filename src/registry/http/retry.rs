@@ -1,0 +1,211 @@
+//! Which failures are tried again, after how long, and when to give up.
+//!
+//! Only reads are sent, so everything may be repeated. One [`Attempts`] accompanies one operation: it counts
+//! failures, waits between them and holds the deadline that a transfer without progress runs into.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::super::Error;
+use crate::error::ErrorKind;
+
+/// Longest `Retry-After` that is obeyed; who asks for more gets the error at once.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The limits of one client in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Limit of making a connection.
+    pub connect: Duration,
+    /// Limit of waiting for the head of an answer.
+    pub header: Duration,
+    /// An operation fails when nothing arrived for so long.
+    pub progress: Duration,
+    /// How often a failed request is sent again.
+    pub retries: u32,
+    /// The first wait between attempts; each further one is twice as long.
+    pub backoff: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            header: Duration::from_secs(30),
+            progress: Duration::from_secs(60),
+            retries: 5,
+            backoff: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// Another attempt would fail as well.
+    Final(Error),
+    /// Worth another attempt, after the time that the registry names if it does.
+    Passing { error: Error, after: Option<Duration> },
+}
+
+impl Failure {
+    pub(super) fn passing(error: Error) -> Self {
+        Self::Passing { error, after: None }
+    }
+}
+
+/// The attempts of one operation.
+pub(super) struct Attempts {
+    timing: Timing,
+    left: u32,
+    failed: u32,
+    deadline: Instant,
+    /// What is left of the time that the registry may ask to wait.
+    obedience: Duration,
+    last: Option<Error>,
+}
+
+impl Attempts {
+    pub(super) fn new(timing: Timing) -> Self {
+        Self { timing, left: timing.retries, failed: 0, deadline: Instant::now() + timing.progress, obedience: LONGEST_WAIT, last: None }
+    }
+
+    /// No attempt after the first, for a registry that was just found to be away.
+    pub(super) fn only_once(mut self) -> Self {
+        self.left = 0;
+        self
+    }
+
+    /// Bytes arrived, or the consumer begins to wait now: the deadline starts anew.
+    pub(super) fn progress(&mut self) {
+        self.deadline = Instant::now() + self.timing.progress;
+    }
+
+    /// The limit of a transfer without progress.
+    pub(super) fn patience(&self) -> Duration {
+        self.timing.progress
+    }
+
+    /// So much arrived that earlier failures say nothing any more.
+    pub(super) fn forget_failures(&mut self) {
+        self.left = self.timing.retries;
+        self.failed = 0;
+    }
+
+    /// Waits for `future` until `limit` or the deadline of the operation.
+    pub(super) async fn within<T>(&self, limit: Duration, what: &str, future: impl Future<Output = T>) -> Result<T, Failure> {
+        let own = Instant::now() + limit;
+        match tokio::time::timeout_at(own.min(self.deadline), future).await {
+            Ok(value) => Ok(value),
+            Err(_) if own < self.deadline => {
+                Err(Failure::passing(Error::new(ErrorKind::TimedOut, format!("{what}: no answer within {} s", seconds(limit)))))
+            }
+            Err(_) => Err(Failure::Final(self.out_of_time(what))),
+        }
+    }
+
+    fn out_of_time(&self, what: &str) -> Error {
+        let before = self.last.as_ref().map(|error| format!(" (before that: {error})")).unwrap_or_default();
+        let message = format!("{what}: no progress within {} s (--io-timeout){before}", seconds(self.timing.progress));
+        Error::new(ErrorKind::TimedOut, message)
+    }
+
+    /// Waits before the next attempt, or answers the error where there is none.
+    pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
+        let (error, after) = match failure {
+            Failure::Final(error) => return Err(error),
+            Failure::Passing { error, after } => (error, after),
+        };
+        if self.left == 0 {
+            let again = if self.failed == 0 { String::new() } else { format!(" (after {} attempts)", self.failed + 1) };
+            return Err(Error::new(error.kind, format!("{}{again}", error.message)));
+        }
+        let wait = match after {
+            Some(after) if after > self.obedience => {
+                let message = format!("{} (it asks to come back in {} s)", error.message, after.as_secs());
+                return Err(Error::new(error.kind, message));
+            }
+            Some(after) => {
+                self.obedience -= after;
+                self.deadline += after;
+                after
+            }
+            None => self.timing.backoff.saturating_mul(1 << self.failed.min(8)).mul_f64(rand::random_range(0.5..1.0)),
+        };
+        if Instant::now() + wait >= self.deadline {
+            return Err(self.out_of_time(&error.message));
+        }
+        tracing::debug!(%error, wait = ?wait, "another attempt follows");
+        self.left -= 1;
+        self.failed += 1;
+        self.last = Some(error);
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10.0).round() / 10.0
+}
+
+/// Whether an answer of this status is worth another attempt.
+pub(super) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599) && status != 501 && status != 505
+}
+
+/// The value of `Retry-After`: seconds or a date.
+pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are as long as it gets.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_garbage_is_ignored() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        assert_eq!(retry_after(" 7 ", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Sat, 05 Nov 1994 08:49:37 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("99999999999999999999999", now), Some(Duration::from_secs(u64::from(u32::MAX))));
+        for garbage in ["", "soon", "-1", "1.5"] {
+            assert_eq!(retry_after(garbage, now), None, "{garbage}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_end_at_the_limit_and_the_last_error_is_told() {
+        let mut attempts = Attempts::new(Timing { retries: 2, ..Timing::default() });
+        let failure = || Failure::passing(Error::new(ErrorKind::Unreachable, "refused"));
+        assert!(attempts.pause(failure()).await.is_ok());
+        assert!(attempts.pause(failure()).await.is_ok());
+        let error = attempts.pause(failure()).await.unwrap_err();
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unreachable, "refused (after 3 attempts)"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_may_ask_for_a_minute_in_all() {
+        let mut attempts = Attempts::new(Timing::default());
+        let busy =
+            |seconds| Failure::Passing { error: Error::new(ErrorKind::Unreachable, "busy"), after: Some(Duration::from_secs(seconds)) };
+        assert!(attempts.pause(busy(40)).await.is_ok());
+        assert!(attempts.pause(busy(20)).await.is_ok());
+        assert!(attempts.pause(busy(1)).await.is_err());
+        assert!(Attempts::new(Timing::default()).pause(busy(61)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_progress_the_deadline_ends_every_wait() {
+        let attempts = Attempts::new(Timing { progress: Duration::from_secs(5), ..Timing::default() });
+        let waited = attempts.within(Duration::from_secs(30), "blob", std::future::pending::<()>()).await;
+        assert!(matches!(waited, Err(Failure::Final(error)) if error.kind == ErrorKind::TimedOut));
+    }
+}

@@ -1,0 +1,162 @@
+//! Bearer tokens: asked for at a token server, kept until shortly before they expire, one request at a time.
+//!
+//! <https://distribution.github.io/distribution/spec/auth/token/> and `/oauth/`. The caller has judged the realm;
+//! this file sends the credential that it is given and nothing else. Answers are at most 64 KiB, redirects of a
+//! token server are not followed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Url};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::super::Error;
+use super::super::credentials::{Credential, Secret};
+use super::answer;
+use super::authorize::basic;
+use super::origin::shown;
+use super::retry::{Attempts, Failure, Timing, is_passing};
+use crate::error::ErrorKind;
+use crate::flight::Flight;
+
+/// Largest answer of a token server.
+const LIMIT: u64 = 64 << 10;
+/// What a token lives where its server does not say.
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// Tokens that are kept.
+const KEPT: usize = 1024;
+
+/// What a token is good for, and for whom.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) realm: String,
+    pub(super) service: Option<String>,
+    pub(super) scope: Option<String>,
+    pub(super) credential: [u8; 32],
+}
+
+/// A token.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) secret: Secret,
+    /// From then on a new one is asked for.
+    renew: Instant,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: Secret,
+    #[serde(default)]
+    access_token: Secret,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// The tokens of one registry.
+#[derive(Default)]
+pub(super) struct Tokens {
+    /// Never held across an await.
+    kept: Arc<Mutex<HashMap<Key, Token>>>,
+    flight: Flight<Key, Result<Token, Failure>>,
+}
+
+impl Tokens {
+    /// The token for a key, asked for unless a good one is kept. One that was refused is never answered again.
+    pub(super) async fn get(
+        &self,
+        key: Key,
+        credential: Credential,
+        refused: Option<&Secret>,
+        client: Client,
+        timing: Timing,
+    ) -> Result<Token, Failure> {
+        {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            match kept.get(&key) {
+                Some(token) if token.renew > Instant::now() && refused != Some(&token.secret) => return Ok(token.clone()),
+                Some(_) => drop(kept.remove(&key)),
+                None => {}
+            }
+        }
+        let kept = Arc::clone(&self.kept);
+        let asked = key.clone();
+        let flight = self.flight.run(key, || async move {
+            let token = ask(&client, &asked, &credential, timing).await?;
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= KEPT {
+                let now = Instant::now();
+                kept.retain(|_, token| token.renew > now);
+            }
+            if kept.len() >= KEPT {
+                kept.clear();
+            }
+            kept.insert(asked, token.clone());
+            Ok(token)
+        });
+        flight.await.map_err(|error| Failure::passing(Error::new(ErrorKind::Unreachable, format!("token request: {error}"))))?
+    }
+}
+
+async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing) -> Result<Token, Failure> {
+    let url = Url::parse(&key.realm).map_err(|error| Failure::Final(Error::new(ErrorKind::Invalid, error.to_string())))?;
+    let what = format!("token server {}", shown(&url));
+    let mut attempts = Attempts::new(timing).only_once();
+    let request = request(client, url, key, credential).map_err(Failure::Final)?;
+    let response = attempts.within(timing.header, &what, client.execute(request)).await?;
+    let response = response.map_err(|error| answer::unanswered(&what, &error))?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = answer::body(response, LIMIT, &what, &mut attempts).await?;
+    match status {
+        200..=299 => {}
+        400 | 401 | 403 => {
+            let error = answer::refused(&what, 401, &headers, &body, true);
+            return Err(Failure::Final(error));
+        }
+        _ => {
+            let error = answer::refused(&what, status, &headers, &body, false);
+            return Err(if is_passing(status) { Failure::passing(error) } else { Failure::Final(error) });
+        }
+    }
+    let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its answer holds no usable token")));
+    let answer: Answer = serde_json::from_slice(&body).map_err(|_| unusable())?;
+    let secret = if answer.token.expose().is_empty() { answer.access_token } else { answer.token };
+    if secret.expose().is_empty() || !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(unusable());
+    }
+    let life = answer.expires_in.filter(|seconds| *seconds > 0).map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.min(86_400)));
+    // A tenth before the end, so that no request is under way with a token that ends.
+    Ok(Token { secret, renew: Instant::now() + life.mul_f64(0.9) })
+}
+
+fn request(client: &Client, mut url: Url, key: &Key, credential: &Credential) -> Result<reqwest::Request, Error> {
+    let fields = [("service", key.service.as_deref()), ("scope", key.scope.as_deref())];
+    let fields = fields.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+    let built = match credential {
+        Credential::IdentityToken(token) => {
+            let mut form = reqwest::Url::parse("http://form/").map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
+            form.query_pairs_mut()
+                .append_pair("grant_type", "refresh_token")
+                .append_pair("client_id", "ocifs")
+                .append_pair("refresh_token", token.expose())
+                .extend_pairs(fields);
+            let body = form.query().unwrap_or_default().to_owned();
+            client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+        }
+        other => {
+            url.query_pairs_mut().extend_pairs(fields);
+            let mut request = client.get(url);
+            if let Credential::Password { user, password } = other {
+                request = request.header(AUTHORIZATION, basic(user, password)?);
+            }
+            request
+        }
+    };
+    built
+        .header(ACCEPT, HeaderValue::from_static("application/json"))
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Invalid, format!("the token request cannot be made: {}", answer::chain(&error))))
+}
