@@ -23,6 +23,8 @@ const WINDOW_LEVEL: i32 = 3;
 
 /// The span being filled.
 pub(super) struct Cutter {
+    /// Without compression decoding can begin anywhere.
+    seekable: bool,
     buffer: Box<[u8]>,
     filled: usize,
     stream_start: u64,
@@ -41,8 +43,8 @@ enum End {
     /// In the middle, with the byte of the blob that follows if it is known already: a decoder may need to see it
     /// before it gives the last bytes.
     Middle(Option<u8>),
-    /// Where a gap begins, at which decoding could begin again.
-    Gap,
+    /// At a place that needs no preparation: a gap, the end, anything without compression.
+    Anywhere,
 }
 
 impl Cutter {
@@ -50,6 +52,7 @@ impl Cutter {
     pub(super) fn new(codec: Codec) -> Self {
         let capacity = if codec == Codec::Gzip { MOST } else { TARGET };
         Self {
+            seekable: codec == Codec::Identity,
             buffer: vec![0; capacity].into_boxed_slice(),
             filled: 0,
             stream_start: 0,
@@ -100,7 +103,7 @@ impl Cutter {
         sink: &mut dyn SpanSink,
     ) -> Result<(), Error> {
         if step.gap && self.filled > 0 {
-            self.cut(End::Gap, builder, sink)?;
+            self.cut(End::Anywhere, builder, sink)?;
         }
         self.blob_position += consumed.len() as u64;
         self.filled += step.produced;
@@ -118,6 +121,7 @@ impl Cutter {
                 let end = End::Restart(boundary, window);
                 if self.filled == 0 { self.begin(end) } else { self.cut(end, builder, sink)? }
             }
+            _ if self.filled == self.buffer.len() && self.seekable => self.cut(End::Anywhere, builder, sink)?,
             _ if self.filled == self.buffer.len() => self.cut(End::Middle(next), builder, sink)?,
             _ => {}
         }
@@ -130,7 +134,7 @@ impl Cutter {
 
     /// Ends the last span.
     pub(super) fn finish(&mut self, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
-        if self.filled > 0 { self.cut(End::Gap, builder, sink) } else { Ok(()) }
+        if self.filled > 0 { self.cut(End::Anywhere, builder, sink) } else { Ok(()) }
     }
 
     fn cut(&mut self, end: End, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
@@ -160,7 +164,7 @@ impl Cutter {
         self.blob_start = self.blob_position;
         self.window = Vec::new();
         match end {
-            End::Restart(Boundary::Clean, _) | End::Gap => self.restart = Restart::Clean,
+            End::Restart(Boundary::Clean, _) | End::Anywhere => self.restart = Restart::Clean,
             End::Middle(_) => self.restart = Restart::No,
             End::Restart(Boundary::Block { unused_bits: 0 }, window) => {
                 self.restart = Restart::Window { bits: 0 };
@@ -179,7 +183,7 @@ impl Cutter {
     /// Behind a gap (or inside one that goes on) the next span begins at its end.
     fn begin_after_gap(&mut self, step: &Step) {
         if step.boundary.is_some() {
-            self.begin(End::Gap);
+            self.begin(End::Anywhere);
         }
     }
 }

@@ -159,6 +159,7 @@ fn every_codec_gives_the_same_entries_and_decodable_spans() {
         for number in 0..index.span_count() {
             let span = index.span(number).unwrap();
             assert!(span.stream.end - span.stream.start <= 4 << 20);
+            assert!(codec != Codec::Identity || (span.restart == Restart::Clean && span.blob == span.stream));
         }
         check_spans(&index, &blob, &tar, 1 << 20);
         check_spans(&index, &blob, &tar, 50_000);
@@ -187,3 +188,5 @@ fn a_deflate_block_above_four_mebibytes_gives_spans_without_restart() {
     assert!((0..index.span_count()).any(|number| index.span(number).unwrap().restart == Restart::No));
     check_spans(&index, &blob, &sink.stream, 1 << 20);
 }
+
+mod fixtures;

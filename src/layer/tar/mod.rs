@@ -26,8 +26,8 @@ enum State {
     Header,
     /// A header block, behind one block of zeros.
     AfterZeros,
-    /// The payload of an extended header: its type, bytes left, padding.
-    Extended { type_flag: u8, left: u64, padding: u64 },
+    /// The payload of the extended header at this offset: its type, bytes left, padding.
+    Extended { at: u64, type_flag: u8, left: u64, padding: u64 },
     /// A further block of the map of an old GNU sparse file.
     OldSparse { pieces: Vec<Piece>, size: u64, stored: u64, pending: Box<Pending> },
     /// Blocks of the map in front of a sparse file's content.
@@ -174,7 +174,7 @@ impl Walker {
                     return Err(self.broken("an extended header is too long"));
                 }
                 self.text.clear();
-                self.state = State::Extended { type_flag, left: size, padding: padding(size) };
+                self.state = State::Extended { at: self.position, type_flag, left: size, padding: padding(size) };
                 if size == 0 { self.extended_ends() } else { Ok(()) }
             }
             // Volume labels, continued files, old lists of names, Solaris access lists: no entries.
@@ -336,7 +336,7 @@ impl Walker {
     }
 
     fn extended_ends(&mut self) -> Result<(), Error> {
-        let State::Extended { type_flag, padding, .. } = std::mem::replace(&mut self.state, State::Header) else { return Ok(()) };
+        let State::Extended { at, type_flag, padding, .. } = std::mem::replace(&mut self.state, State::Header) else { return Ok(()) };
         let text = std::mem::take(&mut self.text);
         let result = match type_flag {
             b'L' => {
@@ -354,7 +354,7 @@ impl Walker {
                 self.names.records.add(&text)
             }
         };
-        result.map_err(|pax::Malformed(what)| self.broken(what))?;
+        result.map_err(|pax::Malformed(what)| Error::broken(format!("tar: {what}, at byte {at} of the stream")))?;
         if padding > 0 {
             self.state = State::Padding(padding);
         }
