@@ -1,13 +1,44 @@
 //! One blob or layer as a range reader: its index, fetching, verifying, unsealing, decompressing, caching.
+//!
+//! Owns the way of bytes from a registry to a reader: the first streaming pass, later fetches of single spans,
+//! what is trusted before a blob is whole, prefetch, and the bound on memory while all that happens. Promises
+//! that what it serves belongs to the digest that was asked for (or says [`Verified::Partial`]). Knows nothing
+//! of manifests, trees or paths.
 
-use std::ops::Range;
+mod budget;
+mod contents;
+mod shared;
+mod cursor;
+mod envelope;
+mod fetch;
+mod input;
+mod keys;
+mod layout;
+mod names;
+mod parked;
+mod pass;
+mod prefetch;
+mod reader;
+mod recent;
+mod sealed;
+mod slots;
+mod streaming;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+pub use contents::{ContentStream, Contents};
+pub use keys::{KeyRing, PassphraseSource};
+pub use names::stream_keys;
 
+use crate::cache::SpanCache;
 use crate::error::ErrorKind;
-use crate::layer::{Form, LayerIndex};
+use crate::layer::Form;
 use crate::oci::{Descriptor, Repository};
+use crate::registry::Pull;
+use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG};
 
 /// Why content cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -17,6 +48,12 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What happened to which blob.
     pub message: String,
+}
+
+impl Error {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
 }
 
 /// How a blob is sealed as a whole.
@@ -43,6 +80,13 @@ pub struct BlobSource {
     pub strict: bool,
 }
 
+impl BlobSource {
+    /// The blob as people are told of it.
+    fn label(&self) -> String {
+        format!("blob {} of {}", self.descriptor.digest.short(), self.repository)
+    }
+}
+
 /// How much of a stream has been checked against the digest that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
@@ -52,44 +96,65 @@ pub enum Verified {
     Partial,
 }
 
-/// Opens blobs of one registry or layout through one cache. Cheap to clone.
+/// When a blob may be served before the whole of it was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyPolicy {
+    /// Where the transport vouches for the registry and no digest was asked for.
+    #[default]
+    Auto,
+    /// Never.
+    Strict,
+}
+
+/// What blobs are read with.
 #[derive(Clone)]
-pub struct Contents {
-    _inner: Arc<()>,
+pub struct Config {
+    /// Where blobs come from.
+    pub pull: Arc<dyn Pull>,
+    /// Where they are kept.
+    pub cache: SpanCache,
+    /// Passphrases.
+    pub keys: KeyRing,
+    /// When a blob may be served unchecked.
+    pub verify: VerifyPolicy,
+    /// Waits without progress end after this time.
+    pub io_timeout: Duration,
+    /// Parallel requests for spans; half as many again for prefetch.
+    pub concurrency: usize,
+    /// Parallel first passes. Each holds a few MiB.
+    pub passes: usize,
+    /// Bytes of memory that fetched spans may take together.
+    pub memory: u64,
 }
 
-/// An open logical stream. Cheap to clone.
-#[derive(Clone)]
-pub struct ContentStream {
-    _inner: Arc<()>,
-}
-
-impl Contents {
-    /// The index of a blob: from the cache, or by one pass over the blob that also fills the cache.
-    pub async fn index(&self, _source: &BlobSource) -> Result<LayerIndex, Error> {
-        todo!()
-    }
-
-    /// The logical stream of a blob. An archive is indexed first; a raw blob costs nothing here.
-    pub async fn open(&self, _source: &BlobSource) -> Result<ContentStream, Error> {
-        todo!()
+impl Config {
+    /// The defaults: no passphrases, `auto`, 60 s, 8 requests, 3 passes, 48 MiB.
+    pub fn new(pull: Arc<dyn Pull>, cache: SpanCache) -> Self {
+        Self {
+            pull,
+            cache,
+            keys: KeyRing::default(),
+            verify: VerifyPolicy::Auto,
+            io_timeout: Duration::from_secs(60),
+            concurrency: 8,
+            passes: 3,
+            memory: 48 << 20,
+        }
     }
 }
 
-impl ContentStream {
-    /// Length of the stream in bytes (for a raw blob that was never read whole: as claimed).
-    pub fn length(&self) -> u64 {
-        todo!()
+impl Sealing {
+    /// Bytes that the seal adds to the blob.
+    fn overhead(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::OciSync => (ENVELOPE_HEADER + ENVELOPE_TAG) as u64,
+        }
     }
+}
 
-    /// How far it is verified.
-    pub fn verified(&self) -> Verified {
-        todo!()
-    }
-
-    /// Bytes of a range, all of them or an error. Completes at once (without suspending) when everything is in
-    /// the cache, so that a FUSE thread can answer by itself. Sequential calls prefetch.
-    pub async fn read(&self, _range: Range<u64>) -> Result<Bytes, Error> {
-        todo!()
+impl From<crate::registry::Error> for Error {
+    fn from(error: crate::registry::Error) -> Self {
+        Self { kind: error.kind, message: error.message }
     }
 }

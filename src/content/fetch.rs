@@ -1,0 +1,317 @@
+//! Fetching: consecutive missing spans become one request, whose spans are verified, decoded, kept and handed out
+//! one after the other.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
+
+use super::budget::Rank;
+use super::cursor::Cursor;
+use super::input::{Input, Origin};
+use super::parked::{IDLE, Parked};
+use super::reader::Reader;
+use super::slots::Slot;
+use super::{Error, envelope};
+use crate::cache::Claim;
+use crate::error::ErrorKind;
+use crate::layer::{Codec, Restart, Span};
+
+/// Most spans of one request.
+const RUN: usize = 8;
+/// Spans on the way to the one that is wanted which are kept as well.
+const ON_THE_WAY: u32 = 16;
+/// What is smaller is decoded where it is, without another thread.
+const SMALL: u64 = 64 << 10;
+
+/// What one fetch holds while it runs.
+struct Held {
+    memory: Option<OwnedSemaphorePermit>,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Fetches spans that readers wait for.
+pub(super) fn demand(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Rank) {
+    for slots in runs(slots, |slot| slot.span) {
+        let reader = Arc::clone(reader);
+        tokio::spawn(async move { run(&reader, slots, rank, Held { memory: None, turn: None }).await });
+    }
+}
+
+/// Fetches spans that readers will probably want. Takes its share of memory and requests before it takes the duty
+/// for a span, so that nobody ever waits for a fetch that itself waits for its turn.
+pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
+    let missing: Vec<u32> = spans.filter(|span| !reader.has(*span) && !reader.slots.has(*span)).collect();
+    for spans in runs(missing, |span| *span) {
+        let sequential = spans.first().is_some_and(|first| !can_restart(reader, *first));
+        let reader = Arc::clone(reader);
+        tokio::spawn(async move {
+            let Ok(held) = hold_ahead(&reader, &spans).await else { return };
+            let fresh = spans.into_iter().filter(|span| !reader.has(*span));
+            let slots: Vec<Slot> = fresh.filter_map(|span| reader.slots.join(span).1).collect();
+            let mut slots = runs(slots, |slot| slot.span).into_iter();
+            // What is left over by a gap is fetched when it is wanted.
+            if let Some(slots) = slots.next() {
+                run(&reader, slots, Rank::Prefetch, held).await;
+            }
+        });
+        if sequential {
+            // A decoder that has to go through everything goes once, run after run.
+            break;
+        }
+    }
+}
+
+async fn hold_ahead(reader: &Reader, spans: &[u32]) -> Result<Held, Error> {
+    let memory = reader.shared.budget.memory(Rank::Prefetch, cost(reader, spans.iter().copied())).await?;
+    let turn = match reader.envelope {
+        None => Some(reader.shared.budget.request(Rank::Prefetch).await?),
+        Some(_) => None,
+    };
+    Ok(Held { memory: Some(memory), turn })
+}
+
+/// Cuts ascending spans into runs of consecutive ones.
+fn runs<T>(spans: Vec<T>, number: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
+    let mut runs: Vec<Vec<T>> = Vec::new();
+    for span in spans {
+        match runs.last_mut() {
+            Some(run) if run.len() < RUN && run.last().is_some_and(|last| number(last) + 1 == number(&span)) => run.push(span),
+            _ => runs.push(vec![span]),
+        }
+    }
+    runs
+}
+
+/// Bytes of memory that fetching spans one after the other takes.
+fn cost(reader: &Reader, spans: impl Iterator<Item = u32>) -> u64 {
+    let length = |range: &Range<u64>| range.end - range.start;
+    spans.filter_map(|number| reader.span(number)).map(|span| 2 * length(&span.blob) + length(&span.stream)).max().unwrap_or(0)
+}
+
+fn can_restart(reader: &Reader, number: u32) -> bool {
+    reader.span(number).is_none_or(|span| span.restart != Restart::No)
+}
+
+/// Answers every slot, whatever happens.
+async fn run(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Rank, held: Held) {
+    let mut open: BTreeMap<u32, Slot> = slots.into_iter().map(|slot| (slot.span, slot)).collect();
+    if let Err(error) = attempt(reader, &mut open, rank, held).await {
+        for slot in open.into_values() {
+            slot.land(Err(error.clone()));
+        }
+    }
+}
+
+/// Waits happen in one order for everybody: the parked decoders, memory, claims, the turn of the request.
+async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, Slot>, rank: Rank, mut held: Held) -> Result<(), Error> {
+    let Some(first) = open.keys().next().copied() else { return Ok(()) };
+    let parked = if can_restart(reader, first) { None } else { Some(reader.parked.lock().await) };
+    // What a transient reader holds is accounted for by the reader that it serves.
+    if held.memory.is_none() && reader.keeps {
+        held.memory = Some(reader.shared.budget.memory(rank, cost(reader, open.keys().copied())).await?);
+    }
+    look_again(reader, open);
+    let _claims = if open.is_empty() { Vec::new() } else { claims(reader, open.keys().copied()).await };
+    look_again(reader, open);
+    let Some((first, last)) = open.keys().next().copied().zip(open.keys().next_back().copied()) else { return Ok(()) };
+    fetch(reader, open, first..last + 1, rank, held.turn.take(), parked).await
+}
+
+/// Answers what came into the cache since the slots were taken.
+fn look_again(reader: &Reader, open: &mut BTreeMap<u32, Slot>) {
+    let found: Vec<_> = open.keys().filter_map(|span| Some((*span, reader.piece(*span, reader.layout.span(*span))?))).collect();
+    for (span, data) in found {
+        if let Some(slot) = open.remove(&span) {
+            slot.land(Ok(data));
+        }
+    }
+}
+
+/// Keeps other daemons from fetching the same spans. In ascending order, so that no two wait for each other.
+async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    if reader.cached.is_some() && reader.keeps {
+        for span in spans {
+            claims.extend(reader.shared.claim(&format!("span.{}.{span}", reader.key.hex())).await);
+        }
+    }
+    claims
+}
+
+/// Fetches and decodes spans, from the closest place before them where decoding can begin.
+async fn fetch(
+    reader: &Arc<Reader>,
+    open: &mut BTreeMap<u32, Slot>,
+    spans: Range<u32>,
+    rank: Rank,
+    turn: Option<OwnedSemaphorePermit>,
+    mut parked: Option<MutexGuard<'_, Parked>>,
+) -> Result<(), Error> {
+    let (from, mut cursor) = begin(reader, spans.start, parked.as_deref_mut())?;
+    let blob = blob_range(reader, from..spans.end)?;
+    let mut input = open_input(reader, blob, rank, turn).await?;
+    for number in from..spans.end {
+        let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
+        let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
+        reader.shared.moved(blob.len());
+        let slot = open.remove(&number);
+        let keeps = reader.keeps && spans.end - number <= ON_THE_WAY;
+        let task = Task { number, span, blob, slot, keeps, rank };
+        cursor = work(reader, task, cursor).await?;
+    }
+    if let (Some(mut parked), Some(cursor)) = (parked, cursor)
+        && cursor.next() < reader.layout.count()
+        && !can_restart(reader, cursor.next())
+    {
+        parked.put(cursor);
+        expire_later(reader);
+    }
+    Ok(())
+}
+
+/// Where decoding begins and with what; without a decoder the stream is the blob.
+fn begin(reader: &Reader, first: u32, parked: Option<&mut Parked>) -> Result<(u32, Option<Cursor>), Error> {
+    let Some(index) = reader.index().filter(|index| index.codec() != Codec::Identity) else { return Ok((first, None)) };
+    let restart = index.restart_for(first);
+    let waiting = parked.and_then(|parked| {
+        parked.expire();
+        parked.take(restart, first)
+    });
+    let cursor = match waiting {
+        Some(cursor) => cursor,
+        None => Cursor::new(index, restart)?,
+    };
+    Ok((cursor.next(), Some(cursor)))
+}
+
+fn blob_range(reader: &Reader, spans: Range<u32>) -> Result<Range<u64>, Error> {
+    let place = |number: u32| reader.span(number).ok_or_else(|| inconsistent(reader, number));
+    Ok(place(spans.start)?.blob.start..place(spans.end.saturating_sub(1))?.blob.end)
+}
+
+async fn open_input(reader: &Reader, range: Range<u64>, rank: Rank, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
+    if let Some((blob, opened)) = &reader.envelope {
+        return Ok(envelope::input(&reader.shared, blob, opened, range, rank));
+    }
+    let turn = match turn {
+        Some(turn) => turn,
+        None => reader.shared.budget.request(rank).await?,
+    };
+    let stream = reader.shared.pull.blob(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
+    Ok(Input::new(Origin::Remote { stream, turn }, range, reader.shared.io_timeout))
+}
+
+/// One span whose bytes are here.
+struct Task {
+    number: u32,
+    span: Span,
+    blob: Bytes,
+    slot: Option<Slot>,
+    keeps: bool,
+    rank: Rank,
+}
+
+/// Verifies, decodes, keeps and hands out one span; the decoder comes back.
+async fn work(reader: &Arc<Reader>, task: Task, cursor: Option<Cursor>) -> Result<Option<Cursor>, Error> {
+    if task.blob.len() as u64 + (task.span.stream.end - task.span.stream.start) < SMALL {
+        return work_here(reader, task, cursor);
+    }
+    let worker = Arc::clone(reader);
+    let label = reader.source.label();
+    let worked = tokio::task::spawn_blocking(move || work_here(&worker, task, cursor)).await;
+    worked.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, format!("{label}: decoding was abandoned; see the log"))))
+}
+
+fn work_here(reader: &Reader, task: Task, mut cursor: Option<Cursor>) -> Result<Option<Cursor>, Error> {
+    let Task { number, span, blob, slot, keeps, rank } = task;
+    let data = verify(reader, number, &span, &blob).and_then(|()| decode(reader, number, &span, blob, cursor.as_mut()));
+    let data = match data {
+        Ok(data) => data,
+        Err(error) => {
+            if let Some(slot) = slot {
+                slot.land(Err(error.clone()));
+            }
+            return Err(error);
+        }
+    };
+    let kept = keeps && keep(reader, number, &data);
+    if keeps {
+        reader.note_room(kept, rank);
+    }
+    if !kept && slot.is_some() {
+        reader.shared.recent.put(reader.number, number, data.clone());
+    }
+    if let Some(slot) = slot {
+        slot.land(Ok(data.clone()));
+    }
+    reader.advance(Some((number, &data)));
+    Ok(cursor)
+}
+
+/// Compares the bytes of a span with what the first pass saw.
+fn verify(reader: &Reader, number: u32, span: &Span, blob: &[u8]) -> Result<(), Error> {
+    let Some(expected) = span.digest else {
+        return if reader.trusts_transport() { Ok(()) } else { Err(inconsistent(reader, number)) };
+    };
+    let found: [u8; 32] = Sha256::digest(blob).into();
+    if found == expected {
+        return Ok(());
+    }
+    let hex = |digest: [u8; 32]| crate::oci::Digest::from_sha256(digest).hex();
+    let message = format!(
+        "{}: bytes {}–{} (span {number}) do not match: expected sha256 {}, found {}; they are not served",
+        reader.source.label(),
+        span.blob.start,
+        span.blob.end,
+        hex(expected),
+        hex(found),
+    );
+    tracing::error!("{message}");
+    Err(Error::new(ErrorKind::Integrity, message))
+}
+
+fn decode(reader: &Reader, number: u32, span: &Span, blob: Bytes, cursor: Option<&mut Cursor>) -> Result<Bytes, Error> {
+    match (cursor, reader.index()) {
+        (Some(cursor), Some(index)) => {
+            let data = cursor.decode(index, span, &blob).map_err(|error| describe(reader, number, &error))?;
+            reader.shared.moved(data.len());
+            Ok(data.into())
+        }
+        _ => Ok(blob),
+    }
+}
+
+fn keep(reader: &Reader, number: u32, data: &[u8]) -> bool {
+    let Some(cached) = &reader.cached else { return false };
+    match cached.store(number, data) {
+        Ok(kept) => kept,
+        Err(error) => {
+            tracing::warn!(%error, "a span of {} is not kept", reader.source.label());
+            false
+        }
+    }
+}
+
+/// Drops parked decoders of a reader that nobody uses any more.
+fn expire_later(reader: &Arc<Reader>) {
+    let reader: Weak<Reader> = Arc::downgrade(reader);
+    tokio::spawn(async move {
+        tokio::time::sleep(IDLE).await;
+        if let Some(reader) = reader.upgrade() {
+            reader.parked.lock().await.expire();
+        }
+    });
+}
+
+fn describe(reader: &Reader, number: u32, error: &Error) -> Error {
+    Error::new(error.kind, format!("{}, span {number}: {}", reader.source.label(), error.message))
+}
+
+fn inconsistent(reader: &Reader, number: u32) -> Error {
+    let message = format!("{}: its stored index lacks span {number} or its digest; `ocifs cache clear` makes it again", reader.source.label());
+    Error::new(ErrorKind::Integrity, message)
+}

@@ -1,0 +1,100 @@
+//! Bytes of a range of the (unsealed) blob, wherever they come from, gathered span by span.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Error;
+use super::budget::Rank;
+use super::reader::Reader;
+use crate::error::ErrorKind;
+use crate::registry::BlobStream;
+use crate::seal::{ENVELOPE_HEADER, EnvelopeReader};
+
+/// Ciphertext is read in pieces of this size.
+const PIECE: u64 = 256 << 10;
+
+/// Where the bytes come from.
+pub(super) enum Origin {
+    /// One request, which holds its turn until it ends.
+    Remote {
+        /// The bytes as they arrive.
+        stream: BlobStream,
+        /// The turn.
+        turn: OwnedSemaphorePermit,
+    },
+    /// The checked ciphertext of an envelope.
+    Envelope {
+        /// The blob as it is stored.
+        blob: Arc<Reader>,
+        /// Decrypts what was read.
+        envelope: Box<EnvelopeReader>,
+        /// Who asks.
+        rank: Rank,
+    },
+}
+
+/// A forward reader of one range.
+pub(super) struct Input {
+    origin: Origin,
+    io_timeout: Duration,
+    /// Place in the blob of the first byte of `buffer`.
+    start: u64,
+    buffer: BytesMut,
+    /// End of the range.
+    end: u64,
+}
+
+impl Input {
+    pub(super) fn new(origin: Origin, range: Range<u64>, io_timeout: Duration) -> Self {
+        Self { origin, io_timeout, start: range.start, buffer: BytesMut::new(), end: range.end }
+    }
+
+    /// The bytes of a range that begins no earlier than that of the last call.
+    pub(super) async fn take(&mut self, range: &Range<u64>) -> Result<Bytes, Error> {
+        if range.start < self.start || range.end > self.end || range.start > range.end {
+            return Err(Error::new(ErrorKind::Other, format!("bytes {range:?} cannot be read in order: the index is not consistent")));
+        }
+        self.skip_to(range.start);
+        while self.start + (self.buffer.len() as u64) < range.end {
+            let Some(piece) = self.next().await? else {
+                let end = self.start + self.buffer.len() as u64;
+                return Err(Error::new(ErrorKind::Integrity, format!("the transfer ended at byte {end} instead of {}", self.end)));
+            };
+            self.buffer.extend_from_slice(&piece);
+            self.skip_to(range.start);
+        }
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        Ok(Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default()))
+    }
+
+    fn skip_to(&mut self, start: u64) {
+        let known = usize::try_from(start.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.buffer.len());
+        let _skipped = self.buffer.split_to(known);
+        self.start += known as u64;
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let place = self.start + self.buffer.len() as u64;
+        match &mut self.origin {
+            Origin::Remote { stream, .. } => match tokio::time::timeout(self.io_timeout, stream.next()).await {
+                Ok(piece) => Ok(piece.transpose()?),
+                Err(_) => Err(Error::new(ErrorKind::TimedOut, format!("no byte arrived for {} s", self.io_timeout.as_secs()))),
+            },
+            Origin::Envelope { blob, envelope, rank } => {
+                if place >= self.end {
+                    return Ok(None);
+                }
+                let header = ENVELOPE_HEADER as u64;
+                let wanted = place + header..(place + PIECE).min(self.end) + header;
+                let mut piece = BytesMut::from(&*blob.read_for(wanted, *rank).await?);
+                envelope.decrypt(place, &mut piece);
+                Ok(Some(piece.freeze()))
+            }
+        }
+    }
+}

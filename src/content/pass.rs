@@ -1,0 +1,204 @@
+//! The first pass over a blob: everything of it once, from one request, hashed on one thread while another
+//! decompresses, indexes and fills the cache. Nothing becomes visible before the digest holds.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::envelope::Trial;
+use super::shared::Shared;
+use super::{BlobSource, Error};
+use crate::cache::Fill;
+use crate::error::ErrorKind;
+use crate::layer::{self, Form, Limits, LayerIndex, Scan, SpanSink};
+use crate::oci::{Digest, Hasher};
+
+/// Pieces in a queue, and their largest size: 4 MiB a pass, shared by both threads.
+const QUEUE: usize = 16;
+const PIECE: usize = 256 << 10;
+
+/// What the hashing thread found.
+struct Hashed {
+    digest: Digest,
+    length: u64,
+    trial: Option<Trial>,
+}
+
+/// Reads a blob whole. `trial` sees all of its bytes and comes back finished.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    source: &BlobSource,
+    fill: Option<Fill>,
+    trial: Option<Trial>,
+) -> Result<(LayerIndex, Option<Trial>), Error> {
+    let _turn = shared.budget.pass().await?;
+    let scan = ScanThread::start(shared, source.form, fill);
+    let (to_hash, pieces) = mpsc::channel(QUEUE);
+    let algorithm = Hasher::new(source.descriptor.digest.algorithm());
+    let hashing = tokio::task::spawn_blocking(move || hash(algorithm, pieces, trial));
+    let sent = download(shared, source, &to_hash, &scan.pieces).await;
+    drop(to_hash);
+    let hashed = hashing.await.map_err(|_| abandoned(source))?;
+    sent?;
+    check(source, &hashed)?;
+    let index = scan.finish(source, hashed.digest).await?;
+    Ok((index, hashed.trial))
+}
+
+/// The thread that scans a logical blob piece by piece.
+pub(super) struct ScanThread {
+    /// Takes the pieces; both queues are bounded.
+    pub(super) pieces: mpsc::Sender<Bytes>,
+    verdict: oneshot::Sender<Digest>,
+    scanning: JoinHandle<Option<Result<LayerIndex, layer::Error>>>,
+}
+
+impl ScanThread {
+    /// Starts the thread.
+    pub(super) fn start(shared: &Arc<Shared>, form: Form, fill: Option<Fill>) -> Self {
+        let shared = Arc::clone(shared);
+        let (pieces, queue) = mpsc::channel(QUEUE);
+        let (verdict, verdict_later) = oneshot::channel();
+        let scanning = tokio::task::spawn_blocking(move || scan(&shared, form, fill, queue, verdict_later));
+        Self { pieces, verdict, scanning }
+    }
+
+    /// Ends the scan now that the digest held: what was filled becomes visible.
+    pub(super) async fn finish(self, source: &BlobSource, digest: Digest) -> Result<LayerIndex, Error> {
+        let Self { pieces, verdict, scanning } = self;
+        drop(pieces);
+        // A thread that is gone is reported by its handle.
+        let _ = verdict.send(digest);
+        match scanning.await {
+            Ok(Some(result)) => result.map_err(|error| broken(source, &error)),
+            _ => Err(abandoned(source)),
+        }
+    }
+}
+
+/// Splits what arrives, so that queues bounded in pieces are bounded in bytes.
+pub(super) fn pieces(data: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
+    (0..data.len()).step_by(PIECE).map(|start| data.slice(start..data.len().min(start + PIECE)))
+}
+
+async fn download(shared: &Shared, source: &BlobSource, hash: &mpsc::Sender<Bytes>, scan: &mpsc::Sender<Bytes>) -> Result<(), Error> {
+    let size = source.descriptor.size;
+    if size == 0 {
+        return Ok(());
+    }
+    let waited = |_| Error::new(ErrorKind::TimedOut, format!("{}: no byte arrived for {} s", source.label(), shared.io_timeout.as_secs()));
+    let mut stream = shared.pull.blob(&source.repository, &source.descriptor, 0..size).await?;
+    while let Some(piece) = tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(waited)?.transpose()? {
+        shared.moved(piece.len());
+        for piece in pieces(&piece) {
+            let gone = hash.send(piece.clone()).await.is_err() || scan.send(piece).await.is_err();
+            if gone {
+                return Err(abandoned(source));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut trial: Option<Trial>) -> Hashed {
+    let mut length = 0;
+    while let Some(piece) = pieces.blocking_recv() {
+        length += piece.len() as u64;
+        hasher.update(&piece);
+        if let Some(trial) = &mut trial {
+            trial.update(&piece);
+        }
+    }
+    Hashed { digest: hasher.finish(), length, trial }
+}
+
+/// Compares what arrived with what the manifest says.
+fn check(source: &BlobSource, hashed: &Hashed) -> Result<(), Error> {
+    let expected = source.descriptor.digest;
+    if hashed.digest == expected && hashed.length == source.descriptor.size {
+        return Ok(());
+    }
+    let message = format!(
+        "{}: the registry's bytes do not match: expected {expected} with {} bytes, found {} with {} bytes; nothing of it is served or kept",
+        source.label(),
+        source.descriptor.size,
+        hashed.digest,
+        hashed.length,
+    );
+    tracing::error!("{message}");
+    Err(Error::new(ErrorKind::Integrity, message))
+}
+
+fn broken(source: &BlobSource, error: &layer::Error) -> Error {
+    let message = match source.form {
+        Form::Archive => format!("{}: its digest is right, but the archive is broken as published: {error}", source.label()),
+        Form::Raw => format!("{}: {error}", source.label()),
+    };
+    Error::new(error.kind, message)
+}
+
+fn abandoned(source: &BlobSource) -> Error {
+    Error::new(ErrorKind::Other, format!("{}: reading it was abandoned; see the log", source.label()))
+}
+
+/// Scans what arrives and waits for the verdict on it. `None` if the verdict never comes.
+fn scan(shared: &Shared, form: Form, fill: Option<Fill>, mut pieces: mpsc::Receiver<Bytes>, verdict: oneshot::Receiver<Digest>) -> Option<Result<LayerIndex, layer::Error>> {
+    let mut scan = Scan::new(form, Limits::default());
+    let mut sink = Filling { fill };
+    let mut failure = None;
+    while let Some(piece) = pieces.blocking_recv() {
+        shared.moved(piece.len());
+        // After a failure the rest is still taken: whether the digest is right decides whose fault it was.
+        if failure.is_none()
+            && let Err(error) = scan.push(&piece, &mut sink)
+        {
+            failure = Some(error);
+            sink.fill = None;
+        }
+    }
+    let digest = verdict.blocking_recv().ok()?;
+    if let Some(error) = failure {
+        return Some(Err(error));
+    }
+    Some(scan.finish(digest, &mut sink).inspect(|_| sink.commit()))
+}
+
+/// Hands spans to the cache. A cache that fails only means that spans are fetched again.
+struct Filling {
+    fill: Option<Fill>,
+}
+
+impl Filling {
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Fill) -> Result<T, crate::cache::Error>) {
+        if let Some(fill) = &mut self.fill
+            && let Err(error) = work(fill)
+        {
+            tracing::warn!(%error, "going on without the cache");
+            self.fill = None;
+        }
+    }
+
+    fn commit(&mut self) {
+        if let Some(fill) = self.fill.take()
+            && let Err(error) = fill.commit()
+        {
+            tracing::warn!(%error, "what was read is not kept");
+        }
+    }
+}
+
+impl SpanSink for Filling {
+    fn member(&mut self, stream: Range<u64>) -> Result<(), layer::Error> {
+        self.attempt(|fill| fill.member(stream));
+        Ok(())
+    }
+
+    fn span(&mut self, _number: u32, _stream: Range<u64>, data: &[u8]) -> Result<(), layer::Error> {
+        self.attempt(|fill| fill.span(data));
+        Ok(())
+    }
+}

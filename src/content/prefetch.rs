@@ -1,0 +1,129 @@
+//! When to read ahead: a window that doubles while a reader goes on sequentially. Pure.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// The first window.
+const FIRST: u64 = 1 << 20;
+/// The largest window.
+const LARGEST: u64 = 64 << 20;
+/// How far a read may be from where the last one ended and still count as its successor: the kernel sends the
+/// parts of one readahead in any order.
+const SLACK: u64 = 512 << 10;
+/// Readers of one stream that are followed at once.
+const READERS: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    /// Where the reader's last read ended.
+    next: u64,
+    /// Bytes to read ahead; 0 until the reader has proved sequential.
+    window: u64,
+    /// Up to where was read ahead.
+    reached: u64,
+}
+
+/// The sequential readers of one stream.
+#[derive(Default)]
+pub(super) struct Tracks {
+    tracks: VecDeque<Track>,
+}
+
+impl Tracks {
+    /// Notes a read and answers what to read ahead. `end` is where the reader certainly stops.
+    pub(super) fn note(&mut self, read: &Range<u64>, end: u64) -> Option<Range<u64>> {
+        let follows = |track: &Track| read.start + SLACK >= track.next && read.start <= track.next + SLACK;
+        let Some(place) = self.tracks.iter().position(follows) else {
+            self.tracks.push_back(Track { next: read.end, window: 0, reached: read.end });
+            if self.tracks.len() > READERS {
+                self.tracks.pop_front();
+            }
+            return None;
+        };
+        let mut track = self.tracks.remove(place)?;
+        let moved = read.end > track.next;
+        track.next = track.next.max(read.end);
+        track.reached = track.reached.max(track.next);
+        let ahead = if moved { track.ahead(end) } else { None };
+        self.tracks.push_back(track);
+        ahead
+    }
+
+    /// Reading ahead was in vain: readers have to prove themselves again.
+    pub(super) fn calm(&mut self) {
+        self.tracks.clear();
+    }
+}
+
+impl Track {
+    fn ahead(&mut self, end: u64) -> Option<Range<u64>> {
+        // Half the window is still ahead: enough, and requests stay large.
+        if self.window > 0 && self.reached - self.next > self.window / 2 {
+            return None;
+        }
+        self.window = if self.window == 0 { FIRST } else { (self.window * 2).min(LARGEST) };
+        let range = self.reached..(self.next.saturating_add(self.window)).min(end);
+        if range.start >= range.end {
+            return None;
+        }
+        self.reached = range.end;
+        Some(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: u64 = 128 << 10;
+
+    #[test]
+    fn a_sequential_reader_gets_a_doubling_window_up_to_the_bound() {
+        let mut tracks = Tracks::default();
+        let mut largest = 0;
+        let mut reached = 0;
+        for number in 0..8000 {
+            let read = number * READ..(number + 1) * READ;
+            if let Some(ahead) = tracks.note(&read, u64::MAX) {
+                assert!(ahead.start >= reached.min(read.end) && ahead.end > reached);
+                reached = ahead.end;
+                largest = largest.max(ahead.end - read.end);
+            }
+        }
+        assert_eq!(largest, LARGEST);
+    }
+
+    #[test]
+    fn one_read_and_random_reads_fetch_nothing_ahead() {
+        let mut tracks = Tracks::default();
+        for place in [0, 900, 30, 70, 500, 10, 300] {
+            let start = place * (1 << 20);
+            assert_eq!(tracks.note(&(start..start + READ), u64::MAX), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_fetched_beyond_the_end_of_the_member() {
+        let mut tracks = Tracks::default();
+        let end = 10 * READ;
+        tracks.note(&(0..READ), end);
+        assert_eq!(tracks.note(&(READ..2 * READ), end), Some(2 * READ..end));
+        for number in 2..10 {
+            assert_eq!(tracks.note(&(number * READ..(number + 1) * READ), end), None);
+        }
+    }
+
+    #[test]
+    fn two_interleaved_readers_are_both_followed() {
+        let mut tracks = Tracks::default();
+        let far = 1 << 30;
+        let mut ahead = [0, 0];
+        for number in 0..4 {
+            for (reader, base) in [0, far].into_iter().enumerate() {
+                let read = base + number * READ..base + (number + 1) * READ;
+                ahead[reader] += u32::from(tracks.note(&read, u64::MAX).is_some());
+            }
+        }
+        assert!(ahead.iter().all(|count| *count > 0), "{ahead:?}");
+    }
+}

@@ -1,0 +1,343 @@
+//! Reads of one logical stream: from the cache at once, else by waiting for spans that are being fetched.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+
+use super::budget::Rank;
+use super::envelope::Opened;
+use super::fetch;
+use super::layout::Layout;
+use super::parked::Parked;
+use super::prefetch::Tracks;
+use super::shared::Shared;
+use super::slots::{Slots, Waiting};
+use super::streaming::{Streaming, Verdict};
+use super::{BlobSource, Error, Verified, names};
+use crate::cache::{CachedStream, Protection};
+use crate::error::ErrorKind;
+use crate::layer::{LayerIndex, Restart, Span};
+use crate::oci::Digest;
+
+/// Spans of one request that are waited for together.
+const GROUP: u32 = 16;
+
+/// One logical stream and everything that is under way for it.
+pub(super) struct Reader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: BlobSource,
+    /// Tells the readers of this process apart.
+    pub(super) number: u64,
+    pub(super) layout: Layout,
+    /// The key of the stream in the cache.
+    pub(super) key: Digest,
+    pub(super) cached: Option<CachedStream>,
+    /// Whether fetched spans are stored in the cache.
+    pub(super) keeps: bool,
+    /// The stored blob, if what is read lies in an envelope.
+    pub(super) envelope: Option<(Arc<Reader>, Opened)>,
+    pub(super) slots: Slots,
+    /// Held by the one fetch that decodes from a parked decoder; taken before memory is.
+    pub(super) parked: tokio::sync::Mutex<Parked>,
+    index: OnceLock<LayerIndex>,
+    streaming: Option<Streaming>,
+    /// Held for the bookkeeping of one read.
+    tracks: Mutex<Tracks>,
+    /// The cache has no room for what is fetched ahead.
+    crowded: AtomicBool,
+}
+
+impl Reader {
+    fn new(shared: &Arc<Shared>, source: &BlobSource, layout: Layout, key: Digest, cached: Option<CachedStream>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            source: source.clone(),
+            number: shared.next_reader(),
+            layout,
+            key,
+            cached,
+            keeps: true,
+            envelope: None,
+            slots: Slots::default(),
+            parked: tokio::sync::Mutex::default(),
+            index: OnceLock::new(),
+            streaming: None,
+            tracks: Mutex::default(),
+            crowded: AtomicBool::new(false),
+        }
+    }
+
+    /// A reader of a blob that was checked whole, whose stream the cache keeps under `key`.
+    pub(super) fn checked(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, key: Digest) -> Arc<Self> {
+        let layout = Layout::of_index(&index);
+        let cached = shared.cached(&key, &layout, &Protection::Plain);
+        Arc::new(Self { index: OnceLock::from(index), ..Self::new(shared, source, layout, key, cached) })
+    }
+
+    /// The same for what lies in an envelope; `blob` reads the ciphertext.
+    pub(super) fn sealed(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, blob: Arc<Self>, opened: Opened) -> Arc<Self> {
+        let layout = Layout::of_index(&index);
+        let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
+        let cached = shared.cached(&key, &layout, &opened.protection(source, "stream"));
+        let plain = Self::new(shared, source, layout, key, cached);
+        Arc::new(Self { index: OnceLock::from(index), envelope: Some((blob, opened)), ..plain })
+    }
+
+    /// A reader of a checked blob that uses what the cache has of it, and stores nothing more. Its reads are
+    /// accounted for by whoever it serves.
+    pub(super) fn transient(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex) -> Arc<Self> {
+        let layout = Layout::of_index(&index);
+        let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
+        let cached = shared.cached(&key, &layout, &Protection::Plain);
+        Arc::new(Self { index: OnceLock::from(index), keeps: false, ..Self::new(shared, source, layout, key, cached) })
+    }
+
+    /// A reader of a raw blob that serves spans before the whole was checked.
+    pub(super) fn streaming(shared: &Arc<Shared>, source: &BlobSource) -> Result<Arc<Self>, Error> {
+        let layout = Layout::of_raw(source.descriptor.size)?;
+        let key = names::streaming(&source.descriptor);
+        let cached = shared.cached(&key, &layout, &Protection::Plain);
+        let begun = cached.as_ref().is_some_and(|cached| cached.has(0));
+        let streaming = Some(Streaming::new(source));
+        let reader = Arc::new(Self { streaming, ..Self::new(shared, source, layout, key, cached) });
+        if begun {
+            let reader = Arc::clone(&reader);
+            tokio::task::spawn_blocking(move || reader.advance(None));
+        }
+        Ok(reader)
+    }
+
+    /// Length of the stream.
+    pub(super) fn length(&self) -> u64 {
+        self.layout.length()
+    }
+
+    /// How far the stream was checked.
+    pub(super) fn verified(&self) -> Verified {
+        if self.index.get().is_some() { Verified::Whole } else { Verified::Partial }
+    }
+
+    /// The index, once the blob was checked.
+    pub(super) fn index(&self) -> Option<&LayerIndex> {
+        self.index.get()
+    }
+
+    /// The blob turned out whole.
+    pub(super) fn adopt(&self, index: LayerIndex) {
+        // Somebody else may have found out at the same time.
+        let _ = self.index.set(index);
+    }
+
+    /// A span, with its digest where one is known.
+    pub(super) fn span(&self, number: u32) -> Option<Span> {
+        let stream = self.layout.span(number);
+        if let Some(span) = self.index.get().and_then(|index| index.span(number)).filter(|span| span.stream == stream) {
+            return Some(span);
+        }
+        let plain = self.streaming.is_some() && number < self.layout.count();
+        plain.then(|| Span { blob: stream.clone(), stream, restart: Restart::Clean, digest: None })
+    }
+
+    /// Whether spans without a digest may be served.
+    pub(super) fn trusts_transport(&self) -> bool {
+        self.streaming.is_some()
+    }
+
+    /// Bytes of a range, clipped to the stream. Ready at once if they are here.
+    pub(super) async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Error> {
+        let range = range.start.min(self.length())..range.end.min(self.length());
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.check()?;
+        if let Some(data) = self.here(&range) {
+            self.read_ahead(&range);
+            return Ok(data);
+        }
+        let mut gathered = self.gather(&range, 0, Rank::Demand);
+        self.read_ahead(&range);
+        let mut data = BytesMut::new();
+        let spans = self.layout.spans_of(&range);
+        loop {
+            for part in gathered.parts {
+                data.extend_from_slice(&part.bytes().await?);
+            }
+            if gathered.next >= spans.end {
+                break;
+            }
+            gathered = self.gather(&range, gathered.next, Rank::Demand);
+        }
+        self.check()?;
+        Ok(data.freeze())
+    }
+
+    /// Bytes of a short range for another reader. Boxed, since readers of envelopes read from readers.
+    pub(super) fn read_for(self: &Arc<Self>, range: Range<u64>, rank: Rank) -> BoxFuture<'_, Result<Bytes, Error>> {
+        Box::pin(async move {
+            if let Some(data) = self.here(&range) {
+                return Ok(data);
+            }
+            let mut data = BytesMut::new();
+            let mut next = self.layout.spans_of(&range).start;
+            while next < self.layout.spans_of(&range).end {
+                let gathered = self.gather(&range, next, rank);
+                next = gathered.next;
+                for part in gathered.parts {
+                    data.extend_from_slice(&part.bytes().await?);
+                }
+            }
+            Ok(data.freeze())
+        })
+    }
+
+    /// The error of a blob that turned out wrong while it was read.
+    fn check(&self) -> Result<(), Error> {
+        match self.streaming.as_ref().and_then(Streaming::failure) {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// All of a range, if it is in the cache or in memory.
+    fn here(&self, range: &Range<u64>) -> Option<Bytes> {
+        let spans = self.layout.spans_of(range);
+        if spans.end.saturating_sub(spans.start) == 1 {
+            return self.piece(spans.start, range.clone());
+        }
+        // Looks before it copies: a long range of which the end is missing costs nothing here.
+        if !spans.clone().all(|span| self.has(span)) {
+            return None;
+        }
+        let mut data = BytesMut::new();
+        for span in spans {
+            data.extend_from_slice(&self.piece(span, self.within(span, range))?);
+        }
+        Some(data.freeze())
+    }
+
+    fn within(&self, span: u32, range: &Range<u64>) -> Range<u64> {
+        let whole = self.layout.span(span);
+        range.start.max(whole.start)..range.end.min(whole.end)
+    }
+
+    /// Whether a span is in the cache or in memory.
+    pub(super) fn has(&self, span: u32) -> bool {
+        self.cached.as_ref().is_some_and(|cached| cached.has(span)) || self.shared.recent.get(self.number, span).is_some()
+    }
+
+    /// Part of a span, from the cache or from memory.
+    pub(super) fn piece(&self, span: u32, within: Range<u64>) -> Option<Bytes> {
+        if let Some(cached) = &self.cached {
+            match cached.read(span, within.clone()) {
+                Ok(Some(data)) => return Some(data),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a cached span of {} cannot be read and is fetched again", self.source.label()),
+            }
+        }
+        let data = self.shared.recent.get(self.number, span)?;
+        Some(part_of(&data, self.layout.span(span).start, &within))
+    }
+
+    /// The next spans of a range from `next` on: what is here, what others fetch, and what is fetched from now on.
+    fn gather(self: &Arc<Self>, range: &Range<u64>, next: u32, rank: Rank) -> Gathered {
+        let spans = self.layout.spans_of(range);
+        let first = spans.start.max(next);
+        let end = spans.end.min(first.saturating_add(GROUP));
+        let mut parts = Vec::new();
+        let mut mine = Vec::new();
+        for span in first..end {
+            let within = self.within(span, range);
+            if let Some(data) = self.piece(span, within.clone()) {
+                parts.push(Part::Here(data));
+                continue;
+            }
+            let (waiting, slot) = self.slots.join(span);
+            mine.extend(slot);
+            parts.push(Part::Later { waiting, start: self.layout.span(span).start, within });
+        }
+        fetch::demand(self, mine, rank);
+        Gathered { parts, next: end }
+    }
+
+    fn read_ahead(self: &Arc<Self>, read: &Range<u64>) {
+        if self.crowded.load(Ordering::Relaxed) {
+            return;
+        }
+        let end = self.layout.end_of_member(read.end.saturating_sub(1));
+        let ahead = self.tracks().note(read, end);
+        if let Some(ahead) = ahead {
+            fetch::ahead(self, self.layout.spans_of(&ahead));
+        }
+    }
+
+    fn tracks(&self) -> std::sync::MutexGuard<'_, Tracks> {
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the cache had room; without room nothing more is fetched ahead.
+    pub(super) fn note_room(&self, had_room: bool, rank: Rank) {
+        if had_room {
+            self.crowded.store(false, Ordering::Relaxed);
+        } else if rank == Rank::Prefetch && self.keeps {
+            self.crowded.store(true, Ordering::Relaxed);
+            self.tracks().calm();
+        }
+    }
+
+    /// Goes on checking a blob that is served meanwhile, with a span that is here now. Blocks.
+    pub(super) fn advance(&self, fresh: Option<(u32, &[u8])>) {
+        let Some(streaming) = self.streaming.as_ref().filter(|_| self.index.get().is_none()) else { return };
+        match streaming.advance(&self.source, &self.layout, self.cached.as_ref(), fresh) {
+            Verdict::Open => {}
+            Verdict::Held(index) => {
+                let name = names::streamed_index(&self.source.descriptor);
+                self.adopt(self.shared.store_index(&self.source, &name, index, &Protection::Plain));
+            }
+            Verdict::Failed => {
+                if let Err(failure) = self.check() {
+                    self.shared.poison(self.key, failure);
+                }
+                self.shared.forget_stream(&self.key);
+                self.shared.recent.forget(self.number);
+            }
+        }
+    }
+}
+
+/// Some spans of a request.
+struct Gathered {
+    parts: Vec<Part>,
+    /// The span that comes after them.
+    next: u32,
+}
+
+/// Part of an answer.
+enum Part {
+    Here(Bytes),
+    Later { waiting: Waiting, start: u64, within: Range<u64> },
+}
+
+impl Part {
+    async fn bytes(self) -> Result<Bytes, Error> {
+        match self {
+            Self::Here(data) => Ok(data),
+            Self::Later { waiting, start, within } => {
+                let data = waiting.outcome().await?;
+                let part = part_of(&data, start, &within);
+                if part.len() as u64 == within.end - within.start {
+                    return Ok(part);
+                }
+                Err(Error::new(ErrorKind::Other, format!("a span at byte {start} came out shorter than its index says")))
+            }
+        }
+    }
+}
+
+/// The part of a span that begins at `start`.
+fn part_of(data: &Bytes, start: u64, within: &Range<u64>) -> Bytes {
+    let place = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(data.len());
+    data.slice(place(within.start)..place(within.end).max(place(within.start)))
+}

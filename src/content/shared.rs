@@ -1,0 +1,190 @@
+//! What all readers of one mount share, and how they deal with a cache that fails: reading goes on without it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::budget::Budget;
+use super::keys::KeyRing;
+use super::recent::Recent;
+use super::{BlobSource, Config, Error, VerifyPolicy, names};
+use crate::cache::{CachedStream, Claim, Fill, Protection, SpanCache};
+use crate::error::ErrorKind;
+use crate::layer::{Form, LayerIndex};
+use crate::oci::Digest;
+use crate::registry::{Pull, Trust};
+
+use super::layout::Layout;
+
+/// Most wrong streams that are remembered.
+const POISONED: usize = 4096;
+
+/// The parts of a mount that reading needs.
+pub(super) struct Shared {
+    pub(super) pull: Arc<dyn Pull>,
+    pub(super) cache: SpanCache,
+    pub(super) keys: KeyRing,
+    pub(super) io_timeout: Duration,
+    pub(super) budget: Budget,
+    pub(super) recent: Recent,
+    verify: VerifyPolicy,
+    readers: AtomicU64,
+    progress: AtomicU64,
+    /// Streams that turned out wrong while they were read. Held for one look.
+    poisoned: Mutex<HashMap<Digest, Error>>,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            budget: Budget::new(&config),
+            recent: Recent::new(Budget::recent(&config)),
+            pull: config.pull,
+            cache: config.cache,
+            keys: config.keys,
+            io_timeout: config.io_timeout,
+            verify: config.verify,
+            readers: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            poisoned: Mutex::default(),
+        }
+    }
+
+    /// Whether nothing of a blob may be served before all of it was checked.
+    pub(super) fn strict(&self, source: &BlobSource) -> bool {
+        source.strict || self.verify == VerifyPolicy::Strict || self.pull.trust() == Trust::Digest
+    }
+
+    /// A number that no other reader of this process has.
+    pub(super) fn next_reader(&self) -> u64 {
+        self.readers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Remembers that a stream is wrong, so that it is never read again in this process.
+    pub(super) fn poison(&self, key: Digest, failure: Error) {
+        let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+        if poisoned.len() < POISONED {
+            poisoned.insert(key, failure);
+        }
+    }
+
+    /// Why a stream must not be read.
+    pub(super) fn poisoned(&self, key: &Digest) -> Option<Error> {
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Notes that bytes arrived or were decoded.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.progress.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that arrived or were decoded so far.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    /// The stored index of a blob. A broken one, or one of something else, is forgotten.
+    ///
+    /// # Errors
+    /// The manifest claims another size than the blob has.
+    pub(super) fn stored_index(&self, source: &BlobSource, name: &str, protection: &Protection) -> Result<Option<LayerIndex>, Error> {
+        let bytes = match self.cache.document(names::INDEX, name, protection) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, "the index of {} cannot be read from the cache", source.label());
+                return Ok(None);
+            }
+        };
+        let problem = match LayerIndex::open(bytes) {
+            Ok(index) if index.blob_digest() != source.descriptor.digest => "it is of another blob".to_owned(),
+            Ok(index) if index.is_archive() != (source.form == Form::Archive) => "it is of another form".to_owned(),
+            Ok(index) => return self.check_size(source, &index).map(|()| Some(index)),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(problem, "the stored index of {} is useless and is made again", source.label());
+        self.forget_index(name);
+        Ok(None)
+    }
+
+    /// Compares what a manifest claims with what the blob was found to be.
+    pub(super) fn check_size(&self, source: &BlobSource, index: &LayerIndex) -> Result<(), Error> {
+        let found = index.blob_length() + source.sealing.overhead();
+        if found == source.descriptor.size {
+            return Ok(());
+        }
+        let claimed = source.descriptor.size;
+        Err(Error::new(
+            ErrorKind::Integrity,
+            format!("{} has {found} bytes, but the manifest says {claimed}: the artifact is broken as published", source.label()),
+        ))
+    }
+
+    /// Removes an index that turned out wrong.
+    pub(super) fn forget_index(&self, name: &str) {
+        if let Err(error) = self.cache.forget_document(names::INDEX, name) {
+            tracing::warn!(%error, "a useless index cannot be removed from the cache");
+        }
+    }
+
+    /// Stores an index and answers it as it is stored: mapped, where it is plain, so that it costs no memory.
+    pub(super) fn store_index(&self, source: &BlobSource, name: &str, index: LayerIndex, protection: &Protection) -> LayerIndex {
+        if let Err(error) = self.cache.store_document(names::INDEX, name, index.as_bytes(), protection) {
+            tracing::warn!(%error, "the index of {} is not kept: it is made again when it is needed", source.label());
+            return index;
+        }
+        match self.stored_index(source, name, protection) {
+            Ok(Some(stored)) => stored,
+            _ => index,
+        }
+    }
+
+    /// The cached stream under a key; `None` if there is nothing to cache or the cache fails.
+    pub(super) fn cached(&self, key: &Digest, layout: &Layout, protection: &Protection) -> Option<CachedStream> {
+        if layout.length() == 0 {
+            return None;
+        }
+        match self.cache.stream(key, &layout.cached, protection) {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                tracing::warn!(%error, "reading without the cache");
+                None
+            }
+        }
+    }
+
+    /// Begins to fill a stream; `None` if the cache fails.
+    pub(super) fn fill(&self, key: &Digest, protection: &Protection) -> Option<Fill> {
+        match self.cache.fill(key, protection) {
+            Ok(fill) => Some(fill),
+            Err(error) => {
+                tracing::warn!(%error, "reading without the cache");
+                None
+            }
+        }
+    }
+
+    /// Drops the data of a stream.
+    pub(super) fn forget_stream(&self, key: &Digest) {
+        if let Err(error) = self.cache.forget_stream(key) {
+            tracing::warn!(%error, "a useless stream cannot be removed from the cache");
+        }
+    }
+
+    /// Waits until nobody else computes `name`. `None` if the cache cannot tell, or somebody holds it for longer
+    /// than a transfer may stall: then the work is done twice rather than not at all.
+    pub(super) async fn claim(&self, name: &str) -> Option<Claim> {
+        match tokio::time::timeout(self.io_timeout, self.cache.claim(name)).await {
+            Ok(Ok(claim)) => Some(claim),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "working without a claim");
+                None
+            }
+            Err(_) => {
+                tracing::info!(name, "somebody else works on this for long; doing the work as well");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Spans that are being fetched: one fetch a span, however many readers wait.
+//!
+//! Unlike a single flight by key, one computation here answers many keys, each as soon as its part is there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::Error;
+use crate::error::ErrorKind;
+
+type Outcome = Result<Bytes, Error>;
+type Running = Arc<Mutex<HashMap<u32, watch::Receiver<Option<Outcome>>>>>;
+
+/// The spans of one stream that are being fetched.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// Held only for map operations, never across an await.
+    running: Running,
+}
+
+/// The duty to answer for one span. Dropped without an answer, it tells that the fetch was abandoned.
+pub(super) struct Slot {
+    pub(super) span: u32,
+    sender: watch::Sender<Option<Outcome>>,
+    running: Running,
+}
+
+/// The right to the answer for one span.
+pub(super) struct Waiting {
+    receiver: watch::Receiver<Option<Outcome>>,
+}
+
+impl Slots {
+    /// Joins the fetch of a span, or takes the duty to fetch it.
+    pub(super) fn join(&self, span: u32) -> (Waiting, Option<Slot>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(receiver) = running.get(&span) {
+            return (Waiting { receiver: receiver.clone() }, None);
+        }
+        let (sender, receiver) = watch::channel(None);
+        running.insert(span, receiver.clone());
+        (Waiting { receiver }, Some(Slot { span, sender, running: Arc::clone(&self.running) }))
+    }
+
+    /// Whether a span is being fetched.
+    pub(super) fn has(&self, span: u32) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&span)
+    }
+}
+
+impl Slot {
+    /// Answers everybody who waits.
+    pub(super) fn land(self, outcome: Outcome) {
+        // Removed before it is announced: whoever asks later looks into the cache first.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
+        self.sender.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.sender.borrow().is_none() {
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
+        }
+    }
+}
+
+impl Waiting {
+    /// The span's bytes.
+    pub(super) async fn outcome(mut self) -> Outcome {
+        let abandoned = || Error::new(ErrorKind::Other, "fetching was abandoned; see the log");
+        match self.receiver.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(abandoned())),
+            Err(_) => Err(abandoned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_wait_for_one_fetch_and_the_next_begins_anew() {
+        let slots = Slots::default();
+        let (first, slot) = slots.join(7);
+        let (second, none) = slots.join(7);
+        assert!(none.is_none() && slots.has(7));
+        slot.unwrap().land(Ok(Bytes::from_static(b"seven")));
+        assert_eq!(first.outcome().await.unwrap(), second.outcome().await.unwrap());
+        assert!(slots.join(7).1.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_fetch_ends_the_wait_and_frees_the_span() {
+        let slots = Slots::default();
+        let (waiting, slot) = slots.join(7);
+        drop(slot);
+        assert_eq!(waiting.outcome().await.unwrap_err().kind, ErrorKind::Other);
+        assert!(!slots.has(7));
+    }
+}

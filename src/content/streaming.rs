@@ -1,0 +1,121 @@
+//! Checking a raw blob while it is being read: its spans are hashed in order as they come in, from memory or
+//! from the cache, until the whole digest is known.
+
+use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
+
+use super::{BlobSource, Error};
+use crate::cache::CachedStream;
+use crate::error::ErrorKind;
+use crate::layer::{self, Form, LayerIndex, Limits, Scan, SpanSink};
+use crate::oci::Hasher;
+
+use super::layout::Layout;
+
+/// What is known of the spans before `next`.
+struct Progress {
+    next: u32,
+    /// Taken when the last span was hashed, or could not be.
+    hashing: Option<(Hasher, Scan)>,
+}
+
+/// The check of one raw blob.
+pub(super) struct Streaming {
+    /// Held while spans are hashed, on blocking threads only.
+    progress: Mutex<Progress>,
+    failure: OnceLock<Error>,
+}
+
+/// How a check ended.
+pub(super) enum Verdict {
+    /// Not all spans were seen yet.
+    Open,
+    /// The digest holds.
+    Held(LayerIndex),
+    /// It does not.
+    Failed,
+}
+
+impl Streaming {
+    pub(super) fn new(source: &BlobSource) -> Self {
+        let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, Limits::default()));
+        Self { progress: Mutex::new(Progress { next: 0, hashing: Some(hashing) }), failure: OnceLock::new() }
+    }
+
+    /// Why nothing of the blob may be served any more.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+
+    /// Notes that a span is here, and hashes as far as there are spans. Blocks.
+    pub(super) fn advance(&self, source: &BlobSource, layout: &Layout, cached: Option<&CachedStream>, fresh: Option<(u32, &[u8])>) -> Verdict {
+        loop {
+            let mut progress = match self.progress.try_lock() {
+                Ok(progress) => progress,
+                Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+                // Whoever hashes now looks into the cache once more before it stops.
+                Err(TryLockError::WouldBlock) => return Verdict::Open,
+            };
+            if let Some((number, data)) = fresh.filter(|(number, _)| *number == progress.next) {
+                progress.add(number, data);
+            }
+            while progress.next < layout.count() && progress.hashing.is_some() {
+                let next = progress.next;
+                let Some(Ok(Some(data))) = cached.map(|cached| cached.read(next, layout.span(next))) else { break };
+                progress.add(next, &data);
+            }
+            if progress.next >= layout.count() {
+                return self.judge(source, progress.hashing.take());
+            }
+            let next = progress.next;
+            let over = progress.hashing.is_none();
+            drop(progress);
+            if over || !cached.is_some_and(|cached| cached.has(next)) {
+                return Verdict::Open;
+            }
+        }
+    }
+
+    fn judge(&self, source: &BlobSource, hashing: Option<(Hasher, Scan)>) -> Verdict {
+        let Some((hasher, scan)) = hashing else { return Verdict::Open };
+        let found = hasher.finish();
+        let expected = source.descriptor.digest;
+        if found == expected {
+            return scan.finish(found, &mut Nowhere).map_or(Verdict::Open, Verdict::Held);
+        }
+        let message = format!(
+            "{}: the registry's bytes do not match: expected {expected}, found {found} over {} bytes; it is not served any more",
+            source.label(),
+            source.descriptor.size,
+        );
+        tracing::error!("{message}");
+        // The first failure stays.
+        let _ = self.failure.set(Error::new(ErrorKind::Integrity, message));
+        Verdict::Failed
+    }
+}
+
+impl Progress {
+    fn add(&mut self, number: u32, data: &[u8]) {
+        if let Some((hasher, scan)) = &mut self.hashing {
+            hasher.update(data);
+            if let Err(error) = scan.push(data, &mut Nowhere) {
+                tracing::warn!(%error, "a blob stays unverified");
+                self.hashing = None;
+            }
+        }
+        self.next = number + 1;
+    }
+}
+
+/// The spans are in the cache already.
+struct Nowhere;
+
+impl SpanSink for Nowhere {
+    fn member(&mut self, _stream: std::ops::Range<u64>) -> Result<(), layer::Error> {
+        Ok(())
+    }
+
+    fn span(&mut self, _number: u32, _stream: std::ops::Range<u64>, _data: &[u8]) -> Result<(), layer::Error> {
+        Ok(())
+    }
+}
