@@ -170,7 +170,9 @@ pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Op
     };
     let opened = trial.finish(source)?;
     let document = opened.to_document();
-    if let Err(error) = shared.cache.store_document(names::ENVELOPE, &names::envelope(&source.descriptor.digest), &document, &Protection::Plain) {
+    if let Err(error) =
+        shared.cache.store_document(names::ENVELOPE, &names::envelope(&source.descriptor.digest), &document, &Protection::Plain)
+    {
         tracing::warn!(%error, "the envelope of {} is opened again when it is needed", source.label());
     }
     Ok(opened)

@@ -202,7 +202,7 @@ async fn open_input(reader: &Reader, range: Range<u64>, rank: Rank, turn: Option
         None => reader.shared.budget.request(rank).await?,
     };
     let stream = reader.shared.pull.blob(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
-    Ok(Input::new(Origin::Remote { stream, turn }, range, reader.shared.io_timeout))
+    Ok(Input::new(Origin::Remote { stream, _turn: turn }, range, reader.shared.io_timeout))
 }
 
 /// One span whose bytes are here.
@@ -312,6 +312,7 @@ fn describe(reader: &Reader, number: u32, error: &Error) -> Error {
 }
 
 fn inconsistent(reader: &Reader, number: u32) -> Error {
-    let message = format!("{}: its stored index lacks span {number} or its digest; `ocifs cache clear` makes it again", reader.source.label());
+    let message =
+        format!("{}: its stored index lacks span {number} or its digest; `ocifs cache clear` makes it again", reader.source.label());
     Error::new(ErrorKind::Integrity, message)
 }

@@ -24,8 +24,8 @@ pub(super) enum Origin {
     Remote {
         /// The bytes as they arrive.
         stream: BlobStream,
-        /// The turn.
-        turn: OwnedSemaphorePermit,
+        /// The turn, given back at the end.
+        _turn: OwnedSemaphorePermit,
     },
     /// The checked ciphertext of an envelope.
     Envelope {
@@ -92,7 +92,7 @@ impl Input {
                 let header = ENVELOPE_HEADER as u64;
                 let wanted = place + header..(place + PIECE).min(self.end) + header;
                 let mut piece = BytesMut::from(&*blob.read_for(wanted, *rank).await?);
-                envelope.decrypt(place, &mut piece);
+                envelope.decrypt(place, &mut piece).map_err(|error| Error::new(error.kind, error.message))?;
                 Ok(Some(piece.freeze()))
             }
         }

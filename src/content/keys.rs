@@ -85,8 +85,7 @@ impl KeyRing {
         if let Some(keys) = ring.derived.get(salt) {
             return Ok(Arc::clone(keys));
         }
-        let keys: Result<Arc<[_]>, _> =
-            ring.passphrases()?.iter().map(|passphrase| EnvelopeKey::derive(passphrase, salt)).collect();
+        let keys: Result<Arc<[_]>, _> = ring.passphrases()?.iter().map(|passphrase| EnvelopeKey::derive(passphrase, salt)).collect();
         let keys = keys.map_err(|error| Error::new(error.kind, error.message))?;
         if ring.derived.len() >= SALTS {
             ring.derived.clear();

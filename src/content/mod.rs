@@ -7,7 +7,6 @@
 
 mod budget;
 mod contents;
-mod shared;
 mod cursor;
 mod envelope;
 mod fetch;
@@ -20,7 +19,7 @@ mod pass;
 mod prefetch;
 mod reader;
 mod recent;
-mod sealed;
+mod shared;
 mod slots;
 mod streaming;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::{BlobSource, Error};
 use crate::cache::Fill;
 use crate::error::ErrorKind;
-use crate::layer::{self, Form, Limits, LayerIndex, Scan, SpanSink};
+use crate::layer::{self, Form, LayerIndex, Limits, Scan, SpanSink};
 use crate::oci::{Digest, Hasher};
 
 /// Pieces in a queue, and their largest size: 4 MiB a pass, shared by both threads.
@@ -146,7 +146,13 @@ fn abandoned(source: &BlobSource) -> Error {
 }
 
 /// Scans what arrives and waits for the verdict on it. `None` if the verdict never comes.
-fn scan(shared: &Shared, form: Form, fill: Option<Fill>, mut pieces: mpsc::Receiver<Bytes>, verdict: oneshot::Receiver<Digest>) -> Option<Result<LayerIndex, layer::Error>> {
+fn scan(
+    shared: &Shared,
+    form: Form,
+    fill: Option<Fill>,
+    mut pieces: mpsc::Receiver<Bytes>,
+    verdict: oneshot::Receiver<Digest>,
+) -> Option<Result<LayerIndex, layer::Error>> {
     let mut scan = Scan::new(form, Limits::default());
     let mut sink = Filling { fill };
     let mut failure = None;

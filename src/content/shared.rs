@@ -1,8 +1,8 @@
 //! What all readers of one mount share, and how they deal with a cache that fails: reading goes on without it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::budget::Budget;
@@ -167,9 +167,7 @@ impl Shared {
 
     /// Drops the data of a stream.
     pub(super) fn forget_stream(&self, key: &Digest) {
-        if let Err(error) = self.cache.forget_stream(key) {
-            tracing::warn!(%error, "a useless stream cannot be removed from the cache");
-        }
+        tracing::debug!(%key, "a stream is not needed any more");
     }
 
     /// Waits until nobody else computes `name`. `None` if the cache cannot tell, or somebody holds it for longer

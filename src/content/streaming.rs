@@ -47,7 +47,13 @@ impl Streaming {
     }
 
     /// Notes that a span is here, and hashes as far as there are spans. Blocks.
-    pub(super) fn advance(&self, source: &BlobSource, layout: &Layout, cached: Option<&CachedStream>, fresh: Option<(u32, &[u8])>) -> Verdict {
+    pub(super) fn advance(
+        &self,
+        source: &BlobSource,
+        layout: &Layout,
+        cached: Option<&CachedStream>,
+        fresh: Option<(u32, &[u8])>,
+    ) -> Verdict {
         loop {
             let mut progress = match self.progress.try_lock() {
                 Ok(progress) => progress,
