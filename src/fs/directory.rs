@@ -1,0 +1,245 @@
+//! Listing directories: what OPENDIR takes, and how READDIRPLUS hands it out.
+//!
+//! A listing of the namespace or of metadata is taken once at OPENDIR, so that every error is told there and a
+//! reader sees one moment. A tree is walked by the cookies of its names. No listing costs a request per name.
+
+use std::sync::Arc;
+
+use super::names::Names;
+use super::place::Place;
+use super::resolve::{Item, metadata_item, tag_item};
+use super::window::repository_place;
+use super::{Entry, Error, FileSystem, Inode, OpenDirectory, ROOT, View};
+use crate::artifact::{NodeId, Tree};
+use crate::error::ErrorKind;
+use crate::oci::{Repository, Tag};
+use crate::view::{Found, Name, Shown};
+
+/// Cookies of `.` and `..`; names of the directory come behind.
+const DOTS: u64 = 2;
+
+/// One name handed out by [`FileSystem::readdirplus`].
+pub struct DirectoryEntry<'a> {
+    /// Where to go on behind this name.
+    pub cookie: u64,
+    /// The name.
+    pub name: &'a [u8],
+    /// What it leads to; counted as one lookup except for `.` and `..`.
+    pub entry: Entry,
+}
+
+/// What an open directory lists.
+pub(super) struct Listed {
+    /// The directory as the kernel knows it.
+    number: u64,
+    parent: u64,
+    source: Source,
+}
+
+enum Source {
+    /// A registry, prefix or repository at one moment.
+    Namespace(Option<Repository>, Arc<Names>),
+    /// `.oci/repos`
+    Repositories(Option<Repository>, Arc<Names>),
+    /// `.oci/tags`
+    Tags(Repository, Arc<Names>),
+    /// `.oci`
+    Window(Vec<(&'static str, Place)>),
+    /// A directory of metadata at one moment.
+    Metadata(Arc<View>, Vec<Name>),
+    /// A directory of a tree, which never changes.
+    Tree(Arc<View>, NodeId),
+}
+
+impl FileSystem {
+    /// Opens a directory; every error of listing it is told here.
+    ///
+    /// # Errors
+    /// NotFound for a directory that turns out to be nothing; else what the registry or artifact says.
+    pub async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
+        let inode = self.inode(number);
+        let (source, parent) = match inode.view() {
+            0 => self.take_place(inode).await?,
+            _ => self.take_view(inode).await?,
+        };
+        let immutable = matches!(source, Source::Tree(..));
+        let handle = self.handles.open_directory(Listed { number, parent, source });
+        Ok(OpenDirectory { handle, immutable })
+    }
+
+    async fn take_view(&self, inode: Inode) -> Result<(Source, u64), Error> {
+        let view = self.view(inode)?;
+        let shown = view.enter(&self.context).await?;
+        if !view.is_directory(inode.node()) {
+            return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
+        }
+        let source = match shown {
+            Shown::Tree(_) => Source::Tree(Arc::clone(&view), NodeId::try_from(inode.node()).unwrap_or(NodeId::MAX)),
+            Shown::Metadata(_) => Source::Metadata(Arc::clone(&view), view.names(&self.context, inode.node()).await?),
+        };
+        let parent = match inode.node() {
+            0 => self.holder(&Place::Directory(Some(view.repository().clone()))),
+            node => self.number(Inode::of_view(view.number(), view.parent(node))),
+        };
+        Ok((source, parent))
+    }
+
+    async fn take_place(&self, inode: Inode) -> Result<(Source, u64), Error> {
+        let place = self.place(inode)?;
+        match place.as_ref() {
+            Place::Directory(path) => {
+                let names = self.names(path).await?;
+                if !names.exists {
+                    return Err(Error::new(ErrorKind::NotFound, "no such repository, and none below that name"));
+                }
+                let parent = path.as_ref().map_or(ROOT, |path| self.holder(&Place::Directory(parent_of(path))));
+                Ok((Source::Namespace(path.clone(), names), parent))
+            }
+            Place::Window(path) => Ok((Source::Window(self.window_names(path)), self.holder(&Place::Directory(path.clone())))),
+            Place::Repositories(path) => {
+                let names = self.names(path).await?;
+                Ok((Source::Repositories(path.clone(), names), self.holder(&Place::Window(path.clone()))))
+            }
+            Place::Tags(repository) => {
+                let path = Some(repository.clone());
+                let names = self.names(&path).await?;
+                Ok((Source::Tags(repository.clone(), names), self.holder(&Place::Window(path))))
+            }
+            Place::File(..) | Place::RepositoryLink(_) | Place::Pasted(..) => Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
+        }
+    }
+
+    /// The number of a place as `..` shows it; the root where the kernel does not know it.
+    fn holder(&self, place: &Place) -> u64 {
+        self.places.number(place).map_or(ROOT, |node| self.number(Inode::of_namespace(node)))
+    }
+
+    /// Hands out the names behind a cookie until `take` says that it took none: it answers `false` when full.
+    ///
+    /// # Errors
+    /// Invalid for a handle that is not open. Names that cannot be numbered end the listing with an error.
+    pub fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
+        let listed = self.handles.directory(handle)?;
+        for (cookie, name, number) in [(1, b".".as_slice(), listed.number), (DOTS, b"..", listed.parent)] {
+            let entry = Entry { inode: number, ..self.place_attributes(number, &Place::Directory(None)) };
+            if after < cookie && !take(DirectoryEntry { cookie, name, entry }) {
+                return Ok(());
+            }
+        }
+        let after = after.saturating_sub(DOTS);
+        match &listed.source {
+            Source::Tree(view, directory) => self.list_tree(view, *directory, after, take),
+            source => self.list_taken(source, after, take),
+        }
+    }
+
+    fn list_tree(
+        &self,
+        view: &Arc<View>,
+        directory: NodeId,
+        after: u64,
+        take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
+    ) -> Result<(), Error> {
+        let Some(tree) = tree_of(view) else { return Err(super::stale()) };
+        for child in tree.children(directory, after) {
+            let entry = self.node_entry(view, child.node.into())?;
+            if !self.hand_out(child.cookie, child.name, entry, take) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_taken(&self, source: &Source, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
+        let mut place = usize::try_from(after).unwrap_or(usize::MAX);
+        while let Some((name, item)) = self.taken(source, place) {
+            place += 1;
+            // A name that is no tag or repository after all costs itself only.
+            let Some(item) = item else { continue };
+            let entry = match item {
+                Taken::Item(item) => self.item_entry(item, false)?,
+                Taken::Node(view, node) => self.node_entry(view, node)?,
+            };
+            if !self.hand_out(place as u64, name, entry, take) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out one name; what was not taken is not counted as known to the kernel.
+    fn hand_out(&self, cookie: u64, name: &[u8], entry: Entry, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> bool {
+        let taken = take(DirectoryEntry { cookie: cookie + DOTS, name, entry });
+        if !taken {
+            self.forget(entry.inode, 1);
+        }
+        taken
+    }
+
+    /// The name at a place of a listing, and what it leads to.
+    fn taken<'a>(&self, source: &'a Source, place: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
+        match source {
+            Source::Tree(..) => None,
+            Source::Window(names) => names.get(place).map(|(name, place)| (name.as_bytes(), Some(Taken::Item(Item::Place(place.clone()))))),
+            Source::Metadata(view, names) => names.get(place).map(|name| {
+                let taken = match &name.found {
+                    Found::Node(node) => Taken::Node(view, *node),
+                    Found::View(key, origin) => Taken::Item(Item::View(key.clone(), origin.clone())),
+                };
+                (name.name.as_slice(), Some(taken))
+            }),
+            Source::Tags(repository, names) => {
+                let name = names.tags.get(place)?;
+                let item = Tag::parse(name).ok().map(|tag| Taken::Item(metadata_item(repository, tag)));
+                Some((name.as_bytes(), item))
+            }
+            Source::Repositories(path, names) => {
+                let name = names.children.get(place)?;
+                let child = self.child(path, name).map(|child| repository_place(child, names.has_tag(name)));
+                Some((name.as_bytes(), child.map(|place| Taken::Item(Item::Place(place)))))
+            }
+            Source::Namespace(path, names) => self.taken_name(path, names, place),
+        }
+    }
+
+    /// Tags first, then names of a layout that are no tags, then the child repositories that no tag hides.
+    fn taken_name<'a>(&self, path: &Option<Repository>, names: &'a Names, place: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
+        if let Some(name) = names.tags.get(place) {
+            let tag = path.as_ref().and_then(|repository| Some(tag_item(repository, Tag::parse(name).ok()?)));
+            return Some((name.as_bytes(), tag.map(Taken::Item)));
+        }
+        let place = place - names.tags.len();
+        if let Some((name, digest)) = names.odd.get(place) {
+            let item = path.as_ref().map(|repository| Taken::Item(self.odd_item(repository, name, *digest)));
+            return Some((name.as_bytes(), item));
+        }
+        let name = names.children.get(place - names.odd.len())?;
+        if names.has_tag(name) {
+            return Some((name.as_bytes(), None));
+        }
+        let child = self.child(path, name).map(|child| Taken::Item(Item::Place(Place::Directory(Some(child)))));
+        Some((name.as_bytes(), child))
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, handle: u64) {
+        self.handles.close(handle);
+    }
+}
+
+enum Taken<'a> {
+    Item(Item),
+    Node(&'a Arc<View>, u64),
+}
+
+fn tree_of(view: &View) -> Option<&Tree> {
+    match view.shown() {
+        Some(Shown::Tree(artifact)) => Some(&artifact.tree),
+        _ => None,
+    }
+}
+
+/// The path that holds a repository.
+fn parent_of(path: &Repository) -> Option<Repository> {
+    path.as_str().rsplit_once('/').and_then(|(parent, _)| Repository::parse(parent).ok())
+}

@@ -1,0 +1,111 @@
+//! Entries: what a name leads to, its attributes, and how long the kernel may keep both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::place::Place;
+use super::resolve::Item;
+use super::{Attributes, Error, FOREVER, FileSystem, Inode, Key, NAME_TTL, Origin, View};
+
+/// An inode with its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The number by which the kernel knows it.
+    pub inode: u64,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// How long the name may be kept.
+    pub name_ttl: Duration,
+    /// How long the attributes may be kept.
+    pub attributes_ttl: Duration,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It exists; the kernel now knows it once more.
+    Found(Entry),
+    /// It does not exist, and may be taken for absent so long.
+    Absent(Duration),
+}
+
+impl Lookup {
+    /// The entry, if there is one.
+    pub fn found(self) -> Option<Entry> {
+        match self {
+            Self::Found(entry) => Some(entry),
+            Self::Absent(_) => None,
+        }
+    }
+}
+
+impl FileSystem {
+    /// How long the name of something may be kept that can move.
+    fn moving_ttl(&self) -> Duration {
+        NAME_TTL.min(self.context.tag_ttl)
+    }
+
+    /// An entry of anything that a name above tags leads to, counted as one lookup.
+    pub(super) fn item_entry(&self, item: Item, guessed: bool) -> Result<Entry, Error> {
+        let place = match item {
+            Item::View(key, origin) => return self.view_entry(key, origin),
+            Item::Place(place) => place,
+        };
+        let moves = matches!(place, Place::Directory(_) | Place::RepositoryLink(_) | Place::Pasted(..));
+        let node = self.places.name(place.clone());
+        if matches!(place, Place::Directory(_)) && !guessed {
+            self.places.settle(node);
+        }
+        let number = self.number(Inode::of_namespace(node));
+        let entry = self.place_attributes(number, &place);
+        let name_ttl = match (guessed, moves) {
+            (true, _) => Duration::ZERO,
+            (false, true) => self.moving_ttl(),
+            (false, false) => FOREVER,
+        };
+        Ok(Entry { name_ttl, ..entry })
+    }
+
+    /// An entry of a view's own directory, counted as one lookup.
+    pub(super) fn view_entry(&self, key: Key, origin: Origin) -> Result<Entry, Error> {
+        let name_ttl = match &key {
+            Key::Tag(..) | Key::Metadata(..) | Key::Odd(_) => self.moving_ttl(),
+            Key::Digest(..) | Key::Member(..) => FOREVER,
+        };
+        let view = self.views.name(key, || origin)?;
+        match self.attributes_of(&view, 0) {
+            Ok(entry) => Ok(Entry { name_ttl, ..entry }),
+            Err(error) => {
+                self.views.forget(view.number(), 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// An entry of a node of a view, counted as one lookup.
+    pub(super) fn node_entry(&self, view: &Arc<View>, node: u64) -> Result<Entry, Error> {
+        let entry = self.attributes_of(view, node)?;
+        if self.views.retain(view.number()) { Ok(entry) } else { Err(super::stale()) }
+    }
+
+    /// Attributes of a node of a view; not counted.
+    pub(super) fn attributes_of(&self, view: &View, node: u64) -> Result<Entry, Error> {
+        let attributes = view.attributes(&self.context, node)?;
+        // A view that nobody entered shows other attributes once it is entered.
+        let attributes_ttl = if view.shown().is_some() { FOREVER } else { NAME_TTL };
+        let inode = self.number(Inode::of_view(view.number(), node));
+        Ok(Entry { inode, attributes, name_ttl: FOREVER, attributes_ttl })
+    }
+
+    /// Attributes of something above tags; not counted.
+    pub(super) fn place_attributes(&self, number: u64, place: &Place) -> Entry {
+        let defaults = &self.context.defaults;
+        let (attributes, attributes_ttl) = match place {
+            Place::Directory(_) | Place::Window(_) | Place::Repositories(_) | Place::Tags(_) => (defaults.directory(), FOREVER),
+            Place::RepositoryLink(_) | Place::Pasted(..) => (defaults.symlink(&place.link().unwrap_or_default()), FOREVER),
+            // Made when read, so its size can change at any time.
+            Place::File(path, file) => (defaults.file(self.window_file(path, *file).len() as u64), Duration::ZERO),
+        };
+        Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl }
+    }
+}

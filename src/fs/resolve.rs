@@ -1,0 +1,321 @@
+//! What a name above tags means: window, digest, pasted reference, tag, child repository, or nothing.
+//!
+//! Names that no grammar allows cost no request. A list is never a negative answer: what it lacks is asked for.
+//! Only what the registry itself denies to exist is answered as absent; trouble with the network never is.
+
+use std::time::{Duration, Instant};
+
+use super::names::Catalog;
+use super::place::Place;
+use super::{ABSENT_TTL, Error, FileSystem};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository, Tag};
+use crate::view::{Key, Origin};
+
+/// What a name leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    /// Something of the namespace.
+    Place(Place),
+    /// A view.
+    View(Key, Origin),
+}
+
+/// The answer to a name.
+pub(super) enum Finding {
+    /// It exists. `guessed`: nobody was asked, so the name must not be kept.
+    Item {
+        /// What it is.
+        item: Item,
+        /// Whether nobody was asked.
+        guessed: bool,
+    },
+    /// It does not exist, and may be taken for absent so long.
+    Nothing(Duration),
+}
+
+impl Finding {
+    fn certain(item: Item) -> Self {
+        Self::Item { item, guessed: false }
+    }
+
+    fn place(place: Place) -> Self {
+        Self::certain(Item::Place(place))
+    }
+
+    fn child(repository: Repository, guessed: bool) -> Self {
+        Self::Item { item: Item::Place(Place::Directory(Some(repository))), guessed }
+    }
+}
+
+/// What is known about a tag after asking.
+enum Asked {
+    Absent,
+    Trouble(Error),
+    /// The path is not asked for tags at all.
+    Never,
+}
+
+impl FileSystem {
+    /// What a name in a registry, prefix or repository directory leads to.
+    pub(super) async fn find(&self, path: &Option<Repository>, name: &[u8]) -> Result<Finding, Error> {
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
+        if name == ".oci" {
+            return Ok(Finding::place(Place::Window(path.clone())));
+        }
+        if let Some(digest) = name.strip_prefix('@') {
+            return self.find_digest(path, digest).await;
+        }
+        if self.is_layout()
+            && let Some(found) = self.find_odd(path, name).await?
+        {
+            return Ok(found);
+        }
+        if name.contains([':', '@']) {
+            return self.find_pasted(path, name).await;
+        }
+        let tag = path.as_ref().and_then(|_| Tag::parse(name).ok());
+        self.find_plain(path, tag, self.child(path, name)).await
+    }
+
+    /// The repository that a name below a path would be, where the grammar allows it.
+    pub(super) fn child(&self, path: &Option<Repository>, name: &str) -> Option<Repository> {
+        if self.is_layout() || !Repository::is_component(name) {
+            return None;
+        }
+        match path {
+            Some(path) => path.child(name).ok(),
+            None => Repository::parse(name).ok(),
+        }
+    }
+
+    async fn find_digest(&self, path: &Option<Repository>, name: &str) -> Result<Finding, Error> {
+        let (Some(repository), Ok(digest)) = (path, Digest::parse_path_name(name)) else {
+            return Ok(Finding::Nothing(ABSENT_TTL));
+        };
+        let key = Key::Digest(repository.clone(), digest);
+        if self.views.current(&key).is_none() {
+            match self.context.artifacts.manifest(repository, &digest).await {
+                Ok(_) => {}
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(Finding::Nothing(ABSENT_TTL)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Finding::certain(Item::View(key, Origin::Digest(repository.clone(), digest))))
+    }
+
+    /// A name of a layout that is no tag.
+    async fn find_odd(&self, path: &Option<Repository>, name: &str) -> Result<Option<Finding>, Error> {
+        let Some(repository) = path else { return Ok(None) };
+        let names = self.names(path).await?;
+        let digest = names.odd.iter().find(|(shown, _)| shown == name).map(|(_, digest)| *digest);
+        Ok(digest.map(|digest| Finding::certain(self.odd_item(repository, name, digest))))
+    }
+
+    pub(super) fn odd_item(&self, repository: &Repository, name: &str, digest: Digest) -> Item {
+        Item::View(Key::Odd(name.to_owned()), Origin::Digest(repository.clone(), digest))
+    }
+
+    /// `app:v1` or `app@sha256:…` as a link to the path without a colon.
+    async fn find_pasted(&self, path: &Option<Repository>, name: &str) -> Result<Finding, Error> {
+        let Some((component, version)) = split_pasted(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
+        let Some(child) = self.child(path, component) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
+        let tag = path.as_ref().and_then(|_| Tag::parse(component).ok());
+        let directory = match self.find_plain(path, tag, Some(child.clone())).await? {
+            Finding::Nothing(ttl) => return Ok(Finding::Nothing(ttl)),
+            Finding::Item { item: Item::Place(_), .. } => component.to_owned(),
+            Finding::Item { item: Item::View(..), .. } => {
+                // A tag has the plain name; perhaps there is no such repository at all.
+                if let Finding::Nothing(ttl) = self.find_plain(path, None, Some(child)).await? {
+                    return Ok(Finding::Nothing(ttl));
+                }
+                format!(".oci/repos/{component}")
+            }
+        };
+        Ok(Finding::place(Place::Pasted(path.clone(), name.to_owned(), format!("{directory}/{version}"))))
+    }
+
+    /// A tag, a child repository, or nothing.
+    pub(super) async fn find_plain(
+        &self,
+        path: &Option<Repository>,
+        tag: Option<Tag>,
+        child: Option<Repository>,
+    ) -> Result<Finding, Error> {
+        if tag.is_none() && child.is_none() {
+            return Ok(Finding::Nothing(ABSENT_TTL));
+        }
+        if let Some(child) = &child
+            && self.places.is_settled(&Place::Directory(Some(child.clone())), self.context.tag_ttl)
+            && !self.is_listed_tag(path, tag.as_ref())
+        {
+            return Ok(Finding::child(child.clone(), false));
+        }
+        let catalog = match &child {
+            Some(_) => self.catalog(path.as_ref()).await,
+            None => Catalog::nothing(),
+        };
+        let asked = match (path, tag) {
+            (Some(repository), Some(tag)) if self.holds_tags(&catalog, repository, child.as_ref()).await? => {
+                match self.tag_exists(repository, &tag).await {
+                    Ok(true) => {
+                        if child.as_ref().is_some_and(|child| catalog.leads_to(child)) {
+                            self.warn_hidden(repository, tag.as_str());
+                        }
+                        return Ok(Finding::certain(tag_item(repository, tag)));
+                    }
+                    Ok(false) => Asked::Absent,
+                    Err(error) => Asked::Trouble(error),
+                }
+            }
+            _ => Asked::Never,
+        };
+        self.find_child(path, child, &catalog, asked).await
+    }
+
+    fn is_listed_tag(&self, path: &Option<Repository>, tag: Option<&Tag>) -> bool {
+        path.as_ref().zip(tag).is_some_and(|(repository, tag)| {
+            self.lists_tag(repository, tag) || self.views.current(&Key::Tag(repository.clone(), tag.clone())).is_some()
+        })
+    }
+
+    async fn find_child(
+        &self,
+        path: &Option<Repository>,
+        child: Option<Repository>,
+        catalog: &Catalog,
+        asked: Asked,
+    ) -> Result<Finding, Error> {
+        let Some(child) = child else {
+            return match asked {
+                Asked::Trouble(error) => Err(error),
+                Asked::Absent | Asked::Never => Ok(Finding::Nothing(ABSENT_TTL)),
+            };
+        };
+        if catalog.leads_to(&child) {
+            return Ok(Finding::child(child, false));
+        }
+        if matches!(asked, Asked::Never) && !catalog.complete && catalog.trouble.is_none() && self.is_source(path) {
+            return Ok(Finding::child(child, true));
+        }
+        if let Asked::Trouble(error) = &asked
+            && error.kind != ErrorKind::Denied
+        {
+            return Err(error.clone());
+        }
+        match self.context.artifacts.tags(&child).await {
+            Ok(list) if !list.names.is_empty() => {
+                self.context.artifacts.learned(&child);
+                Ok(Finding::child(child, false))
+            }
+            Ok(_) => nothing(asked),
+            Err(error) if error.kind == ErrorKind::NotFound => nothing(asked),
+            // The registry knows the repository and not the tag; that it says "denied" for a repository below it
+            // is how most of them say "no such thing".
+            Err(error) if error.kind == ErrorKind::Denied && matches!(asked, Asked::Absent) => Ok(Finding::Nothing(Duration::ZERO)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether names below this path are asked for as tags.
+    async fn holds_tags(&self, catalog: &Catalog, path: &Repository, child: Option<&Repository>) -> Result<bool, Error> {
+        if self.is_layout() || child.is_none() {
+            return Ok(true);
+        }
+        if catalog.complete {
+            let only_prefix = !catalog.has(path) && child.is_some_and(|child| catalog.leads_to(child));
+            return Ok(!only_prefix);
+        }
+        if !self.is_source(&Some(path.clone())) || catalog.has(path) {
+            return Ok(true);
+        }
+        self.source_holds_tags(path).await
+    }
+
+    /// Whether SOURCE itself is a repository with tags; asked once a tag TTL where there is no catalog.
+    async fn source_holds_tags(&self, source: &Repository) -> Result<bool, Error> {
+        let kept = *self.source_tags();
+        if let Some((asked, holds)) = kept
+            && asked.elapsed() < self.context.tag_ttl
+        {
+            return Ok(holds);
+        }
+        let holds = match self.context.artifacts.tags(source).await {
+            Ok(list) => !list.names.is_empty(),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied) => false,
+            Err(error) => return Err(error.into()),
+        };
+        *self.source_tags() = Some((Instant::now(), holds));
+        Ok(holds)
+    }
+
+    /// Whether a tag exists, from the fresh list or by asking. A view of its old digest is retired when it moved.
+    pub(super) async fn tag_exists(&self, repository: &Repository, tag: &Tag) -> Result<bool, Error> {
+        let keys = [Key::Tag(repository.clone(), tag.clone()), Key::Metadata(repository.clone(), tag.clone())];
+        let bound: Vec<_> = keys.iter().filter_map(|key| self.views.current(key)).filter(|view| view.shown().is_some()).collect();
+        if bound.is_empty() && self.lists_tag(repository, tag) {
+            return Ok(true);
+        }
+        let now = match self.context.artifacts.tag(repository, tag).await {
+            Ok(digest) => Some(digest),
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        for view in bound.iter().filter(|view| view.digest() != now) {
+            self.views.retire(view);
+        }
+        Ok(now.is_some())
+    }
+}
+
+/// The view of a tag.
+pub(super) fn tag_item(repository: &Repository, tag: Tag) -> Item {
+    Item::View(Key::Tag(repository.clone(), tag.clone()), Origin::Tag(repository.clone(), tag))
+}
+
+/// The metadata of a tag.
+pub(super) fn metadata_item(repository: &Repository, tag: Tag) -> Item {
+    Item::View(Key::Metadata(repository.clone(), tag.clone()), Origin::TagMetadata(repository.clone(), tag))
+}
+
+fn nothing(asked: Asked) -> Result<Finding, Error> {
+    match asked {
+        Asked::Trouble(error) => Err(error),
+        Asked::Absent | Asked::Never => Ok(Finding::Nothing(ABSENT_TTL)),
+    }
+}
+
+/// A pasted reference as repository component and path component of its version. With both a tag and a digest
+/// the digest counts.
+fn split_pasted(name: &str) -> Option<(&str, String)> {
+    let (rest, digest) = match name.split_once('@') {
+        Some((rest, digest)) => (rest, Some(Digest::parse(digest).ok()?)),
+        None => (name, None),
+    };
+    let (component, tag) = match rest.split_once(':') {
+        Some((component, tag)) => (component, Some(Tag::parse(tag).ok()?)),
+        None => (rest, None),
+    };
+    let version = match (digest, tag) {
+        (Some(digest), _) => format!("@{}", digest.path_name()),
+        (None, tag) => tag?.to_string(),
+    };
+    Repository::is_component(component).then_some((component, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pasted_references_are_split_into_repository_and_version() {
+        let digest = Digest::of(b"x");
+        assert_eq!(split_pasted("app:v1"), Some(("app", "v1".to_owned())));
+        let by_digest = format!("@{}", digest.path_name());
+        assert_eq!(split_pasted(&format!("app@{digest}")), Some(("app", by_digest.clone())));
+        assert_eq!(split_pasted(&format!("app:v1@{digest}")), Some(("app", by_digest)));
+        for bad in ["app:", ":v1", "App:v1", "app:v1:v2", "app@sha256:12", "a b:v1", "app:-x", "C:"] {
+            assert_eq!(split_pasted(bad), None, "{bad}");
+        }
+    }
+}

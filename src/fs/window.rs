@@ -1,0 +1,106 @@
+//! The `.oci` window of a registry, prefix or repository: never listed by its parent, read-only, found by name.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::place::{Place, WindowFile};
+use super::resolve::{Finding, Item, metadata_item};
+use super::{ABSENT_TTL, Error, FileSystem};
+use crate::oci::{Repository, Tag};
+
+impl Place {
+    /// The target of a link.
+    pub(super) fn link(&self) -> Option<String> {
+        match self {
+            // `.oci/repos/NAME` lies two directories below the one that holds NAME.
+            Self::RepositoryLink(child) => child.as_str().rsplit('/').next().map(|name| format!("../../{name}")),
+            Self::Pasted(_, _, target) => Some(target.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl FileSystem {
+    /// The fixed names of a window.
+    pub(super) fn window_names(&self, path: &Option<Repository>) -> Vec<(&'static str, Place)> {
+        let mut names = Vec::new();
+        if self.is_source(path) {
+            names.push(("mount.json", Place::File(path.clone(), WindowFile::Mount)));
+            names.push(("status.json", Place::File(path.clone(), WindowFile::Status)));
+        }
+        if let Some(repository) = path {
+            names.push(("repo.json", Place::File(path.clone(), WindowFile::Repository)));
+            names.push(("tags", Place::Tags(repository.clone())));
+        }
+        if !self.is_layout() {
+            names.push(("repos", Place::Repositories(path.clone())));
+        }
+        names
+    }
+
+    /// What a name in a window or in its `repos` and `tags` leads to.
+    pub(super) async fn find_in_window(&self, place: &Place, name: &[u8]) -> Result<Finding, Error> {
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
+        match place {
+            Place::Window(path) => {
+                let found = self.window_names(path).into_iter().find(|(other, _)| *other == name);
+                Ok(found.map_or(Finding::Nothing(ABSENT_TTL), |(_, place)| Finding::Item { item: Item::Place(place), guessed: false }))
+            }
+            Place::Repositories(path) => self.find_repository(path, name).await,
+            Place::Tags(repository) => match Tag::parse(name) {
+                Ok(tag) if self.tag_exists(repository, &tag).await? => {
+                    Ok(Finding::Item { item: metadata_item(repository, tag), guessed: false })
+                }
+                _ => Ok(Finding::Nothing(ABSENT_TTL)),
+            },
+            _ => Ok(Finding::Nothing(ABSENT_TTL)),
+        }
+    }
+
+    /// `.oci/repos/NAME`: a link to the repository, or the repository itself where a tag hides it.
+    async fn find_repository(&self, path: &Option<Repository>, name: &str) -> Result<Finding, Error> {
+        let Some(child) = self.child(path, name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
+        if let Finding::Nothing(ttl) = self.find_plain(path, None, Some(child.clone())).await? {
+            return Ok(Finding::Nothing(ttl));
+        }
+        let hidden = match (path, Tag::parse(name)) {
+            (Some(repository), Ok(tag)) => self.tag_exists(repository, &tag).await?,
+            _ => false,
+        };
+        Ok(Finding::Item { item: Item::Place(repository_place(child, hidden)), guessed: false })
+    }
+
+    /// The bytes of a file of a window.
+    pub(super) fn window_file(&self, path: &Option<Repository>, file: WindowFile) -> Bytes {
+        match file {
+            WindowFile::Mount => Bytes::from(self.config.mount_json.clone()),
+            WindowFile::Status => Bytes::from((self.config.status_json)()),
+            WindowFile::Repository => Bytes::from(self.repository_json(path)),
+        }
+    }
+
+    /// What is known of a repository without asking for it.
+    fn repository_json(&self, path: &Option<Repository>) -> String {
+        let names = self.places.last_names(&Place::Directory(path.clone()));
+        let repository = path.as_ref().map(Repository::as_str).unwrap_or_default();
+        let listing = match &names {
+            None => "unknown",
+            Some(names) if names.complete => "complete",
+            Some(_) => "partial",
+        };
+        let value = json!({
+            "registry": self.context.authority,
+            "repository": repository,
+            "reference": format!("{}/{repository}", self.context.authority),
+            "listing": listing,
+            "tags": names.as_ref().map(|names| names.tags.len()),
+            "repositories": names.as_ref().map(|names| &names.children),
+        });
+        format!("{value:#}\n")
+    }
+}
+
+/// What `.oci/repos/NAME` is.
+pub(super) fn repository_place(child: Repository, hidden: bool) -> Place {
+    if hidden { Place::Directory(Some(child)) } else { Place::RepositoryLink(child) }
+}

@@ -1,0 +1,55 @@
+//! Extended attributes of the namespace above tags; those of views are the views' own.
+
+use super::place::Place;
+use super::{Error, FileSystem};
+use crate::error::ErrorKind;
+use crate::oci::Repository;
+use crate::view::{is_own_name, state_of};
+
+impl FileSystem {
+    /// The value of an extended attribute, `None` where there is no such attribute.
+    ///
+    /// # Errors
+    /// What the registry says, for values that must be asked for.
+    pub async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let inode = self.inode(number);
+        if inode.view() != 0 {
+            return self.view(inode)?.xattr(&self.context, inode.node(), name).await;
+        }
+        let place = self.place(inode)?;
+        match (name, place.as_ref()) {
+            (b"user.ocifs.state", _) => Ok(Some(state_of())),
+            (b"user.oci.reference", Place::Directory(path)) => Ok(Some(self.reference(path.as_ref()).into_bytes())),
+            (b"user.oci.listing", Place::Directory(path)) => {
+                let complete = self.names(path).await?.complete;
+                Ok(Some(if complete { b"complete".to_vec() } else { b"partial".to_vec() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn reference(&self, path: Option<&Repository>) -> String {
+        let authority = &self.context.authority;
+        path.map_or_else(|| authority.clone(), |path| format!("{authority}/{path}"))
+    }
+
+    /// The names that are listed: those of the archive, none that ocifs answers itself.
+    ///
+    /// # Errors
+    /// Gone for an inode that the kernel was told to forget.
+    pub fn listxattr(&self, number: u64) -> Result<Vec<Vec<u8>>, Error> {
+        let inode = self.inode(number);
+        match inode.view() {
+            0 => self.place(inode).map(|_| Vec::new()),
+            _ => Ok(self.view(inode)?.xattr_names(inode.node())),
+        }
+    }
+
+    /// Why an extended attribute is not set or removed: ocifs's own names never can be, others not here.
+    pub fn refuse_xattr(&self, name: &[u8]) -> Error {
+        if is_own_name(name) {
+            return Error::new(ErrorKind::NotPermitted, "attributes of ocifs itself cannot be set");
+        }
+        super::read_only()
+    }
+}

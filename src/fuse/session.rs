@@ -1,0 +1,127 @@
+//! One session: serving requests of a mounted FUSE descriptor until it is unmounted, and notifying the kernel.
+//!
+//! Whoever mounts hands the descriptor over; this module never mounts and never unmounts.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use fuser::{INodeNo, Notifier, SessionACL};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::adapter::Adapter;
+use super::watchdog::Watchdog;
+use crate::fs::{FileSystem, KernelCache};
+
+/// What may differ between sessions.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that read requests.
+    pub threads: usize,
+    /// An operation during which nothing moved for this long fails.
+    pub deadline: Duration,
+}
+
+impl Options {
+    /// Options for the time that a transfer may stand still. The registry's own timeouts come first, since they
+    /// say more about what is wrong.
+    pub fn for_io_timeout(io_timeout: Duration) -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 4);
+        Self { threads, deadline: io_timeout.saturating_mul(2).saturating_add(Duration::from_secs(5)) }
+    }
+}
+
+/// A session that is being served.
+pub struct Session {
+    ended: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Session {
+    /// Answers the kernel's greeting on a mounted descriptor and starts the threads that serve it.
+    ///
+    /// # Errors
+    /// The descriptor is not that of a fresh FUSE mount, or the system refuses threads.
+    pub fn start(file_system: Arc<FileSystem>, device: OwnedFd, runtime: Handle, options: &Options) -> io::Result<Self> {
+        let progress = Arc::clone(&file_system);
+        let watchdog = Watchdog::start(options.deadline, move || progress.progress())?;
+        let adapter = Adapter::new(Arc::clone(&file_system), runtime, watchdog);
+        let mut config = fuser::Config::default();
+        config.n_threads = Some(options.threads.max(1));
+        // The kernel itself admits nobody but the owner where `allow_other` was not given.
+        let session = fuser::Session::from_fd(adapter, device, SessionACL::All, config)?;
+        file_system.set_kernel_cache(Arc::new(Notifications::start(session.notifier())?));
+        let (end, ended) = oneshot::channel();
+        let serve = move || {
+            // Nobody listens where the program ends first.
+            let _ = end.send(session.run());
+        };
+        std::thread::Builder::new().name("ocifs-session".to_owned()).spawn(serve)?;
+        Ok(Self { ended })
+    }
+
+    /// Waits until the mount is gone.
+    ///
+    /// # Errors
+    /// Serving ended before the mount did.
+    pub async fn wait(self) -> io::Result<()> {
+        self.ended.await.unwrap_or_else(|_| Err(io::Error::other("the session's thread is gone")))
+    }
+}
+
+/// Makes the kernel read ahead this far on the mount with the device number `major:minor` (as the mount table
+/// shows it; asking the mount itself could wait for it).
+///
+/// # Errors
+/// Not root, or the kernel has no such setting.
+pub fn raise_read_ahead(device: (u32, u32), kibibytes: u32) -> io::Result<()> {
+    let (major, minor) = device;
+    std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), format!("{kibibytes}\n"))
+}
+
+enum Notice {
+    Inode(u64),
+    Name(u64, Vec<u8>),
+}
+
+/// Tells the kernel what to forget, from a thread of its own: the kernel may ask back before it answers.
+struct Notifications {
+    sender: mpsc::Sender<Notice>,
+}
+
+impl Notifications {
+    fn start(notifier: Notifier) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let notify = move || {
+            for notice in receiver {
+                let result = match &notice {
+                    Notice::Inode(inode) => notifier.inval_inode(INodeNo(*inode), 0, 0),
+                    Notice::Name(directory, name) => notifier.inval_entry(INodeNo(*directory), OsStr::from_bytes(name)),
+                };
+                if let Err(error) = result {
+                    tracing::debug!(%error, "the kernel was not told to forget");
+                }
+            }
+        };
+        std::thread::Builder::new().name("ocifs-notify".to_owned()).spawn(notify)?;
+        Ok(Self { sender })
+    }
+
+    fn send(&self, notice: Notice) {
+        // The thread ends with the session only, and then the kernel has forgotten everything.
+        let _ = self.sender.send(notice);
+    }
+}
+
+impl KernelCache for Notifications {
+    fn forget_inode(&self, inode: u64) {
+        self.send(Notice::Inode(inode));
+    }
+
+    fn forget_name(&self, directory: u64, name: &[u8]) {
+        self.send(Notice::Name(directory, name.to_vec()));
+    }
+}

@@ -1,0 +1,129 @@
+//! Attributes as the mount shows them: archived ones, defaults where an archive has none, overrides of the user.
+
+use crate::artifact::{Kind, Node};
+
+/// Attributes of one node, without its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Links. 1 for a directory whose subdirectories are not counted.
+    pub links: u32,
+    /// Seconds since the epoch, may be negative, and nanoseconds.
+    pub time: (i64, u32),
+    /// Major and minor of a device.
+    pub device: (u32, u32),
+}
+
+/// What is shown where an archive says nothing, and what the user wants shown whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// The mounting user.
+    pub uid: u32,
+    /// The mounting user's group.
+    pub gid: u32,
+    /// Start of the mount: seconds and nanoseconds.
+    pub time: (i64, u32),
+    /// `--uid`: owner of everything.
+    pub force_uid: Option<u32>,
+    /// `--gid`: group of everything.
+    pub force_gid: Option<u32>,
+    /// `--file-mode`: permission bits of every regular file.
+    pub file_mode: Option<u32>,
+    /// `--dir-mode`: permission bits of every directory.
+    pub dir_mode: Option<u32>,
+}
+
+impl Defaults {
+    /// Attributes of a node of a tree.
+    pub fn of_node(&self, node: &Node) -> Attributes {
+        let (uid, gid) = node.owner.unwrap_or((self.uid, self.gid));
+        let mode = match node.kind {
+            Kind::Directory => self.dir_mode.or(node.mode).unwrap_or(0o755),
+            Kind::File => self.file_mode.or(node.mode).unwrap_or(0o644),
+            Kind::Symlink => 0o777,
+            _ => node.mode.unwrap_or(0o644),
+        };
+        Attributes {
+            kind: node.kind,
+            mode: mode & 0o7777,
+            uid: self.force_uid.unwrap_or(uid),
+            gid: self.force_gid.unwrap_or(gid),
+            size: node.size,
+            links: node.links.max(1),
+            time: node.mtime.unwrap_or(self.time),
+            device: node.device,
+        }
+    }
+
+    /// Attributes of a directory that no archive made.
+    pub fn directory(&self) -> Attributes {
+        self.made(Kind::Directory, self.dir_mode.unwrap_or(0o755), 0)
+    }
+
+    /// Attributes of a read-only file that no archive made.
+    pub fn file(&self, size: u64) -> Attributes {
+        self.made(Kind::File, 0o444, size)
+    }
+
+    /// Attributes of a link that no archive made.
+    pub fn symlink(&self, target: &str) -> Attributes {
+        self.made(Kind::Symlink, 0o777, target.len() as u64)
+    }
+
+    fn made(&self, kind: Kind, mode: u32, size: u64) -> Attributes {
+        Attributes {
+            kind,
+            mode: mode & 0o7777,
+            uid: self.force_uid.unwrap_or(self.uid),
+            gid: self.force_gid.unwrap_or(self.gid),
+            size,
+            links: 1,
+            time: self.time,
+            device: (0, 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: Defaults =
+        Defaults { uid: 1000, gid: 1001, time: (7, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
+
+    fn node(kind: Kind) -> Node {
+        Node { kind, mode: None, owner: None, mtime: None, size: 5, links: 1, device: (0, 0) }
+    }
+
+    #[test]
+    fn what_an_archive_does_not_say_is_the_mounting_user_s() {
+        let shown = DEFAULTS.of_node(&node(Kind::File));
+        assert_eq!((shown.mode, shown.uid, shown.gid, shown.time), (0o644, 1000, 1001, (7, 0)));
+        assert_eq!(DEFAULTS.of_node(&node(Kind::Directory)).mode, 0o755);
+    }
+
+    #[test]
+    fn what_an_archive_says_is_shown() {
+        let archived = Node { mode: Some(0o4750), owner: Some((0, 42)), mtime: Some((-1, 5)), ..node(Kind::File) };
+        let shown = DEFAULTS.of_node(&archived);
+        assert_eq!((shown.mode, shown.uid, shown.gid, shown.time), (0o4750, 0, 42, (-1, 5)));
+    }
+
+    #[test]
+    fn overrides_of_the_user_win_over_the_archive() {
+        let defaults = Defaults { force_uid: Some(5), force_gid: Some(6), file_mode: Some(0o600), dir_mode: Some(0o700), ..DEFAULTS };
+        let archived = Node { mode: Some(0o777), owner: Some((0, 0)), ..node(Kind::File) };
+        let shown = defaults.of_node(&archived);
+        assert_eq!((shown.mode, shown.uid, shown.gid), (0o600, 5, 6));
+        assert_eq!(defaults.directory().mode, 0o700);
+    }
+}

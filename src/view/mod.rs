@@ -1,0 +1,399 @@
+//! A view: what one directory of the mount shows, be it a tag, a digest path, one layer or platform, or the
+//! metadata of a tag.
+//!
+//! A view has a number, is bound to a digest when it is first entered and keeps that digest for its whole life:
+//! when a tag moves, new lookups get a new view, and whoever is inside the old one stays on its digest. Two tags
+//! of one digest share a tree and are two views. This module knows nodes, names and bytes of one view; it never
+//! decides which view a path leads to, and never resolves a link.
+
+mod attributes;
+mod metadata;
+mod reader;
+mod table;
+mod xattr;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+pub use attributes::{Attributes, Defaults};
+pub use metadata::Metadata;
+pub use reader::Reader;
+pub use table::{VIEW_LIMIT, Views};
+pub use xattr::{is_own_name, state_of};
+
+use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
+use crate::content::{self, Verified};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Manifest, Platform, Repository, Tag};
+
+/// Number of a node inside a view; 0 is the view's own directory.
+pub type ViewNode = u64;
+
+/// Why a view did not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What a caller can act on.
+    pub kind: ErrorKind,
+    /// What happened; registry text in it is escaped.
+    pub message: Cow<'static, str>,
+}
+
+impl Error {
+    /// An error of a kind, with a message for people.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<artifact::Error> for Error {
+    fn from(error: artifact::Error) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
+impl From<content::Error> for Error {
+    fn from(error: content::Error) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
+/// What all views of a mount share.
+pub struct Context {
+    /// Where artifacts come from.
+    pub artifacts: Artifacts,
+    /// Form of tag and digest directories.
+    pub mode: ViewMode,
+    /// The platform that is chosen from an index.
+    pub platform: Platform,
+    /// A digest is what the user trusts, for tags too.
+    pub strict: bool,
+    /// What is shown where an archive says nothing, and what the user overrides.
+    pub defaults: Defaults,
+    /// The registry or layout as it is written in references.
+    pub authority: String,
+    /// How long lists of referrers are fresh.
+    pub tag_ttl: Duration,
+}
+
+/// By what a view is found again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The files of a tag.
+    Tag(Repository, Tag),
+    /// The files of a manifest by digest. The name is the path component that leads to it.
+    Digest(Repository, Digest),
+    /// A name of a layout that is no tag, as it is shown.
+    Odd(String),
+    /// The metadata of a tag.
+    Metadata(Repository, Tag),
+    /// A directory of another view that is a view of its own: the other's number and the name of the member.
+    Member(u32, Member),
+}
+
+/// Which directory of a metadata view is a view of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Member {
+    /// A layer by its number.
+    Layer(u32),
+    /// A platform of an index by its number in the index.
+    Platform(u32),
+    /// An attachment.
+    Referrer(Digest),
+}
+
+/// Where the content of a view comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// What a tag names when it is entered.
+    Tag(Repository, Tag),
+    /// A manifest by digest.
+    Digest(Repository, Digest),
+    /// About what a tag names when it is entered.
+    TagMetadata(Repository, Tag),
+    /// About a manifest; `depth` directories lie between it and the repository's.
+    DigestMetadata {
+        /// The repository.
+        repository: Repository,
+        /// The manifest.
+        digest: Digest,
+        /// Directories up to that of the repository.
+        depth: usize,
+    },
+    /// One layer alone.
+    Layer {
+        /// The repository.
+        repository: Repository,
+        /// The image manifest that names it.
+        manifest: Arc<Manifest>,
+        /// Its number there.
+        number: usize,
+    },
+    /// One member of an index.
+    Platform {
+        /// The repository.
+        repository: Repository,
+        /// The member's manifest.
+        digest: Digest,
+    },
+}
+
+impl Origin {
+    /// The repository that everything is asked from.
+    pub fn repository(&self) -> &Repository {
+        match self {
+            Self::Tag(repository, _) | Self::Digest(repository, _) | Self::TagMetadata(repository, _) => repository,
+            Self::DigestMetadata { repository, .. } | Self::Layer { repository, .. } | Self::Platform { repository, .. } => repository,
+        }
+    }
+
+    /// Whether the user named a digest, so that nothing else is to be trusted.
+    fn is_pinned(&self) -> bool {
+        matches!(self, Self::Digest(..))
+    }
+}
+
+/// What a bound view shows.
+pub enum Shown {
+    /// The files of an artifact.
+    Tree(Arc<Artifact>),
+    /// Metadata of an artifact.
+    Metadata(Metadata),
+}
+
+/// What a name in a view leads to.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A node of the same view.
+    Node(ViewNode),
+    /// A directory that is a view of its own.
+    View(Key, Origin),
+}
+
+/// One name of a listing that was taken as a whole.
+pub struct Name {
+    /// The name.
+    pub name: Vec<u8>,
+    /// What it leads to.
+    pub found: Found,
+}
+
+/// One view. Shared by the table, by open handles and by operations under way.
+pub struct View {
+    number: u32,
+    key: Key,
+    origin: Origin,
+    shown: OnceCell<Shown>,
+    /// Lookups that the kernel has not forgotten; changed only under the lock of the table.
+    lookups: AtomicU64,
+    /// Files that were opened while only the transport vouched for them: the kernel may hold such pages.
+    /// Held only for set operations.
+    unverified: Mutex<HashSet<ViewNode>>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("View").field("number", &self.number).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl View {
+    fn new(number: u32, key: Key, origin: Origin) -> Self {
+        Self { number, key, origin, shown: OnceCell::new(), lookups: AtomicU64::new(0), unverified: Mutex::default() }
+    }
+
+    /// The view's number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// By what it is found again.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The repository that it belongs to.
+    pub fn repository(&self) -> &Repository {
+        self.origin.repository()
+    }
+
+    /// What it shows, if it was entered before.
+    pub fn shown(&self) -> Option<&Shown> {
+        self.shown.get()
+    }
+
+    /// The digest that it is bound to, if it was entered before.
+    pub fn digest(&self) -> Option<Digest> {
+        match self.shown()? {
+            Shown::Tree(artifact) => Some(artifact.manifest.digest),
+            Shown::Metadata(metadata) => Some(metadata.digest()),
+        }
+    }
+
+    /// Whether names and attributes of the view's tree can never change.
+    pub fn is_tree(&self) -> bool {
+        matches!(self.shown(), Some(Shown::Tree(_)))
+    }
+
+    /// Binds the view to its digest, if it is not bound yet, and answers what it shows.
+    ///
+    /// # Errors
+    /// What resolving the tag or reading the artifact says; the view stays unbound then and the next one tries again.
+    pub async fn enter(&self, context: &Context) -> Result<&Shown, Error> {
+        if let Some(shown) = self.shown.get() {
+            return Ok(shown);
+        }
+        self.shown.get_or_try_init(|| self.bind(context)).await
+    }
+
+    async fn bind(&self, context: &Context) -> Result<Shown, Error> {
+        let artifacts = &context.artifacts;
+        let strict = self.strict(context);
+        match &self.origin {
+            Origin::Tag(repository, tag) => {
+                let digest = artifacts.tag(repository, tag).await?;
+                Ok(Shown::Tree(artifacts.artifact(repository, &digest, context.mode, strict).await?))
+            }
+            Origin::Digest(repository, digest) => Ok(Shown::Tree(artifacts.artifact(repository, digest, context.mode, strict).await?)),
+            Origin::Platform { repository, digest } => {
+                Ok(Shown::Tree(artifacts.artifact(repository, digest, ViewMode::Merged, strict).await?))
+            }
+            Origin::Layer { repository, manifest, number } => {
+                Ok(Shown::Tree(artifacts.layer(repository, manifest, *number, strict).await?))
+            }
+            Origin::TagMetadata(repository, tag) => {
+                let digest = artifacts.tag(repository, tag).await?;
+                Ok(Shown::Metadata(Metadata::load(context, repository, &digest, Some(tag), 3).await?))
+            }
+            Origin::DigestMetadata { repository, digest, depth } => {
+                Ok(Shown::Metadata(Metadata::load(context, repository, digest, None, *depth).await?))
+            }
+        }
+    }
+
+    fn strict(&self, context: &Context) -> bool {
+        context.strict || self.origin.is_pinned()
+    }
+
+    /// Whether the node is a directory, as far as is known without entering.
+    pub fn is_directory(&self, node: ViewNode) -> bool {
+        match self.shown() {
+            _ if node == 0 => true,
+            None => false,
+            Some(Shown::Tree(artifact)) => {
+                node_id(node).and_then(|id| artifact.tree.node(id)).is_some_and(|node| node.kind == Kind::Directory)
+            }
+            Some(Shown::Metadata(metadata)) => metadata.is_directory(node),
+        }
+    }
+
+    /// What a name in a directory leads to.
+    pub async fn lookup(&self, context: &Context, directory: ViewNode, name: &[u8]) -> Result<Option<Found>, Error> {
+        let shown = self.enter(context).await?;
+        if !self.is_directory(directory) {
+            return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
+        }
+        match shown {
+            Shown::Tree(artifact) => {
+                let id = node_id(directory).ok_or_else(no_node)?;
+                Ok(artifact.tree.lookup(id, name).map(|node| Found::Node(node.into())))
+            }
+            Shown::Metadata(metadata) => {
+                let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+                metadata.lookup(context, self.number, directory, name).await
+            }
+        }
+    }
+
+    /// The names of a directory of metadata, as they are now. A tree is listed by [`artifact::Tree::children`].
+    pub async fn names(&self, context: &Context, directory: ViewNode) -> Result<Vec<Name>, Error> {
+        match self.enter(context).await? {
+            Shown::Tree(_) => Err(Error::new(ErrorKind::Other, "a tree is listed by its cookies")),
+            Shown::Metadata(metadata) => metadata.names(context, self.number, directory).await,
+        }
+    }
+
+    /// Attributes of a node. A view that was not entered yet shows the mount's defaults as its own.
+    pub fn attributes(&self, context: &Context, node: ViewNode) -> Result<Attributes, Error> {
+        let defaults = &context.defaults;
+        match self.shown() {
+            None if node == 0 => Ok(defaults.directory()),
+            None => Err(no_node()),
+            Some(Shown::Tree(artifact)) => {
+                let node = node_id(node).and_then(|id| artifact.tree.node(id)).ok_or_else(no_node)?;
+                Ok(defaults.of_node(&node))
+            }
+            Some(Shown::Metadata(metadata)) => metadata.attributes(defaults, node).ok_or_else(no_node),
+        }
+    }
+
+    /// The directory that holds a directory; the view's own for itself.
+    pub fn parent(&self, directory: ViewNode) -> ViewNode {
+        match self.shown() {
+            Some(Shown::Tree(artifact)) => node_id(directory).map_or(0, |id| artifact.tree.parent(id).into()),
+            Some(Shown::Metadata(metadata)) => metadata.parent(directory),
+            None => 0,
+        }
+    }
+
+    /// The target of a symbolic link, as it is.
+    pub fn target(&self, node: ViewNode) -> Result<Vec<u8>, Error> {
+        let target = match self.shown() {
+            Some(Shown::Tree(artifact)) => node_id(node).and_then(|id| artifact.tree.target(id)).map(<[u8]>::to_vec),
+            Some(Shown::Metadata(metadata)) => metadata.target(node),
+            None => None,
+        };
+        target.ok_or_else(|| Error::new(ErrorKind::Invalid, "not a symbolic link"))
+    }
+
+    /// A reader of a regular file, pinned to the bytes that the view is bound to.
+    pub async fn open(&self, context: &Context, node: ViewNode) -> Result<Reader, Error> {
+        let artifact = match self.enter(context).await? {
+            Shown::Tree(artifact) => artifact,
+            Shown::Metadata(metadata) => return metadata.open(context, node).await,
+        };
+        let id = node_id(node).ok_or_else(no_node)?;
+        let attributes = artifact.tree.node(id).ok_or_else(no_node)?;
+        match attributes.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file")),
+            _ => return Err(Error::new(ErrorKind::NotPermitted, "a device or link of an artifact cannot be opened here")),
+        }
+        let content = artifact.tree.content(id);
+        match content {
+            Some(content) if !content.extents.is_empty() => {
+                let stream = context.artifacts.stream(self.repository(), artifact, content.blob, self.strict(context)).await?;
+                Ok(Reader::of_stream(attributes.size, stream, content.extents))
+            }
+            _ => Ok(Reader::of_hole(attributes.size)),
+        }
+    }
+
+    /// Whether the kernel may keep the pages that it has of a file, now that it is opened with this reader. Pages
+    /// that were read while only the transport vouched for them are dropped once more when all is verified.
+    pub fn keeps_pages(&self, node: ViewNode, reader: &Reader) -> bool {
+        let mut unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
+        match reader.verified() {
+            Verified::Partial => {
+                unverified.insert(node);
+                false
+            }
+            Verified::Whole => !unverified.remove(&node),
+        }
+    }
+}
+
+/// The tree's number of a node.
+fn node_id(node: ViewNode) -> Option<NodeId> {
+    NodeId::try_from(node).ok()
+}
+
+fn no_node() -> Error {
+    Error::new(ErrorKind::Gone, "the file is not there any more")
+}

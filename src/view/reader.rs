@@ -1,0 +1,162 @@
+//! Reading ranges of one file through its extents. What no extent covers is a hole and reads as zeros.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Error;
+use crate::content::{ContentStream, Verified};
+use crate::error::ErrorKind;
+use crate::layer::Extent;
+
+/// Most bytes of one read. The kernel is told to ask for less.
+pub const READ_LIMIT: u32 = 4 << 20;
+
+/// An open file: always the bytes that it was opened on.
+pub struct Reader {
+    size: u64,
+    source: Source,
+}
+
+enum Source {
+    Hole,
+    Memory(Bytes),
+    Stream { stream: ContentStream, extents: Vec<Extent> },
+}
+
+impl Reader {
+    /// A file of zeros.
+    pub fn of_hole(size: u64) -> Self {
+        Self { size, source: Source::Hole }
+    }
+
+    /// A file that lies in memory.
+    pub fn of_memory(bytes: Bytes) -> Self {
+        Self { size: bytes.len() as u64, source: Source::Memory(bytes) }
+    }
+
+    /// A file whose pieces lie in a stream, in file order.
+    pub fn of_stream(size: u64, stream: ContentStream, extents: Vec<Extent>) -> Self {
+        Self { size, source: Source::Stream { stream, extents } }
+    }
+
+    /// Length of the file.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How far the bytes are checked against the digest.
+    pub fn verified(&self) -> Verified {
+        match &self.source {
+            Source::Hole | Source::Memory(_) => Verified::Whole,
+            Source::Stream { stream, .. } => stream.verified(),
+        }
+    }
+
+    /// The bytes of a range, fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// What the stream says; Invalid for more than the largest read that the kernel was told of.
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
+        if length > READ_LIMIT {
+            return Err(Error::new(ErrorKind::Invalid, "a single read of more than 4 MiB is refused"));
+        }
+        let start = offset.min(self.size);
+        let end = start.saturating_add(length.into()).min(self.size);
+        match &self.source {
+            Source::Hole => Ok(zeros(start, end).freeze()),
+            Source::Memory(bytes) => Ok(within(bytes, start, end)),
+            Source::Stream { stream, extents } => read_extents(stream, extents, start, end).await,
+        }
+    }
+}
+
+/// The part of a file that lies between two offsets, both at most its length.
+fn within(bytes: &Bytes, start: u64, end: u64) -> Bytes {
+    match (usize::try_from(start), usize::try_from(end)) {
+        (Ok(start), Ok(end)) => bytes.slice(start..end),
+        _ => Bytes::new(),
+    }
+}
+
+/// A buffer for the range; its length is bounded by [`READ_LIMIT`].
+fn zeros(start: u64, end: u64) -> BytesMut {
+    BytesMut::zeroed(usize::try_from(end - start).unwrap_or(0))
+}
+
+async fn read_extents(stream: &ContentStream, extents: &[Extent], start: u64, end: u64) -> Result<Bytes, Error> {
+    let pieces = pieces(extents, start, end);
+    if let [only] = pieces.as_slice()
+        && only.length == end - start
+    {
+        return Ok(stream.read(only.stream..only.stream + only.length).await?);
+    }
+    let mut buffer = zeros(start, end);
+    for piece in pieces {
+        let data = stream.read(piece.stream..piece.stream + piece.length).await?;
+        let target = usize::try_from(piece.file - start).ok().and_then(|at| buffer.get_mut(at..)?.get_mut(..data.len()));
+        let Some(target) = target else {
+            return Err(Error::new(ErrorKind::Other, "a stream answered more than was asked for"));
+        };
+        target.copy_from_slice(&data);
+    }
+    Ok(buffer.freeze())
+}
+
+/// The parts of extents that fall into a range of the file, in file order.
+fn pieces(extents: &[Extent], start: u64, end: u64) -> Vec<Extent> {
+    let first = extents.partition_point(|extent| extent.file.saturating_add(extent.length) <= start);
+    let cut = |extent: &Extent| {
+        let from = extent.file.max(start);
+        let to = extent.file.saturating_add(extent.length).min(end);
+        let stream = extent.stream.checked_add(from - extent.file)?;
+        let length = to.checked_sub(from).filter(|length| *length > 0)?;
+        stream.checked_add(length)?;
+        Some(Extent { file: from, stream, length })
+    };
+    extents.iter().skip(first).take_while(|extent| extent.file < end).filter_map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(file: u64, stream: u64, length: u64) -> Extent {
+        Extent { file, stream, length }
+    }
+
+    #[test]
+    fn a_range_takes_exactly_the_parts_of_extents_inside_it() {
+        let extents = [extent(0, 100, 10), extent(20, 110, 10), extent(40, 500, 5)];
+        assert_eq!(pieces(&extents, 0, 45), extents);
+        assert_eq!(pieces(&extents, 5, 25), [extent(5, 105, 5), extent(20, 110, 5)]);
+        assert_eq!(pieces(&extents, 10, 20), []);
+        assert_eq!(pieces(&extents, 29, 41), [extent(29, 119, 1), extent(40, 500, 1)]);
+        assert_eq!(pieces(&extents, 45, 45), []);
+    }
+
+    #[test]
+    fn extents_at_the_end_of_numbers_are_dropped_not_wrapped() {
+        assert_eq!(pieces(&[extent(0, u64::MAX - 1, 10)], 0, 10), []);
+        assert_eq!(pieces(&[extent(u64::MAX - 1, 0, 10)], 0, 10), []);
+    }
+
+    #[tokio::test]
+    async fn holes_read_as_zeros_up_to_the_end_of_the_file() {
+        let hole = Reader::of_hole(10);
+        assert_eq!(hole.read(4, 100).await.unwrap().as_ref(), [0; 6]);
+        assert_eq!(hole.read(10, 1).await.unwrap().as_ref(), [0; 0]);
+        assert_eq!(hole.read(u64::MAX, 1).await.unwrap().as_ref(), [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_read_larger_than_the_limit_is_refused_not_shortened() {
+        let error = Reader::of_hole(u64::MAX).read(0, READ_LIMIT + 1).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn memory_is_read_by_range() {
+        let reader = Reader::of_memory(Bytes::from_static(b"hello"));
+        assert_eq!(reader.read(1, 3).await.unwrap(), "ell");
+        assert_eq!(reader.read(9, 3).await.unwrap(), "");
+    }
+}

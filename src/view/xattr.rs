@@ -1,0 +1,155 @@
+//! Extended attributes: those of the archive, and what ocifs itself says about a file under names of its own.
+//!
+//! The names `user.oci.*` and `user.ocifs.*` are answered everywhere and listed nowhere, so that `cp -a` copies
+//! none of them. An archive's own attributes pass through untouched.
+
+use super::{Context, Error, Origin, Shown, View, ViewNode, node_id};
+use crate::artifact::{Artifact, Dialect, Kind};
+use crate::content::Verified;
+use crate::oci::{Digest, Manifest, ManifestBody};
+
+/// Whether the name is one of those that ocifs answers itself and never lists.
+pub fn is_own_name(name: &[u8]) -> bool {
+    name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
+}
+
+/// `user.ocifs.state` of what cannot be edited.
+pub fn state_of() -> Vec<u8> {
+    b"clean".to_vec()
+}
+
+impl View {
+    /// The value of an extended attribute.
+    pub async fn xattr(&self, context: &Context, node: ViewNode, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if !is_own_name(name) {
+            return Ok(self.archived_xattr(node, name));
+        }
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        match name {
+            "user.ocifs.state" => Ok(Some(state_of())),
+            "user.oci.reference" => Ok(self.reference(context).map(String::into_bytes)),
+            "user.oci.listing" => Ok(Some(b"complete".to_vec())),
+            "user.oci.digest" => Ok(Some(self.digest_now(context).await?.to_string().into_bytes())),
+            "user.oci.media-type" | "user.oci.artifact-type" | "user.oci.size" => self.of_manifest(context, name).await,
+            _ => self.of_artifact(context, node, name).await,
+        }
+    }
+
+    /// The names that are listed: the archive's own.
+    pub fn xattr_names(&self, node: ViewNode) -> Vec<Vec<u8>> {
+        let Some(Shown::Tree(artifact)) = self.shown() else { return Vec::new() };
+        let Some(id) = node_id(node) else { return Vec::new() };
+        let xattrs = artifact.tree.xattrs(id);
+        xattrs.into_iter().map(|(name, _)| name).filter(|name| !is_own_name(name)).map(<[u8]>::to_vec).collect()
+    }
+
+    fn archived_xattr(&self, node: ViewNode, name: &[u8]) -> Option<Vec<u8>> {
+        let Some(Shown::Tree(artifact)) = self.shown() else { return None };
+        tree_xattr(artifact, node, name)
+    }
+
+    fn reference(&self, context: &Context) -> Option<String> {
+        let authority = &context.authority;
+        match &self.origin {
+            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => Some(format!("{authority}/{repository}:{tag}")),
+            Origin::Digest(repository, digest)
+            | Origin::Platform { repository, digest }
+            | Origin::DigestMetadata { repository, digest, .. } => Some(format!("{authority}/{repository}@{digest}")),
+            Origin::Layer { repository, manifest, .. } => Some(format!("{authority}/{repository}@{}", manifest.digest)),
+        }
+    }
+
+    /// The digest that the view is bound to, or would be bound to now.
+    async fn digest_now(&self, context: &Context) -> Result<Digest, Error> {
+        if let Some(digest) = self.digest() {
+            return Ok(digest);
+        }
+        match &self.origin {
+            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => Ok(context.artifacts.tag(repository, tag).await?),
+            Origin::Digest(_, digest) | Origin::Platform { digest, .. } | Origin::DigestMetadata { digest, .. } => Ok(*digest),
+            Origin::Layer { manifest, .. } => Ok(manifest.digest),
+        }
+    }
+
+    /// What the manifest alone says, without a look at layers.
+    async fn of_manifest(&self, context: &Context, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let digest = self.digest_now(context).await?;
+        let manifest = context.artifacts.manifest(self.repository(), &digest).await?;
+        Ok(match name {
+            "user.oci.media-type" => Some(manifest.media_type.clone().into_bytes()),
+            "user.oci.artifact-type" => manifest.artifact_type().map(|text| text.as_bytes().to_vec()),
+            _ => Some(claimed_size(&manifest).to_string().into_bytes()),
+        })
+    }
+
+    async fn of_artifact(&self, context: &Context, node: ViewNode, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        if !matches!(name, "user.oci.platform" | "user.oci.view" | "user.oci.verified" | "user.oci.layer" | "user.oci.title") {
+            return Ok(None);
+        }
+        let Shown::Tree(artifact) = self.enter(context).await? else { return Ok(None) };
+        match name {
+            "user.oci.platform" => Ok(artifact.platform.as_ref().map(|platform| platform.to_string().into_bytes())),
+            "user.oci.view" => Ok(Some(dialect_name(artifact.dialect).as_bytes().to_vec())),
+            "user.oci.title" => Ok(tree_xattr(artifact, node, name.as_bytes())),
+            "user.oci.layer" => Ok(layer_of(artifact, node).map(|digest| digest.to_string().into_bytes())),
+            _ => self.verified(context, artifact, node).await,
+        }
+    }
+
+    async fn verified(&self, context: &Context, artifact: &Artifact, node: ViewNode) -> Result<Option<Vec<u8>>, Error> {
+        let file = node_id(node).filter(|id| artifact.tree.node(*id).is_some_and(|node| node.kind == Kind::File));
+        let verified = match file.and_then(|id| artifact.tree.content(id)) {
+            None => Verified::Whole,
+            Some(content) => {
+                let strict = self.strict(context);
+                context.artifacts.stream(self.repository(), artifact, content.blob, strict).await?.verified()
+            }
+        };
+        let text: &[u8] = match verified {
+            Verified::Whole => b"whole",
+            Verified::Partial => b"partial",
+        };
+        Ok(Some(text.to_vec()))
+    }
+}
+
+fn tree_xattr(artifact: &Artifact, node: ViewNode, name: &[u8]) -> Option<Vec<u8>> {
+    let xattrs = artifact.tree.xattrs(node_id(node)?);
+    xattrs.into_iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_vec())
+}
+
+fn layer_of(artifact: &Artifact, node: ViewNode) -> Option<Digest> {
+    let content = artifact.tree.content(node_id(node)?)?;
+    artifact.source(content.blob).map(|source| source.descriptor.digest)
+}
+
+/// Bytes that a manifest names: config and layers, or the members of an index.
+fn claimed_size(manifest: &Manifest) -> u64 {
+    match &manifest.body {
+        ManifestBody::Image(image) => image.layers.iter().fold(image.config.size, |sum, layer| sum.saturating_add(layer.size)),
+        ManifestBody::Index(index) => index.manifests.iter().fold(0, |sum, member| sum.saturating_add(member.size)),
+    }
+}
+
+fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OciSync => "oci-sync",
+        Dialect::Sealed => "sealed",
+        Dialect::Members => "index",
+        Dialect::Image => "image",
+        Dialect::Files => "files",
+        Dialect::Archive => "archive",
+        Dialect::Blobs => "blobs",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_names_are_told_by_their_prefix() {
+        assert!(is_own_name(b"user.oci.digest") && is_own_name(b"user.ocifs.state"));
+        assert!(!is_own_name(b"user.ocix") && !is_own_name(b"security.capability"));
+    }
+}
