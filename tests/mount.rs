@@ -1,0 +1,7 @@
+//! End-to-end tests: the built binary, real registries, real artifacts, the kernel in between.
+
+#[path = "mount/fixtures.rs"]
+mod fixtures;
+#[path = "mount/harness.rs"]
+mod harness;
+mod support;

@@ -1,0 +1,19 @@
+//! What the integration tests share: real registries, a proxy that counts and spoils requests, fixture layouts,
+//! hand-made artifacts, and mounts by the built binary. Everything that is started here ends with the value that
+//! stands for it, also when the test fails.
+
+pub mod artifacts;
+pub mod layouts;
+pub mod mounting;
+pub mod proxy;
+pub mod registry;
+pub mod skip;
+pub mod tokens;
+
+use std::sync::OnceLock;
+
+/// The runtime of the servers inside the test process (proxy, token server) and of the uploader.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+}

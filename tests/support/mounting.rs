@@ -1,0 +1,144 @@
+//! Mounts made by the built binary, each test with a home, cache and state of its own. A mount is gone, its daemon
+//! too, when the value is dropped, whatever the test or the daemon did.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// Longest time that any single command may take. Only what hangs ever gets there.
+const PATIENCE: &str = "120";
+
+/// A user's private world: home, configuration, runtime directory, cache and state.
+pub struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    /// An empty home.
+    pub fn new() -> Self {
+        let folder = TempDir::with_prefix("ocifs-home-").unwrap();
+        for name in ["config", "run", "cache", "state", "mounts"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    /// A path inside of it, for files that a test brings along.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `ocifs ARGS…` with nothing of the surrounding environment but the path, ended by force if it hangs.
+    pub fn ocifs(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--signal", "KILL", PATIENCE, env!("CARGO_BIN_EXE_ocifs")]).args(args).env_clear().stdin(Stdio::null());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
+        for (variable, name) in
+            [("XDG_CONFIG_HOME", "config"), ("XDG_RUNTIME_DIR", "run"), ("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state")]
+        {
+            command.env(variable, self.path(name));
+        }
+        command
+    }
+
+    /// Runs `ocifs ARGS…` to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.ocifs(args).output().unwrap()
+    }
+
+    /// Mounts and expects it to work.
+    pub fn mount(&self, source: &str, flags: &[&str]) -> Mount<'_> {
+        self.try_mount(source, flags).unwrap_or_else(|output| panic!("mount {source} failed:\n{}", text(&output)))
+    }
+
+    /// Mounts, or answers what the command printed.
+    pub fn try_mount(&self, source: &str, flags: &[&str]) -> Result<Mount<'_>, Output> {
+        let point = TempDir::with_prefix_in("m-", self.path("mounts")).unwrap();
+        let (cache, state, target) = (self.path("cache"), self.path("state"), point.path().to_owned());
+        let mut args =
+            vec!["mount", source, target.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+        args.extend(flags);
+        // Made first: a mount that fails half-way is cleaned up all the same.
+        let mount = Mount { home: self, point: Some(point) };
+        let output = self.run(&args);
+        if output.status.success() { Ok(mount) } else { Err(output) }
+    }
+}
+
+/// What a command printed and how it ended, for messages.
+pub fn text(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A live mount.
+pub struct Mount<'home> {
+    home: &'home Home,
+    point: Option<TempDir>,
+}
+
+impl Mount<'_> {
+    /// The mount point.
+    pub fn root(&self) -> &Path {
+        self.point.as_ref().unwrap().path()
+    }
+
+    /// A path below the mount point.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// The bytes of a file.
+    pub fn cat(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.path(name))
+    }
+
+    /// The sorted names in a directory.
+    pub fn ls(&self, name: &str) -> std::io::Result<Vec<String>> {
+        let names: std::io::Result<Vec<String>> =
+            std::fs::read_dir(self.path(name))?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
+        let mut names = names?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Compares a directory with a list of `treelist`; the differences are the error.
+    pub fn compare(&self, expected: &Path, name: &str) -> Result<(), String> {
+        let treelist = super::layouts::fixtures().join("treelist");
+        let output = Command::new("timeout")
+            .args(["--signal", "KILL", PATIENCE, "python3"])
+            .arg(treelist)
+            .args(["--links", "--xattrs", "--compare"])
+            .args([expected, &self.path(name)])
+            .output()
+            .unwrap();
+        if output.status.success() { Ok(()) } else { Err(text(&output)) }
+    }
+
+    /// Unmounts with the command and expects it to work.
+    pub fn unmount(self) {
+        let output = self.home.run(&["umount", self.root().to_str().unwrap()]);
+        assert!(output.status.success(), "umount failed:\n{}", text(&output));
+        assert!(!is_mounted(self.root()), "umount returned before the mount was gone");
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let Some(point) = self.point.take() else { return };
+        if is_mounted(point.path()) {
+            let _ = self.home.ocifs(&["umount"]).arg(point.path()).output();
+        }
+        if is_mounted(point.path()) {
+            let _ = Command::new("umount").arg("-l").arg(point.path()).output();
+        }
+        if is_mounted(point.path()) {
+            let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(point.path()).output();
+        }
+    }
+}
+
+/// Whether the kernel's table has a mount there; asks nobody who could hang.
+pub fn is_mounted(point: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().any(|line| line.split(' ').nth(4) == point.to_str())
+}

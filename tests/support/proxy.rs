@@ -1,0 +1,226 @@
+//! A reverse proxy in front of a plain registry: records every request, and spoils the answers that a test chooses.
+//! It changes nothing else: hosts, bodies and lengths pass as they are.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A running proxy.
+pub struct Proxy {
+    address: SocketAddr,
+    inner: Arc<Inner>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Inner {
+    upstream: String,
+    client: reqwest::Client,
+    seen: Mutex<Vec<Arc<Entry>>>,
+    faults: Mutex<Vec<Planned>>,
+}
+
+struct Entry {
+    method: String,
+    path: String,
+    range: Option<String>,
+    authorized: bool,
+    sent: AtomicU64,
+}
+
+/// One request as the proxy saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// GET, HEAD, …
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The `Range` header.
+    pub range: Option<String>,
+    /// Whether credentials came along.
+    pub authorized: bool,
+    /// Bytes of the body sent back so far.
+    pub sent: u64,
+}
+
+/// What happens to an answer.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// One bit of this byte of the body is inverted.
+    Flip(u64),
+    /// The connection breaks after so many bytes of the body.
+    Cut(u64),
+    /// Nothing more is sent after so many bytes of the body, and the connection stays open.
+    Stall(u64),
+    /// This status with an empty body; the registry is not asked.
+    Status(u16),
+    /// 307 to this location; the registry is not asked.
+    Redirect(String),
+}
+
+struct Planned {
+    part_of_path: String,
+    times: usize,
+    fault: Fault,
+}
+
+impl Proxy {
+    /// Starts in front of `http://host:port`.
+    pub fn start(upstream: String) -> Self {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+        let inner = Arc::new(Inner { upstream, client, seen: Mutex::default(), faults: Mutex::default() });
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = axum::Router::new().fallback(forward).with_state(inner.clone());
+        let task = super::runtime().spawn(async move {
+            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await.unwrap();
+        });
+        Self { address, inner, task }
+    }
+
+    /// `127.0.0.1:port`, the host of references.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Spoils the next `times` answers to requests whose path contains the text.
+    pub fn spoil(&self, part_of_path: &str, times: usize, fault: Fault) {
+        self.inner.faults.lock().unwrap().push(Planned { part_of_path: part_of_path.to_owned(), times, fault });
+    }
+
+    /// All requests so far, in order.
+    pub fn requests(&self) -> Vec<Recorded> {
+        let seen = self.inner.seen.lock().unwrap();
+        seen.iter()
+            .map(|entry| Recorded {
+                method: entry.method.clone(),
+                path: entry.path.clone(),
+                range: entry.range.clone(),
+                authorized: entry.authorized,
+                sent: entry.sent.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.inner.seen.lock().unwrap().clear();
+    }
+
+    /// How many requests had this method and the text in their path.
+    pub fn count(&self, method: &str, part_of_path: &str) -> usize {
+        self.requests().iter().filter(|request| request.method == method && request.path.contains(part_of_path)).count()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Inner {
+    fn record(&self, request: &Request, path: &str) -> Arc<Entry> {
+        let entry = Arc::new(Entry {
+            method: request.method().to_string(),
+            path: path.to_owned(),
+            range: request.headers().get(header::RANGE).and_then(|range| range.to_str().ok()).map(str::to_owned),
+            authorized: request.headers().contains_key(header::AUTHORIZATION),
+            sent: AtomicU64::new(0),
+        });
+        self.seen.lock().unwrap().push(entry.clone());
+        entry
+    }
+
+    fn fault(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let planned = faults.iter_mut().find(|planned| planned.times > 0 && path.contains(&planned.part_of_path))?;
+        planned.times -= 1;
+        Some(planned.fault.clone())
+    }
+}
+
+async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<Body> {
+    let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let entry = inner.record(&request, &path);
+    let fault = inner.fault(&path);
+    match &fault {
+        Some(Fault::Status(status)) => return empty(StatusCode::from_u16(*status).unwrap(), None),
+        Some(Fault::Redirect(location)) => return empty(StatusCode::TEMPORARY_REDIRECT, Some(location)),
+        _ => {}
+    }
+    let (head, body) = request.into_parts();
+    // The host stays the proxy's own, so that locations in answers lead through the proxy again.
+    let asked = inner.client.request(head.method, format!("{}{path}", inner.upstream)).headers(end_to_end(&head.headers));
+    let Ok(answer) = asked.body(reqwest::Body::wrap_stream(body.into_data_stream())).send().await else {
+        return empty(StatusCode::BAD_GATEWAY, None);
+    };
+    let mut response = Response::builder().status(answer.status());
+    response.headers_mut().unwrap().extend(end_to_end(answer.headers()));
+    response.body(Body::from_stream(spoiled(answer.bytes_stream(), fault, entry))).unwrap()
+}
+
+fn empty(status: StatusCode, location: Option<&str>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    if let Some(location) = location {
+        response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
+    }
+    response
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+        kept.remove(name);
+    }
+    kept
+}
+
+/// The body with the fault applied, counting what goes out.
+fn spoiled(
+    body: impl Stream<Item = reqwest::Result<Bytes>> + Send + Unpin + 'static,
+    fault: Option<Fault>,
+    entry: Arc<Entry>,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    futures_util::stream::unfold((body, 0u64), move |(mut body, at)| {
+        let (fault, entry) = (fault.clone(), entry.clone());
+        async move {
+            match fault {
+                Some(Fault::Cut(after)) if at >= after => return Some((Err(std::io::Error::other("cut")), (body, at))),
+                Some(Fault::Stall(after)) if at >= after => std::future::pending::<()>().await,
+                _ => {}
+            }
+            let chunk = match body.next().await? {
+                Ok(chunk) => damaged(chunk, at, fault.as_ref()),
+                Err(error) => return Some((Err(std::io::Error::other(error)), (body, at))),
+            };
+            entry.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let next = at + chunk.len() as u64;
+            Some((Ok(chunk), (body, next)))
+        }
+    })
+}
+
+/// One piece of a body that begins at `at`. A cut or stalled piece ends where the fault begins.
+fn damaged(chunk: Bytes, at: u64, fault: Option<&Fault>) -> Bytes {
+    match fault {
+        Some(Fault::Flip(byte)) if (at..at + chunk.len() as u64).contains(byte) => {
+            let mut bytes = chunk.to_vec();
+            bytes[(byte - at) as usize] ^= 1;
+            bytes.into()
+        }
+        Some(Fault::Cut(after) | Fault::Stall(after)) if at + chunk.len() as u64 > *after => chunk.slice(..(after - at) as usize),
+        _ => chunk,
+    }
+}

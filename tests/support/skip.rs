@@ -1,0 +1,48 @@
+//! What a test needs from the machine. A need that is not met skips the test and says so loudly; under `CI=true`,
+//! where the scripts have installed everything, it fails the test instead.
+
+use std::path::Path;
+
+/// Something that a machine may lack.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// A `/dev/fuse` that this user can open.
+    Fuse,
+    /// Root, for owners, devices and mounts by hand.
+    Root,
+    /// A program on the path.
+    Tool(&'static str),
+}
+
+impl Need {
+    fn missing(self) -> Option<String> {
+        let (met, what) = match self {
+            Need::Fuse => (std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok(), "a usable /dev/fuse".to_owned()),
+            Need::Root => (rustix::process::geteuid().is_root(), "root".to_owned()),
+            Need::Tool(name) => (on_path(name), format!("the program {name}")),
+        };
+        (!met).then_some(what)
+    }
+}
+
+fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file()) || Path::new("/usr/sbin").join(name).is_file()
+}
+
+/// Whether the test must stop here because the machine lacks something. Panics under `CI=true`.
+pub fn lacks(needs: &[Need]) -> bool {
+    let missing: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
+    if missing.is_empty() {
+        return false;
+    }
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let message = format!("{test} needs {}: run scripts/test, which installs it", missing.join(" and "));
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{message}");
+    // The test runner keeps what tests print to itself when they pass; this must be seen.
+    let _ = std::fs::OpenOptions::new().append(true).open("/dev/stderr").and_then(|mut stderr| {
+        use std::io::Write;
+        writeln!(stderr, "\n*** SKIPPED: {message} ***")
+    });
+    true
+}
