@@ -23,13 +23,13 @@ pub(super) const WARNING: usize = 16;
 pub(super) mod header {
     pub(in crate::layer) const MAGIC: usize = 0;
     pub(in crate::layer) const VERSION: usize = 8;
-    pub(in crate::layer) const FLAGS: usize = 12;
     pub(in crate::layer) const CHECKSUM: usize = 16;
     /// The checksum covers everything from here on.
     pub(in crate::layer) const CHECKED: usize = 24;
     pub(in crate::layer) const TOTAL: usize = 24;
     pub(in crate::layer) const ALGORITHM: usize = 32;
     pub(in crate::layer) const CODEC: usize = 33;
+    pub(in crate::layer) const FLAGS: usize = 36;
     pub(in crate::layer) const DIGEST: usize = 40;
     pub(in crate::layer) const STREAM_LENGTH: usize = 104;
     pub(in crate::layer) const BLOB_LENGTH: usize = 112;

@@ -59,6 +59,10 @@ fn zstd_frame(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn skippable(length: u32) -> Vec<u8> {
+    [&0x184d_2a50_u32.to_le_bytes()[..], &length.to_le_bytes(), &vec![0xff; length as usize]].concat()
+}
+
 fn text(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut out = Vec::with_capacity(length + 16);
@@ -190,3 +194,6 @@ fn a_deflate_block_above_four_mebibytes_gives_spans_without_restart() {
 }
 
 mod fixtures;
+mod format;
+mod hostile;
+mod properties;

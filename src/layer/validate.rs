@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::{self, Counts, Record, Sections, entry, header, record, span};
 use super::index::{FileKind, Layout};
 use super::inflate::WINDOW;
+use super::tar::is_clean;
 use super::{Codec, Error};
 use crate::oci::Digest;
 
@@ -84,9 +85,11 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn string(&self, offset: u64, length: u32) -> Result<(), Error> {
-        let end = offset.checked_add(u64::from(length)).ok_or_else(|| bad("a string lies outside"))?;
-        if end > self.layout.counts.strings { Err(bad("a string lies outside")) } else { Ok(()) }
+    fn string(&self, offset: u64, length: u32) -> Result<&'a [u8], Error> {
+        let outside = || bad("a string lies outside");
+        offset.checked_add(u64::from(length)).filter(|end| *end <= self.layout.counts.strings).ok_or_else(outside)?;
+        let start = usize::try_from(offset).ok().and_then(|offset| self.layout.sections.strings.checked_add(offset)).ok_or_else(outside)?;
+        self.bytes.get(start..).and_then(|rest| rest.get(..length as usize)).ok_or_else(outside)
     }
 
     fn inside(&self, start: u64, length: u64) -> bool {
@@ -105,9 +108,18 @@ impl<'a> Checker<'a> {
     }
 
     fn entry(&self, record: Record<'_>) -> Result<(), Error> {
-        self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH))?;
-        self.string(record.u64(entry::LINK), record.u32(entry::LINK_LENGTH))?;
+        let path = self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH))?;
+        let link = self.string(record.u64(entry::LINK), record.u32(entry::LINK_LENGTH))?;
         let kind = FileKind::from_code(record.u8(entry::KIND)).ok_or_else(|| bad("unknown kind of entry"))?;
+        let named = is_clean(path) && (!path.is_empty() || kind == FileKind::Directory);
+        let linked = match kind {
+            FileKind::HardLink => !link.is_empty() && is_clean(link),
+            FileKind::Symlink => !link.is_empty() && !link.contains(&0),
+            _ => true,
+        };
+        if !named || !linked {
+            return Err(bad("a name leaves the tree"));
+        }
         if record.u16(entry::MODE) > 0o7777 || record.u32(entry::MTIME_NANOSECONDS) > 999_999_999 {
             return Err(bad("an attribute is out of range"));
         }
@@ -187,10 +199,7 @@ impl<'a> Checker<'a> {
     fn warnings(&self) -> Result<(), Error> {
         for number in 0..self.layout.counts.warnings {
             let record = self.record(self.layout.sections.warnings, format::WARNING, number);
-            self.string(record.u64(0), record.u32(8))?;
-            let start = self.layout.sections.strings.saturating_add(usize::try_from(record.u64(0)).unwrap_or(usize::MAX));
-            let text = self.bytes.get(start..start.saturating_add(record.u32(8) as usize)).unwrap_or_default();
-            if std::str::from_utf8(text).is_err() {
+            if std::str::from_utf8(self.string(record.u64(0), record.u32(8))?).is_err() {
                 return Err(bad("a warning is not text"));
             }
         }

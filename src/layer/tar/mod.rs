@@ -14,6 +14,7 @@ mod tests;
 
 use self::entry::{Names, Pending};
 use self::header::{BLOCK, Header};
+pub(super) use self::path::is_clean;
 use self::pax::Records;
 use self::sparse::{LeadingMap, Piece};
 use super::Error;

@@ -28,6 +28,12 @@ pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(path)
 }
 
+/// Whether a path is as [`clean`] makes it.
+pub(in crate::layer) fn is_clean(path: &[u8]) -> bool {
+    let sound = |component: &[u8]| !matches!(component, b"" | b"." | b"..") && component.len() <= COMPONENT;
+    path.is_empty() || (!path.contains(&0) && path.split(|byte| *byte == b'/').all(sound))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +54,10 @@ mod tests {
             (b"a\0b", Err("its name has a NUL")),
         ] {
             assert_eq!(clean(name).as_deref(), path.as_ref().map(|path| *path), "{name:?}");
+            assert!(clean(name).is_err() || clean(name).is_ok_and(|path| is_clean(&path)));
+        }
+        for path in [&b"/a"[..], b"a/", b"a//b", b"./a", b"a/..", b"..", b"a\0", b"/"] {
+            assert!(!is_clean(path), "{path:?}");
         }
         assert!(clean(&[b'a'; 255]).is_ok());
         assert!(clean(&[b'a'; 256]).is_err());
