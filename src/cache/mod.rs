@@ -1,20 +1,86 @@
 //! The bounded local cache: spans of logical streams in sparse files, indexes and trees, pins, one byte budget.
+//!
+//! It knows digests and ranges, not registries. It never answers wrong bytes: a torn, flipped, zeroed or truncated
+//! span, a lost table, a power cut or a killed process make misses. It never holds more than its budget, over all
+//! processes that share the directory, bytes in flight included. Opening it never scans it.
+//!
+//! # On disk
+//!
+//! ```text
+//! DIRECTORY (0700)/v1/
+//!   ledger                  counters that all processes map          (ledger.rs)
+//!   evict.lock structure.lock claims.lock                            locks, empty files
+//!   streams/4e/sha256-4e1f….plain.FINGERPRINT/                       a stream: blob, protection, layout
+//!     table                 layout, state and checksum of each span  (table.rs)
+//!     INSTANCE.main         the stream, sparse, without large members (layout.rs)
+//!     INSTANCE.START        a member of 1 MiB or more, from its own offset 0
+//!   work/OWNER-NUMBER/      fills before their commit, streams on their way out
+//!   documents/KIND/KEY.plain|sealed                                  (documents.rs)
+//!   pins/NAME                                                        (pins.rs)
+//! ```
+//!
+//! # Protocol
+//!
+//! The state of a span is a generation and whether it is present, in one shared atomic word. Presence changes take a
+//! new generation.
+//!
+//! - *Writers* reserve bytes in the ledger, take the lock on the span's byte of the table file, write the bytes, then
+//!   the checksum, then publish the state. A crash before that leaves a miss. Nothing is synced: what a power cut
+//!   loses fails its checksum.
+//! - *The evictor* (one process at a time) takes the lock on all bytes of a table file, so no writer is at work in the
+//!   stream; withdraws states; then punches. It punches neighbours that are absent too, and what killed writers left.
+//! - *Readers* take no lock. They load the state, read, and load the state again: unchanged means that the punching,
+//!   which comes after the withdrawal, had not begun when the read ended. A changed state is a miss, whatever was
+//!   read. The generation makes an eviction and a new store in between visible too.
+//! - The first read of a generation of a span by each process reads all of it and compares the checksum, and remembers
+//!   the state word that held. Later reads are one `pread` a file and a few atomic loads, with no lock that all
+//!   readers share. A mismatch withdraws the span.
+//! - *Unlinking* a stream (clear, replacement by a commit, emptied by the evictor) first marks its table dead, then
+//!   renames the directory away, under the structure lock. Data files carry the instance that the table names, so an
+//!   old table never meets new files. Who holds a dead stream reads on from the files it has open, and moves to the
+//!   new one when it next stores.
+//!
+//! Lock order: evictor, then structure, then table or span; a span's lock is never held while waiting for another.
+//! In the process, no mutex is held across a system call but those that open or lock files.
+//!
+//! Sealed streams hold chunks under a key derived from the artifact's key, the blob and a salt of that life of the
+//! stream, so no position of a key is ever used for two contents.
+
+mod claim;
+mod documents;
+mod evict;
+mod fill;
+mod layout;
+mod ledger;
+mod pins;
+mod shared;
+mod stream;
+mod table;
+mod upkeep;
+
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
+pub use claim::Claim;
+pub use documents::Document;
+pub use fill::Fill;
+pub use stream::CachedStream;
 
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::seal::ChunkKey;
+use layout::Geometry;
+use shared::{Shared, failed};
 
 /// Why the cache did not do what was asked. A miss is no error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// NoSpace, or Other for failing disks.
+    /// NoSpace, Busy, Denied, Invalid, or Other for failing disks.
     pub kind: ErrorKind,
     /// What happened to which file.
     pub message: String,
@@ -54,22 +120,7 @@ pub struct StreamLayout {
 /// The cache of one directory. Cheap to clone.
 #[derive(Clone)]
 pub struct SpanCache {
-    _inner: Arc<()>,
-}
-
-/// One cached stream.
-pub struct CachedStream {
-    _inner: (),
-}
-
-/// A stream being filled for the first time, span after span, invisible to readers until committed.
-pub struct Fill {
-    _inner: (),
-}
-
-/// The right to compute something that no other thread or daemon computes meanwhile.
-pub struct Claim {
-    _inner: (),
+    shared: Arc<Shared>,
 }
 
 /// Figures for `cache info` and `status`.
@@ -89,97 +140,76 @@ pub struct Usage {
 
 impl SpanCache {
     /// Opens or makes the cache. Never scans it.
-    pub fn open(_config: Config) -> Result<Self, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// Denied if the directory belongs to somebody else or others may write to it, NoSpace, Busy, Other.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        Shared::open(config).map(|shared| Self { shared })
     }
 
-    /// The stream of a blob, ready for reads and single spans.
-    pub fn stream(&self, _blob: &Digest, _layout: &StreamLayout, _protection: &Protection) -> Result<CachedStream, Error> {
-        todo!()
+    /// The stream of a blob, ready for reads and single spans. A stream that is cut differently is another object.
+    pub fn stream(&self, blob: &Digest, layout: &StreamLayout, protection: &Protection) -> Result<CachedStream, Error> {
+        let geometry = Geometry::new(layout, matches!(protection, Protection::Sealed(_)))?;
+        CachedStream::new(&self.shared, blob, geometry, protection)
     }
 
     /// Begins the first pass over a blob. Hold a [`Claim`] on it.
-    pub fn fill(&self, _blob: &Digest, _protection: &Protection) -> Result<Fill, Error> {
-        todo!()
+    pub fn fill(&self, blob: &Digest, protection: &Protection) -> Result<Fill, Error> {
+        Fill::new(&self.shared, blob, protection)
     }
 
     /// Waits until this caller alone holds `name`, across threads and daemons. Dropping the future gives up.
-    pub async fn claim(&self, _name: &str) -> Result<Claim, Error> {
-        todo!()
+    pub async fn claim(&self, name: &str) -> Result<Claim, Error> {
+        self.shared.claims.claim(name).await.map_err(failed("lock", &self.shared.root.join("claims.lock")))
     }
 
     /// A document kept apart from the data budget (index, tree): mapped if plain, opened into memory if sealed.
     /// `kind` is a short word and part of the path. A broken one is a miss.
-    pub fn document(&self, _kind: &str, _key: &str, _protection: &Protection) -> Result<Option<Arc<dyn AsRef<[u8]> + Send + Sync>>, Error> {
-        todo!()
+    pub fn document(&self, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
+        documents::load(&self.shared, kind, key, protection)
     }
 
     /// Stores a document: written once, renamed into place.
-    pub fn store_document(&self, _kind: &str, _key: &str, _bytes: &[u8], _protection: &Protection) -> Result<(), Error> {
-        todo!()
+    pub fn store_document(&self, kind: &str, key: &str, bytes: &[u8], protection: &Protection) -> Result<(), Error> {
+        documents::store(&self.shared, kind, key, bytes, protection)
     }
 
     /// Forgets a document that turned out wrong.
-    pub fn forget_document(&self, _kind: &str, _key: &str) -> Result<(), Error> {
-        todo!()
+    pub fn forget_document(&self, kind: &str, key: &str) -> Result<(), Error> {
+        documents::forget(&self.shared, kind, key)
     }
 
-    /// Exempts the streams of these blobs from eviction under a name (an artifact's digest), or stops that.
-    pub fn pin(&self, _name: &str, _blobs: &[Digest]) -> Result<(), Error> {
-        todo!()
+    /// Exempts the streams of these blobs from eviction under a name (an artifact's digest); replaces what the name
+    /// stood for before.
+    pub fn pin(&self, name: &str, blobs: &[Digest]) -> Result<(), Error> {
+        pins::pin(&self.shared, name, blobs)
     }
 
     /// Removes a pin; `false` if there was none.
-    pub fn unpin(&self, _name: &str) -> Result<bool, Error> {
-        todo!()
+    pub fn unpin(&self, name: &str) -> Result<bool, Error> {
+        let removed = pins::unpin(&self.shared, name)?;
+        self.shared.hope_again();
+        Ok(removed)
     }
 
-    /// Figures.
+    /// All pins by name, with their blobs.
+    pub fn pins(&self) -> Result<Vec<(String, Vec<Digest>)>, Error> {
+        pins::pins(&self.shared)
+    }
+
+    /// Figures. Walks the cache.
     pub fn usage(&self) -> Result<Usage, Error> {
-        todo!()
+        upkeep::usage(&self.shared)
     }
 
-    /// Unlinks everything that is not pinned (everything with `pinned`). Open files keep working.
-    pub fn clear(&self, _pinned: bool) -> Result<(), Error> {
-        todo!()
+    /// Unlinks everything that is not pinned (everything with `pinned`; the pins themselves stay). Open files keep
+    /// working.
+    pub fn clear(&self, pinned: bool) -> Result<(), Error> {
+        upkeep::clear(&self.shared, pinned)
     }
 
-    /// Checks every plain span against its checksum; broken ones become misses. (checked, broken).
+    /// Checks every span, plain or sealed, against its checksum; broken ones become misses. (checked, broken).
     pub fn verify(&self) -> Result<(u64, u64), Error> {
-        todo!()
-    }
-}
-
-impl CachedStream {
-    /// Part of a span (offsets in the stream), if the span is here and whole.
-    pub fn read(&self, _span: u32, _within: Range<u64>) -> Result<Option<Bytes>, Error> {
-        todo!()
-    }
-
-    /// Whether a span is here.
-    pub fn has(&self, _span: u32) -> bool {
-        todo!()
-    }
-
-    /// Keeps a verified span. `false` if the budget (all pinned or in flight) leaves no room: not an error.
-    pub fn store(&self, _span: u32, _data: &[u8]) -> Result<bool, Error> {
-        todo!()
-    }
-}
-
-impl Fill {
-    /// The next bytes of the stream down to its end are a member with a file of its own.
-    pub fn member(&mut self, _stream: Range<u64>) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// The next span. `false` if there is no room for it: it is left out, the fill goes on.
-    pub fn span(&mut self, _data: &[u8]) -> Result<bool, Error> {
-        todo!()
-    }
-
-    /// Makes everything visible, now that the blob's digest held. Dropping instead discards it.
-    pub fn commit(self) -> Result<(), Error> {
-        todo!()
+        upkeep::verify(&self.shared)
     }
 }

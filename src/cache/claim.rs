@@ -1,0 +1,67 @@
+//! Claims: the right to compute something that no other thread or process computes meanwhile.
+//!
+//! A claim is a tokio mutex among the tasks of this process and a lock on one byte of `claims.lock` among processes,
+//! the byte being chosen by the name's hash: nothing is left to clean up, whoever dies.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::shared::hold;
+use crate::durable::{RangeLock, Sharing};
+
+/// The longest pause between two questions to another process.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The right to compute something that no other thread or daemon computes meanwhile.
+pub struct Claim {
+    // Dropped in this order: the next task of this process must find the byte free.
+    _process: RangeLock,
+    _task: OwnedMutexGuard<()>,
+}
+
+type Gate = tokio::sync::Mutex<()>;
+
+/// The claims of one open cache.
+pub struct Claims {
+    path: PathBuf,
+    /// Gates that are in use. Held for map operations only.
+    gates: Mutex<HashMap<u64, Weak<Gate>>>,
+}
+
+impl Claims {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, gates: Mutex::default() }
+    }
+
+    /// Waits until this caller alone holds `name`. Dropping the future gives up.
+    pub async fn claim(&self, name: &str) -> io::Result<Claim> {
+        // Half the range of file offsets, so that the end of the byte's range is one too.
+        let byte = xxh3_64(name.as_bytes()) >> 2;
+        let task = self.gate(byte).lock_owned().await;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(process) = RangeLock::try_range(&self.path, byte..byte + 1, Sharing::Exclusive)? {
+                return Ok(Claim { _process: process, _task: task });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn gate(&self, byte: u64) -> Arc<Gate> {
+        let mut gates = hold(&self.gates);
+        if let Some(gate) = gates.get(&byte).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Arc::new(Gate::new(()));
+        gates.insert(byte, Arc::downgrade(&gate));
+        gate
+    }
+}

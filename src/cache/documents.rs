@@ -1,0 +1,150 @@
+//! Documents: whole files apart from the data budget, such as indexes, trees and manifests.
+//!
+//! Written once, durably, renamed into place; never changed, truncated or punched, so a mapped one stays readable
+//! however often it is replaced or unlinked. The header has a checksum: a broken document is a miss. Keys become
+//! file names only through [`file_name`].
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::Digest as _;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::shared::{Shared, failed};
+use super::{Error, Protection};
+use crate::durable;
+use crate::error::ErrorKind;
+use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
+use crate::sys::mapped;
+
+/// A document's bytes, for as long as somebody holds them.
+pub type Document = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+const MAGIC: &[u8; 8] = b"ocifsDC1";
+/// Magic 8, length 8, checksum 8, zeros 8, salt 32; so the bytes are as aligned as the map.
+const HEADER: usize = 64;
+/// Longest escaped key; longer ones are hashed.
+const LONGEST_NAME: usize = 200;
+
+struct MappedDocument(mapped::Bytes);
+
+impl AsRef<[u8]> for MappedDocument {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().get(HEADER..).unwrap_or_default()
+    }
+}
+
+/// The document, or `None` if there is none, or it is broken or sealed by another key.
+pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
+    let path = path(shared, kind, key, matches!(protection, Protection::Sealed(_)))?;
+    let file = match durable::open_private(&path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("open", &path)(error)),
+    };
+    let Some((bytes, salt)) = checked(&file).map_err(failed("map", &path))? else {
+        tracing::warn!(document = %path.display(), "a cached document is broken and counts as missing");
+        return Ok(None);
+    };
+    match protection {
+        Protection::Plain => Ok(Some(Arc::new(bytes))),
+        Protection::Sealed(chunk_key) => {
+            let sealed = bytes.as_ref();
+            let mut open = Vec::with_capacity(sealed.len());
+            let opened = object_key(chunk_key, kind, key, &salt).open(0, sealed, &mut open);
+            Ok(opened.is_ok().then(|| Arc::new(open) as Document))
+        }
+    }
+}
+
+/// Stores a document.
+pub fn store(shared: &Shared, kind: &str, key: &str, bytes: &[u8], protection: &Protection) -> Result<(), Error> {
+    let path = path(shared, kind, key, matches!(protection, Protection::Sealed(_)))?;
+    let salt: [u8; 32] = rand::random();
+    let sealed = match protection {
+        Protection::Plain => None,
+        Protection::Sealed(chunk_key) => {
+            let mut out = Vec::with_capacity(bytes.len() + bytes.len().div_ceil(CHUNK) * CHUNK_TAG);
+            object_key(chunk_key, kind, key, &salt).seal(0, bytes, &mut out);
+            Some(out)
+        }
+    };
+    let payload = sealed.as_deref().unwrap_or(bytes);
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend(MAGIC);
+    header.extend((payload.len() as u64).to_le_bytes());
+    header.extend(checksum(payload, &salt).to_le_bytes());
+    header.extend([0; 8]);
+    header.extend(salt);
+    let directory = path.parent().unwrap_or(&shared.root);
+    durable::make_directory(directory).map_err(failed("make", directory))?;
+    durable::replace(&path, &[&header, payload]).map_err(failed("write", &path))
+}
+
+/// Forgets a document, plain and sealed.
+pub fn forget(shared: &Shared, kind: &str, key: &str) -> Result<(), Error> {
+    for sealed in [false, true] {
+        let path = path(shared, kind, key, sealed)?;
+        match durable::remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn checked(file: &File) -> io::Result<Option<(MappedDocument, [u8; 32])>> {
+    if file.metadata()?.len() < HEADER as u64 {
+        return Ok(None);
+    }
+    let document = MappedDocument(mapped::Bytes::map(file)?);
+    let (Some(header), payload) = (document.0.as_ref().first_chunk::<HEADER>(), document.as_ref()) else { return Ok(None) };
+    let word = |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let salt: [u8; 32] = header.last_chunk().copied().unwrap_or_default();
+    let whole = header.starts_with(MAGIC) && word(8) == payload.len() as u64 && word(16) == checksum(payload, &salt);
+    Ok(whole.then_some((document, salt)))
+}
+
+fn checksum(payload: &[u8], salt: &[u8; 32]) -> u64 {
+    xxh3_64_with_seed(payload, xxh3_64(salt))
+}
+
+fn object_key(key: &ChunkKey, kind: &str, name: &str, salt: &[u8; 32]) -> ChunkKey {
+    let mut context = b"ocifs cache document 1\0".to_vec();
+    context.extend(kind.as_bytes());
+    context.push(0);
+    context.extend(salt);
+    context.extend(name.as_bytes());
+    key.for_object(&context)
+}
+
+fn path(shared: &Shared, kind: &str, key: &str, sealed: bool) -> Result<PathBuf, Error> {
+    let word =
+        !kind.is_empty() && kind.len() <= 32 && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !word {
+        let message = format!("`{}` is not a kind of document: lower-case letters, digits and `-`", kind.escape_default());
+        return Err(Error { kind: ErrorKind::Invalid, message });
+    }
+    let suffix = if sealed { "sealed" } else { "plain" };
+    Ok(shared.root.join("documents").join(kind).join(format!("{}.{suffix}", file_name(key))))
+}
+
+/// A file name for a key: different ones for different keys, readable where possible, and never one that leaves its
+/// directory or hides.
+pub fn file_name(key: &str) -> String {
+    let mut name = String::new();
+    for (at, byte) in key.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => name.push(char::from(byte)),
+            b'.' if at > 0 => name.push('.'),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    if !name.is_empty() && name.len() <= LONGEST_NAME {
+        return name;
+    }
+    let digest = sha2::Sha256::digest(key.as_bytes());
+    format!("~{}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}

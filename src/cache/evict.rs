@@ -1,0 +1,310 @@
+//! The evictor: counts what is really on disk, and punches what was not used for longest.
+//!
+//! It runs in whichever process finds no room, one at a time under `evict.lock`. It trusts no counter: the truth is
+//! what stat(2) says that the files occupy. Two walks over the streams, no list of spans in memory: the first sums
+//! bytes by age in at most a few thousand steps, the second frees what is older than the step that suffices.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Error;
+use super::layout::Which;
+use super::pins;
+use super::shared::{Shared, failed};
+use super::stream::{discard, file_name};
+use super::table::Table;
+use crate::durable::{self, RangeLock, Sharing};
+use crate::oci::Digest;
+
+/// How long one waits for another evictor: it makes room for all.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the evictor waits for writers of one stream before it leaves that stream alone.
+const STREAM_PATIENCE: Duration = Duration::from_millis(100);
+/// Each round frees less than planned only where small spans share blocks.
+const ROUNDS: usize = 8;
+
+/// Makes room for `bytes` if it can. Answers whether there seems to be room now.
+pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
+    let Ok(_lock) = shared.evict_lock(PATIENCE) else { return Ok(false) };
+    let fits =
+        |shared: &Shared| Ok::<_, Error>(shared.ledger.used().saturating_add(bytes) <= shared.limit() && shared.disk_shortage(bytes)? == 0);
+    if fits(shared)? {
+        // Another evictor was at work while this one waited.
+        return Ok(true);
+    }
+    let pinned = pins::pinned_blobs(shared)?;
+    let survey = recount(shared, &pinned)?;
+    if fits(shared)? {
+        return Ok(true);
+    }
+    let slack = bytes.max(shared.limit() / 16);
+    let target = shared.limit().saturating_sub(slack);
+    let over_budget = if survey.total.saturating_add(bytes) > shared.limit() { survey.total.saturating_sub(target) } else { 0 };
+    let over_disk = match shared.disk_shortage(bytes)? {
+        0 => 0,
+        lacking => lacking.saturating_add(shared.limit() / 16),
+    };
+    let goal = over_budget.max(over_disk);
+    let mut ages = survey.ages.into_iter();
+    let mut sweep = Sweep { shared, pinned: &pinned, oldest: 0, goal, freed: 0 };
+    for _ in 0..ROUNDS {
+        let (mut planned, mut more) = (0_u64, false);
+        for (age, size) in ages.by_ref() {
+            (sweep.oldest, more) = (age, true);
+            planned = planned.saturating_add(size);
+            if planned >= goal - sweep.freed {
+                break;
+            }
+        }
+        walk(shared, |directory, name| sweep.stream(directory, name))?;
+        if sweep.freed >= goal || !more {
+            break;
+        }
+    }
+    fits(shared)
+}
+
+/// What a recount found.
+pub struct Survey {
+    /// Bytes on disk and in flight.
+    pub total: u64,
+    /// Bytes of unpinned present spans by time of last use, in steps of `coarse`.
+    ages: BTreeMap<u64, u64>,
+}
+
+/// Counts what is on disk and corrects the ledger. Removes what dead processes left, and broken streams. Under the
+/// lock of the evictor.
+pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Error> {
+    // This order makes errors err on the side of too much: what is reserved after `before` stays added, what is in
+    // flight now is added, what is written after that was reserved before.
+    let before = shared.ledger.used();
+    let in_flight = shared.ledger.in_flight().map_err(failed("examine", &shared.root))?;
+    // Fills before streams: a commit moves from here to there.
+    let mut total = in_flight.saturating_add(count_work(shared)?);
+    let mut ages = BTreeMap::new();
+    let (mut newest, mut broken) = (0, Vec::new());
+    walk(shared, |directory, name| {
+        total = total.saturating_add(occupied_by(directory).unwrap_or(0));
+        let Ok(Some(table)) = Table::open(&directory.join("table")) else {
+            broken.push(directory.to_owned());
+            return Ok(());
+        };
+        let is_pinned = blob_of(name).is_some_and(|blob| pinned.contains(&blob));
+        for (span, _) in table.present() {
+            let used = table.used(span);
+            newest = newest.max(used);
+            if !is_pinned {
+                let size = table.geometry().stored(span).map_or(0, |range| range.end - range.start);
+                *ages.entry(used / shared.coarse()).or_insert(0) += size;
+            }
+        }
+        Ok(())
+    })?;
+    for directory in broken {
+        let _structure = shared.structure_lock()?;
+        if !matches!(Table::open(&directory.join("table")), Ok(Some(_))) {
+            total = total.saturating_sub(discard(shared, &directory)?);
+        }
+    }
+    shared.ledger.clock_at_least(newest);
+    shared.ledger.correct(before, total);
+    Ok(Survey { total, ages })
+}
+
+/// Counts unfinished fills of the living and removes those of the dead.
+fn count_work(shared: &Shared) -> Result<u64, Error> {
+    let root = shared.root.join("work");
+    let mut total = 0_u64;
+    for entry in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
+        let name = entry.file_name();
+        let alive = shared.ledger.owner_is_alive(&name.to_string_lossy()).map_err(failed("examine", &root))?;
+        if alive {
+            // Gone meanwhile: committed (then it is found among the streams) or dropped.
+            total = total.saturating_add(occupied_by(&entry.path()).unwrap_or(0));
+        } else if let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::warn!(%error, directory = %entry.path().display(), "what a dead process left could not be removed");
+            total = total.saturating_add(occupied_by(&entry.path()).unwrap_or(0));
+        }
+    }
+    Ok(total)
+}
+
+/// Bytes of data that the files of one stream or fill occupy. The table is not data.
+pub fn occupied_by(directory: &Path) -> io::Result<u64> {
+    let mut total = 0_u64;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() != "table"
+            && let Ok(metadata) = entry.metadata()
+        {
+            total = total.saturating_add(durable::occupied(&metadata));
+        }
+    }
+    Ok(total)
+}
+
+/// The blob that a stream's name tells.
+pub fn blob_of(name: &str) -> Option<Digest> {
+    Digest::parse_path_name(name.split('.').next()?).ok()
+}
+
+/// Calls `visit` for every stream's directory and name.
+pub fn walk(shared: &Shared, mut visit: impl FnMut(&Path, &str) -> Result<(), Error>) -> Result<(), Error> {
+    let root = shared.root.join("streams");
+    for shard in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
+        let Ok(entries) = fs::read_dir(shard.path()) else { continue };
+        for entry in entries.flatten() {
+            visit(&entry.path(), &entry.file_name().to_string_lossy())?;
+        }
+    }
+    Ok(())
+}
+
+/// The second walk.
+struct Sweep<'a> {
+    shared: &'a Shared,
+    pinned: &'a HashSet<Digest>,
+    /// Spans used at this step or before go.
+    oldest: u64,
+    goal: u64,
+    freed: u64,
+}
+
+impl Sweep<'_> {
+    fn stream(&mut self, directory: &Path, name: &str) -> Result<(), Error> {
+        if self.freed >= self.goal || blob_of(name).is_some_and(|blob| self.pinned.contains(&blob)) {
+            return Ok(());
+        }
+        let path = directory.join("table");
+        // Keeps all writers out, so that nothing is punched that is just being written.
+        let Ok(Some(lock)) = RangeLock::range(&path, 0..u64::MAX, Sharing::Exclusive, STREAM_PATIENCE) else { return Ok(()) };
+        let Ok(Some(table)) = Table::open(&path) else { return Ok(()) };
+        if table.dead() {
+            return Ok(());
+        }
+        remove_strangers(directory, &table);
+        let before = occupied_by(directory).unwrap_or(0);
+        let chosen = self.withdraw(&table, before);
+        let any_left = table.present().next().is_some();
+        let mut unsupported = false;
+        for (which, hole) in holes(&table, &chosen) {
+            unsupported |= punch(directory, &table, which, hole).is_err();
+        }
+        let after = occupied_by(directory).unwrap_or(before);
+        drop(lock);
+        let mut freed = before.saturating_sub(after);
+        let idle = table.opened() / self.shared.coarse() <= self.oldest;
+        if unsupported || (!any_left && (idle || !chosen.is_empty())) {
+            let _structure = self.shared.structure_lock()?;
+            freed = freed.saturating_add(discard(self.shared, directory)?);
+        }
+        self.shared.ledger.give_back(freed);
+        self.freed += freed;
+        Ok(())
+    }
+
+    /// Makes old spans absent, before anything is punched. Answers the numbers of the spans to punch: those, and all
+    /// absent ones if the files hold more than what is present explains (torn writes of killed processes).
+    fn withdraw(&self, table: &Table, occupied: u64) -> HashSet<u32> {
+        let mut chosen = HashSet::new();
+        let (mut explained, mut planned, mut present) = (0_u64, 0_u64, 0_u64);
+        for (span, state) in table.present() {
+            let size = table.geometry().stored(span).map_or(0, |range| range.end - range.start);
+            explained += size;
+            present += 1;
+            let age = table.used(span) / self.shared.coarse();
+            // The step that suffices need not go as a whole.
+            let enough = self.freed.saturating_add(planned) >= self.goal;
+            if age < self.oldest || (age == self.oldest && !enough) {
+                if table.withdraw(span, state) {
+                    planned += size;
+                    chosen.insert(span);
+                }
+            }
+        }
+        let tolerated = (present + table.geometry().members().len() as u64 + 1) * 2 * self.shared.block;
+        if occupied > explained.saturating_add(tolerated) {
+            chosen.extend((0..table.geometry().count()).filter(|span| !table.state(*span).present()));
+        }
+        chosen
+    }
+}
+
+/// The largest ranges of the files, without bytes of present spans, that hold bytes of chosen spans: neighbours that
+/// went earlier are included, so that blocks which were shared are freed in the end.
+fn holes(table: &Table, chosen: &HashSet<u32>) -> Vec<(Which, Range<u64>)> {
+    /// The present piece before, and whether there were chosen ones since.
+    #[derive(Default)]
+    struct Gap {
+        from: u64,
+        dirty: bool,
+    }
+    let mut holes = Vec::new();
+    let mut main = Gap::default();
+    let mut member: Option<(Which, Gap)> = None;
+    if chosen.is_empty() {
+        return holes;
+    }
+    for span in 0..table.geometry().count() {
+        let Some(stored) = table.geometry().stored(span) else { continue };
+        let present = table.state(span).present();
+        for piece in table.geometry().pieces(stored) {
+            if piece.file != Which::Main && member.as_ref().is_none_or(|(which, _)| *which != piece.file) {
+                if let Some((which, Gap { from, dirty: true })) = member {
+                    holes.push((which, from..END));
+                }
+                member = Some((piece.file, Gap::default()));
+            }
+            let gap = match &mut member {
+                Some((which, gap)) if *which == piece.file => gap,
+                _ => &mut main,
+            };
+            if present {
+                if gap.dirty {
+                    holes.push((piece.file, gap.from..piece.at.start));
+                }
+                *gap = Gap { from: piece.at.end, dirty: false };
+            } else {
+                gap.dirty |= chosen.contains(&span);
+            }
+        }
+    }
+    if let Some((which, Gap { from, dirty: true })) = member {
+        holes.push((which, from..END));
+    }
+    if main.dirty {
+        holes.push((Which::Main, main.from..END));
+    }
+    holes
+}
+
+/// Beyond the end of every file: the last block of a file is freed only by a range that covers it.
+const END: u64 = i64::MAX as u64;
+
+fn punch(directory: &Path, table: &Table, which: Which, hole: Range<u64>) -> io::Result<()> {
+    let Some(name) = file_name(table.identity(), table.geometry(), which) else { return Ok(()) };
+    let file = match durable::open_private(&directory.join(name), false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    let end = if hole.end == END { length.next_multiple_of(1 << 20) } else { hole.end };
+    durable::punch(&file, hole.start.min(end)..end)
+}
+
+/// Removes files of earlier lives, which a writer may have left that lost its stream meanwhile.
+fn remove_strangers(directory: &Path, table: &Table) {
+    let ours = format!("{:016x}.", table.identity().instance);
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name != "table" && !name.to_string_lossy().starts_with(&ours) {
+            // Whatever stays is found again next time.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The state behind an open cache: its directory, ledger, open streams and files.
+
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::claim::Claims;
+use super::ledger::{Ledger, Reservation};
+use super::stream::Stream;
+use super::{Config, Error, evict};
+use crate::durable::{self, RangeLock};
+use crate::error::ErrorKind;
+use crate::oci::Digest;
+use crate::sys::process::effective_uid;
+
+/// Most data files kept open.
+const OPEN_FILES: usize = 256;
+/// How long the fruitless search for room is remembered.
+const HOPELESS: Duration = Duration::from_secs(1);
+
+/// What all handles of one open cache share.
+pub struct Shared {
+    pub(super) config: Config,
+    /// `DIRECTORY/v1`.
+    pub(super) root: PathBuf,
+    pub(super) ledger: Arc<Ledger>,
+    /// Size of a block of the file system.
+    pub(super) block: u64,
+    pub(super) claims: Claims,
+    /// Streams that are open, by name. Held for map operations only.
+    streams: Mutex<HashMap<String, Weak<Stream>>>,
+    /// Files that streams keep open, the least recently opened first. Held for map operations only; taken before
+    /// the lock of a file's slot.
+    open_files: Mutex<LruCache<(u64, u32), Weak<Stream>>>,
+    /// The last fruitless search for room: when, and for how many bytes.
+    hopeless: Mutex<Option<(Instant, u64)>>,
+    counter: AtomicU64,
+    warned: Mutex<Option<Instant>>,
+}
+
+/// An error of a system call on a file of the cache.
+pub fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| {
+        let kind = if durable::is_full(&error) { ErrorKind::NoSpace } else { ErrorKind::Other };
+        Error { kind, message: format!("the cache cannot {action} {}: {error}", path.display()) }
+    }
+}
+
+pub fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn open(config: Config) -> Result<Arc<Self>, Error> {
+        durable::make_directory(&config.directory).map_err(failed("make", &config.directory))?;
+        check_owner(&config.directory)?;
+        let root = config.directory.join("v1");
+        for part in ["", "streams", "work", "documents", "pins"] {
+            let path = root.join(part);
+            durable::make_directory(&path).map_err(failed("make", &path))?;
+        }
+        check_owner(&root)?;
+        for lock in ["evict.lock", "structure.lock", "claims.lock"] {
+            let path = root.join(lock);
+            durable::open_private(&path, true).map_err(failed("open", &path))?;
+        }
+        let path = root.join("ledger");
+        let ledger = Ledger::open(&path).map_err(failed("open", &path))?.ok_or_else(|| Error {
+            kind: ErrorKind::Busy,
+            message: format!("the cache {} is in use by too many processes", config.directory.display()),
+        })?;
+        let block = durable::free(&root).map_err(failed("examine", &root))?.block.clamp(512, 1 << 20);
+        Ok(Arc::new(Self {
+            claims: Claims::new(root.join("claims.lock")),
+            config,
+            root,
+            ledger,
+            block,
+            streams: Mutex::default(),
+            open_files: Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_FILES).unwrap_or(NonZeroUsize::MIN))),
+            hopeless: Mutex::default(),
+            counter: AtomicU64::new(0),
+            warned: Mutex::default(),
+        }))
+    }
+
+    /// Most bytes of data blocks. A file system needs up to one block of its own for 340 fragments, which stat(2)
+    /// counts too: that much of the budget is left to it.
+    pub fn limit(&self) -> u64 {
+        (self.config.size - self.config.size / 128).min(u64::MAX / 8)
+    }
+
+    /// Last uses that differ by less are the same to the evictor.
+    pub fn coarse(&self) -> u64 {
+        (self.limit() / 4096).max(1)
+    }
+
+    /// A number that no other call of this process gets.
+    pub fn next_number(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where the stream of this name lies.
+    pub fn stream_directory(&self, name: &str) -> PathBuf {
+        let shard = name.split_once('-').and_then(|(_, hex)| hex.get(..2)).unwrap_or("00");
+        self.root.join("streams").join(shard).join(name)
+    }
+
+    /// The name of a blob's stream.
+    pub fn stream_name(blob: &Digest, sealed: bool, fingerprint: &str) -> String {
+        format!("{}.{}.{fingerprint}", blob.path_name(), if sealed { "sealed" } else { "plain" })
+    }
+
+    /// A new directory below `work`, known as ours as long as this cache is open.
+    pub fn work_directory(&self) -> io::Result<PathBuf> {
+        let path = self.root.join("work").join(format!("{}-{}", self.ledger.owner_name(), self.next_number()));
+        durable::make_directory(&path)?;
+        Ok(path)
+    }
+
+    /// The lock under which streams are made, replaced and removed. Held briefly.
+    pub fn structure_lock(&self) -> Result<RangeLock, Error> {
+        self.lock_file("structure.lock", Duration::from_secs(10))
+    }
+
+    /// The lock of the evictor.
+    pub fn evict_lock(&self, patience: Duration) -> Result<RangeLock, Error> {
+        self.lock_file("evict.lock", patience)
+    }
+
+    fn lock_file(&self, name: &str, patience: Duration) -> Result<RangeLock, Error> {
+        let path = self.root.join(name);
+        RangeLock::file(&path, patience).map_err(failed("lock", &path))?.ok_or_else(|| Error {
+            kind: ErrorKind::Busy,
+            message: format!("another process holds {} for too long: is one stopped?", path.display()),
+        })
+    }
+
+    /// Takes room for `bytes`, evicting if needed. `None` if there is none to be had.
+    pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
+        if bytes > self.limit() {
+            return Ok(None);
+        }
+        if self.disk_shortage(bytes)? == 0
+            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
+        {
+            return Ok(Some(reservation));
+        }
+        if hold(&self.hopeless).is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
+            return Ok(None);
+        }
+        let found = evict::make_room(self, bytes)?;
+        if found
+            && self.disk_shortage(bytes)? == 0
+            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
+        {
+            return Ok(Some(reservation));
+        }
+        *hold(&self.hopeless) = Some((Instant::now(), bytes));
+        Ok(None)
+    }
+
+    /// Forgets that there was no room.
+    pub fn hope_again(&self) {
+        *hold(&self.hopeless) = None;
+    }
+
+    /// Bytes that would be lacking to keep `min_free` free after writing `bytes`.
+    pub fn disk_shortage(&self, bytes: u64) -> Result<u64, Error> {
+        let free = durable::free(&self.root).map_err(failed("examine", &self.root))?;
+        Ok(self.config.min_free.saturating_add(bytes).saturating_sub(free.available))
+    }
+
+    /// Bytes that were reserved but never came to lie on disk, or are gone from it. If the evictor is at work they
+    /// stay counted until it counts again, since it may have counted them already.
+    pub fn give_back(&self, bytes: u64) {
+        if bytes > 0
+            && let Ok(_lock) = self.evict_lock(Duration::ZERO)
+        {
+            self.ledger.give_back(bytes);
+        }
+    }
+
+    /// Warns that the disk refuses data, at most once a minute.
+    pub fn warn_full(&self, error: &io::Error) {
+        let mut warned = hold(&self.warned);
+        if warned.is_none_or(|when| when.elapsed() > Duration::from_secs(60)) {
+            *warned = Some(Instant::now());
+            tracing::warn!(%error, directory = %self.config.directory.display(), "no space left for the cache: what does not fit is not kept");
+        }
+    }
+
+    /// The open stream of a name, if this process has one that is alive.
+    pub fn open_stream(&self, name: &str) -> Option<Arc<Stream>> {
+        hold(&self.streams).get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
+    }
+
+    /// Remembers an open stream. If another thread was faster, its stream is the answer.
+    pub fn remember_stream(&self, stream: &Arc<Stream>) -> Arc<Stream> {
+        let mut streams = hold(&self.streams);
+        if let Some(other) = streams.get(stream.name()).and_then(Weak::upgrade)
+            && other.is_same_life(stream)
+        {
+            return other;
+        }
+        if streams.len() % 64 == 63 {
+            streams.retain(|_, stream| stream.strong_count() > 0);
+        }
+        streams.insert(stream.name().to_owned(), Arc::downgrade(stream));
+        Arc::clone(stream)
+    }
+
+    /// Notes that a stream has opened a file, and closes the one that was not used for longest if there are many.
+    pub fn note_open_file(&self, stream: &Arc<Stream>, slot: u32) {
+        let mut files = hold(&self.open_files);
+        // A second chance for files that were used since they were opened or spared last.
+        for _ in 0..files.len() {
+            if files.len() < OPEN_FILES {
+                break;
+            }
+            let Some((key, owner)) = files.pop_lru() else { break };
+            if owner.upgrade().is_some_and(|owner| owner.spare_file(key.1)) {
+                files.put(key, owner);
+            }
+        }
+        if let Some((key, owner)) = files.push((stream.number(), slot), Arc::downgrade(stream))
+            && key != (stream.number(), slot)
+            && let Some(owner) = owner.upgrade()
+        {
+            owner.close_file(key.1);
+        }
+    }
+}
+
+/// A cache holds what its user may read: nobody else may put files into it.
+fn check_owner(path: &Path) -> Result<(), Error> {
+    let refuse = |why: &str| Error { kind: ErrorKind::Denied, message: format!("{} is not used as a cache: {why}", path.display()) };
+    let link = std::fs::symlink_metadata(path).map_err(failed("examine", path))?;
+    let metadata = std::fs::metadata(path).map_err(failed("examine", path))?;
+    if [&link, &metadata].iter().any(|found| found.uid() != effective_uid()) {
+        return Err(refuse("it belongs to another user"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(refuse("others may write to it (chmod go-w it)"));
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The span table: one small mapped file per stream that all processes share.
+//!
+//! It holds the layout (fixed, with a checksum) and four words a span: state, checksum of the stored bytes, time of
+//! last use, nothing. The state is a generation times two, plus one if the span is present; every change of
+//! presence takes the next generation. The protocol around it is told in the module documentation of `cache`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::StreamLayout;
+use super::layout::Geometry;
+use crate::durable;
+use crate::sys::mapped::Words;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"ocifsST1");
+/// Words in front of the spans.
+const HEADER: usize = 16;
+/// Words of a span.
+const RECORD: usize = 4;
+/// Words of the header that never change: instance, counts, length, kind, salt.
+const FIXED: std::ops::Range<usize> = 4..12;
+
+const DEAD: usize = 1;
+const TOUCHED: usize = 2;
+const CHECKSUM: usize = 3;
+const INSTANCE: usize = 4;
+const SPANS: usize = 5;
+const MEMBERS: usize = 6;
+const LENGTH: usize = 7;
+const SALT: usize = 8;
+
+/// What identifies one life of a stream on disk. Names its data files, seeds its checksums, and salts its key, so
+/// that bytes of different lives are never mixed and no two of them are sealed at the same position of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Names the data files.
+    pub instance: u64,
+    /// Part of the context of the key.
+    pub salt: [u8; 16],
+    /// Whether the stored bytes are sealed.
+    pub sealed: bool,
+}
+
+impl Identity {
+    /// A fresh one.
+    pub fn random(sealed: bool) -> Self {
+        Self { instance: rand::random(), salt: rand::random(), sealed }
+    }
+
+    /// The checksum of a span's stored bytes.
+    pub fn checksum(&self, span: u32, stored: &[u8]) -> u64 {
+        xxh3_64_with_seed(stored, self.instance.wrapping_add(u64::from(span)))
+    }
+}
+
+/// State of a span at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State(u64);
+
+impl State {
+    /// Whether the span is here.
+    pub fn present(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The raw word, never 0 for a span that is present.
+    pub fn word(self) -> u64 {
+        self.0
+    }
+}
+
+/// An open span table.
+pub struct Table {
+    words: Words,
+    identity: Identity,
+    geometry: Geometry,
+}
+
+impl Table {
+    /// Writes a new table file, with the checksums of the spans that are present already.
+    pub fn write(path: &Path, geometry: &Geometry, identity: Identity, present: &[Option<u64>], now: u64) -> io::Result<()> {
+        let mut words = vec![0_u64; HEADER];
+        let salt = u128::from_le_bytes(identity.salt);
+        let fixed = [
+            (INSTANCE, identity.instance),
+            (SPANS, u64::from(geometry.count())),
+            (MEMBERS, geometry.members().len() as u64),
+            (LENGTH, geometry.length()),
+            (SALT, salt as u64),
+            (SALT + 1, (salt >> 64) as u64),
+            (SALT + 2, u64::from(identity.sealed)),
+        ];
+        for (at, value) in fixed.into_iter().chain([(0, MAGIC), (TOUCHED, now)]) {
+            if let Some(word) = words.get_mut(at) {
+                *word = value;
+            }
+        }
+        for span in 0..geometry.count() as usize {
+            let checksum = present.get(span).copied().flatten();
+            words.extend([u64::from(checksum.is_some()), checksum.unwrap_or(0), now, 0]);
+        }
+        let layout_at = words.len();
+        words.extend(geometry.starts());
+        words.extend(geometry.members().iter().flat_map(|member| [member.start, member.end]));
+        let checksum = layout_checksum(words.get(FIXED).unwrap_or_default(), words.get(layout_at..).unwrap_or_default());
+        if let Some(word) = words.get_mut(CHECKSUM) {
+            *word = checksum;
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        // Every byte is written, so no page of the map is a hole that a full disk could refuse later.
+        file.write_all(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>())
+    }
+
+    /// Maps a table. `None` if there is none or it is broken.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match durable::open_private(path, false) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if file.metadata()?.len() < (HEADER * size_of::<u64>()) as u64 {
+            return Ok(None);
+        }
+        Self::parse(&file)
+    }
+
+    fn parse(file: &File) -> io::Result<Option<Self>> {
+        let map = Words::map(file)?;
+        let load = |at: usize| map.words().get(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let count = |at: usize| usize::try_from(load(at)).unwrap_or(usize::MAX);
+        let (spans, members) = (count(SPANS), count(MEMBERS));
+        let layout_at = spans.saturating_mul(RECORD).saturating_add(HEADER);
+        let members_at = layout_at.saturating_add(spans);
+        let end = members_at.saturating_add(members.saturating_mul(2));
+        if load(0) != MAGIC || end != map.words().len() {
+            return Ok(None);
+        }
+        let read = |range: std::ops::Range<usize>| range.map(load).collect::<Vec<u64>>();
+        let layout = read(layout_at..end);
+        if layout_checksum(&read(FIXED), &layout) != load(CHECKSUM) {
+            return Ok(None);
+        }
+        let (starts, members) = layout.split_at_checked(spans).unwrap_or_default();
+        let members = members.chunks_exact(2).filter_map(|pair| Some(*pair.first()?..*pair.get(1)?)).collect();
+        let layout = StreamLayout { starts: starts.into(), length: load(LENGTH), members };
+        let salt = u128::from(load(SALT)) | u128::from(load(SALT + 1)) << 64;
+        let identity = Identity { instance: load(INSTANCE), salt: salt.to_le_bytes(), sealed: load(SALT + 2) == 1 };
+        let geometry = Geometry::new(&layout, identity.sealed).ok();
+        Ok(geometry.map(|geometry| Self { words: map, identity, geometry }))
+    }
+
+    /// Which life of the stream this is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The layout.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn word(&self, span: u32, field: usize) -> Option<&AtomicU64> {
+        if span >= self.geometry.count() {
+            return None;
+        }
+        self.words.words().get(HEADER + span as usize * RECORD + field)
+    }
+
+    fn header(&self, at: usize) -> Option<&AtomicU64> {
+        self.words.words().get(at)
+    }
+
+    /// State of a span; one that does not exist is absent. What is read from files after this call is at least as
+    /// new as the state, what was read before is at most as new.
+    pub fn state(&self, span: u32) -> State {
+        fence(Ordering::SeqCst);
+        let state = State(self.word(span, 0).map_or(0, |word| word.load(Ordering::SeqCst)));
+        fence(Ordering::SeqCst);
+        state
+    }
+
+    /// Checksum of the stored bytes of a present span.
+    pub fn checksum(&self, span: u32) -> u64 {
+        self.word(span, 1).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Announces a span whose bytes have been written. The caller holds the lock of the span.
+    pub fn publish(&self, span: u32, checksum: u64, now: u64) {
+        if let (Some(state), Some(sum), Some(used)) = (self.word(span, 0), self.word(span, 1), self.word(span, 2)) {
+            sum.store(checksum, Ordering::Release);
+            used.store(now, Ordering::Relaxed);
+            let old = state.load(Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            state.store((old | 1).wrapping_add(2), Ordering::SeqCst);
+        }
+    }
+
+    /// Makes a span absent if it is still as `seen`. Returns whether it did.
+    pub fn withdraw(&self, span: u32, seen: State) -> bool {
+        let absent = (seen.0 & !1).wrapping_add(2);
+        let changed = seen.present()
+            && self.word(span, 0).is_some_and(|word| word.compare_exchange(seen.0, absent, Ordering::SeqCst, Ordering::SeqCst).is_ok());
+        fence(Ordering::SeqCst);
+        changed
+    }
+
+    /// When a span was last used.
+    pub fn used(&self, span: u32) -> u64 {
+        self.word(span, 2).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Notes a use, unless one is noted that is hardly older: so that readers do not fight for the memory.
+    pub fn touch(&self, span: u32, now: u64, coarse: u64) {
+        if let Some(word) = self.word(span, 2)
+            && now.saturating_sub(word.load(Ordering::Relaxed)) >= coarse
+        {
+            word.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the stream was unlinked or replaced. Nothing may be stored any more.
+    pub fn dead(&self) -> bool {
+        self.header(DEAD).is_none_or(|word| word.load(Ordering::SeqCst) != 0)
+    }
+
+    /// Says that the stream is about to be unlinked or replaced.
+    pub fn kill(&self) {
+        if let Some(word) = self.header(DEAD) {
+            word.store(1, Ordering::SeqCst);
+        }
+    }
+
+    /// When the stream was last opened.
+    pub fn opened(&self) -> u64 {
+        self.header(TOUCHED).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the stream was opened.
+    pub fn note_open(&self, now: u64) {
+        if let Some(word) = self.header(TOUCHED) {
+            word.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Numbers of the spans that are present, with their states.
+    pub fn present(&self) -> impl Iterator<Item = (u32, State)> + '_ {
+        (0..self.geometry.count()).map(|span| (span, self.state(span))).filter(|(_, state)| state.present())
+    }
+}
+
+fn layout_checksum(fixed: &[u64], layout: &[u64]) -> u64 {
+    let bytes: Vec<u8> = fixed.iter().chain(layout).flat_map(|word| word.to_ne_bytes()).collect();
+    xxh3_64(&bytes)
+}

@@ -1,0 +1,136 @@
+use super::*;
+
+#[test]
+fn the_least_recently_used_spans_go_first_and_the_budget_holds() {
+    let place = Place::new(4 * MIB);
+    let cache = place.open();
+    let layout = even(40, 256 * KIB);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    for span in 0..40 {
+        assert!(store(&stream, 1, &layout, span));
+        // Span 0 is used all the time.
+        assert!(check(&stream, 1, &layout, 0));
+        assert!(place.occupied() <= place.size, "{}", place.occupied());
+    }
+    assert!(check(&stream, 1, &layout, 39));
+    assert!(!stream.has(1) && !stream.has(2));
+    let here = (0..40).filter(|span| stream.has(*span)).count();
+    assert!((10..16).contains(&here), "{here} spans of 16 are here");
+}
+
+#[test]
+fn two_instances_share_one_budget() {
+    let place = Place::new(4 * MIB);
+    let caches = [place.open(), place.open()];
+    let layout = even(32, 128 * KIB);
+    let streams: Vec<_> =
+        caches.iter().zip(0..).map(|(cache, seed)| cache.stream(&blob(seed), &layout, &Protection::Plain).unwrap()).collect();
+    for span in 0..32 {
+        for (stream, seed) in streams.iter().zip(0..) {
+            assert!(store(stream, seed, &layout, span));
+            assert!(check(stream, seed, &layout, span));
+            assert!(place.occupied() <= place.size);
+        }
+    }
+    for (stream, seed) in streams.iter().zip(0..) {
+        for span in 0..32 {
+            check(stream, seed, &layout, span);
+        }
+    }
+}
+
+#[test]
+fn pinned_streams_are_never_evicted_and_a_full_budget_of_them_leaves_no_room() {
+    let place = Place::new(2 * MIB);
+    let cache = place.open();
+    let layout = even(7, 256 * KIB);
+    cache.pin("team/app@v1", &[blob(1)]).unwrap();
+    let pinned = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    assert!((0..7).all(|span| store(&pinned, 1, &layout, span)));
+    let other = cache.stream(&blob(2), &layout, &Protection::Plain).unwrap();
+    assert!((0..7).all(|span| !store(&other, 2, &layout, span)));
+    assert!((0..7).all(|span| check(&pinned, 1, &layout, span)));
+    assert_eq!(cache.usage().unwrap().pinned, cache.usage().unwrap().spans);
+    assert_eq!(cache.pins().unwrap(), [("team/app@v1".to_owned(), vec![blob(1)])]);
+    assert!(cache.unpin("team/app@v1").unwrap());
+    assert!(!cache.unpin("team/app@v1").unwrap());
+    assert!(store(&other, 2, &layout, 0) && check(&other, 2, &layout, 0));
+    assert!(place.occupied() <= place.size);
+}
+
+#[test]
+fn a_fill_larger_than_the_budget_keeps_its_first_spans() {
+    let place = Place::new(2 * MIB);
+    let cache = place.open();
+    let layout = even(16, 256 * KIB);
+    fill(&cache, 1, &even(4, 256 * KIB), &Protection::Plain);
+    let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
+    let kept = fill_spans(&mut unfinished, 2, &layout);
+    assert!(place.occupied() <= place.size);
+    unfinished.commit().unwrap();
+    let first_left_out = kept.iter().position(|kept| !kept).unwrap();
+    assert!(first_left_out >= 6 && kept[first_left_out..].iter().all(|kept| !kept), "{kept:?}");
+    let stream = cache.stream(&blob(2), &layout, &Protection::Plain).unwrap();
+    for span in 0..16 {
+        assert_eq!(check(&stream, 2, &layout, span), kept[span as usize]);
+    }
+}
+
+#[test]
+fn min_free_of_the_file_system_is_kept() {
+    let place = Place::new(64 * MIB);
+    let cache = SpanCache::open(Config { directory: place.path(), size: place.size, min_free: u64::MAX / 2 }).unwrap();
+    let layout = even(2, 4096);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    assert!(!store(&stream, 1, &layout, 0));
+    assert_eq!(place.occupied(), 0);
+}
+
+#[test]
+fn tiny_spans_that_share_blocks_are_counted_and_freed_as_blocks() {
+    let place = Place::new(MIB);
+    let cache = place.open();
+    let layout = even(40_000, 100);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    for span in 0..20_000 {
+        assert!(store(&stream, 1, &layout, span), "{span}");
+        if span % 256 == 0 {
+            assert!(place.occupied() <= place.size);
+        }
+    }
+    assert!(place.occupied() <= place.size);
+    let here = (0..20_000).filter(|span| check(&stream, 1, &layout, *span)).count();
+    assert!(here > 5_000, "{here}");
+}
+
+#[test]
+fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
+    let place = Place::new(16 * MIB);
+    let cache = place.open();
+    let layout = even(4, 256 * KIB);
+    cache.pin("kept", &[blob(1)]).unwrap();
+    let streams: Vec<_> = (1..3)
+        .map(|seed| {
+            fill(&cache, seed, &layout, &Protection::Plain);
+            cache.store_document("index", &blob(seed).to_string(), b"document", &Protection::Plain).unwrap();
+            let stream = cache.stream(&blob(seed), &layout, &Protection::Plain).unwrap();
+            assert!(check(&stream, seed, &layout, 0));
+            stream
+        })
+        .collect();
+    let document = cache.document("index", &blob(2).to_string(), &Protection::Plain).unwrap().unwrap();
+    cache.clear(false).unwrap();
+    assert_eq!((*document).as_ref(), b"document");
+    assert_eq!(cache.usage().unwrap().streams, 1);
+    assert!((0..4).all(|span| check(&streams[0], 1, &layout, span)));
+    assert!(cache.document("index", &blob(1).to_string(), &Protection::Plain).unwrap().is_some());
+    assert!(cache.document("index", &blob(2).to_string(), &Protection::Plain).unwrap().is_none());
+    // The cleared stream serves what it has open, or nothing, and stores into a new life.
+    check(&streams[1], 2, &layout, 1);
+    assert!(store(&streams[1], 2, &layout, 3) && check(&streams[1], 2, &layout, 3));
+    assert_eq!(cache.usage().unwrap().streams, 2);
+    cache.clear(true).unwrap();
+    assert_eq!(cache.usage().unwrap(), Usage { size: place.size, ..Usage::default() });
+    assert_eq!(place.occupied(), 0);
+    assert!(store(&streams[0], 1, &layout, 2) && check(&streams[0], 1, &layout, 2));
+}

@@ -1,0 +1,126 @@
+//! Tests of the cache through its public signatures, with the files on disk as second witness.
+
+mod budget;
+mod documents;
+mod faults;
+mod reading;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+pub const KIB: u64 = 1 << 10;
+pub const MIB: u64 = 1 << 20;
+
+/// A cache in a directory of its own.
+pub struct Place {
+    pub directory: tempfile::TempDir,
+    pub size: u64,
+}
+
+impl Place {
+    pub fn new(size: u64) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), size }
+    }
+
+    /// Opens the cache once more; instances share nothing but the directory.
+    pub fn open(&self) -> SpanCache {
+        SpanCache::open(Config { directory: self.path(), size: self.size, min_free: 0 }).unwrap()
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    /// Bytes that the data files occupy, by stat.
+    pub fn occupied(&self) -> u64 {
+        self.data_files().iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.blocks() * 512).sum()
+    }
+
+    /// All files that hold span data, committed or not.
+    pub fn data_files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for part in ["streams", "work"] {
+            files(&self.path().join("v1").join(part), &mut found);
+        }
+        found.retain(|path| path.file_name().is_some_and(|name| name != "table"));
+        found
+    }
+
+    pub fn tables(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files(&self.path().join("v1/streams"), &mut found);
+        found.retain(|path| path.file_name().is_some_and(|name| name == "table"));
+        found
+    }
+}
+
+fn files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            files(&entry.path(), found);
+        } else {
+            found.push(entry.path());
+        }
+    }
+}
+
+/// Bytes that differ at every place and for every seed.
+pub fn bytes(seed: u64, range: Range<u64>) -> Vec<u8> {
+    range.map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95)) >> 56) as u8).collect()
+}
+
+pub fn blob(number: u64) -> Digest {
+    Digest::of(&number.to_le_bytes())
+}
+
+/// A layout of `count` spans of `span` bytes.
+pub fn even(count: u64, span: u64) -> StreamLayout {
+    StreamLayout { starts: (0..count).map(|number| number * span).collect(), length: count * span, members: [].into() }
+}
+
+pub fn span_range(layout: &StreamLayout, span: u32) -> Range<u64> {
+    let end = layout.starts.get(span as usize + 1).copied().unwrap_or(layout.length);
+    layout.starts[span as usize]..end
+}
+
+/// Stores a span of the blob's bytes.
+pub fn store(stream: &CachedStream, seed: u64, layout: &StreamLayout, span: u32) -> bool {
+    stream.store(span, &bytes(seed, span_range(layout, span))).unwrap()
+}
+
+/// Reads a span; whatever is answered must be right. Returns whether it was here.
+pub fn check(stream: &CachedStream, seed: u64, layout: &StreamLayout, span: u32) -> bool {
+    let range = span_range(layout, span);
+    match stream.read(span, range.clone()).unwrap() {
+        None => false,
+        Some(found) => {
+            assert!(found == bytes(seed, range), "span {span} of stream {seed} holds other bytes");
+            true
+        }
+    }
+}
+
+/// Fills a stream and commits it. Returns which spans were kept.
+pub fn fill(cache: &SpanCache, seed: u64, layout: &StreamLayout, protection: &Protection) -> Vec<bool> {
+    let mut fill = cache.fill(&blob(seed), protection).unwrap();
+    let kept = fill_spans(&mut fill, seed, layout);
+    fill.commit().unwrap();
+    kept
+}
+
+/// Gives a fill all spans and members in the order in which a scan does.
+pub fn fill_spans(fill: &mut Fill, seed: u64, layout: &StreamLayout) -> Vec<bool> {
+    let mut members = layout.members.iter().peekable();
+    (0..layout.starts.len() as u32)
+        .map(|span| {
+            let range = span_range(layout, span);
+            while let Some(member) = members.next_if(|member| member.start < range.end) {
+                fill.member(member.clone()).unwrap();
+            }
+            fill.span(&bytes(seed, range)).unwrap()
+        })
+        .collect()
+}

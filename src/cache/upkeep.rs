@@ -1,0 +1,97 @@
+//! Figures, clearing and checking: what `ocifs cache` asks for. These do walk the cache.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::documents::file_name;
+use super::layout::Geometry;
+use super::shared::{Shared, failed};
+use super::stream::{Stream, discard};
+use super::table::Table;
+use super::{Error, Usage, evict, pins};
+use crate::durable;
+
+/// How long `clear` waits for an evictor.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Figures.
+pub fn usage(shared: &Shared) -> Result<Usage, Error> {
+    let pinned = pins::pinned_blobs(shared)?;
+    let mut usage = Usage { size: shared.config.size, ..Usage::default() };
+    evict::walk(shared, |directory, name| {
+        let occupied = evict::occupied_by(directory).unwrap_or(0);
+        usage.spans += occupied;
+        usage.streams += u64::from(occupied > 0);
+        if evict::blob_of(name).is_some_and(|blob| pinned.contains(&blob)) {
+            usage.pinned += occupied;
+        }
+        Ok(())
+    })?;
+    each_document(shared, |entry| {
+        usage.indexes += entry.metadata().map_or(0, |metadata| durable::occupied(&metadata));
+        Ok(())
+    })?;
+    Ok(usage)
+}
+
+/// Unlinks streams and documents; those of pins only if `pinned`. A document belongs to a pin if its key has the
+/// pin's name or one of its digests in it.
+pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
+    let _lock = shared.evict_lock(PATIENCE)?;
+    let kept = if pinned { Vec::new() } else { pins::pins(shared)? };
+    let mut streams = Vec::new();
+    evict::walk(shared, |directory, name| {
+        let keep = evict::blob_of(name).is_some_and(|blob| kept.iter().any(|(_, blobs)| blobs.contains(&blob)));
+        if !keep {
+            streams.push(directory.to_owned());
+        }
+        Ok(())
+    })?;
+    for directory in streams {
+        let _structure = shared.structure_lock()?;
+        discard(shared, &directory)?;
+    }
+    let spared: Vec<String> = kept.iter().flat_map(|(name, blobs)| blobs.iter().map(|blob| blob.hex()).chain([file_name(name)])).collect();
+    each_document(shared, |entry| {
+        let name = entry.file_name();
+        if spared.iter().any(|part| name.to_string_lossy().contains(part.as_str())) {
+            return Ok(());
+        }
+        fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))
+    })?;
+    evict::recount(shared, &pins::pinned_blobs(shared)?)?;
+    shared.hope_again();
+    Ok(())
+}
+
+/// Checks every present span against its checksum: (checked, broken). No key is needed: what is checked is what is
+/// stored.
+pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
+    let mut streams: Vec<(String, Geometry)> = Vec::new();
+    evict::walk(shared, |directory, name| {
+        if let Ok(Some(table)) = Table::open(&directory.join("table")) {
+            streams.push((name.to_owned(), table.geometry().clone()));
+        }
+        Ok(())
+    })?;
+    let (mut checked, mut broken) = (0, 0);
+    for (name, geometry) in streams {
+        let Some(stream) = Stream::open(shared, &name, &geometry, false)? else { continue };
+        for whole in (0..geometry.count()).filter_map(|span| stream.check(span)) {
+            checked += 1;
+            broken += u64::from(!whole);
+        }
+    }
+    Ok((checked, broken))
+}
+
+fn each_document(shared: &Shared, mut visit: impl FnMut(&fs::DirEntry) -> Result<(), Error>) -> Result<(), Error> {
+    let root = shared.root.join("documents");
+    for kind in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
+        for entry in fs::read_dir(kind.path()).map_err(failed("list", &kind.path()))?.flatten() {
+            visit(&entry)?;
+        }
+    }
+    Ok(())
+}
