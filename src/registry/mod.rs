@@ -113,3 +113,6 @@ pub trait Pull: Send + Sync {
         Ok(Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests;

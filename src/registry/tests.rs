@@ -1,0 +1,61 @@
+//! One conformance suite for every implementation, and servers that misbehave in scripted ways.
+
+mod access;
+mod faults;
+mod real;
+mod reference;
+mod scripted;
+mod suite;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Credentials, Error, HttpConfig, HttpRegistry, Timing};
+use crate::oci::{Registry, Repository, Tag, Version};
+
+/// Short waits, so that retries cost no time.
+fn quick() -> Timing {
+    Timing { backoff: Duration::from_millis(1), ..Timing::default() }
+}
+
+fn config(authority: &str) -> HttpConfig {
+    HttpConfig { timing: quick(), ..HttpConfig::new(Registry::parse(authority).unwrap()) }
+}
+
+fn client(authority: &str) -> HttpRegistry {
+    HttpRegistry::new(config(authority)).unwrap()
+}
+
+/// A client with one credential file of this content.
+fn client_with(
+    authority: &str,
+    directory: &tempfile::TempDir,
+    content: &serde_json::Value,
+    change: impl FnOnce(&mut HttpConfig),
+) -> HttpRegistry {
+    let file = directory.path().join("auth.json");
+    std::fs::write(&file, content.to_string()).unwrap();
+    let mut config = config(authority);
+    config.credentials = Arc::new(Credentials::new(vec![file], Vec::new()));
+    change(&mut config);
+    HttpRegistry::new(config).unwrap()
+}
+
+fn repository() -> Repository {
+    Repository::parse("team/app").unwrap()
+}
+
+fn tag(text: &str) -> Version {
+    Version::Tag(Tag::parse(text).unwrap())
+}
+
+async fn collect(stream: super::BlobStream) -> Result<Vec<u8>, Error> {
+    use futures_util::TryStreamExt;
+    stream
+        .try_fold(Vec::new(), |mut all, piece| async move {
+            all.extend_from_slice(&piece);
+            Ok(all)
+        })
+        .await
+}

@@ -1,0 +1,295 @@
+//! Where credentials go, and where they never go.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::scripted::{Part, Received, Reply, Server, reply};
+use super::{client, client_with, collect, repository, tag};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest};
+use crate::registry::Pull;
+
+const SECRET: &str = "hunter2";
+
+fn basic() -> String {
+    format!("Basic {}", encoded())
+}
+
+fn encoded() -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("me:{SECRET}"))
+}
+
+fn stored(authority: &str) -> Value {
+    json!({"auths": {authority: {"auth": encoded()}}})
+}
+
+/// No header, path or body holds the password, in whatever spelling.
+fn saw_no_secret(server: &Server) -> bool {
+    server.log().iter().all(|request| {
+        let text = format!("{request:?}");
+        !request.headers.contains_key("authorization") && !text.contains(SECRET) && !text.contains(&encoded())
+    })
+}
+
+fn empty_list() -> Reply {
+    reply(200, &[], br#"{"tags":["v1"]}"#)
+}
+
+/// A registry that wants a token of `realm`.
+fn wants_token(request: &Received, realm: &str, token: &str) -> Reply {
+    if request.header("authorization") == Some(&format!("Bearer {token}")) {
+        return empty_list();
+    }
+    let challenge = format!(r#"Bearer realm="{realm}",service="reg",scope="repository:team/app:pull""#);
+    reply(401, &[("WWW-Authenticate", &challenge)], b"")
+}
+
+#[tokio::test]
+async fn a_password_is_sent_when_it_is_asked_for_and_then_at_once() {
+    let server = Server::start(|request, _| match request.header("authorization") {
+        Some(header) if header == basic() => empty_list(),
+        _ => reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b""),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+    client.tags(&repository(), None).await.unwrap();
+    client.tags(&repository(), None).await.unwrap();
+    let sent: Vec<_> = server.log().iter().map(|request| request.header("authorization").is_some()).collect();
+    assert_eq!(sent, [false, true, true]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_denied_and_named_by_its_file_only() {
+    let server = Server::start(|_, _| reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b"")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+    for error in [client.ping().await.unwrap_err(), client.tags(&repository(), None).await.unwrap_err()] {
+        assert_eq!(error.kind, ErrorKind::Denied);
+        assert!(error.message.contains("auth.json") && !error.message.contains(SECRET), "{error}");
+    }
+    let anonymous = super::client(&server.authority).ping().await.unwrap_err();
+    assert!(anonymous.message.contains("no credentials are stored"), "{anonymous}");
+}
+
+#[tokio::test]
+async fn a_rotated_password_counts_without_a_new_client() {
+    let server = Server::start(|request, _| match request.header("authorization") {
+        Some(header) if header == basic() => empty_list(),
+        _ => reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b""),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let client = client_with(&server.authority, &directory, &json!({}), |_| {});
+    assert_eq!(client.tags(&repository(), None).await.unwrap_err().kind, ErrorKind::Denied);
+    std::fs::write(directory.path().join("auth.json"), stored(&server.authority).to_string()).unwrap();
+    client.tags(&repository(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_however_many_wait_and_used_until_it_is_refused() {
+    let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+    let (known, current) = (Arc::clone(&realm), Arc::new(std::sync::atomic::AtomicU32::new(1)));
+    let valid = Arc::clone(&current);
+    let server = Server::start(move |request, _| {
+        let token = format!("token{}", valid.load(std::sync::atomic::Ordering::SeqCst));
+        if request.path.starts_with("/token") {
+            assert_eq!(request.header("authorization"), Some(basic().as_str()));
+            assert!(request.path.contains("service=reg&scope=repository%3Ateam%2Fapp%3Apull"), "{}", request.path);
+            return reply(200, &[], json!({"access_token": token, "expires_in": 300}).to_string().as_bytes());
+        }
+        wants_token(request, known.get().unwrap(), &token)
+    })
+    .await;
+    realm.set(server.url("/token")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+    let tokens = || server.log().iter().filter(|request| request.path.starts_with("/token")).count();
+    let repository = repository();
+    let many = futures_util::future::join_all((0..32).map(|_| client.tags(&repository, None))).await;
+    assert!(many.iter().all(Result::is_ok));
+    assert_eq!(tokens(), 1);
+    current.store(2, std::sync::atomic::Ordering::SeqCst);
+    let many = futures_util::future::join_all((0..32).map(|_| client.tags(&repository, None))).await;
+    assert!(many.iter().all(Result::is_ok), "{many:?}");
+    assert_eq!(tokens(), 2);
+    assert!(
+        server
+            .log()
+            .iter()
+            .filter(|request| !request.path.starts_with("/token"))
+            .all(|request| request.header("authorization") != Some(&basic()))
+    );
+}
+
+#[tokio::test]
+async fn a_token_server_elsewhere_gets_no_credentials_unless_it_is_trusted() {
+    for host in ["127.0.0.1", "localhost"] {
+        let foreign = Server::start(|request, _| {
+            let token = if request.header("authorization") == Some(&basic()) { "good" } else { "anonymous" };
+            reply(200, &[], json!({"token": token}).to_string().as_bytes())
+        })
+        .await;
+        let origin = foreign.url("").replace("127.0.0.1", host);
+        let realm = format!("{origin}/token");
+        let server = Server::start(move |request, _| wants_token(request, &realm, "good")).await;
+        let directory = tempfile::tempdir().unwrap();
+        let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+        let error = client.tags(&repository(), None).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Denied);
+        assert!(error.message.contains(&origin) && error.message.contains("were not sent"), "{error}");
+        assert!(!foreign.log().is_empty() && saw_no_secret(&foreign));
+        let trusting =
+            client_with(&server.authority, &directory, &stored(&server.authority), |config| config.trusted_realms = vec![origin.clone()]);
+        trusting.tags(&repository(), None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn realms_that_are_no_plain_http_urls_get_no_request_at_all() {
+    let foreign = Server::start(|_, _| reply(200, &[], br#"{"token":"x"}"#)).await;
+    let with_user = foreign.url("/token").replace("http://", "http://u:p@");
+    for realm in
+        [with_user, "/token".to_owned(), "file:///etc/passwd".to_owned(), format!("//{}/token", foreign.authority), "x".repeat(40_000)]
+    {
+        let server = Server::start(move |request, _| wants_token(request, &realm, "good")).await;
+        let directory = tempfile::tempdir().unwrap();
+        let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+        assert_eq!(client.tags(&repository(), None).await.unwrap_err().kind, ErrorKind::Denied);
+    }
+    assert!(foreign.log().is_empty());
+}
+
+#[tokio::test]
+async fn an_identity_token_is_exchanged_by_post_and_goes_nowhere_else() {
+    let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+    let known = Arc::clone(&realm);
+    let server = Server::start(move |request, _| {
+        if request.path == "/token" {
+            assert_eq!(request.method, "POST");
+            assert!(
+                request.body.contains("grant_type=refresh_token") && request.body.contains(&format!("refresh_token={SECRET}")),
+                "{}",
+                request.body
+            );
+            return reply(200, &[], br#"{"access_token":"good"}"#);
+        }
+        wants_token(request, known.get().unwrap(), "good")
+    })
+    .await;
+    realm.set(server.url("/token")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let content = json!({"auths": {&server.authority: {"identitytoken": SECRET}}});
+    let client = client_with(&server.authority, &directory, &content, |_| {});
+    client.tags(&repository(), None).await.unwrap();
+    assert!(server.log().iter().filter(|request| request.path != "/token").all(|request| !format!("{request:?}").contains(SECRET)));
+}
+
+#[tokio::test]
+async fn token_answers_that_cannot_be_used_are_refused_and_redirects_of_token_servers_not_followed() {
+    let foreign = Server::start(|_, _| reply(200, &[], br#"{"token":"good"}"#)).await;
+    let elsewhere = foreign.url("/token");
+    let large = json!({"token": "x".repeat(70_000)}).to_string();
+    for answer in [
+        reply(200, &[], b"{}"),
+        reply(200, &[], b"<html>"),
+        reply(200, &[], br#"{"token":"a\nb"}"#),
+        reply(200, &[], large.as_bytes()),
+        reply(307, &[("Location", &elsewhere)], b""),
+        reply(401, &[], b""),
+    ] {
+        let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+        let known = Arc::clone(&realm);
+        let server = Server::start(move |request, _| {
+            if request.path.starts_with("/token") { answer.clone() } else { wants_token(request, known.get().unwrap(), "good") }
+        })
+        .await;
+        realm.set(server.url("/token")).unwrap();
+        let error = client(&server.authority).tags(&repository(), None).await.unwrap_err();
+        assert_ne!(error.kind, ErrorKind::NotFound, "{error}");
+    }
+    assert!(foreign.log().is_empty());
+}
+
+#[tokio::test]
+async fn redirects_lose_the_credentials_for_good() {
+    let data = b"blob".to_vec();
+    let blob = Descriptor::new("a/b", Digest::of(&data), 4);
+    let back: Arc<std::sync::OnceLock<String>> = Arc::default();
+    let home = Arc::clone(&back);
+    let storage = Server::start(move |_, _| reply(307, &[("Location", home.get().unwrap())], b"")).await;
+    let away = storage.url("/signed?signature=abc");
+    let server = Server::start(move |request, _| match (request.path.as_str(), request.header("authorization")) {
+        ("/back", None) => reply(200, &[], b"blob"),
+        ("/back", Some(_)) => reply(400, &[], b""),
+        (_, Some(_)) => reply(307, &[("Location", &away)], b""),
+        (_, None) => reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b""),
+    })
+    .await;
+    back.set(server.url("/back")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+    assert_eq!(collect(client.blob(&repository(), &blob, 0..4).await.unwrap()).await.unwrap(), data);
+    assert!(saw_no_secret(&storage) && storage.log().len() == 1);
+}
+
+#[tokio::test]
+async fn the_target_of_a_redirect_is_used_again_and_dropped_when_it_is_refused() {
+    let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
+    let storage = Server::start(|_, before| match before {
+        2 => reply(403, &[], b"expired"),
+        _ => reply(206, &[("Content-Range", "bytes 1-2/4")], b"lo"),
+    })
+    .await;
+    let away = storage.url("/signed");
+    let server = Server::start(move |_, _| reply(307, &[("Location", &away)], b"")).await;
+    let client = client(&server.authority);
+    for _ in 0..3 {
+        assert_eq!(collect(client.blob(&repository(), &blob, 1..3).await.unwrap()).await.unwrap(), b"lo");
+    }
+    assert_eq!((server.log().len(), storage.log().len()), (2, 4));
+}
+
+#[tokio::test]
+async fn redirects_that_go_round_or_leave_http_end_with_an_error() {
+    let server = Server::start(|_, _| reply(302, &[("Location", "/again")], b"")).await;
+    let error = client(&server.authority).tags(&repository(), None).await.unwrap_err();
+    assert_eq!((error.kind, server.log().len()), (ErrorKind::Unreachable, 6), "{error}");
+    for location in ["file:///etc/passwd", "http://u:p@127.0.0.1/", "http://"] {
+        let server = Server::start(move |_, _| reply(307, &[("Location", location)], b"")).await;
+        let error = client(&server.authority).manifest(&repository(), &tag("v1")).await.unwrap_err();
+        assert_eq!((error.kind, server.log().len()), (ErrorKind::Unreachable, 1), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_storage_host_that_says_404_is_no_proof_of_absence() {
+    let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
+    let storage = Server::start(|_, _| reply(404, &[], b"")).await;
+    let away = storage.url("/signed?secret=query");
+    let server = Server::start(move |_, _| reply(307, &[("Location", &away)], b"")).await;
+    let error = client(&server.authority).blob(&repository(), &blob, 0..4).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(!error.message.contains("secret=query"), "{error}");
+}
+
+#[tokio::test]
+async fn without_credentials_a_registry_with_tokens_passes_the_first_check() {
+    let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+    let known = Arc::clone(&realm);
+    let server = Server::start(move |request, _| {
+        if request.path.starts_with("/token") { reply(401, &[], b"") } else { wants_token(request, known.get().unwrap(), "good") }
+    })
+    .await;
+    realm.set(server.url("/token")).unwrap();
+    client(&server.authority).ping().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let wrong = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+    assert_eq!(wrong.ping().await.unwrap_err().kind, ErrorKind::Denied);
+    let hanging = Server::start(|_, _| Reply(vec![Part::Hang])).await;
+    let impatient =
+        client_with(&hanging.authority, &directory, &json!({}), |config| config.timing.progress = std::time::Duration::from_millis(100));
+    assert_eq!(impatient.ping().await.unwrap_err().kind, ErrorKind::TimedOut);
+}

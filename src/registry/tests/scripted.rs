@@ -1,0 +1,148 @@
+//! A server that answers each request with bytes of the test's own making, also wrong ones, and logs what it got.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request as it came in.
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) headers: HashMap<String, String>,
+    pub(super) body: String,
+}
+
+impl Received {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// Part of an answer.
+#[derive(Clone)]
+pub(super) enum Part {
+    Send(Vec<u8>),
+    /// For what is about time itself.
+    Wait(Duration),
+    /// Nothing more, and the connection stays open.
+    Hang,
+}
+
+/// An answer; the connection closes after its parts.
+#[derive(Clone)]
+pub(super) struct Reply(pub(super) Vec<Part>);
+
+/// A well-formed answer.
+pub(super) fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut all = headers.to_vec();
+    let length = body.len().to_string();
+    all.push(("Content-Length", &length));
+    raw(status, &all, body)
+}
+
+/// An answer with exactly these headers.
+pub(super) fn raw(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut bytes = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n{headers}\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    Reply(vec![Part::Send(bytes)])
+}
+
+impl Reply {
+    pub(super) fn then(mut self, part: Part) -> Self {
+        self.0.push(part);
+        self
+    }
+}
+
+pub(super) struct Server {
+    pub(super) authority: String,
+    log: Arc<Mutex<Vec<Received>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// Answers with what `answer` makes of a request and of how many came before it. A HEAD gets the head alone.
+    pub(super) async fn start(answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let log: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let (kept, answer) = (Arc::clone(&log), Arc::new(answer));
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                connections.spawn(async move { serve(stream, &kept, &*answer).await });
+            }
+        });
+        Self { authority, log, task }
+    }
+
+    pub(super) fn log(&self) -> Vec<Received> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.authority)
+    }
+}
+
+async fn serve(mut stream: TcpStream, log: &Mutex<Vec<Received>>, answer: &(dyn Fn(&Received, usize) -> Reply + Send + Sync)) {
+    let Some(received) = receive(&mut stream).await else { return };
+    let before = {
+        let mut log = log.lock().unwrap();
+        log.push(received.clone());
+        log.len() - 1
+    };
+    for part in answer(&received, before).0 {
+        match part {
+            Part::Send(bytes) => {
+                let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+                let bytes = if received.method == "HEAD" { &bytes[..head.unwrap_or(0)] } else { &bytes };
+                // A client that has enough hangs up, which is no matter of the server's.
+                if stream.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+            Part::Wait(time) => tokio::time::sleep(time).await,
+            Part::Hang => std::future::pending().await,
+        }
+    }
+    let _ = stream.shutdown().await;
+}
+
+async fn receive(stream: &mut TcpStream) -> Option<Received> {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let text = String::from_utf8(bytes[..head].to_vec()).unwrap();
+    let mut lines = text.lines();
+    let mut first = lines.next()?.split(' ');
+    let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
+    let headers: HashMap<String, String> =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    while bytes.len() < head + 4 + length {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(Received { method, path, headers, body: String::from_utf8(bytes[head + 4..].to_vec()).unwrap() })
+}
