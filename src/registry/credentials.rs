@@ -18,10 +18,13 @@ use zeroize::Zeroizing;
 
 use self::files::{Files, Lookup};
 use super::Error;
+use crate::flight::Flight;
 use crate::oci::{Registry, Repository};
 
 /// How long the answer of a helper is used before it is asked again.
 const HELPER_ANSWER: Duration = Duration::from_secs(300);
+/// How long a helper that failed is left alone.
+const HELPER_FAILURE: Duration = Duration::from_secs(30);
 /// Answers of helpers that are kept.
 const HELPER_ANSWERS: usize = 256;
 
@@ -121,14 +124,24 @@ pub struct Credentials {
     helper_directories: Vec<PathBuf>,
     helper_limit: Duration,
     /// Never held across an await.
-    answers: Mutex<HashMap<(String, String), (Instant, Option<Credential>)>>,
+    answers: Mutex<HashMap<(String, String), (Instant, Answer)>>,
+    asking: Flight<(String, String), Answer>,
 }
+
+/// What a helper says, or why it says nothing.
+type Answer = Result<Option<Credential>, String>;
 
 impl Credentials {
     /// Looks into `files` in this order; the first that has something for a registry counts. A file that does not
     /// exist has nothing. Helpers are looked for in `helper_directories` (as `PATH` lists them) and nowhere else.
     pub fn new(files: Vec<PathBuf>, helper_directories: Vec<PathBuf>) -> Self {
-        Self { files: Files::new(files), helper_directories, helper_limit: helper::LIMIT, answers: Mutex::default() }
+        Self {
+            files: Files::new(files),
+            helper_directories,
+            helper_limit: helper::LIMIT,
+            answers: Mutex::default(),
+            asking: Flight::default(),
+        }
     }
 
     /// No credentials at all.
@@ -151,32 +164,35 @@ impl Credentials {
                 Lookup::Helper { name, server } => match self.ask(&name, &server, fresh).await {
                     Ok(Some(credential)) => return Ok(Found { credential, source: Some(format!("docker-credential-{name}")), notes }),
                     Ok(None) => {}
-                    Err(note) => {
-                        tracing::warn!(note, "a credential helper failed");
-                        notes.push(note);
-                    }
+                    Err(note) => notes.push(note),
                 },
             }
         }
         Ok(Found { credential: Credential::Anonymous, source: None, notes })
     }
 
-    async fn ask(&self, name: &str, server: &str, fresh: bool) -> Result<Option<Credential>, String> {
+    async fn ask(&self, name: &str, server: &str, fresh: bool) -> Answer {
         let key = (name.to_owned(), server.to_owned());
         let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((asked, credential)) = known
-            && !fresh
-            && asked.elapsed() < HELPER_ANSWER
+        if let Some((asked, answer)) = known
+            && asked.elapsed() < if answer.is_ok() { HELPER_ANSWER } else { HELPER_FAILURE }
+            && !(fresh && answer.is_ok())
         {
-            return Ok(credential);
+            return answer;
         }
-        let credential = helper::get(&self.helper_directories, name, server, self.helper_limit).await?;
+        let (directories, limit) = (self.helper_directories.clone(), self.helper_limit);
+        let (asked_name, asked_server) = key.clone();
+        let asking = self.asking.run(key.clone(), || async move { helper::get(&directories, &asked_name, &asked_server, limit).await });
+        let answer = asking.await.unwrap_or_else(|error| Err(format!("credential helper docker-credential-{name}: {error}")));
+        if let Err(note) = &answer {
+            tracing::warn!(note, "a credential helper failed");
+        }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= HELPER_ANSWERS {
             answers.clear();
         }
-        answers.insert(key, (Instant::now(), credential.clone()));
-        Ok(credential)
+        answers.insert(key, (Instant::now(), answer.clone()));
+        answer
     }
 }
 

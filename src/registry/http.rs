@@ -6,7 +6,8 @@
 //!
 //! What is retried: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
 //! with growing, jittered waits or the registry's own `Retry-After` up to a minute in all. An operation without
-//! progress ends after [`Timing::progress`]. After a failure to connect, requests are tried once only for ten seconds.
+//! progress ends after [`Timing::progress`]. After an operation got no answer at all, others are tried once only for ten
+//! seconds.
 //!
 //! What goes where: credentials to the registry's own origin and to token servers that belong to it, nothing else;
 //! redirects are followed without them, links between pages never leave the host, `urls` of layers are ignored.

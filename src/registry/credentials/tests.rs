@@ -153,6 +153,20 @@ async fn a_failing_helper_is_a_note_and_the_next_place_is_tried() {
 }
 
 #[tokio::test]
+async fn many_that_wait_start_a_helper_once_and_one_that_failed_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    for (name, answer) in [("good", r#"echo '{"Username":"me","Secret":"secret"}'"#), ("bad", "exit 3")] {
+        helper(directory.path(), name, &format!("echo {name} >> {}; {answer}", log.display()));
+        let file = written(directory.path(), &format!("{name}.json"), &json!({"credHelpers": {"one.io": name}}));
+        let credentials = Credentials::new(vec![file], vec![directory.path().to_owned()]);
+        futures_util::future::join_all((0..16).map(|_| found(&credentials, "one.io", "a", true))).await;
+        found(&credentials, "one.io", "b", true).await;
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), "good\nbad\n");
+}
+
+#[tokio::test]
 async fn a_broken_file_is_an_error_that_names_it_and_quotes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let registry = Registry::parse("one.io").unwrap();

@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::super::Error;
-use super::retry::{Attempts, Failure};
+use super::retry::{Attempts, Cause, Failure};
 use crate::error::ErrorKind;
 
 /// Largest body of an error that is read.
@@ -51,7 +51,7 @@ pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
         return Failure::Final(error_of(ErrorKind::Unreachable, "; it seems to speak plain HTTP (--plain-http)"));
     }
     let kind = if error.is_timeout() && !error.is_connect() { ErrorKind::TimedOut } else { ErrorKind::Unreachable };
-    Failure::passing(error_of(kind, ""))
+    Failure::passing(error_of(kind, ""), if error.is_dns() { Cause::Unknown } else { Cause::Silent })
 }
 
 /// Reads a body of at most `limit` bytes. More is an integrity error, whatever the header says.

@@ -20,7 +20,7 @@ use super::Http;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Answer, Call};
-use super::retry::{Attempts, Failure};
+use super::retry::{Attempts, Cause, Failure};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Repository};
 
@@ -162,7 +162,8 @@ impl Transfer {
         if whole {
             Failure::Final(self.wrong_size("less than"))
         } else {
-            Failure::passing(Error::new(ErrorKind::Unreachable, format!("{}: the transfer ended at byte {}", self.call.what, self.next)))
+            let message = format!("{}: the transfer ended at byte {}", self.call.what, self.next);
+            Failure::passing(Error::new(ErrorKind::Unreachable, message), Cause::Answered)
         }
     }
 

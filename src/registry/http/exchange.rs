@@ -21,12 +21,13 @@ use super::authorize::{Authorization, Authorizer, Scope};
 use super::challenge;
 use super::clients::Clients;
 use super::origin::{self, Origin};
-use super::retry::{Attempts, Failure, Timing, is_passing, retry_after};
+use super::retry::{Attempts, Cause, Failure, Timing, is_passing, retry_after};
 use crate::error::ErrorKind;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
-/// After a failure to connect, requests are tried once only for so long, so that what is cached serves quickly.
+/// After an operation got no answer at all, others are tried once only for so long, so that what is cached serves
+/// quickly.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// One request.
@@ -82,11 +83,25 @@ impl Exchange {
     /// Sends until there is an answer that another attempt would not change. Statuses are the caller's business.
     pub(super) async fn open(&self, call: &Call, attempts: &mut Attempts) -> Result<Answer, Error> {
         loop {
-            match self.attempt(call, attempts).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => attempts.pause(failure).await?,
+            let failure = match self.attempt(call, attempts).await {
+                Ok(answer) => {
+                    self.set_away(None);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            let silent = matches!(&failure, Failure::Passing { cause: Cause::Silent | Cause::Unknown, .. });
+            if let Err(error) = attempts.pause(failure).await {
+                if silent {
+                    self.set_away(Some(Instant::now()));
+                }
+                return Err(error);
             }
         }
+    }
+
+    fn set_away(&self, since: Option<Instant>) {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Sends until there is an answer with a whole body of at most `limit` bytes (64 KiB where it is an error).
@@ -117,23 +132,21 @@ impl Exchange {
 
     /// One attempt, with the credentials that are wanted.
     async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
-        let result = self.authorized(call, attempts).await;
-        let unreachable = matches!(&result, Err(Failure::Passing { error, .. }) if error.kind == ErrorKind::Unreachable);
-        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = unreachable.then(Instant::now);
-        let answer = result?;
+        let answer = self.authorized(call, attempts).await?;
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = answer.response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let after = after.and_then(|value| retry_after(value, SystemTime::now()));
             let error = self.refusal(call, answer, attempts).await;
-            return Err(Failure::Passing { error, after });
+            return Err(Failure::Passing { error, after, cause: Cause::Answered });
         }
         if answer.elsewhere.is_some() && !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
             // A storage host's refusal says nothing about the registry; its signed URL may have expired.
-            return Err(Failure::passing(self.refusal(call, answer, attempts).await));
+            return Err(Failure::passing(self.refusal(call, answer, attempts).await, Cause::Answered));
         }
         if let Some(encoding) = answer.response.headers().get(CONTENT_ENCODING)
             && encoding != "identity"
+            && status.is_success()
         {
             return Err(Failure::Final(Error::new(
                 ErrorKind::Integrity,
@@ -166,7 +179,8 @@ impl Exchange {
                 return Ok(answer);
             }
         }
-        let limit = self.timing.header;
+        // A credential helper has its own limit, and a token request too.
+        let limit = attempts.patience();
         let mut sent: Option<Authorization> =
             attempts.within(limit, &call.what, self.authorizer.known(&call.scope, &self.clients)).await??;
         // A first contact takes one answer, a token that was revoked meanwhile a second.

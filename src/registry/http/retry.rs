@@ -46,12 +46,23 @@ pub(super) enum Failure {
     /// Another attempt would fail as well.
     Final(Error),
     /// Worth another attempt, after the time that the registry names if it does.
-    Passing { error: Error, after: Option<Duration> },
+    Passing { error: Error, after: Option<Duration>, cause: Cause },
+}
+
+/// What a passing failure says about the registry as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It answered.
+    Answered,
+    /// It did not.
+    Silent,
+    /// Its name is not known. That may pass, but rarely does within seconds.
+    Unknown,
 }
 
 impl Failure {
-    pub(super) fn passing(error: Error) -> Self {
-        Self::Passing { error, after: None }
+    pub(super) fn passing(error: Error, cause: Cause) -> Self {
+        Self::Passing { error, after: None, cause }
     }
 }
 
@@ -99,7 +110,8 @@ impl Attempts {
         match tokio::time::timeout_at(own.min(self.deadline), future).await {
             Ok(value) => Ok(value),
             Err(_) if own < self.deadline => {
-                Err(Failure::passing(Error::new(ErrorKind::TimedOut, format!("{what}: no answer within {} s", seconds(limit)))))
+                let message = format!("{what}: no answer within {} s", seconds(limit));
+                Err(Failure::passing(Error::new(ErrorKind::TimedOut, message), Cause::Silent))
             }
             Err(_) => Err(Failure::Final(self.out_of_time(what))),
         }
@@ -113,11 +125,11 @@ impl Attempts {
 
     /// Waits before the next attempt, or answers the error where there is none.
     pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
-        let (error, after) = match failure {
+        let (error, after, cause) = match failure {
             Failure::Final(error) => return Err(error),
-            Failure::Passing { error, after } => (error, after),
+            Failure::Passing { error, after, cause } => (error, after, cause),
         };
-        if self.left == 0 {
+        if self.left == 0 || (cause == Cause::Unknown && self.failed > 0) {
             let again = if self.failed == 0 { String::new() } else { format!(" (after {} attempts)", self.failed + 1) };
             return Err(Error::new(error.kind, format!("{}{again}", error.message)));
         }
@@ -184,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn attempts_end_at_the_limit_and_the_last_error_is_told() {
         let mut attempts = Attempts::new(Timing { retries: 2, ..Timing::default() });
-        let failure = || Failure::passing(Error::new(ErrorKind::Unreachable, "refused"));
+        let failure = || Failure::passing(Error::new(ErrorKind::Unreachable, "refused"), Cause::Silent);
         assert!(attempts.pause(failure()).await.is_ok());
         assert!(attempts.pause(failure()).await.is_ok());
         let error = attempts.pause(failure()).await.unwrap_err();
@@ -194,8 +206,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_registry_may_ask_for_a_minute_in_all() {
         let mut attempts = Attempts::new(Timing::default());
-        let busy =
-            |seconds| Failure::Passing { error: Error::new(ErrorKind::Unreachable, "busy"), after: Some(Duration::from_secs(seconds)) };
+        let busy = |seconds| Failure::Passing {
+            error: Error::new(ErrorKind::Unreachable, "busy"),
+            after: Some(Duration::from_secs(seconds)),
+            cause: Cause::Answered,
+        };
         assert!(attempts.pause(busy(40)).await.is_ok());
         assert!(attempts.pause(busy(20)).await.is_ok());
         assert!(attempts.pause(busy(1)).await.is_err());

@@ -18,7 +18,7 @@ use super::super::credentials::{Credential, Secret};
 use super::answer;
 use super::authorize::basic;
 use super::origin::shown;
-use super::retry::{Attempts, Failure, Timing, is_passing};
+use super::retry::{Attempts, Cause, Failure, Timing, is_passing};
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 
@@ -97,7 +97,8 @@ impl Tokens {
             kept.insert(asked, token.clone());
             Ok(token)
         });
-        flight.await.map_err(|error| Failure::passing(Error::new(ErrorKind::Unreachable, format!("token request: {error}"))))?
+        let abandoned = |error| Failure::passing(Error::new(ErrorKind::Other, format!("token request: {error}")), Cause::Answered);
+        flight.await.map_err(abandoned)?
     }
 }
 
@@ -118,7 +119,7 @@ async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing
         }
         _ => {
             let error = answer::refused(&what, status, &headers, &body, false);
-            return Err(if is_passing(status) { Failure::passing(error) } else { Failure::Final(error) });
+            return Err(if is_passing(status) { Failure::passing(error, Cause::Answered) } else { Failure::Final(error) });
         }
     }
     let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its answer holds no usable token")));

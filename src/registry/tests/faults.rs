@@ -234,6 +234,26 @@ async fn an_encoding_that_was_not_asked_for_is_refused() {
 }
 
 #[tokio::test]
+async fn an_encoded_refusal_is_still_that_refusal() {
+    let server = Server::start(|_, _| reply(404, &[("Content-Encoding", "gzip")], b"garbage")).await;
+    assert_eq!(read(&client(&server.authority), 0..SIZE as u64).await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn one_reset_connection_costs_the_others_no_attempts() {
+    let server = Server::start(|request, before| match (request.path.as_str(), before % 2) {
+        (_, 0) => Reply(Vec::new()),
+        _ => reply(200, &[], br#"{"tags":[]}"#),
+    })
+    .await;
+    let client = client(&server.authority);
+    for _ in 0..5 {
+        client.tags(&repository(), None).await.unwrap();
+    }
+    assert_eq!(server.log().len(), 10);
+}
+
+#[tokio::test]
 async fn a_list_never_goes_on_elsewhere_and_never_for_ever() {
     let foreign = Server::start(|_, _| reply(200, &[], br#"{"tags":["evil"]}"#)).await;
     let elsewhere = format!("<{}>; rel=\"next\"", foreign.url("/v2/team/app/tags/list?last=a"));

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::suite::{Sample, conforms};
 use super::{config, reference};
 use crate::error::ErrorKind;
-use crate::registry::{HttpConfig, HttpRegistry, Pull, Tls, Trust};
+use crate::registry::{ClientCertificate, HttpConfig, HttpRegistry, Pull, Tls, Trust};
 
 struct TlsListener {
     tcp: TcpListener,
@@ -39,8 +40,19 @@ impl Listener for TlsListener {
     }
 }
 
-/// Starts the reference registry with a certificate of a new authority, whose PEM is answered.
-async fn start(sample: &Sample) -> (String, String) {
+/// What a new authority has issued, as PEM.
+struct Issued {
+    authority: String,
+    certificate: String,
+    key: String,
+}
+
+/// Starts the reference registry with a certificate of a new authority. With `asking`, it wants one from its clients.
+async fn start(sample: &Sample, asking: bool) -> (String, Issued) {
+    serve(reference::router(sample, reference::full()), asking).await
+}
+
+async fn serve(router: axum::Router, asking: bool) -> (String, Issued) {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -50,18 +62,20 @@ async fn start(sample: &Sample) -> (String, String) {
     let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     let chain = vec![CertificateDer::from(leaf.der().to_vec())];
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-        .unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = if asking {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(authority.der().to_vec())).unwrap();
+        builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap())
+    } else {
+        builder.with_no_client_auth()
+    };
+    let server = builder.with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap().to_string();
     let listener = TlsListener { tcp, acceptor: TlsAcceptor::from(Arc::new(server)) };
-    let router = reference::router(sample, reference::full());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (address, authority.pem())
+    (address, Issued { authority: authority.pem(), certificate: leaf.pem(), key: key.serialize_pem() })
 }
 
 fn client(address: &str, tls: Tls) -> HttpRegistry {
@@ -71,7 +85,8 @@ fn client(address: &str, tls: Tls) -> HttpRegistry {
 #[tokio::test]
 async fn an_own_authority_is_trusted_from_a_file_or_a_directory_and_nothing_else_is() {
     let sample = Sample::new();
-    let (address, pem) = start(&sample).await;
+    let (address, issued) = start(&sample, false).await;
+    let pem = issued.authority;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
     std::fs::write(&file, &pem).unwrap();
@@ -82,12 +97,43 @@ async fn an_own_authority_is_trusted_from_a_file_or_a_directory_and_nothing_else
     std::fs::write(directory.path().join(&address).join("ca.crt"), &pem).unwrap();
     client(&address, Tls { directories: vec![directory.path().to_owned()], ..Tls::default() }).ping().await.unwrap();
     client(&address, Tls { insecure: true, ..Tls::default() }).ping().await.unwrap();
-    let (_, other) = start(&sample).await;
-    std::fs::write(directory.path().join("other.pem"), other).unwrap();
+    let (_, other) = start(&sample, false).await;
+    std::fs::write(directory.path().join("other.pem"), other.authority).unwrap();
     let stranger = client(&address, Tls { ca_file: Some(directory.path().join("other.pem")), ..Tls::default() });
     let error = stranger.ping().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.message.contains("--ca-file") && !error.message.contains("attempts"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_from_files_or_a_directory() {
+    let sample = Sample::new();
+    let (address, issued) = start(&sample, true).await;
+    let directory = tempfile::tempdir().unwrap();
+    let host = directory.path().join(&address);
+    std::fs::create_dir(&host).unwrap();
+    for (name, content) in [("ca.crt", &issued.authority), ("me.cert", &issued.certificate), ("me.key", &issued.key)] {
+        std::fs::write(host.join(name), content).unwrap();
+    }
+    let ca_file = Some(host.join("ca.crt"));
+    let own = ClientCertificate { certificate: host.join("me.cert"), key: host.join("me.key") };
+    client(&address, Tls { ca_file: ca_file.clone(), client: Some(own), ..Tls::default() }).ping().await.unwrap();
+    client(&address, Tls { directories: vec![directory.path().to_owned()], ..Tls::default() }).ping().await.unwrap();
+    let error = client(&address, Tls { ca_file, ..Tls::default() }).ping().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_from_tls_to_plain_text_is_not_followed() {
+    let plain = super::scripted::Server::start(|_, _| super::scripted::reply(200, &[], b"")).await;
+    let target = plain.url("/v2/");
+    let router = axum::Router::new().fallback(move || async move { (axum::http::StatusCode::TEMPORARY_REDIRECT, [("Location", target)]) });
+    let (address, issued) = serve(router, false).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), issued.authority).unwrap();
+    let error = client(&address, Tls { ca_file: Some(file.path().to_owned()), ..Tls::default() }).ping().await.unwrap_err();
+    assert!(error.message.contains("plain text"), "{error}");
+    assert!(plain.log().is_empty());
 }
 
 #[tokio::test]
