@@ -1,6 +1,11 @@
 //! Dialects: from a manifest to the tree of an artifact; the memory-mapped tree; what was seen, kept for offline use.
 
+mod build;
+mod compose;
+mod dialect;
+mod known;
 mod merge;
+mod outline;
 mod tree;
 
 use std::sync::Arc;
@@ -8,9 +13,16 @@ use std::time::Duration;
 
 pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
 
-use crate::content::ContentStream;
+use build::{Kept, Key};
+use known::Known;
+
+use crate::cache::SpanCache;
+use crate::content::{self, BlobSource, ContentStream, Contents, Sealing};
 use crate::error::ErrorKind;
+use crate::flight::Flight;
+use crate::layer::Form;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
+use crate::registry::{self, Pull};
 
 /// Why an artifact cannot be shown.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -91,75 +103,153 @@ pub struct Artifact {
     pub platform: Option<Platform>,
     /// Names and nodes.
     pub tree: Tree,
+    sources: Arc<[BlobSource]>,
+}
+
+impl Artifact {
+    /// The blob that a number of [`Content`] stands for.
+    pub fn source(&self, blob: u32) -> Option<&BlobSource> {
+        self.sources.get(blob as usize)
+    }
+
+    /// All blobs that the tree reads from.
+    pub fn sources(&self) -> &[BlobSource] {
+        &self.sources
+    }
+}
+
+struct Inner {
+    known: Arc<Known>,
+    contents: Contents,
+    cache: SpanCache,
+    kept: Kept,
+    flight: Flight<Key, Result<Arc<Artifact>, Error>>,
 }
 
 /// Artifacts of one registry or layout, and what is known of its tags and lists. Cheap to clone.
 #[derive(Clone)]
 pub struct Artifacts {
-    _inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
 impl Artifacts {
-    /// The digest of a tag: known and fresh, else asked for (HEAD), else the last known while the registry is
-    /// unreachable. NotFound only if the registry said so within 5 seconds, or offline.
-    pub async fn tag(&self, _repository: &Repository, _tag: &Tag) -> Result<Digest, Error> {
-        todo!()
+    /// Artifacts of `pull`, read through `contents`, with trees and what was seen kept in `cache`.
+    pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
+        let known = Arc::new(Known::new(pull, cache.clone(), options));
+        Self { inner: Arc::new(Inner { known, contents, cache, kept: Kept::default(), flight: Flight::default() }) }
+    }
+
+    /// What does not change during the mount.
+    pub fn options(&self) -> &Options {
+        &self.inner.known.options
+    }
+
+    /// The digest of a tag: known and fresh, else asked for (HEAD; the first time a GET of the manifest, which is
+    /// wanted next), else the last known while the registry is unreachable.
+    ///
+    /// # Errors
+    /// NotFound only if the registry said so within 5 seconds, or offline.
+    pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Digest, Error> {
+        self.inner.known.tag(repository, tag).await
     }
 
     /// The tags of a repository, bookkeeping tags left out. NotFound if the registry knows no such repository.
-    pub async fn tags(&self, _repository: &Repository) -> Result<Listing, Error> {
-        todo!()
+    pub async fn tags(&self, repository: &Repository) -> Result<Listing, Error> {
+        self.inner.known.tags(repository).await
     }
 
     /// All repositories known at or below a prefix (full names); partial where the registry has no catalog.
-    pub async fn repositories(&self, _prefix: Option<&Repository>) -> Result<Listing, Error> {
-        todo!()
+    pub async fn repositories(&self, prefix: Option<&Repository>) -> Result<Listing, Error> {
+        self.inner.known.repositories(prefix).await
     }
 
     /// Notes that a repository turned out to exist.
-    pub fn learned(&self, _repository: &Repository) {
-        todo!()
+    pub fn learned(&self, repository: &Repository) {
+        self.inner.known.learned(repository);
+    }
+
+    /// Names of a repository that are full references and no tags (a layout by `podman save`), with their manifests.
+    /// They name artifacts by digest; nothing else is known of them.
+    pub async fn odd_names(&self, repository: &Repository) -> Result<Arc<[(String, Descriptor)]>, Error> {
+        Ok(self.inner.known.pull.odd_names(repository).await?.into())
     }
 
     /// A manifest by digest, remembered on disk.
-    pub async fn manifest(&self, _repository: &Repository, _digest: &Digest) -> Result<Arc<Manifest>, Error> {
-        todo!()
+    pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
+        self.inner.known.manifest(repository, digest).await
     }
 
     /// The artifact of a manifest, with its tree built or mapped.
-    pub async fn artifact(
-        &self,
-        _repository: &Repository,
-        _digest: &Digest,
-        _view: ViewMode,
-        _strict: bool,
-    ) -> Result<Arc<Artifact>, Error> {
-        todo!()
+    pub async fn artifact(&self, repository: &Repository, digest: &Digest, view: ViewMode, strict: bool) -> Result<Arc<Artifact>, Error> {
+        self.get(Key { repository: repository.clone(), manifest: *digest, view, layer: None }, strict).await
     }
 
-    /// One member of an index, whatever its platform.
-    pub async fn layer(
-        &self,
-        _repository: &Repository,
-        _manifest: &Manifest,
-        _number: usize,
-        _strict: bool,
-    ) -> Result<Arc<Artifact>, Error> {
-        todo!()
+    /// One layer of an image manifest by itself, by its number there; an archive shows its whiteouts.
+    pub async fn layer(&self, repository: &Repository, manifest: &Manifest, number: usize, strict: bool) -> Result<Arc<Artifact>, Error> {
+        let layer = Some(number);
+        self.get(Key { repository: repository.clone(), manifest: manifest.digest, view: ViewMode::Merged, layer }, strict).await
+    }
+
+    async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
+        if let Some(artifact) = self.inner.kept.get(&key) {
+            return Ok(artifact);
+        }
+        let strict = strict || self.inner.known.options.strict;
+        let built = self.inner.flight.run(key.clone(), || {
+            let inner = Arc::clone(&self.inner);
+            async move { inner.build(&key, strict).await }
+        });
+        built.await.map_err(|error| Error { kind: ErrorKind::Interrupted, message: format!("reading an artifact: {error}") })?
     }
 
     /// The manifests that refer to a digest.
-    pub async fn referrers(&self, _repository: &Repository, _subject: &Digest) -> Result<Arc<[Descriptor]>, Error> {
-        todo!()
+    pub async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Arc<[Descriptor]>, Error> {
+        self.inner.known.referrers(repository, subject).await
     }
 
     /// The stream that a file's content lies in; `blob` is the number that [`Content`] names.
-    pub async fn stream(&self, _repository: &Repository, _artifact: &Artifact, _blob: u32, _strict: bool) -> Result<ContentStream, Error> {
-        todo!()
+    pub async fn stream(&self, repository: &Repository, artifact: &Artifact, blob: u32, strict: bool) -> Result<ContentStream, Error> {
+        let mut source = artifact.source(blob).cloned().ok_or_else(|| Error {
+            kind: ErrorKind::Other,
+            message: format!("artifact {} has no blob number {blob}", artifact.manifest.digest),
+        })?;
+        source.repository = repository.clone();
+        source.strict = strict || self.inner.known.options.strict;
+        self.open(&source).await
+    }
+
+    /// One blob as it is stored, neither unpacked nor opened.
+    pub async fn blob(&self, repository: &Repository, descriptor: &Descriptor, strict: bool) -> Result<ContentStream, Error> {
+        let strict = strict || self.inner.known.options.strict;
+        let (repository, descriptor) = (repository.clone(), descriptor.clone());
+        self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict }).await
+    }
+
+    async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
+        self.inner.contents.open(source).await.map_err(|error| Error::of_blob("content", &source.descriptor, error))
     }
 
     /// Forgets how fresh tags and lists are (all, or of one repository), so that the next use asks.
-    pub fn refresh(&self, _repository: Option<&Repository>) {
-        todo!()
+    pub fn refresh(&self, repository: Option<&Repository>) {
+        self.inner.known.refresh(repository);
+    }
+
+    /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
+    pub async fn flush(&self) {
+        self.inner.known.flush().await;
+    }
+}
+
+impl Error {
+    /// A failure to read a blob that a manifest names. That it is missing does not mean that a name is.
+    fn of_blob(what: &str, descriptor: &Descriptor, error: content::Error) -> Self {
+        let kind = if error.kind == ErrorKind::NotFound { ErrorKind::Gone } else { error.kind };
+        Self { kind, message: format!("{what} ({}): {}", descriptor.digest, error.message) }
+    }
+}
+
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Self {
+        Self { kind: error.kind, message: error.message }
     }
 }

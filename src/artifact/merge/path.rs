@@ -68,7 +68,7 @@ pub(super) fn strip<'a>(path: &'a [u8], prefix: &[u8]) -> &'a [u8] {
 }
 
 /// Both paths one below the other.
-pub(super) fn join(at: &[u8], rest: &[u8]) -> Vec<u8> {
+pub(in crate::artifact) fn join(at: &[u8], rest: &[u8]) -> Vec<u8> {
     match (at, rest) {
         (b"", rest) => rest.to_vec(),
         (at, b"") => at.to_vec(),

@@ -1,0 +1,201 @@
+//! Artifacts: outlined, their layers indexed, their tree built once or mapped from the cache.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::compose::compose;
+use super::dialect::{self, Plan, Shape, Step};
+use super::outline::{Outline, Reader};
+use super::tree::{self, Tree};
+use super::{Artifact, Dialect, Error, Inner, ViewMode};
+use crate::cache::Protection;
+use crate::content::{BlobSource, Sealing};
+use crate::error::ErrorKind;
+use crate::layer::{Form, LayerIndex};
+use crate::oci::{Digest, Manifest, Repository};
+
+/// Layers of one artifact that are indexed at a time.
+const PARALLEL: usize = 4;
+/// Artifacts that are kept although nobody uses them.
+const KEPT: usize = 32;
+
+/// What decides a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub repository: Repository,
+    pub manifest: Digest,
+    pub view: ViewMode,
+    /// One layer of it, by its number in the manifest.
+    pub layer: Option<usize>,
+}
+
+/// Artifacts in memory, most recent last.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<VecDeque<(Key, Arc<Artifact>)>>);
+
+impl Kept {
+    pub fn get(&self, key: &Key) -> Option<Arc<Artifact>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(other, _)| other == key)?;
+        let found = kept.remove(at)?;
+        let artifact = Arc::clone(&found.1);
+        kept.push_back(found);
+        Some(artifact)
+    }
+
+    pub fn put(&self, key: Key, artifact: Arc<Artifact>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back((key, artifact));
+        while kept.len() > KEPT {
+            kept.pop_front();
+        }
+    }
+}
+
+impl Inner {
+    /// The artifact of a key, built if it is not here yet.
+    pub async fn build(self: &Arc<Self>, key: &Key, strict: bool) -> Result<Arc<Artifact>, Error> {
+        let manifest = self.known.manifest(&key.repository, &key.manifest).await?;
+        let mut reader = Reader::new(self, &key.repository, key.view, strict);
+        let outline = match key.layer {
+            None => reader.outline(Arc::clone(&manifest)).await?,
+            Some(number) => one_layer(&reader, Arc::clone(&manifest), number).await?,
+        };
+        let artifact = Arc::new(self.realise(key, manifest, outline, strict).await?);
+        self.kept.put(key.clone(), Arc::clone(&artifact));
+        Ok(artifact)
+    }
+
+    async fn realise(self: &Arc<Self>, key: &Key, manifest: Arc<Manifest>, outline: Outline, strict: bool) -> Result<Artifact, Error> {
+        let Outline { shown, platform, plan, directories, whole } = outline;
+        let sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
+        let protection = self.protection(&sources).await?;
+        let name = self.document_name(key, &shown, &plan);
+        if whole && let Some(tree) = self.stored_tree(&name, &protection) {
+            return Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into() });
+        }
+        let indexes = self.indexes(&plan.steps, &sources, key).await?;
+        let mut whole = whole;
+        let mut sources = sources;
+        for ((source, step), index) in sources.iter_mut().zip(&plan.steps).zip(&indexes) {
+            if matches!(step.shape, Shape::Archive { .. }) && index.is_none() {
+                // Shown as stored: neither unpacked nor opened.
+                (source.form, source.sealing, whole) = (Form::Raw, Sealing::None, false);
+            }
+        }
+        let (steps, cache) = (plan.steps, self.cache.clone());
+        let store = whole.then(|| (name.clone(), protection.clone()));
+        let shown_as = format!("{}@{}", key.repository, key.manifest);
+        let bytes = tokio::task::spawn_blocking(move || {
+            let composed = compose(&steps, &indexes, &directories)?;
+            for warning in &composed.warnings {
+                tracing::warn!("{shown_as}: {warning}");
+            }
+            if let Some((name, protection)) = store
+                && let Err(error) = cache.store_document("tree", &name, &composed.bytes, &protection)
+            {
+                tracing::warn!("the tree of {shown_as} cannot be kept: {error}");
+            }
+            Ok::<_, Error>(composed.bytes)
+        });
+        let bytes = bytes.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })??;
+        // The stored form is mapped, so that the bytes do not stay in anonymous memory.
+        let stored = if whole { self.stored_tree(&name, &protection) } else { None };
+        let tree = match stored {
+            Some(tree) => tree,
+            None => Tree::open(Arc::new(bytes))?,
+        };
+        Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into() })
+    }
+
+    /// The index of every archive, several at a time, in the order of the steps.
+    async fn indexes(self: &Arc<Self>, steps: &[Step], sources: &[BlobSource], key: &Key) -> Result<Vec<Option<LayerIndex>>, Error> {
+        let jobs: Vec<_> = steps
+            .iter()
+            .zip(sources)
+            .map(|(step, source)| {
+                let (me, source, owner) = (Arc::clone(self), source.clone(), format!("{}@{}", key.repository, key.manifest));
+                let archive = match &step.shape {
+                    Shape::Archive { instead, .. } => Some(instead.is_some()),
+                    Shape::File(_) => None,
+                };
+                async move {
+                    let Some(has_other_form) = archive else { return Ok(None) };
+                    match me.contents.index(&source).await {
+                        Ok(index) => Ok(Some(index)),
+                        Err(error) if has_other_form && error.kind == ErrorKind::Integrity => {
+                            tracing::warn!("{owner}: layer {} is shown as it is stored: {error}", source.descriptor.digest);
+                            Ok(None)
+                        }
+                        Err(error) => Err(Error::of_blob(&format!("a layer of {owner}"), &source.descriptor, error)),
+                    }
+                }
+            })
+            .collect();
+        stream::iter(jobs).buffered(PARALLEL).try_collect().await
+    }
+
+    /// Sealed if any layer is: names are as secret as contents.
+    async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
+        match sources.iter().find(|source| source.sealing != Sealing::None) {
+            None => Ok(Protection::Plain),
+            Some(source) => {
+                self.contents.protection(source).await.map_err(|error| Error::of_blob("a layer", &source.descriptor, error))
+            }
+        }
+    }
+
+    fn stored_tree(&self, name: &str, protection: &Protection) -> Option<Tree> {
+        let bytes = match self.cache.document("tree", name, protection) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                tracing::warn!("a stored tree cannot be read and is built anew: {error}");
+                return None;
+            }
+        };
+        match Tree::open(bytes) {
+            Ok(tree) => Some(tree),
+            Err(error) => {
+                tracing::warn!("{error}; it is built anew");
+                // A failure to unlink shows again at the next open.
+                let _ = self.cache.forget_document("tree", name);
+                None
+            }
+        }
+    }
+
+    /// Everything that decides the bytes of a tree, as one short name.
+    fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan) -> String {
+        let platform = if plan.dialect == Dialect::Members { self.known.options.platform.to_string() } else { String::new() };
+        let parts = format!(
+            "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}",
+            key.manifest,
+            shown.digest,
+            plan.dialect,
+            key.view,
+            key.layer,
+            tree::VERSION
+        );
+        Digest::of(parts.as_bytes()).hex()
+    }
+}
+
+fn source_of(step: &Step, repository: &Repository, strict: bool) -> BlobSource {
+    let form = match step.shape {
+        Shape::Archive { .. } => Form::Archive,
+        Shape::File(_) => Form::Raw,
+    };
+    BlobSource { repository: repository.clone(), descriptor: step.descriptor.clone(), form, sealing: step.sealing, strict }
+}
+
+/// The outline of one layer by itself; an archive shows its marks.
+async fn one_layer(reader: &Reader<'_>, manifest: Arc<Manifest>, number: usize) -> Result<Outline, Error> {
+    let absent = || Error { kind: ErrorKind::NotFound, message: format!("manifest {} has no layer {number}", manifest.digest) };
+    let image = manifest.image().ok_or_else(absent)?;
+    let layer = image.layers.get(number).ok_or_else(absent)?;
+    let whole = reader.plan(image, b"").await?;
+    let plan = dialect::one_layer(&whole, layer);
+    Ok(Outline { plan, shown: Arc::clone(&manifest), platform: None, directories: Vec::new(), whole: true })
+}

@@ -1,0 +1,75 @@
+//! From a plan and the indexes of its layers to the bytes of a tree. Pure.
+//!
+//! Archives are laid down first, in order; then the files ask for their places. A file that finds its place taken
+//! by other bytes gets a name with its digest, so no title makes data vanish.
+
+use super::Error;
+use super::dialect::{Shape, Step, Wanted};
+use super::merge::{Merge, Occupied, Placing, RawFile, Source};
+use crate::layer::{Codec, LayerIndex};
+
+/// A tree and what it cost.
+pub(super) struct Composed {
+    /// Bytes of the tree.
+    pub bytes: Vec<u8>,
+    /// What cost an entry, for people.
+    pub warnings: Vec<String>,
+}
+
+/// Builds the tree. `indexes` has the index of every archive that could be unpacked; `directories` are made first.
+pub(super) fn compose(steps: &[Step], indexes: &[Option<LayerIndex>], directories: &[Vec<u8>]) -> Result<Composed, Error> {
+    let mut merge = Merge::default();
+    for directory in directories {
+        merge.directory(directory)?;
+    }
+    let index_of = |number: usize| indexes.get(number).and_then(Option::as_ref);
+    for (number, step) in steps.iter().enumerate() {
+        if let (Shape::Archive { placing, .. }, Some(index)) = (&step.shape, index_of(number)) {
+            let estargz = placing.estargz && index.codec() == Codec::Gzip;
+            merge.layer(number as u32, index, &Placing { estargz, ..placing.clone() })?;
+        }
+    }
+    let nothing = RawFile::default();
+    let mut sources = Vec::with_capacity(steps.len());
+    for (number, step) in steps.iter().enumerate() {
+        sources.push(match (&step.shape, index_of(number)) {
+            (Shape::Archive { .. }, Some(index)) => Source::Layer(index),
+            (Shape::Archive { instead: Some(wanted), .. } | Shape::File(wanted), _) => Source::Raw(&wanted.raw),
+            (Shape::Archive { instead: None, .. }, None) => Source::Raw(&nothing),
+        });
+    }
+    for (number, step) in steps.iter().enumerate() {
+        match (&step.shape, index_of(number)) {
+            (Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. }, None) => put(&mut merge, &sources, number, step, wanted)?,
+            _ => {}
+        }
+    }
+    let warnings = merge.warnings().to_vec();
+    Ok(Composed { bytes: merge.encode(&sources)?, warnings })
+}
+
+fn put(merge: &mut Merge, sources: &[Source<'_>], number: usize, step: &Step, wanted: &Wanted) -> Result<(), Error> {
+    for (attempt, place) in wanted.title.places(&wanted.base, &step.descriptor.digest).enumerate() {
+        match merge.occupied(&place) {
+            Occupied::Free => {
+                if attempt > 0 {
+                    merge.warn(|| format!("blob {} is shown as {}", step.descriptor.digest, place.escape_ascii()));
+                }
+                return merge.raw(number as u32, &place);
+            }
+            Occupied::File(source, entry) if is_same(sources.get(source as usize), entry, &wanted.raw) => return Ok(()),
+            Occupied::File(..) | Occupied::Directory | Occupied::Blocked => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the bytes at a place are those of the file that asks for it.
+fn is_same(source: Option<&Source<'_>>, entry: u32, raw: &RawFile) -> bool {
+    let there = match source {
+        Some(Source::Raw(other)) => other.sha256,
+        Some(Source::Layer(layer)) => layer.entry(entry).and_then(|entry| entry.sha256),
+        Some(Source::Bare) | None => None,
+    };
+    there.is_some() && there == raw.sha256
+}

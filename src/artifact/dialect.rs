@@ -1,0 +1,166 @@
+//! Dialects: from a manifest to the list of what its tree is made of. Pure: nothing is fetched here.
+//!
+//! The first rule that fits reads the artifact, in the order of [`plan`]. A media type alone never decides: ORAS
+//! labels raw files as tars, and oci-sync labels an empty config as an image config.
+
+mod archive;
+mod blobs;
+mod files;
+mod image;
+mod index;
+mod modelpack;
+mod oci_sync;
+mod title;
+
+pub(super) use image::needs_config;
+pub(super) use index::{Candidate, candidates, is_index, member_name, members};
+pub(super) use title::Title;
+
+use super::merge::{Placing, RawFile};
+use super::{Dialect, ViewMode};
+use crate::content::Sealing;
+use crate::oci::{Algorithm, Descriptor, ImageManifest, Manifest, media_type};
+use crate::seal::SEAL_ANNOTATION;
+
+/// Annotation with the path of a layer's file, written by ORAS and many others.
+const TITLE: &str = "org.opencontainers.image.title";
+/// Media types of the indexes that ocifs itself adds to an artifact begin so; they are never shown.
+const INDEX_LAYER: &str = "application/vnd.ocifs.index.v1+";
+
+/// What a tree is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The rule that fitted.
+    pub dialect: Dialect,
+    /// In the order of the manifest. The position of a step is the number of its blob.
+    pub steps: Vec<Step>,
+}
+
+/// One blob and how it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// How it is sealed.
+    pub sealing: Sealing,
+    /// What it becomes.
+    pub shape: Shape,
+}
+
+/// What a blob becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Its entries are laid over the tree. With `instead`, a blob that is no archive after all becomes that file;
+    /// without, it fails the artifact.
+    Archive {
+        /// Where and how.
+        placing: Placing,
+        /// What to show if it cannot be unpacked.
+        instead: Option<Wanted>,
+    },
+    /// It is one file.
+    File(Wanted),
+}
+
+/// A file and where it would like to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Directory of the tree that names are relative to.
+    pub base: Vec<u8>,
+    /// The name it asks for.
+    pub title: Title,
+    /// What is known of it.
+    pub raw: RawFile,
+}
+
+/// Whether this is sealed by ocifs.
+pub(super) fn is_sealed(manifest: &Manifest) -> bool {
+    manifest.annotations().contains_key(SEAL_ANNOTATION)
+}
+
+/// How an image manifest is read. `config` is the config blob where [`needs_config`] asked for it. Everything is
+/// placed below `base`.
+pub(super) fn plan(image: &ImageManifest, config: Option<&[u8]>, view: ViewMode, base: &[u8]) -> Plan {
+    match view {
+        ViewMode::Merged => merged(image, config, base),
+        ViewMode::Layers => layers(merged(image, config, base), base),
+        ViewMode::Blobs => blobs::as_stored(image, base),
+    }
+}
+
+fn merged(image: &ImageManifest, config: Option<&[u8]>, base: &[u8]) -> Plan {
+    oci_sync::plan(image, base)
+        .or_else(|| image::plan(image, config, base))
+        .or_else(|| files::plan(image, base))
+        .or_else(|| archive::plan(image, base))
+        .unwrap_or_else(|| blobs::plan(image, base))
+}
+
+/// A directory a layer: archives unpacked one by one with their marks visible, everything else as a file.
+fn layers(mut plan: Plan, base: &[u8]) -> Plan {
+    for (number, step) in plan.steps.iter_mut().enumerate() {
+        let name = format!("{number:02}-{}", step.descriptor.digest.short());
+        step.shape = match &step.shape {
+            Shape::Archive { .. } => alone(&step.descriptor, &name, base),
+            Shape::File(_) => Shape::File(wanted(&step.descriptor, Title::name(&name), base)),
+        };
+    }
+    plan
+}
+
+fn alone(descriptor: &Descriptor, name: &str, base: &[u8]) -> Shape {
+    let at = super::merge::join(base, name.as_bytes());
+    let instead = Some(wanted(descriptor, Title::name(name), base));
+    Shape::Archive { placing: Placing { at, ..Placing::default() }, instead }
+}
+
+/// The plan for one layer by itself, at the root: unpacked if the whole plan unpacks it, its marks visible.
+pub(super) fn one_layer(whole: &Plan, layer: &Descriptor) -> Plan {
+    let known = whole.steps.iter().find(|step| step.descriptor.digest == layer.digest);
+    let step = match known {
+        Some(Step { sealing, shape: Shape::Archive { .. }, .. }) => {
+            let mut step = archive_step(layer, Placing::default());
+            step.sealing = *sealing;
+            step
+        }
+        _ => file_step(layer, title_of(layer).map_or_else(|| blobs::title(layer), Title::parse), b""),
+    };
+    Plan { dialect: whole.dialect, steps: vec![step] }
+}
+
+/// Layers that carry content: without our indexes, and without the empty blob that stands for "no layer".
+fn content_layers(image: &ImageManifest) -> impl Iterator<Item = &Descriptor> {
+    image.layers.iter().filter(|layer| {
+        let placeholder = layer.media_type == media_type::OCI_EMPTY && title_of(layer).is_none();
+        !placeholder && !is_index_layer(layer)
+    })
+}
+
+fn is_index_layer(layer: &Descriptor) -> bool {
+    layer.media_type.starts_with(INDEX_LAYER)
+}
+
+fn title_of(layer: &Descriptor) -> Option<&str> {
+    layer.annotation(TITLE).or_else(|| layer.annotation(modelpack::FILEPATH))
+}
+
+/// A blob as a file that asks for a name.
+fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
+    let sha256 = match descriptor.digest.algorithm() {
+        Algorithm::Sha256 => descriptor.digest.as_bytes().try_into().ok(),
+        Algorithm::Sha512 => None,
+    };
+    let title_text = title_of(descriptor).map(str::to_owned);
+    Wanted { base: base.to_vec(), title, raw: RawFile { size: descriptor.size, sha256, title: title_text, ..RawFile::default() } }
+}
+
+fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> Step {
+    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::File(wanted(descriptor, title, base)) }
+}
+
+fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
+    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead: None } }
+}
+
+#[cfg(test)]
+mod tests;

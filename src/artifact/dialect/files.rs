@@ -1,0 +1,49 @@
+//! Titled layers: one file a layer, or a directory unpacked under the title.
+
+use super::title::as_prefix;
+use super::{Plan, Shape, Step, Title, blobs, content_layers, file_step, modelpack, title_of, wanted};
+use crate::artifact::Dialect;
+use crate::artifact::merge::{Placing, join};
+use crate::content::Sealing;
+use crate::oci::{Descriptor, ImageManifest};
+
+/// ORAS: the layer is a tar of a directory.
+const UNPACK: &str = "io.deis.oras.content.unpack";
+
+/// The plan, if any layer says which path it is.
+pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Option<Plan> {
+    content_layers(image).any(|layer| title_of(layer).is_some()).then(|| Plan {
+        dialect: Dialect::Files,
+        steps: content_layers(image).map(|layer| step(layer, base)).collect(),
+    })
+}
+
+fn step(layer: &Descriptor, base: &[u8]) -> Step {
+    match title_of(layer) {
+        None => file_step(layer, blobs::title(layer), base),
+        Some(title) if is_directory(layer) => directory(layer, title, base),
+        Some(title) => {
+            let mut step = file_step(layer, Title::parse(title), base);
+            if let Shape::File(wanted) = &mut step.shape {
+                modelpack::describe(layer, &mut wanted.raw);
+            }
+            step
+        }
+    }
+}
+
+fn is_directory(layer: &Descriptor) -> bool {
+    layer.annotation(UNPACK) == Some("true") || modelpack::is_archive(layer)
+}
+
+/// A title that cannot be a path gives the directory the name that a file would have.
+fn directory(layer: &Descriptor, text: &str, base: &[u8]) -> Step {
+    let title = Title::parse(text);
+    let at = match &title.path {
+        Some(path) => join(base, path),
+        None => title.places(base, &layer.digest).next().unwrap_or_default(),
+    };
+    let instead = Some(wanted(layer, title.refused(), base));
+    let placing = Placing { at, strip: as_prefix(text), ..Placing::default() };
+    Step { descriptor: layer.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead } }
+}

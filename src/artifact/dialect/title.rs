@@ -1,0 +1,118 @@
+//! Titles: text of a manifest that asks to be a path. What could leave the tree or be no name is never a path.
+
+use crate::artifact::merge::{is_component, join};
+use crate::oci::Digest;
+
+/// Longest path that a title may ask for, as Linux bounds a path.
+const PATH_LIMIT: usize = 4095;
+
+/// The place that a blob asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::artifact) struct Title {
+    /// A clean relative path; empty for the directory itself (`.`); `None` if the text escapes or is no path.
+    pub path: Option<Vec<u8>>,
+    /// The last component, where it can be a name.
+    pub name: Option<Vec<u8>>,
+}
+
+impl Title {
+    /// Reads the text of a title.
+    pub fn parse(text: &str) -> Self {
+        let components: Vec<&str> = text.split('/').filter(|component| !matches!(*component, "" | ".")).collect();
+        let name = components.last().filter(|name| is_component(name.as_bytes())).map(|name| name.as_bytes().to_vec());
+        let inside = !text.is_empty() && !text.starts_with('/') && components.iter().all(|component| is_component(component.as_bytes()));
+        let path = Some(components.join("/").into_bytes()).filter(|path| inside && path.len() <= PATH_LIMIT);
+        Self { path, name }
+    }
+
+    /// A plain name of ours.
+    pub fn name(name: &str) -> Self {
+        Self { path: Some(name.as_bytes().to_vec()), name: Some(name.as_bytes().to_vec()) }
+    }
+
+    /// No wish: only the digest names the blob.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The same without the path that was asked for, so that the digest is part of the name.
+    pub fn refused(mut self) -> Self {
+        self.path = None;
+        self
+    }
+
+    /// The paths below `base` to try, best first: as asked, `name~<12 hex>` beside it and at the base,
+    /// `sha256-<hex>`, and then that with a number, of which one is always free.
+    pub fn places(&self, base: &[u8], digest: &Digest) -> impl Iterator<Item = Vec<u8>> {
+        let full = digest.path_name().into_bytes();
+        let mut places = Vec::new();
+        if let Some(path) = self.path.as_ref().filter(|path| !path.is_empty()) {
+            places.push(path.clone());
+        }
+        if let Some(name) = &self.name {
+            let marked = [name.as_slice(), b"~", digest.short().as_bytes()].concat();
+            if is_component(&marked) {
+                if let Some(above) = self.path.as_ref().and_then(|path| path.strip_suffix(name.as_slice())).filter(|above| !above.is_empty()) {
+                    places.push([above, marked.as_slice()].concat());
+                }
+                places.push(marked);
+            }
+        }
+        places.push(full.clone());
+        let numbered = (2u64..).map(move |number| [full.as_slice(), format!("~{number}").as_bytes()].concat());
+        let base = base.to_vec();
+        places.into_iter().chain(numbered).map(move |place| join(&base, &place))
+    }
+}
+
+/// A title as the entries of its archive begin with it: cleaned the way that paths in archives are.
+pub(super) fn as_prefix(text: &str) -> Vec<u8> {
+    let mut components: Vec<&str> = Vec::new();
+    for component in text.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                components.pop();
+            }
+            name => components.push(name),
+        }
+    }
+    components.join("/").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first_places(text: &str) -> Vec<String> {
+        let digest = Digest::of(b"x");
+        let places = Title::parse(text).places(b"", &digest).take(4);
+        places.map(|place| String::from_utf8(place).unwrap().replace(&digest.hex(), "HEX").replace(&digest.short(), "12")).collect()
+    }
+
+    #[test]
+    fn a_good_title_is_tried_first_then_with_the_digest() {
+        assert_eq!(first_places("a"), ["a", "a~12", "sha256-HEX", "sha256-HEX~2"]);
+        assert_eq!(first_places("./d//a/"), ["d/a", "d/a~12", "a~12", "sha256-HEX"]);
+    }
+
+    #[test]
+    fn a_title_that_escapes_or_is_no_name_is_never_a_path() {
+        assert_eq!(first_places("../up")[0], "up~12");
+        assert_eq!(first_places("/etc/passwd")[0], "passwd~12");
+        assert_eq!(first_places("a/../b")[0], "b~12");
+        for text in ["", ".", "./", "..", "a\0b", "/"] {
+            assert_eq!(first_places(text)[0], "sha256-HEX", "{text:?}");
+        }
+        assert_eq!(first_places(&"n".repeat(256))[0], "sha256-HEX");
+        assert_eq!(first_places(&format!("{}/x", "n".repeat(256)))[0], "x~12");
+        assert_eq!(first_places(&"n".repeat(250))[1], "sha256-HEX");
+    }
+
+    #[test]
+    fn the_prefix_of_an_archive_is_cleaned_as_its_entries_are() {
+        assert_eq!(as_prefix("./a//b/"), b"a/b");
+        assert_eq!(as_prefix("../../x"), b"x");
+        assert_eq!(as_prefix("."), b"");
+    }
+}

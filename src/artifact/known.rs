@@ -1,0 +1,264 @@
+//! What was seen of a registry: tags, lists, manifests, referrers; how fresh they are; kept for offline use.
+//!
+//! Asks the registry at most once for many callers. A list is never a negative answer. A network fault never
+//! becomes "not found": while the registry is unreachable the last known answer serves, and the log says so once.
+
+mod lists;
+mod memory;
+mod store;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub(super) use memory::Generations;
+use memory::{Memory, TagAnswer};
+use store::{Dirty, Writer};
+
+use super::{Error, Listing, Options};
+use crate::cache::SpanCache;
+use crate::error::ErrorKind;
+use crate::flight::Flight;
+use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
+use crate::registry::Pull;
+
+/// How long "does not exist" is kept, in memory only.
+const NEGATIVE: Duration = Duration::from_secs(5);
+/// After a failure to reach the registry, last known answers serve for this long without a new attempt.
+const OUTAGE: Duration = Duration::from_secs(10);
+/// Bytes of manifests kept in memory.
+const MANIFEST_BYTES: usize = 32 << 20;
+
+type Answer<T> = Result<T, Error>;
+
+/// What is known, and the way to ask.
+pub(super) struct Known {
+    pub pull: Arc<dyn Pull>,
+    pub options: Options,
+    cache: SpanCache,
+    /// Never held across an await.
+    memory: Mutex<Memory>,
+    manifests: Mutex<Generations<(Repository, Digest), Arc<Manifest>>>,
+    tag_flight: Flight<(Repository, Tag), Answer<Digest>>,
+    list_flight: Flight<Option<Repository>, Answer<Listing>>,
+    manifest_flight: Flight<(Repository, Digest), Answer<Arc<Manifest>>>,
+    referrers_flight: Flight<(Repository, Digest), Answer<Arc<[Descriptor]>>>,
+    writer: Writer,
+}
+
+impl Known {
+    pub fn new(pull: Arc<dyn Pull>, cache: SpanCache, options: Options) -> Self {
+        Self {
+            pull,
+            options,
+            cache,
+            memory: Mutex::default(),
+            manifests: Mutex::new(Generations::new(MANIFEST_BYTES)),
+            tag_flight: Flight::default(),
+            list_flight: Flight::default(),
+            manifest_flight: Flight::default(),
+            referrers_flight: Flight::default(),
+            writer: Writer::default(),
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The digest of a tag: fresh, or asked for, or the last known while the registry cannot be reached.
+    pub async fn tag(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> Answer<Digest> {
+        self.load_tags(repository);
+        let last = match self.memory().tag(repository, tag, self.options.tag_ttl) {
+            TagAnswer::Fresh(digest) => return Ok(digest),
+            TagAnswer::Absent => return Err(self.absent(&format!("{repository}:{tag}"))),
+            TagAnswer::Stale(digest) => Some(digest),
+            TagAnswer::Unknown => None,
+        };
+        if self.options.offline {
+            return last.ok_or_else(|| self.absent(&format!("{repository}:{tag}")));
+        }
+        if let Some(digest) = last
+            && self.memory().outage()
+        {
+            return Ok(digest);
+        }
+        let asked = self.tag_flight.run((repository.clone(), tag.clone()), || {
+            let (me, repository, tag) = (Arc::clone(self), repository.clone(), tag.clone());
+            async move { me.ask_tag(&repository, &tag, last).await }
+        });
+        asked.await.map_err(abandoned)?
+    }
+
+    async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Answer<Digest> {
+        let version = Version::Tag(tag.clone());
+        // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
+        let answer = match last {
+            Some(_) => match self.pull.resolve(repository, &version).await {
+                Err(error) if error.kind == ErrorKind::Unsupported => self.fetch_tag(repository, &version).await,
+                answer => answer.map(|resolved| resolved.digest).map_err(Error::from),
+            },
+            None => self.fetch_tag(repository, &version).await,
+        };
+        match answer {
+            Ok(digest) => {
+                self.reached();
+                self.memory().learn_tag(repository, tag, digest);
+                self.mark(Dirty::Tags(repository.clone()));
+                self.learned(repository);
+                Ok(digest)
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.reached();
+                if self.memory().forget_tag(repository, tag) {
+                    self.mark(Dirty::Tags(repository.clone()));
+                }
+                Err(error)
+            }
+            Err(error) if is_outage(error.kind) => {
+                self.unreached(&error, last.is_some());
+                last.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fetch_tag(self: &Arc<Self>, repository: &Repository, version: &Version) -> Answer<Digest> {
+        match self.pull.manifest(repository, version).await {
+            Ok(manifest) => {
+                let digest = manifest.digest;
+                self.remember(repository, Arc::new(manifest));
+                Ok(digest)
+            }
+            // A manifest that cannot be read is an error of its reader; the tag itself exists.
+            Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::Invalid | ErrorKind::Unsupported) => {
+                Ok(self.pull.resolve(repository, version).await?.digest)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A manifest by digest, from memory, from disk, or asked for.
+    pub async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Answer<Arc<Manifest>> {
+        let key = (repository.clone(), *digest);
+        let kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&key);
+        if let Some(manifest) = kept {
+            return Ok(manifest);
+        }
+        if let Some(manifest) = self.stored_manifest(repository, digest) {
+            self.keep(repository, &manifest);
+            return Ok(manifest);
+        }
+        if self.options.offline {
+            return Err(self.absent(&format!("{repository}@{digest}")));
+        }
+        let asked = self.manifest_flight.run(key, || {
+            let (me, repository, version) = (Arc::clone(self), repository.clone(), Version::Digest(*digest));
+            async move {
+                let manifest = Arc::new(me.pull.manifest(&repository, &version).await?);
+                me.remember(&repository, Arc::clone(&manifest));
+                Ok(manifest)
+            }
+        });
+        asked.await.map_err(abandoned)?
+    }
+
+    fn keep(&self, repository: &Repository, manifest: &Arc<Manifest>) {
+        let weight = manifest.raw.len().saturating_mul(3);
+        let mut kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert((repository.clone(), manifest.digest), Arc::clone(manifest), weight);
+    }
+
+    fn remember(self: &Arc<Self>, repository: &Repository, manifest: Arc<Manifest>) {
+        self.keep(repository, &manifest);
+        self.mark(Dirty::Manifest(repository.clone(), manifest));
+    }
+
+    fn stored_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
+        let bytes = self.document("manifest", &["manifest", repository.as_str(), &digest.to_string()])?;
+        let bytes = (*bytes).as_ref();
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(bytes);
+        (hasher.finish() == *digest).then_some(())?;
+        Manifest::parse(bytes::Bytes::copy_from_slice(bytes), *digest).ok().map(Arc::new)
+    }
+
+    /// The manifests that refer to a digest.
+    pub async fn referrers(self: &Arc<Self>, repository: &Repository, subject: &Digest) -> Answer<Arc<[Descriptor]>> {
+        let key = (repository.clone(), *subject);
+        let (fresh, last) = self.memory().referrers(&key, self.options.tag_ttl);
+        let last = last.or_else(|| self.stored_referrers(repository, subject));
+        if let Some(known) = &last
+            && (fresh || self.options.offline || self.memory().outage())
+        {
+            return Ok(Arc::clone(known));
+        }
+        if self.options.offline {
+            return Ok(Arc::new([]));
+        }
+        let asked = self.referrers_flight.run(key.clone(), || {
+            let me = Arc::clone(self);
+            async move {
+                let found: Answer<Vec<_>> = me.pull.referrers(&key.0, &key.1).await.map_err(Error::from);
+                match found {
+                    Ok(found) => {
+                        me.reached();
+                        let found: Arc<[Descriptor]> = found.into();
+                        me.memory().learn_referrers(key.clone(), Arc::clone(&found));
+                        me.mark(Dirty::Referrers(key.0, key.1, Arc::clone(&found)));
+                        Ok(found)
+                    }
+                    Err(error) if is_outage(error.kind) => {
+                        me.unreached(&error, last.is_some());
+                        last.ok_or(error)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        asked.await.map_err(abandoned)?
+    }
+
+    /// Forgets how fresh everything is, so that the next use asks.
+    pub fn refresh(&self, repository: Option<&Repository>) {
+        self.memory().refresh(repository);
+    }
+
+    /// Waits until everything that was seen is stored.
+    pub async fn flush(&self) {
+        self.writer.idle().await;
+    }
+
+    fn absent(&self, what: &str) -> Error {
+        let reason = if self.options.offline { "is not known here, and --offline asks nobody" } else { "does not exist" };
+        Error { kind: ErrorKind::NotFound, message: format!("{what} {reason} ({})", self.pull.origin().escape_default()) }
+    }
+
+    fn reached(&self) {
+        if self.memory().end_outage() {
+            tracing::info!("{} answers again", self.pull.origin().escape_default());
+        }
+    }
+
+    /// Notes a failed attempt; the first one of an outage is logged.
+    fn unreached(&self, error: &Error, served: bool) {
+        if self.memory().begin_outage() && served {
+            tracing::warn!("what was last known serves, since the registry does not answer: {error}");
+        }
+    }
+}
+
+fn is_outage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
+}
+
+fn abandoned(error: crate::flight::Abandoned) -> Error {
+    Error { kind: ErrorKind::Interrupted, message: format!("asking the registry: {error}") }
+}
+
+/// Whether an answer of this age still counts.
+fn is_fresh(checked: Option<Instant>, lifetime: Duration) -> bool {
+    checked.is_some_and(|checked| checked.elapsed() < lifetime)
+}
+
+#[cfg(test)]
+mod tests;

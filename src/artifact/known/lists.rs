@@ -1,0 +1,187 @@
+//! Lists of tags and repositories: all pages, bounded, checked by grammar, sorted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::memory::Seen;
+use super::store::Dirty;
+use super::{Answer, Known, abandoned, is_fresh, is_outage};
+use crate::artifact::{Error, Listing};
+use crate::error::ErrorKind;
+use crate::oci::{Repository, Tag};
+use crate::registry::Page;
+
+/// Most names of one list; what lies beyond is left out, and the list says that it is not complete.
+const NAME_LIMIT: usize = 1_000_000;
+
+impl Known {
+    /// The tags of a repository.
+    pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Answer<Listing> {
+        self.load_tags(repository);
+        let (last, known) = {
+            let mut memory = self.memory();
+            if memory.is_absent(repository) {
+                drop(memory);
+                return Err(self.absent(&format!("repository {repository}")));
+            }
+            let outage = memory.outage();
+            let state = memory.repository(repository);
+            let last = state.list.clone();
+            if let Some(seen) = last.as_ref().filter(|seen| is_fresh(seen.checked, self.options.tag_ttl)) {
+                return Ok(seen.value.clone());
+            }
+            let listed = |tag: &&Tag| !tag.is_bookkeeping();
+            let known: Vec<String> = state.tags.keys().filter(listed).map(|tag| tag.as_str().to_owned()).collect();
+            let last = last.map(|seen| partial(&seen.value, &known));
+            if outage && let Some(last) = last {
+                return Ok(last);
+            }
+            (last, known)
+        };
+        let last = last.or_else(|| (!known.is_empty()).then(|| partial(&Listing { names: Arc::new([]), complete: false }, &known)));
+        if self.options.offline {
+            return last.ok_or_else(|| self.absent(&format!("repository {repository}")));
+        }
+        let asked = self.list_flight.run(Some(repository.clone()), || {
+            let (me, repository) = (Arc::clone(self), repository.clone());
+            async move { me.ask_tags(&repository, last).await }
+        });
+        asked.await.map_err(abandoned)?
+    }
+
+    async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Answer<Listing> {
+        let good = |name: &str| Tag::parse(name).is_ok();
+        let hidden = |name: &str| Tag::parse(name).is_ok_and(|tag| tag.is_bookkeeping());
+        match self.pages(Some(repository), good, hidden).await {
+            Ok(list) => {
+                self.reached();
+                self.memory().repository(repository).list = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
+                self.mark(Dirty::List(repository.clone()));
+                self.learned(repository);
+                Ok(list)
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.reached();
+                if self.memory().forget_repository(repository) {
+                    self.mark(Dirty::Catalog);
+                }
+                Err(error)
+            }
+            Err(error) if is_outage(error.kind) => {
+                self.unreached(&error, last.is_some());
+                last.ok_or(error)
+            }
+            Err(error) if error.kind == ErrorKind::Unsupported => last.ok_or(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The repositories at or below a prefix, by their full names.
+    pub async fn repositories(self: &Arc<Self>, prefix: Option<&Repository>) -> Answer<Listing> {
+        self.load_catalog();
+        let (fresh, last, outage) = {
+            let memory = self.memory();
+            let fresh = memory.catalog.as_ref().is_some_and(|seen| is_fresh(seen.checked, self.options.tag_ttl));
+            (fresh, memory.catalog.as_ref().map(|seen| seen.value.clone()), memory.outage())
+        };
+        let list = match last {
+            Some(list) if fresh => list,
+            last if self.options.offline => unknown(last),
+            Some(last) if outage => unknown(Some(last)),
+            last => {
+                let asked = self.list_flight.run(None, || {
+                    let me = Arc::clone(self);
+                    async move { me.ask_repositories(last).await }
+                });
+                asked.await.map_err(abandoned)??
+            }
+        };
+        let mut names: BTreeSet<String> = list.names.iter().cloned().collect();
+        if !list.complete {
+            names.extend(self.options.repositories.iter().map(|name| name.as_str().to_owned()));
+            names.extend(self.memory().learned.iter().map(|name| name.as_str().to_owned()));
+        }
+        let below = |name: &String| prefix.is_none_or(|prefix| Repository::parse(name).is_ok_and(|name| name.is_within(prefix.as_str())));
+        Ok(Listing { names: names.into_iter().filter(below).collect(), complete: list.complete })
+    }
+
+    async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>) -> Answer<Listing> {
+        let answer = self.pages(None, |name| Repository::parse(name).is_ok(), |_| false).await;
+        let list = match answer {
+            Ok(list) => list,
+            Err(error) if is_outage(error.kind) => {
+                let known = last.is_some() || !self.options.repositories.is_empty() || !self.memory().learned.is_empty();
+                self.unreached(&error, known);
+                return if known { Ok(unknown(last)) } else { Err(error) };
+            }
+            // Docker Hub and GHCR refuse the list in these ways, whoever asks.
+            Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::NotFound) => {
+                tracing::info!("the registry does not list its repositories; name them with --repo or type their path: {error}");
+                unknown(None)
+            }
+            Err(error) => return Err(error),
+        };
+        self.reached();
+        self.memory().catalog = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
+        self.mark(Dirty::Catalog);
+        Ok(list)
+    }
+
+    /// Notes that a repository exists.
+    pub fn learned(self: &Arc<Self>, repository: &Repository) {
+        self.load_catalog();
+        if self.memory().learn_repository(repository) {
+            self.mark(Dirty::Catalog);
+        }
+    }
+
+    /// Every page of a list: names outside the grammar are hidden and counted.
+    async fn pages(
+        &self,
+        repository: Option<&Repository>,
+        good: impl Fn(&str) -> bool,
+        hidden: impl Fn(&str) -> bool,
+    ) -> Result<Listing, Error> {
+        let (mut names, mut bad, mut complete) = (BTreeSet::new(), 0_u64, true);
+        let mut after: Option<String> = None;
+        let mut seen = 0;
+        loop {
+            let page: Page = match repository {
+                Some(repository) => self.pull.tags(repository, after.as_deref()).await?,
+                None => self.pull.repositories(after.as_deref()).await?,
+            };
+            seen += page.names.len().max(1);
+            for name in page.names {
+                if !good(&name) {
+                    bad += 1;
+                } else if !hidden(&name) {
+                    names.insert(name);
+                }
+            }
+            // A registry that turns in a circle or never ends must not keep us.
+            match page.next {
+                None => break,
+                next if next == after || seen >= NAME_LIMIT => {
+                    complete = false;
+                    break;
+                }
+                next => after = next,
+            }
+        }
+        if bad > 0 {
+            let list = repository.map_or_else(|| "repositories".to_owned(), |name| format!("tags of {name}"));
+            tracing::warn!("{bad} names in the list of {list} do not follow the grammar and are not shown");
+        }
+        Ok(Listing { names: names.into_iter().collect(), complete })
+    }
+}
+
+/// An older list with what is known besides; not complete.
+fn partial(list: &Listing, known: &[String]) -> Listing {
+    let names: BTreeSet<&String> = list.names.iter().chain(known).collect();
+    Listing { names: names.into_iter().cloned().collect(), complete: false }
+}
+
+fn unknown(last: Option<Listing>) -> Listing {
+    Listing { names: last.map_or_else(|| Arc::new([]) as Arc<[String]>, |list| list.names), complete: false }
+}

@@ -1,0 +1,194 @@
+//! The part of what was seen that lives in memory, with the time of each answer. Plain data, no waiting.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{NEGATIVE, OUTAGE, is_fresh};
+use crate::artifact::Listing;
+use crate::oci::{Descriptor, Digest, Repository, Tag};
+
+/// Most negative answers and referrer lists that are kept.
+const KEPT: usize = 10_000;
+
+/// A value with the time of the answer; `None` if it comes from disk or was refreshed.
+#[derive(Clone)]
+pub(super) struct Seen<T> {
+    pub value: T,
+    pub checked: Option<Instant>,
+}
+
+/// What memory says of a tag.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TagAnswer {
+    /// Asked just now.
+    Fresh(Digest),
+    /// Known from earlier.
+    Stale(Digest),
+    /// The registry said just now that there is none.
+    Absent,
+    /// Never heard of.
+    Unknown,
+}
+
+/// One repository.
+#[derive(Default)]
+pub(super) struct Tags {
+    /// Whether the stored tags were read.
+    pub loaded: bool,
+    pub tags: BTreeMap<Tag, Seen<Digest>>,
+    /// Tags that turned out not to exist, so that storing removes them.
+    pub gone: BTreeSet<Tag>,
+    pub list: Option<Seen<Listing>>,
+}
+
+/// Everything.
+#[derive(Default)]
+pub(super) struct Memory {
+    repositories: HashMap<Repository, Tags>,
+    absent_tags: HashMap<(Repository, Tag), Instant>,
+    absent_repositories: HashMap<Repository, Instant>,
+    referrers: HashMap<(Repository, Digest), Seen<Arc<[Descriptor]>>>,
+    pub catalog: Option<Seen<Listing>>,
+    pub learned: BTreeSet<Repository>,
+    pub learned_loaded: bool,
+    outage: Option<Instant>,
+}
+
+impl Memory {
+    pub fn repository(&mut self, repository: &Repository) -> &mut Tags {
+        if !self.repositories.contains_key(repository) {
+            self.repositories.insert(repository.clone(), Tags::default());
+        }
+        self.repositories.entry(repository.clone()).or_default()
+    }
+
+    pub fn tag(&mut self, repository: &Repository, tag: &Tag, lifetime: Duration) -> TagAnswer {
+        if let Some(seen) = self.repositories.get(repository).and_then(|tags| tags.tags.get(tag)) {
+            return if is_fresh(seen.checked, lifetime) { TagAnswer::Fresh(seen.value) } else { TagAnswer::Stale(seen.value) };
+        }
+        let absent = self.absent_tags.get(&(repository.clone(), tag.clone()));
+        if is_fresh(absent.copied(), NEGATIVE) { TagAnswer::Absent } else { TagAnswer::Unknown }
+    }
+
+    pub fn learn_tag(&mut self, repository: &Repository, tag: &Tag, digest: Digest) {
+        self.absent_tags.remove(&(repository.clone(), tag.clone()));
+        let tags = self.repository(repository);
+        tags.gone.remove(tag);
+        tags.tags.insert(tag.clone(), Seen { value: digest, checked: Some(Instant::now()) });
+    }
+
+    /// Notes that there is no such tag; whether one was known before.
+    pub fn forget_tag(&mut self, repository: &Repository, tag: &Tag) -> bool {
+        bound(&mut self.absent_tags);
+        self.absent_tags.insert((repository.clone(), tag.clone()), Instant::now());
+        let tags = self.repository(repository);
+        let known = tags.tags.remove(tag).is_some();
+        if known {
+            tags.gone.insert(tag.clone());
+        }
+        known
+    }
+
+    pub fn is_absent(&self, repository: &Repository) -> bool {
+        is_fresh(self.absent_repositories.get(repository).copied(), NEGATIVE)
+    }
+
+    /// Notes that there is no such repository; whether it had been learned before.
+    pub fn forget_repository(&mut self, repository: &Repository) -> bool {
+        bound(&mut self.absent_repositories);
+        self.absent_repositories.insert(repository.clone(), Instant::now());
+        self.repository(repository).list = None;
+        self.learned.remove(repository)
+    }
+
+    pub fn learn_repository(&mut self, repository: &Repository) -> bool {
+        self.absent_repositories.remove(repository);
+        !self.learned.contains(repository) && self.learned.insert(repository.clone())
+    }
+
+    /// Whether the referrers are fresh, and what was last known.
+    pub fn referrers(&self, key: &(Repository, Digest), lifetime: Duration) -> (bool, Option<Arc<[Descriptor]>>) {
+        match self.referrers.get(key) {
+            Some(seen) => (is_fresh(seen.checked, lifetime), Some(Arc::clone(&seen.value))),
+            None => (false, None),
+        }
+    }
+
+    pub fn learn_referrers(&mut self, key: (Repository, Digest), found: Arc<[Descriptor]>) {
+        bound(&mut self.referrers);
+        self.referrers.insert(key, Seen { value: found, checked: Some(Instant::now()) });
+    }
+
+    pub fn refresh(&mut self, repository: Option<&Repository>) {
+        self.outage = None;
+        self.catalog.iter_mut().for_each(|seen| seen.checked = None);
+        let concerned = |name: &Repository| repository.is_none_or(|wanted| wanted == name);
+        self.absent_tags.retain(|(name, _), _| !concerned(name));
+        self.absent_repositories.retain(|name, _| !concerned(name));
+        for (_, seen) in self.referrers.iter_mut().filter(|((name, _), _)| concerned(name)) {
+            seen.checked = None;
+        }
+        for (_, tags) in self.repositories.iter_mut().filter(|(name, _)| concerned(name)) {
+            tags.tags.values_mut().for_each(|seen| seen.checked = None);
+            tags.list.iter_mut().for_each(|seen| seen.checked = None);
+        }
+    }
+
+    /// Whether an attempt failed so recently that another would only make somebody wait.
+    pub fn outage(&self) -> bool {
+        is_fresh(self.outage, OUTAGE)
+    }
+
+    /// `true` if this is the first failure.
+    pub fn begin_outage(&mut self) -> bool {
+        self.outage.replace(Instant::now()).is_none()
+    }
+
+    /// `true` if there was an outage.
+    pub fn end_outage(&mut self) -> bool {
+        self.outage.take().is_some()
+    }
+}
+
+fn bound<K, V>(map: &mut HashMap<K, V>) {
+    if map.len() >= KEPT {
+        map.clear();
+    }
+}
+
+/// A bounded map: what was not used while one generation filled up is forgotten.
+pub(in crate::artifact) struct Generations<K, V> {
+    recent: HashMap<K, (V, usize)>,
+    older: HashMap<K, (V, usize)>,
+    weight: usize,
+    limit: usize,
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
+    /// Keeps at most twice `limit` in weight.
+    pub fn new(limit: usize) -> Self {
+        Self { recent: HashMap::new(), older: HashMap::new(), weight: 0, limit }
+    }
+
+    /// The value, which becomes recent.
+    pub fn get(&mut self, key: &K) -> Option<V> {
+        if let Some((value, _)) = self.recent.get(key) {
+            return Some(value.clone());
+        }
+        let (value, weight) = self.older.remove(key)?;
+        self.insert(key.clone(), value.clone(), weight);
+        Some(value)
+    }
+
+    /// Keeps a value.
+    pub fn insert(&mut self, key: K, value: V, weight: usize) {
+        if self.weight.saturating_add(weight) > self.limit {
+            self.older = std::mem::take(&mut self.recent);
+            self.weight = 0;
+        }
+        self.weight = self.weight.saturating_add(weight);
+        self.recent.insert(key, (value, weight));
+    }
+}

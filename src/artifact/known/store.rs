@@ -1,0 +1,258 @@
+//! What was seen, on disk: small documents of the cache, written behind the back of whoever learned something.
+//!
+//! Two daemons may share the documents: tags are merged with what is stored, lists are replaced. A document that
+//! cannot be read or written costs offline use, nothing else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::Known;
+use super::memory::Seen;
+use crate::artifact::Listing;
+use crate::cache::Protection;
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
+
+/// Something that is not stored yet.
+pub(super) enum Dirty {
+    Tags(Repository),
+    List(Repository),
+    Catalog,
+    Manifest(Repository, Arc<Manifest>),
+    Referrers(Repository, Digest, Arc<[Descriptor]>),
+}
+
+impl Dirty {
+    /// Whether storing one of them stores what both mean.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tags(left), Self::Tags(right)) | (Self::List(left), Self::List(right)) => left == right,
+            (Self::Catalog, Self::Catalog) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The queue of what is to be stored.
+pub(super) struct Writer {
+    queue: Mutex<VecDeque<Dirty>>,
+    /// Whether a task is writing.
+    busy: watch::Sender<bool>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), busy: watch::Sender::new(false) }
+    }
+}
+
+impl Writer {
+    /// Waits until nothing is left to write.
+    pub async fn idle(&self) {
+        let mut busy = self.busy.subscribe();
+        // The sender lives as long as this writer.
+        let _ = busy.wait_for(|busy| !busy).await;
+    }
+
+    /// Queues; `true` if a task has to be started.
+    fn push(&self, dirty: Dirty) -> bool {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queue.iter().any(|waiting| waiting.same(&dirty)) {
+            queue.push_back(dirty);
+        }
+        !self.busy.send_replace(true)
+    }
+
+    /// The next to write; without one the task has ended.
+    fn pop(&self) -> Option<Dirty> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = queue.pop_front();
+        if next.is_none() {
+            self.busy.send_replace(false);
+        }
+        next
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct StoredTags {
+    tags: BTreeMap<String, String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct StoredList {
+    names: Vec<String>,
+    complete: bool,
+    #[serde(default)]
+    learned: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredDescriptor {
+    media_type: String,
+    digest: String,
+    size: u64,
+    artifact_type: Option<String>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// Has something stored soon.
+    pub(super) fn mark(self: &Arc<Self>, dirty: Dirty) {
+        if self.writer.push(dirty) {
+            let me = Arc::clone(self);
+            let work = move || {
+                while let Some(dirty) = me.writer.pop() {
+                    me.store(&dirty);
+                }
+            };
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(work)),
+                Err(_) => work(),
+            }
+        }
+    }
+
+    fn store(&self, dirty: &Dirty) {
+        match dirty {
+            Dirty::Manifest(repository, manifest) => {
+                self.put("manifest", &["manifest", repository.as_str(), &manifest.digest.to_string()], &manifest.raw);
+            }
+            Dirty::Tags(repository) => self.store_tags(repository),
+            Dirty::List(repository) => {
+                let list = self.memory().repository(repository).list.as_ref().map(|seen| seen.value.clone());
+                let list = list.unwrap_or(Listing { names: Arc::new([]), complete: false });
+                self.put_json(&["list", repository.as_str()], &StoredList::of(&list, Vec::new()));
+            }
+            Dirty::Catalog => {
+                let (list, learned) = {
+                    let memory = self.memory();
+                    (memory.catalog.as_ref().map(|seen| seen.value.clone()), memory.learned.iter().map(|name| name.as_str().to_owned()).collect())
+                };
+                let list = list.unwrap_or(Listing { names: Arc::new([]), complete: false });
+                self.put_json(&["catalog"], &StoredList::of(&list, learned));
+            }
+            Dirty::Referrers(repository, subject, found) => {
+                let stored: Vec<StoredDescriptor> = found.iter().map(StoredDescriptor::of).collect();
+                self.put_json(&["referrers", repository.as_str(), &subject.to_string()], &stored);
+            }
+        }
+    }
+
+    fn store_tags(&self, repository: &Repository) {
+        let key = ["tags", repository.as_str()];
+        let mut stored: StoredTags = self.get_json(&key).unwrap_or_default();
+        {
+            let mut memory = self.memory();
+            let known = memory.repository(repository);
+            for tag in &known.gone {
+                stored.tags.remove(tag.as_str());
+            }
+            stored.tags.extend(known.tags.iter().map(|(tag, seen)| (tag.as_str().to_owned(), seen.value.to_string())));
+        }
+        self.put_json(&key, &stored);
+    }
+
+    /// Reads the stored tags and list of a repository, once.
+    pub(super) fn load_tags(&self, repository: &Repository) {
+        if std::mem::replace(&mut self.memory().repository(repository).loaded, true) {
+            return;
+        }
+        let tags: StoredTags = self.get_json(&["tags", repository.as_str()]).unwrap_or_default();
+        let list: Option<StoredList> = self.get_json(&["list", repository.as_str()]);
+        let mut memory = self.memory();
+        let known = memory.repository(repository);
+        for (tag, digest) in tags.tags {
+            if let (Ok(tag), Ok(digest)) = (Tag::parse(&tag), Digest::parse(&digest)) {
+                known.tags.entry(tag).or_insert(Seen { value: digest, checked: None });
+            }
+        }
+        if let Some(list) = list
+            && known.list.is_none()
+        {
+            known.list = Some(Seen { value: list.listing(), checked: None });
+        }
+    }
+
+    /// Reads the stored list of repositories and those that were learned, once.
+    pub(super) fn load_catalog(&self) {
+        if std::mem::replace(&mut self.memory().learned_loaded, true) {
+            return;
+        }
+        let Some(stored) = self.get_json::<StoredList>(&["catalog"]) else { return };
+        let mut memory = self.memory();
+        memory.learned.extend(stored.learned.iter().filter_map(|name| Repository::parse(name).ok()));
+        if memory.catalog.is_none() && !stored.names.is_empty() {
+            memory.catalog = Some(Seen { value: stored.listing(), checked: None });
+        }
+    }
+
+    pub(super) fn stored_referrers(&self, repository: &Repository, subject: &Digest) -> Option<Arc<[Descriptor]>> {
+        let stored: Vec<StoredDescriptor> = self.get_json(&["referrers", repository.as_str(), &subject.to_string()])?;
+        stored.into_iter().map(StoredDescriptor::descriptor).collect()
+    }
+
+    fn get_json<T: for<'de> Deserialize<'de>>(&self, parts: &[&str]) -> Option<T> {
+        let bytes = self.document("seen", parts)?;
+        serde_json::from_slice((*bytes).as_ref()).ok()
+    }
+
+    fn put_json(&self, parts: &[&str], value: &impl Serialize) {
+        match serde_json::to_vec(value) {
+            Ok(bytes) => self.put("seen", parts, &bytes),
+            Err(error) => tracing::warn!("what was seen cannot be written down: {error}"),
+        }
+    }
+
+    pub(super) fn document(&self, kind: &str, parts: &[&str]) -> Option<Arc<dyn AsRef<[u8]> + Send + Sync>> {
+        match self.cache.document(kind, &self.key(parts), &Protection::Plain) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("what was seen earlier cannot be read: {error}");
+                None
+            }
+        }
+    }
+
+    fn put(&self, kind: &str, parts: &[&str], bytes: &[u8]) {
+        if let Err(error) = self.cache.store_document(kind, &self.key(parts), bytes, &Protection::Plain) {
+            tracing::warn!("what was seen cannot be kept for offline use: {error}");
+        }
+    }
+
+    /// One name for origin and object. No part can hold a line break, so different parts never give one name.
+    fn key(&self, parts: &[&str]) -> String {
+        Digest::of(format!("{}\n{}", self.pull.origin(), parts.join("\n")).as_bytes()).hex()
+    }
+}
+
+impl StoredList {
+    fn of(list: &Listing, learned: Vec<String>) -> Self {
+        Self { names: list.names.to_vec(), complete: list.complete, learned }
+    }
+
+    fn listing(&self) -> Listing {
+        Listing { names: self.names.clone().into(), complete: self.complete }
+    }
+}
+
+impl StoredDescriptor {
+    fn of(descriptor: &Descriptor) -> Self {
+        Self {
+            media_type: descriptor.media_type.clone(),
+            digest: descriptor.digest.to_string(),
+            size: descriptor.size,
+            artifact_type: descriptor.artifact_type.clone(),
+            annotations: descriptor.annotations.clone(),
+        }
+    }
+
+    fn descriptor(self) -> Option<Descriptor> {
+        let mut descriptor = Descriptor::new(self.media_type, Digest::parse(&self.digest).ok()?, self.size);
+        descriptor.artifact_type = self.artifact_type;
+        descriptor.annotations = self.annotations;
+        Some(descriptor)
+    }
+}

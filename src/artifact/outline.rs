@@ -1,0 +1,210 @@
+//! From a manifest to its plan: chooses the platform of an index, or lists its members.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::dialect::{self, Plan, Shape, Step, Title, Wanted};
+use super::merge::{RawFile, join};
+use super::{Dialect, Error, Inner, ViewMode};
+use crate::content::{BlobSource, Sealing};
+use crate::error::ErrorKind;
+use crate::layer::Form;
+use crate::oci::{ImageManifest, Index, Manifest, Platform, Repository};
+
+/// How deep indexes may lie in each other.
+const DEPTH: usize = 4;
+/// Most members that are shown of one index.
+const MEMBERS: usize = 1000;
+/// Most manifests that are fetched for one artifact.
+const FETCHES: usize = 4096;
+/// Largest config that is read to tell an image from titled files.
+const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// What an artifact shows.
+pub(super) struct Outline {
+    pub shown: Arc<Manifest>,
+    pub platform: Option<Platform>,
+    pub plan: Plan,
+    /// Directories that exist even if nothing lies in them.
+    pub directories: Vec<Vec<u8>>,
+    /// False if a member could not be read just now: then the tree is not kept.
+    pub whole: bool,
+}
+
+/// What stays the same while one artifact is outlined.
+pub(super) struct Reader<'a> {
+    pub inner: &'a Arc<Inner>,
+    pub repository: &'a Repository,
+    pub view: ViewMode,
+    pub strict: bool,
+    /// Manifests that may still be fetched.
+    pub budget: usize,
+}
+
+type Waiting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+impl<'a> Reader<'a> {
+    pub fn new(inner: &'a Arc<Inner>, repository: &'a Repository, view: ViewMode, strict: bool) -> Self {
+        Self { inner, repository, view, strict, budget: FETCHES }
+    }
+
+    /// The outline of a manifest.
+    pub async fn outline(&mut self, manifest: Arc<Manifest>) -> Result<Outline, Error> {
+        let Some(index) = manifest.index() else {
+            return self.image(Arc::clone(&manifest), None).await;
+        };
+        self.check_seal(&manifest)?;
+        if let Some((member, platform)) = self.choose(index, DEPTH).await? {
+            return self.image(member, Some(platform)).await;
+        }
+        let plan = Plan { dialect: Dialect::Members, steps: Vec::new() };
+        let mut outline = Outline { shown: Arc::clone(&manifest), platform: None, plan, directories: Vec::new(), whole: true };
+        self.members(index, &mut outline, b"", DEPTH).await?;
+        Ok(outline)
+    }
+
+    async fn image(&mut self, shown: Arc<Manifest>, platform: Option<Platform>) -> Result<Outline, Error> {
+        self.check_seal(&shown)?;
+        let image = shown.image().ok_or_else(|| broken(&shown, "is an index, where an image manifest belongs"))?;
+        let plan = self.plan(image, b"").await?;
+        Ok(Outline { plan, shown, platform, directories: Vec::new(), whole: true })
+    }
+
+    fn check_seal(&self, manifest: &Manifest) -> Result<(), Error> {
+        if dialect::is_sealed(manifest) && self.view != ViewMode::Blobs {
+            return Err(Error {
+                kind: ErrorKind::KeyMissing,
+                message: format!("{}@{} is sealed, and this version cannot open sealed artifacts", self.repository, manifest.digest),
+            });
+        }
+        Ok(())
+    }
+
+    /// The plan of an image manifest, with its config where only that tells what it is.
+    pub async fn plan(&self, image: &ImageManifest, base: &[u8]) -> Result<Plan, Error> {
+        let config = if self.view != ViewMode::Blobs && dialect::needs_config(image) { Some(self.config(image).await?) } else { None };
+        Ok(dialect::plan(image, config.as_deref(), self.view, base))
+    }
+
+    async fn config(&self, image: &ImageManifest) -> Result<Vec<u8>, Error> {
+        if image.config.size > CONFIG_LIMIT {
+            return Ok(Vec::new());
+        }
+        let source = BlobSource {
+            repository: self.repository.clone(),
+            descriptor: image.config.clone(),
+            form: Form::Raw,
+            sealing: Sealing::None,
+            strict: self.strict,
+        };
+        let stream = self.inner.contents.open(&source).await.map_err(|error| Error::of_blob("config", &image.config, error))?;
+        let bytes = stream.read(0..image.config.size).await.map_err(|error| Error::of_blob("config", &image.config, error))?;
+        Ok(bytes.to_vec())
+    }
+
+    async fn fetch(&mut self, digest: &crate::oci::Digest) -> Result<Arc<Manifest>, Error> {
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| Error {
+            kind: ErrorKind::Unsupported,
+            message: format!("an index of {} has more than {FETCHES} members in all", self.repository),
+        })?;
+        self.inner.known.manifest(self.repository, digest).await.map_err(|error| match error.kind {
+            // The index names it, so it existed: not the same as a name that does not exist.
+            ErrorKind::NotFound => Error { kind: ErrorKind::Gone, message: error.message },
+            _ => error,
+        })
+    }
+
+    /// The member for the wanted platform, also inside indexes that do not say what they hold.
+    fn choose<'b>(&'b mut self, index: &'b Index, depth: usize) -> Waiting<'b, Option<(Arc<Manifest>, Platform)>> {
+        Box::pin(async move {
+            let wanted = self.inner.known.options.platform.clone();
+            for candidate in dialect::candidates(index, &wanted) {
+                let member = match (self.fetch(&candidate.descriptor.digest).await, candidate.rank) {
+                    (Ok(member), _) => member,
+                    // The member that says it is for this platform is the answer, good or bad.
+                    (Err(error), Some(_)) => return Err(error),
+                    (Err(error), None) if passes(error.kind) => return Err(error),
+                    (Err(error), None) => {
+                        tracing::warn!("member {} of an index left out: {error}", candidate.descriptor.digest);
+                        continue;
+                    }
+                };
+                match (member.index(), &candidate.descriptor.platform) {
+                    (Some(inner), _) if depth > 1 => {
+                        if let Some(found) = self.choose(inner, depth - 1).await? {
+                            return Ok(Some(found));
+                        }
+                    }
+                    (None, Some(platform)) => return Ok(Some((Arc::clone(&member), platform.clone()))),
+                    _ => {}
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// A directory for every member. One that cannot be read is empty, and never hides its neighbours.
+    fn members<'b>(&'b mut self, index: &'b Index, outline: &'b mut Outline, base: &'b [u8], depth: usize) -> Waiting<'b, ()> {
+        Box::pin(async move {
+            let mut taken = BTreeSet::new();
+            for descriptor in dialect::members(index).take(MEMBERS) {
+                let name = dialect::member_name(descriptor, |name| taken.contains(name));
+                if !taken.insert(name.clone()) {
+                    continue;
+                }
+                let at = join(base, name.as_bytes());
+                outline.directories.push(at.clone());
+                let added = match self.fetch(&descriptor.digest).await {
+                    Ok(member) => self.member(&member, outline, &at, depth).await,
+                    Err(error) => Err(error),
+                };
+                match added {
+                    Err(error) if passes(error.kind) => return Err(error),
+                    Err(error) => {
+                        tracing::warn!("member {} of an index is shown empty: {error}", descriptor.digest);
+                        outline.whole = false;
+                    }
+                    Ok(()) => {}
+                }
+            }
+            if dialect::members(index).count() > MEMBERS {
+                tracing::warn!("an index of {} has more than {MEMBERS} members; the others are reached by digest", self.repository);
+            }
+            Ok(())
+        })
+    }
+
+    async fn member(&mut self, member: &Manifest, outline: &mut Outline, at: &[u8], depth: usize) -> Result<(), Error> {
+        self.check_seal(member)?;
+        if let Some(inner) = member.index() {
+            if depth <= 1 {
+                return Err(broken(member, "lies too deep in other indexes"));
+            }
+            return self.members(inner, outline, at, depth - 1).await;
+        }
+        if let Some(image) = member.image() {
+            let plan = self.plan(image, at).await?;
+            outline.plan.steps.extend(plan.steps.into_iter().map(|step| beside_others(step, at)));
+        }
+        Ok(())
+    }
+}
+
+/// A layer that cannot be unpacked shows as a file, instead of failing the other members.
+fn beside_others(mut step: Step, at: &[u8]) -> Step {
+    if let Shape::Archive { instead: instead @ None, .. } = &mut step.shape {
+        let raw = RawFile { size: step.descriptor.size, ..RawFile::default() };
+        *instead = Some(Wanted { base: at.to_vec(), title: Title::none(), raw });
+    }
+    step
+}
+
+/// Failures that another attempt may not have: they end the outline instead of leaving something out.
+fn passes(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Denied | ErrorKind::Interrupted | ErrorKind::NoSpace)
+}
+
+fn broken(manifest: &Manifest, what: &str) -> Error {
+    Error { kind: ErrorKind::Integrity, message: format!("manifest {} {what}", manifest.digest) }
+}
