@@ -195,7 +195,7 @@ async fn one_layer(reader: &Reader<'_>, manifest: Arc<Manifest>, number: usize) 
     let absent = || Error { kind: ErrorKind::NotFound, message: format!("manifest {} has no layer {number}", manifest.digest) };
     let image = manifest.image().ok_or_else(absent)?;
     let layer = image.layers.get(number).ok_or_else(absent)?;
-    let whole = reader.plan(image, b"").await?;
+    let whole = reader.plan(&manifest, b"").await?;
     let plan = dialect::one_layer(&whole, layer);
     Ok(Outline { plan, shown: Arc::clone(&manifest), platform: None, directories: Vec::new(), whole: true })
 }

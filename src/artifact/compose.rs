@@ -33,7 +33,7 @@ pub(super) fn compose(steps: &[Step], indexes: &[Option<LayerIndex>], directorie
     let mut sources = Vec::with_capacity(steps.len());
     for (number, step) in steps.iter().enumerate() {
         sources.push(match (&step.shape, index_of(number)) {
-            (Shape::Archive { .. }, Some(index)) => Source::Layer(index),
+            (Shape::Archive { placing, .. }, Some(index)) => Source::Layer { entries: index, image: placing.whiteouts },
             (Shape::Archive { instead: Some(wanted), .. } | Shape::File(wanted), _) => Source::Raw(&wanted.raw),
             (Shape::Archive { instead: None, .. }, None) => Source::Raw(&nothing),
         });
@@ -68,7 +68,7 @@ fn put(merge: &mut Merge, sources: &[Source<'_>], number: usize, step: &Step, wa
 fn is_same(source: Option<&Source<'_>>, entry: u32, raw: &RawFile) -> bool {
     let there = match source {
         Some(Source::Raw(other)) => other.sha256,
-        Some(Source::Layer(layer)) => layer.entry(entry).and_then(|entry| entry.sha256),
+        Some(Source::Layer { entries, .. }) => entries.entry(entry).and_then(|entry| entry.sha256),
         Some(Source::Bare) | None => None,
     };
     there.is_some() && there == raw.sha256

@@ -13,7 +13,7 @@ mod oci_sync;
 mod title;
 
 pub(super) use image::needs_config;
-pub(super) use index::{Candidate, candidates, is_index, member_name, members};
+pub(super) use index::{candidates, member_name, members};
 pub(super) use title::Title;
 
 use super::merge::{Placing, RawFile};
@@ -79,19 +79,20 @@ pub(super) fn is_sealed(manifest: &Manifest) -> bool {
 }
 
 /// How an image manifest is read. `config` is the config blob where [`needs_config`] asked for it. Everything is
-/// placed below `base`.
-pub(super) fn plan(image: &ImageManifest, config: Option<&[u8]>, view: ViewMode, base: &[u8]) -> Plan {
-    match view {
-        ViewMode::Merged => merged(image, config, base),
-        ViewMode::Layers => layers(merged(image, config, base), base),
+/// placed below `base`. `None` for an index.
+pub(super) fn plan(manifest: &Manifest, config: Option<&[u8]>, view: ViewMode, base: &[u8]) -> Option<Plan> {
+    let image = manifest.image()?;
+    Some(match view {
+        ViewMode::Merged => merged(manifest, image, config, base),
+        ViewMode::Layers => layers(merged(manifest, image, config, base), base),
         ViewMode::Blobs => blobs::as_stored(image, base),
-    }
+    })
 }
 
-fn merged(image: &ImageManifest, config: Option<&[u8]>, base: &[u8]) -> Plan {
+fn merged(manifest: &Manifest, image: &ImageManifest, config: Option<&[u8]>, base: &[u8]) -> Plan {
     oci_sync::plan(image, base)
         .or_else(|| image::plan(image, config, base))
-        .or_else(|| files::plan(image, base))
+        .or_else(|| files::plan(manifest, image, base))
         .or_else(|| archive::plan(image, base))
         .unwrap_or_else(|| blobs::plan(image, base))
 }

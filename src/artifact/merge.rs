@@ -69,7 +69,13 @@ pub(super) struct RawFile {
 /// What describes nodes. The position of a source is the number of its blob.
 pub(super) enum Source<'a> {
     /// Entries of a layer.
-    Layer(&'a dyn Entries),
+    Layer {
+        /// The entries.
+        entries: &'a dyn Entries,
+        /// Whether directories that no entry describes belong to root, as every unpacker of images makes them,
+        /// instead of the owner of the entry below.
+        image: bool,
+    },
     /// One file.
     Raw(&'a RawFile),
     /// Nothing: the defaults of the mount apply.

@@ -253,3 +253,8 @@ impl From<registry::Error> for Error {
         Self { kind: error.kind, message: error.message }
     }
 }
+
+#[cfg(test)]
+mod listing;
+#[cfg(test)]
+mod tests;

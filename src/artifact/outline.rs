@@ -66,8 +66,7 @@ impl<'a> Reader<'a> {
 
     async fn image(&mut self, shown: Arc<Manifest>, platform: Option<Platform>) -> Result<Outline, Error> {
         self.check_seal(&shown)?;
-        let image = shown.image().ok_or_else(|| broken(&shown, "is an index, where an image manifest belongs"))?;
-        let plan = self.plan(image, b"").await?;
+        let plan = self.plan(&shown, b"").await?;
         Ok(Outline { plan, shown, platform, directories: Vec::new(), whole: true })
     }
 
@@ -82,9 +81,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The plan of an image manifest, with its config where only that tells what it is.
-    pub async fn plan(&self, image: &ImageManifest, base: &[u8]) -> Result<Plan, Error> {
-        let config = if self.view != ViewMode::Blobs && dialect::needs_config(image) { Some(self.config(image).await?) } else { None };
-        Ok(dialect::plan(image, config.as_deref(), self.view, base))
+    pub async fn plan(&self, manifest: &Manifest, base: &[u8]) -> Result<Plan, Error> {
+        let config = match manifest.image() {
+            Some(image) if self.view != ViewMode::Blobs && dialect::needs_config(image) => Some(self.config(image).await?),
+            _ => None,
+        };
+        dialect::plan(manifest, config.as_deref(), self.view, base)
+            .ok_or_else(|| broken(manifest, "is an index, where an image manifest belongs"))
     }
 
     async fn config(&self, image: &ImageManifest) -> Result<Vec<u8>, Error> {
@@ -183,10 +186,8 @@ impl<'a> Reader<'a> {
             }
             return self.members(inner, outline, at, depth - 1).await;
         }
-        if let Some(image) = member.image() {
-            let plan = self.plan(image, at).await?;
-            outline.plan.steps.extend(plan.steps.into_iter().map(|step| beside_others(step, at)));
-        }
+        let plan = self.plan(member, at).await?;
+        outline.plan.steps.extend(plan.steps.into_iter().map(|step| beside_others(step, at)));
         Ok(())
     }
 }

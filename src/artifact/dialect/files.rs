@@ -1,20 +1,22 @@
 //! Titled layers: one file a layer, or a directory unpacked under the title.
 
 use super::title::as_prefix;
-use super::{Plan, Shape, Step, Title, blobs, content_layers, file_step, modelpack, title_of, wanted};
+use super::{Plan, Shape, Step, TITLE, Title, blobs, content_layers, file_step, modelpack, title_of, wanted};
 use crate::artifact::Dialect;
 use crate::artifact::merge::{Placing, join};
 use crate::content::Sealing;
-use crate::oci::{Descriptor, ImageManifest};
+use crate::oci::{Descriptor, ImageManifest, Manifest};
 
 /// ORAS: the layer is a tar of a directory.
 const UNPACK: &str = "io.deis.oras.content.unpack";
 
 /// The plan, if any layer says which path it is.
-pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Option<Plan> {
-    content_layers(image).any(|layer| title_of(layer).is_some()).then(|| Plan {
-        dialect: Dialect::Files,
-        steps: content_layers(image).map(|layer| step(layer, base)).collect(),
+pub(super) fn plan(manifest: &Manifest, image: &ImageManifest, base: &[u8]) -> Option<Plan> {
+    content_layers(image).any(|layer| title_of(layer).is_some()).then(|| {
+        let layers = content_layers(image).map(|layer| step(layer, base));
+        // What carries a title is a file to ORAS, the manifest too.
+        let itself = image.annotations.get(TITLE).map(|title| file_step(&manifest.descriptor(), Title::parse(title), base));
+        Plan { dialect: Dialect::Files, steps: layers.chain(itself).collect() }
     })
 }
 

@@ -15,7 +15,7 @@ pub(in crate::artifact) struct Candidate<'a> {
 }
 
 /// Whether a member is an index itself.
-pub(in crate::artifact) fn is_index(descriptor: &Descriptor) -> bool {
+fn is_index(descriptor: &Descriptor) -> bool {
     matches!(descriptor.media_type.as_str(), media_type::OCI_INDEX | media_type::DOCKER_INDEX)
 }
 

@@ -43,7 +43,7 @@ impl Title {
 
     /// The paths below `base` to try, best first: as asked, `name~<12 hex>` beside it and at the base,
     /// `sha256-<hex>`, and then that with a number, of which one is always free.
-    pub fn places(&self, base: &[u8], digest: &Digest) -> impl Iterator<Item = Vec<u8>> {
+    pub fn places(&self, base: &[u8], digest: &Digest) -> impl Iterator<Item = Vec<u8>> + use<> {
         let full = digest.path_name().into_bytes();
         let mut places = Vec::new();
         if let Some(path) = self.path.as_ref().filter(|path| !path.is_empty()) {

@@ -13,6 +13,8 @@ use crate::registry::Page;
 
 /// Most names of one list; what lies beyond is left out, and the list says that it is not complete.
 const NAME_LIMIT: usize = 1_000_000;
+/// Passes over a list that changes while it is read.
+const ATTEMPTS: u32 = 3;
 
 impl Known {
     /// The tags of a repository.
@@ -135,12 +137,28 @@ impl Known {
         }
     }
 
-    /// Every page of a list: names outside the grammar are hidden and counted.
+    /// Every page of a list, from the start again if the list changed meanwhile.
     async fn pages(
         &self,
         repository: Option<&Repository>,
         good: impl Fn(&str) -> bool,
         hidden: impl Fn(&str) -> bool,
+    ) -> Result<Listing, Error> {
+        for _ in 1..ATTEMPTS {
+            match self.all_pages(repository, &good, &hidden).await {
+                Err(error) if error.kind == ErrorKind::Conflict => {}
+                answer => return answer,
+            }
+        }
+        self.all_pages(repository, &good, &hidden).await
+    }
+
+    /// One pass over the pages: names outside the grammar are hidden and counted.
+    async fn all_pages(
+        &self,
+        repository: Option<&Repository>,
+        good: &impl Fn(&str) -> bool,
+        hidden: &impl Fn(&str) -> bool,
     ) -> Result<Listing, Error> {
         let (mut names, mut bad, mut complete) = (BTreeSet::new(), 0_u64, true);
         let mut after: Option<String> = None;

@@ -82,7 +82,7 @@ fn merge_as(layers: &[Vec<Item>], placing: &Placing) -> (Tree, Vec<String>) {
         merge.layer(number as u32, layer, placing).unwrap();
     }
     let warnings = merge.warnings().to_vec();
-    let sources: Vec<Source<'_>> = layers.iter().map(|layer| Source::Layer(layer)).collect();
+    let sources: Vec<Source<'_>> = layers.iter().map(|layer| Source::Layer { entries: layer, image: placing.whiteouts }).collect();
     (Tree::open(Arc::new(merge.encode(&sources).unwrap())).unwrap(), warnings)
 }
 
@@ -130,8 +130,10 @@ fn names_are_sorted_and_cookies_continue_behind_a_name() {
 }
 
 #[test]
-fn a_missing_parent_takes_owner_and_time_of_its_first_child() {
+fn a_missing_parent_takes_owner_and_time_of_its_first_child_and_belongs_to_root_in_an_image() {
     let tree = merged(&[vec![file("a/b/c").at(42)]]);
+    assert_eq!(tree.node(find(&tree, "a/b").unwrap()).unwrap().owner, Some((0, 0)));
+    let (tree, _) = merge_as(&[vec![file("a/b/c").at(42)]], &Placing::default());
     let node = tree.node(find(&tree, "a/b").unwrap()).unwrap();
     assert_eq!((node.mode, node.owner, node.mtime), (Some(0o755), Some((5, 6)), Some((42, 0))));
     assert!(tree.xattrs(find(&tree, "a").unwrap()).is_empty());

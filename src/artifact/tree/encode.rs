@@ -112,9 +112,12 @@ impl Encoder {
             Source::Bare => {}
             Source::Raw(raw) if placed.directory => raw_owner(raw, &mut record),
             Source::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
-            Source::Layer(layer) => {
-                let entry = layer.entry(placed.entry).ok_or_else(too_large)?;
-                self.entry(*layer, &entry, placed, &mut record)?;
+            Source::Layer { entries, image } => {
+                let entry = entries.entry(placed.entry).ok_or_else(too_large)?;
+                self.entry(*entries, &entry, placed, &mut record)?;
+                if placed.implied && *image {
+                    (record.uid, record.gid) = (0, 0);
+                }
             }
         }
         Ok(record)
