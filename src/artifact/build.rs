@@ -141,9 +141,7 @@ impl Inner {
     async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
         match sources.iter().find(|source| source.sealing != Sealing::None) {
             None => Ok(Protection::Plain),
-            Some(source) => {
-                self.contents.protection(source).await.map_err(|error| Error::of_blob("a layer", &source.descriptor, error))
-            }
+            Some(source) => self.contents.protection(source).await.map_err(|error| Error::of_blob("a layer", &source.descriptor, error)),
         }
     }
 

@@ -92,8 +92,11 @@ fn row(tree: &Tree, path: &[u8], number: u32, first_names: &mut HashMap<u32, Vec
 /// Differences between an expected list and a tree; empty where they agree. `-` matches anything on either side.
 pub(super) fn differences(expected: &str, tree: &Tree) -> Vec<String> {
     let found = rows(tree);
-    let expected: Vec<Row> =
-        expected.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| line.split('\t').map(str::to_owned).collect()).collect();
+    let expected: Vec<Row> = expected
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split('\t').map(str::to_owned).collect())
+        .collect();
     let by_path: HashMap<&str, &Row> = found.iter().map(|row| (row[7].as_str(), row)).collect();
     let mut out: Vec<String> =
         found.iter().filter(|row| !expected.iter().any(|want| want[7] == row[7])).map(|row| format!("extra {row:?}")).collect();

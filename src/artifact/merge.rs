@@ -7,8 +7,8 @@ mod graph;
 mod path;
 
 use graph::{Graph, NodeNumber};
-pub(super) use path::{is_component, join};
 use path::{Mark, mark};
+pub(super) use path::{is_component, join};
 
 use super::Error;
 use super::tree::{Draft, Encoder};

@@ -234,6 +234,11 @@ impl Artifacts {
         self.inner.known.refresh(repository);
     }
 
+    /// Bytes received and decoded so far, of any stream: stands still only if nothing moves.
+    pub fn progress(&self) -> u64 {
+        self.inner.contents.progress()
+    }
+
     /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
         self.inner.known.flush().await;

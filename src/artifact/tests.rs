@@ -30,8 +30,7 @@ fn fixtures() -> PathBuf {
 }
 
 async fn bytes_of(layout: &Layout, repository: &Repository, descriptor: &Descriptor) -> Vec<u8> {
-    let pieces: Vec<bytes::Bytes> =
-        layout.blob(repository, descriptor, 0..descriptor.size).await.unwrap().try_collect().await.unwrap();
+    let pieces: Vec<bytes::Bytes> = layout.blob(repository, descriptor, 0..descriptor.size).await.unwrap().try_collect().await.unwrap();
     pieces.concat()
 }
 

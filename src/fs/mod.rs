@@ -11,7 +11,6 @@ mod inode;
 mod names;
 mod place;
 mod resolve;
-mod wanted;
 mod window;
 mod xattr;
 

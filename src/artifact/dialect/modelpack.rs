@@ -35,7 +35,8 @@ fn seconds_of(text: &str) -> Option<(i64, u32)> {
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
     let [year, month, day] = numbers(date, '-')?;
     let [hour, minute, second] = numbers(clock, ':')?;
-    let fits = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60 && (0..=9999).contains(&year);
+    let fits =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60 && (0..=9999).contains(&year);
     if !fits || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -73,7 +74,9 @@ mod tests {
         assert_eq!(seconds_of("1970-01-01T00:00:00Z"), Some((0, 0)));
         assert_eq!(seconds_of("2024-02-29T12:30:15.5+02:00"), Some((1_709_202_615, 500_000_000)));
         assert_eq!(seconds_of("1969-12-31T23:59:59-00:00"), Some((-1, 0)));
-        for odd in ["", "2024", "2024-13-01T00:00:00Z", "2024-01-01T25:00:00Z", "2024-01-01T00:00:00", "x-y-zT00:00:00Z", "2024-01-01T00:00:00+é"] {
+        for odd in
+            ["", "2024", "2024-13-01T00:00:00Z", "2024-01-01T25:00:00Z", "2024-01-01T00:00:00", "x-y-zT00:00:00Z", "2024-01-01T00:00:00+é"]
+        {
             assert_eq!(seconds_of(odd), None, "{odd}");
         }
     }

@@ -52,7 +52,9 @@ impl Title {
         if let Some(name) = &self.name {
             let marked = [name.as_slice(), b"~", digest.short().as_bytes()].concat();
             if is_component(&marked) {
-                if let Some(above) = self.path.as_ref().and_then(|path| path.strip_suffix(name.as_slice())).filter(|above| !above.is_empty()) {
+                if let Some(above) =
+                    self.path.as_ref().and_then(|path| path.strip_suffix(name.as_slice())).filter(|above| !above.is_empty())
+                {
                     places.push([above, marked.as_slice()].concat());
                 }
                 places.push(marked);

@@ -129,7 +129,10 @@ impl Known {
             Dirty::Catalog => {
                 let (list, learned) = {
                     let memory = self.memory();
-                    (memory.catalog.as_ref().map(|seen| seen.value.clone()), memory.learned.iter().map(|name| name.as_str().to_owned()).collect())
+                    (
+                        memory.catalog.as_ref().map(|seen| seen.value.clone()),
+                        memory.learned.iter().map(|name| name.as_str().to_owned()).collect(),
+                    )
                 };
                 let list = list.unwrap_or(Listing { names: Arc::new([]), complete: false });
                 self.put_json(&["catalog"], &StoredList::of(&list, learned));

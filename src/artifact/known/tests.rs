@@ -1,0 +1,1 @@
+//! What was seen, against a registry in memory: requests, freshness, outages, offline use.
