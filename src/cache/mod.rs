@@ -197,6 +197,11 @@ impl SpanCache {
         pins::pins(&self.shared)
     }
 
+    /// Unlinks all streams of one blob, pinned or not, however they are cut or protected. Open files keep working.
+    pub fn forget_stream(&self, blob: &Digest) -> Result<(), Error> {
+        upkeep::forget_stream(&self.shared, blob)
+    }
+
     /// Figures. Walks the cache.
     pub fn usage(&self) -> Result<Usage, Error> {
         upkeep::usage(&self.shared)

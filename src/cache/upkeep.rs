@@ -11,6 +11,7 @@ use super::stream::{Stream, discard};
 use super::table::Table;
 use super::{Error, Usage, evict, pins};
 use crate::durable;
+use crate::oci::Digest;
 
 /// How long `clear` waits for an evictor.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,6 +63,24 @@ pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
     })?;
     evict::recount(shared, &pins::pinned_blobs(shared)?)?;
     shared.hope_again();
+    Ok(())
+}
+
+/// Unlinks all streams of one blob.
+pub fn forget_stream(shared: &Shared, blob: &Digest) -> Result<(), Error> {
+    let prefix = format!("{}.", blob.path_name());
+    let shard = shared.stream_directory(&prefix);
+    let shard = shard.parent().unwrap_or(&shared.root);
+    let mut freed = 0_u64;
+    {
+        let _structure = shared.structure_lock()?;
+        for entry in fs::read_dir(shard).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                freed = freed.saturating_add(discard(shared, &entry.path())?);
+            }
+        }
+    }
+    shared.give_back(freed);
     Ok(())
 }
 

@@ -1,3 +1,5 @@
+//! Tests of replacement, locks and sparse files.
+
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The budget, eviction, pins and clearing.
+
 use super::*;
 
 #[test]
@@ -133,4 +135,21 @@ fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
     assert_eq!(cache.usage().unwrap(), Usage { size: place.size, ..Usage::default() });
     assert_eq!(place.occupied(), 0);
     assert!(store(&streams[0], 1, &layout, 2) && check(&streams[0], 1, &layout, 2));
+}
+
+#[test]
+fn a_forgotten_stream_is_gone_in_every_form_and_others_stay() {
+    let place = Place::new(16 * MIB);
+    let cache = place.open();
+    let (coarse, fine) = (even(2, 100_000), even(4, 50_000));
+    for (seed, layout) in [(1, &coarse), (1, &fine), (2, &coarse)] {
+        fill(&cache, seed, layout, &Protection::Plain);
+    }
+    cache.pin("pin", &[blob(1)]).unwrap();
+    let stream = cache.stream(&blob(1), &fine, &Protection::Plain).unwrap();
+    cache.forget_stream(&blob(1)).unwrap();
+    cache.forget_stream(&blob(77)).unwrap();
+    assert_eq!(cache.usage().unwrap().streams, 1);
+    assert!(!place.open().stream(&blob(1), &coarse, &Protection::Plain).unwrap().has(0));
+    assert!(store(&stream, 1, &fine, 0) && check(&stream, 1, &fine, 0));
 }

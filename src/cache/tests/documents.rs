@@ -1,3 +1,5 @@
+//! Documents, their names, and who may read the directory.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Damaged files, lost counters and what killed processes leave.
+
 use std::os::unix::fs::FileExt;
 
 use super::*;

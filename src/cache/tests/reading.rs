@@ -1,3 +1,5 @@
+//! Storing, filling and reading back.
+
 use super::*;
 
 fn with_members() -> StreamLayout {
