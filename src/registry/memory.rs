@@ -52,6 +52,9 @@ pub struct Request {
     pub range: Option<Range<u64>>,
 }
 
+/// A layer of a test: media type, bytes, annotations.
+pub type PlainLayer<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
+
 /// What goes wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -190,7 +193,7 @@ impl Memory {
         repository: &str,
         tag: &str,
         config: (&str, &[u8]),
-        layers: &[(&str, &[u8], &[(&str, &str)])],
+        layers: &[PlainLayer<'_>],
         annotations: &[(&str, &str)],
     ) -> Digest {
         let plain = |descriptor: &Descriptor, annotations: &[(&str, &str)]| {

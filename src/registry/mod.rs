@@ -18,7 +18,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 pub use credentials::{Credential, Credentials, Found, Place, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls};
 pub use layout::Layout;
-pub use memory::{Fault, Memory, Request, RequestKind};
+pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 
 /// Largest manifest that is read, as registries themselves limit it.
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
