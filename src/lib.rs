@@ -9,6 +9,7 @@ pub mod artifact;
 pub mod cache;
 pub mod content;
 pub mod durable;
+pub mod control;
 pub mod error;
 pub mod flight;
 pub mod fs;
