@@ -7,6 +7,7 @@
 
 pub mod artifact;
 pub mod cache;
+pub mod cli;
 pub mod content;
 pub mod durable;
 pub mod control;

@@ -1,0 +1,132 @@
+//! How a command ends: one message and an exit code.
+
+use std::fmt;
+
+use crate::error::ErrorKind;
+
+/// Exit codes. Scripts rely on them; they never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// Arguments, options or a reference that cannot be understood.
+    Usage = 2,
+    /// No such repository, tag, digest or layout.
+    NotFound = 10,
+    /// The registry refused the credentials or the access.
+    Authentication = 11,
+    /// A key is missing or wrong.
+    Key = 12,
+    /// What is upstream is not what was expected.
+    Conflict = 13,
+    /// The registry cannot be reached.
+    Unreachable = 14,
+    /// The mount point or FUSE.
+    Mount = 15,
+    /// Changes were not pushed.
+    NotPushed = 16,
+}
+
+impl From<ErrorKind> for Code {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound | ErrorKind::Gone => Self::NotFound,
+            ErrorKind::Denied => Self::Authentication,
+            ErrorKind::KeyMissing | ErrorKind::KeyWrong => Self::Key,
+            ErrorKind::Unreachable | ErrorKind::TimedOut => Self::Unreachable,
+            ErrorKind::Invalid => Self::Usage,
+            ErrorKind::Conflict => Self::Conflict,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Exit code.
+    pub code: Code,
+    /// What happened, which object, what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this code.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Arguments that make no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    /// The mount point or FUSE.
+    pub fn mount(message: impl Into<String>) -> Self {
+        Self::new(Code::Mount, message)
+    }
+
+    /// Anything else.
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(Code::Other, message)
+    }
+
+    /// With more words in front.
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        Self { code: self.code, message: format!("{what}: {}", self.message) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+macro_rules! from_module_error {
+    ($($module:ident),*) => {$(
+        impl From<crate::$module::Error> for Failure {
+            fn from(error: crate::$module::Error) -> Self {
+                Self::new(Code::from(error.kind), error.message)
+            }
+        }
+    )*};
+}
+
+from_module_error!(artifact, cache, content, control, registry);
+
+impl From<crate::oci::InvalidReference> for Failure {
+    fn from(error: crate::oci::InvalidReference) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<crate::sys::mount::Error> for Failure {
+    fn from(error: crate::sys::mount::Error) -> Self {
+        Self::mount(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_that_a_script_acts_on_have_codes_of_their_own() {
+        for (kind, code) in [
+            (ErrorKind::NotFound, 10),
+            (ErrorKind::Denied, 11),
+            (ErrorKind::KeyMissing, 12),
+            (ErrorKind::KeyWrong, 12),
+            (ErrorKind::Conflict, 13),
+            (ErrorKind::Unreachable, 14),
+            (ErrorKind::TimedOut, 14),
+            (ErrorKind::Invalid, 2),
+            (ErrorKind::Integrity, 1),
+            (ErrorKind::NoSpace, 1),
+        ] {
+            assert_eq!(Code::from(kind) as u8, code, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The program: flags, configuration, environment, wiring of the modules, commands, exit codes.
+//!
+//! The only module that reads the environment or the home directory and that writes to a terminal.
+
+mod config;
+mod environment;
+mod escape;
+mod exit;
+mod flags;
+mod mount_options;
+mod passphrases;
+mod units;

@@ -1,0 +1,157 @@
+//! Sizes and durations as people write them: `64MiB`, `10G`, `90s`, `5m`.
+
+use std::time::Duration;
+
+/// Units of size. One letter is a power of 1024, as in `dd`, `truncate` and `fallocate`; `MB` is a power of 1000.
+const SIZES: [(&str, u64); 19] = [
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("ki", 1 << 10),
+    ("kib", 1 << 10),
+    ("kb", 1_000),
+    ("m", 1 << 20),
+    ("mi", 1 << 20),
+    ("mib", 1 << 20),
+    ("mb", 1_000_000),
+    ("g", 1 << 30),
+    ("gi", 1 << 30),
+    ("gib", 1 << 30),
+    ("gb", 1_000_000_000),
+    ("t", 1 << 40),
+    ("ti", 1 << 40),
+    ("tib", 1 << 40),
+    ("tb", 1_000_000_000_000),
+    ("p", 1 << 50),
+];
+
+/// Units of time, in milliseconds. A plain number means seconds.
+const DURATIONS: [(&str, u64); 9] = [
+    ("", 1_000),
+    ("ms", 1),
+    ("s", 1_000),
+    ("sec", 1_000),
+    ("m", 60_000),
+    ("min", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 604_800_000),
+];
+
+/// Parses a size in bytes.
+///
+/// # Errors
+/// No number, an unknown unit, or more than 2⁶⁴ bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    parse(text, &SIZES).ok_or_else(|| format!("`{}` is not a size; write it like 64MiB, 10G or 4096", text.escape_debug()))
+}
+
+/// Parses a duration, also of several parts (`1h30m`).
+///
+/// # Errors
+/// No number, an unknown unit, or too long.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let refuse = || format!("`{}` is not a duration; write it like 90s, 5m, 1h30m or 500ms", text.escape_debug());
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return Err(refuse());
+    }
+    let mut total: u64 = 0;
+    let mut rest = trimmed;
+    while !rest.is_empty() {
+        let number = rest.find(|byte: char| !byte.is_ascii_digit() && byte != '.').unwrap_or(rest.len());
+        let unit = rest[number..].find(|byte: char| byte.is_ascii_digit()).map_or(rest.len(), |length| number + length);
+        let part = parse(&rest[..unit], &DURATIONS).ok_or_else(refuse)?;
+        total = total.checked_add(part).ok_or_else(refuse)?;
+        rest = &rest[unit..];
+    }
+    Ok(Duration::from_millis(total))
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let number = text.find(|byte: char| !byte.is_ascii_digit() && byte != '.').unwrap_or(text.len());
+    let (digits, unit) = text.split_at(number);
+    let unit = unit.trim().to_ascii_lowercase();
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole: u64 = whole.parse().ok()?;
+    let mut value = whole.checked_mul(*factor)?;
+    let mut weight = u128::from(*factor);
+    if digits.contains('.') && fraction.is_empty() {
+        return None;
+    }
+    for digit in fraction.chars() {
+        weight /= 10;
+        value = value.checked_add(u64::try_from(weight * u128::from(digit.to_digit(10)?)).ok()?)?;
+    }
+    Some(value)
+}
+
+/// A size for people: three digits at most before the unit, powers of 1024.
+pub fn show_size(bytes: u64) -> String {
+    let mut unit = "B";
+    let mut value = bytes;
+    let mut tenths = 0;
+    for next in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        if value < 1024 {
+            break;
+        }
+        tenths = (value % 1024) * 10 / 1024;
+        value /= 1024;
+        unit = next;
+    }
+    if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
+}
+
+/// A duration for people, in its two largest units.
+pub fn show_duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64MiB", 64 << 20),
+            ("10G", 10 << 30),
+            ("10 GiB", 10 << 30),
+            ("1.5k", 1536),
+            ("1kB", 1000),
+            ("2tb", 2_000_000_000_000),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "1X", "-1", "1..5G", "1.G", "99999999999999999999", "17179869184G", "1e3"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, milliseconds) in [("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h30m", 5_400_000), ("0", 0), ("500ms", 500), ("1.5s", 1500)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "5 parsecs", "-5s", "1m-3s", "99999999999999999999w", "é"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn figures_are_short() {
+        let shown: Vec<String> = [0, 1023, 1024, 1536, 10 << 30, 812 << 20, u64::MAX].iter().map(|bytes| show_size(*bytes)).collect();
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB", "812 MiB", "15.9 EiB"]);
+        assert_eq!([59, 61, 3_700, 90_000].map(show_duration), ["59s", "1m1s", "1h1m", "1d1h"]);
+    }
+}
