@@ -7,6 +7,8 @@ mod environment;
 mod escape;
 mod exit;
 mod flags;
+mod logging;
 mod mount_options;
+mod output;
 mod passphrases;
 mod units;

@@ -76,16 +76,14 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let whole: u64 = whole.parse().ok()?;
-    let mut value = whole.checked_mul(*factor)?;
-    let mut weight = u128::from(*factor);
-    if digits.contains('.') && fraction.is_empty() {
-        return None;
+    let value = whole.checked_mul(*factor)?;
+    if !digits.contains('.') {
+        return Some(value);
     }
-    for digit in fraction.chars() {
-        weight /= 10;
-        value = value.checked_add(u64::try_from(weight * u128::from(digit.to_digit(10)?)).ok()?)?;
-    }
-    Some(value)
+    // Nine digits are more than anybody means; the limit keeps the product small.
+    let numerator: u64 = fraction.parse().ok().filter(|_| fraction.len() <= 9)?;
+    let part = u128::from(numerator) * u128::from(*factor) / 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    value.checked_add(u64::try_from(part).ok()?)
 }
 
 /// A size for people: three digits at most before the unit, powers of 1024.
