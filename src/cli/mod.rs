@@ -2,6 +2,7 @@
 //!
 //! The only module that reads the environment or the home directory and that writes to a terminal.
 
+mod busy;
 mod config;
 mod environment;
 mod escape;
@@ -9,6 +10,10 @@ mod exit;
 mod flags;
 mod logging;
 mod mount_options;
+mod mount_point;
+mod mounts;
 mod output;
 mod passphrases;
+mod status;
+mod umount;
 mod units;

@@ -4,8 +4,10 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 /// Who sits at the other end of a unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +109,26 @@ pub fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Waits until a process has ended; `false` if it has not after this time.
+pub fn wait_for_end(pid: u32, patience: Duration) -> bool {
+    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };
+    let handle = match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return true,
+        Err(_) => return start_time(pid).is_none(),
+    };
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(_) => return false,
+            Ok(_) => return true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +137,16 @@ mod tests {
     fn this_process_has_a_start_time_and_an_unused_id_has_none() {
         assert!(start_time(std::process::id()).is_some());
         assert_eq!(start_time(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_noticed() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(!wait_for_end(child.id(), Duration::from_millis(1)));
+        signal(child.id(), Ending::Terminate).unwrap();
+        assert!(wait_for_end(child.id(), Duration::from_secs(10)));
+        child.wait().unwrap();
+        assert!(wait_for_end(child.id(), Duration::ZERO));
     }
 
     #[test]

@@ -1,0 +1,120 @@
+//! Finding mounts of this program in the mount table, without touching them.
+
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::escape;
+use super::exit::Failure;
+use crate::control::Client;
+use crate::sys::mount::KIND;
+use crate::sys::mountinfo::{self, Mount};
+
+/// All mounts of this program.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn all() -> Result<Vec<Mount>, Failure> {
+    Ok(table()?.into_iter().filter(is_ours).collect())
+}
+
+/// The mount whose mount point this path is.
+///
+/// # Errors
+/// Nothing is mounted there, or something else is.
+pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
+    let table = table()?;
+    let mut found = None;
+    for spelling in spellings(path, environment)? {
+        found = table.iter().rfind(|mount| mount.mount_point == spelling);
+        if found.is_some() {
+            break;
+        }
+    }
+    match found {
+        Some(mount) if is_ours(mount) => Ok(mount.clone()),
+        Some(mount) => {
+            Err(Failure::mount(format!("{} is a mount of type {}, not of ocifs", escape::path(path), escape::terminal(&mount.kind))))
+        }
+        None => Err(Failure::mount(format!("{} is not a mount point", escape::path(path)))),
+    }
+}
+
+/// The mount that this path lies in, and the rest of the path below its mount point.
+///
+/// # Errors
+/// The path lies in no mount of this program.
+pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, PathBuf), Failure> {
+    let table = all()?;
+    for spelling in spellings(path, environment)? {
+        let around = table.iter().filter_map(|mount| Some((mount, spelling.strip_prefix(&mount.mount_point).ok()?.to_owned())));
+        if let Some((mount, rest)) = around.max_by_key(|(mount, _)| mount.mount_point.as_os_str().len()) {
+            return Ok((mount.clone(), rest));
+        }
+    }
+    Err(Failure::mount(format!("{} is not in a mount of ocifs; `ocifs status` lists them", escape::path(path))))
+}
+
+/// How to ask the daemon of a mount.
+pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Client {
+    let owner = mount.option("user_id").and_then(|id| id.parse().ok());
+    Client::new(&environment.socket_directories(state_directory, owner), mount.device)
+}
+
+fn table() -> Result<Vec<Mount>, Failure> {
+    mountinfo::all().map_err(|error| Failure::mount(format!("cannot read /proc/self/mountinfo: {error}")))
+}
+
+fn is_ours(mount: &Mount) -> bool {
+    mount.kind == KIND
+}
+
+/// A path as written, and with the links in its parent resolved. The last component is never looked at: it may
+/// be a mount that hangs. Most paths match as written, so not even the parent is.
+fn spellings(path: &Path, environment: &Environment) -> Result<impl Iterator<Item = PathBuf>, Failure> {
+    let written = without_dots(&environment.absolute(path, None)?);
+    let resolve = {
+        let written = written.clone();
+        move || Some(written.parent()?.canonicalize().ok()?.join(written.file_name()?))
+    };
+    Ok(std::iter::once(written).chain(std::iter::once_with(resolve).flatten()))
+}
+
+/// Removes `.` and `..` by their letters.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            std::path::Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_mount_of_ours_is_said_so() {
+        let environment = Environment::default();
+        let directory = tempfile::tempdir().unwrap();
+        assert!(at(directory.path(), &environment).unwrap_err().message.contains("is not a mount point"));
+        assert!(at(Path::new("/"), &environment).unwrap_err().message.contains("is a mount of type"));
+        assert!(containing(directory.path(), &environment).is_err());
+    }
+
+    #[test]
+    fn a_link_in_front_of_a_mount_point_is_resolved_and_the_mount_point_itself_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap().join("real");
+        std::fs::create_dir_all(&real).unwrap();
+        std::os::unix::fs::symlink(&real, directory.path().join("link")).unwrap();
+        let path = directory.path().join("link/../link/./mnt");
+        let found: Vec<PathBuf> = spellings(&path, &Environment::default()).unwrap().collect();
+        assert_eq!(found[1], real.join("mnt"));
+    }
+}

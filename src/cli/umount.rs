@@ -1,0 +1,104 @@
+//! `ocifs umount`: gone means that the mount has left the tree and the daemon has ended.
+//!
+//! Works on dead mounts and on those whose daemon hangs, and never asks the mount itself anything.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::exit::Failure;
+use super::flags::Umount;
+use super::{busy, escape, mounts};
+use crate::control::{Client, Request};
+use crate::error::ErrorKind;
+use crate::sys::mountinfo::Mount;
+use crate::sys::process::{self, Ending};
+use crate::sys::unmount::{Force, abort_connection, unmount};
+
+/// How long a daemon may take to say that it lives.
+const PULSE: Duration = Duration::from_secs(2);
+/// How long a daemon that was asked to end may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Runs the command.
+///
+/// # Errors
+/// No mount of ours, files in use, or no permission: exit code 15.
+pub fn run(flags: &Umount, environment: &Environment) -> Result<(), Failure> {
+    let mount = mounts::at(&flags.directory, environment)?;
+    let client = mounts::client(&mount, flags.state_dir.as_deref(), environment);
+    let daemon = client.daemon();
+    let force = if flags.lazy || daemon.is_none() { Force::Lazy } else { Force::None };
+    match unmount(&mount.mount_point, force) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(&client) => take_away_hung(&mount)?,
+        Err(error) => return Err(refusal(&mount, &error)),
+    }
+    if flags.lazy && daemon.is_some() {
+        return Ok(());
+    }
+    if let Some(daemon) = daemon {
+        end(daemon, flags.wait)?;
+    }
+    client.remove_leftovers();
+    Ok(())
+}
+
+fn hangs(client: &Client) -> bool {
+    client.ask(&Request::Version, PULSE).is_err_and(|error| error.kind == ErrorKind::TimedOut)
+}
+
+/// Whoever waits for a hung daemon cannot be ended in any other way than through the connection.
+fn take_away_hung(mount: &Mount) -> Result<(), Failure> {
+    if let Err(error) = abort_connection(mount.device.1) {
+        tracing::debug!(%error, "cannot abort the connection");
+    }
+    unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))
+}
+
+fn end(daemon: u32, grace: Duration) -> Result<(), Failure> {
+    if process::wait_for_end(daemon, grace) {
+        return Ok(());
+    }
+    for ending in [Ending::Terminate, Ending::Kill] {
+        if let Err(error) = process::signal(daemon, ending)
+            && error.raw_os_error() != Some(3)
+        {
+            return Err(Failure::mount(format!("unmounted, but the daemon (pid {daemon}) does not end: {error}")));
+        }
+        if process::wait_for_end(daemon, LAST_WORDS) {
+            return Ok(());
+        }
+    }
+    Err(Failure::mount(format!("unmounted, but the daemon (pid {daemon}) does not end")))
+}
+
+fn refusal(mount: &Mount, error: &io::Error) -> Failure {
+    let shown = escape::path(&mount.mount_point);
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => Failure::mount(in_use(&shown, &busy::describe(mount))),
+        io::ErrorKind::PermissionDenied => Failure::mount(format!("no permission to unmount {shown}: {error}")),
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Failure::mount(format!("{shown} is not mounted any more")),
+        _ => Failure::mount(format!("cannot unmount {shown}: {error}")),
+    }
+}
+
+fn in_use(shown: &str, users: &str) -> String {
+    if users.is_empty() {
+        format!("{shown} is in use by a process that this user cannot see; end it, or use `ocifs umount --lazy`")
+    } else {
+        format!("{shown} is in use by {users}; end that, or use `ocifs umount --lazy`")
+    }
+}
+
+/// Unmounts for a daemon that ends: gently, else out of the tree at once.
+///
+/// # Errors
+/// The kernel refuses even that.
+pub fn detach(mount_point: &Path) -> io::Result<()> {
+    match unmount(mount_point, Force::None) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => unmount(mount_point, Force::Lazy),
+        other => other,
+    }
+}
