@@ -67,6 +67,7 @@ struct Origins {
     ca_file: Option<PathBuf>,
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    trusted_realm: Vec<String>,
 }
 
 impl File {
@@ -170,12 +171,15 @@ impl File {
         flags.io_timeout = flags.io_timeout.or(self.io_timeout);
         flags.registry_config = self.path(flags.registry_config.take(), &self.registry_config, environment)?;
         let own = registry.and_then(|registry| self.registries.get(registry.as_str())).cloned().unwrap_or_default();
-        flags.plain_http |= own.plain_http.unwrap_or_default();
+        flags.plain_http = flags.plain_http.or(own.plain_http);
         flags.insecure |= own.insecure.unwrap_or_default();
         flags.ca_file = self.path(flags.ca_file.take(), &own.ca_file, environment)?;
         flags.cert_file = self.path(flags.cert_file.take(), &own.cert_file, environment)?;
         flags.key_file = self.path(flags.key_file.take(), &own.key_file, environment)?;
-        if flags.plain_http && flags.insecure {
+        if flags.trusted_realms.is_empty() {
+            flags.trusted_realms = own.trusted_realm;
+        }
+        if flags.plain_http == Some(true) && flags.insecure {
             return Err(Failure::usage("--plain-http and --insecure exclude each other: without TLS there is no certificate to ignore"));
         }
         Ok(())
@@ -276,11 +280,11 @@ mod tests {
         let file = File::parse("registries:\n  reg.io:5000:\n    plain-http: true\n    ca-file: ~/ca.pem\n", Path::new("/")).unwrap();
         let mut flags = RegistryFlags::default();
         file.complete_registry(&mut flags, Registry::parse("reg.io:5000").ok().as_ref(), &environment()).unwrap();
-        assert!(flags.plain_http);
+        assert_eq!(flags.plain_http, Some(true));
         assert_eq!(flags.ca_file.as_deref(), Some(Path::new("/home/a/ca.pem")));
         let mut other = RegistryFlags::default();
         file.complete_registry(&mut other, Registry::parse("reg.io").ok().as_ref(), &environment()).unwrap();
-        assert!(!other.plain_http && other.ca_file.is_none());
+        assert!(other.plain_http.is_none() && other.ca_file.is_none());
     }
 
     #[test]

@@ -42,6 +42,23 @@ impl From<ErrorKind> for Code {
     }
 }
 
+impl Code {
+    /// The code of a number that a daemon sent.
+    pub fn of_number(number: u8) -> Self {
+        let codes = [
+            Self::Usage,
+            Self::NotFound,
+            Self::Authentication,
+            Self::Key,
+            Self::Conflict,
+            Self::Unreachable,
+            Self::Mount,
+            Self::NotPushed,
+        ];
+        codes.into_iter().find(|code| *code as u8 == number).unwrap_or(Self::Other)
+    }
+}
+
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

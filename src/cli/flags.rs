@@ -69,8 +69,6 @@ pub enum Command {
     Refresh(Refresh),
     /// Show and manage the local cache
     Cache(Cache),
-    /// Explain an artifact without mounting it: kind, platform, layers, how lazily they are readable
-    Inspect(Box<Inspect>),
 }
 
 /// `ocifs mount`.
@@ -175,11 +173,11 @@ pub struct Permissions {
     #[arg(long, value_name = "ID", env = "OCIFS_GID", hide_env = true)]
     pub gid: Option<u32>,
 
-    /// Mode of files that have none of their own [default: 0644]
+    /// Mode of every file [default: as archived, else 0644]
     #[arg(long, value_name = "MODE", value_parser = mode, env = "OCIFS_FILE_MODE", hide_env = true)]
     pub file_mode: Option<u32>,
 
-    /// Mode of directories that have none of their own [default: 0755]
+    /// Mode of every directory [default: as archived, else 0755]
     #[arg(long, value_name = "MODE", value_parser = mode, env = "OCIFS_DIR_MODE", hide_env = true)]
     pub dir_mode: Option<u32>,
 
@@ -217,9 +215,9 @@ pub struct RegistryFlags {
     #[arg(long, value_name = "FILE", env = "OCIFS_REGISTRY_CONFIG", hide_env = true)]
     pub registry_config: Option<PathBuf>,
 
-    /// Speak plain HTTP (the default for localhost, 127.0.0.0/8 and [::1])
-    #[arg(long, conflicts_with = "insecure")]
-    pub plain_http: bool,
+    /// Speak plain HTTP, or TLS if false [default: HTTP for localhost, 127.0.0.0/8 and [::1], else TLS]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub plain_http: Option<bool>,
 
     /// Do not check the registry's certificate
     #[arg(long)]
@@ -236,6 +234,10 @@ pub struct RegistryFlags {
     /// Key of the client certificate, PEM
     #[arg(long, value_name = "FILE", requires = "cert_file", env = "OCIFS_KEY_FILE", hide_env = true)]
     pub key_file: Option<PathBuf>,
+
+    /// Also give the registry's credentials to the token server at this origin; may be repeated
+    #[arg(long = "trusted-realm", value_name = "ORIGIN", action = ArgAction::Append)]
+    pub trusted_realms: Vec<String>,
 
     /// An operation fails when its transfer makes no progress for this long [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_IO_TIMEOUT", hide_env = true)]

@@ -2,18 +2,101 @@
 //!
 //! The only module that reads the environment or the home directory and that writes to a terminal.
 
+mod answers;
 mod busy;
+mod cache;
 mod config;
+mod daemon;
 mod environment;
 mod escape;
 mod exit;
 mod flags;
 mod logging;
+mod mount;
 mod mount_options;
 mod mount_point;
 mod mounts;
 mod output;
 mod passphrases;
+mod reference;
+mod root;
 mod status;
 mod umount;
 mod units;
+mod wiring;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+
+use config::File;
+use environment::Environment;
+use exit::Failure;
+use flags::{Cli, Command};
+use logging::Target;
+
+/// Runs the program with the arguments and the environment of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure.message);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    let arguments = if is_mount_helper(&arguments) { mount_options::from_mount_helper(arguments)? } else { arguments };
+    let (mut cli, mut matches) = parse(&arguments);
+    if let Command::Mount(flags) = &cli.command
+        && let Some(expanded) = mount::expand_options(&arguments, flags)?
+    {
+        (cli, matches) = parse(&expanded);
+    }
+    let environment = Environment::of_process();
+    let file = File::load(cli.global.config.as_deref(), &environment)?;
+    let verbose = cli.global.verbose;
+    let daemon = matches!(cli.command, Command::Mount(_));
+    if !daemon {
+        logging::start(&Target::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
+    }
+    match cli.command {
+        Command::Mount(flags) => mount::run(*flags, innermost(&matches), &file, &environment, verbose),
+        Command::Umount(flags) => umount::run(&flags, &file, &environment),
+        Command::Status(flags) => status::run(&flags, &file, &environment),
+        Command::Refresh(flags) => status::refresh(&flags, &file, &environment),
+        Command::Cache(flags) => cache::run(flags.command, innermost(&matches), &file, &environment),
+    }
+}
+
+/// Parses, or prints help, version or what is wrong, and ends.
+fn parse(arguments: &[OsString]) -> (Cli, ArgMatches) {
+    let matches = Cli::command().try_get_matches_from(arguments).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    (cli, matches)
+}
+
+/// The matches of the innermost command, which hold its flags.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
+}
+
+fn is_mount_helper(arguments: &[OsString]) -> bool {
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    name.is_some_and(|name| name == "mount.ocifs" || name == "mount.fuse.ocifs")
+}
+
+/// One line on standard error.
+fn report(message: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "ocifs: {}", escape::one_line(message));
+}
+
+fn warn(message: &str) {
+    report(&format!("warning: {message}"));
+}

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use super::exit::Failure;
 
 /// Flags of `ocifs mount` that take a value, with their names as options.
-const VALUES: [&str; 27] = [
+const VALUES: [&str; 26] = [
     "cache-dir",
     "cache-size",
     "cache-min-free",
@@ -33,9 +33,8 @@ const VALUES: [&str; 27] = [
     "config",
     "log-file",
     "log-format",
-    "log-level",
     "wait",
-    "certs-dir",
+    "trusted-realm",
 ];
 
 /// Flags of `ocifs mount` without a value.
@@ -85,6 +84,7 @@ pub fn flags(list: &str) -> Result<Vec<OsString>, Failure> {
             _ if dashed.is_empty() || IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("comment") => {}
             None if name == "ro" => flags.push("--read-only".into()),
             None if SWITCHES.contains(&dashed.as_str()) => flags.push(format!("--{dashed}").into()),
+            Some(value) if dashed == "plain-http" => flags.push(format!("--plain-http={value}").into()),
             Some(value) if VALUES.contains(&dashed.as_str()) => flags.push(format!("--{dashed}={value}").into()),
             None if VALUES.contains(&dashed.as_str()) => {
                 return Err(Failure::usage(format!("the mount option `{dashed}` needs a value: -o {dashed}=…")));

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::Umount;
@@ -25,9 +26,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// No mount of ours, files in use, or no permission: exit code 15.
-pub fn run(flags: &Umount, environment: &Environment) -> Result<(), Failure> {
+pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let state_directory = file.state_directory(flags.state_dir.clone(), environment)?;
     let mount = mounts::at(&flags.directory, environment)?;
-    let client = mounts::client(&mount, flags.state_dir.as_deref(), environment);
+    let client = mounts::client(&mount, state_directory.as_deref(), environment);
     let daemon = client.daemon();
     let force = if flags.lazy || daemon.is_none() { Force::Lazy } else { Force::None };
     match unmount(&mount.mount_point, force) {

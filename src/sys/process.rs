@@ -73,6 +73,11 @@ pub fn protect_memory() -> io::Result<()> {
     Ok(())
 }
 
+/// The number that `stat` shows for a device of the mount table.
+pub fn device_number(major: u32, minor: u32) -> u64 {
+    rustix::fs::makedev(major, minor)
+}
+
 /// Credentials of the process that connected (or listened) when the socket was made.
 ///
 /// # Errors

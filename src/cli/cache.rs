@@ -1,0 +1,152 @@
+//! `ocifs cache`: figures, pins, clearing and checking of the local cache.
+
+use super::answers::cache_status;
+use super::config::File;
+use super::environment::{self, Environment};
+use super::exit::{Code, Failure};
+use super::flags::{CacheClear, CacheCommand, CacheInfo, ContentFlags, Format, Pin, Storage};
+use super::passphrases::{self, Origin};
+use super::wiring::{self, Parts, Reading};
+use super::{mount, output, reference, status, units};
+use crate::artifact::{Artifact, ViewMode};
+use crate::cache::SpanCache;
+use crate::content::stream_keys;
+use crate::oci::{Digest, Repository, Source};
+
+/// Bytes read at a time while an artifact is fetched for a pin.
+const STEP: u64 = 8 << 20;
+
+/// Runs the command.
+///
+/// # Errors
+/// The cache cannot be used, or what is to be pinned cannot be fetched.
+pub fn run(command: CacheCommand, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
+    match command {
+        CacheCommand::Info(flags) => info(flags, file, environment),
+        CacheCommand::Verify(flags) => verify(flags, file, environment),
+        CacheCommand::Clear(flags) => clear(flags, file, environment),
+        CacheCommand::Pin(flags) => pin(*flags, matches, file, environment),
+        CacheCommand::Unpin(flags) => unpin(*flags, file, environment),
+    }
+}
+
+fn open(mut storage: Storage, file: &File, environment: &Environment) -> Result<(Storage, SpanCache), Failure> {
+    file.complete_storage(&mut storage, environment)?;
+    let cache = wiring::open_cache(&storage)?;
+    Ok((storage, cache))
+}
+
+fn info(flags: CacheInfo, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let (storage, cache) = open(flags.storage, file, environment)?;
+    let figures = cache_status(&storage.cache_dir.unwrap_or_default(), &cache)?;
+    match flags.format {
+        Format::Json => output::json(&figures),
+        Format::Text => output::line(&output::pairs(&status::cache_pairs(&figures))),
+    }
+}
+
+fn verify(flags: CacheInfo, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let (_, cache) = open(flags.storage, file, environment)?;
+    let (checked, broken) = cache.verify()?;
+    match flags.format {
+        Format::Json => output::json(&serde_json::json!({ "checked": checked, "broken": broken }))?,
+        Format::Text => output::line(&format!("{checked} pieces checked, {broken} broken"))?,
+    }
+    if broken > 0 {
+        return Err(Failure::other(format!("{broken} broken pieces were dropped; they are fetched again when they are read")));
+    }
+    Ok(())
+}
+
+fn clear(flags: CacheClear, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let (_, cache) = open(flags.storage, file, environment)?;
+    let before = cache.usage()?;
+    cache.clear(flags.pinned)?;
+    let after = cache.usage()?;
+    let freed = (before.spans + before.indexes).saturating_sub(after.spans + after.indexes);
+    output::line(&format!("freed {}", units::show_size(freed)))
+}
+
+/// An artifact as a command names it, found and opened.
+struct Wanted {
+    parts: Parts,
+    repository: Repository,
+    digest: Digest,
+}
+
+async fn find(flags: &Pin, source: &Source, passphrases: Vec<crate::seal::Passphrase>, environment: &Environment) -> Result<Wanted, Failure> {
+    let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
+    let reading = Reading { flags: &content, offline: false, by_digest: true, passphrases };
+    let parts = wiring::build(source, reading, &flags.registry, &flags.storage, environment)?;
+    let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
+    let digest = parts.pull.resolve(&repository, &version).await?.digest;
+    Ok(Wanted { parts, repository, digest })
+}
+
+fn complete(flags: &mut Pin, file: &File, environment: &Environment) -> Result<Source, Failure> {
+    let source = mount::source(&flags.reference, environment)?;
+    file.complete_storage(&mut flags.storage, environment)?;
+    file.complete_registry(&mut flags.registry, reference::registry(&source), environment)?;
+    Ok(source)
+}
+
+fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let source = complete(&mut flags, file, environment)?;
+    let mut origins = passphrases::in_order(&flags.keys, matches);
+    origins.extend(environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()).map(|secret| Origin::Literal(secret.into())));
+    origins.extend(file.passphrases(environment)?);
+    let passphrases = passphrases::read_all(&origins)?;
+    let runtime = reference::runtime()?;
+    let result = runtime.block_on(async {
+        let wanted = find(&flags, &source, passphrases, environment).await?;
+        let artifact = wanted.parts.artifacts.artifact(&wanted.repository, &wanted.digest, ViewMode::Merged, true).await?;
+        let keys: Vec<Digest> = artifact.sources().iter().flat_map(|source| stream_keys(&source.descriptor)).collect();
+        // Pinned first, so that nothing of it is evicted while the rest is fetched.
+        wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
+        let bytes = fetch(&wanted, &artifact).await?;
+        wanted.parts.artifacts.flush().await;
+        output::line(&format!("pinned {source} ({}), {}", wanted.digest, units::show_size(bytes)))
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// Reads every stream of an artifact once, which puts it into the cache.
+async fn fetch(wanted: &Wanted, artifact: &Artifact) -> Result<u64, Failure> {
+    let mut total = 0;
+    for number in 0..artifact.sources().len() {
+        let blob = u32::try_from(number).map_err(|_| Failure::other("the artifact has too many layers"))?;
+        let stream = wanted.parts.artifacts.stream(&wanted.repository, artifact, blob, true).await?;
+        let length = stream.length();
+        let mut offset = 0;
+        while offset < length {
+            let end = length.min(offset + STEP);
+            stream.read(offset..end).await?;
+            offset = end;
+        }
+        total += length;
+    }
+    Ok(total)
+}
+
+fn unpin(mut flags: Pin, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let source = complete(&mut flags, file, environment)?;
+    let runtime = reference::runtime()?;
+    let result = runtime.block_on(async {
+        // A digest that was pinned can be let go without asking anybody.
+        let (cache, digest) = match reference::digest(&source) {
+            Some(digest) => (wiring::open_cache(&flags.storage)?, digest),
+            None => {
+                let wanted = find(&flags, &source, Vec::new(), environment).await?;
+                (wanted.parts.cache, wanted.digest)
+            }
+        };
+        if cache.unpin(&digest.to_string())? {
+            output::line(&format!("unpinned {source} ({digest})"))
+        } else {
+            Err(Failure::new(Code::NotFound, format!("{source} ({digest}) is not pinned")))
+        }
+    });
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,214 @@
+//! `ocifs mount`: what is checked before anything is mounted, and the way to the background.
+//!
+//! Everything that a person must see (prompts, warnings, the reason of a failure) happens in the process that was
+//! started; the daemon only sends its reason through the pipe.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+
+use super::config::File;
+use super::daemon::{self, Announce, Plan, Target};
+use super::environment::{self, Environment};
+use super::exit::{Code, Failure};
+use super::flags::Mount;
+use super::passphrases::{self, Origin};
+use super::{escape, logging, mount_options, mount_point, warn};
+use crate::oci::Source;
+use crate::seal::Passphrase;
+use crate::sys::daemon::{Outcome, Side, split};
+use crate::sys::{mount, process};
+
+/// The arguments with every `-o` list written out as flags, in front of those that were typed, which therefore win.
+///
+/// # Errors
+/// An option that nobody knows.
+pub fn expand_options(arguments: &[OsString], flags: &Mount) -> Result<Option<Vec<OsString>>, Failure> {
+    let mut expanded = Vec::new();
+    for list in &flags.options {
+        expanded.extend(mount_options::flags(list)?);
+    }
+    let Some(place) = arguments.iter().position(|argument| argument == "mount").filter(|_| !expanded.is_empty()) else {
+        return Ok(None);
+    };
+    let (before, after) = arguments.split_at(place + 1);
+    Ok(Some([before, &expanded, after].concat()))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See the exit codes; nothing is left mounted.
+pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &Environment, verbose: u8) -> Result<(), Failure> {
+    let mut origins = passphrases::in_order(&flags.keys, matches);
+    // Whatever fails later, the secret does not stay readable.
+    hide_secrets(&flags);
+    let source = source(&flags.source, environment)?;
+    file.complete_mount(&mut flags, environment)?;
+    let registry = match &source {
+        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Some(registry),
+        Source::Layout { .. } => None,
+    };
+    file.complete_registry(&mut flags.registry, registry, environment)?;
+    let target = target(&flags, &source, environment)?;
+    if let Some(secret) = environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()) {
+        origins.push(Origin::Literal(secret.into()));
+    }
+    origins.extend(file.passphrases(environment)?);
+    let passphrases = passphrases::read_all(&origins)?;
+    process::raise_open_file_limit();
+    let plan = Plan { flags, source, target, passphrases, environment: environment.clone(), verbose };
+    if plan.flags.check_only {
+        return daemon::check(&plan);
+    }
+    if plan.flags.foreground {
+        start_log(&plan)?;
+        return daemon::serve(plan, Announce::Foreground);
+    }
+    in_background(plan)
+}
+
+/// The source, with a layout's directory made absolute since the daemon works in `/`.
+///
+/// # Errors
+/// Text that follows no grammar.
+pub fn source(text: &str, environment: &Environment) -> Result<Source, Failure> {
+    Ok(match Source::parse(text)? {
+        Source::Layout { directory, name } => Source::Layout { directory: environment.absolute(&directory, None)?, name },
+        other => other,
+    })
+}
+
+fn hide_secrets(flags: &Mount) {
+    if flags.keys.literal.is_empty() {
+        return;
+    }
+    warn("--passphrase may be seen by others on this machine while the command starts; prefer --passphrase-file");
+    if let Err(error) = passphrases::wipe_from_command_line() {
+        warn(&format!("the passphrase stays visible in the list of processes: {error}"));
+    }
+}
+
+fn target(flags: &Mount, source: &Source, environment: &Environment) -> Result<Target, Failure> {
+    if let Some(device) = mount::given_descriptor(&flags.directory) {
+        return Ok(Target::Given(device?));
+    }
+    let directory = environment.absolute(&flags.directory, None)?;
+    let missing = || Failure::usage("no state directory is known; give --state-dir");
+    let state = flags.storage.state_dir.as_deref().ok_or_else(missing)?;
+    let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", state)];
+    reserved.extend(flags.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
+    if let Source::Layout { directory, .. } = source {
+        reserved.push(("layout", directory));
+    }
+    mount_point::prepare(&directory, flags.permissions.nonempty, &reserved).map(Target::Directory)
+}
+
+/// Where the log of a mount goes.
+fn log_target(plan: &Plan) -> Result<logging::Target, Failure> {
+    if let Some(file) = &plan.flags.log.log_file {
+        return Ok(logging::Target::File(file.clone()));
+    }
+    if plan.flags.foreground {
+        return Ok(logging::Target::Terminal);
+    }
+    Ok(logging::Target::File(logging::file_of(plan.state_directory()?, plan.target.path())))
+}
+
+fn log_file(plan: &Plan) -> Option<PathBuf> {
+    match log_target(plan) {
+        Ok(logging::Target::File(path)) => Some(path),
+        _ => None,
+    }
+}
+
+fn start_log(plan: &Plan) -> Result<(), Failure> {
+    let target = log_target(plan)?;
+    logging::start(&target, plan.flags.log.log_format, plan.verbose).map_err(|error| {
+        let shown = match &target {
+            logging::Target::File(path) => escape::path(path),
+            logging::Target::Terminal => "standard error".to_owned(),
+        };
+        Failure::other(format!("cannot write the log {shown}: {error}; give --log-file or --state-dir"))
+    })
+}
+
+/// Forks, and waits for the daemon. Where only a key is missing and somebody sits at the terminal, asks for it
+/// and starts anew.
+fn in_background(mut plan: Plan) -> Result<(), Failure> {
+    loop {
+        let side = split().map_err(|error| Failure::other(format!("cannot start a background process: {error}")))?;
+        let start = match side {
+            Side::Child(readiness) => {
+                let announce = Announce::Parent(readiness);
+                return match start_log(&plan) {
+                    Ok(()) => daemon::serve(plan, announce),
+                    Err(failure) => announce.failed(failure),
+                };
+            }
+            Side::Parent(start) => start,
+        };
+        match start.wait().map_err(|error| Failure::other(format!("lost the background process: {error}")))? {
+            Outcome::Ready => return Ok(()),
+            Outcome::Failed { code, .. } if code == Code::Key as u8 && plan.passphrases.is_empty() && passphrases::can_ask() => {
+                plan.passphrases = ask()?;
+            }
+            Outcome::Failed { code, message } => return Err(with_log(code, message, log_file(&plan).as_deref())),
+            Outcome::Died => return Err(died(log_file(&plan).as_deref())),
+        }
+    }
+}
+
+fn ask() -> Result<Vec<Passphrase>, Failure> {
+    passphrases::read_all(&[Origin::Prompt])
+}
+
+fn with_log(code: u8, message: String, log: Option<&Path>) -> Failure {
+    let code = Code::of_number(code);
+    match log {
+        // What went wrong inside is told by the log only.
+        Some(log) if code == Code::Other => Failure::new(code, format!("{message} (log: {})", escape::path(log))),
+        _ => Failure::new(code, message),
+    }
+}
+
+fn died(log: Option<&Path>) -> Failure {
+    let Some(log) = log else { return Failure::other("the background process ended unexpectedly") };
+    let last = logging::last_lines(log, 1).pop().map(|line| format!(": {line}")).unwrap_or_default();
+    Failure::other(format!("the background process ended unexpectedly; its log is {}{last}", escape::path(log)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::flags::{Cli, Command};
+    use super::*;
+
+    fn expanded(arguments: &[&str]) -> Vec<String> {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let Command::Mount(flags) = Cli::parse_from(&arguments).command else { panic!("not a mount") };
+        let expanded = expand_options(&arguments, &flags).unwrap().unwrap_or(arguments);
+        expanded.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn options_count_as_flags_and_typed_flags_win() {
+        let arguments = expanded(&["ocifs", "mount", "--cache-size=1G", "-o", "ro,cache-size=2G", "reg.io", "/mnt"]);
+        let Command::Mount(flags) = Cli::parse_from(&arguments).command else { panic!("not a mount") };
+        assert!(flags.read_only);
+        assert_eq!(flags.storage.cache_size, Some(1 << 30));
+    }
+
+    #[test]
+    fn without_options_nothing_changes() {
+        assert_eq!(expanded(&["ocifs", "mount", "-o", "noauto", "reg.io", "/mnt"]).len(), 6);
+    }
+
+    #[test]
+    fn a_layout_s_directory_becomes_absolute() {
+        let source = source("oci:some/layout:v1", &Environment::default()).unwrap();
+        assert!(source.to_string().starts_with("oci:/") && source.to_string().ends_with("some/layout:v1"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What the root of a mount is: settled by asking the source, before anything is mounted.
+
+use std::sync::Arc;
+
+use super::answers::Facts;
+use super::daemon::Plan;
+use super::exit::{Code, Failure};
+use super::flags::View;
+use super::wiring::Parts;
+use crate::artifact::ViewMode;
+use crate::error::ErrorKind;
+use crate::fs::{self, Root, Space};
+use crate::oci::{LayoutName, Platform, Repository, Source, Version};
+use crate::registry::{Layout, Pull};
+use crate::sys::process;
+use crate::view::Defaults;
+
+/// Asks the source whether it is there, whether the credentials are right, and whether it holds what was named.
+/// A prefix that holds nothing yet is fine. Offline nothing is asked.
+///
+/// # Errors
+/// With the exit code that says which of these it is.
+pub async fn contact(plan: &Plan, parts: &Parts) -> Result<Root, Failure> {
+    let pull = parts.pull.as_ref();
+    if !plan.flags.offline {
+        pull.ping().await.map_err(|error| hint(error, &plan.source))?;
+    }
+    let root = match &plan.source {
+        Source::Registry { prefix, .. } => return Ok(Root::Prefix(prefix.clone())),
+        Source::Layout { name: None, .. } => return Ok(Root::Layout(Layout::repository()?)),
+        Source::Artifact { repository, version, .. } => (repository.clone(), version.clone()),
+        Source::Layout { name: Some(name), .. } => in_layout(pull, name).await?,
+    };
+    if !plan.flags.offline {
+        named(pull, &root.0, &root.1, &plan.source).await?;
+    }
+    if plan.passphrases.is_empty() {
+        needs_no_key(parts, &root.0, &root.1).await?;
+    }
+    Ok(Root::Content(root.0, root.1))
+}
+
+/// The artifact that a name selects in a layout.
+///
+/// # Errors
+/// The layout has no such name.
+pub async fn in_layout(pull: &dyn Pull, name: &LayoutName) -> Result<(Repository, Version), Failure> {
+    let repository = Layout::repository()?;
+    let version = match (name, name.tag()) {
+        (LayoutName::Digest(digest), _) => Version::Digest(digest.clone()),
+        (LayoutName::Name(_), Some(tag)) => Version::Tag(tag),
+        (LayoutName::Name(name), None) => {
+            let names = pull.odd_names(&repository).await?;
+            let found = names.into_iter().find(|(known, _)| known == name);
+            let missing = || Failure::new(Code::NotFound, format!("the layout has no artifact named `{}`", super::escape::terminal(name)));
+            Version::Digest(found.ok_or_else(missing)?.1.digest)
+        }
+    };
+    Ok((repository, version))
+}
+
+async fn named(pull: &dyn Pull, repository: &Repository, version: &Version, source: &Source) -> Result<(), Failure> {
+    match pull.resolve(repository, version).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind == ErrorKind::NotFound => {
+            Err(Failure::new(Code::NotFound, format!("{source} does not exist: {}", error.message)))
+        }
+        Err(error) => Err(hint(error, source)),
+    }
+}
+
+/// An artifact that is the whole mount and cannot be read without a key fails here and not at the first `ls`.
+async fn needs_no_key(parts: &Parts, repository: &Repository, version: &Version) -> Result<(), Failure> {
+    let digest = match version {
+        Version::Digest(digest) => digest.clone(),
+        Version::Tag(tag) => parts.artifacts.tag(repository, tag).await?,
+    };
+    let manifest = parts.artifacts.manifest(repository, &digest).await?;
+    let sealed = manifest.annotations().get("io.oci-sync.encrypted").is_some_and(|value| value == "true");
+    if sealed {
+        let message = "the artifact is encrypted and no passphrase was given; use --passphrase-file or --ask-passphrase";
+        return Err(Failure::new(Code::Key, message));
+    }
+    Ok(())
+}
+
+fn hint(error: crate::registry::Error, source: &Source) -> Failure {
+    let unreachable = matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut);
+    let failure = Failure::from(error);
+    if unreachable && !matches!(source, Source::Layout { .. }) {
+        return Failure::new(failure.code, format!("{}; --offline mounts what is cached", failure.message));
+    }
+    failure
+}
+
+/// What the file system is told.
+pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>) -> fs::Config {
+    let flags = &plan.flags;
+    let options = parts.artifacts.options();
+    let authority = match &plan.source {
+        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => registry.to_string(),
+        Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+    };
+    let (facts_now, cache) = (Arc::clone(facts), parts.cache.clone());
+    let for_space = parts.cache.clone();
+    fs::Config {
+        root,
+        authority,
+        defaults: Defaults {
+            uid: process::uid(),
+            gid: process::gid(),
+            time: (i64::try_from(facts.since.as_secs()).unwrap_or_default(), facts.since.subsec_nanos()),
+            force_uid: flags.permissions.uid,
+            force_gid: flags.permissions.gid,
+            file_mode: flags.permissions.file_mode,
+            dir_mode: flags.permissions.dir_mode,
+        },
+        view: match flags.content.view.unwrap_or_default() {
+            View::Merged => ViewMode::Merged,
+            View::Layers => ViewMode::Layers,
+            View::Blobs => ViewMode::Blobs,
+        },
+        platform: flags.content.platform.clone().unwrap_or_else(Platform::host),
+        strict: options.strict,
+        tag_ttl: options.tag_ttl,
+        mount_json: facts.mount_json(),
+        status_json: Arc::new(move || facts_now.status_json(&cache)),
+        space: Arc::new(move || space(&for_space)),
+    }
+}
+
+/// `df` shows the cache's budget: that is what reading fills.
+fn space(cache: &crate::cache::SpanCache) -> Space {
+    let usage = cache.usage().unwrap_or_default();
+    Space { total: usage.size, free: usage.size.saturating_sub(usage.spans) }
+}
