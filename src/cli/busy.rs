@@ -27,7 +27,8 @@ pub fn describe(mount: &Mount) -> String {
 /// Mounts inside this one.
 fn nested(mount: &Mount) -> Vec<PathBuf> {
     let all = mountinfo::all().unwrap_or_default();
-    let inside = all.into_iter().filter(|other| other.mount_point.starts_with(&mount.mount_point) && other.mount_point != mount.mount_point);
+    let inside =
+        all.into_iter().filter(|other| other.mount_point.starts_with(&mount.mount_point) && other.mount_point != mount.mount_point);
     inside.map(|other| other.mount_point).collect()
 }
 

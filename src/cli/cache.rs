@@ -74,7 +74,12 @@ struct Wanted {
     digest: Digest,
 }
 
-async fn find(flags: &Pin, source: &Source, passphrases: Vec<crate::seal::Passphrase>, environment: &Environment) -> Result<Wanted, Failure> {
+async fn find(
+    flags: &Pin,
+    source: &Source,
+    passphrases: Vec<crate::seal::Passphrase>,
+    environment: &Environment,
+) -> Result<Wanted, Failure> {
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
     let reading = Reading { flags: &content, offline: false, by_digest: true, passphrases };
     let parts = wiring::build(source, reading, &flags.registry, &flags.storage, environment)?;
@@ -93,7 +98,9 @@ fn complete(flags: &mut Pin, file: &File, environment: &Environment) -> Result<S
 fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
     let source = complete(&mut flags, file, environment)?;
     let mut origins = passphrases::in_order(&flags.keys, matches);
-    origins.extend(environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()).map(|secret| Origin::Literal(secret.into())));
+    origins.extend(
+        environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()).map(|secret| Origin::Literal(secret.into())),
+    );
     origins.extend(file.passphrases(environment)?);
     let passphrases = passphrases::read_all(&origins)?;
     let runtime = reference::runtime()?;

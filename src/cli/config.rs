@@ -167,7 +167,12 @@ impl File {
     ///
     /// # Errors
     /// A path that cannot be made absolute.
-    pub fn complete_registry(&self, flags: &mut RegistryFlags, registry: Option<&Registry>, environment: &Environment) -> Result<(), Failure> {
+    pub fn complete_registry(
+        &self,
+        flags: &mut RegistryFlags,
+        registry: Option<&Registry>,
+        environment: &Environment,
+    ) -> Result<(), Failure> {
         flags.io_timeout = flags.io_timeout.or(self.io_timeout);
         flags.registry_config = self.path(flags.registry_config.take(), &self.registry_config, environment)?;
         let own = registry.and_then(|registry| self.registries.get(registry.as_str())).cloned().unwrap_or_default();

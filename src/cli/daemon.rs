@@ -86,8 +86,7 @@ impl Plan {
 
     fn parts(&self) -> Result<Parts, Failure> {
         let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
-        let reading =
-            Reading { flags: &self.flags.content, offline: self.flags.offline, by_digest, passphrases: self.passphrases.clone() };
+        let reading = Reading { flags: &self.flags.content, offline: self.flags.offline, by_digest, passphrases: self.passphrases.clone() };
         wiring::build(&self.source, reading, &self.flags.registry, &self.flags.storage, &self.environment)
     }
 
@@ -117,7 +116,9 @@ impl Announce {
                 }
                 Ok(())
             }
-            Self::Parent(readiness) => readiness.ready().map_err(|error| Failure::other(format!("nobody waits for this mount any more: {error}"))),
+            Self::Parent(readiness) => {
+                readiness.ready().map_err(|error| Failure::other(format!("nobody waits for this mount any more: {error}")))
+            }
         }
     }
 

@@ -45,16 +45,8 @@ impl From<ErrorKind> for Code {
 impl Code {
     /// The code of a number that a daemon sent.
     pub fn of_number(number: u8) -> Self {
-        let codes = [
-            Self::Usage,
-            Self::NotFound,
-            Self::Authentication,
-            Self::Key,
-            Self::Conflict,
-            Self::Unreachable,
-            Self::Mount,
-            Self::NotPushed,
-        ];
+        let codes =
+            [Self::Usage, Self::NotFound, Self::Authentication, Self::Key, Self::Conflict, Self::Unreachable, Self::Mount, Self::NotPushed];
         codes.into_iter().find(|code| *code as u8 == number).unwrap_or(Self::Other)
     }
 }

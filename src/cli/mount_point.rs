@@ -41,7 +41,9 @@ pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> R
         let path = resolved(path);
         if canonical.starts_with(&path) || path.starts_with(&canonical) {
             let shown_path = escape::path(&path);
-            return Err(Failure::mount(format!("the mount point {shown} and the {what} {shown_path} lie inside one another; choose another directory")));
+            return Err(Failure::mount(format!(
+                "the mount point {shown} and the {what} {shown_path} lie inside one another; choose another directory"
+            )));
         }
     }
     if !nonempty && look(&canonical, |path| fs::read_dir(path)?.next().transpose()).map_err(|error| refusal(&shown, &error))?.is_some() {

@@ -102,9 +102,9 @@ fn read(origin: &Origin) -> Result<Passphrase, Failure> {
             .map_err(|error| failure(format!("cannot read the passphrase from descriptor {number}: {error}"))),
         Origin::Command(command) => run(command),
         Origin::Literal(text) => Ok(Zeroizing::new(text.as_bytes().to_vec())),
-        Origin::Prompt => {
-            terminal::ask_secret("Passphrase: ").map(Zeroizing::new).map_err(|error| failure(format!("cannot ask for a passphrase: {error}")))
-        }
+        Origin::Prompt => terminal::ask_secret("Passphrase: ")
+            .map(Zeroizing::new)
+            .map_err(|error| failure(format!("cannot ask for a passphrase: {error}"))),
     }?;
     let literal = matches!(origin, Origin::Literal(_) | Origin::Prompt);
     let text = if literal { &bytes[..] } else { bytes.strip_suffix(b"\n").unwrap_or(&bytes) };
@@ -210,8 +210,7 @@ mod tests {
     #[test]
     fn the_order_of_the_command_line_counts_across_kinds() {
         let found = origins(&["--passphrase-command", "one", "--passphrase-file=two", "--passphrase-fd", "3", "--passphrase-command=four"]);
-        let expected =
-            [Origin::Command("one".into()), Origin::File("two".into()), Origin::Descriptor(3), Origin::Command("four".into())];
+        let expected = [Origin::Command("one".into()), Origin::File("two".into()), Origin::Descriptor(3), Origin::Command("four".into())];
         assert!(found == expected);
     }
 

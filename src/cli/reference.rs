@@ -15,7 +15,9 @@ pub async fn of(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version
     match source {
         Source::Artifact { repository, version, .. } => Ok((repository.clone(), version.clone())),
         Source::Registry { prefix: Some(repository), .. } => Ok((repository.clone(), Version::Tag(Tag::parse("latest")?))),
-        Source::Registry { registry, prefix: None } => Err(Failure::usage(format!("{registry} is a registry; name an artifact of it, like {registry}/app:v1"))),
+        Source::Registry { registry, prefix: None } => {
+            Err(Failure::usage(format!("{registry} is a registry; name an artifact of it, like {registry}/app:v1")))
+        }
         Source::Layout { name: Some(name), .. } => root::in_layout(pull, name).await,
         Source::Layout { name: None, .. } => only_one(source, pull).await,
     }
@@ -33,7 +35,9 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
 /// The digest, where the text has one.
 pub fn digest(source: &Source) -> Option<Digest> {
     match source {
-        Source::Artifact { version: Version::Digest(digest), .. } | Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => Some(digest.clone()),
+        Source::Artifact { version: Version::Digest(digest), .. } | Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => {
+            Some(digest.clone())
+        }
         _ => None,
     }
 }

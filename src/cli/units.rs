@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, milliseconds) in [("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h30m", 5_400_000), ("0", 0), ("500ms", 500), ("1.5s", 1500)] {
+        for (text, milliseconds) in
+            [("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h30m", 5_400_000), ("0", 0), ("500ms", 500), ("1.5s", 1500)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         for text in ["", "s", "5 parsecs", "-5s", "1m-3s", "99999999999999999999w", "é"] {

@@ -51,7 +51,13 @@ pub struct Reading<'a> {
 ///
 /// # Errors
 /// A layout that is none, certificate files that cannot be used, a cache directory that cannot be made.
-pub fn build(source: &Source, reading: Reading<'_>, registry: &RegistryFlags, storage: &Storage, environment: &Environment) -> Result<Parts, Failure> {
+pub fn build(
+    source: &Source,
+    reading: Reading<'_>,
+    registry: &RegistryFlags,
+    storage: &Storage,
+    environment: &Environment,
+) -> Result<Parts, Failure> {
     let pull = puller(source, registry, environment)?;
     let cache = open_cache(storage)?;
     let mut content = content::Config::new(Arc::clone(&pull), cache.clone());

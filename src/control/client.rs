@@ -31,7 +31,8 @@ impl Client {
     /// As [`Client::ask`].
     pub fn status(&self, patience: Duration) -> Result<Status, Error> {
         let value = self.ask(&Request::Status, patience)?;
-        serde_json::from_value(value).map_err(|error| Error::new(ErrorKind::Other, format!("the daemon's answer is not understood: {error}")))
+        serde_json::from_value(value)
+            .map_err(|error| Error::new(ErrorKind::Other, format!("the daemon's answer is not understood: {error}")))
     }
 
     /// Sends a request and waits for its answer.
@@ -77,7 +78,9 @@ impl Client {
             match connect(&place.socket, patience) {
                 Ok(stream) => return trusted(stream),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => last = Error::new(ErrorKind::TimedOut, "the daemon does not accept requests"),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    last = Error::new(ErrorKind::TimedOut, "the daemon does not accept requests")
+                }
                 Err(error) => last = Error::new(ErrorKind::Unreachable, format!("cannot ask {}: {error}", place.socket.display())),
             }
         }

@@ -30,13 +30,7 @@ impl Handler for Example {
 
 fn record() -> Record {
     let pid = std::process::id();
-    Record {
-        pid,
-        start_time: process::start_time(pid).unwrap(),
-        source: "reg.io/team".into(),
-        mount_point: "/mnt".into(),
-        log: None,
-    }
+    Record { pid, start_time: process::start_time(pid).unwrap(), source: "reg.io/team".into(), mount_point: "/mnt".into(), log: None }
 }
 
 fn client(directory: &Path) -> Client {
