@@ -59,7 +59,7 @@ pub(super) struct Walker {
 }
 
 /// Zeros of holes that are hashed in one pass at most: a map of a few bytes can claim any number.
-const HOLE_BUDGET: u64 = 1 << 30;
+const HOLE_BUDGET: u64 = 256 << 20;
 
 impl Walker {
     pub(super) fn new() -> Self {

@@ -23,7 +23,7 @@ fn packed(stream: &[u8], how: u8, cut: usize, level: u32) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
         for piece in data.chunks(700_000) {
             encoder.write_all(piece).unwrap();
-            if how % 2 == 0 {
+            if how.is_multiple_of(2) {
                 encoder.flush().unwrap();
             }
         }
