@@ -14,6 +14,9 @@ mod resolve;
 mod window;
 mod xattr;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -166,6 +169,11 @@ impl FileSystem {
         self.context.artifacts.refresh(repository);
         self.places.unsettle();
         *self.source_tags() = None;
+    }
+
+    /// Waits until what was seen is stored for offline use; awaited when a mount ends.
+    pub async fn flush(&self) {
+        self.context.artifacts.flush().await;
     }
 
     fn source_tags(&self) -> MutexGuard<'_, Option<(Instant, bool)>> {

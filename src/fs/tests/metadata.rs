@@ -1,0 +1,201 @@
+use super::super::ROOT;
+use super::world::{World, add_files};
+use crate::artifact::Kind;
+use crate::oci::{Digest, media_type};
+use crate::registry::{Memory, RequestKind};
+
+fn registry() -> (Memory, Digest) {
+    let registry = Memory::new();
+    let digest = add_files(&registry, "app", "v1", &[("a.txt", "one"), ("b.txt", "two")]);
+    add_files(&registry, "app/web", "v3", &[("w.txt", "web")]);
+    (registry, digest)
+}
+
+#[tokio::test]
+async fn the_window_is_found_by_name_and_never_listed() {
+    let (registry, _) = registry();
+    let world = World::new(registry);
+    for path in ["", "app", "app/web"] {
+        assert_eq!(world.entry(&format!("{path}/.oci")).await.attributes.kind, Kind::Directory);
+        assert!(world.list(path).await.iter().all(|name| name != ".oci"));
+    }
+    world.absent("app/v1/.oci").await;
+}
+
+#[tokio::test]
+async fn the_root_s_window_tells_of_the_mount() {
+    let (registry, _) = registry();
+    let world = World::new(registry);
+    assert_eq!(world.list(".oci").await, ["mount.json", "status.json", "repos"]);
+    assert_eq!(world.text(".oci/mount.json").await, "{\"mount\":true}\n");
+    assert_eq!(world.text(".oci/status.json").await, "{\"status\":true}\n");
+    assert_eq!(world.link(".oci/repos/app").await, "../../app");
+}
+
+#[tokio::test]
+async fn the_window_of_a_repository_holds_its_tags_and_repositories() {
+    let (registry, _) = registry();
+    let world = World::new(registry);
+    assert_eq!(world.list("app/.oci").await, ["repo.json", "tags", "repos"]);
+    assert_eq!(world.list("app/.oci/tags").await, ["v1"]);
+    assert_eq!(world.list("app/.oci/repos").await, ["web"]);
+    world.absent("app/.oci/tags/v9").await;
+    let repo: serde_json::Value = serde_json::from_str(&world.text("app/.oci/repo.json").await).unwrap();
+    assert_eq!(repo["repository"], "app");
+    assert_eq!(repo["tags"], 1);
+}
+
+#[tokio::test]
+async fn listing_the_window_s_tags_makes_no_request_for_any_of_them() {
+    let (registry, digest) = registry();
+    for number in 0..100 {
+        registry.tag("app", &format!("t{number}"), digest);
+    }
+    let world = World::new(registry);
+    world.list("app").await;
+    world.requests();
+    assert_eq!(world.list("app/.oci/tags").await.len(), 101);
+    assert_eq!(world.requests(), []);
+}
+
+#[tokio::test]
+async fn a_tag_s_metadata_are_the_registry_s_exact_bytes() {
+    let (registry, digest) = registry();
+    let world = World::new(registry);
+    let tag = "app/.oci/tags/v1";
+    assert_eq!(world.text(&format!("{tag}/digest")).await, format!("{digest}\n"));
+    assert_eq!(world.text(&format!("{tag}/reference")).await, "reg.io/app:v1\n");
+    assert_eq!(world.text(&format!("{tag}/media-type")).await, format!("{}\n", media_type::OCI_MANIFEST));
+    assert_eq!(Digest::of(&world.read(&format!("{tag}/manifest.json")).await.unwrap()), digest);
+    assert_eq!(world.text(&format!("{tag}/config.json")).await, "{}");
+    assert_eq!(world.text(&format!("{tag}/annotations.json")).await, "{}\n");
+    assert_eq!(world.link(&format!("{tag}/fs")).await, "../../../v1");
+    world.absent(&format!("{tag}/index.json")).await;
+    world.absent(&format!("{tag}/platforms")).await;
+}
+
+#[tokio::test]
+async fn blobs_are_shown_as_stored_and_layers_each_alone() {
+    let (registry, _) = registry();
+    let world = World::new(registry);
+    let one = Digest::of(b"one");
+    assert_eq!(world.text(&format!("app/.oci/tags/v1/blobs/{}", one.path_name())).await, "one");
+    assert_eq!(world.list("app/.oci/tags/v1/blobs").await.len(), 3);
+    let layers = world.list("app/.oci/tags/v1/layers").await;
+    assert_eq!(layers, [format!("00-{}", one.short()), format!("01-{}", Digest::of(b"two").short())]);
+    assert_eq!(world.text(&format!("app/.oci/tags/v1/layers/{}/a.txt", layers[0])).await, "one");
+    world.absent(&format!("app/.oci/tags/v1/blobs/{}", Digest::of(b"x").path_name())).await;
+}
+
+#[tokio::test]
+async fn sizes_and_names_of_metadata_are_known_without_reading_a_blob() {
+    let (registry, _) = registry();
+    let world = World::new(registry);
+    for (name, entry) in world.list_entries("app/.oci/tags/v1").await.unwrap() {
+        if entry.attributes.kind == Kind::File {
+            let text = world.text(&format!("app/.oci/tags/v1/{name}")).await;
+            assert_eq!(text.len() as u64, entry.attributes.size, "{name}");
+        }
+    }
+    world.requests();
+    world.list("app/.oci/tags/v1/blobs").await;
+    world.list("app/.oci/tags/v1/layers").await;
+    assert_eq!(world.requests(), []);
+}
+
+fn add_index(registry: &Memory) -> (Digest, Digest, Digest) {
+    let amd = add_files(registry, "app", "amd", &[("arch", "amd64")]);
+    let arm = add_files(registry, "app", "arm", &[("arch", "arm64")]);
+    let member = |digest: Digest, architecture: &str| {
+        serde_json::json!({"mediaType": media_type::OCI_MANIFEST, "digest": digest.to_string(), "size": 2,
+            "platform": {"os": if architecture == "unknown" { "unknown" } else { "linux" }, "architecture": architecture}})
+    };
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX,
+        "manifests": [member(arm, "arm64"), member(amd, "amd64"), member(amd, "unknown")]});
+    let index = registry.add_manifest("app", index.to_string());
+    registry.tag("app", "multi", index);
+    (index, amd, arm)
+}
+
+#[tokio::test]
+async fn every_platform_of_an_index_is_shown_and_the_tag_is_the_chosen_one() {
+    let registry = Memory::new();
+    let (index, amd, _) = add_index(&registry);
+    let world = World::new(registry);
+    let tag = "app/.oci/tags/multi";
+    assert_eq!(world.list(&format!("{tag}/platforms")).await, ["linux-arm64", "linux-amd64"]);
+    assert_eq!(world.text(&format!("{tag}/platforms/linux-arm64/arch")).await, "arm64");
+    assert_eq!(world.text("app/multi/arch").await, "amd64");
+    assert_eq!(world.text(&format!("{tag}/digest")).await, format!("{index}\n"));
+    assert_eq!(Digest::of(&world.read(&format!("{tag}/index.json")).await.unwrap()), index);
+    assert_eq!(Digest::of(&world.read(&format!("{tag}/manifest.json")).await.unwrap()), amd);
+    assert_eq!(world.xattr("app/multi", "user.oci.platform").await.as_deref(), Some("linux/amd64"));
+    assert_eq!(world.xattr("app/multi", "user.oci.digest").await, Some(index.to_string()));
+}
+
+#[tokio::test]
+async fn attachments_are_directories_like_those_of_tags() {
+    let (registry, digest) = registry();
+    let text = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+        "artifactType": "application/spdx+json",
+        "config": {"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(b"{}").to_string(), "size": 2},
+        "layers": [], "subject": {"mediaType": media_type::OCI_MANIFEST, "digest": digest.to_string(), "size": 2}});
+    let attached = registry.add_manifest("app", text.to_string());
+    let world = World::new(registry);
+    let referrers = "app/.oci/tags/v1/referrers";
+    assert_eq!(world.list(referrers).await, ["application_spdx+json"]);
+    assert_eq!(world.list(&format!("{referrers}/application_spdx+json")).await, [attached.short()]);
+    let directory = format!("{referrers}/application_spdx+json/{}", attached.short());
+    assert_eq!(world.text(&format!("{directory}/digest")).await, format!("{attached}\n"));
+    assert_eq!(world.text(&format!("{directory}/artifact-type")).await, "application/spdx+json\n");
+    assert_eq!(world.link(&format!("{directory}/fs")).await, format!("../../../../../../@{}", attached.path_name()));
+    assert_eq!(world.list(&format!("{directory}/referrers")).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn attachments_are_not_asked_for_until_they_are_listed() {
+    let (registry, _) = registry();
+    let world = World::new(registry);
+    world.list("app/.oci/tags/v1").await;
+    assert_eq!(world.registry.count(RequestKind::Referrers), 0);
+}
+
+#[tokio::test]
+async fn own_attributes_are_readable_everywhere_and_never_listed() {
+    let (registry, digest) = registry();
+    let world = World::new(registry);
+    for (path, name, value) in [
+        ("", "user.oci.reference", "reg.io".to_owned()),
+        ("", "user.oci.listing", "complete".to_owned()),
+        ("app", "user.oci.reference", "reg.io/app".to_owned()),
+        ("app", "user.ocifs.state", "clean".to_owned()),
+        ("app/v1", "user.oci.reference", "reg.io/app:v1".to_owned()),
+        ("app/v1", "user.oci.digest", digest.to_string()),
+        ("app/v1", "user.oci.media-type", media_type::OCI_MANIFEST.to_owned()),
+        ("app/v1", "user.oci.size", "8".to_owned()),
+        ("app/v1", "user.oci.view", "files".to_owned()),
+        ("app/v1/a.txt", "user.oci.digest", digest.to_string()),
+        ("app/v1/a.txt", "user.oci.layer", Digest::of(b"one").to_string()),
+        ("app/v1/a.txt", "user.oci.verified", "whole".to_owned()),
+        ("app/v1/a.txt", "user.ocifs.state", "clean".to_owned()),
+        ("app/.oci/tags/v1/digest", "user.oci.digest", digest.to_string()),
+    ] {
+        assert_eq!(world.xattr(path, name).await, Some(value), "{path} {name}");
+    }
+    for path in ["app", "app/v1", "app/v1/a.txt", "app/.oci/tags/v1"] {
+        let inode = world.entry(path).await.inode;
+        assert_eq!(world.fs.listxattr(inode).unwrap(), [[0; 0]; 0], "{path}");
+    }
+    assert_eq!(world.fs.listxattr(ROOT).unwrap(), [[0; 0]; 0]);
+    assert_eq!(world.xattr("app/v1", "user.oci.nonsense").await, None);
+    assert_eq!(world.xattr("app/v1", "user.mine").await, None);
+}
+
+#[tokio::test]
+async fn the_digest_of_a_tag_that_nobody_entered_costs_no_layer() {
+    let (registry, digest) = registry();
+    let world = World::new(registry);
+    assert_eq!(world.xattr("app/v1", "user.oci.digest").await, Some(digest.to_string()));
+    assert_eq!(world.xattr("app/v1", "user.oci.media-type").await.as_deref(), Some(media_type::OCI_MANIFEST));
+    assert_eq!(world.registry.count(RequestKind::Blob), 0);
+}

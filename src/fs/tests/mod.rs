@@ -1,0 +1,7 @@
+//! The file system over a registry in memory: every rule of the namespace, with the requests that it costs.
+
+mod metadata;
+mod namespace;
+mod promises;
+mod reading;
+mod world;

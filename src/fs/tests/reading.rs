@@ -1,0 +1,156 @@
+use super::super::{KernelCache, ROOT, Space};
+use super::world::{Setup, World, add_files};
+use crate::error::ErrorKind;
+use crate::oci::Digest;
+use crate::registry::{Fault, Memory, RequestKind};
+use std::sync::{Arc, Mutex};
+
+fn registry() -> Memory {
+    let registry = Memory::new();
+    add_files(&registry, "app", "v1", &[("a.txt", "hello"), ("empty", "")]);
+    registry
+}
+
+#[tokio::test]
+async fn a_file_is_read_by_ranges_up_to_its_end() {
+    let world = World::new(registry());
+    let file = world.entry("app/v1/a.txt").await;
+    let open = world.fs.open(file.inode, false).await.unwrap();
+    assert!(open.keep_cache && !open.direct);
+    assert_eq!(world.fs.read(open.handle, 1, 3).await.unwrap(), "ell");
+    assert_eq!(world.fs.read(open.handle, 3, 100).await.unwrap(), "lo");
+    assert_eq!(world.fs.read(open.handle, 5, 100).await.unwrap(), "");
+    assert_eq!(world.fs.read(open.handle, u64::MAX, 100).await.unwrap(), "");
+    world.fs.release(open.handle);
+    assert_eq!(world.fs.read(open.handle, 0, 1).await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(world.text("app/v1/empty").await, "");
+}
+
+#[tokio::test]
+async fn files_and_names_inside_a_tag_are_kept_by_the_kernel_for_ever() {
+    let world = World::new(registry());
+    let file = world.entry("app/v1/a.txt").await;
+    assert_eq!((file.name_ttl, file.attributes_ttl), (super::super::FOREVER, super::super::FOREVER));
+    assert_eq!((file.attributes.mode, file.attributes.uid, file.attributes.size), (0o644, 1000, 5));
+    let directory = world.entry("app/v1").await;
+    assert!(world.fs.opendir(directory.inode).await.unwrap().immutable);
+    let repository = world.entry("app").await;
+    assert!(!world.fs.opendir(repository.inode).await.unwrap().immutable);
+}
+
+#[tokio::test]
+async fn what_was_read_once_is_read_while_the_registry_is_gone() {
+    let world = World::new(registry());
+    assert_eq!(world.text("app/v1/a.txt").await, "hello");
+    world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    assert_eq!(world.text("app/v1/a.txt").await, "hello");
+}
+
+#[tokio::test]
+async fn an_offline_mount_shows_what_an_earlier_one_saw_and_nothing_else() {
+    let registry = registry();
+    add_files(&registry, "app", "unseen", &[("x", "x")]);
+    let world = World::new(registry);
+    world.list("").await;
+    world.list("app").await;
+    assert_eq!(world.text("app/v1/a.txt").await, "hello");
+    world.fs.flush().await;
+    let world = world.again(Setup { offline: true, ..Setup::default() });
+    world.registry.forget_requests();
+    assert_eq!(world.list("").await, ["app"]);
+    assert_eq!(world.list("app/v1").await, ["a.txt", "empty"]);
+    assert_eq!(world.text("app/v1/a.txt").await, "hello");
+    world.absent("nothing").await;
+    assert_eq!(world.requests(), []);
+}
+
+#[tokio::test]
+async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_s_memory() {
+    struct Seen(Mutex<Vec<u64>>);
+    impl KernelCache for Seen {
+        fn forget_inode(&self, inode: u64) {
+            self.0.lock().unwrap().push(inode);
+        }
+        fn forget_name(&self, _directory: u64, _name: &[u8]) {}
+    }
+    let registry = registry();
+    registry.add_blob_as("app", Digest::of(b"hello"), "jello");
+    let world = World::new(registry);
+    let seen = Arc::new(Seen(Mutex::default()));
+    world.fs.set_kernel_cache(seen.clone());
+    let error = world.read("app/v1/a.txt").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity);
+    let file = world.entry("app/v1/a.txt").await;
+    match world.fs.open(file.inode, false).await {
+        Err(error) => assert_eq!(error.kind, ErrorKind::Integrity),
+        Ok(_) => assert_eq!(*seen.0.lock().unwrap(), [file.inode]),
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_is_gone_is_stale_and_not_absent() {
+    let registry = registry();
+    registry.remove_blob("app", &Digest::of(b"hello"));
+    let world = World::new(registry);
+    assert_eq!(world.read("app/v1/a.txt").await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(world.list("app/v1").await, ["a.txt", "empty"]);
+}
+
+#[tokio::test]
+async fn nothing_can_be_written() {
+    let world = World::new(registry());
+    let file = world.entry("app/v1/a.txt").await;
+    assert_eq!(world.fs.open(file.inode, true).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(world.fs.access(file.inode, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(world.fs.access(ROOT, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(world.fs.refuse_xattr(b"user.mine").kind, ErrorKind::ReadOnly);
+    assert_eq!(world.fs.refuse_xattr(b"user.oci.digest").kind, ErrorKind::NotPermitted);
+}
+
+#[tokio::test]
+async fn what_is_no_directory_has_no_names_and_what_is_one_has_no_bytes() {
+    let world = World::new(registry());
+    let file = world.entry("app/v1/a.txt").await;
+    assert_eq!(world.fs.lookup(file.inode, b"x").await.unwrap_err().kind, ErrorKind::NotDirectory);
+    assert_eq!(world.fs.opendir(file.inode).await.unwrap_err().kind, ErrorKind::NotDirectory);
+    let tag = world.entry("app/v1").await;
+    assert_eq!(world.fs.open(tag.inode, false).await.unwrap_err().kind, ErrorKind::IsDirectory);
+    assert_eq!(world.fs.readlink(file.inode).unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(world.fs.access(file.inode, false, true).await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(world.fs.access(tag.inode, false, true).await.map_err(|error| error.kind), Ok(()));
+}
+
+#[tokio::test]
+async fn numbers_that_the_kernel_never_got_are_stale() {
+    let world = World::new(registry());
+    for number in [2, 77, u64::MAX, 5 << 41] {
+        assert_eq!(world.fs.getattr(number).await.unwrap_err().kind, ErrorKind::Gone, "{number}");
+        world.fs.forget(number, 1);
+    }
+}
+
+#[tokio::test]
+async fn df_shows_the_cache_budget() {
+    let world = World::new(registry());
+    assert_eq!(world.fs.statfs(), Space { total: 1 << 30, free: 1 << 29 });
+}
+
+#[tokio::test]
+async fn a_listing_is_continued_behind_any_name() {
+    let registry = Memory::new();
+    let files: Vec<(String, String)> = (0..50).map(|number| (format!("f{number:02}"), String::new())).collect();
+    let borrowed: Vec<(&str, &str)> = files.iter().map(|(name, data)| (name.as_str(), data.as_str())).collect();
+    add_files(&registry, "app", "v1", &borrowed);
+    let world = World::new(registry);
+    let directory = world.entry("app/v1").await;
+    let handle = world.fs.opendir(directory.inode).await.unwrap().handle;
+    let mut all = Vec::new();
+    world.fs.readdirplus(handle, 0, &mut |found| { all.push((found.cookie, found.name.to_vec())); true }).unwrap();
+    assert_eq!(all.len(), 52);
+    for (place, (cookie, _)) in all.iter().enumerate() {
+        let mut next = None;
+        let mut take = |found: super::super::DirectoryEntry<'_>| { next = Some(found.name.to_vec()); false };
+        world.fs.readdirplus(handle, *cookie, &mut take).unwrap();
+        assert_eq!(next.as_ref(), all.get(place + 1).map(|(_, name)| name));
+    }
+}

@@ -1,0 +1,216 @@
+//! A file system over a registry in memory, and paths walked as the kernel walks them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Config, Entry, Error, FileSystem, Lookup, ROOT, Root, Space};
+use crate::artifact::{Artifacts, Kind, Options, ViewMode};
+use crate::cache::{self, SpanCache};
+use crate::content::{self, Contents};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Platform, Repository, media_type};
+use crate::registry::{Memory, RequestKind};
+use crate::view::Defaults;
+
+pub const DEFAULTS: Defaults =
+    Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
+
+/// One mount over one registry. The cache directory goes with it.
+pub struct World {
+    pub registry: Arc<Memory>,
+    pub fs: FileSystem,
+    directory: tempfile::TempDir,
+}
+
+/// What a test may want otherwise.
+pub struct Setup {
+    pub root: Root,
+    pub tag_ttl: Duration,
+    pub repositories: Vec<&'static str>,
+    pub offline: bool,
+    pub view: ViewMode,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let tag_ttl = Duration::from_secs(3600);
+        Self { root: Root::Prefix(None), tag_ttl, repositories: Vec::new(), offline: false, view: ViewMode::Merged }
+    }
+}
+
+pub fn repository(name: &str) -> Repository {
+    Repository::parse(name).unwrap()
+}
+
+impl World {
+    /// A mount of the whole registry in which names and tags stay fresh.
+    pub fn new(registry: Memory) -> Self {
+        Self::with(registry, Setup::default())
+    }
+
+    /// A mount of a prefix.
+    pub fn of_prefix(registry: Memory, prefix: &str) -> Self {
+        Self::with(registry, Setup { root: Root::Prefix(Some(repository(prefix))), ..Setup::default() })
+    }
+
+    pub fn with(registry: Memory, setup: Setup) -> Self {
+        Self::over(Arc::new(registry), tempfile::tempdir().unwrap(), setup)
+    }
+
+    /// A second mount with the cache directory that this one leaves.
+    pub fn again(self, setup: Setup) -> Self {
+        let Self { registry, fs, directory } = self;
+        drop(fs);
+        Self::over(registry, directory, setup)
+    }
+
+    fn over(registry: Arc<Memory>, directory: tempfile::TempDir, setup: Setup) -> Self {
+        let cache = SpanCache::open(cache::Config { directory: directory.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
+        let contents = Contents::new(content::Config::new(registry.clone(), cache.clone()));
+        let options = Options {
+            tag_ttl: setup.tag_ttl,
+            platform: "linux/amd64".parse::<Platform>().unwrap(),
+            view: setup.view,
+            offline: setup.offline,
+            strict: false,
+            repositories: setup.repositories.iter().map(|name| repository(name)).collect(),
+        };
+        let config = Config {
+            root: setup.root,
+            authority: "reg.io".to_owned(),
+            defaults: DEFAULTS,
+            view: setup.view,
+            platform: options.platform.clone(),
+            strict: false,
+            tag_ttl: setup.tag_ttl,
+            mount_json: b"{\"mount\":true}\n".to_vec(),
+            status_json: Arc::new(|| b"{\"status\":true}\n".to_vec()),
+            space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
+        };
+        let artifacts = Artifacts::new(registry.clone(), contents, cache, options);
+        Self { registry, fs: FileSystem::new(config, artifacts).unwrap(), directory }
+    }
+
+    /// Looks a path up name by name, as the kernel does without a cache. Links are not followed.
+    pub async fn lookup(&self, path: &str) -> Result<Lookup, Error> {
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let mut directory = ROOT;
+        let mut found = Lookup::Absent(Duration::ZERO);
+        for (place, name) in names.iter().enumerate() {
+            found = self.fs.lookup(directory, name.as_bytes()).await?;
+            match found {
+                Lookup::Found(entry) => directory = entry.inode,
+                Lookup::Absent(_) if place + 1 == names.len() => {}
+                Lookup::Absent(_) => return Ok(found),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The entry that a path leads to.
+    pub async fn entry(&self, path: &str) -> Entry {
+        let found = self.lookup(path).await;
+        found.as_ref().ok().and_then(|found| found.found()).unwrap_or_else(|| panic!("{path}: {found:?}"))
+    }
+
+    /// How long a path may be taken for absent.
+    pub async fn absent(&self, path: &str) -> Duration {
+        match self.lookup(path).await {
+            Ok(Lookup::Absent(ttl)) => ttl,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    /// Why a path cannot be looked up.
+    pub async fn trouble(&self, path: &str) -> ErrorKind {
+        match self.lookup(path).await {
+            Err(error) => error.kind,
+            Ok(found) => panic!("{path}: {found:?}"),
+        }
+    }
+
+    async fn inode(&self, path: &str) -> u64 {
+        if path.is_empty() { ROOT } else { self.entry(path).await.inode }
+    }
+
+    /// The names of a directory with their entries, without the dots.
+    pub async fn list_entries(&self, path: &str) -> Result<Vec<(String, Entry)>, Error> {
+        let handle = self.fs.opendir(self.inode(path).await).await?.handle;
+        let mut names = Vec::new();
+        let mut cookie = 0;
+        loop {
+            let before = names.len();
+            let mut room = 3;
+            self.fs.readdirplus(handle, cookie, &mut |found| {
+                if room == 0 {
+                    return false;
+                }
+                room -= 1;
+                cookie = found.cookie;
+                names.push((String::from_utf8_lossy(found.name).into_owned(), found.entry));
+                true
+            })?;
+            if names.len() == before {
+                break;
+            }
+        }
+        self.fs.releasedir(handle);
+        Ok(names.into_iter().filter(|(name, _)| name != "." && name != "..").collect())
+    }
+
+    /// The names of a directory.
+    pub async fn list(&self, path: &str) -> Vec<String> {
+        let entries = self.list_entries(path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        entries.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Why a directory cannot be listed.
+    pub async fn list_trouble(&self, path: &str) -> ErrorKind {
+        match self.list_entries(path).await {
+            Err(error) => error.kind,
+            Ok(names) => panic!("{path}: {:?}", names.iter().map(|(name, _)| name).collect::<Vec<_>>()),
+        }
+    }
+
+    /// The bytes of a file.
+    pub async fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let open = self.fs.open(self.inode(path).await, false).await?;
+        let bytes = self.fs.read(open.handle, 0, 1 << 20).await.map(|bytes| bytes.to_vec());
+        self.fs.release(open.handle);
+        bytes
+    }
+
+    /// The bytes of a file as text.
+    pub async fn text(&self, path: &str) -> String {
+        let bytes = self.read(path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// The target of a link.
+    pub async fn link(&self, path: &str) -> String {
+        let entry = self.entry(path).await;
+        assert_eq!(entry.attributes.kind, Kind::Symlink, "{path}");
+        String::from_utf8(self.fs.readlink(entry.inode).unwrap()).unwrap()
+    }
+
+    /// An extended attribute.
+    pub async fn xattr(&self, path: &str, name: &str) -> Option<String> {
+        let value = self.fs.getxattr(self.inode(path).await, name.as_bytes()).await.unwrap();
+        value.map(|value| String::from_utf8(value).unwrap())
+    }
+
+    /// Requests since the log was last emptied, by kind and object, and empties it.
+    pub fn requests(&self) -> Vec<(RequestKind, String)> {
+        let log = self.registry.requests();
+        self.registry.forget_requests();
+        log.into_iter().map(|request| (request.kind, format!("{} {}", request.repository, request.object).trim().to_owned())).collect()
+    }
+}
+
+/// Adds an artifact of titled files.
+pub fn add_files(registry: &Memory, repository: &str, tag: &str, files: &[(&str, &str)]) -> Digest {
+    let titles: Vec<[(&str, &str); 1]> = files.iter().map(|(title, _)| [("org.opencontainers.image.title", *title)]).collect();
+    let layers: Vec<(&str, &[u8], &[(&str, &str)])> =
+        files.iter().zip(&titles).map(|((_, data), title)| ("text/plain", data.as_bytes(), title.as_slice())).collect();
+    registry.add_artifact(repository, tag, (media_type::OCI_EMPTY, b"{}"), &layers, &[])
+}
