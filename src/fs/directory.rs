@@ -69,7 +69,7 @@ impl FileSystem {
 
     async fn take_view(&self, inode: Inode) -> Result<(Source, u64), Error> {
         let view = self.view(inode)?;
-        let shown = view.enter(&self.context).await?;
+        let shown = self.enter(&view).await?;
         if !view.is_directory(inode.node()) {
             return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
         }

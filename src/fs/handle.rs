@@ -108,10 +108,6 @@ impl Handles {
         // Dropped outside the lock: a reader may close files.
         drop(closed);
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.inner().open.len()
-    }
 }
 
 fn unknown() -> Error {

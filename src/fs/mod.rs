@@ -15,7 +15,7 @@ mod window;
 mod xattr;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -32,7 +32,7 @@ use crate::artifact::{Artifacts, Kind, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Platform, Repository, Version};
 pub use crate::view::Error;
-use crate::view::{Attributes, Context, Defaults, Found, Key, Origin, View, Views};
+use crate::view::{Attributes, Context, Defaults, Found, Key, Origin, Shown, View, Views};
 use handle::Handles;
 use place::{Place, Places};
 use resolve::Finding;
@@ -225,6 +225,7 @@ impl FileSystem {
         let inode = self.inode(directory);
         if inode.view() != 0 {
             let view = self.view(inode)?;
+            self.enter(&view).await?;
             return match view.lookup(&self.context, inode.node(), name).await? {
                 Some(Found::Node(node)) => Ok(Lookup::Found(self.node_entry(&view, node)?)),
                 Some(Found::View(key, origin)) => Ok(Lookup::Found(self.view_entry(key, origin)?)),
@@ -243,6 +244,16 @@ impl FileSystem {
             Finding::Nothing(ttl) => Ok(Lookup::Absent(ttl)),
             Finding::Item { item, guessed } => Ok(Lookup::Found(self.item_entry(item, guessed)?)),
         }
+    }
+
+    /// Binds a view to its digest. The kernel forgets the attributes that its directory had before.
+    async fn enter<'view>(&self, view: &'view View) -> Result<&'view Shown, Error> {
+        let known = view.shown().is_some();
+        let shown = view.enter(&self.context).await?;
+        if !known && let Some(kernel) = self.kernel.get() {
+            kernel.forget_inode(self.number(Inode::of_view(view.number(), 0)));
+        }
+        Ok(shown)
     }
 
     /// Takes back lookups that the kernel has forgotten.
@@ -270,7 +281,7 @@ impl FileSystem {
         let view = self.view(inode)?;
         if number == ROOT {
             // The root is entered by being mounted; nobody looks it up.
-            view.enter(&self.context).await?;
+            self.enter(&view).await?;
         }
         self.attributes_of(&view, inode.node())
     }

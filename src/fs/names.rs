@@ -32,11 +32,6 @@ impl Names {
     pub fn has_tag(&self, name: &str) -> bool {
         self.tags.binary_search_by(|tag| tag.as_str().cmp(name)).is_ok()
     }
-
-    /// The child repositories that no tag hides.
-    pub fn visible_children(&self) -> impl Iterator<Item = &str> {
-        self.children.iter().map(String::as_str).filter(|child| !self.has_tag(child))
-    }
 }
 
 /// What the list of repositories says about a path.

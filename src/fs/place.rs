@@ -156,16 +156,6 @@ impl Places {
             known.names = None;
         }
     }
-
-    /// How many places the kernel knows.
-    pub fn len(&self) -> usize {
-        self.inner().known.len()
-    }
-
-    /// Whether there is no place; never, since the root stays.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 #[cfg(test)]
@@ -184,7 +174,7 @@ mod tests {
         places.forget(first, 1);
         assert_eq!(places.number(&directory("app")), Some(first));
         places.forget(first, 1);
-        assert_eq!(places.len(), 1);
+        assert_eq!(places.inner().known.len(), 1);
         assert_ne!(places.name(directory("app")), first);
     }
 

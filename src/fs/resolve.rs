@@ -195,7 +195,8 @@ impl FileSystem {
         if catalog.leads_to(&child) {
             return Ok(Finding::child(child, false));
         }
-        if matches!(asked, Asked::Never) && !catalog.complete && catalog.trouble.is_none() && self.is_source(path) {
+        let unlisted = !catalog.complete && catalog.trouble.is_none() && !self.context.artifacts.options().offline;
+        if matches!(asked, Asked::Never) && unlisted && self.is_source(path) {
             return Ok(Finding::child(child, true));
         }
         if let Asked::Trouble(error) = &asked

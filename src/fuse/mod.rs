@@ -10,5 +10,8 @@ mod errno;
 mod session;
 mod watchdog;
 
+#[cfg(test)]
+mod tests;
+
 pub use errno::{errno, level};
 pub use session::{Options, Session, raise_read_ahead};

@@ -60,7 +60,9 @@ impl From<artifact::Error> for Error {
 
 impl From<content::Error> for Error {
     fn from(error: content::Error) -> Self {
-        Self::new(error.kind, error.message)
+        // A name that a manifest has exists, also where its bytes are gone.
+        let kind = if error.kind == ErrorKind::NotFound { ErrorKind::Gone } else { error.kind };
+        Self::new(kind, error.message)
     }
 }
 

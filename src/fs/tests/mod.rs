@@ -4,4 +4,4 @@ mod metadata;
 mod namespace;
 mod promises;
 mod reading;
-mod world;
+pub(crate) mod world;

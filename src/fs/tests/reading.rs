@@ -83,7 +83,7 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
     let file = world.entry("app/v1/a.txt").await;
     match world.fs.open(file.inode, false).await {
         Err(error) => assert_eq!(error.kind, ErrorKind::Integrity),
-        Ok(_) => assert_eq!(*seen.0.lock().unwrap(), [file.inode]),
+        Ok(_) => assert!(seen.0.lock().unwrap().contains(&file.inode)),
     }
 }
 
@@ -145,11 +145,20 @@ async fn a_listing_is_continued_behind_any_name() {
     let directory = world.entry("app/v1").await;
     let handle = world.fs.opendir(directory.inode).await.unwrap().handle;
     let mut all = Vec::new();
-    world.fs.readdirplus(handle, 0, &mut |found| { all.push((found.cookie, found.name.to_vec())); true }).unwrap();
+    world
+        .fs
+        .readdirplus(handle, 0, &mut |found| {
+            all.push((found.cookie, found.name.to_vec()));
+            true
+        })
+        .unwrap();
     assert_eq!(all.len(), 52);
     for (place, (cookie, _)) in all.iter().enumerate() {
         let mut next = None;
-        let mut take = |found: super::super::DirectoryEntry<'_>| { next = Some(found.name.to_vec()); false };
+        let mut take = |found: super::super::DirectoryEntry<'_>| {
+            next = Some(found.name.to_vec());
+            false
+        };
         world.fs.readdirplus(handle, *cookie, &mut take).unwrap();
         assert_eq!(next.as_ref(), all.get(place + 1).map(|(_, name)| name));
     }

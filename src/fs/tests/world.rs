@@ -18,7 +18,7 @@ pub const DEFAULTS: Defaults =
 /// One mount over one registry. The cache directory goes with it.
 pub struct World {
     pub registry: Arc<Memory>,
-    pub fs: FileSystem,
+    pub fs: Arc<FileSystem>,
     directory: tempfile::TempDir,
 }
 
@@ -88,7 +88,7 @@ impl World {
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };
         let artifacts = Artifacts::new(registry.clone(), contents, cache, options);
-        Self { registry, fs: FileSystem::new(config, artifacts).unwrap(), directory }
+        Self { registry, fs: Arc::new(FileSystem::new(config, artifacts).unwrap()), directory }
     }
 
     /// Looks a path up name by name, as the kernel does without a cache. Links are not followed.
