@@ -8,10 +8,10 @@ use sha2::{Digest as _, Sha256};
 use super::build::Builder;
 use super::decode::{Boundary, Step};
 use super::scan::SpanSink;
-use super::{Codec, Error, Restart, Span};
+use super::{Codec, Error, RAW_SPAN, Restart, Span};
 
 /// Length of stream from which on a span ends at the next restart point.
-pub(super) const TARGET: usize = 1 << 20;
+pub(super) const TARGET: usize = RAW_SPAN as usize;
 /// Most bytes of stream in a gzip span.
 const MOST: usize = 4 << 20;
 /// A span that took this much of the blob ends at the next restart point, however little it holds.

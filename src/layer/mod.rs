@@ -29,6 +29,9 @@ use crate::error::ErrorKind;
 /// and [`LayerIndex::members`] lists it.
 pub const MEMBER_MINIMUM: u64 = 1 << 20;
 
+/// Length of every span but the last of a stream that is not compressed.
+pub const RAW_SPAN: u64 = 1 << 20;
+
 /// Why a layer cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]

@@ -158,6 +158,8 @@ impl Records {
             return;
         };
         match value {
+            // As for any record, an empty value means that there is none.
+            Some(value) if value.is_empty() => self.xattrs.retain(|(known, _)| *known != name),
             Some(value) if !name.is_empty() && name.len() <= XATTR_NAME && !name.contains(&0) && value.len() <= XATTR_VALUE => {
                 self.set_xattr(name, value)
             }
@@ -279,6 +281,13 @@ mod tests {
             records(b"30 SCHILY.xattr.user.a=x\0=\ny\xff\n40 LIBARCHIVE.xattr.user.caf%C3%A9=aGVq\n32 LIBARCHIVE.xattr.user.a=aGVq\n")
                 .unwrap();
         assert_eq!(read.xattrs, [(b"user.a".to_vec(), b"x\0=\ny\xff".to_vec()), ("user.café".into(), b"hej".to_vec())]);
+    }
+
+    #[test]
+    fn an_attribute_without_a_value_is_none() {
+        let read =
+            records(b"24 SCHILY.xattr.user.a=\n25 SCHILY.xattr.user.b=x\n24 SCHILY.xattr.user.b=\n28 LIBARCHIVE.xattr.user.c=\n").unwrap();
+        assert_eq!((read.xattrs, read.bad), (vec![], vec![]));
     }
 
     #[test]
