@@ -1,0 +1,201 @@
+//! Archives, compressed and not.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_every_kind_of_archive_is_read_with_one_request_and_again_with_none() {
+    let big = noise(5 * MIB as usize, 1);
+    let archive = tar(&[("small", b"hello"), ("big", &big), ("last", b"end")]);
+    for packed in [archive.clone(), gzip(&archive), zstd(&archive)] {
+        let place = Place::new();
+        let source = place.add(Form::Archive, &packed);
+        let contents = place.contents();
+        let index = contents.index(&source).await.unwrap();
+        let stream = contents.open(&source).await.unwrap();
+        assert_eq!(stream.read(extent(&index, "small")).await.unwrap(), "hello");
+        assert_eq!(stream.read(extent(&index, "big")).await.unwrap(), big);
+        assert_eq!(stream.read(extent(&index, "last")).await.unwrap(), "end");
+        assert_eq!((place.requests(), stream.verified()), (1, Verified::Whole));
+
+        // Another mount finds everything, and its reads do not even have to wait.
+        let again = Contents::new(place.config(1 << 30));
+        let stream = again.open(&source).now_or_never().unwrap().unwrap();
+        assert_eq!(stream.read(extent(&index, "big")).now_or_never().unwrap().unwrap(), big);
+        assert_eq!(place.requests(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cold_readers_in_two_daemons_fetch_a_blob_once() {
+    let place = Place::new();
+    let big = noise(3 * MIB as usize, 2);
+    let source = place.add(Form::Archive, &gzip(&tar(&[("big", &big)])));
+    let daemons = [place.contents(), Contents::new(place.config(1 << 30))];
+    let reads = (0..32).map(|number| {
+        let (contents, source, big) = (daemons[number % 2].clone(), source.clone(), big.clone());
+        async move {
+            let index = contents.index(&source).await.unwrap();
+            let stream = contents.open(&source).await.unwrap();
+            assert_eq!(stream.read(extent(&index, "big")).await.unwrap(), big);
+        }
+    });
+    join_all(reads.map(tokio::spawn)).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(place.requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evicted_spans_are_fetched_again_alone_and_only_once() {
+    let big = noise(8 * MIB as usize, 3);
+    let archive = tar(&[("big", &big)]);
+    for packed in [archive.clone(), gzip(&archive)] {
+        let place = Place::new();
+        let source = place.add(Form::Archive, &packed);
+        let index = place.contents().index(&source).await.unwrap();
+        place.cache(1 << 30).clear(true).unwrap();
+        let contents = {
+            // `clear` takes the index as well; the data alone is what eviction takes.
+            let cache = place.cache(1 << 30);
+            cache.store_document(names::INDEX, &names::index(&source), index.as_bytes(), &cache::Protection::Plain).unwrap();
+            Contents::new(Config { cache, ..place.config(1 << 30) })
+        };
+        place.memory.forget_requests();
+        let stream = contents.open(&source).await.unwrap();
+        let file = extent(&index, "big");
+        let middle = file.start + 5 * MIB..file.start + 5 * MIB + 4096;
+        let reads = (0..32).map(|_| {
+            let (stream, middle) = (stream.clone(), middle.clone());
+            async move { stream.read(middle).await.unwrap() }
+        });
+        for read in join_all(reads.map(tokio::spawn)).await {
+            assert_eq!(read.unwrap(), big[5 * MIB as usize..5 * MIB as usize + 4096]);
+        }
+        assert_eq!(place.requests(), 1);
+        assert!(place.asked() < 3 * MIB, "{}", place.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_of_a_span_is_never_served_and_not_remembered() {
+    let place = Place::new();
+    let big = noise(4 * MIB as usize, 4);
+    let source = place.add(Form::Archive, &tar(&[("big", &big)]));
+    // No room at all: every span has to be fetched again.
+    let contents = Contents::new(place.config(0));
+    let index = contents.index(&source).await.unwrap();
+    let stream = contents.open(&source).await.unwrap();
+    place.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(77));
+    let range = 2 * MIB..2 * MIB + 100;
+    let error = stream.read(range.clone()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity);
+    assert!(error.message.contains(&source.descriptor.digest.short()) && error.message.contains("span 2"), "{error}");
+    let offset = (range.start - extent(&index, "big").start) as usize;
+    assert_eq!(stream.read(range).await.unwrap(), big[offset..offset + 100]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_short_and_long_blobs_are_refused_and_nothing_of_them_is_kept() {
+    let good = gzip(&tar(&[("a", &noise(2 * MIB as usize, 5))]));
+    let flipped = |mut data: Vec<u8>| {
+        let middle = data.len() / 2;
+        data[middle] ^= 1;
+        data
+    };
+    let longer = [good.as_slice(), b"x"].concat();
+    for bad in [flipped(good.clone()), good[..good.len() - 1].to_vec(), longer] {
+        let place = Place::new();
+        let source = place.add(Form::Archive, &good);
+        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+        let contents = place.contents();
+        let error = contents.index(&source).await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+        assert!(contents.open(&source).await.is_err() && !is_stored(&place, &source));
+        // The failure is not remembered either.
+        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, good.clone());
+        contents.index(&source).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_digest_names_what_was_expected_and_found() {
+    let place = Place::new();
+    let source = place.add(Form::Archive, &tar(&[("a", b"good")]));
+    let bad = tar(&[("a", b"evil")]);
+    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad.clone());
+    let error = place.contents().index(&source).await.err().unwrap();
+    assert!(error.message.contains(&source.descriptor.digest.to_string()), "{error}");
+    assert!(error.message.contains(&Digest::of(&bad).to_string()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_archive_with_the_right_digest_is_said_to_be_broken_as_published() {
+    let place = Place::new();
+    let mut packed = gzip(&tar(&[("a", &noise(300_000, 6))]));
+    packed.truncate(packed.len() / 2);
+    let source = place.add(Form::Archive, &packed);
+    let error = place.contents().index(&source).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Integrity);
+    assert!(error.message.contains("as published"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_larger_than_the_cache_is_read_in_one_pass_and_right_at_random() {
+    let files: Vec<Vec<u8>> = (0..12).map(|number| noise(MIB as usize - 5000, number)).collect();
+    let names: Vec<String> = (0..12).map(|number| format!("f{number}")).collect();
+    let archive = tar(&names.iter().zip(&files).map(|(name, data)| (name.as_str(), data.as_slice())).collect::<Vec<_>>());
+    for packed in [zstd(&archive), gzip(&archive), archive.clone()] {
+        let place = Place::new();
+        let source = place.add(Form::Archive, &packed);
+        let contents = Contents::new(place.config(3 * MIB));
+        contents.index(&source).await.unwrap();
+        let stream = contents.open(&source).await.unwrap();
+        place.memory.forget_requests();
+        assert!(read_all(&stream).await.unwrap() == archive);
+        let once = packed.len() as u64;
+        assert!(place.asked() < once + once / 4, "{} of {once}", place.asked());
+        for place in [9 * MIB, MIB, 11 * MIB, 4 * MIB + 77] {
+            let range = place..(place + 100_000).min(archive.len() as u64);
+            assert!(stream.read(range.clone()).await.unwrap() == archive[range.start as usize..range.end as usize]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_archive_and_a_range_beyond_the_end_are_empty() {
+    let place = Place::new();
+    let source = place.add(Form::Archive, &tar(&[]));
+    let stream = place.contents().open(&source).await.unwrap();
+    let length = stream.length();
+    assert!(stream.read(length..length + 5).await.unwrap().is_empty());
+    assert_eq!(stream.read(0..length + 5).await.unwrap().len() as u64, length);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_stalls_ends_with_the_deadline() {
+    let place = Place::new();
+    let source = place.add(Form::Archive, &tar(&[("a", &noise(MIB as usize, 7))]));
+    place.memory.plan(RequestKind::Blob, 0, 1, Fault::StallAfter(1000));
+    let config = Config { io_timeout: Duration::from_millis(50), ..place.config(1 << 30) };
+    assert_eq!(Contents::new(config).index(&source).await.err().unwrap().kind, ErrorKind::TimedOut);
+    assert!(!is_stored(&place, &source));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_useless_index_in_the_cache_is_made_again() {
+    let place = Place::new();
+    let source = place.add(Form::Archive, &tar(&[("a", b"data")]));
+    let cache = place.cache(1 << 30);
+    cache.store_document(names::INDEX, &names::index(&source), b"not an index", &cache::Protection::Plain).unwrap();
+    let index = place.contents().index(&source).await.unwrap();
+    assert_eq!((index.entry_count(), place.requests()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_claims_another_size_than_the_checked_blob_is_refused() {
+    let place = Place::new();
+    let mut source = place.add(Form::Archive, &tar(&[("a", b"data")]));
+    let contents = place.contents();
+    contents.index(&source).await.unwrap();
+    source.descriptor.size += 1;
+    let error = contents.index(&source).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+}

@@ -1,0 +1,183 @@
+//! Raw blobs: small ones, and large ones that are served while they are being checked.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_raw_blob_is_checked_whole_before_its_first_byte() {
+    let place = Place::new();
+    let source = place.add(Form::Raw, b"some text");
+    let contents = place.contents();
+    let stream = contents.open(&source).await.unwrap();
+    assert_eq!((stream.length(), place.requests()), (9, 0));
+    assert_eq!(stream.read(5..9).await.unwrap(), "text");
+    assert_eq!((stream.verified(), place.requests()), (Verified::Whole, 1));
+    place.memory.add_blob_as(REPOSITORY, Digest::of(b"other"), b"evil!".to_vec());
+    let other = BlobSource { descriptor: Descriptor::new("a/b", Digest::of(b"other"), 5), ..source };
+    assert_eq!(contents.open(&other).await.unwrap().read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_raw_blob_is_read_without_a_request() {
+    let place = Place::new();
+    let source = place.add(Form::Raw, b"");
+    assert!(place.contents().open(&source).await.unwrap().read(0..10).await.unwrap().is_empty());
+    assert_eq!(place.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tail_of_a_large_raw_blob_costs_only_its_span() {
+    let place = Place::new();
+    let data = noise(20 * MIB as usize + 5, 1);
+    let source = place.add(Form::Raw, &data);
+    let stream = place.contents().open(&source).await.unwrap();
+    assert_eq!(stream.read(20 * MIB..20 * MIB + 5).await.unwrap(), data[20 * MIB as usize..]);
+    assert_eq!((stream.verified(), place.asked()), (Verified::Partial, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_raw_blob_is_verified_once_all_of_it_was_read() {
+    let place = Place::new();
+    let data = noise(9 * MIB as usize + 77, 2);
+    let source = place.add(Form::Raw, &data);
+    let contents = place.contents();
+    let stream = contents.open(&source).await.unwrap();
+    assert!(read_all(&stream).await.unwrap() == data);
+    until(|| stream.verified() == Verified::Whole).await;
+    assert_eq!(place.asked(), data.len() as u64);
+    // A stricter reader, and another mount, need no further byte.
+    let strict = BlobSource { strict: true, ..source };
+    for contents in [contents, Contents::new(place.config(1 << 30))] {
+        let stream = contents.open(&strict).await.unwrap();
+        assert_eq!(stream.verified(), Verified::Whole);
+        assert!(stream.read(0..data.len() as u64).await.unwrap() == data);
+    }
+    assert_eq!(place.asked(), data.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_raw_blob_read_backwards_is_verified_too() {
+    let place = Place::new();
+    let data = noise(6 * MIB as usize, 3);
+    let source = place.add(Form::Raw, &data);
+    let stream = place.contents().open(&source).await.unwrap();
+    for span in (0..6).rev() {
+        stream.read(span * MIB..span * MIB + 1).await.unwrap();
+    }
+    until(|| stream.verified() == Verified::Whole).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mismatch_found_at_the_end_poisons_every_later_read_and_open() {
+    let place = Place::new();
+    let data = noise(4 * MIB as usize, 4);
+    let source = place.add(Form::Raw, &data);
+    let mut bad = data.clone();
+    bad[3 * MIB as usize] ^= 1;
+    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+    let contents = place.contents();
+    let stream = contents.open(&source).await.unwrap();
+    // Whichever read completes the blob may succeed or fail; what follows fails.
+    let _ = read_all(&stream).await;
+    until(|| contents.open(&source).now_or_never().is_none_or(|opened| opened.is_err())).await;
+    let error = stream.read(0..1).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity);
+    assert!(error.message.contains(&source.descriptor.digest.to_string()), "{error}");
+    assert!(!is_stored(&place, &source));
+    let layout = layout::Layout::of_raw(source.descriptor.size).unwrap();
+    let cached = place.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
+    assert!((0..4).all(|span| !cached.has(span)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_reader_gets_no_byte_of_a_bad_blob_whatever_makes_it_strict() {
+    let data = noise(3 * MIB as usize, 5);
+    for (trust, verify, strict) in [
+        (Trust::Digest, VerifyPolicy::Auto, false),
+        (Trust::Transport, VerifyPolicy::Strict, false),
+        (Trust::Transport, VerifyPolicy::Auto, true),
+    ] {
+        let place = Place::with(trust);
+        let source = BlobSource { strict, ..place.add(Form::Raw, &data) };
+        let mut bad = data.clone();
+        bad[data.len() - 1] ^= 1;
+        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+        let contents = Contents::new(Config { verify, ..place.config(1 << 30) });
+        let stream = contents.open(&source).await.unwrap();
+        assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
+        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
+        assert!(stream.read(0..data.len() as u64).await.unwrap() == data);
+        assert_eq!(stream.verified(), Verified::Whole);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
+    let place = Place::with(Trust::Digest);
+    let data = noise(6 * MIB as usize, 6);
+    let source = place.add(Form::Raw, &data);
+    let stream = Contents::new(place.config(2 * MIB)).open(&source).await.unwrap();
+    assert!(read_all(&stream).await.unwrap() == data);
+    place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
+    let kinds = join_all((0..6).map(|span| stream.read(span * MIB..span * MIB + 1))).await;
+    assert!(kinds.iter().any(|read| read.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity)));
+    for (span, read) in kinds.iter().enumerate() {
+        assert!(read.as_ref().is_err() || read.as_ref().is_ok_and(|byte| byte[0] == data[span * MIB as usize]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequential_reader_of_a_large_blob_makes_few_requests() {
+    let place = Place::new();
+    let data = noise(48 * MIB as usize, 7);
+    let source = place.add(Form::Raw, &data);
+    let stream = place.contents().open(&source).await.unwrap();
+    assert!(read_all(&stream).await.unwrap() == data);
+    assert_eq!(place.asked(), data.len() as u64);
+    assert!(place.requests() < 24, "{}", place.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_large_request_is_fetched_in_parallel_ranges() {
+    let place = Place::new();
+    let data = noise(40 * MIB as usize, 8);
+    let source = place.add(Form::Raw, &data);
+    let stream = place.contents().open(&source).await.unwrap();
+    assert!(stream.read(0..40 * MIB).await.unwrap() == data);
+    assert_eq!((place.requests(), place.asked()), (5, 40 * MIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demand_read_does_not_wait_for_stalled_prefetch() {
+    let place = Place::new();
+    let data = noise(64 * MIB as usize, 9);
+    let source = place.add(Form::Raw, &data);
+    let stream = place.contents().open(&source).await.unwrap();
+    stream.read(0..4096).await.unwrap();
+    place.memory.plan(RequestKind::Blob, 0, 8, Fault::Stall);
+    for start in (4096..MIB).step_by(128 << 10) {
+        stream.read(start..start + 4096).await.unwrap();
+    }
+    until(|| place.requests() > 1).await;
+    place.memory.mend();
+    assert_eq!(stream.read(60 * MIB..60 * MIB + 9).await.unwrap(), data[60 * MIB as usize..60 * MIB as usize + 9]);
+    place.memory.release();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_reads_of_a_span_that_the_cache_does_not_keep_fetch_it_once() {
+    let place = Place::new();
+    let data = noise(4 * MIB as usize, 10);
+    let source = place.add(Form::Raw, &data);
+    let stream = Contents::new(place.config(0)).open(&source).await.unwrap();
+    assert!(read_all(&stream).await.unwrap() == data);
+    assert!(place.asked() <= data.len() as u64, "{}", place.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_index_says_of_a_raw_blob_has_the_borders_of_the_unindexed_one() {
+    let place = Place::new();
+    let source = BlobSource { strict: true, ..place.add(Form::Raw, &noise(5 * MIB as usize + 9, 11)) };
+    let index = place.contents().index(&source).await.unwrap();
+    let raw = layout::Layout::of_raw(source.descriptor.size).unwrap();
+    assert_eq!(layout::Layout::of_index(&index).cached, raw.cached);
+}

@@ -1,0 +1,134 @@
+//! Archives in the oci-sync envelope.
+
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{Aead, KeyInit};
+
+use super::*;
+use crate::seal::Passphrase;
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn seal(plain: &[u8]) -> Vec<u8> {
+    let (salt, nonce) = ([7; 32], [9; 12]);
+    let mut key = [0; 32];
+    scrypt::scrypt(PASSPHRASE.as_bytes(), &salt, &scrypt::Params::new(15, 8, 1).unwrap(), &mut key).unwrap();
+    let sealed = Aes256Gcm::new((&key).into()).encrypt(&nonce.into(), plain).unwrap();
+    [&salt, nonce.as_slice(), &sealed].concat()
+}
+
+fn ring(passphrases: &[&str]) -> KeyRing {
+    let source = |text: &&str| {
+        let text = (*text).to_owned();
+        Arc::new(move || Ok(Some(Passphrase::new(text.clone().into_bytes())))) as Arc<dyn PassphraseSource>
+    };
+    KeyRing::new(passphrases.iter().map(source).collect())
+}
+
+fn sealed(place: &Place, blob: &[u8]) -> BlobSource {
+    BlobSource { sealing: Sealing::OciSync, ..place.add(Form::Archive, blob) }
+}
+
+fn contents(place: &Place, size: u64, passphrases: &[&str]) -> Contents {
+    Contents::new(Config { keys: ring(passphrases), ..place.config(size) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_archive_opens_with_one_request_and_the_right_one_of_several_passphrases() {
+    let place = Place::new();
+    let big = noise(5 * MIB as usize, 1);
+    let source = sealed(&place, &seal(&gzip(&tar(&[("secret-name", &big)]))));
+    let first = contents(&place, 1 << 30, &["wrong", PASSPHRASE, "other"]);
+    let index = first.index(&source).await.unwrap();
+    let stream = first.open(&source).await.unwrap();
+    assert!(stream.read(extent(&index, "secret-name")).await.unwrap() == big);
+    assert_eq!((place.requests(), stream.verified()), (1, Verified::Whole));
+
+    // Offline, with the passphrase: everything; with another: KeyWrong; with none: KeyMissing.
+    place.memory.remove_blob(REPOSITORY, &source.descriptor.digest);
+    let again = contents(&place, 1 << 30, &[PASSPHRASE]);
+    assert!(again.open(&source).await.unwrap().read(extent(&index, "secret-name")).await.unwrap() == big);
+    assert!(matches!(again.protection(&source).await.unwrap(), cache::Protection::Sealed(_)));
+    let wrong = contents(&place, 1 << 30, &["wrong"]);
+    assert_eq!(wrong.open(&source).await.err().unwrap().kind, ErrorKind::KeyWrong);
+    let none = contents(&place, 1 << 30, &[]);
+    assert_eq!(none.open(&source).await.err().unwrap().kind, ErrorKind::KeyMissing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_plaintext_and_no_name_of_a_sealed_archive_reaches_the_disk() {
+    let place = Place::new();
+    let text = b"attack at dawn, attack at dawn, attack at dawn".repeat(50_000);
+    let source = sealed(&place, &seal(&tar(&[("secret-name", &text)])));
+    contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
+    let mut folders = vec![place.directory.path().to_path_buf()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            files += 1;
+            let data = std::fs::read(entry.path()).unwrap();
+            for secret in [b"attack at dawn".as_slice(), b"secret-name"] {
+                assert!(!data.windows(secret.len()).any(|window| window == secret), "{:?}", entry.path());
+            }
+        }
+    }
+    assert!(files > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_passphrase_is_told_from_a_wrong_blob() {
+    let place = Place::new();
+    let blob = seal(&tar(&[("a", b"data")]));
+    let source = sealed(&place, &blob);
+    let error = contents(&place, 1 << 30, &["wrong"]).index(&source).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::KeyWrong, "{error}");
+    // The ciphertext was right, so the right passphrase needs no further request.
+    contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
+    assert_eq!(place.requests(), 1);
+
+    let place = Place::new();
+    let source = sealed(&place, &blob);
+    let mut bad = blob.clone();
+    bad[60] ^= 1;
+    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+    let error = contents(&place, 1 << 30, &["wrong"]).index(&source).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_passphrase_nothing_is_fetched() {
+    let place = Place::new();
+    let source = sealed(&place, &seal(&tar(&[("a", b"data")])));
+    assert_eq!(place.contents().index(&source).await.err().unwrap().kind, ErrorKind::KeyMissing);
+    assert_eq!(place.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_digests() {
+    let place = Place::new();
+    let archive = tar(&[("big", &noise(7 * MIB as usize, 2))]);
+    let source = sealed(&place, &seal(&archive));
+    let contents = contents(&place, 2 * MIB, &[PASSPHRASE]);
+    let stream = contents.open(&source).await.unwrap();
+    assert!(read_all(&stream).await.unwrap() == archive);
+    for start in [6 * MIB, 5, 3 * MIB + 9] {
+        assert!(stream.read(start..start + 5000).await.unwrap() == archive[start as usize..start as usize + 5000]);
+    }
+    place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
+    let reads = join_all((0..7).map(|span| stream.read(span * MIB + 100..span * MIB + 101))).await;
+    assert!(reads.iter().any(|read| read.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity)));
+    for (span, byte) in reads.iter().enumerate().filter_map(|(span, read)| Some((span, read.as_ref().ok()?))) {
+        assert_eq!(byte[0], archive[span * MIB as usize + 100]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_short_for_an_envelope_is_an_integrity_error() {
+    let place = Place::new();
+    let source = sealed(&place, b"short");
+    let error = contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+}
