@@ -167,7 +167,9 @@ impl Shared {
 
     /// Drops the data of a stream.
     pub(super) fn forget_stream(&self, key: &Digest) {
-        tracing::debug!(%key, "a stream is not needed any more");
+        if let Err(error) = self.cache.forget_stream(key) {
+            tracing::warn!(%error, "a useless stream cannot be removed from the cache");
+        }
     }
 
     /// Waits until nobody else computes `name`. `None` if the cache cannot tell, or somebody holds it for longer
