@@ -202,6 +202,11 @@ impl SpanCache {
         upkeep::forget_stream(&self.shared, blob)
     }
 
+    /// Bytes of span data that fit.
+    pub fn size(&self) -> u64 {
+        self.shared.limit()
+    }
+
     /// Figures. Walks the cache.
     pub fn usage(&self) -> Result<Usage, Error> {
         upkeep::usage(&self.shared)

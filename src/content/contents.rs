@@ -105,11 +105,16 @@ pub struct ContentStream {
     inner: Arc<Opened>,
 }
 
-struct Opened {
-    contents: Contents,
-    source: BlobSource,
-    /// Empty until the first read of a raw blob that has to be checked whole.
-    reader: OnceCell<Arc<Reader>>,
+enum Opened {
+    /// A blob.
+    Blob {
+        contents: Contents,
+        source: Box<BlobSource>,
+        /// Empty until the first read of a raw blob that has to be checked whole.
+        reader: OnceCell<Arc<Reader>>,
+    },
+    /// Bytes that are here already.
+    Bytes(Bytes),
 }
 
 impl Contents {
@@ -161,7 +166,7 @@ impl Contents {
             None => Some(self.reader(source).await?),
         };
         let reader = OnceCell::new_with(reader);
-        Ok(ContentStream { inner: Arc::new(Opened { contents: self.clone(), source: source.clone(), reader }) })
+        Ok(ContentStream { inner: Arc::new(Opened::Blob { contents: self.clone(), source: Box::new(source.clone()), reader }) })
     }
 
     /// How what is derived from a blob has to be stored: sealed, if it comes from an encrypted artifact. Derive a
@@ -295,17 +300,25 @@ async fn stored_blob(shared: &Arc<Shared>, source: &BlobSource) -> Result<Arc<Re
 }
 
 impl ContentStream {
+    /// A stream of bytes that were checked elsewhere (a manifest).
+    pub fn of_bytes(bytes: Bytes) -> Self {
+        Self { inner: Arc::new(Opened::Bytes(bytes)) }
+    }
+
     /// Length of the stream in bytes (for a raw blob that was never read whole: as claimed).
     pub fn length(&self) -> u64 {
-        match self.inner.reader.get() {
-            Some(reader) => reader.length(),
-            None => self.inner.source.descriptor.size,
+        match &*self.inner {
+            Opened::Blob { source, reader, .. } => reader.get().map_or(source.descriptor.size, |reader| reader.length()),
+            Opened::Bytes(bytes) => bytes.len() as u64,
         }
     }
 
     /// How far it is verified. What is not there yet is served only once it was checked.
     pub fn verified(&self) -> Verified {
-        self.inner.reader.get().map_or(Verified::Whole, |reader| reader.verified())
+        match &*self.inner {
+            Opened::Blob { reader, .. } => reader.get().map_or(Verified::Whole, |reader| reader.verified()),
+            Opened::Bytes(_) => Verified::Whole,
+        }
     }
 
     /// Bytes of a range, all of them or an error; clipped to the stream. Completes at once (without suspending)
@@ -314,11 +327,18 @@ impl ContentStream {
     /// # Errors
     /// Those of [`Contents::index`].
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        let Opened { contents, source, reader } = &*self.inner;
-        let reader = match reader.get() {
-            Some(reader) => reader,
-            None => reader.get_or_try_init(|| contents.reader(source)).await?,
-        };
-        reader.read(range).await
+        match &*self.inner {
+            Opened::Blob { contents, source, reader } => {
+                let reader = match reader.get() {
+                    Some(reader) => reader,
+                    None => reader.get_or_try_init(|| contents.reader(source)).await?,
+                };
+                reader.read(range).await
+            }
+            Opened::Bytes(bytes) => {
+                let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(bytes.slice(place(range.start).min(place(range.end))..place(range.end)))
+            }
+        }
     }
 }

@@ -21,20 +21,28 @@ struct Track {
     window: u64,
     /// Up to where was read ahead.
     reached: u64,
+    /// The largest window that was not in vain so far.
+    largest: u64,
 }
 
 /// The sequential readers of one stream.
-#[derive(Default)]
 pub(super) struct Tracks {
     tracks: VecDeque<Track>,
+    largest: u64,
 }
 
 impl Tracks {
-    /// Notes a read and answers what to read ahead. `end` is where the reader certainly stops.
-    pub(super) fn note(&mut self, read: &Range<u64>, end: u64) -> Option<Range<u64>> {
+    /// No readers yet. The window stays small where the cache is: what is fetched ahead must survive until it is read.
+    pub(super) fn new(cache_size: u64) -> Self {
+        Self { tracks: VecDeque::new(), largest: (cache_size / 8).clamp(FIRST, LARGEST) }
+    }
+
+    /// Notes a read and answers what to read ahead. `end` is where the reader certainly stops; `missed` says that
+    /// the read found neither its bytes nor a fetch of them.
+    pub(super) fn note(&mut self, read: &Range<u64>, end: u64, missed: bool) -> Option<Range<u64>> {
         let follows = |track: &Track| read.start + SLACK >= track.next && read.start <= track.next + SLACK;
         let Some(place) = self.tracks.iter().position(follows) else {
-            self.tracks.push_back(Track { next: read.end, window: 0, reached: read.end });
+            self.tracks.push_back(Track { next: read.end, window: 0, reached: read.end, largest: self.largest });
             if self.tracks.len() > READERS {
                 self.tracks.pop_front();
             }
@@ -42,6 +50,12 @@ impl Tracks {
         };
         let mut track = self.tracks.remove(place)?;
         let moved = read.end > track.next;
+        if missed && read.start >= track.next && read.end <= track.reached {
+            // Fetched ahead, and evicted before it was read.
+            track.largest = (track.window / 2).max(FIRST);
+            track.window = track.largest / 2;
+            track.reached = read.end;
+        }
         track.next = track.next.max(read.end);
         track.reached = track.reached.max(track.next);
         let ahead = if moved { track.ahead(end) } else { None };
@@ -61,7 +75,7 @@ impl Track {
         if self.window > 0 && self.reached - self.next > self.window / 2 {
             return None;
         }
-        self.window = if self.window == 0 { FIRST } else { (self.window * 2).min(LARGEST) };
+        self.window = if self.window == 0 { FIRST } else { (self.window * 2).min(self.largest) };
         let range = self.reached..(self.next.saturating_add(self.window)).min(end);
         if range.start >= range.end {
             return None;
@@ -79,12 +93,12 @@ mod tests {
 
     #[test]
     fn a_sequential_reader_gets_a_doubling_window_up_to_the_bound() {
-        let mut tracks = Tracks::default();
+        let mut tracks = Tracks::new(u64::MAX);
         let mut largest = 0;
         let mut reached = 0;
         for number in 0..8000 {
             let read = number * READ..(number + 1) * READ;
-            if let Some(ahead) = tracks.note(&read, u64::MAX) {
+            if let Some(ahead) = tracks.note(&read, u64::MAX, false) {
                 assert!(ahead.start >= reached.min(read.end) && ahead.end > reached);
                 reached = ahead.end;
                 largest = largest.max(ahead.end - read.end);
@@ -95,33 +109,48 @@ mod tests {
 
     #[test]
     fn one_read_and_random_reads_fetch_nothing_ahead() {
-        let mut tracks = Tracks::default();
+        let mut tracks = Tracks::new(u64::MAX);
         for place in [0, 900, 30, 70, 500, 10, 300] {
             let start = place * (1 << 20);
-            assert_eq!(tracks.note(&(start..start + READ), u64::MAX), None);
+            assert_eq!(tracks.note(&(start..start + READ), u64::MAX, false), None);
         }
     }
 
     #[test]
     fn nothing_is_fetched_beyond_the_end_of_the_member() {
-        let mut tracks = Tracks::default();
+        let mut tracks = Tracks::new(u64::MAX);
         let end = 10 * READ;
-        tracks.note(&(0..READ), end);
-        assert_eq!(tracks.note(&(READ..2 * READ), end), Some(2 * READ..end));
+        tracks.note(&(0..READ), end, false);
+        assert_eq!(tracks.note(&(READ..2 * READ), end, false), Some(2 * READ..end));
         for number in 2..10 {
-            assert_eq!(tracks.note(&(number * READ..(number + 1) * READ), end), None);
+            assert_eq!(tracks.note(&(number * READ..(number + 1) * READ), end, false), None);
         }
     }
 
     #[test]
+    fn the_window_fits_the_cache_and_shrinks_when_reading_ahead_was_in_vain() {
+        let widest = |tracks: &mut Tracks, from: u64, missed: bool| {
+            let ahead = (from..from + 400).filter_map(|number| {
+                let read = number * READ..(number + 1) * READ;
+                tracks.note(&read, u64::MAX, missed).map(|ahead| ahead.end - read.end)
+            });
+            ahead.max().unwrap_or(0)
+        };
+        let mut tracks = Tracks::new(64 << 20);
+        assert_eq!(widest(&mut tracks, 0, false), 8 << 20);
+        assert!(widest(&mut tracks, 400, true) <= 8 << 20);
+        assert_eq!(widest(&mut tracks, 800, false), FIRST);
+    }
+
+    #[test]
     fn two_interleaved_readers_are_both_followed() {
-        let mut tracks = Tracks::default();
+        let mut tracks = Tracks::new(u64::MAX);
         let far = 1 << 30;
         let mut ahead = [0, 0];
         for number in 0..4 {
             for (reader, base) in [0, far].into_iter().enumerate() {
                 let read = base + number * READ..base + (number + 1) * READ;
-                ahead[reader] += u32::from(tracks.note(&read, u64::MAX).is_some());
+                ahead[reader] += u32::from(tracks.note(&read, u64::MAX, false).is_some());
             }
         }
         assert!(ahead.iter().all(|count| *count > 0), "{ahead:?}");

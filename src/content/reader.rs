@@ -65,7 +65,7 @@ impl Reader {
             parked: tokio::sync::Mutex::default(),
             index: OnceLock::new(),
             streaming: None,
-            tracks: Mutex::default(),
+            tracks: Mutex::new(Tracks::new(shared.cache.size())),
             crowded: AtomicBool::new(false),
         }
     }
@@ -154,11 +154,13 @@ impl Reader {
         }
         self.check()?;
         if let Some(data) = self.here(&range) {
-            self.read_ahead(&range);
+            self.read_ahead(&range, false);
             return Ok(data);
         }
+        let first = self.layout.spans_of(&range).start;
+        let missed = !self.has(first) && !self.slots.has(first);
         let mut gathered = self.gather(&range, 0, Rank::Demand);
-        self.read_ahead(&range);
+        self.read_ahead(&range, missed);
         let mut data = BytesMut::new();
         let spans = self.layout.spans_of(&range);
         loop {
@@ -262,12 +264,12 @@ impl Reader {
         Gathered { parts, next: end }
     }
 
-    fn read_ahead(self: &Arc<Self>, read: &Range<u64>) {
+    fn read_ahead(self: &Arc<Self>, read: &Range<u64>, missed: bool) {
         if self.crowded.load(Ordering::Relaxed) {
             return;
         }
         let end = self.layout.end_of_member(read.end.saturating_sub(1));
-        let ahead = self.tracks().note(read, end);
+        let ahead = self.tracks().note(read, end, missed);
         if let Some(ahead) = ahead {
             fetch::ahead(self, self.layout.spans_of(&ahead));
         }

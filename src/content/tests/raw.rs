@@ -115,7 +115,9 @@ async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
     let place = Place::with(Trust::Digest);
     let data = noise(6 * MIB as usize, 6);
     let source = place.add(Form::Raw, &data);
-    let stream = Contents::new(place.config(2 * MIB)).open(&source).await.unwrap();
+    // Memory that holds hardly more than one span.
+    let config = Config { memory: 6 * MIB, ..place.config(2 * MIB) };
+    let stream = Contents::new(config).open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);
     place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
     let kinds = join_all((0..6).map(|span| stream.read(span * MIB..span * MIB + 1))).await;
@@ -180,4 +182,13 @@ async fn what_an_index_says_of_a_raw_blob_has_the_borders_of_the_unindexed_one()
     let index = place.contents().index(&source).await.unwrap();
     let raw = layout::Layout::of_raw(source.descriptor.size).unwrap();
     assert_eq!(layout::Layout::of_index(&index).cached, raw.cached);
+}
+
+#[tokio::test]
+async fn bytes_that_are_here_already_are_a_stream_too() {
+    let stream = ContentStream::of_bytes("some bytes".into());
+    assert_eq!((stream.length(), stream.verified()), (10, Verified::Whole));
+    assert_eq!(stream.read(5..7).await.unwrap(), "by");
+    assert_eq!(stream.read(5..u64::MAX).await.unwrap(), "bytes");
+    assert!(stream.read(20..30).await.unwrap().is_empty());
 }

@@ -111,7 +111,8 @@ async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_di
     let place = Place::new();
     let archive = tar(&[("big", &noise(7 * MIB as usize, 2))]);
     let source = sealed(&place, &seal(&archive));
-    let contents = contents(&place, 2 * MIB, &[PASSPHRASE]);
+    // Memory that holds hardly more than one span.
+    let contents = Contents::new(Config { keys: ring(&[PASSPHRASE]), memory: 6 * MIB, ..place.config(2 * MIB) });
     let stream = contents.open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == archive);
     for start in [6 * MIB, 5, 3 * MIB + 9] {
