@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -48,7 +49,10 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
     for spans in runs(missing, |span| *span) {
         let sequential = spans.first().is_some_and(|first| !can_restart(reader, *first));
         let reader = Arc::clone(reader);
+        reader.under_way.fetch_add(1, Ordering::Relaxed);
+        let under_way = UnderWay(Arc::clone(&reader));
         tokio::spawn(async move {
+            let _under_way = under_way;
             let Ok(held) = hold_ahead(&reader, &spans).await else { return };
             let fresh = spans.into_iter().filter(|span| !reader.has(*span));
             let slots: Vec<Slot> = fresh.filter_map(|span| reader.slots.join(span).1).collect();
@@ -62,6 +66,15 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
             // A decoder that has to go through everything goes once, run after run.
             break;
         }
+    }
+}
+
+/// Counts one fetch ahead until it ends, in whatever way.
+struct UnderWay(Arc<Reader>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

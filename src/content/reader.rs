@@ -1,7 +1,7 @@
 //! Reads of one logical stream: from the cache at once, else by waiting for spans that are being fetched.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -42,6 +42,8 @@ pub(super) struct Reader {
     pub(super) slots: Slots,
     /// Held by the one fetch that decodes from a parked decoder; taken before memory is.
     pub(super) parked: tokio::sync::Mutex<Parked>,
+    /// Fetches ahead that have not ended.
+    pub(super) under_way: AtomicUsize,
     index: OnceLock<LayerIndex>,
     streaming: Option<Streaming>,
     /// Held for the bookkeeping of one read.
@@ -63,6 +65,7 @@ impl Reader {
             envelope: None,
             slots: Slots::default(),
             parked: tokio::sync::Mutex::default(),
+            under_way: AtomicUsize::new(0),
             index: OnceLock::new(),
             streaming: None,
             tracks: Mutex::new(Tracks::new(shared.cache.size())),
@@ -158,7 +161,7 @@ impl Reader {
             return Ok(data);
         }
         let first = self.layout.spans_of(&range).start;
-        let missed = !self.has(first) && !self.slots.has(first);
+        let missed = !self.has(first) && !self.slots.has(first) && self.under_way.load(Ordering::Relaxed) == 0;
         let mut gathered = self.gather(&range, 0, Rank::Demand);
         self.read_ahead(&range, missed);
         let mut data = BytesMut::new();
