@@ -1,1 +1,272 @@
 //! What was seen, against a registry in memory: requests, freshness, outages, offline use.
+
+use std::path::Path;
+
+use super::*;
+use crate::artifact::ViewMode;
+use crate::cache::{self, SpanCache};
+use crate::oci::media_type;
+use crate::registry::{Fault, Memory, RequestKind, Trust};
+
+struct Rig {
+    registry: Arc<Memory>,
+    cache: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
+        for name in ["v1", "v2"] {
+            registry.add_artifact("team/app", name, (media_type::OCI_EMPTY, b"{}"), &[("a/b", name.as_bytes(), &[])], &[]);
+        }
+        Self { registry, cache: tempfile::tempdir().unwrap() }
+    }
+
+    fn known(&self, lifetime: Duration, offline: bool) -> Arc<Known> {
+        open(Arc::clone(&self.registry) as Arc<dyn Pull>, self.cache.path(), lifetime, offline)
+    }
+
+    /// Answers are fresh for ever.
+    fn fresh(&self) -> Arc<Known> {
+        self.known(Duration::from_secs(1 << 30), false)
+    }
+
+    /// Answers are stale at once.
+    fn stale(&self) -> Arc<Known> {
+        self.known(Duration::ZERO, false)
+    }
+
+    fn requests(&self) -> [usize; 4] {
+        [RequestKind::Manifest, RequestKind::Resolve, RequestKind::Tags, RequestKind::Repositories].map(|kind| self.registry.count(kind))
+    }
+
+    fn cut(&self) {
+        for kind in [RequestKind::Manifest, RequestKind::Resolve, RequestKind::Tags, RequestKind::Repositories, RequestKind::Referrers] {
+            self.registry.plan(kind, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+        }
+    }
+}
+
+fn open(pull: Arc<dyn Pull>, cache: &Path, tag_ttl: Duration, offline: bool) -> Arc<Known> {
+    let cache = SpanCache::open(cache::Config { directory: cache.to_owned(), size: 1 << 30, min_free: 0 }).unwrap();
+    let repositories = vec![Repository::parse("team/named").unwrap()];
+    let platform = "linux/amd64".parse().unwrap();
+    Arc::new(Known::new(pull, cache, Options { tag_ttl, platform, view: ViewMode::Merged, offline, strict: false, repositories }))
+}
+
+fn app() -> Repository {
+    Repository::parse("team/app").unwrap()
+}
+
+fn tag(name: &str) -> Tag {
+    Tag::parse(name).unwrap()
+}
+
+fn names(listing: &Listing) -> Vec<&str> {
+    listing.names.iter().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn the_first_use_of_a_tag_is_one_get_and_a_later_one_at_most_a_head() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    known.manifest(&app(), &digest).await.unwrap();
+    assert_eq!(rig.requests(), [1, 0, 0, 0]);
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    assert_eq!(rig.requests(), [1, 1, 0, 0]);
+    let fresh = rig.fresh();
+    for _ in 0..3 {
+        fresh.tag(&app(), &tag("v2")).await.unwrap();
+    }
+    assert_eq!(rig.requests(), [2, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_share_one_request() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let (repository, name) = (app(), tag("v1"));
+    let all = futures_util::future::join_all((0..32).map(|_| known.tag(&repository, &name))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(rig.requests(), [1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_is_seen_after_its_time_or_a_refresh() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let old = known.tag(&app(), &tag("v1")).await.unwrap();
+    let new = rig.registry.add_artifact("team/app", "v1", (media_type::OCI_EMPTY, b"{}"), &[("a/b", b"new", &[])], &[]);
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), old);
+    known.refresh(Some(&Repository::parse("team/other").unwrap()));
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), old);
+    known.refresh(Some(&app()));
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), new);
+}
+
+#[tokio::test]
+async fn an_absent_tag_is_asked_for_once_and_again_after_a_refresh() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    known.tags(&app()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(known.tag(&app(), &tag("v9")).await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+    assert_eq!(rig.requests(), [1, 0, 1, 0]);
+    // The list lacks it and is fresh, yet a list is never a negative answer.
+    rig.registry.add_artifact("team/app", "v9", (media_type::OCI_EMPTY, b"{}"), &[], &[]);
+    known.refresh(None);
+    known.tag(&app(), &tag("v9")).await.unwrap();
+}
+
+#[tokio::test]
+async fn while_the_registry_is_unreachable_the_last_known_answer_serves() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v1", "v2"]);
+    rig.cut();
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    let listing = known.tags(&app()).await.unwrap();
+    assert_eq!((names(&listing), listing.complete), (vec!["v1", "v2"], false));
+    // During an outage nobody waits for another attempt, but what was never known fails as what it is.
+    let asked = rig.requests();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    assert_eq!(rig.requests(), asked);
+    assert_eq!(known.tag(&app(), &tag("v3")).await.unwrap_err().kind, ErrorKind::Unreachable);
+    rig.registry.mend();
+    known.refresh(None);
+    assert!(known.tags(&app()).await.unwrap().complete);
+}
+
+#[tokio::test]
+async fn a_refusal_is_no_outage() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    rig.registry.plan(RequestKind::Resolve, 0, 1, Fault::Error(ErrorKind::Denied));
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn what_was_seen_once_is_known_offline_in_another_mount() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    known.tags(&app()).await.unwrap();
+    known.repositories(None).await.unwrap();
+    known.referrers(&app(), &digest).await.unwrap();
+    known.flush().await;
+    rig.registry.forget_requests();
+    let offline = rig.known(Duration::ZERO, true);
+    assert_eq!(offline.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    assert_eq!(offline.manifest(&app(), &digest).await.unwrap().digest, digest);
+    assert_eq!(names(&offline.tags(&app()).await.unwrap()), ["v1", "v2"]);
+    assert_eq!(names(&offline.repositories(None).await.unwrap()), ["team/app", "team/named"]);
+    assert!(offline.referrers(&app(), &digest).await.unwrap().is_empty());
+    assert_eq!(offline.tag(&app(), &tag("v2")).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(offline.tags(&Repository::parse("x").unwrap()).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert!(rig.registry.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_deleted_tag_is_forgotten_on_disk_too() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    known.tag(&app(), &tag("v2")).await.unwrap();
+    rig.registry.untag("team/app", "v1");
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+    known.flush().await;
+    let offline = rig.known(Duration::ZERO, true);
+    assert_eq!(offline.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+    offline.tag(&app(), &tag("v2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_registry_with_the_same_names_is_another_thing() {
+    let rig = Rig::new();
+    rig.fresh().tag(&app(), &tag("v1")).await.unwrap();
+    let other = Arc::new(Memory::with_origin("https://other.test", Trust::Transport));
+    let offline = open(other, rig.cache.path(), Duration::ZERO, true);
+    assert_eq!(offline.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn lists_have_all_pages_without_bookkeeping_and_bad_names() {
+    let rig = Rig::new();
+    let digest = rig.fresh().tag(&app(), &tag("v1")).await.unwrap();
+    let hex = "0".repeat(64);
+    for name in [format!("sha256-{hex}"), format!("sha256-{hex}.sig"), "bad name".to_owned(), "\u{1b}[31m".to_owned(), "../x".to_owned()] {
+        rig.registry.tag("team/app", &name, digest);
+    }
+    for number in 0..50 {
+        rig.registry.tag("team/app", &format!("n{number:02}"), digest);
+    }
+    rig.registry.set_page_size(7);
+    let known = rig.fresh();
+    let listing = known.tags(&app()).await.unwrap();
+    assert_eq!((listing.names.len(), listing.complete), (52, true));
+    assert!(listing.names.is_sorted());
+    known.tag(&app(), &tag(&format!("sha256-{hex}"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_without_a_catalog_lists_what_is_known() {
+    let rig = Rig::new();
+    rig.registry.set_catalog(false);
+    let known = rig.fresh();
+    let listing = known.repositories(None).await.unwrap();
+    assert_eq!((names(&listing), listing.complete), (vec!["team/named"], false));
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    known.learned(&Repository::parse("teams/x").unwrap());
+    let team = Repository::parse("team").unwrap();
+    assert_eq!(names(&known.repositories(Some(&team)).await.unwrap()), ["team/app", "team/named"]);
+    assert_eq!(rig.requests()[3], 1);
+}
+
+#[tokio::test]
+async fn an_unknown_repository_is_asked_for_once() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let nothing = Repository::parse("no/such").unwrap();
+    for _ in 0..3 {
+        assert_eq!(known.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+    assert_eq!(rig.requests(), [0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_does_not_hide_its_tag() {
+    let rig = Rig::new();
+    rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
+    let known = rig.fresh();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    assert_eq!(rig.requests(), [1, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_stored_manifest_with_other_bytes_is_asked_for_again() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    known.flush().await;
+    let key = Digest::of(format!("https://reg.test\nmanifest\nteam/app\n{digest}").as_bytes()).hex();
+    known.cache.store_document("manifest", &key, b"{}", &crate::cache::Protection::Plain).unwrap();
+    assert_eq!(rig.fresh().manifest(&app(), &digest).await.unwrap().digest, digest);
+    assert_eq!(rig.requests()[0], 2);
+}
+
+#[test]
+fn generations_forget_what_is_not_used() {
+    let mut kept = Generations::new(2);
+    for number in 0..2 {
+        kept.insert(number, number, 1);
+    }
+    kept.insert(2, 2, 1);
+    assert_eq!(kept.get(&0), Some(0));
+    kept.insert(3, 3, 1);
+    kept.insert(4, 4, 1);
+    assert_eq!((kept.get(&1), kept.get(&0)), (None, Some(0)));
+}
