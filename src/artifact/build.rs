@@ -70,11 +70,12 @@ impl Inner {
 
     async fn realise(self: &Arc<Self>, key: &Key, manifest: Arc<Manifest>, outline: Outline, strict: bool) -> Result<Artifact, Error> {
         let Outline { shown, platform, plan, directories, whole } = outline;
+        let manifests = plan.steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect();
         let sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
         let protection = self.protection(&sources).await?;
         let name = self.document_name(key, &shown, &plan);
         if whole && let Some(tree) = self.stored_tree(&name, &protection) {
-            return Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into() });
+            return Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests });
         }
         let indexes = self.indexes(&plan.steps, &sources, key).await?;
         let mut whole = whole;
@@ -107,7 +108,7 @@ impl Inner {
             Some(tree) => tree,
             None => Tree::open(Arc::new(bytes))?,
         };
-        Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into() })
+        Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests })
     }
 
     /// The index of every archive, several at a time, in the order of the steps.

@@ -45,6 +45,8 @@ pub(super) struct Step {
     pub sealing: Sealing,
     /// What it becomes.
     pub shape: Shape,
+    /// Whether it is a manifest, which a registry does not keep among its blobs.
+    pub is_manifest: bool,
 }
 
 /// What a blob becomes.
@@ -156,11 +158,11 @@ fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
 }
 
 fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> Step {
-    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::File(wanted(descriptor, title, base)) }
+    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::File(wanted(descriptor, title, base)), is_manifest: false }
 }
 
 fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
-    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead: None } }
+    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead: None }, is_manifest: false }
 }
 
 #[cfg(test)]

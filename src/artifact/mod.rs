@@ -104,6 +104,8 @@ pub struct Artifact {
     /// Names and nodes.
     pub tree: Tree,
     sources: Arc<[BlobSource]>,
+    /// Those of the sources that are manifests and no blobs.
+    manifests: Vec<Digest>,
 }
 
 impl Artifact {
@@ -213,6 +215,10 @@ impl Artifacts {
             kind: ErrorKind::Other,
             message: format!("artifact {} has no blob number {blob}", artifact.manifest.digest),
         })?;
+        if artifact.manifests.contains(&source.descriptor.digest) {
+            let manifest = self.manifest(repository, &source.descriptor.digest).await?;
+            return Ok(ContentStream::of_bytes(manifest.raw.clone()));
+        }
         source.repository = repository.clone();
         source.strict = strict || self.inner.known.options.strict;
         self.open(&source).await

@@ -184,6 +184,16 @@ async fn titles_that_clash_or_escape_lose_no_data() {
 }
 
 #[tokio::test]
+async fn a_manifest_with_a_title_is_a_file_without_being_a_blob() {
+    let (registry, cache) = memory();
+    registry.add_artifact("r", "v1", (media_type::OCI_EMPTY, b"{}"), &[(PLAIN, b"one", &[(TITLE, "a")])], &[(TITLE, "itself")]);
+    let artifacts = artifacts(registry, cache.path(), false, None);
+    let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
+    let found = contents(&artifacts, &repository("r"), &artifact).await;
+    assert_eq!(found[1], ("itself".to_owned(), artifact.manifest.digest.hex()));
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_be_unpacked_never_hides_its_neighbours() {
     let (registry, cache) = memory();
     let good = tar_of(&[("docs/x", "x")]);

@@ -15,7 +15,10 @@ pub(super) fn plan(manifest: &Manifest, image: &ImageManifest, base: &[u8]) -> O
     content_layers(image).any(|layer| title_of(layer).is_some()).then(|| {
         let layers = content_layers(image).map(|layer| step(layer, base));
         // What carries a title is a file to ORAS, the manifest too.
-        let itself = image.annotations.get(TITLE).map(|title| file_step(&manifest.descriptor(), Title::parse(title), base));
+        let itself = image.annotations.get(TITLE).map(|title| {
+            let step = file_step(&manifest.descriptor(), Title::parse(title), base);
+            Step { is_manifest: true, ..step }
+        });
         Plan { dialect: Dialect::Files, steps: layers.chain(itself).collect() }
     })
 }
@@ -47,5 +50,5 @@ fn directory(layer: &Descriptor, text: &str, base: &[u8]) -> Step {
     };
     let instead = Some(wanted(layer, title.refused(), base));
     let placing = Placing { at, strip: as_prefix(text), ..Placing::default() };
-    Step { descriptor: layer.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead } }
+    Step { descriptor: layer.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead }, is_manifest: false }
 }

@@ -15,7 +15,11 @@ pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Option<Plan> {
     let encrypted = image.annotations.get(ENCRYPTED).is_some_and(|value| value == "true");
     let sealing = if encrypted { Sealing::OciSync } else { Sealing::None };
     let placing = Placing { at: base.to_vec(), ..Placing::default() };
-    let steps =
-        image.layers.first().map(|layer| Step { descriptor: layer.clone(), sealing, shape: Shape::Archive { placing, instead: None } });
+    let steps = image.layers.first().map(|layer| Step {
+        descriptor: layer.clone(),
+        sealing,
+        shape: Shape::Archive { placing, instead: None },
+        is_manifest: false,
+    });
     Some(Plan { dialect: Dialect::OciSync, steps: steps.into_iter().collect() })
 }
