@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::directory::Listed;
 use super::{Error, View};
-use crate::content::Verified;
 use crate::error::ErrorKind;
 use crate::view::Reader;
 
@@ -20,8 +19,6 @@ pub struct OpenFile {
     pub keep_cache: bool,
     /// Whether the kernel must ask for every read, since the size is not fixed.
     pub direct: bool,
-    /// Whether the bytes were checked as far as they ever will be.
-    pub verified: bool,
 }
 
 /// The answer to opening a directory.
@@ -74,15 +71,14 @@ impl Handles {
     }
 
     pub(super) fn open_file(&self, number: u64, view: Arc<View>, reader: Reader, keep_cache: bool) -> OpenFile {
-        let verified = reader.verified() == Verified::Whole;
         let handle = self.add(Handle::File(Arc::new(File { number, reader, _view: Some(view) })));
-        OpenFile { handle, keep_cache, direct: false, verified }
+        OpenFile { handle, keep_cache, direct: false }
     }
 
     /// A file that was made for this one open.
     pub(super) fn open_made(&self, number: u64, bytes: Bytes) -> OpenFile {
         let handle = self.add(Handle::File(Arc::new(File { number, reader: Reader::of_memory(bytes), _view: None })));
-        OpenFile { handle, keep_cache: false, direct: true, verified: true }
+        OpenFile { handle, keep_cache: false, direct: true }
     }
 
     pub(super) fn open_directory(&self, listed: Listed) -> u64 {

@@ -1,3 +1,5 @@
+//! The `.oci` windows and extended attributes.
+
 use super::super::ROOT;
 use super::world::{World, add_files};
 use crate::artifact::Kind;

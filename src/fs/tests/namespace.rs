@@ -1,3 +1,5 @@
+//! Names above tags: every rule, and what it costs in requests.
+
 use std::time::Duration;
 
 use super::super::{ABSENT_TTL, NAME_TTL, Root};

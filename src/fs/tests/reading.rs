@@ -1,3 +1,5 @@
+//! Files: bytes, handles, errors, and what the kernel may keep.
+
 use super::super::{KernelCache, ROOT, Space};
 use super::world::{Setup, World, add_files};
 use crate::error::ErrorKind;
@@ -85,6 +87,27 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
         Err(error) => assert_eq!(error.kind, ErrorKind::Integrity),
         Ok(_) => assert!(seen.0.lock().unwrap().contains(&file.inode)),
     }
+}
+
+#[tokio::test]
+async fn pages_of_a_blob_that_is_not_checked_yet_are_not_kept_and_dropped_once_when_it_is() {
+    let registry = Memory::new();
+    let large = "0123456789abcdef".repeat(200_000);
+    add_files(&registry, "app", "v1", &[("large", &large)]);
+    let world = World::new(registry);
+    let file = world.entry("app/v1/large").await.inode;
+    let first = world.fs.open(file, false).await.unwrap();
+    assert!(!first.keep_cache, "only the transport vouches for it");
+    assert_eq!(world.xattr("app/v1/large", "user.oci.verified").await.as_deref(), Some("partial"));
+    let mut offset = 0;
+    while offset < large.len() as u64 {
+        offset += world.fs.read(first.handle, offset, 1 << 20).await.unwrap().len() as u64;
+    }
+    while world.xattr("app/v1/large", "user.oci.verified").await.as_deref() == Some("partial") {
+        tokio::task::yield_now().await;
+    }
+    assert!(!world.fs.open(file, false).await.unwrap().keep_cache, "pages from before may be in memory");
+    assert!(world.fs.open(file, false).await.unwrap().keep_cache);
 }
 
 #[tokio::test]

@@ -207,10 +207,13 @@ impl World {
     }
 }
 
+/// Media type, bytes and annotations of a layer.
+type Layer<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
+
 /// Adds an artifact of titled files.
 pub fn add_files(registry: &Memory, repository: &str, tag: &str, files: &[(&str, &str)]) -> Digest {
     let titles: Vec<[(&str, &str); 1]> = files.iter().map(|(title, _)| [("org.opencontainers.image.title", *title)]).collect();
-    let layers: Vec<(&str, &[u8], &[(&str, &str)])> =
+    let layers: Vec<Layer<'_>> =
         files.iter().zip(&titles).map(|((_, data), title)| ("text/plain", data.as_bytes(), title.as_slice())).collect();
     registry.add_artifact(repository, tag, (media_type::OCI_EMPTY, b"{}"), &layers, &[])
 }
