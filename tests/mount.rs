@@ -4,4 +4,8 @@
 mod fixtures;
 #[path = "mount/harness.rs"]
 mod harness;
+#[path = "mount/outages.rs"]
+mod outages;
+#[path = "mount/requests.rs"]
+mod requests;
 mod support;

@@ -114,6 +114,27 @@ impl Mount<'_> {
         if output.status.success() { Ok(()) } else { Err(text(&output)) }
     }
 
+    /// A program that reads this file to its end, ended by force if it hangs.
+    pub fn reader(&self, name: &str) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--signal", "KILL", PATIENCE, "cat"]).arg(self.path(name)).stdin(Stdio::null());
+        command
+    }
+
+    /// The process that serves this mount.
+    pub fn daemon(&self) -> rustix::process::Pid {
+        let serves = |pid: &i32| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut arguments = arguments.split(|byte| *byte == 0);
+            arguments.next().is_some_and(|program| program.ends_with(b"ocifs"))
+                && arguments.any(|argument| argument == self.root().as_os_str().as_encoded_bytes())
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        let found: Vec<i32> = processes.filter(serves).collect();
+        assert_eq!(found.len(), 1, "processes of {}", self.root().display());
+        rustix::process::Pid::from_raw(found[0]).unwrap()
+    }
+
     /// Unmounts with the command and expects it to work.
     pub fn unmount(self) {
         let output = self.home.run(&["umount", self.root().to_str().unwrap()]);

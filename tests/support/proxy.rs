@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// A running proxy.
 pub struct Proxy {
@@ -21,6 +22,7 @@ struct Inner {
     upstream: String,
     client: reqwest::Client,
     seen: Mutex<Vec<Arc<Entry>>>,
+    arrived: Condvar,
     faults: Mutex<Vec<Planned>>,
 }
 
@@ -72,7 +74,7 @@ impl Proxy {
     /// Starts in front of `http://host:port`.
     pub fn start(upstream: String) -> Self {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
-        let inner = Arc::new(Inner { upstream, client, seen: Mutex::default(), faults: Mutex::default() });
+        let inner = Arc::new(Inner { upstream, client, seen: Mutex::default(), arrived: Condvar::new(), faults: Mutex::default() });
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -112,6 +114,14 @@ impl Proxy {
             .collect()
     }
 
+    /// Returns once a request with this method and text in its path has arrived.
+    pub fn wait_for(&self, method: &str, part_of_path: &str) {
+        let missing = |seen: &mut Vec<Arc<Entry>>| !seen.iter().any(|entry| entry.method == method && entry.path.contains(part_of_path));
+        let seen = self.inner.seen.lock().unwrap();
+        let (_seen, waited) = self.inner.arrived.wait_timeout_while(seen, Duration::from_secs(60), missing).unwrap();
+        assert!(!waited.timed_out(), "no {method} of {part_of_path} ever came");
+    }
+
     /// Forgets the requests so far.
     pub fn forget(&self) {
         self.inner.seen.lock().unwrap().clear();
@@ -139,6 +149,7 @@ impl Inner {
             sent: AtomicU64::new(0),
         });
         self.seen.lock().unwrap().push(entry.clone());
+        self.arrived.notify_all();
         entry
     }
 

@@ -1,0 +1,118 @@
+//! What the registry is asked for: the fewest requests that can answer, and none for what is known.
+
+use crate::support::artifacts::Draft;
+use crate::support::layouts::Layout;
+use crate::support::mounting::Home;
+use crate::support::proxy::Proxy;
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+
+/// Bytes that do not compress, the same each time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(step).collect()
+}
+
+#[test]
+fn the_first_read_costs_one_manifest_and_one_blob_and_the_second_nothing() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    Layout::fixture("image-gnutar").push(&registry.url(), "team/app");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", proxy.host()), &[]);
+    proxy.forget();
+    let file = first_file(&mount.path("app/ustar"));
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(!bytes.is_empty());
+    let seen = proxy.requests();
+    assert_eq!(proxy.count("GET", "/manifests/"), 1, "{seen:?}");
+    assert!(proxy.count("HEAD", "/manifests/") <= 1, "{seen:?}");
+    let layer = Layout::fixture("image-gnutar").manifest("ustar")["layers"][0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(proxy.count("GET", &layer), 1, "{seen:?}");
+    proxy.forget();
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    assert_eq!(proxy.requests(), []);
+    mount.unmount();
+}
+
+/// A regular file that is not empty, somewhere below.
+fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            let metadata = entry.path().symlink_metadata().unwrap();
+            if metadata.is_file() && metadata.len() > 0 {
+                return entry.path();
+            }
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    panic!("no file in there");
+}
+
+#[test]
+fn listing_a_thousand_tags_asks_for_none_of_them() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let mut draft = Draft::new();
+    let layer = draft.blob("application/octet-stream", b"x");
+    for number in 0..1000 {
+        draft.image(&format!("t{number:03}"), std::slice::from_ref(&layer));
+    }
+    draft.layout().push(&registry.url(), "many");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&proxy.host(), &[]);
+    proxy.forget();
+    let output = std::process::Command::new("timeout").args(["60", "ls", "-l"]).arg(mount.path("many")).output().unwrap();
+    let lines = String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.starts_with('d')).count();
+    assert_eq!(lines, 1000);
+    let seen = proxy.requests();
+    assert_eq!(proxy.count("GET", "/manifests/") + proxy.count("HEAD", "/manifests/"), 0, "{seen:?}");
+    assert!(seen.len() <= 15, "{} requests: {seen:?}", seen.len());
+    mount.unmount();
+}
+
+#[test]
+fn thirty_two_cold_readers_of_one_blob_fetch_its_bytes_once() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let bytes = noise(9 << 20);
+    let mut draft = Draft::new();
+    draft.files("v1", &[("big.bin", &bytes)]);
+    draft.layout().push(&registry.url(), "team/data");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", proxy.host()), &[]);
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| assert!(mount.cat("data/v1/big.bin").unwrap() == bytes, "wrong bytes"));
+        }
+    });
+    let sent: u64 = proxy
+        .requests()
+        .iter()
+        .filter(|request| request.method == "GET" && request.path.contains("/blobs/"))
+        .map(|request| request.sent)
+        .sum();
+    // The artifact's config (two bytes) is a blob too.
+    assert!((bytes.len() as u64..bytes.len() as u64 + 1024).contains(&sent), "{sent} bytes were sent of {}", bytes.len());
+    mount.unmount();
+}
