@@ -2,6 +2,7 @@
 //! for byte. (skopeo refuses artifacts and rewrites what it copies.)
 
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// An OCI layout directory.
@@ -79,11 +80,13 @@ struct Target<'layout> {
     base: String,
     client: reqwest::Client,
     layout: &'layout Layout,
+    /// Blobs that the registry has.
+    sent: HashSet<String>,
 }
 
 impl Target<'_> {
     /// Sends what a manifest refers to, then the manifest.
-    async fn manifest(&self, descriptor: &Value, name: &str) {
+    async fn manifest(&mut self, descriptor: &Value, name: &str) {
         let bytes = self.layout.blob(digest(descriptor));
         let manifest: Value = serde_json::from_slice(&bytes).unwrap();
         for child in manifest["manifests"].as_array().into_iter().flatten() {
@@ -98,9 +101,8 @@ impl Target<'_> {
         accepted(sent.send().await.unwrap(), &format!("manifest {name}")).await;
     }
 
-    async fn blob(&self, digest: &str) {
-        let known = self.client.head(format!("{}/blobs/{digest}", self.base)).send().await.unwrap();
-        if known.status().is_success() {
+    async fn blob(&mut self, digest: &str) {
+        if !self.sent.insert(digest.to_owned()) {
             return;
         }
         let begun = self.client.post(format!("{}/blobs/uploads/", self.base)).send().await.unwrap();
