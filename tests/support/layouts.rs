@@ -50,10 +50,11 @@ impl Layout {
     /// Sends every entry to `url/v2/repository`: tagged ones by tag, others (referrers) by digest.
     pub fn push(&self, url: &str, repository: &str) {
         super::runtime().block_on(async {
-            let target = Target {
+            let mut target = Target {
                 base: format!("{url}/v2/{repository}"),
                 client: reqwest::Client::builder().no_proxy().build().unwrap(),
                 layout: self,
+                sent: HashSet::new(),
             };
             for entry in self.entries() {
                 let name = tag(&entry).unwrap_or_else(|| digest(&entry)).to_owned();
