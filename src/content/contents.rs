@@ -13,10 +13,8 @@ use super::{BlobSource, Config, Error, Sealing, Verified, envelope, names, pass}
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
-use crate::layer::{Form, LayerIndex};
+use crate::layer::{Form, LayerIndex, RAW_SPAN};
 use crate::oci::{Digest, Repository};
-
-use super::layout::RAW_SPAN;
 
 /// Readers that stay open though nobody holds them, so that small files of one layer do not open it each.
 const KEPT: usize = 32;

@@ -54,11 +54,8 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
         tokio::spawn(async move {
             let _under_way = under_way;
             let Ok(held) = hold_ahead(&reader, &spans).await else { return };
-            let fresh = spans.into_iter().filter(|span| !reader.has(*span));
-            let slots: Vec<Slot> = fresh.filter_map(|span| reader.slots.join(span).1).collect();
-            let mut slots = runs(slots, |slot| slot.span).into_iter();
-            // What is left over by a gap is fetched when it is wanted.
-            if let Some(slots) = slots.next() {
+            let slots = take_ahead(&reader, &spans);
+            if !slots.is_empty() {
                 run(&reader, slots, Rank::Prefetch, held).await;
             }
         });
@@ -67,6 +64,21 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
             break;
         }
     }
+}
+
+/// Takes the duty for the first consecutive spans that still need it, and for no others: a duty that is dropped is
+/// an error to whoever waits. What lies behind a gap is fetched when it is wanted.
+fn take_ahead(reader: &Reader, spans: &[u32]) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for span in spans {
+        let slot = if reader.has(*span) { None } else { reader.slots.join(*span).1 };
+        match slot {
+            Some(slot) => slots.push(slot),
+            None if slots.is_empty() => {}
+            None => break,
+        }
+    }
+    slots
 }
 
 /// Counts one fetch ahead until it ends, in whatever way.

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use super::Error;
 use crate::cache::StreamLayout;
 use crate::error::ErrorKind;
-use crate::layer::LayerIndex;
+use crate::layer::{LayerIndex, RAW_SPAN};
 
-/// Spans of a raw blob; the same borders as in an index that a scan makes of it.
-pub(super) const RAW_SPAN: u64 = 1 << 20;
 /// Most spans that a claimed size may make: 16 TiB of raw blob, 128 MiB of borders.
 const RAW_SPANS: u64 = 1 << 24;
 

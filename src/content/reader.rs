@@ -299,7 +299,7 @@ impl Reader {
             Verdict::Open => {}
             Verdict::Held(index) => {
                 let name = names::streamed_index(&self.source.descriptor);
-                self.adopt(self.shared.store_index(&self.source, &name, index, &Protection::Plain));
+                self.adopt(self.shared.store_index(&self.source, &name, *index, &Protection::Plain));
             }
             Verdict::Failed => {
                 if let Err(failure) = self.check() {

@@ -30,7 +30,7 @@ pub(super) enum Verdict {
     /// Not all spans were seen yet.
     Open,
     /// The digest holds.
-    Held(LayerIndex),
+    Held(Box<LayerIndex>),
     /// It does not.
     Failed,
 }
@@ -86,7 +86,7 @@ impl Streaming {
         let found = hasher.finish();
         let expected = source.descriptor.digest;
         if found == expected {
-            return scan.finish(found, &mut Nowhere).map_or(Verdict::Open, Verdict::Held);
+            return scan.finish(found, &mut Nowhere).map_or(Verdict::Open, |index| Verdict::Held(Box::new(index)));
         }
         let message = format!(
             "{}: the registry's bytes do not match: expected {expected}, found {found} over {} bytes; it is not served any more",
