@@ -181,7 +181,7 @@ impl Inner {
     }
 }
 
-fn source_of(step: &Step, repository: &Repository, strict: bool) -> BlobSource {
+pub(super) fn source_of(step: &Step, repository: &Repository, strict: bool) -> BlobSource {
     let form = match step.shape {
         Shape::Archive { .. } => Form::Archive,
         Shape::File(_) => Form::Raw,

@@ -2,6 +2,7 @@
 
 mod build;
 mod compose;
+mod describe;
 mod dialect;
 mod known;
 mod merge;
@@ -11,6 +12,7 @@ mod tree;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use describe::Description;
 pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
 
 use build::{Kept, Key};

@@ -163,15 +163,16 @@ pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
         Ok(runtime) => runtime,
         Err(failure) => return announce.failed(failure),
     };
-    let result = runtime.block_on(async {
-        match start(&mut plan).await {
-            Ok(mounted) => mounted.run(announce).await,
-            Err(failure) => {
-                tracing::error!("{failure}");
-                announce.failed(failure)
-            }
+    let mounted = match runtime.block_on(start(&mut plan)) {
+        Ok(mounted) => mounted,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            // The reason goes last: whoever hears it finds nothing left behind.
+            runtime.shutdown_timeout(SHUTDOWN);
+            return announce.failed(failure);
         }
-    });
+    };
+    let result = runtime.block_on(mounted.run(announce));
     runtime.shutdown_timeout(SHUTDOWN);
     result
 }

@@ -69,6 +69,8 @@ pub enum Command {
     Refresh(Refresh),
     /// Show and manage the local cache
     Cache(Cache),
+    /// Explain an artifact without mounting it: kind, platform, layers, how lazily they are readable
+    Inspect(Box<Inspect>),
 }
 
 /// `ocifs mount`.
@@ -390,6 +392,10 @@ pub struct Inspect {
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+
+    /// The cache.
+    #[command(flatten)]
+    pub storage: Storage,
 
     /// Reaching registries.
     #[command(flatten)]

@@ -11,6 +11,7 @@ mod environment;
 mod escape;
 mod exit;
 mod flags;
+mod inspect;
 mod logging;
 mod mount;
 mod mount_options;
@@ -71,6 +72,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         Command::Status(flags) => status::run(&flags, &file, &environment),
         Command::Refresh(flags) => status::refresh(&flags, &file, &environment),
         Command::Cache(flags) => cache::run(flags.command, innermost(&matches), &file, &environment),
+        Command::Inspect(flags) => inspect::run(*flags, &file, &environment),
     }
 }
 

@@ -61,11 +61,12 @@ fn refusal(shown: &str, error: &io::Error) -> Failure {
     }
 }
 
-/// A daemon that was killed leaves its mount behind; every look at it fails with ENOTCONN.
+/// A daemon that was killed leaves its mount behind. Opening it fails with ENOTCONN; its attributes may still be
+/// known to the kernel.
 fn remove_dead_mounts(directory: &Path) -> Result<(), Failure> {
     // Each round takes one of several stacked mounts away.
     for _ in 0..16 {
-        match look(directory, |path| path.metadata()) {
+        match look(directory, |path| fs::read_dir(path).map(drop)) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
             _ => return Ok(()),
         }

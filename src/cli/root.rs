@@ -60,13 +60,7 @@ pub async fn in_layout(pull: &dyn Pull, name: &LayoutName) -> Result<(Repository
 }
 
 async fn named(pull: &dyn Pull, repository: &Repository, version: &Version, source: &Source) -> Result<(), Failure> {
-    match pull.resolve(repository, version).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind == ErrorKind::NotFound => {
-            Err(Failure::new(Code::NotFound, format!("{source} does not exist: {}", error.message)))
-        }
-        Err(error) => Err(hint(error, source)),
-    }
+    pull.resolve(repository, version).await.map(drop).map_err(|error| hint(error, source))
 }
 
 /// An artifact that is the whole mount and cannot be read without a key fails here and not at the first `ls`.

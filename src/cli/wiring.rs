@@ -89,7 +89,10 @@ pub fn build(
 /// As [`build`].
 pub fn puller(source: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Pull>, Failure> {
     match source {
-        Source::Layout { directory, .. } => Ok(Arc::new(Layout::open(directory)?)),
+        Source::Layout { directory, .. } => {
+            let layout = Layout::open(directory).map_err(|error| Failure::from(error).context("cannot open the layout"))?;
+            Ok(Arc::new(layout))
+        }
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => {
             Ok(Arc::new(HttpRegistry::new(http(registry.clone(), flags, environment)?)?))
         }

@@ -1,0 +1,58 @@
+//! What an artifact is, told from its manifests alone: no layer is fetched.
+
+use std::sync::Arc;
+
+use super::build::source_of;
+use super::dialect;
+use super::outline::Reader;
+use super::{Artifacts, Dialect, Error, ViewMode};
+use crate::content::BlobSource;
+use crate::oci::{Digest, Manifest, Platform, Repository};
+
+/// What an artifact is.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// What the tag or digest names.
+    pub manifest: Arc<Manifest>,
+    /// The image manifest that would be shown: the same, or the platform's member of an index.
+    pub shown: Arc<Manifest>,
+    /// The rule by which it would be shown.
+    pub dialect: Dialect,
+    /// The platform that was chosen from an index.
+    pub platform: Option<Platform>,
+    /// Its blobs, as they would be read. Empty for sealed artifacts, whose layers are secret.
+    pub sources: Vec<BlobSource>,
+}
+
+impl Artifacts {
+    /// Describes the artifact of a manifest.
+    ///
+    /// # Errors
+    /// A manifest that cannot be fetched or read.
+    pub async fn describe(&self, repository: &Repository, digest: &Digest) -> Result<Description, Error> {
+        let manifest = self.manifest(repository, digest).await?;
+        if dialect::is_sealed(&manifest) {
+            let shown = Arc::clone(&manifest);
+            return Ok(Description { manifest, shown, dialect: Dialect::Sealed, platform: None, sources: Vec::new() });
+        }
+        let mut reader = Reader::new(&self.inner, repository, ViewMode::Merged, true);
+        let outline = reader.outline(Arc::clone(&manifest)).await?;
+        let sources = outline.plan.steps.iter().map(|step| source_of(step, repository, true)).collect();
+        Ok(Description { manifest, shown: outline.shown, dialect: outline.plan.dialect, platform: outline.platform, sources })
+    }
+}
+
+impl Dialect {
+    /// The word for it, as in `user.oci.view`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OciSync => "oci-sync",
+            Self::Sealed => "sealed",
+            Self::Members => "index",
+            Self::Image => "image",
+            Self::Files => "files",
+            Self::Archive => "archive",
+            Self::Blobs => "blobs",
+        }
+    }
+}
