@@ -8,4 +8,6 @@ mod harness;
 mod outages;
 #[path = "mount/requests.rs"]
 mod requests;
+#[path = "mount/lifecycle.rs"]
+mod lifecycle;
 mod support;

@@ -107,7 +107,10 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// Looks at a path from a thread of its own, so that a hung mount costs seconds and not for ever.
-fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+///
+/// # Errors
+/// `TimedOut` where it hangs, else what the look says.
+pub fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
     let path = path.to_owned();
     let thread = std::thread::spawn(move || {

@@ -10,7 +10,7 @@ use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::Umount;
-use super::{busy, escape, mounts};
+use super::{busy, escape, mount_point, mounts};
 use crate::control::{Client, Request};
 use crate::error::ErrorKind;
 use crate::sys::mountinfo::Mount;
@@ -31,9 +31,13 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     let mount = mounts::at(&flags.directory, environment)?;
     let client = mounts::client(&mount, state_directory.as_deref(), environment);
     let daemon = client.daemon();
-    let force = if flags.lazy || daemon.is_none() { Force::Lazy } else { Force::None };
+    let force = if flags.lazy { Force::Lazy } else { Force::None };
     match unmount(&mount.mount_point, force) {
         Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_dead(&mount) => {
+            // What is still open in it fails anyway.
+            unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(&mount, &error))?;
+        }
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(&client) => take_away_hung(&mount)?,
         Err(error) => return Err(refusal(&mount, &error)),
     }
@@ -45,6 +49,10 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     }
     client.remove_leftovers();
     Ok(())
+}
+
+fn is_dead(mount: &Mount) -> bool {
+    mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop)).is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
 }
 
 fn hangs(client: &Client) -> bool {

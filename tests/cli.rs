@@ -1,0 +1,249 @@
+//! The command line without a kernel: exit codes, help, configuration, the form of messages. Nothing here needs
+//! FUSE or a network.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const LAYOUT: &str = concat!("oci:", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oras-files/layout");
+
+/// A private home and nothing else of the environment.
+struct World(TempDir);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(TempDir::new().unwrap());
+        std::fs::create_dir(world.0.path().join("mnt")).unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
+        command.args(arguments).env_clear().env("HOME", self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Exit code and standard error of a command that fails with one line of reason.
+    fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        reason(&self.command(arguments).output().unwrap())
+    }
+
+    fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn reason(output: &Output) -> (i32, String) {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.stdout, b"", "results belong to standard output, reasons do not");
+    assert_eq!(text.lines().count(), 1, "one line of reason: {text}");
+    assert!(text.starts_with("ocifs: "), "{text}");
+    (output.status.code().unwrap(), text)
+}
+
+#[test]
+fn every_command_and_flag_is_in_the_help_under_a_heading() {
+    let world = World::new();
+    let help = world.prints(&["--help"]);
+    for command in ["mount", "umount", "status", "refresh", "cache", "inspect"] {
+        assert!(help.contains(&format!("  {command}")), "{command}");
+    }
+    let help = world.prints(&["mount", "--help"]);
+    for heading in ["Content:", "Permissions:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
+        assert!(help.contains(heading), "{heading}");
+    }
+    let flags = "--foreground --cache-dir --cache-size --cache-min-free --state-dir --tag-ttl --io-timeout --verify --view \
+        --platform --repo --allow-other --uid --gid --file-mode --dir-mode --plain-http --insecure --ca-file --cert-file --key-file \
+        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options";
+    for flag in flags.split_whitespace() {
+        assert!(help.contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_usage_errors() {
+    let world = World::new();
+    let mnt = world.path("mnt");
+    for arguments in [
+        vec!["mount"],
+        vec!["mount", "reg.io"],
+        vec!["frobnicate"],
+        vec!["mount", "--cache-size=lots", "reg.io", &mnt],
+        vec!["mount", "--tag-ttl=soon", "reg.io", &mnt],
+        vec!["mount", "--file-mode=9", "reg.io", &mnt],
+        vec!["mount", "--platform=linux", "reg.io", &mnt],
+        vec!["mount", "--cert-file=x", "reg.io", &mnt],
+    ] {
+        let output = world.command(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+    for arguments in [
+        vec!["mount", "reg.io/UPPER", &mnt],
+        vec!["mount", "reg.io/a@sha256:../../x", &mnt],
+        vec!["mount", "reg.io/a@md5:0123", &mnt],
+        vec!["mount", "-o", "ro,colour=blue", "reg.io", &mnt],
+        vec!["mount", "--plain-http", "--insecure", "reg.io", &mnt],
+        vec!["mount", "--repo=UPPER", "--check-only", "localhost:1", &mnt],
+        vec!["inspect", "reg.io"],
+    ] {
+        assert_eq!(world.fails(&arguments).0, 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_name_with_control_characters_never_reaches_the_terminal_as_such() {
+    let world = World::new();
+    let (code, text) = world.fails(&["mount", "reg.io/a\x1b[2J", &world.path("mnt")]);
+    assert!(code == 2 && !text.contains('\x1b'), "{text:?}");
+}
+
+#[test]
+fn a_mount_point_that_cannot_be_one_costs_15_before_the_network_is_asked() {
+    let world = World::new();
+    std::fs::write(world.path("file"), "").unwrap();
+    std::fs::create_dir_all(world.path("full/entry")).unwrap();
+    std::fs::create_dir_all(world.path(".cache/ocifs/mnt")).unwrap();
+    for (point, word) in [
+        ("none", "does not exist"),
+        ("file", "is not a directory"),
+        ("full", "is not empty"),
+        (".cache/ocifs/mnt", "cache directory"),
+        (".cache", "cache directory"),
+    ] {
+        // A registry that does not exist: asking it would be another exit code.
+        let (code, text) = world.fails(&["mount", "registry.invalid", &world.path(point)]);
+        assert!(code == 15 && text.contains(word), "{point}: {code} {text}");
+    }
+    let (code, text) = world.fails(&["mount", LAYOUT, "/dev/fd/0"]);
+    assert!(code == 15 && text.contains("/dev/fuse"), "{text}");
+}
+
+#[test]
+fn what_is_not_there_has_an_exit_code_of_its_own() {
+    let world = World::new();
+    let mnt = world.path("mnt");
+    for (source, code) in [
+        ("registry.invalid/team".to_owned(), 14),
+        ("127.0.0.1:1/team".to_owned(), 14),
+        ("oci:/no/such/layout".to_owned(), 10),
+        (format!("{LAYOUT}:no-such-tag"), 10),
+        (format!("{LAYOUT}@sha256:{}", "0".repeat(64)), 10),
+        (format!("oci:{}/tests/fixtures/oci-sync-rust/layout:sealed", env!("CARGO_MANIFEST_DIR")), 12),
+    ] {
+        for arguments in [vec!["mount", "--check-only", &source, &mnt], vec!["mount", &source, &mnt]] {
+            let (found, text) = world.fails(&arguments);
+            assert_eq!(found, code, "{source}: {text}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&mnt).unwrap().count(), 0);
+    assert_eq!(world.fails(&["umount", &mnt]).0, 15);
+    assert_eq!(world.fails(&["status", &mnt]).0, 15);
+    assert_eq!(world.fails(&["refresh", &mnt]).0, 15);
+    assert_eq!(world.fails(&["umount", "/"]).0, 15);
+}
+
+#[test]
+fn a_missing_home_is_named() {
+    let world = World::new();
+    if rustix::process::geteuid().is_root() {
+        // Root has directories of the system and needs no home.
+        return;
+    }
+    let output = world.command(&["cache", "info"]).env_remove("HOME").output().unwrap();
+    let (code, text) = reason(&output);
+    assert!(code == 2 && text.contains("HOME") && text.contains("--cache-dir"), "{text}");
+}
+
+#[test]
+fn flags_count_before_the_environment_that_before_the_file_and_that_before_the_default() {
+    let world = World::new();
+    let size = |command: &mut Command| -> u64 {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        value["size"].as_u64().unwrap()
+    };
+    let cache = world.path("cache");
+    let info = ["cache", "info", "--format=json", "--cache-dir", &cache];
+    assert_eq!(size(&mut world.command(&info)), 10 << 30);
+    std::fs::create_dir_all(world.path(".config/ocifs")).unwrap();
+    std::fs::write(world.path(".config/ocifs/config.yaml"), "cache-size: 3GiB\n").unwrap();
+    assert_eq!(size(&mut world.command(&info)), 3 << 30);
+    assert_eq!(size(world.command(&info).env("OCIFS_CACHE_SIZE", "2GiB")), 2 << 30);
+    assert_eq!(size(world.command(&info).arg("--cache-size=1GiB").env("OCIFS_CACHE_SIZE", "2GiB")), 1 << 30);
+    std::fs::write(world.path("other.yaml"), "cache-size: 4GiB\n").unwrap();
+    assert_eq!(size(world.command(&info).args(["--config", &world.path("other.yaml")])), 4 << 30);
+}
+
+#[test]
+fn a_mistake_in_the_configuration_file_is_named_with_its_place() {
+    let world = World::new();
+    let file = world.path("config.yaml");
+    std::fs::write(&file, "cache-sise: 1G\n").unwrap();
+    let (code, text) = world.fails(&["cache", "info", "--config", &file]);
+    assert!(code == 2 && text.contains(&file) && text.contains("cache-sise"), "{text}");
+    assert!(world.fails(&["cache", "info", "--config", "/no/such.yaml"]).1.contains("/no/such.yaml"));
+}
+
+#[test]
+fn inspect_says_what_an_artifact_is_without_fetching_it() {
+    let world = World::new();
+    let reference = format!("{LAYOUT}:v1");
+    let value: serde_json::Value = serde_json::from_str(&world.prints(&["inspect", "--format=json", &reference])).unwrap();
+    assert_eq!((value["kind"].as_str(), value["encrypted"].as_bool()), (Some("files"), Some(false)));
+    let layers = value["layers"].as_array().unwrap();
+    let hello = layers.iter().find(|layer| layer["title"] == "hello.txt").unwrap();
+    assert_eq!((hello["size"].as_u64(), hello["readable"].as_str()), (Some(12), Some("at-once")));
+    assert!(world.prints(&["inspect", &reference]).contains("hello.txt"));
+    let sealed = format!("oci:{}/tests/fixtures/oci-sync-rust/layout:sealed", env!("CARGO_MANIFEST_DIR"));
+    let value: serde_json::Value = serde_json::from_str(&world.prints(&["inspect", "--format=json", &sealed])).unwrap();
+    assert_eq!((value["kind"].as_str(), value["encrypted"].as_bool()), (Some("oci-sync"), Some(true)));
+}
+
+#[test]
+fn a_pinned_artifact_survives_clearing() {
+    let world = World::new();
+    let image = format!("oci:{}/tests/fixtures/image-umoci/layout:l1", env!("CARGO_MANIFEST_DIR"));
+    let cache = world.path("cache");
+    let with_cache = |arguments: &[&str]| world.prints(&[arguments, &["--cache-dir", &cache]].concat());
+    assert!(with_cache(&["cache", "pin", &image]).contains("pinned"));
+    with_cache(&["cache", "clear"]);
+    let value: serde_json::Value = serde_json::from_str(&with_cache(&["cache", "info", "--format=json"])).unwrap();
+    assert!(value["pinned"].as_u64().unwrap() > 0, "{value}");
+    assert!(with_cache(&["cache", "verify"]).contains(" 0 broken"));
+    with_cache(&["cache", "unpin", &image]);
+    assert_eq!(world.fails(&["cache", "unpin", &image, "--cache-dir", &cache]).0, 10);
+    with_cache(&["cache", "clear"]);
+    let value: serde_json::Value = serde_json::from_str(&with_cache(&["cache", "info", "--format=json"])).unwrap();
+    assert_eq!(value["data"].as_u64(), Some(0));
+}
+
+#[test]
+fn called_as_mount_ocifs_it_takes_what_mount_8_passes() {
+    let world = World::new();
+    let helper = world.path("mount.ocifs");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ocifs"), &helper).unwrap();
+    let run = |arguments: &[&str]| Command::new(Path::new(&helper)).args(arguments).env_clear().env("HOME", world.path("")).output().unwrap();
+    let mnt = world.path("mnt");
+    // -f is mount(8)'s rehearsal: everything but the mount.
+    let output = run(&[LAYOUT, &mnt, "-sfnv", "-o", "rw,noauto,_netdev,user,x-systemd.automount,tag-ttl=5m"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(reason(&run(&[LAYOUT, &mnt, "-o", "colour=blue"])).0, 2);
+    assert_eq!(reason(&run(&[LAYOUT])).0, 2);
+    assert_eq!(reason(&run(&[LAYOUT, &world.path("none"), "-o", "ro"])).0, 15);
+}
+
+#[test]
+fn a_passphrase_on_the_command_line_is_warned_about_and_its_value_is_not_repeated() {
+    let world = World::new();
+    let output = world.command(&["mount", "--check-only", "--passphrase", "hunter2", LAYOUT, &world.path("mnt")]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("warning") && !text.contains("hunter2"), "{text}");
+}

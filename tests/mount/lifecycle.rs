@@ -1,0 +1,183 @@
+//! A mount from its first answer to its end: daemons that die, hang or are in use, signals, secrets.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::support::layouts::fixtures;
+use super::support::mounting::{Home, is_mounted, text};
+use super::support::skip::{Need, lacks};
+
+fn layout(name: &str) -> String {
+    format!("oci:{}", fixtures().join(name).join("layout").display())
+}
+
+fn status(home: &Home) -> serde_json::Value {
+    serde_json::from_slice(&home.run(&["status", "--format=json"]).stdout).unwrap()
+}
+
+/// The daemon of a mount point.
+fn daemon(home: &Home, point: &std::path::Path) -> String {
+    let rows = status(home);
+    let row = rows.as_array().unwrap().iter().find(|row| row["mount_point"].as_str() == point.to_str()).unwrap().clone();
+    assert_eq!(row["state"], "running");
+    row["pid"].as_u64().unwrap().to_string()
+}
+
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+fn kill(signal: &str, pid: &str) {
+    assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+}
+
+#[test]
+fn a_mount_answers_at_once_and_umount_leaves_neither_mount_nor_daemon() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&layout("oras-files"), &[]);
+    assert!(mount.ls("").unwrap().contains(&"v1".to_owned()));
+    let pid = daemon(&home, mount.root());
+    let typed = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(typed.contains("mount\0oci:"), "the command line stays as typed: {typed}");
+    mount.unmount();
+    assert!(!runs(&pid));
+    assert_eq!(fs::read_dir(home.path("run/ocifs")).unwrap().count(), 0, "no socket stays behind");
+}
+
+#[test]
+fn a_mount_in_use_stays_and_the_user_of_it_is_named() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&layout("oras-files"), &[]);
+    let mut reader = Command::new("sleep").arg("600").current_dir(mount.path("v1")).spawn().unwrap();
+    let output = home.run(&["umount", mount.root().to_str().unwrap()]);
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    assert_eq!(output.status.code(), Some(15));
+    assert!(text(&output).contains(&format!("sleep (pid {})", reader.id())), "{}", text(&output));
+    assert!(is_mounted(mount.root()));
+    mount.unmount();
+}
+
+#[test]
+fn a_dead_mount_is_taken_away_by_umount_and_by_the_next_mount() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&layout("oras-files"), &[]);
+    let die = || {
+        let pid = daemon(&home, mount.root());
+        kill("-KILL", &pid);
+        while runs(&pid) {
+            std::thread::yield_now();
+        }
+    };
+    die();
+    let rows = status(&home);
+    assert!(rows.as_array().unwrap().iter().any(|row| row["state"] == "dead"), "{rows}");
+    let (cache, state) = (home.path("cache"), home.path("state"));
+    let again = |source: &str| {
+        let flags = ["--cache-dir", cache.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+        home.run(&[&["mount", source, mount.root().to_str().unwrap()], flags.as_slice()].concat())
+    };
+    let output = again(&layout("oras-files"));
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(mount.ls("").unwrap().contains(&"v1".to_owned()));
+    let twice = again(&layout("flux"));
+    assert_eq!(twice.status.code(), Some(15), "a live mount is not covered: {}", text(&twice));
+    die();
+    mount.unmount();
+}
+
+#[test]
+fn a_daemon_that_hangs_is_ended_by_umount() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&layout("oras-files"), &[]);
+    let pid = daemon(&home, mount.root());
+    kill("-STOP", &pid);
+    let rows = status(&home);
+    assert!(rows.as_array().unwrap().iter().any(|row| row["state"] == "hung"), "{rows}");
+    let output = home.run(&["umount", "--wait=1s", mount.root().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!runs(&pid) && !is_mounted(mount.root()));
+}
+
+#[test]
+fn a_signal_ends_a_foreground_mount_and_leaves_nothing() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let point = home.path("mounts");
+    for signal in ["-TERM", "-INT"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
+        command.args(["mount", "--foreground", &layout("oras-files")]).arg(&point).env("HOME", home.path("")).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", home.path("run")).env("XDG_CACHE_HOME", home.path("cache")).env("XDG_STATE_HOME", home.path("state"));
+        let socket = std::os::unix::net::UnixDatagram::bind(home.path(&format!("notify{signal}"))).unwrap();
+        command.env("NOTIFY_SOCKET", home.path(&format!("notify{signal}"))).process_group(0);
+        let mut child = command.spawn().unwrap();
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        assert!(String::from_utf8_lossy(&message[..length]).contains("READY=1"));
+        assert!(is_mounted(&point));
+        kill(signal, &child.id().to_string());
+        assert!(child.wait().unwrap().success());
+        assert!(!is_mounted(&point));
+    }
+}
+
+#[test]
+fn a_mount_that_fails_leaves_neither_mount_nor_process() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let output = home.try_mount(&format!("{}:no-such-tag", layout("oras-files")), &[]).err().unwrap();
+    assert_eq!(output.status.code(), Some(10), "{}", text(&output));
+    let mine = home.path("");
+    let left = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let typed = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&typed).contains(mine.to_str().unwrap()) && runs(entry.file_name().to_str().unwrap())
+    });
+    assert!(!left, "a process stays behind");
+}
+
+#[test]
+fn a_passphrase_on_the_command_line_is_not_in_the_list_of_processes() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let secret = "correct horse battery staple";
+    let mount = home.mount(&format!("{}:sealed", layout("oci-sync-rust")), &["--passphrase", secret]);
+    assert!(!mount.ls("").unwrap().is_empty());
+    let pid = daemon(&home, mount.root());
+    let typed = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(typed.contains("--passphrase\0***") && !typed.contains("horse"), "{typed}");
+    mount.unmount();
+}
+
+#[test]
+fn passphrases_are_tried_in_the_order_of_the_command_line() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    fs::write(home.path("wrong"), "wrong\n").unwrap();
+    let flags = ["--passphrase-file", home.path("wrong").to_str().unwrap(), "--passphrase-command", "echo correct horse battery staple"].map(str::to_owned);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mount = home.mount(&format!("{}:sealed", layout("oci-sync-rust")), &flags);
+    assert!(!mount.ls("").unwrap().is_empty());
+    mount.unmount();
+}
