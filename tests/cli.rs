@@ -25,6 +25,9 @@ impl World {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
         command.args(arguments).env_clear().env("HOME", self.0.path()).stdin(Stdio::null());
+        // Root's own directories are those of the system.
+        command.env("XDG_CACHE_HOME", self.path(".cache")).env("XDG_STATE_HOME", self.path(".state"));
+        command.env("XDG_CONFIG_HOME", self.path(".config"));
         command
     }
 
@@ -156,7 +159,7 @@ fn a_missing_home_is_named() {
         // Root has directories of the system and needs no home.
         return;
     }
-    let output = world.command(&["cache", "info"]).env_remove("HOME").output().unwrap();
+    let output = world.command(&["cache", "info"]).env_remove("HOME").env_remove("XDG_CACHE_HOME").output().unwrap();
     let (code, text) = reason(&output);
     assert!(code == 2 && text.contains("HOME") && text.contains("--cache-dir"), "{text}");
 }
@@ -230,7 +233,7 @@ fn called_as_mount_ocifs_it_takes_what_mount_8_passes() {
     let world = World::new();
     let helper = world.path("mount.ocifs");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ocifs"), &helper).unwrap();
-    let run = |arguments: &[&str]| Command::new(Path::new(&helper)).args(arguments).env_clear().env("HOME", world.path("")).output().unwrap();
+    let run = |arguments: &[&str]| Command::new(Path::new(&helper)).args(arguments).env_clear().env("HOME", world.path("")).env("XDG_CACHE_HOME", world.path("c")).env("XDG_STATE_HOME", world.path("s")).output().unwrap();
     let mnt = world.path("mnt");
     // -f is mount(8)'s rehearsal: everything but the mount.
     let output = run(&[LAYOUT, &mnt, "-sfnv", "-o", "rw,noauto,_netdev,user,x-systemd.automount,tag-ttl=5m"]);

@@ -1,5 +1,6 @@
 //! `ocifs status` and `ocifs refresh`: what the mount table and the daemons say.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::{Format, Refresh, Status};
-use super::{escape, mounts, output, units};
+use super::{escape, mount_point, mounts, output, units};
 use crate::control::{self, CacheStatus, PATIENCE, Request};
 use crate::error::ErrorKind;
 use crate::sys::mountinfo::Mount;
@@ -77,18 +78,21 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
             row.pid = client.daemon();
             row.state = match (error.kind, row.pid) {
                 (ErrorKind::TimedOut, _) | (_, Some(_)) => "hung",
-                (ErrorKind::Unreachable, None) if is_own(mount) => "dead",
-                _ => "unknown",
+                _ => without_daemon(mount),
             };
         }
     }
     row
 }
 
-/// Whether this user would find the daemon's socket if there were one.
-fn is_own(mount: &Mount) -> bool {
-    let user = crate::sys::process::uid();
-    user == 0 || mount.option("user_id") == Some(user.to_string().as_str())
+/// What a mount is whose daemon cannot be found: its socket may lie where we do not look, or be another user's.
+/// Only here the mount itself is asked, from a thread that may hang.
+fn without_daemon(mount: &Mount) -> &'static str {
+    match mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop)) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => "dead",
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => "hung",
+        _ => "unknown",
+    }
 }
 
 impl From<control::Status> for Details {
