@@ -233,7 +233,16 @@ fn called_as_mount_ocifs_it_takes_what_mount_8_passes() {
     let world = World::new();
     let helper = world.path("mount.ocifs");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ocifs"), &helper).unwrap();
-    let run = |arguments: &[&str]| Command::new(Path::new(&helper)).args(arguments).env_clear().env("HOME", world.path("")).env("XDG_CACHE_HOME", world.path("c")).env("XDG_STATE_HOME", world.path("s")).output().unwrap();
+    let run = |arguments: &[&str]| {
+        Command::new(Path::new(&helper))
+            .args(arguments)
+            .env_clear()
+            .env("HOME", world.path(""))
+            .env("XDG_CACHE_HOME", world.path("c"))
+            .env("XDG_STATE_HOME", world.path("s"))
+            .output()
+            .unwrap()
+    };
     let mnt = world.path("mnt");
     // -f is mount(8)'s rehearsal: everything but the mount.
     let output = run(&[LAYOUT, &mnt, "-sfnv", "-o", "rw,noauto,_netdev,user,x-systemd.automount,tag-ttl=5m"]);

@@ -105,11 +105,8 @@ fn layer(source: &BlobSource) -> Layer {
 
 fn text(report: &Report) -> String {
     let shown = |text: &str| escape::terminal(text).into_owned();
-    let mut pairs = vec![
-        ("reference", shown(&report.reference)),
-        ("digest", report.digest.clone()),
-        ("media type", shown(&report.media_type)),
-    ];
+    let mut pairs =
+        vec![("reference", shown(&report.reference)), ("digest", report.digest.clone()), ("media type", shown(&report.media_type))];
     pairs.extend(report.artifact_type.as_ref().map(|kind| ("artifact type", shown(kind))));
     pairs.push(("kind", report.kind.to_owned()));
     pairs.extend(report.platform.as_ref().map(|platform| ("platform", shown(platform))));

@@ -52,7 +52,8 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
 }
 
 fn is_dead(mount: &Mount) -> bool {
-    mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop)).is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+    mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop))
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
 }
 
 fn hangs(client: &Client) -> bool {

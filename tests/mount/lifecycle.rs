@@ -123,7 +123,10 @@ fn a_signal_ends_a_foreground_mount_and_leaves_nothing() {
     for signal in ["-TERM", "-INT"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
         command.args(["mount", "--foreground", &layout("oras-files")]).arg(&point).env("HOME", home.path("")).stdin(Stdio::null());
-        command.env("XDG_RUNTIME_DIR", home.path("run")).env("XDG_CACHE_HOME", home.path("cache")).env("XDG_STATE_HOME", home.path("state"));
+        command
+            .env("XDG_RUNTIME_DIR", home.path("run"))
+            .env("XDG_CACHE_HOME", home.path("cache"))
+            .env("XDG_STATE_HOME", home.path("state"));
         let socket = std::os::unix::net::UnixDatagram::bind(home.path(&format!("notify{signal}"))).unwrap();
         command.env("NOTIFY_SOCKET", home.path(&format!("notify{signal}"))).process_group(0);
         let mut child = command.spawn().unwrap();
@@ -175,7 +178,8 @@ fn passphrases_are_tried_in_the_order_of_the_command_line() {
     }
     let home = Home::new();
     fs::write(home.path("wrong"), "wrong\n").unwrap();
-    let flags = ["--passphrase-file", home.path("wrong").to_str().unwrap(), "--passphrase-command", "echo correct horse battery staple"].map(str::to_owned);
+    let flags = ["--passphrase-file", home.path("wrong").to_str().unwrap(), "--passphrase-command", "echo correct horse battery staple"]
+        .map(str::to_owned);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let mount = home.mount(&format!("{}:sealed", layout("oci-sync-rust")), &flags);
     assert!(!mount.ls("").unwrap().is_empty());
