@@ -4,10 +4,10 @@
 mod fixtures;
 #[path = "mount/harness.rs"]
 mod harness;
+#[path = "mount/lifecycle.rs"]
+mod lifecycle;
 #[path = "mount/outages.rs"]
 mod outages;
 #[path = "mount/requests.rs"]
 mod requests;
-#[path = "mount/lifecycle.rs"]
-mod lifecycle;
 mod support;
