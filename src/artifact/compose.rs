@@ -39,9 +39,8 @@ pub(super) fn compose(steps: &[Step], indexes: &[Option<LayerIndex>], directorie
         });
     }
     for (number, step) in steps.iter().enumerate() {
-        match (&step.shape, index_of(number)) {
-            (Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. }, None) => put(&mut merge, &sources, number, step, wanted)?,
-            _ => {}
+        if let (Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. }, None) = (&step.shape, index_of(number)) {
+            put(&mut merge, &sources, number, step, wanted)?;
         }
     }
     let warnings = merge.warnings().to_vec();

@@ -11,7 +11,7 @@ use crate::cache;
 use crate::content::{self, KeyRing};
 use crate::layer::LayerIndex;
 use crate::oci::media_type;
-use crate::registry::{Fault, Layout, Memory, RequestKind, Trust};
+use crate::registry::{Fault, Layout, Memory, PlainLayer, RequestKind, Trust};
 use crate::seal::Passphrase;
 
 /// Artifacts of `pull` with a cache in `directory`.
@@ -148,7 +148,7 @@ const PLAIN: &str = "application/octet-stream";
 #[tokio::test]
 async fn titles_that_clash_or_escape_lose_no_data() {
     let (registry, cache) = memory();
-    let layers: &[(&str, &[u8], &[(&str, &str)])] = &[
+    let layers: &[PlainLayer<'_>] = &[
         (PLAIN, b"one", &[(TITLE, "a")]),
         (PLAIN, b"two", &[(TITLE, "a")]),
         (PLAIN, b"two", &[(TITLE, "a")]),
@@ -197,7 +197,7 @@ async fn a_manifest_with_a_title_is_a_file_without_being_a_blob() {
 async fn a_directory_that_cannot_be_unpacked_never_hides_its_neighbours() {
     let (registry, cache) = memory();
     let good = tar_of(&[("docs/x", "x")]);
-    let layers: &[(&str, &[u8], &[(&str, &str)])] = &[
+    let layers: &[PlainLayer<'_>] = &[
         (GZIP, &good, &[(TITLE, "docs"), UNPACK]),
         (GZIP, b"no archive at all", &[(TITLE, "more"), UNPACK]),
         (PLAIN, b"raw", &[(TITLE, "raw")]),

@@ -9,11 +9,14 @@ const PLAIN: &str = "application/octet-stream";
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+/// Media type and annotations.
+type Layer<'a> = (&'a str, &'a [(&'a str, &'a str)]);
+
 /// A manifest with a config and layers of media type and annotations; every layer has a digest of its own.
-fn manifest(config: &str, layers: &[(&str, &[(&str, &str)])], annotations: &[(&str, &str)]) -> Manifest {
+fn manifest(config: &str, layers: &[Layer<'_>], annotations: &[(&str, &str)]) -> Manifest {
     let map =
         |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<serde_json::Map<_, _>>();
-    let layer = |(number, (media_type, annotations)): (usize, &(&str, &[(&str, &str)]))| {
+    let layer = |(number, (media_type, annotations)): (usize, &Layer<'_>)| {
         let digest = Digest::of(&[number as u8]).to_string();
         json!({"mediaType": media_type, "digest": digest, "size": 3, "annotations": map(annotations)})
     };
