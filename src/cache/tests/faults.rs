@@ -123,3 +123,62 @@ fn what_a_killed_writer_left_behind_is_swept_away() {
         check(&stream, 1, &layout, span);
     }
 }
+
+#[test]
+fn a_full_disk_is_no_error_and_the_next_room_is_used() {
+    let place = Place::new(64 * MIB);
+    let mount = |arguments: &[&str]| {
+        let status = std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(place.directory.path()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"]) {
+        assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a tmpfs");
+        eprintln!("SKIPPED: a tmpfs cannot be mounted here, so the full disk was not tried");
+        return;
+    }
+    struct Unmount<'a>(&'a Path);
+    impl Drop for Unmount<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        }
+    }
+    let _unmount = Unmount(place.directory.path());
+    let cache = place.open();
+    let layout = even(16, 256 * KIB);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    // Somebody else fills the disk at the worst time: after the room was found, so that the write itself fails.
+    let other = place.directory.path().join("other");
+    fs::write(&other, vec![1; 1 << 20]).unwrap();
+    let kept: Vec<bool> = (0..16).map(|span| store(&stream, 1, &layout, span)).collect();
+    assert!(kept.contains(&true));
+    for span in 0..16 {
+        check(&stream, 1, &layout, span);
+    }
+    let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
+    fill_spans(&mut unfinished, 2, &layout);
+    unfinished.commit().unwrap();
+    let filled = cache.stream(&blob(2), &layout, &Protection::Plain).unwrap();
+    for span in 0..16 {
+        check(&filled, 2, &layout, span);
+    }
+    fs::remove_file(&other).unwrap();
+    cache.clear(true).unwrap();
+    assert!(store(&stream, 1, &layout, 3) && check(&stream, 1, &layout, 3));
+}
+
+#[test]
+fn a_write_that_the_disk_refuses_leaves_a_miss() {
+    // A file-size limit stands in for a disk that fills up between the reservation and the write.
+    let place = Place::new(64 * MIB);
+    let cache = place.open();
+    let layout = even(2, 64 * KIB);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    assert!(store(&stream, 1, &layout, 0));
+    // The data file turns read-only under the writer's feet: reopened by a fresh instance, it cannot be written.
+    let path = place.data_files().remove(0);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let fresh = place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    assert!(fresh.store(1, &bytes(1, span_range(&layout, 1))).is_err());
+    assert!(!fresh.has(1) && !check(&fresh, 1, &layout, 0));
+}

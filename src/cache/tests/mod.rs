@@ -3,7 +3,9 @@
 mod budget;
 mod documents;
 mod faults;
+mod racing;
 mod reading;
+mod sealing;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,0 +1,87 @@
+//! Sealed streams and documents: same behaviour, no plaintext on disk, nothing for another key.
+
+use super::*;
+use crate::seal::{EnvelopeKey, Passphrase};
+
+/// A key for `number`; deriving one is slow, so all come from one.
+fn key(number: u8) -> Protection {
+    static BASE: std::sync::LazyLock<ChunkKey> =
+        std::sync::LazyLock::new(|| EnvelopeKey::derive(&Passphrase::new(b"passphrase".to_vec()), &[7; 32]).unwrap().cache_key());
+    Protection::Sealed(BASE.for_object(&[number]))
+}
+
+fn layout() -> StreamLayout {
+    let member = 20_000..20_000 + 2 * MIB;
+    let length = member.end + 999;
+    StreamLayout { starts: (0..length).step_by(300_000).collect(), length, members: [member].into() }
+}
+
+/// Whether any file of the cache has 32 bytes of the stream in it.
+fn leaks(place: &Place, seed: u64, length: u64) -> bool {
+    let mut all = Vec::new();
+    files(&place.path(), &mut all);
+    let marks: Vec<_> = (0..length - 32).step_by(50_021).map(|at| bytes(seed, at..at + 32)).collect();
+    all.iter().any(|path| {
+        let content = fs::read(path).unwrap();
+        marks.iter().any(|mark| content.windows(32).any(|window| window == mark))
+    })
+}
+
+#[test]
+fn sealed_spans_are_read_back_in_any_part_after_stores_and_after_a_fill() {
+    let place = Place::new(64 * MIB);
+    let (cache, layout) = (place.open(), layout());
+    fill(&cache, 1, &layout, &key(1));
+    let filled = cache.stream(&blob(1), &layout, &key(1)).unwrap();
+    let stored = cache.stream(&blob(2), &layout, &key(1)).unwrap();
+    let other = place.open().stream(&blob(1), &layout, &key(1)).unwrap();
+    for span in 0..layout.starts.len() as u32 {
+        assert!(store(&stored, 2, &layout, span));
+        for (stream, seed) in [(&filled, 1), (&stored, 2), (&other, 1)] {
+            assert!(check(stream, seed, &layout, span));
+            let Range { start, end } = span_range(&layout, span);
+            for part in [start..start + 1, start + 5..start + 5, end - 1..end, start + 16_383..(start + 16_385).min(end), end - 500..end] {
+                let part = part.start.min(end)..part.end.min(end);
+                assert_eq!(stream.read(span, part.clone()).unwrap().unwrap(), bytes(seed, part));
+            }
+        }
+    }
+    assert!(!leaks(&place, 1, layout.length) && !leaks(&place, 2, layout.length));
+}
+
+#[test]
+fn the_search_for_plaintext_finds_it_in_a_plain_stream() {
+    let place = Place::new(64 * MIB);
+    fill(&place.open(), 1, &layout(), &Protection::Plain);
+    assert!(leaks(&place, 1, layout().length));
+}
+
+#[test]
+fn another_key_reads_nothing_and_damages_nothing() {
+    let place = Place::new(64 * MIB);
+    let (cache, layout) = (place.open(), layout());
+    fill(&cache, 1, &layout, &key(1));
+    let right = cache.stream(&blob(1), &layout, &key(1)).unwrap();
+    let wrong = cache.stream(&blob(1), &layout, &key(2)).unwrap();
+    assert!(check(&right, 1, &layout, 0));
+    assert!(!check(&wrong, 1, &layout, 0) && !check(&wrong, 1, &layout, 1));
+    assert!(check(&right, 1, &layout, 0) && check(&right, 1, &layout, 1));
+    // A plain stream of the same blob is another object.
+    assert!(!cache.stream(&blob(1), &layout, &Protection::Plain).unwrap().has(0));
+}
+
+#[test]
+fn sealed_documents_open_with_their_key_alone_and_stay_for_it() {
+    let place = Place::new(MIB);
+    let cache = place.open();
+    for length in [0, 1, 16_384, 16_385, 100_000] {
+        let content = bytes(9, 0..length);
+        cache.store_document("index", "k", &content, &key(1)).unwrap();
+        assert!(cache.document("index", "k", &key(2)).unwrap().is_none() || length == 0);
+        assert!(cache.document("index", "k", &Protection::Plain).unwrap().is_none());
+        assert_eq!((*cache.document("index", "k", &key(1)).unwrap().unwrap()).as_ref(), content);
+    }
+    assert!(!leaks(&place, 9, 100_000));
+    cache.forget_document("index", "k").unwrap();
+    assert!(cache.document("index", "k", &key(1)).unwrap().is_none());
+}
