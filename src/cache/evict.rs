@@ -21,9 +21,11 @@ use crate::durable::{self, RangeLock, Sharing};
 use crate::oci::Digest;
 
 /// How long one waits for another evictor: it makes room for all.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the evictor waits for writers of one stream before it leaves that stream alone.
 const STREAM_PATIENCE: Duration = Duration::from_millis(100);
+/// Nobody writes one file for that long.
+const LONG_ABANDONED: Duration = Duration::from_secs(3600);
 /// Each round frees less than planned only where small spans share blocks.
 const ROUNDS: usize = 8;
 
@@ -110,6 +112,7 @@ pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Erro
             total = total.saturating_sub(discard(shared, &directory)?);
         }
     }
+    remove_old_temporaries(shared);
     shared.ledger.clock_at_least(newest);
     shared.ledger.correct(before, total);
     Ok(Survey { total, ages })
@@ -131,6 +134,20 @@ fn count_work(shared: &Shared) -> Result<u64, Error> {
         }
     }
     Ok(total)
+}
+
+/// Removes temporary files that documents and pins left when their writers were killed. Writing one takes seconds.
+fn remove_old_temporaries(shared: &Shared) {
+    let documents = fs::read_dir(shared.root.join("documents")).into_iter().flatten().flatten();
+    for directory in documents.map(|kind| kind.path()).chain([shared.root.join("pins")]) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()).and_then(|time| time.elapsed().ok());
+            if entry.file_name().to_string_lossy().starts_with(durable::TEMPORARY) && age.is_some_and(|age| age > LONG_ABANDONED) {
+                // Whatever stays is found again next time.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
 }
 
 /// Bytes of data that the files of one stream or fill occupy. The table is not data.

@@ -33,8 +33,8 @@
 //!   which comes after the withdrawal, had not begun when the read ended. A changed state is a miss, whatever was
 //!   read. The generation makes an eviction and a new store in between visible too.
 //! - The first read of a generation of a span by each process reads all of it and compares the checksum, and remembers
-//!   the state word that held. Later reads are one `pread` a file and a few atomic loads, with no lock that all
-//!   readers share. A mismatch withdraws the span.
+//!   the state word that held. Later reads are one `pread` a file and a few atomic operations; the only lock is that of the
+//!   file's slot, shared and held just to take a handle. A mismatch withdraws the span.
 //! - *Unlinking* a stream (clear, replacement by a commit, emptied by the evictor) first marks its table dead, then
 //!   renames the directory away, under the structure lock. Data files carry the instance that the table names, so an
 //!   old table never meets new files. Who holds a dead stream reads on from the files it has open, and moves to the

@@ -38,7 +38,7 @@ pub fn pins(shared: &Shared) -> Result<Vec<(String, Vec<Digest>)>, Error> {
     let root = shared.root.join("pins");
     let mut pins = Vec::new();
     for entry in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with('.') {
+        if entry.file_name().to_string_lossy().starts_with(durable::TEMPORARY) {
             // The temporary file of a pin that is just being written.
             continue;
         }

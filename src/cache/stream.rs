@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::layout::{Geometry, Which, blocks};
+use super::layout::{Geometry, Piece, Which, blocks};
 use super::shared::{Shared, failed};
 use super::table::{Identity, State, Table};
 use super::{Error, Protection};
@@ -86,6 +86,7 @@ impl Stream {
             // Somebody else may have made it before we had the lock; what is there still is broken.
             table = load().map_err(failed("open", &path))?;
             if table.is_none() {
+                check_table_size(shared, name, geometry)?;
                 discard(shared, &directory)?;
                 make(shared, &directory, geometry).map_err(failed("make", &directory))?;
                 table = load().map_err(failed("open", &path))?;
@@ -287,9 +288,13 @@ impl Stream {
         let (geometry, block) = (self.table.geometry(), self.shared.block);
         let Some(range) = geometry.stored(span) else { return 0 };
         let total: u64 = geometry.pieces(range.clone()).map(|piece| blocks(&piece.at, block)).sum();
-        let previous_is_here = span.checked_sub(1).is_some_and(|previous| self.table.state(previous).present());
-        let starts_inside_block = geometry.pieces(range).next().is_some_and(|piece| piece.at.start % block != 0);
-        if previous_is_here && starts_inside_block { total.saturating_sub(block) } else { total }
+        let first = geometry.pieces(range).next();
+        let shares = |first: Piece| {
+            let previous = span.checked_sub(1).filter(|previous| self.table.state(*previous).present())?;
+            let last = geometry.pieces(geometry.stored(previous)?).last()?;
+            (first.at.start % block != 0 && last.file == first.file && last.at.end == first.at.start).then_some(block)
+        };
+        total.saturating_sub(first.and_then(shares).unwrap_or(0))
     }
 }
 
@@ -299,6 +304,16 @@ fn fits(table: &Table, geometry: &Geometry) -> bool {
         && found.length() == geometry.length()
         && found.members() == geometry.members()
         && found.is_sealed() == geometry.is_sealed()
+}
+
+/// A registry may claim any size for a blob: the table for it must stay small beside the budget.
+fn check_table_size(shared: &Shared, name: &str, geometry: &Geometry) -> Result<(), Error> {
+    let (size, most) = (Table::size(geometry), (shared.config.size / 16).max(4 << 20));
+    if size <= most {
+        return Ok(());
+    }
+    let message = format!("the stream {name} has too many spans for this cache: its table would take {size} bytes of {most}");
+    Err(Error { kind: ErrorKind::NoSpace, message })
 }
 
 /// Makes an empty stream. Under the structure lock.
@@ -414,7 +429,8 @@ impl CachedStream {
 
     /// Whether a span is here.
     pub fn has(&self, span: u32) -> bool {
-        self.current().table.state(span).present()
+        let stream = if self.current().dead() { self.living(false).unwrap_or(&self.first) } else { self.current() };
+        stream.table.state(span).present()
     }
 
     /// Keeps a verified span. `false`, which is no error, if the budget (all of it pinned or in flight) or the disk

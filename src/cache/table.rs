@@ -5,12 +5,12 @@
 //! presence takes the next generation. The protocol around it is told in the module documentation of `cache`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::StreamLayout;
 use super::layout::Geometry;
@@ -25,6 +25,7 @@ const RECORD: usize = 4;
 /// Words of the header that never change: instance, counts, length, kind, salt.
 const FIXED: std::ops::Range<usize> = 4..12;
 
+const MAGIC_AT: usize = 0;
 const DEAD: usize = 1;
 const TOUCHED: usize = 2;
 const CHECKSUM: usize = 3;
@@ -84,9 +85,11 @@ pub struct Table {
 impl Table {
     /// Writes a new table file, with the checksums of the spans that are present already.
     pub fn write(path: &Path, geometry: &Geometry, identity: Identity, present: &[Option<u64>], now: u64) -> io::Result<()> {
-        let mut words = vec![0_u64; HEADER];
         let salt = u128::from_le_bytes(identity.salt);
-        let fixed = [
+        let mut header = [0_u64; HEADER];
+        let fields = [
+            (MAGIC_AT, MAGIC),
+            (TOUCHED, now),
             (INSTANCE, identity.instance),
             (SPANS, u64::from(geometry.count())),
             (MEMBERS, geometry.members().len() as u64),
@@ -95,25 +98,31 @@ impl Table {
             (SALT + 1, (salt >> 64) as u64),
             (SALT + 2, u64::from(identity.sealed)),
         ];
-        for (at, value) in fixed.into_iter().chain([(0, MAGIC), (TOUCHED, now)]) {
-            if let Some(word) = words.get_mut(at) {
+        for (at, value) in fields {
+            if let Some(word) = header.get_mut(at) {
                 *word = value;
             }
         }
-        for span in 0..geometry.count() as usize {
+        let fixed = header.get(FIXED).unwrap_or_default().to_vec();
+        if let Some(word) = header.get_mut(CHECKSUM) {
+            *word = layout_checksum(fixed.into_iter().chain(layout_words(geometry)));
+        }
+        let records = (0..geometry.count() as usize).flat_map(|span| {
             let checksum = present.get(span).copied().flatten();
-            words.extend([u64::from(checksum.is_some()), checksum.unwrap_or(0), now, 0]);
-        }
-        let layout_at = words.len();
-        words.extend(geometry.starts());
-        words.extend(geometry.members().iter().flat_map(|member| [member.start, member.end]));
-        let checksum = layout_checksum(words.get(FIXED).unwrap_or_default(), words.get(layout_at..).unwrap_or_default());
-        if let Some(word) = words.get_mut(CHECKSUM) {
-            *word = checksum;
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            [u64::from(checksum.is_some()), checksum.unwrap_or(0), now, 0]
+        });
         // Every byte is written, so no page of the map is a hole that a full disk could refuse later.
-        file.write_all(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>())
+        let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
+        for word in header.into_iter().chain(records).chain(layout_words(geometry)) {
+            file.write_all(&word.to_ne_bytes())?;
+        }
+        file.flush()
+    }
+
+    /// Bytes of the table of a stream.
+    pub fn size(geometry: &Geometry) -> u64 {
+        let words = HEADER + (RECORD + 1) * geometry.starts().len() + 2 * geometry.members().len();
+        (words * size_of::<u64>()) as u64
     }
 
     /// Maps a table. `None` if there is none or it is broken.
@@ -137,12 +146,12 @@ impl Table {
         let layout_at = spans.saturating_mul(RECORD).saturating_add(HEADER);
         let members_at = layout_at.saturating_add(spans);
         let end = members_at.saturating_add(members.saturating_mul(2));
-        if load(0) != MAGIC || end != map.words().len() {
+        if load(MAGIC_AT) != MAGIC || end != map.words().len() {
             return Ok(None);
         }
         let read = |range: std::ops::Range<usize>| range.map(load).collect::<Vec<u64>>();
         let layout = read(layout_at..end);
-        if layout_checksum(&read(FIXED), &layout) != load(CHECKSUM) {
+        if layout_checksum(FIXED.map(load).chain(layout.iter().copied())) != load(CHECKSUM) {
             return Ok(None);
         }
         let (starts, members) = layout.split_at_checked(spans).unwrap_or_default();
@@ -253,7 +262,14 @@ impl Table {
     }
 }
 
-fn layout_checksum(fixed: &[u64], layout: &[u64]) -> u64 {
-    let bytes: Vec<u8> = fixed.iter().chain(layout).flat_map(|word| word.to_ne_bytes()).collect();
-    xxh3_64(&bytes)
+fn layout_words(geometry: &Geometry) -> impl Iterator<Item = u64> + '_ {
+    geometry.starts().iter().copied().chain(geometry.members().iter().flat_map(|member| [member.start, member.end]))
+}
+
+fn layout_checksum(words: impl Iterator<Item = u64>) -> u64 {
+    let mut hasher = Xxh3::new();
+    for word in words {
+        hasher.update(&word.to_ne_bytes());
+    }
+    hasher.digest()
 }

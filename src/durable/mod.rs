@@ -7,7 +7,7 @@ mod replace;
 mod sparse;
 
 pub use lock::{RangeLock, Sharing};
-pub use replace::{make_directory, remove, replace, sync_directory};
+pub use replace::{TEMPORARY, make_directory, remove, replace, sync_directory};
 pub use sparse::{Free, free, is_full, is_unsupported, make_room, occupied, open_private, punch};
 
 #[cfg(test)]

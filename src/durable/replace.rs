@@ -5,11 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+/// Names of temporary files begin with this.
+pub const TEMPORARY: &str = ".new-";
+
 /// Writes `parts` one after another as the new content of `path` (mode 0600): temporary file in the same directory,
 /// fsync, rename, fsync of the directory. On an error the old file is untouched and the temporary one is gone.
 pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let directory = parent(path)?;
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
     for part in parts {
         file.write_all(part)?;
     }

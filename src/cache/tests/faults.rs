@@ -124,41 +124,43 @@ fn what_a_killed_writer_left_behind_is_swept_away() {
     }
 }
 
-#[test]
-fn a_full_disk_is_no_error_and_the_next_room_is_used() {
-    let place = Place::new(64 * MIB);
-    let mount = |arguments: &[&str]| {
-        let status = std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(place.directory.path()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs"]) {
+/// A tmpfs, unmounted when it is dropped. `None`, said loudly, where mounting is not allowed.
+struct Tmpfs<'a>(&'a Path);
+
+impl<'a> Tmpfs<'a> {
+    fn mount(path: &'a Path, options: &str) -> Option<Self> {
+        let status = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).status();
+        if status.is_ok_and(|status| status.success()) {
+            return Some(Self(path));
+        }
         assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a tmpfs");
         eprintln!("SKIPPED: a tmpfs cannot be mounted here, so the full disk was not tried");
-        return;
+        None
     }
-    struct Unmount<'a>(&'a Path);
-    impl Drop for Unmount<'_> {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
-        }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
     }
-    let _unmount = Unmount(place.directory.path());
+}
+
+#[test]
+fn a_disk_that_others_fill_is_no_error_and_room_is_used_when_it_is_there_again() {
+    let place = Place::new(64 * MIB);
+    let Some(_tmpfs) = Tmpfs::mount(place.directory.path(), "size=2m,mode=700") else { return };
     let cache = place.open();
     let layout = even(16, 256 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
-    // Somebody else fills the disk at the worst time: after the room was found, so that the write itself fails.
     let other = place.directory.path().join("other");
     fs::write(&other, vec![1; 1 << 20]).unwrap();
-    let kept: Vec<bool> = (0..16).map(|span| store(&stream, 1, &layout, span)).collect();
-    assert!(kept.contains(&true));
-    for span in 0..16 {
-        check(&stream, 1, &layout, span);
-    }
+    assert!((0..16).any(|span| store(&stream, 1, &layout, span)));
     let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
     fill_spans(&mut unfinished, 2, &layout);
     unfinished.commit().unwrap();
     let filled = cache.stream(&blob(2), &layout, &Protection::Plain).unwrap();
     for span in 0..16 {
+        check(&stream, 1, &layout, span);
         check(&filled, 2, &layout, span);
     }
     fs::remove_file(&other).unwrap();
@@ -167,18 +169,49 @@ fn a_full_disk_is_no_error_and_the_next_room_is_used() {
 }
 
 #[test]
-fn a_write_that_the_disk_refuses_leaves_a_miss() {
-    // A file-size limit stands in for a disk that fills up between the reservation and the write.
+fn a_write_that_the_disk_refuses_is_not_kept_and_no_error() {
+    let place = Place::new(64 * MIB);
+    let Some(_tmpfs) = Tmpfs::mount(place.directory.path(), "size=8m,nr_inodes=64,mode=700") else { return };
+    let cache = place.open();
+    let layout = even(4, 64 * KIB);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
+    // There are blocks, so the reservation holds, but no inodes: making the data file fails with ENOSPC.
+    let mut others = Vec::new();
+    while let Ok(()) = fs::write(place.directory.path().join(others.len().to_string()), b"") {
+        others.push(place.directory.path().join(others.len().to_string()));
+    }
+    assert!(!store(&stream, 1, &layout, 0) && !check(&stream, 1, &layout, 0));
+    assert!(!unfinished.span(&bytes(2, span_range(&layout, 0))).unwrap());
+    assert_eq!(cache.stream(&blob(3), &layout, &Protection::Plain).err().map(|error| error.kind), Some(ErrorKind::NoSpace));
+    others.iter().for_each(|path| fs::remove_file(path).unwrap());
+    assert!(store(&stream, 1, &layout, 0) && check(&stream, 1, &layout, 0));
+    assert!(unfinished.span(&bytes(2, span_range(&layout, 1))).unwrap());
+}
+
+#[test]
+fn a_link_in_place_of_a_data_file_is_never_followed() {
     let place = Place::new(64 * MIB);
     let cache = place.open();
     let layout = even(2, 64 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!(store(&stream, 1, &layout, 0));
-    // The data file turns read-only under the writer's feet: reopened by a fresh instance, it cannot be written.
     let path = place.data_files().remove(0);
+    let target = place.directory.path().join("target");
+    fs::write(&target, bytes(1, 0..2 * 64 * KIB)).unwrap();
     fs::remove_file(&path).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
     let fresh = place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
-    assert!(fresh.store(1, &bytes(1, span_range(&layout, 1))).is_err());
+    assert!(fresh.store(1, &[7; 64 << 10]).is_err());
     assert!(!fresh.has(1) && !check(&fresh, 1, &layout, 0));
+    assert!(fs::read(&target).unwrap() == bytes(1, 0..2 * 64 * KIB));
+}
+
+#[test]
+fn a_claimed_size_makes_no_huge_table() {
+    let place = Place::new(MIB);
+    let layout = even(1 << 20, MIB);
+    let refused = place.open().stream(&blob(1), &layout, &Protection::Plain);
+    assert_eq!(refused.err().map(|error| error.kind), Some(ErrorKind::NoSpace));
+    assert!(place.tables().is_empty());
 }

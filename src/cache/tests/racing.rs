@@ -44,7 +44,7 @@ fn readers_writers_and_evictors_of_two_instances_never_see_other_bytes() {
             }
         });
         let threads: Vec<_> = (0..6).map(|seed| (seed, &caches[seed as usize % 2])).collect();
-        let threads: Vec<_> = threads.into_iter().map(|(seed, cache)| scope.spawn(move || churn(cache, seed, 1_500))).collect();
+        let threads: Vec<_> = threads.into_iter().map(|(seed, cache)| scope.spawn(move || churn(cache, seed, 700))).collect();
         let results = threads.into_iter().map(|thread| thread.join()).collect();
         done.store(true, Ordering::Relaxed);
         watch.join().unwrap();
@@ -68,15 +68,19 @@ fn child(place: &Place, test: &str) -> Child {
 }
 
 /// The cache that a parent test has made for this process.
-fn parents_cache() -> SpanCache {
-    let directory = std::env::var_os(AS_CHILD).expect("only meant to be started by another test").into();
-    SpanCache::open(Config { directory, size: 2 * MIB, min_free: 0 }).unwrap()
+fn parents_cache() -> Option<SpanCache> {
+    let Some(directory) = std::env::var_os(AS_CHILD) else {
+        eprintln!("nothing to do: another test starts this one as a process of its own");
+        return None;
+    };
+    Some(SpanCache::open(Config { directory: directory.into(), size: 2 * MIB, min_free: 0 }).unwrap())
 }
 
 #[test]
 #[ignore = "a part of another test, which starts it as a process of its own"]
 fn process_that_churns() {
-    let (hits, stores) = churn(&parents_cache(), std::process::id().into(), 3_000);
+    let Some(cache) = parents_cache() else { return };
+    let (hits, stores) = churn(&cache, std::process::id().into(), 1_500);
     assert!(hits > 0 && stores > 0);
 }
 
@@ -85,7 +89,7 @@ fn two_processes_share_the_budget_and_never_see_other_bytes() {
     let place = Place::new(2 * MIB);
     let cache = place.open();
     let mut children = [child(&place, "process_that_churns"), child(&place, "process_that_churns")];
-    let (hits, stores) = churn(&cache, 1, 3_000);
+    let (hits, stores) = churn(&cache, 1, 1_500);
     assert!(hits > 0 && stores > 0);
     for child in &mut children {
         while child.try_wait().unwrap().is_none() {
@@ -100,7 +104,7 @@ fn two_processes_share_the_budget_and_never_see_other_bytes() {
 #[test]
 #[ignore = "a part of another test, which starts it as a process of its own"]
 fn process_that_is_killed() {
-    let cache = parents_cache();
+    let Some(cache) = parents_cache() else { return };
     let layout = even(24, 64 * KIB + 100);
     let mut unfinished = cache.fill(&blob(1), &Protection::Plain).unwrap();
     for span in 0..20 {
@@ -208,7 +212,7 @@ fn cuts(number: u8) -> StreamLayout {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_keeps_the_budget_and_answers_right_bytes_or_none(steps in steps(), size in 200_000..1_500_000_u64) {

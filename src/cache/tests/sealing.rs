@@ -20,10 +20,10 @@ fn layout() -> StreamLayout {
 fn leaks(place: &Place, seed: u64, length: u64) -> bool {
     let mut all = Vec::new();
     files(&place.path(), &mut all);
-    let marks: Vec<_> = (0..length - 32).step_by(50_021).map(|at| bytes(seed, at..at + 32)).collect();
+    let marks: Vec<_> = (0..length - 32).step_by(400_021).map(|at| bytes(seed, at..at + 32)).collect();
     all.iter().any(|path| {
         let content = fs::read(path).unwrap();
-        marks.iter().any(|mark| content.windows(32).any(|window| window == mark))
+        content.windows(32).any(|window| marks.iter().any(|mark| window[0] == mark[0] && window == mark))
     })
 }
 
