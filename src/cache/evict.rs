@@ -236,11 +236,10 @@ impl Sweep<'_> {
             let age = table.used(span) / self.shared.coarse();
             // The step that suffices need not go as a whole.
             let enough = self.freed.saturating_add(planned) >= self.goal;
-            if age < self.oldest || (age == self.oldest && !enough) {
-                if table.withdraw(span, state) {
-                    planned += size;
-                    chosen.insert(span);
-                }
+            let due = age < self.oldest || (age == self.oldest && !enough);
+            if due && table.withdraw(span, state) {
+                planned += size;
+                chosen.insert(span);
             }
         }
         let tolerated = (present + table.geometry().members().len() as u64 + 1) * 2 * self.shared.block;

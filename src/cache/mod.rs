@@ -46,6 +46,7 @@
 //! Sealed streams hold chunks under a key derived from the artifact's key, the blob and a salt of that life of the
 //! stream, so no position of a key is ever used for two contents.
 
+mod cached;
 mod claim;
 mod documents;
 mod evict;
@@ -65,10 +66,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use cached::CachedStream;
 pub use claim::Claim;
 pub use documents::Document;
 pub use fill::Fill;
-pub use stream::CachedStream;
 
 use crate::error::ErrorKind;
 use crate::oci::Digest;

@@ -21,7 +21,7 @@ fn churn(cache: &SpanCache, seed: u64, rounds: u64) -> (u64, u64) {
         let number = (random >> 33) % 3;
         let span = ((random >> 40) % 24) as u32;
         let stream = &streams[number as usize];
-        if (random >> 60) % 3 == 0 {
+        if (random >> 60).is_multiple_of(3) {
             stores += u64::from(store(stream, number, &layout, span));
         } else {
             hits += u64::from(check(stream, number, &layout, span));
@@ -60,7 +60,7 @@ fn readers_writers_and_evictors_of_two_instances_never_see_other_bytes() {
 fn child(place: &Place, test: &str) -> Child {
     let exact = format!("cache::tests::racing::{test}");
     Command::new(std::env::current_exe().unwrap())
-        .args([exact.as_str(), "--exact", "--ignored", "--nocapture"])
+        .args([exact.as_str(), "--exact", "--nocapture"])
         .env(AS_CHILD, place.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -69,18 +69,15 @@ fn child(place: &Place, test: &str) -> Child {
 
 /// The cache that a parent test has made for this process.
 fn parents_cache() -> Option<SpanCache> {
-    let Some(directory) = std::env::var_os(AS_CHILD) else {
-        eprintln!("nothing to do: another test starts this one as a process of its own");
-        return None;
-    };
-    Some(SpanCache::open(Config { directory: directory.into(), size: 2 * MIB, min_free: 0 }).unwrap())
+    let directory = std::env::var_os(AS_CHILD)?.into();
+    Some(SpanCache::open(Config { directory, size: 2 * MIB, min_free: 0 }).unwrap())
 }
 
+/// Also what a second process does in the test below.
 #[test]
-#[ignore = "a part of another test, which starts it as a process of its own"]
-fn process_that_churns() {
-    let Some(cache) = parents_cache() else { return };
-    let (hits, stores) = churn(&cache, std::process::id().into(), 1_500);
+fn one_process_alone_never_sees_other_bytes() {
+    let place = Place::new(2 * MIB);
+    let (hits, stores) = churn(&parents_cache().unwrap_or_else(|| place.open()), std::process::id().into(), 1_500);
     assert!(hits > 0 && stores > 0);
 }
 
@@ -88,7 +85,8 @@ fn process_that_churns() {
 fn two_processes_share_the_budget_and_never_see_other_bytes() {
     let place = Place::new(2 * MIB);
     let cache = place.open();
-    let mut children = [child(&place, "process_that_churns"), child(&place, "process_that_churns")];
+    let mut children =
+        [child(&place, "one_process_alone_never_sees_other_bytes"), child(&place, "one_process_alone_never_sees_other_bytes")];
     let (hits, stores) = churn(&cache, 1, 1_500);
     assert!(hits > 0 && stores > 0);
     for child in &mut children {
@@ -101,10 +99,12 @@ fn two_processes_share_the_budget_and_never_see_other_bytes() {
     assert!(place.occupied() <= place.size);
 }
 
+/// Also what the process does that is killed in the test below.
 #[test]
-#[ignore = "a part of another test, which starts it as a process of its own"]
-fn process_that_is_killed() {
-    let Some(cache) = parents_cache() else { return };
+fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
+    let place = Place::new(2 * MIB);
+    let parents = parents_cache();
+    let cache = parents.clone().unwrap_or_else(|| place.open());
     let layout = even(24, 64 * KIB + 100);
     let mut unfinished = cache.fill(&blob(1), &Protection::Plain).unwrap();
     for span in 0..20 {
@@ -112,7 +112,9 @@ fn process_that_is_killed() {
     }
     let _claim = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(cache.claim("claimed")).unwrap();
     println!("\nREADY");
-    loop {
+    let (_, stores) = churn(&cache, 5, 200);
+    assert!(stores > 0);
+    while parents.is_some() {
         churn(&cache, 5, 50);
     }
 }
@@ -121,7 +123,7 @@ fn process_that_is_killed() {
 fn a_killed_process_leaves_its_budget_and_its_claims_to_the_others() {
     let place = Place::new(2 * MIB);
     let cache = place.open();
-    let mut child = child(&place, "process_that_is_killed");
+    let mut child = child(&place, "an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process");
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert!(lines.map(Result::unwrap).any(|line| line.ends_with("READY")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -207,7 +209,11 @@ fn cuts(number: u8) -> StreamLayout {
     match number {
         0 => even(12, 30_000),
         1 => StreamLayout { starts: (0..12).map(|span| span * span * 997).collect(), length: 150_000, members: [].into() },
-        _ => StreamLayout { starts: (0..12).map(|span| span * 100_000).collect(), length: 1_200_001, members: [1000..1_100_000].into() },
+        _ => StreamLayout {
+            starts: (0..12).map(|span| span * 100_000).collect(),
+            length: 1_200_001,
+            members: std::iter::once(1000..1_100_000).collect(),
+        },
     }
 }
 

@@ -118,16 +118,18 @@ fn wrong_arguments_are_errors_and_never_bytes() {
     for within in [0..1_001, 999..998, 1_500..1_600] {
         assert!(stream.read(0, within).is_err());
     }
-    for (starts, length, members) in [
-        (vec![1], 10, vec![]),
-        (vec![], 10, vec![]),
-        (vec![0, 20], 10, vec![]),
-        (vec![0, 5, 4], 10, vec![]),
-        (vec![0], 10, vec![4..11]),
-        (vec![0], 10, vec![4..6, 5..7]),
-        (vec![0], u64::MAX, vec![]),
-        (vec![0], LONGEST + 1, vec![]),
-    ] {
+    type Case = (&'static [u64], u64, &'static [Range<u64>]);
+    let cases: [Case; 8] = [
+        (&[1], 10, &[]),
+        (&[], 10, &[]),
+        (&[0, 20], 10, &[]),
+        (&[0, 5, 4], 10, &[]),
+        (&[0], 10, &[4..5, 6..11]),
+        (&[0], 10, &[4..6, 5..7]),
+        (&[0], u64::MAX, &[]),
+        (&[0], LONGEST + 1, &[]),
+    ];
+    for (starts, length, members) in cases {
         let layout = StreamLayout { starts: starts.into(), length, members: members.into() };
         assert!(cache.stream(&blob(9), &layout, &Protection::Plain).is_err(), "{layout:?}");
     }

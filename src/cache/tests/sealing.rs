@@ -13,7 +13,7 @@ fn key(number: u8) -> Protection {
 fn layout() -> StreamLayout {
     let member = 20_000..20_000 + 2 * MIB;
     let length = member.end + 999;
-    StreamLayout { starts: (0..length).step_by(300_000).collect(), length, members: [member].into() }
+    StreamLayout { starts: (0..length).step_by(300_000).collect(), length, members: std::iter::once(member).collect() }
 }
 
 /// Whether any file of the cache has 32 bytes of the stream in it.
