@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -163,8 +163,16 @@ pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
         Ok(runtime) => runtime,
         Err(failure) => return announce.failed(failure),
     };
-    let mounted = match runtime.block_on(start(&mut plan)) {
-        Ok(mounted) => mounted,
+    // Watched before anything is mounted, so that no signal can end the process with the mount left behind.
+    let started = runtime.block_on(async {
+        let mut signals = Signals::watch()?;
+        tokio::select! {
+            mounted = start(&mut plan) => Ok((mounted?, signals)),
+            () = signals.received() => Err(Failure::other("interrupted")),
+        }
+    });
+    let (mounted, signals) = match started {
+        Ok(started) => started,
         Err(failure) => {
             tracing::error!("{failure}");
             // The reason goes last: whoever hears it finds nothing left behind.
@@ -172,7 +180,7 @@ pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
             return announce.failed(failure);
         }
     };
-    let result = runtime.block_on(mounted.run(announce));
+    let result = runtime.block_on(mounted.run(announce, signals));
     runtime.shutdown_timeout(SHUTDOWN);
     result
 }
@@ -302,7 +310,7 @@ fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Fail
 
 impl Mounted {
     /// Announces, serves until the mount is gone, flushes what was learned.
-    async fn run(self, announce: Announce) -> Result<(), Failure> {
+    async fn run(self, announce: Announce, signals: Signals) -> Result<(), Failure> {
         let Self { session, mount_point, device, server, answers, parts, stop } = self;
         let undo = Undo(mount_point.clone());
         announce.ready()?;
@@ -312,7 +320,7 @@ impl Mounted {
             let handler = Arc::clone(&answers);
             tokio::spawn(async move { server.serve(handler).await })
         });
-        let ending = tokio::spawn(end_on_signal(mount_point, Arc::clone(&stop)));
+        let ending = tokio::spawn(end_on_signal(signals, mount_point, Arc::clone(&stop)));
         let result = tokio::select! {
             result = session.wait() => result,
             () = stop.notified() => Ok(()),
@@ -329,16 +337,30 @@ impl Mounted {
     }
 }
 
-/// Unmounts when asked to end. Open files may finish for a moment; then the process goes all the same.
-async fn end_on_signal(mount_point: Option<PathBuf>, stop: Arc<Notify>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::warn!("signals cannot be watched");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask a daemon to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on they do not end the process by themselves.
+    fn watch() -> Result<Self, Failure> {
+        let watch = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot watch signals: {error}")));
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
     }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Unmounts when asked to end. Open files may finish for a moment; then the process goes all the same.
+async fn end_on_signal(mut signals: Signals, mount_point: Option<PathBuf>, stop: Arc<Notify>) {
+    signals.received().await;
     let Some(mount_point) = mount_point else { return stop.notify_one() };
     let detached = tokio::task::spawn_blocking(move || umount::detach(&mount_point)).await;
     match detached {
@@ -348,8 +370,7 @@ async fn end_on_signal(mount_point: Option<PathBuf>, stop: Arc<Notify>) {
     }
     tokio::select! {
         () = tokio::time::sleep(FAREWELL) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.received() => {}
     }
     stop.notify_one();
 }
