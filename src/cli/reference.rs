@@ -36,7 +36,7 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
 pub fn digest(source: &Source) -> Option<Digest> {
     match source {
         Source::Artifact { version: Version::Digest(digest), .. } | Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => {
-            Some(digest.clone())
+            Some(*digest)
         }
         _ => None,
     }

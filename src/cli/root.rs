@@ -47,7 +47,7 @@ pub async fn contact(plan: &Plan, parts: &Parts) -> Result<Root, Failure> {
 pub async fn in_layout(pull: &dyn Pull, name: &LayoutName) -> Result<(Repository, Version), Failure> {
     let repository = Layout::repository()?;
     let version = match (name, name.tag()) {
-        (LayoutName::Digest(digest), _) => Version::Digest(digest.clone()),
+        (LayoutName::Digest(digest), _) => Version::Digest(*digest),
         (LayoutName::Name(_), Some(tag)) => Version::Tag(tag),
         (LayoutName::Name(name), None) => {
             let names = pull.odd_names(&repository).await?;
@@ -66,7 +66,7 @@ async fn named(pull: &dyn Pull, repository: &Repository, version: &Version, sour
 /// An artifact that is the whole mount and cannot be read without a key fails here and not at the first `ls`.
 async fn needs_no_key(parts: &Parts, repository: &Repository, version: &Version) -> Result<(), Failure> {
     let digest = match version {
-        Version::Digest(digest) => digest.clone(),
+        Version::Digest(digest) => *digest,
         Version::Tag(tag) => parts.artifacts.tag(repository, tag).await?,
     };
     let manifest = parts.artifacts.manifest(repository, &digest).await?;

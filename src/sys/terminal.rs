@@ -39,8 +39,13 @@ fn silenced(before: &Termios) -> Termios {
 
 fn read_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::with_capacity(LIMIT);
-    for byte in input.bytes() {
-        match byte? {
+    // One byte at a time: what follows the line is not ours.
+    let mut byte = [0_u8; 1];
+    loop {
+        if input.read(&mut byte)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match byte[0] {
             b'\n' | b'\r' => return Ok(line),
             INTERRUPT => return Err(io::ErrorKind::Interrupted.into()),
             END if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -53,7 +58,6 @@ fn read_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
             _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the secret is too long")),
         }
     }
-    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 #[cfg(test)]
