@@ -1,0 +1,81 @@
+"""What the benchmarks share: an OCI layout written by hand, a mount with a cache of its own, dated results."""
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RELEASE = os.path.join(HERE, "../../target/release/ocifs")
+
+
+class Layout:
+    """A minimal writer of OCI layouts with one image each."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.blobs = os.path.join(directory, "blobs", "sha256")
+        self.entries = []
+        os.makedirs(self.blobs)
+        with open(os.path.join(directory, "oci-layout"), "w", encoding="ascii") as file:
+            file.write('{"imageLayoutVersion":"1.0.0"}')
+
+    def add(self, path_or_bytes, media_type):
+        sha, size = hashlib.sha256(), 0
+        if isinstance(path_or_bytes, bytes):
+            sha.update(path_or_bytes)
+            size = len(path_or_bytes)
+            with open(os.path.join(self.blobs, sha.hexdigest()), "wb") as file:
+                file.write(path_or_bytes)
+        else:
+            with open(path_or_bytes, "rb") as file:
+                while chunk := file.read(1 << 20):
+                    sha.update(chunk)
+                    size += len(chunk)
+            shutil.move(path_or_bytes, os.path.join(self.blobs, sha.hexdigest()))
+        return {"mediaType": media_type, "digest": "sha256:" + sha.hexdigest(), "size": size}
+
+    def image(self, tag, layers):
+        config = self.add(b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}', "application/vnd.oci.image.config.v1+json")
+        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers}
+        entry = self.add(json.dumps(manifest).encode(), manifest["mediaType"])
+        entry["annotations"] = {"org.opencontainers.image.ref.name": tag}
+        self.entries.append(entry)
+        with open(os.path.join(self.directory, "index.json"), "w", encoding="ascii") as file:
+            json.dump({"schemaVersion": 2, "manifests": self.entries}, file)
+
+
+class Mount:
+    """A mount with a cache of its own that survives remounts."""
+
+    def __init__(self, ocifs, source, work):
+        self.command, self.source, self.point = ocifs, source, os.path.join(work, "mnt")
+        self.environment = dict(os.environ, HOME=work, XDG_CACHE_HOME=work + "/cache", XDG_STATE_HOME=work + "/state",
+                                XDG_RUNTIME_DIR=work + "/run", XDG_CONFIG_HOME=work + "/config")
+        self.flags = ["--cache-dir", work + "/cache/ocifs", "--state-dir", work + "/state/ocifs"]
+        os.makedirs(self.point, exist_ok=True)
+        os.makedirs(work + "/run", mode=0o700, exist_ok=True)
+
+    def up(self):
+        started = time.monotonic()
+        subprocess.run([self.command, "mount", self.source, self.point, *self.flags], check=True, env=self.environment)
+        return time.monotonic() - started
+
+    def down(self):
+        subprocess.run([self.command, "umount", self.point], check=True, env=self.environment)
+
+    def fresh(self):
+        """An empty page cache in front of a warm disk cache."""
+        self.down()
+        self.up()
+        return os.path.join(self.point, "v1")
+
+
+def record(benchmark, rows):
+    """Appends (name, ours, theirs, ratio, unit) rows to results.tsv; `-` where there is no peer."""
+    with open(os.path.join(HERE, "results.tsv"), "a", encoding="ascii") as file:
+        today = datetime.date.today().isoformat()
+        for row in rows:
+            file.write("\t".join([today, benchmark, *row]) + "\n")
