@@ -27,9 +27,9 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 pub enum ManifestBody {
     /// A config and layers.
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
     /// A list of other manifests.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 /// An image manifest (or Docker schema 2 manifest), also of an artifact that is no image.
@@ -110,8 +110,11 @@ impl Manifest {
         {
             return Err(unknown_type(claimed));
         }
-        let body =
-            if index { ManifestBody::Index(Index::from_value(value)?) } else { ManifestBody::Image(ImageManifest::from_value(value)?) };
+        let body = if index {
+            ManifestBody::Index(Box::new(Index::from_value(value)?))
+        } else {
+            ManifestBody::Image(Box::new(ImageManifest::from_value(value)?))
+        };
         Ok(Self { raw, digest, media_type: claimed.unwrap_or_else(|| default.to_owned()), body })
     }
 
