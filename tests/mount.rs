@@ -1,11 +1,15 @@
 //! End-to-end tests: the built binary, real registries, real artifacts, the kernel in between.
 
+#[path = "mount/containers.rs"]
+mod containers;
 #[path = "mount/fixtures.rs"]
 mod fixtures;
 #[path = "mount/harness.rs"]
 mod harness;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
+#[path = "mount/made_here.rs"]
+mod made_here;
 #[path = "mount/outages.rs"]
 mod outages;
 #[path = "mount/requests.rs"]

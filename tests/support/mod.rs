@@ -7,6 +7,7 @@ pub mod layouts;
 pub mod mounting;
 pub mod proxy;
 pub mod registry;
+pub mod shell;
 pub mod skip;
 pub mod tokens;
 
