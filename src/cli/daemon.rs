@@ -251,8 +251,12 @@ fn attach(plan: &mut Plan) -> Result<(OwnedFd, Option<PathBuf>), Failure> {
     match std::mem::replace(&mut plan.target, given) {
         Target::Given(descriptor) => Ok((descriptor, None)),
         Target::Directory(directory) => {
-            let options =
-                mount::Options { source: plan.source.to_string(), read_only: true, allow_other: plan.flags.permissions.allow_other };
+            let options = mount::Options {
+                source: plan.source.to_string(),
+                read_only: true,
+                no_exec: plan.flags.permissions.noexec,
+                allow_other: plan.flags.permissions.allow_other,
+            };
             let descriptor = mount::mount(&directory, &options)?;
             Ok((descriptor, Some(directory)))
         }

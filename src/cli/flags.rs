@@ -183,6 +183,10 @@ pub struct Permissions {
     #[arg(long, value_name = "MODE", value_parser = mode, env = "OCIFS_DIR_MODE", hide_env = true)]
     pub dir_mode: Option<u32>,
 
+    /// Refuse to run programs from the mount
+    #[arg(long)]
+    pub noexec: bool,
+
     /// Mount on a directory that is not empty; its content is hidden meanwhile
     #[arg(long)]
     pub nonempty: bool,

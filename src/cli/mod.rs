@@ -28,7 +28,6 @@ mod wiring;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -52,7 +51,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
-    let arguments = if is_mount_helper(&arguments) { mount_options::from_mount_helper(arguments)? } else { arguments };
+    let is_command = |name: &std::ffi::OsStr| name == "help" || Cli::command().find_subcommand(name).is_some();
+    let arguments =
+        if mount_options::is_mount_helper(&arguments, is_command) { mount_options::from_mount_helper(arguments)? } else { arguments };
     let (mut cli, mut matches) = parse(&arguments);
     if let Command::Mount(flags) = &cli.command
         && let Some(expanded) = mount::expand_options(&arguments, flags)?
@@ -86,11 +87,6 @@ fn parse(arguments: &[OsString]) -> (Cli, ArgMatches) {
 /// The matches of the innermost command, which hold its flags.
 fn innermost(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
-}
-
-fn is_mount_helper(arguments: &[OsString]) -> bool {
-    let name = arguments.first().and_then(|program| Path::new(program).file_name());
-    name.is_some_and(|name| name == "mount.ocifs" || name == "mount.fuse.ocifs")
 }
 
 /// One line on standard error.

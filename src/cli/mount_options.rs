@@ -3,7 +3,8 @@
 //! Every option of ours has the name of its flag without the hyphens in front (`cache-size=1G`, also with
 //! underscores). Options that belong to mount(8), systemd or every file system are accepted and mean nothing here.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::exit::Failure;
 
@@ -38,10 +39,10 @@ const VALUES: [&str; 26] = [
 ];
 
 /// Flags of `ocifs mount` without a value.
-const SWITCHES: [&str; 6] = ["allow-other", "plain-http", "insecure", "read-only", "offline", "nonempty"];
+const SWITCHES: [&str; 7] = ["allow-other", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec"];
 
 /// Options that others act on, or that are true of every mount of ours.
-const IGNORED: [&str; 24] = [
+const IGNORED: [&str; 31] = [
     "_netdev",
     "auto",
     "noauto",
@@ -55,7 +56,6 @@ const IGNORED: [&str; 24] = [
     "rw",
     "nosuid",
     "nodev",
-    "exec",
     "async",
     "noatime",
     "relatime",
@@ -66,6 +66,14 @@ const IGNORED: [&str; 24] = [
     "dev",
     "atime",
     "lazytime",
+    "nolazytime",
+    "strictatime",
+    "nostrictatime",
+    "norelatime",
+    "sync",
+    "dirsync",
+    "iversion",
+    "noiversion",
 ];
 
 /// The flags that one `-o` list means.
@@ -81,6 +89,8 @@ pub fn flags(list: &str) -> Result<Vec<OsString>, Failure> {
         };
         let dashed = name.trim().replace('_', "-");
         match value {
+            // The later of two counts; mount(8) itself writes out what `user` in fstab implies.
+            None if name == "exec" => flags.retain(|flag| flag != "--noexec"),
             _ if dashed.is_empty() || IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("comment") => {}
             None if name == "ro" => flags.push("--read-only".into()),
             None if SWITCHES.contains(&dashed.as_str()) => flags.push(format!("--{dashed}").into()),
@@ -118,7 +128,16 @@ fn split(list: &str) -> Vec<String> {
     options
 }
 
-/// The arguments of `ocifs` that a call as `mount.ocifs` means.
+/// Whether this is a call of mount(8): by the name `mount.ocifs`, or as `mount.fuse` calls the program for the type
+/// `fuse.ocifs`, by its own name with `SOURCE DIR -o OPTIONS`.
+pub fn is_mount_helper(arguments: &[OsString], is_command: impl Fn(&OsStr) -> bool) -> bool {
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    let by_name = name.is_some_and(|name| name == "mount.ocifs" || name == "mount.fuse.ocifs");
+    by_name
+        || matches!(arguments, [_, source, _, flag, _] if flag == "-o" && !source.as_encoded_bytes().starts_with(b"-") && !is_command(source))
+}
+
+/// The arguments of `ocifs` that a call by mount(8) means.
 ///
 /// # Errors
 /// An option that mount(8) does not pass, or a missing argument.
@@ -175,6 +194,24 @@ mod tests {
         let list = "ro,_netdev,noauto,user,x-systemd.automount,cache_size=1G,allow_other,passphrase-file=/a\\,b";
         assert_eq!(strings(flags(list).unwrap()), ["--read-only", "--cache-size=1G", "--allow-other", "--passphrase-file=/a,b"]);
         assert_eq!(flags("").unwrap(), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn programs_run_unless_the_last_word_on_it_forbids_them() {
+        assert_eq!(strings(flags("rw,noexec,nosuid,nodev,user=ann").unwrap()), ["--noexec"]);
+        assert_eq!(flags("noexec,user,exec").unwrap(), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn calls_of_mount_are_told_from_commands() {
+        let helper =
+            |arguments: &[&str]| is_mount_helper(&arguments.iter().map(OsString::from).collect::<Vec<_>>(), |name| name == "mount");
+        assert!(helper(&["/sbin/mount.ocifs", "reg.io", "/mnt"]));
+        assert!(helper(&["ocifs", "reg.io/team", "/mnt", "-o", "ro,dev,suid"]));
+        assert!(helper(&["ocifs", "reg.io/team", "/dev/fd/3", "-o", "ro"]));
+        assert!(!helper(&["ocifs", "mount", "reg.io", "-o", "ro"]));
+        assert!(!helper(&["ocifs", "-v", "mount", "-o", "ro"]));
+        assert!(!helper(&["ocifs", "mounts"]));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Mount {
     /// Mounts, or says why that is impossible here.
     fn new(registry: Memory, setup: Setup, deadline: Duration) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let options = sys::mount::Options { source: "memory".to_owned(), read_only: true, allow_other: false };
+        let options = sys::mount::Options { source: "memory".to_owned(), read_only: true, no_exec: false, allow_other: false };
         let device = match sys::mount::mount(directory.path(), &options) {
             Ok(device) => device,
             Err(error) => {

@@ -31,6 +31,8 @@ pub struct Options {
     pub source: String,
     /// The kernel refuses writes by itself.
     pub read_only: bool,
+    /// The kernel refuses to run programs from it.
+    pub no_exec: bool,
     /// Other users may enter; the kernel then checks owners and modes.
     pub allow_other: bool,
 }
@@ -121,6 +123,9 @@ fn directly(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
     if options.read_only {
         flags |= MountFlags::RDONLY;
     }
+    if options.no_exec {
+        flags |= MountFlags::NOEXEC;
+    }
     rustix::mount::mount(options.source.as_str(), directory, KIND, flags, data.as_c_str()).map_err(|error| refused(error.into()))?;
     Ok(device)
 }
@@ -168,6 +173,9 @@ pub(super) fn helper() -> PathBuf {
 fn helper_options(options: &Options) -> String {
     let mut text = String::from("nosuid,nodev,");
     text.push_str(if options.read_only { "ro" } else { "rw" });
+    if options.no_exec {
+        text.push_str(",noexec");
+    }
     if options.allow_other {
         text.push_str(",allow_other,default_permissions");
     }
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_comma_in_the_source_does_not_become_an_option() {
-        let options = Options { source: "oci:/a,dev\\b".into(), read_only: true, allow_other: false };
+        let options = Options { source: "oci:/a,dev\\b".into(), read_only: true, no_exec: false, allow_other: false };
         assert_eq!(helper_options(&options), "nosuid,nodev,ro,subtype=ocifs,fsname=oci:/a\\,dev\\\\b");
     }
 
@@ -218,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_refused_and_leaves_nothing() {
-        let options = Options { source: "x".into(), read_only: true, allow_other: false };
+        let options = Options { source: "x".into(), read_only: true, no_exec: false, allow_other: false };
         assert!(mount(Path::new("/no/such/directory"), &options).is_err());
     }
 }
