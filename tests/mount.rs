@@ -10,8 +10,12 @@ mod harness;
 mod lifecycle;
 #[path = "mount/made_here.rs"]
 mod made_here;
+#[path = "mount/mount_helper.rs"]
+mod mount_helper;
 #[path = "mount/outages.rs"]
 mod outages;
 #[path = "mount/requests.rs"]
 mod requests;
 mod support;
+#[path = "mount/unprivileged.rs"]
+mod unprivileged;
