@@ -291,6 +291,11 @@ mod tests {
     }
 
     #[test]
+    fn zeros_in_front_of_a_size_count_for_nothing() {
+        assert_eq!(records(b"33 size=000000000000000000000999\n").unwrap().size, Some(999));
+    }
+
+    #[test]
     fn broken_records_are_refused() {
         for text in [
             &b"5 a=b"[..],

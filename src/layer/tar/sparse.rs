@@ -31,9 +31,9 @@ pub(super) fn extents(pieces: &[Piece], size: u64, stream: u64, stored: u64) -> 
     (taken == stored).then_some(extents)
 }
 
-/// A decimal number of bytes.
+/// A decimal number of bytes. Zeros in front count for nothing, as for other readers.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 19 {
+    if text.is_empty() {
         return None;
     }
     let mut value: u64 = 0;
