@@ -169,6 +169,13 @@ impl Manifest {
 
 impl ImageManifest {
     fn from_value(value: Value) -> Result<Self, InvalidManifest> {
+        // The parser names neither the place nor the grammar.
+        let layers = value.get("layers").and_then(Value::as_array).into_iter().flatten();
+        for descriptor in layers.chain(value.get("config")).chain(value.get("subject")) {
+            if let Some(digest) = descriptor.get("digest").and_then(Value::as_str) {
+                Digest::parse(digest)?;
+            }
+        }
         let spec: oci_spec::image::ImageManifest = serde_json::from_value(value).map_err(json)?;
         let config = Descriptor::from_spec(spec.config())?;
         let artifact_type = spec.artifact_type().as_ref().map(ToString::to_string).or_else(|| {
@@ -186,10 +193,17 @@ impl ImageManifest {
 }
 
 impl Index {
-    fn from_value(value: Value) -> Result<Self, InvalidManifest> {
+    fn from_value(mut value: Value) -> Result<Self, InvalidManifest> {
+        let members = match value.get_mut("manifests").map(Value::take) {
+            Some(Value::Array(members)) => members,
+            _ => return Err(InvalidManifest::Json("`manifests` is not a list".to_owned())),
+        };
+        if let Some(place) = value.get_mut("manifests") {
+            *place = Value::Array(Vec::new());
+        }
         let spec: oci_spec::image::ImageIndex = serde_json::from_value(value).map_err(json)?;
         Ok(Self {
-            manifests: spec.manifests().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
+            manifests: members.into_iter().filter_map(member).collect(),
             artifact_type: spec.artifact_type().as_ref().map(ToString::to_string),
             subject: spec.subject().as_ref().map(Descriptor::from_spec).transpose()?,
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
@@ -197,8 +211,33 @@ impl Index {
     }
 }
 
+impl Descriptor {
+    /// Parses one descriptor.
+    ///
+    /// # Errors
+    /// What is no descriptor, or holds a digest that does not follow the grammar.
+    pub fn parse(value: Value) -> Result<Self, InvalidManifest> {
+        if let Some(digest) = value.get("digest").and_then(Value::as_str) {
+            // The parser below names no grammar.
+            Digest::parse(digest)?;
+        }
+        let spec: oci_spec::image::Descriptor = serde_json::from_value(value).map_err(json)?;
+        Self::from_spec(&spec)
+    }
+}
+
+/// A member of an index; one that is broken costs only itself.
+fn member(value: Value) -> Option<Descriptor> {
+    let parsed = Descriptor::parse(value);
+    if let Err(error) = &parsed {
+        tracing::warn!("a broken member of an index is skipped: {error}");
+    }
+    parsed.ok()
+}
+
+/// The text may repeat what the registry sent.
 fn json(error: serde_json::Error) -> InvalidManifest {
-    InvalidManifest::Json(error.to_string())
+    InvalidManifest::Json(error.to_string().escape_debug().to_string())
 }
 
 fn unknown_type(claimed: Option<String>) -> InvalidManifest {
@@ -238,6 +277,13 @@ mod tests {
         let manifest = parse(&text).unwrap();
         assert_eq!(manifest.index().unwrap().manifests[0].platform.as_ref().unwrap().to_string(), "linux/arm64");
         assert_eq!(manifest.annotations()["a"], "b");
+    }
+
+    #[test]
+    fn a_broken_member_of_an_index_costs_only_itself() {
+        let good = descriptor(media_type::OCI_MANIFEST);
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[7,{{"digest":"md5:x","size":1,"mediaType":"a"}},{good}]}}"#);
+        assert_eq!(parse(&text).unwrap().index().unwrap().manifests.len(), 1);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Repository {
     /// Parses a repository name: components of lower-case letters, digits and separators, joined by `/`.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         if text.len() > NAME_LIMIT || !text.split('/').all(Self::is_component) {
-            return Err(InvalidReference::new(text, "repository name"));
+            return Err(InvalidReference::new(text, "repository name (lower-case letters, digits, `.`, `_`, `-` and `/`)"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -164,7 +164,7 @@ impl Tag {
         let bytes = text.as_bytes();
         let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         if bytes.len() > 128 || !bytes.first().is_some_and(word) || !bytes.iter().all(|byte| word(byte) || b".-".contains(byte)) {
-            return Err(InvalidReference::new(text, "tag"));
+            return Err(InvalidReference::new(text, "tag (at most 128 letters, digits, `_`, `.` and `-`)"));
         }
         Ok(Self(text.to_owned()))
     }

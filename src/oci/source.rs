@@ -83,6 +83,11 @@ impl Source {
         {
             return Ok(Self::Layout { directory: directory.into(), name: Some(LayoutName::Digest(digest)) });
         }
+        if let Some((_, digest)) = text.rsplit_once('@')
+            && (digest.starts_with("sha256:") || digest.starts_with("sha512:"))
+        {
+            return Err(InvalidReference::new(digest, "digest (sha256:<64 lower-case hex digits>)"));
+        }
         // The directory ends at the first colon: what follows may be a full reference with colons of its own.
         Ok(match text.split_once(':') {
             Some((directory, name)) if !name.is_empty() && !directory.is_empty() => {
@@ -155,6 +160,7 @@ mod tests {
         assert!(matches!(Source::parse(&by_digest), Ok(Source::Artifact { version: Version::Digest(_), .. })));
         let layout = format!("oci:/l@{digest}");
         assert!(matches!(Source::parse(&layout), Ok(Source::Layout { name: Some(LayoutName::Digest(_)), .. })));
+        assert!(Source::parse("oci:/srv/layout@sha256:../../x").is_err());
     }
 
     #[test]

@@ -4,12 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::Error;
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Manifest, Tag};
+use crate::oci::{Descriptor, Tag};
 
 const NAME: &str = "org.opencontainers.image.ref.name";
 /// Written by Docker and containerd beside the tag: the full reference.
@@ -37,9 +36,9 @@ impl Names {
         };
         let mut names = Self::default();
         for entry in entries {
-            match descriptor(entry) {
+            match Descriptor::parse(entry) {
                 Ok(descriptor) => names.add(descriptor),
-                Err(error) => tracing::warn!(origin, error, "an entry of index.json is skipped"),
+                Err(error) => tracing::warn!("an entry of index.json of {origin} is skipped: {error}"),
             }
         }
         names.odd.sort_by(|one, other| one.0.cmp(&other.0));
@@ -72,17 +71,12 @@ impl Names {
     }
 }
 
-/// Parses one entry by putting it alone into an index.
-fn descriptor(entry: Value) -> Result<Descriptor, String> {
-    let alone = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
-    let manifest = Manifest::parse(Bytes::from(alone), Digest::of(b"")).map_err(|error| error.to_string())?;
-    let first = manifest.index().and_then(|index| index.manifests.first().cloned());
-    first.ok_or_else(|| "it is empty".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::oci::Digest;
 
     fn entry(content: &str, annotations: Value) -> Value {
         json!({
