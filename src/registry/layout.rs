@@ -41,6 +41,9 @@ impl Layout {
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let shown = directory.display().to_string();
         let canonical = directory.canonicalize().map_err(|error| local(&shown, &error))?;
+        if !canonical.is_dir() {
+            return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", shown.escape_debug())));
+        }
         let root = File::open(&canonical).map_err(|error| local(&shown, &error))?;
         let origin = format!("oci:{}", canonical.display());
         let layout = Self { blobs: Arc::new(Blobs::new(root, origin.clone())), origin, names: Mutex::new(None) };
@@ -58,6 +61,12 @@ impl Layout {
                 format!("{} is not an OCI image layout of version 1: its file `oci-layout` says otherwise", shown.escape_debug()),
             ));
         }
+        layout.blobs.stamp(Path::new("index.json")).map_err(|error| match error.kind {
+            ErrorKind::NotFound => {
+                Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `index.json`", shown.escape_debug()))
+            }
+            _ => error,
+        })?;
         Ok(layout)
     }
 
@@ -71,14 +80,19 @@ impl Layout {
 
     fn names(&self) -> Result<Arc<Names>, Error> {
         let path = Path::new("index.json");
-        let stamp = self.blobs.stamp(path)?;
+        // A layout that is being replaced or was taken away says nothing about what it held.
+        let away = |error: Error| match error.kind {
+            ErrorKind::NotFound => Error::new(ErrorKind::Unreachable, error.message),
+            _ => error,
+        };
+        let stamp = self.blobs.stamp(path).map_err(away)?;
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, names)) = names.as_ref()
             && *known == stamp
         {
             return Ok(Arc::clone(names));
         }
-        let (stamp, raw) = self.blobs.small(path, INDEX_LIMIT)?;
+        let (stamp, raw) = self.blobs.small(path, INDEX_LIMIT).map_err(away)?;
         let parsed = Arc::new(Names::parse(&raw, &self.origin)?);
         *names = Some((stamp, Arc::clone(&parsed)));
         Ok(parsed)

@@ -34,9 +34,26 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ").escape_debug().to_string()
 }
 
+/// The errors behind a failure to reach a host in everyday words, where there are some for it.
+fn plain(error: &reqwest::Error) -> String {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut refused = false;
+    while let Some(error) = next {
+        refused |= error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        next = error.source();
+    }
+    if error.is_dns() {
+        "the host name cannot be resolved".to_owned()
+    } else if refused {
+        "connection refused".to_owned()
+    } else {
+        chain(error)
+    }
+}
+
 /// Why a request got no answer.
 pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
-    let reason = chain(error);
+    let reason = plain(error);
     let error_of = |kind, advice: &str| Error::new(kind, format!("{what}: {reason}{advice}"));
     if error.is_builder() {
         return Failure::Final(error_of(ErrorKind::Invalid, ""));

@@ -130,9 +130,21 @@ impl Exchange {
         error
     }
 
+    /// The refusal of a token server, with what was asked for and what is known about the credentials.
+    async fn without_token(&self, call: &Call, error: Error) -> Error {
+        let about = self.authorizer.explain(&call.scope).await;
+        let about = if error.message.contains(about.trim_start_matches("; ")) { "" } else { &about };
+        Error::new(error.kind, format!("{}: {}{about}", call.what, error.message))
+    }
+
     /// One attempt, with the credentials that are wanted.
     async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
-        let answer = self.authorized(call, attempts).await?;
+        let answer = match self.authorized(call, attempts).await {
+            Err(Failure::Final(error)) if error.kind == ErrorKind::Denied => {
+                return Err(Failure::Final(self.without_token(call, error).await));
+            }
+            answer => answer?,
+        };
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = answer.response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
