@@ -244,6 +244,11 @@ impl FileSystem {
         let holds = match self.context.artifacts.tags(source).await {
             Ok(list) => !list.names.is_empty(),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied) => false,
+            // A list that cannot be read says nothing; each tag is asked for by its name then.
+            Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported) => {
+                tracing::warn!("tags are found by name only: {error}");
+                true
+            }
             Err(error) => return Err(error.into()),
         };
         *self.source_tags() = Some((Instant::now(), holds));
