@@ -7,7 +7,7 @@ use super::exit::{Code, Failure};
 use super::flags::{CacheClear, CacheCommand, CacheInfo, ContentFlags, Format, Pin, Storage};
 use super::passphrases::{self, Origin};
 use super::wiring::{self, Parts, Reading};
-use super::{mount, output, reference, status, units};
+use super::{escape, mount, output, reference, status, units};
 use crate::artifact::{Artifact, ViewMode};
 use crate::cache::SpanCache;
 use crate::content::stream_keys;
@@ -112,7 +112,7 @@ fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &En
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         let bytes = fetch(&wanted, &artifact).await?;
         wanted.parts.artifacts.flush().await;
-        output::line(&format!("pinned {source} ({}), {}", wanted.digest, units::show_size(bytes)))
+        output::line(&format!("pinned {} ({}), {}", escape::terminal(&source.to_string()), wanted.digest, units::show_size(bytes)))
     });
     runtime.shutdown_background();
     result
@@ -149,7 +149,7 @@ fn unpin(mut flags: Pin, file: &File, environment: &Environment) -> Result<(), F
             }
         };
         if cache.unpin(&digest.to_string())? {
-            output::line(&format!("unpinned {source} ({digest})"))
+            output::line(&format!("unpinned {} ({digest})", escape::terminal(&source.to_string())))
         } else {
             Err(Failure::new(Code::NotFound, format!("{source} ({digest}) is not pinned")))
         }

@@ -23,7 +23,8 @@ use super::root;
 use super::wiring::{self, Parts, Reading};
 use super::{escape, logging, umount};
 use crate::control::{Record, Server};
-use crate::fs::FileSystem;
+use crate::error::ErrorKind;
+use crate::fs::{FileSystem, Root};
 use crate::fuse::{self, Session};
 use crate::oci::{Source, Version};
 use crate::seal::Passphrase;
@@ -34,6 +35,8 @@ use crate::sys::{mount, mountinfo, process};
 const WAIT: Duration = Duration::from_secs(120);
 /// How long a mount may take to answer the first question.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
+/// How long a mount that is one artifact is waited for: small ones are there by then, others are mounted all the same.
+const LAYERS: Duration = Duration::from_secs(5);
 /// How long open files may keep a daemon that was asked to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long background work may take to notice the end.
@@ -202,6 +205,7 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
     let parts = plan.parts()?;
     let root = timeout(wait, root::contact(plan, &parts)).await.map_err(late)??;
     let facts = Arc::new(facts(plan));
+    let is_artifact = matches!(root, Root::Content(..));
     let config = root::config(plan, root, &parts, &facts);
     let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
     let file_system = Arc::new(file_system);
@@ -211,7 +215,7 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
         .map_err(|error| Failure::mount(format!("the kernel does not talk FUSE on this mount: {error}")))?;
     if let Some(mount_point) = &mount_point {
-        first_answer(mount_point).await?;
+        first_answer(mount_point, is_artifact).await?;
     }
     let device = mount_point.as_ref().and_then(|path| mountinfo::at(path).ok().flatten()).map(|mount| mount.device);
     if let Some(device) = device
@@ -282,20 +286,37 @@ impl Drop for Undo {
     }
 }
 
-/// Waits until a look at the mount point is answered by this mount and not by what is below it.
-async fn first_answer(mount_point: &Path) -> Result<(), Failure> {
+/// Waits until a look at the mount point is answered by this mount and not by what is below it. Where the whole mount
+/// is one artifact, the answer may take as long as its layers do; that is no reason to fail.
+async fn first_answer(mount_point: &Path, is_artifact: bool) -> Result<(), Failure> {
     let path = mount_point.to_owned();
     let look = tokio::task::spawn_blocking(move || -> io::Result<bool> {
         let shown = std::fs::metadata(&path)?.dev();
         let listed = mountinfo::at(&path)?.map(|mount| mount.device);
         Ok(listed.is_some_and(|(major, minor)| process::device_number(major, minor) == shown))
     });
-    match timeout(FIRST_ANSWER, look).await {
+    let shown = escape::path(mount_point);
+    match timeout(if is_artifact { LAYERS } else { FIRST_ANSWER }, look).await {
         Ok(Ok(Ok(true))) => Ok(()),
-        Ok(Ok(Ok(false))) => Err(Failure::mount(format!("{} was unmounted while it came up", mount_point.display()))),
-        Ok(Ok(Err(error))) => Err(Failure::mount(format!("the mount on {} does not answer: {error}", mount_point.display()))),
-        Ok(Err(_)) | Err(_) => Err(Failure::mount(format!("the mount on {} does not answer", mount_point.display()))),
+        Ok(Ok(Ok(false))) => Err(Failure::mount(format!("{shown} was unmounted while it came up"))),
+        Ok(Ok(Err(error))) if is_artifact => Err(unreadable(&error)),
+        Ok(Ok(Err(error))) => Err(Failure::mount(format!("the mount on {shown} does not answer: {error}"))),
+        Err(_) if is_artifact => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Failure::mount(format!("the mount on {shown} does not answer"))),
     }
+}
+
+/// Why the root of an artifact cannot be looked at, by what the mount itself answered.
+fn unreadable(error: &io::Error) -> Failure {
+    let kind = error.raw_os_error().and_then(fuse::kind);
+    let message = match kind {
+        Some(ErrorKind::KeyWrong) => "no given passphrase opens the artifact".to_owned(),
+        Some(ErrorKind::KeyMissing) => "the artifact is encrypted; use --passphrase-file or --ask-passphrase".to_owned(),
+        Some(ErrorKind::Integrity) => "the artifact is damaged: its bytes do not match their digests, or a frame is broken".to_owned(),
+        Some(ErrorKind::Gone) => "a part of the artifact is missing in the registry".to_owned(),
+        _ => format!("the artifact cannot be read: {error}"),
+    };
+    Failure::new(kind.map_or(Code::Mount, Code::from), message)
 }
 
 fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Failure> {

@@ -22,6 +22,22 @@ pub fn terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// JSON with every dangerous character escaped as JSON has it, so that it still means the same.
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Line breaks stand between the values only; those inside of strings are escaped already.
+        if character != '\n' && is_dangerous(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
 /// A path, with bytes that are no UTF-8 as replacement characters.
 pub fn path(path: &Path) -> String {
     terminal(&path.to_string_lossy()).into_owned()
@@ -46,6 +62,14 @@ mod tests {
     #[test]
     fn escape_sequences_and_direction_marks_become_visible() {
         assert_eq!(terminal("a\x1b[2Jb\u{202e}c\u{9b}d\n"), "a\\u{1b}[2Jb\\u{202e}c\\u{9b}d\\n");
+    }
+
+    #[test]
+    fn json_with_escapes_means_the_same() {
+        let value = serde_json::json!({ "a\u{9b}": "b\u{202e}\u{e0001}\n\u{7f}ü" });
+        let shown = json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(shown.lines().all(|line| matches!(terminal(line), Cow::Borrowed(_))), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 
     #[test]

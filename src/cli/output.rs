@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
+use super::escape;
 use super::exit::Failure;
 
 /// Prints a value as JSON with stable keys.
@@ -13,7 +14,7 @@ use super::exit::Failure;
 /// Standard output cannot be written.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
-    line(&text)
+    line(&escape::json(&text))
 }
 
 /// Prints one line (or several).

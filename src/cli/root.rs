@@ -7,7 +7,8 @@ use super::daemon::Plan;
 use super::exit::{Code, Failure};
 use super::flags::View;
 use super::wiring::Parts;
-use crate::artifact::ViewMode;
+use crate::artifact::{Dialect, ViewMode};
+use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::fs::{self, Root, Space};
 use crate::oci::{LayoutName, Platform, Repository, Source, Version};
@@ -34,9 +35,7 @@ pub async fn contact(plan: &Plan, parts: &Parts) -> Result<Root, Failure> {
     if !plan.flags.offline {
         named(pull, &root.0, &root.1, &plan.source).await?;
     }
-    if plan.passphrases.is_empty() {
-        needs_no_key(parts, &root.0, &root.1).await?;
-    }
+    readable(plan, parts, &root.0, &root.1).await?;
     Ok(Root::Content(root.0, root.1))
 }
 
@@ -63,17 +62,24 @@ async fn named(pull: &dyn Pull, repository: &Repository, version: &Version, sour
     pull.resolve(repository, version).await.map(drop).map_err(|error| hint(error, source))
 }
 
-/// An artifact that is the whole mount and cannot be read without a key fails here and not at the first `ls`.
-async fn needs_no_key(parts: &Parts, repository: &Repository, version: &Version) -> Result<(), Failure> {
+/// An artifact that is the whole mount and cannot be read at all fails here and not at the first `ls`. Only manifests
+/// are looked at.
+async fn readable(plan: &Plan, parts: &Parts, repository: &Repository, version: &Version) -> Result<(), Failure> {
     let digest = match version {
         Version::Digest(digest) => *digest,
         Version::Tag(tag) => parts.artifacts.tag(repository, tag).await?,
     };
-    let manifest = parts.artifacts.manifest(repository, &digest).await?;
-    let sealed = manifest.annotations().get("io.oci-sync.encrypted").is_some_and(|value| value == "true");
-    if sealed {
-        let message = "the artifact is encrypted and no passphrase was given; use --passphrase-file or --ask-passphrase";
-        return Err(Failure::new(Code::Key, message));
+    let description = parts.artifacts.describe(repository, &digest).await?;
+    if plan.flags.content.view == Some(View::Blobs) {
+        // Blobs are shown as they are stored, encrypted ones too.
+        return Ok(());
+    }
+    let key = |message: &str| Err(Failure::new(Code::Key, message));
+    if description.dialect == Dialect::Sealed {
+        return key("the artifact is sealed by dev.ocifs.seal, which this version cannot open; --view blobs shows it as it is stored");
+    }
+    if plan.passphrases.is_empty() && description.sources.iter().any(|source| source.sealing != Sealing::None) {
+        return key("the artifact is encrypted and no passphrase was given; use --passphrase-file or --ask-passphrase");
     }
     Ok(())
 }
