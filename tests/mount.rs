@@ -1,5 +1,17 @@
 //! End-to-end tests: the built binary, real registries, real artifacts, the kernel in between.
 
+#[path = "mount/bad_archives.rs"]
+mod bad_archives;
+#[path = "mount/bad_blobs.rs"]
+mod bad_blobs;
+#[path = "mount/bad_keys.rs"]
+mod bad_keys;
+#[path = "mount/bad_manifests.rs"]
+mod bad_manifests;
+#[path = "mount/bad_names.rs"]
+mod bad_names;
+#[path = "mount/bad_sources.rs"]
+mod bad_sources;
 #[path = "mount/containers.rs"]
 mod containers;
 #[path = "mount/fixtures.rs"]
@@ -12,6 +24,8 @@ mod lifecycle;
 mod made_here;
 #[path = "mount/mount_helper.rs"]
 mod mount_helper;
+#[path = "mount/mount_points.rs"]
+mod mount_points;
 #[path = "mount/outages.rs"]
 mod outages;
 #[path = "mount/requests.rs"]

@@ -6,6 +6,7 @@ pub mod artifacts;
 pub mod layouts;
 pub mod mounting;
 pub mod proxy;
+pub mod refusal;
 pub mod registry;
 pub mod shell;
 pub mod skip;

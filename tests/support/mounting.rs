@@ -135,6 +135,22 @@ impl Mount<'_> {
         rustix::process::Pid::from_raw(found[0]).unwrap()
     }
 
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> String {
+        let folder = self.home.path("state/log");
+        let name = self.root().file_name().unwrap().to_str().unwrap();
+        let mine = |path: &PathBuf| path.to_string_lossy().contains(name);
+        let paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(mine).collect();
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    }
+
+    /// Bytes of memory of the daemon that no file stands behind.
+    pub fn anonymous_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.daemon().as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Unmounts with the command and expects it to work.
     pub fn unmount(self) {
         let output = self.home.run(&["umount", self.root().to_str().unwrap()]);
@@ -162,4 +178,10 @@ impl Drop for Mount<'_> {
 pub fn is_mounted(point: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().any(|line| line.split(' ').nth(4) == point.to_str())
+}
+
+/// Whether the kernel's table has a mount anywhere below.
+pub fn any_mounted_below(folder: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| Path::new(point).starts_with(folder))
 }

@@ -62,6 +62,8 @@ pub enum Fault {
     Status(u16),
     /// 307 to this location; the registry is not asked.
     Redirect(String),
+    /// 200 with this body, of this media type, under the digest that it has; the registry is not asked.
+    Answer(String, Bytes),
 }
 
 struct Planned {
@@ -98,6 +100,11 @@ impl Proxy {
     /// Spoils the next `times` answers to requests whose path contains the text.
     pub fn spoil(&self, part_of_path: &str, times: usize, fault: Fault) {
         self.inner.faults.lock().unwrap().push(Planned { part_of_path: part_of_path.to_owned(), times, fault });
+    }
+
+    /// Answers everything as the registry does again.
+    pub fn mend(&self) {
+        self.inner.faults.lock().unwrap().clear();
     }
 
     /// All requests so far, in order.
@@ -168,6 +175,7 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     match &fault {
         Some(Fault::Status(status)) => return empty(StatusCode::from_u16(*status).unwrap(), None),
         Some(Fault::Redirect(location)) => return empty(StatusCode::TEMPORARY_REDIRECT, Some(location)),
+        Some(Fault::Answer(media_type, body)) => return invented(media_type, body.clone()),
         _ => {}
     }
     let (head, body) = request.into_parts();
@@ -188,6 +196,13 @@ fn empty(status: StatusCode, location: Option<&str>) -> Response<Body> {
         response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
     }
     response
+}
+
+fn invented(media_type: &str, body: Bytes) -> Response<Body> {
+    use sha2::{Digest, Sha256};
+    let hex: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let response = Response::builder().header(header::CONTENT_TYPE, media_type).header("docker-content-digest", format!("sha256:{hex}"));
+    response.body(body.into()).unwrap()
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {

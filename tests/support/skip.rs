@@ -12,6 +12,8 @@ pub enum Need {
     Root,
     /// A program on the path.
     Tool(&'static str),
+    /// A file or directory that a package brings.
+    File(&'static str),
 }
 
 impl Need {
@@ -20,6 +22,7 @@ impl Need {
             Need::Fuse => (std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok(), "a usable /dev/fuse".to_owned()),
             Need::Root => (rustix::process::geteuid().is_root(), "root".to_owned()),
             Need::Tool(name) => (on_path(name), format!("the program {name}")),
+            Need::File(path) => (Path::new(path).exists(), path.to_owned()),
         };
         (!met).then_some(what)
     }

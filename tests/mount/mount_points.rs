@@ -1,0 +1,89 @@
+//! Directories that cannot be mounted on: exit code 15 and one line, before the source is asked for anything.
+
+use crate::support::layouts::Layout;
+use crate::support::mounting::{Home, any_mounted_below};
+use crate::support::refusal::refused_with;
+use crate::support::skip::{Need, lacks};
+use std::path::Path;
+use std::process::Output;
+
+fn source() -> String {
+    format!("oci:{}", Layout::fixture("oras-files").path().display())
+}
+
+/// `ocifs mount` of a good source on this place, with these flags.
+fn on(home: &Home, place: &Path, flags: &[&str]) -> Output {
+    let state = home.path("state");
+    let source = source();
+    let args = ["mount", &source, place.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    home.run(&[&args, flags].concat())
+}
+
+#[test]
+fn a_mount_point_that_is_missing_a_file_or_not_empty_is_refused() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let point = home.path("mounts/point");
+    refused_with(&on(&home, &point, &[]), 15, &[point.to_str().unwrap(), "does not exist", "mkdir"]);
+    refused_with(&on(&home, &point.join("deeper"), &[]), 15, &["does not exist"]);
+    std::fs::write(&point, "").unwrap();
+    refused_with(&on(&home, &point, &[]), 15, &[point.to_str().unwrap(), "not a directory"]);
+    refused_with(&on(&home, &point.join("below"), &[]), 15, &["not a directory"]);
+    std::fs::remove_file(&point).unwrap();
+    std::fs::create_dir(&point).unwrap();
+    std::fs::write(point.join("precious"), "mine").unwrap();
+    refused_with(&on(&home, &point, &[]), 15, &[point.to_str().unwrap(), "not empty", "nonempty"]);
+    assert_eq!(std::fs::read(point.join("precious")).unwrap(), b"mine");
+    assert!(!any_mounted_below(&home.path("mounts")));
+    let output = on(&home, &point, &["-o", "nonempty"]);
+    assert!(output.status.success(), "{}", crate::support::mounting::text(&output));
+    assert!(!point.join("precious").exists());
+    let output = home.run(&["umount", point.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", crate::support::mounting::text(&output));
+    assert_eq!(std::fs::read(point.join("precious")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_mount_point_and_what_the_mount_itself_needs_never_lie_inside_one_another() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let cache = home.path("cache/own");
+    let flags = ["--cache-dir", cache.to_str().unwrap()];
+    let inside = cache.join("spans/mnt");
+    std::fs::create_dir_all(&inside).unwrap();
+    refused_with(&on(&home, &inside, &flags), 15, &["cache directory", "choose another"]);
+    refused_with(&on(&home, &cache, &flags), 15, &["cache directory"]);
+    refused_with(&on(&home, &home.path("cache"), &flags), 15, &["cache directory"]);
+    let state = home.path("state/mnt");
+    std::fs::create_dir(&state).unwrap();
+    refused_with(&on(&home, &state, &flags), 15, &["state directory"]);
+    // A link into the cache is still inside of it.
+    let link = home.path("mounts/link");
+    std::os::unix::fs::symlink(&inside, &link).unwrap();
+    refused_with(&on(&home, &link, &flags), 15, &["cache directory"]);
+    assert!(!any_mounted_below(&home.path("")));
+}
+
+#[test]
+fn a_mount_point_with_escape_sequences_in_its_name_is_shown_escaped() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    refused_with(&on(&home, &home.path("mounts/\u{1b}]0;title\u{7}\n"), &[]), 15, &["u{1b}", "does not exist"]);
+}
+
+#[test]
+fn a_mount_point_in_a_mount_is_refused() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&source(), &[]);
+    refused_with(&on(&home, mount.root(), &[]), 15, &["already", "ocifs umount"]);
+    mount.unmount();
+}
