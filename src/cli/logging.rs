@@ -56,10 +56,10 @@ pub fn start(target: &Target, format: Option<LogFormat>, verbose: u8) -> io::Res
         (1, _) => Level::DEBUG,
         _ => Level::TRACE,
     };
-    // Other crates say what only their authors need.
+    // Other crates say what only their authors need; fuser warns of each operation that is not there.
     let filter = environment::variable("OCIFS_LOG")
         .and_then(|text| EnvFilter::try_new(text.to_str()?).ok())
-        .unwrap_or_else(|| EnvFilter::new(format!("warn,ocifs={}", level.as_str().to_lowercase())));
+        .unwrap_or_else(|| EnvFilter::new(format!("warn,fuser=error,ocifs={}", level.as_str().to_lowercase())));
     let journal = environment::variable("JOURNAL_STREAM").is_some() && *target == Target::Terminal;
     let format = format.unwrap_or(if journal { LogFormat::Journal } else { LogFormat::Text });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);

@@ -14,7 +14,7 @@ use crate::fs::{self, Root, Space};
 use crate::oci::{LayoutName, Platform, Repository, Source, Version};
 use crate::registry::{Layout, Pull};
 use crate::sys::process;
-use crate::view::Defaults;
+use crate::view::{Authority, Defaults};
 
 /// Asks the source whether it is there, whether the credentials are right, and whether it holds what was named.
 /// A prefix that holds nothing yet is fine. Offline nothing is asked.
@@ -98,8 +98,8 @@ pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>) -> fs:
     let flags = &plan.flags;
     let options = parts.artifacts.options();
     let authority = match &plan.source {
-        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => registry.to_string(),
-        Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Authority::Registry(registry.to_string()),
+        Source::Layout { directory, .. } => Authority::Layout(format!("oci:{}", directory.display())),
     };
     let (facts_now, cache) = (Arc::clone(facts), parts.cache.clone());
     let for_space = parts.cache.clone();

@@ -32,7 +32,7 @@ use crate::artifact::{Artifacts, Kind, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Platform, Repository, Version};
 pub use crate::view::Error;
-use crate::view::{Attributes, Context, Defaults, Found, Key, Origin, Shown, View, Views};
+use crate::view::{Attributes, Authority, Context, Defaults, Found, Key, Origin, Shown, View, Views};
 use handle::Handles;
 use place::{Place, Places};
 use resolve::Finding;
@@ -71,8 +71,8 @@ pub type Made = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 pub struct Config {
     /// What the root is.
     pub root: Root,
-    /// The registry or layout as written in references, e.g. `reg.io` or `oci:/srv/layout`.
-    pub authority: String,
+    /// The registry or layout as written in references.
+    pub authority: Authority,
     /// Attributes where an archive says nothing, and overrides.
     pub defaults: Defaults,
     /// Form of tag and digest directories.

@@ -89,9 +89,9 @@ impl FileSystem {
             Some(_) => "partial",
         };
         let value = json!({
-            "registry": self.context.authority,
+            "registry": self.context.authority.to_string(),
             "repository": repository,
-            "reference": format!("{}/{repository}", self.context.authority),
+            "reference": self.context.authority.reference(path.as_ref()),
             "listing": listing,
             "tags": names.as_ref().map(|names| names.tags.len()),
             "repositories": names.as_ref().map(|names| &names.children),

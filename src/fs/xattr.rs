@@ -3,7 +3,6 @@
 use super::place::Place;
 use super::{Error, FileSystem};
 use crate::error::ErrorKind;
-use crate::oci::Repository;
 use crate::view::{is_own_name, state_of};
 
 impl FileSystem {
@@ -19,18 +18,13 @@ impl FileSystem {
         let place = self.place(inode)?;
         match (name, place.as_ref()) {
             (b"user.ocifs.state", _) => Ok(Some(state_of())),
-            (b"user.oci.reference", Place::Directory(path)) => Ok(Some(self.reference(path.as_ref()).into_bytes())),
+            (b"user.oci.reference", Place::Directory(path)) => Ok(Some(self.context.authority.reference(path.as_ref()).into_bytes())),
             (b"user.oci.listing", Place::Directory(path)) => {
                 let complete = self.names(path).await?.complete;
                 Ok(Some(if complete { b"complete".to_vec() } else { b"partial".to_vec() }))
             }
             _ => Ok(None),
         }
-    }
-
-    fn reference(&self, path: Option<&Repository>) -> String {
-        let authority = &self.context.authority;
-        path.map_or_else(|| authority.clone(), |path| format!("{authority}/{path}"))
     }
 
     /// The names that are listed: those of the archive, none that ocifs answers itself.

@@ -66,11 +66,11 @@ impl Metadata {
             },
         };
         let image = image.filter(|manifest| manifest.image().is_some());
-        let (reference, link) = match tag {
-            Some(tag) => (format!("{repository}:{tag}"), tag.to_string()),
-            None => (format!("{repository}@{digest}"), format!("@{}", digest.path_name())),
+        let (version, link) = match tag {
+            Some(tag) => (format!(":{tag}"), tag.to_string()),
+            None => (format!("@{digest}"), format!("@{}", digest.path_name())),
         };
-        let files = files(&named, image.as_deref(), &format!("{}/{reference}", context.authority));
+        let files = files(&named, image.as_deref(), &format!("{}{version}", context.authority.reference(Some(repository))));
         Ok(Self {
             repository: repository.clone(),
             named,

@@ -7,6 +7,7 @@
 //! decides which view a path leads to, and never resolves a link.
 
 mod attributes;
+mod authority;
 mod metadata;
 mod reader;
 mod table;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 pub use attributes::{Attributes, Defaults};
+pub use authority::Authority;
 pub use metadata::Metadata;
 pub use reader::Reader;
 pub use table::{VIEW_LIMIT, Views};
@@ -79,7 +81,7 @@ pub struct Context {
     /// What is shown where an archive says nothing, and what the user overrides.
     pub defaults: Defaults,
     /// The registry or layout as it is written in references.
-    pub authority: String,
+    pub authority: Authority,
     /// How long lists of referrers are fresh.
     pub tag_ttl: Duration,
 }

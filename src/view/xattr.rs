@@ -49,13 +49,13 @@ impl View {
     }
 
     fn reference(&self, context: &Context) -> Option<String> {
-        let authority = &context.authority;
+        let of = |repository| context.authority.reference(Some(repository));
         match &self.origin {
-            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => Some(format!("{authority}/{repository}:{tag}")),
+            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => Some(format!("{}:{tag}", of(repository))),
             Origin::Digest(repository, digest)
             | Origin::Platform { repository, digest }
-            | Origin::DigestMetadata { repository, digest, .. } => Some(format!("{authority}/{repository}@{digest}")),
-            Origin::Layer { repository, manifest, .. } => Some(format!("{authority}/{repository}@{}", manifest.digest)),
+            | Origin::DigestMetadata { repository, digest, .. } => Some(format!("{}@{digest}", of(repository))),
+            Origin::Layer { repository, manifest, .. } => Some(format!("{}@{}", of(repository), manifest.digest)),
         }
     }
 

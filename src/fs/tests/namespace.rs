@@ -71,6 +71,10 @@ async fn a_layout_lists_its_tags_and_names_that_are_full_references() {
     assert_eq!(world.text("v1/a.txt").await, "one");
     world.absent("nothing").await;
     world.absent("nothing:v1").await;
+    // A layout has no repository name of its own, so no reference shows one.
+    let tag = world.entry("v1").await.inode;
+    assert_eq!(world.fs.getxattr(tag, b"user.oci.reference").await.unwrap().unwrap(), b"oci:/srv/layout:v1");
+    assert_eq!(world.text(".oci/tags/v1/reference").await, "oci:/srv/layout:v1\n");
 }
 
 fn collision() -> Memory {

@@ -10,7 +10,7 @@ use crate::content::{self, Contents};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Platform, Repository, media_type};
 use crate::registry::{Memory, RequestKind};
-use crate::view::Defaults;
+use crate::view::{Authority, Defaults};
 
 pub const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
@@ -75,9 +75,13 @@ impl World {
             strict: false,
             repositories: setup.repositories.iter().map(|name| repository(name)).collect(),
         };
+        let authority = match &setup.root {
+            Root::Layout(_) => Authority::Layout("oci:/srv/layout".to_owned()),
+            _ => Authority::Registry("reg.io".to_owned()),
+        };
         let config = Config {
             root: setup.root,
-            authority: "reg.io".to_owned(),
+            authority,
             defaults: DEFAULTS,
             view: setup.view,
             platform: options.platform.clone(),
