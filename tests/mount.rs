@@ -14,6 +14,8 @@ mod bad_names;
 mod bad_sources;
 #[path = "mount/containers.rs"]
 mod containers;
+#[path = "mount/everyday_tools.rs"]
+mod everyday_tools;
 #[path = "mount/fixtures.rs"]
 mod fixtures;
 #[path = "mount/harness.rs"]
