@@ -95,7 +95,10 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let mut file: Self = serde_saphyr::from_str(text).map_err(|error| Failure::usage(super::escape::one_line(&error.to_string())))?;
+        let mut file: Self = serde_saphyr::from_str(text).map_err(|error| {
+            let reason = error.without_snippet().to_string();
+            Failure::usage(super::escape::one_line(reason.trim_start_matches("error: ")))
+        })?;
         for host in file.registries.keys() {
             Registry::parse(host).map_err(|error| Failure::usage(format!("registries: {error}")))?;
         }

@@ -100,6 +100,7 @@ pub fn puller(source: &Source, flags: &RegistryFlags, environment: &Environment)
 }
 
 fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) -> Result<HttpConfig, Failure> {
+    check_named_credentials(flags)?;
     let client = match (&flags.cert_file, &flags.key_file) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate: certificate.clone(), key: key.clone() }),
         _ => None,
@@ -124,6 +125,24 @@ fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
     }
     directories.extend(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from));
     directories
+}
+
+/// Whether the file with credentials that the user names is one. Those in the usual places may be missing.
+///
+/// # Errors
+/// It cannot be read, or holds no JSON.
+fn check_named_credentials(flags: &RegistryFlags) -> Result<(), Failure> {
+    let Some(file) = &flags.registry_config else { return Ok(()) };
+    let unusable = |why: &dyn std::fmt::Display| {
+        let shown = super::escape::path(file);
+        Failure::usage(format!("the file with credentials {shown} cannot be used: {why}; check --registry-config"))
+    };
+    let text = std::fs::read(file).map_err(|error| unusable(&error))?;
+    if text.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|_| unusable(&"it is not JSON"))?;
+    if value.is_object() { Ok(()) } else { Err(unusable(&"it is no JSON object")) }
 }
 
 /// Files with credentials, in the order in which they count. A file that the user names is the only one.

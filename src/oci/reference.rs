@@ -219,8 +219,9 @@ pub(super) fn parse_parts(text: &str) -> Result<(Registry, Repository, Option<Ve
         None => (path, None),
     };
     let name = if registry == Registry::docker_hub() && !name.contains('/') { format!("library/{name}") } else { name.to_owned() };
-    let repository = Repository::parse(&name)
-        .map_err(|_| InvalidReference::new(text, "reference (registry/repository:tag or registry/repository@digest)"))?;
+    let repository = Repository::parse(&name).map_err(|_| {
+        InvalidReference::new(text, "reference (registry/repository:tag or registry/repository@digest; repository names are in lower case)")
+    })?;
     Ok((registry, repository, digest.map(Version::Digest).or(tag.map(Version::Tag))))
 }
 
