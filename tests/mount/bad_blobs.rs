@@ -243,8 +243,7 @@ fn garbage_behind_a_true_digest_is_ebadmsg_and_hides_no_neighbour() {
     for (name, bytes) in &garbage {
         fails(mount.ls(name), EBADMSG, name);
         fails(mount.cat(&format!("{name}/file")), EBADMSG, name);
-        use sha2::Digest;
-        let hex: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(bytes);
         the_log_says(&mount, &hex, "");
         assert_eq!(mount.cat("good/file").unwrap(), CONTENT, "beside {name}");
         // The good layer of the bad image, and the bad one as it is stored.
@@ -253,6 +252,52 @@ fn garbage_behind_a_true_digest_is_ebadmsg_and_hides_no_neighbour() {
     }
     assert_eq!(mount.ls("").unwrap().len(), garbage.len() + 1);
     mount.unmount();
+}
+
+#[test]
+fn a_size_that_no_disk_has_costs_nothing() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (registry, _) = artifacts();
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/app", proxy.host()), &["--cache-size", "16MiB"]);
+    let claim = |tag: &str, size: u64| {
+        let mut manifest = raw_manifest(&registry, tag);
+        manifest["layers"][0]["size"] = size.into();
+        let body = manifest.to_string().into_bytes();
+        for path in [format!("manifests/{tag}"), format!("manifests/sha256:{}", hex(&body))] {
+            proxy.spoil(&path, usize::MAX, Fault::Answer(crate::support::artifacts::MANIFEST.to_owned(), body.clone().into()));
+        }
+    };
+    // What nothing here could ever hold is a limit; what could be held is compared with what the registry sends.
+    const EOPNOTSUPP: i32 = 95;
+    for (tag, size, errno) in
+        [("raw", i64::MAX as u64, EOPNOTSUPP), ("tar", 1 << 40, EBADMSG), ("gzip", i64::MAX as u64, EBADMSG), ("zstd", 1 << 50, EBADMSG)]
+    {
+        claim(tag, size);
+        fails(mount.cat(&format!("{tag}/file")), errno, tag);
+        the_neighbour_is_readable(&mount);
+    }
+    assert!(mount.anonymous_memory() < 64 << 20);
+    assert!(on_disk(&home.path("cache")) < 32 << 20);
+    mount.unmount();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The manifest of a tag as the registry has it.
+fn raw_manifest(registry: &Registry, tag: &str) -> Value {
+    crate::support::runtime().block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("{}/v2/app/manifests/{tag}", registry.url());
+        let answer = client.get(url).header("accept", crate::support::artifacts::MANIFEST).send().await.unwrap();
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    })
 }
 
 /// A tar with one file of so many zeros, written to a compressor.

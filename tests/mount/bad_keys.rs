@@ -52,6 +52,8 @@ fn with_a_wrong_passphrase_the_tag_is_ekeyrejected() {
         assert!(mount.log().lines().any(|line| line.contains("sha256:") && line.contains("passphrase")), "{}", mount.log());
         assert!(!mount.log().contains("battery"), "the log tells no secret");
         mount.unmount();
+        let output = home.try_mount(&format!("{}:sealed", source(fixture)), &flags).err().unwrap();
+        refused_with(&output, 12, &["passphrase"]);
     }
 }
 

@@ -230,3 +230,48 @@ fn an_index_with_bad_members_shows_the_good_one() {
     assert_eq!(mount.cat("image/file").unwrap(), b"content\n");
     mount.unmount();
 }
+
+#[test]
+fn indexes_in_indexes_and_thousands_of_layers_end_somewhere() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let mut draft = Draft::new();
+    let layer = draft.blob(LAYER, &tar(&[("file", b"content\n")]));
+    draft.image("image", std::slice::from_ref(&layer));
+    let mut inner = draft.layout().entries()[0].clone();
+    inner.as_object_mut().unwrap().remove("annotations");
+    for depth in 0..300 {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] });
+        inner = draft.blob(INDEX, index.to_string().as_bytes());
+        if depth == 299 {
+            draft.tag("deep", &index);
+        }
+    }
+    draft.image("same-layer", &vec![layer; 5000]);
+    let titled = |number: u32| {
+        let mut layer = draft.blob("application/octet-stream", b"same");
+        layer["annotations"] = json!({ "org.opencontainers.image.title": format!("f{number}") });
+        layer
+    };
+    let layers: Vec<Value> = (0..5000).map(titled).collect();
+    let config = draft.blob("application/vnd.oci.empty.v1+json", b"{}");
+    draft.tag("many", &json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }));
+    let home = Home::new();
+    let mount = home.mount(&format!("oci:{}", draft.path().display()), &["--platform", "linux/amd64"]);
+    // However deep it is shown, it is shown or refused, and its neighbours are there.
+    match mount.ls("deep") {
+        Ok(names) => assert!(!names.is_empty()),
+        Err(error) => assert!([Some(EBADMSG), Some(95)].contains(&error.raw_os_error()), "{error}"),
+    }
+    match mount.cat("same-layer/file") {
+        Ok(content) => assert_eq!(content, b"content\n"),
+        Err(error) => assert!([Some(EBADMSG), Some(95)].contains(&error.raw_os_error()), "{error}"),
+    }
+    assert_eq!(mount.ls("many").unwrap().len(), 5000);
+    assert_eq!(mount.cat("many/f4999").unwrap(), b"same");
+    assert_eq!(mount.cat("image/file").unwrap(), b"content\n");
+    assert!(mount.anonymous_memory() < 128 << 20);
+    mount.unmount();
+}

@@ -204,3 +204,27 @@ fn layouts_that_are_none_are_refused() {
     neither_mounts_nor_inspects(&home, &format!("{fixture}@{ABSENT}"), &[], 10, &["deadbeef"]);
     neither_mounts_nor_inspects(&home, &format!("{fixture}:\u{1b}[2J"), &[], 10, &["u{1b}"]);
 }
+
+#[test]
+fn files_that_the_user_names_must_be_what_they_are_for() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let file = |name: &str, content: &str| {
+        std::fs::write(home.path(name), content).unwrap();
+        home.path(name).to_str().unwrap().to_owned()
+    };
+    let (none, text) = (home.path("none").to_str().unwrap().to_owned(), file("text", "{ hunter2"));
+    for flag in ["--registry-config", "--ca-file"] {
+        for path in [&none, &text] {
+            let line = refused(&home.try_mount("127.0.0.1:1/team", &[flag, path]).err().unwrap(), 2);
+            assert!(line.contains(path.as_str()) && !line.contains("hunter2"), "{line}");
+        }
+    }
+    for (content, words) in [("cache-size: [", "line 1"), ("no-such-key: 1", "no-such-key"), ("cache-size: 12Q", "12Q")] {
+        let config = file("config.yaml", content);
+        let output = home.try_mount("127.0.0.1:1/team", &["--config", &config]).err().unwrap();
+        refused_with(&output, 2, &[&config, words]);
+    }
+}
