@@ -56,10 +56,15 @@ pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
     let spared: Vec<String> = kept.iter().flat_map(|(name, blobs)| blobs.iter().map(|blob| blob.hex()).chain([file_name(name)])).collect();
     each_document(shared, |entry| {
         let name = entry.file_name();
-        if spared.iter().any(|part| name.to_string_lossy().contains(part.as_str())) {
+        let name = name.to_string_lossy();
+        // A temporary file belongs to a process that is about to rename it.
+        if name.starts_with(durable::TEMPORARY) || spared.iter().any(|part| name.contains(part.as_str())) {
             return Ok(());
         }
-        fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))
+        match fs::remove_file(entry.path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("remove", &entry.path())(error)),
+            _ => Ok(()),
+        }
     })?;
     evict::recount(shared, &pins::pinned_blobs(shared)?)?;
     shared.hope_again();

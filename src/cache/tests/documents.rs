@@ -23,6 +23,18 @@ fn a_document_is_read_back_replaced_and_forgotten_while_old_readers_keep_theirs(
 }
 
 #[test]
+fn clear_leaves_a_file_that_somebody_is_about_to_rename() {
+    let place = Place::new(MIB);
+    let cache = place.open();
+    cache.store_document("tree", "k", b"document", &Protection::Plain).unwrap();
+    let half_written = place.path().join("v1/documents/tree/.new-abc");
+    std::fs::write(&half_written, b"half").unwrap();
+    cache.clear(true).unwrap();
+    assert!(half_written.exists());
+    assert!(cache.document("tree", "k", &Protection::Plain).unwrap().is_none());
+}
+
+#[test]
 fn every_key_has_a_file_of_its_own_inside_its_kind() {
     let place = Place::new(MIB);
     let cache = place.open();
