@@ -24,7 +24,12 @@ use crate::view::{Authority, Defaults};
 pub async fn contact(plan: &Plan, parts: &Parts) -> Result<Root, Failure> {
     let pull = parts.pull.as_ref();
     if !plan.flags.offline {
-        pull.ping().await.map_err(|error| hint(error, &plan.source))?;
+        let about = match &plan.source {
+            Source::Registry { prefix, .. } => prefix.as_ref(),
+            Source::Artifact { repository, .. } => Some(repository),
+            Source::Layout { .. } => None,
+        };
+        pull.ping(about).await.map_err(|error| hint(error, &plan.source))?;
     }
     let root = match &plan.source {
         Source::Registry { prefix, .. } => return Ok(Root::Prefix(prefix.clone())),

@@ -145,24 +145,24 @@ impl Pull for HttpRegistry {
 
     /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry
     /// that hands out tokens is not asked for more here: what may be read is known per repository only.
-    async fn ping(&self) -> Result<(), Error> {
+    async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
         let call = Call {
             what: format!("registry {}", self.http.registry),
             method: Method::GET,
             url: self.http.url("v2/")?,
             accept: None,
             range: None,
-            scope: Scope::Ping,
+            scope: Scope::Ping(about.cloned()),
             shortcut: None,
         };
         let exchange = &self.http.exchange;
         let answer = match exchange.fetch(&call, 64 << 10).await {
-            Err(error) if error.kind == ErrorKind::Denied && exchange.authorizer.lets_anybody_ask().await => return Ok(()),
+            Err(error) if error.kind == ErrorKind::Denied && exchange.authorizer.lets_anybody_ask(&call.scope).await => return Ok(()),
             other => other?,
         };
         match answer.status.as_u16() {
             200..=299 => Ok(()),
-            401 | 403 if exchange.authorizer.lets_anybody_ask().await => Ok(()),
+            401 | 403 if exchange.authorizer.lets_anybody_ask(&call.scope).await => Ok(()),
             404 => Err(Error::new(ErrorKind::Unsupported, format!("{}: it does not speak the OCI distribution API (no /v2/)", call.what))),
             _ => Err(self.http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
         }

@@ -150,7 +150,7 @@ impl Pull for Layout {
         Trust::Digest
     }
 
-    async fn ping(&self) -> Result<(), Error> {
+    async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
         self.names().map(drop)
     }
 

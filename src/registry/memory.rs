@@ -334,7 +334,7 @@ impl Pull for Memory {
         self.trust
     }
 
-    async fn ping(&self) -> Result<(), Error> {
+    async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
         self.enter(RequestKind::Ping, "", String::new(), None).await.map(drop)
     }
 

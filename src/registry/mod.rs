@@ -87,8 +87,9 @@ pub trait Pull: Send + Sync {
     /// What the transport guarantees.
     fn trust(&self) -> Trust;
 
-    /// Asks the place itself (`/v2/`): reachable, and are the credentials right?
-    async fn ping(&self) -> Result<(), Error>;
+    /// Asks the place itself (`/v2/`): reachable, and are the credentials right that are stored for this repository or
+    /// prefix?
+    async fn ping(&self, about: Option<&Repository>) -> Result<(), Error>;
 
     /// The digest of a version now (HEAD). A digest that is asked for is answered only if it exists.
     async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error>;

@@ -15,6 +15,8 @@ use crate::error::ErrorKind;
 pub(super) const ERROR_LIMIT: u64 = 64 << 10;
 /// Characters of a registry's own message that are shown.
 const SHOWN: usize = 300;
+/// What servers written in Go (most registries) answer to plain HTTP where they expect TLS.
+const PLAIN_TO_TLS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
 /// The errors behind an error, in one line, without URLs (they may be signed).
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -100,6 +102,7 @@ pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8],
         401 | 403 if own => ErrorKind::Denied,
         405 | 501 => ErrorKind::Unsupported,
         416 => ErrorKind::Integrity,
+        400 if body.starts_with(PLAIN_TO_TLS) => ErrorKind::Unreachable,
         408 | 429 | 500..=599 => ErrorKind::Unreachable,
         _ if !own => ErrorKind::Unreachable,
         _ => ErrorKind::Other,
@@ -109,6 +112,9 @@ pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8],
         403 => "the registry refuses access",
         404 => "not found",
         429 => "the registry asks for fewer requests",
+        400 if body.starts_with(PLAIN_TO_TLS) => {
+            "it speaks TLS and was asked in plain HTTP; use --plain-http=false, --ca-file or --insecure"
+        }
         _ => "the registry answered",
     };
     let words = own_words(body).map(|words| format!(": {words}")).unwrap_or_default();

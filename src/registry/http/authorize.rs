@@ -29,8 +29,8 @@ const LEARNED: usize = 4096;
 /// What a request is about, as far as access is concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scope {
-    /// The registry itself.
-    Ping,
+    /// The registry itself, for somebody who wants this repository or prefix: that decides which credentials count.
+    Ping(Option<Repository>),
     /// Manifests and blobs of a repository.
     Content(Repository),
     /// The tags of a repository; some registries tell this apart.
@@ -43,14 +43,15 @@ impl Scope {
     fn repository(&self) -> Option<&Repository> {
         match self {
             Self::Content(repository) | Self::Tags(repository) => Some(repository),
-            Self::Ping | Self::Catalog => None,
+            Self::Ping(about) => about.as_ref(),
+            Self::Catalog => None,
         }
     }
 
     /// The scope as token servers spell it.
     fn text(&self) -> Option<String> {
         match self {
-            Self::Ping => None,
+            Self::Ping(_) => None,
             Self::Catalog => Some("registry:catalog:*".to_owned()),
             Self::Content(repository) | Self::Tags(repository) => Some(format!("repository:{repository}:pull")),
         }
@@ -144,8 +145,8 @@ impl Authorizer {
         };
         if let (Some(realm), false) = (self.foreign_realm(), matches!(found.credential, Credential::Anonymous)) {
             text.push_str(&format!(
-                "; they were not sent, since the token server {realm} is not known to belong to {}: trust it explicitly if it does",
-                self.own
+                "; they were not sent, since the token server {} is not known to belong to {}; if it does, --trusted-realm {} sends them",
+                realm.0, self.own, realm.1,
             ));
         }
         for note in found.notes {
@@ -156,20 +157,19 @@ impl Authorizer {
     }
 
     /// Whether the registry hands out tokens and no credentials are stored for it: then each repository decides.
-    pub(super) async fn lets_anybody_ask(&self) -> bool {
+    pub(super) async fn lets_anybody_ask(&self, scope: &Scope) -> bool {
         let bearer = matches!(*self.asked.lock().unwrap_or_else(PoisonError::into_inner), Some(Asked::Bearer { .. }));
-        bearer
-            && self.find(&Scope::Ping, false).await.is_ok_and(|found| found.credential == Credential::Anonymous && found.notes.is_empty())
+        bearer && self.find(scope, false).await.is_ok_and(|found| found.credential == Credential::Anonymous && found.notes.is_empty())
     }
 
     /// The token server that was asked without credentials.
-    fn foreign_realm(&self) -> Option<String> {
+    fn foreign_realm(&self) -> Option<(String, Origin)> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         match asked {
             Asked::Basic => None,
             Asked::Bearer { realm, .. } => {
                 let realm = origin::realm(&self.registry, &self.own, &realm, &self.trusted_realms).ok()?;
-                (!realm.trusted).then(|| origin::shown(&realm.url))
+                Origin::of(&realm.url).filter(|_| !realm.trusted).map(|origin| (origin::shown(&realm.url), origin))
             }
         }
     }

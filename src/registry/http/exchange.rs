@@ -251,6 +251,9 @@ impl Exchange {
         }
         let what = if origin == self.own { call.what.clone() } else { format!("{} at {origin}", call.what) };
         let sent = attempts.within(self.timing.header, &what, request.send()).await?;
-        sent.map_err(|error| answer::unanswered(&what, &error))
+        let sent = sent.map_err(|error| answer::unanswered(&what, &error))?;
+        let (authorized, status) = (authorization.is_some(), sent.status().as_u16());
+        tracing::trace!(method = %call.method, url = origin::shown(url), range = ?call.range, authorized, status, "request");
+        Ok(sent)
     }
 }

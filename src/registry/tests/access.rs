@@ -66,11 +66,11 @@ async fn a_wrong_password_is_denied_and_named_by_its_file_only() {
     let server = Server::start(|_, _| reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b"")).await;
     let directory = tempfile::tempdir().unwrap();
     let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
-    for error in [client.ping().await.unwrap_err(), client.tags(&repository(), None).await.unwrap_err()] {
+    for error in [client.ping(None).await.unwrap_err(), client.tags(&repository(), None).await.unwrap_err()] {
         assert_eq!(error.kind, ErrorKind::Denied);
         assert!(error.message.contains("auth.json") && !error.message.contains(SECRET), "{error}");
     }
-    let anonymous = super::client(&server.authority).ping().await.unwrap_err();
+    let anonymous = super::client(&server.authority).ping(None).await.unwrap_err();
     assert!(anonymous.message.contains("no credentials are stored"), "{anonymous}");
 }
 
@@ -284,12 +284,12 @@ async fn without_credentials_a_registry_with_tokens_passes_the_first_check() {
     })
     .await;
     realm.set(server.url("/token")).unwrap();
-    client(&server.authority).ping().await.unwrap();
+    client(&server.authority).ping(None).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let wrong = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
-    assert_eq!(wrong.ping().await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(wrong.ping(None).await.unwrap_err().kind, ErrorKind::Denied);
     let hanging = Server::start(|_, _| Reply(vec![Part::Hang])).await;
     let impatient =
         client_with(&hanging.authority, &directory, &json!({}), |config| config.timing.progress = std::time::Duration::from_millis(100));
-    assert_eq!(impatient.ping().await.unwrap_err().kind, ErrorKind::TimedOut);
+    assert_eq!(impatient.ping(None).await.unwrap_err().kind, ErrorKind::TimedOut);
 }

@@ -178,7 +178,7 @@ async fn a_registry_that_is_away_is_unreachable_and_not_asked_over_and_over() {
     let client = client(&authority);
     for _ in 0..2 {
         for error in [
-            client.ping().await.unwrap_err(),
+            client.ping(None).await.unwrap_err(),
             client.resolve(&repository(), &tag("v1")).await.unwrap_err(),
             client.tags(&repository(), None).await.unwrap_err(),
             read(&client, 0..10).await.unwrap_err(),
@@ -186,9 +186,9 @@ async fn a_registry_that_is_away_is_unreachable_and_not_asked_over_and_over() {
             assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
         }
     }
-    assert!(!client.ping().await.unwrap_err().message.contains("attempts"), "tried once only while it is away");
+    assert!(!client.ping(None).await.unwrap_err().message.contains("attempts"), "tried once only while it is away");
     let unknown = super::client("no-such-host.invalid");
-    assert_eq!(unknown.ping().await.unwrap_err().kind, ErrorKind::Unreachable);
+    assert_eq!(unknown.ping(None).await.unwrap_err().kind, ErrorKind::Unreachable);
 }
 
 #[tokio::test]

@@ -103,8 +103,8 @@ async fn docker_registry_takes_the_right_password_and_no_other() {
         json!({"auths": {&registry.authority: {"auth": auth}}})
     };
     let directory = tempfile::tempdir().unwrap();
-    client_with(&registry.authority, &directory, &stored("secret"), |_| {}).ping().await.unwrap();
-    let wrong = client_with(&registry.authority, &directory, &stored("wrong"), |_| {}).ping().await.unwrap_err();
-    let none = HttpRegistry::new(config(&registry.authority)).unwrap().ping().await.unwrap_err();
+    client_with(&registry.authority, &directory, &stored("secret"), |_| {}).ping(None).await.unwrap();
+    let wrong = client_with(&registry.authority, &directory, &stored("wrong"), |_| {}).ping(None).await.unwrap_err();
+    let none = HttpRegistry::new(config(&registry.authority)).unwrap().ping(None).await.unwrap_err();
     assert_eq!((wrong.kind, none.kind), (ErrorKind::Denied, ErrorKind::Denied), "{wrong} {none}");
 }

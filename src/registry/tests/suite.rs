@@ -84,7 +84,7 @@ impl Sample {
 
 /// Runs the whole suite. `absent` is a repository that does not exist, where the implementation knows such.
 pub(super) async fn conforms(pull: &dyn Pull, sample: &Sample, absent: Option<&Repository>) {
-    pull.ping().await.unwrap();
+    pull.ping(None).await.unwrap();
     versions_resolve_and_read_alike(pull, sample).await;
     ranges_are_exact(pull, sample).await;
     lists_are_complete(pull, sample).await;

@@ -95,12 +95,12 @@ async fn an_own_authority_is_trusted_from_a_file_or_a_directory_and_nothing_else
     conforms(&by_file, &sample, None).await;
     std::fs::create_dir(directory.path().join(&address)).unwrap();
     std::fs::write(directory.path().join(&address).join("ca.crt"), &pem).unwrap();
-    client(&address, Tls { directories: vec![directory.path().to_owned()], ..Tls::default() }).ping().await.unwrap();
-    client(&address, Tls { insecure: true, ..Tls::default() }).ping().await.unwrap();
+    client(&address, Tls { directories: vec![directory.path().to_owned()], ..Tls::default() }).ping(None).await.unwrap();
+    client(&address, Tls { insecure: true, ..Tls::default() }).ping(None).await.unwrap();
     let (_, other) = start(&sample, false).await;
     std::fs::write(directory.path().join("other.pem"), other.authority).unwrap();
     let stranger = client(&address, Tls { ca_file: Some(directory.path().join("other.pem")), ..Tls::default() });
-    let error = stranger.ping().await.unwrap_err();
+    let error = stranger.ping(None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.message.contains("--ca-file") && !error.message.contains("attempts"), "{error}");
 }
@@ -117,9 +117,9 @@ async fn a_client_certificate_is_shown_from_files_or_a_directory() {
     }
     let ca_file = Some(host.join("ca.crt"));
     let own = ClientCertificate { certificate: host.join("me.cert"), key: host.join("me.key") };
-    client(&address, Tls { ca_file: ca_file.clone(), client: Some(own), ..Tls::default() }).ping().await.unwrap();
-    client(&address, Tls { directories: vec![directory.path().to_owned()], ..Tls::default() }).ping().await.unwrap();
-    let error = client(&address, Tls { ca_file, ..Tls::default() }).ping().await.unwrap_err();
+    client(&address, Tls { ca_file: ca_file.clone(), client: Some(own), ..Tls::default() }).ping(None).await.unwrap();
+    client(&address, Tls { directories: vec![directory.path().to_owned()], ..Tls::default() }).ping(None).await.unwrap();
+    let error = client(&address, Tls { ca_file, ..Tls::default() }).ping(None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
 }
 
@@ -131,7 +131,7 @@ async fn a_redirect_from_tls_to_plain_text_is_not_followed() {
     let (address, issued) = serve(router, false).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), issued.authority).unwrap();
-    let error = client(&address, Tls { ca_file: Some(file.path().to_owned()), ..Tls::default() }).ping().await.unwrap_err();
+    let error = client(&address, Tls { ca_file: Some(file.path().to_owned()), ..Tls::default() }).ping(None).await.unwrap_err();
     assert!(error.message.contains("plain text"), "{error}");
     assert!(plain.log().is_empty());
 }
@@ -141,7 +141,7 @@ async fn a_registry_that_speaks_plain_http_is_said_to_do_so() {
     let server = reference::start(&Sample::new(), reference::full()).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap().cert.pem()).unwrap();
-    let error = client(&server.authority, Tls { ca_file: Some(file.path().to_owned()), ..Tls::default() }).ping().await.unwrap_err();
+    let error = client(&server.authority, Tls { ca_file: Some(file.path().to_owned()), ..Tls::default() }).ping(None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.message.contains("--plain-http"), "{error}");
 }
