@@ -5,6 +5,7 @@
 
 mod lists;
 mod memory;
+mod outage;
 mod store;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use memory::Generations;
 use memory::{Memory, TagAnswer};
+use outage::is_outage;
 use store::{Dirty, Writer};
 
 use super::{Error, Listing, Options};
@@ -23,8 +25,6 @@ use crate::registry::Pull;
 
 /// How long "does not exist" is kept, in memory only.
 const NEGATIVE: Duration = Duration::from_secs(5);
-/// After a failure to reach the registry, last known answers serve for this long without a new attempt.
-const OUTAGE: Duration = Duration::from_secs(10);
 /// Bytes of manifests kept in memory.
 const MANIFEST_BYTES: usize = 32 << 20;
 
@@ -78,7 +78,7 @@ impl Known {
             return last.ok_or_else(|| self.absent(&format!("{repository}:{tag}")));
         }
         if let Some(digest) = last
-            && self.memory().outage()
+            && self.is_away()
         {
             return Ok(digest);
         }
@@ -93,7 +93,7 @@ impl Known {
         let version = Version::Tag(tag.clone());
         // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
         let answer = match last {
-            Some(_) => match self.pull.resolve(repository, &version).await {
+            Some(_) => match self.ask(true, self.pull.resolve(repository, &version)).await {
                 Err(error) if error.kind == ErrorKind::Unsupported => self.fetch_tag(repository, &version).await,
                 answer => answer.map(|resolved| resolved.digest).map_err(Error::from),
             },
@@ -188,7 +188,7 @@ impl Known {
         let (fresh, last) = self.memory().referrers(&key, self.options.tag_ttl);
         let last = last.or_else(|| self.stored_referrers(repository, subject));
         if let Some(known) = &last
-            && (fresh || self.options.offline || self.memory().outage())
+            && (fresh || self.options.offline || self.is_away())
         {
             return Ok(Arc::clone(known));
         }
@@ -198,7 +198,7 @@ impl Known {
         let asked = self.referrers_flight.run(key.clone(), || {
             let me = Arc::clone(self);
             async move {
-                let found: Answer<Vec<_>> = me.pull.referrers(&key.0, &key.1).await.map_err(Error::from);
+                let found: Answer<Vec<_>> = me.ask(last.is_some(), me.pull.referrers(&key.0, &key.1)).await.map_err(Error::from);
                 match found {
                     Ok(found) => {
                         me.reached();
@@ -232,23 +232,6 @@ impl Known {
         let reason = if self.options.offline { "is not known here, and --offline asks nobody" } else { "does not exist" };
         Error { kind: ErrorKind::NotFound, message: format!("{what} {reason} ({})", self.pull.origin().escape_default()) }
     }
-
-    fn reached(&self) {
-        if self.memory().end_outage() {
-            tracing::info!("{} answers again", self.pull.origin().escape_default());
-        }
-    }
-
-    /// Notes a failed attempt; the first one of an outage is logged.
-    fn unreached(&self, error: &Error, served: bool) {
-        if self.memory().begin_outage() && served {
-            tracing::warn!("what was last known serves, since the registry does not answer: {error}");
-        }
-    }
-}
-
-fn is_outage(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
 }
 
 fn abandoned(error: crate::flight::Abandoned) -> Error {

@@ -247,6 +247,11 @@ impl Artifacts {
         self.inner.contents.progress()
     }
 
+    /// Whether the registry is known not to answer just now, so that what was last known has to do.
+    pub fn is_away(&self) -> bool {
+        self.inner.known.is_away()
+    }
+
     /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
         self.inner.known.flush().await;

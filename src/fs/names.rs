@@ -145,7 +145,8 @@ impl FileSystem {
 
     /// Whether it is worth asking for the tags of a path: not where a whole list says that it is only a prefix.
     pub(super) fn may_be_repository(&self, catalog: &Catalog, path: &Repository) -> bool {
-        self.is_layout() || !catalog.complete || catalog.has(path) || !catalog.leads_to(path)
+        let known = catalog.complete || self.context.artifacts.is_away();
+        self.is_layout() || !known || catalog.has(path) || !catalog.leads_to(path)
     }
 
     async fn odd_names(&self, path: &Option<Repository>, tags: &[String]) -> Result<Vec<(String, Digest)>, Error> {

@@ -223,7 +223,8 @@ impl FileSystem {
         if self.is_layout() || child.is_none() {
             return Ok(true);
         }
-        if catalog.complete {
+        // While nobody can be asked, the list that was known decides.
+        if catalog.complete || self.context.artifacts.is_away() {
             let only_prefix = !catalog.has(path) && child.is_some_and(|child| catalog.leads_to(child));
             return Ok(!only_prefix);
         }

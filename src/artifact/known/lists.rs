@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::memory::Seen;
+use super::outage::is_outage;
 use super::store::Dirty;
-use super::{Answer, Known, abandoned, is_fresh, is_outage};
+use super::{Answer, Known, abandoned, is_fresh};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
@@ -20,13 +21,13 @@ impl Known {
     /// The tags of a repository.
     pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Answer<Listing> {
         self.load_tags(repository);
+        let away = self.is_away();
         let (last, known) = {
             let mut memory = self.memory();
             if memory.is_absent(repository) {
                 drop(memory);
                 return Err(self.absent(&format!("repository {repository}")));
             }
-            let outage = memory.outage();
             let state = memory.repository(repository);
             let last = state.list.clone();
             if let Some(seen) = last.as_ref().filter(|seen| is_fresh(seen.checked, self.options.tag_ttl)) {
@@ -35,7 +36,7 @@ impl Known {
             let listed = |tag: &&Tag| !tag.is_bookkeeping();
             let known: Vec<String> = state.tags.keys().filter(listed).map(|tag| tag.as_str().to_owned()).collect();
             let last = last.map(|seen| partial(&seen.value, &known));
-            if outage && let Some(last) = last {
+            if away && let Some(last) = last {
                 return Ok(last);
             }
             (last, known)
@@ -54,7 +55,7 @@ impl Known {
     async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Answer<Listing> {
         let good = |name: &str| Tag::parse(name).is_ok();
         let hidden = |name: &str| Tag::parse(name).is_ok_and(|tag| tag.is_bookkeeping());
-        match self.pages(Some(repository), good, hidden).await {
+        match self.pages(Some(repository), last.is_some(), good, hidden).await {
             Ok(list) => {
                 self.reached();
                 self.memory().repository(repository).list = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
@@ -81,15 +82,16 @@ impl Known {
     /// The repositories at or below a prefix, by their full names.
     pub async fn repositories(self: &Arc<Self>, prefix: Option<&Repository>) -> Answer<Listing> {
         self.load_catalog();
-        let (fresh, last, outage) = {
+        let away = self.is_away();
+        let (fresh, last) = {
             let memory = self.memory();
             let fresh = memory.catalog.as_ref().is_some_and(|seen| is_fresh(seen.checked, self.options.tag_ttl));
-            (fresh, memory.catalog.as_ref().map(|seen| seen.value.clone()), memory.outage())
+            (fresh, memory.catalog.as_ref().map(|seen| seen.value.clone()))
         };
         let list = match last {
             Some(list) if fresh => list,
             last if self.options.offline => unknown(last),
-            Some(last) if outage => unknown(Some(last)),
+            Some(last) if away => unknown(Some(last)),
             last => {
                 let asked = self.list_flight.run(None, || {
                     let me = Arc::clone(self);
@@ -108,7 +110,7 @@ impl Known {
     }
 
     async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>) -> Answer<Listing> {
-        let answer = self.pages(None, |name| Repository::parse(name).is_ok(), |_| false).await;
+        let answer = self.pages(None, last.is_some(), |name| Repository::parse(name).is_ok(), |_| false).await;
         let list = match answer {
             Ok(list) => list,
             Err(error) if is_outage(error.kind) => {
@@ -141,22 +143,24 @@ impl Known {
     async fn pages(
         &self,
         repository: Option<&Repository>,
+        older_is_known: bool,
         good: impl Fn(&str) -> bool,
         hidden: impl Fn(&str) -> bool,
     ) -> Result<Listing, Error> {
         for _ in 1..ATTEMPTS {
-            match self.all_pages(repository, &good, &hidden).await {
+            match self.all_pages(repository, older_is_known, &good, &hidden).await {
                 Err(error) if error.kind == ErrorKind::Conflict => {}
                 answer => return answer,
             }
         }
-        self.all_pages(repository, &good, &hidden).await
+        self.all_pages(repository, older_is_known, &good, &hidden).await
     }
 
     /// One pass over the pages: names outside the grammar are hidden and counted.
     async fn all_pages(
         &self,
         repository: Option<&Repository>,
+        older_is_known: bool,
         good: &impl Fn(&str) -> bool,
         hidden: &impl Fn(&str) -> bool,
     ) -> Result<Listing, Error> {
@@ -165,8 +169,8 @@ impl Known {
         let mut seen = 0;
         loop {
             let page: Page = match repository {
-                Some(repository) => self.pull.tags(repository, after.as_deref()).await?,
-                None => self.pull.repositories(after.as_deref()).await?,
+                Some(repository) => self.ask(older_is_known, self.pull.tags(repository, after.as_deref())).await?,
+                None => self.ask(older_is_known, self.pull.repositories(after.as_deref())).await?,
             };
             seen += page.names.len().max(1);
             for name in page.names {

@@ -5,7 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{NEGATIVE, OUTAGE, is_fresh};
+use super::outage::Outage;
+use super::{NEGATIVE, is_fresh};
 use crate::artifact::Listing;
 use crate::oci::{Descriptor, Digest, Repository, Tag};
 
@@ -53,7 +54,7 @@ pub(super) struct Memory {
     pub catalog: Option<Seen<Listing>>,
     pub learned: BTreeSet<Repository>,
     pub learned_loaded: bool,
-    outage: Option<Instant>,
+    pub(super) outage: Outage,
 }
 
 impl Memory {
@@ -122,7 +123,7 @@ impl Memory {
     }
 
     pub fn refresh(&mut self, repository: Option<&Repository>) {
-        self.outage = None;
+        self.outage.forget();
         self.catalog.iter_mut().for_each(|seen| seen.checked = None);
         let concerned = |name: &Repository| repository.is_none_or(|wanted| wanted == name);
         self.absent_tags.retain(|(name, _), _| !concerned(name));
@@ -134,21 +135,6 @@ impl Memory {
             tags.tags.values_mut().for_each(|seen| seen.checked = None);
             tags.list.iter_mut().for_each(|seen| seen.checked = None);
         }
-    }
-
-    /// Whether an attempt failed so recently that another would only make somebody wait.
-    pub fn outage(&self) -> bool {
-        is_fresh(self.outage, OUTAGE)
-    }
-
-    /// `true` if this is the first failure.
-    pub fn begin_outage(&mut self) -> bool {
-        self.outage.replace(Instant::now()).is_none()
-    }
-
-    /// `true` if there was an outage.
-    pub fn end_outage(&mut self) -> bool {
-        self.outage.take().is_some()
     }
 }
 

@@ -140,6 +140,25 @@ async fn while_the_registry_is_unreachable_the_last_known_answer_serves() {
     assert!(known.tags(&app()).await.unwrap().complete);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    for kind in [RequestKind::Resolve, RequestKind::Tags, RequestKind::Ping] {
+        rig.registry.plan(kind, 0, 1000, Fault::Stall);
+    }
+    let begun = tokio::time::Instant::now();
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    // The first one finds out; nobody after that waits at all.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let found_out = tokio::time::Instant::now();
+    for _ in 0..100 {
+        assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    }
+    assert_eq!(found_out.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test]
 async fn a_refusal_is_no_outage() {
     let rig = Rig::new();
