@@ -12,8 +12,12 @@ mod bad_manifests;
 mod bad_names;
 #[path = "mount/bad_sources.rs"]
 mod bad_sources;
+#[path = "mount/caching.rs"]
+mod caching;
 #[path = "mount/containers.rs"]
 mod containers;
+#[path = "mount/credentials.rs"]
+mod credentials;
 #[path = "mount/everyday_tools.rs"]
 mod everyday_tools;
 #[path = "mount/fixtures.rs"]
@@ -32,6 +36,12 @@ mod mount_points;
 mod outages;
 #[path = "mount/requests.rs"]
 mod requests;
+#[path = "mount/sources.rs"]
+mod sources;
 mod support;
+#[path = "mount/tags.rs"]
+mod tags;
 #[path = "mount/unprivileged.rs"]
 mod unprivileged;
+#[path = "mount/verification.rs"]
+mod verification;

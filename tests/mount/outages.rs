@@ -1,13 +1,15 @@
 //! Registries that stop or hang and daemons that die: what is cached is read, nothing blocks for ever, and what is
 //! left behind can be cleaned up.
 
-use crate::support::artifacts::Draft;
-use crate::support::mounting::{Home, is_mounted, text};
-use crate::support::proxy::Proxy;
+use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar};
+use crate::support::mounting::{Home, Mount, is_mounted, text};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::time::Duration;
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
@@ -37,6 +39,128 @@ fn with_the_registry_stopped_what_was_read_is_read_again_and_the_rest_fails() {
     registry.start_again();
     assert_eq!(mount.cat("app/v1/unseen").unwrap(), b"never read\n");
     mount.unmount();
+}
+
+/// The error that a program gets for a file, which must come without its help.
+fn refused(mount: &Mount, name: &str) -> i32 {
+    mount.cat(name).expect_err(name).raw_os_error().unwrap()
+}
+
+const OUTAGE: [i32; 2] = [Errno::IO.raw_os_error(), Errno::TIMEDOUT.raw_os_error()];
+
+#[test]
+fn an_outage_is_never_an_absence_and_never_hangs_ls_or_umount() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    for hangs in [false, true] {
+        let mut registry = two_files();
+        let mut packed = Draft::new();
+        let layer = packed.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&[("inside", b"packed\n")])));
+        packed.image("v1", &[layer]);
+        packed.layout().push(&registry.url(), "team/packed");
+        packed.layout().push(&registry.url(), "team/more");
+        let home = Home::new();
+        let mount = home.mount(&format!("{}/team", registry.host()), &["--io-timeout", "2s", "--tag-ttl", "1s"]);
+        assert_eq!(mount.ls("").unwrap(), ["app", "more", "packed"]);
+        assert_eq!(mount.ls("app/v1").unwrap(), ["seen", "unseen"]);
+        assert_eq!(mount.ls("packed").unwrap(), ["v1"]);
+        assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
+        if hangs {
+            registry.hang();
+        } else {
+            registry.stop();
+        }
+        // What was named, but never looked into.
+        for name in ["app/v1/unseen", "packed/v1/inside", "more/v1/inside"] {
+            let errno = refused(&mount, name);
+            assert!(OUTAGE.contains(&errno), "{name}: {}", std::io::Error::from_raw_os_error(errno));
+        }
+        let errno = refused(&mount, "app/@sha256-0000000000000000000000000000000000000000000000000000000000000000/x");
+        assert!(OUTAGE.contains(&errno), "{}", std::io::Error::from_raw_os_error(errno));
+        // Longer than any of it is fresh: the last known answers serve.
+        std::thread::sleep(Duration::from_millis(1100));
+        assert_eq!(mount.ls("").unwrap(), ["app", "more", "packed"]);
+        assert_eq!(mount.ls("app").unwrap(), ["v1"]);
+        assert_eq!(mount.ls("app/v1").unwrap(), ["seen", "unseen"]);
+        assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
+        if hangs {
+            // A reader that waits does not keep a lazy umount.
+            let mut reader = mount.reader("app/v1/unseen").stderr(std::process::Stdio::null()).spawn().unwrap();
+            let output = home.run(&["umount", "--lazy", mount.root().to_str().unwrap()]);
+            assert!(output.status.success(), "{}", text(&output));
+            reader.wait().unwrap();
+        } else {
+            mount.unmount();
+        }
+    }
+}
+
+#[test]
+fn umount_returns_while_the_registry_hangs_in_the_middle_of_a_transfer() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let bytes = noise(30, 16 << 20);
+    let mut draft = Draft::new();
+    draft.files("v1", &[("big", &bytes)]);
+    draft.layout().push(&registry.url(), "team/app");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&proxy.host(), &[]);
+    assert_eq!(mount.ls("team/app/v1").unwrap(), ["big"]);
+    proxy.spoil("/blobs/", 100, Fault::Stall(70_000));
+    let reader = mount.reader("team/app/v1/big").process_group(0).stdout(std::process::Stdio::null()).spawn().unwrap();
+    proxy.wait_for("GET", "/blobs/");
+    kill_process_group(Pid::from_child(&reader), Signal::INT).unwrap();
+    let output = reader.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()), "{}", text(&output));
+    let daemon = mount.daemon();
+    mount.unmount();
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", daemon.as_raw_nonzero())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "the daemon is gone: {state}");
+}
+
+#[test]
+fn offline_shows_what_was_read_and_nothing_else_is_there() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut registry = two_files();
+    let mut packed = Draft::new();
+    let layer = packed.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&[("one", b"1\n"), ("d/two", b"2\n")])));
+    packed.image("v1", &[layer]);
+    packed.image("v2", &[packed.blob(LAYER, &tar(&[("x", b"x")]))]);
+    packed.layout().push(&registry.url(), "team/packed");
+    let home = Home::new();
+    let source = format!("{}/team", registry.host());
+    let mount = home.mount(&source, &[]);
+    assert_eq!(mount.ls("").unwrap(), ["app", "packed"]);
+    assert_eq!(mount.ls("app").unwrap(), ["v1"]);
+    for name in ["app/v1/seen", "app/v1/unseen", "packed/v1/one", "packed/v1/d/two"] {
+        mount.cat(name).unwrap();
+    }
+    assert_eq!(mount.ls("packed").unwrap(), ["v1", "v2"]);
+    mount.unmount();
+    registry.stop();
+    assert_eq!(home.try_mount(&source, &[]).err().unwrap().status.code(), Some(14));
+    let offline = home.mount(&source, &["--offline"]);
+    assert_eq!(offline.ls("").unwrap(), ["app", "packed"]);
+    assert_eq!(offline.ls("app").unwrap(), ["v1"]);
+    assert_eq!(offline.cat("app/v1/seen").unwrap(), b"read before\n");
+    assert_eq!(offline.cat("app/v1/unseen").unwrap(), b"never read\n");
+    assert_eq!(offline.ls("packed/v1").unwrap(), ["d", "one"]);
+    assert_eq!(offline.cat("packed/v1/d/two").unwrap(), b"2\n");
+    for name in ["packed/v2/x", "app/v9", "none/v1/x"] {
+        assert_eq!(refused(&offline, name), Errno::NOENT.raw_os_error(), "{name}");
+    }
+    offline.unmount();
+    let by_tag = home.mount(&format!("{source}/packed:v1"), &["--offline"]);
+    assert_eq!(by_tag.cat("one").unwrap(), b"1\n");
+    by_tag.unmount();
+    let unknown = home.try_mount(&format!("{source}/packed:v9"), &["--offline"]).err().expect("nothing is there");
+    assert_eq!(unknown.status.code(), Some(10), "{}", text(&unknown));
 }
 
 #[test]

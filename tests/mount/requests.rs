@@ -1,6 +1,6 @@
 //! What the registry is asked for: the fewest requests that can answer, and none for what is known.
 
-use crate::support::artifacts::Draft;
+use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar};
 use crate::support::layouts::Layout;
 use crate::support::mounting::Home;
 use crate::support::proxy::Proxy;
@@ -8,18 +8,6 @@ use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
-
-/// Bytes that do not compress, the same each time.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let step = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(step).collect()
-}
 
 #[test]
 fn the_first_read_costs_one_manifest_and_one_blob_and_the_second_nothing() {
@@ -94,7 +82,7 @@ fn thirty_two_cold_readers_of_one_blob_fetch_its_bytes_once() {
         return;
     }
     let registry = Registry::plain();
-    let bytes = noise(9 << 20);
+    let bytes = noise(1, 9 << 20);
     let mut draft = Draft::new();
     draft.files("v1", &[("big.bin", &bytes)]);
     draft.layout().push(&registry.url(), "team/data");
@@ -106,13 +94,40 @@ fn thirty_two_cold_readers_of_one_blob_fetch_its_bytes_once() {
             scope.spawn(|| assert!(mount.cat("data/v1/big.bin").unwrap() == bytes, "wrong bytes"));
         }
     });
-    let sent: u64 = proxy
-        .requests()
-        .iter()
-        .filter(|request| request.method == "GET" && request.path.contains("/blobs/"))
-        .map(|request| request.sent)
-        .sum();
+    let sent = proxy.sent("/blobs/");
     // The artifact's config (two bytes) is a blob too.
     assert!((bytes.len() as u64..bytes.len() as u64 + 1024).contains(&sent), "{sent} bytes were sent of {}", bytes.len());
     mount.unmount();
+}
+
+#[test]
+fn two_daemons_with_one_cache_directory_fetch_once_in_all() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let bytes = noise(2, 6 << 20);
+    let mut draft = Draft::new();
+    draft.files("raw", &[("big.bin", &bytes)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&[("one", &bytes[..1 << 20]), ("two", &bytes[1 << 20..])])));
+    draft.image("packed", std::slice::from_ref(&layer));
+    draft.layout().push(&registry.url(), "team/data");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mounts = [home.mount(&format!("{}/team", proxy.host()), &[]), home.mount(&format!("{}/team", proxy.host()), &[])];
+    let total: u64 = bytes.len() as u64 + layer["size"].as_u64().unwrap();
+    std::thread::scope(|scope| {
+        for mount in &mounts {
+            scope.spawn(|| {
+                assert!(mount.cat("data/raw/big.bin").unwrap() == bytes, "wrong bytes");
+                assert!(mount.cat("data/packed/one").unwrap() == bytes[..1 << 20], "wrong bytes");
+                assert!(mount.cat("data/packed/two").unwrap() == bytes[1 << 20..], "wrong bytes");
+            });
+        }
+    });
+    let sent = proxy.sent("/blobs/");
+    assert!((total..total + 4096).contains(&sent), "{sent} bytes were sent of {total}: {:?}", proxy.requests());
+    for mount in mounts {
+        mount.unmount();
+    }
 }

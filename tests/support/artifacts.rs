@@ -107,3 +107,15 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 pub fn zstandard(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
 }
+
+/// Bytes that do not compress, the same each time for a seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64 ^ (seed << 32);
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(step).collect()
+}

@@ -1,6 +1,7 @@
 //! Mounts made by the built binary, each test with a home, cache and state of its own. A mount is gone, its daemon
 //! too, when the value is dropped, whatever the test or the daemon did.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
@@ -11,6 +12,8 @@ const PATIENCE: &str = "120";
 /// A user's private world: home, configuration, runtime directory, cache and state.
 pub struct Home {
     folder: TempDir,
+    /// Variables of the environment that every command gets besides.
+    variables: Vec<(String, OsString)>,
 }
 
 impl Home {
@@ -20,12 +23,25 @@ impl Home {
         for name in ["config", "run", "cache", "state", "mounts"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Self { folder }
+        Self { folder, variables: Vec::new() }
     }
 
     /// A path inside of it, for files that a test brings along.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Sets a variable of the environment of all commands from now on.
+    pub fn set(&mut self, variable: &str, value: impl Into<OsString>) {
+        self.variables.push((variable.to_owned(), value.into()));
+    }
+
+    /// Writes a file below it, its directories too.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
     }
 
     /// `ocifs ARGS…` with nothing of the surrounding environment but the path, ended by force if it hangs.
@@ -38,6 +54,7 @@ impl Home {
         {
             command.env(variable, self.path(name));
         }
+        command.envs(self.variables.iter().map(|(variable, value)| (variable, value)));
         command
     }
 

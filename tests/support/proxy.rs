@@ -134,6 +134,11 @@ impl Proxy {
         self.inner.seen.lock().unwrap().clear();
     }
 
+    /// Bytes sent back so far to requests with the text in their path.
+    pub fn sent(&self, part_of_path: &str) -> u64 {
+        self.requests().iter().filter(|request| request.path.contains(part_of_path)).map(|request| request.sent).sum()
+    }
+
     /// How many requests had this method and the text in their path.
     pub fn count(&self, method: &str, part_of_path: &str) -> usize {
         self.requests().iter().filter(|request| request.method == method && request.path.contains(part_of_path)).count()

@@ -1,0 +1,330 @@
+//! The cache through a mount: its budget holds, what is larger than it is read right and not many times over, pins
+//! stay, clearing takes nothing from open files, and damage on its disk never reaches a reader.
+
+use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar, zstandard};
+use crate::support::mounting::{Home, Mount, text};
+use crate::support::proxy::Proxy;
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+const MIB: usize = 1 << 20;
+const SMALL: [&str; 4] = ["--cache-size", "8MiB", "--cache-min-free", "0"];
+
+/// All files below a directory. What vanishes meanwhile is left out.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_below(&entry.path())),
+            Ok(_) => found.push(entry.path()),
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+/// Bytes that the content in the cache occupies on disk; the tables of its spans are no content.
+fn occupied(home: &Home) -> u64 {
+    let folders = ["cache/v1/streams", "cache/v1/work"].map(|name| files_below(&home.path(name)));
+    let content = folders.iter().flatten().filter(|file| !file.ends_with("table"));
+    content.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
+}
+
+/// Runs `work` and answers the most that the content in the cache occupied meanwhile.
+fn most_occupied(home: &Home, work: impl FnOnce()) -> u64 {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = most.max(occupied(home));
+            }
+            most.max(occupied(home))
+        });
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::Relaxed);
+        let most = watcher.join().unwrap();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        most
+    })
+}
+
+/// Names and contents of sixteen files of 1.5 MiB: three times the small budget.
+fn sixteen() -> Vec<(String, Vec<u8>)> {
+    (0..16).map(|number| (format!("f{number:02}"), noise(100 + number, 3 * MIB / 2))).collect()
+}
+
+fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    tar(&files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect::<Vec<_>>())
+}
+
+#[test]
+fn the_budget_holds_while_artifacts_larger_than_it_are_read() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let (one, two) = (noise(1, 10 * MIB), noise(2, 10 * MIB));
+    let packed = sixteen();
+    let mut draft = Draft::new();
+    draft.files("raw", &[("one", &one), ("two", &two)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed)));
+    draft.image("packed", &[layer]);
+    draft.layout().push(&registry.url(), "data");
+    let home = Home::new();
+    let mount = home.mount(&registry.host(), &SMALL);
+    let most = most_occupied(&home, || {
+        for _ in 0..2 {
+            assert!(mount.cat("data/raw/one").unwrap() == one, "wrong bytes");
+            for (name, bytes) in &packed {
+                assert!(mount.cat(&format!("data/packed/{name}")).unwrap() == *bytes, "wrong bytes in {name}");
+            }
+            assert!(mount.cat("data/raw/two").unwrap() == two, "wrong bytes");
+        }
+    });
+    assert!(most <= 8 * MIB as u64, "{most} bytes on disk");
+    assert!(most > 4 * MIB as u64, "the cache is used: {most} bytes on disk");
+    mount.unmount();
+}
+
+/// Reads a layer that is three times the budget: in order, then at random. Answers the size of its blob, and the
+/// bytes that were sent until it was listed, for reading in order, and for the random reads.
+fn larger_than_the_budget(compress: fn(&[u8]) -> Vec<u8>, suffix: &str) -> [u64; 4] {
+    let registry = Registry::plain();
+    let files = sixteen();
+    let mut draft = Draft::new();
+    let layer = draft.blob(&format!("{LAYER}+{suffix}"), &compress(&archive(&files)));
+    draft.image("v1", std::slice::from_ref(&layer));
+    draft.layout().push(&registry.url(), "data");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/data:v1", proxy.host()), &SMALL);
+    let path = layer["digest"].as_str().unwrap();
+    let sent = || {
+        let sent = proxy.sent(path);
+        proxy.forget();
+        sent
+    };
+    assert_eq!(mount.ls("").unwrap().len(), 16);
+    let listing = sent();
+    for (name, bytes) in &files {
+        assert!(mount.cat(name).unwrap() == *bytes, "wrong bytes in {name}");
+    }
+    let in_order = sent();
+    for step in 0..8_usize {
+        let (name, bytes) = &files[step * 7 % 16];
+        let at = step * 150_001 % bytes.len();
+        let mut read = vec![0; 5000.min(bytes.len() - at)];
+        std::fs::File::open(mount.path(name)).unwrap().read_exact_at(&mut read, at as u64).unwrap();
+        assert!(read == bytes[at..at + read.len()], "wrong bytes in {name} at {at}");
+    }
+    let at_random = sent();
+    mount.unmount();
+    [layer["size"].as_u64().unwrap(), listing, in_order, at_random]
+}
+
+#[test]
+fn a_gzip_layer_larger_than_the_budget_is_fetched_once_for_its_index_and_once_to_be_read() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let [size, listing, in_order, at_random] = larger_than_the_budget(gzip, "gzip");
+    assert_eq!(listing, size);
+    assert!(in_order <= size + size / 4, "{in_order} bytes were sent of {size}");
+    assert!(at_random <= size, "a span restarts by itself: {at_random} bytes were sent of {size}");
+}
+
+#[test]
+fn a_single_frame_larger_than_the_budget_is_decoded_in_one_pass_by_a_sequential_reader() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let [size, listing, in_order, _] = larger_than_the_budget(zstandard, "zstd");
+    assert_eq!(listing, size);
+    assert!(in_order <= size + size / 4, "{in_order} bytes were sent of {size}");
+}
+
+fn run(home: &Home, args: &[&str]) -> String {
+    let output = home.run(args);
+    assert!(output.status.success(), "{args:?}: {}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_pinned_artifact_stays_whatever_else_is_read() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut registry = Registry::plain();
+    let (kept, other) = (noise(3, 2 * MIB), noise(4, 12 * MIB));
+    let layered = vec![("inside".to_owned(), noise(5, MIB))];
+    let mut draft = Draft::new();
+    draft.files("kept", &[("file", &kept)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&layered)));
+    draft.image("packed", &[layer]);
+    draft.files("other", &[("file", &other)]);
+    draft.layout().push(&registry.url(), "data");
+    let home = Home::new();
+    let cache = home.path("cache");
+    let in_cache = [&["--cache-dir", cache.to_str().unwrap()], SMALL.as_slice()].concat();
+    for tag in ["kept", "packed"] {
+        run(&home, &[&["cache", "pin", &format!("{}/data:{tag}", registry.host())], in_cache.as_slice()].concat());
+    }
+    let mount = home.mount(&registry.host(), &SMALL);
+    for _ in 0..2 {
+        assert!(mount.cat("data/other/file").unwrap() == other, "wrong bytes");
+    }
+    assert!(mount.ls("data/kept").unwrap() == ["file"] && mount.ls("data/packed").unwrap() == ["inside"]);
+    run(&home, &[&["cache", "clear"], in_cache.as_slice()].concat());
+    registry.stop();
+    assert!(mount.cat("data/kept/file").unwrap() == kept, "wrong bytes");
+    assert!(mount.cat("data/packed/inside").unwrap() == layered[0].1, "wrong bytes");
+    mount.unmount();
+}
+
+#[test]
+fn clearing_the_cache_takes_nothing_from_open_files() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let raw = noise(6, 6 * MIB);
+    let packed = vec![("big".to_owned(), noise(7, 5 * MIB)), ("small".to_owned(), noise(8, 1000))];
+    let mut draft = Draft::new();
+    draft.files("raw", &[("file", &raw)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed)));
+    draft.image("packed", &[layer]);
+    draft.layout().push(&registry.url(), "data");
+    let home = Home::new();
+    let mount = home.mount(&registry.host(), &[]);
+    let mut open: Vec<(std::fs::File, &[u8])> = [("data/raw/file", raw.as_slice()), ("data/packed/big", &packed[0].1)]
+        .map(|(name, bytes)| (std::fs::File::open(mount.path(name)).unwrap(), bytes))
+        .into();
+    for (file, bytes) in &mut open {
+        let mut first = vec![0; MIB];
+        file.read_exact(&mut first).unwrap();
+        assert!(first == bytes[..MIB], "wrong bytes");
+    }
+    let cache = home.path("cache");
+    run(&home, &["cache", "clear", "--cache-dir", cache.to_str().unwrap()]);
+    for (file, bytes) in &mut open {
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest).unwrap();
+        assert!(rest == bytes[MIB..], "wrong bytes");
+        file.seek(SeekFrom::Start(0)).unwrap();
+        rest.clear();
+        file.read_to_end(&mut rest).unwrap();
+        assert!(rest == *bytes, "wrong bytes");
+    }
+    drop(open);
+    assert!(mount.cat("data/packed/small").unwrap() == packed[1].1, "wrong bytes");
+    mount.unmount();
+}
+
+/// Names, modes, whether the time is the archived one (what has none shows the start of the mount), and contents of
+/// all files below a tag.
+fn snapshot(mount: &Mount, folder: &str) -> Vec<(PathBuf, u32, bool, Vec<u8>)> {
+    let mut files = files_below(&mount.path(folder));
+    files.sort();
+    let look = |file: PathBuf| {
+        let about = file.symlink_metadata().unwrap();
+        let bytes = if about.is_file() { std::fs::read(&file).unwrap() } else { Vec::new() };
+        (file.strip_prefix(mount.root()).unwrap().to_owned(), about.mode(), about.mtime() == 1_700_000_000, bytes)
+    };
+    files.into_iter().map(look).collect()
+}
+
+#[test]
+fn damage_in_the_cache_between_mounts_never_reaches_a_reader() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let raw = noise(9, 3 * MIB);
+    let packed: Vec<(String, Vec<u8>)> = (0..40).map(|number| (format!("d/f{number}"), noise(200 + number, 40_000))).collect();
+    let mut draft = Draft::new();
+    draft.files("raw", &[("file", &raw), ("short", b"a few bytes\n")]);
+    let layers = [
+        draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed[..30]))),
+        draft.blob(&format!("{LAYER}+zstd"), &zstandard(&archive(&packed[20..]))),
+    ];
+    draft.image("packed", &layers);
+    draft.layout().push(&registry.url(), "data");
+    let home = Home::new();
+    let mount = home.mount(&registry.host(), &[]);
+    let before = [snapshot(&mount, "data/raw"), snapshot(&mount, "data/packed")];
+    assert_eq!((before[0].len(), before[1].len()), (2, 40));
+    mount.unmount();
+    // Each round damages every file somewhere else; the first where headers are, the last cuts.
+    for round in 0..4_u64 {
+        let mut damaged = 0;
+        for path in files_below(&home.path("cache/v1")) {
+            let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+            let length = file.metadata().unwrap().len();
+            if length == 0 {
+                continue;
+            }
+            damaged += 1;
+            if round == 3 {
+                file.set_len(length / 2).unwrap();
+                continue;
+            }
+            let mut at = (length / 3 * round + 17) % length;
+            while at < length {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+                at += 50_000;
+            }
+        }
+        assert!(damaged > 5, "{damaged} files");
+        let mount = home.mount(&registry.host(), &[]);
+        for (tag, before) in ["raw", "packed"].iter().zip(&before) {
+            let now = snapshot(&mount, &format!("data/{tag}"));
+            assert!(now == *before, "round {round}: {tag} reads otherwise");
+        }
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_listing_needs_no_data_after_eviction_and_in_another_mount() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let packed = sixteen();
+    let mut draft = Draft::new();
+    let layers = [
+        draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed[..8]))),
+        draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed[8..]))),
+    ];
+    draft.image("v1", &layers);
+    draft.files("other", &[("file", &noise(10, 20 * MIB))]);
+    draft.layout().push(&registry.url(), "data");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&proxy.host(), &SMALL);
+    let find = |mount: &Mount| {
+        let output = std::process::Command::new("timeout").arg("60").arg("find").arg(mount.path("data/v1")).arg("-ls").output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 17, "{}", text(&output));
+    };
+    find(&mount);
+    mount.cat("data/other/file").unwrap();
+    proxy.forget();
+    find(&mount);
+    assert_eq!(proxy.count("GET", "/blobs/"), 0, "{:?}", proxy.requests());
+    mount.unmount();
+    let again = home.mount(&format!("{}/data", proxy.host()), &SMALL);
+    proxy.forget();
+    let output = std::process::Command::new("timeout").arg("60").arg("find").arg(again.path("v1")).output().unwrap();
+    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 17, "{}", text(&output));
+    assert_eq!(proxy.count("GET", "/blobs/"), 0, "{:?}", proxy.requests());
+    again.unmount();
+}

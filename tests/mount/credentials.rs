@@ -1,0 +1,209 @@
+//! Where credentials come from, which one counts, and that nobody ever sees them.
+
+use crate::support::artifacts::Draft;
+use crate::support::mounting::{Home, text};
+use crate::support::proxy::Proxy;
+use crate::support::registry::{PASSWORD, Registry, USER, Variant};
+use crate::support::skip::{Need, lacks};
+use crate::support::stored_login;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+
+/// A registry that asks for the password, with `team/app:v1`.
+fn guarded() -> Registry {
+    let registry = Registry::start(Variant { htpasswd: true, ..Variant::default() });
+    let mut draft = Draft::new();
+    draft.files("v1", &[("one", b"1"), ("two", b"2")]);
+    registry.writing(|url| draft.layout().push(url, "team/app"));
+    registry
+}
+
+fn lets_in(home: &Home, source: &str, flags: &[&str]) -> bool {
+    match home.try_mount(source, flags) {
+        Ok(mount) => {
+            assert_eq!(mount.cat("one").unwrap(), b"1");
+            mount.unmount();
+            true
+        }
+        Err(output) => {
+            assert_eq!(output.status.code(), Some(11), "{}", text(&output));
+            false
+        }
+    }
+}
+
+#[test]
+fn the_first_file_that_knows_the_registry_counts() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = guarded();
+    let (mut home, source) = (Home::new(), format!("{}/team/app:v1", registry.host()));
+    let right = stored_login(&registry.host(), USER, PASSWORD);
+    let wrong = stored_login(&registry.host(), USER, "wrong");
+    // From the last to the first: each right one wins over the wrong one behind it, and the other way round.
+    let files = ["config/containers/auth.json", "run/containers/auth.json", ".docker/config.json"];
+    for (number, file) in files.iter().enumerate() {
+        home.write(file, &wrong);
+        assert!(!lets_in(&home, &source, &[]), "{file} is asked before those after it");
+        home.write(file, &right);
+        assert!(lets_in(&home, &source, &[]), "{file} is read");
+        assert!(number == 0 || home.path(files[number - 1]).exists());
+    }
+    let (docker, podman) = (home.path("docker"), home.path("podman.json"));
+    home.set("DOCKER_CONFIG", docker);
+    home.set("REGISTRY_AUTH_FILE", podman);
+    for file in ["docker/config.json", "podman.json"] {
+        home.write(file, &wrong);
+        assert!(!lets_in(&home, &source, &[]), "{file} is asked before those after it");
+        home.write(file, &right);
+        assert!(lets_in(&home, &source, &[]), "{file} is read");
+    }
+    let named = home.write("named.json", &wrong);
+    assert!(!lets_in(&home, &source, &["--registry-config", named.to_str().unwrap()]), "a file that is named is the only one");
+    home.write("podman.json", &wrong);
+    home.write("named.json", &right);
+    assert!(lets_in(&home, &source, &["--registry-config", named.to_str().unwrap()]));
+}
+
+/// A helper program that answers what the files say: `server` is compared with what it is asked for.
+fn helper(home: &Home, name: &str, server: &str, password: &str) {
+    let script = format!(
+        "#!/bin/sh\nread asked\necho \"$1 $asked\" >> {log}\n[ \"$asked\" = '{server}' ] || {{ echo 'credentials not found in native keychain'; exit 1; }}\n\
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"{USER}\",\"Secret\":\"{password}\"}}'\n",
+        log = home.path("helper.log").display(),
+    );
+    let file = home.write(&format!("bin/docker-credential-{name}"), script);
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn with_helpers() -> Home {
+    let mut home = Home::new();
+    let mut path = home.path("bin").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    home.set("PATH", path);
+    home
+}
+
+#[test]
+fn helpers_are_programs_on_the_path() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = guarded();
+    let (home, host) = (with_helpers(), registry.host());
+    let source = format!("{host}/team/app:v1");
+    helper(&home, "good", &host, PASSWORD);
+    let config = |value: serde_json::Value| home.write(".docker/config.json", value.to_string());
+    config(serde_json::json!({ "credHelpers": { host.clone(): "good" } }));
+    assert!(lets_in(&home, &source, &[]));
+    assert!(std::fs::read_to_string(home.path("helper.log")).unwrap().contains(&format!("get {host}\n")));
+    config(serde_json::json!({ "credsStore": "good", "auths": { host.clone(): {} } }));
+    assert!(lets_in(&home, &source, &[]));
+    config(serde_json::json!({ "credsStore": "good", "credHelpers": { "other.example": "missing" } }));
+    assert!(lets_in(&home, &source, &[]));
+    config(serde_json::json!({ "credHelpers": { host.clone(): "missing" } }));
+    let output = home.try_mount(&source, &[]).err().unwrap();
+    assert_eq!(output.status.code(), Some(11));
+    assert!(text(&output).contains("docker-credential-missing"), "{}", text(&output));
+    config(serde_json::json!({ "credHelpers": { host.clone(): "../../bin/sh" } }));
+    assert!(!lets_in(&home, &source, &[]));
+}
+
+#[test]
+fn the_longest_path_that_covers_the_repository_counts() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = guarded();
+    let (home, host) = (Home::new(), registry.host());
+    let source = format!("{host}/team/app:v1");
+    let login = |key: &str, password: &str| {
+        let whole: serde_json::Value = serde_json::from_str(&stored_login(key, USER, password)).unwrap();
+        whole["auths"].as_object().unwrap().clone()
+    };
+    for (keys, works) in [
+        ([("", "wrong"), ("/team", PASSWORD)], true),
+        ([("", PASSWORD), ("/team/app", "wrong")], false),
+        ([("", PASSWORD), ("/team/ap", "wrong")], true),
+        ([("/team", "wrong"), ("/team/app", PASSWORD)], true),
+    ] {
+        let auths: serde_json::Map<String, serde_json::Value> =
+            keys.iter().flat_map(|(path, password)| login(&format!("{host}{path}"), password)).collect();
+        home.write(".docker/config.json", serde_json::json!({ "auths": auths }).to_string());
+        assert_eq!(lets_in(&home, &source, &[]), works, "{keys:?}");
+    }
+}
+
+#[test]
+fn a_login_that_changes_while_mounted_is_read_again() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = guarded();
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    home.write(".docker/config.json", stored_login(&proxy.host(), USER, PASSWORD));
+    let mount = home.mount(&format!("{}/team/app:v1", proxy.host()), &[]);
+    assert_eq!(mount.cat("one").unwrap(), b"1");
+    home.write(".docker/config.json", stored_login(&proxy.host(), USER, "expired"));
+    assert_eq!(mount.cat("two").unwrap_err().raw_os_error(), Some(rustix::io::Errno::ACCESS.raw_os_error()));
+    assert_eq!(mount.cat("one").unwrap(), b"1");
+    home.write(".docker/config.json", stored_login(&proxy.host(), USER, PASSWORD));
+    assert_eq!(mount.cat("two").unwrap(), b"2");
+    mount.unmount();
+}
+
+/// Every file below a directory that holds these bytes.
+fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(holding(&entry.path(), needle));
+        } else if kind.is_file() && std::fs::read(entry.path()).unwrap().windows(needle.len()).any(|window| window == needle) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_password_is_in_no_log_no_list_of_processes_and_no_message() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    for tokens in [false, true] {
+        let registry = Registry::start(Variant { htpasswd: !tokens, tokens, ..Variant::default() });
+        let mut draft = Draft::new();
+        draft.files("v1", &[("one", b"1"), ("two", b"2")]);
+        registry.writing(|url| draft.layout().push(url, "team/app"));
+        let home = Home::new();
+        let login = stored_login(&registry.host(), USER, PASSWORD);
+        let file = home.write(".docker/config.json", &login);
+        let encoded =
+            serde_json::from_str::<serde_json::Value>(&login).unwrap()["auths"][registry.host()]["auth"].as_str().unwrap().to_owned();
+        let realm = if tokens { registry.tokens().realm().replace("/token", "") } else { "https://unused.example".to_owned() };
+        let mount = home.mount(&registry.host(), &["-vv", "--trusted-realm", &realm]);
+        assert_eq!(mount.cat("team/app/v1/one").unwrap(), b"1");
+        home.write(".docker/config.json", stored_login(&registry.host(), USER, "n0t-the-passw0rd"));
+        let daemon = mount.daemon().as_raw_nonzero();
+        let mut seen = std::fs::read(format!("/proc/{daemon}/cmdline")).unwrap();
+        seen.extend(std::fs::read(mount.path(".oci/status.json")).unwrap());
+        seen.extend(home.run(&["status", "--format=json"]).stdout);
+        mount.unmount();
+        let refused = home.try_mount(&registry.host(), &["-vv", "--trusted-realm", &realm]).err().unwrap();
+        seen.extend(text(&refused).into_bytes());
+        std::fs::remove_file(file).unwrap();
+        let logs = holding(&home.path("state"), b"team/app");
+        assert!(!logs.is_empty(), "the log tells of the requests");
+        // Tokens are JSON Web Tokens here: they begin with the encoding of `{"`.
+        for secret in [PASSWORD, encoded.as_str(), "n0t-the-passw0rd", "eyJ", "Basic ", "Bearer ey"] {
+            assert_eq!(holding(&home.path(""), secret.as_bytes()), Vec::<String>::new(), "{secret}");
+            assert!(!seen.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}: {}", String::from_utf8_lossy(&seen));
+        }
+    }
+}
