@@ -9,7 +9,7 @@ use crate::support::skip::{Need, lacks};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
@@ -94,6 +94,39 @@ fn an_outage_is_never_an_absence_and_never_hangs_ls_or_umount() {
             mount.unmount();
         }
     }
+}
+
+#[test]
+fn what_is_known_does_not_wait_for_a_hung_registry_and_its_return_is_noticed() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = two_files();
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", registry.host()), &["--tag-ttl", "1s"]);
+    assert_eq!(mount.ls("").unwrap(), ["app"]);
+    assert_eq!(mount.ls("app").unwrap(), ["v1"]);
+    assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
+    registry.hang();
+    std::thread::sleep(Duration::from_millis(1100));
+    let begun = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(mount.ls("").unwrap(), ["app"]);
+        assert_eq!(mount.ls("app").unwrap(), ["v1"]);
+        assert_eq!(mount.ls("app/v1").unwrap(), ["seen", "unseen"]);
+        assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(50), "less than one --io-timeout for all of it");
+    registry.resume();
+    let mut draft = Draft::new();
+    draft.files("v2", &[("new", b"new\n")]);
+    draft.layout().push(&registry.url(), "team/app");
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while mount.ls("app").unwrap() != ["v1", "v2"] {
+        assert!(Instant::now() < deadline, "the registry is never asked again");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    mount.unmount();
 }
 
 #[test]

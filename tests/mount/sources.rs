@@ -109,7 +109,7 @@ fn a_registry_with_a_password_lets_in_who_has_it() {
             flags.extend(["--ca-file", authority.to_str().unwrap()]);
         }
         for source in [host.clone(), format!("{host}/team"), format!("{host}/team/app:v1")] {
-            let _ = std::fs::remove_file(&file);
+            home.write("auth.json", "{}");
             let said = refused(&home, &source, &flags, 11);
             assert!(said.contains("no credentials are stored"), "{said}");
             home.write("auth.json", stored_login(&host, USER, "n0t-the-passw0rd"));
