@@ -103,6 +103,10 @@ impl Known {
             Ok(digest) => {
                 self.reached();
                 self.memory().learn_tag(repository, tag, digest);
+                match last {
+                    Some(last) if last != digest => tracing::info!("{repository}:{tag} moved from {last} to {digest}"),
+                    _ => tracing::debug!("{repository}:{tag} is {digest}"),
+                }
                 self.mark(Dirty::Tags(repository.clone()));
                 self.learned(repository);
                 Ok(digest)

@@ -1,5 +1,6 @@
 //! Figures, clearing and checking: what `ocifs cache` asks for. These do walk the cache.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub fn usage(shared: &Shared) -> Result<Usage, Error> {
         }
         Ok(())
     })?;
-    each_document(shared, |entry| {
+    each_document(shared, |_, entry| {
         usage.indexes += entry.metadata().map_or(0, |metadata| durable::occupied(&metadata));
         Ok(())
     })?;
@@ -54,11 +55,13 @@ pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
         discard(shared, &directory)?;
     }
     let spared: Vec<String> = kept.iter().flat_map(|(name, blobs)| blobs.iter().map(|blob| blob.hex()).chain([file_name(name)])).collect();
-    each_document(shared, |entry| {
+    each_document(shared, |kind, entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
+        // Keys of these say nothing of blobs, yet without them nobody finds what is pinned.
+        let leads_to_pins = !kept.is_empty() && ["manifest", "seen", "tree"].iter().any(|spared| kind == *spared);
         // A temporary file belongs to a process that is about to rename it.
-        if name.starts_with(durable::TEMPORARY) || spared.iter().any(|part| name.contains(part.as_str())) {
+        if leads_to_pins || name.starts_with(durable::TEMPORARY) || spared.iter().any(|part| name.contains(part.as_str())) {
             return Ok(());
         }
         match fs::remove_file(entry.path()) {
@@ -110,11 +113,11 @@ pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
     Ok((checked, broken))
 }
 
-fn each_document(shared: &Shared, mut visit: impl FnMut(&fs::DirEntry) -> Result<(), Error>) -> Result<(), Error> {
+fn each_document(shared: &Shared, mut visit: impl FnMut(&OsStr, &fs::DirEntry) -> Result<(), Error>) -> Result<(), Error> {
     let root = shared.root.join("documents");
     for kind in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
         for entry in fs::read_dir(kind.path()).map_err(failed("list", &kind.path()))?.flatten() {
-            visit(&entry)?;
+            visit(&kind.file_name(), &entry)?;
         }
     }
     Ok(())

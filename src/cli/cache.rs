@@ -11,7 +11,7 @@ use super::{escape, mount, output, reference, status, units};
 use crate::artifact::{Artifact, ViewMode};
 use crate::cache::SpanCache;
 use crate::content::stream_keys;
-use crate::oci::{Digest, Repository, Source};
+use crate::oci::{Digest, Repository, Source, Version};
 
 /// Bytes read at a time while an artifact is fetched for a pin.
 const STEP: u64 = 8 << 20;
@@ -84,7 +84,11 @@ async fn find(
     let reading = Reading { flags: &content, offline: false, by_digest: true, passphrases };
     let parts = wiring::build(source, reading, &flags.registry, &flags.storage, environment)?;
     let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
-    let digest = parts.pull.resolve(&repository, &version).await?.digest;
+    // A tag is remembered, so that it is found while the registry is away.
+    let digest = match &version {
+        Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
+        Version::Digest(_) => parts.pull.resolve(&repository, &version).await?.digest,
+    };
     Ok(Wanted { parts, repository, digest })
 }
 

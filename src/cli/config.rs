@@ -37,6 +37,7 @@ pub struct File {
     platform: Option<Platform>,
     repo: Vec<String>,
     allow_other: Option<bool>,
+    noexec: Option<bool>,
     uid: Option<u32>,
     gid: Option<u32>,
     #[serde(deserialize_with = "mode")]
@@ -128,6 +129,7 @@ impl File {
 
     fn complete_permissions(&self, flags: &mut Permissions) {
         flags.allow_other |= self.allow_other.unwrap_or_default();
+        flags.noexec |= self.noexec.unwrap_or_default();
         flags.uid = flags.uid.or(self.uid);
         flags.gid = flags.gid.or(self.gid);
         flags.file_mode = flags.file_mode.or(self.file_mode);

@@ -167,8 +167,10 @@ fn ask() -> Result<Vec<Passphrase>, Failure> {
 fn with_log(code: u8, message: String, log: Option<&Path>) -> Failure {
     let code = Code::of_number(code);
     match log {
-        // What went wrong inside is told by the log only.
-        Some(log) if code == Code::Other => Failure::new(code, format!("{message} (log: {})", escape::path(log))),
+        // What went wrong inside or on the way is told by the log only.
+        Some(log) if matches!(code, Code::Other | Code::Unreachable | Code::Mount) && log.exists() => {
+            Failure::new(code, format!("{message} (log: {})", escape::path(log)))
+        }
         _ => Failure::new(code, message),
     }
 }

@@ -28,7 +28,8 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
     let names = pull.tags(&repository, None).await?.names;
     match names.as_slice() {
         [tag] => Ok((repository, Version::Tag(Tag::parse(tag)?))),
-        _ => Err(Failure::usage(format!("{source} holds {} tags; name one of them, like {source}:v1", names.len()))),
+        [] => Err(Failure::usage(format!("{source} holds no tag"))),
+        [first, ..] => Err(Failure::usage(format!("{source} holds {} tags; name one of them, like {source}:{first}", names.len()))),
     }
 }
 

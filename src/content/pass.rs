@@ -36,6 +36,7 @@ pub(super) async fn run(
     trial: Option<Trial>,
 ) -> Result<(LayerIndex, Option<Trial>), Error> {
     let _turn = shared.budget.pass().await?;
+    tracing::debug!(size = source.descriptor.size, "reads {} whole, to know what is in it", source.label());
     let scan = ScanThread::start(shared, source.form, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());

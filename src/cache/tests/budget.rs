@@ -115,6 +115,7 @@ fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
         .map(|seed| {
             fill(&cache, seed, &layout, &Protection::Plain);
             cache.store_document("index", &blob(seed).to_string(), b"document", &Protection::Plain).unwrap();
+            cache.store_document("manifest", "of anything", b"document", &Protection::Plain).unwrap();
             let stream = cache.stream(&blob(seed), &layout, &Protection::Plain).unwrap();
             assert!(check(&stream, seed, &layout, 0));
             stream
@@ -127,6 +128,8 @@ fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
     assert!((0..4).all(|span| check(&streams[0], 1, &layout, span)));
     assert!(cache.document("index", &blob(1).to_string(), &Protection::Plain).unwrap().is_some());
     assert!(cache.document("index", &blob(2).to_string(), &Protection::Plain).unwrap().is_none());
+    // What is pinned can still be found.
+    assert!(cache.document("manifest", "of anything", &Protection::Plain).unwrap().is_some());
     // The cleared stream serves what it has open, or nothing, and stores into a new life.
     check(&streams[1], 2, &layout, 1);
     assert!(store(&streams[1], 2, &layout, 3) && check(&streams[1], 2, &layout, 3));
