@@ -14,6 +14,8 @@ mod bad_names;
 mod bad_sources;
 #[path = "mount/caching.rs"]
 mod caching;
+#[path = "mount/commands.rs"]
+mod commands;
 #[path = "mount/containers.rs"]
 mod containers;
 #[path = "mount/credentials.rs"]

@@ -1,0 +1,222 @@
+//! The commands beside `mount`: what they print for people and for programs, and how they end.
+
+use crate::support::artifacts::Draft;
+use crate::support::layouts::{Layout, fixtures};
+use crate::support::mounting::{Home, text};
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+use serde_json::Value;
+
+/// Runs a command that must succeed; what it wrote to standard output.
+fn prints(home: &Home, args: &[&str]) -> String {
+    let output = home.run(args);
+    assert!(output.status.success(), "{args:?}\n{}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(home: &Home, args: &[&str]) -> Value {
+    let printed = prints(home, &[args, &["--format", "json"]].concat());
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{args:?}: {error}\n{printed}"))
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The lines and the exit code of a command that must fail.
+fn fails(home: &Home, args: &[&str]) -> (Option<i32>, String) {
+    let output = home.run(args);
+    assert!(!output.status.success(), "{args:?}\n{}", text(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}: what failed is told on standard error only");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn inspect_explains_every_tag_of_every_fixture_without_a_mount_or_a_key() {
+    let home = Home::new();
+    let mut inspected = 0;
+    for fixture in std::fs::read_dir(fixtures()).unwrap().map(Result::unwrap).filter(|entry| entry.path().join("layout").is_dir()) {
+        let layout = Layout::at(fixture.path().join("layout"));
+        for tag in layout.tags() {
+            let reference = format!("oci:{}:{tag}", layout.path().display());
+            let shown = prints(&home, &["inspect", &reference]);
+            let value = json(&home, &["inspect", &reference]);
+            let wanted =
+                ["artifact_type", "digest", "encrypted", "kind", "layers", "media_type", "platform", "platforms", "reference", "size"];
+            assert_eq!(keys(&value), wanted, "{reference}");
+            for layer in value["layers"].as_array().unwrap() {
+                assert_eq!(keys(layer), ["digest", "media_type", "readable", "size", "title"], "{reference}");
+                assert!(shown.contains(&layer["digest"].as_str().unwrap()["sha256:".len()..][..12]), "{shown}");
+            }
+            for part in ["digest", "kind"] {
+                assert!(shown.contains(value[part].as_str().unwrap()), "{shown}");
+            }
+            let total: u64 = value["layers"].as_array().unwrap().iter().map(|layer| layer["size"].as_u64().unwrap()).sum();
+            assert_eq!(value["size"], total, "{reference}");
+            inspected += 1;
+        }
+    }
+    assert!(inspected > 40, "{inspected}");
+    // No layer was fetched: a config at most, where it decides what the artifact is.
+    assert!(json(&home, &["cache", "info"])["data"].as_u64().unwrap() < 65_536);
+}
+
+#[test]
+fn what_a_registry_says_cannot_steer_the_terminal() {
+    let home = Home::new();
+    let mut draft = Draft::new();
+    draft.files("v1", &[("\u{1b}[2J\u{1b}]0;owned\u{7}.txt", b"x"), ("\u{202e}txt.exe", b"y")]);
+    let reference = format!("oci:{}:v1", draft.path().display());
+    let shown = prints(&home, &["inspect", &reference]);
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}') && !shown.contains('\u{202e}'), "{shown:?}");
+    assert!(shown.contains("owned"), "{shown}");
+    // Programs get the true name.
+    assert_eq!(json(&home, &["inspect", &reference])["layers"][0]["title"], "\u{1b}[2J\u{1b}]0;owned\u{7}.txt");
+}
+
+#[test]
+fn status_tells_people_and_programs_the_same_about_a_mount() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let source = format!("oci:{}", fixtures().join("oras-files/layout").display());
+    let mount = home.mount(&source, &["--cache-size", "1GiB"]);
+    let point = mount.root().to_str().unwrap();
+    let rows = json(&home, &["status", point]);
+    let row = &rows[0];
+    assert_eq!(keys(row), ["cache", "log", "mount_point", "offline", "pid", "read_only", "since", "source", "state", "version"]);
+    assert_eq!(keys(&row["cache"]), ["data", "directory", "indexes", "pinned", "size", "streams"]);
+    assert_eq!(
+        (row["mount_point"].as_str(), row["source"].as_str(), row["state"].as_str()),
+        (Some(point), Some(source.as_str()), Some("running"))
+    );
+    assert_eq!(row["cache"]["size"], 1 << 30);
+    let shown = prints(&home, &["status", mount.path("v1").to_str().unwrap()]);
+    for part in [point, &source, "running", "1.0 GiB", row["log"].as_str().unwrap()] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(std::path::Path::new(row["log"].as_str().unwrap()).is_file());
+    assert!(prints(&home, &["status"]).contains(point));
+    // The window shows the same to whoever has no program for it.
+    let window: Value = serde_json::from_slice(&mount.cat(".oci/status.json").unwrap()).unwrap();
+    assert_eq!((&window["source"], &window["pid"]), (&row["source"], &row["pid"]));
+    mount.unmount();
+    assert_eq!(fails(&home, &["status", home.path("mounts").to_str().unwrap()]).0, Some(15));
+    assert_eq!(fails(&home, &["refresh", home.path("mounts").to_str().unwrap()]).0, Some(15));
+}
+
+#[test]
+fn the_cache_is_shown_pinned_checked_and_cleared() {
+    if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let mut registry = Registry::plain();
+    Layout::fixture("image-umoci").push(&registry.url(), "team/app");
+    let home = Home::new();
+    let cache = home.path("cache");
+    let at = ["--cache-dir", cache.to_str().unwrap()];
+    let run = |args: &[&str]| prints(&home, &[args, &at].concat());
+    let (pinned, other) = (format!("{}/team/app:l1", registry.host()), format!("{}/team/app:l3", registry.host()));
+    assert!(run(&["cache", "pin", &pinned]).contains("sha256:"));
+    let info = json(&home, &[&["cache", "info"], at.as_slice()].concat());
+    assert_eq!(keys(&info), ["data", "directory", "indexes", "pinned", "size", "streams"]);
+    assert!(info["pinned"].as_u64().unwrap() > 500_000, "{info}");
+    // What is pinned stays, and is read while the registry is gone.
+    run(&["cache", "clear"]);
+    let verified = json(&home, &[&["cache", "verify"], at.as_slice()].concat());
+    assert_eq!(keys(&verified), ["broken", "checked"]);
+    assert_eq!(verified["broken"], 0);
+    assert!(verified["checked"].as_u64().unwrap() >= 1, "{verified}");
+    registry.stop();
+    let mount = home.mount(&format!("{}/team", registry.host()), &["--offline"]);
+    assert_eq!(mount.cat("app/l1/touch").unwrap(), b"same content\n");
+    mount.unmount();
+    registry.start_again();
+    assert_eq!(fails(&home, &[&["cache", "unpin", &other], at.as_slice()].concat()).0, Some(10));
+    run(&["cache", "unpin", &pinned]);
+    run(&["cache", "clear"]);
+    assert_eq!(json(&home, &[&["cache", "info"], at.as_slice()].concat())["data"], 0);
+    assert_eq!(fails(&home, &[&["cache", "pin", &format!("{other}-not-there")], at.as_slice()].concat()).0, Some(10));
+}
+
+#[test]
+fn help_of_each_command_fits_a_terminal_and_names_every_flag_with_a_sentence() {
+    let home = Home::new();
+    let commands: [&[&str]; 13] = [
+        &[],
+        &["mount"],
+        &["umount"],
+        &["status"],
+        &["refresh"],
+        &["inspect"],
+        &["cache"],
+        &["cache", "info"],
+        &["cache", "pin"],
+        &["cache", "unpin"],
+        &["cache", "clear"],
+        &["cache", "verify"],
+        &["unmount"],
+    ];
+    for command in commands {
+        let short = prints(&home, &[command, &["-h"]].concat());
+        let long = prints(&home, &[command, &["--help"]].concat());
+        for help in [&short, &long] {
+            assert!(help.contains("Usage: ocifs"), "{help}");
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{command:?}: {help}");
+        }
+        // A flag stands alone in its line only where its sentence follows below.
+        let lines: Vec<&str> = long.lines().collect();
+        for (place, line) in lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("--")) {
+            let told = line.trim_start().contains("  ") || lines.get(place + 1).is_some_and(|next| next.starts_with("          "));
+            assert!(told, "{command:?}: {line} without a sentence");
+        }
+    }
+    assert_eq!(home.run(&["no-such-command"]).status.code(), Some(2));
+    assert_eq!(home.run(&["mount", "only-one-argument"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_configuration_file_is_used_and_a_mistake_in_it_is_told_with_its_place() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let folder = home.path("config/ocifs");
+    std::fs::create_dir_all(&folder).unwrap();
+    let own = home.path("own-log");
+    std::fs::write(folder.join("config.yaml"), format!("cache-size: 2GiB\nlog-file: {}\nfile-mode: 0400\n", own.display())).unwrap();
+    let mount = home.mount(&format!("oci:{}", fixtures().join("oras-files/layout").display()), &[]);
+    let row = &json(&home, &["status", mount.root().to_str().unwrap()])[0];
+    assert_eq!((row["cache"]["size"].as_u64(), row["log"].as_str()), (Some(2 << 30), own.to_str()));
+    mount.unmount();
+    std::fs::write(folder.join("config.yaml"), "cache-size: 2GiB\ncolour: blue\n").unwrap();
+    let (code, message) = fails(&home, &["status"]);
+    assert_eq!(code, Some(2));
+    assert!(message.contains("config.yaml") && message.contains("line 2") && message.contains("colour"), "{message}");
+    assert_eq!(message.matches("colour").count(), 1, "said once: {message}");
+}
+
+#[test]
+fn the_log_names_every_request_where_that_was_asked_for_and_is_named_when_a_mount_fails() {
+    if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let registry = Registry::plain();
+    Layout::fixture("image-umoci").push(&registry.url(), "team/app");
+    let home = Home::new();
+    let source = format!("{}/team", registry.host());
+    let mount = home.mount(&source, &["-vv"]);
+    mount.cat("app/l1/touch").unwrap();
+    let log = json(&home, &["status", mount.root().to_str().unwrap()])[0]["log"].as_str().unwrap().to_owned();
+    mount.unmount();
+    let written = std::fs::read_to_string(&log).unwrap();
+    for part in ["GET", "/v2/team/app/manifests/l1", "/v2/team/app/blobs/sha256:", "status=200"] {
+        assert!(written.contains(part), "{part} in {written}");
+    }
+    drop(registry);
+    let failed = home.try_mount(&source, &[]).err().unwrap();
+    let message = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!((failed.status.code(), message.lines().count()), (Some(14), 1), "{message}");
+    assert!(message.contains("/log/") && message.contains(".log"), "{message}");
+}
