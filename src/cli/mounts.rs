@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::escape;
 use super::exit::Failure;
-use crate::control::Client;
+use crate::control::{self, Client};
 use crate::sys::mount::KIND;
 use crate::sys::mountinfo::{self, Mount};
 
@@ -57,7 +57,10 @@ pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, Path
 /// How to ask the daemon of a mount.
 pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Client {
     let owner = mount.option("user_id").and_then(|id| id.parse().ok());
-    Client::new(&environment.socket_directories(state_directory, owner), mount.device)
+    let mut directories = environment.socket_directories(state_directory, owner);
+    directories
+        .extend(control::bound_directories(mount.device).into_iter().filter(|found| !directories.contains(found)).collect::<Vec<_>>());
+    Client::new(&directories, mount.device)
 }
 
 fn table() -> Result<Vec<Mount>, Failure> {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, PATIENCE};
-pub use place::{Place, Record, directory};
+pub use place::{Place, Record, bound_directories, directory};
 pub use server::Server;
 
 use crate::error::ErrorKind;

@@ -69,6 +69,25 @@ impl Place {
     }
 }
 
+/// Directories in which a socket for the mount with this device number is bound right now, wherever its daemon keeps
+/// them: a client need not know the daemon's flags. Who listens there is checked on connecting.
+pub fn bound_directories(device: (u32, u32)) -> Vec<PathBuf> {
+    // A name that cannot be read as text is none of ours.
+    let table = fs::read("/proc/net/unix").unwrap_or_default();
+    directories_in(&String::from_utf8_lossy(&table), device)
+}
+
+/// The same for the text of `/proc/net/unix`, whose eighth column is the path (proc(5)).
+fn directories_in(table: &str, device: (u32, u32)) -> Vec<PathBuf> {
+    let name = format!("{}-{}.sock", device.0, device.1);
+    let path = |line: &'_ str| line.find(" /").map(|start| PathBuf::from(&line[start + 1..]));
+    let bound = table.lines().filter_map(path).filter(|path| path.file_name().is_some_and(|file| file == name.as_str()));
+    let mut directories: Vec<PathBuf> = bound.filter_map(|path| path.parent().map(Path::to_owned)).collect();
+    directories.sort();
+    directories.dedup();
+    directories
+}
+
 /// The directory of sockets, made if missing: private, and not a link that somebody else put there.
 ///
 /// # Errors
@@ -83,4 +102,32 @@ pub fn directory(path: &Path) -> io::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_bound_anywhere_is_found_by_its_device() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = (4_000_000, std::process::id());
+        let place = Place::new(directory.path(), device);
+        let listener = UnixListener::bind(&place.socket).unwrap();
+        assert_eq!(bound_directories(device), [directory.path()]);
+        drop(listener);
+        assert!(bound_directories(device).is_empty());
+    }
+
+    #[test]
+    fn paths_with_blanks_and_sockets_of_others_are_told_apart() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1 /run/my files/ocifs/0-57.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 2 /run/my files/ocifs/0-57.sock\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 3 /run/ocifs/0-571.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 4\n";
+        assert_eq!(directories_in(table, (0, 57)), [Path::new("/run/my files/ocifs")]);
+    }
 }
