@@ -26,6 +26,8 @@ use crate::error::ErrorKind;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
+/// Attempts after the first to learn whether a registry is there at all: whoever mistyped its name waits for that.
+const PING_RETRIES: u32 = 2;
 /// After an operation got no answer at all, others are tried once only for so long, so that what is cached serves
 /// quickly.
 const AWAY: Duration = Duration::from_secs(10);
@@ -106,7 +108,10 @@ impl Exchange {
 
     /// Sends until there is an answer with a whole body of at most `limit` bytes (64 KiB where it is an error).
     pub(super) async fn fetch(&self, call: &Call, limit: u64) -> Result<Whole, Error> {
-        let mut attempts = self.attempts();
+        let mut attempts = match call.scope {
+            Scope::Ping(_) => self.attempts().at_most(PING_RETRIES),
+            _ => self.attempts(),
+        };
         loop {
             let Answer { response, .. } = self.open(call, &mut attempts).await?;
             let (status, headers) = (response.status(), response.headers().clone());

@@ -83,8 +83,13 @@ impl Attempts {
     }
 
     /// No attempt after the first, for a registry that was just found to be away.
-    pub(super) fn only_once(mut self) -> Self {
-        self.left = 0;
+    pub(super) fn only_once(self) -> Self {
+        self.at_most(0)
+    }
+
+    /// No more than so many attempts after the first.
+    pub(super) fn at_most(mut self, retries: u32) -> Self {
+        self.left = self.left.min(retries);
         self
     }
 

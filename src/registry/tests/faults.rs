@@ -157,6 +157,13 @@ async fn passing_statuses_are_retried_and_final_ones_are_not() {
 }
 
 #[tokio::test]
+async fn whether_a_registry_is_there_at_all_is_told_after_three_attempts() {
+    let server = Server::start(|_, _| reply(503, &[], b"{}")).await;
+    let error = client(&server.authority).ping(None).await.unwrap_err();
+    assert_eq!((error.kind, server.log().len()), (ErrorKind::Unreachable, 3), "{error}");
+}
+
+#[tokio::test]
 async fn retry_after_is_obeyed_within_reason() {
     let server = Server::start(|_, before| match before {
         0 => reply(429, &[("Retry-After", "0")], b""),
