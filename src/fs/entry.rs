@@ -69,7 +69,7 @@ impl FileSystem {
     /// An entry of a view's own directory, counted as one lookup.
     pub(super) fn view_entry(&self, key: Key, origin: Origin) -> Result<Entry, Error> {
         let name_ttl = match &key {
-            Key::Tag(..) | Key::Metadata(..) | Key::Odd(_) => self.moving_ttl(),
+            Key::Tag(..) | Key::Metadata(..) | Key::Odd(..) => self.moving_ttl(),
             Key::Digest(..) | Key::Member(..) => FOREVER,
         };
         let view = self.views.name(key, || origin)?;

@@ -8,6 +8,7 @@ mod directory;
 mod entry;
 mod handle;
 mod inode;
+mod listing;
 mod names;
 mod place;
 mod resolve;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::names::Catalog;
+use super::listing::Catalog;
 use super::place::Place;
 use super::{ABSENT_TTL, Error, FileSystem};
 use crate::error::ErrorKind;
@@ -113,7 +113,7 @@ impl FileSystem {
     }
 
     pub(super) fn odd_item(&self, repository: &Repository, name: &str, digest: Digest) -> Item {
-        Item::View(Key::Odd(name.to_owned()), Origin::Digest(repository.clone(), digest))
+        Item::View(Key::Odd(name.to_owned(), digest), Origin::Digest(repository.clone(), digest))
     }
 
     /// `app:v1` or `app@sha256:…` as a link to the path without a colon.

@@ -215,9 +215,11 @@ impl Memory {
         digest
     }
 
-    /// Adds a name that is a full reference and no tag.
+    /// Adds a name that is a full reference and no tag, or points it at something else.
     pub fn add_odd_name(&self, name: &str, descriptor: Descriptor) {
-        self.state().odd_names.push((name.to_owned(), descriptor));
+        let mut state = self.state();
+        state.odd_names.retain(|(known, _)| known != name);
+        state.odd_names.push((name.to_owned(), descriptor));
     }
 
     /// Names on a page, 1000 unless told otherwise.

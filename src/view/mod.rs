@@ -93,8 +93,8 @@ pub enum Key {
     Tag(Repository, Tag),
     /// The files of a manifest by digest. The name is the path component that leads to it.
     Digest(Repository, Digest),
-    /// A name of a layout that is no tag, as it is shown.
-    Odd(String),
+    /// A name of a layout that is no tag, as it is shown, and what it names: when that changes, it is another view.
+    Odd(String, Digest),
     /// The metadata of a tag.
     Metadata(Repository, Tag),
     /// A directory of another view that is a view of its own: the other's number and the name of the member.

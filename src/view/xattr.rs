@@ -4,7 +4,7 @@
 //! none of them. An archive's own attributes pass through untouched.
 
 use super::{Context, Error, Origin, Shown, View, ViewNode, node_id};
-use crate::artifact::{Artifact, Dialect, Kind};
+use crate::artifact::{Artifact, Kind};
 use crate::content::Verified;
 use crate::oci::{Digest, Manifest, ManifestBody};
 
@@ -89,7 +89,7 @@ impl View {
         let Shown::Tree(artifact) = self.enter(context).await? else { return Ok(None) };
         match name {
             "user.oci.platform" => Ok(artifact.platform.as_ref().map(|platform| platform.to_string().into_bytes())),
-            "user.oci.view" => Ok(Some(dialect_name(artifact.dialect).as_bytes().to_vec())),
+            "user.oci.view" => Ok(Some(artifact.dialect.name().as_bytes().to_vec())),
             "user.oci.title" => Ok(tree_xattr(artifact, node, name.as_bytes())),
             "user.oci.layer" => Ok(layer_of(artifact, node).map(|digest| digest.to_string().into_bytes())),
             _ => self.verified(context, artifact, node).await,
@@ -128,18 +128,6 @@ fn claimed_size(manifest: &Manifest) -> u64 {
     match &manifest.body {
         ManifestBody::Image(image) => image.layers.iter().fold(image.config.size, |sum, layer| sum.saturating_add(layer.size)),
         ManifestBody::Index(index) => index.manifests.iter().fold(0, |sum, member| sum.saturating_add(member.size)),
-    }
-}
-
-fn dialect_name(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::OciSync => "oci-sync",
-        Dialect::Sealed => "sealed",
-        Dialect::Members => "index",
-        Dialect::Image => "image",
-        Dialect::Files => "files",
-        Dialect::Archive => "archive",
-        Dialect::Blobs => "blobs",
     }
 }
 

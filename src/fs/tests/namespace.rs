@@ -77,6 +77,18 @@ async fn a_layout_lists_its_tags_and_names_that_are_full_references() {
     assert_eq!(world.text(".oci/tags/v1/reference").await, "oci:/srv/layout:v1\n");
 }
 
+#[tokio::test]
+async fn a_full_reference_of_a_layout_that_moved_is_a_new_directory() {
+    let registry = Memory::new();
+    let descriptor = |digest| crate::oci::Descriptor::new(crate::oci::media_type::OCI_MANIFEST, digest, 2);
+    registry.add_odd_name("localhost/app:v1", descriptor(add_files(&registry, "layout", "v1", &[("a.txt", "one")])));
+    let world = World::with(registry, Setup { root: Root::Layout(repository("layout")), ..Setup::default() });
+    assert_eq!(world.text("localhost_app:v1/a.txt").await, "one");
+    world.registry.add_odd_name("localhost/app:v1", descriptor(add_files(&world.registry, "layout", "v1", &[("a.txt", "two")])));
+    world.fs.refresh(None);
+    assert_eq!(world.text("localhost_app:v1/a.txt").await, "two");
+}
+
 fn collision() -> Memory {
     let registry = team();
     add_files(&registry, "team/app", "web", &[("tag.txt", "tag")]);

@@ -1,0 +1,196 @@
+//! What one directory of the namespace holds: tags, child repositories, and which of them a tag hides.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::names::Names;
+use super::place::Place;
+use super::{Error, FileSystem};
+use crate::artifact::Listing;
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository, Tag};
+
+/// What the list of repositories says about a path.
+pub(super) struct Catalog {
+    names: Arc<[String]>,
+    pub(super) complete: bool,
+    /// Why there is no list, where that is not simply how the registry is.
+    pub(super) trouble: Option<Error>,
+}
+
+impl Catalog {
+    /// No repositories at all.
+    pub(super) fn nothing() -> Self {
+        Self { names: Arc::from([]), complete: true, trouble: None }
+    }
+
+    /// Whether the repository itself is listed.
+    pub(super) fn has(&self, repository: &Repository) -> bool {
+        self.names.binary_search_by(|name| name.as_str().cmp(repository.as_str())).is_ok()
+    }
+
+    /// Whether the repository or one below it is listed.
+    pub(super) fn leads_to(&self, repository: &Repository) -> bool {
+        let below = format!("{repository}/");
+        let at = self.names.partition_point(|name| name.as_str() < below.as_str());
+        self.has(repository) || self.names.get(at).is_some_and(|name| name.starts_with(&below))
+    }
+
+    /// The first components below a path.
+    fn children(&self, path: Option<&Repository>) -> BTreeSet<String> {
+        let prefix = path.map(|path| format!("{path}/")).unwrap_or_default();
+        let rest = self.names.iter().filter_map(|name| name.strip_prefix(&prefix));
+        rest.filter_map(|rest| rest.split('/').next()).filter(|child| Repository::is_component(child)).map(str::to_owned).collect()
+    }
+}
+
+/// One component for a name of a layout that is a full reference: every slash becomes `_`.
+fn shown_name(name: &str) -> Option<String> {
+    let shown = name.replace('/', "_");
+    let harmless = !shown.starts_with(['.', '@']) && !shown.is_empty() && shown.len() <= 255;
+    (harmless && shown.chars().all(|letter| letter.is_ascii_graphic())).then_some(shown)
+}
+
+impl FileSystem {
+    /// What is known of the repositories at and below a path.
+    pub(super) async fn catalog(&self, path: Option<&Repository>) -> Catalog {
+        if self.is_layout() {
+            return Catalog::nothing();
+        }
+        match self.context.artifacts.repositories(path).await {
+            Ok(Listing { names, complete }) => Catalog { names, complete, trouble: None },
+            Err(error) => {
+                let usual = matches!(error.kind, ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::Denied);
+                Catalog { names: Arc::from([]), complete: false, trouble: (!usual).then(|| error.into()) }
+            }
+        }
+    }
+
+    /// What a directory holds, asked for unless it was listed within the tag TTL.
+    ///
+    /// # Errors
+    /// Why nothing can be said about it. A directory of which nothing is known is no error: see [`Names::exists`].
+    pub(super) async fn names(&self, path: &Option<Repository>) -> Result<Arc<Names>, Error> {
+        let place = Place::Directory(path.clone());
+        if let Some(names) = self.places.names(&place, self.context.tag_ttl) {
+            return Ok(names);
+        }
+        let names = Arc::new(self.take_names(path).await?);
+        self.warn_of_hidden(path, &names);
+        self.places.keep_names(&place, &names);
+        Ok(names)
+    }
+
+    async fn take_names(&self, path: &Option<Repository>) -> Result<Names, Error> {
+        let taken = Instant::now();
+        let catalog = self.catalog(path.as_ref()).await;
+        let children: Vec<String> = catalog.children(path.as_ref()).into_iter().collect();
+        let root = self.is_source(path);
+        let mut complete = catalog.complete;
+        let mut tags: Arc<[String]> = Arc::from([]);
+        let mut listed = false;
+        if let Some(repository) = path {
+            listed = catalog.has(repository);
+            if self.may_be_repository(&catalog, repository) {
+                match self.context.artifacts.tags(repository).await {
+                    Ok(list) => {
+                        complete &= list.complete;
+                        tags = list.names;
+                    }
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    // A prefix of Docker Hub is no repository, and it says "denied" for that.
+                    Err(error) if error.kind == ErrorKind::Denied && (root || !children.is_empty()) => complete = false,
+                    Err(error) if !children.is_empty() => {
+                        tracing::warn!(%error, "tags cannot be listed; only child repositories are shown");
+                        complete = false;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        if let (Some(trouble), true) = (catalog.trouble, tags.is_empty()) {
+            return Err(trouble);
+        }
+        let odd = self.odd_names(path, &tags).await?;
+        let exists = root || listed || !tags.is_empty() || !children.is_empty();
+        if let Some(repository) = path.as_ref().filter(|_| !tags.is_empty() && !listed) {
+            self.context.artifacts.learned(repository);
+        }
+        Ok(Names { tags, odd, children, complete, exists, taken })
+    }
+
+    /// Whether it is worth asking for the tags of a path: not where a whole list says that it is only a prefix.
+    pub(super) fn may_be_repository(&self, catalog: &Catalog, path: &Repository) -> bool {
+        let known = catalog.complete || self.context.artifacts.is_away();
+        self.is_layout() || !known || catalog.has(path) || !catalog.leads_to(path)
+    }
+
+    async fn odd_names(&self, path: &Option<Repository>, tags: &[String]) -> Result<Vec<(String, Digest)>, Error> {
+        let Some(repository) = path.as_ref().filter(|_| self.is_layout()) else { return Ok(Vec::new()) };
+        let list = self.context.artifacts.odd_names(repository).await?;
+        let mut shown: Vec<(String, Digest)> = Vec::new();
+        for (name, descriptor) in list.iter() {
+            let Some(name) = shown_name(name) else { continue };
+            let taken = shown.iter().any(|(other, _)| *other == name) || tags.contains(&name);
+            let name = if taken { format!("{name}~{}", descriptor.digest.short()) } else { name };
+            shown.push((name, descriptor.digest));
+        }
+        Ok(shown)
+    }
+
+    /// Says once a mount that a tag hides a repository.
+    fn warn_of_hidden(&self, path: &Option<Repository>, names: &Names) {
+        let hidden = names.children.iter().find(|child| names.has_tag(child));
+        if let (Some(path), Some(child)) = (path, hidden) {
+            self.warn_hidden(path, child);
+        }
+    }
+
+    pub(super) fn warn_hidden(&self, path: &Repository, child: &str) {
+        if !self.warned.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            tracing::warn!(
+                "{path}/{child} is a tag of {path} and a repository too: the tag has the plain name, the repository is at .oci/repos/{child}"
+            );
+        }
+    }
+
+    /// Whether a tag is known from a list that is fresh, without a request.
+    pub(super) fn lists_tag(&self, repository: &Repository, tag: &Tag) -> bool {
+        let place = Place::Directory(Some(repository.clone()));
+        self.places.names(&place, self.context.tag_ttl).is_some_and(|names| names.has_tag(tag.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog(names: &[&str]) -> Catalog {
+        Catalog { names: names.iter().map(ToString::to_string).collect(), complete: true, trouble: None }
+    }
+
+    #[test]
+    fn a_catalog_leads_to_repositories_and_their_prefixes_by_whole_components() {
+        let catalog = catalog(&["team-x/a", "team/app", "team/app/web"]);
+        let leads = |text: &str| catalog.leads_to(&Repository::parse(text).unwrap());
+        assert!(leads("team") && leads("team/app") && leads("team-x"));
+        assert!(!leads("tea") && !leads("team/ap") && !leads("team/app/we"));
+    }
+
+    #[test]
+    fn children_are_first_components_below_a_path() {
+        let catalog = catalog(&["app", "team-x/a", "team/app", "team/app/web"]);
+        let children = |path: Option<&str>| catalog.children(path.map(|path| Repository::parse(path).unwrap()).as_ref());
+        assert_eq!(children(None), ["app", "team", "team-x"].map(str::to_owned).into());
+        assert_eq!(children(Some("team")), ["app".to_owned()].into());
+        assert_eq!(children(Some("app")), BTreeSet::new());
+    }
+
+    #[test]
+    fn names_of_a_layout_become_one_harmless_component() {
+        assert_eq!(shown_name("localhost/app:v1").as_deref(), Some("localhost_app:v1"));
+        assert_eq!(shown_name("../x"), None);
+        assert_eq!(shown_name("a\u{7}b"), None);
+    }
+}
