@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::umount;
+use super::attached::Attached;
 use crate::cache::SpanCache;
 use crate::control::{CacheStatus, Error, Handler, Status};
 use crate::error::ErrorKind;
 use crate::fs::FileSystem;
 use crate::oci::{Repository, Source};
-use crate::sys::unmount::{Force, unmount};
+use crate::sys::unmount::Force;
 
 /// What does not change while a mount lives.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ pub struct Answers {
     /// What is mounted.
     pub source: Source,
     /// Where; `None` if somebody else mounted.
-    pub mount_point: Option<PathBuf>,
+    pub attached: Option<Attached>,
     /// Ends the daemon.
     pub stop: Arc<Notify>,
 }
@@ -128,11 +128,11 @@ impl Handler for Answers {
     }
 
     async fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        let Some(mount_point) = self.mount_point.clone() else {
+        let Some(attached) = self.attached.clone() else {
             self.stop.notify_one();
             return Ok(());
         };
-        let work = move || if lazy { umount::detach(&mount_point) } else { unmount(&mount_point, Force::None) };
+        let work = move || if lazy { attached.detach() } else { attached.unmount(Force::None) };
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ResourceBusy => Err(Error::new(ErrorKind::Busy, "the mount is in use")),

@@ -106,6 +106,7 @@ fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &En
         environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()).map(|secret| Origin::Literal(secret.into())),
     );
     origins.extend(file.passphrases(environment)?);
+    mount::protect_memory();
     let passphrases = passphrases::read_all(&origins)?;
     let runtime = reference::runtime()?;
     let result = runtime.block_on(async {

@@ -189,6 +189,9 @@ impl File {
         if flags.trusted_realms.is_empty() {
             flags.trusted_realms = own.trusted_realm;
         }
+        if flags.cert_file.is_some() != flags.key_file.is_some() {
+            return Err(Failure::usage("a client certificate needs both --cert-file and --key-file"));
+        }
         if flags.plain_http == Some(true) && flags.insecure {
             return Err(Failure::usage("--plain-http and --insecure exclude each other: without TLS there is no certificate to ignore"));
         }
@@ -268,6 +271,16 @@ mod tests {
         assert_eq!(flags.storage.cache_dir.as_deref(), Some(Path::new("/etc/x/sub")));
         assert_eq!(flags.storage.state_dir.as_deref(), Some(Path::new("/home/a/.local/state/ocifs")));
         assert_eq!(flags.permissions.file_mode, Some(0o600));
+    }
+
+    #[test]
+    fn half_of_a_client_certificate_is_an_error() {
+        let file = File::parse("registries: {reg.io: {cert-file: c.pem}}\n", Path::new("/etc/x")).unwrap();
+        let registry = Registry::parse("reg.io").unwrap();
+        let mut flags = RegistryFlags::default();
+        assert!(file.complete_registry(&mut flags, Some(&registry), &environment()).unwrap_err().message.contains("--key-file"));
+        let mut flags = RegistryFlags { key_file: Some("/k.pem".into()), ..RegistryFlags::default() };
+        file.complete_registry(&mut flags, Some(&registry), &environment()).unwrap();
     }
 
     #[test]

@@ -3,10 +3,8 @@
 //! The order is what users rely on: nothing is mounted before the source has answered, success is announced only
 //! once the mount answers, and whatever fails in between is undone.
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,20 +14,17 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::answers::{Answers, Facts};
-use super::environment::Environment;
+use super::attached::Attached;
 use super::exit::{Code, Failure};
-use super::flags::Mount;
-use super::root;
-use super::wiring::{self, Parts, Reading};
-use super::{escape, logging, umount};
+use super::plan::{Plan, Target};
+use super::wiring::{self, Parts};
+use super::{escape, root};
 use crate::control::{Record, Server};
 use crate::error::ErrorKind;
-use crate::fs::{FileSystem, Root};
+use crate::fs::{self, FileSystem, ROOT, Root};
 use crate::fuse::{self, Session};
-use crate::oci::{Source, Version};
-use crate::seal::Passphrase;
 use crate::sys::daemon::Readiness;
-use crate::sys::{mount, mountinfo, process};
+use crate::sys::{mount, process, space};
 
 /// How long contacting the source and mounting may take together by default.
 const WAIT: Duration = Duration::from_secs(120);
@@ -43,64 +38,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const SHUTDOWN: Duration = Duration::from_secs(1);
 /// What the kernel reads ahead, where we may say so.
 const READ_AHEAD_KIB: u32 = 1024;
-
-/// Where to mount.
-pub enum Target {
-    /// On this directory.
-    Directory(PathBuf),
-    /// Nowhere: somebody mounted already and handed us the descriptor.
-    Given(OwnedFd),
-}
-
-impl Target {
-    /// The path for records and names of logs.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Directory(directory) => directory,
-            Self::Given(_) => Path::new("/dev/fd"),
-        }
-    }
-}
-
-/// Everything that is needed to serve.
-pub struct Plan {
-    /// Flags, completed.
-    pub flags: Mount,
-    /// What is mounted.
-    pub source: Source,
-    /// Where.
-    pub target: Target,
-    /// Passphrases in order.
-    pub passphrases: Vec<Passphrase>,
-    /// Directories.
-    pub environment: Environment,
-    /// How often `-v` was given.
-    pub verbose: u8,
-}
-
-impl Plan {
-    /// The state directory.
-    ///
-    /// # Errors
-    /// None is known.
-    pub fn state_directory(&self) -> Result<&Path, Failure> {
-        self.flags.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))
-    }
-
-    fn parts(&self) -> Result<Parts, Failure> {
-        let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
-        let reading = Reading { flags: &self.flags.content, offline: self.flags.offline, by_digest, passphrases: self.passphrases.clone() };
-        wiring::build(&self.source, reading, &self.flags.registry, &self.flags.storage, &self.environment)
-    }
-
-    fn log(&self) -> Option<PathBuf> {
-        match (&self.flags.log.log_file, self.flags.foreground) {
-            (Some(file), _) => Some(file.clone()),
-            (None, true) => None,
-            (None, false) => self.state_directory().ok().map(|state| logging::file_of(state, self.target.path())),
-        }
-    }
-}
 
 /// Who hears how the start went.
 pub enum Announce {
@@ -159,9 +96,6 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
 /// In the foreground the reason why the mount did not come up or ended; in the background it goes to the parent.
 pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
     process::make_new_files_private();
-    if let Err(error) = process::protect_memory() {
-        tracing::warn!(%error, "memory with keys is not protected");
-    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(failure) => return announce.failed(failure),
@@ -191,7 +125,7 @@ pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
 /// A mount that answers.
 struct Mounted {
     session: Session,
-    mount_point: Option<PathBuf>,
+    attached: Option<Attached>,
     device: Option<(u32, u32)>,
     server: Option<Server>,
     answers: Arc<Answers>,
@@ -209,15 +143,18 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
     let config = root::config(plan, root, &parts, &facts);
     let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
     let file_system = Arc::new(file_system);
-    let (descriptor, mount_point) = attach(plan)?;
-    let undo = Undo(mount_point.clone());
+    if is_artifact {
+        root_is_readable(&file_system).await?;
+    }
+    let (descriptor, attached) = attach(plan)?;
+    let undo = Undo(attached.clone());
     let options = fuse::Options::for_io_timeout(plan.flags.registry.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
         .map_err(|error| Failure::mount(format!("the kernel does not talk FUSE on this mount: {error}")))?;
-    if let Some(mount_point) = &mount_point {
-        first_answer(mount_point, is_artifact).await?;
+    if let Some(attached) = &attached {
+        first_answer(attached).await?;
     }
-    let device = mount_point.as_ref().and_then(|path| mountinfo::at(path).ok().flatten()).map(|mount| mount.device);
+    let device = attached.as_ref().and_then(Attached::device);
     if let Some(device) = device
         && let Err(error) = fuse::raise_read_ahead(device, READ_AHEAD_KIB)
     {
@@ -230,11 +167,11 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
         file_system,
         cache: parts.cache.clone(),
         source: plan.source.clone(),
-        mount_point: mount_point.clone(),
+        attached: attached.clone(),
         stop: Arc::clone(&stop),
     });
     undo.keep();
-    Ok(Mounted { session, mount_point, device, server, answers, parts, stop })
+    Ok(Mounted { session, attached, device, server, answers, parts, stop })
 }
 
 fn facts(plan: &Plan) -> Facts {
@@ -245,12 +182,12 @@ fn facts(plan: &Plan) -> Facts {
         since,
         offline: plan.flags.offline,
         read_only: true,
-        log: plan.log(),
+        log: plan.log_file(),
         cache_directory: plan.flags.storage.cache_dir.clone().unwrap_or_default(),
     }
 }
 
-fn attach(plan: &mut Plan) -> Result<(OwnedFd, Option<PathBuf>), Failure> {
+fn attach(plan: &mut Plan) -> Result<(OwnedFd, Option<Attached>), Failure> {
     let given = Target::Directory(PathBuf::new());
     match std::mem::replace(&mut plan.target, given) {
         Target::Given(descriptor) => Ok((descriptor, None)),
@@ -262,13 +199,13 @@ fn attach(plan: &mut Plan) -> Result<(OwnedFd, Option<PathBuf>), Failure> {
                 allow_other: plan.flags.permissions.allow_other,
             };
             let descriptor = mount::mount(&directory, &options)?;
-            Ok((descriptor, Some(directory)))
+            Ok((descriptor, Some(Attached::at(directory))))
         }
     }
 }
 
 /// Takes a mount away again unless everything went well.
-struct Undo(Option<PathBuf>);
+struct Undo(Option<Attached>);
 
 impl Undo {
     fn keep(mut self) {
@@ -278,45 +215,49 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Some(mount_point) = &self.0
-            && let Err(error) = umount::detach(mount_point)
+        if let Some(attached) = &self.0
+            && let Err(error) = attached.detach()
         {
             tracing::warn!(%error, "a mount that did not come up stays behind");
         }
     }
 }
 
-/// Waits until a look at the mount point is answered by this mount and not by what is below it. Where the whole mount
-/// is one artifact, the answer may take as long as its layers do; that is no reason to fail.
-async fn first_answer(mount_point: &Path, is_artifact: bool) -> Result<(), Failure> {
-    let path = mount_point.to_owned();
-    let look = tokio::task::spawn_blocking(move || -> io::Result<bool> {
-        let shown = std::fs::metadata(&path)?.dev();
-        let listed = mountinfo::at(&path)?.map(|mount| mount.device);
-        Ok(listed.is_some_and(|(major, minor)| process::device_number(major, minor) == shown))
-    });
-    let shown = escape::path(mount_point);
-    match timeout(if is_artifact { LAYERS } else { FIRST_ANSWER }, look).await {
-        Ok(Ok(Ok(true))) => Ok(()),
-        Ok(Ok(Ok(false))) => Err(Failure::mount(format!("{shown} was unmounted while it came up"))),
-        Ok(Ok(Err(error))) if is_artifact => Err(unreadable(&error)),
-        Ok(Ok(Err(error))) => Err(Failure::mount(format!("the mount on {shown} does not answer: {error}"))),
-        Err(_) if is_artifact => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Failure::mount(format!("the mount on {shown} does not answer"))),
+/// Reads the root of an artifact that is the whole mount, so that what cannot be read fails before it is mounted. It
+/// may take as long as its layers do; that is no reason to fail, and it goes on meanwhile. Never through the mount: a
+/// look from here that waits would keep it busy and this process alive.
+async fn root_is_readable(file_system: &Arc<FileSystem>) -> Result<(), Failure> {
+    let entered = Arc::clone(file_system);
+    let entering = tokio::spawn(async move { entered.getattr(ROOT).await.map(drop) });
+    match timeout(LAYERS, entering).await {
+        Ok(Ok(Ok(()))) | Err(_) => Ok(()),
+        Ok(Ok(Err(error))) => Err(unreadable(&error)),
+        Ok(Err(error)) => Err(Failure::other(format!("the artifact cannot be read: {error}"))),
     }
 }
 
-/// Why the root of an artifact cannot be looked at, by what the mount itself answered.
-fn unreadable(error: &io::Error) -> Failure {
-    let kind = error.raw_os_error().and_then(fuse::kind);
-    let message = match kind {
-        Some(ErrorKind::KeyWrong) => "no given passphrase opens the artifact".to_owned(),
-        Some(ErrorKind::KeyMissing) => "the artifact is encrypted; use --passphrase-file or --ask-passphrase".to_owned(),
-        Some(ErrorKind::Integrity) => "the artifact is damaged: its bytes do not match their digests, or a frame is broken".to_owned(),
-        Some(ErrorKind::Gone) => "a part of the artifact is missing in the registry".to_owned(),
+/// Why the root of an artifact cannot be read.
+fn unreadable(error: &fs::Error) -> Failure {
+    let message = match error.kind {
+        ErrorKind::KeyWrong => "no given passphrase opens the artifact".to_owned(),
+        ErrorKind::KeyMissing => "the artifact is encrypted; use --passphrase-file or --ask-passphrase".to_owned(),
+        ErrorKind::Integrity => format!("the artifact is damaged: {error}"),
+        ErrorKind::Gone => format!("a part of the artifact is missing in the registry: {error}"),
         _ => format!("the artifact cannot be read: {error}"),
     };
-    Failure::new(kind.map_or(Code::Mount, Code::from), message)
+    Failure::new(Code::from(error.kind), message)
+}
+
+/// Waits until the mount answers. It is asked for its figures, which it knows without a network.
+async fn first_answer(attached: &Attached) -> Result<(), Failure> {
+    let path = attached.mount_point().to_owned();
+    let shown = escape::path(&path);
+    match timeout(FIRST_ANSWER, tokio::task::spawn_blocking(move || space::free(&path))).await {
+        Ok(Ok(Ok(_))) if attached.is_there() => Ok(()),
+        Ok(Ok(Ok(_))) => Err(Failure::mount(format!("{shown} was unmounted while it came up"))),
+        Ok(Ok(Err(error))) => Err(Failure::mount(format!("the mount on {shown} does not answer: {error}"))),
+        Ok(Err(_)) | Err(_) => Err(Failure::mount(format!("the mount on {shown} does not answer"))),
+    }
 }
 
 fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Failure> {
@@ -336,8 +277,8 @@ fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Fail
 impl Mounted {
     /// Announces, serves until the mount is gone, flushes what was learned.
     async fn run(self, announce: Announce, signals: Signals) -> Result<(), Failure> {
-        let Self { session, mount_point, device, server, answers, parts, stop } = self;
-        let undo = Undo(mount_point.clone());
+        let Self { session, attached, device, server, answers, parts, stop } = self;
+        let undo = Undo(attached.clone());
         announce.ready()?;
         undo.keep();
         tracing::info!(source = %answers.facts.source, mount_point = %answers.facts.mount_point.display(), ?device, "mounted");
@@ -345,7 +286,7 @@ impl Mounted {
             let handler = Arc::clone(&answers);
             tokio::spawn(async move { server.serve(handler).await })
         });
-        let ending = tokio::spawn(end_on_signal(signals, mount_point, Arc::clone(&stop)));
+        let ending = tokio::spawn(end_on_signal(signals, attached, Arc::clone(&stop)));
         let result = tokio::select! {
             result = session.wait() => result,
             () = stop.notified() => Ok(()),
@@ -366,28 +307,40 @@ impl Mounted {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal went away; `None` where whoever started us wants that ignored (`nohup`).
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     /// From here on they do not end the process by themselves.
     fn watch() -> Result<Self, Failure> {
         let watch = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot watch signals: {error}")));
-        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+        let hangup = if process::ignores_hangup() { None } else { Some(watch(SignalKind::hangup())?) };
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())?, hangup })
     }
 
     async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = heard(&mut self.hangup) => {}
         }
     }
 }
 
+/// Waits for a signal that may not be watched at all.
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// Unmounts when asked to end. Open files may finish for a moment; then the process goes all the same.
-async fn end_on_signal(mut signals: Signals, mount_point: Option<PathBuf>, stop: Arc<Notify>) {
+async fn end_on_signal(mut signals: Signals, attached: Option<Attached>, stop: Arc<Notify>) {
     signals.received().await;
-    let Some(mount_point) = mount_point else { return stop.notify_one() };
-    let detached = tokio::task::spawn_blocking(move || umount::detach(&mount_point)).await;
+    let Some(attached) = attached else { return stop.notify_one() };
+    let detached = tokio::task::spawn_blocking(move || attached.detach()).await;
     match detached {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "cannot unmount"),

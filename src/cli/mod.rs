@@ -3,6 +3,7 @@
 //! The only module that reads the environment or the home directory and that writes to a terminal.
 
 mod answers;
+mod attached;
 mod busy;
 mod cache;
 mod config;
@@ -19,6 +20,7 @@ mod mount_point;
 mod mounts;
 mod output;
 mod passphrases;
+mod plan;
 mod reference;
 mod root;
 mod status;

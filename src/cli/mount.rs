@@ -4,16 +4,17 @@
 //! started; the daemon only sends its reason through the pipe.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ArgMatches;
 
 use super::config::File;
-use super::daemon::{self, Announce, Plan, Target};
+use super::daemon::{self, Announce};
 use super::environment::{self, Environment};
 use super::exit::{Code, Failure};
 use super::flags::Mount;
 use super::passphrases::{self, Origin};
+use super::plan::{Plan, Target};
 use super::{escape, logging, mount_options, mount_point, warn};
 use crate::oci::Source;
 use crate::seal::Passphrase;
@@ -44,6 +45,7 @@ pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &En
     let mut origins = passphrases::in_order(&flags.keys, matches);
     // Whatever fails later, the secret does not stay readable.
     hide_secrets(&flags);
+    protect_memory();
     let source = source(&flags.source, environment)?;
     file.complete_mount(&mut flags, environment)?;
     let registry = match &source {
@@ -80,6 +82,13 @@ pub fn source(text: &str, environment: &Environment) -> Result<Source, Failure> 
     })
 }
 
+/// Before the first secret is read, and for the daemon too: a process that is forked stays as it is.
+pub fn protect_memory() {
+    if let Err(error) = process::protect_memory() {
+        tracing::warn!(%error, "memory with keys is not protected");
+    }
+}
+
 fn hide_secrets(flags: &Mount) {
     if flags.keys.literal.is_empty() {
         return;
@@ -105,26 +114,8 @@ fn target(flags: &Mount, source: &Source, environment: &Environment) -> Result<T
     mount_point::prepare(&directory, flags.permissions.nonempty, &reserved).map(Target::Directory)
 }
 
-/// Where the log of a mount goes.
-fn log_target(plan: &Plan) -> Result<logging::Target, Failure> {
-    if let Some(file) = &plan.flags.log.log_file {
-        return Ok(logging::Target::File(file.clone()));
-    }
-    if plan.flags.foreground {
-        return Ok(logging::Target::Terminal);
-    }
-    Ok(logging::Target::File(logging::file_of(plan.state_directory()?, plan.target.path())))
-}
-
-fn log_file(plan: &Plan) -> Option<PathBuf> {
-    match log_target(plan) {
-        Ok(logging::Target::File(path)) => Some(path),
-        _ => None,
-    }
-}
-
 fn start_log(plan: &Plan) -> Result<(), Failure> {
-    let target = log_target(plan)?;
+    let target = plan.log_file().map_or(logging::Target::Terminal, logging::Target::File);
     logging::start(&target, plan.flags.log.log_format, plan.verbose).map_err(|error| {
         let shown = match &target {
             logging::Target::File(path) => escape::path(path),
@@ -154,8 +145,8 @@ fn in_background(mut plan: Plan) -> Result<(), Failure> {
             Outcome::Failed { code, .. } if code == Code::Key as u8 && plan.passphrases.is_empty() && passphrases::can_ask() => {
                 plan.passphrases = ask()?;
             }
-            Outcome::Failed { code, message } => return Err(with_log(code, message, log_file(&plan).as_deref())),
-            Outcome::Died => return Err(died(log_file(&plan).as_deref())),
+            Outcome::Failed { code, message } => return Err(with_log(code, message, plan.log_file().as_deref())),
+            Outcome::Died => return Err(died(plan.log_file().as_deref())),
         }
     }
 }

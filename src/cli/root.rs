@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::answers::Facts;
-use super::daemon::Plan;
 use super::exit::{Code, Failure};
 use super::flags::View;
+use super::plan::Plan;
 use super::wiring::Parts;
 use crate::artifact::{Dialect, ViewMode};
 use crate::content::Sealing;

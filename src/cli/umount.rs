@@ -3,7 +3,6 @@
 //! Works on dead mounts and on those whose daemon hangs, and never asks the mount itself anything.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use super::config::File;
@@ -44,11 +43,19 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     if flags.lazy && daemon.is_some() {
         return Ok(());
     }
+    if is_elsewhere(&mount)? {
+        return Ok(());
+    }
     if let Some(daemon) = daemon {
         end(daemon, flags.wait)?;
     }
     client.remove_leftovers();
     Ok(())
+}
+
+/// Whether the file system is mounted on another directory too (`mount --bind`), so that its daemon is still needed.
+fn is_elsewhere(mount: &Mount) -> Result<bool, Failure> {
+    Ok(mounts::all()?.iter().any(|other| other.device == mount.device))
 }
 
 fn is_dead(mount: &Mount) -> bool {
@@ -100,16 +107,5 @@ fn in_use(shown: &str, users: &str) -> String {
         format!("{shown} is in use by a process that this user cannot see; end it, or use `ocifs umount --lazy`")
     } else {
         format!("{shown} is in use by {users}; end that, or use `ocifs umount --lazy`")
-    }
-}
-
-/// Unmounts for a daemon that ends: gently, else out of the tree at once.
-///
-/// # Errors
-/// The kernel refuses even that.
-pub fn detach(mount_point: &Path) -> io::Result<()> {
-    match unmount(mount_point, Force::None) {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => unmount(mount_point, Force::Lazy),
-        other => other,
     }
 }

@@ -33,21 +33,6 @@ pub fn errno(kind: ErrorKind) -> Errno {
     }
 }
 
-/// The kind of failure that an errno of an own mount stands for, of those that are about the content.
-pub fn kind(errno: i32) -> Option<ErrorKind> {
-    let kinds = [
-        ErrorKind::NotFound,
-        ErrorKind::Denied,
-        ErrorKind::KeyMissing,
-        ErrorKind::KeyWrong,
-        ErrorKind::Integrity,
-        ErrorKind::TimedOut,
-        ErrorKind::Gone,
-        ErrorKind::Unsupported,
-    ];
-    kinds.into_iter().find(|kind| self::errno(*kind).code() == errno)
-}
-
 /// How loudly the log says it: everyday answers quietly, trouble of the network as a warning, broken data and
 /// what nobody foresaw as an error.
 pub fn level(kind: ErrorKind) -> Level {
@@ -111,15 +96,6 @@ mod tests {
         for variant in variants {
             assert!(named.iter().any(|name| name == variant), "{variant} is missing from this table");
         }
-    }
-
-    #[test]
-    fn an_errno_about_the_content_has_one_kind() {
-        for number in [2, 13, 62, 74, 95, 110, 116, 126, 129] {
-            assert_eq!(kind(number).map(|kind| errno(kind).code()), TABLE.iter().any(|row| row.2 == number).then_some(number));
-        }
-        assert_eq!(kind(126), Some(ErrorKind::KeyMissing));
-        assert_eq!(kind(5), None);
     }
 
     #[test]

@@ -13,5 +13,5 @@ mod watchdog;
 #[cfg(test)]
 mod tests;
 
-pub use errno::{errno, kind, level};
+pub use errno::{errno, level};
 pub use session::{Options, Session, raise_read_ahead};

@@ -73,9 +73,11 @@ pub fn protect_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// The number that `stat` shows for a device of the mount table.
-pub fn device_number(major: u32, minor: u32) -> u64 {
-    rustix::fs::makedev(major, minor)
+/// Whether SIGHUP is ignored, as `nohup` arranges it for what it starts.
+pub fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// Credentials of the process that connected (or listened) when the socket was made.

@@ -66,6 +66,54 @@ fn a_mount_in_use_stays_and_the_user_of_it_is_named() {
     mount.unmount();
 }
 
+fn bind(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    assert!(Command::new("mount").arg("--bind").args([from, to]).status().unwrap().success());
+}
+
+fn take_away(point: &std::path::Path) {
+    assert!(Command::new("umount").arg(point).status().unwrap().success());
+}
+
+#[test]
+fn unmounting_another_place_of_a_mount_leaves_its_daemon() {
+    if lacks(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&layout("oras-files"), &[]);
+    let pid = daemon(&home, mount.root());
+    let other = home.path("other");
+    bind(mount.root(), &other);
+    let output = home.run(&["umount", "--wait=1s", other.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!is_mounted(&other) && runs(&pid));
+    assert!(mount.ls("").unwrap().contains(&"v1".to_owned()));
+    mount.unmount();
+    assert!(!runs(&pid));
+}
+
+#[test]
+fn a_daemon_that_ends_does_not_unmount_what_took_its_place() {
+    if lacks(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let home = Home::new();
+    let mount = home.mount(&layout("oras-files"), &[]);
+    let pid = daemon(&home, mount.root());
+    let other = home.path("other");
+    bind(mount.root(), &other);
+    take_away(mount.root());
+    bind(&home.path("mounts"), mount.root());
+    kill("-TERM", &pid);
+    while runs(&pid) {
+        std::thread::yield_now();
+    }
+    assert!(is_mounted(mount.root()), "the mount of somebody else");
+    take_away(mount.root());
+    take_away(&other);
+}
+
 #[test]
 fn a_dead_mount_is_taken_away_by_umount_and_by_the_next_mount() {
     if lacks(&[Need::Fuse]) {
@@ -120,7 +168,7 @@ fn a_signal_ends_a_foreground_mount_and_leaves_nothing() {
     }
     let home = Home::new();
     let point = home.path("mounts");
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-HUP"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
         command.args(["mount", "--foreground", &layout("oras-files")]).arg(&point).env("HOME", home.path("")).stdin(Stdio::null());
         command

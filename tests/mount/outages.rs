@@ -156,6 +156,26 @@ fn umount_returns_while_the_registry_hangs_in_the_middle_of_a_transfer() {
 }
 
 #[test]
+fn a_mount_of_one_artifact_whose_layers_do_not_come_is_unmounted_at_once() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let mut draft = Draft::new();
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&[("one", &noise(31, 1 << 20))])));
+    draft.image("v1", &[layer]);
+    draft.layout().push(&registry.url(), "team/app");
+    let proxy = Proxy::start(registry.url());
+    proxy.spoil("/blobs/", 100, Fault::Stall(1000));
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team/app:v1", proxy.host()), &[]);
+    let daemon = mount.daemon();
+    mount.unmount();
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", daemon.as_raw_nonzero())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "the daemon is gone: {state}");
+}
+
+#[test]
 fn offline_shows_what_was_read_and_nothing_else_is_there() {
     if lacks(&NEEDS) {
         return;

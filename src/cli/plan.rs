@@ -1,0 +1,75 @@
+//! What one mount is to be: everything that flags, environment, file and prompts say, settled before anything starts.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::exit::Failure;
+use super::flags::Mount;
+use super::logging;
+use super::wiring::{self, Parts, Reading};
+use crate::oci::{Source, Version};
+use crate::seal::Passphrase;
+
+/// Where to mount.
+pub enum Target {
+    /// On this directory.
+    Directory(PathBuf),
+    /// Nowhere: somebody mounted already and handed us the descriptor.
+    Given(OwnedFd),
+}
+
+impl Target {
+    /// The path for records and names of logs.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(directory) => directory,
+            Self::Given(_) => Path::new("/dev/fd"),
+        }
+    }
+}
+
+/// Everything that is needed to serve.
+pub struct Plan {
+    /// Flags, completed.
+    pub flags: Mount,
+    /// What is mounted.
+    pub source: Source,
+    /// Where.
+    pub target: Target,
+    /// Passphrases in order.
+    pub passphrases: Vec<Passphrase>,
+    /// Directories.
+    pub environment: Environment,
+    /// How often `-v` was given.
+    pub verbose: u8,
+}
+
+impl Plan {
+    /// The state directory.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn state_directory(&self) -> Result<&Path, Failure> {
+        self.flags.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))
+    }
+
+    /// The modules below the file system.
+    ///
+    /// # Errors
+    /// As [`wiring::build`].
+    pub fn parts(&self) -> Result<Parts, Failure> {
+        let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
+        let reading = Reading { flags: &self.flags.content, offline: self.flags.offline, by_digest, passphrases: self.passphrases.clone() };
+        wiring::build(&self.source, reading, &self.flags.registry, &self.flags.storage, &self.environment)
+    }
+
+    /// The file that the log is written to; standard error where there is none.
+    pub fn log_file(&self) -> Option<PathBuf> {
+        match (&self.flags.log.log_file, self.flags.foreground) {
+            (Some(file), _) => Some(file.clone()),
+            (None, true) => None,
+            (None, false) => self.state_directory().ok().map(|state| logging::file_of(state, self.target.path())),
+        }
+    }
+}
