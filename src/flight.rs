@@ -58,10 +58,11 @@ where
         if let Some(receiver) = running.get(&key) {
             return receiver.clone();
         }
+        // First of all: should it panic, nothing is left behind.
+        let future = compute();
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
         let landing = Landing { key, running: Arc::clone(&self.running) };
-        let future = compute();
         tokio::spawn(async move {
             let value = future.await;
             // Removed before it is announced: whoever asks later starts anew instead of reading an old result.

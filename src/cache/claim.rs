@@ -6,13 +6,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::shared::hold;
 use crate::durable::{RangeLock, Sharing};
 
 /// The longest pause between two questions to another process.
@@ -55,7 +54,7 @@ impl Claims {
     }
 
     fn gate(&self, byte: u64) -> Arc<Gate> {
-        let mut gates = hold(&self.gates);
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(gate) = gates.get(&byte).and_then(Weak::upgrade) {
             return gate;
         }

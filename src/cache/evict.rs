@@ -91,9 +91,14 @@ pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Erro
     let (mut newest, mut broken) = (0, Vec::new());
     walk(shared, |directory, name| {
         total = total.saturating_add(occupied_by(directory).unwrap_or(0));
-        let Ok(Some(table)) = Table::open(&directory.join("table")) else {
-            broken.push(directory.to_owned());
-            return Ok(());
+        let table = match Table::open(&directory.join("table")) {
+            Ok(Some(table)) => table,
+            Ok(None) => {
+                broken.push(directory.to_owned());
+                return Ok(());
+            }
+            // Too many open files, say: no reason to throw data away.
+            Err(_) => return Ok(()),
         };
         let is_pinned = blob_of(name).is_some_and(|blob| pinned.contains(&blob));
         for (span, _) in table.present() {
@@ -108,7 +113,7 @@ pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Erro
     })?;
     for directory in broken {
         let _structure = shared.structure_lock()?;
-        if !matches!(Table::open(&directory.join("table")), Ok(Some(_))) {
+        if matches!(Table::open(&directory.join("table")), Ok(None)) {
             total = total.saturating_sub(discard(shared, &directory)?);
         }
     }

@@ -48,6 +48,24 @@ fn verify_finds_what_is_broken_and_only_that() {
 }
 
 #[test]
+fn a_table_that_cannot_be_opened_just_now_costs_nothing() {
+    let place = Place::new(64 * MIB);
+    let cache = place.open();
+    let layout = even(5, 100_000);
+    fill(&cache, 1, &layout, &Protection::Plain);
+    cache.pin("kept", &[blob(1)]).unwrap();
+    let table = place.tables().remove(0);
+    let aside = table.with_extension("aside");
+    // Opening it fails, as it does with too many open files.
+    fs::rename(&table, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &table).unwrap();
+    cache.clear(false).unwrap();
+    fs::rename(&aside, &table).unwrap();
+    let stream = place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    assert!((0..5).all(|span| check(&stream, 1, &layout, span)));
+}
+
+#[test]
 fn a_damaged_table_costs_its_stream_and_nothing_else() {
     let layout = even(5, 10_000);
     let length = {
