@@ -47,6 +47,7 @@ impl Kept {
 
     pub fn put(&self, key: Key, artifact: Arc<Artifact>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(other, _)| *other != key);
         kept.push_back((key, artifact));
         while kept.len() > KEPT {
             kept.pop_front();
@@ -63,19 +64,29 @@ impl Inner {
             None => reader.outline(Arc::clone(&manifest)).await?,
             Some(number) => one_layer(&reader, Arc::clone(&manifest), number).await?,
         };
-        let artifact = Arc::new(self.realise(key, manifest, outline, strict).await?);
-        self.kept.put(key.clone(), Arc::clone(&artifact));
+        let (artifact, whole) = self.realise(key, manifest, outline, strict).await?;
+        let artifact = Arc::new(artifact);
+        if whole {
+            self.kept.put(key.clone(), Arc::clone(&artifact));
+        }
         Ok(artifact)
     }
 
-    async fn realise(self: &Arc<Self>, key: &Key, manifest: Arc<Manifest>, outline: Outline, strict: bool) -> Result<Artifact, Error> {
+    /// The artifact, and whether nothing of it was left out that another attempt may find.
+    async fn realise(
+        self: &Arc<Self>,
+        key: &Key,
+        manifest: Arc<Manifest>,
+        outline: Outline,
+        strict: bool,
+    ) -> Result<(Artifact, bool), Error> {
         let Outline { shown, platform, plan, directories, whole } = outline;
         let manifests = plan.steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect();
         let sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
         let protection = self.protection(&sources).await?;
         let name = self.document_name(key, &shown, &plan);
         if whole && let Some(tree) = self.stored_tree(&name, &protection) {
-            return Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests });
+            return Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests }, true));
         }
         let indexes = self.indexes(&plan.steps, &sources, key).await?;
         let mut whole = whole;
@@ -108,7 +119,7 @@ impl Inner {
             Some(tree) => tree,
             None => Tree::open(Arc::new(bytes))?,
         };
-        Ok(Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests })
+        Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests }, whole))
     }
 
     /// The index of every archive, several at a time, in the order of the steps.

@@ -14,6 +14,8 @@ use crate::registry::Page;
 
 /// Most names of one list; what lies beyond is left out, and the list says that it is not complete.
 const NAME_LIMIT: usize = 1_000_000;
+/// A page counts as this many names, so that a list of tiny pages ends too, after at most 10,000 requests.
+const SMALL_PAGE: usize = 100;
 /// Passes over a list that changes while it is read.
 const ATTEMPTS: u32 = 3;
 
@@ -22,7 +24,7 @@ impl Known {
     pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Answer<Listing> {
         self.load_tags(repository);
         let away = self.is_away();
-        let (last, known) = {
+        let last = {
             let mut memory = self.memory();
             if memory.is_absent(repository) {
                 drop(memory);
@@ -35,13 +37,14 @@ impl Known {
             }
             let listed = |tag: &&Tag| !tag.is_bookkeeping();
             let known: Vec<String> = state.tags.keys().filter(listed).map(|tag| tag.as_str().to_owned()).collect();
-            let last = last.map(|seen| partial(&seen.value, &known));
-            if away && let Some(last) = last {
-                return Ok(last);
+            match last {
+                Some(seen) => Some(partial(&seen.value, &known)),
+                None => (!known.is_empty()).then(|| partial(&unknown(None), &known)),
             }
-            (last, known)
         };
-        let last = last.or_else(|| (!known.is_empty()).then(|| partial(&Listing { names: Arc::new([]), complete: false }, &known)));
+        if away && let Some(last) = last {
+            return Ok(last);
+        }
         if self.options.offline {
             return last.ok_or_else(|| self.absent(&format!("repository {repository}")));
         }
@@ -121,7 +124,7 @@ impl Known {
             // Docker Hub and GHCR refuse the list in these ways, whoever asks.
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::NotFound) => {
                 tracing::info!("the registry does not list its repositories; name them with --repo or type their path: {error}");
-                unknown(None)
+                unknown(last)
             }
             Err(error) => return Err(error),
         };
@@ -172,7 +175,7 @@ impl Known {
                 Some(repository) => self.ask(older_is_known, self.pull.tags(repository, after.as_deref())).await?,
                 None => self.ask(older_is_known, self.pull.repositories(after.as_deref())).await?,
             };
-            seen += page.names.len().max(1);
+            seen += page.names.len().max(SMALL_PAGE);
             for name in page.names {
                 if !good(&name) {
                     bad += 1;

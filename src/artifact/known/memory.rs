@@ -58,6 +58,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    #[cfg(test)]
+    pub fn repositories_in_memory(&self) -> usize {
+        self.repositories.len()
+    }
+
     pub fn repository(&mut self, repository: &Repository) -> &mut Tags {
         if !self.repositories.contains_key(repository) {
             self.repositories.insert(repository.clone(), Tags::default());
@@ -100,7 +105,13 @@ impl Memory {
     pub fn forget_repository(&mut self, repository: &Repository) -> bool {
         bound(&mut self.absent_repositories);
         self.absent_repositories.insert(repository.clone(), Instant::now());
-        self.repository(repository).list = None;
+        if let Some(tags) = self.repositories.get_mut(repository) {
+            tags.list = None;
+            if tags.tags.is_empty() && tags.gone.is_empty() {
+                // Or every name that anybody ever tried would stay for the life of the mount.
+                self.repositories.remove(repository);
+            }
+        }
         self.learned.remove(repository)
     }
 

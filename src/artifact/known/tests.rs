@@ -246,6 +246,43 @@ async fn a_registry_without_a_catalog_lists_what_is_known() {
 }
 
 #[tokio::test]
+async fn a_refused_list_of_repositories_does_not_erase_what_was_listed_before() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    known.repositories(None).await.unwrap();
+    rig.registry.plan(RequestKind::Repositories, 0, 1, Fault::Error(ErrorKind::Denied));
+    let listing = known.repositories(None).await.unwrap();
+    assert_eq!((names(&listing), listing.complete), (vec!["team/app", "team/named"], false));
+    known.flush().await;
+    assert_eq!(names(&rig.known(Duration::ZERO, true).repositories(None).await.unwrap()), ["team/app", "team/named"]);
+}
+
+#[tokio::test]
+async fn during_an_outage_known_tags_are_listed_without_a_request() {
+    let rig = Rig::new();
+    let known = rig.stale();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    rig.cut();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    let asked = rig.requests();
+    assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v1"]);
+    assert_eq!(rig.requests(), asked);
+}
+
+#[tokio::test]
+async fn names_that_do_not_exist_take_no_memory() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    known.tag(&app(), &tag("v1")).await.unwrap();
+    let before = known.memory().repositories_in_memory();
+    for number in 0..20 {
+        let nothing = Repository::parse(&format!("no/such{number}")).unwrap();
+        assert_eq!(known.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+    assert_eq!(known.memory().repositories_in_memory(), before);
+}
+
+#[tokio::test]
 async fn an_unknown_repository_is_asked_for_once() {
     let rig = Rig::new();
     let known = rig.fresh();
