@@ -197,8 +197,10 @@ impl Contents {
         if shared.strict(source) || source.descriptor.size <= RAW_SPAN {
             return Ok(None);
         }
-        if let Some(failure) = shared.poisoned(&names::streaming(&source.descriptor)) {
-            return Err(failure);
+        // What turned out wrong while it was served is from then on checked whole before its first byte: bad bytes
+        // stay an error, and bytes that the registry has mended are read again.
+        if shared.is_poisoned(&names::streaming(&source.descriptor)) {
+            return Ok(None);
         }
         let target = Target::of(source, true);
         let known = self.readers().get(&target);

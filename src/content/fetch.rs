@@ -10,13 +10,13 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
 
+use super::Error;
 use super::budget::Rank;
 use super::cursor::Cursor;
 use super::input::{Input, Origin};
 use super::parked::{IDLE, Parked};
 use super::reader::Reader;
 use super::slots::Slot;
-use super::{Error, envelope};
 use crate::cache::Claim;
 use crate::error::ErrorKind;
 use crate::layer::{Codec, Restart, Span};
@@ -25,8 +25,6 @@ use crate::layer::{Codec, Restart, Span};
 const RUN: usize = 8;
 /// Spans on the way to the one that is wanted which are kept as well.
 const ON_THE_WAY: u32 = 16;
-/// What is smaller is decoded where it is, without another thread.
-const SMALL: u64 = 64 << 10;
 
 /// What one fetch holds while it runs.
 struct Held {
@@ -220,7 +218,7 @@ fn blob_range(reader: &Reader, spans: Range<u32>) -> Result<Range<u64>, Error> {
 
 async fn open_input(reader: &Reader, range: Range<u64>, rank: Rank, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
     if let Some((blob, opened)) = &reader.envelope {
-        return Ok(envelope::input(&reader.shared, blob, opened, range, rank));
+        return Ok(Input::of_envelope(&reader.shared, blob, opened, range, rank));
     }
     let turn = match turn {
         Some(turn) => turn,
@@ -240,11 +238,9 @@ struct Task {
     rank: Rank,
 }
 
-/// Verifies, decodes, keeps and hands out one span; the decoder comes back.
+/// Verifies, decodes, keeps and hands out one span; the decoder comes back. On a thread that may block, however small
+/// the span is: keeping it may begin an eviction.
 async fn work(reader: &Arc<Reader>, task: Task, cursor: Option<Cursor>) -> Result<Option<Cursor>, Error> {
-    if task.blob.len() as u64 + (task.span.stream.end - task.span.stream.start) < SMALL {
-        return work_here(reader, task, cursor);
-    }
     let worker = Arc::clone(reader);
     let label = reader.source.label();
     let worked = tokio::task::spawn_blocking(move || work_here(&worker, task, cursor)).await;
@@ -280,7 +276,7 @@ fn work_here(reader: &Reader, task: Task, mut cursor: Option<Cursor>) -> Result<
 /// Compares the bytes of a span with what the first pass saw.
 fn verify(reader: &Reader, number: u32, span: &Span, blob: &[u8]) -> Result<(), Error> {
     let Some(expected) = span.digest else {
-        return if reader.trusts_transport() { Ok(()) } else { Err(inconsistent(reader, number)) };
+        return if reader.trusts_transport(number, blob) { Ok(()) } else { Err(unlike(reader, number)) };
     };
     let found: [u8; 32] = Sha256::digest(blob).into();
     if found == expected {
@@ -334,6 +330,16 @@ fn expire_later(reader: &Arc<Reader>) {
 
 fn describe(reader: &Reader, number: u32, error: &Error) -> Error {
     Error::new(error.kind, format!("{}, span {number}: {}", reader.source.label(), error.message))
+}
+
+/// A span without a digest that may not be served.
+fn unlike(reader: &Reader, number: u32) -> Error {
+    if !reader.is_streaming() {
+        return inconsistent(reader, number);
+    }
+    let message = format!("{}, span {number}: the registry sent other bytes than before; they are not served", reader.source.label());
+    tracing::error!("{message}");
+    Error::new(ErrorKind::Integrity, message)
 }
 
 fn inconsistent(reader: &Reader, number: u32) -> Error {

@@ -11,6 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Error;
 use super::budget::Rank;
 use super::reader::Reader;
+use super::shared::Shared;
+use super::trial::Opened;
 use crate::error::ErrorKind;
 use crate::registry::BlobStream;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeReader};
@@ -52,6 +54,12 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn new(origin: Origin, range: Range<u64>, io_timeout: Duration) -> Self {
         Self { origin, io_timeout, start: range.start, buffer: BytesMut::new(), end: range.end }
+    }
+
+    /// A forward reader of what is inside an opened envelope; `blob` reads the ciphertext.
+    pub(super) fn of_envelope(shared: &Shared, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Rank) -> Self {
+        let envelope = Box::new(EnvelopeReader::new(&opened.key, &opened.header));
+        Self::new(Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range, shared.io_timeout)
     }
 
     /// The bytes of a range that begins no earlier than that of the last call.

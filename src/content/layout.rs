@@ -8,8 +8,8 @@ use crate::cache::StreamLayout;
 use crate::error::ErrorKind;
 use crate::layer::{LayerIndex, RAW_SPAN};
 
-/// Most spans that a claimed size may make: 16 TiB of raw blob, 128 MiB of borders.
-const RAW_SPANS: u64 = 1 << 24;
+/// Most spans that a claimed size may make: 1 TiB of raw blob, 8 MiB of borders.
+const RAW_SPANS: u64 = 1 << 20;
 
 /// Spans and large members of a stream.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Layout {
     pub(super) fn of_raw(size: u64) -> Result<Self, Error> {
         let count = size.div_ceil(RAW_SPAN);
         if count > RAW_SPANS {
-            return Err(Error::new(ErrorKind::Unsupported, format!("a blob of {size} bytes is larger than ocifs can read (16 TiB)")));
+            return Err(Error::new(ErrorKind::Unsupported, format!("a blob of {size} bytes is larger than ocifs can read (1 TiB)")));
         }
         let starts: Arc<[u64]> = (0..count).map(|number| number * RAW_SPAN).collect();
         Ok(Self { cached: StreamLayout { starts, length: size, members: Arc::from([]) } })
@@ -95,6 +95,8 @@ mod tests {
 
     #[test]
     fn a_claimed_size_beyond_reason_is_refused_before_anything_is_allocated() {
-        assert_eq!(Layout::of_raw(u64::MAX).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
+        for size in [(RAW_SPANS * RAW_SPAN) + 1, u64::MAX] {
+            assert_eq!(Layout::of_raw(size).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
+        }
     }
 }

@@ -24,6 +24,7 @@ mod slots;
 mod streaming;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;

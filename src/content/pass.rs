@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::envelope::Trial;
 use super::shared::Shared;
+use super::trial::Trial;
 use super::{BlobSource, Error};
 use crate::cache::Fill;
 use crate::error::ErrorKind;

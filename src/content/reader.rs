@@ -8,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 
 use super::budget::Rank;
-use super::envelope::Opened;
 use super::fetch;
 use super::layout::Layout;
 use super::parked::Parked;
@@ -16,6 +15,7 @@ use super::prefetch::Tracks;
 use super::shared::Shared;
 use super::slots::{Slots, Waiting};
 use super::streaming::{Streaming, Verdict};
+use super::trial::Opened;
 use super::{BlobSource, Error, Verified, names};
 use crate::cache::{CachedStream, Protection};
 use crate::error::ErrorKind;
@@ -144,9 +144,14 @@ impl Reader {
         plain.then(|| Span { blob: stream.clone(), stream, restart: Restart::Clean, digest: None })
     }
 
-    /// Whether spans without a digest may be served.
-    pub(super) fn trusts_transport(&self) -> bool {
+    /// Whether the blob is, or was, served while it is checked.
+    pub(super) fn is_streaming(&self) -> bool {
         self.streaming.is_some()
+    }
+
+    /// Whether a span without a digest may be served: the transport is trusted, and it says what it said before.
+    pub(super) fn trusts_transport(&self, number: u32, data: &[u8]) -> bool {
+        self.streaming.as_ref().is_some_and(|streaming| streaming.agrees(number, data))
     }
 
     /// Bytes of a range, clipped to the stream. Ready at once if they are here.
@@ -302,9 +307,7 @@ impl Reader {
                 self.adopt(self.shared.store_index(&self.source, &name, *index, &Protection::Plain));
             }
             Verdict::Failed => {
-                if let Err(failure) = self.check() {
-                    self.shared.poison(self.key, failure);
-                }
+                self.shared.poison(self.key);
                 self.shared.forget_stream(&self.key);
                 self.shared.recent.forget(self.number);
             }

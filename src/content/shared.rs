@@ -1,6 +1,6 @@
 //! What all readers of one mount share, and how they deal with a cache that fails: reading goes on without it.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     readers: AtomicU64,
     progress: AtomicU64,
     /// Streams that turned out wrong while they were read. Held for one look.
-    poisoned: Mutex<HashMap<Digest, Error>>,
+    poisoned: Mutex<HashSet<Digest>>,
 }
 
 impl Shared {
@@ -61,17 +61,18 @@ impl Shared {
         self.readers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Remembers that a stream is wrong, so that it is never read again in this process.
-    pub(super) fn poison(&self, key: Digest, failure: Error) {
+    /// Remembers that a stream is wrong, so that its blob is never again served by this process before it was checked.
+    pub(super) fn poison(&self, key: Digest) {
         let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
-        if poisoned.len() < POISONED {
-            poisoned.insert(key, failure);
+        if poisoned.len() >= POISONED {
+            poisoned.clear();
         }
+        poisoned.insert(key);
     }
 
-    /// Why a stream must not be read.
-    pub(super) fn poisoned(&self, key: &Digest) -> Option<Error> {
-        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    /// Whether a stream turned out wrong.
+    pub(super) fn is_poisoned(&self, key: &Digest) -> bool {
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     /// Notes that bytes arrived or were decoded.

@@ -3,6 +3,8 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{BlobSource, Error};
 use crate::cache::CachedStream;
 use crate::error::ErrorKind;
@@ -22,6 +24,8 @@ struct Progress {
 pub(super) struct Streaming {
     /// Held while spans are hashed, on blocking threads only.
     progress: Mutex<Progress>,
+    /// SHA-256 of each span that was hashed: one that is fetched again must be the same. Held for one look.
+    hashed: Mutex<Vec<[u8; 32]>>,
     failure: OnceLock<Error>,
 }
 
@@ -38,12 +42,24 @@ pub(super) enum Verdict {
 impl Streaming {
     pub(super) fn new(source: &BlobSource) -> Self {
         let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, Limits::default()));
-        Self { progress: Mutex::new(Progress { next: 0, hashing: Some(hashing) }), failure: OnceLock::new() }
+        Self { progress: Mutex::new(Progress { next: 0, hashing: Some(hashing) }), hashed: Mutex::default(), failure: OnceLock::new() }
     }
 
     /// Why nothing of the blob may be served any more.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+
+    /// Whether a span that was just fetched is, as far as is known, the one that was hashed before.
+    pub(super) fn agrees(&self, number: u32, data: &[u8]) -> bool {
+        let hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner).get(number as usize).copied();
+        hashed.is_none_or(|expected| expected == span_digest(data))
+    }
+
+    /// Hashes the next span.
+    fn add(&self, progress: &mut Progress, number: u32, data: &[u8]) {
+        self.hashed.lock().unwrap_or_else(PoisonError::into_inner).push(span_digest(data));
+        progress.add(number, data);
     }
 
     /// Notes that a span is here, and hashes as far as there are spans. Blocks.
@@ -62,12 +78,12 @@ impl Streaming {
                 Err(TryLockError::WouldBlock) => return Verdict::Open,
             };
             if let Some((number, data)) = fresh.filter(|(number, _)| *number == progress.next) {
-                progress.add(number, data);
+                self.add(&mut progress, number, data);
             }
             while progress.next < layout.count() && progress.hashing.is_some() {
                 let next = progress.next;
                 let Some(Ok(Some(data))) = cached.map(|cached| cached.read(next, layout.span(next))) else { break };
-                progress.add(next, &data);
+                self.add(&mut progress, next, &data);
             }
             if progress.next >= layout.count() {
                 return self.judge(source, progress.hashing.take());
@@ -111,6 +127,10 @@ impl Progress {
         }
         self.next = number + 1;
     }
+}
+
+fn span_digest(data: &[u8]) -> [u8; 32] {
+    Sha256::digest(data).into()
 }
 
 /// The spans are in the cache already.

@@ -67,25 +67,53 @@ async fn a_large_raw_blob_read_backwards_is_verified_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mismatch_found_at_the_end_poisons_every_later_read_and_open() {
+async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_is_mended() {
     let place = Place::new();
     let data = noise(4 * MIB as usize, 4);
     let source = place.add(Form::Raw, &data);
     let mut bad = data.clone();
     bad[3 * MIB as usize] ^= 1;
     place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+
     let contents = place.contents();
     let stream = contents.open(&source).await.unwrap();
     // Whichever read completes the blob may succeed or fail; what follows fails.
     let _ = read_all(&stream).await;
-    until(|| contents.open(&source).now_or_never().is_none_or(|opened| opened.is_err())).await;
+    let layout = layout::Layout::of_raw(source.descriptor.size).unwrap();
+    let cached = || place.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
+    until(|| (0..4).all(|span| !cached().has(span))).await;
     let error = stream.read(0..1).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains(&source.descriptor.digest.to_string()), "{error}");
+    let later = contents.open(&source).await.unwrap();
+    assert_eq!(later.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
     assert!(!is_stored(&place, &source));
-    let layout = layout::Layout::of_raw(source.descriptor.size).unwrap();
-    let cached = place.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
-    assert!((0..4).all(|span| !cached.has(span)));
+
+    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
+    let mended = contents.open(&source).await.unwrap();
+    assert!(read_all(&mended).await.unwrap() == data);
+    assert_eq!(mended.verified(), Verified::Whole);
+    // Who opened the wrong bytes never sees others.
+    assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_that_is_fetched_again_before_the_blob_is_checked_must_be_the_same() {
+    let place = Place::new();
+    let data = noise(6 * MIB as usize, 12);
+    let source = place.add(Form::Raw, &data);
+    // The cache keeps nothing and memory hardly anything, so the first spans are soon gone.
+    let config = Config { memory: 4 * MIB, ..place.config(0) };
+    let stream = Contents::new(config).open(&source).await.unwrap();
+    for span in 0..5 {
+        stream.read(span * MIB..span * MIB + 1).await.unwrap();
+    }
+    place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
+    assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
+    place.memory.mend();
+    assert_eq!(stream.read(0..1).await.unwrap(), data[..1]);
+    stream.read(5 * MIB..6 * MIB).await.unwrap();
+    until(|| stream.verified() == Verified::Whole).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
