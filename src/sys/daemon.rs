@@ -12,7 +12,7 @@ use rustix::pipe::PipeFlags;
 /// Longest reason that a child may give.
 const MESSAGE_LIMIT: u64 = 64 << 10;
 
-/// Which process this is after [`fork`].
+/// Which process this is after the fork.
 #[derive(Debug)]
 pub enum Side {
     /// The one that was started; it waits for the other.

