@@ -8,8 +8,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::format::{self, Counts, Draft, Sections, entry, header, span};
-use super::index::FileKind;
-use super::{Codec, Error, Extent, LayerIndex, Limits, Restart, Span};
+use super::kind::FileKind;
+use super::limits::Limits;
+use super::{Codec, Error, Extent, LayerIndex, Restart, Span};
 use crate::oci::{Algorithm, Digest};
 
 /// Warnings kept; later ones are dropped.

@@ -6,8 +6,8 @@
 use sha2::{Digest as _, Sha256};
 
 use super::build::Builder;
-use super::decode::{Boundary, Step};
-use super::scan::SpanSink;
+use super::sink::SpanSink;
+use super::step::{Boundary, Step};
 use super::{Codec, Error, RAW_SPAN, Restart, Span};
 
 /// Length of stream from which on a span ends at the next restart point.

@@ -6,8 +6,8 @@
 use flate2::Crc;
 
 use super::Error;
-use super::decode::{Boundary, Step};
 use super::inflate::{Inflate, Malformed, Stop};
+use super::step::{Boundary, Step};
 
 /// Most bytes of one member header; names and comments there have no length of their own.
 const HEADER_LIMIT: u64 = 1 << 20;

@@ -3,67 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{self, Counts, Record, Sections, entry, record, span};
+use super::format::{self, Record, entry, record, span};
 use super::inflate::WINDOW;
+use super::kind::FileKind;
+use super::validate::{self, Layout};
 use super::{Codec, Error, MEMBER_MINIMUM, Restart, Span};
 use crate::oci::Digest;
-
-/// Kind of an entry, as archived; whiteouts are still ordinary names here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link; the target is data.
-    Symlink,
-    /// A further name of another entry, by path.
-    HardLink,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-    /// A FIFO.
-    Fifo,
-    /// A socket.
-    Socket,
-}
-
-impl FileKind {
-    /// The number of the kind in index bytes.
-    pub(super) fn code(self) -> u8 {
-        match self {
-            Self::File => 0,
-            Self::Directory => 1,
-            Self::Symlink => 2,
-            Self::HardLink => 3,
-            Self::CharDevice => 4,
-            Self::BlockDevice => 5,
-            Self::Fifo => 6,
-            Self::Socket => 7,
-        }
-    }
-
-    /// The kind of a number in index bytes.
-    pub(super) fn from_code(code: u8) -> Option<Self> {
-        Some(match code {
-            0 => Self::File,
-            1 => Self::Directory,
-            2 => Self::Symlink,
-            3 => Self::HardLink,
-            4 => Self::CharDevice,
-            5 => Self::BlockDevice,
-            6 => Self::Fifo,
-            7 => Self::Socket,
-            _ => return None,
-        })
-    }
-
-    /// Whether entries of this kind may have content in the stream. A hard link may carry that of its target.
-    pub(super) fn has_content(self) -> bool {
-        matches!(self, Self::File | Self::HardLink)
-    }
-}
 
 /// One piece of a file's content. What no extent covers is a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,18 +59,6 @@ pub struct LayerIndex {
     layout: Layout,
 }
 
-/// What the header says, checked.
-#[derive(Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) counts: Counts,
-    pub(super) sections: Sections,
-    pub(super) digest: Digest,
-    pub(super) codec: Codec,
-    pub(super) is_archive: bool,
-    pub(super) stream_length: u64,
-    pub(super) blob_length: u64,
-}
-
 impl std::fmt::Debug for LayerIndex {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Layout { counts, digest, codec, .. } = &self.layout;
@@ -137,7 +70,7 @@ impl LayerIndex {
     /// Opens index bytes (a mapped file or memory) after checking version, bounds and checksum, so that no
     /// later access can fail or panic.
     pub fn open(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
-        let layout = super::validate::check((*bytes).as_ref())?;
+        let layout = validate::check((*bytes).as_ref())?;
         Ok(Self { bytes, layout })
     }
 

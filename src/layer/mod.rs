@@ -11,16 +11,23 @@ mod format;
 mod gzip;
 mod index;
 mod inflate;
+mod kind;
+mod limits;
 mod scan;
+mod sink;
 mod span;
+mod step;
 mod tar;
 #[cfg(test)]
 mod tests;
 mod validate;
 mod zstandard;
 
-pub use index::{Entry, Extent, FileKind, LayerIndex};
-pub use scan::{Form, Limits, Scan, SpanSink};
+pub use index::{Entry, Extent, LayerIndex};
+pub use kind::FileKind;
+pub use limits::Limits;
+pub use scan::{Form, Scan};
+pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span, SpanDecoder};
 
 use crate::error::ErrorKind;

@@ -1,10 +1,11 @@
 //! The one streaming pass over a blob: decompress, find restart points, walk the tar, hash files.
 
-use std::ops::Range;
-
 use super::build::{Blob, Builder};
 use super::cut::Cutter;
-use super::decode::{Reader, Step};
+use super::decode::Reader;
+use super::limits::Limits;
+use super::sink::SpanSink;
+use super::step::Step;
 use super::tar::Walker;
 use super::zstandard::Zstandard;
 use super::{Codec, Error, LayerIndex};
@@ -17,32 +18,6 @@ pub enum Form {
     Archive,
     /// The bytes as they are: spans of fixed size, no entries.
     Raw,
-}
-
-/// Bounds of a scan, all with generous defaults.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Most entries of one layer.
-    pub entries: u32,
-    /// Longest PAX record, long name or link in bytes.
-    pub header_bytes: u32,
-    /// Most bytes of index (paths, xattrs, windows).
-    pub index_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { entries: 20_000_000, header_bytes: 1 << 20, index_bytes: 4 << 30 }
-    }
-}
-
-/// Takes what a scan produces, in order. An error ends the scan with that error.
-pub trait SpanSink {
-    /// The content of a regular file of at least [`super::MEMBER_MINIMUM`] bytes begins: this range of the stream
-    /// will follow. Comes before the span that holds the first byte of the range.
-    fn member(&mut self, stream: Range<u64>) -> Result<(), Error>;
-    /// A span is complete.
-    fn span(&mut self, number: u32, stream: Range<u64>, data: &[u8]) -> Result<(), Error>;
 }
 
 /// Compressed bytes are fed to the codec in blocks of this size, cut at multiples of it in the blob, so that spans do

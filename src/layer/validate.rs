@@ -4,14 +4,26 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::format::{self, Counts, Record, Sections, entry, header, record, span};
-use super::index::{FileKind, Layout};
 use super::inflate::WINDOW;
-use super::tar::is_clean;
+use super::kind::FileKind;
+use super::tar::path::is_clean;
 use super::{Codec, Error};
 use crate::oci::Digest;
 
 /// Longest span of stream.
 const SPAN_MOST: u64 = 4 << 20;
+
+/// What the header says, checked.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) counts: Counts,
+    pub(super) sections: Sections,
+    pub(super) digest: Digest,
+    pub(super) codec: Codec,
+    pub(super) is_archive: bool,
+    pub(super) stream_length: u64,
+    pub(super) blob_length: u64,
+}
 
 /// Checks everything and returns what the header says.
 pub(super) fn check(bytes: &[u8]) -> Result<Layout, Error> {

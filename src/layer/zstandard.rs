@@ -6,7 +6,7 @@
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::Error;
-use super::decode::{Boundary, Step};
+use super::step::{Boundary, Step};
 
 const MAGIC: u32 = 0xfd2f_b528;
 const SKIPPABLE: u32 = 0x184d_2a50;

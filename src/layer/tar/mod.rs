@@ -6,7 +6,7 @@
 
 mod entry;
 mod header;
-mod path;
+pub(super) mod path;
 mod pax;
 mod sparse;
 #[cfg(test)]
@@ -14,12 +14,11 @@ mod tests;
 
 use self::entry::{Names, Pending};
 use self::header::{BLOCK, Header};
-pub(super) use self::path::is_clean;
 use self::pax::Records;
 use self::sparse::{LeadingMap, Piece};
 use super::Error;
 use super::build::Builder;
-use super::scan::SpanSink;
+use super::sink::SpanSink;
 
 /// Where the next byte belongs.
 enum State {

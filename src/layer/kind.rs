@@ -1,0 +1,58 @@
+//! What an entry of a layer is, and the number of that in index bytes. Plain data.
+
+/// Kind of an entry, as archived; whiteouts are still ordinary names here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; the target is data.
+    Symlink,
+    /// A further name of another entry, by path.
+    HardLink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+impl FileKind {
+    /// The number of the kind in index bytes.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::File => 0,
+            Self::Directory => 1,
+            Self::Symlink => 2,
+            Self::HardLink => 3,
+            Self::CharDevice => 4,
+            Self::BlockDevice => 5,
+            Self::Fifo => 6,
+            Self::Socket => 7,
+        }
+    }
+
+    /// The kind of a number in index bytes.
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::File,
+            1 => Self::Directory,
+            2 => Self::Symlink,
+            3 => Self::HardLink,
+            4 => Self::CharDevice,
+            5 => Self::BlockDevice,
+            6 => Self::Fifo,
+            7 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// Whether entries of this kind may have content in the stream. A hard link may carry that of its target.
+    pub(super) fn has_content(self) -> bool {
+        matches!(self, Self::File | Self::HardLink)
+    }
+}
