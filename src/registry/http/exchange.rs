@@ -191,9 +191,11 @@ impl Exchange {
 
     async fn authorized(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
         if let Some(url) = &call.shortcut {
-            let answer = self.follow(call, url.clone(), None, attempts).await?;
-            if answer.response.status().is_success() {
-                return Ok(answer);
+            match self.follow(call, url.clone(), None, attempts).await {
+                Ok(answer) if answer.response.status().is_success() => return Ok(answer),
+                // It was only a guess: the registry knows where the blob is now.
+                Ok(_) | Err(Failure::Passing { .. }) => {}
+                Err(failure) => return Err(failure),
             }
         }
         // A credential helper has its own limit, and a token request too.

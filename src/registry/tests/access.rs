@@ -253,6 +253,21 @@ async fn the_target_of_a_redirect_is_used_again_and_dropped_when_it_is_refused()
 }
 
 #[tokio::test]
+async fn the_registry_is_asked_again_when_the_target_of_a_redirect_is_gone() {
+    let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
+    let part = || reply(206, &[("Content-Range", "bytes 1-2/4")], b"lo");
+    let first = Server::start(move |_, before| if before == 0 { part() } else { Reply(Vec::new()) }).await;
+    let second = Server::start(move |_, _| part()).await;
+    let places = [first.url("/signed"), second.url("/signed")];
+    let server = Server::start(move |_, before| reply(307, &[("Location", &places[before.min(1)])], b"")).await;
+    let client = client(&server.authority);
+    for _ in 0..2 {
+        assert_eq!(collect(client.blob(&repository(), &blob, 1..3).await.unwrap()).await.unwrap(), b"lo");
+    }
+    assert_eq!((server.log().len(), second.log().len()), (2, 1));
+}
+
+#[tokio::test]
 async fn redirects_that_go_round_or_leave_http_end_with_an_error() {
     let server = Server::start(|_, _| reply(302, &[("Location", "/again")], b"")).await;
     let error = client(&server.authority).tags(&repository(), None).await.unwrap_err();
