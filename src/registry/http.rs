@@ -19,6 +19,7 @@ mod certificates;
 mod challenge;
 mod clients;
 mod exchange;
+mod header;
 mod manifest;
 mod origin;
 mod pages;

@@ -8,15 +8,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
-use zeroize::Zeroizing;
 
 use super::super::Error;
 use super::super::credentials::{Credential, Credentials, Found, Place, Secret};
 use super::challenge::Challenge;
 use super::clients::Clients;
+use super::header::{basic, bearer};
 use super::origin::{self, Origin};
 use super::retry::{Failure, Timing};
 use super::token::{Key, Tokens};
@@ -208,7 +206,9 @@ impl Authorizer {
         }
         let id = found.credential.id();
         match (asked, found.credential) {
-            (_, Credential::RegistryToken(token)) => Ok(Some(Authorization { header: bearer(&token)?, token: None, credential: id })),
+            (_, Credential::RegistryToken(token)) => {
+                Ok(Some(Authorization { header: bearer(&token).map_err(Failure::Final)?, token: None, credential: id }))
+            }
             (Asked::Basic, Credential::Password { user, password }) => {
                 Ok(Some(Authorization { header: basic(&user, &password).map_err(Failure::Final)?, token: None, credential: id }))
             }
@@ -227,7 +227,11 @@ impl Authorizer {
                 let client = self.client_of(&judged.url, clients)?;
                 let stale = refused.and_then(|refused| refused.token.as_ref());
                 let token = self.tokens.get(key, credential, stale, client, self.timing).await?;
-                Ok(Some(Authorization { header: bearer(&token.secret)?, token: Some(token.secret), credential: id }))
+                Ok(Some(Authorization {
+                    header: bearer(&token.secret).map_err(Failure::Final)?,
+                    token: Some(token.secret),
+                    credential: id,
+                }))
             }
         }
     }
@@ -236,21 +240,4 @@ impl Authorizer {
         let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a token server without a host")))?;
         clients.of(&origin).map_err(Failure::Final)
     }
-}
-
-/// The header for user name and password.
-pub(super) fn basic(user: &str, password: &Secret) -> Result<HeaderValue, Error> {
-    let plain = Zeroizing::new(format!("{user}:{}", password.expose()));
-    sensitive(&Zeroizing::new(format!("Basic {}", STANDARD.encode(plain.as_bytes()))))
-}
-
-fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {
-    sensitive(&Zeroizing::new(format!("Bearer {}", token.expose()))).map_err(Failure::Final)
-}
-
-fn sensitive(text: &str) -> Result<HeaderValue, Error> {
-    let mut header = HeaderValue::from_str(text)
-        .map_err(|_| Error::new(ErrorKind::Invalid, "a stored credential holds characters that no header may have"))?;
-    header.set_sensitive(true);
-    Ok(header)
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::super::Error;
 use super::super::credentials::{Credential, Secret};
 use super::answer;
-use super::authorize::basic;
+use super::header::basic;
 use super::origin::shown;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing};
 use crate::error::ErrorKind;
