@@ -220,6 +220,24 @@ fn a_passphrase_on_the_command_line_is_not_in_the_list_of_processes() {
 }
 
 #[test]
+fn no_core_file_may_hold_a_passphrase_of_the_command_or_its_daemon() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    // The command is a child of the process that will hold its answer.
+    let limits = home.path("limits");
+    let command = format!("cat /proc/$PPID/limits > {}; echo secret", limits.display());
+    let mount = home.mount(&layout("oras-files"), &["--passphrase-command", &command]);
+    let pid = daemon(&home, mount.root());
+    for limits in [fs::read_to_string(limits).unwrap(), fs::read_to_string(format!("/proc/{pid}/limits")).unwrap()] {
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    }
+    mount.unmount();
+}
+
+#[test]
 fn passphrases_are_tried_in_the_order_of_the_command_line() {
     if lacks(&[Need::Fuse]) {
         return;
