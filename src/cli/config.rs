@@ -274,6 +274,12 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_that_is_named_in_front_of_the_source_does_not_swallow_it() {
+        let flags = mount(&["--repo=a,b", "--repo", "c"]);
+        assert_eq!((flags.content.repositories, flags.source.as_str()), (["a", "b", "c"].map(str::to_owned).to_vec(), "reg.io"));
+    }
+
+    #[test]
     fn half_of_a_client_certificate_is_an_error() {
         let file = File::parse("registries: {reg.io: {cert-file: c.pem}}\n", Path::new("/etc/x")).unwrap();
         let registry = Registry::parse("reg.io").unwrap();

@@ -154,8 +154,8 @@ pub struct ContentFlags {
     #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     pub platform: Option<Platform>,
 
-    /// Repositories to list where the registry has no catalog; may be repeated
-    #[arg(long = "repo", value_name = "NAME", action = ArgAction::Append, num_args = 1.., value_delimiter = ',')]
+    /// Repositories to list where the registry has no catalog, with commas between; may be repeated
+    #[arg(long = "repo", value_name = "NAME", action = ArgAction::Append, value_delimiter = ',')]
     pub repositories: Vec<String>,
 }
 
