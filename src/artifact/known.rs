@@ -89,6 +89,12 @@ impl Known {
         asked.await.map_err(abandoned)?
     }
 
+    /// Whether the digest of a tag may be used without asking: it is fresh, or nobody can be asked.
+    pub fn is_tag_fresh(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> bool {
+        let known = self.memory().tag(repository, tag, self.options.tag_ttl);
+        self.options.offline || matches!(known, TagAnswer::Fresh(_)) || self.is_away()
+    }
+
     async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Answer<Digest> {
         let version = Version::Tag(tag.clone());
         // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.

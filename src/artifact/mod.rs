@@ -252,6 +252,11 @@ impl Artifacts {
         self.inner.known.is_away()
     }
 
+    /// Whether what is known of a tag may be used without asking the registry.
+    pub fn is_fresh(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.inner.known.is_tag_fresh(repository, tag)
+    }
+
     /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
         self.inner.known.flush().await;

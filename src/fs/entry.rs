@@ -72,7 +72,11 @@ impl FileSystem {
             Key::Tag(..) | Key::Metadata(..) | Key::Odd(..) => self.moving_ttl(),
             Key::Digest(..) | Key::Member(..) => FOREVER,
         };
+        let overdue = matches!(&key, Key::Tag(repository, tag) if !self.context.artifacts.is_fresh(repository, tag));
         let view = self.views.name(key, || origin)?;
+        // A listing must not prolong what is due to be asked for again, or a script that lists before it reads would
+        // never see a tag move. What nobody entered shows nothing that could be old.
+        let name_ttl = if overdue && view.shown().is_some() { Duration::ZERO } else { name_ttl };
         match self.attributes_of(&view, 0) {
             Ok(entry) => Ok(Entry { name_ttl, ..entry }),
             Err(error) => {

@@ -294,6 +294,21 @@ async fn a_fresh_tag_is_not_asked_for_again_and_a_refreshed_one_is() {
 }
 
 #[tokio::test]
+async fn a_listing_does_not_prolong_the_name_of_a_tag_that_is_due_to_be_asked_for() {
+    let world = World::new(team());
+    world.text("team/app/v1/a.txt").await;
+    let ttl_of = async |tag: &str| {
+        let entries = world.list_entries("team/app").await.unwrap();
+        entries.into_iter().find(|(name, _)| name == tag).unwrap().1.name_ttl
+    };
+    assert!(ttl_of("v1").await > Duration::ZERO, "asked for a moment ago");
+    world.fs.refresh(None);
+    assert_eq!(ttl_of("v1").await, Duration::ZERO);
+    assert!(ttl_of("v2").await > Duration::ZERO, "nobody entered it, so a listing of many tags stays cheap");
+    assert!(world.entry("team/app/v1").await.name_ttl > Duration::ZERO, "asked for again");
+}
+
+#[tokio::test]
 async fn the_last_known_digest_of_a_tag_serves_while_the_registry_is_unreachable() {
     let world = World::with(team(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() });
     assert_eq!(world.text("team/app/v1/a.txt").await, "one");
