@@ -44,6 +44,18 @@ pub enum ErrorKind {
     NotDirectory,
     /// The object is a directory.
     IsDirectory,
+    /// The name is taken.
+    Exists,
+    /// A directory is not empty.
+    NotEmpty,
+    /// The two names lie in different tags.
+    CrossDevice,
+    /// The object has no such attribute.
+    NoAttribute,
+    /// A name, link or value longer than may be.
+    TooLong,
+    /// Safety refused to publish: the change would lose too much.
+    Skipped,
     /// Anything else, mostly local input and output.
     Other,
 }

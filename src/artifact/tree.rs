@@ -14,28 +14,10 @@ use format::{Header, NameRecord, NodeRecord, View};
 
 use super::Error;
 use crate::layer::Extent;
+pub use crate::layer::NodeKind as Kind;
 
 /// Number of a node; 0 is the root. Hard links share a node.
 pub type NodeId = u32;
-
-/// Kind of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-    /// A FIFO.
-    Fifo,
-    /// A socket.
-    Socket,
-}
 
 /// Attributes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@ impl From<ErrorKind> for Code {
             ErrorKind::Unreachable | ErrorKind::TimedOut => Self::Unreachable,
             ErrorKind::Invalid => Self::Usage,
             ErrorKind::Conflict => Self::Conflict,
+            ErrorKind::Skipped => Self::NotPushed,
             _ => Self::Other,
         }
     }

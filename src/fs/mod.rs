@@ -130,6 +130,7 @@ impl FileSystem {
             defaults: config.defaults,
             authority: config.authority.clone(),
             tag_ttl: config.tag_ttl,
+            staging: None,
         };
         let views = Views::default();
         let root_view = match &config.root {

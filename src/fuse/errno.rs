@@ -30,6 +30,12 @@ pub fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::Interrupted => Errno::EINTR,
         ErrorKind::NotDirectory => Errno::ENOTDIR,
         ErrorKind::IsDirectory => Errno::EISDIR,
+        ErrorKind::Exists => Errno::EEXIST,
+        ErrorKind::NotEmpty => Errno::ENOTEMPTY,
+        ErrorKind::CrossDevice => Errno::EXDEV,
+        ErrorKind::NoAttribute => Errno::NO_XATTR,
+        ErrorKind::TooLong => Errno::ENAMETOOLONG,
+        ErrorKind::Skipped => Errno::ECANCELED,
     }
 }
 
@@ -43,6 +49,11 @@ pub fn level(kind: ErrorKind) -> Level {
         | ErrorKind::Interrupted
         | ErrorKind::NotDirectory
         | ErrorKind::IsDirectory
+        | ErrorKind::Exists
+        | ErrorKind::NotEmpty
+        | ErrorKind::CrossDevice
+        | ErrorKind::NoAttribute
+        | ErrorKind::TooLong
         | ErrorKind::Invalid => Level::DEBUG,
         ErrorKind::Denied
         | ErrorKind::KeyMissing
@@ -53,6 +64,7 @@ pub fn level(kind: ErrorKind) -> Level {
         | ErrorKind::Conflict
         | ErrorKind::Busy
         | ErrorKind::NoSpace
+        | ErrorKind::Skipped
         | ErrorKind::Unsupported => Level::WARN,
         ErrorKind::Integrity | ErrorKind::Other => Level::ERROR,
     }
@@ -63,7 +75,13 @@ mod tests {
     use super::*;
 
     /// Every kind, with the errno that the contract names.
-    const TABLE: [(ErrorKind, &str, i32); 19] = [
+    const TABLE: [(ErrorKind, &str, i32); 25] = [
+        (ErrorKind::Exists, "EEXIST", 17),
+        (ErrorKind::NotEmpty, "ENOTEMPTY", 39),
+        (ErrorKind::CrossDevice, "EXDEV", 18),
+        (ErrorKind::NoAttribute, "ENODATA", 61),
+        (ErrorKind::TooLong, "ENAMETOOLONG", 36),
+        (ErrorKind::Skipped, "ECANCELED", 125),
         (ErrorKind::NotFound, "ENOENT", 2),
         (ErrorKind::Denied, "EACCES", 13),
         (ErrorKind::KeyMissing, "ENOKEY", 126),

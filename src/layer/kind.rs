@@ -1,4 +1,4 @@
-//! What an entry of a layer is, and the number of that in index bytes. Plain data.
+//! What an entry of a layer or a node of a tree is, and the number of an entry's kind in index bytes. Plain data.
 
 /// Kind of an entry, as archived; whiteouts are still ordinary names here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,4 +55,23 @@ impl FileKind {
     pub(super) fn has_content(self) -> bool {
         matches!(self, Self::File | Self::HardLink)
     }
+}
+
+/// Kind of a node of a tree: what an inode can be. Hard links are names, not nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
 }

@@ -13,6 +13,7 @@ mod index;
 mod inflate;
 mod kind;
 mod limits;
+mod pack;
 mod scan;
 mod sink;
 mod span;
@@ -24,8 +25,9 @@ mod validate;
 mod zstandard;
 
 pub use index::{Entry, Extent, LayerIndex};
-pub use kind::FileKind;
+pub use kind::{FileKind, NodeKind};
 pub use limits::Limits;
+pub use pack::{PackEntry, Packed, Packer, Packing, arrived, travelling};
 pub use scan::{Form, Scan};
 pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span, SpanDecoder};

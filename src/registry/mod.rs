@@ -1,9 +1,10 @@
-//! Talking to what holds artifacts: the traits, an HTTP registry, an OCI layout directory, and memory for tests.
+//! Talking to what holds artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout directory, and memory for tests.
 
 mod credentials;
 mod http;
 mod layout;
 mod memory;
+mod push;
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ pub use credentials::{Credential, Credentials, Found, Place, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls};
 pub use layout::Layout;
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
+pub use push::{Push, TagDeletion, UploadSource, Uploaded};
 
 /// Largest manifest that is read, as registries themselves limit it.
 pub const MANIFEST_LIMIT: u64 = 4 << 20;

@@ -9,6 +9,7 @@
 mod attributes;
 mod authority;
 mod metadata;
+mod overlay;
 mod reader;
 mod table;
 mod xattr;
@@ -25,6 +26,10 @@ use tokio::sync::OnceCell;
 pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
 pub use metadata::Metadata;
+pub use overlay::{
+    ArtifactOf, Difference, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, Replace, SetAttributes, State, Writer,
+    walk_tree,
+};
 pub use reader::Reader;
 pub use table::{VIEW_LIMIT, Views};
 pub use xattr::{is_own_name, state_of};
@@ -33,6 +38,7 @@ use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
 use crate::content::{self, Verified};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Platform, Repository, Tag};
+use crate::staging::Uppers;
 
 /// Number of a node inside a view; 0 is the view's own directory.
 pub type ViewNode = u64;
@@ -84,6 +90,8 @@ pub struct Context {
     pub authority: Authority,
     /// How long lists of referrers are fresh.
     pub tag_ttl: Duration,
+    /// Where edits are staged; `None` where nothing can be written.
+    pub staging: Option<Arc<Uppers>>,
 }
 
 /// By what a view is found again.
@@ -279,6 +287,20 @@ impl View {
                 Ok(Shown::Metadata(Metadata::load(context, repository, digest, None, *depth).await?))
             }
         }
+    }
+
+    /// The edits of the tag, if it has any here.
+    pub fn overlay(&self) -> Option<&Arc<Overlay>> {
+        todo!()
+    }
+
+    /// The edits of the tag, begun now if there are none: takes the tag's lock.
+    ///
+    /// # Errors
+    /// ReadOnly for what is no tag or on a read-only mount, Busy where another process edits the tag, Gone where the tag
+    /// has moved and this is the replaced directory.
+    pub async fn edit(&self, _context: &Context) -> Result<Arc<Overlay>, Error> {
+        todo!()
     }
 
     fn strict(&self, context: &Context) -> bool {

@@ -1,0 +1,82 @@
+//! Writing to what holds artifacts: the trait, and where the bytes of an upload come from.
+//!
+//! Never decides what is published or in which order; that is the caller's.
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Error, Pull};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
+
+/// Bytes of a blob that can be read again from any offset, since an upload may have to begin anew.
+#[async_trait]
+pub trait UploadSource: Send + Sync {
+    /// Length of the whole.
+    fn length(&self) -> u64;
+    /// At most `length` bytes (a few MiB) from an offset; fewer only at the end.
+    async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes>;
+}
+
+#[async_trait]
+impl UploadSource for Bytes {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        Ok(self.slice(start..start.saturating_add(length).min(self.len())))
+    }
+}
+
+/// Hears of bytes that the other side has taken; may go back when an upload begins anew.
+pub type Uploaded = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// How a tag was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagDeletion {
+    /// The registry deleted the tag alone.
+    Direct,
+    /// It refuses to delete tags: a throw-away manifest took the tag and was deleted by digest.
+    ByThrowAway,
+}
+
+/// Writing to one registry or layout. Every method may be called again after an error; none blocks the thread.
+#[async_trait]
+pub trait Push: Pull {
+    /// Whether the repository has a blob of this digest and size (HEAD).
+    async fn has_blob(&self, repository: &Repository, descriptor: &Descriptor) -> Result<bool, Error>;
+
+    /// Asks to take a blob over from another repository of the same registry, with credentials for both. `false` if it did not: then
+    /// it must be uploaded. An upload session that the registry opened instead is given up or used by the next upload.
+    async fn mount_blob(&self, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error>;
+
+    /// Uploads a blob: in one request if it is small, else in chunks that are resumed. `uploaded` is told the offset reached.
+    ///
+    /// # Errors
+    /// Integrity if the registry says that the bytes are not those of the digest; NoSpace for 413 and quota answers; Denied,
+    /// Unsupported (a read-only registry), Unreachable, TimedOut.
+    async fn push_blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        source: Arc<dyn UploadSource>,
+        uploaded: Uploaded,
+    ) -> Result<(), Error>;
+
+    /// Puts a manifest by digest or under a tag. The body sent is exactly `manifest.raw`.
+    ///
+    /// # Errors
+    /// Invalid if the registry refuses the manifest, with what it said. After a lost answer the caller asks [`Pull::resolve`].
+    async fn push_manifest(&self, repository: &Repository, version: &Version, manifest: &Manifest) -> Result<(), Error>;
+
+    /// Deletes a tag and no other tag of the same manifest. `digest` is what the tag holds now. NotFound if there is no such tag.
+    async fn delete_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error>;
+
+    /// Tells that a manifest refers to `subject`, where the registry has no referrers API: keeps the fallback tag. Does
+    /// nothing where the registry said (`OCI-Subject`) that it did so itself.
+    async fn link_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error>;
+}
