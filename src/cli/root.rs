@@ -131,6 +131,7 @@ pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>) -> fs:
         mount_json: facts.mount_json(),
         status_json: Arc::new(move || facts_now.status_json(&cache)),
         space: Arc::new(move || space(&for_space)),
+        writing: None,
     }
 }
 

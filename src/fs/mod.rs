@@ -13,6 +13,7 @@ mod names;
 mod place;
 mod resolve;
 mod window;
+mod writing;
 mod xattr;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use directory::DirectoryEntry;
 pub use entry::{Entry, Lookup};
 pub use handle::{OpenDirectory, OpenFile};
 pub use inode::{Inode, ROOT};
+pub use writing::{Selection, StagedTag, Writing};
 
 use crate::artifact::{Artifacts, Kind, ViewMode};
 use crate::error::ErrorKind;
@@ -90,6 +92,8 @@ pub struct Config {
     pub status_json: Made,
     /// What `df` shows.
     pub space: Arc<dyn Fn() -> Space + Send + Sync>,
+    /// How edits are staged and published; `None` where nothing can be written.
+    pub writing: Option<Writing>,
 }
 
 /// What the kernel must forget. Never called from a thread that answers the kernel.

@@ -89,6 +89,7 @@ impl World {
             tag_ttl: setup.tag_ttl,
             mount_json: b"{\"mount\":true}\n".to_vec(),
             status_json: Arc::new(|| b"{\"status\":true}\n".to_vec()),
+            writing: None,
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };
         let artifacts = Artifacts::new(registry.clone(), contents, cache, options);
