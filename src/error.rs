@@ -2,7 +2,8 @@
 //!
 //! Every module has an error enum of its own, with messages for people, and a `kind()` that answers one of
 //! these. Only two tables read a kind: `fuse/errno.rs` (errno of an operation) and `cli/exit.rs` (exit code of a
-//! command). This module never formats messages and never decides what a kind means to a caller.
+//! command). Kinds have names, under which they travel to other processes. This module never formats messages and never decides
+//! what a kind means to a caller.
 
 /// What went wrong, as far as a caller can act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,4 +59,59 @@ pub enum ErrorKind {
     Skipped,
     /// Anything else, mostly local input and output.
     Other,
+}
+
+/// Every kind and its name. Names never change: they are in answers of daemons and in the output of commands.
+const NAMES: [(ErrorKind, &str); 25] = [
+    (ErrorKind::NotFound, "not-found"),
+    (ErrorKind::Denied, "denied"),
+    (ErrorKind::KeyMissing, "key-missing"),
+    (ErrorKind::KeyWrong, "key-wrong"),
+    (ErrorKind::Integrity, "integrity"),
+    (ErrorKind::Unreachable, "unreachable"),
+    (ErrorKind::TimedOut, "timed-out"),
+    (ErrorKind::Gone, "gone"),
+    (ErrorKind::ReadOnly, "read-only"),
+    (ErrorKind::NotPermitted, "not-permitted"),
+    (ErrorKind::Busy, "busy"),
+    (ErrorKind::NoSpace, "no-space"),
+    (ErrorKind::Invalid, "invalid"),
+    (ErrorKind::Unsupported, "unsupported"),
+    (ErrorKind::Conflict, "conflict"),
+    (ErrorKind::Interrupted, "interrupted"),
+    (ErrorKind::NotDirectory, "not-directory"),
+    (ErrorKind::IsDirectory, "is-directory"),
+    (ErrorKind::Exists, "exists"),
+    (ErrorKind::NotEmpty, "not-empty"),
+    (ErrorKind::CrossDevice, "cross-device"),
+    (ErrorKind::NoAttribute, "no-attribute"),
+    (ErrorKind::TooLong, "too-long"),
+    (ErrorKind::Skipped, "skipped"),
+    (ErrorKind::Other, "other"),
+];
+
+impl ErrorKind {
+    /// The name of the kind.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(known, _)| *known == self).map_or("other", |(_, name)| name)
+    }
+
+    /// The kind of a name; a name of a later version is `Other`.
+    pub fn of_name(name: &str) -> Self {
+        NAMES.iter().find(|(_, known)| *known == name).map_or(Self::Other, |(kind, _)| *kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_survive_the_way_to_another_process() {
+        for (kind, name) in NAMES {
+            assert_eq!(ErrorKind::of_name(name), kind);
+            assert_eq!(kind.name(), name);
+        }
+        assert_eq!(ErrorKind::of_name("of-a-later-version"), ErrorKind::Other);
+    }
 }

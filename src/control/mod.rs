@@ -124,7 +124,7 @@ enum Answer {
 
 impl From<Error> for Answer {
     fn from(error: Error) -> Self {
-        Self::Error { kind: kind_name(error.kind).to_owned(), message: error.message }
+        Self::Error { kind: error.kind.name().to_owned(), message: error.message }
     }
 }
 
@@ -132,31 +132,9 @@ impl Answer {
     fn into_result(self) -> Result<serde_json::Value, Error> {
         match self {
             Self::Ok(value) => Ok(value),
-            Self::Error { kind, message } => Err(Error::new(kind_of_name(&kind), message)),
+            Self::Error { kind, message } => Err(Error::new(ErrorKind::of_name(&kind), message)),
         }
     }
-}
-
-/// Kinds that have a name on the wire; others travel as `other`.
-const KIND_NAMES: [(ErrorKind, &str); 10] = [
-    (ErrorKind::NotFound, "not-found"),
-    (ErrorKind::Denied, "denied"),
-    (ErrorKind::Unreachable, "unreachable"),
-    (ErrorKind::TimedOut, "timed-out"),
-    (ErrorKind::Busy, "busy"),
-    (ErrorKind::Conflict, "conflict"),
-    (ErrorKind::Invalid, "invalid"),
-    (ErrorKind::Unsupported, "unsupported"),
-    (ErrorKind::NotPermitted, "not-permitted"),
-    (ErrorKind::NoSpace, "no-space"),
-];
-
-fn kind_name(kind: ErrorKind) -> &'static str {
-    KIND_NAMES.iter().find(|(known, _)| *known == kind).map_or("other", |(_, name)| name)
-}
-
-fn kind_of_name(name: &str) -> ErrorKind {
-    KIND_NAMES.iter().find(|(_, known)| *known == name).map_or(ErrorKind::Other, |(kind, _)| *kind)
 }
 
 #[cfg(test)]

@@ -101,12 +101,3 @@ fn a_record_of_a_process_that_is_gone_names_nobody() {
     client(root.path()).remove_leftovers();
     assert_eq!(client(root.path()).record(), None);
 }
-
-#[test]
-fn kinds_survive_the_wire() {
-    for (kind, name) in KIND_NAMES {
-        assert_eq!(kind_of_name(name), kind);
-        assert_eq!(kind_name(kind), name);
-    }
-    assert_eq!(kind_of_name("of a later version"), ErrorKind::Other);
-}
