@@ -1,24 +1,22 @@
-//! A registry in memory, for the tests of everything that reads one.
+//! A registry in memory, for the tests of everything that reads or writes one.
 //!
-//! Holds blobs, manifests and tags from plain data, logs every request, and fails on demand. Names are plain text
+//! It refuses what real registries refuse: a blob with other bytes, a manifest whose blobs are missing. Holds blobs, manifests and tags from plain data, logs every request, and fails on demand. Names are plain text
 //! and unchecked, so that a test can hold names that no grammar allows. It never touches a network or a disk.
+
+mod pull;
+mod push;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
+use super::{Error, Page, TagDeletion, Trust};
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Version, media_type};
-
-/// Blob bytes come in pieces of this size.
-const PIECE: usize = 64 << 10;
+use crate::oci::{Descriptor, Digest, Repository, Version, media_type};
 
 /// The requests that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +35,27 @@ pub enum RequestKind {
     Repositories,
     /// `referrers`.
     Referrers,
+    /// `has_blob`.
+    HasBlob,
+    /// `mount_blob`.
+    MountBlob,
+    /// `push_blob`.
+    PushBlob,
+    /// `push_manifest` by digest.
+    PushManifest,
+    /// `push_manifest` under a tag.
+    PushTag,
+    /// `delete_tag`.
+    DeleteTag,
+    /// `link_referrer`.
+    LinkReferrer,
+}
+
+impl RequestKind {
+    fn writes(self) -> bool {
+        use RequestKind::{DeleteTag, LinkReferrer, MountBlob, PushBlob, PushManifest, PushTag};
+        matches!(self, MountBlob | PushBlob | PushManifest | PushTag | DeleteTag | LinkReferrer)
+    }
 }
 
 /// One logged request.
@@ -60,13 +79,17 @@ pub type PlainLayer<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
 pub enum Fault {
     /// The request fails with this kind.
     Error(ErrorKind),
-    /// The bytes end with an error of this kind after so many of them.
+    /// The request is done, and its answer is lost: it fails with this kind all the same.
+    LostAnswer(ErrorKind),
+    /// The request is done, but nothing is answered until [`Memory::release`].
+    StallAnswer,
+    /// The bytes end with an error of this kind after so many of them, received or sent.
     Short(u64, ErrorKind),
     /// The lowest bit of the byte at this offset of the answer is flipped.
     Flipped(u64),
-    /// No answer until [`Memory::release`].
+    /// No answer until [`Memory::release`]; only then the request is done.
     Stall,
-    /// So many bytes, then none until [`Memory::release`].
+    /// So many bytes, received or sent, then none until [`Memory::release`].
     StallAfter(u64),
 }
 
@@ -94,6 +117,7 @@ struct State {
     planned: Vec<Planned>,
     page_size: usize,
     has_catalog: bool,
+    deletion: TagDeletion,
 }
 
 /// A registry in memory. Shared by reference; every method takes `&self`.
@@ -126,6 +150,7 @@ impl Memory {
             planned: Vec::new(),
             page_size: 1000,
             has_catalog: true,
+            deletion: TagDeletion::Direct,
         };
         Self { origin: origin.to_owned(), trust, state: Mutex::new(state), released: watch::Sender::new(false) }
     }
@@ -232,6 +257,24 @@ impl Memory {
         self.state().has_catalog = has_catalog;
     }
 
+    /// How tags are deleted, `Direct` unless told otherwise.
+    pub fn set_tag_deletion(&self, deletion: TagDeletion) {
+        self.state().deletion = deletion;
+    }
+
+    /// Every tag of a repository with what it holds, for comparisons that log no request.
+    pub fn tagged(&self, repository: &str) -> BTreeMap<String, Digest> {
+        self.state().repositories.get(repository).map(|contents| contents.tags.clone()).unwrap_or_default()
+    }
+
+    /// The blobs and manifests of a repository, for comparisons that log no request.
+    pub fn held(&self, repository: &str) -> BTreeMap<Digest, Bytes> {
+        let state = self.state();
+        let contents = state.repositories.get(repository);
+        let all = contents.into_iter().flat_map(|contents| contents.blobs.iter().chain(&contents.manifests));
+        all.map(|(digest, bytes)| (*digest, bytes.clone())).collect()
+    }
+
     /// Plans a fault: `skip` requests of the kind pass, the next `times` are struck.
     pub fn plan(&self, kind: RequestKind, skip: u32, times: u32, fault: Fault) {
         self.state().planned.push(Planned { kind, skip, times, fault });
@@ -279,13 +322,19 @@ impl Memory {
             struck
         };
         match fault {
-            Some(Fault::Error(kind)) => Err(Error::new(kind, format!("planned fault of a request to {}", self.origin))),
+            Some(Fault::Error(error)) => Err(self.struck(error)),
+            // A read whose answer is lost has done nothing.
+            Some(Fault::LostAnswer(error)) if !kind.writes() => Err(self.struck(error)),
             Some(Fault::Stall) => {
                 wait_for_release(self.released.subscribe()).await;
                 Ok(None)
             }
             other => Ok(other),
         }
+    }
+
+    fn struck(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, format!("planned fault of a request to {}", self.origin))
     }
 
     fn find(&self, repository: &Repository, version: &Version) -> Result<(Digest, Bytes), Error> {
@@ -312,188 +361,5 @@ async fn wait_for_release(mut released: watch::Receiver<bool>) {
     let _ = released.wait_for(|released| *released).await;
 }
 
-fn flip(data: &Bytes, offset: u64) -> Bytes {
-    let mut data = data.to_vec();
-    if let Some(byte) = usize::try_from(offset).ok().and_then(|offset| data.get_mut(offset)) {
-        *byte ^= 1;
-    }
-    data.into()
-}
-
-/// The bytes as a stream of small pieces.
-fn pieces(data: Bytes) -> impl futures_util::Stream<Item = Result<Bytes, Error>> + Send {
-    let starts = (0..data.len()).step_by(PIECE);
-    stream::iter(starts.map(move |start| Ok(data.slice(start..data.len().min(start + PIECE)))))
-}
-
-#[async_trait]
-impl Pull for Memory {
-    fn origin(&self) -> &str {
-        &self.origin
-    }
-
-    fn trust(&self) -> Trust {
-        self.trust
-    }
-
-    async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
-        self.enter(RequestKind::Ping, "", String::new(), None).await.map(drop)
-    }
-
-    async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
-        self.enter(RequestKind::Resolve, repository.as_str(), version.to_path(), None).await?;
-        let (digest, raw) = self.find(repository, version)?;
-        Ok(Resolved { digest, media_type: None, size: Some(raw.len() as u64) })
-    }
-
-    async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
-        let fault = self.enter(RequestKind::Manifest, repository.as_str(), version.to_path(), None).await?;
-        let (digest, mut raw) = self.find(repository, version)?;
-        match fault {
-            Some(Fault::Flipped(offset)) => raw = flip(&raw, offset),
-            Some(Fault::Short(length, _)) => raw.truncate(usize::try_from(length).unwrap_or(usize::MAX)),
-            _ => {}
-        }
-        let describe = |what: &str| Error::new(ErrorKind::Integrity, format!("manifest {repository}{version} of {}: {what}", self.origin));
-        if raw.len() as u64 > MANIFEST_LIMIT {
-            return Err(describe("larger than 4 MiB"));
-        }
-        let mut hasher = Hasher::new(digest.algorithm());
-        hasher.update(&raw);
-        if hasher.finish() != digest {
-            return Err(describe("the bytes do not match the digest"));
-        }
-        Manifest::parse(raw, digest).map_err(|error| describe(&error.to_string()))
-    }
-
-    async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
-        let digest = descriptor.digest;
-        let fault = self.enter(RequestKind::Blob, repository.as_str(), digest.to_string(), Some(range.clone())).await?;
-        let data = self.state().repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(&digest).cloned());
-        let data = data.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("blob {digest} does not exist in {}", self.origin)))?;
-        if data.len() as u64 != descriptor.size {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("blob {digest} of {} has {} bytes instead of {}", self.origin, data.len(), descriptor.size),
-            ));
-        }
-        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-        let mut data = match bounds {
-            Some((start, end)) if start <= end && end <= data.len() => data.slice(start..end),
-            _ => return Err(Error::new(ErrorKind::Invalid, format!("blob {digest}: bytes {range:?} lie outside"))),
-        };
-        let cut = |length: u64, data: &Bytes| usize::try_from(length).unwrap_or(usize::MAX).min(data.len());
-        let tail: BlobStream = match fault {
-            Some(Fault::Flipped(offset)) => {
-                data = flip(&data, offset);
-                stream::empty().boxed()
-            }
-            Some(Fault::Short(length, kind)) => {
-                data.truncate(cut(length, &data));
-                stream::iter([Err(Error::new(kind, format!("planned end of blob {digest}")))]).boxed()
-            }
-            Some(Fault::StallAfter(length)) => {
-                let rest = data.split_off(cut(length, &data));
-                stream::once(wait_for_release(self.released.subscribe())).flat_map(move |()| pieces(rest.clone())).boxed()
-            }
-            _ => stream::empty().boxed(),
-        };
-        Ok(pieces(data).chain(tail).boxed())
-    }
-
-    async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
-        self.enter(RequestKind::Tags, repository.as_str(), after.unwrap_or_default().to_owned(), None).await?;
-        let state = self.state();
-        match state.repositories.get(repository.as_str()) {
-            Some(contents) => Ok(self.page(contents.tags.keys(), state.page_size, after)),
-            None => Err(Error::new(ErrorKind::NotFound, format!("{repository} does not exist in {}", self.origin))),
-        }
-    }
-
-    async fn repositories(&self, after: Option<&str>) -> Result<Page, Error> {
-        self.enter(RequestKind::Repositories, "", after.unwrap_or_default().to_owned(), None).await?;
-        let state = self.state();
-        if !state.has_catalog {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{} does not list its repositories", self.origin)));
-        }
-        Ok(self.page(state.repositories.keys(), state.page_size, after))
-    }
-
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        self.enter(RequestKind::Referrers, repository.as_str(), subject.to_string(), None).await?;
-        let state = self.state();
-        let manifests = state.repositories.get(repository.as_str()).map(|contents| &contents.manifests);
-        let mut found: Vec<Descriptor> = manifests
-            .into_iter()
-            .flatten()
-            .filter_map(|(digest, raw)| Manifest::parse(raw.clone(), *digest).ok())
-            .filter(|manifest| manifest.subject().is_some_and(|named| named.digest == *subject))
-            .map(|manifest| manifest.descriptor())
-            .collect();
-        found.sort_by_key(|descriptor| descriptor.digest);
-        Ok(found)
-    }
-
-    async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {
-        Ok(self.state().odd_names.clone())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use futures_util::{FutureExt, TryStreamExt};
-
-    use super::*;
-
-    fn repository() -> Repository {
-        Repository::parse("team/app").unwrap()
-    }
-
-    async fn read(memory: &Memory, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
-        let stream = memory.blob(&repository(), descriptor, 0..descriptor.size).await?;
-        stream
-            .try_fold(Vec::new(), |mut all, piece| async move {
-                all.extend_from_slice(&piece);
-                Ok(all)
-            })
-            .await
-    }
-
-    #[tokio::test]
-    async fn planned_faults_strike_the_requests_they_are_planned_for_and_no_others() {
-        let memory = Memory::new();
-        let blob = memory.add_blob("team/app", "a/b", vec![7; 100_000]);
-        memory.plan(RequestKind::Blob, 1, 1, Fault::Error(ErrorKind::Unreachable));
-        memory.plan(RequestKind::Blob, 2, 1, Fault::Flipped(99_999));
-        memory.plan(RequestKind::Blob, 3, 1, Fault::Short(5, ErrorKind::TimedOut));
-        assert_eq!(read(&memory, &blob).await.unwrap(), vec![7; 100_000]);
-        assert_eq!(read(&memory, &blob).await.unwrap_err().kind, ErrorKind::Unreachable);
-        assert_eq!(read(&memory, &blob).await.unwrap()[99_999], 6);
-        assert_eq!(read(&memory, &blob).await.unwrap_err().kind, ErrorKind::TimedOut);
-        assert_eq!(read(&memory, &blob).await.unwrap(), vec![7; 100_000]);
-        assert_eq!(memory.count(RequestKind::Blob), 5);
-        assert_eq!(memory.requests()[0].range, Some(0..100_000));
-    }
-
-    #[tokio::test]
-    async fn what_stalls_goes_on_when_it_is_released() {
-        let memory = Memory::new();
-        let blob = memory.add_blob("team/app", "a/b", vec![7; 100]);
-        memory.plan(RequestKind::Blob, 0, 1, Fault::StallAfter(10));
-        let mut waiting = Box::pin(read(&memory, &blob));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        memory.release();
-        assert_eq!(waiting.await.unwrap(), vec![7; 100]);
-    }
-
-    #[tokio::test]
-    async fn a_flipped_manifest_is_an_integrity_error() {
-        let memory = Memory::new();
-        let digest = memory.add_artifact("team/app", "v1", ("a/b", b"{}"), &[("c/d", b"data", &[("k", "v")])], &[]);
-        let tag = Version::Tag(crate::oci::Tag::parse("v1").unwrap());
-        let manifest = memory.manifest(&repository(), &tag).await.unwrap();
-        assert_eq!((manifest.digest, manifest.image().unwrap().layers[0].annotation("k")), (digest, Some("v")));
-        memory.plan(RequestKind::Manifest, 0, 1, Fault::Flipped(3));
-        assert_eq!(memory.manifest(&repository(), &tag).await.unwrap_err().kind, ErrorKind::Integrity);
-    }
-}
+mod tests;
