@@ -1,4 +1,4 @@
-//! An OCI image layout directory, read in place.
+//! An OCI image layout directory, read and written in place.
 //!
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the
 //! repository that callers pass is ignored. A manifest or blob is hashed whole before its first byte is given out,
@@ -6,9 +6,11 @@
 //! The directory may be changed by others at any time: `index.json` is read again when it changed.
 
 mod blobs;
+mod entries;
+mod files;
 mod names;
+mod push;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,10 @@ use super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
 
+/// The file that names the version of a layout; also the lock of those who change the index.
+const MARKER: &str = "oci-layout";
+/// The file that names the manifests.
+const INDEX: &str = "index.json";
 /// The index of a layout may be larger than a manifest of a registry, since it lists every tag.
 const INDEX_LIMIT: u64 = 64 << 20;
 
@@ -44,15 +50,73 @@ impl Layout {
         if !canonical.is_dir() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", shown.escape_debug())));
         }
-        let root = File::open(&canonical).map_err(|error| local(&shown, &error))?;
-        let origin = format!("oci:{}", canonical.display());
-        let layout = Self { blobs: Arc::new(Blobs::new(root, origin.clone())), origin, names: Mutex::new(None) };
-        let marker = layout.blobs.small(&PathBuf::from("oci-layout"), 64 << 10).map_err(|error| match error.kind {
-            ErrorKind::NotFound => {
-                Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `oci-layout`", shown.escape_debug()))
-            }
+        let layout = Self::at(canonical);
+        layout.blobs.root()?;
+        let lacks = |name: &str| {
+            Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `{name}`", shown.escape_debug()))
+        };
+        match layout.marked(&shown) {
+            Ok(true) => {}
+            Ok(false) => return Err(lacks("oci-layout")),
+            Err(error) => return Err(error),
+        }
+        layout.blobs.stamp(Path::new(INDEX)).map_err(|error| match error.kind {
+            ErrorKind::NotFound => lacks(INDEX),
             _ => error,
         })?;
+        layout.blobs.set_begun();
+        Ok(layout)
+    }
+
+    /// Opens a layout directory, or a place where the first push makes one: a directory that does not exist yet or
+    /// is empty. Until then it is a layout without tags, and nothing is written.
+    ///
+    /// # Errors
+    /// `NotFound` where the parent directory does not exist, `Invalid` where something else is in the place.
+    pub fn open_or_begin(directory: &Path) -> Result<Self, Error> {
+        let shown = directory.display().to_string();
+        let layout = match directory.canonicalize() {
+            Ok(canonical) => Self::at(canonical),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
+                return Self::absent(directory);
+            }
+            Err(error) => return Err(local(&shown, &error)),
+        };
+        if !layout.blobs.path().is_dir() {
+            return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", shown.escape_debug())));
+        }
+        let root = layout.blobs.root()?;
+        let names = files::names(root).map_err(|error| local(&shown, &error))?;
+        let is_layout = layout.marked(&shown)? || names.iter().any(|name| name == INDEX);
+        if !is_layout && !names.is_empty() {
+            let message = format!("{} is not an OCI image layout, and not empty, so none is made there", shown.escape_debug());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        Ok(layout)
+    }
+
+    /// A layout that will be made in a directory that exists.
+    fn absent(directory: &Path) -> Result<Self, Error> {
+        let shown = directory.display().to_string();
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = parent.canonicalize().map_err(|error| local(&parent.display().to_string(), &error))?;
+        let name = directory.file_name();
+        let name = name.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{} names no directory", shown.escape_debug())))?;
+        Ok(Self::at(parent.join(name)))
+    }
+
+    fn at(canonical: PathBuf) -> Self {
+        let origin = format!("oci:{}", canonical.display());
+        let blobs = Arc::new(Blobs::new(canonical, origin.clone()));
+        Self { blobs, origin, names: Mutex::new(None) }
+    }
+
+    /// Whether there is a file `oci-layout`, which must then name version 1.
+    fn marked(&self, shown: &str) -> Result<bool, Error> {
+        let marker = match self.blobs.small(Path::new(MARKER), 64 << 10) {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
         let version = serde_json::from_slice::<serde_json::Value>(&marker.1).ok();
         let version = version.as_ref().and_then(|value| value.get("imageLayoutVersion")).and_then(|version| version.as_str());
         if !version.is_some_and(|version| version.starts_with("1.")) {
@@ -61,13 +125,7 @@ impl Layout {
                 format!("{} is not an OCI image layout of version 1: its file `oci-layout` says otherwise", shown.escape_debug()),
             ));
         }
-        layout.blobs.stamp(Path::new("index.json")).map_err(|error| match error.kind {
-            ErrorKind::NotFound => {
-                Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `index.json`", shown.escape_debug()))
-            }
-            _ => error,
-        })?;
-        Ok(layout)
+        Ok(true)
     }
 
     /// The repository name that stands for a layout where a name is needed.
@@ -79,13 +137,17 @@ impl Layout {
     }
 
     fn names(&self) -> Result<Arc<Names>, Error> {
-        let path = Path::new("index.json");
+        let path = Path::new(INDEX);
         // A layout that is being replaced or was taken away says nothing about what it held.
         let away = |error: Error| match error.kind {
             ErrorKind::NotFound => Error::new(ErrorKind::Unreachable, error.message),
             _ => error,
         };
-        let stamp = self.blobs.stamp(path).map_err(away)?;
+        let stamp = match self.blobs.stamp(path) {
+            Err(error) if error.kind == ErrorKind::NotFound && !self.blobs.has_begun() => return Ok(Arc::default()),
+            other => other.map_err(away)?,
+        };
+        self.blobs.set_begun();
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, names)) = names.as_ref()
             && *known == stamp
@@ -134,6 +196,8 @@ fn local(object: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
         std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
+        std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Unsupported,
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => ErrorKind::Invalid,
         _ => ErrorKind::Other,
     };

@@ -7,6 +7,7 @@ mod reference;
 mod scripted;
 mod suite;
 mod tls;
+mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;

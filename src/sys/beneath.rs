@@ -1,14 +1,16 @@
-//! Opening files below a directory without ever leaving it.
+//! Opening files, and opening or making directories, below a directory without ever leaving it.
 //!
 //! Every component is opened relative to its parent and no symbolic link is followed, so the answer does not
 //! depend on what another process renames meanwhile.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, fsync, mkdirat, openat};
+use rustix::io::Errno;
 
 /// Opens a regular file below `directory` for reading. `path` must be relative and made of plain names.
 ///
@@ -16,13 +18,7 @@ use rustix::fs::{Mode, OFlags, openat};
 /// `InvalidInput` for a path with other components, `ELOOP` or `ENOTDIR` where a component is a symbolic link,
 /// and `InvalidData` for what is no regular file.
 pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
-    let mut names = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name),
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not made of plain names")),
-        }
-    }
+    let names = plain_names(path)?;
     let Some((last, parents)) = names.split_last() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"));
     };
@@ -45,6 +41,43 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
     }
     Ok(file)
+}
+
+/// Opens a directory below `directory`, so that it can be written to through its handle. What is missing is made
+/// with the mode that the umask leaves, and its name made durable.
+///
+/// # Errors
+/// As [`open_file`]; `ENOTDIR` where a component is no directory.
+pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut parent = directory.try_clone()?;
+    for name in plain_names(path)? {
+        let opened = match openat(&parent, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                match mkdirat(&parent, name, Mode::from_raw_mode(0o777)) {
+                    // Somebody else made it meanwhile.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                fsync(&parent)?;
+                openat(&parent, name, flags, Mode::empty())?
+            }
+            other => other?,
+        };
+        parent = opened.into();
+    }
+    Ok(parent)
+}
+
+fn plain_names(path: &Path) -> io::Result<Vec<&OsStr>> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not made of plain names")),
+        }
+    }
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -70,5 +103,22 @@ mod tests {
         for path in ["away/secret", "sub/link", "../x", "/etc/passwd", "sub", "sub/../sub/file", "", "none"] {
             assert!(open_file(&root, Path::new(path)).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn directories_are_made_below_and_never_through_a_link() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        symlink(outside.path(), inside.path().join("away")).unwrap();
+        std::fs::write(inside.path().join("file"), "f").unwrap();
+        let root = File::open(inside.path()).unwrap();
+        for _ in 0..2 {
+            make_directory(&root, Path::new("a/b")).unwrap();
+        }
+        assert!(inside.path().join("a/b").is_dir());
+        for path in ["away", "away/x", "file", "file/x", "../x", "a/../b"] {
+            assert!(make_directory(&root, Path::new(path)).is_err(), "{path}");
+        }
+        assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none());
     }
 }

@@ -8,13 +8,15 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::super::{BlobStream, Error};
 use super::local;
+use crate::durable;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher};
@@ -55,7 +57,11 @@ pub(super) fn path(digest: &Digest) -> PathBuf {
 
 /// The files of one layout.
 pub(super) struct Blobs {
-    root: File,
+    path: PathBuf,
+    /// Empty as long as the directory does not exist, which is so of a layout that begins with its first push.
+    root: OnceLock<File>,
+    /// Whether there ever was an `index.json`; before that its absence means a layout without tags.
+    begun: AtomicBool,
     origin: String,
     /// Blobs whose digest held when their file had this stamp. Never held across an await.
     verified: Arc<Mutex<HashMap<Digest, Stamp>>>,
@@ -63,16 +69,63 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn new(root: File, origin: String) -> Self {
-        Self { root, origin, verified: Arc::default(), hashing: Flight::default() }
+    /// The files below a directory, which is opened when it is first needed.
+    pub(super) fn new(path: PathBuf, origin: String) -> Self {
+        Self { path, root: OnceLock::new(), begun: AtomicBool::new(false), origin, verified: Arc::default(), hashing: Flight::default() }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_begun(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// The name of the layout, for messages.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Where the layout's directory is or will be.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The layout's directory.
+    pub(super) fn root(&self) -> Result<&File, Error> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let root = File::open(&self.path).map_err(|error| local(&self.origin, &error))?;
+        Ok(self.root.get_or_init(|| root))
+    }
+
+    /// The layout's directory, made if it does not exist.
+    pub(super) fn made(&self) -> Result<&File, Error> {
+        if self.root.get().is_none() {
+            let made = std::fs::create_dir(&self.path).and_then(|()| self.path.parent().map_or(Ok(()), durable::sync_directory));
+            match made {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(local(&self.origin, &error)),
+                _ => {}
+            }
+        }
+        self.root()
     }
 
     fn open(&self, path: &Path) -> Result<(File, Stamp), Error> {
-        let opened = beneath::open_file(&self.root, path).and_then(|file| Stamp::of(&file).map(|stamp| (file, stamp)));
+        let opened = beneath::open_file(self.root()?, path).and_then(|file| Stamp::of(&file).map(|stamp| (file, stamp)));
         opened.map_err(|error| self.failed(path, &error))
     }
 
-    fn failed(&self, path: &Path, error: &io::Error) -> Error {
+    /// Remembers the digest of a file that was hashed while it was written.
+    pub(super) fn written(&self, digest: Digest, file: &File) {
+        if let Ok(stamp) = Stamp::of(file) {
+            self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+        }
+    }
+
+    pub(super) fn failed(&self, path: &Path, error: &io::Error) -> Error {
         local(&format!("{}/{}", self.origin, path.display()), error)
     }
 

@@ -10,9 +10,10 @@ use super::super::Error;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Tag};
 
-const NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation that holds a tag.
+pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
 /// Written by Docker and containerd beside the tag: the full reference.
-const FULL_NAME: &str = "io.containerd.image.name";
+pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 
 /// The entries of an index by the way they are named.
 #[derive(Debug, Default, PartialEq)]

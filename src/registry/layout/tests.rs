@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::oci::media_type;
+use crate::registry::{Push, UploadSource};
 
 fn fixture(name: &str) -> Layout {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).join("layout");
@@ -152,4 +153,121 @@ fn what_is_no_layout_is_refused_with_its_reason() {
     assert_eq!(Layout::open(directory.path()).err().unwrap().kind, ErrorKind::Invalid);
     fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
     assert_eq!(Layout::open(directory.path()).err().unwrap().kind, ErrorKind::Invalid);
+}
+
+fn pushed(data: &[u8]) -> (Descriptor, Arc<dyn UploadSource>) {
+    (Descriptor::new("a/b", Digest::of(data), data.len() as u64), Arc::new(Bytes::copy_from_slice(data)))
+}
+
+async fn push(layout: &Layout, data: &[u8]) -> Result<(), Error> {
+    let (blob, source) = pushed(data);
+    layout.push_blob(&repository(), &blob, source, Arc::new(|_| {})).await
+}
+
+/// A manifest over the blob `{}`, which tells itself apart by a note.
+fn noted(note: &str) -> Manifest {
+    let plain = json!({"mediaType": "a/b", "digest": Digest::of(b"{}").to_string(), "size": 2});
+    let raw = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": plain, "layers": [], "annotations": {"n": note}});
+    let raw = Bytes::from(raw.to_string());
+    let digest = Digest::of(&raw);
+    Manifest::parse(raw, digest).unwrap()
+}
+
+#[tokio::test]
+async fn a_place_where_a_layout_may_begin_stays_untouched_until_the_first_push() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["absent", "empty"] {
+        let path = directory.path().join(name);
+        if name == "empty" {
+            fs::create_dir(&path).unwrap();
+        }
+        let layout = Layout::open_or_begin(&path).unwrap();
+        layout.ping(None).await.unwrap();
+        assert!(layout.tags(&repository(), None).await.unwrap().names.is_empty());
+        for version in [tag("v1"), Version::Digest(Digest::of(b"x"))] {
+            assert_eq!(layout.resolve(&repository(), &version).await.unwrap_err().kind, ErrorKind::NotFound);
+        }
+        assert_eq!(fs::read_dir(&path).map(Iterator::count).unwrap_or(0), 0);
+        push(&layout, b"{}").await.unwrap();
+        layout.push_manifest(&repository(), &tag("v1"), &noted("one")).await.unwrap();
+        assert_eq!(Layout::open(&path).unwrap().origin(), layout.origin());
+        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
+        // From now on an index that is gone says nothing about tags.
+        fs::remove_file(path.join("index.json")).unwrap();
+        assert_eq!(layout.tags(&repository(), None).await.unwrap_err().kind, ErrorKind::Unreachable);
+    }
+}
+
+#[test]
+fn no_layout_begins_among_other_files_or_without_a_parent() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("letter"), "").unwrap();
+    let refused = |path: &Path| Layout::open_or_begin(path).err().map(|error| error.kind);
+    assert_eq!(refused(directory.path()), Some(ErrorKind::Invalid));
+    assert_eq!(refused(&directory.path().join("letter")), Some(ErrorKind::Invalid));
+    assert_eq!(refused(&directory.path().join("no/where")), Some(ErrorKind::NotFound));
+    std::os::unix::fs::symlink("nowhere", directory.path().join("dangling")).unwrap();
+    assert!(refused(&directory.path().join("dangling")).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_at_the_same_time_lose_no_tag_of_each_other() {
+    let (directory, layout, _) = made(b"data");
+    push(&layout, b"{}").await.unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let layout = Layout::open(directory.path()).unwrap();
+        writers.spawn(async move {
+            for number in 0..10 {
+                let name = format!("w{writer}-{number}");
+                layout.push_manifest(&repository(), &tag(&name), &noted(&name)).await.unwrap();
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+    let names = layout.tags(&repository(), None).await.unwrap().names;
+    assert_eq!(names.len(), 41, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_failed_push_leaves_no_file_and_the_old_index() {
+    let (directory, layout, _) = made(b"data");
+    let before = fs::read(directory.path().join("index.json")).unwrap();
+    let (blob, _) = pushed(b"right");
+    let (_, wrong) = pushed(b"wrong");
+    let error = layout.push_blob(&repository(), &blob, wrong, Arc::new(|_| {})).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity);
+    let error = layout.push_manifest(&repository(), &tag("v1"), &noted("x")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
+    assert_eq!(fs::read(directory.path().join("index.json")).unwrap(), before);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+    fs::write(directory.path().join("index.json"), "{broken").unwrap();
+    push(&layout, b"{}").await.unwrap();
+    let error = layout.push_manifest(&repository(), &tag("v2"), &noted("x")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+    assert_eq!(fs::read(directory.path().join("index.json")).unwrap(), b"{broken");
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_a_link_that_leads_out() {
+    let (directory, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(directory.path().join("index.json"), r#"{"manifests":[]}"#).unwrap();
+    std::os::unix::fs::symlink(outside.path(), directory.path().join("blobs")).unwrap();
+    let layout = Layout::open(directory.path()).unwrap();
+    assert!(push(&layout, b"{}").await.is_err());
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_pushed_again_mends_a_wrong_one() {
+    let (directory, layout, blob) = made(b"data");
+    fs::write(directory.path().join("blobs/sha256").join(blob.digest.hex()), "dat").unwrap();
+    assert!(!layout.has_blob(&repository(), &blob).await.unwrap());
+    push(&layout, b"data").await.unwrap();
+    assert_eq!(read(&layout, &blob, 0..4).await.unwrap(), b"data");
 }

@@ -1,0 +1,93 @@
+//! Files of a layout as they are written: temporary file, fsync, rename, fsync of the directory.
+//!
+//! Every directory is opened below the layout's own without following links, and written to through that handle, so
+//! nothing leads out of the layout. Everything here blocks the thread.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+
+use super::MARKER;
+use crate::durable::{RangeLock, Sharing};
+use crate::sys::beneath;
+
+/// How long another writer may hold the index; it does so for one small write.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Names of temporary files begin with this; they lie in the layout's own directory.
+const TEMPORARY: &str = ".new-";
+
+/// An open directory of the layout as a path that follows no rename and no link.
+fn through(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+/// The names in the layout's directory, without those of temporary files.
+pub(super) fn names(root: &File) -> io::Result<Vec<OsString>> {
+    let names = std::fs::read_dir(through(root))?.map(|entry| entry.map(|entry| entry.file_name()));
+    names.filter(|name| !name.as_ref().is_ok_and(|name| name.to_string_lossy().starts_with(TEMPORARY))).collect()
+}
+
+/// A file on its way into a layout; gone again when it is dropped before [`Arriving::place`].
+pub(super) struct Arriving {
+    file: NamedTempFile,
+    /// Kept open, since the path of the file leads through it.
+    root: File,
+}
+
+impl Arriving {
+    pub(super) fn new(root: &File) -> io::Result<Self> {
+        let root = root.try_clone()?;
+        // Layouts are read by other users and tools: the mode is the umask's matter.
+        let mode = Permissions::from_mode(0o666);
+        let file = tempfile::Builder::new().prefix(TEMPORARY).permissions(mode).tempfile_in(through(&root))?;
+        Ok(Self { file, root })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.as_file_mut().write_all(bytes)
+    }
+
+    /// Makes the bytes durable under their name, whose directory is made if it is missing. What has the name is
+    /// replaced if `replace`, else left.
+    pub(super) fn place(self, path: &Path, replace: bool) -> io::Result<File> {
+        let Self { file, root } = self;
+        file.as_file().sync_all()?;
+        let directory = match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => beneath::make_directory(&root, parent)?,
+            None => root.try_clone()?,
+        };
+        let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let target = through(&directory).join(name);
+        let placed = if replace {
+            file.persist(target).map_err(|failed| failed.error)?
+        } else {
+            match file.persist_noclobber(&target) {
+                Ok(file) => file,
+                Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => File::open(&target)?,
+                Err(failed) => return Err(failed.error),
+            }
+        };
+        directory.sync_all()?;
+        Ok(placed)
+    }
+}
+
+/// Excludes everybody else who changes the index. Other tools know no such lock; they replace it whole, as we do.
+pub(super) fn lock(root: &File) -> io::Result<RangeLock> {
+    let lock = RangeLock::range(&through(root).join(MARKER), 0..u64::MAX, Sharing::Exclusive, PATIENCE)?;
+    lock.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "another process changes it and does not end"))
+}
+
+/// Writes a small file whole.
+pub(super) fn put(root: &File, path: &Path, bytes: &[u8], replace: bool) -> io::Result<File> {
+    let mut arriving = Arriving::new(root)?;
+    arriving.write(bytes)?;
+    arriving.place(path, replace)
+}

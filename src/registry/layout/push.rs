@@ -1,0 +1,223 @@
+//! Writing into a layout: blobs as files, tags as entries of `index.json`, which is replaced whole under a lock.
+//!
+//! What is answered as done survives a power cut. A manifest is put only when its blobs are there. Nothing is ever
+//! removed but an entry of a tag that is deleted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::blobs::{self, Blobs};
+use super::entries::{self, Entries};
+use super::files::{self, Arriving};
+use super::{INDEX, INDEX_LIMIT, Layout, MARKER};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
+
+/// Bytes that are read and written at once.
+const PIECE: usize = 4 << 20;
+
+/// Runs what blocks on a thread for that; it ends also when nobody waits any more.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| Error::new(ErrorKind::Other, format!("writing into a layout: {error}")))?
+}
+
+impl Blobs {
+    /// Makes what every layout has, where it is missing.
+    fn begin(&self) -> Result<(), Error> {
+        let root = self.made()?;
+        let marker = json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes();
+        for (name, content) in [(MARKER, marker), (INDEX, Entries::none().bytes())] {
+            match self.stamp(Path::new(name)) {
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                other => {
+                    other?;
+                    continue;
+                }
+            }
+            files::put(root, Path::new(name), &content, false).map_err(|error| self.failed(Path::new(name), &error))?;
+        }
+        self.set_begun();
+        Ok(())
+    }
+
+    /// Changes `index.json`, alone.
+    fn edit(&self, change: impl FnOnce(&mut Entries) -> Result<(), Error>) -> Result<(), Error> {
+        self.begin()?;
+        let (root, path) = (self.root()?, Path::new(INDEX));
+        let failed = |error: std::io::Error| self.failed(path, &error);
+        let _lock = files::lock(root).map_err(failed)?;
+        let (_, before) = self.small(path, INDEX_LIMIT)?;
+        let mut entries = Entries::parse(&before, self.origin())?;
+        change(&mut entries)?;
+        let after = entries.bytes();
+        if after.len() as u64 > INDEX_LIMIT {
+            let message = format!("{}/{INDEX} would become larger than {} MiB", self.origin(), INDEX_LIMIT >> 20);
+            return Err(Error::new(ErrorKind::NoSpace, message));
+        }
+        if after != before {
+            files::put(root, path, &after, true).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a manifest as a blob.
+    fn store(&self, manifest: &Manifest) -> Result<(), Error> {
+        self.begin()?;
+        let path = blobs::path(&manifest.digest);
+        let file = files::put(self.root()?, &path, &manifest.raw, true).map_err(|error| self.failed(&path, &error))?;
+        self.written(manifest.digest, &file);
+        Ok(())
+    }
+
+    /// Whether a file of this digest and size is there.
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, Error> {
+        match self.stamp(&blobs::path(&descriptor.digest)) {
+            Ok(stamp) => Ok(stamp.size == descriptor.size),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A blob that a manifest needs and the layout lacks.
+    fn missing(&self, manifest: &Manifest) -> Result<Option<Digest>, Error> {
+        let Some(image) = manifest.image() else { return Ok(None) };
+        let elsewhere = |layer: &Descriptor| layer.media_type.contains("nondistributable") || layer.media_type.contains("foreign");
+        for blob in image.layers.iter().filter(|layer| !elsewhere(layer)).chain([&image.config]) {
+            if !self.has(blob)? {
+                return Ok(Some(blob.digest));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Layout {
+    /// Reads an upload into a temporary file and hashes it on the way.
+    async fn receive(&self, digest: Digest, source: &dyn UploadSource, uploaded: &Uploaded) -> Result<(Arriving, Hasher, u64), Error> {
+        let blobs = Arc::clone(&self.blobs);
+        let mut arriving = blocking(move || {
+            blobs.begin()?;
+            let arriving = Arriving::new(blobs.root()?).map_err(|error| blobs.failed(&blobs::path(&digest), &error))?;
+            Ok((arriving, Hasher::new(digest.algorithm())))
+        })
+        .await?;
+        let mut offset = 0;
+        while offset < source.length() {
+            let piece = source.read(offset, PIECE).await;
+            let piece = piece.map_err(|error| Error::new(ErrorKind::Other, format!("reading blob {digest} to store it: {error}")))?;
+            if piece.is_empty() {
+                break;
+            }
+            offset += piece.len() as u64;
+            let blobs = Arc::clone(&self.blobs);
+            let (mut file, mut hasher) = arriving;
+            arriving = blocking(move || {
+                hasher.update(&piece);
+                file.write(&piece).map_err(|error| blobs.failed(&blobs::path(&digest), &error))?;
+                Ok((file, hasher))
+            })
+            .await?;
+            uploaded(offset);
+        }
+        Ok((arriving.0, arriving.1, offset))
+    }
+}
+
+#[async_trait]
+impl Push for Layout {
+    async fn has_blob(&self, _repository: &Repository, descriptor: &Descriptor) -> Result<bool, Error> {
+        self.blobs.has(descriptor)
+    }
+
+    /// A layout is one repository: what is there is there.
+    async fn mount_blob(&self, _repository: &Repository, descriptor: &Descriptor, _from: &Repository) -> Result<bool, Error> {
+        self.blobs.has(descriptor)
+    }
+
+    async fn push_blob(
+        &self,
+        _repository: &Repository,
+        descriptor: &Descriptor,
+        source: Arc<dyn UploadSource>,
+        uploaded: Uploaded,
+    ) -> Result<(), Error> {
+        let digest = descriptor.digest;
+        let (arriving, hasher, length) = self.receive(digest, &*source, &uploaded).await?;
+        let found = hasher.finish();
+        if length != descriptor.size || found != digest {
+            let message = format!("blob {digest} of {}: {length} bytes with the digest {found} were sent for it", self.origin);
+            return Err(Error::new(ErrorKind::Integrity, message));
+        }
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || {
+            let path = blobs::path(&digest);
+            let file = arriving.place(&path, true).map_err(|error| blobs.failed(&path, &error))?;
+            blobs.written(digest, &file);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn push_manifest(&self, _repository: &Repository, version: &Version, manifest: &Manifest) -> Result<(), Error> {
+        let (blobs, version, mut manifest) = (Arc::clone(&self.blobs), version.clone(), manifest.clone());
+        blocking(move || {
+            if let Version::Digest(asked) = version {
+                manifest.digest = asked;
+            }
+            let refused =
+                |why: String| Error::new(ErrorKind::Invalid, format!("manifest {} of {}: {why}", manifest.digest, blobs.origin()));
+            let mut hasher = Hasher::new(manifest.digest.algorithm());
+            hasher.update(&manifest.raw);
+            if hasher.finish() != manifest.digest {
+                return Err(refused("its bytes have another digest".to_owned()));
+            }
+            if let Some(missing) = blobs.missing(&manifest)? {
+                return Err(refused(format!("it names {missing}, which is not in the layout")));
+            }
+            blobs.store(&manifest)?;
+            match version {
+                Version::Digest(_) if manifest.subject().is_none() => Ok(()),
+                Version::Digest(_) => blobs.edit(|entries| {
+                    entries.keep(entries::plain(&manifest));
+                    Ok(())
+                }),
+                Version::Tag(tag) => blobs.edit(|entries| {
+                    entries.name(&tag, &manifest);
+                    Ok(())
+                }),
+            }
+        })
+        .await
+    }
+
+    async fn delete_tag(&self, _repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error> {
+        let (blobs, tag, digest) = (Arc::clone(&self.blobs), tag.clone(), *digest);
+        blocking(move || {
+            let origin = blobs.origin().to_owned();
+            blobs.edit(|entries| entries.unname(&tag, &digest, &origin))?;
+            Ok(TagDeletion::Direct)
+        })
+        .await
+    }
+
+    /// Keeps an entry without a name, by which readers of layouts find a referrer.
+    async fn link_referrer(&self, _repository: &Repository, _subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {
+        let (blobs, referrer) = (Arc::clone(&self.blobs), referrer.clone());
+        blocking(move || {
+            let mut entry = json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
+            if let Some(artifact_type) = &referrer.artifact_type {
+                entry["artifactType"] = json!(artifact_type);
+            }
+            blobs.edit(|entries| {
+                entries.keep(entry);
+                Ok(())
+            })
+        })
+        .await
+    }
+}
