@@ -143,6 +143,11 @@ impl Artifacts {
         Self { inner: Arc::new(Inner { known, contents, cache, kept: Kept::default(), flight: Flight::default() }) }
     }
 
+    /// The place that everything comes from, as [`Pull::origin`] names it.
+    pub fn origin(&self) -> &str {
+        self.inner.known.pull.origin()
+    }
+
     /// What does not change during the mount.
     pub fn options(&self) -> &Options {
         &self.inner.known.options

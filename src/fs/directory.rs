@@ -70,11 +70,11 @@ impl FileSystem {
     async fn take_view(&self, inode: Inode) -> Result<(Source, u64), Error> {
         let view = self.view(inode)?;
         let shown = self.enter(&view).await?;
-        if !view.is_directory(inode.node()) {
+        if !view.is_directory(&self.context, inode.node()) {
             return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
         }
         let source = match shown {
-            Shown::Tree(_) => Source::Tree(Arc::clone(&view), NodeId::try_from(inode.node()).unwrap_or(NodeId::MAX)),
+            Shown::Tree(_) | Shown::New => Source::Tree(Arc::clone(&view), NodeId::try_from(inode.node()).unwrap_or(NodeId::MAX)),
             Shown::Metadata(_) => Source::Metadata(Arc::clone(&view), view.names(&self.context, inode.node()).await?),
         };
         let parent = match inode.node() {

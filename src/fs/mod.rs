@@ -324,7 +324,7 @@ impl FileSystem {
         }
         let view = self.view(inode)?;
         let reader = view.open(&self.context, inode.node()).await?;
-        let keep = view.keeps_pages(inode.node(), &reader);
+        let keep = view.keeps_pages(inode.node(), reader.verified());
         Ok(self.handles.open_file(number, view, reader, keep))
     }
 

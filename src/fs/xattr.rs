@@ -3,7 +3,7 @@
 use super::place::Place;
 use super::{Error, FileSystem};
 use crate::error::ErrorKind;
-use crate::view::{is_own_name, state_of};
+use crate::view::{State, is_own_name, state_name};
 
 impl FileSystem {
     /// The value of an extended attribute, `None` where there is no such attribute.
@@ -17,7 +17,7 @@ impl FileSystem {
         }
         let place = self.place(inode)?;
         match (name, place.as_ref()) {
-            (b"user.ocifs.state", _) => Ok(Some(state_of())),
+            (b"user.ocifs.state", _) => Ok(Some(state_name(State::Clean).as_bytes().to_vec())),
             (b"user.oci.reference", Place::Directory(path)) => Ok(Some(self.context.authority.reference(path.as_ref()).into_bytes())),
             (b"user.oci.listing", Place::Directory(path)) => {
                 let complete = self.names(path).await?.complete;
@@ -35,7 +35,7 @@ impl FileSystem {
         let inode = self.inode(number);
         match inode.view() {
             0 => self.place(inode).map(|_| Vec::new()),
-            _ => Ok(self.view(inode)?.xattr_names(inode.node())),
+            _ => self.view(inode)?.xattr_names(inode.node()),
         }
     }
 

@@ -10,15 +10,14 @@ use crate::fs::Entry;
 /// The attributes of an entry.
 pub fn of_entry(entry: &Entry) -> FileAttr {
     let attributes = &entry.attributes;
-    let time = time(attributes.time);
     FileAttr {
         ino: INodeNo(entry.inode),
         size: attributes.size,
-        blocks: attributes.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
+        blocks: attributes.blocks,
+        atime: time(attributes.atime),
+        mtime: time(attributes.time),
+        ctime: time(attributes.ctime),
+        crtime: time(attributes.time),
         kind: file_type(attributes.kind),
         // Twelve bits.
         perm: (attributes.mode & 0o7777) as u16,

@@ -17,8 +17,14 @@ pub struct Attributes {
     pub size: u64,
     /// Links. 1 for a directory whose subdirectories are not counted.
     pub links: u32,
-    /// Seconds since the epoch, may be negative, and nanoseconds.
+    /// Last change of content: seconds since the epoch, may be negative, and nanoseconds.
     pub time: (i64, u32),
+    /// Last access, as far as anybody set it.
+    pub atime: (i64, u32),
+    /// Last change of anything.
+    pub ctime: (i64, u32),
+    /// Room taken, in units of 512 bytes.
+    pub blocks: u64,
     /// Major and minor of a device.
     pub device: (u32, u32),
 }
@@ -60,6 +66,9 @@ impl Defaults {
             size: node.size,
             links: node.links.max(1),
             time: node.mtime.unwrap_or(self.time),
+            atime: node.mtime.unwrap_or(self.time),
+            ctime: node.mtime.unwrap_or(self.time),
+            blocks: node.size.div_ceil(512),
             device: node.device,
         }
     }
@@ -88,6 +97,9 @@ impl Defaults {
             size,
             links: 1,
             time: self.time,
+            atime: self.time,
+            ctime: self.time,
+            blocks: size.div_ceil(512),
             device: (0, 0),
         }
     }

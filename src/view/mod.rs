@@ -8,6 +8,7 @@
 
 mod attributes;
 mod authority;
+mod edited;
 mod metadata;
 mod overlay;
 mod reader;
@@ -17,7 +18,7 @@ mod xattr;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,13 +33,13 @@ pub use overlay::{
 };
 pub use reader::Reader;
 pub use table::{VIEW_LIMIT, Views};
-pub use xattr::{is_own_name, state_of};
+pub use xattr::{is_own_name, state_name};
 
 use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
 use crate::content::{self, Verified};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Platform, Repository, Tag};
-use crate::staging::Uppers;
+use crate::staging::{Upper, Uppers};
 
 /// Number of a node inside a view; 0 is the view's own directory.
 pub type ViewNode = u64;
@@ -57,6 +58,12 @@ impl Error {
     /// An error of a kind, with a message for people.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into() }
+    }
+}
+
+impl From<crate::staging::Error> for Error {
+    fn from(error: crate::staging::Error) -> Self {
+        Self::new(error.kind, error.message)
     }
 }
 
@@ -177,6 +184,8 @@ pub enum Shown {
     Tree(Arc<Artifact>),
     /// Metadata of an artifact.
     Metadata(Metadata),
+    /// Nothing lies below: the tag began empty and shows what is staged.
+    New,
 }
 
 /// What a name in a view leads to.
@@ -199,9 +208,16 @@ pub struct Name {
 /// One view. Shared by the table, by open handles and by operations under way.
 pub struct View {
     number: u32,
-    key: Key,
+    /// Held for a copy only.
+    key: Mutex<Key>,
     origin: Origin,
     shown: OnceCell<Shown>,
+    /// The edits of the tag, once there are any.
+    overlay: OnceCell<Arc<Overlay>>,
+    /// Edits that were there before the view was entered. Held to take or to put only.
+    given: Mutex<Option<Upper>>,
+    /// What it showed is shown no more: whoever is inside gets an error.
+    closed: AtomicBool,
     /// Lookups that the kernel has not forgotten; changed only under the lock of the table.
     lookups: AtomicU64,
     /// Files that were opened while only the transport vouched for them: the kernel may hold such pages.
@@ -211,13 +227,23 @@ pub struct View {
 
 impl fmt::Debug for View {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("View").field("number", &self.number).field("key", &self.key).finish_non_exhaustive()
+        formatter.debug_struct("View").field("number", &self.number).field("key", &self.key()).finish_non_exhaustive()
     }
 }
 
 impl View {
     fn new(number: u32, key: Key, origin: Origin) -> Self {
-        Self { number, key, origin, shown: OnceCell::new(), lookups: AtomicU64::new(0), unverified: Mutex::default() }
+        Self {
+            number,
+            key: Mutex::new(key),
+            origin,
+            shown: OnceCell::new(),
+            overlay: OnceCell::new(),
+            given: Mutex::default(),
+            closed: AtomicBool::new(false),
+            lookups: AtomicU64::new(0),
+            unverified: Mutex::default(),
+        }
     }
 
     /// The view's number.
@@ -226,8 +252,13 @@ impl View {
     }
 
     /// By what it is found again.
-    pub fn key(&self) -> &Key {
-        &self.key
+    pub fn key(&self) -> Key {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Only the table of views does this.
+    fn set_key(&self, key: Key) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
     }
 
     /// The repository that it belongs to.
@@ -240,17 +271,16 @@ impl View {
         self.shown.get()
     }
 
-    /// The digest that it is bound to, if it was entered before.
+    /// The digest that it is bound to, if it was entered before: what the tag is taken to hold upstream.
     pub fn digest(&self) -> Option<Digest> {
+        if let Some(overlay) = self.overlay() {
+            return overlay.binding().expected;
+        }
         match self.shown()? {
             Shown::Tree(artifact) => Some(artifact.manifest.digest),
             Shown::Metadata(metadata) => Some(metadata.digest()),
+            Shown::New => None,
         }
-    }
-
-    /// Whether names and attributes of the view's tree can never change.
-    pub fn is_tree(&self) -> bool {
-        matches!(self.shown(), Some(Shown::Tree(_)))
     }
 
     /// Binds the view to its digest, if it is not bound yet, and answers what it shows.
@@ -267,6 +297,9 @@ impl View {
     async fn bind(&self, context: &Context) -> Result<Shown, Error> {
         let artifacts = &context.artifacts;
         let strict = self.strict(context);
+        if let Some(shown) = self.bind_given(context).await? {
+            return Ok(shown);
+        }
         match &self.origin {
             Origin::Tag(repository, tag) => {
                 let digest = artifacts.tag(repository, tag).await?;
@@ -289,29 +322,18 @@ impl View {
         }
     }
 
-    /// The edits of the tag, if it has any here.
-    pub fn overlay(&self) -> Option<&Arc<Overlay>> {
-        todo!()
-    }
-
-    /// The edits of the tag, begun now if there are none: takes the tag's lock.
-    ///
-    /// # Errors
-    /// ReadOnly for what is no tag or on a read-only mount, Busy where another process edits the tag, Gone where the tag
-    /// has moved and this is the replaced directory.
-    pub async fn edit(&self, _context: &Context) -> Result<Arc<Overlay>, Error> {
-        todo!()
-    }
-
     fn strict(&self, context: &Context) -> bool {
         context.strict || self.origin.is_pinned()
     }
 
     /// Whether the node is a directory, as far as is known without entering.
-    pub fn is_directory(&self, node: ViewNode) -> bool {
+    pub fn is_directory(&self, context: &Context, node: ViewNode) -> bool {
+        if let Some(overlay) = self.overlay() {
+            return overlay.attributes(context, node).is_ok_and(|attributes| attributes.kind == Kind::Directory);
+        }
         match self.shown() {
             _ if node == 0 => true,
-            None => false,
+            None | Some(Shown::New) => false,
             Some(Shown::Tree(artifact)) => {
                 node_id(node).and_then(|id| artifact.tree.node(id)).is_some_and(|node| node.kind == Kind::Directory)
             }
@@ -322,7 +344,10 @@ impl View {
     /// What a name in a directory leads to.
     pub async fn lookup(&self, context: &Context, directory: ViewNode, name: &[u8]) -> Result<Option<Found>, Error> {
         let shown = self.enter(context).await?;
-        if !self.is_directory(directory) {
+        if let Some(overlay) = self.overlay() {
+            return Ok(overlay.lookup(directory, name)?.map(Found::Node));
+        }
+        if !self.is_directory(context, directory) {
             return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
         }
         match shown {
@@ -334,13 +359,14 @@ impl View {
                 let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
                 metadata.lookup(context, self.number, directory, name).await
             }
+            Shown::New => Ok(None),
         }
     }
 
     /// The names of a directory of metadata, as they are now. A tree is listed by [`artifact::Tree::children`].
     pub async fn names(&self, context: &Context, directory: ViewNode) -> Result<Vec<Name>, Error> {
         match self.enter(context).await? {
-            Shown::Tree(_) => Err(Error::new(ErrorKind::Other, "a tree is listed by its cookies")),
+            Shown::Tree(_) | Shown::New => Err(Error::new(ErrorKind::Other, "a tree is listed by its cookies")),
             Shown::Metadata(metadata) => metadata.names(context, self.number, directory).await,
         }
     }
@@ -348,9 +374,12 @@ impl View {
     /// Attributes of a node. A view that was not entered yet shows the mount's defaults as its own.
     pub fn attributes(&self, context: &Context, node: ViewNode) -> Result<Attributes, Error> {
         let defaults = &context.defaults;
+        if let Some(overlay) = self.overlay() {
+            return overlay.attributes(context, node);
+        }
         match self.shown() {
-            None if node == 0 => Ok(defaults.directory()),
-            None => Err(no_node()),
+            None | Some(Shown::New) if node == 0 => Ok(defaults.directory()),
+            None | Some(Shown::New) => Err(no_node()),
             Some(Shown::Tree(artifact)) => {
                 let node = node_id(node).and_then(|id| artifact.tree.node(id)).ok_or_else(no_node)?;
                 Ok(defaults.of_node(&node))
@@ -361,28 +390,35 @@ impl View {
 
     /// The directory that holds a directory; the view's own for itself.
     pub fn parent(&self, directory: ViewNode) -> ViewNode {
+        if let Some(overlay) = self.overlay() {
+            return overlay.parent(directory).unwrap_or(0);
+        }
         match self.shown() {
             Some(Shown::Tree(artifact)) => node_id(directory).map_or(0, |id| artifact.tree.parent(id).into()),
             Some(Shown::Metadata(metadata)) => metadata.parent(directory),
-            None => 0,
+            None | Some(Shown::New) => 0,
         }
     }
 
     /// The target of a symbolic link, as it is.
     pub fn target(&self, node: ViewNode) -> Result<Vec<u8>, Error> {
+        if let Some(overlay) = self.overlay() {
+            return overlay.target(node);
+        }
         let target = match self.shown() {
             Some(Shown::Tree(artifact)) => node_id(node).and_then(|id| artifact.tree.target(id)).map(<[u8]>::to_vec),
             Some(Shown::Metadata(metadata)) => metadata.target(node),
-            None => None,
+            None | Some(Shown::New) => None,
         };
         target.ok_or_else(|| Error::new(ErrorKind::Invalid, "not a symbolic link"))
     }
 
-    /// A reader of a regular file, pinned to the bytes that the view is bound to.
+    /// A reader of a regular file below the edits, pinned to the bytes that the view is bound to.
     pub async fn open(&self, context: &Context, node: ViewNode) -> Result<Reader, Error> {
         let artifact = match self.enter(context).await? {
             Shown::Tree(artifact) => artifact,
             Shown::Metadata(metadata) => return metadata.open(context, node).await,
+            Shown::New => return Err(no_node()),
         };
         let id = node_id(node).ok_or_else(no_node)?;
         let attributes = artifact.tree.node(id).ok_or_else(no_node)?;
@@ -401,11 +437,11 @@ impl View {
         }
     }
 
-    /// Whether the kernel may keep the pages that it has of a file, now that it is opened with this reader. Pages
+    /// Whether the kernel may keep the pages that it has of a file, now that it is opened with a reader of these bytes. Pages
     /// that were read while only the transport vouched for them are dropped once more when all is verified.
-    pub fn keeps_pages(&self, node: ViewNode, reader: &Reader) -> bool {
+    pub fn keeps_pages(&self, node: ViewNode, verified: Verified) -> bool {
         let mut unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
-        match reader.verified() {
+        match verified {
             Verified::Partial => {
                 unverified.insert(node);
                 false

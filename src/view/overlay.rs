@@ -39,6 +39,8 @@ pub struct SetAttributes {
     pub size: Option<u64>,
     /// Modification time.
     pub mtime: Option<(i64, u32)>,
+    /// Time of the last access; kept in memory only.
+    pub atime: Option<(i64, u32)>,
 }
 
 /// What `rename` may do with a name that exists.

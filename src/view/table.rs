@@ -73,9 +73,26 @@ impl Views {
     /// Makes the next lookup of the key get a new view, if this one is still what it would get.
     pub fn retire(&self, view: &View) {
         let mut inner = self.inner();
-        if inner.current.get(&view.key) == Some(&view.number) {
-            inner.current.remove(&view.key);
+        let key = view.key();
+        if inner.current.get(&key) == Some(&view.number) {
+            inner.current.remove(&key);
         }
+    }
+
+    /// Finds a view by another key from now on. What had that key before is found no more.
+    pub fn rename(&self, view: &View, key: Key) {
+        let mut inner = self.inner();
+        let before = view.key();
+        if inner.current.get(&before) == Some(&view.number) {
+            inner.current.remove(&before);
+        }
+        view.set_key(key.clone());
+        inner.current.insert(key, view.number);
+    }
+
+    /// Whether a new lookup of the view's key would get this very view.
+    pub fn is_current(&self, view: &View) -> bool {
+        self.inner().current.get(&view.key()) == Some(&view.number)
     }
 
     /// Counts one lookup more of a node of the view; `false` if the kernel has forgotten the view meanwhile.
@@ -91,15 +108,22 @@ impl Views {
     /// Takes lookups back; a view that nobody knows any more is dropped, its number never used again.
     pub fn forget(&self, number: u32, lookups: u64) {
         let mut inner = self.inner();
-        let Some(view) = inner.views.get(&number) else { return };
+        let Some(view) = inner.views.get(&number).map(Arc::clone) else { return };
         let before = view.lookups.load(Ordering::Relaxed);
         view.lookups.store(before.saturating_sub(lookups), Ordering::Relaxed);
-        if before <= lookups
-            && let Some(view) = inner.views.remove(&number)
-            && inner.current.get(&view.key) == Some(&number)
-        {
-            inner.current.remove(&view.key);
+        if before > lookups {
+            return;
         }
+        let dropped = inner.views.remove(&number);
+        if let Some(view) = &dropped {
+            let key = view.key();
+            if inner.current.get(&key) == Some(&number) {
+                inner.current.remove(&key);
+            }
+        }
+        drop(inner);
+        // Dropped outside the lock: edits that are all published are tidied away with their view.
+        drop(dropped);
     }
 
     /// How many views the kernel knows.
@@ -144,7 +168,18 @@ mod tests {
         assert_ne!(old.number(), new.number());
         assert!(views.get(old.number()).is_some());
         views.forget(old.number(), 1);
-        assert_eq!(views.current(new.key()).unwrap().number(), new.number());
+        assert_eq!(views.current(&new.key()).unwrap().number(), new.number());
+    }
+
+    #[test]
+    fn a_view_with_another_key_is_found_by_that_key_alone() {
+        let views = Views::default();
+        let (moved, hidden) = (name(&views, "v1"), name(&views, "v2"));
+        views.rename(&moved, hidden.key());
+        assert_eq!(name(&views, "v2").number(), moved.number());
+        assert!(views.is_current(&moved) && !views.is_current(&hidden));
+        assert_ne!(name(&views, "v1").number(), moved.number());
+        assert!(views.get(hidden.number()).is_some(), "whoever is inside stays");
     }
 
     #[test]

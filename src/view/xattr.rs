@@ -3,7 +3,7 @@
 //! The names `user.oci.*` and `user.ocifs.*` are answered everywhere and listed nowhere, so that `cp -a` copies
 //! none of them. An archive's own attributes pass through untouched.
 
-use super::{Context, Error, Origin, Shown, View, ViewNode, node_id};
+use super::{Context, Error, Key, Origin, Shown, State, View, ViewNode, node_id};
 use crate::artifact::{Artifact, Kind};
 use crate::content::Verified;
 use crate::oci::{Digest, Manifest, ManifestBody};
@@ -13,30 +13,57 @@ pub fn is_own_name(name: &[u8]) -> bool {
     name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
 }
 
-/// `user.ocifs.state` of what cannot be edited.
-pub fn state_of() -> Vec<u8> {
-    b"clean".to_vec()
+/// How `user.ocifs.state` says how something differs from upstream.
+pub fn state_name(state: State) -> &'static str {
+    match state {
+        State::Clean => "clean",
+        State::Added => "added",
+        State::Changed => "changed",
+        State::Removed => "removed",
+    }
 }
 
 impl View {
     /// The value of an extended attribute.
     pub async fn xattr(&self, context: &Context, node: ViewNode, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         if !is_own_name(name) {
-            return Ok(self.archived_xattr(node, name));
+            return match self.overlay() {
+                Some(overlay) => overlay.xattr(node, name),
+                None => Ok(self.archived_xattr(node, name)),
+            };
         }
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
         match name {
-            "user.ocifs.state" => Ok(Some(state_of())),
+            "user.ocifs.state" => Ok(Some(state_name(self.state(node)?).as_bytes().to_vec())),
             "user.oci.reference" => Ok(self.reference(context).map(String::into_bytes)),
             "user.oci.listing" => Ok(Some(b"complete".to_vec())),
-            "user.oci.digest" => Ok(Some(self.digest_now(context).await?.to_string().into_bytes())),
+            "user.oci.digest" => Ok(self.digest_now(context).await?.map(|digest| digest.to_string().into_bytes())),
             "user.oci.media-type" | "user.oci.artifact-type" | "user.oci.size" => self.of_manifest(context, name).await,
             _ => self.of_artifact(context, node, name).await,
         }
     }
 
     /// The names that are listed: the archive's own.
-    pub fn xattr_names(&self, node: ViewNode) -> Vec<Vec<u8>> {
+    ///
+    /// # Errors
+    /// Gone for a node that is not there any more.
+    pub fn xattr_names(&self, node: ViewNode) -> Result<Vec<Vec<u8>>, Error> {
+        match self.overlay() {
+            Some(overlay) => {
+                let mut names = overlay.xattr_names(node)?;
+                names.retain(|name| !is_own_name(name));
+                Ok(names)
+            }
+            None => Ok(self.archived_xattr_names(node)),
+        }
+    }
+
+    /// How a node differs from upstream; nothing differs where nothing can be edited.
+    fn state(&self, node: ViewNode) -> Result<State, Error> {
+        self.overlay().map_or(Ok(State::Clean), |overlay| overlay.state(node))
+    }
+
+    fn archived_xattr_names(&self, node: ViewNode) -> Vec<Vec<u8>> {
         let Some(Shown::Tree(artifact)) = self.shown() else { return Vec::new() };
         let Some(id) = node_id(node) else { return Vec::new() };
         let xattrs = artifact.tree.xattrs(id);
@@ -51,7 +78,12 @@ impl View {
     fn reference(&self, context: &Context) -> Option<String> {
         let of = |repository| context.authority.reference(Some(repository));
         match &self.origin {
-            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => Some(format!("{}:{tag}", of(repository))),
+            // A tag may have got another name since its view was made.
+            Origin::Tag(repository, tag) => match self.key() {
+                Key::Tag(repository, tag) => Some(format!("{}:{tag}", of(&repository))),
+                _ => Some(format!("{}:{tag}", of(repository))),
+            },
+            Origin::TagMetadata(repository, tag) => Some(format!("{}:{tag}", of(repository))),
             Origin::Digest(repository, digest)
             | Origin::Platform { repository, digest }
             | Origin::DigestMetadata { repository, digest, .. } => Some(format!("{}@{digest}", of(repository))),
@@ -59,21 +91,22 @@ impl View {
         }
     }
 
-    /// The digest that the view is bound to, or would be bound to now.
-    async fn digest_now(&self, context: &Context) -> Result<Digest, Error> {
-        if let Some(digest) = self.digest() {
-            return Ok(digest);
+    /// The digest that the view is bound to, or would be bound to now; `None` for a tag that is not upstream yet.
+    async fn digest_now(&self, context: &Context) -> Result<Option<Digest>, Error> {
+        if self.shown().is_some() {
+            return Ok(self.digest());
         }
-        match &self.origin {
-            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => Ok(context.artifacts.tag(repository, tag).await?),
-            Origin::Digest(_, digest) | Origin::Platform { digest, .. } | Origin::DigestMetadata { digest, .. } => Ok(*digest),
-            Origin::Layer { manifest, .. } => Ok(manifest.digest),
-        }
+        let digest = match &self.origin {
+            Origin::Tag(repository, tag) | Origin::TagMetadata(repository, tag) => context.artifacts.tag(repository, tag).await?,
+            Origin::Digest(_, digest) | Origin::Platform { digest, .. } | Origin::DigestMetadata { digest, .. } => *digest,
+            Origin::Layer { manifest, .. } => manifest.digest,
+        };
+        Ok(Some(digest))
     }
 
     /// What the manifest alone says, without a look at layers.
     async fn of_manifest(&self, context: &Context, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let digest = self.digest_now(context).await?;
+        let Some(digest) = self.digest_now(context).await? else { return Ok(None) };
         let manifest = context.artifacts.manifest(self.repository(), &digest).await?;
         Ok(match name {
             "user.oci.media-type" => Some(manifest.media_type.clone().into_bytes()),
@@ -87,6 +120,10 @@ impl View {
             return Ok(None);
         }
         let Shown::Tree(artifact) = self.enter(context).await? else { return Ok(None) };
+        if !matches!(name, "user.oci.platform" | "user.oci.view") && self.state(node)? != State::Clean {
+            // What is staged comes from no layer.
+            return Ok(None);
+        }
         match name {
             "user.oci.platform" => Ok(artifact.platform.as_ref().map(|platform| platform.to_string().into_bytes())),
             "user.oci.view" => Ok(Some(artifact.dialect.name().as_bytes().to_vec())),
