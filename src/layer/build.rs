@@ -226,6 +226,11 @@ impl Builder {
         self.check_size()
     }
 
+    /// The first warning, where there is one.
+    pub(super) fn first_warning(&self) -> Option<&str> {
+        self.warnings.first().map(String::as_str)
+    }
+
     /// Number of spans recorded.
     pub(super) fn span_count(&self) -> u32 {
         self.counts.spans
@@ -245,7 +250,7 @@ impl Builder {
         self.counts.strings = self.strings.length;
         let sections = Sections::of(&self.counts).ok_or_else(too_many)?;
         let mut bytes = Vec::with_capacity(sections.end);
-        bytes.extend_from_slice(&self.header(blob, sections.end as u64).0);
+        bytes.extend_from_slice(&header(blob, &self.counts, sections.end as u64).0);
         self.entries.drain_into(&mut bytes);
         self.spans.drain_into(&mut bytes);
         self.extents.drain_into(&mut bytes);
@@ -253,46 +258,47 @@ impl Builder {
         bytes.extend_from_slice(&warnings);
         self.windows.drain_into(&mut bytes);
         self.strings.drain_into(&mut bytes);
-        let checksum = xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default());
-        if let Some(place) = bytes.get_mut(header::CHECKSUM..header::CHECKED) {
-            place.copy_from_slice(&checksum.to_le_bytes());
-        }
-        LayerIndex::open(Arc::new(bytes))
+        sealed(bytes)
     }
+}
 
-    fn header(&self, blob: &Blob, total: u64) -> Draft<{ format::HEADER }> {
-        let mut draft = Draft::new();
-        draft.put(header::MAGIC, &format::MAGIC);
-        draft.u32(header::VERSION, format::VERSION);
-        draft.u32(header::FLAGS, if blob.is_archive { header::IS_ARCHIVE } else { 0 });
-        draft.u64(header::TOTAL, total);
-        draft.u8(
-            header::ALGORITHM,
-            match blob.digest.algorithm() {
-                Algorithm::Sha256 => 0,
-                Algorithm::Sha512 => 1,
-            },
-        );
-        draft.u8(
-            header::CODEC,
-            match blob.codec {
-                Codec::Identity => 0,
-                Codec::Gzip => 1,
-                Codec::Zstd => 2,
-            },
-        );
-        draft.put(header::DIGEST, blob.digest.as_bytes());
-        draft.u64(header::STREAM_LENGTH, blob.stream_length);
-        draft.u64(header::BLOB_LENGTH, blob.blob_length);
-        draft.u32(header::ENTRIES, self.counts.entries);
-        draft.u32(header::SPANS, self.counts.spans);
-        draft.u32(header::EXTENTS, self.counts.extents);
-        draft.u32(header::XATTRS, self.counts.xattrs);
-        draft.u32(header::WARNINGS, self.counts.warnings);
-        draft.u64(header::WINDOWS, self.counts.windows);
-        draft.u64(header::STRINGS, self.counts.strings);
-        draft
+pub(super) fn header(blob: &Blob, counts: &Counts, total: u64) -> Draft<{ format::HEADER }> {
+    let mut draft = Draft::new();
+    draft.put(header::MAGIC, &format::MAGIC);
+    draft.u32(header::VERSION, format::VERSION);
+    draft.u32(header::FLAGS, if blob.is_archive { header::IS_ARCHIVE } else { 0 });
+    draft.u64(header::TOTAL, total);
+    let algorithm = match blob.digest.algorithm() {
+        Algorithm::Sha256 => 0,
+        Algorithm::Sha512 => 1,
+    };
+    draft.u8(header::ALGORITHM, algorithm);
+    let codec = match blob.codec {
+        Codec::Identity => 0,
+        Codec::Gzip => 1,
+        Codec::Zstd => 2,
+    };
+    draft.u8(header::CODEC, codec);
+    draft.put(header::DIGEST, blob.digest.as_bytes());
+    draft.u64(header::STREAM_LENGTH, blob.stream_length);
+    draft.u64(header::BLOB_LENGTH, blob.blob_length);
+    draft.u32(header::ENTRIES, counts.entries);
+    draft.u32(header::SPANS, counts.spans);
+    draft.u32(header::EXTENTS, counts.extents);
+    draft.u32(header::XATTRS, counts.xattrs);
+    draft.u32(header::WARNINGS, counts.warnings);
+    draft.u64(header::WINDOWS, counts.windows);
+    draft.u64(header::STRINGS, counts.strings);
+    draft
+}
+
+/// Fills in the checksum and opens what was put together.
+pub(super) fn sealed(mut bytes: Vec<u8>) -> Result<LayerIndex, Error> {
+    let checksum = xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default());
+    if let Some(place) = bytes.get_mut(header::CHECKSUM..header::CHECKED) {
+        place.copy_from_slice(&checksum.to_le_bytes());
     }
+    LayerIndex::open(Arc::new(bytes))
 }
 
 fn length(bytes: &[u8]) -> Result<u32, Error> {

@@ -67,7 +67,7 @@ impl Cutter {
 
     /// Room for the next bytes of the stream, never empty.
     pub(super) fn room(&mut self, until_target: bool) -> &mut [u8] {
-        let end = if until_target && self.filled < TARGET { TARGET } else { self.buffer.len() };
+        let end = if until_target && self.filled < TARGET - 1 { TARGET - 1 } else { self.buffer.len() };
         self.buffer.get_mut(self.filled..end).unwrap_or_default()
     }
 
@@ -76,8 +76,14 @@ impl Cutter {
         self.buffer.get(self.filled..self.filled + produced).unwrap_or_default()
     }
 
+    /// Whether the decoder shall stop at restart points. One byte ahead of the target, or a block that ends exactly there would be
+    /// passed over: a decoder whose output is full reads on to where it needs room.
+    pub(super) fn looks_for_end(&self) -> bool {
+        self.filled >= TARGET - 1 || self.wants_end()
+    }
+
     /// Whether a restart point would be welcome.
-    pub(super) fn wants_end(&self) -> bool {
+    fn wants_end(&self) -> bool {
         self.filled >= TARGET || self.blob_position - self.blob_start >= BLOB_TARGET
     }
 

@@ -56,7 +56,7 @@ pub struct Entry<'a> {
 pub struct LayerIndex {
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
     /// Taken from the header when the bytes were checked.
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 impl std::fmt::Debug for LayerIndex {
@@ -177,9 +177,10 @@ impl LayerIndex {
             .collect()
     }
 
-    /// Ranges of the stream that are members, ascending: exactly those that the scan announced.
+    /// Ranges of the stream that are members, ascending: exactly those that the scan announced. A raw blob has none.
     pub fn members(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        (0..self.entry_count()).filter_map(|number| {
+        let entries = if self.is_archive() { self.entry_count() } else { 0 };
+        (0..entries).filter_map(|number| {
             let record = self.entry_record(number)?;
             let kind = FileKind::from_code(record.u8(entry::KIND))?;
             let (place, size) = (record.u64(entry::PLACE), record.u64(entry::SIZE));
@@ -196,6 +197,11 @@ impl LayerIndex {
                 std::str::from_utf8(self.string(record.u64(0), record.u32(8))).unwrap_or_default()
             })
             .collect()
+    }
+
+    /// Whether nothing in it is shared, and there is neither a window nor a warning; see [`validate::check_packed`].
+    pub(super) fn check_packed(&self) -> Result<(), Error> {
+        validate::check_packed(self.as_bytes(), &self.layout)
     }
 
     /// Number of spans.

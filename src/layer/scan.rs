@@ -150,10 +150,10 @@ impl Running {
     fn feed(&mut self, mut input: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
         let mut pending = false;
         while !input.is_empty() || pending {
-            let wants_end = self.cutter.wants_end();
+            let looks_for_end = self.cutter.looks_for_end();
             let room = self.cutter.room(self.codec == Codec::Gzip);
             let available = room.len();
-            let step = self.reader.step(input, room, wants_end)?;
+            let step = self.reader.step(input, room, looks_for_end)?;
             if !step.moved() {
                 break;
             }

@@ -10,8 +10,8 @@ use crate::oci::Digest;
 
 /// Keeps what a scan produces and checks the order.
 #[derive(Default)]
-struct Collected {
-    stream: Vec<u8>,
+pub(super) struct Collected {
+    pub(super) stream: Vec<u8>,
     members: Vec<Range<u64>>,
     spans: u32,
 }
@@ -42,7 +42,7 @@ fn scan_with(form: Form, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>, dig
     Ok((index, sink))
 }
 
-fn scan(form: Form, blob: &[u8]) -> Result<(LayerIndex, Collected), Error> {
+pub(super) fn scan(form: Form, blob: &[u8]) -> Result<(LayerIndex, Collected), Error> {
     scan_with(form, [blob], Digest::of(blob))
 }
 
@@ -63,7 +63,7 @@ fn skippable(length: u32) -> Vec<u8> {
     [&0x184d_2a50_u32.to_le_bytes()[..], &length.to_le_bytes(), &vec![0xff; length as usize]].concat()
 }
 
-fn text(length: usize, seed: u64) -> Vec<u8> {
+pub(super) fn text(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut out = Vec::with_capacity(length + 16);
     while out.len() < length {
@@ -74,7 +74,7 @@ fn text(length: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     (0..length)
         .map(|_| {
@@ -99,7 +99,7 @@ fn tar_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Decodes from every restart through every span, feeding only the bytes of the spans' ranges, and compares.
-fn check_spans(index: &LayerIndex, blob: &[u8], stream: &[u8], piece: usize) {
+pub(super) fn check_spans(index: &LayerIndex, blob: &[u8], stream: &[u8], piece: usize) {
     assert_eq!(index.blob_length(), blob.len() as u64);
     for number in 0..index.span_count() {
         let span = index.span(number).unwrap();

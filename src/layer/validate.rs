@@ -219,6 +219,36 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// Checks of a sound index that its records lie one behind the other and share nothing, and that it has neither windows nor warnings.
+/// So the sum of everything that its records hold is no more than its length.
+pub(super) fn check_packed(bytes: &[u8], layout: &Layout) -> Result<(), Error> {
+    let (mut strings, mut extents, mut xattrs) = (0_u64, 0_u64, 0_u32);
+    let mut next = |record: Record<'_>, at: usize, length: usize| {
+        let follows = record.u64(at) == strings;
+        strings = strings.saturating_add(record.u32(length).into());
+        if follows { Ok(()) } else { Err(bad("names are not in order")) }
+    };
+    for number in 0..layout.counts.entries {
+        let entry = record(bytes, layout.sections.entries, format::ENTRY, number);
+        next(entry, entry::PATH, entry::PATH_LENGTH)?;
+        next(entry, entry::LINK, entry::LINK_LENGTH)?;
+        let listed = entry.u8(entry::FLAGS) & entry::LISTED != 0;
+        if (listed && entry.u64(entry::PLACE) != extents) || entry.u32(entry::XATTR_FIRST) != xattrs {
+            return Err(bad("records are not in order"));
+        }
+        extents += if listed { u64::from(entry.u32(entry::EXTENT_COUNT)) } else { 0 };
+        for _ in 0..entry.u32(entry::XATTR_COUNT) {
+            let xattr = record(bytes, layout.sections.xattrs, format::XATTR, xattrs);
+            next(xattr, 0, 16)?;
+            next(xattr, 8, 20)?;
+            xattrs = xattrs.saturating_add(1);
+        }
+    }
+    let counts = &layout.counts;
+    let all = strings == counts.strings && extents == u64::from(counts.extents) && xattrs == counts.xattrs;
+    if all && counts.warnings == 0 && counts.windows == 0 { Ok(()) } else { Err(bad("records that belong to nothing")) }
+}
+
 fn range(first: u64, count: u32, of: u32) -> Result<(), Error> {
     match first.checked_add(u64::from(count)) {
         Some(end) if end <= u64::from(of) => Ok(()),

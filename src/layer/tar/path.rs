@@ -3,7 +3,7 @@
 /// Longest name of one path component, as Linux has it.
 const COMPONENT: usize = 255;
 /// Longest target of a symbolic link that can be read back.
-pub(super) const TARGET: usize = 4095;
+pub(in crate::layer) const TARGET: usize = 4095;
 
 /// Drops a leading `/`, empty components and `.`; `..` goes up but never above the root. The root is empty.
 /// A name that no file can have is refused with the reason.

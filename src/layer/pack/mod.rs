@@ -1,0 +1,208 @@
+//! Writing layers: entries and file bytes to a deterministic tar, compressed span by span on all cores, indexed on the way.
+//!
+//! The same entries give the same bytes: no clock, fixed compressor settings, spans cut at fixed stream offsets. A gzip layer
+//! is one member with a full flush at each span's end, so that any tool reads it and a span needs no window. The bytes are
+//! specified in `FORMAT.md`.
+
+mod deflate;
+mod header;
+mod pipeline;
+mod sample;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod travel;
+
+use std::io::Write;
+
+use self::header::BLOCK;
+use self::pipeline::Pipeline;
+pub use self::sample::{compressible, sample_ranges};
+pub use self::travel::{TRAVELLING_MOST, arrived, travelling};
+use super::build::{Blob, Builder, NewContent, NewEntry};
+use super::{Codec, Error, FileKind, LayerIndex, Limits};
+use crate::oci::Digest;
+
+/// How a layer is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// One gzip member around a tar.
+    GzipTar,
+    /// A tar as it is.
+    Tar,
+    /// The bytes of one file, no archive: `begin` is called once, with a regular file.
+    Raw,
+}
+
+/// One entry to be written; plain data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackEntry {
+    /// Relative path as it shall stand in the index, without `./`; empty for the root directory.
+    pub path: Vec<u8>,
+    /// Kind; a hard link's `link` is the path of its target, which came before in the same layer.
+    pub kind: FileKind,
+    /// Permission bits including setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Seconds since the epoch, may be negative, and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Bytes of a regular file; exactly so many must follow.
+    pub size: u64,
+    /// Major and minor of a device.
+    pub device: (u32, u32),
+    /// Target of a symlink or hard link.
+    pub link: Vec<u8>,
+    /// Extended attributes with their namespace, in order of their names.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl PackEntry {
+    /// Whether a tar can hold this entry, so that a plan can leave out what it cannot, with a note, instead of failing half-way:
+    /// sockets (which no program can use from an archive), attributes without a value, device numbers beyond 21 bits.
+    ///
+    /// # Errors
+    /// Invalid with the name and the reason.
+    pub fn check(&self) -> Result<(), Error> {
+        header::headers(self).map(drop)
+    }
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Packed {
+    /// Digest and length of the blob as stored.
+    pub blob: (Digest, u64),
+    /// Digest and length of the uncompressed stream (`diff_id` of an image).
+    pub stream: (Digest, u64),
+    /// The index of the layer, with a digest for each span and a SHA-256 for each file.
+    pub index: LayerIndex,
+}
+
+/// A layer that is being written. Memory is bounded by a few spans a core, whatever the sizes.
+///
+/// Threads run from the second span on; all of them have ended when it is finished or dropped. A dropped one leaves a
+/// useless beginning in its output. After an error it is only good for dropping.
+pub struct Packer {
+    packing: Packing,
+    pipeline: Pipeline,
+    /// Bytes of the current file that are missing, and behind them the zeros up to the next block.
+    missing: u64,
+    padding: usize,
+    /// Name of the current entry.
+    current: Vec<u8>,
+    /// The only entry of a raw layer.
+    raw: Option<PackEntry>,
+}
+
+impl Packer {
+    /// Begins a layer. `workers` threads compress (at least one); the blob goes to `output` in order.
+    pub fn new(packing: Packing, workers: usize, output: Box<dyn Write + Send>) -> Self {
+        Self { packing, pipeline: Pipeline::new(packing, workers, output), missing: 0, padding: 0, current: Vec::new(), raw: None }
+    }
+
+    /// Begins an entry. The bytes of the one before must be complete.
+    ///
+    /// # Errors
+    /// Invalid for a name or value that tar cannot hold, with the name (see [`PackEntry::check`]), and if bytes of the entry before
+    /// are missing; NoSpace or Other if the output cannot be written.
+    pub fn begin(&mut self, entry: &PackEntry) -> Result<(), Error> {
+        self.end_entry()?;
+        let headers = header::headers(entry)?;
+        let size = if entry.kind == FileKind::File { entry.size } else { 0 };
+        if self.packing == Packing::Raw {
+            if entry.kind != FileKind::File || self.raw.is_some() {
+                return Err(invalid(&entry.path, "a layer without an archive holds one regular file"));
+            }
+            self.raw = Some(entry.clone());
+        } else {
+            self.pipeline.push(&headers)?;
+            self.padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
+        }
+        self.missing = size;
+        self.current.clone_from(&entry.path);
+        Ok(())
+    }
+
+    /// Bytes of the current regular file.
+    ///
+    /// # Errors
+    /// Invalid for more bytes than its size; NoSpace or Other if the output cannot be written.
+    pub fn data(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Some(missing) = self.missing.checked_sub(bytes.len() as u64) else {
+            return Err(invalid(&self.current, "it gave more bytes than its size"));
+        };
+        self.pipeline.push(bytes)?;
+        self.missing = missing;
+        Ok(())
+    }
+
+    fn end_entry(&mut self) -> Result<(), Error> {
+        if self.missing > 0 {
+            return Err(invalid(&self.current, "it gave fewer bytes than its size"));
+        }
+        let padding = std::mem::take(&mut self.padding);
+        self.pipeline.push([0; BLOCK].get(..padding).unwrap_or_default())
+    }
+
+    /// Ends the layer (two zero blocks and nothing behind them) and waits for the output to be written (not synced).
+    ///
+    /// # Errors
+    /// Invalid if bytes of the last file are missing; NoSpace or Other if the output cannot be written.
+    pub fn finish(mut self) -> Result<Packed, Error> {
+        self.end_entry()?;
+        if self.packing == Packing::Raw {
+            if self.raw.is_none() {
+                return Err(invalid(b"", "a layer without an archive holds one regular file"));
+            }
+        } else {
+            self.pipeline.push(&[0; 2 * BLOCK])?;
+        }
+        let output = self.pipeline.finish()?;
+        let written = output.written;
+        let mut builder = match (output.builder, &self.raw) {
+            (Some(builder), _) => builder,
+            (None, Some(entry)) => raw_entry(entry, &written.digest)?,
+            (None, None) => return Err(Error::other("a layer has no entries".to_owned())),
+        };
+        if let Some(warning) = builder.first_warning() {
+            return Err(Error::other(format!("a layer was not packed as it should be: {warning}")));
+        }
+        for span in &written.spans {
+            builder.span(span, &[])?;
+        }
+        let index = builder.finish(&Blob {
+            digest: written.digest,
+            stream_length: written.stream_length,
+            blob_length: written.length,
+            codec: if self.packing == Packing::GzipTar { Codec::Gzip } else { Codec::Identity },
+            is_archive: self.packing != Packing::Raw,
+        })?;
+        Ok(Packed { blob: (written.digest, written.length), stream: (output.stream, written.stream_length), index })
+    }
+}
+
+/// The entry of a layer that is no archive: its attributes are nowhere but in the index.
+fn raw_entry(entry: &PackEntry, blob: &Digest) -> Result<Builder, Error> {
+    let mut builder = Builder::new(Limits::default());
+    builder.entry(&NewEntry {
+        path: &entry.path,
+        kind: FileKind::File,
+        mode: (entry.mode & 0o7777) as u16,
+        uid: entry.owner.0,
+        gid: entry.owner.1,
+        mtime: entry.mtime.0,
+        mtime_nanoseconds: entry.mtime.1,
+        size: entry.size,
+        device: (0, 0),
+        link: &[],
+        sha256: blob.as_bytes().try_into().ok(),
+        content: NewContent::Whole(0),
+        xattrs: &entry.xattrs,
+    })?;
+    Ok(builder)
+}
+
+fn invalid(path: &[u8], problem: &str) -> Error {
+    Error { kind: crate::error::ErrorKind::Invalid, message: format!("{} cannot be packed: {problem}", header::shown(path)) }
+}

@@ -1,0 +1,123 @@
+//! Whether bytes are worth compressing, told from a sample. Pure functions of the bytes, so that every run decides alike.
+
+use flate2::{Compress, Compression, FlushCompress};
+
+use crate::layer::Error;
+
+/// How a sample is drawn and what it must save.
+#[derive(Clone, Copy)]
+pub(super) struct Rule {
+    /// Pieces taken, spread evenly, the first and the last byte among them.
+    pieces: usize,
+    /// Bytes of a piece.
+    length: usize,
+    /// What must be saved, in hundredths.
+    percent: usize,
+}
+
+/// For one span: when in doubt, compress.
+pub(super) const SPAN: Rule = Rule { pieces: 16, length: 4096, percent: 2 };
+
+/// For a sample of a file: what saves less is kept raw.
+const FILE: Rule = Rule { pieces: 1, length: usize::MAX, percent: 5 };
+
+/// Pieces of a file that [`compressible`] should see, and their length.
+const FILE_PIECES: u64 = 32;
+const FILE_PIECE: u64 = 8192;
+
+/// Compresses samples quickly.
+pub(super) struct Sampler {
+    compress: Compress,
+}
+
+impl Sampler {
+    pub(super) fn new() -> Self {
+        Self { compress: Compress::new(Compression::fast(), false) }
+    }
+
+    /// Whether the data shrinks by what the rule asks for.
+    pub(super) fn shrinks(&mut self, data: &[u8], rule: Rule) -> Result<bool, Error> {
+        self.compress.reset();
+        let (mut taken, mut room) = (0, vec![0; 32 * 1024]);
+        for range in ranges(data.len() as u64, rule.pieces as u64, rule.length as u64) {
+            let piece = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+            let piece = piece.and_then(|(start, end)| data.get(start..end)).unwrap_or_default();
+            taken += piece.len();
+            self.feed(piece, FlushCompress::None, &mut room)?;
+        }
+        self.feed(&[], FlushCompress::Finish, &mut room)?;
+        let packed = self.compress.total_out();
+        Ok(packed.saturating_mul(100) < (taken as u64).saturating_mul(100 - rule.percent as u64))
+    }
+
+    /// Counts what comes out and throws it away.
+    fn feed(&mut self, mut input: &[u8], flush: FlushCompress, room: &mut [u8]) -> Result<(), Error> {
+        loop {
+            let (taken, made) = (self.compress.total_in(), self.compress.total_out());
+            let failed = |error| Error::other(format!("a sample cannot be compressed: {error}"));
+            self.compress.compress(input, room, flush).map_err(failed)?;
+            let taken = usize::try_from(self.compress.total_in() - taken).unwrap_or(usize::MAX);
+            input = input.get(taken..).unwrap_or_default();
+            if input.is_empty() && self.compress.total_out() - made < room.len() as u64 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The ranges of a file of this size whose bytes, one behind the other, are the sample for [`compressible`]: the whole of a small
+/// file, 256 KiB of a large one.
+pub fn sample_ranges(size: u64) -> Vec<std::ops::Range<u64>> {
+    ranges(size, FILE_PIECES, FILE_PIECE)
+}
+
+/// Whether a sample shrinks by 5 % or more. The answer depends on the bytes alone.
+///
+/// # Errors
+/// Other if the compressor cannot be set up.
+pub fn compressible(sample: &[u8]) -> Result<bool, Error> {
+    Sampler::new().shrinks(sample, FILE)
+}
+
+/// So many pieces, spread evenly from the first byte to the last; everything if that is not more.
+fn ranges(size: u64, pieces: u64, length: u64) -> Vec<std::ops::Range<u64>> {
+    if size <= pieces.saturating_mul(length) || pieces < 2 {
+        return std::iter::once(0..size).collect();
+    }
+    let last = u128::from(size - length);
+    let start = |piece: u64| u64::try_from(last * u128::from(piece) / u128::from(pieces - 1)).unwrap_or(0);
+    (0..pieces).map(|piece| start(piece)..start(piece) + length).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_over_the_whole_file_and_never_overlaps() {
+        assert_eq!(sample_ranges(0), [0..0]);
+        assert_eq!(sample_ranges(256 << 10), [0..256 << 10]);
+        for size in [(256 << 10) + 1, 5_000_000, u64::MAX] {
+            let ranges = sample_ranges(size);
+            assert_eq!((ranges[0].start, ranges.last().unwrap().end), (0, size));
+            assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{size}");
+            assert_eq!(ranges.iter().map(|range| range.end - range.start).sum::<u64>(), 256 << 10);
+        }
+    }
+
+    #[test]
+    fn text_is_compressible_and_noise_is_not() {
+        let mut state = 1_u64;
+        let noise: Vec<u8> = (0..100_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect();
+        assert!(!compressible(&noise).unwrap());
+        assert!(compressible(&b"one word after the other ".repeat(400)).unwrap());
+        assert!(compressible(&[&noise[..80_000], &[0; 20_000]].concat()).unwrap());
+        assert!(!compressible(&[&noise[..], &[0; 4000]].concat()).unwrap(), "less than 5 %");
+        assert!(!compressible(b"").unwrap());
+    }
+}

@@ -1,0 +1,135 @@
+//! The travelling form of an index: what an index layer holds, and what is checked when one arrives.
+//!
+//! An index that arrives was made by anybody. Promises: nothing is allocated from a length that it declares, it is for the blob that
+//! the caller means, every span can be fetched and checked on its own, and no two records share anything, so that reading all of it
+//! costs no more than its length.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use crate::layer::tar::path::TARGET;
+use crate::layer::{Error, FileKind, LayerIndex, Restart};
+use crate::oci::Digest;
+
+/// Largest travelling index, and largest index in it: readers refuse more. A layer that would need more travels without one.
+pub const TRAVELLING_MOST: u64 = 256 << 20;
+
+/// A skippable frame, so that the whole is still what any zstd tool opens: its own magic, its length, ours, and the version.
+const MAGIC: [u8; 16] = *b"\x5e\x2a\x4d\x18\x08\x00\x00\x00ocifsTI\x01";
+/// The part of it that is the version.
+const VERSION: u8 = 1;
+
+/// Compression: slow enough to be small, fast enough for a million entries.
+const LEVEL: i32 = 9;
+/// Largest window that readers provide: 8 MiB.
+const WINDOW_LOG: u32 = 23;
+/// How much is decompressed at a time.
+const PIECE: usize = 64 * 1024;
+
+/// Bounds that a scan keeps, which index bytes alone do not.
+const XATTR_NAME: usize = 255;
+const XATTR_VALUE: usize = 64 * 1024;
+const XATTRS: usize = 1024;
+const PATH: usize = 1 << 20;
+/// Most bytes of the blob that a span takes. What is written here takes little more than the span holds.
+const SPAN_BLOB: u64 = 8 << 20;
+
+/// The travelling form of an index: what an index layer holds. The same index gives the same bytes.
+///
+/// # Errors
+/// Unsupported for an index that is no help to a reader: of a layer that needs windows, or lacks a digest of a span, or larger than
+/// [`TRAVELLING_MOST`]. Such a layer travels without one.
+pub fn travelling(index: &LayerIndex) -> Result<Vec<u8>, Error> {
+    let plain = index.without_warnings()?;
+    check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot travel: {problem}", plain.blob_digest())))?;
+    let failed = |error: std::io::Error| Error::other(format!("an index cannot be compressed: {error}"));
+    let bytes = plain.as_bytes();
+    if bytes.len() as u64 > TRAVELLING_MOST {
+        return Err(Error::limit(format!("the index of {} is larger than {TRAVELLING_MOST} bytes", plain.blob_digest())));
+    }
+    let mut encoder = zstd::stream::write::Encoder::new(MAGIC.to_vec(), LEVEL).map_err(failed)?;
+    encoder.set_pledged_src_size(Some(bytes.len() as u64)).map_err(failed)?;
+    encoder.include_checksum(true).map_err(failed)?;
+    encoder.window_log(WINDOW_LOG).map_err(failed)?;
+    encoder.write_all(bytes).map_err(failed)?;
+    encoder.finish().map_err(failed)
+}
+
+/// Opens a travelling index that is meant for this blob; everything in it is checked, nothing is trusted.
+///
+/// # Errors
+/// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
+pub fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
+    let broken = |problem: &str| Error::broken(format!("the index that travels with {blob} is refused: {problem}"));
+    let (magic, frame) = bytes.split_first_chunk::<16>().ok_or_else(|| broken("it is too short"))?;
+    if magic.get(..15) != MAGIC.get(..15) {
+        return Err(broken("it is not an index"));
+    }
+    if magic.last() != Some(&VERSION) {
+        return Err(Error::limit(format!("the index that travels with {blob} has a version that this program does not read")));
+    }
+    let plain = decompress(frame).map_err(|problem| broken(&problem))?;
+    let index = LayerIndex::open(Arc::new(plain)).map_err(|error| Error {
+        kind: error.kind,
+        message: format!("the index that travels with {blob} is refused: {}", error.message),
+    })?;
+    if index.blob_digest() != *blob {
+        return Err(broken(&format!("it is of {}", index.blob_digest())));
+    }
+    check(&index).map_err(broken)?;
+    Ok(index)
+}
+
+/// One frame, to its end; the output grows with what really comes out.
+fn decompress(frame: &[u8]) -> Result<Vec<u8>, String> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|error| error.to_string())?.single_frame();
+    decoder.window_log_max(WINDOW_LOG).map_err(|error| error.to_string())?;
+    let mut plain = Vec::new();
+    loop {
+        let before = plain.len();
+        let taken = decoder.by_ref().take(PIECE as u64).read_to_end(&mut plain).map_err(|error| error.to_string())?;
+        if plain.len() as u64 > TRAVELLING_MOST {
+            return Err(format!("it is larger than {TRAVELLING_MOST} bytes"));
+        }
+        if taken == 0 || plain.len() == before {
+            break;
+        }
+    }
+    if !decoder.finish().is_empty() {
+        return Err("something follows it".to_owned());
+    }
+    Ok(plain)
+}
+
+/// What an index must be, beyond being one, in order to travel.
+fn check(index: &LayerIndex) -> Result<(), &'static str> {
+    index.check_packed().map_err(|_| "its parts are not in order")?;
+    for number in 0..index.span_count() {
+        let span = index.span(number).ok_or("a span is missing")?;
+        if !matches!(span.restart, Restart::Clean | Restart::Window { bits: 0 }) || span.digest.is_none() {
+            return Err("a span cannot be read alone");
+        }
+        if span.blob.end - span.blob.start > SPAN_BLOB {
+            return Err("a span takes too much of the blob");
+        }
+    }
+    for entry in index.entries() {
+        if entry.path.len() > PATH || entry.link.len() > if entry.kind == FileKind::Symlink { TARGET } else { PATH } {
+            return Err("a name is too long");
+        }
+        let xattrs = index.xattrs(entry.number);
+        let sound = |name: &[u8], value: &[u8]| {
+            !name.is_empty() && name.len() <= XATTR_NAME && !name.contains(&0) && (1..=XATTR_VALUE).contains(&value.len())
+        };
+        if xattrs.len() > XATTRS || !xattrs.iter().all(|(name, value)| sound(name, value)) {
+            return Err("an extended attribute cannot be one");
+        }
+    }
+    if !index.is_archive() {
+        let whole = index.entries().all(|entry| entry.kind == FileKind::File && entry.size == index.stream_length());
+        if index.entry_count() > 1 || !whole {
+            return Err("it lists more than the one file of a raw layer");
+        }
+    }
+    Ok(())
+}

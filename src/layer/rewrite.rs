@@ -1,0 +1,54 @@
+//! Copies of an index with another header: for another blob, or without warnings. Entries and spans stay as they are.
+
+use super::build::{Blob, header, sealed};
+use super::format::{self, Counts, Sections, record};
+use super::{Error, LayerIndex};
+use crate::oci::Digest;
+
+impl LayerIndex {
+    /// The same index for another blob that holds the same bytes: an encrypted layer's, whose digest is that of the blob as stored
+    /// while all else is about what is in it.
+    ///
+    /// # Errors
+    /// None that a checked index can cause.
+    pub fn of_blob(&self, digest: Digest) -> Result<Self, Error> {
+        copy(self, digest, self.layout.counts)
+    }
+
+    /// The same index without its warnings, which are about a pass and not about the layer.
+    pub(super) fn without_warnings(&self) -> Result<Self, Error> {
+        let mut counts = self.layout.counts;
+        if counts.warnings == 0 {
+            return Ok(self.clone());
+        }
+        // Their texts are the last strings.
+        let first = record(self.as_bytes(), self.layout.sections.warnings, format::WARNING, 0);
+        (counts.warnings, counts.strings) = (0, first.u64(0));
+        copy(self, self.blob_digest(), counts)
+    }
+}
+
+/// `counts` may leave out what lies at the end of its section.
+fn copy(index: &LayerIndex, digest: Digest, counts: Counts) -> Result<LayerIndex, Error> {
+    let blob = Blob {
+        digest,
+        stream_length: index.stream_length(),
+        blob_length: index.blob_length(),
+        codec: index.codec(),
+        is_archive: index.is_archive(),
+    };
+    let impossible = || Error::other(format!("the index of {digest} cannot be copied"));
+    let (old, new) = (index.layout.sections, Sections::of(&counts).ok_or_else(impossible)?);
+    let mut bytes = Vec::with_capacity(new.end);
+    bytes.extend_from_slice(&header(&blob, &counts, new.end as u64).0);
+    let kept = [
+        (old.entries, new.warnings - new.entries),
+        (old.warnings, new.windows - new.warnings),
+        (old.windows, new.strings - new.windows),
+        (old.strings, new.end - new.strings),
+    ];
+    for (start, length) in kept {
+        bytes.extend_from_slice(index.as_bytes().get(start..).and_then(|rest| rest.get(..length)).ok_or_else(impossible)?);
+    }
+    sealed(bytes)
+}
