@@ -1,17 +1,16 @@
-//! The oci-sync envelope, read: `salt 32 | nonce 12 | ciphertext | tag 16`, one AES-256-GCM message under a key that
+//! The oci-sync envelope: `salt 32 | nonce 12 | ciphertext | tag 16`, one AES-256-GCM message under a key that
 //! scrypt derives from a passphrase.
 //!
 //! GCM proves nothing before its last byte, so checking and decrypting are two types. [`EnvelopeCheck`] runs GHASH
 //! over the ciphertext as it streams by, in constant memory, and compares the tag. [`EnvelopeReader`] then decrypts
-//! any range, and must only be given ciphertext that was checked. A wrong passphrase and forged bytes look alike to
+//! any range, and must only be given ciphertext that was checked. [`EnvelopeWriter`] does both at once, the other way. A wrong passphrase and forged bytes look alike to
 //! GCM: the caller has compared the digest of the blob first, so a tag that does not hold means a wrong key.
 
+use super::tag::{MessageTag, counter_block};
 use super::{ChunkKey, Error, Passphrase};
 use crate::error::ErrorKind;
 use aes::Aes256;
-use aes::cipher::{BlockCipherEncrypt, KeyInit, KeyIvInit, StreamCipher, StreamCipherSeek};
-use ghash::GHash;
-use ghash::universal_hash::UniversalHash;
+use aes::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -20,7 +19,6 @@ pub const ENVELOPE_HEADER: usize = 44;
 /// Bytes of the tag behind the ciphertext.
 pub const ENVELOPE_TAG: usize = 16;
 
-const BLOCK: usize = 16;
 /// The longest message of GCM: its block counter has 32 bits, and two values of it are taken.
 const LONGEST: u64 = (1 << 36) - 32;
 
@@ -39,6 +37,13 @@ impl EnvelopeHeader {
         let parted = blob.split_first_chunk::<32>().and_then(|(salt, rest)| Some((*salt, *rest.first_chunk::<12>()?)));
         let (salt, nonce) = parted.ok_or_else(|| too_short(blob.len() as u64))?;
         Ok(Self { salt, nonce })
+    }
+
+    /// The header as it stands in front of the ciphertext.
+    pub fn bytes(&self) -> [u8; ENVELOPE_HEADER] {
+        let mut bytes = [0; ENVELOPE_HEADER];
+        bytes.iter_mut().zip(self.salt.iter().chain(&self.nonce)).for_each(|(space, byte)| *space = *byte);
+        bytes
     }
 }
 
@@ -89,74 +94,34 @@ impl fmt::Debug for EnvelopeKey {
 }
 
 /// Checks the tag over the ciphertext in one streaming pass, without decrypting.
-pub struct EnvelopeCheck {
-    hash: GHash,
-    mask: Zeroizing<[u8; BLOCK]>,
-    pending: [u8; BLOCK],
-    pending_length: usize,
-    length: u64,
-}
+pub struct EnvelopeCheck(MessageTag);
 
 impl EnvelopeCheck {
     /// Begins a check.
     pub fn new(key: &EnvelopeKey, header: &EnvelopeHeader) -> Self {
-        let cipher = Aes256::new((&*key.0).into());
-        let mut hash_key = Zeroizing::new([0; BLOCK]);
-        cipher.encrypt_block((&mut *hash_key).into());
-        let mut mask = Zeroizing::new(counter_block(header, 1));
-        cipher.encrypt_block((&mut *mask).into());
-        Self { hash: GHash::new((&*hash_key).into()), mask, pending: [0; BLOCK], pending_length: 0, length: 0 }
+        Self(MessageTag::new(&key.0, &header.nonce))
     }
 
     /// Adds ciphertext (without header and tag), in pieces of any length.
     pub fn update(&mut self, ciphertext: &[u8]) {
-        self.length = self.length.saturating_add(ciphertext.len() as u64);
-        let mut rest = ciphertext;
-        if self.pending_length > 0 {
-            let take = rest.len().min(BLOCK - self.pending_length);
-            let (head, tail) = rest.split_at(take);
-            if let Some(space) = self.pending.get_mut(self.pending_length..self.pending_length + take) {
-                space.copy_from_slice(head);
-            }
-            self.pending_length += take;
-            rest = tail;
-            if self.pending_length < BLOCK {
-                return;
-            }
-            self.hash.update_padded(&self.pending);
-            self.pending_length = 0;
-        }
-        let whole = rest.len() - rest.len() % BLOCK;
-        let (blocks, tail) = rest.split_at(whole);
-        self.hash.update_padded(blocks);
-        for (space, byte) in self.pending.iter_mut().zip(tail) {
-            *space = *byte;
-        }
-        self.pending_length = tail.len();
+        self.0.update(ciphertext);
     }
 
     /// Compares the tag in constant time. KeyWrong if it does not hold, Invalid if the message was too long for GCM.
-    pub fn finish(mut self, tag: &[u8; 16]) -> Result<(), Error> {
-        if self.length > LONGEST {
+    pub fn finish(self, tag: &[u8; ENVELOPE_TAG]) -> Result<(), Error> {
+        if self.0.length() > LONGEST {
             return Err(too_long());
         }
-        self.hash.update_padded(self.pending.get(..self.pending_length).unwrap_or_default());
-        let mut lengths = [0; BLOCK];
-        if let Some(bits) = lengths.last_chunk_mut::<8>() {
-            *bits = (self.length * 8).to_be_bytes();
+        if self.0.is(tag) {
+            return Ok(());
         }
-        self.hash.update_padded(&lengths);
-        let mut unmasked = *tag;
-        unmasked.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte ^= mask);
-        self.hash.verify((&unmasked).into()).map_err(|_| {
-            Error::new(ErrorKind::KeyWrong, "the passphrase does not open this oci-sync artifact: give the one that it was pushed with")
-        })
+        Err(Error::new(ErrorKind::KeyWrong, "the passphrase does not open this oci-sync artifact: give the one that it was pushed with"))
     }
 }
 
 impl fmt::Debug for EnvelopeCheck {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("EnvelopeCheck").field("length", &self.length).finish_non_exhaustive()
+        formatter.debug_struct("EnvelopeCheck").field("length", &self.0.length()).finish_non_exhaustive()
     }
 }
 
@@ -168,7 +133,7 @@ pub struct EnvelopeReader {
 impl EnvelopeReader {
     /// A reader for the key and nonce.
     pub fn new(key: &EnvelopeKey, header: &EnvelopeHeader) -> Self {
-        Self { keystream: ctr::Ctr32BE::<Aes256>::new((&*key.0).into(), (&counter_block(header, 2)).into()) }
+        Self { keystream: ctr::Ctr32BE::<Aes256>::new((&*key.0).into(), (&counter_block(&header.nonce, 2)).into()) }
     }
 
     /// Decrypts in place; `offset` counts from the first byte of ciphertext. Invalid (and nothing changed) for a
@@ -188,11 +153,40 @@ impl fmt::Debug for EnvelopeReader {
     }
 }
 
-/// `nonce 12 | counter 4`, the input of AES in counter mode. Counter 1 masks the tag, 2 starts the message.
-fn counter_block(header: &EnvelopeHeader, counter: u32) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    block.iter_mut().zip(header.nonce.iter().chain(&counter.to_be_bytes())).for_each(|(space, byte)| *space = *byte);
-    block
+/// Encrypts a message piece by piece, and gives its tag at the end.
+///
+/// `EnvelopeHeader::bytes`, the ciphertext and the tag, one behind the other, are the envelope. Salt and nonce must be random and
+/// fresh for each message: two messages under one key and nonce give both away.
+pub struct EnvelopeWriter {
+    reader: EnvelopeReader,
+    tag: MessageTag,
+}
+
+impl EnvelopeWriter {
+    /// Begins a message.
+    pub fn new(key: &EnvelopeKey, header: &EnvelopeHeader) -> Self {
+        Self { reader: EnvelopeReader::new(key, header), tag: MessageTag::new(&key.0, &header.nonce) }
+    }
+
+    /// Encrypts the next bytes of the message in place. Invalid (and nothing changed) where the message would become longer than
+    /// GCM allows.
+    pub fn encrypt(&mut self, data: &mut [u8]) -> Result<(), Error> {
+        // The same bytes of the keystream take the message both ways.
+        self.reader.decrypt(self.tag.length(), data)?;
+        self.tag.update(data);
+        Ok(())
+    }
+
+    /// The tag that follows the ciphertext.
+    pub fn finish(self) -> [u8; ENVELOPE_TAG] {
+        self.tag.value()
+    }
+}
+
+impl fmt::Debug for EnvelopeWriter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EnvelopeWriter").field("length", &self.tag.length()).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use aes_gcm::Aes256Gcm;
-use aes_gcm::aead::Aead;
+use aes_gcm::aead::{Aead, KeyInit};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -123,14 +123,49 @@ fn fixed_vectors_open() {
         let header = EnvelopeHeader::parse(&blob).unwrap();
         assert_eq!(EnvelopeKey::derive(&passphrase(words), &header.salt).unwrap().0.as_slice(), bytes(key), "{words}");
         assert_eq!(open(&blob, &passphrase(words)).unwrap(), plain, "{words}");
+        assert_eq!(seal(&EnvelopeKey::derive(&passphrase(words), &header.salt).unwrap(), &header, &[plain]), blob, "{words}");
     }
+}
+
+/// What a writer does with a whole message.
+fn seal(key: &EnvelopeKey, header: &EnvelopeHeader, pieces: &[&[u8]]) -> Vec<u8> {
+    let mut blob = header.bytes().to_vec();
+    let mut writer = EnvelopeWriter::new(key, header);
+    for piece in pieces {
+        let start = blob.len();
+        blob.extend_from_slice(piece);
+        writer.encrypt(&mut blob[start..]).unwrap();
+    }
+    blob.extend_from_slice(&writer.finish());
+    blob
+}
+
+#[test]
+fn a_header_is_written_as_it_is_read() {
+    let header = EnvelopeHeader { salt: std::array::from_fn(|at| at as u8), nonce: std::array::from_fn(|at| 100 + at as u8) };
+    assert_eq!(EnvelopeHeader::parse(&header.bytes()).unwrap(), header);
+}
+
+#[test]
+fn a_message_beyond_the_limit_of_gcm_is_refused_and_left_as_it_was() {
+    let header = EnvelopeHeader { salt: [1; 32], nonce: [2; 12] };
+    let mut writer = EnvelopeWriter::new(&EnvelopeKey(Zeroizing::new([3; 32])), &header);
+    writer.tag.skip_to(LONGEST - 20);
+    assert!(writer.encrypt(&mut [0; 4]).is_ok());
+    let mut rest = [7; 17];
+    assert_eq!(writer.encrypt(&mut rest).unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(rest, [7; 17]);
+    assert!(writer.encrypt(&mut rest[..16]).is_ok());
+    assert_eq!(writer.encrypt(&mut rest[..1]).unwrap_err().kind, ErrorKind::Invalid);
+    assert!(writer.encrypt(&mut []).is_ok());
 }
 
 #[test]
 fn debug_shows_no_key() {
     let header = EnvelopeHeader { salt: [1; 32], nonce: [2; 12] };
     let key = EnvelopeKey(Zeroizing::new([171; 32]));
-    let shown = format!("{key:?} {:?} {:?} {:?}", EnvelopeCheck::new(&key, &header), EnvelopeReader::new(&key, &header), key.cache_key());
+    let (check, reader) = (EnvelopeCheck::new(&key, &header), EnvelopeReader::new(&key, &header));
+    let shown = format!("{key:?} {check:?} {reader:?} {:?} {:?}", EnvelopeWriter::new(&key, &header), key.cache_key());
     assert!(!shown.contains("171") && !shown.contains("ab"), "{shown}");
 }
 
@@ -165,6 +200,30 @@ proptest! {
             reader.decrypt(range.start as u64, &mut piece).unwrap();
             prop_assert_eq!(piece.as_slice(), &plain[range]);
         }
+    }
+
+    #[test]
+    fn what_is_sealed_in_any_pieces_is_what_the_one_shot_code_seals(
+        key: [u8; 32],
+        salt: [u8; 32],
+        nonce: [u8; 12],
+        plain in proptest::collection::vec(any::<u8>(), 0..700),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+    ) {
+        let header = EnvelopeHeader { salt, nonce };
+        let mut borders: Vec<usize> = cuts.iter().map(|cut| cut.index(plain.len() + 1)).collect();
+        borders.extend([0, plain.len()]);
+        borders.sort_unstable();
+        let pieces: Vec<&[u8]> = borders.windows(2).map(|pair| &plain[pair[0]..pair[1]]).collect();
+        let blob = seal(&EnvelopeKey(Zeroizing::new(key)), &header, &pieces);
+        let judge = Aes256Gcm::new((&key).into()).encrypt(&nonce.into(), plain.as_slice()).unwrap();
+        prop_assert_eq!(&blob, &[&salt[..], &nonce, &judge].concat());
+        let text = &blob[ENVELOPE_HEADER..blob.len() - ENVELOPE_TAG];
+        prop_assert_eq!(ciphertext_length(blob.len() as u64).unwrap(), text.len() as u64);
+        let key = EnvelopeKey(Zeroizing::new(key));
+        let mut check = EnvelopeCheck::new(&key, &header);
+        check.update(text);
+        prop_assert!(check.finish(blob.last_chunk().unwrap()).is_ok());
     }
 
     #[test]

@@ -10,9 +10,12 @@ use crate::error::ErrorKind;
 mod chunk;
 mod envelope;
 mod passphrase;
+mod tag;
 
 pub use chunk::{CHUNK, CHUNK_TAG, ChunkKey, sealed_length};
-pub use envelope::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeReader, ciphertext_length};
+pub use envelope::{
+    ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeReader, EnvelopeWriter, ciphertext_length,
+};
 pub use passphrase::Passphrase;
 
 /// Manifest annotation of an artifact that ocifs has sealed. Its value holds the wrapped key.
