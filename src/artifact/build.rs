@@ -80,49 +80,71 @@ impl Inner {
         outline: Outline,
         strict: bool,
     ) -> Result<(Artifact, bool), Error> {
-        let Outline { shown, platform, plan, directories, whole } = outline;
-        let manifests = plan.steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect();
-        let sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
+        let Outline { shown, platform, mut plan, directories, mut whole } = outline;
+        let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
+        let dropped = self.drop_distrusted(&mut plan.steps, &mut sources);
         let protection = self.protection(&sources).await?;
-        let name = self.document_name(key, &shown, &plan);
-        if whole && let Some(tree) = self.stored_tree(&name, &protection) {
-            return Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests }, true));
-        }
-        let indexes = self.indexes(&plan.steps, &sources, key).await?;
-        let mut whole = whole;
-        let mut sources = sources;
-        for ((source, step), index) in sources.iter_mut().zip(&plan.steps).zip(&indexes) {
-            if matches!(step.shape, Shape::Archive { .. }) && index.is_none() {
-                // Shown as stored: neither unpacked nor opened.
-                (source.form, source.sealing, whole) = (Form::Raw, Sealing::None, false);
+        let name = self.document_name(key, &shown, &plan, &dropped);
+        let stored = if whole { self.stored_tree(&name, &protection) } else { None };
+        let (tree, steps) = match stored {
+            Some(tree) => (tree, plan.steps.into()),
+            None => {
+                let mut indexes = self.indexes(&plan.steps, &sources, key).await?;
+                whole &= apply(&mut plan.steps, &mut sources, &mut indexes);
+                let steps: Arc<[Step]> = plan.steps.into();
+                let store = whole.then_some((name, protection));
+                (self.compose(key, Arc::clone(&steps), indexes, directories, store).await?, steps)
             }
+        };
+        let manifests = steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect();
+        Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), steps, manifests }, whole))
+    }
+
+    /// Leaves out the indexes that turned out wrong; answers the layers that they were of.
+    fn drop_distrusted(&self, steps: &mut [Step], sources: &mut [BlobSource]) -> Vec<Digest> {
+        let mut dropped = Vec::new();
+        for (step, source) in steps.iter_mut().zip(sources).filter(|(_, source)| !self.contents.trusts(source)) {
+            dropped.push(step.descriptor.digest);
+            (step.index, source.index) = (None, None);
         }
-        let (steps, cache) = (plan.steps, self.cache.clone());
-        let store = whole.then(|| (name.clone(), protection.clone()));
-        let shown_as = format!("{}@{}", key.repository, key.manifest);
-        let bytes = tokio::task::spawn_blocking(move || {
+        dropped
+    }
+
+    /// Builds the tree, and stores it under a name.
+    async fn compose(
+        self: &Arc<Self>,
+        key: &Key,
+        steps: Arc<[Step]>,
+        indexes: Vec<Option<LayerIndex>>,
+        directories: Vec<Vec<u8>>,
+        store: Option<(String, Protection)>,
+    ) -> Result<Tree, Error> {
+        let (me, key) = (Arc::clone(self), key.clone());
+        let built = tokio::task::spawn_blocking(move || {
+            let shown_as = format!("{}@{}", key.repository, key.manifest);
             let composed = compose(&steps, &indexes, &directories)?;
             for warning in &composed.warnings {
                 tracing::warn!("{shown_as}: {warning}");
             }
-            if let Some((name, protection)) = store
-                && let Err(error) = cache.store_document("tree", &name, &composed.bytes, &protection)
-            {
+            let Some((name, protection)) = store else { return Tree::open(Arc::new(composed.bytes)) };
+            if let Err(error) = me.cache.store_document("tree", &name, &composed.bytes, &protection) {
                 tracing::warn!("the tree of {shown_as} cannot be kept: {error}");
             }
-            Ok::<_, Error>(composed.bytes)
+            // The stored form is mapped, so that the bytes do not stay in anonymous memory.
+            let tree = match me.stored_tree(&name, &protection) {
+                Some(tree) => tree,
+                None => Tree::open(Arc::new(composed.bytes))?,
+            };
+            if matches!(protection, Protection::Plain) {
+                me.store_identity(&key, &tree);
+            }
+            Ok(tree)
         });
-        let bytes = bytes.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })??;
-        // The stored form is mapped, so that the bytes do not stay in anonymous memory.
-        let stored = if whole { self.stored_tree(&name, &protection) } else { None };
-        let tree = match stored {
-            Some(tree) => tree,
-            None => Tree::open(Arc::new(bytes))?,
-        };
-        Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), manifests }, whole))
+        built.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })?
     }
 
-    /// The index of every archive, several at a time, in the order of the steps.
+    /// The index of every archive, and of every file with which one travels, several at a time, in the order of the
+    /// steps.
     async fn indexes(self: &Arc<Self>, steps: &[Step], sources: &[BlobSource], key: &Key) -> Result<Vec<Option<LayerIndex>>, Error> {
         let jobs: Vec<_> = steps
             .iter()
@@ -134,14 +156,15 @@ impl Inner {
                     Shape::File(_) => None,
                 };
                 async move {
-                    let Some(has_other_form) = archive else { return Ok(None) };
+                    let failed = |error| Error::of_blob(&format!("a layer of {owner}"), &source.descriptor, error);
+                    let Some(has_other_form) = archive else { return me.contents.travelling(&source).await.map_err(failed) };
                     match me.contents.index(&source).await {
                         Ok(index) => Ok(Some(index)),
                         Err(error) if has_other_form && error.kind == ErrorKind::Integrity => {
                             tracing::warn!("{owner}: layer {} is shown as it is stored: {error}", source.descriptor.digest);
                             Ok(None)
                         }
-                        Err(error) => Err(Error::of_blob(&format!("a layer of {owner}"), &source.descriptor, error)),
+                        Err(error) => Err(failed(error)),
                     }
                 }
             })
@@ -177,10 +200,11 @@ impl Inner {
     }
 
     /// Everything that decides the bytes of a tree, as one short name.
-    fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan) -> String {
+    fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan, dropped: &[Digest]) -> String {
         let platform = if plan.dialect == Dialect::Members { self.known.options.platform.to_string() } else { String::new() };
+        let dropped: String = dropped.iter().map(|layer| format!("\n{layer}")).collect();
         let parts = format!(
-            "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}",
+            "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}{dropped}",
             key.manifest,
             shown.digest,
             plan.dialect,
@@ -192,12 +216,38 @@ impl Inner {
     }
 }
 
+/// Shows archives that cannot be unpacked as they are stored, and gives files the attributes that their indexes have.
+/// False if another attempt may find more.
+fn apply(steps: &mut [Step], sources: &mut [BlobSource], indexes: &mut [Option<LayerIndex>]) -> bool {
+    let mut whole = true;
+    for ((step, source), index) in steps.iter_mut().zip(sources).zip(indexes) {
+        match (&mut step.shape, index.is_some()) {
+            (Shape::Archive { .. }, true) => {}
+            (Shape::Archive { .. }, false) => {
+                (source.form, source.sealing, source.index, whole) = (Form::Raw, Sealing::None, None, false);
+            }
+            (Shape::File(wanted), _) => match index.take() {
+                Some(index) => wanted.raw.describe(&index),
+                None => whole &= step.index.is_none(),
+            },
+        }
+    }
+    whole
+}
+
 pub(super) fn source_of(step: &Step, repository: &Repository, strict: bool) -> BlobSource {
     let form = match step.shape {
         Shape::Archive { .. } => Form::Archive,
         Shape::File(_) => Form::Raw,
     };
-    BlobSource { repository: repository.clone(), descriptor: step.descriptor.clone(), form, sealing: step.sealing, strict }
+    BlobSource {
+        repository: repository.clone(),
+        descriptor: step.descriptor.clone(),
+        form,
+        sealing: step.sealing,
+        strict,
+        index: step.index.clone(),
+    }
 }
 
 /// The outline of one layer by itself; an archive shows its marks.

@@ -17,6 +17,7 @@ pub(super) use index::{candidates, member_name, members};
 pub(super) use title::Title;
 
 use super::merge::{Placing, RawFile};
+use super::travel::{index_of, is_index_layer};
 use super::{Dialect, ViewMode};
 use crate::content::Sealing;
 use crate::oci::{Algorithm, Descriptor, ImageManifest, Manifest, media_type};
@@ -24,8 +25,6 @@ use crate::seal::SEAL_ANNOTATION;
 
 /// Annotation with the path of a layer's file, written by ORAS and many others.
 const TITLE: &str = "org.opencontainers.image.title";
-/// Media types of the indexes that ocifs itself adds to an artifact begin so; they are never shown.
-const INDEX_LAYER: &str = "application/vnd.ocifs.index.v1+";
 
 /// What a tree is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +46,8 @@ pub(super) struct Step {
     pub shape: Shape,
     /// Whether it is a manifest, which a registry does not keep among its blobs.
     pub is_manifest: bool,
+    /// The blob that is said to hold its index.
+    pub index: Option<Descriptor>,
 }
 
 /// What a blob becomes.
@@ -85,8 +86,8 @@ pub(super) fn is_sealed(manifest: &Manifest) -> bool {
 pub(super) fn plan(manifest: &Manifest, config: Option<&[u8]>, view: ViewMode, base: &[u8]) -> Option<Plan> {
     let image = manifest.image()?;
     Some(match view {
-        ViewMode::Merged => merged(manifest, image, config, base),
-        ViewMode::Layers => layers(merged(manifest, image, config, base), base),
+        ViewMode::Merged => with_indexes(merged(manifest, image, config, base), image),
+        ViewMode::Layers => layers(with_indexes(merged(manifest, image, config, base), image), base),
         ViewMode::Blobs => blobs::as_stored(image, base),
     })
 }
@@ -97,6 +98,17 @@ fn merged(manifest: &Manifest, image: &ImageManifest, config: Option<&[u8]>, bas
         .or_else(|| files::plan(manifest, image, base))
         .or_else(|| archive::plan(image, base))
         .unwrap_or_else(|| blobs::plan(image, base))
+}
+
+/// Finds the index that travels with each layer. Steps are in the order of the layers.
+fn with_indexes(mut plan: Plan, image: &ImageManifest) -> Plan {
+    let mut steps = plan.steps.iter_mut().filter(|step| !step.is_manifest).peekable();
+    for (number, layer) in image.layers.iter().enumerate() {
+        if let Some(step) = steps.next_if(|step| step.descriptor == *layer) {
+            step.index = index_of(&image.layers, number).filter(|_| step.sealing == Sealing::None);
+        }
+    }
+    plan
 }
 
 /// A directory a layer: archives unpacked one by one with their marks visible, everything else as a file.
@@ -128,6 +140,7 @@ pub(super) fn one_layer(whole: &Plan, layer: &Descriptor) -> Plan {
         }
         _ => file_step(layer, title_of(layer).map_or_else(|| blobs::title(layer), Title::parse), b""),
     };
+    let step = Step { index: known.and_then(|known| known.index.clone()), ..step };
     Plan { dialect: whole.dialect, steps: vec![step] }
 }
 
@@ -137,10 +150,6 @@ fn content_layers(image: &ImageManifest) -> impl Iterator<Item = &Descriptor> {
         let placeholder = layer.media_type == media_type::OCI_EMPTY && title_of(layer).is_none();
         !placeholder && !is_index_layer(layer)
     })
-}
-
-fn is_index_layer(layer: &Descriptor) -> bool {
-    layer.media_type.starts_with(INDEX_LAYER)
 }
 
 fn title_of(layer: &Descriptor) -> Option<&str> {
@@ -158,11 +167,11 @@ fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
 }
 
 fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> Step {
-    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::File(wanted(descriptor, title, base)), is_manifest: false }
+    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::File(wanted(descriptor, title, base)), is_manifest: false, index: None }
 }
 
 fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
-    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead: None }, is_manifest: false }
+    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead: None }, is_manifest: false, index: None }
 }
 
 #[cfg(test)]

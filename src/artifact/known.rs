@@ -7,6 +7,7 @@ mod lists;
 mod memory;
 mod outage;
 mod store;
+mod written;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,6 +98,7 @@ impl Known {
 
     async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Answer<Digest> {
         let version = Version::Tag(tag.clone());
+        let writes = self.memory().writes(repository, Some(tag));
         // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
         let answer = match last {
             Some(_) => match self.ask(true, self.pull.resolve(repository, &version)).await {
@@ -105,6 +107,9 @@ impl Known {
             },
             None => self.fetch_tag(repository, &version).await,
         };
+        if self.memory().writes(repository, Some(tag)) != writes {
+            return self.written(repository, tag);
+        }
         match answer {
             Ok(digest) => {
                 self.reached();
@@ -181,6 +186,12 @@ impl Known {
     fn remember(self: &Arc<Self>, repository: &Repository, manifest: Arc<Manifest>) {
         self.keep(repository, &manifest);
         self.mark(Dirty::Manifest(repository.clone(), manifest));
+    }
+
+    /// A manifest that is here already.
+    fn local_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
+        let kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&(repository.clone(), *digest));
+        kept.or_else(|| self.stored_manifest(repository, digest))
     }
 
     fn stored_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {

@@ -7,8 +7,7 @@ mod graph;
 mod path;
 
 use graph::{Graph, NodeNumber};
-use path::{Mark, mark};
-pub(super) use path::{is_component, join};
+pub(super) use path::{Mark, components, is_component, join, mark};
 
 use super::Error;
 use super::tree::{Draft, Encoder};
@@ -64,6 +63,22 @@ pub(super) struct RawFile {
     pub mtime: Option<(i64, u32)>,
     /// The title as the manifest has it.
     pub title: Option<String>,
+    /// Extended attributes, where its index has some.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl RawFile {
+    /// Takes the attributes of the one entry of its index. An index that does not say just that says nothing.
+    pub fn describe(&mut self, index: &dyn Entries) {
+        let Some(entry) = index.entry(0).filter(|_| index.entry_count() == 1) else { return };
+        if entry.kind != FileKind::File || entry.size != self.size {
+            return;
+        }
+        self.mode = Some(entry.mode);
+        self.owner = Some((entry.uid, entry.gid));
+        self.mtime = Some((entry.mtime, entry.mtime_nanoseconds));
+        self.xattrs = index.xattrs(0).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    }
 }
 
 /// What describes nodes. The position of a source is the number of its blob.
@@ -164,7 +179,7 @@ impl Merge {
     /// What lies at a path now.
     pub fn occupied(&self, path: &[u8]) -> Occupied {
         let mut directory = Graph::ROOT;
-        let mut components = path::components(path).peekable();
+        let mut components = components(path).peekable();
         while let Some(component) = components.next() {
             match self.graph.child(directory, component) {
                 None => return Occupied::Free,
@@ -205,7 +220,7 @@ impl Merge {
             Mark::None | Mark::Hidden => return,
         };
         let mut directory = Graph::ROOT;
-        for component in path::components(&placing.at).chain(path::components(above)) {
+        for component in components(&placing.at).chain(components(above)) {
             match self.graph.child(directory, component) {
                 Some(node) if self.graph.is_directory(node) => directory = node,
                 _ => return,
@@ -222,8 +237,7 @@ impl Merge {
         if placing.whiteouts && mark(entry.path) != Mark::None || placing.estargz && path::is_estargz(entry.path) {
             return Ok(true);
         }
-        let rest = path::strip(entry.path, &placing.strip);
-        let path = path::join(&placing.at, rest);
+        let path = place_of(placing, entry.path);
         if let Some(reason) = unusable(&path) {
             self.warn(|| format!("entry {} left out: {reason}", show(entry.path)));
             return Ok(true);
@@ -268,10 +282,10 @@ impl Merge {
     }
 
     fn link_target(&self, entry: &Entry<'_>, placing: &Placing) -> Option<NodeNumber> {
-        let path = path::join(&placing.at, path::strip(entry.link, &placing.strip));
+        let path = place_of(placing, entry.link);
         let (above, name) = path::split(&path);
         let mut directory = Graph::ROOT;
-        for component in path::components(above) {
+        for component in components(above) {
             directory = self.graph.child(directory, component).filter(|node| self.graph.is_directory(*node))?;
         }
         // A name that this very layer whites out was in the tree below all the same.
@@ -280,7 +294,7 @@ impl Merge {
 
     fn make_directories(&mut self, path: &[u8], source: u32, entry: u32) -> Result<NodeNumber, Error> {
         let mut directory = Graph::ROOT;
-        for component in path::components(path) {
+        for component in components(path) {
             directory = match self.graph.child(directory, component) {
                 Some(node) if self.graph.is_directory(node) => node,
                 _ => {
@@ -305,9 +319,14 @@ impl Merge {
     }
 }
 
+/// The path in the tree of a path in a layer.
+pub(super) fn place_of(placing: &Placing, path: &[u8]) -> Vec<u8> {
+    join(&placing.at, path::strip(path, &placing.strip))
+}
+
 fn unusable(path: &[u8]) -> Option<&'static str> {
     let mut depth = 0;
-    for component in path::components(path) {
+    for component in components(path) {
         depth += 1;
         if !is_component(component) {
             return Some("a name that no file can have");

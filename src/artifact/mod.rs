@@ -4,18 +4,25 @@ mod build;
 mod compose;
 mod describe;
 mod dialect;
+mod identity;
 mod known;
+mod layers;
 mod merge;
 mod outline;
+mod recognise;
+pub mod travel;
 mod tree;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use describe::Description;
+pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity};
+pub use layers::ArtifactLayer;
 pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
 
 use build::{Kept, Key};
+use dialect::Step;
 use known::Known;
 
 use crate::cache::SpanCache;
@@ -106,6 +113,8 @@ pub struct Artifact {
     /// Names and nodes.
     pub tree: Tree,
     sources: Arc<[BlobSource]>,
+    /// How each of them is shown.
+    steps: Arc<[Step]>,
     /// Those of the sources that are manifests and no blobs.
     manifests: Vec<Digest>,
 }
@@ -200,7 +209,9 @@ impl Artifacts {
     }
 
     async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
-        if let Some(artifact) = self.inner.kept.get(&key) {
+        // What an index showed that turned out wrong is built anew.
+        let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
+        if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
             return Ok(artifact);
         }
         let strict = strict || self.inner.known.options.strict;
@@ -235,7 +246,7 @@ impl Artifacts {
     pub async fn blob(&self, repository: &Repository, descriptor: &Descriptor, strict: bool) -> Result<ContentStream, Error> {
         let strict = strict || self.inner.known.options.strict;
         let (repository, descriptor) = (repository.clone(), descriptor.clone());
-        self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict }).await
+        self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict, index: None }).await
     }
 
     async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {

@@ -100,6 +100,7 @@ impl<'a> Reader<'a> {
             form: Form::Raw,
             sealing: Sealing::None,
             strict: self.strict,
+            index: None,
         };
         let stream = self.inner.contents.open(&source).await.map_err(|error| Error::of_blob("config", &image.config, error))?;
         let bytes = stream.read(0..image.config.size).await.map_err(|error| Error::of_blob("config", &image.config, error))?;

@@ -1,92 +1,29 @@
 //! Opening blobs: which readers exist, and how a blob comes to have an index.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-use bytes::Bytes;
-use tokio::sync::OnceCell;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::reader::Reader;
+use super::readers::{Readers, Target};
 use super::shared::Shared;
-use super::{BlobSource, Config, Error, Sealing, Verified, envelope, names, pass};
+use super::stream::ContentStream;
+use super::{BlobSource, Config, Error, Sealing, Verified, envelope, names, pass, travelling};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::layer::{Form, LayerIndex, RAW_SPAN};
-use crate::oci::{Digest, Repository};
+use crate::oci::Digest;
 
-/// Readers that stay open though nobody holds them, so that small files of one layer do not open it each.
-const KEPT: usize = 32;
-/// Known readers beyond which those that are gone are cleared away.
-const KNOWN: usize = 1024;
-
-/// What tells readers apart. The repository is part of it: it decides who may read.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Target {
-    repository: Repository,
-    digest: Digest,
-    size: u64,
-    archive: bool,
-    sealing: Sealing,
-    /// Served while it is not yet checked.
-    streaming: bool,
-}
-
-impl Target {
-    fn of(source: &BlobSource, streaming: bool) -> Self {
-        Self {
-            repository: source.repository.clone(),
-            digest: source.descriptor.digest,
-            size: source.descriptor.size,
-            archive: source.form == Form::Archive,
-            sealing: source.sealing,
-            streaming,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Readers {
-    known: HashMap<Target, Weak<Reader>>,
-    /// The most recent last.
-    kept: VecDeque<Arc<Reader>>,
-}
-
-impl Readers {
-    fn get(&mut self, target: &Target) -> Option<Arc<Reader>> {
-        let reader = self.known.get(target)?.upgrade()?;
-        if let Some(place) = self.kept.iter().position(|kept| Arc::ptr_eq(kept, &reader)) {
-            self.kept.remove(place);
-        }
-        self.keep(&reader);
-        Some(reader)
-    }
-
-    /// Adds a reader, unless somebody was faster: all must share one.
-    fn add(&mut self, target: Target, reader: Arc<Reader>) -> Arc<Reader> {
-        if let Some(reader) = self.get(&target) {
-            return reader;
-        }
-        if self.known.len() >= KNOWN {
-            self.known.retain(|_, reader| reader.strong_count() > 0);
-        }
-        self.known.insert(target, Arc::downgrade(&reader));
-        self.keep(&reader);
-        reader
-    }
-
-    fn keep(&mut self, reader: &Arc<Reader>) {
-        self.kept.push_back(Arc::clone(reader));
-        while self.kept.len() > KEPT {
-            self.kept.pop_front();
-        }
-    }
+/// An index, and where it comes from.
+#[derive(Clone)]
+struct Found {
+    index: LayerIndex,
+    /// It travelled with the blob; otherwise this program made it.
+    travelled: bool,
 }
 
 struct Inner {
     shared: Arc<Shared>,
-    indexing: Flight<Target, Result<LayerIndex, Error>>,
+    indexing: Flight<Target, Result<Found, Error>>,
     /// Held for map operations only, never across an await.
     readers: Mutex<Readers>,
 }
@@ -95,24 +32,6 @@ struct Inner {
 #[derive(Clone)]
 pub struct Contents {
     inner: Arc<Inner>,
-}
-
-/// An open logical stream. Cheap to clone.
-#[derive(Clone)]
-pub struct ContentStream {
-    inner: Arc<Opened>,
-}
-
-enum Opened {
-    /// A blob.
-    Blob {
-        contents: Contents,
-        source: Box<BlobSource>,
-        /// Empty until the first read of a raw blob that has to be checked whole.
-        reader: OnceCell<Arc<Reader>>,
-    },
-    /// Bytes that are here already.
-    Bytes(Bytes),
 }
 
 impl Contents {
@@ -127,30 +46,64 @@ impl Contents {
         self.inner.shared.progress()
     }
 
-    /// The index of a blob: from the cache, or by one pass over the blob that also fills the cache.
+    /// The index of a blob: from the cache, else the one that travels with it, else by one pass over the blob that
+    /// also fills the cache.
     ///
     /// # Errors
     /// Integrity, if the blob is not what the manifest says or is no readable archive; KeyMissing and KeyWrong;
     /// what the registry answers.
     pub async fn index(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
+        self.find(source).await.map(|found| found.index)
+    }
+
+    async fn find(&self, source: &BlobSource) -> Result<Found, Error> {
         let shared = &self.inner.shared;
+        let own = |index| Found { index, travelled: false };
         if source.sealing == Sealing::None {
             if let Some(index) = shared.stored_index(source, &names::index(source), &Protection::Plain)? {
-                return Ok(index);
+                return Ok(own(index));
             }
             if let Some(index) = self.streamed(source)?.as_deref().and_then(Reader::index) {
-                return Ok(index.clone());
+                return Ok(own(index.clone()));
+            }
+            if let Some(index) = travelling::stored(shared, source) {
+                return Ok(Found { index, travelled: true });
             }
         }
         let task = (Arc::clone(shared), source.clone());
-        let indexing = self.inner.indexing.run(Target::of(source, false), || async move {
+        let target = if self.trusts(source) { Target::travelled(source) } else { Target::of(source, false) };
+        let indexing = self.inner.indexing.run(target, || async move {
             let (shared, source) = task;
+            if let Some(index) = travelling::get(&shared, &source).await? {
+                return Ok(Found { index, travelled: true });
+            }
             match source.sealing {
-                Sealing::None => index_plain(&shared, &source).await,
-                Sealing::OciSync => index_sealed(&shared, &source).await,
+                Sealing::None => index_plain(&shared, &source).await.map(own),
+                Sealing::OciSync => index_sealed(&shared, &source).await.map(own),
             }
         });
         indexing.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
+    }
+
+    /// The index that travels with a blob, where it can be had: what it says of the attributes of a raw blob is said
+    /// nowhere else.
+    ///
+    /// # Errors
+    /// Those of a registry that could not be asked.
+    pub async fn travelling(&self, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
+        travelling::get(&self.inner.shared, source).await
+    }
+
+    /// Whether nothing is known against the index that travels with a blob.
+    pub fn trusts(&self, source: &BlobSource) -> bool {
+        use travelling::Verdict;
+        matches!(travelling::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
+    }
+
+    /// Keeps the index of a layer that was just packed here, so that nothing of it has to be fetched; `travelling` is
+    /// the digest of the blob that it travels as. Blocks on the disk.
+    pub fn adopt(&self, index: &LayerIndex, travelling: Option<&Digest>) {
+        travelling::adopt(&self.inner.shared, index, travelling);
     }
 
     /// The logical stream of a blob. An archive is indexed first; a raw blob costs nothing here.
@@ -163,8 +116,7 @@ impl Contents {
             None if source.form == Form::Raw && source.sealing == Sealing::None => None,
             None => Some(self.reader(source).await?),
         };
-        let reader = OnceCell::new_with(reader);
-        Ok(ContentStream { inner: Arc::new(Opened::Blob { contents: self.clone(), source: Box::new(source.clone()), reader }) })
+        Ok(ContentStream::new(self, source, reader))
     }
 
     /// How what is derived from a blob has to be stored: sealed, if it comes from an encrypted artifact. Derive a
@@ -181,7 +133,17 @@ impl Contents {
 
     /// A reader that needs no network to be there.
     fn ready(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
-        if let Some(reader) = self.readers().get(&Target::of(source, false)) {
+        let trusted = self.trusts(source);
+        // What was shown by an index that turned out wrong is compared with the blob's own first.
+        if (source.form == Form::Raw || trusted || travelling::is_harmless(&self.inner.shared, source))
+            && let Some(reader) = self.readers().get(&Target::of(source, false))
+        {
+            return Ok(Some(reader));
+        }
+        if trusted
+            && source.index.is_some()
+            && let Some(reader) = self.readers().get(&Target::travelled(source))
+        {
             return Ok(Some(reader));
         }
         if source.form != Form::Raw || source.sealing != Sealing::None {
@@ -194,7 +156,10 @@ impl Contents {
         if let Some(reader) = self.streamed(source)? {
             return Ok(Some(reader));
         }
-        if shared.strict(source) || source.descriptor.size <= RAW_SPAN {
+        if let Some(index) = travelling::stored(shared, source) {
+            return Ok(Some(self.add_travelled(source, index)));
+        }
+        if shared.strict(source) || source.descriptor.size <= RAW_SPAN || travelling::is_expected(shared, source) {
             return Ok(None);
         }
         // What turned out wrong while it was served is from then on checked whole before its first byte: bad bytes
@@ -239,15 +204,34 @@ impl Contents {
         self.readers().add(Target::of(source, false), reader)
     }
 
+    fn add_travelled(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
+        let key = source.index.as_ref().map_or(source.descriptor.digest, |by| names::travelled(&source.descriptor.digest, &by.digest));
+        let reader = Reader::travelled(&self.inner.shared, source, index, key);
+        self.readers().add(Target::travelled(source), reader)
+    }
+
     /// The reader of a blob, whatever it takes.
-    async fn reader(&self, source: &BlobSource) -> Result<Arc<Reader>, Error> {
-        let index = self.index(source).await?;
+    pub(super) async fn reader(&self, source: &BlobSource) -> Result<Arc<Reader>, Error> {
+        if source.form == Form::Raw
+            && source.sealing == Sealing::None
+            && self.travelling(source).await?.is_none()
+            && let Some(reader) = self.ready(source)?
+        {
+            // Without the index that it names it is read as if it named none.
+            return Ok(reader);
+        }
+        let found = self.find(source).await?;
+        if found.travelled {
+            return Ok(self.add_travelled(source, found.index));
+        }
         if source.sealing == Sealing::None {
+            travelling::check_entries(&self.inner.shared, source, &found.index)?;
             return match self.ready(source)? {
                 Some(reader) => Ok(reader),
-                None => Ok(self.add_checked(source, index)),
+                None => Ok(self.add_checked(source, found.index)),
             };
         }
+        let index = found.index;
         let shared = &self.inner.shared;
         let opened = envelope::open(shared, source).await?;
         let blob = stored_blob(shared, source).await?;
@@ -297,48 +281,4 @@ async fn stored_blob(shared: &Arc<Shared>, source: &BlobSource) -> Result<Arc<Re
     let stored = envelope::as_stored(source);
     let index = index_plain(shared, &stored).await?;
     Ok(Reader::transient(shared, &stored, index))
-}
-
-impl ContentStream {
-    /// A stream of bytes that were checked elsewhere (a manifest).
-    pub fn of_bytes(bytes: Bytes) -> Self {
-        Self { inner: Arc::new(Opened::Bytes(bytes)) }
-    }
-
-    /// Length of the stream in bytes (for a raw blob that was never read whole: as claimed).
-    pub fn length(&self) -> u64 {
-        match &*self.inner {
-            Opened::Blob { source, reader, .. } => reader.get().map_or(source.descriptor.size, |reader| reader.length()),
-            Opened::Bytes(bytes) => bytes.len() as u64,
-        }
-    }
-
-    /// How far it is verified. What is not there yet is served only once it was checked.
-    pub fn verified(&self) -> Verified {
-        match &*self.inner {
-            Opened::Blob { reader, .. } => reader.get().map_or(Verified::Whole, |reader| reader.verified()),
-            Opened::Bytes(_) => Verified::Whole,
-        }
-    }
-
-    /// Bytes of a range, all of them or an error; clipped to the stream. Completes at once (without suspending)
-    /// when everything is in the cache, so that a FUSE thread can answer by itself. Sequential calls prefetch.
-    ///
-    /// # Errors
-    /// Those of [`Contents::index`].
-    pub async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        match &*self.inner {
-            Opened::Blob { contents, source, reader } => {
-                let reader = match reader.get() {
-                    Some(reader) => reader,
-                    None => reader.get_or_try_init(|| contents.reader(source)).await?,
-                };
-                reader.read(range).await
-            }
-            Opened::Bytes(bytes) => {
-                let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                Ok(bytes.slice(place(range.start).min(place(range.end))..place(range.end)))
-            }
-        }
-    }
 }

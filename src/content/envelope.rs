@@ -83,7 +83,7 @@ pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Op
 
 /// The same blob, as it is stored.
 pub(super) fn as_stored(source: &BlobSource) -> BlobSource {
-    BlobSource { form: Form::Raw, sealing: Sealing::None, ..source.clone() }
+    BlobSource { form: Form::Raw, sealing: Sealing::None, index: None, ..source.clone() }
 }
 
 /// Checks the tag over a blob whose digest was checked earlier.

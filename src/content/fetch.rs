@@ -253,6 +253,9 @@ fn work_here(reader: &Reader, task: Task, mut cursor: Option<Cursor>) -> Result<
     let data = match data {
         Ok(data) => data,
         Err(error) => {
+            if error.kind == ErrorKind::Integrity {
+                reader.found_wrong();
+            }
             if let Some(slot) = slot {
                 slot.land(Err(error.clone()));
             }

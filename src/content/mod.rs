@@ -18,20 +18,24 @@ mod parked;
 mod pass;
 mod prefetch;
 mod reader;
+mod readers;
 mod recent;
 mod shared;
 mod slots;
+mod stream;
 mod streaming;
 #[cfg(test)]
 mod tests;
+mod travelling;
 mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use contents::{ContentStream, Contents};
+pub use contents::Contents;
 pub use keys::{KeyRing, PassphraseSource};
 pub use names::stream_keys;
+pub use stream::ContentStream;
 
 use crate::cache::SpanCache;
 use crate::error::ErrorKind;
@@ -78,6 +82,8 @@ pub struct BlobSource {
     pub sealing: Sealing,
     /// A digest is what the user trusts, so nothing is served before the whole blob was checked.
     pub strict: bool,
+    /// The blob that is said to hold its index, for whoever does not have one yet.
+    pub index: Option<Descriptor>,
 }
 
 impl BlobSource {

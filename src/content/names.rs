@@ -13,8 +13,10 @@ pub(super) const INDEX: &str = "index";
 pub(super) const ENVELOPE: &str = "envelope";
 
 /// The cache keys of every stream that may come from a blob; what pins an artifact pins all of them.
-pub fn stream_keys(blob: &Descriptor) -> Vec<Digest> {
+pub fn stream_keys(source: &BlobSource) -> Vec<Digest> {
+    let blob = &source.descriptor;
     let mut keys = vec![streaming(blob)];
+    keys.extend(source.index.as_ref().map(|index| travelled(&blob.digest, &index.digest)));
     for form in [Form::Archive, Form::Raw] {
         for sealing in [Sealing::None, Sealing::OciSync] {
             keys.push(stream(&blob.digest, form, sealing));
@@ -39,12 +41,33 @@ pub(super) fn streaming(blob: &Descriptor) -> Digest {
 
 /// The document that holds the index of a checked blob.
 pub(super) fn index(source: &BlobSource) -> String {
-    format!("{}.{}", source.descriptor.digest.path_name(), suffix(source.form, source.sealing))
+    index_of(&source.descriptor.digest, source.form, source.sealing)
+}
+
+/// The same, from its parts.
+pub(super) fn index_of(blob: &Digest, form: Form, sealing: Sealing) -> String {
+    format!("{}.{}", blob.path_name(), suffix(form, sealing))
 }
 
 /// The document that holds the index of a raw blob that was checked while it was being read.
 pub(super) fn streamed_index(blob: &Descriptor) -> String {
     format!("{}.streamed-{}", blob.digest.path_name(), blob.size)
+}
+
+/// The stream of a blob that is read by an index that travels with it. Who names another index, or none, never reads
+/// what was kept by this one.
+pub(super) fn travelled(blob: &Digest, index: &Digest) -> Digest {
+    Digest::of(format!("{blob} by {index}").as_bytes())
+}
+
+/// The document that holds an index that travels with a blob.
+pub(super) fn travelled_index(blob: &Digest, index: &Digest) -> String {
+    format!("{}.by-{}", blob.path_name(), index.path_name())
+}
+
+/// The document that says that such an index is not to be used.
+pub(super) fn distrusted(blob: &Digest, index: &Digest) -> String {
+    format!("{}.not-by-{}", blob.path_name(), index.path_name())
 }
 
 /// The document that holds the header of a blob's envelope.
@@ -67,12 +90,21 @@ mod tests {
 
     #[test]
     fn every_way_to_read_a_blob_has_a_stream_of_its_own() {
-        let blob = Descriptor::new("a/b", Digest::of(b"x"), 1);
-        let mut keys = stream_keys(&blob);
-        keys.extend(stream_keys(&Descriptor::new("a/b", Digest::of(b"y"), 1)));
+        let source = |data: &[u8], index: Option<&[u8]>| BlobSource {
+            repository: crate::oci::Repository::parse("a").unwrap(),
+            descriptor: Descriptor::new("a/b", Digest::of(data), 1),
+            form: Form::Raw,
+            sealing: Sealing::None,
+            strict: false,
+            index: index.map(|index| Descriptor::new("a/b", Digest::of(index), 1)),
+        };
+        let mut keys = stream_keys(&source(b"x", Some(b"i")));
+        keys.extend(stream_keys(&source(b"y", Some(b"i"))));
+        keys.push(travelled(&Digest::of(b"x"), &Digest::of(b"j")));
         keys.sort();
         keys.dedup();
-        assert_eq!(keys.len(), 10);
+        assert_eq!(keys.len(), 13);
+        let blob = source(b"x", None).descriptor;
         assert_ne!(streaming(&blob), streaming(&Descriptor::new("a/b", Digest::of(b"x"), 2)));
     }
 }

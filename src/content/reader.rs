@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::slots::{Slots, Waiting};
 use super::streaming::{Streaming, Verdict};
 use super::trial::Opened;
-use super::{BlobSource, Error, Verified, names};
+use super::{BlobSource, Error, Verified, names, travelling};
 use crate::cache::{CachedStream, Protection};
 use crate::error::ErrorKind;
 use crate::layer::{LayerIndex, Restart, Span};
@@ -37,6 +37,8 @@ pub(super) struct Reader {
     pub(super) cached: Option<CachedStream>,
     /// Whether fetched spans are stored in the cache.
     pub(super) keeps: bool,
+    /// Whether the index is one that travels with the blob.
+    travelled: bool,
     /// The stored blob, if what is read lies in an envelope.
     pub(super) envelope: Option<(Arc<Reader>, Opened)>,
     pub(super) slots: Slots,
@@ -62,6 +64,7 @@ impl Reader {
             key,
             cached,
             keeps: true,
+            travelled: false,
             envelope: None,
             slots: Slots::default(),
             parked: tokio::sync::Mutex::default(),
@@ -78,6 +81,13 @@ impl Reader {
         let layout = Layout::of_index(&index);
         let cached = shared.cached(&key, &layout, &Protection::Plain);
         Arc::new(Self { index: OnceLock::from(index), ..Self::new(shared, source, layout, key, cached) })
+    }
+
+    /// A reader by an index that travels with the blob and is not compared with it yet.
+    pub(super) fn travelled(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, key: Digest) -> Arc<Self> {
+        let layout = Layout::of_index(&index);
+        let cached = shared.cached(&key, &layout, &Protection::Plain);
+        Arc::new(Self { index: OnceLock::from(index), travelled: true, ..Self::new(shared, source, layout, key, cached) })
     }
 
     /// The same for what lies in an envelope; `blob` reads the ciphertext.
@@ -121,6 +131,18 @@ impl Reader {
     /// How far the stream was checked.
     pub(super) fn verified(&self) -> Verified {
         if self.index.get().is_some() { Verified::Whole } else { Verified::Partial }
+    }
+
+    /// Whether the index that is read by turned out wrong.
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.travelled && self.shared.travel.is_distrusted(&self.key)
+    }
+
+    /// Notes that a span does not fit the index.
+    pub(super) fn found_wrong(&self) {
+        if self.travelled {
+            travelling::distrust(&self.shared, &self.source);
+        }
     }
 
     /// The index, once the blob was checked.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::budget::Budget;
 use super::keys::KeyRing;
 use super::recent::Recent;
+use super::travelling::Verdicts;
 use super::{BlobSource, Config, Error, VerifyPolicy, names};
 use crate::cache::{CachedStream, Claim, Fill, Protection, SpanCache};
 use crate::error::ErrorKind;
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) io_timeout: Duration,
     pub(super) budget: Budget,
     pub(super) recent: Recent,
+    /// What is thought of indexes that travel.
+    pub(super) travel: Verdicts,
     verify: VerifyPolicy,
     readers: AtomicU64,
     progress: AtomicU64,
@@ -40,6 +43,7 @@ impl Shared {
         Self {
             budget: Budget::new(&config),
             recent: Recent::new(Budget::recent(&config)),
+            travel: Verdicts::default(),
             pull: config.pull,
             cache: config.cache,
             keys: config.keys,

@@ -53,7 +53,7 @@ impl Place {
     fn add(&self, form: Form, data: &[u8]) -> BlobSource {
         let descriptor = self.memory.add_blob(REPOSITORY, "a/b", data.to_vec());
         let repository = Repository::parse(REPOSITORY).unwrap();
-        BlobSource { repository, descriptor, form, sealing: Sealing::None, strict: false }
+        BlobSource { repository, descriptor, form, sealing: Sealing::None, strict: false, index: None }
     }
 
     /// Requests for blobs so far.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Attributes, Context, Defaults, Error, Found, Key, Member, Name, Origin, Reader, ViewNode, no_node};
+use crate::artifact::travel::is_index_layer;
 use crate::error::ErrorKind;
 use crate::layer::Extent;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
@@ -178,7 +179,7 @@ impl Metadata {
             let origin = Origin::Layer { repository: self.repository.clone(), manifest: Arc::clone(manifest), number };
             Name { name: format!("{number:02}-{}", layer.digest.short()).into_bytes(), found: Found::View(key, origin) }
         };
-        image.layers.iter().enumerate().map(name).collect()
+        image.layers.iter().enumerate().filter(|(_, layer)| !is_index_layer(layer)).map(name).collect()
     }
 
     /// Config and layers, in order.

@@ -56,9 +56,14 @@ impl Known {
     }
 
     async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Answer<Listing> {
+        let writes = self.memory().writes(repository, None);
         let good = |name: &str| Tag::parse(name).is_ok();
         let hidden = |name: &str| Tag::parse(name).is_ok_and(|tag| tag.is_bookkeeping());
-        match self.pages(Some(repository), last.is_some(), good, hidden).await {
+        let answer = self.pages(Some(repository), last.is_some(), good, hidden).await;
+        if self.memory().writes(repository, None) != writes {
+            return self.list_of_before(repository, answer);
+        }
+        match answer {
             Ok(list) => {
                 self.reached();
                 self.memory().repository(repository).list = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });

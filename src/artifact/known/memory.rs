@@ -51,6 +51,9 @@ pub(super) struct Memory {
     absent_tags: HashMap<(Repository, Tag), Instant>,
     absent_repositories: HashMap<Repository, Instant>,
     referrers: HashMap<(Repository, Digest), Seen<Arc<[Descriptor]>>>,
+    /// How often this program itself moved each tag, and (without a tag) any of each repository: an answer to a
+    /// question from before is older than what was written.
+    writes: HashMap<(Repository, Option<Tag>), u64>,
     pub catalog: Option<Seen<Listing>>,
     pub learned: BTreeSet<Repository>,
     pub learned_loaded: bool,
@@ -70,7 +73,7 @@ impl Memory {
         self.repositories.entry(repository.clone()).or_default()
     }
 
-    pub fn tag(&mut self, repository: &Repository, tag: &Tag, lifetime: Duration) -> TagAnswer {
+    pub fn tag(&self, repository: &Repository, tag: &Tag, lifetime: Duration) -> TagAnswer {
         if let Some(seen) = self.repositories.get(repository).and_then(|tags| tags.tags.get(tag)) {
             return if is_fresh(seen.checked, lifetime) { TagAnswer::Fresh(seen.value) } else { TagAnswer::Stale(seen.value) };
         }
@@ -95,6 +98,44 @@ impl Memory {
             tags.gone.insert(tag.clone());
         }
         known
+    }
+
+    /// Counts the writes of this program to a tag, or to any tag of a repository.
+    pub fn writes(&self, repository: &Repository, tag: Option<&Tag>) -> u64 {
+        self.writes.get(&(repository.clone(), tag.cloned())).copied().unwrap_or(0)
+    }
+
+    /// Notes what this program just wrote to a tag; `None` deleted it.
+    pub fn write_tag(&mut self, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
+        for key in [Some(tag.clone()), None] {
+            *self.writes.entry((repository.clone(), key)).or_default() += 1;
+        }
+        match digest {
+            Some(digest) => self.learn_tag(repository, tag, digest),
+            None => {
+                self.forget_tag(repository, tag);
+                // It may be stored without having been read here.
+                self.repository(repository).gone.insert(tag.clone());
+            }
+        }
+        if tag.is_bookkeeping() {
+            return;
+        }
+        if let Some(seen) = &mut self.repository(repository).list {
+            seen.value.names = with_name(&seen.value.names, tag.as_str(), digest.is_some());
+        }
+        if digest.is_some()
+            && let Some(seen) = &mut self.catalog
+        {
+            seen.value.names = with_name(&seen.value.names, repository.as_str(), true);
+        }
+    }
+
+    /// Forgets how fresh the referrers of a digest are.
+    pub fn outdate_referrers(&mut self, key: &(Repository, Digest)) {
+        if let Some(seen) = self.referrers.get_mut(key) {
+            seen.checked = None;
+        }
     }
 
     pub fn is_absent(&self, repository: &Repository) -> bool {
@@ -145,6 +186,18 @@ impl Memory {
         for (_, tags) in self.repositories.iter_mut().filter(|(name, _)| concerned(name)) {
             tags.tags.values_mut().for_each(|seen| seen.checked = None);
             tags.list.iter_mut().for_each(|seen| seen.checked = None);
+        }
+    }
+}
+
+/// Sorted names with or without one of them.
+fn with_name(names: &Arc<[String]>, name: &str, wanted: bool) -> Arc<[String]> {
+    match (names.binary_search_by(|known| known.as_str().cmp(name)), wanted) {
+        (Ok(_), true) | (Err(_), false) => Arc::clone(names),
+        (Ok(at), false) => names.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, name)| name.clone()).collect(),
+        (Err(at), true) => {
+            let (before, behind) = names.split_at(at);
+            before.iter().cloned().chain([name.to_owned()]).chain(behind.iter().cloned()).collect()
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn is_estargz(path: &[u8]) -> bool {
 }
 
 /// The components of a path; none for the empty path.
-pub(super) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::artifact) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 

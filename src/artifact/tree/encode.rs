@@ -178,7 +178,8 @@ impl Encoder {
         let whole = Extent { file: 0, stream: 0, length: raw.size };
         self.extents(if raw.size == 0 { &[] } else { std::slice::from_ref(&whole) }, record)?;
         let title = raw.title.as_ref().map(|title| (&b"user.oci.title"[..], title.as_bytes()));
-        self.xattrs(title.into_iter(), record)
+        let others = raw.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).filter(|(name, _)| !is_ours(name));
+        self.xattrs(title.into_iter().chain(others), record)
     }
 
     fn extents(&mut self, extents: &[Extent], record: &mut NodeRecord) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::layer::Extent;
 
 /// Version of the format and of the rules that fill it; part of the key under which trees are stored.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 pub(super) const MAGIC: [u8; 8] = *b"ocifstre";
 pub(super) const HEADER: usize = 80;

@@ -1,0 +1,313 @@
+//! One digest of everything that a tree shows, so that two trees compare without their data.
+//!
+//! An incremental hasher over plain values in the order of a walk, so that the tree of an artifact and the frozen
+//! state of an edited tag are compared by the same rules. Knows neither of them.
+//!
+//! What counts: paths, kinds, permission bits, owners, times, device numbers, targets, extended attributes, which
+//! names share a file, and the SHA-256 of files. What does not: how layers are cut, where bytes lie, the permission bits of
+//! symbolic links (none are shown), and the attributes that the mount itself answers.
+
+use std::collections::HashMap;
+
+use super::tree::{Kind, NodeId, Tree};
+use crate::oci::{Algorithm, Digest, Hasher};
+
+/// The first bytes that are hashed; a change of the rules changes them.
+const VERSION: &[u8] = b"ocifs tree identity 1\n";
+
+/// What is shown where an artifact says nothing. Permission bits are 0644 and 0755.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentityDefaults {
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Modification time.
+    pub mtime: (i64, u32),
+}
+
+/// One name of a tree.
+#[derive(Clone, Copy, Debug)]
+pub struct IdentityEntry<'a> {
+    /// Path; empty for the root.
+    pub path: &'a [u8],
+    /// What further names of the same file have in common.
+    pub node: u64,
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits, where known.
+    pub mode: Option<u32>,
+    /// Owner and group, where known.
+    pub owner: Option<(u32, u32)>,
+    /// Modification time, where known.
+    pub mtime: Option<(i64, u32)>,
+    /// Bytes of a regular file; of anything else it does not count.
+    pub size: u64,
+    /// Names of a file.
+    pub links: u32,
+    /// Major and minor of a device.
+    pub device: (u32, u32),
+    /// Target of a symbolic link.
+    pub target: &'a [u8],
+    /// SHA-256 of a regular file, where known.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// What tells trees apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Names, the root among them.
+    pub names: u64,
+    /// Bytes of regular files, counted at each name.
+    pub bytes: u64,
+    /// Digest of everything; `None` if the content of some file is not known.
+    pub digest: Option<Digest>,
+    /// Whether the digest is the same whatever the defaults are.
+    pub absolute: bool,
+}
+
+/// The identity of a tree that is walked: the root first, each directory in front of what is below it, that at once
+/// and in the order of the bytes of the names.
+pub struct TreeIdentity {
+    hasher: Hasher,
+    defaults: IdentityDefaults,
+    /// Number of the first name of every file with several names.
+    first_names: HashMap<u64, u64>,
+    names: u64,
+    bytes: u64,
+    complete: bool,
+    absolute: bool,
+}
+
+impl TreeIdentity {
+    /// Begins.
+    pub fn new(defaults: &IdentityDefaults) -> Self {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(VERSION);
+        Self { hasher, defaults: *defaults, first_names: HashMap::new(), names: 0, bytes: 0, complete: true, absolute: true }
+    }
+
+    /// Adds the next name, with its extended attributes sorted by name.
+    pub fn add<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, entry: &IdentityEntry<'_>, xattrs: &[(N, V)]) {
+        let number = self.names;
+        self.names += 1;
+        self.text(entry.path);
+        let earlier = if entry.kind == Kind::Directory || entry.links < 2 {
+            None
+        } else {
+            let first = *self.first_names.entry(entry.node).or_insert(number);
+            (first != number).then_some(first)
+        };
+        if entry.kind == Kind::File {
+            self.bytes = self.bytes.saturating_add(entry.size);
+        }
+        if let Some(first) = earlier {
+            // All else was said at the first name.
+            self.hasher.update(&[u8::MAX]);
+            self.hasher.update(&first.to_le_bytes());
+            return;
+        }
+        self.hasher.update(&[code(entry.kind)]);
+        self.attributes(entry);
+        match entry.kind {
+            Kind::File => self.content(entry),
+            Kind::Symlink => self.text(entry.target),
+            Kind::CharDevice | Kind::BlockDevice => {
+                self.hasher.update(&entry.device.0.to_le_bytes());
+                self.hasher.update(&entry.device.1.to_le_bytes());
+            }
+            Kind::Directory | Kind::Fifo | Kind::Socket => {}
+        }
+        for (name, value) in xattrs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).filter(|(name, _)| !is_ours(name)) {
+            self.hasher.update(&[1]);
+            self.text(name);
+            self.text(value);
+        }
+        self.hasher.update(&[0]);
+    }
+
+    fn attributes(&mut self, entry: &IdentityEntry<'_>) {
+        let mode = match entry.kind {
+            Kind::Symlink => 0o777,
+            Kind::Directory => entry.mode.unwrap_or(0o755),
+            _ => entry.mode.unwrap_or(0o644),
+        };
+        self.absolute &= entry.owner.is_some() && entry.mtime.is_some();
+        let (uid, gid) = entry.owner.unwrap_or(self.defaults.owner);
+        let (seconds, nanoseconds) = entry.mtime.unwrap_or(self.defaults.mtime);
+        for value in [mode & 0o7777, uid, gid, nanoseconds] {
+            self.hasher.update(&value.to_le_bytes());
+        }
+        self.hasher.update(&seconds.to_le_bytes());
+    }
+
+    fn content(&mut self, entry: &IdentityEntry<'_>) {
+        self.hasher.update(&entry.size.to_le_bytes());
+        match entry.sha256 {
+            Some(sha256) => self.hasher.update(&sha256),
+            None if entry.size == 0 => self.hasher.update(Digest::of(b"").as_bytes()),
+            None => self.complete = false,
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.hasher.update(&(text.len() as u64).to_le_bytes());
+        self.hasher.update(text);
+    }
+
+    /// Ends.
+    pub fn finish(self) -> Identity {
+        let digest = self.complete.then(|| self.hasher.finish());
+        Identity { names: self.names, bytes: self.bytes, digest, absolute: self.absolute }
+    }
+}
+
+impl Tree {
+    /// The identity of this tree.
+    pub fn identity(&self, defaults: &IdentityDefaults) -> Identity {
+        let mut identity = TreeIdentity::new(defaults);
+        self.walk(&mut |path, node| self.identify(&mut identity, path, node));
+        identity.finish()
+    }
+
+    fn identify(&self, identity: &mut TreeIdentity, path: &[u8], number: NodeId) {
+        let Some(node) = self.node(number) else { return };
+        let mut xattrs = self.xattrs(number);
+        xattrs.sort_by_key(|(name, _)| *name);
+        let entry = IdentityEntry {
+            path,
+            node: u64::from(number),
+            kind: node.kind,
+            mode: node.mode,
+            owner: node.owner,
+            mtime: node.mtime,
+            size: node.size,
+            links: node.links,
+            device: node.device,
+            target: self.target(number).unwrap_or_default(),
+            sha256: self.content(number).and_then(|content| content.sha256),
+        };
+        identity.add(&entry, &xattrs);
+    }
+
+    /// Every name: the root first with an empty path, each directory in front of what is below it, that at once and
+    /// in the order of the bytes of the names. A directory that lies in itself ends there.
+    pub fn walk(&self, visit: &mut dyn FnMut(&[u8], NodeId)) {
+        visit(b"", 0);
+        let mut path = Vec::new();
+        // Directories that are being listed: node, cookie behind the last child, length of the path.
+        let mut open: Vec<(NodeId, u64, usize)> = vec![(0, 0, 0)];
+        while let Some((directory, after, length)) = open.last_mut() {
+            path.truncate(*length);
+            let Some(child) = self.children(*directory, *after).next() else {
+                open.pop();
+                continue;
+            };
+            *after = child.cookie;
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(child.name);
+            visit(&path, child.node);
+            let is_directory = self.node(child.node).is_some_and(|node| node.kind == Kind::Directory);
+            if is_directory && !open.iter().any(|(above, ..)| *above == child.node) {
+                open.push((child.node, 0, path.len()));
+            }
+        }
+    }
+}
+
+/// Names under which the mount itself answers.
+fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
+}
+
+fn code(kind: Kind) -> u8 {
+    match kind {
+        Kind::File => 0,
+        Kind::Directory => 1,
+        Kind::Symlink => 2,
+        Kind::CharDevice => 3,
+        Kind::BlockDevice => 4,
+        Kind::Fifo => 5,
+        Kind::Socket => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1, 2), mtime: (3, 4) };
+    const FILE: IdentityEntry<'_> = IdentityEntry {
+        path: b"a",
+        node: 7,
+        kind: Kind::File,
+        mode: Some(0o600),
+        owner: Some((5, 6)),
+        mtime: Some((8, 9)),
+        size: 10,
+        links: 1,
+        device: (0, 0),
+        target: b"",
+        sha256: Some([1; 32]),
+    };
+
+    fn of(entries: &[IdentityEntry<'_>]) -> Identity {
+        let mut identity = TreeIdentity::new(&DEFAULTS);
+        for entry in entries {
+            identity.add::<&[u8], &[u8]>(entry, &[]);
+        }
+        identity.finish()
+    }
+
+    #[test]
+    fn every_value_that_is_shown_counts() {
+        let same = of(&[FILE]);
+        assert!(same.absolute && same == of(&[FILE]));
+        for other in [
+            IdentityEntry { path: b"b", ..FILE },
+            IdentityEntry { kind: Kind::Fifo, ..FILE },
+            IdentityEntry { mode: Some(0o601), ..FILE },
+            IdentityEntry { owner: Some((5, 7)), ..FILE },
+            IdentityEntry { mtime: Some((8, 10)), ..FILE },
+            IdentityEntry { size: 11, ..FILE },
+            IdentityEntry { sha256: Some([2; 32]), ..FILE },
+        ] {
+            assert_ne!(of(&[other]).digest, same.digest, "{other:?}");
+        }
+        let with = |xattrs: &[(&[u8], &[u8])]| {
+            let mut identity = TreeIdentity::new(&DEFAULTS);
+            identity.add(&FILE, xattrs);
+            identity.finish().digest
+        };
+        assert_ne!(with(&[(b"user.x", b"1")]), same.digest);
+        assert_ne!(with(&[(b"user.x", b"1")]), with(&[(b"user.x", b"2")]));
+        assert_eq!(with(&[(b"user.oci.title", b"1")]), same.digest);
+    }
+
+    #[test]
+    fn what_is_not_known_counts_as_the_default() {
+        let silent = IdentityEntry { mode: None, owner: None, mtime: None, ..FILE };
+        let said = IdentityEntry { mode: Some(0o644), owner: Some((1, 2)), mtime: Some((3, 4)), ..FILE };
+        assert_eq!(of(&[silent]).digest, of(&[said]).digest);
+        assert!(!of(&[silent]).absolute && of(&[said]).absolute);
+        let link = IdentityEntry { kind: Kind::Symlink, target: b"t", ..said };
+        assert_eq!(of(&[link]).digest, of(&[IdentityEntry { mode: None, ..link }]).digest);
+    }
+
+    #[test]
+    fn names_of_one_file_differ_from_equal_files() {
+        let (one, two) = (IdentityEntry { links: 2, ..FILE }, IdentityEntry { links: 2, path: b"b", ..FILE });
+        let other_number = of(&[IdentityEntry { node: 8, ..one }, IdentityEntry { node: 8, ..two }]);
+        assert_eq!(of(&[one, two]), other_number);
+        assert_ne!(of(&[one, two]).digest, of(&[FILE, IdentityEntry { path: b"b", node: 8, ..FILE }]).digest);
+        assert_eq!((other_number.names, other_number.bytes), (2, 20));
+    }
+
+    #[test]
+    fn a_file_whose_content_is_not_known_has_no_identity_unless_it_is_empty() {
+        assert_eq!(of(&[IdentityEntry { sha256: None, ..FILE }]).digest, None);
+        let empty = IdentityEntry { sha256: None, size: 0, ..FILE };
+        let known = IdentityEntry { sha256: Digest::of(b"").as_bytes().try_into().ok(), size: 0, ..FILE };
+        assert_eq!(of(&[empty]), of(&[known]));
+    }
+}

@@ -1,0 +1,83 @@
+//! What this program itself wrote to the registry: known at once, and never overruled by an answer to an older question.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::memory::TagAnswer;
+use super::store::Dirty;
+use super::{Answer, Known};
+use crate::artifact::{Error, Listing};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Manifest, Repository, Tag};
+
+/// Most manifests of one repository that are looked at.
+const KNOWN: usize = 1000;
+
+impl Known {
+    /// Notes that a tag was moved to a manifest.
+    pub fn published(self: &Arc<Self>, repository: &Repository, tag: &Tag, manifest: Arc<Manifest>) {
+        self.load_tags(repository);
+        let digest = manifest.digest;
+        self.learned_manifest(repository, manifest);
+        self.write(repository, tag, Some(digest));
+        self.learned(repository);
+    }
+
+    /// Notes that a tag was deleted.
+    pub fn deleted(self: &Arc<Self>, repository: &Repository, tag: &Tag) {
+        self.load_tags(repository);
+        self.write(repository, tag, None);
+    }
+
+    fn write(self: &Arc<Self>, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
+        let listed = {
+            let mut memory = self.memory();
+            memory.write_tag(repository, tag, digest);
+            memory.repository(repository).list.is_some()
+        };
+        self.mark(Dirty::Tags(repository.clone()));
+        if listed {
+            self.mark(Dirty::List(repository.clone()));
+        }
+    }
+
+    /// Notes a manifest that was sent.
+    pub fn learned_manifest(self: &Arc<Self>, repository: &Repository, manifest: Arc<Manifest>) {
+        if let Some(subject) = manifest.subject() {
+            self.memory().outdate_referrers(&(repository.clone(), subject.digest));
+        }
+        self.remember(repository, manifest);
+    }
+
+    /// The manifests that tags of a repository are known to stand for, as far as they are here. Reads the disk.
+    pub fn local_manifests(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
+        self.load_tags(repository);
+        let digests: BTreeSet<Digest> = self.memory().repository(repository).tags.values().map(|seen| seen.value).collect();
+        digests.iter().filter_map(|digest| self.local_manifest(repository, digest)).take(KNOWN).collect()
+    }
+
+    /// The answer for a tag that was written while it was asked for.
+    pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Answer<Digest> {
+        match self.memory().tag(repository, tag, self.options.tag_ttl) {
+            TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Ok(digest),
+            TagAnswer::Absent | TagAnswer::Unknown => {
+                Err(Error { kind: ErrorKind::NotFound, message: format!("{repository}:{tag} was just deleted") })
+            }
+        }
+    }
+
+    /// The list of a repository that was written to while its tags were asked for: what is known of what was written
+    /// counts, and nothing of the answer is kept.
+    pub(super) fn list_of_before(&self, repository: &Repository, answer: Answer<Listing>) -> Answer<Listing> {
+        let mut memory = self.memory();
+        let known = memory.repository(repository).tags.keys().filter(|tag| !tag.is_bookkeeping());
+        let mut names: BTreeSet<String> = known.map(|tag| tag.as_str().to_owned()).collect();
+        let listed = answer.iter().flat_map(|list| list.names.iter());
+        let deleted = |name: &str| Tag::parse(name).is_ok_and(|tag| memory.tag(repository, &tag, self.options.tag_ttl) == TagAnswer::Absent);
+        names.extend(listed.filter(|name| !deleted(name)).cloned());
+        match answer {
+            Err(error) if names.is_empty() => Err(error),
+            _ => Ok(Listing { names: names.into_iter().collect(), complete: false }),
+        }
+    }
+}

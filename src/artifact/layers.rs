@@ -1,0 +1,138 @@
+//! Which file of a tree comes from which layer: for whoever plans a manifest that keeps layers as they are.
+
+use super::dialect::{Shape, Step};
+use super::merge::{Mark, Placing, components, mark, place_of};
+use super::tree::{Kind, NodeId, Tree};
+use super::{Artifact, Artifacts, Error};
+use crate::layer::{Entry, FileKind, Form, LayerIndex};
+use crate::oci::{Descriptor, Repository};
+
+/// One layer of the manifest that is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactLayer {
+    /// Its number in the manifest.
+    pub number: usize,
+    /// Its descriptor as the manifest has it.
+    pub descriptor: Descriptor,
+    /// The blob that is said to hold its index.
+    pub index: Option<Descriptor>,
+    /// The number that [`super::Content`] knows it by; `None` if nothing of it is shown.
+    pub blob: Option<u32>,
+    /// Whether its entries are shown, and not the blob as one file.
+    pub unpacked: bool,
+}
+
+impl Artifact {
+    /// The layers of the manifest that is shown, index layers and others that are not shown among them. None for an
+    /// index without a fitting platform.
+    pub fn layers(&self) -> Vec<ArtifactLayer> {
+        let Some(image) = self.shown.image() else { return Vec::new() };
+        let mut steps = self.steps.iter().zip(self.sources.iter()).zip(0_u32..).filter(|((step, _), _)| !step.is_manifest).peekable();
+        let layer = |(number, descriptor): (usize, &Descriptor)| {
+            let shown = steps.next_if(|((step, _), _)| step.descriptor == *descriptor);
+            ArtifactLayer {
+                number,
+                descriptor: descriptor.clone(),
+                index: super::travel::index_of(&image.layers, number),
+                blob: shown.map(|(_, blob)| blob),
+                unpacked: shown.is_some_and(|((_, source), _)| source.form == Form::Archive),
+            }
+        };
+        image.layers.iter().enumerate().map(layer).collect()
+    }
+
+    fn step_of(&self, number: usize) -> Option<(&Step, u32)> {
+        let blob = self.layers().get(number)?.blob?;
+        Some((self.steps.get(blob as usize)?, blob))
+    }
+
+    /// The path in the tree that a path in an unpacked layer has.
+    pub fn entry_path(&self, number: usize, path: &[u8]) -> Option<Vec<u8>> {
+        match &self.step_of(number)?.0.shape {
+            Shape::Archive { placing, .. } => Some(place_of(placing, path)),
+            Shape::File(_) => None,
+        }
+    }
+
+    /// Where a layer that is not unpacked is shown, and its node.
+    pub fn file_of(&self, number: usize) -> Option<(Vec<u8>, NodeId)> {
+        let (step, blob) = self.step_of(number)?;
+        let (Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. }) = &step.shape else { return None };
+        // The fourth place is the first with a number, and no two blobs have one digest.
+        let places = wanted.title.places(&wanted.base, &step.descriptor.digest).take(4);
+        let mut found = places.filter_map(|path| lookup(&self.tree, &path).map(|node| (path, node)));
+        found.find(|(_, node)| self.tree.content(*node).is_some_and(|content| content.blob == blob))
+    }
+
+    /// For each entry of a layer the node that shows just this entry under its path; `None` where another layer hides,
+    /// replaces or describes it anew, and for marks that only act on other layers.
+    pub fn shown_entries(&self, number: usize, index: &LayerIndex) -> Vec<Option<NodeId>> {
+        let Some((step, blob)) = self.step_of(number) else { return vec![None; index.entry_count() as usize] };
+        match &step.shape {
+            Shape::Archive { placing, .. } => index.entries().map(|entry| self.shown_entry(placing, blob, index, &entry)).collect(),
+            Shape::File(_) => index.entries().map(|_| self.file_of(number).map(|(_, node)| node)).collect(),
+        }
+    }
+
+    fn shown_entry(&self, placing: &Placing, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> Option<NodeId> {
+        if placing.whiteouts && mark(entry.path) != Mark::None {
+            return None;
+        }
+        let node = lookup(&self.tree, &place_of(placing, entry.path))?;
+        if entry.kind == FileKind::HardLink {
+            return (lookup(&self.tree, &place_of(placing, entry.link)) == Some(node)).then_some(node);
+        }
+        self.shows(node, blob, index, entry).then_some(node)
+    }
+
+    /// Whether a node has the attributes and the content of an entry.
+    fn shows(&self, number: NodeId, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> bool {
+        let Some(node) = self.tree.node(number) else { return false };
+        let attributes = (Some(entry.mode), Some((entry.uid, entry.gid)), Some((entry.mtime, entry.mtime_nanoseconds)));
+        let ours = |name: &[u8]| name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.");
+        let xattrs = index.xattrs(entry.number).into_iter().filter(|(name, _)| !ours(name));
+        if (node.mode, node.owner, node.mtime) != attributes || !self.tree.xattrs(number).into_iter().eq(xattrs) {
+            return false;
+        }
+        match (node.kind, entry.kind) {
+            (Kind::File, FileKind::File) => {
+                let extents = index.extents(entry.number);
+                node.size == entry.size && self.tree.content(number).is_some_and(|content| content.blob == blob && content.extents == extents)
+            }
+            (Kind::Symlink, FileKind::Symlink) => self.tree.target(number) == Some(entry.link),
+            (Kind::CharDevice, FileKind::CharDevice) | (Kind::BlockDevice, FileKind::BlockDevice) => node.device == entry.device,
+            (Kind::Directory, FileKind::Directory) | (Kind::Fifo, FileKind::Fifo) | (Kind::Socket, FileKind::Socket) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Artifacts {
+    /// The index of a layer of an artifact, by its number in the manifest: of an unpacked layer always, of a file only
+    /// if one travels with it.
+    ///
+    /// # Errors
+    /// What the registry answers, if the index is not here and has to be fetched or made.
+    pub async fn layer_index(
+        &self,
+        repository: &Repository,
+        artifact: &Artifact,
+        number: usize,
+        strict: bool,
+    ) -> Result<Option<LayerIndex>, Error> {
+        let Some((step, blob)) = artifact.step_of(number) else { return Ok(None) };
+        let Some(source) = artifact.source(blob) else { return Ok(None) };
+        let mut source = source.clone();
+        source.repository = repository.clone();
+        source.strict = strict || self.inner.known.options.strict;
+        let index = match (&step.shape, source.form) {
+            (Shape::Archive { .. }, Form::Archive) => self.inner.contents.index(&source).await.map(Some),
+            _ => self.inner.contents.travelling(&source).await,
+        };
+        index.map_err(|error| Error::of_blob("a layer", &source.descriptor, error))
+    }
+}
+
+fn lookup(tree: &Tree, path: &[u8]) -> Option<NodeId> {
+    components(path).try_fold(0, |node, name| tree.lookup(node, name))
+}

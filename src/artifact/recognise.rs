@@ -1,0 +1,133 @@
+//! Recognising a tree that is published already: what is remembered of each artifact's tree, and the search in it.
+//!
+//! Asks no registry. What comes from encrypted artifacts is not remembered: names are as secret as contents.
+
+use std::sync::Arc;
+
+use super::build::Key;
+use super::tree::{self, Tree};
+use super::{Artifacts, Error, Identity, IdentityDefaults, Inner, ViewMode};
+use crate::cache::Protection;
+use crate::oci::{Digest, Manifest, Repository, Tag};
+
+/// Kind of the documents that hold identities.
+const IDENTITY: &str = "identity";
+/// Version of such a document, and its length.
+const VERSION: u8 = 1;
+const LENGTH: usize = 50;
+const HAS_DIGEST: u8 = 1;
+const ABSOLUTE: u8 = 2;
+/// Stand in where an artifact says nothing; then the digest is only good for this one document.
+const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0), mtime: (0, 0) };
+
+impl Artifacts {
+    /// Notes that a tag was moved to a manifest by this program: what follows is answered by it, whatever was asked
+    /// before.
+    pub fn published(&self, repository: &Repository, tag: &Tag, manifest: Arc<Manifest>) {
+        self.inner.known.published(repository, tag, manifest);
+    }
+
+    /// Notes that a tag was deleted by this program.
+    pub fn deleted(&self, repository: &Repository, tag: &Tag) {
+        self.inner.known.deleted(repository, tag);
+    }
+
+    /// Notes a manifest that this program sent, whatever names it.
+    pub fn learned_manifest(&self, repository: &Repository, manifest: Arc<Manifest>) {
+        self.inner.known.learned_manifest(repository, manifest);
+    }
+
+    /// Keeps the index of a layer that was packed here, so that the tree of its artifact is built without fetching
+    /// anything; `travelling` is the digest of the blob that the index travels as.
+    pub async fn adopt(&self, index: &crate::layer::LayerIndex, travelling: Option<&Digest>) {
+        let (contents, index, travelling) = (self.inner.contents.clone(), index.clone(), travelling.copied());
+        // A failure costs a fetch later, and is in the log.
+        let _ = tokio::task::spawn_blocking(move || contents.adopt(&index, travelling.as_ref())).await;
+    }
+
+    /// The manifests that the tags of a repository are known to stand for, as far as they are here.
+    pub async fn known_artifacts(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
+        let (known, repository) = (Arc::clone(&self.inner.known), repository.clone());
+        tokio::task::spawn_blocking(move || known.local_manifests(&repository)).await.unwrap_or_default()
+    }
+
+    /// A manifest of a repository that shows the same tree, if one is known.
+    ///
+    /// # Errors
+    /// A tree that has to be built again and cannot be.
+    pub async fn find_tree(
+        &self,
+        repository: &Repository,
+        identity: &Identity,
+        defaults: &IdentityDefaults,
+    ) -> Result<Option<Arc<Manifest>>, Error> {
+        let Some(wanted) = identity.digest else { return Ok(None) };
+        for manifest in self.known_artifacts(repository).await {
+            let Some(known) = self.inner.stored_identity(&manifest.digest) else { continue };
+            if (known.names, known.bytes) != (identity.names, identity.bytes) || known.digest.is_none() {
+                continue;
+            }
+            let found = if known.absolute {
+                known.digest
+            } else {
+                let artifact = self.artifact(repository, &manifest.digest, ViewMode::Merged, false).await?;
+                let (tree, defaults) = (artifact.tree.clone(), *defaults);
+                tokio::task::spawn_blocking(move || tree.identity(&defaults)).await.ok().and_then(|identity| identity.digest)
+            };
+            if found == Some(wanted) {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Inner {
+    /// Remembers the identity of a tree that was just built.
+    pub(super) fn store_identity(&self, key: &Key, tree: &Tree) {
+        if key.view != ViewMode::Merged || key.layer.is_some() {
+            return;
+        }
+        let bytes = to_document(&tree.identity(&NOTHING));
+        if let Err(error) = self.cache.store_document(IDENTITY, &self.identity_name(&key.manifest), &bytes, &Protection::Plain) {
+            tracing::warn!("a copy of {}@{} will not be recognised: {error}", key.repository, key.manifest);
+        }
+    }
+
+    fn stored_identity(&self, manifest: &Digest) -> Option<Identity> {
+        let bytes = self.cache.document(IDENTITY, &self.identity_name(manifest), &Protection::Plain).ok()??;
+        of_document((*bytes).as_ref())
+    }
+
+    /// The shown member of an index depends on the platform.
+    fn identity_name(&self, manifest: &Digest) -> String {
+        let parts = format!("{manifest}\n{}\n{}", self.known.options.platform, tree::VERSION);
+        Digest::of(parts.as_bytes()).hex()
+    }
+}
+
+fn to_document(identity: &Identity) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let flags = if identity.digest.is_some() { HAS_DIGEST } else { 0 } | if identity.absolute { ABSOLUTE } else { 0 };
+    let digest = identity.digest.unwrap_or_else(|| Digest::of(b""));
+    let fields: [&[u8]; 5] =
+        [&[VERSION], &[flags], &identity.names.to_le_bytes(), &identity.bytes.to_le_bytes(), digest.as_bytes()];
+    for (place, byte) in bytes.iter_mut().zip(fields.concat()) {
+        *place = byte;
+    }
+    bytes
+}
+
+fn of_document(bytes: &[u8]) -> Option<Identity> {
+    let bytes: &[u8; LENGTH] = bytes.try_into().ok()?;
+    let (flags, rest) = bytes.strip_prefix(&[VERSION])?.split_first()?;
+    let (names, rest) = rest.split_first_chunk()?;
+    let (length, digest) = rest.split_first_chunk()?;
+    let digest = Digest::from_sha256(digest.try_into().ok()?);
+    Some(Identity {
+        names: u64::from_le_bytes(*names),
+        bytes: u64::from_le_bytes(*length),
+        digest: (flags & HAS_DIGEST != 0).then_some(digest),
+        absolute: flags & ABSOLUTE != 0,
+    })
+}

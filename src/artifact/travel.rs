@@ -1,0 +1,90 @@
+//! How the index of a layer travels with an artifact: the words of the wire, for whoever writes and whoever reads.
+//!
+//! Among titled layers the index is a layer of its own directly behind its data layer. Other manifests have no room
+//! for more layers: there the descriptor of the data layer names a blob, which a referrer keeps alive. Pure: what is
+//! found here is a claim, checked by `content` when it arrives.
+
+use crate::oci::{Descriptor, Digest};
+
+/// Media type of an index layer.
+pub const INDEX_MEDIA_TYPE: &str = "application/vnd.ocifs.index.v1+zstd";
+/// Artifact type of the referrer that keeps index blobs alive.
+pub const INDEX_ARTIFACT_TYPE: &str = "application/vnd.ocifs.index.v1";
+/// On an index layer: the digest of its data layer.
+pub const INDEX_OF: &str = "dev.ocifs.index.of";
+/// On a data layer: the digest of the blob that holds its index.
+pub const INDEX_DIGEST: &str = "dev.ocifs.index";
+/// On a data layer: the size of that blob in bytes, in decimal.
+pub const INDEX_SIZE: &str = "dev.ocifs.index.size";
+
+/// Media types of index layers begin so, also of those that a later version may write; none is ever shown.
+const INDEX_LAYER: &str = "application/vnd.ocifs.index.v1+";
+
+/// The layer that carries the index of the layer before it.
+pub fn index_layer(of: &Digest, index: Digest, size: u64) -> Descriptor {
+    let mut layer = Descriptor::new(INDEX_MEDIA_TYPE, index, size);
+    layer.annotations.insert(INDEX_OF.to_owned(), of.to_string());
+    layer
+}
+
+/// Binds an index blob to a layer that has no neighbour to carry it.
+pub fn bind(layer: &mut Descriptor, index: Digest, size: u64) {
+    layer.annotations.insert(INDEX_DIGEST.to_owned(), index.to_string());
+    layer.annotations.insert(INDEX_SIZE.to_owned(), size.to_string());
+}
+
+/// Whether a layer is an index and no content.
+pub fn is_index_layer(layer: &Descriptor) -> bool {
+    layer.media_type.starts_with(INDEX_LAYER)
+}
+
+/// The index that travels with a layer, by its number in the manifest: its neighbour, or what its annotations name.
+pub fn index_of(layers: &[Descriptor], number: usize) -> Option<Descriptor> {
+    let layer = layers.get(number).filter(|layer| !is_index_layer(layer))?;
+    let neighbour = layers.get(number + 1).filter(|next| next.media_type == INDEX_MEDIA_TYPE);
+    if let Some(index) = neighbour
+        && index.annotation(INDEX_OF).and_then(|of| Digest::parse(of).ok()) == Some(layer.digest)
+    {
+        return Some(index.clone());
+    }
+    let digest = Digest::parse(layer.annotation(INDEX_DIGEST)?).ok()?;
+    let size = layer.annotation(INDEX_SIZE)?.parse().ok()?;
+    Some(Descriptor::new(INDEX_MEDIA_TYPE, digest, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(data: &[u8]) -> Descriptor {
+        Descriptor::new("a/b", Digest::of(data), data.len() as u64)
+    }
+
+    #[test]
+    fn an_index_belongs_to_the_layer_in_front_of_it_and_to_no_other() {
+        let (one, two) = (layer(b"one"), layer(b"two"));
+        let index = index_layer(&one.digest, Digest::of(b"index"), 5);
+        assert_eq!(index_of(&[one.clone(), index.clone(), two.clone()], 0), Some(index.clone()));
+        for (layers, number) in [
+            (vec![two.clone(), index.clone()], 0),
+            (vec![one.clone(), two.clone(), index.clone()], 0),
+            (vec![one.clone(), index.clone(), index.clone()], 1),
+            (vec![one.clone(), index.clone()], 7),
+        ] {
+            assert_eq!(index_of(&layers, number), None, "{layers:?}");
+        }
+    }
+
+    #[test]
+    fn a_bound_index_needs_a_digest_and_a_size() {
+        let mut bound = layer(b"one");
+        bind(&mut bound, Digest::of(b"index"), 5);
+        let found = index_of(std::slice::from_ref(&bound), 0).unwrap();
+        assert_eq!((found.digest, found.size), (Digest::of(b"index"), 5));
+        for (key, value) in [(INDEX_DIGEST, "sha256:../x"), (INDEX_SIZE, "-1"), (INDEX_SIZE, "")] {
+            let mut broken = bound.clone();
+            broken.annotations.insert(key.to_owned(), value.to_owned());
+            assert_eq!(index_of(&[broken], 0), None, "{key} {value}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The open readers of one mount: one for each way to read a blob, however many hold it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use super::reader::Reader;
+use super::{BlobSource, Sealing};
+use crate::layer::Form;
+use crate::oci::{Digest, Repository};
+
+/// Readers that stay open though nobody holds them, so that small files of one layer do not open it each.
+const KEPT: usize = 32;
+/// Known readers beyond which those that are gone are cleared away.
+const KNOWN: usize = 1024;
+
+/// What tells readers apart. The repository is part of it: it decides who may read.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Target {
+    repository: Repository,
+    digest: Digest,
+    size: u64,
+    archive: bool,
+    sealing: Sealing,
+    /// The index that travels with it, if it is read by that.
+    index: Option<Digest>,
+    /// Served while it is not yet checked.
+    streaming: bool,
+}
+
+impl Target {
+    /// The way to read a source without the index that travels with it.
+    pub(super) fn of(source: &BlobSource, streaming: bool) -> Self {
+        Self {
+            repository: source.repository.clone(),
+            digest: source.descriptor.digest,
+            size: source.descriptor.size,
+            archive: source.form == Form::Archive,
+            sealing: source.sealing,
+            index: None,
+            streaming,
+        }
+    }
+
+    /// The way to read it by that index.
+    pub(super) fn travelled(source: &BlobSource) -> Self {
+        Self { index: source.index.as_ref().map(|index| index.digest), ..Self::of(source, false) }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Readers {
+    known: HashMap<Target, Weak<Reader>>,
+    /// The most recent last.
+    kept: VecDeque<Arc<Reader>>,
+}
+
+impl Readers {
+    /// A reader that is still there.
+    pub(super) fn get(&mut self, target: &Target) -> Option<Arc<Reader>> {
+        let reader = self.known.get(target)?.upgrade()?;
+        if let Some(place) = self.kept.iter().position(|kept| Arc::ptr_eq(kept, &reader)) {
+            self.kept.remove(place);
+        }
+        self.keep(&reader);
+        Some(reader)
+    }
+
+    /// Adds a reader, unless somebody was faster: all must share one.
+    pub(super) fn add(&mut self, target: Target, reader: Arc<Reader>) -> Arc<Reader> {
+        if let Some(reader) = self.get(&target) {
+            return reader;
+        }
+        if self.known.len() >= KNOWN {
+            self.known.retain(|_, reader| reader.strong_count() > 0);
+        }
+        self.known.insert(target, Arc::downgrade(&reader));
+        self.keep(&reader);
+        reader
+    }
+
+    fn keep(&mut self, reader: &Arc<Reader>) {
+        self.kept.push_back(Arc::clone(reader));
+        while self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+    }
+}

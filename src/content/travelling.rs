@@ -1,0 +1,291 @@
+//! Indexes that travel with an artifact: fetched by digest, checked, and used only for those who name them.
+//!
+//! A manifest vouches for the digest of the index as it does for that of the layer, so what is read by one is what was
+//! published: every span is compared with its digest in the index before a byte of it is served. It vouches for
+//! nobody else: index and data are kept under the digests of both blobs, and an index that this program made
+//! itself comes first.
+//!
+//! One that cannot be had or used is no error: the layer is read whole instead. One whose spans do not match is
+//! never used again for that layer, here or by a later mount; if it had described other entries than
+//! the layer has, then what was shown by it stays an error until the artifact is opened anew.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt;
+
+use super::budget::Rank;
+use super::shared::Shared;
+use super::{BlobSource, Error, Sealing, names};
+use crate::cache::Protection;
+use crate::error::ErrorKind;
+use crate::layer::{self, Codec, Form, LayerIndex};
+use crate::oci::{Descriptor, Digest, Hasher};
+
+/// Largest index blob that is fetched.
+const LARGEST: u64 = 64 << 20;
+/// Most bytes of a blob that one span may take: they are held in memory while they are checked.
+const WIDEST: u64 = 8 << 20;
+/// Most verdicts that are remembered.
+const VERDICTS: usize = 1 << 16;
+
+/// What is thought of one index for one blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is known against it.
+    Fine,
+    /// It could not be had or used just now.
+    Missing,
+    /// A span did not match.
+    Distrusted,
+    /// A span did not match, but its entries are those of the blob.
+    Harmless,
+    /// A span did not match, and its entries are not those of the blob.
+    Lies,
+}
+
+/// What is thought of the indexes that were met.
+#[derive(Default)]
+pub(super) struct Verdicts {
+    /// Held for one look.
+    known: Mutex<HashMap<Digest, Verdict>>,
+}
+
+impl Verdicts {
+    fn get(&self, key: &Digest) -> Option<Verdict> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    fn set(&self, key: Digest, verdict: Verdict) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= VERDICTS {
+            // What was distrusted is found on disk again.
+            known.clear();
+        }
+        known.insert(key, verdict);
+    }
+
+    /// Whether a stream was read by an index that turned out wrong. Looks into memory only.
+    pub(super) fn is_distrusted(&self, key: &Digest) -> bool {
+        matches!(self.get(key), Some(Verdict::Distrusted | Verdict::Harmless | Verdict::Lies))
+    }
+}
+
+/// The index that a source names, if it can travel: that of a sealed layer would tell names.
+fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
+    let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;
+    Some((index, names::travelled(&source.descriptor.digest, &index.digest)))
+}
+
+/// What is thought of the index that a source names; `None` if it names none.
+pub(super) fn verdict(shared: &Shared, source: &BlobSource) -> Option<Verdict> {
+    let (index, key) = named(source)?;
+    if let Some(known) = shared.travel.get(&key) {
+        return Some(known);
+    }
+    let marker = names::distrusted(&source.descriptor.digest, &index.digest);
+    let verdict = match shared.cache.document(names::INDEX, &marker, &Protection::Plain) {
+        Ok(Some(_)) => Verdict::Distrusted,
+        _ => Verdict::Fine,
+    };
+    shared.travel.set(key, verdict);
+    Some(verdict)
+}
+
+/// Never uses an index again for a blob.
+pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
+    let Some((index, key)) = named(source) else { return };
+    if shared.travel.is_distrusted(&key) {
+        return;
+    }
+    tracing::warn!("the index {} that travels with {} does not fit it and is not used any more", index.digest.short(), source.label());
+    shared.travel.set(key, Verdict::Distrusted);
+    let marker = names::distrusted(&source.descriptor.digest, &index.digest);
+    if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
+        tracing::warn!(%error, "the next mount will find that out again");
+    }
+    shared.forget_stream(&key);
+}
+
+/// Whether an index may still be had for a blob.
+pub(super) fn is_expected(shared: &Shared, source: &BlobSource) -> bool {
+    verdict(shared, source) == Some(Verdict::Fine)
+}
+
+/// Whether an index turned out wrong, but what it showed is right.
+pub(super) fn is_harmless(shared: &Shared, source: &BlobSource) -> bool {
+    verdict(shared, source) == Some(Verdict::Harmless)
+}
+
+/// The index that travels with a blob, if it is here. Nobody is asked.
+pub(super) fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
+    let (index, _) = named(source)?;
+    if verdict(shared, source) != Some(Verdict::Fine) {
+        return None;
+    }
+    let name = names::travelled_index(&source.descriptor.digest, &index.digest);
+    // A manifest that claims another size is found out when the blob is asked for.
+    shared.stored_index(source, &name, &Protection::Plain).ok().flatten().filter(|index| problem(source, index).is_none())
+}
+
+/// The index that travels with a blob, fetched if it is not here. `None` if there is none that can be used.
+///
+/// # Errors
+/// Those of a registry that could not be asked.
+pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
+    let Some((index, key)) = named(source) else { return Ok(None) };
+    if verdict(shared, source) != Some(Verdict::Fine) {
+        return Ok(None);
+    }
+    if let Some(stored) = stored(shared, source) {
+        return Ok(Some(stored));
+    }
+    let name = names::travelled_index(&source.descriptor.digest, &index.digest);
+    let _claim = shared.claim(&format!("{}.{name}", names::INDEX)).await;
+    if let Some(stored) = stored(shared, source) {
+        return Ok(Some(stored));
+    }
+    match arrive(shared, source, index, &name).await {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if is_useless(error.kind) => {
+            tracing::debug!("{} is read without the index {} that it names: {error}", source.label(), index.digest.short());
+            shared.travel.set(key, Verdict::Missing);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Failures that another attempt would have as well.
+fn is_useless(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Integrity | ErrorKind::Invalid | ErrorKind::Unsupported)
+}
+
+async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, name: &str) -> Result<LayerIndex, Error> {
+    if index.size == 0 || index.size > LARGEST {
+        return Err(Error::new(ErrorKind::Unsupported, format!("its size is said to be {} bytes", index.size)));
+    }
+    let _memory = shared.budget.memory(Rank::Demand, 2 * index.size).await?;
+    let bytes = fetch(shared, source, index).await?;
+    let (shared, source, expected, name) = (Arc::clone(shared), source.clone(), index.digest, name.to_owned());
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut hasher = Hasher::new(expected.algorithm());
+        hasher.update(&bytes);
+        if hasher.finish() != expected {
+            return Err(Error::new(ErrorKind::Integrity, "its bytes do not match its digest"));
+        }
+        let index = layer::arrived(&bytes, &source.descriptor.digest)?;
+        drop(bytes);
+        match problem(&source, &index) {
+            Some(problem) => Err(Error::new(ErrorKind::Integrity, problem)),
+            None => Ok(shared.store_index(&source, &name, index, &Protection::Plain)),
+        }
+    });
+    opened.await.map_err(|_| Error::new(ErrorKind::Other, "opening an index was abandoned; see the log"))?
+}
+
+/// The bytes of an index blob. Memory grows with what arrives, never with what is claimed.
+async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Vec<u8>, Error> {
+    let _turn = shared.budget.request(Rank::Demand).await?;
+    let waited = |_| Error::new(ErrorKind::TimedOut, format!("{}: no byte of its index arrived for {} s", source.label(), shared.io_timeout.as_secs()));
+    let mut stream = shared.pull.blob(&source.repository, index, 0..index.size).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(waited)?.transpose()? {
+        shared.moved(piece.len());
+        if bytes.len() as u64 + piece.len() as u64 > index.size {
+            return Err(Error::new(ErrorKind::Integrity, "it is longer than its manifest says"));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// Why a sound index cannot be used to read a blob; what [`layer::arrived`] does not know.
+fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
+    if index.blob_digest() != source.descriptor.digest || index.blob_length() != source.descriptor.size {
+        return Some("it is of another blob");
+    }
+    if index.is_archive() != (source.form == Form::Archive) {
+        return Some("it is of another form");
+    }
+    let plain = index.codec() == Codec::Identity;
+    if !plain && source.form == Form::Raw || plain && index.stream_length() != index.blob_length() {
+        return Some("its stream is not the blob");
+    }
+    for span in (0..index.span_count()).map_while(|number| index.span(number)) {
+        if span.digest.is_none() {
+            return Some("a span has no digest");
+        }
+        if span.blob.end.saturating_sub(span.blob.start) > WIDEST {
+            return Some("a span takes too much of the blob");
+        }
+        if plain && span.blob != span.stream {
+            return Some("a span lies elsewhere");
+        }
+    }
+    let mut end = 0;
+    for member in index.members() {
+        if member.start < end || member.end > index.stream_length() {
+            return Some("its files overlap");
+        }
+        end = member.end;
+    }
+    None
+}
+
+/// Keeps the index of a layer that was packed here: as the blob's own, and as what travels with it.
+pub(super) fn adopt(shared: &Shared, index: &LayerIndex, travelling: Option<&Digest>) {
+    let digest = index.blob_digest();
+    let form = if index.is_archive() { Form::Archive } else { Form::Raw };
+    let own = names::index_of(&digest, form, Sealing::None);
+    let by = travelling.map(|travelling| names::travelled_index(&digest, travelling));
+    for name in std::iter::once(own).chain(by) {
+        if matches!(shared.cache.document(names::INDEX, &name, &Protection::Plain), Ok(Some(_))) {
+            continue;
+        }
+        if let Err(error) = shared.cache.store_document(names::INDEX, &name, index.as_bytes(), &Protection::Plain) {
+            tracing::warn!(%error, "the index of a packed layer is not kept: it is made again when it is needed");
+        }
+    }
+}
+
+/// Whether what was shown by a distrusted index may be read by the index that was made from the blob itself.
+///
+/// # Errors
+/// Integrity if the two have other entries: then the places of files are not those that were shown.
+pub(super) fn check_entries(shared: &Shared, source: &BlobSource, own: &LayerIndex) -> Result<(), Error> {
+    let Some((index, key)) = named(source).filter(|_| source.form == Form::Archive) else { return Ok(()) };
+    let lies = || {
+        let message = format!(
+            "{}: the index {} that travels with it has other entries than it; the artifact has to be opened anew",
+            source.label(),
+            index.digest.short()
+        );
+        Error::new(ErrorKind::Integrity, message)
+    };
+    match verdict(shared, source) {
+        Some(Verdict::Lies) => return Err(lies()),
+        Some(Verdict::Distrusted) => {}
+        _ => return Ok(()),
+    }
+    let name = names::travelled_index(&source.descriptor.digest, &index.digest);
+    let there = shared.stored_index(source, &name, &Protection::Plain).ok().flatten();
+    let same = there.is_some_and(|there| has_entries_of(&there, own));
+    shared.travel.set(key, if same { Verdict::Harmless } else { Verdict::Lies });
+    if same { Ok(()) } else { Err(lies()) }
+}
+
+/// Whether two indexes describe the same entries at the same places.
+fn has_entries_of(one: &LayerIndex, other: &LayerIndex) -> bool {
+    one.stream_length() == other.stream_length()
+        && one.entry_count() == other.entry_count()
+        && one.entries().zip(other.entries()).all(|(left, right)| {
+            let attributes = |entry: &layer::Entry<'_>| {
+                (entry.kind, entry.mode, (entry.uid, entry.gid), (entry.mtime, entry.mtime_nanoseconds), entry.size, entry.device)
+            };
+            (left.path, left.link, attributes(&left)) == (right.path, right.link, attributes(&right))
+                && left.sha256.zip(right.sha256).is_none_or(|(left, right)| left == right)
+                && one.extents(left.number) == other.extents(right.number)
+                && one.xattrs(left.number) == other.xattrs(right.number)
+        })
+}
