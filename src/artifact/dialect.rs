@@ -167,11 +167,23 @@ fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
 }
 
 fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> Step {
-    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::File(wanted(descriptor, title, base)), is_manifest: false, index: None }
+    Step {
+        descriptor: descriptor.clone(),
+        sealing: Sealing::None,
+        shape: Shape::File(wanted(descriptor, title, base)),
+        is_manifest: false,
+        index: None,
+    }
 }
 
 fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
-    Step { descriptor: descriptor.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead: None }, is_manifest: false, index: None }
+    Step {
+        descriptor: descriptor.clone(),
+        sealing: Sealing::None,
+        shape: Shape::Archive { placing, instead: None },
+        is_manifest: false,
+        index: None,
+    }
 }
 
 #[cfg(test)]

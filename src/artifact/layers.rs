@@ -97,7 +97,8 @@ impl Artifact {
         match (node.kind, entry.kind) {
             (Kind::File, FileKind::File) => {
                 let extents = index.extents(entry.number);
-                node.size == entry.size && self.tree.content(number).is_some_and(|content| content.blob == blob && content.extents == extents)
+                node.size == entry.size
+                    && self.tree.content(number).is_some_and(|content| content.blob == blob && content.extents == extents)
             }
             (Kind::Symlink, FileKind::Symlink) => self.tree.target(number) == Some(entry.link),
             (Kind::CharDevice, FileKind::CharDevice) | (Kind::BlockDevice, FileKind::BlockDevice) => node.device == entry.device,

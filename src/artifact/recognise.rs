@@ -110,8 +110,7 @@ fn to_document(identity: &Identity) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     let flags = if identity.digest.is_some() { HAS_DIGEST } else { 0 } | if identity.absolute { ABSOLUTE } else { 0 };
     let digest = identity.digest.unwrap_or_else(|| Digest::of(b""));
-    let fields: [&[u8]; 5] =
-        [&[VERSION], &[flags], &identity.names.to_le_bytes(), &identity.bytes.to_le_bytes(), digest.as_bytes()];
+    let fields: [&[u8]; 5] = [&[VERSION], &[flags], &identity.names.to_le_bytes(), &identity.bytes.to_le_bytes(), digest.as_bytes()];
     for (place, byte) in bytes.iter_mut().zip(fields.concat()) {
         *place = byte;
     }

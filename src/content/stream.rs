@@ -54,9 +54,7 @@ impl ContentStream {
     /// How far it is verified. What is not there yet is served only once it was checked.
     pub fn verified(&self) -> Verified {
         match &*self.inner {
-            Opened::Blob { reader, instead, .. } => {
-                instead.get().or(reader.get()).map_or(Verified::Whole, |reader| reader.verified())
-            }
+            Opened::Blob { reader, instead, .. } => instead.get().or(reader.get()).map_or(Verified::Whole, |reader| reader.verified()),
             Opened::Bytes(_) => Verified::Whole,
         }
     }

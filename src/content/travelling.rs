@@ -187,7 +187,9 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
 /// The bytes of an index blob. Memory grows with what arrives, never with what is claimed.
 async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Vec<u8>, Error> {
     let _turn = shared.budget.request(Rank::Demand).await?;
-    let waited = |_| Error::new(ErrorKind::TimedOut, format!("{}: no byte of its index arrived for {} s", source.label(), shared.io_timeout.as_secs()));
+    let waited = |_| {
+        Error::new(ErrorKind::TimedOut, format!("{}: no byte of its index arrived for {} s", source.label(), shared.io_timeout.as_secs()))
+    };
     let mut stream = shared.pull.blob(&source.repository, index, 0..index.size).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(waited)?.transpose()? {

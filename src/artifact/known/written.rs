@@ -73,7 +73,8 @@ impl Known {
         let known = memory.repository(repository).tags.keys().filter(|tag| !tag.is_bookkeeping());
         let mut names: BTreeSet<String> = known.map(|tag| tag.as_str().to_owned()).collect();
         let listed = answer.iter().flat_map(|list| list.names.iter());
-        let deleted = |name: &str| Tag::parse(name).is_ok_and(|tag| memory.tag(repository, &tag, self.options.tag_ttl) == TagAnswer::Absent);
+        let deleted =
+            |name: &str| Tag::parse(name).is_ok_and(|tag| memory.tag(repository, &tag, self.options.tag_ttl) == TagAnswer::Absent);
         names.extend(listed.filter(|name| !deleted(name)).cloned());
         match answer {
             Err(error) if names.is_empty() => Err(error),
