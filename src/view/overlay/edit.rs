@@ -1,0 +1,162 @@
+//! One change of one tag, inside a transaction of its upper. What is changed of a node of the tree is raised first: the upper gets
+//! a row with all its attributes, and no bytes.
+
+use super::ground::Ground;
+use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found};
+use super::table::Table;
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::staging::{Change, Content, Error as Fault, Named, Node, NodeKey, Rows, STAGED};
+
+/// Rows of names that are dropped at a time.
+const BATCH: usize = 256;
+
+/// A transaction that knows what lies below.
+pub(super) struct Edit<'edit, 'upper> {
+    pub change: &'edit mut Change<'upper>,
+    pub ground: &'edit Ground,
+    pub table: &'edit Table,
+    /// The time of the change.
+    pub now: (i64, u32),
+}
+
+impl Edit<'_, '_> {
+    pub fn rows(&self) -> &dyn Rows {
+        self.change.rows()
+    }
+
+    pub fn merged(&self) -> Merged<'_> {
+        Merged { rows: self.change.rows(), ground: self.ground }
+    }
+
+    /// Changes a node, which is raised if the upper has no row of it. Answers the row as it is now.
+    pub fn update(&mut self, key: NodeKey, work: impl FnOnce(&mut Node)) -> Result<Node, Fault> {
+        let (mut node, fresh) = match self.merged().row(key)? {
+            Some(row) => (row, false),
+            None => (self.raised(key)?, true),
+        };
+        work(&mut node);
+        if fresh {
+            self.ground.mark(key);
+        }
+        self.change.put_node(key, &node)?;
+        if fresh && let Some(id) = self.ground.lower(key) {
+            let mut xattrs = self.merged().tree_xattrs(id);
+            xattrs.retain(|(name, _)| !crate::view::is_own_name(name));
+            if !xattrs.is_empty() {
+                self.change.put_xattrs(key, &xattrs)?;
+            }
+        }
+        Ok(node)
+    }
+
+    /// The row that a node of the tree gets.
+    fn raised(&self, key: NodeKey) -> Result<Node, Fault> {
+        match self.merged().see(key)? {
+            Seen::Row(row) => Ok(row),
+            Seen::Lower(id, _) => self.ground.row(id, self.now).ok_or_else(gone),
+        }
+    }
+
+    /// The kind, owner and so on of a directory in which a name is about to be made.
+    pub fn directory(&self, key: NodeKey) -> Result<Node, Fault> {
+        let node = self.raised(key)?;
+        if node.kind != Kind::Directory {
+            return Err(not_a_directory());
+        }
+        if node.links == 0 {
+            return Err(not_found());
+        }
+        Ok(node)
+    }
+
+    /// A name was made or removed in a directory; `links`: subdirectories more or less.
+    pub fn changed_names(&mut self, directory: NodeKey, links: i32) -> Result<(), Fault> {
+        let now = self.now;
+        self.update(directory, |node| {
+            node.mtime = Some(now);
+            node.ctime = now;
+            node.links = node.links.saturating_add_signed(links);
+        })?;
+        Ok(())
+    }
+
+    /// Makes a name lead to a node.
+    pub fn put_name(&mut self, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
+        self.ground.mark(directory);
+        self.change.put_name(directory, name, Named::Node(key))
+    }
+
+    /// Takes a name away: what the tree has under it must not show again.
+    pub fn take_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Fault> {
+        if self.merged().lookup_below(directory, name)?.is_some() {
+            self.ground.mark(directory);
+            return self.change.put_name(directory, name, Named::Whiteout);
+        }
+        self.change.drop_name(directory, name)
+    }
+
+    /// A node lost one name; a directory loses all it has. What is open lives on without a name.
+    pub fn lose_name(&mut self, key: NodeKey) -> Result<(), Fault> {
+        let now = self.now;
+        let node = self.update(key, |node| {
+            node.links = if node.kind == Kind::Directory { 0 } else { node.links.saturating_sub(1) };
+            node.ctime = now;
+            // Its names are gone, those of the tree below too.
+            node.opaque |= node.kind == Kind::Directory;
+        })?;
+        if node.links > 0 {
+            return Ok(());
+        }
+        if node.kind == Kind::Directory {
+            self.drop_names(key)?;
+        }
+        if self.table.orphan(key) { Ok(()) } else { self.bury(key) }
+    }
+
+    /// Drops a node without names. One of the tree leaves a mark that it is gone, since descriptors may still ask for it.
+    pub fn bury(&mut self, key: NodeKey) -> Result<(), Fault> {
+        if key >= STAGED {
+            return self.change.drop_node(key);
+        }
+        self.update(key, |node| {
+            if matches!(node.content, Content::Data(_)) {
+                node.content = Content::None;
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Says nothing of any name of a directory any more.
+    pub fn drop_names(&mut self, directory: NodeKey) -> Result<(), Fault> {
+        loop {
+            let names = self.rows().names(directory, 0, BATCH)?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            for row in names {
+                self.change.drop_name(directory, &row.name)?;
+            }
+        }
+    }
+}
+
+/// Refuses what cannot be the name of something new.
+pub(super) fn check_new_name(name: &[u8]) -> Result<(), Fault> {
+    check_name(name)?;
+    if name.starts_with(b".wh.") {
+        return Err(fault(ErrorKind::Invalid, "names that begin with .wh. mark removed files in layers and cannot be used"));
+    }
+    Ok(())
+}
+
+/// Refuses what is no name at all.
+pub(super) fn check_name(name: &[u8]) -> Result<(), Fault> {
+    if name.len() > 255 {
+        return Err(fault(ErrorKind::TooLong, "a name may have 255 bytes"));
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+        return Err(fault(ErrorKind::Invalid, "not a name"));
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! A regular file that is open: one for all its handles, so that all see the same bytes, before and after they are staged.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::OnceCell;
+
+use super::Overlay;
+use super::merged::{Seen, fault, gone};
+use crate::artifact::{Artifact, Artifacts, Content as TreeContent, Kind, NodeId};
+use crate::error::ErrorKind;
+use crate::oci::Repository;
+use crate::staging::{Content, DataFile, DataId, Error as Fault, TreeNode};
+use crate::view::{Error, Reader, ViewNode};
+
+/// Bytes of a file of a tree, opened when they are first asked for.
+pub(super) struct Lower {
+    pub artifact: Arc<Artifact>,
+    pub node: NodeId,
+    pub size: u64,
+    reader: OnceCell<Reader>,
+}
+
+impl Lower {
+    pub fn new(artifact: Arc<Artifact>, node: NodeId) -> Self {
+        let size = artifact.tree.node(node).map_or(0, |node| node.size);
+        Self { artifact, node, size, reader: OnceCell::new() }
+    }
+
+    pub fn content(&self) -> Option<TreeContent> {
+        self.artifact.tree.content(self.node)
+    }
+
+    /// The reader, if it was opened before.
+    pub fn opened(&self) -> Option<&Reader> {
+        self.reader.get()
+    }
+
+    pub async fn reader(&self, from: &Blobs) -> Result<&Reader, Error> {
+        self.reader.get_or_try_init(|| from.open(&self.artifact, self.node)).await
+    }
+}
+
+/// Where the bytes of trees come from.
+pub(super) struct Blobs {
+    pub artifacts: Artifacts,
+    pub repository: Repository,
+    pub strict: bool,
+}
+
+impl Blobs {
+    /// A reader of a regular file of a tree.
+    pub async fn open(&self, artifact: &Arc<Artifact>, node: NodeId) -> Result<Reader, Error> {
+        let size = artifact.tree.node(node).filter(|node| node.kind == Kind::File).ok_or_else(gone)?.size;
+        match artifact.tree.content(node) {
+            Some(content) if !content.extents.is_empty() => {
+                let stream = self.artifacts.stream(&self.repository, artifact, content.blob, self.strict).await?;
+                Ok(Reader::of_stream(size, stream, content.extents))
+            }
+            _ => Ok(Reader::of_hole(size)),
+        }
+    }
+}
+
+/// Where the bytes of an open file are now.
+#[derive(Clone)]
+pub(super) enum Source {
+    Lower(Arc<Lower>),
+    Data(Arc<DataFile>),
+}
+
+/// An open file. Dropped with its last handle; a node without a name goes with it.
+pub(super) struct OpenFile {
+    pub overlay: Arc<Overlay>,
+    pub node: ViewNode,
+    /// Held for copying only.
+    source: RwLock<Source>,
+    /// The epoch of the overlay in which the file was last counted as changed.
+    marked: AtomicU64,
+    /// Handles that may write.
+    pub writers: AtomicU64,
+}
+
+impl OpenFile {
+    pub fn source(&self) -> Source {
+        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_source(&self, source: Source) {
+        let before = std::mem::replace(&mut *self.source.write().unwrap_or_else(PoisonError::into_inner), source);
+        // Closed outside of the lock.
+        drop(before);
+    }
+
+    /// The staged bytes, if there are any.
+    pub fn data(&self) -> Option<Arc<DataFile>> {
+        match self.source() {
+            Source::Data(data) => Some(data),
+            Source::Lower(_) => None,
+        }
+    }
+
+    pub fn data_id(&self) -> Option<DataId> {
+        self.data().map(|data| data.id())
+    }
+
+    /// Counts the file as changed, once an epoch, and not at all while that changes nothing. Under the gate.
+    pub fn mark(&self) -> Result<(), Fault> {
+        let epoch = self.overlay.epoch();
+        if self.marked.load(Ordering::Acquire) == epoch {
+            return Ok(());
+        }
+        if self.overlay.has_frozen() || !self.overlay.upper().is_edited() {
+            self.overlay.change(|edit| {
+                let now = edit.now;
+                edit.update(self.node, |node| node.ctime = now)
+            })?;
+        }
+        self.marked.store(epoch, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.overlay.table.closed(self.node)
+            && let Err(error) = self.overlay.release(self.node)
+        {
+            tracing::warn!("the bytes of a removed file stay staged until the tag is opened again: {error}");
+        }
+    }
+}
+
+impl Overlay {
+    /// The open file of a node, opened now if it is not.
+    pub(super) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Fault> {
+        // Between the look at the row and the note in the table nobody removes the node or frees its bytes.
+        let _names = self.names();
+        if let Some(file) = self.table.get(node) {
+            return Ok(file);
+        }
+        let seen = self.merged().see(node)?;
+        match seen.kind() {
+            Kind::File => {}
+            Kind::Directory => return Err(fault(ErrorKind::IsDirectory, "a directory cannot be opened as a file")),
+            _ => return Err(fault(ErrorKind::NotPermitted, "a device or link of a tag cannot be opened here")),
+        }
+        let (source, is_orphan) = match seen {
+            Seen::Lower(id, _) => (Source::Lower(Arc::new(Lower::new(self.ground.artifact().cloned().ok_or_else(gone)?, id))), false),
+            Seen::Row(row) => (self.source_of(&row.content)?, row.links == 0),
+        };
+        let file = Arc::new(OpenFile {
+            overlay: Arc::clone(self),
+            node,
+            source: RwLock::new(source),
+            marked: AtomicU64::new(0),
+            writers: AtomicU64::new(0),
+        });
+        self.table.insert(node, &file, is_orphan);
+        Ok(file)
+    }
+
+    fn source_of(&self, content: &Content) -> Result<Source, Fault> {
+        match content {
+            Content::Data(id) => Ok(Source::Data(Arc::new(self.upper().data(*id)?))),
+            Content::Tree(node) => Ok(Source::Lower(Arc::new(self.lower_of(node)?))),
+            Content::None => Err(gone()),
+        }
+    }
+
+    /// The file of a tree that a row refers to.
+    pub(super) fn lower_of(&self, node: &TreeNode) -> Result<Lower, Fault> {
+        let artifact = self.artifact(&node.manifest).ok_or_else(|| {
+            let message = format!("the tree of {} that a staged file refers to is not open", node.manifest);
+            Fault { kind: ErrorKind::Gone, message }
+        })?;
+        Ok(Lower::new(artifact, node.node))
+    }
+
+    /// The last handle of a node without a name was closed.
+    fn release(&self, node: ViewNode) -> Result<(), Fault> {
+        let _names = self.names();
+        if self.table.is_open(node) {
+            return Ok(());
+        }
+        self.change(|edit| match edit.merged().row(node)? {
+            Some(row) if row.links == 0 => edit.bury(node),
+            _ => Ok(()),
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! What lies below an upper: the tree of the digest that the tag began with, and which of its nodes the upper says anything of.
+//!
+//! The marks are in memory, a bit a node, so that walking what nobody edited never asks the database. A mark without a row
+//! costs a question; a row without a mark cannot be.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::artifact::{Artifact, Kind, NodeId, Tree};
+use crate::staging::{Content, Node, NodeKey, STAGED, TreeNode};
+
+/// Bits of one word of marks.
+const WORD: u64 = 64;
+
+/// The tree below an upper; none for a tag that began empty.
+pub(super) struct Ground {
+    artifact: Option<Arc<Artifact>>,
+    /// One bit a node of the tree: the upper has a row of it.
+    marks: Vec<AtomicU64>,
+    /// A name of every node, found when a path is first asked for.
+    homes: OnceLock<Vec<Home>>,
+}
+
+/// Where a node has a name: the directory and the name's cookie there. Cookies begin at 1; 0 is no name.
+#[derive(Clone, Copy, Default)]
+struct Home {
+    directory: NodeId,
+    cookie: u32,
+}
+
+impl Ground {
+    pub fn new(artifact: Option<Arc<Artifact>>) -> Self {
+        let nodes = artifact.as_ref().map_or(0, |artifact| u64::from(artifact.tree.node_count()));
+        let marks = (0..nodes.div_ceil(WORD)).map(|_| AtomicU64::new(0)).collect();
+        Self { artifact, marks, homes: OnceLock::new() }
+    }
+
+    pub fn artifact(&self) -> Option<&Arc<Artifact>> {
+        self.artifact.as_ref()
+    }
+
+    pub fn tree(&self) -> Option<&Tree> {
+        self.artifact.as_ref().map(|artifact| &artifact.tree)
+    }
+
+    /// The node of the tree that a number stands for.
+    pub fn lower(&self, key: NodeKey) -> Option<NodeId> {
+        NodeId::try_from(key).ok().filter(|id| self.tree().is_some_and(|tree| *id < tree.node_count()))
+    }
+
+    /// Notes that the upper has a row of a node. Before the row is committed.
+    pub fn mark(&self, key: NodeKey) {
+        if let Some(word) = self.word(key) {
+            word.fetch_or(1 << (key % WORD), Ordering::Release);
+        }
+    }
+
+    /// Whether the upper may say anything of a node, or of a name in it.
+    pub fn is_marked(&self, key: NodeKey) -> bool {
+        match self.word(key) {
+            Some(word) => word.load(Ordering::Acquire) & (1 << (key % WORD)) != 0,
+            // Made here, or the root of a tag that began empty.
+            None => key >= STAGED || key == 0,
+        }
+    }
+
+    fn word(&self, key: NodeKey) -> Option<&AtomicU64> {
+        self.marks.get(usize::try_from(key / WORD).ok()?)
+    }
+
+    /// A path of a node of the tree.
+    pub fn path(&self, node: NodeId) -> Vec<u8> {
+        let Some(tree) = self.tree() else { return Vec::new() };
+        let homes = self.homes.get_or_init(|| homes(tree));
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let mut at = node;
+        while let Some(home) = homes.get(at as usize).filter(|home| at != 0 && home.cookie != 0) {
+            if let Some(child) = tree.children(home.directory, u64::from(home.cookie - 1)).next() {
+                parts.push(child.name);
+            }
+            at = home.directory;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    /// All that the tree says of one of its nodes, as a row.
+    pub fn row(&self, id: NodeId, ctime: (i64, u32)) -> Option<Node> {
+        let artifact = self.artifact.as_ref()?;
+        let tree = &artifact.tree;
+        let node = tree.node(id)?;
+        let sha256 = if node.kind == Kind::File { tree.content(id).and_then(|content| content.sha256) } else { None };
+        Some(Node {
+            kind: node.kind,
+            mode: node.mode,
+            owner: node.owner,
+            mtime: node.mtime,
+            ctime,
+            links: node.links,
+            device: node.device,
+            target: tree.target(id).map(<[u8]>::to_vec).unwrap_or_default(),
+            content: Content::Tree(TreeNode {
+                manifest: artifact.manifest.digest,
+                node: id,
+                path: self.path(id),
+                sha256,
+                size: if node.kind == Kind::File { node.size } else { 0 },
+            }),
+            opaque: false,
+            parent: if node.kind == Kind::Directory { tree.parent(id).into() } else { 0 },
+        })
+    }
+}
+
+/// The first name of every node.
+fn homes(tree: &Tree) -> Vec<Home> {
+    let mut homes = vec![Home::default(); tree.node_count() as usize];
+    for directory in 0..tree.node_count() {
+        for child in tree.children(directory, 0) {
+            let cookie = u32::try_from(child.cookie).unwrap_or(0);
+            if let Some(home) = homes.get_mut(child.node as usize).filter(|home| home.cookie == 0) {
+                *home = Home { directory, cookie };
+            }
+        }
+    }
+    homes
+}
+
+/// The node of a path in a tree.
+pub(super) fn find(tree: &Tree, path: &[u8]) -> Option<NodeId> {
+    if path.is_empty() {
+        return Some(0);
+    }
+    path.split(|byte| *byte == b'/').try_fold(0, |node, name| tree.lookup(node, name))
+}

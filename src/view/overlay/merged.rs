@@ -1,0 +1,228 @@
+//! The upper laid over its tree, for reading: nodes, names, attributes. Of the rows as they are, inside a transaction, or frozen.
+
+use super::ground::Ground;
+use crate::artifact::{self, Kind, NodeId};
+use crate::error::ErrorKind;
+use crate::staging::{Error as Fault, Named, Node, NodeKey, Rows};
+
+/// Cookies of names that the upper has begin here; those of the tree are smaller.
+const STAGED_NAMES: u64 = 1 << 40;
+/// Rows of names that are read at a time, and so many at most are remembered while the tree's names are filtered.
+const BATCH: usize = 256;
+
+/// Rows over a tree.
+#[derive(Clone, Copy)]
+pub(super) struct Merged<'a> {
+    pub rows: &'a dyn Rows,
+    pub ground: &'a Ground,
+}
+
+/// What is known of a node.
+pub(super) enum Seen {
+    /// The upper has a row.
+    Row(Node),
+    /// As in the tree.
+    Lower(NodeId, artifact::Node),
+}
+
+impl Seen {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Row(node) => node.kind,
+            Self::Lower(_, node) => node.kind,
+        }
+    }
+}
+
+pub(super) fn fault(kind: ErrorKind, message: &str) -> Fault {
+    Fault { kind, message: message.to_owned() }
+}
+
+pub(super) fn gone() -> Fault {
+    fault(ErrorKind::Gone, "the file is not there any more")
+}
+
+pub(super) fn not_found() -> Fault {
+    fault(ErrorKind::NotFound, "no such file or directory")
+}
+
+pub(super) fn not_a_directory() -> Fault {
+    fault(ErrorKind::NotDirectory, "not a directory")
+}
+
+impl Merged<'_> {
+    /// The row of a node, if the upper has one.
+    pub fn row(&self, key: NodeKey) -> Result<Option<Node>, Fault> {
+        if self.ground.is_marked(key) { self.rows.node(key) } else { Ok(None) }
+    }
+
+    /// A node; Gone if there is none of this number.
+    pub fn see(&self, key: NodeKey) -> Result<Seen, Fault> {
+        if let Some(row) = self.row(key)? {
+            return Ok(Seen::Row(row));
+        }
+        let lower = self.ground.lower(key).and_then(|id| Some(Seen::Lower(id, self.ground.tree()?.node(id)?)));
+        match lower {
+            Some(seen) => Ok(seen),
+            None if key == 0 => Ok(Seen::Row(empty_root())),
+            None => Err(gone()),
+        }
+    }
+
+    /// The directory of the tree whose names show through.
+    fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Fault> {
+        let Some(id) = self.ground.lower(directory) else { return Ok(None) };
+        let opaque = self.row(directory)?.is_some_and(|row| row.opaque);
+        Ok(if opaque { None } else { Some(id) })
+    }
+
+    /// The node that the tree below has under a name.
+    pub fn lookup_below(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeId>, Fault> {
+        let Some(tree) = self.ground.tree() else { return Ok(None) };
+        let Some(found) = self.ground.lower(directory).and_then(|id| tree.lookup(id, name)) else { return Ok(None) };
+        Ok(self.below(directory)?.map(|_| found))
+    }
+
+    /// The node of a name.
+    pub fn lookup(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeKey>, Fault> {
+        if self.ground.is_marked(directory)
+            && let Some(named) = self.rows.name(directory, name)?
+        {
+            return Ok(match named {
+                Named::Node(key) => Some(key),
+                Named::Whiteout => None,
+            });
+        }
+        Ok(self.lookup_below(directory, name)?.map(NodeKey::from))
+    }
+
+    /// The node of a path.
+    pub fn find(&self, path: &[u8]) -> Result<Option<NodeKey>, Fault> {
+        let mut node = 0;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            match self.lookup(node, name)? {
+                Some(next) => node = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// The directory that holds a directory.
+    pub fn parent(&self, directory: NodeKey) -> Result<NodeKey, Fault> {
+        match self.see(directory)? {
+            Seen::Row(row) if row.kind == Kind::Directory => Ok(row.parent),
+            Seen::Lower(id, node) if node.kind == Kind::Directory => Ok(self.ground.tree().map_or(0, |tree| tree.parent(id).into())),
+            _ => Err(not_a_directory()),
+        }
+    }
+
+    /// Whether a directory is the other one or lies below it.
+    pub fn is_within(&self, directory: NodeKey, other: NodeKey) -> Result<bool, Fault> {
+        let mut at = directory;
+        while at != other {
+            if at == 0 {
+                return Ok(false);
+            }
+            at = self.parent(at)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether a directory has no names.
+    pub fn is_empty(&self, directory: NodeKey) -> Result<bool, Fault> {
+        let mut empty = true;
+        self.children(directory, 0, &mut |_, _, _| {
+            empty = false;
+            false
+        })?;
+        Ok(empty)
+    }
+
+    /// Names behind a cookie, those of the tree first, until `take` answers `false`.
+    pub fn children(
+        &self,
+        directory: NodeKey,
+        after: u64,
+        take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool,
+    ) -> Result<(), Fault> {
+        if after < STAGED_NAMES
+            && let Some(tree) = self.ground.tree()
+            && let Some(id) = self.below(directory)?
+        {
+            let overridden = self.overridden(directory)?;
+            for child in tree.children(id, after) {
+                let hidden = match &overridden {
+                    Some(names) => names.binary_search_by(|name| name.as_slice().cmp(child.name)).is_ok(),
+                    None => self.rows.name(directory, child.name)?.is_some(),
+                };
+                if !hidden && !take(child.cookie, child.name, child.node.into()) {
+                    return Ok(());
+                }
+            }
+        }
+        if !self.ground.is_marked(directory) {
+            return Ok(());
+        }
+        let mut after = after.saturating_sub(STAGED_NAMES);
+        loop {
+            let batch = self.rows.names(directory, after, BATCH)?;
+            for row in &batch {
+                after = row.cookie;
+                if let Named::Node(key) = row.named
+                    && !take(STAGED_NAMES + row.cookie, &row.name, key)
+                {
+                    return Ok(());
+                }
+            }
+            if batch.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The names that the upper has in a directory, sorted; `None` if they are too many to remember.
+    fn overridden(&self, directory: NodeKey) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+        if !self.ground.is_marked(directory) {
+            return Ok(Some(Vec::new()));
+        }
+        let rows = self.rows.names(directory, 0, BATCH)?;
+        if rows.len() == BATCH {
+            return Ok(None);
+        }
+        let mut names: Vec<Vec<u8>> = rows.into_iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        Ok(Some(names))
+    }
+
+    /// Extended attributes, own names and notes of this module included.
+    pub fn xattrs(&self, key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+        match self.see(key)? {
+            Seen::Row(_) => self.rows.xattrs(key),
+            Seen::Lower(id, _) => Ok(self.tree_xattrs(id)),
+        }
+    }
+
+    /// Extended attributes of a node of the tree.
+    pub fn tree_xattrs(&self, id: NodeId) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let xattrs = self.ground.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
+        xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    }
+}
+
+/// The directory of a tag that began empty and of which nothing was said yet.
+pub(super) fn empty_root() -> Node {
+    Node {
+        kind: Kind::Directory,
+        mode: None,
+        owner: None,
+        mtime: None,
+        ctime: (0, 0),
+        links: 2,
+        device: (0, 0),
+        target: Vec::new(),
+        content: crate::staging::Content::None,
+        opaque: false,
+        parent: 0,
+    }
+}

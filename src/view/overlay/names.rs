@@ -1,0 +1,231 @@
+//! Making, removing and moving names. The order of the checks gives the error that POSIX wants where several would fit.
+
+use super::edit::{Edit, check_name, check_new_name};
+use super::merged::{fault, not_a_directory, not_found};
+use super::plain::{NewNode, Replace};
+use super::Overlay;
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::staging::{Content, Error as Fault, Node, NodeKey};
+use crate::view::{Context, Error, ViewNode};
+
+/// The bit of a directory that gives its group to what is made in it.
+const SET_GROUP: u32 = 0o2000;
+
+fn exists() -> Fault {
+    fault(ErrorKind::Exists, "the name is taken")
+}
+
+impl Overlay {
+    /// Makes a node. Exists where the name is taken, Invalid for names `.wh.*`.
+    ///
+    /// # Errors
+    /// As `mkdir(2)` and `mknod(2)`; NoSpace and what the database says.
+    pub fn create(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<ViewNode, Error> {
+        check_new_name(name)?;
+        let _names = self.names();
+        let content = if new.kind == Kind::File {
+            // Looked up before the file of the bytes is made, which is not taken back.
+            if self.merged().lookup(directory, name)?.is_some() {
+                return Err(exists().into());
+            }
+            Content::Data(self.upper().new_data()?.id())
+        } else {
+            Content::None
+        };
+        let default_group = context.defaults.gid;
+        Ok(self.change(|edit| {
+            let parent = edit.directory(directory)?;
+            if edit.merged().lookup(directory, name)?.is_some() {
+                return Err(exists());
+            }
+            let node = new_row(new, content, &parent, directory, default_group, edit.now);
+            let key = edit.change.add_node(&node)?;
+            edit.put_name(directory, name, key)?;
+            edit.changed_names(directory, i32::from(new.kind == Kind::Directory))?;
+            Ok(key)
+        })?)
+    }
+
+    /// Removes a name (`is_directory`: rmdir, which must be empty).
+    ///
+    /// # Errors
+    /// As `unlink(2)` and `rmdir(2)`.
+    pub fn remove(&self, directory: ViewNode, name: &[u8], is_directory: bool) -> Result<(), Error> {
+        check_name(name)?;
+        let _names = self.names();
+        Ok(self.change(|edit| {
+            edit.directory(directory)?;
+            let key = edit.merged().lookup(directory, name)?.ok_or_else(not_found)?;
+            let found = edit.merged().see(key)?.kind() == Kind::Directory;
+            match (is_directory, found) {
+                (true, false) => return Err(not_a_directory()),
+                (false, true) => return Err(fault(ErrorKind::IsDirectory, "a directory is removed by rmdir")),
+                (true, true) if !edit.merged().is_empty(key)? => return Err(not_empty()),
+                _ => {}
+            }
+            edit.take_name(directory, name)?;
+            edit.lose_name(key)?;
+            edit.changed_names(directory, -i32::from(found))
+        })?)
+    }
+
+    /// Renames, all in one transaction.
+    ///
+    /// # Errors
+    /// As `renameat2(2)`.
+    pub fn rename(&self, from: (ViewNode, &[u8]), to: (ViewNode, &[u8]), replace: Replace) -> Result<(), Error> {
+        check_name(from.1)?;
+        check_new_name(to.1)?;
+        let _names = self.names();
+        Ok(self.change(|edit| {
+            edit.directory(from.0)?;
+            edit.directory(to.0)?;
+            let moved = edit.merged().lookup(from.0, from.1)?.ok_or_else(not_found)?;
+            let target = edit.merged().lookup(to.0, to.1)?;
+            match (replace, target) {
+                (Replace::No, Some(_)) => return Err(exists()),
+                (Replace::Exchange, None) => return Err(not_found()),
+                // Two names of one file, or twice the same name.
+                (_, Some(target)) if target == moved => return Ok(()),
+                _ => {}
+            }
+            let is_directory = edit.merged().see(moved)?.kind() == Kind::Directory;
+            if is_directory {
+                refuse_descendant(edit, to.0, moved)?;
+            }
+            match (replace, target) {
+                (Replace::Exchange, Some(target)) => exchange(edit, from, to, (moved, is_directory), target),
+                (_, target) => {
+                    if let Some(target) = target {
+                        make_way(edit, to.0, target, is_directory)?;
+                    }
+                    move_name(edit, from, to, moved, is_directory)
+                }
+            }
+        })?)
+    }
+
+    /// A further name of a node that is no directory.
+    ///
+    /// # Errors
+    /// As `link(2)`.
+    pub fn link(&self, node: ViewNode, directory: ViewNode, name: &[u8]) -> Result<(), Error> {
+        check_new_name(name)?;
+        let _names = self.names();
+        Ok(self.change(|edit| {
+            edit.directory(directory)?;
+            if edit.merged().lookup(directory, name)?.is_some() {
+                return Err(exists());
+            }
+            let now = edit.now;
+            let linked = edit.update(node, |node| {
+                node.links = node.links.saturating_add(1);
+                node.ctime = now;
+            })?;
+            if linked.kind == Kind::Directory {
+                return Err(fault(ErrorKind::NotPermitted, "a directory has one name only"));
+            }
+            if linked.links == 1 {
+                return Err(not_found());
+            }
+            edit.put_name(directory, name, node)?;
+            edit.changed_names(directory, 0)
+        })?)
+    }
+}
+
+fn not_empty() -> Fault {
+    fault(ErrorKind::NotEmpty, "the directory is not empty")
+}
+
+fn new_row(new: &NewNode, content: Content, parent: &Node, directory: NodeKey, default_group: u32, now: (i64, u32)) -> Node {
+    let is_directory = new.kind == Kind::Directory;
+    let inherits = parent.mode.unwrap_or(0) & SET_GROUP != 0;
+    let group = if inherits { parent.owner.map_or(default_group, |owner| owner.1) } else { new.owner.1 };
+    let passed_on = if inherits && is_directory { SET_GROUP } else { 0 };
+    Node {
+        kind: new.kind,
+        mode: Some(new.mode & 0o7777 | passed_on),
+        owner: Some((new.owner.0, group)),
+        mtime: Some(now),
+        ctime: now,
+        links: if is_directory { 2 } else { 1 },
+        device: new.device,
+        target: new.target.clone(),
+        content,
+        opaque: false,
+        parent: if is_directory { directory } else { 0 },
+    }
+}
+
+fn refuse_descendant(edit: &Edit<'_, '_>, directory: NodeKey, moved: NodeKey) -> Result<(), Fault> {
+    if edit.merged().is_within(directory, moved)? {
+        return Err(fault(ErrorKind::Invalid, "a directory cannot be moved into itself"));
+    }
+    Ok(())
+}
+
+/// Removes what a rename replaces.
+fn make_way(edit: &mut Edit<'_, '_>, directory: NodeKey, target: NodeKey, by_directory: bool) -> Result<(), Fault> {
+    let is_directory = edit.merged().see(target)?.kind() == Kind::Directory;
+    match (by_directory, is_directory) {
+        (true, false) => return Err(not_a_directory()),
+        (false, true) => return Err(fault(ErrorKind::IsDirectory, "a directory is not replaced by a file")),
+        (true, true) if !edit.merged().is_empty(target)? => return Err(not_empty()),
+        _ => {}
+    }
+    edit.lose_name(target)?;
+    if is_directory {
+        edit.changed_names(directory, -1)?;
+    }
+    Ok(())
+}
+
+/// Gives a node its new name and takes the old one.
+fn move_name(
+    edit: &mut Edit<'_, '_>,
+    from: (NodeKey, &[u8]),
+    to: (NodeKey, &[u8]),
+    moved: NodeKey,
+    is_directory: bool,
+) -> Result<(), Fault> {
+    place(edit, moved, to.0, is_directory)?;
+    edit.take_name(from.0, from.1)?;
+    edit.put_name(to.0, to.1, moved)?;
+    edit.changed_names(from.0, -i32::from(is_directory))?;
+    edit.changed_names(to.0, i32::from(is_directory))
+}
+
+/// Swaps what two names lead to.
+fn exchange(
+    edit: &mut Edit<'_, '_>,
+    from: (NodeKey, &[u8]),
+    to: (NodeKey, &[u8]),
+    moved: (NodeKey, bool),
+    target: NodeKey,
+) -> Result<(), Fault> {
+    let is_directory = edit.merged().see(target)?.kind() == Kind::Directory;
+    if is_directory {
+        refuse_descendant(edit, from.0, target)?;
+    }
+    place(edit, moved.0, to.0, moved.1)?;
+    place(edit, target, from.0, is_directory)?;
+    edit.put_name(from.0, from.1, target)?;
+    edit.put_name(to.0, to.1, moved.0)?;
+    let more = i32::from(moved.1) - i32::from(is_directory);
+    edit.changed_names(from.0, -more)?;
+    edit.changed_names(to.0, more)
+}
+
+/// Notes on a node that it was moved into a directory.
+fn place(edit: &mut Edit<'_, '_>, key: NodeKey, directory: NodeKey, is_directory: bool) -> Result<(), Fault> {
+    let now = edit.now;
+    edit.update(key, |node| {
+        node.ctime = now;
+        if is_directory {
+            node.parent = directory;
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! What is said to an edited tag and what it answers, as plain data.
+
+use crate::artifact::Kind;
+use crate::view::ViewNode;
+
+/// A node to be made.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits, the caller's umask applied.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Major and minor of a device.
+    pub device: (u32, u32),
+    /// Target of a symlink.
+    pub target: Vec<u8>,
+}
+
+/// Attributes to be set; `None` stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttributes {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length of a regular file.
+    pub size: Option<u64>,
+    /// Modification time.
+    pub mtime: Option<(i64, u32)>,
+    /// Access time. No artifact has one: it is shown while the tag is open here, and never stored.
+    pub atime: Option<(i64, u32)>,
+}
+
+/// What `rename` may do with a name that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// Replace it.
+    Yes,
+    /// Refuse (RENAME_NOREPLACE).
+    No,
+    /// Swap the two (RENAME_EXCHANGE).
+    Exchange,
+}
+
+/// How a path differs from what the tag holds upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// As upstream.
+    Clean,
+    /// Not there upstream.
+    Added,
+    /// Content or attributes differ.
+    Changed,
+    /// There upstream, gone here.
+    Removed,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Path in the tag.
+    pub path: Vec<u8>,
+    /// Added, changed or removed.
+    pub state: State,
+    /// Kind now, or before if removed.
+    pub kind: Kind,
+    /// Bytes upstream, for what is there.
+    pub before: Option<u64>,
+    /// Bytes here.
+    pub after: Option<u64>,
+}
+
+/// What the kernel must forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// Pages and attributes of a node.
+    Node(ViewNode),
+    /// A name in a directory.
+    Name(ViewNode, Vec<u8>),
+}

@@ -1,0 +1,274 @@
+//! Handles of regular files: reading what is there, and staging before the first write.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::copy_up::Keep;
+use super::file::{OpenFile, Source};
+use super::Overlay;
+use crate::content::Verified;
+use crate::staging::{Content, DataFile, Error as Fault};
+use crate::view::reader::READ_LIMIT;
+use crate::view::{Context, Error, ViewNode};
+
+/// Bytes that are copied at a time between two files.
+const COPY: u64 = 1 << 20;
+
+/// A regular file that is open for writing (and reading). The bytes are staged from the first write on.
+pub struct Writer {
+    file: Arc<OpenFile>,
+    may_write: bool,
+    /// The last write that failed and that no close has reported. Held for copying only.
+    failed: Mutex<Option<Error>>,
+}
+
+impl Overlay {
+    /// A reader that shows the bytes of a regular file as they are written (an open file follows its node).
+    ///
+    /// # Errors
+    /// What opening the blob says; Gone for a node that is not there.
+    pub async fn open_reader(self: &Arc<Self>, _context: &Context, node: ViewNode) -> Result<Arc<Writer>, Error> {
+        let writer = Writer::new(self.hold(node)?, false);
+        if let Source::Lower(lower) = writer.file.source() {
+            lower.reader(&self.blobs).await?;
+        }
+        Ok(Arc::new(writer))
+    }
+
+    /// Opens a regular file for writing; `truncate` copies nothing. Bytes of the tree are copied at the first write only.
+    ///
+    /// # Errors
+    /// Gone for a node that is not there, IsDirectory; with `truncate` what the disk says.
+    pub async fn open_writer(self: &Arc<Self>, _context: &Context, node: ViewNode, truncate: bool) -> Result<Arc<Writer>, Error> {
+        let writer = Writer::new(self.hold(node)?, true);
+        if truncate {
+            writer.set_length(0).await?;
+        }
+        Ok(Arc::new(writer))
+    }
+}
+
+impl Writer {
+    pub(super) fn new(file: Arc<OpenFile>, may_write: bool) -> Self {
+        if may_write {
+            file.writers.fetch_add(1, Ordering::AcqRel);
+            file.overlay.writers.fetch_add(1, Ordering::AcqRel);
+        }
+        Self { file, may_write, failed: Mutex::new(None) }
+    }
+
+    /// The node.
+    pub fn node(&self) -> ViewNode {
+        self.file.node
+    }
+
+    /// How far the bytes are checked against the digest that they come from. Staged ones are the user's own.
+    pub fn verified(&self) -> Verified {
+        match self.file.source() {
+            Source::Data(_) => Verified::Whole,
+            Source::Lower(lower) => lower.opened().map_or(Verified::Whole, crate::view::Reader::verified),
+        }
+    }
+
+    /// Whether the bytes are staged.
+    pub fn is_staged(&self) -> bool {
+        self.file.data().is_some()
+    }
+
+    /// Bytes of a range as they are now.
+    ///
+    /// # Errors
+    /// What the disk or the registry says.
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
+        match self.file.source() {
+            Source::Data(data) => Ok(data.read_at(offset, length.min(READ_LIMIT))?),
+            Source::Lower(lower) => lower.reader(&self.file.overlay.blobs).await?.read(offset, length).await,
+        }
+    }
+
+    /// Writes; completes at once unless bytes of the tree must be copied first.
+    ///
+    /// # Errors
+    /// NoSpace and what the disk says; while copying also what the registry says.
+    pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let result = self.with_data(Keep::All, |data| data.write_at(offset, bytes)).await;
+        self.noted(result)
+    }
+
+    /// Cuts or extends.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub async fn set_length(&self, length: u64) -> Result<(), Error> {
+        let result = self.with_data(Keep::First(length), |data| data.set_length(length)).await;
+        self.noted(result)
+    }
+
+    /// `fallocate`.
+    ///
+    /// # Errors
+    /// Unsupported for modes that the disk does not know; as [`Writer::write`].
+    pub async fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
+        self.with_data(Keep::All, |data| data.allocate(mode, offset, length)).await
+    }
+
+    /// Sets the modification time of bytes that are staged; `false` if they are not.
+    pub(super) async fn set_mtime(&self, mtime: (i64, u32)) -> Result<bool, Error> {
+        if !self.is_staged() {
+            return Ok(false);
+        }
+        self.with_data(Keep::All, |data| data.set_mtime(mtime)).await?;
+        Ok(true)
+    }
+
+    /// Does something to the staged bytes, which are staged first if they are not.
+    async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Fault>) -> Result<T, Error> {
+        loop {
+            {
+                // A freeze waits for what is being written and decides then which bytes may still be.
+                let _gate = self.file.overlay.gate();
+                if let Some(data) = self.file.writable() {
+                    self.file.mark()?;
+                    return Ok(work(&data)?);
+                }
+            }
+            self.file.stage(keep).await?;
+        }
+    }
+
+    fn noted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &result {
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        }
+        result
+    }
+
+    /// SEEK_DATA and SEEK_HOLE; `None` where there is no such place.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+        match self.file.source() {
+            Source::Data(staged) => Ok(staged.seek(offset, data)?),
+            Source::Lower(lower) => {
+                let extents = lower.content().map(|content| content.extents).unwrap_or_default();
+                let ranges = extents.iter().map(|extent| (extent.file, extent.file.saturating_add(extent.length).min(lower.size)));
+                Ok(seek(ranges, lower.size, offset, data))
+            }
+        }
+    }
+
+    /// Copies a range of another open file; a whole unchanged file shares its bytes.
+    ///
+    /// # Errors
+    /// As reading the one and writing the other.
+    pub async fn copy_from(&self, source: &Self, from: u64, to: u64, length: u64) -> Result<u64, Error> {
+        if from == 0 && to == 0 && self.share(source, length)? {
+            return Ok(source.size()?);
+        }
+        let mut done = 0;
+        while done < length {
+            let wanted = u32::try_from((length - done).min(COPY)).unwrap_or(u32::MAX);
+            let bytes = source.read(from.saturating_add(done), wanted).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            self.write(to.saturating_add(done), &bytes).await?;
+            done += bytes.len() as u64;
+        }
+        Ok(done)
+    }
+
+    fn size(&self) -> Result<u64, Error> {
+        match self.file.source() {
+            Source::Data(data) => Ok(data.attributes()?.0),
+            Source::Lower(lower) => Ok(lower.size),
+        }
+    }
+
+    /// Lets an empty file refer to the bytes of a whole one that lies in a tree of this tag. `false` if that cannot be.
+    fn share(&self, source: &Self, length: u64) -> Result<bool, Error> {
+        let overlay = &self.file.overlay;
+        let Source::Lower(lower) = source.file.source() else { return Ok(false) };
+        if !Arc::ptr_eq(overlay, &source.file.overlay) || lower.size == 0 || length < lower.size || self.size()? != 0 {
+            return Ok(false);
+        }
+        let _gate = overlay.gate_alone();
+        if self.size()? != 0 {
+            return Ok(false);
+        }
+        overlay.change(|edit| {
+            let content = match edit.merged().row(source.file.node)? {
+                Some(row) => row.content,
+                None => edit.ground.row(lower.node, edit.now).map_or(Content::None, |row| row.content),
+            };
+            if !matches!(content, Content::Tree(_)) {
+                return Ok(false);
+            }
+            let now = edit.now;
+            edit.update(self.file.node, |node| {
+                node.content = content;
+                node.mtime = Some(now);
+                node.ctime = now;
+            })?;
+            Ok(true)
+        })
+        .inspect(|shared| {
+            if *shared {
+                self.file.set_source(Source::Lower(Arc::clone(&lower)));
+            }
+        })
+        .map_err(Error::from)
+    }
+
+    /// What a close reports: an error of an earlier write, once.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn flush(&self) -> Result<(), Error> {
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes and names survive a power cut after this. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What the disk says, and an error of an earlier write, once.
+    pub fn sync(&self) -> Result<(), Error> {
+        if let Some(data) = self.file.data() {
+            data.sync()?;
+        }
+        self.file.overlay.upper().sync()?;
+        self.flush()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.may_write {
+            self.file.writers.fetch_sub(1, Ordering::AcqRel);
+            self.file.overlay.writers.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// SEEK_DATA and SEEK_HOLE over ranges of bytes in file order.
+fn seek(ranges: impl Iterator<Item = (u64, u64)>, size: u64, offset: u64, data: bool) -> Option<u64> {
+    if offset >= size {
+        return None;
+    }
+    let mut hole = offset;
+    for (start, end) in ranges.filter(|(start, end)| start < end) {
+        if data && end > offset {
+            return Some(start.max(offset));
+        }
+        if !data && start <= hole && hole < end {
+            hole = end;
+        }
+    }
+    if data { None } else { Some(hole.min(size)) }
+}
