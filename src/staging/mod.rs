@@ -190,6 +190,8 @@ pub struct Upper {
 pub trait Rows: Send + Sync {
     /// A node of which anything was changed.
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error>;
+    /// All nodes of which anything was changed, by number, behind one; at most `limit`.
+    fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error>;
     /// What is said of a name.
     fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error>;
     /// Names of a directory behind a cookie, by cookie, whiteouts included; at most `limit`.
@@ -428,8 +430,8 @@ impl Upper {
         todo!()
     }
 
-    /// Removes the upper with everything in it.
-    pub fn remove(self) -> Result<(), Error> {
+    /// Removes the upper with everything in it, at once: the tag may be staged anew. Every later call answers Gone, nothing is edited any more.
+    pub fn remove(&self) -> Result<(), Error> {
         todo!()
     }
 }

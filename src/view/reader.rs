@@ -1,5 +1,8 @@
 //! Reading ranges of one file through its extents. What no extent covers is a hole and reads as zeros.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use bytes::{Bytes, BytesMut};
 
 use super::Error;
@@ -19,6 +22,7 @@ pub struct Reader {
 enum Source {
     Hole,
     Memory(Bytes),
+    File(File),
     Stream { stream: ContentStream, extents: Vec<Extent> },
 }
 
@@ -31,6 +35,11 @@ impl Reader {
     /// A file that lies in memory.
     pub fn of_memory(bytes: Bytes) -> Self {
         Self { size: bytes.len() as u64, source: Source::Memory(bytes) }
+    }
+
+    /// A file of this machine that does not change.
+    pub fn of_file(size: u64, file: File) -> Self {
+        Self { size, source: Source::File(file) }
     }
 
     /// A file whose pieces lie in a stream, in file order.
@@ -46,7 +55,7 @@ impl Reader {
     /// How far the bytes are checked against the digest.
     pub fn verified(&self) -> Verified {
         match &self.source {
-            Source::Hole | Source::Memory(_) => Verified::Whole,
+            Source::Hole | Source::Memory(_) | Source::File(_) => Verified::Whole,
             Source::Stream { stream, .. } => stream.verified(),
         }
     }
@@ -64,6 +73,7 @@ impl Reader {
         match &self.source {
             Source::Hole => Ok(zeros(start, end).freeze()),
             Source::Memory(bytes) => Ok(within(bytes, start, end)),
+            Source::File(file) => read_file(file, start, end),
             Source::Stream { stream, extents } => read_extents(stream, extents, start, end).await,
         }
     }
@@ -75,6 +85,14 @@ fn within(bytes: &Bytes, start: u64, end: u64) -> Bytes {
         (Ok(start), Ok(end)) => bytes.slice(start..end),
         _ => Bytes::new(),
     }
+}
+
+/// What a local file has of a range; it ends early only if the file was cut, which is an error.
+fn read_file(file: &File, start: u64, end: u64) -> Result<Bytes, Error> {
+    let mut buffer = zeros(start, end);
+    let read = file.read_exact_at(&mut buffer, start);
+    read.map_err(|error| Error::new(ErrorKind::Other, format!("a staged file cannot be read: {error}")))?;
+    Ok(buffer.freeze())
 }
 
 /// A buffer for the range; its length is bounded by [`READ_LIMIT`].

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::file::{Lower, OpenFile, Source};
 use super::Overlay;
+use super::file::{Lower, OpenFile, Source};
 use crate::error::ErrorKind;
 use crate::staging::{Content, DataFile, Error as Fault, Node};
 use crate::view::{Error, is_own_name};

@@ -42,6 +42,7 @@ impl Lower {
 }
 
 /// Where the bytes of trees come from.
+#[derive(Clone)]
 pub(super) struct Blobs {
     pub artifacts: Artifacts,
     pub repository: Repository,

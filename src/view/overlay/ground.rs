@@ -86,6 +86,15 @@ impl Ground {
 
     /// All that the tree says of one of its nodes, as a row.
     pub fn row(&self, id: NodeId, ctime: (i64, u32)) -> Option<Node> {
+        let mut row = self.row_without_path(id, ctime)?;
+        if let Content::Tree(tree) = &mut row.content {
+            tree.path = self.path(id);
+        }
+        Some(row)
+    }
+
+    /// The same, its path left empty.
+    pub fn row_without_path(&self, id: NodeId, ctime: (i64, u32)) -> Option<Node> {
         let artifact = self.artifact.as_ref()?;
         let tree = &artifact.tree;
         let node = tree.node(id)?;
@@ -102,7 +111,7 @@ impl Ground {
             content: Content::Tree(TreeNode {
                 manifest: artifact.manifest.digest,
                 node: id,
-                path: self.path(id),
+                path: Vec::new(),
                 sha256,
                 size: if node.kind == Kind::File { node.size } else { 0 },
             }),

@@ -70,7 +70,7 @@ impl Merged<'_> {
     }
 
     /// The directory of the tree whose names show through.
-    fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Fault> {
+    pub fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Fault> {
         let Some(id) = self.ground.lower(directory) else { return Ok(None) };
         let opaque = self.row(directory)?.is_some_and(|row| row.opaque);
         Ok(if opaque { None } else { Some(id) })
@@ -140,12 +140,7 @@ impl Merged<'_> {
     }
 
     /// Names behind a cookie, those of the tree first, until `take` answers `false`.
-    pub fn children(
-        &self,
-        directory: NodeKey,
-        after: u64,
-        take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool,
-    ) -> Result<(), Fault> {
+    pub fn children(&self, directory: NodeKey, after: u64, take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool) -> Result<(), Fault> {
         if after < STAGED_NAMES
             && let Some(tree) = self.ground.tree()
             && let Some(id) = self.below(directory)?

@@ -1,9 +1,9 @@
 //! Making, removing and moving names. The order of the checks gives the error that POSIX wants where several would fit.
 
+use super::Overlay;
 use super::edit::{Edit, check_name, check_new_name};
 use super::merged::{fault, not_a_directory, not_found};
 use super::plain::{NewNode, Replace};
-use super::Overlay;
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::staging::{Content, Error as Fault, Node, NodeKey};

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::Overlay;
 use super::copy_up::Keep;
 use super::file::{OpenFile, Source};
-use super::Overlay;
 use crate::content::Verified;
 use crate::staging::{Content, DataFile, Error as Fault};
 use crate::view::reader::READ_LIMIT;
@@ -199,28 +199,29 @@ impl Writer {
         if self.size()? != 0 {
             return Ok(false);
         }
-        overlay.change(|edit| {
-            let content = match edit.merged().row(source.file.node)? {
-                Some(row) => row.content,
-                None => edit.ground.row(lower.node, edit.now).map_or(Content::None, |row| row.content),
-            };
-            if !matches!(content, Content::Tree(_)) {
-                return Ok(false);
-            }
-            let now = edit.now;
-            edit.update(self.file.node, |node| {
-                node.content = content;
-                node.mtime = Some(now);
-                node.ctime = now;
-            })?;
-            Ok(true)
-        })
-        .inspect(|shared| {
-            if *shared {
-                self.file.set_source(Source::Lower(Arc::clone(&lower)));
-            }
-        })
-        .map_err(Error::from)
+        overlay
+            .change(|edit| {
+                let content = match edit.merged().row(source.file.node)? {
+                    Some(row) => row.content,
+                    None => edit.ground.row(lower.node, edit.now).map_or(Content::None, |row| row.content),
+                };
+                if !matches!(content, Content::Tree(_)) {
+                    return Ok(false);
+                }
+                let now = edit.now;
+                edit.update(self.file.node, |node| {
+                    node.content = content;
+                    node.mtime = Some(now);
+                    node.ctime = now;
+                })?;
+                Ok(true)
+            })
+            .inspect(|shared| {
+                if *shared {
+                    self.file.set_source(Source::Lower(Arc::clone(&lower)));
+                }
+            })
+            .map_err(Error::from)
     }
 
     /// What a close reports: an error of an earlier write, once.

@@ -1,0 +1,222 @@
+//! Attributes and extended attributes of an edited tag: shown, set, removed.
+//!
+//! Extended attributes are stored as they come, for every user: `user.*`, `security.*` and `trusted.*`. Access control lists
+//! (`system.*`) are refused as unsupported, since nobody here would enforce them; those of an archive are shown and kept. The names
+//! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Overlay;
+use super::copy_up::without_own;
+use super::merged::Seen;
+use super::plain::SetAttributes;
+use super::writer::Writer;
+use crate::artifact::{self, Kind};
+use crate::error::ErrorKind;
+use crate::staging::{Content, Node};
+use crate::view::{Attributes, Context, Error, ViewNode, is_own_name};
+
+/// Access times that are remembered.
+const ACCESS_TIMES: usize = 4096;
+/// Bytes of the longest value, as the kernel has it.
+const LONGEST_VALUE: usize = 64 << 10;
+
+/// Access times that somebody set, the latest ones. They live in memory only.
+#[derive(Default)]
+pub(super) struct AccessTimes(Mutex<(HashMap<ViewNode, (i64, u32)>, VecDeque<ViewNode>)>);
+
+impl AccessTimes {
+    fn get(&self, node: ViewNode) -> Option<(i64, u32)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(&node).copied()
+    }
+
+    fn set(&self, node: ViewNode, time: (i64, u32)) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.0.insert(node, time).is_none() {
+            inner.1.push_back(node);
+        }
+        while inner.1.len() > ACCESS_TIMES {
+            if let Some(oldest) = inner.1.pop_front() {
+                inner.0.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Overlay {
+    /// Attributes.
+    ///
+    /// # Errors
+    /// Gone for a node that is not there.
+    pub fn attributes(&self, context: &Context, node: ViewNode) -> Result<Attributes, Error> {
+        let defaults = &context.defaults;
+        let mut shown = match self.merged().see(node)? {
+            Seen::Lower(_, lower) => defaults.of_node(&lower),
+            Seen::Row(row) => {
+                let (size, staged) = match &row.content {
+                    Content::Data(id) => {
+                        let file = self.upper().rows().open_data(*id).map_err(Error::from)?;
+                        let metadata = file.metadata().map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes: {error}")))?;
+                        (metadata.len(), Some(metadata))
+                    }
+                    Content::Tree(tree) if row.kind == Kind::File => (tree.size, None),
+                    _ => (row.target.len() as u64, None),
+                };
+                let mtime = staged.as_ref().map_or(row.mtime, |file| Some((file.mtime(), nanoseconds(file.mtime_nsec()))));
+                let mut shown = defaults.of_node(&as_archived(&row, size, mtime));
+                shown.links = row.links;
+                shown.ctime = match &staged {
+                    Some(file) => row.ctime.max((file.ctime(), nanoseconds(file.ctime_nsec()))),
+                    None => row.ctime,
+                };
+                if let Some(file) = &staged {
+                    shown.blocks = file.blocks();
+                }
+                if row.ctime == (0, 0) {
+                    shown.ctime = shown.time;
+                }
+                shown
+            }
+        };
+        if let Some(time) = self.access_times.get(node) {
+            shown.atime = time;
+        }
+        Ok(shown)
+    }
+
+    /// Target of a symlink.
+    ///
+    /// # Errors
+    /// Invalid for what is no link.
+    pub fn target(&self, node: ViewNode) -> Result<Vec<u8>, Error> {
+        let seen = self.merged().see(node)?;
+        if seen.kind() != Kind::Symlink {
+            return Err(Error::new(ErrorKind::Invalid, "not a symbolic link"));
+        }
+        Ok(match seen {
+            Seen::Row(row) => row.target,
+            Seen::Lower(id, _) => self.ground.tree().and_then(|tree| tree.target(id)).map(<[u8]>::to_vec).unwrap_or_default(),
+        })
+    }
+
+    /// Sets attributes. A new length copies only what stays of the bytes; all else copies nothing.
+    ///
+    /// # Errors
+    /// IsDirectory or Invalid for the length of what is no regular file; NoSpace and what the disk says.
+    pub async fn set_attributes(self: &Arc<Self>, context: &Context, node: ViewNode, set: SetAttributes) -> Result<(), Error> {
+        let seen = self.merged().see(node)?;
+        if let Some(size) = set.size {
+            match seen.kind() {
+                Kind::File => Writer::new(self.hold(node)?, true).set_length(size).await?,
+                Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "a directory has no length to set")),
+                _ => return Err(Error::new(ErrorKind::Invalid, "only a regular file has a length to set")),
+            }
+        }
+        if let (Some(mtime), Kind::File) = (set.mtime, seen.kind()) {
+            Writer::new(self.hold(node)?, false).set_mtime(mtime).await?;
+        }
+        if let Some(atime) = set.atime {
+            self.access_times.set(node, atime);
+        }
+        let owner = (context.defaults.uid, context.defaults.gid);
+        self.change(|edit| {
+            let now = edit.now;
+            edit.update(node, |row| {
+                if let Some(mode) = set.mode {
+                    row.mode = Some(mode & 0o7777);
+                }
+                if set.uid.is_some() || set.gid.is_some() {
+                    let before = row.owner.unwrap_or(owner);
+                    row.owner = Some((set.uid.unwrap_or(before.0), set.gid.unwrap_or(before.1)));
+                }
+                if let Some(mtime) = set.mtime {
+                    row.mtime = Some(mtime);
+                }
+                row.ctime = now;
+            })
+        })?;
+        Ok(())
+    }
+
+    /// An extended attribute; own names (`user.oci.*`, `user.ocifs.*`) are not answered here.
+    ///
+    /// # Errors
+    /// Gone for a node that is not there.
+    pub fn xattr(&self, node: ViewNode, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if is_own_name(name) {
+            return Ok(None);
+        }
+        let xattrs = self.merged().xattrs(node)?;
+        Ok(xattrs.into_iter().find(|(other, _)| other == name).map(|(_, value)| value))
+    }
+
+    /// Names of extended attributes.
+    ///
+    /// # Errors
+    /// Gone for a node that is not there.
+    pub fn xattr_names(&self, node: ViewNode) -> Result<Vec<Vec<u8>>, Error> {
+        Ok(without_own(self.merged().xattrs(node)?).into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Sets an extended attribute; `create`/`replace` as XATTR_CREATE and XATTR_REPLACE. NotPermitted for own names.
+    ///
+    /// # Errors
+    /// As `setxattr(2)`; Unsupported for `system.*` and names without a known prefix.
+    pub fn set_xattr(&self, node: ViewNode, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
+        check_xattr_name(name)?;
+        if value.len() > LONGEST_VALUE {
+            return Err(Error::new(ErrorKind::TooLong, "an extended attribute may have 64 KiB"));
+        }
+        Ok(self.change(|edit| {
+            let is_set = edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name);
+            if create && is_set {
+                return Err(super::merged::fault(ErrorKind::Exists, "the extended attribute is set"));
+            }
+            if replace && !is_set {
+                return Err(super::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
+            }
+            let now = edit.now;
+            edit.update(node, |row| row.ctime = now)?;
+            edit.change.put_xattr(node, name, Some(value))
+        })?)
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// As `removexattr(2)`.
+    pub fn remove_xattr(&self, node: ViewNode, name: &[u8]) -> Result<(), Error> {
+        check_xattr_name(name)?;
+        Ok(self.change(|edit| {
+            if !edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name) {
+                return Err(super::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
+            }
+            let now = edit.now;
+            edit.update(node, |row| row.ctime = now)?;
+            edit.change.put_xattr(node, name, None)
+        })?)
+    }
+}
+
+fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
+    if is_own_name(name) {
+        return Err(Error::new(ErrorKind::NotPermitted, "extended attributes user.oci.* and user.ocifs.* are answered by ocifs itself"));
+    }
+    if name.len() > 255 {
+        return Err(Error::new(ErrorKind::TooLong, "the name of an extended attribute may have 255 bytes"));
+    }
+    let known = [&b"user."[..], b"security.", b"trusted."].iter().any(|prefix| name.starts_with(prefix) && name.len() > prefix.len());
+    if known { Ok(()) } else { Err(Error::new(ErrorKind::Unsupported, "extended attributes of this kind cannot be stored")) }
+}
+
+/// A row in the form in which attributes of trees are shown.
+fn as_archived(row: &Node, size: u64, mtime: Option<(i64, u32)>) -> artifact::Node {
+    artifact::Node { kind: row.kind, mode: row.mode, owner: row.owner, mtime, size, links: row.links, device: row.device }
+}
+
+/// Below a second, so that it fits.
+pub(super) fn nanoseconds(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}

@@ -1,0 +1,335 @@
+//! A frozen generation of an edited tag, merged: what is published.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::Overlay;
+use super::copy_up::blocking;
+use super::file::Blobs;
+use super::ground::{Ground, find};
+use super::merged::{Merged, fault};
+use super::walk::Walk;
+use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
+use crate::error::ErrorKind;
+use crate::staging::{Binding, DataId, Error as Fault, FrozenUpper, NameRow, Named, Node, NodeKey, Rows, TreeNode};
+use crate::view::{Context, Error, Reader, ViewNode};
+
+/// Bytes that are hashed at a time.
+const CHUNK: u32 = 1 << 20;
+
+/// A frozen generation, merged: what is published.
+pub struct Frozen {
+    overlay: Arc<Overlay>,
+    upper: FrozenUpper,
+    /// Bytes that had a writer when they were frozen: what came since is not in this generation.
+    written: Vec<DataId>,
+    _outstanding: Outstanding,
+}
+
+/// Counts a frozen generation while it lives.
+struct Outstanding(Arc<AtomicU64>);
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// One name of the frozen state.
+#[derive(Clone, Debug)]
+pub struct FrozenEntry {
+    /// Path; empty for the tag's own directory.
+    pub path: Vec<u8>,
+    /// The node: further names of a hard-linked file have the same.
+    pub node: ViewNode,
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits, `None` where neither user nor archive set any.
+    pub mode: Option<u32>,
+    /// Owner and group, as mode.
+    pub owner: Option<(u32, u32)>,
+    /// Modification time, as mode.
+    pub mtime: Option<(i64, u32)>,
+    /// Bytes of a regular file.
+    pub size: u64,
+    /// Names of the node.
+    pub links: u32,
+    /// Major and minor.
+    pub device: (u32, u32),
+    /// Target of a symlink.
+    pub target: Vec<u8>,
+    /// Extended attributes by name, own names and `user.oci.*` left out.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bytes of a regular file.
+    pub content: FrozenContent,
+}
+
+/// Where the bytes of a frozen file are.
+#[derive(Clone, Debug)]
+pub enum FrozenContent {
+    /// No regular file.
+    None,
+    /// In a tree.
+    Tree {
+        /// The artifact.
+        artifact: ArtifactOf,
+        /// The node there.
+        node: NodeId,
+        /// SHA-256 where known.
+        sha256: Option<[u8; 32]>,
+    },
+    /// Staged.
+    Data(DataId),
+}
+
+/// An artifact that is compared by its manifest's digest.
+#[derive(Clone)]
+pub struct ArtifactOf(pub Arc<Artifact>);
+
+impl PartialEq for ArtifactOf {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.manifest.digest == other.0.manifest.digest
+    }
+}
+
+impl Eq for ArtifactOf {}
+
+impl std::fmt::Debug for ArtifactOf {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("ArtifactOf").field(&self.0.manifest.digest).finish()
+    }
+}
+
+impl Overlay {
+    /// Freezes a generation for publishing. Blocks on the disk.
+    ///
+    /// # Errors
+    /// NoSpace and what the disk says.
+    pub fn freeze(self: &Arc<Self>) -> Result<Frozen, Error> {
+        let open = self.table.all();
+        let gate = self.gate_alone();
+        let written: Vec<DataId> =
+            open.iter().filter(|file| file.writers.load(Ordering::Acquire) > 0).filter_map(|file| file.data_id()).collect();
+        let upper = self.upper().freeze(&|id| written.contains(&id))?;
+        self.frozen.fetch_add(1, Ordering::AcqRel);
+        self.next_epoch();
+        drop(gate);
+        Ok(Frozen { overlay: Arc::clone(self), upper, written, _outstanding: Outstanding(Arc::clone(&self.frozen)) })
+    }
+
+    /// After the confirmation: clean files refer to the tree of `artifact`, the tag is expected to hold its digest. Answers whether nothing is left to publish.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// What the disk says; the edits are whole then and are published once more.
+    pub fn settle(&self, frozen: Frozen, artifact: &Arc<Artifact>) -> Result<bool, Error> {
+        let references = frozen.references(artifact)?;
+        let Frozen { upper, written, _outstanding, .. } = frozen;
+        self.keep_artifact(artifact);
+        let open = self.table.all();
+        let names = self.names();
+        let gate = self.gate_alone();
+        let open_now = self.table.all();
+        let busy: Vec<DataId> = open_now.iter().filter_map(|file| file.data_id()).chain(written).collect();
+        let clean = self.upper().settle(upper, artifact.manifest.digest, &mut references.into_iter(), &|id| busy.contains(&id));
+        self.next_epoch();
+        drop((gate, names));
+        // Files are closed where no lock is held.
+        drop((open, open_now));
+        Ok(clean?)
+    }
+}
+
+impl Frozen {
+    /// The generation.
+    pub fn generation(&self) -> u64 {
+        self.upper.generation()
+    }
+
+    /// To what the tag was bound.
+    pub fn binding(&self) -> Binding {
+        self.upper.binding()
+    }
+
+    fn walker(&self) -> Walk<'_> {
+        Walk::new(Merged { rows: self.upper.rows(), ground: &self.overlay.ground }, &self.overlay.artifacts)
+    }
+
+    /// All names, parents before children, names of a directory in the order of their bytes, the tag's own directory first with
+    /// an empty path. Memory is bounded by one directory. Local, blocking.
+    ///
+    /// # Errors
+    /// What the database says, and what `visit` answers.
+    pub fn walk(&self, visit: &mut dyn FnMut(FrozenEntry) -> Result<(), Error>) -> Result<(), Error> {
+        let mut walk = self.walker();
+        while let Some(entry) = walk.next()? {
+            visit(entry)?;
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of a file, computed (and kept) where it is not known.
+    ///
+    /// # Errors
+    /// Invalid for what is no regular file; what reading says.
+    pub async fn sha256(&self, artifacts: &Artifacts, entry: &FrozenEntry) -> Result<[u8; 32], Error> {
+        match &entry.content {
+            FrozenContent::None => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
+            FrozenContent::Tree { sha256: Some(sha256), .. } => Ok(*sha256),
+            FrozenContent::Tree { artifact, node, .. } => {
+                let blobs = Blobs { artifacts: artifacts.clone(), ..self.overlay.blobs.clone() };
+                hash_reader(blobs.open(&artifact.0, *node).await?).await
+            }
+            FrozenContent::Data(id) => {
+                if let Some(known) = self.upper.sha256(*id)? {
+                    return Ok(known);
+                }
+                let file = self.upper.rows().open_data(*id)?;
+                let sha256 = blocking(move || hash_file(file)).await?;
+                self.upper.keep_sha256(*id, sha256)?;
+                Ok(sha256)
+            }
+        }
+    }
+
+    /// A reader of a frozen file's bytes.
+    ///
+    /// # Errors
+    /// Invalid for what is no regular file; what the disk or the registry says.
+    pub async fn open(&self, context: &Context, entry: &FrozenEntry) -> Result<Reader, Error> {
+        match &entry.content {
+            FrozenContent::None => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
+            FrozenContent::Tree { artifact, node, .. } => {
+                let blobs = Blobs { artifacts: context.artifacts.clone(), ..self.overlay.blobs.clone() };
+                blobs.open(&artifact.0, *node).await
+            }
+            FrozenContent::Data(id) => Ok(Reader::of_file(entry.size, self.upper.rows().open_data(*id)?)),
+        }
+    }
+
+    /// Where each file of this generation lies in the tree that it became.
+    fn references(&self, artifact: &Artifact) -> Result<Vec<(NodeKey, TreeNode)>, Fault> {
+        let mut references = Vec::new();
+        let mut last_of_links = std::collections::HashSet::new();
+        let mut walk = self.walker();
+        while let Some(entry) = walk.next()? {
+            let known = match &entry.content {
+                FrozenContent::None => continue,
+                FrozenContent::Tree { artifact: of, sha256, .. } => {
+                    // A file of the tree below that has no row is not mentioned anywhere.
+                    if of.0.manifest.digest == artifact.manifest.digest || self.upper.rows().node(entry.node)?.is_none() {
+                        continue;
+                    }
+                    *sha256
+                }
+                FrozenContent::Data(id) => self.upper.sha256(*id)?,
+            };
+            if entry.links > 1 && !last_of_links.insert(entry.node) {
+                continue;
+            }
+            references.extend(reference(artifact, entry, known).into_iter());
+        }
+        Ok(references)
+    }
+}
+
+/// The node of a tree that holds exactly a frozen file.
+fn reference(artifact: &Artifact, entry: FrozenEntry, known: Option<[u8; 32]>) -> Option<(NodeKey, TreeNode)> {
+    let node = find(&artifact.tree, &entry.path)?;
+    let there = artifact.tree.node(node).filter(|there| there.kind == Kind::File && there.size == entry.size)?;
+    let sha256 = artifact.tree.content(node).and_then(|content| content.sha256);
+    if let (Some(one), Some(other)) = (known, sha256)
+        && one != other
+    {
+        return None;
+    }
+    let manifest = artifact.manifest.digest;
+    Some((entry.node, TreeNode { manifest, node, path: entry.path, sha256: sha256.or(known), size: there.size }))
+}
+
+fn hash_file(mut file: File) -> Result<[u8; 32], Error> {
+    let mut hasher = Sha256::new();
+    let copied = std::io::copy(&mut file, &mut Hashing(&mut hasher));
+    copied.map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}")))?;
+    Ok(hasher.finalize().into())
+}
+
+/// A hash as something that is written to.
+struct Hashing<'hasher>(&'hasher mut Sha256);
+
+impl std::io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// SHA-256 of all that a reader has, computed on other threads than the network's.
+pub(super) async fn hash_reader(reader: Reader) -> Result<[u8; 32], Error> {
+    let mut hasher = Sha256::new();
+    let mut at = 0;
+    while at < reader.size() {
+        let bytes: Bytes = reader.read(at, CHUNK).await?;
+        if bytes.is_empty() {
+            return Err(Error::new(ErrorKind::Integrity, "a file ended before its size"));
+        }
+        at += bytes.len() as u64;
+        hasher = blocking(move || {
+            hasher.update(&bytes);
+            Ok(hasher)
+        })
+        .await?;
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// The tree of an artifact walked in the same form and order as a frozen state, so that the two can be compared.
+///
+/// # Errors
+/// What `visit` answers.
+pub fn walk_tree(artifact: &Arc<Artifact>, visit: &mut dyn FnMut(FrozenEntry) -> Result<(), Error>) -> Result<(), Error> {
+    let ground = Ground::new(Some(Arc::clone(artifact)));
+    let artifacts = RwLock::new([(artifact.manifest.digest, Arc::clone(artifact))].into());
+    let mut walk = Walk::new(Merged { rows: &NoRows, ground: &ground }, &artifacts);
+    while let Some(entry) = walk.next()? {
+        visit(entry)?;
+    }
+    Ok(())
+}
+
+/// An upper that says nothing.
+pub(super) struct NoRows;
+
+impl Rows for NoRows {
+    fn node(&self, _key: NodeKey) -> Result<Option<Node>, Fault> {
+        Ok(None)
+    }
+
+    fn nodes(&self, _after: Option<NodeKey>, _limit: usize) -> Result<Vec<(NodeKey, Node)>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn name(&self, _directory: NodeKey, _name: &[u8]) -> Result<Option<Named>, Fault> {
+        Ok(None)
+    }
+
+    fn names(&self, _directory: NodeKey, _after: u64, _limit: usize) -> Result<Vec<NameRow>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn xattrs(&self, _key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn open_data(&self, _id: DataId) -> Result<File, Fault> {
+        Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
+    }
+}

@@ -1,0 +1,85 @@
+//! Laying an upper over its tree: the artifacts that its rows refer to are fetched, and what a killed process left is put away.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::Overlay;
+use super::attributes::AccessTimes;
+use super::file::Blobs;
+use super::ground::Ground;
+use super::table::Table;
+use crate::artifact::ViewMode;
+use crate::error::ErrorKind;
+use crate::flight::Flight;
+use crate::oci::{Digest, Repository};
+use crate::staging::{Content, NodeKey, Upper};
+use crate::view::{Context, Error};
+
+/// Rows that are read at a time.
+const BATCH: usize = 1024;
+
+impl Overlay {
+    /// Lays an upper over its tree. Fetches what it needs to know of the trees it refers to; nodes are found again by path if the
+    /// tree's numbers changed.
+    ///
+    /// # Errors
+    /// What fetching an artifact or reading the database says.
+    pub async fn open(context: &Context, upper: impl Into<Arc<Upper>>) -> Result<Arc<Self>, Error> {
+        let upper = upper.into();
+        let name = upper.subject().repository;
+        let repository = Repository::parse(&name)
+            .map_err(|error| Error::new(ErrorKind::Invalid, format!("staged edits belong to {}: {error}", name.escape_debug())))?;
+        let binding = upper.binding();
+        let noted = noted(&upper)?;
+        let mut wanted = noted.manifests;
+        wanted.extend(binding.under.into_iter().chain(binding.expected));
+        let mut artifacts = HashMap::new();
+        for digest in wanted {
+            artifacts.insert(digest, context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.strict).await?);
+        }
+        let ground = Ground::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));
+        for key in noted.keys {
+            ground.mark(key);
+        }
+        let overlay = Self {
+            upper,
+            ground,
+            artifacts: RwLock::new(artifacts),
+            blobs: Blobs { artifacts: context.artifacts.clone(), repository, strict: context.strict },
+            table: Table::default(),
+            names: Mutex::new(()),
+            gate: RwLock::new(()),
+            staging: Flight::default(),
+            writers: AtomicU64::new(0),
+            epoch: AtomicU64::new(1),
+            frozen: Arc::default(),
+            access_times: AccessTimes::default(),
+        };
+        Ok(Arc::new(overlay))
+    }
+}
+
+/// What the rows of an upper say of trees.
+struct Noted {
+    manifests: BTreeSet<Digest>,
+    keys: Vec<NodeKey>,
+}
+
+fn noted(upper: &Upper) -> Result<Noted, Error> {
+    let mut noted = Noted { manifests: BTreeSet::new(), keys: Vec::new() };
+    let mut after = None;
+    loop {
+        let batch = upper.rows().nodes(after, BATCH)?;
+        for (key, node) in &batch {
+            after = Some(*key);
+            noted.keys.push(*key);
+            if let Content::Tree(tree) = &node.content {
+                noted.manifests.insert(tree.manifest);
+            }
+        }
+        if batch.len() < BATCH {
+            return Ok(noted);
+        }
+    }
+}
