@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use crate::sys::lock::Sharing;
-use crate::sys::lock::try_lock;
+use crate::sys::lock::{is_locked, try_lock};
 
 use super::open_private;
 
@@ -16,7 +17,7 @@ use super::open_private;
 #[derive(Debug)]
 pub struct RangeLock {
     /// Opened for this lock alone, so closing it is the release.
-    _file: File,
+    file: File,
 }
 
 /// All bytes of a file.
@@ -26,7 +27,7 @@ impl RangeLock {
     /// Locks a range of an existing file now, or answers `None` if somebody else holds a part of it.
     pub fn try_range(path: &Path, range: Range<u64>, sharing: Sharing) -> io::Result<Option<Self>> {
         let file = open_private(path, false)?;
-        Ok(try_lock(&file, range, sharing)?.then_some(Self { _file: file }))
+        Ok(try_lock(&file, range, sharing)?.then_some(Self { file }))
     }
 
     /// Like [`RangeLock::try_range`], but asks again with growing pauses for at most `patience`. Blocks the
@@ -42,12 +43,33 @@ impl RangeLock {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-        Ok(Some(Self { _file: file }))
+        Ok(Some(Self { file }))
     }
 
     /// Locks a whole file, which is made if it is missing, waiting at most `patience`.
     pub fn file(path: &Path, patience: Duration) -> io::Result<Option<Self>> {
         open_private(path, true)?;
         Self::range(path, WHOLE, Sharing::Exclusive, patience)
+    }
+
+    /// Whether `path` still names the locked file: nobody removed or replaced it between its opening and its locking.
+    pub fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        match std::fs::symlink_metadata(path) {
+            Ok(there) => Ok((own.dev(), own.ino()) == (there.dev(), there.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the content of the locked file, for those who ask who holds it.
+    pub fn write(&self, text: &[u8]) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all_at(text, 0)
+    }
+
+    /// Whether somebody holds a lock on an existing file. Takes no lock.
+    pub fn is_held(path: &Path) -> io::Result<bool> {
+        is_locked(&File::open(path)?, WHOLE)
     }
 }

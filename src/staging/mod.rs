@@ -1,17 +1,40 @@
 //! The durable upper of one tag: names, attributes and bytes that were changed in a mount and are not published yet.
 //!
 //! One directory an upper: a SQLite database for names, attributes, extended attributes, whiteouts and opaque marks, one plain
-//! file per staged file's bytes, a lock. Every prefix of its commits is a valid state. It knows nodes and names by number and
-//! never looks into a tree: who reads it lays it over one.
+//! file per staged file's bytes, a lock (`FORMAT.md`). Every prefix of its commits is a valid state. It knows nodes and names by
+//! number and never looks into a tree: who reads it lays it over one.
+
+mod about;
+mod budget;
+mod change;
+mod data;
+mod error;
+mod freeze;
+mod log;
+mod open;
+mod place;
+mod rows;
+mod schema;
+mod settle;
+mod store;
+mod upper;
+mod uppers;
+mod waste;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorKind;
 use crate::layer::NodeKind;
 use crate::oci::Digest;
+
+pub use change::Change;
+pub use data::DataFile;
+pub use error::Error;
+pub use freeze::FrozenUpper;
+pub use upper::Upper;
+pub use uppers::Uppers;
 
 /// Number of a node: below [`STAGED`] that of a node in the tree of the digest `under`, else one that was made here.
 pub type NodeKey = u64;
@@ -19,16 +42,6 @@ pub type NodeKey = u64;
 pub const STAGED: NodeKey = 1 << 40;
 /// Number of a file with staged bytes. Never used again.
 pub type DataId = u64;
-
-/// Why an upper cannot be read or written.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// Busy where another process holds it, NoSpace, Integrity for a damaged database, Unsupported for a newer version, Other.
-    pub kind: ErrorKind,
-    /// What happened to which upper, and what to do.
-    pub message: String,
-}
 
 /// Which tag an upper belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,43 +162,6 @@ pub struct Listed {
     pub directory: PathBuf,
 }
 
-/// All uppers of a state directory, and the budget of bytes that those opened here share.
-pub struct Uppers {
-    _private: (),
-}
-
-impl Uppers {
-    /// The uppers of a state directory, which is made (0700) if it is missing. `quota` bounds the bytes staged.
-    pub fn open(_state: &Path, _quota: Option<u64>) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// All uppers there are. One that cannot be read is reported beside the others.
-    pub fn list(&self) -> Result<Vec<Result<Listed, Error>>, Error> {
-        todo!()
-    }
-
-    /// Opens the upper of a tag if there is one. Busy (with the pid) where another process holds it.
-    pub fn find(&self, _subject: &Subject) -> Result<Option<Upper>, Error> {
-        todo!()
-    }
-
-    /// Makes the upper of a tag that has none. Busy as [`Uppers::find`].
-    pub fn create(&self, _subject: &Subject, _binding: Binding) -> Result<Upper, Error> {
-        todo!()
-    }
-
-    /// Bytes staged by the uppers that are open here, and the quota.
-    pub fn usage(&self) -> (u64, Option<u64>) {
-        todo!()
-    }
-}
-
-/// One upper, held by this process. All methods are short local operations; a lock inside serialises them.
-pub struct Upper {
-    _private: (),
-}
-
 /// Reading rows: of an upper as it is, or of a frozen generation of it.
 pub trait Rows: Send + Sync {
     /// A node of which anything was changed.
@@ -202,236 +178,5 @@ pub trait Rows: Send + Sync {
     fn open_data(&self, id: DataId) -> Result<File, Error>;
 }
 
-/// One transaction, open while [`Upper::change`] runs its work.
-pub struct Change<'upper> {
-    _private: std::marker::PhantomData<&'upper ()>,
-}
-
-impl Change<'_> {
-    /// Reads inside the transaction.
-    pub fn rows(&self) -> &dyn Rows {
-        todo!()
-    }
-
-    /// Stores a new node under a number of its own.
-    pub fn add_node(&mut self, _node: &Node) -> Result<NodeKey, Error> {
-        todo!()
-    }
-
-    /// Stores a node, new or changed, and counts it as changed now.
-    pub fn put_node(&mut self, _key: NodeKey, _node: &Node) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Removes a node with its attributes; its staged bytes are unlinked after the commit unless a frozen generation has them.
-    pub fn drop_node(&mut self, _key: NodeKey) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Sets a name, replacing what was said of it.
-    pub fn put_name(&mut self, _directory: NodeKey, _name: &[u8], _named: Named) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Says nothing of a name any more: what lies below shows.
-    pub fn drop_name(&mut self, _directory: NodeKey, _name: &[u8]) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Sets all extended attributes of a node at once (copy-up of attributes).
-    pub fn put_xattrs(&mut self, _key: NodeKey, _xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Sets or (`None`) removes one extended attribute.
-    pub fn put_xattr(&mut self, _key: NodeKey, _name: &[u8], _value: Option<&[u8]>) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Binds the upper otherwise.
-    pub fn bind(&mut self, _binding: Binding) -> Result<(), Error> {
-        todo!()
-    }
-}
-
-/// Staged bytes that are open. Counts what it adds against the quota and answers NoSpace before the disk does. Positional
-/// reads and writes; shared freely.
-pub struct DataFile {
-    _private: (),
-}
-
-impl DataFile {
-    /// Its number.
-    pub fn id(&self) -> DataId {
-        todo!()
-    }
-
-    /// Bytes at an offset, fewer only at the end.
-    pub fn read_at(&self, _offset: u64, _length: u32) -> Result<bytes::Bytes, Error> {
-        todo!()
-    }
-
-    /// Writes all of it at an offset.
-    pub fn write_at(&self, _offset: u64, _bytes: &[u8]) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Cuts or extends.
-    pub fn set_length(&self, _length: u64) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// `fallocate(2)` with these mode bits (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE …); Unsupported for others.
-    pub fn allocate(&self, _mode: i32, _offset: u64, _length: u64) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// `lseek(2)` with SEEK_DATA (`data`) or SEEK_HOLE; `None` beyond the end.
-    pub fn seek(&self, _offset: u64, _data: bool) -> Result<Option<u64>, Error> {
-        todo!()
-    }
-
-    /// Size and modification time.
-    pub fn attributes(&self) -> Result<(u64, (i64, u32)), Error> {
-        todo!()
-    }
-
-    /// Sets the modification time.
-    pub fn set_mtime(&self, _mtime: (i64, u32)) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Makes its bytes survive a power cut.
-    pub fn sync(&self) -> Result<(), Error> {
-        todo!()
-    }
-}
-
-/// A generation of an upper that does not change any more: its rows are a copy of the database, its data files are not
-/// written again while it lives. Dropped unpublished, it leaves the upper as it is.
-pub struct FrozenUpper {
-    _private: (),
-}
-
-impl FrozenUpper {
-    /// Its number.
-    pub fn generation(&self) -> u64 {
-        todo!()
-    }
-
-    /// To what the upper was bound.
-    pub fn binding(&self) -> Binding {
-        todo!()
-    }
-
-    /// Its rows.
-    pub fn rows(&self) -> &dyn Rows {
-        todo!()
-    }
-
-    /// The SHA-256 of staged bytes, if it was computed before for this very content.
-    pub fn sha256(&self, _id: DataId) -> Result<Option<[u8; 32]>, Error> {
-        todo!()
-    }
-
-    /// Keeps a SHA-256 that was computed over frozen bytes.
-    pub fn keep_sha256(&self, _id: DataId, _sha256: [u8; 32]) -> Result<(), Error> {
-        todo!()
-    }
-}
-
-impl Upper {
-    /// The tag.
-    pub fn subject(&self) -> Subject {
-        todo!()
-    }
-
-    /// Moves the upper to another tag of the repository that has none (`mv v1 v2`, `--as`): the lock goes with it.
-    pub fn move_to(&self, _subject: &Subject) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// To what it is bound now.
-    pub fn binding(&self) -> Binding {
-        todo!()
-    }
-
-    /// Its rows as they are now.
-    pub fn rows(&self) -> &dyn Rows {
-        todo!()
-    }
-
-    /// Whether anything was changed since the last publish (or since it was made).
-    pub fn is_edited(&self) -> bool {
-        todo!()
-    }
-
-    /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process; a power cut only after
-    /// the next [`Upper::sync`]. `work` runs once.
-    pub fn change<T>(&self, _work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        todo!()
-    }
-
-    /// Makes everything committed so far survive a power cut.
-    pub fn sync(&self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// A new empty file for staged bytes. It is unlinked at the next opening of the upper if no node came to refer to it.
-    pub fn new_data(&self) -> Result<DataFile, Error> {
-        todo!()
-    }
-
-    /// A new file with the bytes of another (reflink where the file system can, else a copy that keeps holes).
-    pub fn clone_data(&self, _id: DataId) -> Result<DataFile, Error> {
-        todo!()
-    }
-
-    /// Opens staged bytes. A file that a crash lost is an empty one, with one warning.
-    pub fn data(&self, _id: DataId) -> Result<DataFile, Error> {
-        todo!()
-    }
-
-    /// Whether a frozen generation has these bytes, so that a writer must take a clone.
-    pub fn is_frozen(&self, _id: DataId) -> bool {
-        todo!()
-    }
-
-    /// Freezes what there is now. Data files that `is_open` names are copied (reflink or copy), since their writers go on.
-    pub fn freeze(&self, _is_open: &dyn Fn(DataId) -> bool) -> Result<FrozenUpper, Error> {
-        todo!()
-    }
-
-    /// After the confirmation of a publish: the tag is expected to hold `digest` from now on, and each of these nodes that still has the
-    /// frozen content and is not open refers to the tree instead; its bytes are freed after the (durable) commit. Answers whether
-    /// nothing was changed since the freeze, so that nothing is left to publish.
-    pub fn settle(
-        &self,
-        _frozen: FrozenUpper,
-        _digest: Digest,
-        _references: &mut dyn Iterator<Item = (NodeKey, TreeNode)>,
-        _is_open: &dyn Fn(DataId) -> bool,
-    ) -> Result<bool, Error> {
-        todo!()
-    }
-
-    /// What a publish under way wrote down, durably.
-    pub fn journal(&self) -> Result<Option<Journal>, Error> {
-        todo!()
-    }
-
-    /// Writes down (durably) or clears what a publish is about to do.
-    pub fn set_journal(&self, _journal: Option<&Journal>) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// A directory of this upper for layers that are packed and not yet pushed; never counted in the quota, emptied by `settle`.
-    pub fn packs(&self) -> PathBuf {
-        todo!()
-    }
-
-    /// Removes the upper with everything in it, at once: the tag may be staged anew. Every later call answers Gone, nothing is edited any more.
-    pub fn remove(&self) -> Result<(), Error> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

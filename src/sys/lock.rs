@@ -32,12 +32,27 @@ pub fn try_lock(file: &File, range: Range<u64>, sharing: Sharing) -> io::Result<
     }
 }
 
+/// Whether somebody else holds a part of a range exclusively. Takes nothing.
+pub fn is_locked(file: &File, range: Range<u64>) -> io::Result<bool> {
+    let mut request = request(range, libc::F_RDLCK)?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and `request` outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut request) };
+    if result == 0 { Ok(i32::from(request.l_type) != libc::F_UNLCK) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives a range up.
 pub fn unlock(file: &File, range: Range<u64>) -> io::Result<()> {
     control(file, range, libc::F_UNLCK)
 }
 
 fn control(file: &File, range: Range<u64>, kind: i32) -> io::Result<()> {
+    let request = request(range, kind)?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and `request` outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn request(range: Range<u64>, kind: i32) -> io::Result<libc::flock> {
     let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let start = libc::off_t::try_from(range.start).map_err(invalid)?;
     let length = match range.end {
@@ -51,7 +66,5 @@ fn control(file: &File, range: Range<u64>, kind: i32) -> io::Result<()> {
     request.l_whence = libc::c_short::try_from(libc::SEEK_SET).map_err(invalid)?;
     request.l_start = start;
     request.l_len = length;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and `request` outlives the call.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(request)
 }

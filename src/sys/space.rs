@@ -26,6 +26,19 @@ pub fn allocate(file: &File, range: Range<u64>) -> io::Result<()> {
     Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, range.end.saturating_sub(range.start))?)
 }
 
+/// `fallocate(2)` with the mode bits of an application. `InvalidInput` for bits that no version of this program knows.
+pub fn allocate_as(file: &File, mode: i32, offset: u64, length: u64) -> io::Result<()> {
+    let flags = u32::try_from(mode).ok().and_then(FallocateFlags::from_bits).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::fs::fallocate(file, flags, offset, length)?)
+}
+
+/// Mode bit of `fallocate(2)`: the length stays.
+pub const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
+/// Mode bit of `fallocate(2)`: frees the range.
+pub const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE;
+/// Mode bit of `fallocate(2)`: the range reads as zeros and stays allocated.
+pub const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE;
+
 /// Bytes that a file occupies, as `stat(2)` counts its blocks.
 pub fn occupied(metadata: &std::fs::Metadata) -> u64 {
     metadata.blocks().saturating_mul(512)

@@ -1,0 +1,72 @@
+//! The budget of staged bytes: one for all uppers that are open, an account for each.
+//!
+//! Counts what files occupy, not their lengths. Never blocks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What all open uppers occupy, and how much they may.
+pub(super) struct Budget {
+    used: AtomicU64,
+    pub quota: Option<u64>,
+}
+
+impl Budget {
+    pub fn new(quota: Option<u64>) -> Self {
+        Self { used: AtomicU64::new(0), quota }
+    }
+
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+}
+
+/// The part of one upper, given back when it is closed.
+pub(super) struct Account {
+    budget: Arc<Budget>,
+    used: AtomicU64,
+}
+
+impl Account {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, used: AtomicU64::new(0) }
+    }
+
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Counts bytes that are there already.
+    pub fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Relaxed);
+        self.budget.used.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts bytes that are about to be written, unless they are too many.
+    pub fn reserve(&self, bytes: u64) -> bool {
+        let fits = |used: u64| used.checked_add(bytes).filter(|after| self.budget.quota.is_none_or(|quota| *after <= quota));
+        let reserved = self.budget.used.fetch_update(Relaxed, Relaxed, fits).is_ok();
+        if reserved {
+            self.used.fetch_add(bytes, Relaxed);
+        }
+        reserved
+    }
+
+    /// Gives bytes back, at most those that this account has: what a file occupies may shrink behind our back.
+    pub fn remove(&self, bytes: u64) {
+        let mut taken = 0;
+        let take = |used: u64| {
+            taken = bytes.min(used);
+            Some(used - taken)
+        };
+        // The closure never refuses.
+        let _ = self.used.fetch_update(Relaxed, Relaxed, take);
+        self.budget.used.fetch_sub(taken, Relaxed);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.remove(u64::MAX);
+    }
+}

@@ -1,0 +1,234 @@
+//! One transaction: everything in it or nothing.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, params};
+
+use super::error::Error;
+use super::rows::{self, Source, integer};
+use super::store::{Store, lock};
+use super::upper::{Database, Marks, Shared, State, store_marks, store_state};
+use super::{Binding, Content, DataId, Named, Node, NodeKey, Rows, STAGED};
+use crate::error::ErrorKind;
+
+/// So many numbers are marked as used at a time, so that a change does not have to store each one.
+const NODES: u64 = 4096;
+const COOKIES: u64 = 65536;
+const DATA: u64 = 4096;
+
+/// One transaction, open while [`super::Upper::change`] runs its work.
+pub struct Change<'upper> {
+    inside: Inside<'upper>,
+    marks: &'upper mut Marks,
+    before: Marks,
+    shared: &'upper Shared,
+    state: State,
+    /// Bytes to which a node does not refer any more.
+    released: Vec<DataId>,
+    is_changed: bool,
+    is_done: bool,
+}
+
+/// The connection for reading inside the transaction. The lock is never waited for: it makes the borrow shareable.
+struct Inside<'upper> {
+    connection: Mutex<&'upper mut Connection>,
+    store: &'upper Store,
+}
+
+impl Source for Inside<'_> {
+    fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        work(&lock(&self.connection)).map_err(|error| self.store.database_error(what, &error))
+    }
+
+    fn store(&self) -> &Store {
+        self.store
+    }
+}
+
+impl<'upper> Change<'upper> {
+    pub(super) fn begin(database: &'upper mut Database, shared: &'upper Shared) -> Result<Self, Error> {
+        let Database { connection, marks } = database;
+        let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        begun.map_err(|error| shared.store.database_error("cannot change", &error))?;
+        Ok(Self {
+            inside: Inside { connection: Mutex::new(connection), store: &shared.store },
+            before: *marks,
+            marks,
+            shared,
+            state: shared.state(),
+            released: Vec::new(),
+            is_changed: false,
+            is_done: false,
+        })
+    }
+
+    /// Commits. Answers the staged bytes that nothing refers to any more.
+    pub(super) fn commit(mut self) -> Result<Vec<DataId>, Error> {
+        let released = std::mem::take(&mut self.released);
+        let edited_before = self.state.edited;
+        let (before, data) = (self.before, self.shared.store.next.load(Ordering::Relaxed));
+        if self.is_changed {
+            self.state.edited = true;
+            self.state.changes += 1;
+            if data + DATA / 2 > self.marks.data {
+                self.marks.data = data + DATA;
+            }
+        }
+        let (marks, state) = (*self.marks, self.state);
+        let mut waste = Vec::new();
+        self.run(|connection| {
+            if marks != before && (marks.nodes, marks.cookies, marks.data) != (before.nodes, before.cookies, before.data) {
+                store_marks(connection, &marks)?;
+            }
+            if state.edited != edited_before {
+                store_state(connection, &state.binding, state.edited)?;
+            }
+            for id in released {
+                if !rows::is_referred(connection, id)? {
+                    connection.prepare_cached("DELETE FROM digests WHERE data = ?")?.execute([integer(id)?])?;
+                    waste.push(id);
+                }
+            }
+            connection.prepare_cached("COMMIT")?.execute([])
+        })?;
+        self.is_done = true;
+        *lock(&self.shared.state) = self.state;
+        Ok(waste)
+    }
+
+    fn run<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let connection = self.inside.connection.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        work(connection).map_err(|error| self.inside.store.database_error("cannot change", &error))
+    }
+
+    /// Reads inside the transaction.
+    pub fn rows(&self) -> &dyn Rows {
+        &self.inside
+    }
+
+    /// Stores a new node under a number of its own.
+    pub fn add_node(&mut self, node: &Node) -> Result<NodeKey, Error> {
+        let key = self.marks.next_node;
+        self.marks.next_node += 1;
+        if self.marks.next_node > self.marks.nodes {
+            self.marks.nodes += NODES;
+        }
+        self.put_node(key, node)?;
+        Ok(key)
+    }
+
+    /// Stores a node, new or changed, and counts it as changed now. A writer's first write calls it too, changed or not.
+    pub fn put_node(&mut self, key: NodeKey, node: &Node) -> Result<(), Error> {
+        if key >= self.marks.next_node {
+            return Err(Error::new(ErrorKind::Invalid, format!("{key} is no number of a node")));
+        }
+        if let Content::Data(id) = node.content
+            && lock(&self.inside.store.waste).contains(id)
+        {
+            return Err(Error::new(ErrorKind::Gone, format!("the staged bytes {id} were given up by an earlier change")));
+        }
+        self.is_changed = true;
+        let released = self.run(|connection| {
+            if let Content::Data(id) = node.content {
+                connection.prepare_cached("DELETE FROM digests WHERE data = ?")?.execute([integer(id)?])?;
+            }
+            rows::put_node(connection, key, node)
+        })?;
+        self.released.extend(released);
+        Ok(())
+    }
+
+    /// Removes a node with its attributes; its staged bytes are unlinked after the commit unless a frozen generation has them.
+    pub fn drop_node(&mut self, key: NodeKey) -> Result<(), Error> {
+        self.is_changed = true;
+        let released = self.run(|connection| {
+            let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE key = ? RETURNING data")?;
+            let mut found = statement.query([integer(key)?])?;
+            let mut released = None;
+            while let Some(row) = found.next()? {
+                released = row.get::<_, Option<i64>>(0)?.and_then(|id| u64::try_from(id).ok());
+            }
+            connection.prepare_cached("DELETE FROM xattrs WHERE node = ?")?.execute([integer(key)?])?;
+            Ok(released)
+        })?;
+        self.released.extend(released);
+        Ok(())
+    }
+
+    /// Sets a name, replacing what was said of it; the new name has a cookie of its own.
+    pub fn put_name(&mut self, directory: NodeKey, name: &[u8], named: Named) -> Result<(), Error> {
+        self.is_changed = true;
+        let cookie = self.marks.next_cookie;
+        self.marks.next_cookie += 1;
+        if self.marks.next_cookie > self.marks.cookies {
+            self.marks.cookies += COOKIES;
+        }
+        let node = match named {
+            Named::Node(key) => Some(key),
+            Named::Whiteout => None,
+        };
+        self.run(|connection| {
+            let stored = params![integer(directory)?, name, integer(cookie)?, node.map(integer).transpose()?];
+            connection.prepare_cached("INSERT OR REPLACE INTO names (directory, name, cookie, node) VALUES (?, ?, ?, ?)")?.execute(stored)
+        })?;
+        Ok(())
+    }
+
+    /// Says nothing of a name any more: what lies below shows.
+    pub fn drop_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Error> {
+        self.is_changed = true;
+        self.run(|connection| {
+            connection.prepare_cached("DELETE FROM names WHERE directory = ? AND name = ?")?.execute(params![integer(directory)?, name])
+        })?;
+        Ok(())
+    }
+
+    /// Sets all extended attributes of a node at once (copy-up of attributes).
+    pub fn put_xattrs(&mut self, key: NodeKey, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
+        self.is_changed = true;
+        self.run(|connection| connection.prepare_cached("DELETE FROM xattrs WHERE node = ?")?.execute([integer(key)?]))?;
+        xattrs.iter().try_for_each(|(name, value)| self.put_xattr(key, name, Some(value)))
+    }
+
+    /// Sets or (`None`) removes one extended attribute.
+    pub fn put_xattr(&mut self, key: NodeKey, name: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        self.is_changed = true;
+        self.run(|connection| match value {
+            Some(value) => {
+                let stored = params![integer(key)?, name, value];
+                connection.prepare_cached("INSERT OR REPLACE INTO xattrs (node, name, value) VALUES (?, ?, ?)")?.execute(stored)
+            }
+            None => connection.prepare_cached("DELETE FROM xattrs WHERE node = ? AND name = ?")?.execute(params![integer(key)?, name]),
+        })?;
+        Ok(())
+    }
+
+    /// Binds the upper otherwise.
+    pub fn bind(&mut self, binding: Binding) -> Result<(), Error> {
+        if self.state.binding == binding {
+            return Ok(());
+        }
+        self.is_changed = true;
+        self.state.binding = binding;
+        self.run(|connection| store_state(connection, &binding, true))
+    }
+}
+
+impl Drop for Change<'_> {
+    /// What was not committed did not happen, also when `work` panicked.
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        *self.marks = self.before;
+        let rolled_back =
+            self.run(|connection| if connection.is_autocommit() { Ok(0) } else { connection.prepare_cached("ROLLBACK")?.execute([]) });
+        if let Err(error) = rolled_back {
+            tracing::error!(%error, "a staging transaction could not be rolled back");
+        }
+    }
+}
+
+/// Numbers of an upper that has given out none.
+pub(super) const FIRST: Marks = Marks { next_node: STAGED + 1, nodes: STAGED + 1, next_cookie: 1, cookies: 1, data: 1 };

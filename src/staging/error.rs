@@ -1,0 +1,112 @@
+//! Why an upper cannot be read or written, told so that a person knows where the bytes lie and what to do.
+//!
+//! Turns errors of the system and of SQLite into the closed list of kinds. Never prints, never hides one.
+
+use std::io;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::durable;
+use crate::error::ErrorKind;
+
+/// Why an upper cannot be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Busy where another process holds it, NoSpace, Integrity for a damaged database, Unsupported for a newer version, Gone for
+    /// staged bytes that were given up meanwhile, Other.
+    pub kind: ErrorKind,
+    /// What happened to which upper, and what to do.
+    pub message: String,
+}
+
+impl Error {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// An error of the system: `what` is the beginning of a sentence that the path ends.
+    pub(super) fn system(what: &str, path: &Path, error: &io::Error) -> Self {
+        let shown = shown(path);
+        if is_full(error) {
+            let space =
+                durable::free(path.parent().unwrap_or(path)).map_or(String::new(), |free| format!(" ({} bytes are free)", free.available));
+            return Self::new(
+                ErrorKind::NoSpace,
+                format!(
+                    "{what} {shown}: the disk that holds the state directory is full{space}; free some space or choose another --state-dir"
+                ),
+            );
+        }
+        match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => Self::new(
+                ErrorKind::ReadOnly,
+                format!("{what} {shown}: the disk that holds the state directory is read-only; remount it or choose another --state-dir"),
+            ),
+            io::ErrorKind::NotFound => {
+                Self::new(ErrorKind::Other, format!("{what} {shown}: it is not there; is the disk that holds the state directory mounted?"))
+            }
+            _ => Self::new(ErrorKind::Other, format!("{what} {shown}: {error}")),
+        }
+    }
+
+    /// An error of SQLite. `path` is the database's.
+    pub(super) fn database(what: &str, path: &Path, error: &rusqlite::Error) -> Self {
+        let shown = shown(path);
+        let damaged = || {
+            let directory = path.parent().unwrap_or(path);
+            Self::new(
+                ErrorKind::Integrity,
+                format!(
+                    "{what} {shown}: the database is damaged ({error}); nothing was deleted, the staged bytes lie in {}; `ocifs discard` gives them up",
+                    self::shown(&directory.join("data"))
+                ),
+            )
+        };
+        let rusqlite::Error::SqliteFailure(failure, _) = error else {
+            return match error {
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::QueryReturnedNoRows => damaged(),
+                _ => Self::new(ErrorKind::Other, format!("{what} {shown}: {error}")),
+            };
+        };
+        match failure.code {
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation => damaged(),
+            ErrorCode::DiskFull => Self::system(what, path, &full()),
+            ErrorCode::SystemIoFailure if has_no_room(path) => Self::system(what, path, &full()),
+            ErrorCode::ReadOnly => Self::system(what, path, &io::ErrorKind::ReadOnlyFilesystem.into()),
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+                Self::new(ErrorKind::Busy, format!("{what} {shown}: another program has the database open"))
+            }
+            ErrorCode::TooBig => Self::new(ErrorKind::TooLong, format!("{what} {shown}: the value is too long")),
+            _ if !path.exists() => Self::system(what, path, &io::ErrorKind::NotFound.into()),
+            _ => Self::new(ErrorKind::Other, format!("{what} {shown}: {error}")),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    durable::is_full(error) || error.kind() == io::ErrorKind::StorageFull
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+/// SQLite tells a full disk from other failures, but not a user's quota: one small write beside the database does.
+fn has_no_room(path: &Path) -> bool {
+    use std::io::Write;
+    let Some(directory) = path.parent() else { return false };
+    let probe = tempfile::Builder::new().prefix(durable::TEMPORARY).tempfile_in(directory);
+    let result = probe.and_then(|mut file| file.write_all(&[0; 65536]).and_then(|()| file.as_file().sync_all()));
+    result.is_err_and(|error| is_full(&error))
+}
+
+/// A path or a name from elsewhere, fit for a message.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}

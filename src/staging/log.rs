@@ -1,0 +1,54 @@
+//! The database's log on disk: commits are in it at once, and survive a power cut when it is synced.
+//!
+//! Needs no connection, so that a sync never waits for a transaction and several of them share one.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::error::Error;
+use super::schema::log_path;
+use crate::durable;
+use crate::error::ErrorKind;
+
+/// The write-ahead log of an open database. SQLite keeps the same file until it closes the database.
+pub(super) struct Log {
+    file: File,
+    /// Its name in the directory survives a power cut.
+    is_named: AtomicBool,
+    /// A sync failed once: the kernel forgets what it could not write, so no later answer can be trusted.
+    failed: AtomicBool,
+}
+
+impl Log {
+    /// The log of a database that was opened and read from.
+    pub fn open(database: &Path) -> Result<Self, Error> {
+        let path = log_path(database);
+        let file = File::open(&path).map_err(|error| Error::system("cannot open", &path, &error))?;
+        Ok(Self { file, is_named: AtomicBool::new(false), failed: AtomicBool::new(false) })
+    }
+
+    /// Every commit that ended before this call survives a power cut after it. A commit that SQLite copied into the database
+    /// meanwhile was synced by that.
+    pub fn sync(&self, directory: &Path) -> Result<(), Error> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Other,
+                format!(
+                    "cannot sync {}: an earlier sync failed, and what it left out is unknown; see the kernel's log and mount anew",
+                    super::error::shown(directory)
+                ),
+            ));
+        }
+        let failed = |error: &std::io::Error| {
+            self.failed.store(true, Ordering::Release);
+            Error::system("cannot sync", &directory.join("upper.db"), error)
+        };
+        self.file.sync_data().map_err(|error| failed(&error))?;
+        if !self.is_named.load(Ordering::Acquire) {
+            durable::sync_directory(directory).map_err(|error| failed(&error))?;
+            self.is_named.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}

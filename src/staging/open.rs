@@ -1,0 +1,173 @@
+//! Making an upper, and opening one that an earlier process left, in whatever way it ended.
+//!
+//! Opening mends what a killed process leaves: bytes that no node refers to are unlinked, nodes that were only open are removed,
+//! nodes whose bytes a power cut took are empty files, a frozen generation is dropped. It deletes nothing that a node refers to.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, params};
+
+use super::about::About;
+use super::budget::{Account, Budget};
+use super::change::FIRST;
+use super::error::Error;
+use super::freeze;
+use super::log::Log;
+use super::place::Hold;
+use super::rows::{StoredDigest, integer, unsigned};
+use super::store::{Place, Store, path};
+use super::upper::{Database, Marks, Shared, State, Upper, store_marks, store_state};
+use super::{Binding, DataId, NodeKey, Subject, schema};
+use crate::durable;
+
+/// Makes a whole upper in an empty directory.
+pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding) -> Result<(), Error> {
+    for name in ["data", "packs"] {
+        let path = directory.join(name);
+        durable::make_directory(&path).map_err(|error| Error::system("cannot make", &path, &error))?;
+    }
+    About::new(subject, binding).write(directory)?;
+    schema::create(&directory.join("upper.db"), |connection| {
+        connection.execute("INSERT INTO upper (id, deleted, edited, generation, nodes, cookies, data) VALUES (1, 0, 0, 0, 0, 0, 0)", [])?;
+        store_marks(connection, &FIRST)?;
+        store_state(connection, binding, differs(binding))
+    })?;
+    durable::sync_directory(directory).map_err(|error| Error::system("cannot sync", directory, &error))
+}
+
+/// Whether there is something to publish before anything was changed: a new tag, a retag, a deletion.
+fn differs(binding: &Binding) -> bool {
+    binding.deleted || binding.expected.is_none() || binding.under != binding.expected
+}
+
+/// Opens an upper that this process holds.
+pub(super) fn open(place: Place, hold: Hold, budget: &Arc<Budget>) -> Result<Upper, Error> {
+    let path = place.database();
+    let connection = schema::open(&path)?;
+    let failed = |error: &rusqlite::Error| Error::database("cannot open", &path, error);
+    let (state, marks) = read_state(&connection).map_err(|error| failed(&error))?;
+    let log = Log::open(&path)?;
+    remove_snapshots(&place.directory)?;
+    let files = data_files(&place.directory)?;
+    let next = files.last_key_value().map_or(0, |(id, _)| id + 1).max(marks.data);
+    let store = Arc::new(Store::new(place, Account::new(budget.clone()), log, next));
+    store.account.add(files.values().sum());
+    let mut database = Database { connection, marks };
+    mend(&mut database.connection, &store, &files)?;
+    let shared = Shared { database: Mutex::new(database), state: Mutex::new(state), store, _hold: hold };
+    Ok(Upper { shared: Arc::new(shared) })
+}
+
+fn read_state(connection: &Connection) -> rusqlite::Result<(State, Marks)> {
+    let columns = "under, expected, deleted, edited, generation, nodes, cookies, data";
+    connection.query_row(&format!("SELECT {columns} FROM upper"), [], |row| {
+        let digest = |column| row.get::<_, Option<StoredDigest>>(column).map(|digest| digest.map(|digest| digest.0));
+        let binding = Binding { under: digest(0)?, expected: digest(1)?, deleted: row.get(2)? };
+        let state = State { binding, edited: row.get(3)?, generation: unsigned(row, 4)?, changes: 0 };
+        let (nodes, cookies) = (unsigned(row, 5)?, unsigned(row, 6)?);
+        Ok((state, Marks { next_node: nodes, nodes, next_cookie: cookies, cookies, data: unsigned(row, 7)? }))
+    })
+}
+
+/// A frozen generation ends with its process.
+fn remove_snapshots(directory: &Path) -> Result<(), Error> {
+    let failed = |error: &std::io::Error| Error::system("cannot read", directory, error);
+    for entry in std::fs::read_dir(directory).map_err(|error| failed(&error))? {
+        let entry = entry.map_err(|error| failed(&error))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(freeze::PREFIX) || name.starts_with(durable::TEMPORARY) {
+            std::fs::remove_file(entry.path()).map_err(|error| Error::system("cannot remove", &entry.path(), &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// All data files with what they occupy. Names that are not ours are left alone.
+fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
+    let data = directory.join("data");
+    let mut files = BTreeMap::new();
+    let failed = |path: &Path, error: &std::io::Error| Error::system("cannot read", path, error);
+    for group in std::fs::read_dir(&data).map_err(|error| failed(&data, &error))? {
+        let group = group.map_err(|error| failed(&data, &error))?.path();
+        if !group.is_dir() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&group).map_err(|error| failed(&group, &error))? {
+            let entry = entry.map_err(|error| failed(&group, &error))?;
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<DataId>().ok()) else { continue };
+            if path(directory, id) == entry.path() {
+                let metadata = entry.metadata().map_err(|error| failed(&entry.path(), &error))?;
+                files.insert(id, durable::occupied(&metadata));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Makes nodes and data files agree.
+fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId, u64>) -> Result<(), Error> {
+    let failed = |error: &rusqlite::Error| store.database_error("cannot mend", error);
+    let found = examine(connection, files).map_err(|error| failed(&error))?;
+    if !found.unlinked.is_empty() {
+        remove_nodes(connection, &found.unlinked).map_err(|error| failed(&error))?;
+    }
+    for id in files.keys() {
+        store.add_fresh(id >> 8 & 0xff);
+    }
+    if !found.missing.is_empty() {
+        tracing::warn!(
+            tag = %store.place().subject.shown(), files = found.missing.len(),
+            "staged files lost their bytes in a crash before they were synced, and are empty now"
+        );
+        for id in &found.missing {
+            let path = store.path(*id);
+            store.create_file(*id, &path).map_err(|error| Error::system("cannot make", &path, &error))?;
+        }
+    }
+    let orphans: Vec<DataId> = files.keys().copied().filter(|id| found.referred.binary_search(id).is_err()).collect();
+    store.give_up(orphans);
+    store.collect().map(|_| ())
+}
+
+#[derive(Default)]
+struct Found {
+    /// Nodes that were only open.
+    unlinked: Vec<NodeKey>,
+    /// Bytes that nodes refer to, sorted.
+    referred: Vec<DataId>,
+    /// Those that are not there.
+    missing: Vec<DataId>,
+}
+
+fn examine(connection: &Connection, files: &BTreeMap<DataId, u64>) -> rusqlite::Result<Found> {
+    let mut found = Found::default();
+    let mut statement = connection.prepare("SELECT key, links, data FROM nodes")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (key, links): (_, i64) = (unsigned(row, 0)?, row.get(1)?);
+        if links == 0 {
+            found.unlinked.push(key);
+        } else if row.get::<_, Option<i64>>(2)?.is_some() {
+            found.referred.push(unsigned(row, 2)?);
+        }
+    }
+    found.referred.sort_unstable();
+    found.missing = found.referred.iter().copied().filter(|id| !files.contains_key(id)).collect();
+    found.missing.dedup();
+    Ok(found)
+}
+
+/// Removes nodes that had no name any more when their process ended, with what is said of names in them.
+fn remove_nodes(connection: &mut Connection, keys: &[NodeKey]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for key in keys {
+        let key = integer(*key)?;
+        transaction.prepare_cached("DELETE FROM nodes WHERE key = ?")?.execute([key])?;
+        transaction.prepare_cached("DELETE FROM xattrs WHERE node = ?")?.execute([key])?;
+        transaction.prepare_cached("DELETE FROM names WHERE directory = ?")?.execute(params![key])?;
+    }
+    transaction.commit()
+}

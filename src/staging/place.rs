@@ -1,0 +1,76 @@
+//! Who holds an upper: a lock that ends with its process, with the process's number beside it for people.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Subject;
+use super::error::Error;
+use crate::durable::RangeLock;
+use crate::error::ErrorKind;
+
+const NAME: &str = "lock";
+
+/// Holds an upper for this process until it is dropped. Renaming the directory does not release it.
+pub(super) struct Hold {
+    _lock: RangeLock,
+}
+
+impl Hold {
+    /// Takes an upper. `None` where there is none (any more).
+    pub fn take(directory: &Path, subject: &Subject) -> Result<Option<Self>, Error> {
+        let path = directory.join(NAME);
+        loop {
+            if !directory.is_dir() {
+                return Ok(None);
+            }
+            let failed = |error: &io::Error| Error::system("cannot lock", &path, error);
+            let lock = match RangeLock::file(&path, Duration::ZERO) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => return Err(busy(directory, subject)),
+                // Removed by its holder between the two questions.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.is_dir() => return Ok(None),
+                Err(error) => return Err(failed(&error)),
+            };
+            // A holder that removed or moved the upper between our opening and our locking left us the lock of nothing.
+            if lock.is_at(&path).map_err(|error| failed(&error))? {
+                lock.write(format!("{}\n", std::process::id()).as_bytes()).map_err(|error| failed(&error))?;
+                return Ok(Some(Self { _lock: lock }));
+            }
+        }
+    }
+}
+
+/// The process that holds an upper, if any does: 0 if its number cannot be read. Takes no lock.
+pub(super) fn holder(directory: &Path) -> Result<Option<u32>, Error> {
+    let path = directory.join(NAME);
+    match RangeLock::is_held(&path) {
+        Ok(false) => Ok(None),
+        Ok(true) => Ok(Some(written_holder(directory).unwrap_or(0))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::system("cannot look at", &path, &error)),
+    }
+}
+
+fn written_holder(directory: &Path) -> Option<u32> {
+    std::fs::read_to_string(directory.join(NAME)).ok()?.trim().parse().ok()
+}
+
+fn busy(directory: &Path, subject: &Subject) -> Error {
+    let who = match written_holder(directory) {
+        Some(pid) if pid == std::process::id() => format!("this process ({pid})"),
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    };
+    Error::new(ErrorKind::Busy, format!("{} is staged by {who}; unmount there, or edit it there", subject.shown()))
+}
+
+/// The lock under which names in the directory of all uppers change. Held for moments.
+pub(super) fn lock_names(root: &Path) -> Result<RangeLock, Error> {
+    let path: PathBuf = root.join(NAME);
+    match RangeLock::file(&path, Duration::from_secs(10)) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(Error::new(ErrorKind::Busy, format!("another process keeps {} locked", super::error::shown(&path)))),
+        Err(error) => Err(Error::system("cannot lock", &path, &error)),
+    }
+}

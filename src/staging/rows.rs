@@ -1,0 +1,226 @@
+//! Rows of the database as values, and back. Every read of an upper, live or frozen, goes through here.
+//!
+//! Trusts no value of a database: what does not fit its type is a damaged database, never a panic.
+
+use std::fs::File;
+use std::sync::LazyLock;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Type, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::schema::malformed;
+use super::store::Store;
+use super::{Content, DataId, Error, NameRow, Named, Node, NodeKey, Rows, TreeNode};
+use crate::layer::NodeKind;
+use crate::oci::Digest;
+
+/// Whoever can lend a connection for reading.
+pub(super) trait Source: Send + Sync {
+    /// Runs a read; `what` begins the sentence of an error.
+    fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error>;
+    /// Where staged bytes are.
+    fn store(&self) -> &Store;
+}
+
+impl<S: Source> Rows for S {
+    fn node(&self, key: NodeKey) -> Result<Option<Node>, Error> {
+        self.read("cannot read", |connection| node(connection, key))
+    }
+
+    fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error> {
+        static SELECT: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS}, key FROM nodes WHERE key > ? ORDER BY key LIMIT ?"));
+        self.read("cannot read", |connection| {
+            let after = after.map_or(Ok(-1), integer)?;
+            let mut statement = connection.prepare_cached(&SELECT)?;
+            let rows =
+                statement.query_map([after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| Ok((unsigned(row, KEY)?, decode(row)?)))?;
+            rows.collect()
+        })
+    }
+
+    fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error> {
+        self.read("cannot read", |connection| {
+            let mut statement = connection.prepare_cached("SELECT node FROM names WHERE directory = ? AND name = ?")?;
+            statement.query_row(params![integer(directory)?, name], |row| named(row, 0)).optional()
+        })
+    }
+
+    fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error> {
+        self.read("cannot read", |connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT cookie, name, node FROM names WHERE directory = ? AND cookie > ? ORDER BY cookie LIMIT ?")?;
+            let (after, limit) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX));
+            let rows = statement.query_map(params![integer(directory)?, after, limit], |row| {
+                Ok(NameRow { cookie: unsigned(row, 0)?, name: row.get(1)?, named: named(row, 2)? })
+            })?;
+            rows.collect()
+        })
+    }
+
+    fn xattrs(&self, key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+        self.read("cannot read", |connection| {
+            let mut statement = connection.prepare_cached("SELECT name, value FROM xattrs WHERE node = ? ORDER BY name")?;
+            statement.query_map([integer(key)?], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    fn open_data(&self, id: DataId) -> Result<File, Error> {
+        self.store().open_for_reading(id)
+    }
+}
+
+/// A number as SQLite stores it. Ours are far below its limit.
+pub(super) fn integer(value: u64) -> rusqlite::Result<i64> {
+    i64::try_from(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// A number that is never negative.
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+fn optional_unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    let value: Option<i64> = row.get(column)?;
+    value.map(|value| u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))).transpose()
+}
+
+fn named(row: &Row<'_>, column: usize) -> rusqlite::Result<Named> {
+    Ok(optional_unsigned(row, column)?.map_or(Named::Whiteout, Named::Node))
+}
+
+/// A digest of a manifest, checked when it is read.
+pub(super) struct StoredDigest(pub Digest);
+
+impl FromSql for StoredDigest {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Digest::parse(value.as_str()?).map(Self).map_err(|error| FromSqlError::Other(Box::new(error)))
+    }
+}
+
+const COLUMNS: &str = "kind, mode, uid, gid, mtime, mtime_nanos, ctime, ctime_nanos, links, major, minor, target, opaque, parent, \
+                       data, manifest, tree_node, tree_path, tree_sha256, tree_size";
+/// Where a statement that asks for the key too has it.
+const KEY: usize = 20;
+
+/// Reads a node.
+pub(super) fn node(connection: &Connection, key: NodeKey) -> rusqlite::Result<Option<Node>> {
+    static SELECT: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM nodes WHERE key = ?"));
+    connection.prepare_cached(&SELECT)?.query_row([integer(key)?], decode).optional()
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<Node> {
+    let pair = |first: Option<u32>, second: Option<u32>| first.zip(second);
+    let mtime: Option<i64> = row.get(4)?;
+    let nanos: Option<u32> = row.get(5)?;
+    Ok(Node {
+        kind: decode_kind(row.get(0)?)?,
+        mode: row.get(1)?,
+        owner: pair(row.get(2)?, row.get(3)?),
+        mtime: mtime.zip(nanos),
+        ctime: (row.get(6)?, row.get(7)?),
+        links: row.get(8)?,
+        device: (row.get(9)?, row.get(10)?),
+        target: row.get(11)?,
+        opaque: row.get(12)?,
+        parent: unsigned(row, 13)?,
+        content: decode_content(row)?,
+    })
+}
+
+fn decode_content(row: &Row<'_>) -> rusqlite::Result<Content> {
+    if let Some(data) = optional_unsigned(row, 14)? {
+        return Ok(Content::Data(data));
+    }
+    let Some(StoredDigest(manifest)) = row.get(15)? else { return Ok(Content::None) };
+    let path: Option<Vec<u8>> = row.get(17)?;
+    let size = optional_unsigned(row, 19)?;
+    let (Some(path), Some(size)) = (path, size) else { return Err(malformed("a node of a tree lacks its path or size")) };
+    Ok(Content::Tree(TreeNode { manifest, node: row.get(16)?, path, sha256: row.get(18)?, size }))
+}
+
+fn decode_kind(number: i64) -> rusqlite::Result<NodeKind> {
+    KINDS
+        .iter()
+        .find(|(_, stored)| *stored == number)
+        .map(|(kind, _)| *kind)
+        .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, format!("{number} is no kind of node").into()))
+}
+
+/// The numbers of the format.
+const KINDS: [(NodeKind, i64); 7] = [
+    (NodeKind::File, 1),
+    (NodeKind::Directory, 2),
+    (NodeKind::Symlink, 3),
+    (NodeKind::CharDevice, 4),
+    (NodeKind::BlockDevice, 5),
+    (NodeKind::Fifo, 6),
+    (NodeKind::Socket, 7),
+];
+
+/// Stores a node. Answers the staged bytes that it referred to before and does not any more.
+pub(super) fn put_node(connection: &Connection, key: NodeKey, node: &Node) -> rusqlite::Result<Option<DataId>> {
+    let before: Option<Option<u64>> = connection
+        .prepare_cached("SELECT data FROM nodes WHERE key = ?")?
+        .query_row([integer(key)?], |row| optional_unsigned(row, 0))
+        .optional()?;
+    let data = match node.content {
+        Content::Data(id) => Some(id),
+        _ => None,
+    };
+    let statement = match before {
+        None => INSERT,
+        // An update that names `data` would also rewrite its index.
+        Some(before) if before == data => UPDATE_SAME_DATA,
+        Some(_) => UPDATE,
+    };
+    store(connection, statement, key, node, data)?;
+    Ok(before.flatten().filter(|before| Some(*before) != data))
+}
+
+const INSERT: &str = "INSERT INTO nodes (key, kind, mode, uid, gid, mtime, mtime_nanos, ctime, ctime_nanos, links, major, minor, target, opaque, \
+    parent, manifest, tree_node, tree_path, tree_sha256, tree_size, data) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+const UPDATE: &str = "UPDATE nodes SET kind = ?2, mode = ?3, uid = ?4, gid = ?5, mtime = ?6, mtime_nanos = ?7, ctime = ?8, ctime_nanos = ?9, \
+    links = ?10, major = ?11, minor = ?12, target = ?13, opaque = ?14, parent = ?15, manifest = ?16, tree_node = ?17, tree_path = ?18, \
+    tree_sha256 = ?19, tree_size = ?20, data = ?21 WHERE key = ?1";
+const UPDATE_SAME_DATA: &str = "UPDATE nodes SET kind = ?2, mode = ?3, uid = ?4, gid = ?5, mtime = ?6, mtime_nanos = ?7, ctime = ?8, \
+    ctime_nanos = ?9, links = ?10, major = ?11, minor = ?12, target = ?13, opaque = ?14, parent = ?15, manifest = ?16, tree_node = ?17, \
+    tree_path = ?18, tree_sha256 = ?19, tree_size = ?20 WHERE key = ?1 AND ?21 IS data";
+
+fn store(connection: &Connection, statement: &str, key: NodeKey, node: &Node, data: Option<DataId>) -> rusqlite::Result<()> {
+    let kind = KINDS.iter().find(|(kind, _)| *kind == node.kind).map(|(_, stored)| *stored);
+    let tree = match &node.content {
+        Content::Tree(tree) => Some(tree),
+        Content::None | Content::Data(_) => None,
+    };
+    let changed = connection.prepare_cached(statement)?.execute(params![
+        integer(key)?,
+        kind,
+        node.mode,
+        node.owner.map(|owner| owner.0),
+        node.owner.map(|owner| owner.1),
+        node.mtime.map(|mtime| mtime.0),
+        node.mtime.map(|mtime| mtime.1),
+        node.ctime.0,
+        node.ctime.1,
+        node.links,
+        node.device.0,
+        node.device.1,
+        node.target,
+        node.opaque,
+        integer(node.parent)?,
+        tree.map(|tree| tree.manifest.to_string()),
+        tree.map(|tree| tree.node),
+        tree.map(|tree| &tree.path),
+        tree.and_then(|tree| tree.sha256.as_ref()),
+        tree.map(|tree| integer(tree.size)).transpose()?,
+        data.map(integer).transpose()?,
+    ])?;
+    if changed == 1 { Ok(()) } else { Err(malformed("a node that was read could not be stored")) }
+}
+
+/// Whether any node refers to staged bytes.
+pub(super) fn is_referred(connection: &Connection, id: DataId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM nodes WHERE data = ? LIMIT 1")?.exists([integer(id)?])
+}

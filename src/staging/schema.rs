@@ -1,0 +1,179 @@
+//! The database of an upper: its tables, how it is made, opened and checked.
+//!
+//! A database of a newer version is left alone, a damaged one too: neither is ever mended, replaced or deleted here.
+
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::{Error, shown};
+use crate::durable;
+use crate::error::ErrorKind;
+
+/// Stored in the database's header, so that `file` and we know it.
+const APPLICATION: i32 = 0x6f63_6966;
+/// Grows with every change that an older program would misread.
+const VERSION: i32 = 1;
+/// Pages of the log before they are copied into the database: many, since a page that changes often is copied once.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+const SCHEMA: &str = "
+CREATE TABLE upper (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  under TEXT, expected TEXT, deleted INTEGER NOT NULL,
+  edited INTEGER NOT NULL, generation INTEGER NOT NULL, journal TEXT,
+  nodes INTEGER NOT NULL, cookies INTEGER NOT NULL, data INTEGER NOT NULL
+) STRICT;
+CREATE TABLE nodes (
+  key INTEGER PRIMARY KEY,
+  kind INTEGER NOT NULL, mode INTEGER, uid INTEGER, gid INTEGER,
+  mtime INTEGER, mtime_nanos INTEGER, ctime INTEGER NOT NULL, ctime_nanos INTEGER NOT NULL,
+  links INTEGER NOT NULL, major INTEGER NOT NULL, minor INTEGER NOT NULL, target BLOB NOT NULL,
+  opaque INTEGER NOT NULL, parent INTEGER NOT NULL,
+  data INTEGER,
+  manifest TEXT, tree_node INTEGER, tree_path BLOB, tree_sha256 BLOB, tree_size INTEGER
+) STRICT;
+CREATE INDEX nodes_by_data ON nodes (data) WHERE data IS NOT NULL;
+CREATE TABLE names (
+  directory INTEGER NOT NULL, name BLOB NOT NULL, cookie INTEGER NOT NULL, node INTEGER,
+  PRIMARY KEY (directory, name)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX names_by_cookie ON names (directory, cookie, node);
+CREATE TABLE xattrs (
+  node INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (node, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE digests (
+  data INTEGER PRIMARY KEY,
+  sha256 BLOB NOT NULL, size INTEGER NOT NULL,
+  mtime INTEGER NOT NULL, mtime_nanos INTEGER NOT NULL, ctime INTEGER NOT NULL, ctime_nanos INTEGER NOT NULL
+) STRICT;
+";
+
+/// Makes a database (mode 0600) with empty tables and hands it to `fill` inside of the transaction that makes them.
+pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Error> {
+    durable::open_private(path, true).map_err(|error| Error::system("cannot make", path, &error))?;
+    let make = || {
+        let connection = connect(path)?;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        connection.execute_batch(SCHEMA)?;
+        connection.pragma_update(None, "application_id", APPLICATION)?;
+        connection.pragma_update(None, "user_version", VERSION)?;
+        fill(&connection)?;
+        connection.execute_batch("COMMIT")?;
+        connection.close().map_err(|(_, error)| error)
+    };
+    make().map_err(|error| Error::database("cannot make", path, &error))
+}
+
+/// Opens the database of an upper that this process holds, and checks it as far as its last end gives reason to.
+pub(super) fn open(path: &Path) -> Result<Connection, Error> {
+    let failed = |error: &rusqlite::Error| Error::database("cannot open", path, error);
+    // Opened by SQLite, a missing or empty file would be a database without tables.
+    let length = std::fs::metadata(path).map_err(|error| missing(path, &error))?.len();
+    if length == 0 {
+        return Err(failed(&malformed("it is empty")));
+    }
+    // A clean end copies the log and removes it.
+    let unclean = std::fs::metadata(log_path(path)).is_ok_and(|log| log.len() > 0);
+    check_version(path)?;
+    let connection = connect(path).map_err(|error| failed(&error))?;
+    check_tables(&connection).map_err(|error| failed(&error))?;
+    if unclean {
+        check_pages(&connection).map_err(|error| failed(&error))?;
+    }
+    Ok(connection)
+}
+
+/// Where SQLite keeps what is committed and not yet copied into the database.
+pub(super) fn log_path(database: &Path) -> std::path::PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// An error as SQLite answers it for a damaged database.
+pub(super) fn malformed(what: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(what.to_owned()))
+}
+
+/// A frozen copy of a database: read, and written only before it is first used.
+pub(super) fn open_snapshot(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags())?;
+    connection
+        .execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4096")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags())?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cache_size", -4096)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Reads the header without SQLite, so that nothing of a newer version is touched, not even its log.
+fn check_version(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::FileExt;
+    let mut header = [0; 100];
+    let file = std::fs::File::open(path).map_err(|error| Error::system("cannot open", path, &error))?;
+    if file.read_exact_at(&mut header, 0).is_err() {
+        return Err(Error::database("cannot open", path, &malformed("it is cut short")));
+    }
+    let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
+    let (version, application) = (number(60), number(68));
+    if application != APPLICATION || version < 1 {
+        return Err(Error::database("cannot open", path, &malformed("its header is not that of a staging database")));
+    }
+    if version > VERSION {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} has format {version}, and this ocifs knows formats up to {VERSION}: publish it with the newer ocifs that wrote it, or give its edits up with `ocifs discard`",
+                shown(path)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn missing(path: &Path, error: &std::io::Error) -> Error {
+    let directory = path.parent().unwrap_or(path);
+    if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() {
+        return Error::database("cannot open", path, &malformed("it is missing"));
+    }
+    Error::system("cannot open", path, error)
+}
+
+/// The tables must be exactly ours: what else a damaged schema could say is never run.
+fn check_tables(connection: &Connection) -> rusqlite::Result<()> {
+    let expected = Connection::open_in_memory()?;
+    expected.execute_batch(SCHEMA)?;
+    if tables(connection)? == tables(&expected)? { Ok(()) } else { Err(malformed("its tables are not those of a staging database")) }
+}
+
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+fn check_pages(connection: &Connection) -> rusqlite::Result<()> {
+    let answer: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if answer == "ok" { Ok(()) } else { Err(malformed(&answer)) }
+}

@@ -1,0 +1,190 @@
+//! What a confirmed publish changes in the upper: clean files refer to the new tree, and their bytes are freed.
+//!
+//! A node changes only if it still has the frozen content. Every commit on the way is a valid state: the tree that a node refers
+//! to is already confirmed.
+
+use std::os::unix::fs::MetadataExt;
+
+use rusqlite::Connection;
+
+use super::error::Error;
+use super::freeze::{Copied, FrozenUpper};
+use super::rows::{self, integer, is_referred};
+use super::store::lock;
+use super::upper::{Upper, store_state};
+use super::{Content, DataId, NodeKey, TreeNode};
+use crate::oci::Digest;
+
+/// Nodes in one commit: few enough that nobody waits for long.
+const BATCH: usize = 256;
+
+/// A node that may refer to the new tree from now on, if it still has the frozen content.
+struct Clean {
+    key: NodeKey,
+    tree: TreeNode,
+    from: From,
+}
+
+/// The frozen content of a node.
+enum From {
+    /// Staged bytes, and their times, which the row takes over.
+    Data { id: DataId, mtime: (i64, i64), ctime: (i64, i64) },
+    /// A node of an older tree.
+    Tree(TreeNode),
+}
+
+impl Upper {
+    /// After the confirmation of a publish: the tag is expected to hold `digest` from now on, and each of these nodes that still has the
+    /// frozen content and is not open refers to the tree instead; its bytes are freed after the (durable) commit. Clears the journal
+    /// and empties the packs. Answers whether nothing was changed since the freeze, so that nothing is left to publish.
+    ///
+    /// `references` and `is_open` are asked without any lock of the upper.
+    pub fn settle(
+        &self,
+        frozen: FrozenUpper,
+        digest: Digest,
+        references: &mut dyn Iterator<Item = (NodeKey, TreeNode)>,
+        is_open: &dyn Fn(DataId) -> bool,
+    ) -> Result<bool, Error> {
+        let mut waste = Vec::new();
+        loop {
+            let batch: Vec<_> = references.take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let mut clean = Vec::new();
+            for (key, tree) in batch {
+                clean.extend(frozen.clean(key, tree, is_open)?);
+            }
+            waste.extend(self.refer(&frozen, clean)?);
+        }
+        let is_clean = self.expect(&frozen, digest, is_open)?;
+        self.shared.sync()?;
+        drop(frozen);
+        self.free(waste)?;
+        self.empty_packs();
+        Ok(is_clean)
+    }
+
+    /// Lets nodes refer to the tree. Answers the bytes that they had.
+    fn refer(&self, frozen: &FrozenUpper, clean: Vec<Clean>) -> Result<Vec<DataId>, Error> {
+        self.shared.transact("cannot settle", |connection| {
+            let mut released = Vec::new();
+            for node in clean {
+                // Written since the question before the transaction.
+                let id = match &node.from {
+                    From::Data { id, .. } => Some(*id),
+                    From::Tree(_) => None,
+                };
+                let is_same = id.and_then(|id| frozen.copied(id)).is_none_or(Copied::is_unchanged);
+                if is_same && refer(connection, &node)? {
+                    released.extend(id);
+                }
+            }
+            Ok(released)
+        })
+    }
+
+    /// Stores what the tag holds from now on.
+    fn expect(&self, frozen: &FrozenUpper, digest: Digest, is_open: &dyn Fn(DataId) -> bool) -> Result<bool, Error> {
+        // A file that still has the writer which it had when it was frozen may be written at any time.
+        let has_writers = frozen.copies.values().any(|copied| is_open(copied.original.id()));
+        let database = self.shared.database()?;
+        let mut state = lock(&self.shared.state);
+        let is_clean = !has_writers && state.changes == frozen.state.changes && frozen.copies.values().all(Copied::is_unchanged);
+        let mut binding = state.binding;
+        binding.expected = Some(digest);
+        let store = || {
+            let transaction = database.connection.unchecked_transaction()?;
+            store_state(&transaction, &binding, !is_clean)?;
+            transaction.execute("UPDATE upper SET journal = NULL", [])?;
+            transaction.commit()
+        };
+        store().map_err(|error| self.shared.store.database_error("cannot settle", &error))?;
+        state.binding = binding;
+        state.edited = !is_clean;
+        Ok(is_clean)
+    }
+
+    /// Unlinks bytes that no node has taken again meanwhile.
+    fn free(&self, released: Vec<DataId>) -> Result<(), Error> {
+        let database = self.shared.database()?;
+        let mut waste = Vec::new();
+        for id in released {
+            if !is_referred(&database.connection, id).map_err(|error| self.shared.store.database_error("cannot settle", &error))? {
+                waste.push(id);
+            }
+        }
+        self.shared.store.give_up(waste);
+        drop(database);
+        self.shared.store.collect().map(|_| ())
+    }
+
+    /// Packed layers are of no use any more. What stays is packed over or removed with the upper.
+    fn empty_packs(&self) {
+        let packs = self.packs();
+        let emptied = std::fs::remove_dir_all(&packs).and_then(|()| crate::durable::make_directory(&packs));
+        if let Err(error) = emptied {
+            tracing::warn!(path = %packs.display(), %error, "packed layers could not be removed");
+        }
+    }
+}
+
+impl FrozenUpper {
+    /// A node that has the frozen content and is not open, with what it needs to refer to the tree.
+    fn clean(&self, key: NodeKey, tree: TreeNode, is_open: &dyn Fn(DataId) -> bool) -> Result<Option<Clean>, Error> {
+        let id = match self.rows().node(key)?.map(|node| node.content) {
+            Some(Content::Data(id)) => id,
+            Some(Content::Tree(old)) => return Ok((old != tree).then_some(Clean { key, tree, from: From::Tree(old) })),
+            Some(Content::None) | None => return Ok(None),
+        };
+        let data = self.copies.get(&id).map_or(id, |copied| copied.original.id());
+        if is_open(data) {
+            return Ok(None);
+        }
+        let path = self.shared.store.path(data);
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::system("cannot read staged bytes", &path, &error)),
+        };
+        let mtime = (metadata.mtime(), metadata.mtime_nsec());
+        let from = From::Data { id: data, mtime, ctime: (metadata.ctime(), metadata.ctime_nsec()) };
+        Ok(Some(Clean { key, tree, from }))
+    }
+
+    /// What is known of bytes that were open when they were frozen.
+    fn copied(&self, original: DataId) -> Option<&Copied> {
+        self.copies.values().find(|copied| copied.original.id() == original)
+    }
+}
+
+impl Copied {
+    /// Whether the original was not written since it was copied.
+    fn is_unchanged(&self) -> bool {
+        self.original.version() == self.version
+    }
+}
+
+/// Lets one node refer to the tree if it still has the frozen content.
+fn refer(connection: &Connection, clean: &Clean) -> rusqlite::Result<bool> {
+    let Some(mut node) = rows::node(connection, clean.key)? else { return Ok(false) };
+    match (&clean.from, &node.content) {
+        (From::Data { id, mtime, ctime }, Content::Data(now)) if id == now => {
+            node.mtime = Some(time(*mtime));
+            node.ctime = node.ctime.max(time(*ctime));
+        }
+        (From::Tree(old), Content::Tree(now)) if old == now => {}
+        _ => return Ok(false),
+    }
+    node.content = Content::Tree(clean.tree.clone());
+    let released = rows::put_node(connection, clean.key, &node)?;
+    if let Some(id) = released {
+        connection.prepare_cached("DELETE FROM digests WHERE data = ?")?.execute([integer(id)?])?;
+    }
+    Ok(true)
+}
+
+fn time((seconds, nanoseconds): (i64, i64)) -> (i64, u32) {
+    (seconds, u32::try_from(nanoseconds).unwrap_or(0))
+}

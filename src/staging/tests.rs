@@ -1,0 +1,113 @@
+//! Tests of the upper.
+
+use std::path::Path;
+
+use super::*;
+use crate::error::ErrorKind;
+
+pub(super) fn subject(tag: &str) -> Subject {
+    Subject { origin: "https://reg.io".to_owned(), authority: "reg.io".to_owned(), repository: "team/app".to_owned(), tag: tag.to_owned() }
+}
+
+pub(super) fn digest(byte: u8) -> Digest {
+    Digest::parse(&format!("sha256:{}", format!("{byte:02x}").repeat(32))).unwrap()
+}
+
+pub(super) fn bound() -> Binding {
+    Binding { under: Some(digest(1)), expected: Some(digest(1)), deleted: false }
+}
+
+pub(super) fn file(content: Content) -> Node {
+    Node {
+        kind: NodeKind::File,
+        mode: Some(0o644),
+        owner: Some((1000, 100)),
+        mtime: None,
+        ctime: (5, 6),
+        links: 1,
+        device: (0, 0),
+        target: Vec::new(),
+        content,
+        opaque: false,
+        parent: 0,
+    }
+}
+
+fn open(directory: &Path) -> Uppers {
+    Uppers::open(directory, None).unwrap()
+}
+
+#[test]
+fn what_was_changed_is_there_after_the_upper_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    assert!(uppers.find(&subject("v1")).unwrap().is_none());
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    assert!(!upper.is_edited());
+    let data = upper.new_data().unwrap();
+    data.write_at(0, b"hello").unwrap();
+    let node = file(Content::Data(data.id()));
+    let key = upper
+        .change(|change| {
+            let key = change.add_node(&node)?;
+            change.put_name(0, b"a\xff", Named::Node(key))?;
+            change.put_name(0, b"b", Named::Whiteout)?;
+            change.put_xattr(key, b"user.x", Some(b"1"))?;
+            assert_eq!(change.rows().node(key)?.as_ref(), Some(&node));
+            Ok(key)
+        })
+        .unwrap();
+    assert!(key > STAGED && upper.is_edited());
+    drop(upper);
+    let upper = uppers.find(&subject("v1")).unwrap().unwrap();
+    assert!(upper.is_edited());
+    assert_eq!(upper.binding(), bound());
+    assert_eq!(upper.rows().node(key).unwrap(), Some(node));
+    assert_eq!(upper.rows().name(0, b"a\xff").unwrap(), Some(Named::Node(key)));
+    assert_eq!(upper.rows().name(0, b"b").unwrap(), Some(Named::Whiteout));
+    assert_eq!(upper.rows().xattrs(key).unwrap(), [(b"user.x".to_vec(), b"1".to_vec())]);
+    assert_eq!(&upper.data(data.id()).unwrap().read_at(0, 100).unwrap()[..], b"hello");
+}
+
+#[test]
+fn a_second_opener_is_told_who_holds_the_upper() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (open(directory.path()), open(directory.path()));
+    let upper = one.create(&subject("v1"), bound()).unwrap();
+    let busy = two.find(&subject("v1")).err().unwrap();
+    assert_eq!(busy.kind, ErrorKind::Busy);
+    assert!(busy.message.contains(&std::process::id().to_string()), "{busy}");
+    assert_eq!(two.create(&subject("v1"), bound()).err().unwrap().kind, ErrorKind::Busy);
+    let listed = two.list().unwrap().pop().unwrap().unwrap();
+    assert_eq!((listed.subject, listed.holder), (subject("v1"), Some(std::process::id())));
+    drop(upper);
+    assert_eq!(two.list().unwrap().pop().unwrap().unwrap().holder, None);
+    assert_eq!(two.create(&subject("v1"), bound()).err().unwrap().kind, ErrorKind::Exists);
+    two.find(&subject("v1")).unwrap().unwrap().remove().unwrap();
+    assert!(two.list().unwrap().is_empty());
+}
+
+#[test]
+fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let upper = uppers.create(&subject("v1"), Binding::default()).unwrap();
+    let data = upper.new_data().unwrap();
+    data.write_at(0, b"hello").unwrap();
+    let id = data.id();
+    drop(data);
+    let key = upper.change(|change| change.add_node(&file(Content::Data(id)))).unwrap();
+    let frozen = upper.freeze(&|_| false).unwrap();
+    assert!(upper.is_frozen(id));
+    assert_eq!(upper.freeze(&|_| false).err().unwrap().kind, ErrorKind::Busy);
+    assert_eq!(upper.data(id).unwrap().write_at(0, b"j").err().unwrap().kind, ErrorKind::Busy);
+    let tree = TreeNode { manifest: digest(2), node: 7, path: b"a".to_vec(), sha256: Some([3; 32]), size: 5 };
+    assert!(upper.settle(frozen, digest(2), &mut [(key, tree.clone())].into_iter(), &|_| false).unwrap());
+    assert!(!upper.is_edited() && !upper.is_frozen(id));
+    assert_eq!(upper.binding().expected, Some(digest(2)));
+    let node = upper.rows().node(key).unwrap().unwrap();
+    assert_eq!(node.content, Content::Tree(tree));
+    assert!(node.mtime.is_some());
+    assert_eq!(upper.data(id).err().unwrap().kind, ErrorKind::Gone);
+    assert_eq!(uppers.usage().0, 0);
+}

@@ -1,0 +1,222 @@
+//! One upper that is open: its connection, its transactions, its syncs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rusqlite::{Connection, params};
+
+use super::change::Change;
+use super::data::DataFile;
+use super::error::Error;
+use super::place::Hold;
+use super::rows::{Source, integer};
+use super::store::{Store, lock};
+use super::{Binding, DataId, Journal, Rows, Subject};
+use crate::error::ErrorKind;
+
+/// One upper, held by this process. All methods are short local operations; a lock inside serialises them.
+///
+/// What runs inside of [`Upper::change`] reads through [`Change::rows`] and calls no other method that reads or changes rows.
+/// Methods for staged bytes may be called there.
+pub struct Upper {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What an upper and its frozen generation share. Fields are dropped in this order: the lock ends last.
+pub(super) struct Shared {
+    pub database: Mutex<Database>,
+    /// What the last commit left, for those who must not wait for a transaction.
+    pub state: Mutex<State>,
+    pub store: Arc<Store>,
+    pub _hold: Hold,
+}
+
+/// The connection, and what is known of the database without reading it.
+pub(super) struct Database {
+    pub connection: Connection,
+    pub marks: Marks,
+}
+
+/// Numbers that are given out, and those below which the database knows them to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub next_node: u64,
+    pub nodes: u64,
+    pub next_cookie: u64,
+    pub cookies: u64,
+    pub data: u64,
+}
+
+/// What is asked often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub binding: Binding,
+    pub edited: bool,
+    pub generation: u64,
+    /// Counts the committed changes of this process.
+    pub changes: u64,
+}
+
+impl Source for Shared {
+    fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let database = self.database()?;
+        work(&database.connection).map_err(|error| self.store.database_error(what, &error))
+    }
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Shared {
+    /// The connection; Gone once the upper was removed.
+    pub fn database(&self) -> Result<MutexGuard<'_, Database>, Error> {
+        let database = lock(&self.database);
+        self.store.check().map(|()| database)
+    }
+
+    pub fn state(&self) -> State {
+        *lock(&self.state)
+    }
+
+    /// Everything committed so far survives a power cut, and names of new files too.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.store.check()?;
+        // The names first: no durable node without its file.
+        self.store.sync_names()?;
+        self.store.log.sync(&self.store.place().directory)
+    }
+
+    /// One transaction that belongs to no edit. Whatever fails leaves the database as it was.
+    pub fn transact<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let mut database = self.database()?;
+        let transaction = database.connection.transaction().map_err(|error| self.store.database_error(what, &error))?;
+        let result = work(&transaction).and_then(|value| transaction.commit().map(|()| value));
+        result.map_err(|error| self.store.database_error(what, &error))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.collect() {
+            tracing::warn!(%error, "staged bytes that were given up stay until the upper is opened again");
+        }
+    }
+}
+
+impl Upper {
+    /// The tag.
+    pub fn subject(&self) -> Subject {
+        self.shared.store.place().subject
+    }
+
+    /// To what it is bound now.
+    pub fn binding(&self) -> Binding {
+        self.shared.state().binding
+    }
+
+    /// Its rows as they are now.
+    pub fn rows(&self) -> &dyn Rows {
+        &*self.shared
+    }
+
+    /// Whether anything was changed since the last publish (or since it was made): then there is something to publish. A tag that
+    /// is new, retagged or deleted is edited from its beginning; one with a file that was open for writing during the publish stays so.
+    pub fn is_edited(&self) -> bool {
+        self.shared.state().edited
+    }
+
+    /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process; a power cut only after
+    /// the next [`Upper::sync`]. `work` runs once.
+    pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let mut database = self.shared.database()?;
+        let mut change = Change::begin(&mut database, &self.shared)?;
+        let value = work(&mut change)?;
+        let waste = change.commit()?;
+        // Given up before the next transaction begins, so that none can refer to them again.
+        let is_worth_it = !waste.is_empty() && self.shared.store.give_up(waste);
+        drop(database);
+        if is_worth_it {
+            // The change itself is done; a sync that fails is reported by every later one too.
+            if let Err(error) = self.shared.store.collect() {
+                tracing::warn!(%error, "staged bytes that were given up are not freed yet");
+            }
+        }
+        Ok(value)
+    }
+
+    /// Makes everything committed so far, and the names of all staged files, survive a power cut. Bytes do after [`DataFile::sync`].
+    pub fn sync(&self) -> Result<(), Error> {
+        self.shared.sync()?;
+        self.shared.store.collect().map(|_| ())
+    }
+
+    /// A new empty file for staged bytes. It is unlinked at the next opening of the upper if no node came to refer to it.
+    pub fn new_data(&self) -> Result<DataFile, Error> {
+        self.shared.store.create(true)
+    }
+
+    /// A new file with the bytes of another (reflink where the file system can, else a copy that keeps holes).
+    pub fn clone_data(&self, id: DataId) -> Result<DataFile, Error> {
+        let source = self.shared.store.data(id)?;
+        let target = self.shared.store.create(true)?;
+        let copied = target.copy_all(&source);
+        if copied.is_err() {
+            self.shared.store.unlink(target.id())?;
+        }
+        copied.map(|_| target)
+    }
+
+    /// Opens staged bytes. A file that a crash lost is an empty one, with one warning when the upper was opened. Gone for bytes
+    /// that a commit gave up: the node has other ones now.
+    pub fn data(&self, id: DataId) -> Result<DataFile, Error> {
+        self.shared.store.data(id)
+    }
+
+    /// Whether a frozen generation has these bytes, so that a writer must take a clone.
+    pub fn is_frozen(&self, id: DataId) -> bool {
+        self.shared.store.ask_pins(|pins| pins.is_fixed(id))
+    }
+
+    /// What a publish under way wrote down, durably.
+    pub fn journal(&self) -> Result<Option<Journal>, Error> {
+        let text = self.shared.read("cannot read the journal of", |connection| {
+            connection.query_row("SELECT journal FROM upper", [], |row| row.get::<_, Option<String>>(0))
+        })?;
+        let decode = |text: String| {
+            serde_json::from_str(&text)
+                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
+        };
+        text.map(decode).transpose().map_err(|error| self.shared.store.database_error("cannot read the journal of", &error))
+    }
+
+    /// Writes down (durably) or clears what a publish is about to do.
+    pub fn set_journal(&self, journal: Option<&Journal>) -> Result<(), Error> {
+        let text = journal.map(serde_json::to_string).transpose();
+        let text = text.map_err(|error| Error::new(ErrorKind::Other, format!("cannot write the journal: {error}")))?;
+        self.shared.transact("cannot write the journal of", |connection| {
+            connection.prepare_cached("UPDATE upper SET journal = ?")?.execute([text])
+        })?;
+        self.shared.sync()
+    }
+
+    /// A directory of this upper for layers that are packed and not yet pushed; never counted in the quota, emptied by `settle`.
+    pub fn packs(&self) -> PathBuf {
+        self.shared.store.place().directory.join("packs")
+    }
+}
+
+/// Stores what an upper is bound to, and whether it is edited.
+pub(super) fn store_state(connection: &Connection, binding: &Binding, edited: bool) -> rusqlite::Result<()> {
+    let text = |digest: Option<crate::oci::Digest>| digest.map(|digest| digest.to_string());
+    let stored = params![text(binding.under), text(binding.expected), binding.deleted, edited];
+    connection.prepare_cached("UPDATE upper SET under = ?, expected = ?, deleted = ?, edited = ?")?.execute(stored)?;
+    Ok(())
+}
+
+/// Stores which numbers are used.
+pub(super) fn store_marks(connection: &Connection, marks: &Marks) -> rusqlite::Result<()> {
+    let stored = params![integer(marks.nodes)?, integer(marks.cookies)?, integer(marks.data)?];
+    connection.prepare_cached("UPDATE upper SET nodes = ?, cookies = ?, data = ?")?.execute(stored)?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! All uppers of a state directory: finding, making, moving, removing and listing them.
+//!
+//! Each is a directory named by the hash of its tag, and appears and disappears in one rename. Listing opens no database and
+//! takes no lock.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::about::{About, is_directory_name};
+use super::budget::Budget;
+use super::error::{Error, shown};
+use super::open;
+use super::place::{Hold, holder, lock_names};
+use super::store::{Place, lock};
+use super::upper::Upper;
+use super::{Binding, Listed, Subject};
+use crate::durable;
+use crate::error::ErrorKind;
+
+/// Names of uppers that are being made begin with this,
+const MAKING: &str = ".making-";
+/// and of those that are being removed with this. Both are leftovers if nobody holds the lock on names.
+const REMOVING: &str = ".removing-";
+
+/// All uppers of a state directory, and the budget of bytes that those opened here share.
+pub struct Uppers {
+    root: PathBuf,
+    budget: Arc<Budget>,
+}
+
+impl Uppers {
+    /// The uppers of a state directory, which is made (0700) if it is missing. `quota` bounds the bytes staged.
+    pub fn open(state: &Path, quota: Option<u64>) -> Result<Self, Error> {
+        let root = state.join("uppers");
+        durable::make_directory(&root).map_err(|error| Error::system("cannot make", &root, &error))?;
+        let uppers = Self { root, budget: Arc::new(Budget::new(quota)) };
+        uppers.tidy()?;
+        Ok(uppers)
+    }
+
+    /// Ends what a crash left half done: making, removing, moving.
+    fn tidy(&self) -> Result<(), Error> {
+        let _names = lock_names(&self.root)?;
+        for (name, path) in self.entries()? {
+            if name.starts_with(MAKING) || name.starts_with(REMOVING) {
+                remove_tree(&path)?;
+            } else if is_directory_name(&name)
+                && let Ok(about) = About::read(&path)
+                && about.subject.directory_name() != name
+                && holder(&path)?.is_none()
+            {
+                self.rename(&path, &self.directory(&about.subject))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<(String, PathBuf)>, Error> {
+        let failed = |error: &io::Error| Error::system("cannot list", &self.root, error);
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(|error| failed(&error))? {
+            let entry = entry.map_err(|error| failed(&error))?;
+            // Names that are not UTF-8 are not ours.
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push((name, entry.path()));
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn directory(&self, subject: &Subject) -> PathBuf {
+        self.root.join(subject.directory_name())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        rename(&self.root, from, to)
+    }
+
+    /// All uppers there are. One that cannot be read is reported beside the others.
+    pub fn list(&self) -> Result<Vec<Result<Listed, Error>>, Error> {
+        let entries = self.entries()?.into_iter().filter(|(name, _)| is_directory_name(name));
+        let look = |directory: PathBuf| match About::read(&directory) {
+            // Removed since its name was read.
+            Err(_) if !directory.exists() => None,
+            Err(error) => Some(Err(error)),
+            Ok(about) => Some(holder(&directory).map(|holder| Listed { subject: about.subject, holder, directory })),
+        };
+        Ok(entries.filter_map(|(_, directory)| look(directory)).collect())
+    }
+
+    /// Opens the upper of a tag if there is one. Busy (with the pid) where another process holds it.
+    pub fn find(&self, subject: &Subject) -> Result<Option<Upper>, Error> {
+        let directory = self.directory(subject);
+        let Some(hold) = Hold::take(&directory, subject)? else { return Ok(None) };
+        About::read(&directory)?;
+        open::open(Place { subject: subject.clone(), directory }, hold, &self.budget).map(Some)
+    }
+
+    /// Makes the upper of a tag that has none. Busy as [`Uppers::find`]; Exists where there is one.
+    pub fn create(&self, subject: &Subject, binding: Binding) -> Result<Upper, Error> {
+        let directory = self.directory(subject);
+        let names = lock_names(&self.root)?;
+        if directory.exists() {
+            // Busy if it is held.
+            let _hold = Hold::take(&directory, subject)?;
+            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", subject.shown(), shown(&directory))));
+        }
+        let making = self.root.join(format!("{MAKING}{}", subject.directory_name()));
+        remove_tree(&making)?;
+        durable::make_directory(&making).map_err(|error| Error::system("cannot make", &making, &error))?;
+        let made = open::make(&making, subject, &binding)
+            .and_then(|()| Hold::take(&making, subject))
+            .and_then(|hold| self.rename(&making, &directory).map(|()| hold));
+        let hold = made.inspect_err(|_| {
+            if let Err(error) = remove_tree(&making) {
+                tracing::debug!(%error, "an upper that could not be made stays until the next start");
+            }
+        })?;
+        drop(names);
+        let hold = hold.ok_or_else(|| Error::system("cannot lock", &directory, &io::ErrorKind::NotFound.into()))?;
+        open::open(Place { subject: subject.clone(), directory }, hold, &self.budget)
+    }
+
+    /// Removes an upper without opening its database, for one that cannot be opened. `false` if there is none, Busy where it is held.
+    pub fn give_up(&self, subject: &Subject) -> Result<bool, Error> {
+        let directory = self.directory(subject);
+        let Some(_hold) = Hold::take(&directory, subject)? else { return Ok(false) };
+        remove_tree(&take_away(&directory)?).map(|()| true)
+    }
+
+    /// Bytes staged by the uppers that are open here, and the quota.
+    pub fn usage(&self) -> (u64, Option<u64>) {
+        (self.budget.used(), self.budget.quota)
+    }
+}
+
+impl Upper {
+    /// Moves the upper to another tag of the repository that has none (`mv v1 v2`, `--as`): the lock goes with it. Exists where the
+    /// other has one, Busy where that is held.
+    pub fn move_to(&self, subject: &Subject) -> Result<(), Error> {
+        let place = self.shared.store.place();
+        let root = place.directory.parent().unwrap_or(&place.directory).to_path_buf();
+        let directory = root.join(subject.directory_name());
+        let _names = lock_names(&root)?;
+        if directory == place.directory {
+            return Ok(());
+        }
+        if directory.exists() {
+            let _hold = Hold::take(&directory, subject)?;
+            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", subject.shown(), shown(&directory))));
+        }
+        let binding = self.binding();
+        // The document first: a crash behind it is ended by the next start, which trusts the document.
+        About::new(subject, &binding).write(&place.directory)?;
+        if let Err(error) = rename(&root, &place.directory, &directory) {
+            About::new(&place.subject, &binding).write(&place.directory)?;
+            return Err(error);
+        }
+        self.shared.store.set_place(Place { subject: subject.clone(), directory });
+        Ok(())
+    }
+
+    /// Removes the upper with everything in it, at once: the tag may be staged anew. Every later call answers Gone, nothing is edited
+    /// any more; staged bytes that are open can be used until they are closed. Busy while a generation is frozen.
+    pub fn remove(&self) -> Result<(), Error> {
+        let _database = self.shared.database()?;
+        let place = self.shared.store.place();
+        if self.shared.store.is_pinned() {
+            return Err(Error::new(ErrorKind::Busy, format!("{} is being published", place.subject.shown())));
+        }
+        let removed = take_away(&place.directory)?;
+        lock(&self.shared.state).edited = false;
+        self.shared.store.set_removed();
+        remove_tree(&removed)
+    }
+}
+
+/// Renames first, so that nobody ever finds a part of an upper. Answers where it is now.
+fn take_away(directory: &Path) -> Result<PathBuf, Error> {
+    let root = directory.parent().unwrap_or(directory);
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let _names = lock_names(root)?;
+    // Two uppers of one tag may be on their way out at once.
+    let removing = (0..).map(|number: u64| root.join(format!("{REMOVING}{number}-{name}"))).find(|path| !path.exists());
+    let removing = removing.ok_or_else(|| Error::system("cannot remove", directory, &io::ErrorKind::AlreadyExists.into()))?;
+    rename(root, directory, &removing)?;
+    Ok(removing)
+}
+
+fn rename(root: &Path, from: &Path, to: &Path) -> Result<(), Error> {
+    // Fails where `to` is there, since an upper is never empty.
+    std::fs::rename(from, to).map_err(|error| Error::system("cannot rename", from, &error))?;
+    durable::sync_directory(root).map_err(|error| Error::system("cannot sync", root, &error))
+}
+
+fn remove_tree(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system("cannot remove", path, &error)),
+        _ => Ok(()),
+    }
+}
