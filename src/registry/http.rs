@@ -4,6 +4,9 @@
 //! the digest that was asked for (or that the registry itself names), sizes of blobs against their descriptor, ranges
 //! against `Content-Range`. Digests of blobs are the business of who reads them whole.
 //!
+//! What is written: blobs in sessions whose state is asked for after every failure, manifests whose arrival is asked for
+//! when the answer was lost, tags that are deleted alone.
+//!
 //! What is retried: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
 //! with growing, jittered waits or the registry's own `Retry-After` up to a minute in all. An operation without
 //! progress ends after [`Timing::progress`]. After an operation got no answer at all, others are tried once only for ten
@@ -17,14 +20,24 @@ mod authorize;
 mod blob;
 mod certificates;
 mod challenge;
+mod chunked;
 mod clients;
+mod delete;
 mod exchange;
 mod header;
 mod manifest;
+mod mount;
 mod origin;
 mod pages;
+mod payload;
+mod push;
+mod put;
+mod referrer;
+mod refusal;
 mod retry;
+mod session;
 mod token;
+mod upload;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,12 +48,15 @@ use reqwest::{Method, Url};
 pub use self::certificates::ClientCertificate;
 pub use self::clients::Tls;
 pub use self::retry::Timing;
+pub use self::upload::UploadSizes;
 
 use self::authorize::{Authorizer, Scope};
 use self::blob::Shortcuts;
 use self::clients::Clients;
 use self::exchange::{Call, Exchange};
 use self::origin::Origin;
+use self::referrer::Linked;
+use self::session::Parked;
 use super::credentials::Credentials;
 use super::{BlobStream, Error, Page, Pull, Resolved, Trust};
 use crate::error::ErrorKind;
@@ -61,6 +77,8 @@ pub struct HttpConfig {
     pub trusted_realms: Vec<String>,
     /// Time limits and retries.
     pub timing: Timing,
+    /// Sizes of the requests that blobs are sent in.
+    pub upload: UploadSizes,
 }
 
 impl HttpConfig {
@@ -73,6 +91,7 @@ impl HttpConfig {
             credentials: Arc::new(Credentials::none()),
             trusted_realms: Vec::new(),
             timing: Timing::default(),
+            upload: UploadSizes::default(),
         }
     }
 }
@@ -91,6 +110,9 @@ struct Http {
     base: Url,
     exchange: Exchange,
     shortcuts: Shortcuts,
+    sizes: UploadSizes,
+    parked: Parked,
+    linked: Linked,
 }
 
 impl HttpRegistry {
@@ -99,7 +121,7 @@ impl HttpRegistry {
     /// # Errors
     /// `Invalid` for certificate files and trusted realms that cannot be used.
     pub fn new(config: HttpConfig) -> Result<Self, Error> {
-        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, timing } = config;
+        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, timing, upload } = config;
         let is_tls = !plain_http.unwrap_or_else(|| registry.is_loopback());
         let invalid = || Error::new(ErrorKind::Invalid, format!("{registry} cannot be made a URL"));
         let base = origin::api(&registry, is_tls).ok_or_else(invalid)?;
@@ -114,6 +136,9 @@ impl HttpRegistry {
             base,
             exchange: Exchange::new(clients, authorizer, own, timing),
             shortcuts: Shortcuts::default(),
+            sizes: upload,
+            parked: Parked::default(),
+            linked: Linked::default(),
             registry,
         };
         Ok(Self { http: Arc::new(http) })
@@ -147,15 +172,8 @@ impl Pull for HttpRegistry {
     /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry
     /// that hands out tokens is not asked for more here: what may be read is known per repository only.
     async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
-        let call = Call {
-            what: format!("registry {}", self.http.registry),
-            method: Method::GET,
-            url: self.http.url("v2/")?,
-            accept: None,
-            range: None,
-            scope: Scope::Ping(about.cloned()),
-            shortcut: None,
-        };
+        let what = format!("registry {}", self.http.registry);
+        let call = Call::new(what, Method::GET, self.http.url("v2/")?, Scope::Ping(about.cloned()));
         let exchange = &self.http.exchange;
         let answer = match exchange.fetch(&call, 64 << 10).await {
             Err(error) if error.kind == ErrorKind::Denied && exchange.authorizer.lets_anybody_ask(&call.scope).await => return Ok(()),

@@ -17,7 +17,7 @@ use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
 pub use credentials::{Credential, Credentials, Found, Place, Secret};
-pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls};
+pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes};
 pub use layout::Layout;
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 pub use push::{Push, TagDeletion, UploadSource, Uploaded};

@@ -70,7 +70,12 @@ pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
         return Failure::Final(error_of(ErrorKind::Unreachable, "; it seems to speak plain HTTP (--plain-http)"));
     }
     let kind = if error.is_timeout() && !error.is_connect() { ErrorKind::TimedOut } else { ErrorKind::Unreachable };
-    Failure::passing(error_of(kind, ""), if error.is_dns() { Cause::Unknown } else { Cause::Silent })
+    let cause = match (error.is_dns(), error.is_connect()) {
+        (true, _) => Cause::Unknown,
+        (false, true) => Cause::Unconnected,
+        (false, false) => Cause::Silent,
+    };
+    Failure::passing(error_of(kind, ""), cause)
 }
 
 /// Reads a body of at most `limit` bytes. More is an integrity error, whatever the header says.

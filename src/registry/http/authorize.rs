@@ -35,12 +35,19 @@ pub(super) enum Scope {
     Tags(Repository),
     /// The list of repositories.
     Catalog,
+    /// Writing to a repository.
+    Push(Repository),
+    /// Writing to a repository what another one has.
+    Mount { to: Repository, from: Repository },
+    /// Deleting from a repository.
+    Delete(Repository),
 }
 
 impl Scope {
     fn repository(&self) -> Option<&Repository> {
         match self {
-            Self::Content(repository) | Self::Tags(repository) => Some(repository),
+            Self::Content(repository) | Self::Tags(repository) | Self::Push(repository) | Self::Delete(repository) => Some(repository),
+            Self::Mount { to, .. } => Some(to),
             Self::Ping(about) => about.as_ref(),
             Self::Catalog => None,
         }
@@ -52,8 +59,35 @@ impl Scope {
             Self::Ping(_) => None,
             Self::Catalog => Some("registry:catalog:*".to_owned()),
             Self::Content(repository) | Self::Tags(repository) => Some(format!("repository:{repository}:pull")),
+            Self::Push(repository) => Some(format!("repository:{repository}:pull,push")),
+            Self::Mount { to, from } => Some(format!("repository:{to}:pull,push repository:{from}:pull")),
+            Self::Delete(repository) => Some(format!("repository:{repository}:pull,push,delete")),
         }
     }
+
+    /// What to ask for instead, when the registry wants this; `None` where it is what would be asked for anyway.
+    fn instead(&self, wanted: &str) -> Option<String> {
+        let own = self.text().unwrap_or_default();
+        if wanted == own {
+            return None;
+        }
+        match self {
+            Self::Ping(_) | Self::Catalog | Self::Content(_) | Self::Tags(_) => Some(wanted.to_owned()),
+            // A challenge names what this request needs; the token is for the next ones too.
+            Self::Push(_) | Self::Mount { .. } | Self::Delete(_) => (!covers(&own, wanted)).then(|| format!("{own} {wanted}")),
+        }
+    }
+}
+
+/// Whether a list of scopes `type:name:actions` allows all that another one names.
+fn covers(own: &str, wanted: &str) -> bool {
+    wanted.split_ascii_whitespace().all(|wanted| {
+        let Some((name, actions)) = wanted.rsplit_once(':') else { return false };
+        let has = |action: &str| {
+            own.split(' ').filter_map(|own| own.rsplit_once(':')).any(|(own, has)| own == name && has.split(',').any(|has| has == action))
+        };
+        actions.split(',').all(has)
+    })
 }
 
 /// What was sent with a request, to be compared after a refusal.
@@ -174,14 +208,14 @@ impl Authorizer {
 
     fn learn(&self, scope: &Scope, wanted: Option<&str>) {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        match wanted {
-            Some(wanted) if Some(wanted) != scope.text().as_deref() => {
+        match wanted.and_then(|wanted| scope.instead(wanted)) {
+            Some(instead) => {
                 if learned.len() >= LEARNED {
                     learned.clear();
                 }
-                learned.insert(scope.clone(), wanted.to_owned());
+                learned.insert(scope.clone(), instead);
             }
-            _ => {
+            None => {
                 learned.remove(scope);
             }
         }

@@ -48,15 +48,12 @@ pub(super) async fn open(
         return Ok(stream::empty().boxed());
     }
     let mut transfer = Transfer {
-        call: Call {
-            url: http.url(&format!("v2/{repository}/blobs/{}", descriptor.digest))?,
+        call: Call::new(
             what,
-            method: Method::GET,
-            accept: None,
-            range: None,
-            scope: Scope::Content(repository.clone()),
-            shortcut: None,
-        },
+            Method::GET,
+            http.url(&format!("v2/{repository}/blobs/{}", descriptor.digest))?,
+            Scope::Content(repository.clone()),
+        ),
         http: Arc::clone(http),
         digest: descriptor.digest,
         size: descriptor.size,

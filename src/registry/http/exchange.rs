@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ use super::authorize::{Authorization, Authorizer, Scope};
 use super::challenge;
 use super::clients::Clients;
 use super::origin::{self, Origin};
+use super::payload::Payload;
+use super::refusal;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, retry_after};
 use crate::error::ErrorKind;
 
@@ -44,6 +46,22 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// Where an earlier redirect led, to save a round trip.
     pub(super) shortcut: Option<Url>,
+    /// What is sent along.
+    pub(super) payload: Option<Payload>,
+    /// What another host says, where a redirect or an upload leads to one, is an answer too.
+    pub(super) elsewhere_counts: bool,
+}
+
+impl Call {
+    /// A request that sends nothing along and wants no range.
+    pub(super) fn new(what: String, method: Method, url: Url, scope: Scope) -> Self {
+        Self { what, method, url, accept: None, range: None, scope, shortcut: None, payload: None, elsewhere_counts: false }
+    }
+
+    /// Whether it may change something.
+    fn writes(&self) -> bool {
+        self.method != Method::GET && self.method != Method::HEAD
+    }
 }
 
 /// The head of an answer and where it came from.
@@ -55,6 +73,8 @@ pub(super) struct Answer {
 
 /// An answer with its whole body.
 pub(super) struct Whole {
+    /// Not from the registry itself.
+    pub(super) elsewhere: bool,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -92,7 +112,7 @@ impl Exchange {
                 }
                 Err(failure) => failure,
             };
-            let silent = matches!(&failure, Failure::Passing { cause: Cause::Silent | Cause::Unknown, .. });
+            let silent = matches!(&failure, Failure::Passing { cause: Cause::Silent | Cause::Unconnected | Cause::Unknown, .. });
             if let Err(error) = attempts.pause(failure).await {
                 if silent {
                     self.set_away(Some(Instant::now()));
@@ -108,28 +128,49 @@ impl Exchange {
 
     /// Sends until there is an answer with a whole body of at most `limit` bytes (64 KiB where it is an error).
     pub(super) async fn fetch(&self, call: &Call, limit: u64) -> Result<Whole, Error> {
-        let mut attempts = match call.scope {
+        let attempts = match call.scope {
             Scope::Ping(_) => self.attempts().at_most(PING_RETRIES),
             _ => self.attempts(),
         };
+        self.fetch_within(call, limit, attempts).await
+    }
+
+    /// The same with attempts of the caller's.
+    pub(super) async fn fetch_within(&self, call: &Call, limit: u64, mut attempts: Attempts) -> Result<Whole, Error> {
         loop {
-            let Answer { response, .. } = self.open(call, &mut attempts).await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            if call.method == Method::HEAD {
-                return Ok(Whole { status, headers, body: Bytes::new() });
-            }
-            let limit = if status.is_success() { limit } else { answer::ERROR_LIMIT };
-            match answer::body(response, limit, &call.what, &mut attempts).await {
-                Ok(body) => return Ok(Whole { status, headers, body }),
+            let answer = self.open(call, &mut attempts).await?;
+            match self.whole(call, answer, limit, &mut attempts).await {
+                Ok(whole) => return Ok(whole),
                 Err(failure) => attempts.pause(failure).await?,
             }
         }
+    }
+
+    /// Reads the body of an answer.
+    pub(super) async fn whole(&self, call: &Call, answer: Answer, limit: u64, attempts: &mut Attempts) -> Result<Whole, Failure> {
+        let Answer { response, elsewhere } = answer;
+        let (elsewhere, status, headers) = (elsewhere.is_some(), response.status(), response.headers().clone());
+        if call.method == Method::HEAD {
+            return Ok(Whole { elsewhere, status, headers, body: Bytes::new() });
+        }
+        let limit = if status.is_success() { limit } else { answer::ERROR_LIMIT };
+        let body = answer::body(response, limit, &call.what, attempts).await?;
+        Ok(Whole { elsewhere, status, headers, body })
     }
 
     /// The error of a refusing answer, with what is known about the credentials.
     pub(super) async fn refused(&self, call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         let mut error = answer::refused(&call.what, status.as_u16(), headers, body, true);
         if error.kind == ErrorKind::Denied {
+            error.message.push_str(&self.authorizer.explain(&call.scope).await);
+        }
+        error
+    }
+
+    /// The error of an answer that refuses to write.
+    pub(super) async fn refused_write(&self, call: &Call, answer: &Whole) -> Error {
+        let mut error = refusal::of_write(&call.what, answer.status.as_u16(), &answer.headers, &answer.body, !answer.elsewhere);
+        if error.kind == ErrorKind::Denied && !answer.elsewhere {
             error.message.push_str(&self.authorizer.explain(&call.scope).await);
         }
         error
@@ -143,7 +184,7 @@ impl Exchange {
     }
 
     /// One attempt, with the credentials that are wanted.
-    async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
+    pub(super) async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
         let answer = match self.authorized(call, attempts).await {
             Err(Failure::Final(error)) if error.kind == ErrorKind::Denied => {
                 return Err(Failure::Final(self.without_token(call, error).await));
@@ -155,9 +196,12 @@ impl Exchange {
             let after = answer.response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let after = after.and_then(|value| retry_after(value, SystemTime::now()));
             let error = self.refusal(call, answer, attempts).await;
+            if error.kind != ErrorKind::Unreachable {
+                return Err(Failure::Final(error));
+            }
             return Err(Failure::Passing { error, after, cause: Cause::Answered });
         }
-        if answer.elsewhere.is_some() && !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
+        if answer.elsewhere.is_some() && !call.elsewhere_counts && !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
             // A storage host's refusal says nothing about the registry; its signed URL may have expired.
             return Err(Failure::passing(self.refusal(call, answer, attempts).await, Cause::Answered));
         }
@@ -186,7 +230,8 @@ impl Exchange {
             Ok(Ok(body)) => body,
             _ => Bytes::new(),
         };
-        answer::refused(&what, status, &headers, &body, answer.elsewhere.is_none())
+        let refused = if call.writes() { refusal::of_write } else { answer::refused };
+        refused(&what, status, &headers, &body, answer.elsewhere.is_none())
     }
 
     async fn authorized(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
@@ -227,7 +272,9 @@ impl Exchange {
         loop {
             let response = self.send(call, &url, authorization.filter(|_| !left_home), attempts).await?;
             let location = match response.status().as_u16() {
-                301 | 302 | 303 | 307 | 308 => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
+                // Only these two promise that the same request is wanted there.
+                307 | 308 => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
+                301..=303 if !call.writes() => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
                 _ => None,
             };
             let Some(location) = location else {
@@ -257,8 +304,17 @@ impl Exchange {
             request = request.header(AUTHORIZATION, authorization.header.clone());
         }
         let what = if origin == self.own { call.what.clone() } else { format!("{} at {origin}", call.what) };
-        let sent = attempts.within(self.timing.header, &what, request.send()).await?;
-        let sent = sent.map_err(|error| answer::unanswered(&what, &error))?;
+        let sent = match &call.payload {
+            Some(payload) => payload.answered(payload.load(request).send(), attempts.patience(), &what).await?,
+            None => {
+                if call.method == Method::POST {
+                    // Proxies ask for the length of what is not there, too.
+                    request = request.header(CONTENT_LENGTH, 0);
+                }
+                let sent = attempts.within(self.timing.header, &what, request.send()).await?;
+                sent.map_err(|error| answer::unanswered(&what, &error))?
+            }
+        };
         let (authorized, status) = (authorization.is_some(), sent.status().as_u16());
         tracing::trace!(method = %call.method, url = origin::shown(url), range = ?call.range, authorized, status, "request");
         Ok(sent)

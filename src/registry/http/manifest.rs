@@ -10,6 +10,7 @@ use super::super::{Error, MANIFEST_LIMIT, Resolved};
 use super::Http;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
+use super::retry::Attempts;
 use crate::error::ErrorKind;
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Version, media_type};
 
@@ -17,8 +18,13 @@ const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// Asks for the digest that a version has now.
 pub(super) async fn resolve(http: &Http, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
+    resolve_within(http, repository, version, http.exchange.attempts()).await
+}
+
+/// The same with attempts of the caller's.
+pub(super) async fn resolve_within(http: &Http, repository: &Repository, version: &Version, attempts: Attempts) -> Result<Resolved, Error> {
     let call = call(http, Method::HEAD, repository, version)?;
-    let Whole { status, headers, .. } = http.exchange.fetch(&call, 0).await?;
+    let Whole { status, headers, .. } = http.exchange.fetch_within(&call, 0, attempts).await?;
     let named = claimed(&headers, &call.what);
     match (status.as_u16(), named, version) {
         (200, Ok(Some(digest)), Version::Digest(asked)) if digest != *asked && digest.algorithm() == asked.algorithm() => {
@@ -39,7 +45,7 @@ pub(super) async fn resolve(http: &Http, repository: &Repository, version: &Vers
 /// Reads a manifest and checks it.
 pub(super) async fn read(http: &Http, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
     let call = call(http, Method::GET, repository, version)?;
-    let Whole { status, headers, body } = http.exchange.fetch(&call, MANIFEST_LIMIT).await?;
+    let Whole { status, headers, body, .. } = http.exchange.fetch(&call, MANIFEST_LIMIT).await?;
     if status.as_u16() != 200 {
         return Err(http.exchange.refused(&call, status, &headers, &body).await);
     }
@@ -69,19 +75,14 @@ pub(super) async fn read(http: &Http, repository: &Repository, version: &Version
 }
 
 fn call(http: &Http, method: Method, repository: &Repository, version: &Version) -> Result<Call, Error> {
-    Ok(Call {
-        what: format!("manifest {}/{repository}{version}", http.registry),
-        method,
-        url: http.url(&format!("v2/{repository}/manifests/{}", version.to_path()))?,
-        accept: Some(media_type::MANIFESTS.join(", ")),
-        range: None,
-        scope: Scope::Content(repository.clone()),
-        shortcut: None,
-    })
+    let what = format!("manifest {}/{repository}{version}", http.registry);
+    let url = http.url(&format!("v2/{repository}/manifests/{}", version.to_path()))?;
+    let accept = Some(media_type::MANIFESTS.join(", "));
+    Ok(Call { accept, ..Call::new(what, method, url, Scope::Content(repository.clone())) })
 }
 
 /// The digest that the registry names; `None` where it names none or one of an algorithm that is not known.
-fn claimed(headers: &HeaderMap, what: &str) -> Result<Option<Digest>, Error> {
+pub(super) fn claimed(headers: &HeaderMap, what: &str) -> Result<Option<Digest>, Error> {
     let Some(value) = headers.get(DIGEST_HEADER) else { return Ok(None) };
     let text = value.to_str().map_err(|_| broken(what, "the registry names a digest that is no text"))?;
     match Digest::parse(text) {
@@ -100,6 +101,6 @@ fn resolved(digest: Digest, headers: &HeaderMap) -> Resolved {
     }
 }
 
-fn broken(what: &str, why: &str) -> Error {
+pub(super) fn broken(what: &str, why: &str) -> Error {
     Error::new(ErrorKind::Integrity, format!("{what}: {why}"))
 }

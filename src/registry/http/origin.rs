@@ -87,6 +87,23 @@ pub(super) fn link(from: &Url, target: &str) -> Result<Url, String> {
     Ok(own)
 }
 
+/// Resolves the `Location` of an upload. A registry behind a proxy often names its own host with the wrong scheme: then
+/// the encryption of `own` is kept. Plain text elsewhere is refused where `own` is encrypted.
+pub(super) fn upload(own: &Url, from: &Url, location: &str) -> Result<Url, String> {
+    let url = resolve(from, location, "a place to upload to")?;
+    if own.scheme() != "https" || url.scheme() == "https" {
+        return Ok(url);
+    }
+    // The port that stands there, or none at all, must be the own one.
+    if url.host_str() == own.host_str() && url.port() == own.port() {
+        let mut kept = own.clone();
+        kept.set_path(url.path());
+        kept.set_query(url.query());
+        return Ok(kept);
+    }
+    Err(format!("it names a place to upload to in plain text at {}", shown(&url)))
+}
+
 fn resolve(from: &Url, target: &str, what: &str) -> Result<Url, String> {
     if target.len() > URL_LIMIT {
         return Err(format!("it names {what} of more than 16 KiB"));
@@ -200,6 +217,31 @@ mod tests {
         for bad in ["https://evil.io/v2/a/tags/list", "https://reg.io:444/v2/a/tags/list", "//evil.io/", "https://u@reg.io/"] {
             assert!(link(&from, bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_upload_keeps_its_encryption_and_its_query() {
+        let own = url("https://reg.io/");
+        let from = url("https://reg.io/v2/a/blobs/uploads/");
+        for (location, expected) in [
+            ("/v2/a/blobs/uploads/1?_state=x%3D", "https://reg.io/v2/a/blobs/uploads/1?_state=x%3D"),
+            ("2", "https://reg.io/v2/a/blobs/uploads/2"),
+            ("http://reg.io/u?_state=x", "https://reg.io/u?_state=x"),
+            ("http://reg.io:80/u", "https://reg.io/u"),
+            ("https://storage.io/u", "https://storage.io/u"),
+        ] {
+            assert_eq!(upload(&own, &from, location).unwrap().as_str(), expected, "{location}");
+        }
+        for bad in
+            ["http://storage.io/u", "http://reg.io:5000/u", "http://reg.io.evil.io/u", "https://u:p@reg.io/u", "ftp://reg.io/u", "http://"]
+        {
+            assert!(upload(&own, &from, bad).is_err(), "{bad}");
+        }
+        let (own, from) = (url("https://reg.io:5000/"), url("https://reg.io:5000/v2/a/blobs/uploads/"));
+        assert_eq!(upload(&own, &from, "http://reg.io:5000/u").unwrap().as_str(), "https://reg.io:5000/u");
+        assert!(upload(&own, &from, "http://reg.io/u").is_err());
+        let (own, from) = (url("http://127.0.0.1:5000/"), url("http://127.0.0.1:5000/v2/a/blobs/uploads/"));
+        assert_eq!(upload(&own, &from, "http://127.0.0.1:6000/u").unwrap().as_str(), "http://127.0.0.1:6000/u");
     }
 
     #[test]

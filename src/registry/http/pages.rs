@@ -95,11 +95,29 @@ pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Di
     Err(broken(&what, "there are more than 100 pages"))
 }
 
-/// The referrers tag schema: an index under the tag `sha256-<hex>`.
-async fn by_tag(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+/// The tag that stands in for the referrers API.
+pub(super) fn fallback(subject: &Digest) -> Result<Tag, Error> {
     // The schema cuts algorithm and digits to 32 and 64 characters.
     let name = format!("{}-{}", subject.algorithm().name(), subject.hex().chars().take(64).collect::<String>());
-    let tag = Tag::parse(&name).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
+    Tag::parse(&name).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
+}
+
+/// Whether the registry keeps the referrers of a manifest itself.
+pub(super) async fn keeps_referrers(http: &Http, repository: &Repository, subject: &Digest) -> Result<bool, Error> {
+    let what = format!("referrers of {}/{repository}@{subject}", http.registry);
+    let mut call = call(http, what, &format!("v2/{repository}/referrers/{subject}"), None, Scope::Content(repository.clone()))?;
+    call.accept = Some(media_type::OCI_INDEX.to_owned());
+    let answer = http.exchange.fetch(&call, LIMIT).await?;
+    match answer.status.as_u16() {
+        200 => Ok(is_index(&answer.headers)),
+        400 | 404 | 405 | 501 => Ok(false),
+        _ => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
+    }
+}
+
+/// The referrers tag schema: an index under the tag `sha256-<hex>`.
+async fn by_tag(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+    let tag = fallback(subject)?;
     match manifest::read(http, repository, &Version::Tag(tag)).await {
         Ok(manifest) => Ok(manifest.index().map(|index| index.manifests.clone()).unwrap_or_default()),
         Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
@@ -125,7 +143,7 @@ fn call(http: &Http, what: String, path: &str, after: Option<&str>, scope: Scope
             url = next;
         }
     }
-    Ok(Call { what, method: Method::GET, url, accept: None, range: None, scope, shortcut: None })
+    Ok(Call::new(what, Method::GET, url, scope))
 }
 
 fn names(call: &Call, answer: &Whole, after: Option<&str>) -> Result<Page, Error> {

@@ -1,6 +1,7 @@
 //! Which failures are tried again, after how long, and when to give up.
 //!
-//! Only reads are sent, so everything may be repeated. One [`Attempts`] accompanies one operation: it counts
+//! Whether a request may be repeated at all is the caller's business: what was read always, what was written after
+//! asking what became of it. One [`Attempts`] accompanies one operation: it counts
 //! failures, waits between them and holds the deadline that a transfer without progress runs into.
 
 use std::time::{Duration, SystemTime};
@@ -54,8 +55,10 @@ pub(super) enum Failure {
 pub(super) enum Cause {
     /// It answered.
     Answered,
-    /// It did not.
+    /// It did not, and may have got the request.
     Silent,
+    /// No connection was made, so nothing was sent.
+    Unconnected,
     /// Its name is not known. That may pass, but rarely does within seconds.
     Unknown,
 }
@@ -96,6 +99,11 @@ impl Attempts {
     /// Bytes arrived, or the consumer begins to wait now: the deadline starts anew.
     pub(super) fn progress(&mut self) {
         self.deadline = Instant::now() + self.timing.progress;
+    }
+
+    /// Bytes went out until then.
+    pub(super) fn progress_until(&mut self, last: Instant) {
+        self.deadline = self.deadline.max(last + self.timing.progress);
     }
 
     /// The limit of a transfer without progress.

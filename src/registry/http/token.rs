@@ -134,8 +134,8 @@ async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing
 }
 
 fn request(client: &Client, mut url: Url, key: &Key, credential: &Credential) -> Result<reqwest::Request, Error> {
-    let fields = [("service", key.service.as_deref()), ("scope", key.scope.as_deref())];
-    let fields = fields.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+    let service = key.service.as_deref().map(|service| ("service", service));
+    let scope = key.scope.as_deref();
     let built = match credential {
         Credential::IdentityToken(token) => {
             let mut form = reqwest::Url::parse("http://form/").map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
@@ -143,12 +143,15 @@ fn request(client: &Client, mut url: Url, key: &Key, credential: &Credential) ->
                 .append_pair("grant_type", "refresh_token")
                 .append_pair("client_id", "ocifs")
                 .append_pair("refresh_token", token.expose())
-                .extend_pairs(fields);
+                .extend_pairs(service)
+                .extend_pairs(scope.map(|scope| ("scope", scope)));
             let body = form.query().unwrap_or_default().to_owned();
             client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
         }
         other => {
-            url.query_pairs_mut().extend_pairs(fields);
+            // Several scopes are several parameters here, and one with spaces in the form above.
+            let scopes = scope.into_iter().flat_map(|scope| scope.split(' ')).map(|scope| ("scope", scope));
+            url.query_pairs_mut().extend_pairs(service.into_iter().chain(scopes));
             let mut request = client.get(url);
             if let Credential::Password { user, password } = other {
                 request = request.header(AUTHORIZATION, basic(user, password)?);

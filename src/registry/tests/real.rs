@@ -7,10 +7,11 @@ use base64::Engine as _;
 use serde_json::json;
 
 use super::suite::{Sample, conforms};
-use super::{client, client_with, config};
+use super::writing::{Manner, descriptor, manifest, name, silent, source, takes};
+use super::{client, client_with, config, repository, tag};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, media_type};
-use crate::registry::{HttpRegistry, Pull};
+use crate::registry::{HttpConfig, HttpRegistry, Pull, Push, TagDeletion, UploadSizes};
 
 const PROGRAM: &str = "docker-registry";
 /// `me:secret` as `htpasswd -B` writes it.
@@ -30,8 +31,16 @@ impl Drop for Running {
     }
 }
 
+/// How the registry is set up.
+#[derive(Clone, Copy, Default)]
+struct Settings {
+    password: bool,
+    deletes: bool,
+    read_only: bool,
+}
+
 /// Starts the registry, or says loudly that it is missing.
-async fn start(password: bool) -> Option<Running> {
+async fn start(Settings { password, deletes, read_only }: Settings) -> Option<Running> {
     let found =
         std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(PROGRAM).is_file()));
     if !found {
@@ -44,7 +53,8 @@ async fn start(password: bool) -> Option<Running> {
     let authority = format!("127.0.0.1:{port}");
     let storage = directory.path().join("storage");
     let mut settings = json!({"version": 0.1, "log": {"level": "error"}, "http": {"addr": authority},
-        "storage": {"filesystem": {"rootdirectory": storage}}});
+        "storage": {"filesystem": {"rootdirectory": storage}, "delete": {"enabled": deletes},
+            "maintenance": {"readonly": {"enabled": read_only}}}});
     if password {
         let file = directory.path().join("htpasswd");
         std::fs::write(&file, HTPASSWD).unwrap();
@@ -86,7 +96,7 @@ async fn push(authority: &str, sample: &Sample, index: &str) {
 
 #[tokio::test]
 async fn the_client_conforms_against_docker_registry() {
-    let Some(registry) = start(false).await else { return };
+    let Some(registry) = start(Settings::default()).await else { return };
     let sample = Sample::new();
     let referrer = json!({"mediaType": media_type::OCI_MANIFEST, "digest": sample.referrer.to_string(), "size": sample.manifests[1].len(),
         "artifactType": "application/vnd.example.note", "annotations": {"note": "text"}});
@@ -95,16 +105,70 @@ async fn the_client_conforms_against_docker_registry() {
     conforms(&client(&registry.authority), &sample, Some(&Repository::parse("team/none").unwrap())).await;
 }
 
+fn stored(authority: &str, password: &str) -> serde_json::Value {
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("me:{password}"));
+    json!({"auths": {authority: {"auth": auth}}})
+}
+
 #[tokio::test]
 async fn docker_registry_takes_the_right_password_and_no_other() {
-    let Some(registry) = start(true).await else { return };
-    let stored = |password: &str| {
-        let auth = base64::engine::general_purpose::STANDARD.encode(format!("me:{password}"));
-        json!({"auths": {&registry.authority: {"auth": auth}}})
-    };
+    let Some(registry) = start(Settings { password: true, ..Settings::default() }).await else { return };
+    let stored = |password: &str| stored(&registry.authority, password);
     let directory = tempfile::tempdir().unwrap();
     client_with(&registry.authority, &directory, &stored("secret"), |_| {}).ping(None).await.unwrap();
     let wrong = client_with(&registry.authority, &directory, &stored("wrong"), |_| {}).ping(None).await.unwrap_err();
     let none = HttpRegistry::new(config(&registry.authority)).unwrap().ping(None).await.unwrap_err();
     assert_eq!((wrong.kind, none.kind), (ErrorKind::Denied, ErrorKind::Denied), "{wrong} {none}");
+}
+
+/// Requests small enough that a test has several.
+fn small(config: &mut HttpConfig) {
+    config.upload = UploadSizes { whole: 1 << 20, chunk: 2 << 20, smallest: 1 << 20 };
+}
+
+fn writer(authority: &str) -> HttpRegistry {
+    let mut config = config(authority);
+    small(&mut config);
+    HttpRegistry::new(config).unwrap()
+}
+
+#[tokio::test]
+async fn docker_registry_takes_what_is_pushed_with_deletes_and_without() {
+    for deletes in [true, false] {
+        let Some(registry) = start(Settings { deletes, ..Settings::default() }).await else { return };
+        let manner = Manner { mounts: true, deletion: deletes.then_some(TagDeletion::ByThrowAway), large: 5 << 20 };
+        takes(&writer(&registry.authority), manner).await;
+    }
+}
+
+#[tokio::test]
+async fn docker_registry_takes_what_is_pushed_with_the_right_password_only() {
+    let Some(registry) = start(Settings { password: true, deletes: true, ..Settings::default() }).await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let manner = Manner { mounts: true, deletion: Some(TagDeletion::ByThrowAway), large: 3 << 20 };
+    takes(&client_with(&registry.authority, &directory, &stored(&registry.authority, "secret"), small), manner).await;
+    let wrong = client_with(&registry.authority, &directory, &stored(&registry.authority, "wrong"), small);
+    let one = manifest(&[b"small"], "one", None);
+    let errors = [
+        wrong.push_blob(&repository(), &descriptor(b"new"), source(b"new"), silent()).await.unwrap_err(),
+        wrong.push_manifest(&repository(), &tag("v1"), &one).await.unwrap_err(),
+        wrong.delete_tag(&repository(), &name("v3"), &one.digest).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_docker_registry_is_unsupported() {
+    let Some(registry) = start(Settings { read_only: true, ..Settings::default() }).await else { return };
+    let client = writer(&registry.authority);
+    let one = manifest(&[], "one", None);
+    let errors = [
+        client.push_blob(&repository(), &descriptor(b"new"), source(b"new"), silent()).await.unwrap_err(),
+        client.push_manifest(&repository(), &tag("v1"), &one).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
+    }
 }

@@ -1,0 +1,101 @@
+//! Large blobs in chunks: after each one the registry says how far it got, and that counts.
+//!
+//! After anything that did not go as it should the session is asked for its offset before another byte is sent. A
+//! session that is gone, or that holds more than was sent, is lost.
+
+use reqwest::Method;
+
+use super::super::Error;
+use super::exchange::{Call, Whole};
+use super::payload::Payload;
+use super::retry::{Cause, Failure};
+use super::session::{Reached, Session, range};
+use super::upload::{Ended, Upload, error_of};
+use crate::error::ErrorKind;
+
+/// What to do after a chunk.
+enum Next {
+    /// The registry has all bytes up to here.
+    At(u64),
+    /// Ask the session, because of this.
+    Ask(Failure),
+    /// The session is gone.
+    Lost(Error),
+}
+
+impl Upload<'_> {
+    /// Fills a session chunk by chunk and closes it.
+    pub(super) async fn in_chunks(&mut self, mut session: Session) -> Result<Ended, Error> {
+        let size = self.descriptor.size;
+        let mut offset = 0;
+        while offset < size {
+            let length = self.chunk.max(session.least).max(1);
+            let end = size.min(offset.saturating_add(length));
+            let payload = Payload::part(&self.source, offset..end, &self.uploaded).placed();
+            let call = Call { payload: Some(payload), ..self.uploads.call(Method::PATCH, session.location.clone()) };
+            self.attempts.progress();
+            let next = match self.send(&call).await {
+                Ok(answer) => self.after(&call, &mut session, end, answer).await?,
+                Err(failure) => Next::Ask(self.passing(failure, &session).await?),
+            };
+            offset = match next {
+                Next::At(reached) => {
+                    self.attempts.forget_failures();
+                    reached
+                }
+                Next::Lost(error) => return Ok(Ended::Lost(error)),
+                Next::Ask(failure) => {
+                    self.disturbed = true;
+                    let error = error_of(&failure);
+                    self.attempts.pause(failure).await?;
+                    match self.uploads.reached(&mut session).await? {
+                        Reached::Offset(reached) if reached <= end => reached,
+                        Reached::Lost => return Ok(Ended::Lost(error)),
+                        Reached::Offset(_) | Reached::Unknown => {
+                            self.uploads.cancel(session).await;
+                            return Ok(Ended::Lost(error));
+                        }
+                    }
+                }
+            };
+            (self.uploaded)(offset);
+        }
+        self.close(session).await
+    }
+
+    /// What the answer to a chunk that ends at `end` means.
+    async fn after(&mut self, call: &Call, session: &mut Session, end: u64, answer: Whole) -> Result<Next, Error> {
+        let strange =
+            |why: String| Next::Ask(Failure::passing(Error::new(ErrorKind::Unreachable, format!("{}: {why}", call.what)), Cause::Answered));
+        match answer.status.as_u16() {
+            200..=299 => {
+                self.uploads.moved(session, &answer.headers)?;
+                match range(&answer.headers) {
+                    Reached::Offset(reached) if reached == end => Ok(Next::At(end)),
+                    // A registry that does not say is believed; the digest tells at the end.
+                    Reached::Unknown | Reached::Lost => Ok(Next::At(end)),
+                    Reached::Offset(reached) => Ok(strange(format!("{end} bytes were sent and the registry has {reached}"))),
+                }
+            }
+            404 | 410 => Ok(Next::Lost(self.refusal(call, &answer).await)),
+            416 => Ok(strange("the registry expects other bytes than those that follow".to_owned())),
+            413 => {
+                let smaller = (self.chunk / 2).max(self.uploads.http.sizes.smallest).max(session.least);
+                if smaller >= self.chunk {
+                    let error = self.refusal(call, &answer).await;
+                    return Err(self.given_up(error, session.clone()).await);
+                }
+                self.chunk = smaller;
+                Ok(strange("the registry calls a chunk too large".to_owned()))
+            }
+            _ => {
+                let error = self.refusal(call, &answer).await;
+                Err(self.given_up(error, session.clone()).await)
+            }
+        }
+    }
+
+    async fn refusal(&self, call: &Call, answer: &Whole) -> Error {
+        self.uploads.http.exchange.refused_write(call, answer).await
+    }
+}

@@ -1,0 +1,212 @@
+//! Deleting one tag, and never another one of the same manifest.
+//!
+//! A manifest that users made is never deleted, since that deletes all its tags. Where a registry refuses to delete a
+//! tag (docker-registry 2.8), a manifest that nobody else has takes the tag and is deleted by digest, which takes this
+//! one tag with it. Whether the registry deletes by digest at all is asked before the tag is touched.
+
+use bytes::Bytes;
+use reqwest::Method;
+use serde_json::json;
+
+use super::super::{Error, Push, TagDeletion};
+use super::answer;
+use super::authorize::Scope;
+use super::exchange::{Call, Whole};
+use super::{Http, HttpRegistry, manifest, put};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
+
+/// What a throw-away manifest says of itself.
+const THROW_AWAY: &str = "application/vnd.ocifs.throw-away.v1";
+/// The digest that its tag held before.
+const REPLACES: &str = "dev.ocifs.throw-away.replaces";
+/// The config and layer of a throw-away manifest.
+const EMPTY: &[u8] = b"{}";
+
+/// Deletes a tag that holds `digest`.
+pub(super) async fn tag(registry: &HttpRegistry, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error> {
+    let http = &*registry.http;
+    let version = Version::Tag(tag.clone());
+    let what = format!("tag {}/{repository}{version}", http.registry);
+    let held = manifest::resolve(http, repository, &version).await?.digest;
+    if held != *digest {
+        // One of ours that an interruption left there stands for what it replaced.
+        if is_left_over(http, repository, &held, digest).await? {
+            let run = ThrowAway { registry, repository, version: &version, what: &what, old: digest };
+            return run.finish(&held).await;
+        }
+        return Err(moved(&what, &held, digest));
+    }
+    let answer = delete(http, repository, &version).await?;
+    match answer.status.as_u16() {
+        200..=299 => return gone(http, repository, &version, &what).await.map(|()| TagDeletion::Direct),
+        404 if holds(http, repository, &version).await?.is_none() => return Ok(TagDeletion::Direct),
+        400 | 404 | 405 | 501 => {}
+        _ => {
+            let error = refusal(http, repository, &version, &answer).await;
+            if error.kind != ErrorKind::Unsupported {
+                return Err(error);
+            }
+        }
+    }
+    ThrowAway { registry, repository, version: &version, what: &what, old: digest }.run().await
+}
+
+fn moved(what: &str, held: &Digest, expected: &Digest) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{what} holds {held} and not {expected}, so it is not deleted"))
+}
+
+/// What a version holds now, if it exists.
+async fn holds(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
+    match manifest::resolve(http, repository, version).await {
+        Ok(resolved) => Ok(Some(resolved.digest)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn gone(http: &Http, repository: &Repository, version: &Version, what: &str) -> Result<(), Error> {
+    match holds(http, repository, version).await? {
+        None => Ok(()),
+        Some(held) => Err(Error::new(ErrorKind::Other, format!("{what}: the registry says that it is deleted, and it still holds {held}"))),
+    }
+}
+
+fn call(http: &Http, repository: &Repository, version: &Version) -> Result<Call, Error> {
+    let url = http.url(&format!("v2/{repository}/manifests/{}", version.to_path()))?;
+    let what = format!("deleting {}/{repository}{version}", http.registry);
+    Ok(Call::new(what, Method::DELETE, url, Scope::Delete(repository.clone())))
+}
+
+async fn delete(http: &Http, repository: &Repository, version: &Version) -> Result<Whole, Error> {
+    http.exchange.fetch(&call(http, repository, version)?, answer::ERROR_LIMIT).await
+}
+
+async fn refusal(http: &Http, repository: &Repository, version: &Version, answer: &Whole) -> Error {
+    match call(http, repository, version) {
+        Ok(call) => http.exchange.refused_write(&call, answer).await,
+        Err(error) => error,
+    }
+}
+
+async fn is_left_over(http: &Http, repository: &Repository, held: &Digest, replaced: &Digest) -> Result<bool, Error> {
+    let manifest = manifest::read(http, repository, &Version::Digest(*held)).await?;
+    let replaces = manifest.annotations().get(REPLACES);
+    Ok(manifest.artifact_type() == Some(THROW_AWAY) && replaces.is_some_and(|replaces| *replaces == replaced.to_string()))
+}
+
+/// A manifest that nobody else has: 128 random bits are in it.
+fn unique(old: &Digest) -> Result<Manifest, Error> {
+    let empty = json!({"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(EMPTY).to_string(), "size": EMPTY.len()});
+    let raw = json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": THROW_AWAY, "config": empty, "layers": [empty],
+        "annotations": {REPLACES: old.to_string(), "dev.ocifs.throw-away.unique": format!("{:032x}", rand::random::<u128>())},
+    });
+    let raw = Bytes::from(raw.to_string());
+    let digest = Digest::of(&raw);
+    Manifest::parse(raw, digest).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
+}
+
+/// The deletion of one tag through a manifest of its own.
+struct ThrowAway<'a> {
+    registry: &'a HttpRegistry,
+    repository: &'a Repository,
+    version: &'a Version,
+    what: &'a str,
+    /// What the tag holds, or held before a throw-away manifest took it.
+    old: &'a Digest,
+}
+
+impl ThrowAway<'_> {
+    async fn run(&self) -> Result<TagDeletion, Error> {
+        let (http, repository) = (&*self.registry.http, self.repository);
+        let manifest = unique(self.old)?;
+        let by_digest = Version::Digest(manifest.digest);
+        // It does not exist yet: who deletes by digest at all says so.
+        let answer = delete(http, repository, &by_digest).await?;
+        if answer.status.as_u16() != 404 {
+            return Err(self.impossible(refusal(http, repository, &by_digest, &answer).await));
+        }
+        let empty = Descriptor::new(media_type::OCI_EMPTY, Digest::of(EMPTY), EMPTY.len() as u64);
+        if !self.registry.has_blob(repository, &empty).await? {
+            let source = std::sync::Arc::new(Bytes::from_static(EMPTY));
+            self.registry.push_blob(repository, &empty, source, std::sync::Arc::new(|_| {})).await?;
+        }
+        // Once more, just before the tag is taken.
+        match holds(http, repository, self.version).await? {
+            Some(held) if held == *self.old => {}
+            Some(held) => return Err(moved(self.what, &held, self.old)),
+            None => return Ok(TagDeletion::Direct),
+        }
+        if let Err(error) = put::manifest(http, repository, self.version, &manifest).await {
+            // It may have arrived without saying so.
+            return Err(self.put_back(&manifest.digest, error).await);
+        }
+        self.finish(&manifest.digest).await
+    }
+
+    /// Deletes the manifest that has taken the tag.
+    async fn finish(&self, throw_away: &Digest) -> Result<TagDeletion, Error> {
+        let (http, repository) = (&*self.registry.http, self.repository);
+        match holds(http, repository, self.version).await? {
+            Some(held) if held == *throw_away => {}
+            None => return Ok(TagDeletion::ByThrowAway),
+            // Somebody took the tag meanwhile, and the manifest has no tag any more.
+            Some(held) => {
+                delete(http, repository, &Version::Digest(*throw_away)).await?;
+                return Err(moved(self.what, &held, self.old));
+            }
+        }
+        let by_digest = Version::Digest(*throw_away);
+        let outcome = match delete(http, repository, &by_digest).await {
+            // A repetition after a lost answer finds nothing any more.
+            Ok(answer) if answer.status.is_success() || answer.status.as_u16() == 404 => {
+                gone(http, repository, self.version, self.what).await
+            }
+            Ok(answer) => Err(self.impossible(refusal(http, repository, &by_digest, &answer).await)),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => Ok(TagDeletion::ByThrowAway),
+            Err(error) => Err(self.put_back(throw_away, error).await),
+        }
+    }
+
+    /// Lets the tag hold again what it held, if the throw-away manifest has it, and answers the error with what became
+    /// of it.
+    async fn put_back(&self, throw_away: &Digest, error: Error) -> Error {
+        let (http, repository) = (&*self.registry.http, self.repository);
+        let restored = async {
+            match holds(http, repository, self.version).await? {
+                Some(held) if held == *throw_away => {}
+                _ => return Ok(()),
+            }
+            let old = manifest::read(http, repository, &Version::Digest(*self.old)).await?;
+            put::manifest(http, repository, self.version, &old).await
+        };
+        match restored.await {
+            Ok(()) => error,
+            Err(second) => Error::new(
+                error.kind,
+                format!(
+                    "{}; the tag may now hold the empty manifest {throw_away} instead of {}, since putting that back failed: {}; delete it again to go on",
+                    error.message, self.old, second.message
+                ),
+            ),
+        }
+    }
+
+    fn impossible(&self, error: Error) -> Error {
+        match error.kind {
+            ErrorKind::Denied | ErrorKind::Unreachable | ErrorKind::TimedOut => error,
+            _ => Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{} cannot be deleted: the registry deletes neither tags nor manifests (docker-registry does with \
+                     REGISTRY_STORAGE_DELETE_ENABLED=true); delete it there by other means ({})",
+                    self.what, error.message
+                ),
+            ),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Whether a blob is there, and taking it over from another repository of the same registry.
+
+use reqwest::Method;
+use reqwest::header::CONTENT_LENGTH;
+
+use super::super::Error;
+use super::Http;
+use super::answer;
+use super::authorize::Scope;
+use super::exchange::Call;
+use super::retry::Attempts;
+use super::session::Uploads;
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Repository};
+
+/// Asks for a blob. One of another size is not it.
+pub(super) async fn has(http: &Http, repository: &Repository, descriptor: &Descriptor, attempts: Attempts) -> Result<bool, Error> {
+    let uploads = Uploads::new(http, repository, &descriptor.digest);
+    let url = http.url(&format!("v2/{repository}/blobs/{}", descriptor.digest))?;
+    let call = uploads.call(Method::HEAD, url);
+    let answer = http.exchange.fetch_within(&call, 0, attempts).await?;
+    match answer.status.as_u16() {
+        200 => {
+            let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+            Ok(length.is_none_or(|length| length.parse() == Ok(descriptor.size)))
+        }
+        // Not there; a host that storage is redirected to may refuse HEAD; some registries do not know it. Sending a
+        // blob once more is no harm.
+        404 | 400 | 405 | 501 => Ok(false),
+        _ if answer.elsewhere => Ok(false),
+        _ => Err(http.exchange.refused_write(&call, &answer).await),
+    }
+}
+
+/// Asks the registry to take a blob over. Whatever speaks against it, the blob can still be sent.
+pub(super) async fn mount(http: &Http, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error> {
+    let uploads = Uploads::new(http, repository, &descriptor.digest);
+    let mut url = http.url(&format!("v2/{repository}/blobs/uploads/"))?;
+    url.query_pairs_mut().append_pair("mount", &descriptor.digest.to_string()).append_pair("from", from.as_str());
+    let scope = Scope::Mount { to: repository.clone(), from: from.clone() };
+    let call = Call { elsewhere_counts: true, ..Call::new(uploads.what.clone(), Method::POST, url, scope) };
+    let answer = match http.exchange.fetch(&call, answer::ERROR_LIMIT).await {
+        // The token server gives nothing for `from`.
+        Err(error) if error.kind == ErrorKind::Denied => return Ok(false),
+        other => other?,
+    };
+    match answer.status.as_u16() {
+        201 => Ok(true),
+        202 => {
+            uploads.park(&descriptor.digest, &call.url, &answer).await;
+            Ok(false)
+        }
+        // Why it does not want to is told by the upload that follows, if it is not wanted either.
+        _ => Ok(false),
+    }
+}

@@ -1,0 +1,184 @@
+//! What a request carries: bytes at hand, or a part of a source that is streamed in pieces.
+//!
+//! Memory holds a piece or two of it, whatever its length. A payload can be sent again, from its beginning. Sending
+//! fails when nothing more of it was taken for half of the progress limit, so that a stalled connection can be
+//! replaced, or when the answer to the whole does not come within the limit.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use reqwest::{Body, RequestBuilder, Response};
+use tokio::time::Instant;
+
+use super::super::{Error, UploadSource, Uploaded};
+use super::answer;
+use super::retry::{Cause, Failure};
+use crate::error::ErrorKind;
+
+/// Bytes that are read from a source at once.
+const PIECE: u64 = 256 << 10;
+
+/// What a request carries.
+#[derive(Clone)]
+pub(super) struct Payload {
+    media_type: String,
+    content: Content,
+    /// The range of an upload that this is, where the registry must be told.
+    place: Option<Range<u64>>,
+    flow: Arc<Flow>,
+}
+
+#[derive(Clone)]
+enum Content {
+    Whole(Bytes),
+    Part { source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded },
+}
+
+/// How far the latest sending got.
+struct Flow {
+    /// Never held across an await.
+    state: Mutex<State>,
+}
+
+struct State {
+    /// When something was last taken.
+    last: Instant,
+    /// All of it was taken; what follows is the wait for the answer.
+    whole: bool,
+    /// The source could not be read.
+    failed: Option<String>,
+}
+
+impl Flow {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { last: Instant::now(), whole: false, failed: None }) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when nothing was taken for too long, with that time.
+    async fn stalled(&self, patience: Duration) -> Duration {
+        loop {
+            let (last, limit) = {
+                let state = self.state();
+                (state.last, if state.whole { patience } else { patience / 2 })
+            };
+            if last.elapsed() >= limit {
+                return limit;
+            }
+            tokio::time::sleep_until(last + limit).await;
+        }
+    }
+}
+
+impl Payload {
+    /// Bytes at hand.
+    pub(super) fn whole(media_type: &str, bytes: Bytes) -> Self {
+        Self { media_type: media_type.to_owned(), content: Content::Whole(bytes), place: None, flow: Flow::new() }
+    }
+
+    /// A range of a source. `uploaded` hears of every piece that the connection has taken.
+    pub(super) fn part(source: &Arc<dyn UploadSource>, range: Range<u64>, uploaded: &Uploaded) -> Self {
+        let content = Content::Part { source: Arc::clone(source), range, uploaded: Arc::clone(uploaded) };
+        Self { media_type: "application/octet-stream".to_owned(), content, place: None, flow: Flow::new() }
+    }
+
+    /// The same, with its place told in `Content-Range`.
+    pub(super) fn placed(mut self) -> Self {
+        if let Content::Part { range, .. } = &self.content {
+            self.place = Some(range.clone());
+        }
+        self
+    }
+
+    /// When something of it was last taken.
+    pub(super) fn last_progress(&self) -> Instant {
+        self.flow.state().last
+    }
+
+    /// Adds headers and body to a request.
+    pub(super) fn load(&self, request: RequestBuilder) -> RequestBuilder {
+        *self.flow.state() = State { last: Instant::now(), whole: false, failed: None };
+        let length = match &self.content {
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Part { range, .. } => range.end.saturating_sub(range.start),
+        };
+        let mut request = request.header(CONTENT_TYPE, &self.media_type).header(CONTENT_LENGTH, length);
+        if let Some(place) = &self.place {
+            // As the distribution specification has it: without unit and total.
+            request = request.header(CONTENT_RANGE, format!("{}-{}", place.start, place.end.saturating_sub(1)));
+        }
+        match &self.content {
+            Content::Whole(bytes) => {
+                self.flow.state().whole = true;
+                request.body(bytes.clone())
+            }
+            Content::Part { range, .. } if range.is_empty() => {
+                self.flow.state().whole = true;
+                request.body(Bytes::new())
+            }
+            Content::Part { source, range, uploaded } => {
+                request.body(streamed(Arc::clone(source), range.clone(), Arc::clone(uploaded), Arc::clone(&self.flow)))
+            }
+        }
+    }
+
+    /// Waits for the answer to a request that carries this.
+    pub(super) async fn answered(
+        &self,
+        sending: impl Future<Output = reqwest::Result<Response>>,
+        patience: Duration,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        let sent = tokio::select! {
+            sent = sending => sent,
+            limit = self.flow.stalled(patience) => {
+                let message = format!("{what}: nothing was taken for {} s", limit.as_secs_f64());
+                return Err(Failure::passing(Error::new(ErrorKind::TimedOut, message), Cause::Silent));
+            }
+        };
+        sent.map_err(|error| match self.flow.state().failed.take() {
+            Some(why) => Failure::Final(Error::new(ErrorKind::Other, format!("{what}: reading what is uploaded: {why}"))),
+            None => answer::unanswered(what, &error),
+        })
+    }
+}
+
+/// The body: pieces as the connection takes them.
+fn streamed(source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded, flow: Arc<Flow>) -> Body {
+    let pieces = stream::unfold(Some(range), move |range| {
+        let (source, uploaded, flow) = (Arc::clone(&source), Arc::clone(&uploaded), Arc::clone(&flow));
+        async move {
+            let range = range?;
+            // Being asked for more means that the connection has taken what came before.
+            flow.state().last = Instant::now();
+            uploaded(range.start);
+            if range.is_empty() {
+                flow.state().whole = true;
+                return None;
+            }
+            // At most `PIECE`, so the conversion cannot lose anything.
+            let wanted = range.end.saturating_sub(range.start).min(PIECE) as usize;
+            let read = match source.read(range.start, wanted).await {
+                Ok(bytes) if bytes.is_empty() || bytes.len() > wanted => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                other => other,
+            };
+            if let Err(error) = &read {
+                flow.state().failed = Some(error.to_string().escape_debug().to_string());
+            }
+            let next = read.as_ref().ok().map(|bytes| range.start.saturating_add(bytes.len() as u64)..range.end);
+            if next.as_ref().is_some_and(Range::is_empty) {
+                flow.state().whole = true;
+            }
+            Some((read, next))
+        }
+    });
+    Body::wrap_stream(pieces)
+}

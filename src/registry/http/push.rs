@@ -1,0 +1,42 @@
+//! The trait [`Push`] over HTTP: which file does what.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::{HttpRegistry, delete, mount, put, referrer, upload};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
+
+#[async_trait]
+impl Push for HttpRegistry {
+    async fn has_blob(&self, repository: &Repository, descriptor: &Descriptor) -> Result<bool, Error> {
+        mount::has(&self.http, repository, descriptor, self.http.exchange.attempts()).await
+    }
+
+    async fn mount_blob(&self, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error> {
+        mount::mount(&self.http, repository, descriptor, from).await
+    }
+
+    async fn push_blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        source: Arc<dyn UploadSource>,
+        uploaded: Uploaded,
+    ) -> Result<(), Error> {
+        upload::push(&self.http, repository, descriptor, source, uploaded).await
+    }
+
+    async fn push_manifest(&self, repository: &Repository, version: &Version, manifest: &Manifest) -> Result<(), Error> {
+        put::manifest(&self.http, repository, version, manifest).await
+    }
+
+    async fn delete_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error> {
+        delete::tag(self, repository, tag, digest).await
+    }
+
+    async fn link_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {
+        referrer::link(&self.http, repository, subject, referrer).await
+    }
+}

@@ -1,0 +1,90 @@
+//! Putting manifests.
+//!
+//! By digest a lost answer is asked for and the request repeated. Under a tag it is asked for, and repeated only where
+//! the registry answered: a tag may meanwhile be somebody else's, and what it was compared with is the caller's
+//! knowledge.
+
+use reqwest::Method;
+
+use super::super::{Error, MANIFEST_LIMIT};
+use super::Http;
+use super::answer;
+use super::authorize::Scope;
+use super::exchange::{Call, Whole};
+use super::manifest::{broken, claimed};
+use super::payload::Payload;
+use super::retry::{Attempts, Cause, Failure};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Hasher, Manifest, Repository, Version};
+
+/// The header by which a registry says that it keeps the referrers of this subject itself.
+const SUBJECT_HEADER: &str = "oci-subject";
+
+/// Puts a manifest by digest or under a tag.
+pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Version, manifest: &Manifest) -> Result<(), Error> {
+    let what = format!("manifest {}/{repository}{version}", http.registry);
+    let digest = match version {
+        Version::Digest(digest) => *digest,
+        Version::Tag(_) => manifest.digest,
+    };
+    check(&what, &digest, manifest)?;
+    let url = http.url(&format!("v2/{repository}/manifests/{}", version.to_path()))?;
+    let payload = Some(Payload::whole(&manifest.media_type, manifest.raw.clone()));
+    let call = Call { payload, ..Call::new(what, Method::PUT, url, Scope::Push(repository.clone())) };
+    let mut attempts = http.exchange.attempts();
+    loop {
+        let failure = match send(http, &call, &mut attempts).await {
+            Ok(answer) => return accepted(http, &call, &answer, repository, &digest).await,
+            Err(failure) => failure,
+        };
+        let Failure::Passing { error, cause, .. } = &failure else { return attempts.pause(failure).await };
+        // Before the question below, in case that nobody answers it either.
+        let unanswered = Error::new(error.kind, format!("{}; whether it was taken is not known", error.message));
+        let may_repeat = matches!(version, Version::Digest(_)) || *cause != Cause::Silent;
+        match super::manifest::resolve_within(http, repository, version, http.exchange.attempts().at_most(1)).await {
+            Ok(resolved) if resolved.digest == digest => return Ok(()),
+            _ if !may_repeat => return Err(unanswered),
+            _ => attempts.pause(failure).await?,
+        }
+    }
+}
+
+/// What would be refused is not sent.
+fn check(what: &str, digest: &Digest, manifest: &Manifest) -> Result<(), Error> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    hasher.update(&manifest.raw);
+    if hasher.finish() != *digest {
+        return Err(Error::new(ErrorKind::Invalid, format!("{what}: its bytes have another digest than {digest}")));
+    }
+    if manifest.raw.len() as u64 > MANIFEST_LIMIT {
+        let message =
+            format!("{what}: its {} bytes are more than the {} MiB that registries take", manifest.raw.len(), MANIFEST_LIMIT >> 20);
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
+}
+
+async fn send(http: &Http, call: &Call, attempts: &mut Attempts) -> Result<Whole, Failure> {
+    attempts.progress();
+    let answer = http.exchange.attempt(call, attempts).await?;
+    http.exchange.whole(call, answer, answer::ERROR_LIMIT, attempts).await
+}
+
+async fn accepted(http: &Http, call: &Call, answer: &Whole, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+    if !answer.status.is_success() {
+        let error = http.exchange.refused_write(call, answer).await;
+        // Of a manifest, the bytes are what they are: it is not wanted.
+        let kind = if error.kind == ErrorKind::Integrity { ErrorKind::Invalid } else { error.kind };
+        return Err(Error::new(kind, error.message));
+    }
+    match claimed(&answer.headers, &call.what)? {
+        Some(named) if named != *digest && named.algorithm() == digest.algorithm() => {
+            return Err(broken(&call.what, &format!("the registry stored it as {named} instead of {digest}")));
+        }
+        _ => {}
+    }
+    if answer.headers.contains_key(SUBJECT_HEADER) {
+        http.linked.put(repository, *digest);
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Upload sessions: how they begin, where they are reached, how far they got, how they are given up.
+//!
+//! A session's address comes from the registry with every answer. It may be relative or absolute; on another origin
+//! no credential goes along, and encryption is never lost. A session that a refused mount opened waits here for the
+//! upload of its blob.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, LOCATION, RANGE};
+use reqwest::{Method, Url};
+
+use super::super::Error;
+use super::Http;
+use super::authorize::Scope;
+use super::exchange::{Answer, Call, Whole};
+use super::{answer, origin};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository};
+
+/// Sessions that wait for their upload.
+const PARKED: usize = 64;
+/// Limit of giving up a session: a courtesy that nobody waits for long.
+const COURTESY: Duration = Duration::from_secs(5);
+
+/// An open upload.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// Where its next request goes.
+    pub(super) location: Url,
+    /// Chunks must be at least so large, but for the last.
+    pub(super) least: u64,
+}
+
+/// Sessions that nobody uses yet.
+#[derive(Default)]
+pub(super) struct Parked {
+    /// Never held across an await.
+    sessions: Mutex<HashMap<(Repository, Digest), Session>>,
+}
+
+impl Parked {
+    pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> Option<Session> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *digest))
+    }
+
+    /// Keeps a session; the one that must be given up for it is answered.
+    fn put(&self, repository: &Repository, digest: Digest, session: Session) -> Option<Session> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (repository.clone(), digest);
+        if sessions.len() >= PARKED && !sessions.contains_key(&key) {
+            return Some(session);
+        }
+        sessions.insert(key, session)
+    }
+}
+
+/// One upload's way to its registry.
+pub(super) struct Uploads<'http> {
+    pub(super) http: &'http Http,
+    pub(super) repository: &'http Repository,
+    /// The blob, for messages.
+    pub(super) what: String,
+}
+
+/// How far the registry says that an upload got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// So many bytes from the beginning.
+    Offset(u64),
+    /// It knows no such session (any more).
+    Lost,
+    /// It does not say.
+    Unknown,
+}
+
+impl<'http> Uploads<'http> {
+    pub(super) fn new(http: &'http Http, repository: &'http Repository, digest: &Digest) -> Self {
+        Self { http, repository, what: format!("blob {}/{repository}@{digest}", http.registry) }
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        Scope::Push(self.repository.clone())
+    }
+
+    /// A request to a session.
+    pub(super) fn call(&self, method: Method, url: Url) -> Call {
+        Call { elsewhere_counts: true, ..Call::new(self.what.clone(), method, url, self.scope()) }
+    }
+
+    /// Opens a session.
+    pub(super) async fn begin(&self) -> Result<Session, Error> {
+        let url = self.http.url(&format!("v2/{}/blobs/uploads/", self.repository))?;
+        let call = self.call(Method::POST, url);
+        let answer = self.http.exchange.fetch(&call, answer::ERROR_LIMIT).await?;
+        match answer.status.as_u16() {
+            202 => self.session(&call.url, &answer.headers),
+            _ => Err(self.http.exchange.refused_write(&call, &answer).await),
+        }
+    }
+
+    /// Where the session is that an answer names.
+    pub(super) fn session(&self, from: &Url, headers: &HeaderMap) -> Result<Session, Error> {
+        let bad = |why: &str| Error::new(ErrorKind::Unreachable, format!("{}: the upload cannot go on: {why}", self.what));
+        let location = headers.get(LOCATION).ok_or_else(|| bad("the registry names no place to send it to"))?;
+        let location = location.to_str().map_err(|_| bad("the registry names a place that is no URL"))?;
+        let location = origin::upload(&self.http.base, from, location).map_err(|why| bad(&why))?;
+        let least = headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()).and_then(|value| value.trim().parse().ok());
+        Ok(Session { location, least: least.unwrap_or_default() })
+    }
+
+    /// Takes over what the answer to a chunk or to a question says of the session's address.
+    pub(super) fn moved(&self, session: &mut Session, headers: &HeaderMap) -> Result<(), Error> {
+        if headers.contains_key(LOCATION) {
+            session.location = self.session(&session.location, headers)?.location;
+        }
+        Ok(())
+    }
+
+    /// Asks how far a session got.
+    pub(super) async fn reached(&self, session: &mut Session) -> Result<Reached, Error> {
+        let call = self.call(Method::GET, session.location.clone());
+        let answer = self.http.exchange.fetch(&call, answer::ERROR_LIMIT).await?;
+        match answer.status.as_u16() {
+            200..=299 => {
+                self.moved(session, &answer.headers)?;
+                Ok(range(&answer.headers))
+            }
+            // A registry that cancels what it cannot go on with says 400 or 416 to that too.
+            400 | 404 | 410 | 416 => Ok(Reached::Lost),
+            405 | 501 => Ok(Reached::Unknown),
+            _ => Err(self.http.exchange.refused_write(&call, &answer).await),
+        }
+    }
+
+    /// Gives a session up. Nothing depends on it: registries forget sessions by themselves.
+    pub(super) async fn cancel(&self, session: Session) {
+        let exchange = &self.http.exchange;
+        let call = self.call(Method::DELETE, session.location);
+        let mut attempts = exchange.attempts().only_once();
+        let asking = exchange.open(&call, &mut attempts);
+        if let Ok(Ok(Answer { response, .. })) = tokio::time::timeout(COURTESY, asking).await {
+            tracing::debug!(what = self.what, status = response.status().as_u16(), "an upload was given up");
+        }
+    }
+
+    /// Keeps the session of a refused mount for the upload that follows.
+    pub(super) async fn park(&self, digest: &Digest, from: &Url, answer: &Whole) {
+        // An address that cannot be used is a session that cannot be given up either.
+        let Ok(session) = self.session(from, &answer.headers) else { return };
+        if let Some(surplus) = self.http.parked.put(self.repository, *digest, session) {
+            self.cancel(surplus).await;
+        }
+    }
+}
+
+/// The header `Range` of an upload: `0-999` means a thousand bytes, and `0-0` none (or one, which is never certain).
+pub(super) fn range(headers: &HeaderMap) -> Reached {
+    let Some(value) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else { return Reached::Unknown };
+    let value = value.trim();
+    let value = value.strip_prefix("bytes").map_or(value, |value| value.trim_start_matches(['=', ' ']));
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    match value.split_once('-').and_then(|(first, last)| number(first).zip(number(last))) {
+        Some((0, 0)) => Reached::Offset(0),
+        Some((0, last)) => last.checked_add(1).map_or(Reached::Unknown, Reached::Offset),
+        _ => Reached::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_an_upload_is_read_strictly() {
+        let read = |value: &str| range(&HeaderMap::from_iter([(RANGE, value.parse().unwrap())]));
+        for (value, expected) in [
+            ("0-999", Reached::Offset(1000)),
+            ("bytes=0-999", Reached::Offset(1000)),
+            ("0-0", Reached::Offset(0)),
+            ("5-9", Reached::Unknown),
+            ("0-", Reached::Unknown),
+            ("-1", Reached::Unknown),
+            ("0-18446744073709551615", Reached::Unknown),
+            ("0-+9", Reached::Unknown),
+            ("", Reached::Unknown),
+        ] {
+            assert_eq!(read(value), expected, "{value}");
+        }
+        assert_eq!(range(&HeaderMap::new()), Reached::Unknown);
+    }
+}

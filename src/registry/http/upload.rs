@@ -1,0 +1,231 @@
+//! Uploads of blobs: sessions are opened, filled, closed, and opened anew when they are lost.
+//!
+//! A small blob is one request. What became of a request whose answer was lost is asked for, never guessed: the blob
+//! by HEAD, a session by its status. Bytes that failed once go into a session whose offset is known, or into a new
+//! one, because some registries append whatever they are sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::{Method, Url};
+
+use super::super::{Error, UploadSource, Uploaded};
+use super::Http;
+use super::answer;
+use super::exchange::{Call, Whole};
+use super::manifest::{broken, claimed};
+use super::mount;
+use super::payload::Payload;
+use super::retry::{Attempts, Failure};
+use super::session::{Reached, Session, Uploads};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Repository};
+
+/// How often a blob is begun anew because its session was lost.
+const RESTARTS: u32 = 4;
+
+/// Sizes of the requests that blobs are sent in.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadSizes {
+    /// Largest blob that is sent in one request.
+    pub whole: u64,
+    /// Bytes of a chunk of a larger one, unless the registry wants more.
+    pub chunk: u64,
+    /// Chunks that a registry calls too large are made smaller down to this.
+    pub smallest: u64,
+}
+
+impl Default for UploadSizes {
+    fn default() -> Self {
+        Self { whole: 8 << 20, chunk: 32 << 20, smallest: 1 << 20 }
+    }
+}
+
+/// One blob on its way.
+pub(super) struct Upload<'http> {
+    pub(super) uploads: Uploads<'http>,
+    pub(super) descriptor: &'http Descriptor,
+    pub(super) source: Arc<dyn UploadSource>,
+    pub(super) uploaded: Uploaded,
+    pub(super) attempts: Attempts,
+    /// Bytes of the next chunk.
+    pub(super) chunk: u64,
+    /// Something went wrong in this session, so that other bytes may be in it than were sent.
+    pub(super) disturbed: bool,
+}
+
+/// How a session ended.
+pub(super) enum Ended {
+    /// The blob is there.
+    Done,
+    /// It is not, and needs another session.
+    Lost(Error),
+}
+
+/// Uploads a blob.
+pub(super) async fn push(
+    http: &Http,
+    repository: &Repository,
+    descriptor: &Descriptor,
+    source: Arc<dyn UploadSource>,
+    uploaded: Uploaded,
+) -> Result<(), Error> {
+    let uploads = Uploads::new(http, repository, &descriptor.digest);
+    if source.length() != descriptor.size {
+        return Err(broken(&uploads.what, &format!("{} bytes are to be sent for {}", source.length(), descriptor.size)));
+    }
+    let attempts = http.exchange.attempts();
+    let mut upload = Upload { uploads, descriptor, source, uploaded, attempts, chunk: http.sizes.chunk, disturbed: false };
+    let mut session = http.parked.take(repository, &descriptor.digest);
+    let mut restarts = 0;
+    loop {
+        let open = match session.take() {
+            Some(open) => open,
+            None => upload.uploads.begin().await?,
+        };
+        upload.disturbed = false;
+        let ended = match descriptor.size <= http.sizes.whole {
+            true => upload.at_once(open).await?,
+            false => upload.in_chunks(open).await?,
+        };
+        match ended {
+            Ended::Done => {
+                (upload.uploaded)(descriptor.size);
+                return Ok(());
+            }
+            Ended::Lost(error) if restarts == RESTARTS => {
+                return Err(Error::new(error.kind, format!("{} (begun {} times)", error.message, restarts + 1)));
+            }
+            Ended::Lost(error) => {
+                tracing::debug!(%error, "the upload begins anew");
+                restarts += 1;
+                (upload.uploaded)(0);
+            }
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// Sends the whole blob in the request that closes the session.
+    async fn at_once(&mut self, session: Session) -> Result<Ended, Error> {
+        let payload = Payload::part(&self.source, 0..self.descriptor.size, &self.uploaded);
+        let call = self.closing(&session, payload);
+        self.attempts.progress();
+        match self.send(&call).await {
+            Ok(answer) => self.closed(&call, session, answer).await,
+            Err(failure) => {
+                let failure = self.passing(failure, &session).await?;
+                if self.is_there().await {
+                    return Ok(Ended::Done);
+                }
+                let error = error_of(&failure);
+                self.attempts.pause(failure).await?;
+                // What is in the session now nobody knows.
+                self.uploads.cancel(session).await;
+                Ok(Ended::Lost(error))
+            }
+        }
+    }
+
+    /// Closes a session that holds every byte.
+    pub(super) async fn close(&mut self, mut session: Session) -> Result<Ended, Error> {
+        loop {
+            let call = self.closing(&session, Payload::whole("application/octet-stream", Bytes::new()));
+            self.attempts.progress();
+            let failure = match self.send(&call).await {
+                Ok(answer) => return self.closed(&call, session, answer).await,
+                Err(failure) => self.passing(failure, &session).await?,
+            };
+            if self.is_there().await {
+                return Ok(Ended::Done);
+            }
+            let error = error_of(&failure);
+            self.attempts.pause(failure).await?;
+            match self.uploads.reached(&mut session).await? {
+                Reached::Offset(offset) if offset == self.descriptor.size => {}
+                Reached::Unknown => {}
+                Reached::Lost if self.is_there().await => return Ok(Ended::Done),
+                Reached::Lost | Reached::Offset(_) => return Ok(Ended::Lost(error)),
+            }
+        }
+    }
+
+    /// The request that closes a session.
+    fn closing(&self, session: &Session, payload: Payload) -> Call {
+        let mut url: Url = session.location.clone();
+        url.query_pairs_mut().append_pair("digest", &self.descriptor.digest.to_string());
+        Call { payload: Some(payload), ..self.uploads.call(Method::PUT, url) }
+    }
+
+    /// What the answer to a closing request means.
+    async fn closed(&mut self, call: &Call, session: Session, answer: Whole) -> Result<Ended, Error> {
+        match answer.status.as_u16() {
+            200 | 201 | 204 => {
+                let wanted = self.descriptor.digest;
+                match claimed(&answer.headers, &call.what)? {
+                    Some(named) if named != wanted && named.algorithm() == wanted.algorithm() => {
+                        Err(broken(&call.what, &format!("the registry stored it as {named}")))
+                    }
+                    _ => Ok(Ended::Done),
+                }
+            }
+            404 | 410 | 416 => match self.is_there().await {
+                true => Ok(Ended::Done),
+                false => Ok(Ended::Lost(self.uploads.http.exchange.refused_write(call, &answer).await)),
+            },
+            _ => {
+                let error = self.uploads.http.exchange.refused_write(call, &answer).await;
+                match error.kind {
+                    ErrorKind::Integrity if self.disturbed => {
+                        self.uploads.cancel(session).await;
+                        Ok(Ended::Lost(error))
+                    }
+                    _ => Err(self.given_up(error, session).await),
+                }
+            }
+        }
+    }
+
+    /// One attempt of a request to a session, with the whole answer.
+    pub(super) async fn send(&mut self, call: &Call) -> Result<Whole, Failure> {
+        let exchange = &self.uploads.http.exchange;
+        let outcome = match exchange.attempt(call, &self.attempts).await {
+            Ok(answer) => exchange.whole(call, answer, answer::ERROR_LIMIT, &mut self.attempts).await,
+            Err(failure) => Err(failure),
+        };
+        if let Some(payload) = &call.payload {
+            self.attempts.progress_until(payload.last_progress());
+        }
+        outcome
+    }
+
+    /// A failure that another attempt may mend; any other gives up the session.
+    pub(super) async fn passing(&mut self, failure: Failure, session: &Session) -> Result<Failure, Error> {
+        self.disturbed = true;
+        match failure {
+            Failure::Final(error) => Err(self.given_up(error, session.clone()).await),
+            passing => Ok(passing),
+        }
+    }
+
+    /// Gives up the session of an upload that failed for good, where the registry can still be told.
+    pub(super) async fn given_up(&self, error: Error, session: Session) -> Error {
+        if !matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) {
+            self.uploads.cancel(session).await;
+        }
+        error
+    }
+
+    /// Whether the blob arrived after all. Who cannot be asked has not said so.
+    async fn is_there(&self) -> bool {
+        let Uploads { http, repository, .. } = self.uploads;
+        let attempts = http.exchange.attempts().at_most(1);
+        matches!(mount::has(http, repository, self.descriptor, attempts).await, Ok(true))
+    }
+}
+
+pub(super) fn error_of(failure: &Failure) -> Error {
+    match failure {
+        Failure::Final(error) | Failure::Passing { error, .. } => error.clone(),
+    }
+}
