@@ -50,6 +50,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("memmap2", &["sys"]),
     ("tar", &["layer"]),
     ("flate2", &["layer"]),
+    ("libdeflater", &["layer"]),
     ("zstd", &["layer"]),
     ("libz_rs_sys", &["layer"]),
     ("aes_gcm", &["seal"]),

@@ -102,7 +102,7 @@ impl Gzip {
             self.body_checksum.update(output.get(..progress.produced).unwrap_or_default());
         }
         let boundary = match progress.stop {
-            Stop::Exhausted => None,
+            Stop::Exhausted | Stop::LastBlockEnd { .. } => None,
             Stop::BlockEnd { unused_bits } => Some(Boundary::Block { unused_bits }),
             Stop::StreamEnd => {
                 self.state = State::Trailer(0);

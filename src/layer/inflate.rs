@@ -23,7 +23,12 @@ pub(super) enum Stop {
         /// Bits not used yet.
         unused_bits: u8,
     },
-    /// The last block has ended.
+    /// Behind the last block; this many bits (0–7) of the last byte taken belong to nothing.
+    LastBlockEnd {
+        /// Bits not used.
+        unused_bits: u8,
+    },
+    /// The stream has ended.
     StreamEnd,
 }
 
@@ -116,7 +121,13 @@ impl Inflate {
         let state = self.stream.data_type;
         let (bits, last, between) = (state & 63, state & 64 != 0, state & 128 != 0);
         match u8::try_from(bits) {
-            Ok(unused_bits) if moved && between && !last && unused_bits < 8 => Stop::BlockEnd { unused_bits },
+            Ok(unused_bits) if moved && between && unused_bits < 8 => {
+                if last {
+                    Stop::LastBlockEnd { unused_bits }
+                } else {
+                    Stop::BlockEnd { unused_bits }
+                }
+            }
             _ => Stop::Exhausted,
         }
     }
@@ -167,6 +178,7 @@ mod tests {
             match progress.stop {
                 Stop::BlockEnd { unused_bits } => boundaries.push((taken, made, unused_bits, inflate.history().unwrap())),
                 Stop::StreamEnd => break,
+                Stop::LastBlockEnd { .. } => assert_eq!(taken, packed.len()),
                 Stop::Exhausted => assert!(progress.consumed + progress.produced > 0, "no progress at {taken}"),
             }
         }

@@ -3,13 +3,13 @@
 //! Promises: the output is a function of the span's bytes alone, ends at a byte border, needs nothing of the spans before it, and is
 //! never longer than the span stored as it is. What does not shrink is not tried: a sample decides.
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor};
 
-use super::sample;
+use super::{sample, splice::Splicer};
 use crate::layer::Error;
 
 /// Level of the compressor: part of the format, since another one would give other bytes.
-const LEVEL: u32 = 6;
+const LEVEL: i32 = 6;
 
 /// Most bytes of a stored block.
 const STORED: usize = 65_535;
@@ -28,43 +28,42 @@ pub(super) fn trailer(crc: u32, length: u32) -> [u8; 8] {
 
 /// A compressor, kept from span to span for its memory only.
 pub(super) struct Deflater {
-    compress: Compress,
+    compressor: Compressor,
     sampler: sample::Sampler,
+    splicer: Splicer,
+    packed: Vec<u8>,
 }
 
 impl Deflater {
-    pub(super) fn new() -> Self {
-        Self { compress: Compress::new(Compression::new(LEVEL), false), sampler: sample::Sampler::new() }
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self { compressor: compressor(LEVEL)?, sampler: sample::Sampler::new()?, splicer: Splicer::new()?, packed: Vec::new() })
     }
 
     /// Appends a span; the last one of a member closes the deflate stream.
     pub(super) fn span(&mut self, data: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), Error> {
-        let before = out.len();
-        if self.sampler.shrinks(data, sample::SPAN)? && self.compress(data, last, out)? {
+        if !self.sampler.shrinks(data, sample::SPAN) || !self.compress(data, last)? {
+            store(data, last, out);
             return Ok(());
         }
-        out.truncate(before);
-        store(data, last, out);
+        out.extend_from_slice(&self.packed);
         Ok(())
     }
 
     /// Compresses, unless that takes as much room as storing.
-    fn compress(&mut self, data: &[u8], last: bool, out: &mut Vec<u8>) -> Result<bool, Error> {
-        self.compress.reset();
-        let mut packed = Vec::with_capacity(stored_length(data.len()));
-        let flush = if last { FlushCompress::Finish } else { FlushCompress::Full };
-        let status = self
-            .compress
-            .compress_vec(data, &mut packed, flush)
-            .map_err(|error| Error::other(format!("a span cannot be compressed: {error}")))?;
-        // With room left everything was taken and flushed.
-        let complete = if last { status == Status::StreamEnd } else { packed.len() < packed.capacity() };
-        if complete && packed.len() < stored_length(data.len()) {
-            out.extend_from_slice(&packed);
-            return Ok(true);
-        }
-        Ok(false)
+    fn compress(&mut self, data: &[u8], last: bool) -> Result<bool, Error> {
+        let stored = stored_length(data.len());
+        self.packed.resize(stored, 0);
+        let Ok(length) = self.compressor.deflate_compress(data, &mut self.packed) else { return Ok(false) };
+        self.packed.truncate(length);
+        self.splicer.splice(&mut self.packed, data, last)?;
+        Ok(self.packed.len() < stored)
     }
+}
+
+/// A compressor of a level.
+pub(super) fn compressor(level: i32) -> Result<Compressor, Error> {
+    let level = CompressionLvl::new(level).map_err(|_| Error::other(format!("there is no compression of level {level}")))?;
+    Ok(Compressor::new(level))
 }
 
 /// Bytes that a span takes when stored.

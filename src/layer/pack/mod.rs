@@ -8,6 +8,7 @@ mod deflate;
 mod header;
 mod pipeline;
 mod sample;
+mod splice;
 mod stage;
 #[cfg(test)]
 mod tests;

@@ -125,7 +125,7 @@ impl Pipeline {
         let job = self.job(true);
         let buffer = job.buffer.clone();
         let mut writer = Writer::new(self.packing, output);
-        writer.accept(Compressor::new(self.packing).run(job)?)?;
+        writer.accept(Compressor::new(self.packing)?.run(job)?)?;
         let written = writer.finish()?;
         let stream = if self.packing == Packing::GzipTar { Digest::of(&buffer.data) } else { written.digest };
         let builder = match self.packing {
@@ -221,8 +221,9 @@ impl Threads {
     ) -> Result<(), Error> {
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..workers {
+            let compressor = Compressor::new(packing)?;
             let (waiting, answer, failure) = (waiting.clone(), Answer(ready.clone()), failure.clone());
-            self.compressors.push(spawn(move || compress(packing, &waiting, &answer, &failure))?);
+            self.compressors.push(spawn(move || compress(compressor, &waiting, &answer, &failure))?);
         }
         if packing == Packing::GzipTar {
             let (sender, receiver) = channel();
@@ -281,8 +282,7 @@ impl Drop for Answer {
     }
 }
 
-fn compress(packing: Packing, waiting: &Mutex<Receiver<Job>>, answer: &Answer, failure: &Failure) {
-    let mut compressor = Compressor::new(packing);
+fn compress(mut compressor: Compressor, waiting: &Mutex<Receiver<Job>>, answer: &Answer, failure: &Failure) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };

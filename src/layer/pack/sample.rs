@@ -1,8 +1,12 @@
 //! Whether bytes are worth compressing, told from a sample. Pure functions of the bytes, so that every run decides alike.
 
-use flate2::{Compress, Compression, FlushCompress};
+use libdeflater::Compressor;
 
+use super::deflate::compressor;
 use crate::layer::Error;
+
+/// Level of compression of a sample: the quickest.
+const LEVEL: i32 = 1;
 
 /// How a sample is drawn and what it must save.
 #[derive(Clone, Copy)]
@@ -19,7 +23,7 @@ pub(super) struct Rule {
 pub(super) const SPAN: Rule = Rule { pieces: 16, length: 4096, percent: 2 };
 
 /// For a sample of a file: what saves less is kept raw.
-const FILE: Rule = Rule { pieces: 1, length: usize::MAX, percent: 5 };
+const FILE: Rule = Rule { pieces: 1, length: 0, percent: 5 };
 
 /// Pieces of a file that [`compressible`] should see, and their length.
 const FILE_PIECES: u64 = 32;
@@ -27,41 +31,27 @@ const FILE_PIECE: u64 = 8192;
 
 /// Compresses samples quickly.
 pub(super) struct Sampler {
-    compress: Compress,
+    compressor: Compressor,
+    sample: Vec<u8>,
+    packed: Vec<u8>,
 }
 
 impl Sampler {
-    pub(super) fn new() -> Self {
-        Self { compress: Compress::new(Compression::fast(), false) }
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self { compressor: compressor(LEVEL)?, sample: Vec::new(), packed: Vec::new() })
     }
 
     /// Whether the data shrinks by what the rule asks for.
-    pub(super) fn shrinks(&mut self, data: &[u8], rule: Rule) -> Result<bool, Error> {
-        self.compress.reset();
-        let (mut taken, mut room) = (0, vec![0; 32 * 1024]);
+    pub(super) fn shrinks(&mut self, data: &[u8], rule: Rule) -> bool {
+        self.sample.clear();
         for range in ranges(data.len() as u64, rule.pieces as u64, rule.length as u64) {
             let piece = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-            let piece = piece.and_then(|(start, end)| data.get(start..end)).unwrap_or_default();
-            taken += piece.len();
-            self.feed(piece, FlushCompress::None, &mut room)?;
+            self.sample.extend_from_slice(piece.and_then(|(start, end)| data.get(start..end)).unwrap_or_default());
         }
-        self.feed(&[], FlushCompress::Finish, &mut room)?;
-        let packed = self.compress.total_out();
-        Ok(packed.saturating_mul(100) < (taken as u64).saturating_mul(100 - rule.percent as u64))
-    }
-
-    /// Counts what comes out and throws it away.
-    fn feed(&mut self, mut input: &[u8], flush: FlushCompress, room: &mut [u8]) -> Result<(), Error> {
-        loop {
-            let (taken, made) = (self.compress.total_in(), self.compress.total_out());
-            let failed = |error| Error::other(format!("a sample cannot be compressed: {error}"));
-            self.compress.compress(input, room, flush).map_err(failed)?;
-            let taken = usize::try_from(self.compress.total_in() - taken).unwrap_or(usize::MAX);
-            input = input.get(taken..).unwrap_or_default();
-            if input.is_empty() && self.compress.total_out() - made < room.len() as u64 {
-                return Ok(());
-            }
-        }
+        // What does not fit into less than it takes has not shrunk.
+        let most = self.sample.len() * (100 - rule.percent) / 100;
+        self.packed.resize(most, 0);
+        self.compressor.deflate_compress(&self.sample, &mut self.packed).is_ok()
     }
 }
 
@@ -76,7 +66,7 @@ pub fn sample_ranges(size: u64) -> Vec<std::ops::Range<u64>> {
 /// # Errors
 /// Other if the compressor cannot be set up.
 pub fn compressible(sample: &[u8]) -> Result<bool, Error> {
-    Sampler::new().shrinks(sample, FILE)
+    Ok(Sampler::new()?.shrinks(sample, FILE))
 }
 
 /// So many pieces, spread evenly from the first byte to the last; everything if that is not more.

@@ -57,8 +57,8 @@ pub(super) struct Compressor {
 }
 
 impl Compressor {
-    pub(super) fn new(packing: Packing) -> Self {
-        Self { deflater: (packing == Packing::GzipTar).then(Deflater::new) }
+    pub(super) fn new(packing: Packing) -> Result<Self, Error> {
+        Ok(Self { deflater: if packing == Packing::GzipTar { Some(Deflater::new()?) } else { None } })
     }
 
     pub(super) fn run(&mut self, job: Job) -> Result<Ready, Error> {
