@@ -219,3 +219,6 @@ fn now() -> (i64, u32) {
         Err(_) => (0, 0),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -251,7 +251,7 @@ fn reference(artifact: &Artifact, entry: FrozenEntry, known: Option<[u8; 32]>) -
     Some((entry.node, TreeNode { manifest, node, path: entry.path, sha256: sha256.or(known), size: there.size }))
 }
 
-fn hash_file(mut file: File) -> Result<[u8; 32], Error> {
+pub(super) fn hash_file(mut file: File) -> Result<[u8; 32], Error> {
     let mut hasher = Sha256::new();
     let copied = std::io::copy(&mut file, &mut Hashing(&mut hasher));
     copied.map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}")))?;
