@@ -27,6 +27,8 @@ pub struct Change<'upper> {
     /// Bytes to which a node does not refer any more.
     released: Vec<DataId>,
     is_changed: bool,
+    /// What is changed leads back to what is published.
+    is_unedited: bool,
     is_done: bool,
 }
 
@@ -59,6 +61,7 @@ impl<'upper> Change<'upper> {
             state: shared.state(),
             released: Vec::new(),
             is_changed: false,
+            is_unedited: false,
             is_done: false,
         })
     }
@@ -69,19 +72,19 @@ impl<'upper> Change<'upper> {
         let edited_before = self.state.edited;
         let (before, data) = (self.before, self.shared.store.next.load(Ordering::Relaxed));
         if self.is_changed {
-            self.state.edited = true;
+            self.state.edited = !self.is_unedited;
             self.state.changes += 1;
             if data + DATA / 2 > self.marks.data {
                 self.marks.data = data + DATA;
             }
         }
-        let (marks, state) = (*self.marks, self.state);
+        let (marks, state, is_unedited) = (*self.marks, self.state, self.is_unedited);
         let mut waste = Vec::new();
         self.run(|connection| {
             if marks != before && (marks.nodes, marks.cookies, marks.data) != (before.nodes, before.cookies, before.data) {
                 store_marks(connection, &marks)?;
             }
-            if state.edited != edited_before {
+            if state.edited != edited_before || is_unedited {
                 store_state(connection, &state.binding, state.edited)?;
             }
             for id in released {
@@ -202,6 +205,12 @@ impl<'upper> Change<'upper> {
             None => connection.prepare_cached("DELETE FROM xattrs WHERE node = ? AND name = ?")?.execute(params![integer(key)?, name]),
         })?;
         Ok(())
+    }
+
+    /// After this commit nothing is left to publish: it took back all that was changed.
+    pub fn set_unedited(&mut self) {
+        self.is_changed = true;
+        self.is_unedited = true;
     }
 
     /// Binds the upper otherwise.
