@@ -135,7 +135,13 @@ impl Overlay {
                     }
                 }
                 (Some(ours), None) => {
-                    found.differences.push(Difference { after: bytes(&ours), path: ours.path, state: State::Added, kind: ours.kind, before: None });
+                    found.differences.push(Difference {
+                        after: bytes(&ours),
+                        path: ours.path,
+                        state: State::Added,
+                        kind: ours.kind,
+                        before: None,
+                    });
                 }
                 (None, Some(other)) => {
                     let before = bytes(&other);
