@@ -9,6 +9,7 @@ mod known;
 mod layers;
 mod merge;
 mod outline;
+mod published;
 mod recognise;
 pub mod travel;
 mod tree;

@@ -8,7 +8,7 @@ use super::build::Key;
 use super::tree::{self, Tree};
 use super::{Artifacts, Error, Identity, IdentityDefaults, Inner, ViewMode};
 use crate::cache::Protection;
-use crate::oci::{Digest, Manifest, Repository, Tag};
+use crate::oci::{Digest, Manifest, Repository};
 
 /// Kind of the documents that hold identities.
 const IDENTITY: &str = "identity";
@@ -21,30 +21,6 @@ const ABSOLUTE: u8 = 2;
 const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0), mtime: (0, 0) };
 
 impl Artifacts {
-    /// Notes that a tag was moved to a manifest by this program: what follows is answered by it, whatever was asked
-    /// before.
-    pub fn published(&self, repository: &Repository, tag: &Tag, manifest: Arc<Manifest>) {
-        self.inner.known.published(repository, tag, manifest);
-    }
-
-    /// Notes that a tag was deleted by this program.
-    pub fn deleted(&self, repository: &Repository, tag: &Tag) {
-        self.inner.known.deleted(repository, tag);
-    }
-
-    /// Notes a manifest that this program sent, whatever names it.
-    pub fn learned_manifest(&self, repository: &Repository, manifest: Arc<Manifest>) {
-        self.inner.known.learned_manifest(repository, manifest);
-    }
-
-    /// Keeps the index of a layer that was packed here, so that the tree of its artifact is built without fetching
-    /// anything; `travelling` is the digest of the blob that the index travels as.
-    pub async fn adopt(&self, index: &crate::layer::LayerIndex, travelling: Option<&Digest>) {
-        let (contents, index, travelling) = (self.inner.contents.clone(), index.clone(), travelling.copied());
-        // A failure costs a fetch later, and is in the log.
-        let _ = tokio::task::spawn_blocking(move || contents.adopt(&index, travelling.as_ref())).await;
-    }
-
     /// The manifests that the tags of a repository are known to stand for, as far as they are here.
     pub async fn known_artifacts(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
         let (known, repository) = (Arc::clone(&self.inner.known), repository.clone());

@@ -12,6 +12,7 @@ use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::layer::{Form, LayerIndex, RAW_SPAN};
 use crate::oci::Digest;
+use crate::seal::EnvelopeKey;
 
 /// An index, and where it comes from.
 #[derive(Clone)]
@@ -113,7 +114,13 @@ impl Contents {
     pub async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
         let reader = match self.ready(source)? {
             Some(reader) => Some(reader),
-            None if source.form == Form::Raw && source.sealing == Sealing::None => None,
+            // With an index that is still to come, only the reader knows how far it will be verified.
+            None if source.form == Form::Raw
+                && source.sealing == Sealing::None
+                && !travelling::is_expected(&self.inner.shared, source) =>
+            {
+                None
+            }
             None => Some(self.reader(source).await?),
         };
         Ok(ContentStream::new(self, source, reader))
@@ -129,6 +136,15 @@ impl Contents {
             Sealing::None => Ok(Protection::Plain),
             Sealing::OciSync => Ok(envelope::open(&self.inner.shared, source).await?.protection(source, "derived")),
         }
+    }
+
+    /// The key for a new envelope: from the passphrase that opens `source`, else from the first one there is; `None`
+    /// if none was given.
+    ///
+    /// # Errors
+    /// KeyMissing and KeyWrong; what the registry answers, if the source was never opened here.
+    pub async fn seal_key(&self, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
+        envelope::key_for(&self.inner.shared, source, salt).await
     }
 
     /// A reader that needs no network to be there.
@@ -159,7 +175,8 @@ impl Contents {
         if let Some(index) = travelling::stored(shared, source) {
             return Ok(Some(self.add_travelled(source, index)));
         }
-        if shared.strict(source) || source.descriptor.size <= RAW_SPAN || travelling::is_expected(shared, source) {
+        // Whoever read it by an index that turned out wrong was told that it is verified.
+        if shared.strict(source) || source.descriptor.size <= RAW_SPAN || !trusted || travelling::is_expected(shared, source) {
             return Ok(None);
         }
         // What turned out wrong while it was served is from then on checked whole before its first byte: bad bytes

@@ -81,6 +81,25 @@ pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Op
     Ok(opened)
 }
 
+/// The key of a new envelope: from the passphrase that opens `source`, else from the first one there is.
+pub(super) async fn key_for(shared: &Arc<Shared>, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
+    let keys = shared.keys.clone();
+    let Some(source) = source else { return blocking(move || keys.first(&salt)).await };
+    let opened = open(shared, source).await?;
+    let key = blocking(move || {
+        let expected = proof_of(&opened.key);
+        keys.again(&opened.header.salt, |key| proof_of(key) == expected, &salt)
+    });
+    key.await?.map(Some).ok_or_else(|| wrong_key(source))
+}
+
+/// Tells keys apart without showing them.
+fn proof_of(key: &EnvelopeKey) -> Vec<u8> {
+    let mut proof = Vec::new();
+    key.cache_key().for_object(PROOF).seal(0, PROOF, &mut proof);
+    proof
+}
+
 /// The same blob, as it is stored.
 pub(super) fn as_stored(source: &BlobSource) -> BlobSource {
     BlobSource { form: Form::Raw, sealing: Sealing::None, index: None, ..source.clone() }

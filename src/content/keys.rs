@@ -76,6 +76,38 @@ impl KeyRing {
         self.lock().passphrases().map(drop)
     }
 
+    /// A key for a new envelope, from the first passphrase there is; `None` if no source has one. Blocks.
+    ///
+    /// # Errors
+    /// KeyMissing if a source failed.
+    pub(super) fn first(&self, salt: &[u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
+        let mut ring = self.lock();
+        let found = match ring.passphrases() {
+            Ok(found) => found,
+            Err(_) if ring.sources.iter().all(|(_, asked)| matches!(asked, Asked::Answer(None))) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        found.first().map(|passphrase| derive(passphrase, salt)).transpose()
+    }
+
+    /// A key for a new envelope, from the passphrase whose key for another salt `fits`. Blocks.
+    ///
+    /// # Errors
+    /// KeyMissing if there is no passphrase.
+    pub(super) fn again(
+        &self,
+        other: &[u8; 32],
+        fits: impl Fn(&EnvelopeKey) -> bool,
+        salt: &[u8; 32],
+    ) -> Result<Option<EnvelopeKey>, Error> {
+        for passphrase in self.lock().passphrases()? {
+            if fits(&derive(&passphrase, other)?) {
+                return derive(&passphrase, salt).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// The keys of an envelope that the passphrases give, in order. Blocks.
     ///
     /// # Errors
@@ -85,8 +117,7 @@ impl KeyRing {
         if let Some(keys) = ring.derived.get(salt) {
             return Ok(Arc::clone(keys));
         }
-        let keys: Result<Arc<[_]>, _> = ring.passphrases()?.iter().map(|passphrase| EnvelopeKey::derive(passphrase, salt)).collect();
-        let keys = keys.map_err(|error| Error::new(error.kind, error.message))?;
+        let keys: Arc<[_]> = ring.passphrases()?.iter().map(|passphrase| derive(passphrase, salt)).collect::<Result<_, _>>()?;
         if ring.derived.len() >= SALTS {
             ring.derived.clear();
         }
@@ -122,6 +153,10 @@ impl Ring {
     }
 }
 
+fn derive(passphrase: &Passphrase, salt: &[u8; 32]) -> Result<EnvelopeKey, Error> {
+    EnvelopeKey::derive(passphrase, salt).map_err(|error| Error::new(error.kind, error.message))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -135,6 +170,32 @@ mod tests {
         let error = ring.ask().unwrap_err();
         assert_eq!(error.kind, ErrorKind::KeyMissing);
         assert!(error.message.contains("exited with 1"), "{error}");
+    }
+
+    #[test]
+    fn a_new_envelope_gets_a_key_of_the_passphrase_that_opened_the_old_one() {
+        let say = |text: &'static str| -> Arc<dyn PassphraseSource> { Arc::new(move || Ok(Some(Passphrase::new(text.into())))) };
+        let ring = KeyRing::new(vec![say("one"), say("two")]);
+        let proof = |key: &EnvelopeKey| {
+            let mut sealed = Vec::new();
+            key.cache_key().seal(0, b"x", &mut sealed);
+            sealed
+        };
+        let keys = |text: &str, salt: u8| proof(&EnvelopeKey::derive(&Passphrase::new(text.into()), &[salt; 32]).unwrap());
+        let wanted = keys("two", 1);
+        let again = ring.again(&[1; 32], |key| proof(key) == wanted, &[2; 32]).unwrap().unwrap();
+        assert_eq!(proof(&again), keys("two", 2));
+        assert_eq!(proof(&ring.first(&[2; 32]).unwrap().unwrap()), keys("one", 2));
+        assert!(ring.again(&[1; 32], |_| false, &[2; 32]).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_a_passphrase_there_is_no_key_for_a_new_envelope_but_a_source_that_failed_is_an_error() {
+        assert!(KeyRing::default().first(&[0; 32]).unwrap().is_none());
+        let silent: Arc<dyn PassphraseSource> = Arc::new(|| Ok(None));
+        assert!(KeyRing::new(vec![Arc::clone(&silent)]).first(&[0; 32]).unwrap().is_none());
+        let failing: Arc<dyn PassphraseSource> = Arc::new(|| Err("no terminal".to_owned()));
+        assert_eq!(KeyRing::new(vec![silent, failing]).first(&[0; 32]).unwrap_err().kind, ErrorKind::KeyMissing);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::registry::{Fault, Memory, RequestKind};
 mod packed;
 mod raw;
 mod sealed;
+mod travelling;
 
 const REPOSITORY: &str = "team/app";
 const MIB: u64 = 1 << 20;

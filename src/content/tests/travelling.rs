@@ -1,0 +1,316 @@
+//! Indexes that travel: what they save, and that none of them can lie.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::layer::{PackEntry, Packed, Packer, Packing, travelling};
+
+/// An output that can be looked at afterwards.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn pack(packing: Packing, files: &[(&str, &[u8])]) -> (Packed, Vec<u8>) {
+    let output = Output::default();
+    let mut packer = Packer::new(packing, 2, Box::new(output.clone()));
+    for (path, data) in files {
+        let entry = PackEntry {
+            path: path.as_bytes().to_vec(),
+            kind: FileKind::File,
+            mode: 0o640,
+            owner: (1, 2),
+            mtime: (1_700_000_000, 5),
+            size: data.len() as u64,
+            device: (0, 0),
+            link: Vec::new(),
+            xattrs: Vec::new(),
+        };
+        packer.begin(&entry).unwrap();
+        packer.data(data).unwrap();
+    }
+    let packed = packer.finish().unwrap();
+    let blob = output.0.lock().unwrap().clone();
+    (packed, blob)
+}
+
+/// A blob in the registry that names an index in the registry.
+fn add(place: &Place, form: Form, blob: &[u8], index: &[u8]) -> BlobSource {
+    let index = place.memory.add_blob(REPOSITORY, "index", index.to_vec());
+    BlobSource { index: Some(index), ..place.add(form, blob) }
+}
+
+fn form_of(packing: Packing) -> Form {
+    if packing == Packing::Raw { Form::Raw } else { Form::Archive }
+}
+
+/// Ranges of the blob itself that were asked for.
+fn ranges(place: &Place, source: &BlobSource) -> Vec<Range<u64>> {
+    let wanted = source.descriptor.digest.to_string();
+    place.memory.requests().into_iter().filter(|request| request.object == wanted).filter_map(|request| request.range).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_listed_without_it_and_read_span_by_span_verified_and_again_by_the_next_mount() {
+    let data = noise(9 * MIB as usize, 21);
+    for (packing, strict) in [(Packing::GzipTar, false), (Packing::Tar, true), (Packing::Raw, false), (Packing::Raw, true)] {
+        let place = Place::new();
+        let (packed, blob) = pack(packing, &[("big", &data)]);
+        let source = BlobSource { strict, ..add(&place, form_of(packing), &blob, &travelling(&packed.index).unwrap()) };
+        let contents = place.contents();
+        let index = match packing {
+            Packing::Raw => contents.travelling(&source).await.unwrap().unwrap(),
+            _ => contents.index(&source).await.unwrap(),
+        };
+        assert_eq!((index.entry(0).unwrap().mode, ranges(&place, &source)), (0o640, Vec::new()));
+        let stream = contents.open(&source).await.unwrap();
+        let start = index.extents(0)[0].stream;
+        let middle = start + 5 * MIB..start + 5 * MIB + 4096;
+        assert_eq!(stream.read(middle.clone()).await.unwrap(), data[5 * MIB as usize..5 * MIB as usize + 4096]);
+        assert_eq!(stream.verified(), Verified::Whole);
+        let asked: u64 = ranges(&place, &source).iter().map(|range| range.end - range.start).sum();
+        assert!(asked < 3 * MIB, "{packing:?}: {asked}");
+        assert!(read_all(&stream).await.unwrap()[start as usize..][..data.len()] == data);
+
+        // Another mount finds index and data.
+        place.memory.forget_requests();
+        let stream = Contents::new(place.config(1 << 30)).open(&source).await.unwrap();
+        assert_eq!(stream.read(middle).await.unwrap().len(), 4096);
+        assert_eq!(place.requests(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_used_is_no_error_and_the_blob_is_read_whole() {
+    let data = noise(2 * MIB as usize, 22);
+    let (packed, blob) = pack(Packing::GzipTar, &[("a", &data)]);
+    let good = travelling(&packed.index).unwrap();
+    let (other, _) = pack(Packing::GzipTar, &[("b", b"other")]);
+    let shorter = other.index.of_blob(packed.blob.0).unwrap();
+    let (raw, _) = pack(Packing::Raw, &[("a", &blob)]);
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("garbage", b"no index at all".to_vec()),
+        ("cut", good[..good.len() - 1].to_vec()),
+        ("of another blob", travelling(&other.index).unwrap()),
+        ("of another length", travelling(&shorter).unwrap()),
+        ("of another form", travelling(&raw.index).unwrap()),
+        ("empty", Vec::new()),
+    ];
+    for (what, bytes) in cases {
+        let place = Place::new();
+        let source = add(&place, Form::Archive, &blob, &bytes);
+        let contents = place.contents();
+        let index = contents.index(&source).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(ranges(&place, &source), vec![0..blob.len() as u64], "{what}");
+        let stream = contents.open(&source).await.unwrap();
+        assert!(stream.read(extent(&index, "a")).await.unwrap() == data, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_gone_flipped_or_longer_than_said_is_no_error() {
+    let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
+    let good = travelling(&packed.index).unwrap();
+    for what in ["gone", "flipped", "longer", "huge"] {
+        let place = Place::new();
+        let mut source = add(&place, Form::Archive, &blob, &good);
+        let index = source.index.clone().unwrap();
+        match what {
+            "gone" => place.memory.remove_blob(REPOSITORY, &index.digest),
+            "flipped" => place.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(30)),
+            "longer" => source.index = Some(Descriptor { size: index.size - 1, ..index }),
+            _ => source.index = Some(Descriptor { size: u64::MAX, ..index }),
+        }
+        let index = place.contents().index(&source).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!((index.entry_count(), ranges(&place, &source).len()), (1, 1), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_raw_blob_whose_index_is_gone_is_read_as_if_it_named_none() {
+    let data = noise(4 * MIB as usize, 28);
+    let place = Place::new();
+    let source = add(&place, Form::Raw, &data, b"gone");
+    place.memory.remove_blob(REPOSITORY, &source.index.as_ref().unwrap().digest);
+    let stream = place.contents().open(&source).await.unwrap();
+    assert_eq!(stream.read(3 * MIB..3 * MIB + 10).await.unwrap(), data[3 * MIB as usize..3 * MIB as usize + 10]);
+    assert_eq!((stream.verified(), ranges(&place, &source).len()), (Verified::Partial, 1));
+    let strict = BlobSource { strict: true, ..source };
+    let stream = place.contents().open(&strict).await.unwrap();
+    assert_eq!(stream.read(0..10).await.unwrap(), data[..10]);
+    assert_eq!(stream.verified(), Verified::Whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_does_not_answer_for_an_index_is_an_error_and_asked_again() {
+    let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
+    let place = Place::new();
+    let source = add(&place, Form::Archive, &blob, &travelling(&packed.index).unwrap());
+    let contents = place.contents();
+    for fault in [Fault::Error(ErrorKind::Unreachable), Fault::Short(5, ErrorKind::TimedOut)] {
+        place.memory.plan(RequestKind::Blob, 0, 1, fault.clone());
+        let error = contents.index(&source).await.err().unwrap();
+        assert!(matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut), "{fault:?}: {error}");
+    }
+    contents.index(&source).await.unwrap();
+    assert_eq!(ranges(&place, &source), Vec::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_span_is_never_served_and_the_blob_is_read_whole_instead() {
+    let data = noise(6 * MIB as usize, 23);
+    for packing in [Packing::GzipTar, Packing::Tar, Packing::Raw] {
+        let (packed, blob) = pack(packing, &[("a", &data)]);
+        let place = Place::new();
+        let source = add(&place, form_of(packing), &blob, &travelling(&packed.index).unwrap());
+        let contents = place.contents();
+        let stream = contents.open(&source).await.unwrap();
+        let start = packed.index.extents(0)[0].stream;
+        place.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(100));
+        let read = stream.read(start + 3 * MIB..start + 3 * MIB + 100).await.unwrap();
+        assert_eq!(read, data[3 * MIB as usize..3 * MIB as usize + 100], "{packing:?}");
+        assert!(!contents.trusts(&source) && !Contents::new(place.config(1 << 30)).trusts(&source));
+        // A stream that is opened now is read without the index from the start.
+        let again = contents.open(&source).await.unwrap();
+        assert!(read_all(&again).await.unwrap()[start as usize..][..data.len()] == data, "{packing:?}");
+        assert_eq!(again.verified(), Verified::Whole);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_broken_itself_is_an_error_with_or_without_an_index() {
+    let data = noise(4 * MIB as usize, 24);
+    for packing in [Packing::GzipTar, Packing::Raw] {
+        let (packed, blob) = pack(packing, &[("a", &data)]);
+        let place = Place::new();
+        let source = BlobSource { strict: true, ..add(&place, form_of(packing), &blob, &travelling(&packed.index).unwrap()) };
+        let mut bad = blob.clone();
+        bad[3 * MIB as usize] ^= 1;
+        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+        let contents = place.contents();
+        let stream = contents.open(&source).await.unwrap();
+        let range = 0..data.len() as u64;
+        for _ in 0..2 {
+            assert_eq!(stream.read(range.clone()).await.unwrap_err().kind, ErrorKind::Integrity, "{packing:?}");
+        }
+        // What was right of it before is not worth more now.
+        assert!(contents.open(&source).await.is_err() || contents.open(&source).await.unwrap().read(range).await.is_err());
+    }
+}
+
+/// The index of a tar of the same length, said to be that of the blob.
+fn lie(blob: Digest, path: &str, length: usize) -> Vec<u8> {
+    let (packed, _) = pack(Packing::Tar, &[(path, &noise(length, 99))]);
+    travelling(&packed.index.of_blob(blob).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_error() {
+    let data = noise(3 * MIB as usize, 25);
+    let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
+    let place = Place::new();
+    let source = add(&place, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
+    let contents = place.contents();
+    let shown = contents.index(&source).await.unwrap();
+    assert_eq!(shown.entry(0).unwrap().path, b"z");
+    let stream = contents.open(&source).await.unwrap();
+    for _ in 0..2 {
+        let error = stream.read(extent(&shown, "z")).await.unwrap_err();
+        assert!(error.kind == ErrorKind::Integrity && error.message.contains("opened anew"), "{error}");
+        assert_eq!(contents.open(&source).await.err().map(|error| error.kind), Some(ErrorKind::Integrity));
+    }
+    // Opened anew, here and by the next mount, it is what the blob says.
+    assert!(!contents.trusts(&source));
+    let plain = BlobSource { index: None, ..source };
+    for contents in [contents, Contents::new(place.config(1 << 30))] {
+        let index = contents.index(&plain).await.unwrap();
+        assert!(contents.open(&plain).await.unwrap().read(extent(&index, "a")).await.unwrap() == data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_counts_for_nobody_who_does_not_name_it() {
+    let data = noise(3 * MIB as usize, 26);
+    let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
+    let place = Place::new();
+    let lying = add(&place, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
+    let honest = add(&place, Form::Archive, &blob, &travelling(&packed.index).unwrap());
+    let plain = BlobSource { index: None, ..honest.clone() };
+    let contents = place.contents();
+    assert_eq!(contents.index(&lying).await.unwrap().entry(0).unwrap().path, b"z");
+    let stream = contents.open(&lying).await.unwrap();
+    for source in [&honest, &plain] {
+        let index = contents.index(source).await.unwrap();
+        assert!(contents.open(source).await.unwrap().read(extent(&index, "a")).await.unwrap() == data);
+    }
+    // From now on the blob's own index comes first, for everybody.
+    assert_eq!(contents.index(&lying).await.unwrap().entry(0).unwrap().path, b"a");
+    assert!(stream.read(0..MIB).await.is_err() || !contents.trusts(&lying));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_packed_here_is_listed_without_any_request() {
+    for packing in [Packing::GzipTar, Packing::Raw] {
+        let (packed, blob) = pack(packing, &[("a", b"data")]);
+        let travels = travelling(&packed.index).unwrap();
+        let place = Place::new();
+        let source = add(&place, form_of(packing), &blob, &travels);
+        let contents = place.contents();
+        contents.adopt(&packed.index, Some(&Digest::of(&travels)));
+        for contents in [contents, Contents::new(place.config(1 << 30))] {
+            let index = match packing {
+                Packing::Raw => contents.travelling(&source).await.unwrap().unwrap(),
+                _ => contents.index(&source).await.unwrap(),
+            };
+            assert_eq!(index.entry(0).unwrap().path, b"a");
+        }
+        assert_eq!(place.requests(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flip_of_an_index_can_panic_or_make_wrong_bytes_be_served() {
+    let data = noise(MIB as usize / 4, 27);
+    let (packed, blob) = pack(Packing::GzipTar, &[("a", &data), ("b", b"second")]);
+    let good = packed.index.as_bytes().to_vec();
+    let mut accepted = 0;
+    for place in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[place] ^= 1 << (place % 8);
+        let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[24..]).to_le_bytes();
+        bytes[16..24].copy_from_slice(&checksum);
+        let Some(travels) = LayerIndex::open(Arc::new(bytes)).ok().and_then(|index| travelling(&index).ok()) else { continue };
+        let world = Place::new();
+        let source = add(&world, Form::Archive, &blob, &travels);
+        let contents = world.contents();
+        let index = contents.index(&source).await.unwrap();
+        accepted += u32::from(ranges(&world, &source).is_empty());
+        let Ok(stream) = contents.open(&source).await else { continue };
+        for entry in index.entries() {
+            for extent in index.extents(entry.number) {
+                // The bytes are those of the stream at that place, or there is an error.
+                if let Ok(read) = stream.read(extent.stream..extent.stream + extent.length).await {
+                    let whole = decoded(&blob);
+                    let end = (extent.stream + extent.length).min(whole.len() as u64) as usize;
+                    assert!(read == whole[(extent.stream as usize).min(end)..end], "byte {place}");
+                }
+            }
+        }
+    }
+    assert!(accepted > 10, "only {accepted} changed indexes were used at all");
+}
+
+fn decoded(blob: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(blob), &mut out).unwrap();
+    out
+}
