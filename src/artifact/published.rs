@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Artifacts, Error};
-use crate::content::BlobSource;
-use crate::layer::LayerIndex;
-use crate::oci::{Digest, Manifest, Repository, Tag};
-use crate::seal::EnvelopeKey;
+use crate::content::{BlobSource, Sealing};
+use crate::layer::{Form, LayerIndex};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
+use crate::seal::{EnvelopeHeader, EnvelopeKey};
 
 impl Artifacts {
     /// Notes that a tag was moved to a manifest by this program: what follows is answered by it, whatever was asked
@@ -26,11 +26,29 @@ impl Artifacts {
     }
 
     /// Keeps the index of a layer that was packed here, so that the tree of its artifact is built without fetching
-    /// anything; `travelling` is the digest of the blob that the index travels as.
+    /// anything; `travelling` is the digest of the blob that the index travels as. Not for what is encrypted.
     pub async fn adopt(&self, index: &LayerIndex, travelling: Option<&Digest>) {
         let (contents, index, travelling) = (self.inner.contents.clone(), index.clone(), travelling.copied());
         // A failure costs a fetch later, and is in the log.
         let _ = tokio::task::spawn_blocking(move || contents.adopt(&index, travelling.as_ref())).await;
+    }
+
+    /// The same for an archive that was sealed here in an oci-sync envelope. The index is kept sealed.
+    pub async fn adopt_sealed(
+        &self,
+        repository: &Repository,
+        layer: &Descriptor,
+        header: EnvelopeHeader,
+        key: &EnvelopeKey,
+        index: &LayerIndex,
+    ) {
+        let (repository, descriptor) = (repository.clone(), layer.clone());
+        let source = BlobSource { repository, descriptor, form: Form::Archive, sealing: Sealing::OciSync, strict: false, index: None };
+        let (contents, key, index) = (self.inner.contents.clone(), key.clone(), index.clone());
+        let kept = tokio::task::spawn_blocking(move || contents.adopt_sealed(&source, header, &key, &index)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!("the index of a packed layer is not kept: it is made again when it is needed: {error}");
+        }
     }
 
     /// The key for a new oci-sync envelope: from the passphrase that opens `source`, else from the first one there is;

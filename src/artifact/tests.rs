@@ -14,6 +14,9 @@ use crate::oci::media_type;
 use crate::registry::{Fault, Layout, Memory, PlainLayer, RequestKind, Trust};
 use crate::seal::Passphrase;
 
+mod published;
+mod travelling;
+
 /// Artifacts of `pull` with a cache in `directory`.
 pub(super) fn artifacts(pull: Arc<dyn Pull>, directory: &Path, offline: bool, secret: Option<&'static str>) -> Artifacts {
     let cache = SpanCache::open(cache::Config { directory: directory.to_owned(), size: 1 << 30, min_free: 0 }).unwrap();

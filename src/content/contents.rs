@@ -6,13 +6,14 @@ use super::reader::Reader;
 use super::readers::{Readers, Target};
 use super::shared::Shared;
 use super::stream::ContentStream;
+use super::trial::Opened;
 use super::{BlobSource, Config, Error, Sealing, Verified, envelope, names, pass, travelling};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::layer::{Form, LayerIndex, RAW_SPAN};
 use crate::oci::Digest;
-use crate::seal::EnvelopeKey;
+use crate::seal::{EnvelopeHeader, EnvelopeKey};
 
 /// An index, and where it comes from.
 #[derive(Clone)]
@@ -102,9 +103,17 @@ impl Contents {
     }
 
     /// Keeps the index of a layer that was just packed here, so that nothing of it has to be fetched; `travelling` is
-    /// the digest of the blob that it travels as. Blocks on the disk.
+    /// the digest of the blob that it travels as. Not for what is encrypted: it is stored as it is. Blocks on the disk.
     pub fn adopt(&self, index: &LayerIndex, travelling: Option<&Digest>) {
         travelling::adopt(&self.inner.shared, index, travelling);
+    }
+
+    /// The same for an archive that was sealed here in an envelope. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Integrity if the index is not that of what the envelope holds.
+    pub fn adopt_sealed(&self, source: &BlobSource, header: EnvelopeHeader, key: &EnvelopeKey, index: &LayerIndex) -> Result<(), Error> {
+        envelope::adopt(&self.inner.shared, source, &Opened { header, key: key.clone() }, index)
     }
 
     /// The logical stream of a blob. An archive is indexed first; a raw blob costs nothing here.

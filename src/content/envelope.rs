@@ -18,6 +18,7 @@ use super::{BlobSource, Error, Sealing, names};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
+use crate::oci::Digest;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeHeader, EnvelopeKey};
 
 /// Bytes that the second pass reads at a time.
@@ -72,13 +73,25 @@ pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Op
         }
     };
     let opened = trial.finish(source)?;
-    let document = opened.to_document();
-    if let Err(error) =
-        shared.cache.store_document(names::ENVELOPE, &names::envelope(&source.descriptor.digest), &document, &Protection::Plain)
-    {
-        tracing::warn!(%error, "the envelope of {} is opened again when it is needed", source.label());
-    }
+    remember(shared, &source.descriptor.digest, &opened);
     Ok(opened)
+}
+
+/// Remembers an envelope that was opened, or written here.
+fn remember(shared: &Shared, blob: &Digest, opened: &Opened) {
+    let document = opened.to_document();
+    if let Err(error) = shared.cache.store_document(names::ENVELOPE, &names::envelope(blob), &document, &Protection::Plain) {
+        tracing::warn!(%error, "the envelope {} is opened again when it is needed", blob.short());
+    }
+}
+
+/// Keeps the index of an archive that was packed and sealed here, sealed as well. Blocks on the disk.
+pub(super) fn adopt(shared: &Shared, source: &BlobSource, opened: &Opened, index: &LayerIndex) -> Result<(), Error> {
+    let index = index.of_blob(source.descriptor.digest)?;
+    shared.check_size(source, &index)?;
+    remember(shared, &source.descriptor.digest, opened);
+    shared.store_index(source, &names::index(source), index, &opened.protection(source, "index"));
+    Ok(())
 }
 
 /// The key of a new envelope: from the passphrase that opens `source`, else from the first one there is.

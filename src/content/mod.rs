@@ -25,7 +25,7 @@ mod slots;
 mod stream;
 mod streaming;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod travelling;
 mod trial;
 

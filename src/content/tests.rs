@@ -19,7 +19,7 @@ use crate::registry::{Fault, Memory, RequestKind};
 mod packed;
 mod raw;
 mod sealed;
-mod travelling;
+pub(crate) mod travelling;
 
 const REPOSITORY: &str = "team/app";
 const MIB: u64 = 1 << 20;

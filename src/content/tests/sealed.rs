@@ -3,8 +3,10 @@
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, KeyInit};
 
+use super::travelling::{file, pack_entries};
 use super::*;
-use crate::seal::Passphrase;
+use crate::layer::Packing;
+use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -60,6 +62,11 @@ async fn no_plaintext_and_no_name_of_a_sealed_archive_reaches_the_disk() {
     let text = b"attack at dawn, attack at dawn, attack at dawn".repeat(50_000);
     let source = sealed(&place, &seal(&tar(&[("secret-name", &text)])));
     contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
+    keeps_secret(&place, &[b"attack at dawn", b"secret-name"]);
+}
+
+/// None of the files of the cache holds any of these.
+fn keeps_secret(place: &Place, secrets: &[&[u8]]) {
     let mut folders = vec![place.directory.path().to_path_buf()];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
@@ -70,8 +77,8 @@ async fn no_plaintext_and_no_name_of_a_sealed_archive_reaches_the_disk() {
             }
             files += 1;
             let data = std::fs::read(entry.path()).unwrap();
-            for secret in [b"attack at dawn".as_slice(), b"secret-name"] {
-                assert!(!data.windows(secret.len()).any(|window| window == secret), "{:?}", entry.path());
+            for secret in secrets {
+                assert!(!data.windows(secret.len()).any(|window| window == *secret), "{:?}", entry.path());
             }
         }
     }
@@ -132,4 +139,31 @@ async fn what_is_too_short_for_an_envelope_is_an_integrity_error() {
     let source = sealed(&place, b"short");
     let error = contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_was_sealed_here_is_listed_without_a_request_and_its_names_stay_secret() {
+    let place = Place::new();
+    let (packed, plain) = pack_entries(Packing::GzipTar, &[(file("secret-name", b"data"), b"data")]);
+    let blob = seal(&plain);
+    let source = sealed(&place, &blob);
+    let header = EnvelopeHeader::parse(&blob).unwrap();
+    let key = EnvelopeKey::derive(&Passphrase::new(PASSPHRASE.into()), &header.salt).unwrap();
+    let contents = contents(&place, 1 << 30, &["wrong", PASSPHRASE]);
+    contents.adopt_sealed(&source, header, &key, &packed.index).unwrap();
+    let index = contents.index(&source).await.unwrap();
+    assert_eq!((index.entry(0).unwrap().path, place.requests()), (&b"secret-name"[..], 0));
+    assert_eq!(contents.open(&source).await.unwrap().read(extent(&index, "secret-name")).await.unwrap(), "data");
+    // What is sealed next is sealed with the passphrase that opens this.
+    let next = contents.seal_key(Some(&source), [3; 32]).await.unwrap().unwrap();
+    let expected = EnvelopeKey::derive(&Passphrase::new(PASSPHRASE.into()), &[3; 32]).unwrap();
+    let sealed_by = |key: &EnvelopeKey| {
+        let mut out = Vec::new();
+        key.cache_key().seal(0, b"x", &mut out);
+        out
+    };
+    assert_eq!(sealed_by(&next), sealed_by(&expected));
+    let other = BlobSource { descriptor: Descriptor::new("a/b", Digest::of(b"other"), 5), ..source };
+    assert_eq!(contents.adopt_sealed(&other, header, &key, &packed.index).unwrap_err().kind, ErrorKind::Integrity);
+    keeps_secret(&place, &[b"secret-name"]);
 }

@@ -20,22 +20,31 @@ impl std::io::Write for Output {
     }
 }
 
+/// A file with attributes that are no defaults.
+pub(crate) fn file(path: &str, data: &[u8]) -> PackEntry {
+    PackEntry {
+        path: path.as_bytes().to_vec(),
+        kind: FileKind::File,
+        mode: 0o640,
+        owner: (1, 2),
+        mtime: (1_700_000_000, 5),
+        size: data.len() as u64,
+        device: (0, 0),
+        link: Vec::new(),
+        xattrs: Vec::new(),
+    }
+}
+
 fn pack(packing: Packing, files: &[(&str, &[u8])]) -> (Packed, Vec<u8>) {
+    pack_entries(packing, &files.iter().map(|(path, data)| (file(path, data), *data)).collect::<Vec<_>>())
+}
+
+/// A layer and its bytes.
+pub(crate) fn pack_entries(packing: Packing, entries: &[(PackEntry, &[u8])]) -> (Packed, Vec<u8>) {
     let output = Output::default();
     let mut packer = Packer::new(packing, 2, Box::new(output.clone()));
-    for (path, data) in files {
-        let entry = PackEntry {
-            path: path.as_bytes().to_vec(),
-            kind: FileKind::File,
-            mode: 0o640,
-            owner: (1, 2),
-            mtime: (1_700_000_000, 5),
-            size: data.len() as u64,
-            device: (0, 0),
-            link: Vec::new(),
-            xattrs: Vec::new(),
-        };
-        packer.begin(&entry).unwrap();
+    for (entry, data) in entries {
+        packer.begin(entry).unwrap();
         packer.data(data).unwrap();
     }
     let packed = packer.finish().unwrap();

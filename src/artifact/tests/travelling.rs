@@ -1,0 +1,182 @@
+//! Artifacts whose layers bring their indexes along.
+
+use super::*;
+use crate::artifact::travel;
+use crate::content::tests::travelling::{file, pack_entries};
+use crate::layer::{FileKind, PackEntry, Packed, Packing, travelling};
+
+/// A layer as it is published: its blob and its index in the registry.
+pub(super) struct Published {
+    pub packed: Packed,
+    pub descriptor: Descriptor,
+    pub index: Descriptor,
+}
+
+/// Packs a layer and puts it into the registry.
+pub(super) fn publish(registry: &Memory, packing: Packing, title: &str, entries: &[(PackEntry, &[u8])]) -> Published {
+    let (packed, blob) = pack_entries(packing, entries);
+    let mut descriptor = registry.add_blob("r", if packing == Packing::Raw { PLAIN } else { GZIP }, blob);
+    descriptor.annotations.insert(TITLE.to_owned(), title.to_owned());
+    if packing != Packing::Raw {
+        descriptor.annotations.insert(UNPACK.0.to_owned(), UNPACK.1.to_owned());
+    }
+    let bytes = travelling(&packed.index).unwrap();
+    let stored = registry.add_blob("r", travel::INDEX_MEDIA_TYPE, bytes);
+    let index = travel::index_layer(&descriptor.digest, stored.digest, stored.size);
+    Published { packed, descriptor, index }
+}
+
+pub(super) fn json_of(descriptor: &Descriptor) -> serde_json::Value {
+    json!({
+        "mediaType": descriptor.media_type, "digest": descriptor.digest.to_string(), "size": descriptor.size,
+        "annotations": descriptor.annotations,
+    })
+}
+
+/// Tags a manifest of these layers.
+pub(super) fn tag_layers(registry: &Memory, name: &str, config: &str, layers: &[&Descriptor], annotations: serde_json::Value) -> Digest {
+    let config = registry.add_blob("r", config, &b"{}"[..]);
+    let layers: Vec<_> = layers.iter().map(|layer| json_of(layer)).collect();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": json_of(&config), "layers": layers, "annotations": annotations,
+    });
+    let digest = registry.add_manifest("r", manifest.to_string());
+    registry.tag("r", name, digest);
+    digest
+}
+
+fn directory(path: &str) -> PackEntry {
+    PackEntry { kind: FileKind::Directory, mode: 0o750, ..file(path, b"") }
+}
+
+fn with_xattr(mut entry: PackEntry) -> PackEntry {
+    entry.xattrs = vec![(b"user.oci.fake".to_vec(), b"no".to_vec()), (b"user.x".to_vec(), b"y".to_vec())];
+    entry
+}
+
+/// Blobs that were asked for, by digest.
+fn asked(registry: &Memory) -> Vec<String> {
+    registry.requests().into_iter().filter(|request| request.kind == RequestKind::Blob).map(|request| request.object).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn titled_layers_with_indexes_are_listed_without_fetching_one_of_them() {
+    let (registry, cache) = memory();
+    let small = publish(&registry, Packing::GzipTar, ".", &[(directory("sub"), b""), (with_xattr(file("sub/x", b"small")), b"small")]);
+    let raw = publish(&registry, Packing::Raw, "sub/big.bin", &[(with_xattr(file("sub/big.bin", b"large")), b"large")]);
+    let layers = [&small.descriptor, &small.index, &raw.descriptor, &raw.index];
+    let digest = tag_layers(&registry, "v1", media_type::OCI_EMPTY, &layers, json!({}));
+    let artifacts = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+    let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
+    let mut expected = vec![small.index.digest.to_string(), raw.index.digest.to_string()];
+    let mut found = asked(&registry);
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+
+    // Nothing is shown of the indexes, and what they say of a raw layer is.
+    let names: Vec<String> = contents(&artifacts, &repository("r"), &artifact).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!((names, artifact.dialect), (vec!["sub/big.bin".to_owned(), "sub/x".to_owned()], Dialect::Files));
+    for path in ["sub/x", "sub/big.bin"] {
+        let number = find(&artifact, path).unwrap();
+        let node = artifact.tree.node(number).unwrap();
+        assert_eq!((node.mode, node.owner, node.mtime), (Some(0o640), Some((1, 2)), Some((1_700_000_000, 5))), "{path}");
+        assert!(artifact.tree.xattrs(number).contains(&(b"user.x", b"y")), "{path}");
+        assert!(artifact.tree.xattrs(number).iter().all(|(name, _)| *name != b"user.oci.fake"), "{path}");
+    }
+    let layers = artifacts.artifact(&repository("r"), &digest, ViewMode::Layers, false).await.unwrap();
+    assert_eq!(layers.tree.children(0, 0).count(), 2);
+    let blobs = artifacts.artifact(&repository("r"), &digest, ViewMode::Blobs, false).await.unwrap();
+    assert_eq!(blobs.tree.children(0, 0).count(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_raw_layers_with_the_same_bytes_keep_their_own_attributes() {
+    let (registry, cache) = memory();
+    let one = publish(&registry, Packing::Raw, "one", &[(file("one", b"same"), b"same")]);
+    let two = publish(&registry, Packing::Raw, "two", &[(PackEntry { mode: 0o400, ..file("two", b"same") }, b"same")]);
+    assert_eq!(one.descriptor.digest, two.descriptor.digest);
+    let layers = [&one.descriptor, &one.index, &two.descriptor, &two.index];
+    tag_layers(&registry, "v1", media_type::OCI_EMPTY, &layers, json!({}));
+    let artifacts = artifacts(registry, cache.path(), false, None);
+    // Whatever was packed here last.
+    artifacts.adopt(&two.packed.index, Some(&two.index.digest)).await;
+    let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
+    let mode = |path: &str| artifact.tree.node(find(&artifact, path).unwrap()).unwrap().mode;
+    assert_eq!((mode("one"), mode("two")), (Some(0o640), Some(0o400)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_images_and_of_oci_sync_name_their_indexes() {
+    let (registry, cache) = memory();
+    let mut one = publish(&registry, Packing::GzipTar, ".", &[(file("a", b"1"), b"1")]);
+    one.descriptor.annotations.clear();
+    let plain = one.descriptor.clone();
+    travel::bind(&mut one.descriptor, one.index.digest, one.index.size);
+    let sync = json!({"io.oci-sync.version": "1"});
+    let sealed = json!({"io.oci-sync.version": "1", "io.oci-sync.encrypted": "true"});
+    for (name, config, layer, annotations, expected) in [
+        ("image", media_type::OCI_CONFIG, &one.descriptor, json!({}), Some(&one.index)),
+        ("plain", media_type::OCI_CONFIG, &plain, json!({}), None),
+        ("sync", media_type::OCI_CONFIG, &one.descriptor, sync, Some(&one.index)),
+        ("sealed", media_type::OCI_CONFIG, &one.descriptor, sealed, None),
+    ] {
+        tag_layers(&registry, name, config, &[layer], annotations);
+        std::fs::remove_dir_all(cache.path()).unwrap();
+        let artifacts = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, (name == "sealed").then_some(SECRET));
+        registry.forget_requests();
+        let shown = shown(&artifacts, &repository("r"), name).await;
+        let wanted = expected.map_or(plain.digest, |index| index.digest).to_string();
+        assert_eq!(asked(&registry), [wanted], "{name}");
+        assert_eq!(shown.is_ok(), name != "sealed", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_does_not_answer_for_an_index_is_an_outage_and_leaves_nothing_wrong_behind() {
+    let (registry, cache) = memory();
+    let raw = publish(&registry, Packing::Raw, "a", &[(file("a", b"data"), b"data")]);
+    tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&raw.descriptor, &raw.index], json!({}));
+    let artifacts = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+    registry.plan(RequestKind::Blob, 0, 1, Fault::Error(ErrorKind::Unreachable));
+    assert_eq!(shown(&artifacts, &repository("r"), "v1").await.err().unwrap().kind, ErrorKind::Unreachable);
+    let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
+    assert_eq!(artifact.tree.node(1).unwrap().mode, Some(0o640));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_raw_layer_whose_index_is_gone_is_shown_as_if_it_had_none() {
+    let (registry, cache) = memory();
+    let raw = publish(&registry, Packing::Raw, "a", &[(file("a", b"data"), b"data")]);
+    tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&raw.descriptor, &raw.index], json!({}));
+    let blob = registry.held("r")[&raw.index.digest].clone();
+    registry.remove_blob("r", &raw.index.digest);
+    let first = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+    assert_eq!(shown(&first, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().mode, None);
+    // That is not remembered.
+    registry.add_blob_as("r", raw.index.digest, blob);
+    let second = artifacts(registry, cache.path(), false, None);
+    assert_eq!(shown(&second, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().mode, Some(0o640));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_a_lying_index_showed_is_built_anew_once_a_span_does_not_match() {
+    let (registry, cache) = memory();
+    let (truth, lie) = (vec![1; 5000], vec![2; 5000]);
+    let mut layer = publish(&registry, Packing::Tar, ".", &[(file("a", &truth), &truth)]);
+    let (other, _) = pack_entries(Packing::Tar, &[(file("z", &lie), &lie)]);
+    let bytes = travelling(&other.index.of_blob(layer.descriptor.digest).unwrap()).unwrap();
+    let stored = registry.add_blob("r", travel::INDEX_MEDIA_TYPE, bytes);
+    layer.index = travel::index_layer(&layer.descriptor.digest, stored.digest, stored.size);
+    tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&layer.descriptor, &layer.index], json!({}));
+    let first = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+    let before = shown(&first, &repository("r"), "v1").await.unwrap();
+    let wrong = find(&before, "z").unwrap();
+    assert_eq!(bytes_of(&first, &repository("r"), &before, wrong).await.unwrap_err().kind, ErrorKind::Integrity);
+    // Anew, here and in the next mount.
+    for artifacts in [first, artifacts(registry, cache.path(), false, None)] {
+        let after = shown(&artifacts, &repository("r"), "v1").await.unwrap();
+        assert_eq!(find(&after, "z"), None);
+        assert_eq!(bytes_of(&artifacts, &repository("r"), &after, find(&after, "a").unwrap()).await.unwrap(), truth);
+    }
+}
