@@ -124,10 +124,7 @@ impl Contents {
         let reader = match self.ready(source)? {
             Some(reader) => Some(reader),
             // With an index that is still to come, only the reader knows how far it will be verified.
-            None if source.form == Form::Raw
-                && source.sealing == Sealing::None
-                && !travelling::is_expected(&self.inner.shared, source) =>
-            {
+            None if source.form == Form::Raw && source.sealing == Sealing::None && !travelling::is_expected(&self.inner.shared, source) => {
                 None
             }
             None => Some(self.reader(source).await?),

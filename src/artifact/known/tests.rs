@@ -314,6 +314,69 @@ async fn a_stored_manifest_with_other_bytes_is_asked_for_again() {
     assert_eq!(rig.requests()[0], 2);
 }
 
+/// Polls a question until it waits for the registry, tells what was written meanwhile, and lets the registry answer.
+async fn overtaken<T>(rig: &Rig, kind: RequestKind, question: impl Future<Output = T>, write: impl FnOnce()) -> T {
+    use futures_util::FutureExt;
+    rig.registry.plan(kind, 0, 1, Fault::Stall);
+    let mut question = std::pin::pin!(question.fuse());
+    let before = rig.registry.count(kind);
+    while rig.registry.count(kind) == before {
+        assert!(futures_util::poll!(&mut question).is_pending());
+        tokio::task::yield_now().await;
+    }
+    write();
+    rig.registry.release();
+    question.await
+}
+
+#[tokio::test]
+async fn an_answer_to_an_older_question_never_overrules_what_was_written_meanwhile() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let of_v2 = rig.registry.tagged("team/app")["v2"];
+    let manifest = known.manifest(&app(), &of_v2).await.unwrap();
+    let publish = || known.published(&app(), &tag("v1"), Arc::clone(&manifest));
+    let answer = overtaken(&rig, RequestKind::Manifest, known.tag(&app(), &tag("v1")), publish).await;
+    assert_eq!(answer.unwrap(), of_v2);
+    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), of_v2);
+
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let gone = overtaken(&rig, RequestKind::Manifest, known.tag(&app(), &tag("v1")), || known.deleted(&app(), &tag("v1"))).await;
+    assert_eq!(gone.unwrap_err().kind, ErrorKind::NotFound);
+
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let listed = overtaken(&rig, RequestKind::Tags, known.tags(&app()), || {
+        known.published(&app(), &tag("new"), Arc::clone(&manifest));
+        known.deleted(&app(), &tag("v1"));
+    })
+    .await
+    .unwrap();
+    assert_eq!((names(&listed), listed.complete), (vec!["new", "v2"], false));
+    // The next list is asked for again.
+    rig.registry.untag("team/app", "v1");
+    assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v2"]);
+}
+
+#[tokio::test]
+async fn a_repository_that_was_just_made_is_known_though_the_registry_said_no_before() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    let of_v1 = rig.registry.tagged("team/app")["v1"];
+    let manifest = known.manifest(&app(), &of_v1).await.unwrap();
+    let new = Repository::parse("team/new").unwrap();
+    known.repositories(None).await.unwrap();
+    assert_eq!(known.tags(&new).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(known.tag(&new, &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+    known.published(&new, &tag("v1"), manifest);
+    assert_eq!(known.tag(&new, &tag("v1")).await.unwrap(), of_v1);
+    assert!(known.repositories(None).await.unwrap().names.contains(&"team/new".to_owned()));
+    rig.registry.add_repository("team/new");
+    rig.registry.tag("team/new", "v1", of_v1);
+    assert_eq!(names(&known.tags(&new).await.unwrap()), ["v1"]);
+}
+
 #[test]
 fn generations_forget_what_is_not_used() {
     let mut kept = Generations::new(2);

@@ -88,7 +88,10 @@ async fn a_tree_that_leaves_attributes_open_is_recognised_by_the_defaults_of_the
     };
     let sha256 = Digest::of(b"one").as_bytes().try_into().ok();
     copy.add::<&[u8], &[u8]>(&root, &[]);
-    copy.add::<&[u8], &[u8]>(&IdentityEntry { path: b"a", node: 9, kind: Kind::File, mode: Some(0o644), size: 3, links: 1, sha256, ..root }, &[]);
+    copy.add::<&[u8], &[u8]>(
+        &IdentityEntry { path: b"a", node: 9, kind: Kind::File, mode: Some(0o644), size: 3, links: 1, sha256, ..root },
+        &[],
+    );
     let copy = copy.finish();
     assert_eq!(copy.digest, tree.identity(&DEFAULTS).digest);
     assert!(artifacts.find_tree(&of_r, &copy, &DEFAULTS).await.unwrap().is_some());
