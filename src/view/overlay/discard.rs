@@ -103,7 +103,11 @@ impl Discard<'_> {
             };
             directory = match (here, upstream) {
                 (Some(key), _) => key,
-                (None, Some(id)) => self.make(edit, directory, name, id, &at)?,
+                (None, Some(id)) => {
+                    let made = self.make(edit, directory, name, id, &at)?;
+                    self.restored.push((made, id));
+                    made
+                }
                 (None, None) => return Err(not_found()),
             };
         }
@@ -170,7 +174,10 @@ impl Discard<'_> {
         }
         self.remove(edit, directory, name, sides.0)?;
         if let Some(id) = sides.1 {
-            self.make(edit, directory, name, id, &path)?;
+            let made = self.make(edit, directory, name, id, &path)?;
+            if self.kind(id) == Some(Kind::Directory) {
+                self.enter(made, Some(id), path);
+            }
         }
         Ok(())
     }
@@ -195,7 +202,7 @@ impl Discard<'_> {
         xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }
 
-    /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have.
+    /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
     fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Fault> {
         self.forgotten.push(Forgotten::Name(directory, name.to_vec()));
         let mut row = self.upstream.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
@@ -216,9 +223,6 @@ impl Discard<'_> {
         edit.changed_names(directory, i32::from(is_directory))?;
         if several {
             self.made.insert(id, key);
-        }
-        if is_directory {
-            self.enter(key, Some(id), path.to_vec());
         }
         Ok(key)
     }

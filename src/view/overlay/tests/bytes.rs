@@ -1,1 +1,205 @@
-//! x
+//! Bytes: copy-up, truncation, holes, handles that see one content, sharing, durability.
+
+use super::super::SetAttributes;
+use super::*;
+use crate::registry::Fault;
+
+async fn writer(world: &World, tag: &Arc<Overlay>, path: &str) -> Arc<super::super::Writer> {
+    tag.open_writer(&world.context, node(tag, path), false).await.unwrap()
+}
+
+#[tokio::test]
+async fn bytes_of_the_tree_are_copied_at_the_first_write_and_the_inode_stays() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let number = node(&tag, "file");
+    let before = tag.open_reader(&world.context, number).await.unwrap();
+    let writer = writer(&world, &tag, "file").await;
+    assert!(!writer.is_staged() && !tag.upper().is_edited() && tag.has_writers() && tag.is_edited());
+    writer.write(1, b"EY").await.unwrap();
+    assert!(writer.is_staged() && tag.upper().is_edited());
+    assert_eq!(before.read(0, 100).await.unwrap(), "hEYlo", "a reader from before sees what is written");
+    assert_eq!((node(&tag, "file"), world.attributes(&tag, "file").size), (number, 5));
+    assert_eq!((world.attributes(&tag, "file").mode, world.attributes(&tag, "file").uid), (0o644, 7));
+    drop((before, writer));
+    assert!(!tag.has_writers());
+    let tag = world.again(tag).await;
+    assert_eq!((world.read(&tag, "file").await, node(&tag, "file")), (b"hEYlo".to_vec(), number));
+}
+
+#[tokio::test]
+async fn all_names_of_a_hard_linked_file_see_one_content() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "one", b"both").await;
+    assert_eq!(world.read(&tag, "two").await, b"both");
+    link(&tag, "two", "three").unwrap();
+    remove(&tag, "one", false).unwrap();
+    world.write(&tag, "three", b"again").await;
+    assert_eq!(world.read(&tag, "two").await, b"again");
+}
+
+#[tokio::test]
+async fn truncating_to_nothing_fetches_nothing() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.blobs_read();
+    let file = node(&tag, "file");
+    tag.open_writer(&world.context, file, true).await.unwrap().write(0, b"new").await.unwrap();
+    let set = SetAttributes { size: Some(0), ..Default::default() };
+    tag.set_attributes(&world.context, node(&tag, "dir/inner"), set).await.unwrap();
+    writer(&world, &tag, "one").await.set_length(0).await.unwrap();
+    assert_eq!(world.blobs_read(), 0);
+    assert_eq!((world.read(&tag, "file").await, world.attributes(&tag, "dir/inner").size, world.attributes(&tag, "two").size), (b"new".to_vec(), 0, 0));
+}
+
+#[tokio::test]
+async fn cutting_and_extending_keep_what_stays_and_read_as_zeros_behind() {
+    let world = World::new();
+    let tag = world.sample().await;
+    for (size, expected) in [(3, &b"hel"[..]), (6, b"hel\0\0\0"), (6, b"hel\0\0\0"), (1, b"h")] {
+        let set = SetAttributes { size: Some(size), ..Default::default() };
+        tag.set_attributes(&world.context, node(&tag, "file"), set).await.unwrap();
+        assert_eq!(world.read(&tag, "file").await, expected);
+    }
+    let set = SetAttributes { size: Some(1), ..Default::default() };
+    assert_eq!(kind(tag.set_attributes(&world.context, node(&tag, "dir"), set).await), ErrorKind::IsDirectory);
+    assert_eq!(kind(tag.set_attributes(&world.context, node(&tag, "pipe"), set).await), ErrorKind::Invalid);
+    assert_eq!(kind(tag.open_writer(&world.context, node(&tag, "dir"), false).await.map(|_| ())), ErrorKind::IsDirectory);
+}
+
+#[tokio::test]
+async fn zeros_of_the_tree_become_holes_and_are_found_as_such() {
+    let world = World::new();
+    let mut data = vec![0; 3 << 20];
+    data[..4].copy_from_slice(b"head");
+    data[2 << 20] = 7;
+    let digest = world.push("v1", &[Item::File("sparse", data.clone())]);
+    let tag = world.over("v1", digest).await;
+    let writer = writer(&world, &tag, "sparse").await;
+    writer.write(1, b"EAD").await.unwrap();
+    data[1..4].copy_from_slice(b"EAD");
+    assert!(world.read(&tag, "sparse").await == data);
+    assert_eq!(writer.seek(0, false).await.unwrap(), Some(64 << 10));
+    assert_eq!(writer.seek(64 << 10, true).await.unwrap(), Some(2 << 20));
+    assert_eq!(writer.seek(3 << 20, true).await.unwrap(), None);
+    assert!(world.uppers.usage().0 < 1 << 20);
+    assert!(world.attributes(&tag, "sparse").blocks < (1 << 20) / 512);
+}
+
+#[tokio::test]
+async fn holes_of_the_tree_are_found_without_copying() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let reader = tag.open_reader(&world.context, node(&tag, "file")).await.unwrap();
+    assert_eq!((reader.seek(2, true).await.unwrap(), reader.seek(2, false).await.unwrap()), (Some(2), Some(5)));
+    assert_eq!((reader.seek(5, true).await.unwrap(), reader.seek(5, false).await.unwrap()), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_that_wait_for_one_copy_all_write_to_it() {
+    let world = World::new();
+    let digest = world.push("v1", &[Item::File("big", vec![b'.'; 1 << 20])]);
+    let tag = world.over("v1", digest).await;
+    let mut writers = Vec::new();
+    for _ in 0..16 {
+        writers.push(writer(&world, &tag, "big").await);
+    }
+    let all = writers.iter().zip(0..16).map(|(writer, number)| async move { writer.write(number * 1000, b"x").await });
+    futures_util::future::try_join_all(all).await.unwrap();
+    let data = world.read(&tag, "big").await;
+    assert_eq!((data.len(), data.iter().filter(|byte| **byte == b'x').count()), (1 << 20, 16));
+    drop(writers);
+    tag.upper().sync().unwrap();
+    assert_eq!(world.uppers.usage().0, 1 << 20, "there is one copy");
+}
+
+#[tokio::test]
+async fn a_write_that_was_given_up_while_it_waits_can_be_made_again() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let writer = writer(&world, &tag, "file").await;
+    let pending = {
+        let mut write = std::pin::pin!(writer.write(0, b"J"));
+        futures_util::poll!(write.as_mut()).is_pending()
+    };
+    assert!(pending, "the bytes of the tree are copied by a task");
+    writer.write(0, b"J").await.unwrap();
+    assert_eq!(world.read(&tag, "file").await, b"Jello");
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_leaves_the_file_as_it_was_and_is_reported_once_at_the_close() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let writer = writer(&world, &tag, "file").await;
+    world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    let failed = writer.write(0, b"x").await;
+    world.registry.mend();
+    if failed.is_err() {
+        assert_eq!(kind(failed), ErrorKind::Unreachable);
+        assert_eq!(kind(writer.flush()), ErrorKind::Unreachable);
+    }
+    writer.flush().unwrap();
+    writer.write(0, b"J").await.unwrap();
+    assert_eq!(world.read(&tag, "file").await, b"Jello");
+}
+
+#[tokio::test]
+async fn a_whole_unchanged_file_is_copied_without_its_bytes() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.make(&tag, "copy", Kind::File).unwrap();
+    world.blobs_read();
+    let (source, target) = (tag.open_reader(&world.context, node(&tag, "file")).await.unwrap(), writer(&world, &tag, "copy").await);
+    world.blobs_read();
+    assert_eq!(target.copy_from(&source, 0, 0, 1 << 30).await.unwrap(), 5);
+    assert!(!target.is_staged());
+    drop((source, target));
+    let tag = world.again(tag).await;
+    assert_eq!((world.read(&tag, "copy").await, world.attributes(&tag, "copy").mode), (b"hello".to_vec(), 0o640));
+    world.write(&tag, "copy", b"other").await;
+    assert_eq!(world.read(&tag, "file").await, b"hello");
+    world.write(&tag, "file", b"edited").await;
+    assert_eq!(world.read(&tag, "copy").await, b"other");
+}
+
+#[tokio::test]
+async fn ranges_are_copied_between_files_also_from_staged_ones() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "new", b"0123456789").await;
+    let (source, target) = (tag.open_reader(&world.context, node(&tag, "new")).await.unwrap(), writer(&world, &tag, "file").await);
+    assert_eq!(target.copy_from(&source, 2, 4, 3).await.unwrap(), 3);
+    assert_eq!(world.read(&tag, "file").await, b"hell234");
+    assert_eq!(target.copy_from(&source, 8, 0, 100).await.unwrap(), 2);
+    assert_eq!(world.read(&tag, "file").await, b"89ll234");
+    assert_eq!(target.copy_from(&source, 100, 0, 100).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_write_moves_the_times_and_a_time_that_was_set_stays() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "file", b"x").await;
+    let written = world.attributes(&tag, "file");
+    assert!(written.time > (1000, 0) && written.ctime >= written.time);
+    let set = SetAttributes { mtime: Some((42, 500)), atime: Some((43, 0)), ..Default::default() };
+    tag.set_attributes(&world.context, node(&tag, "file"), set).await.unwrap();
+    let found = world.attributes(&tag, "file");
+    assert_eq!((found.time, found.atime), ((42, 500), (43, 0)));
+    assert!(found.ctime >= written.ctime);
+    let tag = world.again(tag).await;
+    assert_eq!(world.attributes(&tag, "file").time, (42, 500));
+}
+
+#[tokio::test]
+async fn a_file_that_is_synced_and_allocated_reads_the_same() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let writer = writer(&world, &tag, "file").await;
+    writer.allocate(0, 0, 10).await.unwrap();
+    writer.sync().unwrap();
+    assert_eq!(world.read(&tag, "file").await, b"hello\0\0\0\0\0");
+    assert_eq!(kind(writer.allocate(0x40, 0, 10).await), ErrorKind::Unsupported);
+}

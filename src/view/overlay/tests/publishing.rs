@@ -1,1 +1,225 @@
-//! x
+//! Freezing, walking, settling, and what differs before and after.
+
+use super::super::{FrozenContent, FrozenEntry, SetAttributes, State, walk_tree};
+use super::*;
+
+fn entries(frozen: &Frozen) -> Vec<FrozenEntry> {
+    let mut entries = Vec::new();
+    frozen
+        .walk(&mut |entry| {
+            entries.push(entry);
+            Ok(())
+        })
+        .unwrap();
+    entries
+}
+
+fn paths(entries: &[FrozenEntry]) -> Vec<String> {
+    entries.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_frozen_state_is_walked_parents_first_and_by_the_bytes_of_names() {
+    let world = World::new();
+    let digest = world.push("v1", &[Item::Dir("a"), Item::File("a/x", b"1".to_vec()), Item::File("a-b", b"2".to_vec()), Item::File("b", b"3".to_vec())]);
+    let tag = world.over("v1", digest).await;
+    world.mkdir(&tag, "a/n");
+    world.make(&tag, "a/n/z", Kind::Fifo).unwrap();
+    world.write(&tag, "a.c", b"4").await;
+    world.write(&tag, "b", b"five").await;
+    remove(&tag, "a/x", false).unwrap();
+    let frozen = tag.freeze().unwrap();
+    remove(&tag, "a-b", false).unwrap();
+    let entries = entries(&frozen);
+    assert_eq!(paths(&entries), ["", "a", "a/n", "a/n/z", "a-b", "a.c", "b"]);
+    assert_eq!((entries[6].size, entries[6].links), (4, 1));
+    assert!(matches!(entries[6].content, FrozenContent::Data(_)) && matches!(entries[4].content, FrozenContent::Tree { .. }));
+    let sha256 = frozen.sha256(&world.context.artifacts, &entries[6]).await.unwrap();
+    assert_eq!(Digest::from_sha256(sha256), Digest::of(b"five"));
+    assert_eq!(frozen.binding().expected, Some(digest));
+}
+
+#[tokio::test]
+async fn an_unedited_tag_is_walked_exactly_as_its_tree() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let artifact = world.artifact(&tag.binding().under.unwrap()).await;
+    let mut of_tree = Vec::new();
+    walk_tree(&artifact, &mut |entry| {
+        of_tree.push(format!("{entry:?}"));
+        Ok(())
+    })
+    .unwrap();
+    let frozen = tag.freeze().unwrap();
+    let of_frozen: Vec<String> = entries(&frozen).iter().map(|entry| format!("{entry:?}")).collect();
+    assert_eq!(of_frozen, of_tree);
+    assert_eq!(of_tree.len(), 11);
+}
+
+#[tokio::test]
+async fn what_an_archive_does_not_say_stays_unsaid_through_edits_of_something_else() {
+    let world = World::new();
+    let layers = [("text/plain", &b"raw"[..], [("org.opencontainers.image.title", "raw")].as_slice())];
+    let digest = world.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
+    let tag = world.over("v1", digest).await;
+    world.write(&tag, "raw", b"edited").await;
+    let frozen = tag.freeze().unwrap();
+    let entry = &entries(&frozen)[1];
+    assert_eq!((entry.mode, entry.owner), (None, None));
+    assert!(entry.mtime.is_some());
+    drop(frozen);
+    let set = SetAttributes { gid: Some(9), ..Default::default() };
+    tag.set_attributes(&world.context, node(&tag, "raw"), set).await.unwrap();
+    assert_eq!(entries(&tag.freeze().unwrap())[1].owner, Some((1000, 9)));
+}
+
+#[tokio::test]
+async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_inodes() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.mkdir(&tag, "new");
+    world.write(&tag, "new/file", b"staged").await;
+    world.write(&tag, "file", b"changed").await;
+    link(&tag, "new/file", "hard").unwrap();
+    rename(&tag, "dir", "moved", Replace::Yes).unwrap();
+    let numbers = ["new", "new/file", "file", "moved/inner"].map(|path| node(&tag, path));
+    assert_eq!(world.changes(&tag).await.len(), 12);
+    assert!(world.publish(&tag).await, "nothing is left to publish");
+    assert!(!tag.is_edited());
+    assert_eq!(world.changes(&tag).await, [""; 0]);
+    assert_eq!(world.uppers.usage().0, 0, "the bytes are freed");
+    assert_eq!(["new", "new/file", "file", "moved/inner"].map(|path| node(&tag, path)), numbers);
+    assert_eq!((world.read(&tag, "hard").await, world.read(&tag, "file").await), (b"staged".to_vec(), b"changed".to_vec()));
+    assert_eq!(world.attributes(&tag, "hard").links, 2);
+    // Edit, sync, edit, sync.
+    world.write(&tag, "hard", b"once more").await;
+    assert_eq!(world.changes(&tag).await, ["C hard", "C new/file"]);
+    assert!(world.publish(&tag).await);
+    let tag = world.again_edited(tag).await;
+    assert_eq!(world.read(&tag, "new/file").await, b"once more");
+    assert_eq!(node(&tag, "new/file"), numbers[1]);
+}
+
+impl World {
+    /// As [`World::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
+    async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
+        let set = SetAttributes { mode: Some(0o755), ..Default::default() };
+        overlay.set_attributes(&self.context, 0, set).await.unwrap();
+        self.again(overlay).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_freeze_is_not_in_it_and_stays_to_be_published() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "closed", b"1").await;
+    world.write(&tag, "open", b"1").await;
+    let open = tag.open_writer(&world.context, node(&tag, "open"), false).await.unwrap();
+    open.write(0, b"2").await.unwrap();
+    let frozen = tag.freeze().unwrap();
+    world.write(&tag, "closed", b"later").await;
+    open.write(0, b"later").await.unwrap();
+    drop(open);
+    let digest = world.push_frozen("sample", &frozen).await;
+    let artifact = world.artifact(&digest).await;
+    let of = |path: &str| artifact.tree.node(super::super::ground::find(&artifact.tree, path.as_bytes()).unwrap()).unwrap().size;
+    assert_eq!((of("closed"), of("open")), (1, 1));
+    assert!(!tag.settle(frozen, &artifact).unwrap());
+    assert!(tag.is_edited());
+    assert_eq!(world.changes(&tag).await, ["C closed", "C open"]);
+    assert_eq!((world.read(&tag, "closed").await, world.read(&tag, "open").await), (b"later".to_vec(), b"later".to_vec()));
+    assert!(world.publish(&tag).await);
+    assert_eq!(world.changes(&tag).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_writer_that_stays_open_through_a_publish_makes_the_tag_edited_again() {
+    let world = World::new();
+    let tag = world.empty("v1").await;
+    world.write(&tag, "log", b"1").await;
+    let writer = tag.open_writer(&world.context, node(&tag, "log"), false).await.unwrap();
+    writer.write(1, b"2").await.unwrap();
+    world.publish(&tag).await;
+    writer.write(2, b"3").await.unwrap();
+    drop(writer);
+    assert!(tag.upper().is_edited());
+    let tag = world.again(tag).await;
+    assert!(tag.is_edited());
+    assert_eq!((world.read(&tag, "log").await, world.changes(&tag).await), (b"123".to_vec(), vec!["C log".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_reader_that_stays_open_through_a_publish_sees_what_is_written_after_it() {
+    let world = World::new();
+    let tag = world.empty("v1").await;
+    world.write(&tag, "file", b"1").await;
+    let reader = tag.open_reader(&world.context, node(&tag, "file")).await.unwrap();
+    world.publish(&tag).await;
+    assert_eq!(reader.read(0, 10).await.unwrap(), "1");
+    world.write(&tag, "file", b"2").await;
+    assert_eq!(reader.read(0, 10).await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_generation_that_is_dropped_changes_nothing() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "file", b"staged").await;
+    drop(tag.freeze().unwrap());
+    assert!(tag.is_edited());
+    world.write(&tag, "file", b"again").await;
+    let tag = world.again(tag).await;
+    assert_eq!((world.read(&tag, "file").await, world.changes(&tag).await), (b"again".to_vec(), vec!["C file".to_owned()]));
+}
+
+#[tokio::test]
+async fn differences_are_told_by_content_and_attributes_and_not_by_directory_times() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let chmod = SetAttributes { mode: Some(0o600), ..Default::default() };
+    tag.set_attributes(&world.context, node(&tag, "dir/inner"), chmod).await.unwrap();
+    let mtime = Some(world.attributes(&tag, "file").time);
+    world.write(&tag, "file", b"HELLO").await;
+    tag.set_attributes(&world.context, node(&tag, "file"), SetAttributes { mtime, ..Default::default() }).await.unwrap();
+    world.write(&tag, "one", b"linked").await;
+    tag.set_attributes(&world.context, node(&tag, "one"), SetAttributes { mtime, ..Default::default() }).await.unwrap();
+    rename(&tag, "dir/deep", "deep", Replace::Yes).unwrap();
+    remove(&tag, "empty", true).unwrap();
+    world.make(&tag, "empty", Kind::File).unwrap();
+    tag.set_xattr(node(&tag, "pipe"), b"trusted.x", b"1", false, false).unwrap();
+    let expected =
+        ["A deep", "A deep/bottom", "R dir/deep", "R dir/deep/bottom", "C dir/inner", "C empty", "C file", "C pipe"];
+    assert_eq!(world.changes(&tag).await, expected);
+    let differences = tag.differences(&world.context).await.unwrap();
+    assert_eq!((differences[1].before, differences[1].after, differences[3].before, differences[3].after), (None, Some(6), Some(6), None));
+    assert_eq!(tag.state(node(&tag, "file")).unwrap(), State::Changed);
+    assert_eq!(tag.state(node(&tag, "dir/inner")).unwrap(), State::Changed);
+    assert_eq!(tag.state(node(&tag, "empty")).unwrap(), State::Added);
+    assert_eq!((tag.state(node(&tag, "symlink")).unwrap(), tag.state(node(&tag, "dir")).unwrap()), (State::Clean, State::Clean));
+}
+
+#[tokio::test]
+async fn a_tag_that_was_deleted_differs_by_all_it_has_upstream() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let binding = Binding { deleted: true, ..tag.binding() };
+    tag.upper().change(|change| change.bind(binding)).unwrap();
+    assert_eq!(world.changes(&tag).await.len(), 10);
+    assert!(tag.is_edited());
+}
+
+#[tokio::test]
+async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let subject = tag.subject();
+    world.write(&tag, "file", b"staged").await;
+    world.publish(&tag).await;
+    drop(tag);
+    assert!(world.uppers.find(&subject).unwrap().is_none());
+    let tag = world.empty("v2").await;
+    let subject = tag.subject();
+    drop(tag);
+    assert!(world.uppers.find(&subject).unwrap().is_some(), "a new tag is still to be made");
+}
