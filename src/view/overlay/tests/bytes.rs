@@ -50,7 +50,10 @@ async fn truncating_to_nothing_fetches_nothing() {
     tag.set_attributes(&world.context, node(&tag, "dir/inner"), set).await.unwrap();
     writer(&world, &tag, "one").await.set_length(0).await.unwrap();
     assert_eq!(world.blobs_read(), 0);
-    assert_eq!((world.read(&tag, "file").await, world.attributes(&tag, "dir/inner").size, world.attributes(&tag, "two").size), (b"new".to_vec(), 0, 0));
+    assert_eq!(
+        (world.read(&tag, "file").await, world.attributes(&tag, "dir/inner").size, world.attributes(&tag, "two").size),
+        (b"new".to_vec(), 0, 0)
+    );
 }
 
 #[tokio::test]

@@ -21,7 +21,8 @@ fn paths(entries: &[FrozenEntry]) -> Vec<String> {
 #[tokio::test]
 async fn a_frozen_state_is_walked_parents_first_and_by_the_bytes_of_names() {
     let world = World::new();
-    let digest = world.push("v1", &[Item::Dir("a"), Item::File("a/x", b"1".to_vec()), Item::File("a-b", b"2".to_vec()), Item::File("b", b"3".to_vec())]);
+    let digest = world
+        .push("v1", &[Item::Dir("a"), Item::File("a/x", b"1".to_vec()), Item::File("a-b", b"2".to_vec()), Item::File("b", b"3".to_vec())]);
     let tag = world.over("v1", digest).await;
     world.mkdir(&tag, "a/n");
     world.make(&tag, "a/n/z", Kind::Fifo).unwrap();
@@ -188,8 +189,7 @@ async fn differences_are_told_by_content_and_attributes_and_not_by_directory_tim
     remove(&tag, "empty", true).unwrap();
     world.make(&tag, "empty", Kind::File).unwrap();
     tag.set_xattr(node(&tag, "pipe"), b"trusted.x", b"1", false, false).unwrap();
-    let expected =
-        ["A deep", "A deep/bottom", "R dir/deep", "R dir/deep/bottom", "C dir/inner", "C empty", "C file", "C pipe"];
+    let expected = ["A deep", "A deep/bottom", "R dir/deep", "R dir/deep/bottom", "C dir/inner", "C empty", "C file", "C pipe"];
     assert_eq!(world.changes(&tag).await, expected);
     let differences = tag.differences(&world.context).await.unwrap();
     assert_eq!((differences[1].before, differences[1].after, differences[3].before, differences[3].after), (None, Some(6), Some(6), None));
