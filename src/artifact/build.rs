@@ -16,8 +16,8 @@ use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Digest, Manifest, Repository};
 
-/// Layers of one artifact that are indexed at a time.
-const PARALLEL: usize = 4;
+/// Layers of one artifact that are indexed at a time. What each may cost is bounded where it is done.
+const PARALLEL: usize = 8;
 /// Artifacts that are kept although nobody uses them.
 const KEPT: usize = 32;
 

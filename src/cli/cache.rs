@@ -112,7 +112,7 @@ fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &En
     let result = runtime.block_on(async {
         let wanted = find(&flags, &source, passphrases, environment).await?;
         let artifact = wanted.parts.artifacts.artifact(&wanted.repository, &wanted.digest, ViewMode::Merged, true).await?;
-        let keys: Vec<Digest> = artifact.sources().iter().flat_map(|source| stream_keys(source)).collect();
+        let keys: Vec<Digest> = artifact.sources().iter().flat_map(stream_keys).collect();
         // Pinned first, so that nothing of it is evicted while the rest is fetched.
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         let bytes = fetch(&wanted, &artifact).await?;

@@ -49,6 +49,8 @@ pub(super) enum Verdict {
 pub(super) struct Verdicts {
     /// Held for one look.
     known: Mutex<HashMap<Digest, Verdict>>,
+    /// Held while an index is opened: until it is stored all of it is in memory, and few bytes may become many.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Verdicts {
@@ -167,6 +169,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     }
     let _memory = shared.budget.memory(Rank::Demand, 2 * index.size).await?;
     let bytes = fetch(shared, source, index).await?;
+    let _turn = shared.travel.opening.lock().await;
     let (shared, source, expected, name) = (Arc::clone(shared), source.clone(), index.digest, name.to_owned());
     let opened = tokio::task::spawn_blocking(move || {
         let mut hasher = Hasher::new(expected.algorithm());
