@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Context, Error, Key, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
 use crate::error::ErrorKind;
-use crate::staging::{Binding, Subject, Upper};
+use crate::staging::{self, Binding, Subject, Upper};
 
 impl View {
     /// The edits of the tag, if it has any here.
@@ -17,8 +17,18 @@ impl View {
     }
 
     /// Gives the view what is staged for its tag; it shows that once it is entered.
-    pub fn give(&self, upper: Upper) {
+    pub fn give(&self, upper: Arc<Upper>) {
         *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(upper);
+    }
+
+    /// What was given and is not shown yet.
+    pub fn given(&self) -> Option<Arc<Upper>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes back what was given and not shown yet.
+    pub fn take_given(&self) -> Option<Arc<Upper>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Makes every use of the view fail from now on: what it showed belongs to another one.
@@ -48,7 +58,7 @@ impl View {
     ///
     /// # Errors
     /// `ReadOnly` for what is no tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
-    /// process edits the tag.
+    /// process edits the tag; Gone where edits of the tag were found, which are given to the view then.
     pub async fn edit(&self, context: &Context) -> Result<Arc<Overlay>, Error> {
         if let Some(overlay) = self.overlay() {
             return Ok(Arc::clone(overlay));
@@ -69,8 +79,18 @@ impl View {
         let begin = async {
             let uppers = Arc::clone(uppers);
             let binding = Binding { under: Some(under), expected: Some(under), deleted: false };
-            let created = tokio::task::spawn_blocking(move || uppers.create(&subject, binding)).await;
-            let upper = created.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))??;
+            let made = tokio::task::spawn_blocking(move || match uppers.find(&subject)? {
+                Some(upper) => Ok((upper, false)),
+                None => uppers.create(&subject, binding).map(|upper| (upper, true)),
+            });
+            let made: Result<_, staging::Error> =
+                made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
+            let (upper, created) = made?;
+            let upper = Arc::new(upper);
+            if !created {
+                self.give(upper);
+                return Err(Error::new(ErrorKind::Gone, "the tag has edits already; open its directory again"));
+            }
             Overlay::open(context, upper).await
         };
         self.overlay.get_or_try_init(|| begin).await.map(Arc::clone)
@@ -78,31 +98,25 @@ impl View {
 
     /// Lays what was given over the tree that it is bound to. After a failure it is there for the next try.
     pub(super) async fn bind_given(&self, context: &Context) -> Result<Option<Shown>, Error> {
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(upper) = given else { return Ok(None) };
-        let (subject, binding) = (upper.subject(), upper.binding());
-        match self.lay(context, upper, binding).await {
+        let Some(upper) = self.take_given() else { return Ok(None) };
+        match self.lay(context, &upper).await {
             Ok(shown) => Ok(Some(shown)),
             Err(error) => {
-                if let Some(uppers) = &context.staging
-                    && let Ok(Some(upper)) = uppers.find(&subject)
-                {
-                    self.give(upper);
-                }
+                self.give(upper);
                 Err(error)
             }
         }
     }
 
-    async fn lay(&self, context: &Context, upper: Upper, binding: Binding) -> Result<Shown, Error> {
-        let overlay = Overlay::open(context, upper).await?;
-        let shown = match binding.under {
+    async fn lay(&self, context: &Context, upper: &Arc<Upper>) -> Result<Shown, Error> {
+        let shown = match upper.binding().under {
             Some(digest) => {
                 let artifacts = &context.artifacts;
                 Shown::Tree(artifacts.artifact(self.repository(), &digest, context.mode, self.strict(context)).await?)
             }
             None => Shown::New,
         };
+        let overlay = Overlay::open(context, Arc::clone(upper)).await?;
         // The view was not entered before, so nobody else began edits of it.
         let _ = self.overlay.set(overlay);
         Ok(shown)

@@ -215,7 +215,7 @@ pub struct View {
     /// The edits of the tag, once there are any.
     overlay: OnceCell<Arc<Overlay>>,
     /// Edits that were there before the view was entered. Held to take or to put only.
-    given: Mutex<Option<Upper>>,
+    given: Mutex<Option<Arc<Upper>>>,
     /// What it showed is shown no more: whoever is inside gets an error.
     closed: AtomicBool,
     /// Lookups that the kernel has not forgotten; changed only under the lock of the table.

@@ -60,6 +60,31 @@ impl Reader {
         }
     }
 
+    /// Where data (or the next hole) begins at or behind an offset; the end of the file counts as a hole. `None` beyond the end.
+    pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        if offset >= self.size {
+            return None;
+        }
+        let extents = match &self.source {
+            Source::Hole => &[],
+            Source::Memory(_) | Source::File(_) => return Some(if data { offset } else { self.size }),
+            Source::Stream { extents, .. } => extents.as_slice(),
+        };
+        if data {
+            let next = extents.iter().find(|extent| extent.file.saturating_add(extent.length) > offset)?;
+            return Some(next.file.max(offset)).filter(|start| *start < self.size);
+        }
+        let mut hole = offset;
+        for extent in extents.iter().filter(|extent| extent.length > 0) {
+            let end = extent.file.saturating_add(extent.length);
+            if end > hole && extent.file > hole {
+                break;
+            }
+            hole = hole.max(end);
+        }
+        Some(hole.min(self.size))
+    }
+
     /// The bytes of a range, fewer only at the end of the file.
     ///
     /// # Errors
@@ -169,6 +194,20 @@ mod tests {
     async fn a_read_larger_than_the_limit_is_refused_not_shortened() {
         let error = Reader::of_hole(u64::MAX).read(0, READ_LIMIT + 1).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn data_and_holes_are_found_by_the_extents() {
+        let extents = vec![extent(0, 0, 10), extent(10, 10, 5), extent(40, 15, 5)];
+        let stream = ContentStream::of_bytes(Bytes::from(vec![1; 20]));
+        let file = Reader::of_stream(60, stream, extents);
+        let data = |offset| file.seek(offset, true);
+        let hole = |offset| file.seek(offset, false);
+        assert_eq!([data(0), data(14), data(15), data(44), data(45), data(60)], [Some(0), Some(14), Some(40), Some(44), None, None]);
+        assert_eq!([hole(0), hole(15), hole(40), hole(59), hole(60)], [Some(15), Some(15), Some(45), Some(59), None]);
+        assert_eq!((Reader::of_hole(5).seek(0, true), Reader::of_hole(5).seek(2, false)), (None, Some(2)));
+        let memory = Reader::of_memory(Bytes::from_static(b"hello"));
+        assert_eq!((memory.seek(2, true), memory.seek(2, false)), (Some(2), Some(5)));
     }
 
     #[tokio::test]

@@ -64,6 +64,11 @@ impl Views {
         self.inner().views.get(&number).cloned()
     }
 
+    /// All views that the kernel knows.
+    pub fn all(&self) -> Vec<Arc<View>> {
+        self.inner().views.values().map(Arc::clone).collect()
+    }
+
     /// The view that a new lookup of the key would get.
     pub fn current(&self, key: &Key) -> Option<Arc<View>> {
         let inner = self.inner();
