@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use super::names::Names;
 use super::place::Place;
-use super::resolve::{Item, metadata_item, tag_item};
-use super::window::repository_place;
+use super::resolve::{Item, tag_item};
+use super::window::{new_tag_names, repository_place};
 use super::{Entry, Error, FileSystem, Inode, OpenDirectory, ROOT, View};
 use crate::artifact::{NodeId, Tree};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
-use crate::view::{Found, Name, Shown};
+use crate::view::{Found, Name, Shown, ViewNode};
 
 /// Cookies of `.` and `..`; names of the directory come behind.
 const DOTS: u64 = 2;
+/// Names that are taken of an edited directory at a time.
+const HANDFUL: usize = 64;
 
 /// One name handed out by [`FileSystem::readdirplus`].
 pub struct DirectoryEntry<'a> {
@@ -47,8 +49,8 @@ enum Source {
     Window(Vec<(&'static str, Place)>),
     /// A directory of metadata at one moment.
     Metadata(Arc<View>, Vec<Name>),
-    /// A directory of a tree, which never changes.
-    Tree(Arc<View>, NodeId),
+    /// A directory of the files of an artifact, with the edits of the tag if there are any.
+    Files(Arc<View>, ViewNode),
 }
 
 impl FileSystem {
@@ -62,7 +64,8 @@ impl FileSystem {
             0 => self.take_place(inode).await?,
             _ => self.take_view(inode).await?,
         };
-        let immutable = matches!(source, Source::Tree(..));
+        // Changes go through the kernel, which then drops what it keeps of the listing; what else changes it is told.
+        let immutable = matches!(source, Source::Files(..));
         let handle = self.handles.open_directory(Listed { number, parent, source });
         Ok(OpenDirectory { handle, immutable })
     }
@@ -74,7 +77,7 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
         }
         let source = match shown {
-            Shown::Tree(_) | Shown::New => Source::Tree(Arc::clone(&view), NodeId::try_from(inode.node()).unwrap_or(NodeId::MAX)),
+            Shown::Tree(_) | Shown::New => Source::Files(Arc::clone(&view), inode.node()),
             Shown::Metadata(_) => Source::Metadata(Arc::clone(&view), view.names(&self.context, inode.node()).await?),
         };
         let parent = match inode.node() {
@@ -105,7 +108,10 @@ impl FileSystem {
                 let names = self.names(&path).await?;
                 Ok((Source::Tags(repository.clone(), names), self.holder(&Place::Window(path))))
             }
-            Place::File(..) | Place::RepositoryLink(_) | Place::Pasted(..) => Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
+            Place::NewTag(repository, tag) => {
+                Ok((Source::Window(new_tag_names(repository, tag)), self.holder(&Place::Tags(repository.clone()))))
+            }
+            _ => Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
         }
     }
 
@@ -128,20 +134,50 @@ impl FileSystem {
         }
         let after = after.saturating_sub(DOTS);
         match &listed.source {
-            Source::Tree(view, directory) => self.list_tree(view, *directory, after, take),
+            Source::Files(view, directory) => self.list_files(view, *directory, after, take),
             source => self.list_taken(source, after, take),
+        }
+    }
+
+    fn list_files(
+        &self,
+        view: &Arc<View>,
+        directory: ViewNode,
+        after: u64,
+        take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
+    ) -> Result<(), Error> {
+        let Some(overlay) = view.overlay() else { return self.list_tree(view, directory, after, take) };
+        let mut after = after;
+        loop {
+            // Taken by handfuls: attributes are asked for when the listing of names is done with its locks.
+            let mut names: Vec<(u64, Vec<u8>, ViewNode)> = Vec::new();
+            overlay.children(directory, after, &mut |cookie, name, node| {
+                names.push((cookie, name.to_vec(), node));
+                names.len() < HANDFUL
+            })?;
+            let Some((last, ..)) = names.last() else { return Ok(()) };
+            after = *last;
+            for (cookie, name, node) in names {
+                match self.node_entry(view, node) {
+                    Ok(entry) if !self.hand_out(cookie, &name, entry, take) => return Ok(()),
+                    Ok(_) => {}
+                    // Removed since its name was taken.
+                    Err(error) if error.kind == ErrorKind::Gone => {}
+                    Err(error) => return Err(error),
+                }
+            }
         }
     }
 
     fn list_tree(
         &self,
         view: &Arc<View>,
-        directory: NodeId,
+        directory: ViewNode,
         after: u64,
         take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
     ) -> Result<(), Error> {
         let Some(tree) = tree_of(view) else { return Err(super::stale()) };
-        for child in tree.children(directory, after) {
+        for child in tree.children(NodeId::try_from(directory).unwrap_or(NodeId::MAX), after) {
             let entry = self.node_entry(view, child.node.into())?;
             if !self.hand_out(child.cookie, child.name, entry, take) {
                 break;
@@ -179,7 +215,7 @@ impl FileSystem {
     /// The name at a place of a listing, and what it leads to.
     fn taken<'a>(&self, source: &'a Source, place: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
         match source {
-            Source::Tree(..) => None,
+            Source::Files(..) => None,
             Source::Window(names) => names.get(place).map(|(name, place)| (name.as_bytes(), Some(Taken::Item(Item::Place(place.clone()))))),
             Source::Metadata(view, names) => names.get(place).map(|name| {
                 let taken = match &name.found {
@@ -190,7 +226,7 @@ impl FileSystem {
             }),
             Source::Tags(repository, names) => {
                 let name = names.tags.get(place)?;
-                let item = Tag::parse(name).ok().map(|tag| Taken::Item(metadata_item(repository, tag)));
+                let item = Tag::parse(name).ok().map(|tag| Taken::Item(self.metadata_of(repository, tag)));
                 Some((name.as_bytes(), item))
             }
             Source::Repositories(path, names) => {

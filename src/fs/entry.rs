@@ -51,7 +51,7 @@ impl FileSystem {
             Item::View(key, origin) => return self.view_entry(key, origin),
             Item::Place(place) => place,
         };
-        let moves = matches!(place, Place::Directory(_) | Place::RepositoryLink(_) | Place::Pasted(..));
+        let moves = matches!(place, Place::Directory(_) | Place::RepositoryLink(_) | Place::Pasted(..) | Place::NewTag(..));
         let node = self.places.name(place.clone());
         if matches!(place, Place::Directory(_)) && !guessed {
             self.places.settle(node);
@@ -105,10 +105,10 @@ impl FileSystem {
     pub(super) fn place_attributes(&self, number: u64, place: &Place) -> Entry {
         let defaults = &self.context.defaults;
         let (attributes, attributes_ttl) = match place {
-            Place::Directory(_) | Place::Window(_) | Place::Repositories(_) | Place::Tags(_) => (defaults.directory(), FOREVER),
-            Place::RepositoryLink(_) | Place::Pasted(..) => (defaults.symlink(&place.link().unwrap_or_default()), FOREVER),
+            place if place.is_directory() => (defaults.directory(), FOREVER),
             // Made when read, so its size can change at any time.
-            Place::File(path, file) => (defaults.file(self.window_file(path, *file).len() as u64), Duration::ZERO),
+            Place::File(..) | Place::NewTagReference(..) => (defaults.file(self.made_file(place).len() as u64), Duration::ZERO),
+            _ => (defaults.symlink(&place.link().unwrap_or_default()), FOREVER),
         };
         Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl }
     }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::directory::Listed;
-use super::{Error, View};
+use super::{Attributes, Error, View};
 use crate::error::ErrorKind;
-use crate::view::Reader;
+use crate::view::{Reader, Writer};
 
 /// The answer to opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,26 @@ pub struct OpenDirectory {
 pub(super) struct File {
     /// The inode as the kernel knows it.
     pub number: u64,
-    pub reader: Reader,
+    pub body: Body,
+    /// What it was when it was opened; shown where its node is gone.
+    pub attributes: Option<Attributes>,
     /// Kept so that the digest and its tree live as long as the handle.
-    _view: Option<Arc<View>>,
+    pub view: Option<Arc<View>>,
+}
+
+/// Where an open file has its bytes.
+pub(super) enum Body {
+    /// Made for this one open.
+    Made(Reader),
+    /// Opened before the tag had any edits: those of the artifact, until there are edits.
+    Pinned {
+        reader: Reader,
+        /// The same file as it is with the edits. A page is shared by all who have the file open, so that whoever reads it
+        /// must be answered what was written meanwhile.
+        now: OnceCell<Arc<Writer>>,
+    },
+    /// Follows what is written.
+    Edited { file: Arc<Writer>, writable: bool },
 }
 
 enum Handle {
@@ -70,15 +87,27 @@ impl Handles {
         number
     }
 
-    pub(super) fn open_file(&self, number: u64, view: Arc<View>, reader: Reader, keep_cache: bool) -> OpenFile {
-        let handle = self.add(Handle::File(Arc::new(File { number, reader, _view: Some(view) })));
-        OpenFile { handle, keep_cache, direct: false }
+    pub(super) fn open_file(&self, file: File, keep_cache: bool) -> OpenFile {
+        let direct = matches!(file.body, Body::Made(_));
+        OpenFile { handle: self.add(Handle::File(Arc::new(file))), keep_cache, direct }
     }
 
-    /// A file that was made for this one open.
-    pub(super) fn open_made(&self, number: u64, bytes: Bytes) -> OpenFile {
-        let handle = self.add(Handle::File(Arc::new(File { number, reader: Reader::of_memory(bytes), _view: None })));
-        OpenFile { handle, keep_cache: false, direct: true }
+    /// Any open file of an inode.
+    pub(super) fn of_inode(&self, number: u64) -> Option<Arc<File>> {
+        let inner = self.inner();
+        inner.open.values().find_map(|handle| match handle {
+            Handle::File(file) if file.number == number => Some(Arc::clone(file)),
+            _ => None,
+        })
+    }
+
+    /// Whether anybody may write to an inode.
+    pub(super) fn has_writer(&self, number: u64) -> bool {
+        let inner = self.inner();
+        inner.open.values().any(|handle| match handle {
+            Handle::File(file) => file.number == number && matches!(file.body, Body::Edited { writable: true, .. }),
+            Handle::Directory(_) => false,
+        })
     }
 
     pub(super) fn open_directory(&self, listed: Listed) -> u64 {
@@ -97,6 +126,11 @@ impl Handles {
             Some(Handle::Directory(listed)) => Ok(Arc::clone(listed)),
             _ => Err(unknown()),
         }
+    }
+
+    pub(super) fn close_all(&self) {
+        let closed = std::mem::take(&mut self.inner().open);
+        drop(closed);
     }
 
     pub(super) fn close(&self, handle: u64) {

@@ -45,6 +45,22 @@ impl Catalog {
     }
 }
 
+/// The tags of a repository as they are with what is staged.
+fn with_staged(tags: Arc<[String]>, staged: &[(Tag, bool)]) -> Arc<[String]> {
+    if staged.is_empty() {
+        return tags;
+    }
+    let mut names: BTreeSet<String> = tags.iter().cloned().collect();
+    for (tag, deleted) in staged {
+        if *deleted {
+            names.remove(tag.as_str());
+        } else {
+            names.insert(tag.to_string());
+        }
+    }
+    names.into_iter().collect()
+}
+
 /// One component for a name of a layout that is a full reference: every slash becomes `_`.
 fn shown_name(name: &str) -> Option<String> {
     let shown = name.replace('/', "_");
@@ -58,13 +74,18 @@ impl FileSystem {
         if self.is_layout() {
             return Catalog::nothing();
         }
-        match self.context.artifacts.repositories(path).await {
+        let mut catalog = match self.context.artifacts.repositories(path).await {
             Ok(Listing { names, complete }) => Catalog { names, complete, trouble: None },
             Err(error) => {
                 let usual = matches!(error.kind, ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::Denied);
                 Catalog { names: Arc::from([]), complete: false, trouble: (!usual).then(|| error.into()) }
             }
+        };
+        let staged = self.staged.repositories();
+        if !staged.is_empty() {
+            catalog.names = catalog.names.iter().cloned().chain(staged).collect::<BTreeSet<_>>().into_iter().collect();
         }
+        catalog
     }
 
     /// What a directory holds, asked for unless it was listed within the tag TTL.
@@ -90,6 +111,7 @@ impl FileSystem {
         let mut complete = catalog.complete;
         let mut tags: Arc<[String]> = Arc::from([]);
         let mut listed = false;
+        let staged = path.as_ref().map(|repository| self.staged.of_repository(repository)).unwrap_or_default();
         if let Some(repository) = path {
             listed = catalog.has(repository);
             if self.may_be_repository(&catalog, repository) {
@@ -101,8 +123,8 @@ impl FileSystem {
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     // A prefix of Docker Hub is no repository, and it says "denied" for that.
                     Err(error) if error.kind == ErrorKind::Denied && (root || !children.is_empty()) => complete = false,
-                    Err(error) if !children.is_empty() => {
-                        tracing::warn!(%error, "tags cannot be listed; only child repositories are shown");
+                    Err(error) if !children.is_empty() || !staged.is_empty() => {
+                        tracing::warn!(%error, "tags cannot be listed; only child repositories and staged tags are shown");
                         complete = false;
                     }
                     Err(error) => return Err(error.into()),
@@ -112,9 +134,10 @@ impl FileSystem {
         if let (Some(trouble), true) = (catalog.trouble, tags.is_empty()) {
             return Err(trouble);
         }
+        let tags = with_staged(tags, &staged);
         let odd = self.odd_names(path, &tags).await?;
         let exists = root || listed || !tags.is_empty() || !children.is_empty();
-        if let Some(repository) = path.as_ref().filter(|_| !tags.is_empty() && !listed) {
+        if let Some(repository) = path.as_ref().filter(|_| !tags.is_empty() && staged.is_empty() && !listed) {
             self.context.artifacts.learned(repository);
         }
         Ok(Names { tags, odd, children, complete, exists, taken })

@@ -2,16 +2,24 @@
 //!
 //! Owns the namespace above tags, the meaning of every name in it, open handles, and how long the kernel may
 //! keep what it was told. Everything that may wait for a registry is async and completes at once when the answer
-//! is known here. What is promised to a user stands in `SEMANTICS.md` beside this file. Nothing can be written.
+//! is known here. What is promised to a user stands in `SEMANTICS.md` beside this file.
 
+mod changes;
+mod config;
 mod directory;
+mod editing;
 mod entry;
+mod files;
 mod handle;
 mod inode;
 mod listing;
 mod names;
 mod place;
 mod resolve;
+mod selection;
+mod staged;
+mod syncing;
+mod tags;
 mod window;
 mod writing;
 mod xattr;
@@ -20,25 +28,27 @@ mod xattr;
 pub(crate) mod tests;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
+pub use changes::{Caller, NewName};
+pub use config::{Config, KernelCache, Made, Root, Space};
 pub use directory::DirectoryEntry;
 pub use entry::{Entry, Lookup};
 pub use handle::{OpenDirectory, OpenFile};
 pub use inode::{Inode, ROOT};
 pub use writing::{Selection, StagedTag, Writing};
 
-use crate::artifact::{Artifacts, Kind, ViewMode};
+use crate::artifact::{Artifacts, Kind};
 use crate::error::ErrorKind;
-use crate::oci::{Platform, Repository, Version};
+use crate::oci::{Repository, Version};
+use crate::publish::Publisher;
 pub use crate::view::Error;
-use crate::view::{Attributes, Authority, Context, Defaults, Found, Key, Origin, Shown, View, Views};
+use crate::view::{Attributes, Context, Found, Key, Origin, Shown, View, Views};
 use handle::Handles;
 use place::{Place, Places};
 use resolve::Finding;
+use staged::Staged;
 
 /// How long the kernel keeps what can never change.
 pub const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -46,73 +56,22 @@ pub const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 pub const NAME_TTL: Duration = Duration::from_secs(1);
 /// How long the kernel takes an absent name for absent.
 pub const ABSENT_TTL: Duration = Duration::from_secs(5);
-
-/// What the root of the mount is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Root {
-    /// A registry (`None`) or a prefix of it, which may be a repository as well.
-    Prefix(Option<Repository>),
-    /// The names of a layout; the repository is the one that stands for it.
-    Layout(Repository),
-    /// The content of one artifact.
-    Content(Repository, Version),
-}
-
-/// Figures for `statfs`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes in all; the cache budget.
-    pub total: u64,
-    /// Bytes of it that are unused.
-    pub free: u64,
-}
-
-/// Bytes of a file that is made when it is read.
-pub type Made = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
-
-/// What does not change during a mount.
-pub struct Config {
-    /// What the root is.
-    pub root: Root,
-    /// The registry or layout as written in references.
-    pub authority: Authority,
-    /// Attributes where an archive says nothing, and overrides.
-    pub defaults: Defaults,
-    /// Form of tag and digest directories.
-    pub view: ViewMode,
-    /// The platform that is chosen from an index.
-    pub platform: Platform,
-    /// Only digests are trusted.
-    pub strict: bool,
-    /// How long tags and lists are fresh.
-    pub tag_ttl: Duration,
-    /// Content of `.oci/mount.json` at the root.
-    pub mount_json: Vec<u8>,
-    /// Content of `.oci/status.json` at the root.
-    pub status_json: Made,
-    /// What `df` shows.
-    pub space: Arc<dyn Fn() -> Space + Send + Sync>,
-    /// How edits are staged and published; `None` where nothing can be written.
-    pub writing: Option<Writing>,
-}
-
-/// What the kernel must forget. Never called from a thread that answers the kernel.
-pub trait KernelCache: Send + Sync {
-    /// Drops pages and attributes of an inode.
-    fn forget_inode(&self, inode: u64);
-    /// Drops a name in a directory.
-    fn forget_name(&self, directory: u64, name: &[u8]);
-}
+/// Longest name that is made; an artifact may have longer ones.
+pub const NAME_LIMIT: usize = 255;
 
 /// One mount.
 pub struct FileSystem {
     config: Config,
-    context: Context,
+    context: Arc<Context>,
     views: Views,
     places: Places,
     handles: Handles,
-    /// The view whose directory is the root, where the root is content.
-    root_view: Option<Arc<View>>,
+    /// The view whose directory is the root, where the root is content. Held for a copy only.
+    root_view: RwLock<Option<Arc<View>>>,
+    /// Tags with edits, and repositories that were made here.
+    staged: Staged,
+    /// `None` where nothing can be written.
+    publisher: Option<Publisher>,
     /// Whether the one warning about a hidden repository was given.
     warned: AtomicBool,
     /// Whether SOURCE is a repository with tags, and when that was asked. Held for copying only.
@@ -126,7 +85,7 @@ impl FileSystem {
     /// # Errors
     /// None in practice: a fresh table of views has numbers to give.
     pub fn new(config: Config, artifacts: Artifacts) -> Result<Self, Error> {
-        let context = Context {
+        let context = Arc::new(Context {
             artifacts,
             mode: config.view,
             platform: config.platform.clone(),
@@ -134,8 +93,14 @@ impl FileSystem {
             defaults: config.defaults,
             authority: config.authority.clone(),
             tag_ttl: config.tag_ttl,
-            staging: None,
-        };
+            staging: config.writing.as_ref().map(|writing| Arc::clone(&writing.uppers)),
+        });
+        let publisher = config.writing.as_ref().map(|writing| Publisher {
+            context: Arc::clone(&context),
+            push: Arc::clone(&writing.push),
+            kind: writing.kind,
+            concurrency: writing.concurrency,
+        });
         let views = Views::default();
         let root_view = match &config.root {
             Root::Prefix(_) | Root::Layout(_) => None,
@@ -152,7 +117,9 @@ impl FileSystem {
             views,
             places,
             handles: Handles::default(),
-            root_view,
+            root_view: RwLock::new(root_view),
+            staged: Staged::default(),
+            publisher,
             warned: AtomicBool::new(false),
             source_tags: Mutex::new(None),
             kernel: OnceLock::new(),
@@ -163,6 +130,11 @@ impl FileSystem {
     pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
         // A second session on one file system does not exist; the first one keeps its notifications.
         let _ = self.kernel.set(kernel);
+    }
+
+    /// Whether anything can be written.
+    pub fn is_writable(&self) -> bool {
+        self.publisher.is_some()
     }
 
     /// Bytes received and decoded so far, for whoever must tell a slow operation from a stuck one.
@@ -199,24 +171,25 @@ impl FileSystem {
         }
     }
 
+    /// The view whose directory is the root, where the root is content.
+    fn root_view(&self) -> Option<Arc<View>> {
+        self.root_view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The inode behind a number of the kernel.
     fn inode(&self, number: u64) -> Inode {
-        match &self.root_view {
-            Some(view) if number == ROOT => Inode::of_view(view.number(), 0),
-            _ => Inode::decode(number),
-        }
+        let root = if number == ROOT { self.root_view() } else { None };
+        root.map_or_else(|| Inode::decode(number), |view| Inode::of_view(view.number(), 0))
     }
 
     /// The number by which the kernel knows an inode.
     fn number(&self, inode: Inode) -> u64 {
-        match &self.root_view {
-            Some(view) if inode == Inode::of_view(view.number(), 0) => ROOT,
-            _ => inode.encode(),
-        }
+        let is_root = inode.node() == 0 && self.root_view().is_some_and(|view| view.number() == inode.view());
+        if is_root { ROOT } else { inode.encode() }
     }
 
     fn view(&self, inode: Inode) -> Result<Arc<View>, Error> {
-        self.views.get(inode.view()).ok_or_else(stale)
+        self.views.get(inode.view()).filter(|view| !view.is_closed()).ok_or_else(stale)
     }
 
     fn place(&self, inode: Inode) -> Result<Arc<Place>, Error> {
@@ -235,16 +208,15 @@ impl FileSystem {
             return match view.lookup(&self.context, inode.node(), name).await? {
                 Some(Found::Node(node)) => Ok(Lookup::Found(self.node_entry(&view, node)?)),
                 Some(Found::View(key, origin)) => Ok(Lookup::Found(self.view_entry(key, origin)?)),
+                None if name.len() > NAME_LIMIT => Err(too_long()),
                 None => Ok(Lookup::Absent(ABSENT_TTL)),
             };
         }
         let place = self.place(inode)?;
         let finding = match place.as_ref() {
             Place::Directory(path) => self.find(path, name).await?,
-            Place::Window(_) | Place::Repositories(_) | Place::Tags(_) => self.find_in_window(&place, name).await?,
-            Place::File(..) | Place::RepositoryLink(_) | Place::Pasted(..) => {
-                return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
-            }
+            place if place.is_directory() => self.find_in_window(place, name).await?,
+            _ => return Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
         };
         match finding {
             Finding::Nothing(ttl) => Ok(Lookup::Absent(ttl)),
@@ -289,7 +261,10 @@ impl FileSystem {
             // The root is entered by being mounted; nobody looks it up.
             self.enter(&view).await?;
         }
-        self.attributes_of(&view, inode.node())
+        match self.attributes_of(&view, inode.node()) {
+            Err(error) if error.kind == ErrorKind::Gone => self.open_attributes(number).ok_or(error),
+            entry => entry,
+        }
     }
 
     /// The target of a symbolic link.
@@ -307,57 +282,14 @@ impl FileSystem {
         }
     }
 
-    /// Opens a file for reading; its bytes stay those of the digest that its view is bound to.
-    ///
-    /// # Errors
-    /// ReadOnly for a writer; else what opening the blob says.
-    pub async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
-        if write {
-            return Err(read_only());
-        }
-        let inode = self.inode(number);
-        if inode.view() == 0 {
-            let Place::File(path, file) = self.place(inode)?.as_ref().clone() else {
-                return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file"));
-            };
-            return Ok(self.handles.open_made(number, self.window_file(&path, file)));
-        }
-        let view = self.view(inode)?;
-        let reader = view.open(&self.context, inode.node()).await?;
-        let keep = view.keeps_pages(inode.node(), reader.verified());
-        Ok(self.handles.open_file(number, view, reader, keep))
-    }
-
-    /// Bytes of an open file, fewer than asked for only at its end.
-    ///
-    /// # Errors
-    /// What the registry or the check of the bytes says.
-    pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
-        let file = self.handles.file(handle)?;
-        let result = file.reader.read(offset, length).await;
-        if let Err(error) = &result
-            && error.kind == ErrorKind::Integrity
-            && let Some(kernel) = self.kernel.get()
-        {
-            // Pages of the same file that came before the mismatch was seen must not be served from memory.
-            kernel.forget_inode(file.number);
-        }
-        result
-    }
-
-    /// Closes a file.
-    pub fn release(&self, handle: u64) {
-        self.handles.close(handle);
-    }
-
     /// Whether an access is allowed as far as this mount decides: the kernel checks modes where other users are
     /// admitted, else everything is readable.
     ///
     /// # Errors
-    /// ReadOnly for writing, Denied for executing a file that nobody may execute.
+    /// ReadOnly for writing what nobody can write, Denied for executing a file that nobody may execute.
     pub async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
         if write {
-            return Err(read_only());
+            self.check_writable(number).await?;
         }
         if execute {
             let attributes = self.getattr(number).await?.attributes;
@@ -368,9 +300,12 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Figures for `df`: the cache budget and what of it is unused.
+    /// Figures for `df`: room for edits where it is bounded, else the cache budget and what of it is unused.
     pub fn statfs(&self) -> Space {
-        (self.config.space)()
+        match self.config.writing.as_ref().map(|writing| writing.uppers.usage()) {
+            Some((used, Some(quota))) => Space { total: quota, free: quota.saturating_sub(used) },
+            _ => (self.config.space)(),
+        }
     }
 }
 
@@ -386,7 +321,11 @@ fn stale() -> Error {
     Error::new(ErrorKind::Gone, "the file is not there any more")
 }
 
-/// The answer to every attempt to change something.
-pub fn read_only() -> Error {
-    Error::new(ErrorKind::ReadOnly, "this mount is read-only")
+fn too_long() -> Error {
+    Error::new(ErrorKind::TooLong, "a name has at most 255 bytes")
+}
+
+/// The answer to every attempt to change what nobody can change.
+fn read_only() -> Error {
+    Error::new(ErrorKind::ReadOnly, "nothing can be changed here")
 }

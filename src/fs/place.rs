@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::inode::ROOT;
 use super::names::Names;
-use crate::oci::Repository;
+use crate::oci::{Repository, Tag};
 
 /// A file directly in an `.oci` directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +34,24 @@ pub enum Place {
     RepositoryLink(Repository),
     /// `.oci/tags`
     Tags(Repository),
+    /// `.oci/tags/NAME` of a tag that is not upstream yet.
+    NewTag(Repository, Tag),
+    /// `fs` in it: a link to the tag.
+    NewTagLink(Tag),
+    /// `reference` in it.
+    NewTagReference(Repository, Tag),
     /// A pasted reference: directory, name and what it links to.
     Pasted(Option<Repository>, String, String),
+}
+
+impl Place {
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        match self {
+            Self::Directory(_) | Self::Window(_) | Self::Repositories(_) | Self::Tags(_) | Self::NewTag(..) => true,
+            Self::File(..) | Self::RepositoryLink(_) | Self::NewTagLink(_) | Self::NewTagReference(..) | Self::Pasted(..) => false,
+        }
+    }
 }
 
 struct Known {
@@ -97,6 +113,17 @@ impl Places {
     /// The number of a place that the kernel knows.
     pub fn number(&self, place: &Place) -> Option<u64> {
         self.inner().numbers.get(place).copied()
+    }
+
+    /// Makes the number of a place that of another one, which the kernel must not know.
+    pub fn rename(&self, from: &Place, to: Place) {
+        let mut inner = self.inner();
+        let Some(number) = inner.numbers.remove(from) else { return };
+        let to = Arc::new(to);
+        inner.numbers.insert(Arc::clone(&to), number);
+        if let Some(known) = inner.known.get_mut(&number) {
+            *known = Known { place: to, lookups: known.lookups, settled: None, names: None };
+        }
     }
 
     /// Takes lookups back; a place that nobody knows any more is dropped.

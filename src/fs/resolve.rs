@@ -142,6 +142,12 @@ impl FileSystem {
         tag: Option<Tag>,
         child: Option<Repository>,
     ) -> Result<Finding, Error> {
+        let staged = path.as_ref().zip(tag.as_ref()).and_then(|(repository, tag)| self.staged.tag(repository, tag));
+        let tag = match (staged, path, tag) {
+            (Some(staged), Some(repository), Some(tag)) if !staged.deleted => return Ok(Finding::certain(tag_item(repository, tag))),
+            (Some(_), ..) => None,
+            (None, _, tag) => tag,
+        };
         if tag.is_none() && child.is_none() {
             return Ok(Finding::Nothing(ABSENT_TTL));
         }
@@ -236,6 +242,9 @@ impl FileSystem {
 
     /// Whether SOURCE itself is a repository with tags; asked once a tag TTL where there is no catalog.
     async fn source_holds_tags(&self, source: &Repository) -> Result<bool, Error> {
+        if self.staged.of_repository(source).iter().any(|(_, deleted)| !deleted) {
+            return Ok(true);
+        }
         let kept = *self.source_tags();
         if let Some((asked, holds)) = kept
             && asked.elapsed() < self.context.tag_ttl
@@ -258,6 +267,10 @@ impl FileSystem {
 
     /// Whether a tag exists, from the fresh list or by asking. A view of its old digest is retired when it moved.
     pub(super) async fn tag_exists(&self, repository: &Repository, tag: &Tag) -> Result<bool, Error> {
+        if let Some(staged) = self.staged.tag(repository, tag) {
+            // A tag with edits follows nothing upstream.
+            return Ok(!staged.deleted);
+        }
         let keys = [Key::Tag(repository.clone(), tag.clone()), Key::Metadata(repository.clone(), tag.clone())];
         let bound: Vec<_> = keys.iter().filter_map(|key| self.views.current(key)).filter(|view| view.shown().is_some()).collect();
         if bound.is_empty() && self.lists_tag(repository, tag) {
@@ -269,7 +282,7 @@ impl FileSystem {
             Err(error) => return Err(error.into()),
         };
         for view in bound.iter().filter(|view| view.digest() != now) {
-            self.views.retire(view);
+            self.retire(view);
         }
         Ok(now.is_some())
     }

@@ -14,6 +14,8 @@ impl Place {
         match self {
             // `.oci/repos/NAME` lies two directories below the one that holds NAME.
             Self::RepositoryLink(child) => child.as_str().rsplit('/').next().map(|name| format!("../../{name}")),
+            // `.oci/tags/NAME/fs` lies three directories below the one that holds NAME.
+            Self::NewTagLink(tag) => Some(format!("../../../{tag}")),
             Self::Pasted(_, _, target) => Some(target.clone()),
             _ => None,
         }
@@ -49,10 +51,14 @@ impl FileSystem {
             Place::Repositories(path) => self.find_repository(path, name).await,
             Place::Tags(repository) => match Tag::parse(name) {
                 Ok(tag) if self.tag_exists(repository, &tag).await? => {
-                    Ok(Finding::Item { item: metadata_item(repository, tag), guessed: false })
+                    Ok(Finding::Item { item: self.metadata_of(repository, tag), guessed: false })
                 }
                 _ => Ok(Finding::Nothing(ABSENT_TTL)),
             },
+            Place::NewTag(repository, tag) => {
+                let found = new_tag_names(repository, tag).into_iter().find(|(other, _)| *other == name);
+                Ok(found.map_or(Finding::Nothing(ABSENT_TTL), |(_, place)| Finding::Item { item: Item::Place(place), guessed: false }))
+            }
             _ => Ok(Finding::Nothing(ABSENT_TTL)),
         }
     }
@@ -70,12 +76,24 @@ impl FileSystem {
         Ok(Finding::Item { item: Item::Place(repository_place(child, hidden)), guessed: false })
     }
 
-    /// The bytes of a file of a window.
-    pub(super) fn window_file(&self, path: &Option<Repository>, file: WindowFile) -> Bytes {
-        match file {
-            WindowFile::Mount => Bytes::from(self.config.mount_json.clone()),
-            WindowFile::Status => Bytes::from((self.config.status_json)()),
-            WindowFile::Repository => Bytes::from(self.repository_json(path)),
+    /// What `.oci/tags/NAME` is: of a tag that is not upstream yet there is little to say.
+    pub(super) fn metadata_of(&self, repository: &Repository, tag: Tag) -> Item {
+        match self.staged.tag(repository, &tag) {
+            Some(staged) if staged.new => Item::Place(Place::NewTag(repository.clone(), tag)),
+            _ => metadata_item(repository, tag),
+        }
+    }
+
+    /// The bytes of a file that is made when it is read; none for other places.
+    pub(super) fn made_file(&self, place: &Place) -> Bytes {
+        match place {
+            Place::File(_, WindowFile::Mount) => Bytes::from(self.config.mount_json.clone()),
+            Place::File(_, WindowFile::Status) => Bytes::from((self.config.status_json)()),
+            Place::File(path, WindowFile::Repository) => Bytes::from(self.repository_json(path)),
+            Place::NewTagReference(repository, tag) => {
+                Bytes::from(format!("{}:{tag}\n", self.context.authority.reference(Some(repository))))
+            }
+            _ => Bytes::new(),
         }
     }
 
@@ -98,6 +116,11 @@ impl FileSystem {
         });
         format!("{value:#}\n")
     }
+}
+
+/// The names of `.oci/tags/NAME` of a tag that is not upstream yet.
+pub(super) fn new_tag_names(repository: &Repository, tag: &Tag) -> Vec<(&'static str, Place)> {
+    vec![("fs", Place::NewTagLink(tag.clone())), ("reference", Place::NewTagReference(repository.clone(), tag.clone()))]
 }
 
 /// What `.oci/repos/NAME` is.

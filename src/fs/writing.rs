@@ -7,11 +7,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::blocking;
+use super::selection::Selected;
+use super::staged::StagedView;
 use super::{Error, FileSystem};
-use crate::publish::{ArtifactKind, Listener, Options, Report};
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository, Tag};
+use crate::publish::ArtifactKind;
 use crate::registry::Push;
-use crate::staging::Uppers;
-use crate::view::Difference;
+use crate::staging::{self, Subject, Upper, Uppers};
+use crate::view::{Context, Difference, Overlay, State};
 
 /// What a mount that can be written to needs besides.
 pub struct Writing {
@@ -71,47 +77,262 @@ pub struct StagedTag {
     pub error: Option<String>,
 }
 
+/// What is staged of one tag, counted. The path is the mount's to say.
+pub async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
+    let (subject, binding) = (overlay.subject(), overlay.binding());
+    let mut tag = StagedTag {
+        reference: reference_of(context, &subject),
+        edited: overlay.is_edited(),
+        deleted: binding.deleted,
+        writers: overlay.has_writers(),
+        encrypted: is_encrypted(context, &subject, binding.expected).await,
+        ..StagedTag::default()
+    };
+    if binding.deleted {
+        return tag;
+    }
+    match overlay.differences(context).await {
+        Ok(differences) => differences.iter().for_each(|difference| count(&mut tag, difference)),
+        Err(error) => tag.error = Some(error.to_string()),
+    }
+    tag
+}
+
+fn count(tag: &mut StagedTag, difference: &Difference) {
+    match difference.state {
+        State::Clean => {}
+        State::Added => tag.added += 1,
+        State::Changed => tag.changed += 1,
+        State::Removed => tag.removed += 1,
+    }
+    if matches!(difference.state, State::Added | State::Changed) && difference.kind == Kind::File {
+        tag.bytes = tag.bytes.saturating_add(difference.after.unwrap_or(0));
+    }
+}
+
+fn reference_of(context: &Context, subject: &Subject) -> String {
+    let repository = Repository::parse(&subject.repository).ok();
+    format!("{}:{}", context.authority.reference(repository.as_ref()), subject.tag)
+}
+
+/// Whether what is upstream is encrypted, as far as its manifest is known.
+async fn is_encrypted(context: &Context, subject: &Subject, digest: Option<Digest>) -> bool {
+    let (Some(digest), Ok(repository)) = (digest, Repository::parse(&subject.repository)) else { return false };
+    let manifest = context.artifacts.manifest(&repository, &digest).await;
+    manifest.is_ok_and(|manifest| {
+        let says = |key: &str| manifest.annotations().get(key).map(String::as_str);
+        says("io.oci-sync.encrypted") == Some("true") || says("dev.ocifs.seal").is_some()
+    })
+}
+
 impl FileSystem {
     /// Takes over the uppers of the state directory that this mount covers and nobody holds. Asks no registry. Called before the mount
     /// is announced; answers what is still staged from before. `error` says what could not be taken over.
     pub async fn adopt(&self) -> Vec<StagedTag> {
-        todo!()
+        let Some(uppers) = self.context.staging.clone() else { return Vec::new() };
+        let origin = self.context.artifacts.origin().to_owned();
+        let found = blocking(move || {
+            let list = uppers.list()?.into_iter().filter_map(|listed| match listed {
+                Ok(listed) if listed.subject.origin != origin || listed.holder.is_some() => None,
+                Ok(listed) => Some((uppers.find(&listed.subject), listed.subject)),
+                Err(error) => {
+                    tracing::warn!("staged edits that cannot be read: {error}");
+                    None
+                }
+            });
+            Ok(list.collect::<Vec<_>>())
+        });
+        match found.await {
+            Ok(found) => found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject)).collect(),
+            Err(error) => vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
+        }
+    }
+
+    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, subject: &Subject) -> Option<StagedTag> {
+        let repository = Repository::parse(&subject.repository).ok()?;
+        let Ok(tag) = Tag::parse(&subject.tag) else {
+            // What a tag left that moved while somebody was inside: nothing in it is unpublished.
+            let gone = upper.ok().flatten().map_or(Ok(()), |upper| upper.remove());
+            if let Err(error) = gone {
+                tracing::warn!("a directory without edits stays in the state directory: {error}");
+            }
+            return None;
+        };
+        if !self.covers(&repository, &tag) {
+            return None;
+        }
+        let name = (repository, tag);
+        let (reference, path) = (self.reference(&name), self.path_of(&name));
+        let staged = StagedTag { reference, path, ..StagedTag::default() };
+        let result = match upper {
+            Ok(None) => return None,
+            // Another mount took it just now.
+            Err(error) if error.kind == ErrorKind::Busy => return None,
+            Err(error) => Err(Error::from(error)),
+            Ok(Some(upper)) if !upper.is_edited() => {
+                if let Err(error) = upper.remove() {
+                    tracing::warn!("edits that are published stay in the state directory: {error}");
+                }
+                return None;
+            }
+            Ok(Some(upper)) => {
+                let deleted = upper.binding().deleted;
+                self.stage(&name, Arc::new(upper)).map(|_| deleted)
+            }
+        };
+        match result {
+            Ok(deleted) => {
+                tracing::info!("{} has edits that are not published", staged.reference);
+                Some(StagedTag { edited: true, deleted, ..staged })
+            }
+            Err(error) => {
+                self.staged.break_tag(name, error.to_string());
+                Some(StagedTag { error: Some(error.to_string()), ..staged })
+            }
+        }
     }
 
     /// The tags that are staged by this mount, by path.
     pub async fn staged(&self) -> Vec<StagedTag> {
-        todo!()
+        let mut tags = Vec::new();
+        for (name, staged) in self.staged.all() {
+            let mut tag = match self.overlay_of(&staged).await {
+                Ok(overlay) => staged_tag(&self.context, &overlay).await,
+                Err(error) => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
+            };
+            (tag.reference, tag.path, tag.conflict) = (self.reference(&name), self.path_of(&name), staged.conflict);
+            tags.push(tag);
+        }
+        for (name, error) in self.staged.broken() {
+            let (reference, path) = (self.reference(&name), self.path_of(&name));
+            tags.push(StagedTag { reference, path, error: Some(error), ..StagedTag::default() });
+        }
+        tags.sort_by(|one, other| one.path.cmp(&other.path));
+        tags
     }
 
-    /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
-    ///
-    /// # Errors
-    /// NotFound where a path or reference selects nothing of this mount.
-    pub async fn sync(&self, _selection: &Selection, _options: &Options, _listener: &Listener) -> Result<Vec<Report>, Error> {
-        todo!()
+    /// The edits of a staged tag, laid over their tree now if nobody has entered it yet.
+    pub(super) async fn overlay_of(&self, staged: &StagedView) -> Result<Arc<Overlay>, Error> {
+        self.enter(&staged.view).await?;
+        staged.view.overlay().map(Arc::clone).ok_or_else(super::stale)
     }
 
     /// What differs from upstream, by tag.
     ///
     /// # Errors
     /// As [`FileSystem::sync`], and what reading the trees says.
-    pub async fn differences(&self, _selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
-        todo!()
+    pub async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
+        let mut tags = Vec::new();
+        for Selected { name, staged, below } in self.select(selection).await? {
+            let mut differences = self.overlay_of(&staged).await?.differences(&self.context).await?;
+            differences.retain(|difference| is_at(&difference.path, &below));
+            tags.push((self.reference(&name), differences));
+        }
+        Ok(tags)
     }
 
     /// Takes back what is selected (a path inside a tag: what is below it) and answers the references of the tags concerned.
     ///
     /// # Errors
     /// As [`FileSystem::sync`].
-    pub async fn discard(&self, _selection: &Selection) -> Result<Vec<String>, Error> {
-        todo!()
+    pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+        let mut references = self.discard_broken(selection).await?;
+        let selected = match self.select(selection).await {
+            Err(error) if error.kind == ErrorKind::NotFound && !references.is_empty() => Vec::new(),
+            selected => selected?,
+        };
+        for Selected { name, staged, below } in selected {
+            references.push(self.reference(&name));
+            if below.is_empty() && (staged.new || staged.deleted) {
+                self.drop_staged(&name).await?;
+                continue;
+            }
+            let overlay = self.overlay_of(&staged).await?;
+            let edited = Arc::clone(&overlay);
+            let forgotten = blocking(move || edited.discard(&below)).await?;
+            self.forget_in_view(&staged.view, forgotten);
+            if !overlay.is_edited() {
+                self.unstage(&name);
+            }
+        }
+        Ok(references)
+    }
+
+    /// Removes edits that cannot be read, where they are meant as a whole.
+    async fn discard_broken(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+        let mut references = Vec::new();
+        for (name, _) in self.staged.broken() {
+            let (reference, path) = (self.reference(&name), self.path_of(&name));
+            let meant = match selection {
+                Selection::All => true,
+                Selection::Path(wanted) => is_at(path.as_bytes(), wanted.trim_matches('/').as_bytes()),
+                Selection::Reference(wanted) => reference == *wanted,
+            };
+            if !meant {
+                continue;
+            }
+            let (uppers, subject) = (Arc::clone(self.uppers()?), self.subject(&name.0, &name.1));
+            blocking(move || Ok(uppers.give_up(&subject)?)).await?;
+            self.staged.mend_tag(&name);
+            references.push(reference);
+        }
+        Ok(references)
     }
 
     /// Stages an empty tag, of a repository that need not exist, and answers its path below the mount.
     ///
     /// # Errors
     /// Invalid where the mount does not cover the reference, Exists where it is a tag already, ReadOnly, Busy.
-    pub async fn new_tag(&self, _reference: &str) -> Result<String, Error> {
-        todo!()
+    pub async fn new_tag(&self, reference: &str) -> Result<String, Error> {
+        self.uppers()?;
+        let parsed = self.parse_reference(reference).or_else(|| self.parse_name(reference));
+        let Some((repository, Some(tag))) = parsed else {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{reference:?} names no tag; write it like {}/app:v1", self.context.authority),
+            ));
+        };
+        if !self.covers(&repository, &tag) {
+            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not below what is mounted")));
+        }
+        match self.tag_exists(&repository, &tag).await {
+            Ok(false) => {}
+            Ok(true) => return Err(Error::new(ErrorKind::Exists, format!("{repository}:{tag} exists"))),
+            // How most registries answer for what does not exist. What is there after all is never overwritten by a sync.
+            Err(error) if error.kind == ErrorKind::Denied => tracing::info!("{repository}:{tag} is taken for new: {error}"),
+            Err(error) => return Err(error),
+        }
+        let name = (repository, tag);
+        self.make_tag(&name).await?;
+        Ok(self.path_of(&name))
     }
+
+    /// Closes all that is open, once the kernel asks nothing any more, so that a writer that was cut off keeps no tag from being
+    /// published.
+    pub fn disconnect(&self) {
+        self.handles.close_all();
+    }
+
+    /// Removes what is staged without edits. The last thing that a mount does.
+    pub async fn close(&self) {
+        self.handles.close_all();
+        let clean: Vec<Arc<Overlay>> = self.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
+        let removed = blocking(move || {
+            for overlay in clean.iter().filter(|overlay| !overlay.is_edited()) {
+                if let Err(error) = overlay.remove_all()
+                    && error.kind != ErrorKind::Gone
+                {
+                    tracing::warn!("edits that are published stay in the state directory: {error}");
+                }
+            }
+            Ok(())
+        });
+        // Nothing in it fails.
+        let _ = removed.await;
+    }
+}
+
+/// Whether a path is another one or lies below it; all do if that is empty.
+fn is_at(path: &[u8], of: &[u8]) -> bool {
+    of.is_empty() || path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }

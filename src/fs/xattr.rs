@@ -2,8 +2,7 @@
 
 use super::place::Place;
 use super::{Error, FileSystem};
-use crate::error::ErrorKind;
-use crate::view::{State, is_own_name, state_name};
+use crate::view::{State, state_name};
 
 impl FileSystem {
     /// The value of an extended attribute, `None` where there is no such attribute.
@@ -37,13 +36,5 @@ impl FileSystem {
             0 => self.place(inode).map(|_| Vec::new()),
             _ => self.view(inode)?.xattr_names(inode.node()),
         }
-    }
-
-    /// Why an extended attribute is not set or removed: ocifs's own names never can be, others not here.
-    pub fn refuse_xattr(&self, name: &[u8]) -> Error {
-        if is_own_name(name) {
-            return Error::new(ErrorKind::NotPermitted, "attributes of ocifs itself cannot be set");
-        }
-        super::read_only()
     }
 }

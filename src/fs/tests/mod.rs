@@ -4,4 +4,6 @@ mod metadata;
 mod namespace;
 mod promises;
 mod reading;
+mod tags;
 pub(crate) mod world;
+mod writing;

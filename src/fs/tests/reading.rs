@@ -2,6 +2,7 @@
 
 use super::super::{KernelCache, ROOT, Space};
 use super::world::{Setup, World, add_files};
+use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::registry::{Fault, Memory, RequestKind};
@@ -73,6 +74,7 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
         fn forget_inode(&self, inode: u64) {
             self.0.lock().unwrap().push(inode);
         }
+        fn hand_over(&self, _inode: u64) {}
         fn forget_name(&self, _directory: u64, _name: &[u8]) {}
     }
     let registry = registry();
@@ -120,14 +122,21 @@ async fn a_blob_that_is_gone_is_stale_and_not_absent() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_written() {
+async fn nothing_can_be_written_on_a_read_only_mount() {
     let world = World::new(registry());
     let file = world.entry("app/v1/a.txt").await;
     assert_eq!(world.fs.open(file.inode, true).await.unwrap_err().kind, ErrorKind::ReadOnly);
     assert_eq!(world.fs.access(file.inode, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
     assert_eq!(world.fs.access(ROOT, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
-    assert_eq!(world.fs.refuse_xattr(b"user.mine").kind, ErrorKind::ReadOnly);
-    assert_eq!(world.fs.refuse_xattr(b"user.oci.digest").kind, ErrorKind::NotPermitted);
+    let set = world.fs.setxattr(file.inode, b"user.mine", b"1", false, false).await;
+    assert_eq!(set.unwrap_err().kind, ErrorKind::ReadOnly);
+    for kind in [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo] {
+        for path in ["new", "app/new", "app/v1/new"] {
+            assert_eq!(world.make(path, kind).await.unwrap_err().kind, ErrorKind::ReadOnly, "{kind:?} {path}");
+        }
+    }
+    assert_eq!(world.remove("app/v1/a.txt").await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(world.rename("app/v1/a.txt", "app/v1/b.txt").await.unwrap_err().kind, ErrorKind::ReadOnly);
 }
 
 #[tokio::test]

@@ -1,16 +1,19 @@
 //! A file system over a registry in memory, and paths walked as the kernel walks them.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Config, Entry, Error, FileSystem, Lookup, ROOT, Root, Space};
+use super::super::{Caller, Config, Entry, Error, FileSystem, Lookup, NewName, ROOT, Root, Space, Writing};
 use crate::artifact::{Artifacts, Kind, Options, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Platform, Repository, media_type};
+use crate::publish::ArtifactKind;
 use crate::registry::{Memory, RequestKind};
-use crate::view::{Authority, Defaults};
+use crate::staging::Uppers;
+use crate::view::{Authority, Defaults, Replace, SetAttributes};
 
 pub const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
@@ -19,8 +22,11 @@ pub const DEFAULTS: Defaults =
 pub struct World {
     pub registry: Arc<Memory>,
     pub fs: Arc<FileSystem>,
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
+
+/// Who makes files in tests.
+pub const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
 /// What a test may want otherwise.
 pub struct Setup {
@@ -29,12 +35,33 @@ pub struct Setup {
     pub repositories: Vec<&'static str>,
     pub offline: bool,
     pub view: ViewMode,
+    /// Whether anything can be written.
+    pub writable: bool,
+    pub allow_delete: bool,
+    /// Most bytes that are staged.
+    pub quota: Option<u64>,
+}
+
+impl Setup {
+    /// A mount of the whole registry that can be written to.
+    pub fn writable() -> Self {
+        Self { writable: true, ..Self::default() }
+    }
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let tag_ttl = Duration::from_secs(3600);
-        Self { root: Root::Prefix(None), tag_ttl, repositories: Vec::new(), offline: false, view: ViewMode::Merged }
+        Self {
+            root: Root::Prefix(None),
+            tag_ttl,
+            repositories: Vec::new(),
+            offline: false,
+            view: ViewMode::Merged,
+            writable: false,
+            allow_delete: false,
+            quota: None,
+        }
     }
 }
 
@@ -54,7 +81,17 @@ impl World {
     }
 
     pub fn with(registry: Memory, setup: Setup) -> Self {
-        Self::over(Arc::new(registry), tempfile::tempdir().unwrap(), setup)
+        Self::over(Arc::new(registry), Arc::new(tempfile::tempdir().unwrap()), setup)
+    }
+
+    /// A mount that can be written to.
+    pub fn writable(registry: Memory) -> Self {
+        Self::with(registry, Setup::writable())
+    }
+
+    /// A second mount at the same time, with the same cache and state directory.
+    pub fn beside(&self, setup: Setup) -> Self {
+        Self::over(Arc::clone(&self.registry), Arc::clone(&self.directory), setup)
     }
 
     /// A second mount with the cache directory that this one leaves.
@@ -64,7 +101,7 @@ impl World {
         Self::over(registry, directory, setup)
     }
 
-    fn over(registry: Arc<Memory>, directory: tempfile::TempDir, setup: Setup) -> Self {
+    fn over(registry: Arc<Memory>, directory: Arc<tempfile::TempDir>, setup: Setup) -> Self {
         let cache = SpanCache::open(cache::Config { directory: directory.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
         let contents = Contents::new(content::Config::new(registry.clone(), cache.clone()));
         let options = Options {
@@ -89,7 +126,13 @@ impl World {
             tag_ttl: setup.tag_ttl,
             mount_json: b"{\"mount\":true}\n".to_vec(),
             status_json: Arc::new(|| b"{\"status\":true}\n".to_vec()),
-            writing: None,
+            writing: setup.writable.then(|| Writing {
+                uppers: Arc::new(Uppers::open(&directory.path().join("state"), setup.quota).unwrap()),
+                push: registry.clone(),
+                kind: ArtifactKind::Files,
+                concurrency: NonZeroUsize::MIN,
+                allow_delete: setup.allow_delete,
+            }),
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };
         let artifacts = Artifacts::new(registry.clone(), contents, cache, options);
@@ -202,6 +245,69 @@ impl World {
     pub async fn xattr(&self, path: &str, name: &str) -> Option<String> {
         let value = self.fs.getxattr(self.inode(path).await, name.as_bytes()).await.unwrap();
         value.map(|value| String::from_utf8(value).unwrap())
+    }
+
+    /// The directory of a path, and its last name.
+    pub async fn parent<'path>(&self, path: &'path str) -> (u64, &'path [u8]) {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.inode(directory).await, name.as_bytes())
+    }
+
+    /// Makes something that is no regular file.
+    pub async fn make(&self, path: &str, kind: Kind) -> Result<Entry, Error> {
+        let (directory, name) = self.parent(path).await;
+        let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
+        let new = NewName { directory, name: name.to_vec(), kind, mode, device: (0, 0), target: b"target".to_vec() };
+        self.fs.make(CALLER, new).await
+    }
+
+    /// `mkdir`.
+    pub async fn mkdir(&self, path: &str) {
+        self.make(path, Kind::Directory).await.unwrap_or_else(|error| panic!("mkdir {path}: {error}"));
+    }
+
+    /// Writes a whole file, which is made if it is missing.
+    pub async fn write(&self, path: &str, text: &str) -> Result<(), Error> {
+        let (directory, name) = self.parent(path).await;
+        let handle = match self.fs.lookup(directory, name).await? {
+            Lookup::Found(entry) => {
+                let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
+                let handle = self.fs.open(entry.inode, true).await?.handle;
+                self.fs.setattr(entry.inode, set).await?;
+                handle
+            }
+            Lookup::Absent(_) => {
+                let name = name.to_vec();
+                let new = NewName { directory, name, kind: Kind::File, mode: 0o644, device: (0, 0), target: Vec::new() };
+                self.fs.create(CALLER, new, true).await?.1.handle
+            }
+        };
+        let written = self.fs.write(handle, 0, text.as_bytes()).await;
+        let reported = self.fs.close_report(handle);
+        self.fs.release(handle);
+        written.and(reported)
+    }
+
+    /// Writes a whole file and expects it to work.
+    pub async fn put(&self, path: &str, text: &str) {
+        self.write(path, text).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// `rm` and `rmdir`.
+    pub async fn remove(&self, path: &str) -> Result<(), Error> {
+        let entry = self.entry(path).await;
+        let (directory, name) = self.parent(path).await;
+        match entry.attributes.kind {
+            Kind::Directory => self.fs.rmdir(directory, name).await,
+            _ => self.fs.unlink(directory, name).await,
+        }
+    }
+
+    /// `mv`.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.entry(from).await;
+        let (from, to) = (self.parent(from).await, self.parent(to).await);
+        self.fs.rename(from, to, Replace::Yes).await
     }
 
     /// Requests since the log was last emptied, by kind and object, and empties it.

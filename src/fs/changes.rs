@@ -1,0 +1,256 @@
+//! Changes inside of tags, and what is answered where nothing can be changed.
+//!
+//! Nothing is checked here that the kernel checks: owners and modes where other users are admitted, names that are taken, kinds.
+
+use std::sync::Arc;
+
+use super::place::Place;
+use super::{Entry, Error, FileSystem, NAME_LIMIT, OpenFile, View, read_only, too_long};
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::view::{NewNode, Overlay, Replace, SetAttributes, ViewNode, is_own_name};
+
+/// Set group id: what is made in such a directory gets its group.
+const SET_GROUP: u32 = 0o2000;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A name to be made.
+#[derive(Clone, Debug)]
+pub struct NewName {
+    /// The directory.
+    pub directory: u64,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits, the caller's umask applied.
+    pub mode: u32,
+    /// Major and minor of a device.
+    pub device: (u32, u32),
+    /// Target of a symlink.
+    pub target: Vec<u8>,
+}
+
+/// What a change is made in.
+enum Target {
+    /// A directory of a tag.
+    Tag(Arc<View>, ViewNode),
+    /// A registry, prefix or repository, a window, a digest.
+    Namespace(Arc<Place>),
+}
+
+impl FileSystem {
+    fn target(&self, number: u64) -> Result<Target, Error> {
+        self.uppers()?;
+        let inode = self.inode(number);
+        match inode.view() {
+            0 => Ok(Target::Namespace(self.place(inode)?)),
+            _ => Ok(Target::Tag(self.view(inode)?, inode.node())),
+        }
+    }
+
+    /// Makes a name, counted as one lookup. `mkdir` above tags names a repository or a tag.
+    ///
+    /// # Errors
+    /// As the call that asks for it; `NotPermitted` for files above tags.
+    pub async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
+        let (view, overlay, node) = match self.target(new.directory)? {
+            Target::Tag(view, directory) => {
+                let (overlay, node) = self.make_in(&view, directory, caller, &new).await?;
+                (view, overlay, node)
+            }
+            Target::Namespace(place) => {
+                return match (place.as_ref(), new.kind) {
+                    (Place::Directory(path), Kind::Directory) => self.make_directory(path, &new.name, caller, new.mode).await,
+                    (place, _) => Err(no_files(place)),
+                };
+            }
+        };
+        drop(overlay);
+        self.node_entry(&view, node)
+    }
+
+    /// Makes a regular file and opens it for writing. One that is there already is opened, unless that is refused (`exclusive`).
+    ///
+    /// # Errors
+    /// As [`FileSystem::make`].
+    pub async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
+        let (view, directory) = match self.target(new.directory)? {
+            Target::Tag(view, directory) => (view, directory),
+            Target::Namespace(place) => return Err(no_files(&place)),
+        };
+        let (overlay, node) = match self.make_in(&view, directory, caller, &new).await {
+            // Somebody else made it since the kernel looked.
+            Err(error) if error.kind == ErrorKind::Exists && !exclusive => {
+                let overlay = self.edit(&view).await?;
+                let node = overlay.lookup(directory, &new.name)?.ok_or(error)?;
+                (overlay, node)
+            }
+            made => made?,
+        };
+        let file = overlay.open_writer(&self.context, node, false).await?;
+        let entry = self.node_entry(&view, node)?;
+        let open = self.opened(entry.inode, view, file, true)?;
+        Ok((entry, open))
+    }
+
+    async fn make_in(
+        &self,
+        view: &Arc<View>,
+        directory: ViewNode,
+        caller: Caller,
+        new: &NewName,
+    ) -> Result<(Arc<Overlay>, ViewNode), Error> {
+        check_name(&new.name)?;
+        let overlay = self.edit(view).await?;
+        let parent = overlay.attributes(&self.context, directory)?;
+        let (mut mode, mut gid) = (new.mode & 0o7777, caller.gid);
+        if parent.mode & SET_GROUP != 0 {
+            gid = parent.gid;
+            if new.kind == Kind::Directory {
+                mode |= SET_GROUP;
+            }
+        }
+        let node = NewNode { kind: new.kind, mode, owner: (caller.uid, gid), device: new.device, target: new.target.clone() };
+        let node = overlay.create(&self.context, directory, &new.name, &node)?;
+        Ok((overlay, node))
+    }
+
+    /// Removes a name that is no directory.
+    ///
+    /// # Errors
+    /// As `unlink(2)`; `NotPermitted` above tags.
+    pub async fn unlink(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
+        match self.target(directory)? {
+            Target::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, false),
+            Target::Namespace(place) => Err(no_files(&place)),
+        }
+    }
+
+    /// Removes an empty directory, or a tag or repository.
+    ///
+    /// # Errors
+    /// As `rmdir(2)`; `NotPermitted` for a tag upstream where deleting is not allowed, and for repositories upstream.
+    pub async fn rmdir(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
+        match self.target(directory)? {
+            Target::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, true),
+            Target::Namespace(place) => match place.as_ref() {
+                Place::Directory(path) => self.remove_directory(path, name).await,
+                place => Err(no_files(place)),
+            },
+        }
+    }
+
+    /// Renames inside of one tag, or a tag inside of its repository.
+    ///
+    /// # Errors
+    /// As `rename(2)`; `CrossDevice` from one tag to another.
+    pub async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), replace: Replace) -> Result<(), Error> {
+        match (self.target(from.0)?, self.target(to.0)?) {
+            (Target::Tag(view, source), Target::Tag(other, target)) => {
+                check_name(to.1)?;
+                if view.number() != other.number() {
+                    return Err(across());
+                }
+                self.edit(&view).await?.rename((source, from.1), (target, to.1), replace)
+            }
+            (Target::Namespace(source), Target::Namespace(target)) => match (source.as_ref(), target.as_ref()) {
+                (Place::Directory(path), Place::Directory(other)) if path == other => {
+                    self.rename_directory(path, from.1, to.1, replace).await
+                }
+                (Place::Directory(_), Place::Directory(_)) => Err(across()),
+                _ => Err(read_only()),
+            },
+            (Target::Tag(..), Target::Namespace(_)) | (Target::Namespace(_), Target::Tag(..)) => Err(across()),
+        }
+    }
+
+    /// Makes a further name of a file, counted as one lookup.
+    ///
+    /// # Errors
+    /// As `link(2)`; `CrossDevice` from one tag to another.
+    pub async fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<Entry, Error> {
+        check_name(name)?;
+        let node = self.inode(number);
+        match self.target(directory)? {
+            Target::Tag(view, _) if view.number() != node.view() => Err(across()),
+            Target::Tag(view, directory) => {
+                self.edit(&view).await?.link(node.node(), directory, name)?;
+                self.node_entry(&view, node.node())
+            }
+            Target::Namespace(place) => Err(no_files(&place)),
+        }
+    }
+
+    /// Sets attributes and answers all of them.
+    ///
+    /// # Errors
+    /// As the call that asks for it; `NotPermitted` above tags.
+    pub async fn setattr(&self, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+        match self.target(number)? {
+            Target::Tag(view, node) => {
+                self.edit(&view).await?.set_attributes(&self.context, node, set).await?;
+                self.attributes_of(&view, node)
+            }
+            Target::Namespace(place) => Err(no_files(&place)),
+        }
+    }
+
+    /// Sets an extended attribute; `create` and `replace` as `setxattr(2)` has them.
+    ///
+    /// # Errors
+    /// As `setxattr(2)`; `NotPermitted` for ocifs's own names and above tags.
+    pub async fn setxattr(&self, number: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
+        let (overlay, node) = self.xattr_target(number, name).await?;
+        overlay.set_xattr(node, name, value, create, replace)
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// As `removexattr(2)`; `NotPermitted` for ocifs's own names and above tags.
+    pub async fn removexattr(&self, number: u64, name: &[u8]) -> Result<(), Error> {
+        let (overlay, node) = self.xattr_target(number, name).await?;
+        overlay.remove_xattr(node, name)
+    }
+
+    async fn xattr_target(&self, number: u64, name: &[u8]) -> Result<(Arc<Overlay>, ViewNode), Error> {
+        if is_own_name(name) {
+            return Err(Error::new(ErrorKind::NotPermitted, "attributes of ocifs itself cannot be set"));
+        }
+        match self.target(number)? {
+            Target::Tag(view, node) => Ok((self.edit(&view).await?, node)),
+            Target::Namespace(place) => Err(no_files(&place)),
+        }
+    }
+}
+
+/// Whether a name may be made inside of a tag.
+fn check_name(name: &[u8]) -> Result<(), Error> {
+    if name.len() > NAME_LIMIT {
+        return Err(too_long());
+    }
+    Ok(())
+}
+
+fn across() -> Error {
+    Error::new(ErrorKind::CrossDevice, "a name of one tag cannot become a name of another; copy it")
+}
+
+/// Why there are no files above tags.
+fn no_files(place: &Place) -> Error {
+    match place {
+        Place::Directory(_) => {
+            Error::new(ErrorKind::NotPermitted, "a registry holds repositories, a repository holds tags; files belong into tags")
+        }
+        _ => read_only(),
+    }
+}

@@ -1,0 +1,227 @@
+//! Open files: reading, writing, and what makes bytes durable.
+//!
+//! The kernel keeps one set of pages a file, whoever has it open. So what a handle reads is always the file as it is now: the bytes of
+//! the digest that its view is bound to, and what was written here. A handle keeps its file when its names are gone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::handle::{Body, File};
+use super::place::Place;
+use super::{Entry, Error, FOREVER, FileSystem, Inode, OpenFile, View, read_only};
+use crate::error::ErrorKind;
+use crate::view::{Overlay, Reader, Writer};
+
+impl FileSystem {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// For a writer `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in a directory of a tag that
+    /// has moved; else what opening the blob says.
+    pub async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
+        let inode = self.inode(number);
+        if inode.view() == 0 {
+            return self.open_made(number, write);
+        }
+        let view = self.view(inode)?;
+        if write {
+            let overlay = self.edit(&view).await?;
+            let file = overlay.open_writer(&self.context, inode.node(), false).await?;
+            return self.opened(number, view, file, true);
+        }
+        self.enter(&view).await?;
+        if let Some(overlay) = view.overlay() {
+            let file = overlay.open_reader(&self.context, inode.node()).await?;
+            return self.opened(number, view, file, false);
+        }
+        let reader = view.open(&self.context, inode.node()).await?;
+        let keep = view.keeps_pages(inode.node(), reader.verified());
+        let attributes = view.attributes(&self.context, inode.node()).ok();
+        let body = Body::Pinned { reader, now: OnceCell::new() };
+        Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
+    }
+
+    fn open_made(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
+        let place = self.place(self.inode(number))?;
+        if place.is_directory() {
+            return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file"));
+        }
+        if write || !matches!(place.as_ref(), Place::File(..) | Place::NewTagReference(..)) {
+            return Err(read_only());
+        }
+        let body = Body::Made(Reader::of_memory(self.made_file(&place)));
+        Ok(self.handles.open_file(File { number, body, attributes: None, view: None }, false))
+    }
+
+    /// A handle on a file of an edited tag.
+    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<Writer>, writable: bool) -> Result<OpenFile, Error> {
+        let keep = view.keeps_pages(file.node(), file.verified());
+        let attributes = view.attributes(&self.context, file.node()).ok();
+        let body = Body::Edited { file, writable };
+        Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
+    }
+
+    /// What is known of a file that has no name any more and is open.
+    pub(super) fn open_attributes(&self, number: u64) -> Option<Entry> {
+        let mut attributes = self.handles.of_inode(number)?.attributes?;
+        attributes.links = 0;
+        Some(Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl: FOREVER })
+    }
+
+    /// Bytes of an open file, fewer than asked for only at its end.
+    ///
+    /// # Errors
+    /// What the registry or the check of the bytes says.
+    pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
+        let file = self.handles.file(handle)?;
+        let result = match (&file.body, self.edited(&file).await) {
+            (_, Err(error)) => Err(error),
+            (_, Ok(Some(edited))) => edited.read(offset, length).await,
+            (Body::Made(reader) | Body::Pinned { reader, .. }, Ok(None)) => reader.read(offset, length).await,
+            (Body::Edited { file, .. }, Ok(None)) => file.read(offset, length).await,
+        };
+        if let Err(error) = &result
+            && error.kind == ErrorKind::Integrity
+            && let Some(kernel) = self.kernel.get()
+        {
+            // Pages of the same file that came before the mismatch was seen must not be served from memory.
+            kernel.forget_inode(file.number);
+        }
+        result
+    }
+
+    /// The open file with the edits of its tag, if it has any.
+    pub(super) async fn edited(&self, file: &File) -> Result<Option<Arc<Writer>>, Error> {
+        match (&file.body, &file.view) {
+            (Body::Edited { file, .. }, _) => Ok(Some(Arc::clone(file))),
+            (Body::Pinned { now, .. }, Some(view)) => {
+                let Some(overlay) = view.overlay() else { return Ok(None) };
+                let node = Inode::decode(file.number).node();
+                let open = || async move { overlay.open_reader(&self.context, node).await };
+                now.get_or_try_init(open).await.map(|file| Some(Arc::clone(file)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A file that is open for writing; its tag counts as edited from now on, also where its edits were published meanwhile.
+    fn writer(&self, handle: u64) -> Result<Arc<Writer>, Error> {
+        let file = self.handles.file(handle)?;
+        let Body::Edited { file: writer, writable: true } = &file.body else {
+            return Err(Error::new(ErrorKind::Invalid, "the file is not open for writing"));
+        };
+        if let Some(view) = &file.view {
+            self.hold(view)?;
+        }
+        Ok(Arc::clone(writer))
+    }
+
+    /// Writes all of the bytes at an offset. Completes at once where nothing must be copied first. May be dropped and called again.
+    ///
+    /// # Errors
+    /// `NoSpace` where staging or the disk is full; else what reading the bytes below says.
+    pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.writer(handle)?.write(offset, bytes).await
+    }
+
+    /// `fallocate(2)`.
+    ///
+    /// # Errors
+    /// As [`FileSystem::write`]; Unsupported for modes that the disk does not know.
+    pub async fn allocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
+        self.writer(handle)?.allocate(mode, offset, length).await
+    }
+
+    /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
+    ///
+    /// # Errors
+    /// What reading the layout of the file says.
+    pub async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+        let file = self.handles.file(handle)?;
+        if let Some(edited) = self.edited(&file).await? {
+            if self.handles.has_writer(file.number)
+                && let Some(kernel) = self.kernel.get()
+            {
+                // Bytes that the kernel has not handed over yet are no hole.
+                let (kernel, number) = (Arc::clone(kernel), file.number);
+                blocking(move || {
+                    kernel.hand_over(number);
+                    Ok(())
+                })
+                .await?;
+            }
+            return edited.seek(offset, data).await;
+        }
+        match &file.body {
+            Body::Made(reader) | Body::Pinned { reader, .. } => Ok(reader.seek(offset, data)),
+            Body::Edited { file, .. } => file.seek(offset, data).await,
+        }
+    }
+
+    /// Copies a range from one open file to another and answers how many bytes were copied.
+    ///
+    /// # Errors
+    /// `CrossDevice` where the bytes lie in another tag, so that the caller reads and writes them; else as [`FileSystem::write`].
+    pub async fn copy_range(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
+        let (source, target) = (self.handles.file(from.0)?, self.writer(to.0)?);
+        let same = |view: &Arc<View>, other: &Arc<View>| view.number() == other.number();
+        let target_view = self.handles.file(to.0)?.view.clone();
+        let is_same = source.view.as_ref().zip(target_view.as_ref()).is_some_and(|(source, target)| same(source, target));
+        let Some(edited) = self.edited(&source).await?.filter(|_| is_same) else {
+            return Err(Error::new(ErrorKind::CrossDevice, "the bytes lie in another tag"));
+        };
+        target.copy_from(&edited, from.1, to.1, length).await
+    }
+
+    /// What a close reports: an error of an earlier write, once.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn close_report(&self, handle: u64) -> Result<(), Error> {
+        match &self.handles.file(handle)?.body {
+            Body::Edited { file, .. } => file.flush(),
+            Body::Made(_) | Body::Pinned { .. } => Ok(()),
+        }
+    }
+
+    /// Makes the bytes of a file and all names of its tag survive a power cut.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn fsync(&self, handle: u64) -> Result<(), Error> {
+        let file = self.handles.file(handle)?;
+        match self.edited(&file).await? {
+            Some(edited) => blocking(move || edited.sync()).await,
+            // Nothing of the tag was changed.
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the names below a directory survive a power cut.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn fsyncdir(&self, number: u64) -> Result<(), Error> {
+        let inode = self.inode(number);
+        let edited: Vec<Arc<Overlay>> = match inode.view() {
+            0 => self.staged.all().iter().filter_map(|(_, staged)| staged.view.overlay().map(Arc::clone)).collect(),
+            _ => self.view(inode)?.overlay().map(Arc::clone).into_iter().collect(),
+        };
+        blocking(move || edited.iter().try_for_each(|overlay| Ok(overlay.upper().sync()?))).await
+    }
+
+    /// Closes a file.
+    pub fn release(&self, handle: u64) {
+        self.handles.close(handle);
+    }
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(ErrorKind::Other, format!("work on the disk ended early: {error}"))),
+    }
+}

@@ -1,0 +1,115 @@
+//! Publishing staged tags one after another, and what follows from it for whoever is inside their directories.
+
+use super::selection::Selected;
+use super::staged::TagName;
+use super::{Error, FileSystem, Key, Root, Selection};
+use crate::error::ErrorKind;
+use crate::oci::Version;
+use crate::publish::{Listener, Next, Options, Outcome, Publisher, Report};
+
+impl FileSystem {
+    /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
+    ///
+    /// # Errors
+    /// `NotFound` where a path or reference selects nothing of this mount, Invalid for several tags under one name (`--as`).
+    pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+        let Some(publisher) = &self.publisher else {
+            return Err(Error::new(ErrorKind::ReadOnly, "this mount is read-only"));
+        };
+        let mut options = options.clone();
+        options.allow_delete |= self.config.writing.as_ref().is_some_and(|writing| writing.allow_delete);
+        let selected = self.select(selection).await?;
+        if options.as_tag.is_some() && selected.len() > 1 {
+            return Err(Error::new(ErrorKind::Invalid, "several tags cannot be published under one name; name one of them"));
+        }
+        let mut reports = Vec::new();
+        for one in selected {
+            let report = match self.publish_one(publisher, &one, &options, listener).await {
+                Ok(report) => report,
+                Err((kind, message)) => {
+                    tracing::warn!("{} is not published: {message}", self.reference(&one.name));
+                    let conflict = (kind == ErrorKind::Conflict).then(|| message.clone());
+                    self.staged.update(&one.name, |staged| staged.conflict = conflict);
+                    failed(self.reference(&one.name), kind, message)
+                }
+            };
+            reports.push(report);
+        }
+        for (name, message) in self.staged.broken() {
+            if matches!(selection, Selection::All) {
+                reports.push(failed(self.reference(&name), ErrorKind::Integrity, message));
+            }
+        }
+        Ok(reports)
+    }
+
+    async fn publish_one(
+        &self,
+        publisher: &Publisher,
+        one: &Selected,
+        options: &Options,
+        listener: &Listener,
+    ) -> Result<Report, (ErrorKind, String)> {
+        let told = |error: Error| (error.kind, error.message.into_owned());
+        let overlay = self.overlay_of(&one.staged).await.map_err(told)?;
+        let published = publisher.publish(&overlay, options, listener).await;
+        let (report, next) = published.map_err(|error| (error.kind, error.message))?;
+        if !options.dry_run {
+            self.follow(&one.name, next).map_err(told)?;
+        }
+        Ok(report)
+    }
+
+    /// What a publish means for the tag's directory.
+    fn follow(&self, name: &TagName, next: Next) -> Result<(), Error> {
+        let Some(staged) = self.staged.tag(&name.0, &name.1) else { return Ok(()) };
+        let view = staged.view;
+        match next {
+            Next::Continues { .. } => {
+                let edited = view.overlay().is_some_and(|overlay| overlay.is_edited());
+                if !edited {
+                    self.unstage(name);
+                    return Ok(());
+                }
+                let binding = view.overlay().map(|overlay| overlay.binding()).unwrap_or_default();
+                self.staged.update(name, |staged| {
+                    staged.new = binding.expected.is_none();
+                    staged.deleted = binding.deleted;
+                    staged.conflict = None;
+                });
+                self.namespace_changed();
+                Ok(())
+            }
+            Next::NewView => self.close_view(name, &view),
+            Next::Moved(tag) => {
+                let to = (name.0.clone(), tag);
+                let is_root =
+                    matches!(&self.config.root, Root::Content(repository, Version::Tag(tag)) if (repository, tag) == (&name.0, &name.1));
+                self.views.rename(&view, Key::Tag(to.0.clone(), to.1.clone()));
+                self.move_staged(name, &to, &view)?;
+                if view.overlay().is_none_or(|overlay| !overlay.is_edited()) {
+                    self.unstage(&to);
+                }
+                if is_root {
+                    self.show_anew(name)?;
+                }
+                self.forget_tag_name(&name.0, &name.1);
+                self.forget_tag_name(&to.0, &to.1);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The account of a tag that was not published.
+fn failed(reference: String, kind: ErrorKind, message: String) -> Report {
+    Report {
+        reference,
+        outcome: Outcome::Failed { kind: kind.name().to_owned(), message },
+        sent: (0, 0),
+        reused: (0, 0),
+        changes: (0, 0, 0),
+        ignored: 0,
+        notes: Vec::new(),
+    }
+}

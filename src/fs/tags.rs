@@ -1,0 +1,254 @@
+//! Making, removing and renaming tags and repositories. Nothing of it reaches the registry before a sync.
+//!
+//! What a name would be follows from where it is: a repository at a registry or prefix, a tag in a repository. Whether it exists is
+//! asked, as a lookup asks.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::changes::Caller;
+use super::editing::upper_of;
+use super::files::blocking;
+use super::place::Place;
+use super::resolve::{Finding, Item, tag_item};
+use super::staged::TagName;
+use super::{Entry, Error, FileSystem, Key, View, read_only};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository, Tag};
+use crate::staging::Binding;
+use crate::view::{Replace, SetAttributes};
+
+const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the letters a-z A-Z 0-9 _ . - and does not begin with . or -";
+const REPOSITORY_GRAMMAR: &str =
+    "a repository has small letters and digits, joined by single . _ or - (also __), at most 255 letters in all";
+
+impl FileSystem {
+    /// `mkdir` above tags, counted as one lookup.
+    pub(super) async fn make_directory(&self, path: &Option<Repository>, name: &[u8], caller: Caller, mode: u32) -> Result<Entry, Error> {
+        if let Finding::Item { .. } = self.find(path, name).await? {
+            return Err(Error::new(ErrorKind::Exists, "the name is taken"));
+        }
+        let text = std::str::from_utf8(name).unwrap_or_default();
+        match path {
+            Some(repository) if self.is_repository(repository).await? => {
+                let tag = Tag::parse(text).map_err(|_| invalid(name, "tag", TAG_GRAMMAR))?;
+                let name = (repository.clone(), tag);
+                let view = self.make_tag(&name).await?;
+                let (uid, gid, now) = (Some(caller.uid), Some(caller.gid), Some(now()));
+                let set = SetAttributes { mode: Some(mode), uid, gid, mtime: now, ..SetAttributes::default() };
+                self.edit(&view).await?.set_attributes(&self.context, 0, set).await?;
+                let Item::View(key, origin) = tag_item(&name.0, name.1) else { return Err(super::stale()) };
+                self.view_entry(key, origin)
+            }
+            _ => {
+                let child = self.child(path, text).ok_or_else(|| invalid(name, "repository", REPOSITORY_GRAMMAR))?;
+                self.staged.make_repository(child.clone());
+                self.namespace_changed();
+                self.item_entry(Item::Place(Place::Directory(Some(child))), false)
+            }
+        }
+    }
+
+    /// Whether names in a directory are tags, where they are not known to be anything else.
+    async fn is_repository(&self, repository: &Repository) -> Result<bool, Error> {
+        if self.is_layout() || self.staged.has_repository(repository) {
+            return Ok(true);
+        }
+        let path = Some(repository.clone());
+        let names = self.names(&path).await?;
+        if !names.tags.is_empty() || self.catalog(Some(repository)).await.has(repository) {
+            return Ok(true);
+        }
+        Ok(names.children.is_empty() && !self.is_source(&path))
+    }
+
+    /// Stages an empty tag that is not upstream.
+    pub(super) async fn make_tag(&self, name: &TagName) -> Result<Arc<View>, Error> {
+        let uppers = Arc::clone(self.uppers()?);
+        // What was deleted here is what the new tag replaces.
+        let expected = self.bury(name).await?;
+        let subject = self.subject(&name.0, &name.1);
+        let made = blocking(move || match uppers.find(&subject)? {
+            Some(upper) => Ok((upper, true)),
+            None => Ok((uppers.create(&subject, Binding { under: None, expected, deleted: false })?, false)),
+        });
+        let (upper, found) = made.await?;
+        let view = self.stage(name, Arc::new(upper))?;
+        if found {
+            return Err(Error::new(ErrorKind::Exists, "the tag has edits of an earlier mount"));
+        }
+        self.enter(&view).await?;
+        Ok(view)
+    }
+
+    /// Takes back that a tag was deleted here and answers what it holds upstream.
+    async fn bury(&self, name: &TagName) -> Result<Option<Digest>, Error> {
+        match self.staged.tag(&name.0, &name.1) {
+            Some(staged) if staged.deleted => {
+                let expected = upper_of(&staged.view).and_then(|upper| upper.binding().expected);
+                self.drop_staged(name).await?;
+                Ok(expected)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `rmdir` above tags.
+    pub(super) async fn remove_directory(&self, path: &Option<Repository>, name: &[u8]) -> Result<(), Error> {
+        match self.find(path, name).await? {
+            Finding::Nothing(_) => Err(Error::new(ErrorKind::NotFound, "no such name")),
+            Finding::Item { item: Item::View(Key::Tag(repository, tag), _), .. } => self.remove_tag(&(repository, tag)).await,
+            Finding::Item { item: Item::Place(Place::Directory(Some(child))), .. } => self.remove_repository(&child),
+            Finding::Item { .. } => Err(read_only()),
+        }
+    }
+
+    fn remove_repository(&self, repository: &Repository) -> Result<(), Error> {
+        if self.staged.is_made(repository) {
+            let below = self.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
+            if below {
+                return Err(not_empty());
+            }
+            self.staged.drop_repository(repository);
+            self.namespace_changed();
+            return Ok(());
+        }
+        if self.staged.repositories().iter().any(|other| within(other, repository)) {
+            return Err(not_empty());
+        }
+        Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be deleted through a mount"))
+    }
+
+    /// `rmdir` of a tag: one that is staged only is gone, one that is upstream is deleted by the next sync.
+    async fn remove_tag(&self, name: &TagName) -> Result<(), Error> {
+        let staged_only = self.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
+        let allowed = self.config.writing.as_ref().is_some_and(|writing| writing.allow_delete);
+        if !staged_only && !allowed {
+            return Err(Error::new(ErrorKind::NotPermitted, "deleting a tag needs a mount with --allow-delete"));
+        }
+        let view = self.tag_view(name)?;
+        let overlay = self.edit(&view).await?;
+        if !overlay.is_empty()? {
+            return Err(not_empty());
+        }
+        let binding = overlay.binding();
+        if binding.expected.is_none() {
+            return self.drop_staged(name).await;
+        }
+        blocking(move || Ok(overlay.upper().change(|change| change.bind(Binding { deleted: true, ..binding }))?)).await?;
+        self.staged.update(name, |staged| staged.deleted = true);
+        self.namespace_changed();
+        Ok(())
+    }
+
+    /// The view that a lookup of a tag gets. Its name was looked up before, so the kernel knows it, or the table of edits does.
+    fn tag_view(&self, name: &TagName) -> Result<Arc<View>, Error> {
+        self.views.current(&Key::Tag(name.0.clone(), name.1.clone())).ok_or_else(super::stale)
+    }
+
+    /// `rename` above tags: a tag gets another name in its repository, and its directory with everything in it goes along.
+    pub(super) async fn rename_directory(&self, path: &Option<Repository>, from: &[u8], to: &[u8], replace: Replace) -> Result<(), Error> {
+        if replace == Replace::Exchange {
+            return Err(Error::new(ErrorKind::Invalid, "two tags cannot be exchanged"));
+        }
+        let source = match self.find(path, from).await? {
+            Finding::Nothing(_) => return Err(Error::new(ErrorKind::NotFound, "no such name")),
+            Finding::Item { item: Item::View(Key::Tag(repository, tag), _), .. } => (repository, tag),
+            Finding::Item { item: Item::Place(Place::Directory(Some(child))), .. } => {
+                return self.rename_repository(path, &child, to).await;
+            }
+            Finding::Item { .. } => return Err(read_only()),
+        };
+        let text = std::str::from_utf8(to).unwrap_or_default();
+        let target = (source.0.clone(), Tag::parse(text).map_err(|_| invalid(to, "tag", TAG_GRAMMAR))?);
+        if target == source {
+            return Ok(());
+        }
+        if let Finding::Item { .. } = self.find(path, to).await? {
+            self.make_room(&target, replace).await?;
+        }
+        self.retag(&source, &target).await
+    }
+
+    /// Gives up an empty tag that is staged only, so that another one can take its name.
+    async fn make_room(&self, name: &TagName, replace: Replace) -> Result<(), Error> {
+        if replace == Replace::No {
+            return Err(Error::new(ErrorKind::Exists, "the name is taken"));
+        }
+        let staged_only = self.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
+        if staged_only && self.edit(&self.tag_view(name)?).await?.is_empty()? {
+            return self.drop_staged(name).await;
+        }
+        Err(not_empty())
+    }
+
+    async fn retag(&self, from: &TagName, to: &TagName) -> Result<(), Error> {
+        let view = self.tag_view(from)?;
+        let overlay = self.edit(&view).await?;
+        let before = overlay.binding();
+        let expected = self.bury(to).await?;
+        let (uppers, subject, other) = (Arc::clone(self.uppers()?), self.subject(&to.0, &to.1), self.subject(&from.0, &from.1));
+        // Moved first: a crash between the two leaves both names, never none.
+        let deleted = blocking(move || {
+            overlay.move_to(&subject, Binding { under: before.under, expected, deleted: false })?;
+            let deleted = Binding { under: None, expected: before.expected, deleted: true };
+            before.expected.map(|_| Ok(uppers.create(&other, deleted)?)).transpose()
+        })
+        .await?;
+        self.views.rename(&view, Key::Tag(to.0.clone(), to.1.clone()));
+        self.move_staged(from, to, &view)?;
+        if let Some(upper) = deleted {
+            self.stage(from, Arc::new(upper))?;
+        }
+        self.namespace_changed();
+        Ok(())
+    }
+
+    /// Notes under the name that a view has now that it has edits.
+    pub(super) fn move_staged(&self, from: &TagName, to: &TagName, view: &Arc<View>) -> Result<(), Error> {
+        // Kept under the new name first: in between the table must not let the view go.
+        self.views.retain(view.number());
+        self.unstage(from);
+        let held = if to == from { Ok(()) } else { self.hold(view) };
+        self.views.forget(view.number(), 1);
+        held
+    }
+
+    async fn rename_repository(&self, path: &Option<Repository>, from: &Repository, to: &[u8]) -> Result<(), Error> {
+        let below = self.staged.repositories().into_iter().any(|other| other != from.as_str() && within(&other, from));
+        if !self.staged.is_made(from) || below {
+            return Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be renamed"));
+        }
+        if let Finding::Item { .. } = self.find(path, to).await? {
+            return Err(Error::new(ErrorKind::Exists, "the name is taken"));
+        }
+        let text = std::str::from_utf8(to).unwrap_or_default();
+        let child = self.child(path, text).ok_or_else(|| invalid(to, "repository", REPOSITORY_GRAMMAR))?;
+        self.staged.drop_repository(from);
+        self.staged.make_repository(child.clone());
+        self.places.rename(&Place::Directory(Some(from.clone())), Place::Directory(Some(child)));
+        self.namespace_changed();
+        Ok(())
+    }
+}
+
+/// Whether a repository is another one or lies below it.
+fn within(repository: &str, other: &Repository) -> bool {
+    repository.strip_prefix(other.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn not_empty() -> Error {
+    Error::new(ErrorKind::NotEmpty, "the directory is not empty")
+}
+
+/// Says in the log what a name would have to be, since a program only learns that it is invalid.
+fn invalid(name: &[u8], what: &str, grammar: &str) -> Error {
+    let shown = String::from_utf8_lossy(name);
+    tracing::warn!("{shown:?} cannot be the name of a {what}: {grammar}");
+    Error::new(ErrorKind::Invalid, format!("{shown:?} cannot be the name of a {what}: {grammar}"))
+}
+
+fn now() -> (i64, u32) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
+}
