@@ -1,4 +1,7 @@
-//! Requests of the kernel as calls of the file system, and its answers as replies.
+//! Requests of the kernel as calls of the file system, and its answers as replies. What changes anything is in `changes`.
+
+mod changes;
+mod replies;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -6,22 +9,27 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, Waker};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
-use super::attributes::{absent, of_entry};
+use super::attributes::of_entry;
 use super::errno::{errno, level};
 use super::watchdog::{Ending, Watchdog};
+use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::fs::{Error, FileSystem, Lookup};
+use crate::fs::{Error, FileSystem, NewName};
+use crate::view::SetAttributes;
+use changes::{kind_of_mode, new_name, of_device, of_time, replace_of};
+use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
 
 /// Largest request either way; reads are never asked for more.
 const LARGEST_REQUEST: u32 = 1 << 20;
@@ -29,10 +37,6 @@ const LARGEST_REQUEST: u32 = 1 << 20;
 const BACKGROUND: u16 = 64;
 /// Block size that `statfs` counts in.
 const BLOCK: u32 = 4096;
-/// Longest list of attribute names that the kernel takes.
-const XATTR_LIST_LIMIT: usize = 64 << 10;
-/// What an inode number is never reused for: generations are not needed.
-const GENERATION: Generation = Generation(0);
 
 /// Translates between fuser and the file system.
 pub struct Adapter {
@@ -41,23 +45,13 @@ pub struct Adapter {
     watchdog: Arc<Watchdog>,
 }
 
-/// A reply that can say no.
-trait Refuse: Send + 'static {
-    fn refuse(self, errno: Errno);
-}
-
-macro_rules! refuse {
-    ($($reply:ty),*) => { $(impl Refuse for $reply { fn refuse(self, errno: Errno) { self.error(errno); } })* };
-}
-refuse!(ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyXattr);
-
 impl Adapter {
     /// An adapter; operations that wait do so on the runtime.
     pub fn new(file_system: Arc<FileSystem>, runtime: Handle, watchdog: Watchdog) -> Self {
         Self { file_system, runtime, watchdog: Arc::new(watchdog) }
     }
 
-    /// Runs an operation to its answer: at once if it can be, else on the runtime under the watchdog's eye.
+    /// Runs an operation without local effect to its answer: at once if it can be, else on the runtime under the watchdog's eye.
     fn run<R, T, W, A>(&self, request: &Request, name: &'static str, inode: INodeNo, reply: R, work: W, answer: A)
     where
         R: Refuse,
@@ -65,29 +59,57 @@ impl Adapter {
         W: Future<Output = Result<T, Error>> + Send + 'static,
         A: FnOnce(R, T) + Send + 'static,
     {
+        let Some((reply, answer, mut work)) = self.begin(name, inode, reply, work, answer) else { return };
+        let mut watched = self.watchdog.watch(request.pid());
+        self.runtime.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                result = &mut work => result,
+                ending = watched.ending() => Err(ended(ending)),
+            };
+            settle(name, inode, reply, result, answer);
+        });
+    }
+
+    /// Runs an operation that changes something. It is never left half done: what it waits for has deadlines of its own.
+    fn change<R, T, W, A>(&self, name: &'static str, inode: INodeNo, reply: R, work: W, answer: A)
+    where
+        R: Refuse,
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+        A: FnOnce(R, T) + Send + 'static,
+    {
+        let Some((reply, answer, work)) = self.begin(name, inode, reply, work, answer) else { return };
+        self.runtime.spawn(async move { settle(name, inode, reply, work.await, answer) });
+    }
+
+    /// Polls an operation once, here and now. What is left is handed back.
+    fn begin<R, T, W, A>(&self, name: &'static str, inode: INodeNo, reply: R, work: W, answer: A) -> Option<(R, A, Pin<Box<W>>)>
+    where
+        R: Refuse,
+        W: Future<Output = Result<T, Error>>,
+        A: FnOnce(R, T),
+    {
         let mut work = Box::pin(work);
+        match self.poll(work.as_mut()) {
+            Ok(Poll::Ready(result)) => settle(name, inode, reply, result, answer),
+            Ok(Poll::Pending) => return Some((reply, answer, work)),
+            Err(()) => panicked(name, inode, reply),
+        }
+        None
+    }
+
+    /// A panic must cost one operation, not the thread that serves all others.
+    fn poll<W: Future>(&self, work: Pin<&mut W>) -> Result<Poll<W::Output>, ()> {
         let _runtime = self.runtime.enter();
         let mut context = task::Context::from_waker(Waker::noop());
-        // A panic must cost one operation, not the thread that serves all others.
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context))) {
-            Ok(Poll::Ready(result)) => settle(name, inode, reply, result, answer),
-            Ok(Poll::Pending) => {
-                let mut watched = self.watchdog.watch(request.pid());
-                self.runtime.spawn(async move {
-                    let result = tokio::select! {
-                        biased;
-                        result = &mut work => result,
-                        ending = watched.ending() => Err(ended(ending)),
-                    };
-                    settle(name, inode, reply, result, answer);
-                });
-            }
-            Err(_) => {
-                tracing::error!(operation = name, inode = inode.0, "the operation panicked");
-                reply.refuse(Errno::EIO);
-            }
-        }
+        catch_unwind(AssertUnwindSafe(|| work.poll(&mut context))).map_err(|_| ())
     }
+}
+
+fn panicked(name: &'static str, inode: INodeNo, reply: impl Refuse) {
+    tracing::error!(operation = name, inode = inode.0, "the operation panicked");
+    reply.refuse(Errno::EIO);
 }
 
 fn ended(ending: Ending) -> Error {
@@ -116,38 +138,15 @@ fn log(operation: &'static str, inode: INodeNo, error: &Error) {
     }
 }
 
-fn answer_entry(reply: ReplyEntry, lookup: Lookup) {
-    match lookup {
-        Lookup::Found(entry) => reply.entry_with_ttls(&entry.attributes_ttl, &entry.name_ttl, &of_entry(&entry), GENERATION),
-        Lookup::Absent(ttl) if ttl.is_zero() => reply.error(Errno::ENOENT),
-        Lookup::Absent(ttl) => reply.entry(&ttl, &absent(), GENERATION),
-    }
-}
-
-/// Answers the size that a caller needs, or the value if there is room for it.
-fn answer_xattr(reply: ReplyXattr, value: &[u8], room: u32, too_long: Errno) {
-    let Ok(length) =
-        u32::try_from(value.len()).map_err(|_| ()).and_then(|length| if value.len() > XATTR_LIST_LIMIT { Err(()) } else { Ok(length) })
-    else {
-        return reply.error(too_long);
-    };
-    match room {
-        0 => reply.size(length),
-        room if room < length => reply.error(Errno::ERANGE),
-        _ => reply.data(value),
-    }
-}
-
-fn refuse_change(reply: impl Refuse) {
-    reply.refuse(Errno::EROFS);
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_CACHE_SYMLINKS] {
             if config.add_capabilities(wanted).is_err() {
                 tracing::info!(?wanted, "the kernel does not know this capability");
             }
+        }
+        if self.file_system.is_writable() && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_err() {
+            tracing::info!("the kernel has no writeback cache; small writes are slow");
         }
         // Both refuse nothing but zero and too much.
         let _ = config.set_max_write(LARGEST_REQUEST);
@@ -168,7 +167,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let file_system = Arc::clone(&self.file_system);
         let work = async move { file_system.getattr(inode.0).await };
-        self.run(request, "getattr", inode, reply, work, |reply, entry| reply.attr(&entry.attributes_ttl, &of_entry(&entry)));
+        self.run(request, "getattr", inode, reply, work, |reply, entry| answer_attributes(reply, &entry));
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
@@ -180,12 +179,12 @@ impl Filesystem for Adapter {
         let file_system = Arc::clone(&self.file_system);
         let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let work = async move { file_system.open(inode.0, write).await };
-        self.run(request, "open", inode, reply, work, |reply, open| {
+        self.run(request, "open", inode, reply, work, move |reply, open| {
             let mut flags = FopenFlags::empty();
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
             flags.set(FopenFlags::FOPEN_DIRECT_IO, open.direct);
-            // Nothing is written, so a close has nothing to report.
-            flags.insert(FopenFlags::FOPEN_NOFLUSH);
+            // A close of what is only read has nothing to report.
+            flags.set(FopenFlags::FOPEN_NOFLUSH, !write);
             reply.opened(FileHandle(open.handle), flags);
         });
     }
@@ -206,12 +205,13 @@ impl Filesystem for Adapter {
         self.run(request, "read", inode, reply, work, |reply, bytes| reply.data(&bytes));
     }
 
-    fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+    fn flush(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        settle("flush", inode, reply, self.file_system.close_report(handle.0), |reply, ()| reply.ok());
     }
 
-    fn fsync(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsync(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let file_system = Arc::clone(&self.file_system);
+        self.change("fsync", inode, reply, async move { file_system.fsync(handle.0).await }, |reply, ()| reply.ok());
     }
 
     fn release(
@@ -243,7 +243,7 @@ impl Filesystem for Adapter {
     fn readdirplus(&self, _request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let mut some = false;
         let result = self.file_system.readdirplus(handle.0, offset, &mut |found| {
-            let ttl = found.entry.name_ttl.min(found.entry.attributes_ttl);
+            let ttl = shorter(&found.entry);
             let attributes = of_entry(&found.entry);
             let full = reply.add(attributes.ino, found.cookie, OsStr::from_bytes(found.name), &ttl, &attributes, GENERATION);
             some |= !full;
@@ -264,8 +264,13 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let file_system = Arc::clone(&self.file_system);
+        self.change("fsyncdir", inode, reply, async move { file_system.fsyncdir(inode.0).await }, |reply, ()| reply.ok());
+    }
+
+    fn lseek(&self, _request: &Request, inode: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.seek(inode, handle, offset, whence, reply);
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
@@ -303,24 +308,27 @@ impl Filesystem for Adapter {
         self.run(request, "access", inode, reply, work, |reply, ()| reply.ok());
     }
 
-    fn setxattr(&self, _request: &Request, _inode: INodeNo, name: &OsStr, _value: &[u8], _flags: i32, _position: u32, reply: ReplyEmpty) {
-        reply.error(errno(self.file_system.refuse_xattr(name.as_bytes()).kind));
+    fn setxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        self.set_xattr(inode, name, value, flags, reply);
     }
 
-    fn removexattr(&self, _request: &Request, _inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno(self.file_system.refuse_xattr(name.as_bytes()).kind));
+    fn removexattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
+        let work = async move { file_system.removexattr(inode.0, &name).await };
+        self.change("removexattr", inode, reply, work, |reply, ()| reply.ok());
     }
 
     fn setattr(
         &self,
         _request: &Request,
-        _inode: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
-        _size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        // Every change sets it here; a program cannot.
         _ctime: Option<SystemTime>,
         _handle: Option<FileHandle>,
         _crtime: Option<SystemTime>,
@@ -329,57 +337,98 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        refuse_change(reply);
+        let set = SetAttributes { mode, uid, gid, size, mtime: mtime.map(of_time), atime: atime.map(of_time) };
+        let file_system = Arc::clone(&self.file_system);
+        let work = async move { file_system.setattr(inode.0, set).await };
+        self.change("setattr", inode, reply, work, |reply, entry| answer_attributes(reply, &entry));
     }
 
-    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        refuse_change(reply);
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+        match kind_of_mode(mode) {
+            Some(kind) => self.make("mknod", request, NewName { kind, device: of_device(rdev), ..new_name(parent, name, mode) }, reply),
+            None => reply.error(Errno::EINVAL),
+        }
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        refuse_change(reply);
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        self.make("mkdir", request, NewName { kind: Kind::Directory, ..new_name(parent, name, mode) }, reply);
     }
 
-    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        refuse_change(reply);
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
+        self.change("unlink", parent, reply, async move { file_system.unlink(parent.0, &name).await }, |reply, ()| reply.ok());
     }
 
-    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        refuse_change(reply);
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
+        self.change("rmdir", parent, reply, async move { file_system.rmdir(parent.0, &name).await }, |reply, ()| reply.ok());
     }
 
-    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        refuse_change(reply);
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes().to_vec();
+        self.make("symlink", request, NewName { kind: Kind::Symlink, target, ..new_name(parent, name, 0o777) }, reply);
     }
 
-    fn rename(&self, _: &Request, _: INodeNo, _: &OsStr, _: INodeNo, _: &OsStr, _: RenameFlags, reply: ReplyEmpty) {
-        refuse_change(reply);
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(replace) = replace_of(flags) else { return reply.error(Errno::EINVAL) };
+        let (file_system, name, to) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+        let work = async move { file_system.rename((parent.0, &name), (new_parent.0, &to), replace).await };
+        self.change("rename", parent, reply, work, |reply, ()| reply.ok());
     }
 
-    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        refuse_change(reply);
+    fn link(&self, _request: &Request, inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
+        let work = async move { file_system.link(inode.0, parent.0, &name).await };
+        self.change("link", inode, reply, work, |reply, entry| answer_found(reply, &entry));
     }
 
-    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
-        reply.error(Errno::EROFS);
+    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
+        self.create_file(request, new_name(parent, name, mode), flags, reply);
     }
 
     fn write(
         &self,
         _request: &Request,
-        _inode: INodeNo,
-        _handle: FileHandle,
-        _offset: u64,
-        _data: &[u8],
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
         _write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        self.write_bytes(inode, handle, offset, data, reply);
     }
 
-    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
-        refuse_change(reply);
+    fn fallocate(&self, _request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+        let file_system = Arc::clone(&self.file_system);
+        let work = async move { file_system.allocate(handle.0, mode, offset, length).await };
+        self.change("fallocate", inode, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _inode_in: INodeNo,
+        handle_in: FileHandle,
+        offset_in: u64,
+        inode_out: INodeNo,
+        handle_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.copy_range(inode_out, (handle_in, offset_in), (handle_out, offset_out), length, reply);
     }
 }

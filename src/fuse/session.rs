@@ -84,6 +84,8 @@ pub fn raise_read_ahead(device: (u32, u32), kibibytes: u32) -> io::Result<()> {
 
 enum Notice {
     Inode(u64),
+    /// As an inode; whoever waits is told.
+    HandOver(u64, mpsc::Sender<()>),
     Name(u64, Vec<u8>),
 }
 
@@ -98,11 +100,16 @@ impl Notifications {
         let notify = move || {
             for notice in receiver {
                 let result = match &notice {
-                    Notice::Inode(inode) => notifier.inval_inode(INodeNo(*inode), 0, 0),
+                    // The kernel writes back what it drops.
+                    Notice::Inode(inode) | Notice::HandOver(inode, _) => notifier.inval_inode(INodeNo(*inode), 0, 0),
                     Notice::Name(directory, name) => notifier.inval_entry(INodeNo(*directory), OsStr::from_bytes(name)),
                 };
                 if let Err(error) = result {
                     tracing::debug!(%error, "the kernel was not told to forget");
+                }
+                if let Notice::HandOver(_, done) = notice {
+                    // Whoever waited may have gone.
+                    let _ = done.send(());
                 }
             }
         };
@@ -119,6 +126,13 @@ impl Notifications {
 impl KernelCache for Notifications {
     fn forget_inode(&self, inode: u64) {
         self.send(Notice::Inode(inode));
+    }
+
+    fn hand_over(&self, inode: u64) {
+        let (done, waiting) = mpsc::channel();
+        self.send(Notice::HandOver(inode, done));
+        // An error means that the session is over.
+        let _ = waiting.recv();
     }
 
     fn forget_name(&self, directory: u64, name: &[u8]) {

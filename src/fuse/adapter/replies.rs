@@ -1,0 +1,62 @@
+//! Replies of fuser: which can say no, and how answers that several operations share are given.
+
+use std::time::Duration;
+
+use fuser::{
+    Errno, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
+};
+
+use crate::fs::{Entry, Lookup};
+use crate::fuse::attributes::{absent, of_entry};
+
+/// Longest list of attribute names that the kernel takes.
+const XATTR_LIST_LIMIT: usize = 64 << 10;
+/// What an inode number is never reused for: generations are not needed.
+pub(super) const GENERATION: Generation = Generation(0);
+
+/// A reply that can say no.
+pub(super) trait Refuse: Send + 'static {
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => { $(impl Refuse for $reply { fn refuse(self, errno: Errno) { self.error(errno); } })* };
+}
+refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr);
+
+pub(super) fn answer_entry(reply: ReplyEntry, lookup: Lookup) {
+    match lookup {
+        Lookup::Found(entry) => answer_found(reply, &entry),
+        Lookup::Absent(ttl) if ttl.is_zero() => reply.error(Errno::ENOENT),
+        Lookup::Absent(ttl) => reply.entry(&ttl, &absent(), GENERATION),
+    }
+}
+
+/// Answers the size that a caller needs, or the value if there is room for it.
+pub(super) fn answer_xattr(reply: ReplyXattr, value: &[u8], room: u32, too_long: Errno) {
+    let Ok(length) =
+        u32::try_from(value.len()).map_err(|_| ()).and_then(|length| if value.len() > XATTR_LIST_LIMIT { Err(()) } else { Ok(length) })
+    else {
+        return reply.error(too_long);
+    };
+    match room {
+        0 => reply.size(length),
+        room if room < length => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
+/// Answers what a name leads to.
+pub(super) fn answer_found(reply: ReplyEntry, entry: &Entry) {
+    reply.entry_with_ttls(&entry.attributes_ttl, &entry.name_ttl, &of_entry(entry), GENERATION);
+}
+
+/// Answers all attributes.
+pub(super) fn answer_attributes(reply: ReplyAttr, entry: &Entry) {
+    reply.attr(&entry.attributes_ttl, &of_entry(entry));
+}
+
+/// The shorter of the times that name and attributes may be kept, where there is room for one.
+pub(super) fn shorter(entry: &Entry) -> Duration {
+    entry.name_ttl.min(entry.attributes_ttl)
+}
