@@ -148,11 +148,15 @@ impl Staged {
         self.finish(&mut extent, reserved, what, work)
     }
 
-    fn finish(&self, extent: &mut Extent, reserved: u64, what: &str, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
-        if self.store.ask_pins(|pins| pins.is_sorted_out && pins.is_fixed(self.id)) && self.counted {
-            self.store.account.remove(reserved);
+    fn refuse_frozen(&self) -> Result<(), Error> {
+        if self.store.ask_pins(|pins| pins.is_sorted_out && pins.is_fixed(self.id)) {
             return Err(Error::new(ErrorKind::Busy, format!("the staged bytes {} are being published; write to a clone", self.id)));
         }
+        Ok(())
+    }
+
+    fn finish(&self, extent: &mut Extent, reserved: u64, what: &str, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
+        self.refuse_frozen().inspect_err(|_| self.store.account.remove(reserved))?;
         self.version.fetch_add(1, Ordering::AcqRel);
         let result = work();
         if result.is_err() {
@@ -168,9 +172,13 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
+        let mut extent = lock(&self.extent);
+        // File systems allocate late: what is counted from now on is what an unlinking will find.
+        self.recount(&mut extent, 0);
         if self.removed.load(Ordering::Acquire) && self.counted {
-            self.store.account.remove(lock(&self.extent).occupied);
+            self.store.account.remove(extent.occupied);
         }
+        drop(extent);
         self.store.forget(self.id);
     }
 }
@@ -318,6 +326,8 @@ impl DataFile {
         let Some(time) = system_time(mtime) else {
             return Err(Error::new(ErrorKind::Invalid, format!("{}.{:09} is no time", mtime.0, mtime.1)));
         };
+        self.staged.refuse_frozen()?;
+        self.staged.version.fetch_add(1, Ordering::AcqRel);
         let set = self.staged.file.set_times(FileTimes::new().set_modified(time));
         set.map_err(|error| self.staged.error("cannot set the time of", &error))
     }

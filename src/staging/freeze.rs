@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rusqlite::backup::Backup;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::data::DataFile;
@@ -108,7 +108,10 @@ fn next_generation(connection: &Connection) -> rusqlite::Result<u64> {
 
 fn copy_database(connection: &Connection, path: &Path) -> rusqlite::Result<(Connection, Vec<DataId>)> {
     let mut snapshot = schema::open_snapshot(path)?;
-    Backup::new(connection, &mut snapshot)?.step(-1)?;
+    if Backup::new(connection, &mut snapshot)?.step(-1)? != StepResult::Done {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(rusqlite::Error::SqliteFailure(busy, None));
+    }
     let mut statement = snapshot.prepare("SELECT data FROM nodes WHERE data IS NOT NULL ORDER BY data")?;
     let all: Vec<DataId> = statement.query_map([], |row| unsigned(row, 0))?.collect::<rusqlite::Result<_>>()?;
     drop(statement);

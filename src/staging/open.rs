@@ -111,6 +111,10 @@ fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
 fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId, u64>) -> Result<(), Error> {
     let failed = |error: &rusqlite::Error| store.database_error("cannot mend", error);
     let found = examine(connection, files).map_err(|error| failed(&error))?;
+    let orphans: Vec<DataId> = files.keys().copied().filter(|id| found.referred.binary_search(id).is_err()).collect();
+    if !(orphans.is_empty() && found.missing.is_empty() && found.unlinked.is_empty()) {
+        schema::check_pages(connection).map_err(|error| failed(&error))?;
+    }
     if !found.unlinked.is_empty() {
         remove_nodes(connection, &found.unlinked).map_err(|error| failed(&error))?;
     }
@@ -127,7 +131,6 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
             store.create_file(*id, &path).map_err(|error| Error::system("cannot make", &path, &error))?;
         }
     }
-    let orphans: Vec<DataId> = files.keys().copied().filter(|id| found.referred.binary_search(id).is_err()).collect();
     store.give_up(orphans);
     store.collect().map(|_| ())
 }

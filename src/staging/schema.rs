@@ -67,7 +67,7 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Re
     make().map_err(|error| Error::database("cannot make", path, &error))
 }
 
-/// Opens the database of an upper that this process holds, and checks it as far as its last end gives reason to.
+/// Opens the database of an upper that this process holds, and checks it whole if it was not closed.
 pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let failed = |error: &rusqlite::Error| Error::database("cannot open", path, error);
     // Opened by SQLite, a missing or empty file would be a database without tables.
@@ -173,7 +173,8 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<Strin
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-fn check_pages(connection: &Connection) -> rusqlite::Result<()> {
+/// Reads every page. For a database that may be damaged, and before anything is deleted for its word.
+pub(super) fn check_pages(connection: &Connection) -> rusqlite::Result<()> {
     let answer: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if answer == "ok" { Ok(()) } else { Err(malformed(&answer)) }
 }

@@ -93,8 +93,17 @@ impl Uppers {
     /// Opens the upper of a tag if there is one. Busy (with the pid) where another process holds it.
     pub fn find(&self, subject: &Subject) -> Result<Option<Upper>, Error> {
         let directory = self.directory(subject);
+        if !directory.exists() {
+            // Perhaps another process was killed while it moved one here.
+            self.tidy()?;
+        }
         let Some(hold) = Hold::take(&directory, subject)? else { return Ok(None) };
-        About::read(&directory)?;
+        if About::read(&directory)?.subject.directory_name() != subject.directory_name() {
+            // Or while it moved this one away.
+            drop(hold);
+            self.tidy()?;
+            return Ok(None);
+        }
         open::open(Place { subject: subject.clone(), directory }, hold, &self.budget).map(Some)
     }
 
@@ -140,6 +149,8 @@ impl Upper {
     /// Moves the upper to another tag of the repository that has none (`mv v1 v2`, `--as`): the lock goes with it. Exists where the
     /// other has one, Busy where that is held.
     pub fn move_to(&self, subject: &Subject) -> Result<(), Error> {
+        // Neither removed nor changed meanwhile.
+        let _database = self.shared.database()?;
         let place = self.shared.store.place();
         let root = place.directory.parent().unwrap_or(&place.directory).to_path_buf();
         let directory = root.join(subject.directory_name());

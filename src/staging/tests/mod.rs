@@ -1,4 +1,12 @@
-//! Tests of the upper.
+//! Tests of the upper, from its rows to its crashes.
+
+mod bytes;
+mod crash;
+mod damage;
+mod freezing;
+mod moving;
+mod recovery;
+mod rows;
 
 use std::path::Path;
 
@@ -33,8 +41,60 @@ pub(super) fn file(content: Content) -> Node {
     }
 }
 
-fn open(directory: &Path) -> Uppers {
+pub(super) fn open(directory: &Path) -> Uppers {
     Uppers::open(directory, None).unwrap()
+}
+
+/// A new upper of `v1` over a published tag, with the directory that it lies in.
+pub(super) fn begin() -> (tempfile::TempDir, Uppers, Upper) {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    (directory, uppers, upper)
+}
+
+/// Opens the upper of `v1` again, after it was dropped.
+pub(super) fn again(uppers: &Uppers) -> Upper {
+    uppers.find(&subject("v1")).unwrap().unwrap()
+}
+
+/// Adds a file with staged bytes under a name of the root.
+pub(super) fn add(upper: &Upper, name: &[u8], bytes: &[u8]) -> (NodeKey, DataId) {
+    let data = upper.new_data().unwrap();
+    data.write_at(0, bytes).unwrap();
+    let node = file(Content::Data(data.id()));
+    let add = |change: &mut Change<'_>| {
+        let key = change.add_node(&node)?;
+        change.put_name(0, name, Named::Node(key))?;
+        Ok(key)
+    };
+    (upper.change(add).unwrap(), data.id())
+}
+
+pub(super) fn contents(upper: &Upper, id: DataId) -> Vec<u8> {
+    upper.data(id).unwrap().read_at(0, u32::MAX).unwrap().to_vec()
+}
+
+pub(super) fn tree_node(number: u32) -> TreeNode {
+    TreeNode { manifest: digest(2), node: number, path: format!("p{number}").into_bytes(), sha256: Some([3; 32]), size: 5 }
+}
+
+/// All data files below a directory of uppers.
+pub(super) fn data_files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut rest = vec![directory.join("uppers")];
+    while let Some(at) = rest.pop() {
+        for entry in std::fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                rest.push(path);
+            } else if path.components().any(|part| part.as_os_str() == "data") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 #[test]

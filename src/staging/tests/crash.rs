@@ -1,0 +1,231 @@
+//! A process that changes an upper is killed at random moments: what it acknowledged is there.
+//!
+//! The process is this test program, started again for one test, which works only if the environment says where.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::*;
+
+/// Where a child holds an upper and waits for its end.
+pub const HOLD: &str = "OCIFS_TEST_STAGING_HOLD";
+/// Where a child works, and at which step it begins.
+const WORK: &str = "OCIFS_TEST_STAGING_WORK";
+const FROM: &str = "OCIFS_TEST_STAGING_FROM";
+
+/// What the names of the root lead to: the content of the file and an attribute.
+type State = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
+
+/// One step, the same for the child and for the model.
+enum Step {
+    Write(Vec<u8>, Vec<u8>),
+    Remove(Vec<u8>),
+    Rename(Vec<u8>, Vec<u8>),
+    Mark(Vec<u8>, Vec<u8>),
+    Sync,
+    Settle,
+}
+
+fn step(number: u64) -> Step {
+    let mut random = rand::rngs::StdRng::seed_from_u64(number);
+    let name = |random: &mut rand::rngs::StdRng| format!("name-{}", random.random_range(0..40)).into_bytes();
+    match random.random_range(0..20) {
+        0..8 => {
+            let length = random.random_range(0..20_000);
+            let byte = random.next_u32().to_be_bytes()[0];
+            Step::Write(name(&mut random), vec![byte; length])
+        }
+        8..11 => Step::Remove(name(&mut random)),
+        11..14 => Step::Rename(name(&mut random), name(&mut random)),
+        14..17 => Step::Mark(name(&mut random), number.to_be_bytes().to_vec()),
+        17..19 => Step::Sync,
+        _ => Step::Settle,
+    }
+}
+
+fn apply(state: &mut State, step: &Step) {
+    match step {
+        Step::Write(name, bytes) => {
+            state.insert(name.clone(), (bytes.clone(), Vec::new()));
+        }
+        Step::Remove(name) => {
+            state.remove(name);
+        }
+        Step::Rename(from, to) => {
+            if let Some(entry) = state.remove(from) {
+                state.insert(to.clone(), entry);
+            }
+        }
+        Step::Mark(name, value) => {
+            if let Some(entry) = state.get_mut(name) {
+                entry.1.clone_from(value);
+            }
+        }
+        Step::Sync | Step::Settle => {}
+    }
+}
+
+fn node_of(rows: &dyn Rows, name: &[u8]) -> Result<Option<NodeKey>, Error> {
+    Ok(match rows.name(0, name)? {
+        Some(Named::Node(key)) => Some(key),
+        Some(Named::Whiteout) | None => None,
+    })
+}
+
+fn perform(upper: &Upper, step: &Step) -> Result<(), Error> {
+    match step {
+        Step::Write(name, bytes) => {
+            let data = upper.new_data()?;
+            data.write_at(0, bytes)?;
+            upper.change(|change| {
+                if let Some(old) = node_of(change.rows(), name)? {
+                    change.drop_node(old)?;
+                }
+                let key = change.add_node(&file(Content::Data(data.id())))?;
+                change.put_name(0, name, Named::Node(key))
+            })
+        }
+        Step::Remove(name) => upper.change(|change| {
+            if let Some(old) = node_of(change.rows(), name)? {
+                change.drop_node(old)?;
+                change.drop_name(0, name)?;
+            }
+            Ok(())
+        }),
+        Step::Rename(from, to) => upper.change(|change| {
+            let Some(key) = node_of(change.rows(), from)? else { return Ok(()) };
+            if let Some(old) = node_of(change.rows(), to)?.filter(|old| *old != key) {
+                change.drop_node(old)?;
+            }
+            change.drop_name(0, from)?;
+            change.put_name(0, to, Named::Node(key))
+        }),
+        Step::Mark(name, value) => upper.change(|change| {
+            let Some(key) = node_of(change.rows(), name)? else { return Ok(()) };
+            change.put_xattr(key, b"user.mark", Some(value))
+        }),
+        Step::Sync => upper.sync(),
+        Step::Settle => {
+            let frozen = upper.freeze(&|id| id % 3 == 0)?;
+            upper.set_journal(Some(&Journal { generation: frozen.generation(), expected: None, digest: digest(7).to_string() }))?;
+            // Clean files refer to a tree: here the "tree" keeps the whole content as the path of the node, so that it can be compared.
+            let mut references = Vec::new();
+            for (key, node) in frozen.rows().nodes(None, usize::MAX)? {
+                if let Content::Data(id) = node.content {
+                    let mut path = Vec::new();
+                    std::io::Read::read_to_end(&mut frozen.rows().open_data(id)?, &mut path).unwrap();
+                    references.push((key, TreeNode { size: path.len() as u64, path, ..tree_node(1) }));
+                }
+            }
+            upper.settle(frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
+        }
+    }
+}
+
+fn observe(upper: &Upper) -> State {
+    let rows = upper.rows();
+    let names = rows.names(0, 0, usize::MAX).unwrap();
+    let entry = |row: NameRow| {
+        let Named::Node(key) = row.named else { panic!("a whiteout that nobody made") };
+        let bytes = match rows.node(key).unwrap().unwrap().content {
+            Content::Data(id) => contents(upper, id),
+            Content::Tree(tree) => tree.path,
+            Content::None => panic!("a file without content"),
+        };
+        let mark = rows.xattrs(key).unwrap().pop().map_or_else(Vec::new, |(_, value)| value);
+        (row.name, (bytes, mark))
+    };
+    names.into_iter().map(entry).collect()
+}
+
+#[test]
+fn a_child_works_only_where_it_is_told_to() {
+    let mut out = std::io::stdout();
+    if let Some(directory) = std::env::var_os(HOLD) {
+        let _upper = again(&open(&PathBuf::from(directory)));
+        writeln!(out, "held").unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let Some(directory) = std::env::var_os(WORK) else { return };
+    let from: u64 = std::env::var(FROM).unwrap().parse().unwrap();
+    let upper = again(&open(&PathBuf::from(directory)));
+    writeln!(out, "begun").unwrap();
+    for number in from.. {
+        perform(&upper, &step(number)).unwrap();
+        // Only a whole line is an acknowledgement.
+        writeln!(out, "{number} done").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+/// Lets a child work from a step on and kills it after about so many. Answers the first step that was not acknowledged.
+fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "staging::tests::crash::a_child_works_only_where_it_is_told_to", "--nocapture"])
+        .env(WORK, directory)
+        .env(FROM, from.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let kill_after = random.random_range(0..60);
+    let mut next = from;
+    let mut acknowledge = |line: String| {
+        if let Some(number) = line.strip_suffix(" done").and_then(|number| number.parse::<u64>().ok()) {
+            assert_eq!(number, next, "steps are acknowledged in their order");
+            next = number + 1;
+        }
+        next
+    };
+    // A random number of empty turns moves the kill away from the moment behind an acknowledgement.
+    while let Some(line) = lines.next() {
+        if acknowledge(line.unwrap()) >= from + kill_after {
+            (0..random.random_range(0..200_000)).for_each(|turn| drop(std::hint::black_box(turn)));
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it had still said before it died counts.
+    for line in lines {
+        acknowledge(line.unwrap());
+    }
+    next
+}
+
+#[test]
+fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
+    let rounds: u64 = std::env::var("OCIFS_TEST_KILLS").map_or(12, |text| text.parse().unwrap());
+    let (directory, uppers, upper) = begin();
+    drop((upper, uppers));
+    let mut random = rand::rngs::StdRng::seed_from_u64(rounds);
+    let (mut next, mut model) = (0, State::new());
+    for round in 0..rounds {
+        let reached = run_child(directory.path(), next, &mut random);
+        for number in next..reached {
+            apply(&mut model, &step(number));
+        }
+        next = reached;
+        let uppers = open(directory.path());
+        let upper = again(&uppers);
+        let found = observe(&upper);
+        // The step that was under way happened or did not.
+        let mut after = model.clone();
+        apply(&mut after, &step(next));
+        assert!(found == model || found == after, "round {round}, step {next}");
+        if found != model {
+            model = after;
+            next += 1;
+        }
+        let staged = upper.rows().nodes(None, usize::MAX).unwrap();
+        let data = staged.iter().filter(|(_, node)| matches!(node.content, Content::Data(_))).count();
+        assert_eq!(data_files(directory.path()).len(), data, "nothing is left that no node refers to");
+        assert_eq!(staged.len(), model.len());
+    }
+}

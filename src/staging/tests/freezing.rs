@@ -1,0 +1,245 @@
+//! Frozen generations, digests, settling, the journal.
+
+use super::*;
+
+fn nothing_open(_: DataId) -> bool {
+    false
+}
+
+fn snapshots(directory: &Path) -> usize {
+    let upper = directory.join("uppers").join(subject("v1").directory_name());
+    let names = std::fs::read_dir(upper).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("frozen-")).count()
+}
+
+#[test]
+fn a_generation_shows_what_was_there_while_the_upper_goes_on() {
+    let (directory, _uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    upper.change(|change| change.put_xattr(key, b"user.x", Some(b"1"))).unwrap();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    upper
+        .change(|change| {
+            change.drop_name(0, b"a")?;
+            change.put_name(0, b"b", Named::Whiteout)?;
+            change.drop_node(key)?;
+            change.bind(Binding::default())
+        })
+        .unwrap();
+    upper.sync().unwrap();
+    let rows = frozen.rows();
+    assert_eq!(rows.name(0, b"a").unwrap(), Some(Named::Node(key)));
+    assert_eq!(rows.name(0, b"b").unwrap(), None);
+    assert_eq!(rows.xattrs(key).unwrap().len(), 1);
+    assert_eq!(rows.nodes(None, 10).unwrap(), [(key, file(Content::Data(id)))]);
+    assert_eq!(frozen.binding(), bound());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut rows.open_data(id).unwrap(), &mut text).unwrap();
+    assert_eq!(text, "one");
+    drop(frozen);
+    assert_eq!(snapshots(directory.path()), 0);
+    assert!(!upper.is_frozen(id));
+    upper.sync().unwrap();
+    assert!(data_files(directory.path()).is_empty());
+}
+
+#[test]
+fn frozen_bytes_refuse_every_change_and_a_clone_takes_it() {
+    let (_directory, _uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    let data = upper.data(id).unwrap();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    assert!(upper.is_frozen(id));
+    for refused in [data.write_at(0, b"x"), data.set_length(0), data.allocate(0, 0, 1), data.set_mtime((1, 1))] {
+        assert_eq!(refused.unwrap_err().kind, ErrorKind::Busy);
+    }
+    let clone = upper.clone_data(id).unwrap();
+    assert!(!upper.is_frozen(clone.id()));
+    clone.write_at(0, b"two").unwrap();
+    upper.change(|change| change.put_node(key, &file(Content::Data(clone.id())))).unwrap();
+    assert_eq!(contents(&upper, id), b"one");
+    let clean = upper.settle(frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap();
+    assert!(!clean && upper.is_edited());
+    assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(clone.id()));
+    assert_eq!(contents(&upper, clone.id()), b"two");
+    assert_eq!(upper.binding().expected, Some(digest(2)));
+    data.write_at(0, b"still open, though given up").unwrap();
+}
+
+#[test]
+fn bytes_with_a_writer_are_copied_and_stay_staged_until_it_is_gone() {
+    let (directory, uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    let data = upper.data(id).unwrap();
+    data.set_mtime((1000, 7)).unwrap();
+    let used = uppers.usage().0;
+    let frozen = upper.freeze(&|open| open == id).unwrap();
+    assert!(!upper.is_frozen(id));
+    assert_eq!(uppers.usage().0, used, "copies do not count");
+    data.write_at(0, b"two").unwrap();
+    let Some(Content::Data(copy)) = frozen.rows().node(key).unwrap().map(|node| node.content) else { panic!("not staged") };
+    assert_ne!(copy, id);
+    let copied = frozen.rows().open_data(copy).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mtime(&copied.metadata().unwrap()), 1000);
+    assert_eq!(std::io::read_to_string(copied).unwrap(), "one");
+    frozen.keep_sha256(copy, [9; 32]).unwrap();
+    assert_eq!(frozen.sha256(copy).unwrap(), None, "copies end with their generation");
+    let clean = upper.settle(frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap();
+    assert!(!clean && upper.is_edited());
+    assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
+    assert_eq!((contents(&upper, id), data_files(directory.path()).len()), (b"two".to_vec(), 1));
+    // Written after it was copied, closed before it settles: still not what was published.
+    let frozen = upper.freeze(&|open| open == id).unwrap();
+    data.write_at(0, b"three").unwrap();
+    assert!(!upper.settle(frozen, digest(3), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
+    assert_eq!(contents(&upper, id), b"three");
+    // Not written any more and closed before it settles.
+    let frozen = upper.freeze(&|open| open == id).unwrap();
+    drop(data);
+    assert!(upper.settle(frozen, digest(4), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
+    assert!(!upper.is_edited() && data_files(directory.path()).is_empty());
+}
+
+#[test]
+fn a_file_that_is_only_open_keeps_its_bytes_and_is_no_edit() {
+    let (directory, _uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    assert!(upper.settle(frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap());
+    assert!(!upper.is_edited());
+    assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
+    assert_eq!(data_files(directory.path()).len(), 1);
+}
+
+#[test]
+fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees() {
+    let (_directory, uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    upper.data(id).unwrap().set_mtime((1234, 5)).unwrap();
+    let link = Node { content: Content::Tree(tree_node(5)), ..file(Content::None) };
+    let other = upper.change(|change| change.add_node(&link)).unwrap();
+    let moved = upper.change(|change| change.add_node(&link)).unwrap();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    upper.change(|change| change.put_node(moved, &Node { content: Content::Tree(tree_node(6)), ..link.clone() })).unwrap();
+    let newer = TreeNode { manifest: digest(9), ..tree_node(1) };
+    let references = [(key, newer.clone()), (other, newer.clone()), (moved, newer.clone()), (77, newer.clone())];
+    assert!(!upper.settle(frozen, digest(9), &mut references.into_iter(), &nothing_open).unwrap());
+    drop(upper);
+    let upper = again(&uppers);
+    let node = upper.rows().node(key).unwrap().unwrap();
+    assert_eq!((node.mode, node.mtime, &node.content), (Some(0o644), Some((1234, 5)), &Content::Tree(newer.clone())));
+    assert!(node.ctime > (5, 6));
+    assert_eq!(upper.rows().node(other).unwrap(), Some(Node { content: Content::Tree(newer), ..link }));
+    assert_eq!(upper.rows().node(moved).unwrap().unwrap().content, Content::Tree(tree_node(6)));
+    assert_eq!(upper.rows().node(77).unwrap(), None);
+}
+
+#[test]
+fn many_files_settle_in_batches_and_are_all_freed() {
+    let (directory, uppers, upper) = begin();
+    let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x").0).collect();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    let mut references = keys.iter().map(|key| (*key, tree_node(1)));
+    assert!(upper.settle(frozen, digest(2), &mut references, &nothing_open).unwrap());
+    assert!(data_files(directory.path()).is_empty());
+    assert_eq!(uppers.usage().0, 0);
+    assert!(keys.iter().all(|key| matches!(upper.rows().node(*key).unwrap().unwrap().content, Content::Tree(_))));
+}
+
+#[test]
+fn a_digest_is_known_again_until_its_bytes_change() {
+    let (_directory, uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    assert_eq!(frozen.sha256(id).unwrap(), None);
+    frozen.keep_sha256(id, [7; 32]).unwrap();
+    assert_eq!(frozen.sha256(id).unwrap(), Some([7; 32]));
+    drop(frozen);
+    drop(upper);
+    let upper = again(&uppers);
+    assert_eq!(upper.freeze(&nothing_open).unwrap().sha256(id).unwrap(), Some([7; 32]));
+    // A writer's first write puts the node: that alone forgets the digest, whatever the clock says.
+    upper.change(|change| change.put_node(key, &file(Content::Data(id)))).unwrap();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    assert_eq!(frozen.sha256(id).unwrap(), None);
+    frozen.keep_sha256(id, [7; 32]).unwrap();
+    drop(frozen);
+    upper.data(id).unwrap().write_at(3, b"more").unwrap();
+    assert_eq!(upper.freeze(&nothing_open).unwrap().sha256(id).unwrap(), None);
+}
+
+#[test]
+fn generations_grow_for_ever_and_only_one_lives_at_a_time() {
+    let (_directory, uppers, mut upper) = begin();
+    let mut last = 0;
+    for _ in 0..6 {
+        let frozen = upper.freeze(&nothing_open).unwrap();
+        assert!(frozen.generation() > last);
+        last = frozen.generation();
+        assert_eq!(upper.freeze(&nothing_open).err().unwrap().kind, ErrorKind::Busy);
+        assert_eq!(upper.remove().unwrap_err().kind, ErrorKind::Busy);
+        drop(frozen);
+        drop(upper);
+        upper = again(&uppers);
+    }
+}
+
+#[test]
+fn the_journal_is_kept_until_it_is_cleared_or_settled() {
+    let (_directory, uppers, upper) = begin();
+    assert_eq!(upper.journal().unwrap(), None);
+    let journal = Journal { generation: 3, expected: None, digest: digest(4).to_string() };
+    upper.set_journal(Some(&journal)).unwrap();
+    assert!(!upper.is_edited());
+    drop(upper);
+    let upper = again(&uppers);
+    assert_eq!(upper.journal().unwrap(), Some(journal.clone()));
+    upper.set_journal(None).unwrap();
+    assert_eq!(upper.journal().unwrap(), None);
+    upper.set_journal(Some(&journal)).unwrap();
+    std::fs::write(upper.packs().join("layer"), b"packed").unwrap();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    upper.settle(frozen, digest(4), &mut std::iter::empty(), &nothing_open).unwrap();
+    assert_eq!(upper.journal().unwrap(), None);
+    assert_eq!(std::fs::read_dir(upper.packs()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_writer_that_never_pauses_is_copied_as_one_state() {
+    let (_directory, _uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", &vec![0; 1 << 20]);
+    let data = upper.data(id).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut byte = 0_u8;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                byte = byte.wrapping_add(1);
+                data.write_at(0, &vec![byte; 1 << 20]).unwrap();
+            }
+        });
+        for _ in 0..10 {
+            let frozen = upper.freeze(&|open| open == id).unwrap();
+            let Some(Content::Data(copy)) = frozen.rows().node(key).unwrap().map(|node| node.content) else { panic!("not staged") };
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut frozen.rows().open_data(copy).unwrap(), &mut bytes).unwrap();
+            assert_eq!(bytes.len(), 1 << 20);
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn asking_who_is_open_may_look_at_the_upper() {
+    let (_directory, _uppers, upper) = begin();
+    let (key, _) = add(&upper, b"a", b"one");
+    let ask = |_: DataId| upper.rows().node(key).unwrap().is_none();
+    let frozen = upper.freeze(&ask).unwrap();
+    let mut references = std::iter::once(()).map(|()| {
+        upper.change(|change| change.put_xattr(key, b"user.late", Some(b"1"))).unwrap();
+        (key, tree_node(1))
+    });
+    assert!(!upper.settle(frozen, digest(2), &mut references, &ask).unwrap());
+    assert!(upper.is_edited());
+}

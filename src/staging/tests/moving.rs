@@ -1,0 +1,181 @@
+//! Moving, removing, listing and holding uppers.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+
+#[test]
+fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
+    let (directory, uppers, upper) = begin();
+    let (key, id) = add(&upper, b"a", b"one");
+    let data = upper.data(id).unwrap();
+    upper.move_to(&subject("v2")).unwrap();
+    assert_eq!(upper.subject(), subject("v2"));
+    assert!(uppers.find(&subject("v1")).unwrap().is_none());
+    assert_eq!(uppers.find(&subject("v2")).err().unwrap().kind, ErrorKind::Busy);
+    // The old tag can be staged anew at once, and both go on beside each other.
+    let other = uppers.create(&subject("v1"), bound()).unwrap();
+    let (_, second) = add(&other, b"other", b"two");
+    data.write_at(3, b"!").unwrap();
+    let (late, _) = add(&upper, b"late", b"three");
+    upper.sync().unwrap();
+    let frozen = upper.freeze(&|_| false).unwrap();
+    assert_eq!(frozen.rows().nodes(None, 10).unwrap().len(), 2);
+    drop((frozen, data, upper));
+    add(&other, b"more", b"four");
+    drop(other);
+    let upper = uppers.find(&subject("v2")).unwrap().unwrap();
+    assert_eq!(contents(&upper, id), b"one!");
+    assert!(upper.rows().node(key).unwrap().is_some() && upper.rows().node(late).unwrap().is_some());
+    assert_eq!(contents(&again(&uppers), second), b"two");
+    assert_eq!(again(&uppers).rows().names(0, 0, 10).unwrap().len(), 2);
+    let tags: Vec<_> = uppers.list().unwrap().into_iter().map(|listed| listed.unwrap().subject.tag).collect();
+    assert!(tags.len() == 2 && tags.contains(&"v1".to_owned()) && tags.contains(&"v2".to_owned()));
+    assert_eq!(data_files(directory.path()).len(), 4);
+}
+
+#[test]
+fn an_upper_does_not_move_onto_another() {
+    let (_directory, uppers, upper) = begin();
+    let other = uppers.create(&subject("v2"), bound()).unwrap();
+    assert_eq!(upper.move_to(&subject("v2")).unwrap_err().kind, ErrorKind::Busy);
+    drop(other);
+    assert_eq!(upper.move_to(&subject("v2")).unwrap_err().kind, ErrorKind::Exists);
+    upper.move_to(&subject("v1")).unwrap();
+    assert_eq!(upper.subject(), subject("v1"));
+    drop(upper);
+    again(&uppers);
+}
+
+#[test]
+fn a_move_that_was_killed_is_ended_by_whoever_looks_next() {
+    let (_directory, uppers, upper) = begin();
+    let (key, _) = add(&upper, b"a", b"one");
+    let directory = upper.packs().parent().unwrap().to_path_buf();
+    drop(upper);
+    super::super::about::About::new(&subject("v2"), &bound()).write(&directory).unwrap();
+    assert!(uppers.find(&subject("v1")).unwrap().is_none());
+    assert!(uppers.find(&subject("v2")).unwrap().unwrap().rows().node(key).unwrap().is_some());
+}
+
+#[test]
+fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
+    let (directory, uppers, upper) = begin();
+    let (_, id) = add(&upper, b"a", b"one");
+    let data = upper.data(id).unwrap();
+    upper.remove().unwrap();
+    let anew = uppers.create(&subject("v1"), Binding::default()).unwrap();
+    assert!(!upper.is_edited());
+    for error in [
+        upper.remove().err(),
+        upper.rows().node(1).err(),
+        upper.rows().open_data(id).err(),
+        upper.change(|_| Ok(())).err(),
+        upper.new_data().err(),
+        upper.sync().err(),
+        upper.journal().err(),
+        upper.set_journal(None).err(),
+        upper.freeze(&|_| false).err(),
+        upper.move_to(&subject("v2")).err(),
+    ] {
+        assert_eq!(error.unwrap().kind, ErrorKind::Gone);
+    }
+    // Who has a file open reads and writes on, and what it occupies counts until it is closed.
+    data.write_at(3, b"!").unwrap();
+    assert_eq!(&data.read_at(0, 10).unwrap()[..], b"one!");
+    data.sync().unwrap();
+    assert!(uppers.usage().0 > 0);
+    drop((data, upper));
+    assert_eq!(uppers.usage().0, 0);
+    assert!(anew.rows().nodes(None, 1).unwrap().is_empty());
+    add(&anew, b"b", b"two");
+    drop(anew);
+    assert_eq!(again(&uppers).rows().names(0, 0, 10).unwrap().len(), 1);
+    assert_eq!(data_files(directory.path()).len(), 1);
+}
+
+#[test]
+fn leftovers_of_killed_makers_and_removers_are_swept() {
+    let (directory, uppers, upper) = begin();
+    drop(upper);
+    let root = directory.path().join("uppers");
+    for name in [".making-00112233445566778899aabbccddeeff", ".removing-0-00112233445566778899aabbccddeeff"] {
+        std::fs::create_dir_all(root.join(name).join("data/00")).unwrap();
+        std::fs::write(root.join(name).join("data/00/1"), b"left").unwrap();
+    }
+    assert_eq!(uppers.list().unwrap().len(), 1);
+    let uppers = open(directory.path());
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2, "the upper and the lock");
+    again(&uppers);
+}
+
+#[test]
+fn an_upper_that_cannot_be_read_is_listed_beside_the_others_and_can_be_given_up() {
+    let (directory, uppers, upper) = begin();
+    drop(upper);
+    drop(uppers.create(&subject("v2"), bound()).unwrap());
+    let broken = directory.path().join("uppers").join(subject("v1").directory_name());
+    for text in [&b"{"[..], b"", b"[]", b"{\"version\":1}", &[b' '; 70 << 10], b"\xff"] {
+        std::fs::write(broken.join("about.json"), text).unwrap();
+        let (good, bad): (Vec<_>, Vec<_>) = uppers.list().unwrap().into_iter().partition(Result::is_ok);
+        assert_eq!((good.len(), bad.len()), (1, 1));
+        let error = bad.into_iter().next().unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Integrity);
+        assert!(error.message.contains(broken.to_str().unwrap()), "{error}");
+    }
+    std::fs::write(broken.join("about.json"), b"{\"version\":2}").unwrap();
+    assert_eq!(uppers.find(&subject("v1")).err().unwrap().kind, ErrorKind::Unsupported);
+    assert!(open(directory.path()).give_up(&subject("v1")).unwrap());
+    assert!(!uppers.give_up(&subject("v1")).unwrap());
+    assert_eq!(uppers.list().unwrap().len(), 1);
+}
+
+#[test]
+fn one_that_is_held_is_not_given_up() {
+    let (_directory, uppers, upper) = begin();
+    assert_eq!(uppers.give_up(&subject("v1")).unwrap_err().kind, ErrorKind::Busy);
+    drop(upper);
+    assert!(uppers.give_up(&subject("v1")).unwrap());
+}
+
+#[test]
+fn tags_of_different_places_have_different_uppers() {
+    let names = |origin: &str, repository: &str, tag: &str| {
+        let subject =
+            Subject { origin: origin.to_owned(), authority: "x".to_owned(), repository: repository.to_owned(), tag: tag.to_owned() };
+        subject.directory_name()
+    };
+    let all = [names("a", "b", "c"), names("ab", "", "c"), names("a", "bc", ""), names("a", "b", "d"), names("", "ab", "c")];
+    let different: std::collections::BTreeSet<_> = all.iter().collect();
+    assert_eq!(different.len(), all.len());
+}
+
+#[test]
+fn messages_escape_what_a_registry_may_have_put_into_names() {
+    let evil = Subject { repository: "a\u{1b}[31m".to_owned(), ..subject("v1") };
+    assert_eq!(evil.shown(), "reg.io/a\\u{1b}[31m:v1");
+    let layout = Subject { authority: "oci:/srv/layout".to_owned(), ..subject("v1") };
+    assert_eq!(layout.shown(), "oci:/srv/layout:v1");
+}
+
+#[test]
+fn the_lock_of_a_killed_process_is_free_and_that_of_a_living_one_names_it() {
+    let (directory, uppers, upper) = begin();
+    drop(upper);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "staging::tests::crash::a_child_works_only_where_it_is_told_to", "--nocapture"])
+        .env(super::crash::HOLD, directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().ends_with("held")));
+    let busy = uppers.find(&subject("v1")).err().unwrap();
+    assert_eq!(busy.kind, ErrorKind::Busy);
+    assert!(busy.message.contains(&format!("process {}", child.id())), "{busy}");
+    assert_eq!(uppers.list().unwrap()[0].as_ref().unwrap().holder, Some(child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(uppers.list().unwrap()[0].as_ref().unwrap().holder, None);
+    again(&uppers);
+}
