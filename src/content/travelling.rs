@@ -81,17 +81,21 @@ fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
 
 /// What is thought of the index that a source names; `None` if it names none.
 pub(super) fn verdict(shared: &Shared, source: &BlobSource) -> Option<Verdict> {
-    let (index, key) = named(source)?;
+    let (index, _) = named(source)?;
+    Some(verdict_on(shared, &source.descriptor.digest, &index.digest))
+}
+
+fn verdict_on(shared: &Shared, blob: &Digest, index: &Digest) -> Verdict {
+    let key = names::travelled(blob, index);
     if let Some(known) = shared.travel.get(&key) {
-        return Some(known);
+        return known;
     }
-    let marker = names::distrusted(&source.descriptor.digest, &index.digest);
-    let verdict = match shared.cache.document(names::INDEX, &marker, &Protection::Plain) {
+    let verdict = match shared.cache.document(names::INDEX, &names::distrusted(blob, index), &Protection::Plain) {
         Ok(Some(_)) => Verdict::Distrusted,
         _ => Verdict::Fine,
     };
     shared.travel.set(key, verdict);
-    Some(verdict)
+    verdict
 }
 
 /// Never uses an index again for a blob.
@@ -238,19 +242,24 @@ fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
     None
 }
 
-/// Keeps the index of a layer that was packed here: as the blob's own, and as what travels with it.
+/// Keeps the index of a layer that was packed here: as what travels with it, so that what others read of it and what
+/// is read here share one place in the cache; else as the blob's own.
 pub(super) fn adopt(shared: &Shared, index: &LayerIndex, travelling: Option<&Digest>) {
-    let digest = index.blob_digest();
+    let blob = index.blob_digest();
     let form = if index.is_archive() { Form::Archive } else { Form::Raw };
-    let own = names::index_of(&digest, form, Sealing::None);
-    let by = travelling.map(|travelling| names::travelled_index(&digest, travelling));
-    for name in std::iter::once(own).chain(by) {
-        if matches!(shared.cache.document(names::INDEX, &name, &Protection::Plain), Ok(Some(_))) {
-            continue;
+    let name = match travelling {
+        Some(by) if matches!(verdict_on(shared, &blob, by), Verdict::Fine | Verdict::Missing) => {
+            // It may have been asked for before it was sent.
+            shared.travel.set(names::travelled(&blob, by), Verdict::Fine);
+            names::travelled_index(&blob, by)
         }
-        if let Err(error) = shared.cache.store_document(names::INDEX, &name, index.as_bytes(), &Protection::Plain) {
-            tracing::warn!(%error, "the index of a packed layer is not kept: it is made again when it is needed");
-        }
+        _ => names::index_of(&blob, form, Sealing::None),
+    };
+    if matches!(shared.cache.document(names::INDEX, &name, &Protection::Plain), Ok(Some(_))) {
+        return;
+    }
+    if let Err(error) = shared.cache.store_document(names::INDEX, &name, index.as_bytes(), &Protection::Plain) {
+        tracing::warn!(%error, "the index of a packed layer is not kept: it is made again when it is needed");
     }
 }
 

@@ -284,6 +284,13 @@ async fn what_was_packed_here_is_listed_without_any_request() {
         }
         assert_eq!(place.requests(), 0);
     }
+    // Without a name to travel by it is the blob's own.
+    let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
+    let place = Place::new();
+    let source = place.add(Form::Archive, &blob);
+    let contents = place.contents();
+    contents.adopt(&packed.index, None);
+    assert_eq!((contents.index(&source).await.unwrap().entry_count(), place.requests()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
