@@ -1,0 +1,143 @@
+//! Two snapshots compared in one pass: what is new, gone, changed, the same.
+//!
+//! Attributes that nobody ever set equal whatever the other side has. Bytes are compared by SHA-256, which is computed only
+//! where sizes agree and it is not known. Never holds more than one entry of each side.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Error;
+use super::snapshot::{Entries, Snapshot, order};
+use crate::artifact::Kind;
+use crate::view::{FrozenContent, FrozenEntry, ViewNode};
+
+/// How two entries of one path differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// Not at all.
+    Same,
+    /// A directory, only by its time, which changes with whatever happened in it.
+    DirectoryTime,
+    /// Otherwise.
+    Real,
+}
+
+/// One path of either side.
+pub(super) struct Pair {
+    pub new: Option<FrozenEntry>,
+    pub old: Option<FrozenEntry>,
+}
+
+/// Two snapshots, side by side.
+pub(super) struct Join {
+    new: Entries,
+    old: Option<Entries>,
+    next: Pair,
+}
+
+impl Join {
+    /// `old` is `None` for a tag that does not exist yet.
+    pub fn new(new: Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>) -> Self {
+        Self { new: Entries::of(new), old: old.map(Entries::of), next: Pair { new: None, old: None } }
+    }
+
+    /// The next path.
+    pub async fn next(&mut self) -> Result<Option<Pair>, Error> {
+        if self.next.new.is_none() {
+            self.next.new = self.new.next().await?;
+        }
+        if self.next.old.is_none()
+            && let Some(old) = &mut self.old
+        {
+            self.next.old = old.next().await?;
+        }
+        let ordering = match (&self.next.new, &self.next.old) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(new), Some(old)) => order(&new.path, &old.path),
+        };
+        Ok(Some(match ordering {
+            std::cmp::Ordering::Less => Pair { new: self.next.new.take(), old: None },
+            std::cmp::Ordering::Greater => Pair { new: None, old: self.next.old.take() },
+            std::cmp::Ordering::Equal => Pair { new: self.next.new.take(), old: self.next.old.take() },
+        }))
+    }
+}
+
+/// First names of files with several names.
+#[derive(Default)]
+pub(super) struct FirstNames(HashMap<ViewNode, Vec<u8>>);
+
+impl FirstNames {
+    /// The first name of an entry's node, `None` if it is this one. Entries come in order.
+    pub fn of(&mut self, entry: &FrozenEntry) -> Option<&[u8]> {
+        if entry.links < 2 || entry.kind == Kind::Directory {
+            return None;
+        }
+        let first = self.0.entry(entry.node).or_insert_with(|| entry.path.clone());
+        (*first != entry.path).then_some(first.as_slice())
+    }
+}
+
+/// Compares entries of one path, given in order.
+pub(super) struct Comparer {
+    reading: Arc<dyn Snapshot>,
+    new_names: FirstNames,
+    old_names: FirstNames,
+}
+
+impl Comparer {
+    /// `reading` computes what digests are missing, of both sides.
+    pub fn new(reading: Arc<dyn Snapshot>) -> Self {
+        Self { reading, new_names: FirstNames::default(), old_names: FirstNames::default() }
+    }
+
+    /// How the two sides of a pair differ; every pair must be shown.
+    pub async fn differ(&mut self, pair: &Pair) -> Result<Difference, Error> {
+        let new_first = pair.new.as_ref().and_then(|new| self.new_names.of(new));
+        let old_first = pair.old.as_ref().and_then(|old| self.old_names.of(old));
+        let (Some(new), Some(old)) = (&pair.new, &pair.old) else { return Ok(Difference::Real) };
+        if new_first != old_first || !same_attributes(new, old) {
+            return Ok(Difference::Real);
+        }
+        if new_first.is_none() && !same_content(&*self.reading, new, old).await? {
+            return Ok(Difference::Real);
+        }
+        Ok(match new.mtime {
+            Some(time) if old.mtime != Some(time) && new.kind == Kind::Directory => Difference::DirectoryTime,
+            Some(time) if old.mtime != Some(time) => Difference::Real,
+            _ => Difference::Same,
+        })
+    }
+}
+
+/// Whether all but times and bytes agree.
+pub(super) fn same_attributes(new: &FrozenEntry, old: &FrozenEntry) -> bool {
+    let mode = |entry: &FrozenEntry| entry.mode.filter(|_| entry.kind != Kind::Symlink);
+    new.kind == old.kind
+        && (mode(new).is_none() || mode(new) == mode(old))
+        && (new.owner.is_none() || new.owner == old.owner)
+        && new.xattrs == old.xattrs
+        && match new.kind {
+            Kind::File => new.size == old.size,
+            Kind::Symlink => new.target == old.target,
+            Kind::CharDevice | Kind::BlockDevice => new.device == old.device,
+            Kind::Directory | Kind::Fifo | Kind::Socket => true,
+        }
+}
+
+/// Whether two entries of one size have the same bytes.
+pub(super) async fn same_content(reading: &dyn Snapshot, new: &FrozenEntry, old: &FrozenEntry) -> Result<bool, Error> {
+    if new.kind != Kind::File || new.size == 0 {
+        return Ok(true);
+    }
+    if let (FrozenContent::Tree { artifact: one, node, .. }, FrozenContent::Tree { artifact: other, node: old_node, .. }) =
+        (&new.content, &old.content)
+        && one.0.manifest.digest == other.0.manifest.digest
+        && node == old_node
+    {
+        return Ok(true);
+    }
+    Ok(reading.sha256(new).await? == reading.sha256(old).await?)
+}

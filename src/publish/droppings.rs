@@ -1,0 +1,192 @@
+//! Droppings: what editors and systems leave behind, and what `.ocifsignore` at the tag's root names. They are left out if
+//! the tag does not hold them upstream already.
+//!
+//! `.ocifsignore` knows a part of what `.gitignore` knows: one pattern a line; empty lines and lines that begin with `#` are
+//! skipped; `*` and `?` match within a name, `**` across names; `[...]` is not special; a pattern with a `/` before its end
+//! begins at the root, any other matches a name at any depth; a `/` at the end means directories only; `!` takes an earlier
+//! match back; `\` takes a special meaning from what follows. What lies in a directory that is left out is left out too.
+
+use crate::artifact::Kind;
+
+/// The file with the patterns.
+pub(super) const IGNORE_FILE: &[u8] = b".ocifsignore";
+/// Bytes of it that are read.
+pub(super) const IGNORE_LIMIT: u64 = 256 << 10;
+
+/// What is always a dropping: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi. Names that
+/// end in `~` are not: they may be wanted backups.
+const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n";
+
+struct Pattern {
+    glob: Vec<u8>,
+    rooted: bool,
+    directory: bool,
+    negated: bool,
+}
+
+/// Which paths are droppings.
+pub(super) struct Droppings {
+    patterns: Vec<Pattern>,
+}
+
+impl Droppings {
+    /// The usual ones and those of an ignore file.
+    pub fn new(ignore_file: &[u8]) -> Self {
+        let lines = ALWAYS.as_bytes().split(|byte| *byte == b'\n').chain(ignore_file.split(|byte| *byte == b'\n'));
+        Self { patterns: lines.filter_map(Pattern::parse).collect() }
+    }
+
+    /// None at all (`--no-ignore`).
+    pub fn none() -> Self {
+        Self { patterns: Vec::new() }
+    }
+
+    /// Whether this very path is one; a directory above it was asked for before.
+    pub fn matches(&self, path: &[u8], kind: Kind) -> bool {
+        let last = self.patterns.iter().rev().find(|pattern| pattern.matches(path, kind));
+        !path.is_empty() && last.is_some_and(|pattern| !pattern.negated)
+    }
+}
+
+impl Pattern {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = trim_end(line);
+        if line.is_empty() || line.starts_with(b"#") {
+            return None;
+        }
+        let (negated, line) = line.strip_prefix(b"!").map_or((false, line), |rest| (true, rest));
+        let (directory, line) = line.strip_suffix(b"/").map_or((false, line), |rest| (true, rest));
+        let rooted = line.contains(&b'/');
+        let glob = line.strip_prefix(b"/").unwrap_or(line).to_vec();
+        (!glob.is_empty()).then_some(Self { glob, rooted, directory, negated })
+    }
+
+    fn matches(&self, path: &[u8], kind: Kind) -> bool {
+        if self.directory && kind != Kind::Directory {
+            return false;
+        }
+        if self.rooted {
+            return glob(&self.glob, path);
+        }
+        glob(&self.glob, super::snapshot::name(path))
+    }
+}
+
+/// Spaces at the end mean nothing unless the last one is escaped.
+fn trim_end(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_suffix(b" ") {
+        if rest.ends_with(b"\\") {
+            break;
+        }
+        line = rest;
+    }
+    line
+}
+
+/// Whether a glob matches a whole text. Time is bounded by the product of the two lengths: stars are tried by going back to the
+/// last one of each sort only.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut place) = (0, 0);
+    // Where to go on if it does not fit: behind which star of the pattern, at which byte of the text.
+    let mut single: Option<(usize, usize)> = None;
+    // With whether it stands for whole names only.
+    let mut double: Option<(usize, usize, bool)> = None;
+    loop {
+        let fits = match (pattern.get(at), text.get(place)) {
+            (None, None) => return true,
+            (Some(b'*'), _) if pattern.get(at + 1) == Some(&b'*') => {
+                // `a/**/b` matches `a/b` too.
+                let names = pattern.get(at + 2) == Some(&b'/') && (at == 0 || pattern.get(at - 1) == Some(&b'/'));
+                at += if names { 3 } else { 2 };
+                (double, single) = (Some((at, place, names)), None);
+                continue;
+            }
+            (Some(b'*'), _) => {
+                at += 1;
+                single = Some((at, place));
+                continue;
+            }
+            (Some(b'?'), Some(byte)) if *byte != b'/' => Some(1),
+            (Some(b'\\'), Some(byte)) if pattern.get(at + 1) == Some(byte) => Some(2),
+            (Some(expected), Some(byte)) if expected == byte && *expected != b'?' => Some(1),
+            _ => None,
+        };
+        if let Some(step) = fits {
+            (at, place) = (at + step, place + 1);
+            continue;
+        }
+        match (single, double) {
+            (Some((star, from)), _) if text.get(from).is_some_and(|byte| *byte != b'/') => {
+                (at, place, single) = (star, from + 1, Some((star, from + 1)));
+            }
+            (_, Some((star, from, names))) => {
+                let rest = text.get(from..).unwrap_or_default();
+                let step = if names { rest.iter().position(|byte| *byte == b'/') } else { (!rest.is_empty()).then_some(0) };
+                let Some(step) = step else { return false };
+                let from = from + step + 1;
+                (at, place, single, double) = (star, from, None, Some((star, from, names)));
+            }
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_left_out(ignore: &str, path: &str) -> bool {
+        let kind = if path.ends_with('/') { Kind::Directory } else { Kind::File };
+        Droppings::new(ignore.as_bytes()).matches(path.trim_end_matches('/').as_bytes(), kind)
+    }
+
+    #[test]
+    fn what_systems_and_editors_leave_is_a_dropping_at_any_depth() {
+        for path in [".DS_Store", "a/b/.DS_Store", "a/.nfs000123", ".fuse_hidden0001", "a/.x.txt.swp", "x.swp"] {
+            assert!(is_left_out("", path), "{path}");
+            assert!(!Droppings::none().matches(path.as_bytes(), Kind::File), "{path}");
+        }
+        for path in ["DS_Store", "swp", "notes~", "a/.gitignore", ".ocifsignore"] {
+            assert!(!is_left_out("", path), "{path}");
+        }
+    }
+
+    #[test]
+    fn patterns_follow_the_documented_part_of_gitignore() {
+        for (ignore, path, expected) in [
+            ("*.o", "a/b.o", true),
+            ("*.o\n!keep.o", "keep.o", false),
+            ("# *.o", "a.o", false),
+            ("/build", "build/", true),
+            ("/build", "a/build/", false),
+            ("build/", "build", false),
+            ("build/", "a/build/", true),
+            ("a/*.txt", "a/x.txt", true),
+            ("a/*.txt", "a/b/x.txt", false),
+            ("a/**/x", "a/x", true),
+            ("a/**/x", "a/b/c/x", true),
+            ("a/**/x", "ab/x", false),
+            ("**/x", "x", true),
+            ("**/x", "a/b/x", true),
+            ("**/x", "a/bx", false),
+            ("a**c", "a/b/c", true),
+            ("a/**", "a/b/c", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("\\#x", "#x", true),
+            ("x \r\n", "x", true),
+            ("[ab]", "a", false),
+            ("!*.swp", "x.swp", false),
+            ("a/**/b*d", "a/x/bcd", true),
+        ] {
+            assert_eq!(is_left_out(ignore, path), expected, "{ignore:?} {path}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_ends() {
+        let pattern = "*a".repeat(200) + "**b" + &"*a".repeat(200);
+        assert!(!is_left_out(&format!("/{pattern}"), &"a".repeat(4000)));
+    }
+}

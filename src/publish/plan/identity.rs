@@ -1,0 +1,134 @@
+//! What a layer would contain, as one digest: computed from entries before they are packed, and from the index of a layer that
+//! exists. Equal digests mean equal layers, so a layer is found again without packing it.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::artifact::Kind;
+use crate::layer::{FileKind, LayerIndex, PackEntry, Packing};
+use crate::view::FrozenEntry;
+
+/// Digest of what a layer contains.
+pub(in crate::publish) type Identity = [u8; 32];
+
+/// The first bytes that are hashed; a change of the rules or of the packer's output changes them.
+const VERSION: &[u8] = b"ocifs layer 1\n";
+
+/// Hashes the entries of one layer in their order.
+#[derive(Clone)]
+pub(in crate::publish) struct LayerIdentity(Sha256);
+
+impl LayerIdentity {
+    pub fn new(packing: Packing) -> Self {
+        let form = match packing {
+            Packing::GzipTar => 0,
+            Packing::Tar => 1,
+            Packing::Raw => 2,
+        };
+        Self(Sha256::new().chain_update(VERSION).chain_update([form]))
+    }
+
+    /// Adds an entry; `sha256` is that of a regular file.
+    pub fn add(&mut self, entry: &PackEntry, sha256: Option<[u8; 32]>) {
+        let code: u8 = match entry.kind {
+            FileKind::File => 0,
+            FileKind::Directory => 1,
+            FileKind::Symlink => 2,
+            FileKind::HardLink => 3,
+            FileKind::CharDevice => 4,
+            FileKind::BlockDevice => 5,
+            FileKind::Fifo => 6,
+            FileKind::Socket => 7,
+        };
+        self.0.update([code]);
+        self.text(&entry.path);
+        self.text(&entry.link);
+        if entry.kind == FileKind::HardLink {
+            // All else is that of its target.
+            return;
+        }
+        let mode = if entry.kind == FileKind::Symlink { 0o777 } else { entry.mode };
+        let device = if matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice) { entry.device } else { (0, 0) };
+        for number in [mode, entry.owner.0, entry.owner.1, entry.mtime.1, device.0, device.1] {
+            self.0.update(number.to_le_bytes());
+        }
+        self.0.update(entry.mtime.0.to_le_bytes());
+        if entry.kind == FileKind::File {
+            self.0.update(entry.size.to_le_bytes());
+            // A file of unknown content is like no other.
+            self.0.update(sha256.unwrap_or_default());
+        }
+        self.0.update((entry.xattrs.len() as u64).to_le_bytes());
+        for (name, value) in &entry.xattrs {
+            self.text(name);
+            self.text(value);
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text);
+    }
+
+    pub fn finish(self) -> Identity {
+        self.0.finalize().into()
+    }
+}
+
+/// The identity of a layer that exists. `title` is the path of a raw layer. `None` if the content of a file is not known.
+pub(in crate::publish) fn of_index(index: &LayerIndex, title: Option<&str>) -> Option<Identity> {
+    let mut identity = LayerIdentity::new(if title.is_some() { Packing::Raw } else { Packing::GzipTar });
+    for entry in index.entries() {
+        if entry.kind == FileKind::File && entry.sha256.is_none() {
+            return None;
+        }
+        let mut xattrs: Vec<_> = index.xattrs(entry.number).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        xattrs.sort();
+        let archived = PackEntry {
+            path: title.map_or_else(|| entry.path.to_vec(), |title| title.as_bytes().to_vec()),
+            kind: entry.kind,
+            mode: entry.mode,
+            owner: (entry.uid, entry.gid),
+            mtime: (entry.mtime, entry.mtime_nanoseconds),
+            size: entry.size,
+            device: entry.device,
+            link: entry.link.to_vec(),
+            xattrs,
+        };
+        identity.add(&archived, entry.sha256);
+    }
+    Some(identity.finish())
+}
+
+/// An entry as it is archived; with `link` it is a further name of that file. What nobody ever set becomes what every tool takes
+/// for granted: 0644 and 0755, root, the epoch; never anything of this machine.
+pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> PackEntry {
+    let kind = match (link, entry.kind) {
+        (Some(_), _) => FileKind::HardLink,
+        (None, Kind::File) => FileKind::File,
+        (None, Kind::Directory) => FileKind::Directory,
+        (None, Kind::Symlink) => FileKind::Symlink,
+        (None, Kind::CharDevice) => FileKind::CharDevice,
+        (None, Kind::BlockDevice) => FileKind::BlockDevice,
+        (None, Kind::Fifo) => FileKind::Fifo,
+        (None, Kind::Socket) => FileKind::Socket,
+    };
+    let mode = match entry.kind {
+        Kind::Symlink => 0o777,
+        Kind::Directory => entry.mode.unwrap_or(0o755),
+        _ => entry.mode.unwrap_or(0o644),
+    };
+    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+    let mut xattrs = if link.is_some() { Vec::new() } else { entry.xattrs.clone() };
+    xattrs.sort();
+    PackEntry {
+        path: entry.path.clone(),
+        kind,
+        mode,
+        owner: entry.owner.unwrap_or_default(),
+        mtime: entry.mtime.unwrap_or_default(),
+        size: if kind == FileKind::File { entry.size } else { 0 },
+        device: if is_device { entry.device } else { (0, 0) },
+        link: link.map_or_else(|| if entry.kind == Kind::Symlink { entry.target.clone() } else { Vec::new() }, <[u8]>::to_vec),
+        xattrs,
+    }
+}

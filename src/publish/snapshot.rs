@@ -1,0 +1,172 @@
+//! What is published, as a stream of entries: a frozen overlay, the tree of an artifact, or a mixture of two.
+//!
+//! The same order everywhere (a directory, then what is below it, names by their bytes), so that two streams are compared in
+//! one pass. Entries go through a bounded channel: memory does not grow with the tree.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::Error;
+use crate::artifact::{Artifact, Artifacts};
+use crate::view::{self, Context, Frozen, FrozenEntry, Reader, walk_tree};
+
+/// Entries that travel together.
+const BATCH: usize = 128;
+/// Batches on their way.
+const BATCHES: usize = 4;
+
+/// Takes one entry after the other.
+pub(super) type Visit<'a> = dyn FnMut(FrozenEntry) -> Result<(), view::Error> + 'a;
+
+/// A tree that does not change while it is published.
+#[async_trait]
+pub(super) trait Snapshot: Send + Sync + 'static {
+    /// All entries in order, the root first with an empty path. Blocks on the disk, never on the network.
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error>;
+    /// SHA-256 of a regular file.
+    async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error>;
+    /// The bytes of a regular file.
+    async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error>;
+}
+
+/// A frozen overlay.
+pub(super) struct FrozenSnapshot {
+    pub frozen: Arc<Frozen>,
+    pub context: Arc<Context>,
+}
+
+#[async_trait]
+impl Snapshot for FrozenSnapshot {
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error> {
+        self.frozen.walk(visit)
+    }
+
+    async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error> {
+        self.frozen.sha256(artifacts(&self.context), entry).await
+    }
+
+    async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
+        self.frozen.open(&self.context, entry).await
+    }
+}
+
+fn artifacts(context: &Context) -> &Artifacts {
+    &context.artifacts
+}
+
+/// The tree of an artifact, read through the same frozen state that it is compared with.
+pub(super) struct TreeSnapshot {
+    pub artifact: Arc<Artifact>,
+    pub reading: Arc<dyn Snapshot>,
+}
+
+#[async_trait]
+impl Snapshot for TreeSnapshot {
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error> {
+        walk_tree(&self.artifact, visit)
+    }
+
+    async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error> {
+        self.reading.sha256(entry).await
+    }
+
+    async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
+        self.reading.open(entry).await
+    }
+}
+
+/// The entries of a snapshot, walked on a thread of its own that ends when this is dropped.
+pub(super) struct Entries {
+    receiver: mpsc::Receiver<Result<Vec<FrozenEntry>, view::Error>>,
+    batch: std::vec::IntoIter<FrozenEntry>,
+}
+
+impl Entries {
+    pub fn of(snapshot: Arc<dyn Snapshot>) -> Self {
+        let (sender, receiver) = mpsc::channel(BATCHES);
+        tokio::task::spawn_blocking(move || {
+            let mut batch = Vec::with_capacity(BATCH);
+            let walked = snapshot.walk(&mut |entry| {
+                batch.push(entry);
+                if batch.len() < BATCH {
+                    return Ok(());
+                }
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+                sender.blocking_send(Ok(full)).map_err(|_| stopped())
+            });
+            // Nobody listens any more: the publish was stopped.
+            let _ = match walked {
+                Ok(()) => sender.blocking_send(Ok(batch)),
+                Err(error) => sender.blocking_send(Err(error)),
+            };
+        });
+        Self { receiver, batch: Vec::new().into_iter() }
+    }
+
+    pub async fn next(&mut self) -> Result<Option<FrozenEntry>, Error> {
+        loop {
+            if let Some(entry) = self.batch.next() {
+                return Ok(Some(entry));
+            }
+            match self.receiver.recv().await {
+                None => return Ok(None),
+                Some(batch) => self.batch = batch?.into_iter(),
+            }
+        }
+    }
+}
+
+fn stopped() -> view::Error {
+    view::Error::new(crate::error::ErrorKind::Interrupted, "stopped")
+}
+
+/// The order of a walk: like the bytes, except that a separator comes before everything.
+pub(super) fn order(one: &[u8], other: &[u8]) -> Ordering {
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    one.iter().map(key).cmp(other.iter().map(key))
+}
+
+/// The directory that holds a path; `None` for the root.
+pub(super) fn parent(path: &[u8]) -> Option<&[u8]> {
+    if path.is_empty() {
+        return None;
+    }
+    Some(path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(..at)).unwrap_or_default())
+}
+
+/// The last component of a path.
+pub(super) fn name(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(at + 1..)).unwrap_or(path)
+}
+
+/// Whether a path is `above` or lies below it.
+pub(super) fn is_within(path: &[u8], above: &[u8]) -> bool {
+    above.is_empty() || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// A path as people see it.
+pub(super) fn show(path: &[u8]) -> String {
+    path.escape_ascii().to_string().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_s_content_follows_it_at_once() {
+        let mut paths: Vec<&[u8]> = vec![b"a-b", b"a", b"a/x", b"", b"a/x/y", b"a.txt", b"b"];
+        paths.sort_by(|one, other| order(one, other));
+        assert_eq!(paths, [&b""[..], b"a", b"a/x", b"a/x/y", b"a-b", b"a.txt", b"b"]);
+    }
+
+    #[test]
+    fn a_path_is_taken_apart() {
+        assert_eq!((parent(b""), parent(b"a"), parent(b"a/b")), (None, Some(&b""[..]), Some(&b"a"[..])));
+        assert_eq!((name(b"a"), name(b"a/b")), (&b"a"[..], &b"b"[..]));
+        assert!(is_within(b"a/b", b"a") && is_within(b"a", b"a") && is_within(b"a", b"") && !is_within(b"ab", b"a"));
+    }
+}
