@@ -1,0 +1,273 @@
+//! Packing the layers of a plan, a few at a time: the snapshot is walked once more, bytes are read ahead, threads compress.
+//!
+//! Only the layers that are wanted are packed. Memory is bounded by a group's names and a few MiB for each layer that is being
+//! packed. What was packed is compared with what was planned, so no layer ever holds anything else than its name says.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::Error;
+use super::compare::FirstNames;
+use super::plan::groups::{Assigner, Place};
+use super::plan::identity::{archived, of_index};
+use super::plan::{LayerPlan, Plan, Selector};
+use super::seal::Sealed;
+use super::snapshot::{Snapshot, show};
+use super::store::{Ready, Store};
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::layer::{PackEntry, Packed, Packer};
+use crate::view::{self, FrozenEntry};
+
+/// Files up to this size are read whole, several ahead.
+const SMALL: u64 = 128 << 10;
+const AHEAD: usize = 8;
+/// Larger ones are read in pieces of this size.
+const PIECE: u32 = 1 << 20;
+/// Pieces on their way to the packer.
+const PIECES: usize = 4;
+/// Entries on their way to a layer that takes the whole walk.
+const ENTRIES: usize = 256;
+
+/// An entry and, for a regular file with bytes, where they come from.
+struct Item {
+    archived: PackEntry,
+    file: Option<FrozenEntry>,
+}
+
+/// A layer whose entries are known.
+pub(super) struct Job {
+    /// Its number in the plan.
+    pub number: usize,
+    items: mpsc::Receiver<Item>,
+}
+
+/// Walks the snapshot again and hands out the wanted layers as their entries are complete (or, for a layer that takes the whole
+/// walk, at once).
+pub(super) fn jobs(snapshot: Arc<dyn Snapshot>, plan: Arc<Plan>, wanted: Vec<bool>) -> mpsc::Receiver<Result<Job, Error>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let walked = match &plan.selector {
+            Selector::Groups(totals) => groups(&*snapshot, &plan, &wanted, Assigner::new(totals), &sender),
+            Selector::All | Selector::Chosen(_) => single(&*snapshot, &plan, &wanted, &sender),
+        };
+        if let Err(error) = walked {
+            // Nobody listens any more: the publish was stopped.
+            let _ = sender.blocking_send(Err(error.into()));
+        }
+    });
+    receiver
+}
+
+type Jobs = mpsc::Sender<Result<Job, Error>>;
+
+fn stopped() -> view::Error {
+    view::Error::new(ErrorKind::Interrupted, "stopped")
+}
+
+fn groups(snapshot: &dyn Snapshot, plan: &Plan, wanted: &[bool], mut assigner: Assigner, jobs: &Jobs) -> Result<(), view::Error> {
+    let mut open: HashMap<u32, Vec<FrozenEntry>> = HashMap::new();
+    snapshot.walk(&mut |entry| {
+        let (Place::Group(group) | Place::Alone(group)) = assigner.place(&entry) else { return Ok(()) };
+        let number = group as usize;
+        let Some(layer) = plan.layers.get(number).filter(|_| wanted.get(number) == Some(&true)) else { return Ok(()) };
+        let entries = open.entry(group).or_default();
+        entries.push(entry);
+        if entries.len() as u64 == layer.entries
+            && let Some(entries) = open.remove(&group)
+        {
+            let (items, receiver) = mpsc::channel(entries.len().saturating_add(layer.behind.len()).max(1));
+            for entry in entries {
+                items.try_send(item(entry, None)).map_err(|_| stopped())?;
+            }
+            send_behind(layer, &items)?;
+            jobs.blocking_send(Ok(Job { number, items: receiver })).map_err(|_| stopped())?;
+        }
+        Ok(())
+    })?;
+    if open.is_empty() { Ok(()) } else { Err(view::Error::new(ErrorKind::Other, "the frozen tree changed while it was packed")) }
+}
+
+fn single(snapshot: &dyn Snapshot, plan: &Plan, wanted: &[bool], jobs: &Jobs) -> Result<(), view::Error> {
+    let Some(layer) = plan.layers.first().filter(|_| wanted.first() == Some(&true)) else { return Ok(()) };
+    let (items, receiver) = mpsc::channel(ENTRIES);
+    jobs.blocking_send(Ok(Job { number: 0, items: receiver })).map_err(|_| stopped())?;
+    let mut names = FirstNames::default();
+    snapshot.walk(&mut |entry| {
+        if let Selector::Chosen(paths) = &plan.selector
+            && !paths.contains(&entry.path)
+        {
+            return Ok(());
+        }
+        let first = names.of(&entry).map(<[u8]>::to_vec);
+        items.blocking_send(item(entry, first.as_deref())).map_err(|_| stopped())
+    })?;
+    for entry in &layer.behind {
+        items.blocking_send(Item { archived: entry.clone(), file: None }).map_err(|_| stopped())?;
+    }
+    Ok(())
+}
+
+fn send_behind(layer: &LayerPlan, items: &mpsc::Sender<Item>) -> Result<(), view::Error> {
+    layer.behind.iter().try_for_each(|entry| items.try_send(Item { archived: entry.clone(), file: None }).map_err(|_| stopped()))
+}
+
+fn item(entry: FrozenEntry, first: Option<&[u8]>) -> Item {
+    let archived = archived(&entry, first);
+    let file = (first.is_none() && entry.kind == Kind::File && entry.size > 0).then_some(entry);
+    Item { archived, file }
+}
+
+/// What is told to the thread that packs.
+enum Command {
+    Begin(PackEntry),
+    Data(Bytes),
+    End,
+}
+
+/// How one layer is packed.
+pub(super) struct How<'a> {
+    pub snapshot: &'a Arc<dyn Snapshot>,
+    pub store: &'a Store,
+    /// Threads that compress.
+    pub workers: usize,
+    /// The envelope around it.
+    pub sealed: Option<Sealed>,
+    /// Whether its index may travel.
+    pub with_index: bool,
+    /// Bytes read so far, of all layers.
+    pub read: &'a Arc<AtomicU64>,
+    /// Hears of them.
+    pub told: &'a (dyn Fn() + Send + Sync),
+}
+
+/// Packs one layer.
+pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Ready, Error> {
+    let (commands, receiver) = mpsc::channel(PIECES);
+    let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
+    let (packing, workers) = (layer.packing, how.workers);
+    let thread = tokio::task::spawn_blocking(move || {
+        let file = File::create(&draft).map_err(|error| Error::disk("making", &draft, &error))?;
+        let file = BufWriter::with_capacity(256 << 10, file);
+        match sealed {
+            None => {
+                let packed = drive(Packer::new(packing, workers, Box::new(file)), receiver)?;
+                let blob = packed.blob;
+                Ok((packed, blob))
+            }
+            Some(sealed) => {
+                let writer = sealed.writer(file)?;
+                let packed = drive(Packer::new(packing, workers, Box::new(writer.clone())), receiver)?;
+                let blob = writer.finish()?;
+                Ok::<_, Error>((packed, blob))
+            }
+        }
+    });
+    let fed = feed(job, &how, &commands).await;
+    drop(commands);
+    let (packed, blob) = match (thread.await, fed) {
+        (Ok(Ok(done)), Ok(())) => done,
+        // The reader's failure is the reason why the packer was not told to end.
+        (_, Err(Some(error))) | (Ok(Err(error)), _) => return Err(error),
+        (Ok(_), Err(None)) => return Err(Error::other("packing a layer ended early")),
+        (Err(error), _) => return Err(Error::other(format!("packing a layer: {error}"))),
+    };
+    if of_index(&packed.index, layer.packing, layer.title.as_deref()) != Some(layer.identity) {
+        return Err(Error::new(ErrorKind::Integrity, "what was packed is not what was planned: a staged file changed outside of the mount"));
+    }
+    let (store, identity, with_index) = (how.store.clone(), layer.identity, how.with_index);
+    blocking(move || store.keep(&identity, &packed, blob, with_index)).await
+}
+
+/// Runs something that blocks.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::other(format!("a task of a publish ended early: {error}")))?
+}
+
+fn drive(mut packer: Packer, mut commands: mpsc::Receiver<Command>) -> Result<Packed, Error> {
+    while let Some(command) = commands.blocking_recv() {
+        match command {
+            Command::Begin(entry) => packer.begin(&entry)?,
+            Command::Data(bytes) => packer.data(&bytes)?,
+            Command::End => return Ok(packer.finish()?),
+        }
+    }
+    Err(Error::new(ErrorKind::Interrupted, "stopped"))
+}
+
+/// The bytes of an item, as far as they are read ahead.
+enum Content {
+    None,
+    Whole(Bytes),
+    Later(FrozenEntry),
+}
+
+/// Sends everything to the packer. `Err(None)`: it does not listen any more, and says itself why.
+async fn feed(job: Job, how: &How<'_>, commands: &mpsc::Sender<Command>) -> Result<(), Option<Error>> {
+    let send = |command| async { commands.send(command).await.map_err(|_| None) };
+    let mut contents = Box::pin(read_ahead(job.items, Arc::clone(how.snapshot)));
+    while let Some(read) = contents.next().await {
+        let (entry, content) = read.map_err(Some)?;
+        send(Command::Begin(entry)).await?;
+        match content {
+            Content::None => {}
+            Content::Whole(bytes) => {
+                how.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                send(Command::Data(bytes)).await?;
+            }
+            Content::Later(file) => {
+                let failed = |error: view::Error| Some(of_file(&file, &error));
+                let reader = how.snapshot.open(&file).await.map_err(failed)?;
+                let mut offset = 0;
+                while offset < file.size {
+                    let bytes = reader.read(offset, PIECE).await.map_err(failed)?;
+                    if bytes.is_empty() {
+                        break;
+                    }
+                    offset += bytes.len() as u64;
+                    how.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    (how.told)();
+                    send(Command::Data(bytes)).await?;
+                }
+            }
+        }
+        (how.told)();
+    }
+    send(Command::End).await
+}
+
+fn read_ahead(items: mpsc::Receiver<Item>, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = Result<(PackEntry, Content), Error>> {
+    let items = stream::unfold(items, |mut items| async move { items.recv().await.map(|item| (item, items)) });
+    let read = items.map(move |item| {
+        let snapshot = Arc::clone(&snapshot);
+        async move {
+            match item.file {
+                None => Ok((item.archived, Content::None)),
+                Some(file) if file.size > SMALL => Ok((item.archived, Content::Later(file))),
+                Some(file) => {
+                    let failed = |error: view::Error| of_file(&file, &error);
+                    let reader = snapshot.open(&file).await.map_err(failed)?;
+                    let length = u32::try_from(file.size).unwrap_or(u32::MAX);
+                    Ok((item.archived, Content::Whole(reader.read(0, length).await.map_err(failed)?)))
+                }
+            }
+        }
+    });
+    read.buffered(AHEAD)
+}
+
+fn of_file(file: &FrozenEntry, error: &view::Error) -> Error {
+    Error::new(error.kind, format!("reading `{}`: {error}", show(&file.path)))
+}
+
+/// Flushes what is written to a draft. A packer only writes.
+pub(super) fn flush(file: &mut BufWriter<File>) -> std::io::Result<()> {
+    file.flush()
+}

@@ -1,0 +1,185 @@
+//! Packed layers that wait to be pushed, named by what they contain: a publish that was stopped finds them again.
+//!
+//! A layer counts as there when its account is, which is written last; its bytes are hashed again before they are used, so a
+//! file that a power cut left torn is packed anew. The directory belongs to one upper and is emptied when it settles.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::plan::identity::Identity;
+use crate::durable;
+use crate::layer::{self, LayerIndex, Packed};
+use crate::oci::{Algorithm, Digest, Hasher};
+use crate::registry::UploadSource;
+
+/// Bytes that are hashed at a time.
+const PIECE: usize = 1 << 20;
+
+/// Where packed layers wait.
+#[derive(Clone, Debug)]
+pub(super) struct Store(PathBuf);
+
+/// One packed layer.
+#[derive(Clone, Debug)]
+pub(super) struct Ready {
+    /// The blob as it is stored in the registry.
+    pub blob: (Digest, u64),
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Its file.
+    pub path: PathBuf,
+    /// The index that travels with it, where it may: its digest, length and file.
+    pub travelling: Option<(Digest, u64, PathBuf)>,
+}
+
+/// What is written down of a packed layer.
+#[derive(Serialize, Deserialize)]
+struct Account {
+    blob: String,
+    size: u64,
+    diff_id: String,
+    index: Option<(String, u64)>,
+}
+
+impl Store {
+    /// The packed layers of a directory, which is made if it is missing.
+    pub fn open(directory: PathBuf) -> Result<Self, Error> {
+        durable::make_directory(&directory).map_err(|error| Error::disk("making", &directory, &error))?;
+        Ok(Self(directory))
+    }
+
+    fn path(&self, identity: &Identity, ending: &str) -> PathBuf {
+        self.0.join(format!("{}.{ending}", Digest::from_sha256(*identity).hex()))
+    }
+
+    /// Where a layer is written.
+    pub fn draft(&self, identity: &Identity) -> PathBuf {
+        self.path(identity, "part")
+    }
+
+    /// A layer that was packed before. Blocks: all of it is hashed.
+    pub fn find(&self, identity: &Identity) -> Result<Option<Ready>, Error> {
+        let Ok(account) = fs::read(self.path(identity, "json")) else { return Ok(None) };
+        let Some(ready) = self.read(identity, &account) else { return Ok(None) };
+        let holds = |path: &Path, digest: &Digest, size: u64| match holds(path, digest, size) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map_err(|error| Error::disk("reading", path, &error)),
+        };
+        let mut whole = holds(&ready.path, &ready.blob.0, ready.blob.1)?;
+        if let Some((digest, size, path)) = &ready.travelling {
+            whole = whole && holds(path, digest, *size)?;
+        }
+        Ok(whole.then_some(ready))
+    }
+
+    fn read(&self, identity: &Identity, account: &[u8]) -> Option<Ready> {
+        let account: Account = serde_json::from_slice(account).ok()?;
+        let travelling = match account.index {
+            Some((digest, size)) => Some((Digest::parse(&digest).ok()?, size, self.path(identity, "index"))),
+            None => None,
+        };
+        Some(Ready {
+            blob: (Digest::parse(&account.blob).ok()?, account.size),
+            diff_id: Digest::parse(&account.diff_id).ok()?,
+            path: self.path(identity, "blob"),
+            travelling,
+        })
+    }
+
+    /// Takes over a layer whose draft is complete. `blob` is what its file holds; the index travels if `with_index`.
+    pub fn keep(&self, identity: &Identity, packed: &Packed, blob: (Digest, u64), with_index: bool) -> Result<Ready, Error> {
+        let path = self.path(identity, "blob");
+        fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;
+        let index = match layer::travelling(&packed.index) {
+            _ if !with_index => None,
+            Ok(bytes) => {
+                let path = self.path(identity, "index");
+                fs::write(&path, &bytes).map_err(|error| Error::disk("writing", &path, &error))?;
+                Some((Digest::of(&bytes), bytes.len() as u64, path))
+            }
+            // Readers make one of their own.
+            Err(error) if error.kind == crate::error::ErrorKind::Unsupported => {
+                tracing::warn!("{error}");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let account = Account {
+            blob: blob.0.to_string(),
+            size: blob.1,
+            diff_id: packed.stream.0.to_string(),
+            index: index.as_ref().map(|(digest, size, _)| (digest.to_string(), *size)),
+        };
+        let text = serde_json::to_vec(&account).map_err(|error| Error::other(format!("describing a packed layer: {error}")))?;
+        let file = self.path(identity, "json");
+        durable::replace(&file, &[&text]).map_err(|error| Error::disk("writing", &file, &error))?;
+        Ok(Ready { blob, diff_id: packed.stream.0, path, travelling: index })
+    }
+}
+
+impl Ready {
+    /// The index of the layer. Blocks.
+    pub fn index(&self) -> Result<Option<LayerIndex>, Error> {
+        let Some((_, _, path)) = &self.travelling else { return Ok(None) };
+        let bytes = fs::read(path).map_err(|error| Error::disk("reading", path, &error))?;
+        Ok(Some(layer::arrived(&bytes, &self.blob.0)?))
+    }
+}
+
+fn holds(path: &Path, digest: &Digest, size: u64) -> io::Result<bool> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() != size {
+        return Ok(false);
+    }
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut piece = vec![0; PIECE];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut piece, offset)?;
+        if read == 0 {
+            return Ok(hasher.finish() == *digest);
+        }
+        hasher.update(piece.get(..read).unwrap_or_default());
+        offset += read as u64;
+    }
+}
+
+/// A file that is uploaded.
+pub(super) struct FileSource {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl FileSource {
+    pub fn open(path: &Path, length: u64) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|error| Error::disk("opening", path, &error))?;
+        Ok(Self { file: Arc::new(file), length })
+    }
+}
+
+#[async_trait]
+impl UploadSource for FileSource {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let file = Arc::clone(&self.file);
+        let rest = self.length.saturating_sub(offset);
+        let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX)).min(4 << 20);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; length];
+            file.read_exact_at(&mut piece, offset)?;
+            Ok(Bytes::from(piece))
+        });
+        read.await.map_err(io::Error::other)?
+    }
+}
