@@ -17,6 +17,12 @@ pub(super) const IGNORE_LIMIT: u64 = 256 << 10;
 /// end in `~` are not: they may be wanted backups.
 const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n";
 
+/// Whether a name is one that is always a dropping, whatever `.ocifsignore` says.
+pub fn is_dropping(name: &[u8]) -> bool {
+    static USUAL: std::sync::LazyLock<Droppings> = std::sync::LazyLock::new(|| Droppings::new(b""));
+    USUAL.matches(name, Kind::File)
+}
+
 struct Pattern {
     glob: Vec<u8>,
     rooted: bool,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -155,7 +155,6 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
     let (packing, workers) = (layer.packing, how.workers);
     let thread = tokio::task::spawn_blocking(move || {
         let file = File::create(&draft).map_err(|error| Error::disk("making", &draft, &error))?;
-        let file = BufWriter::with_capacity(256 << 10, file);
         match sealed {
             None => {
                 let packed = drive(Packer::new(packing, workers, Box::new(file)), receiver)?;
@@ -163,7 +162,7 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
                 Ok((packed, blob))
             }
             Some(sealed) => {
-                let writer = sealed.writer(file)?;
+                let writer = sealed.writer(BufWriter::with_capacity(256 << 10, file))?;
                 let packed = drive(Packer::new(packing, workers, Box::new(writer.clone())), receiver)?;
                 let blob = writer.finish()?;
                 Ok::<_, Error>((packed, blob))
@@ -265,9 +264,4 @@ fn read_ahead(items: mpsc::Receiver<Item>, snapshot: Arc<dyn Snapshot>) -> impl 
 
 fn of_file(file: &FrozenEntry, error: &view::Error) -> Error {
     Error::new(error.kind, format!("reading `{}`: {error}", show(&file.path)))
-}
-
-/// Flushes what is written to a draft. A packer only writes.
-pub(super) fn flush(file: &mut BufWriter<File>) -> std::io::Result<()> {
-    file.flush()
 }

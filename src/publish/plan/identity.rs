@@ -75,8 +75,8 @@ impl LayerIdentity {
 }
 
 /// The identity of a layer that exists. `title` is the path of a raw layer. `None` if the content of a file is not known.
-pub(in crate::publish) fn of_index(index: &LayerIndex, title: Option<&str>) -> Option<Identity> {
-    let mut identity = LayerIdentity::new(if title.is_some() { Packing::Raw } else { Packing::GzipTar });
+pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: Option<&str>) -> Option<Identity> {
+    let mut identity = LayerIdentity::new(packing);
     for entry in index.entries() {
         if entry.kind == FileKind::File && entry.sha256.is_none() {
             return None;
@@ -119,6 +119,8 @@ pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> 
     };
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
     let mut xattrs = if link.is_some() { Vec::new() } else { entry.xattrs.clone() };
+    // A value of no bytes cannot be archived.
+    xattrs.retain(|(_, value)| !value.is_empty());
     xattrs.sort();
     PackEntry {
         path: entry.path.clone(),
