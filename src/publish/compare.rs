@@ -3,13 +3,15 @@
 //! Attributes that nobody ever set equal whatever the other side has. Bytes are compared by SHA-256, which is computed only
 //! where sizes agree and it is not known. Never holds more than one entry of each side.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
+
 use super::Error;
-use super::snapshot::{Entries, Snapshot, order};
+use super::snapshot::{Entries, FirstNames, Hash, Hashed, Snapshot, hashed, order};
 use crate::artifact::Kind;
-use crate::view::{FrozenContent, FrozenEntry, ViewNode};
+use crate::view::{FrozenContent, FrozenEntry};
 
 /// How two entries of one path differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,58 +27,45 @@ pub(super) enum Difference {
 /// One path of either side.
 pub(super) struct Pair {
     pub new: Option<FrozenEntry>,
+    /// SHA-256 of the new one, where known.
+    pub sha256: Option<[u8; 32]>,
     pub old: Option<FrozenEntry>,
 }
 
 /// Two snapshots, side by side.
 pub(super) struct Join {
-    new: Entries,
+    new: Hashed,
     old: Option<Entries>,
-    next: Pair,
+    next_new: Option<(FrozenEntry, Option<[u8; 32]>)>,
+    next_old: Option<FrozenEntry>,
 }
 
 impl Join {
     /// `old` is `None` for a tag that does not exist yet.
-    pub fn new(new: Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>) -> Self {
-        Self { new: Entries::of(new), old: old.map(Entries::of), next: Pair { new: None, old: None } }
+    pub fn new(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>) -> Self {
+        Self { new: hashed(new, Hash::Local), old: old.map(Entries::of), next_new: None, next_old: None }
     }
 
     /// The next path.
     pub async fn next(&mut self) -> Result<Option<Pair>, Error> {
-        if self.next.new.is_none() {
-            self.next.new = self.new.next().await?;
+        if self.next_new.is_none() {
+            self.next_new = self.new.try_next().await?;
         }
-        if self.next.old.is_none()
+        if self.next_old.is_none()
             && let Some(old) = &mut self.old
         {
-            self.next.old = old.next().await?;
+            self.next_old = old.next().await?;
         }
-        let ordering = match (&self.next.new, &self.next.old) {
+        let ordering = match (&self.next_new, &self.next_old) {
             (None, None) => return Ok(None),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(new), Some(old)) => order(&new.path, &old.path),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((new, _)), Some(old)) => order(&new.path, &old.path),
         };
-        Ok(Some(match ordering {
-            std::cmp::Ordering::Less => Pair { new: self.next.new.take(), old: None },
-            std::cmp::Ordering::Greater => Pair { new: None, old: self.next.old.take() },
-            std::cmp::Ordering::Equal => Pair { new: self.next.new.take(), old: self.next.old.take() },
-        }))
-    }
-}
-
-/// First names of files with several names.
-#[derive(Default)]
-pub(super) struct FirstNames(HashMap<ViewNode, Vec<u8>>);
-
-impl FirstNames {
-    /// The first name of an entry's node, `None` if it is this one. Entries come in order.
-    pub fn of(&mut self, entry: &FrozenEntry) -> Option<&[u8]> {
-        if entry.links < 2 || entry.kind == Kind::Directory {
-            return None;
-        }
-        let first = self.0.entry(entry.node).or_insert_with(|| entry.path.clone());
-        (*first != entry.path).then_some(first.as_slice())
+        let new = if ordering == Ordering::Greater { None } else { self.next_new.take() };
+        let old = if ordering == Ordering::Less { None } else { self.next_old.take() };
+        let (new, sha256) = new.map_or((None, None), |(new, sha256)| (Some(new), sha256));
+        Ok(Some(Pair { new, sha256, old }))
     }
 }
 
@@ -101,7 +90,7 @@ impl Comparer {
         if new_first != old_first || !same_attributes(new, old) {
             return Ok(Difference::Real);
         }
-        if new_first.is_none() && !same_content(&*self.reading, new, old).await? {
+        if new_first.is_none() && !same_content(&*self.reading, (new, pair.sha256), old).await? {
             return Ok(Difference::Real);
         }
         Ok(match new.mtime {
@@ -128,7 +117,11 @@ pub(super) fn same_attributes(new: &FrozenEntry, old: &FrozenEntry) -> bool {
 }
 
 /// Whether two entries of one size have the same bytes.
-pub(super) async fn same_content(reading: &dyn Snapshot, new: &FrozenEntry, old: &FrozenEntry) -> Result<bool, Error> {
+pub(super) async fn same_content(
+    reading: &dyn Snapshot,
+    (new, sha256): (&FrozenEntry, Option<[u8; 32]>),
+    old: &FrozenEntry,
+) -> Result<bool, Error> {
     if new.kind != Kind::File || new.size == 0 {
         return Ok(true);
     }
@@ -139,5 +132,9 @@ pub(super) async fn same_content(reading: &dyn Snapshot, new: &FrozenEntry, old:
     {
         return Ok(true);
     }
-    Ok(reading.sha256(new).await? == reading.sha256(old).await?)
+    let sha256 = match sha256 {
+        Some(sha256) => sha256,
+        None => reading.sha256(new).await?,
+    };
+    Ok(sha256 == reading.sha256(old).await?)
 }

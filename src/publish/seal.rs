@@ -1,12 +1,19 @@
 //! The oci-sync envelope around a layer that is being packed: nothing plain reaches the disk.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+
 use super::Error;
+use super::packing::blocking;
+use crate::artifact::Artifacts;
+use crate::content::BlobSource;
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::seal::{EnvelopeHeader, EnvelopeKey, EnvelopeWriter};
+use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeWriter, ciphertext_length};
 
 /// Bytes that are encrypted at a time.
 const PIECE: usize = 64 << 10;
@@ -14,8 +21,10 @@ const PIECE: usize = 64 << 10;
 /// Key and header of one message. The salt and the nonce are fresh: a message is written once.
 #[derive(Clone)]
 pub(super) struct Sealed {
-    pub key: EnvelopeKey,
-    pub header: EnvelopeHeader,
+    key: EnvelopeKey,
+    header: EnvelopeHeader,
+    artifacts: Artifacts,
+    like: Option<BlobSource>,
 }
 
 /// Encrypts what is written to it. Its clones are one.
@@ -37,6 +46,52 @@ impl Sealed {
         sink.write(&self.header.bytes()).map_err(|error| Error::io("writing a sealed layer", &error))?;
         Ok(SealedWriter(Arc::new(Mutex::new(Some(sink)))))
     }
+}
+
+impl Sealed {
+    /// A fresh message under the passphrase that opened `like`, or under the first one that was given. `None` without one.
+    pub async fn fresh(artifacts: &Artifacts, like: Option<BlobSource>) -> Result<Option<Self>, Error> {
+        let mut header = EnvelopeHeader { salt: [0; 32], nonce: [0; 12] };
+        let failed = |error| Error::other(format!("the system gives no random bytes: {error}"));
+        SysRng.try_fill_bytes(&mut header.salt).map_err(failed)?;
+        SysRng.try_fill_bytes(&mut header.nonce).map_err(failed)?;
+        let key = artifacts.seal_key(like.as_ref(), &header.salt).await?;
+        Ok(key.map(|key| Self { key, header, artifacts: artifacts.clone(), like }))
+    }
+
+    /// Whether a message that was written before is whole and under the same passphrase.
+    pub async fn opens(&self, path: &Path) -> Result<bool, Error> {
+        let reading = path.to_path_buf();
+        let header = blocking(move || {
+            let failed = |error: io::Error| Error::disk("reading", &reading, &error);
+            let mut header = [0; ENVELOPE_HEADER];
+            File::open(&reading).and_then(|mut file| file.read_exact(&mut header)).map_err(failed)?;
+            Ok(EnvelopeHeader::parse(&header)?)
+        });
+        let header = header.await?;
+        let Some(key) = self.artifacts.seal_key(self.like.as_ref(), &header.salt).await? else { return Ok(false) };
+        let reading = path.to_path_buf();
+        blocking(move || check(&reading, &key, &header)).await
+    }
+}
+
+fn check(path: &Path, key: &EnvelopeKey, header: &EnvelopeHeader) -> Result<bool, Error> {
+    let failed = |error: io::Error| Error::disk("reading", path, &error);
+    let mut file = BufReader::with_capacity(PIECE, File::open(path).map_err(failed)?);
+    file.read_exact(&mut [0; ENVELOPE_HEADER]).map_err(failed)?;
+    let mut rest = ciphertext_length(file.get_ref().metadata().map_err(failed)?.len())?;
+    let mut check = EnvelopeCheck::new(key, header);
+    let mut piece = vec![0; PIECE];
+    while rest > 0 {
+        let room = usize::try_from(rest).unwrap_or(usize::MAX).min(PIECE);
+        let place = piece.get_mut(..room).unwrap_or_default();
+        file.read_exact(place).map_err(failed)?;
+        check.update(place);
+        rest -= room as u64;
+    }
+    let mut tag = [0; ENVELOPE_TAG];
+    file.read_exact(&mut tag).map_err(failed)?;
+    Ok(check.finish(&tag).is_ok())
 }
 
 impl Sink {

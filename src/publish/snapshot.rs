@@ -4,19 +4,26 @@
 //! one pass. Entries go through a bounded channel: memory does not grow with the tree.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::Error;
-use crate::artifact::{Artifact, Artifacts};
-use crate::view::{self, Context, Frozen, FrozenEntry, Reader, walk_tree};
+use super::plan::PathSet;
+use crate::artifact::{Artifact, Kind};
+use crate::view::{self, Context, Frozen, FrozenContent, FrozenEntry, Reader, ViewNode, walk_tree};
 
 /// Entries that travel together.
 const BATCH: usize = 128;
 /// Batches on their way.
 const BATCHES: usize = 4;
+/// Files whose SHA-256 are computed at a time.
+const HASHED: usize = 8;
+/// Smaller files are not worth a task.
+const TASK: u64 = 64 << 10;
 
 /// Takes one entry after the other.
 pub(super) type Visit<'a> = dyn FnMut(FrozenEntry) -> Result<(), view::Error> + 'a;
@@ -45,16 +52,12 @@ impl Snapshot for FrozenSnapshot {
     }
 
     async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error> {
-        self.frozen.sha256(artifacts(&self.context), entry).await
+        self.frozen.sha256(&self.context.artifacts, entry).await
     }
 
     async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
         self.frozen.open(&self.context, entry).await
     }
-}
-
-fn artifacts(context: &Context) -> &Artifacts {
-    &context.artifacts
 }
 
 /// The tree of an artifact, read through the same frozen state that it is compared with.
@@ -116,6 +119,94 @@ impl Entries {
                 Some(batch) => self.batch = batch?.into_iter(),
             }
         }
+    }
+}
+
+/// First names of files with several names.
+#[derive(Default)]
+pub(super) struct FirstNames(HashMap<ViewNode, Vec<u8>>);
+
+impl FirstNames {
+    /// The first name of an entry's node, `None` if it is this one. Entries come in order.
+    pub fn of(&mut self, entry: &FrozenEntry) -> Option<&[u8]> {
+        if entry.links < 2 || entry.kind == Kind::Directory {
+            return None;
+        }
+        let first = self.0.entry(entry.node).or_insert_with(|| entry.path.clone());
+        (*first != entry.path).then_some(first.as_slice())
+    }
+}
+
+/// Whose SHA-256 is wanted.
+#[derive(Clone, Debug)]
+pub(super) enum Hash {
+    /// Everybody's, or that of these paths.
+    Chosen(Option<Arc<PathSet>>),
+    /// Only what can be known without fetching anything.
+    Local,
+}
+
+impl Hash {
+    fn wants(&self, entry: &FrozenEntry) -> bool {
+        match self {
+            Self::Chosen(paths) => paths.as_ref().is_none_or(|paths| paths.contains(&entry.path)),
+            Self::Local => !matches!(entry.content, FrozenContent::Tree { sha256: None, .. }),
+        }
+    }
+}
+
+/// Entries with the SHA-256 of regular files.
+pub(super) type Hashed = stream::BoxStream<'static, Result<(FrozenEntry, Option<[u8; 32]>), Error>>;
+
+/// The entries of a snapshot in order, with the SHA-256 of each regular file at its first name.
+pub(super) fn hashed(
+    snapshot: &Arc<dyn Snapshot>,
+    which: Hash,
+) -> Hashed {
+    let reading = Arc::clone(snapshot);
+    let state = (Entries::of(Arc::clone(snapshot)), FirstNames::default(), which);
+    let entries = stream::try_unfold(state, |(mut entries, mut names, which)| async move {
+        let next = entries.next().await?;
+        Ok::<_, Error>(next.map(|entry| {
+            let wanted = entry.kind == Kind::File && names.of(&entry).is_none() && which.wants(&entry);
+            ((entry, wanted), (entries, names, which))
+        }))
+    });
+    let jobs = entries.map_ok(move |(entry, wanted)| {
+        let reading = Arc::clone(&reading);
+        async move {
+            if !wanted {
+                return Ok((entry, None));
+            }
+            if entry.size < TASK {
+                let sha256 = reading.sha256(&entry).await?;
+                return Ok((entry, Some(sha256)));
+            }
+            let task = tokio::spawn(async move {
+                let sha256 = reading.sha256(&entry).await;
+                (entry, sha256)
+            });
+            let (entry, sha256) = AbortOnDrop(task).await?;
+            Ok((entry, Some(sha256?)))
+        }
+    });
+    jobs.try_buffered(HASHED).boxed()
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(context).map_err(|error| Error::other(format!("hashing a file: {error}")))
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

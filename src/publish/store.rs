@@ -25,7 +25,11 @@ const PIECE: usize = 1 << 20;
 
 /// Where packed layers wait.
 #[derive(Clone, Debug)]
-pub(super) struct Store(PathBuf);
+pub(super) struct Store {
+    directory: PathBuf,
+    /// Sealed layers have names of their own.
+    sealed: bool,
+}
 
 /// One packed layer.
 #[derive(Clone, Debug)]
@@ -51,13 +55,14 @@ struct Account {
 
 impl Store {
     /// The packed layers of a directory, which is made if it is missing.
-    pub fn open(directory: PathBuf) -> Result<Self, Error> {
+    pub fn open(directory: PathBuf, sealed: bool) -> Result<Self, Error> {
         durable::make_directory(&directory).map_err(|error| Error::disk("making", &directory, &error))?;
-        Ok(Self(directory))
+        Ok(Self { directory, sealed })
     }
 
     fn path(&self, identity: &Identity, ending: &str) -> PathBuf {
-        self.0.join(format!("{}.{ending}", Digest::from_sha256(*identity).hex()))
+        let form = if self.sealed { "sealed." } else { "" };
+        self.directory.join(format!("{}.{form}{ending}", Digest::from_sha256(*identity).hex()))
     }
 
     /// Where a layer is written.

@@ -2,22 +2,16 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::TryStreamExt;
 
 use super::groups::{Assigner, Place, Totals};
 use super::identity::{LayerIdentity, archived};
 use super::{LayerPlan, Plan, Selector};
-use crate::artifact::Kind;
 use crate::layer::{self, PackEntry, Packing};
 use crate::publish::Error;
-use crate::publish::compare::FirstNames;
-use crate::publish::snapshot::{Entries, Snapshot};
+use crate::publish::snapshot::{Hash, Snapshot, hashed};
 use crate::view::FrozenEntry;
 
-/// Files whose SHA-256 are computed at a time.
-const HASHED: usize = 8;
-/// Smaller files are not worth a task.
-const TASK: u64 = 64 << 10;
 /// Longest title, as every reader takes it for a path.
 const TITLE: usize = 4095;
 
@@ -51,7 +45,7 @@ impl Draft {
 pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Totals) -> Result<Plan, Error> {
     let mut assigner = Assigner::new(&totals);
     let mut layers: Vec<Draft> = Vec::new();
-    let mut hashed = hashed(snapshot);
+    let mut hashed = hashed(snapshot, Hash::Chosen(None));
     while let Some((entry, sha256)) = hashed.try_next().await? {
         match assigner.place(&entry) {
             Place::Link { group, first } => {
@@ -76,57 +70,6 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
         }
     }
     Ok(Plan { selector: Selector::Groups(totals), layers: layers.into_iter().map(Draft::finish).collect() })
-}
-
-/// The entries of a snapshot in order, with the SHA-256 of each regular file at its first name.
-pub(in crate::publish) fn hashed(
-    snapshot: &Arc<dyn Snapshot>,
-) -> stream::BoxStream<'static, Result<(FrozenEntry, Option<[u8; 32]>), Error>> {
-    let reading = Arc::clone(snapshot);
-    let state = (Entries::of(Arc::clone(snapshot)), FirstNames::default());
-    let entries = stream::try_unfold(state, |(mut entries, mut names)| async move {
-        let next = entries.next().await?;
-        Ok::<_, Error>(next.map(|entry| {
-            let wanted = entry.kind == Kind::File && names.of(&entry).is_none();
-            ((entry, wanted), (entries, names))
-        }))
-    });
-    let jobs = entries.map_ok(move |(entry, wanted)| {
-        let reading = Arc::clone(&reading);
-        async move {
-            if !wanted {
-                return Ok((entry, None));
-            }
-            if entry.size < TASK {
-                let sha256 = reading.sha256(&entry).await?;
-                return Ok((entry, Some(sha256)));
-            }
-            let task = tokio::spawn(async move {
-                let sha256 = reading.sha256(&entry).await;
-                (entry, sha256)
-            });
-            let (entry, sha256) = AbortOnDrop(task).await?;
-            Ok((entry, Some(sha256?)))
-        }
-    });
-    jobs.try_buffered(HASHED).boxed()
-}
-
-/// A task that ends with whoever waits for it.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Future for AbortOnDrop<T> {
-    type Output = Result<T, Error>;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(context).map_err(|error| Error::other(format!("hashing a file: {error}")))
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The title, if a large file is stored as it is: a plain file that gains nothing from compression and whose path can be a title.

@@ -1,0 +1,84 @@
+//! Manifests of the files dialect: titled layers as ORAS writes and reads them, each followed by its index.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{described, empty, finish, members};
+use crate::oci::{Descriptor, Digest, Manifest, media_type};
+use crate::publish::Error;
+
+/// Artifact type of what is made here.
+pub(in crate::publish) const ARTIFACT_TYPE: &str = "application/vnd.ocifs.files.v1";
+/// The path of a layer.
+pub(in crate::publish) const TITLE: &str = "org.opencontainers.image.title";
+/// The layer is an archive to be unpacked.
+const UNPACK: &str = "io.deis.oras.content.unpack";
+/// Digest of the archive without its compression.
+const CONTENT: &str = "io.deis.oras.content.digest";
+const ARCHIVE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const RAW: &str = "application/octet-stream";
+
+/// The layer of an archive of paths from the root.
+pub(in crate::publish) fn archive(blob: (Digest, u64), diff_id: &Digest) -> Descriptor {
+    described(ARCHIVE, blob, &[(CONTENT, &diff_id.to_string()), (UNPACK, "true"), (TITLE, ".")])
+}
+
+/// The layer of one file.
+pub(in crate::publish) fn raw(blob: (Digest, u64), title: &str) -> Descriptor {
+    described(RAW, blob, &[(TITLE, title)])
+}
+
+/// The manifest with these layers: a new one, or `base` with its layers replaced.
+pub(in crate::publish) fn manifest(layers: Vec<Value>, base: Option<&Manifest>) -> Result<Arc<Manifest>, Error> {
+    // ORAS wants a layer; the empty one shows nothing.
+    let layers = if layers.is_empty() { vec![empty()] } else { layers };
+    let mut all = match base {
+        Some(base) => members(base)?,
+        None => {
+            let mut all = Map::new();
+            all.insert("schemaVersion".to_owned(), json!(2));
+            all.insert("mediaType".to_owned(), json!(media_type::OCI_MANIFEST));
+            all.insert("artifactType".to_owned(), json!(ARTIFACT_TYPE));
+            all.insert("config".to_owned(), empty());
+            all
+        }
+    };
+    all.insert("layers".to_owned(), Value::Array(layers));
+    finish(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::manifest::descriptor;
+
+    #[test]
+    fn a_new_manifest_has_the_fields_that_oras_writes() {
+        let layer = raw((Digest::of(b"x"), 1), "a/b");
+        let manifest = manifest(vec![descriptor(&layer)], None).unwrap();
+        let expected = format!(
+            concat!(
+                r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.ocifs.files.v1","#,
+                r#""config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"data":"e30="}},"#,
+                r#""layers":[{{"mediaType":"application/octet-stream","digest":"{}","size":1,"annotations":{{"org.opencontainers.image.title":"a/b"}}}}]}}"#
+            ),
+            Digest::of(b"x")
+        );
+        assert_eq!(std::str::from_utf8(&manifest.raw).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_edit_keeps_everything_but_the_layers() {
+        let base = format!(
+            r#"{{"schemaVersion":2,"config":{c},"layers":[{c}],"subject":{c},"annotations":{{"k":"v"}},"artifactType":"t/t","x":7}}"#,
+            c = descriptor(&Descriptor::new("a/b", Digest::of(b"{}"), 2))
+        );
+        let base = Manifest::parse(base.clone().into(), Digest::of(base.as_bytes())).unwrap();
+        let edited = manifest(vec![descriptor(&raw((Digest::of(b"x"), 1), "a"))], Some(&base)).unwrap();
+        let value: Value = serde_json::from_slice(&edited.raw).unwrap();
+        assert_eq!((&value["x"], &value["annotations"]["k"], &value["artifactType"]), (&json!(7), &json!("v"), &json!("t/t")));
+        assert_eq!(value["subject"]["mediaType"], "a/b");
+        assert_eq!(value["layers"][0]["annotations"][TITLE], "a");
+    }
+}

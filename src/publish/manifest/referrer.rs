@@ -1,0 +1,23 @@
+//! The manifest that keeps index blobs alive where a manifest has no room for them: a referrer of the manifest they belong to.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{descriptor, empty, finish};
+use crate::artifact::travel::INDEX_ARTIFACT_TYPE;
+use crate::oci::{Descriptor, Manifest, media_type};
+use crate::publish::Error;
+
+/// The referrer of a manifest with these index blobs.
+pub(in crate::publish) fn manifest(subject: &Manifest, indexes: &[Descriptor]) -> Result<Arc<Manifest>, Error> {
+    let subject = Descriptor::new(subject.media_type.clone(), subject.digest, subject.raw.len() as u64);
+    let mut all = Map::new();
+    all.insert("schemaVersion".to_owned(), json!(2));
+    all.insert("mediaType".to_owned(), json!(media_type::OCI_MANIFEST));
+    all.insert("artifactType".to_owned(), json!(INDEX_ARTIFACT_TYPE));
+    all.insert("config".to_owned(), empty());
+    all.insert("layers".to_owned(), Value::Array(indexes.iter().map(descriptor).collect()));
+    all.insert("subject".to_owned(), descriptor(&subject));
+    finish(all)
+}

@@ -1,0 +1,38 @@
+//! The plan of one layer that takes a whole walk, or chosen paths of it.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+
+use super::identity::{LayerIdentity, archived};
+use super::{LayerPlan, PathSet, Plan, Selector};
+use crate::layer::{PackEntry, Packing};
+use crate::publish::Error;
+use crate::publish::snapshot::{FirstNames, Hash, Snapshot, hashed};
+
+/// Plans one layer of the chosen entries (all of them if `None`), with others behind them.
+pub(in crate::publish) async fn plan(
+    snapshot: &Arc<dyn Snapshot>,
+    chosen: Option<Arc<PathSet>>,
+    packing: Packing,
+    behind: Vec<PackEntry>,
+) -> Result<Plan, Error> {
+    let mut identity = LayerIdentity::new(packing);
+    let mut layer = LayerPlan { identity: [0; 32], packing, title: None, entries: 0, bytes: 0, behind };
+    let mut names = FirstNames::default();
+    let mut entries = hashed(snapshot, Hash::Chosen(chosen.clone()));
+    while let Some((entry, sha256)) = entries.try_next().await? {
+        if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&entry.path)) {
+            continue;
+        }
+        let first = names.of(&entry).map(<[u8]>::to_vec);
+        let archived = archived(&entry, first.as_deref());
+        identity.add(&archived, sha256);
+        layer.entries += 1;
+        layer.bytes = layer.bytes.saturating_add(archived.size);
+    }
+    layer.behind.iter().for_each(|entry| identity.add(entry, None));
+    layer.identity = identity.finish();
+    let selector = chosen.map_or(Selector::All, Selector::Chosen);
+    Ok(Plan { selector, layers: vec![layer] })
+}

@@ -1,0 +1,176 @@
+//! From a plan to layers in the registry: what is known is named again, what was packed is found, the rest is packed and sent
+//! while more is packed.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use tokio::sync::Semaphore;
+
+use super::packing::{self, How, Job, blocking};
+use super::plan::identity::Identity;
+use super::plan::{LayerPlan, Plan};
+use super::report::Progress;
+use super::seal::Sealed;
+use super::snapshot::Snapshot;
+use super::store::{Ready, Store};
+use super::upload::{Source, Uploader};
+use super::Error;
+use crate::artifact::Artifacts;
+use crate::oci::{Descriptor, Repository};
+
+/// Layers that are packed at a time.
+const PACKED: usize = 4;
+
+/// A layer that a registry is known to have, with its index.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub layer: Descriptor,
+    pub index: Option<Descriptor>,
+    /// Where it was seen; `None` if the tag itself holds it.
+    pub repository: Option<Repository>,
+}
+
+/// A layer of the new artifact.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    /// It was there.
+    Known(Known),
+    /// It was packed here.
+    Packed(Ready),
+}
+
+/// Packs and sends.
+pub(super) struct Producer {
+    pub snapshot: Arc<dyn Snapshot>,
+    pub store: Store,
+    /// `None`: only to see what it would become.
+    pub uploader: Option<Arc<Uploader>>,
+    pub progress: Arc<Progress>,
+    pub sealed: Option<Sealed>,
+    /// Whether indexes travel.
+    pub with_index: bool,
+}
+
+impl Producer {
+    /// Makes the layers of a plan, in its order.
+    pub async fn produce(&self, plan: Plan, known: &HashMap<Identity, Known>) -> Result<Vec<Made>, Error> {
+        let mut made: Vec<Option<Made>> = Vec::with_capacity(plan.layers.len());
+        for layer in &plan.layers {
+            made.push(match known.get(&layer.identity) {
+                Some(known) if self.still_there(known).await? => Some(Made::Known(known.clone())),
+                _ => self.found(layer).await?.map(Made::Packed),
+            });
+        }
+        let wanted: Vec<bool> = made.iter().map(Option::is_none).collect();
+        let bytes = plan.layers.iter().zip(&wanted).filter(|(_, wanted)| **wanted).map(|(layer, _)| layer.bytes).sum();
+        self.progress.expect_packed(bytes);
+        let found = made.iter().flatten().filter_map(|made| match made {
+            Made::Packed(ready) => Some(ready.clone()),
+            Made::Known(_) => None,
+        });
+        let found: Vec<Ready> = found.collect();
+        let sending = stream::iter(found.into_iter().map(Ok)).try_for_each_concurrent(None, |ready| async move { self.send(&ready).await });
+        let (packed, ()) = future::try_join(self.pack(Arc::new(plan), &wanted), sending).await?;
+        for (number, ready) in packed {
+            if let Some(place) = made.get_mut(number) {
+                *place = Some(Made::Packed(ready));
+            }
+        }
+        made.into_iter().map(|made| made.ok_or_else(|| Error::other("a planned layer was not packed".to_owned()))).collect()
+    }
+
+    /// Whether a known layer may be named: the tag holds it, or the repository has it (now).
+    async fn still_there(&self, known: &Known) -> Result<bool, Error> {
+        let Some(uploader) = &self.uploader else { return Ok(true) };
+        let blobs = [Some(&known.layer), known.index.as_ref()];
+        if let Some(repository) = &known.repository {
+            for blob in blobs.into_iter().flatten() {
+                if !uploader.is_there(blob, Some(repository)).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        blobs.into_iter().flatten().for_each(|blob| uploader.reused(blob));
+        Ok(true)
+    }
+
+    async fn found(&self, layer: &LayerPlan) -> Result<Option<Ready>, Error> {
+        let (store, identity) = (self.store.clone(), layer.identity);
+        let found = blocking(move || store.find(&identity)).await?;
+        match (&found, &self.sealed) {
+            (Some(ready), Some(sealed)) if !sealed.opens(&ready.path).await? => Ok(None),
+            _ => Ok(found),
+        }
+    }
+
+    async fn pack(&self, plan: Arc<Plan>, wanted: &[bool]) -> Result<Vec<(usize, Ready)>, Error> {
+        let count = wanted.iter().filter(|wanted| **wanted).count();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let at_a_time = count.min(PACKED).min(cores.max(2));
+        let workers = cores.div_ceil(at_a_time);
+        let permits = Arc::new(Semaphore::new(at_a_time));
+        let jobs = packing::jobs(Arc::clone(&self.snapshot), Arc::clone(&plan), wanted.to_vec());
+        // A job is taken only when it can begin, so that no more than these wait with their names.
+        let jobs = stream::unfold((jobs, permits), |(mut jobs, permits)| async move {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok();
+            let job = jobs.recv().await?;
+            Some((job.map(|job| (job, permit)), (jobs, permits)))
+        });
+        let made = jobs.map_ok(|(job, permit)| {
+            let plan = Arc::clone(&plan);
+            async move {
+                let number = job.number;
+                let layer = plan.layers.get(number).ok_or_else(|| Error::other("a layer is not planned".to_owned()))?;
+                let ready = self.pack_one(layer, job, workers).await?;
+                drop(permit);
+                self.send(&ready).await?;
+                Ok((number, ready))
+            }
+        });
+        made.try_buffer_unordered(at_a_time + PACKED * 2).try_collect().await
+    }
+
+    async fn pack_one(&self, layer: &LayerPlan, job: Job, workers: usize) -> Result<Ready, Error> {
+        let progress = Arc::clone(&self.progress);
+        let how = How {
+            snapshot: &self.snapshot,
+            store: &self.store,
+            workers,
+            sealed: self.sealed.clone(),
+            with_index: self.with_index,
+            read: &self.progress.read,
+            told: &move || progress.packed(),
+        };
+        packing::pack(layer, job, how).await
+    }
+
+    /// Sends a packed layer and its index.
+    async fn send(&self, ready: &Ready) -> Result<(), Error> {
+        let Some(uploader) = &self.uploader else { return Ok(()) };
+        let layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
+        uploader.send(&layer, &Source::File(ready.path.clone())).await?;
+        if let Some((digest, size, path)) = &ready.travelling {
+            let index = Descriptor::new("application/octet-stream", *digest, *size);
+            uploader.send(&index, &Source::File(path.clone())).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets the readers of this process use the layers that were packed: no index has to be fetched.
+pub(super) async fn adopt(artifacts: &Artifacts, made: &[Made]) -> Result<(), Error> {
+    for made in made {
+        let Made::Packed(ready) = made else { continue };
+        let reading = ready.clone();
+        let index = blocking(move || reading.index()).await?;
+        if let Some(index) = index {
+            artifacts.adopt(&index, ready.travelling.as_ref().map(|(digest, ..)| digest)).await;
+        }
+    }
+    Ok(())
+}

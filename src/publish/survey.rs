@@ -1,0 +1,254 @@
+//! What a publish would change: one pass over the frozen state and what the tag holds upstream.
+//!
+//! Counts, finds what is left out and what no archive can hold, and computes the identity by which a copy of a known tree is
+//! recognised. Decides nothing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Error;
+use super::compare::{Comparer, Difference, Join, Pair};
+use super::droppings::{Droppings, IGNORE_FILE, IGNORE_LIMIT};
+use super::plan::PathSet;
+use super::plan::groups::Totals;
+use super::plan::identity::archived;
+use super::snapshot::{Entries, FirstNames, Snapshot, is_within, order, parent, show};
+use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, TreeIdentity};
+use crate::view::FrozenEntry;
+
+/// Which paths are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remember {
+    /// None.
+    Nothing,
+    /// What is new or changed, and what is gone.
+    Changes,
+    /// What is as it was.
+    Same,
+}
+
+/// What was found.
+pub(super) struct Survey {
+    /// Names added, changed, removed.
+    pub changes: (u64, u64, u64),
+    /// What is no directory, upstream and here.
+    pub files: (u64, u64),
+    /// Names below the tag's own directory.
+    pub names: u64,
+    /// Sums that a plan depends on.
+    pub totals: Totals,
+    /// By which the tree is recognised.
+    pub identity: Identity,
+    /// Paths that are left out with everything below.
+    pub left_out: Arc<HashSet<Vec<u8>>>,
+    /// Droppings among them, with what lies below them.
+    pub ignored: u64,
+    /// New or changed, or as it was; see [`Remember`].
+    pub paths: PathSet,
+    /// Gone, where what holds it is still there.
+    pub removed: Vec<Vec<u8>>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// A symbolic link that leads out of the tree.
+    pub escaping: Option<Vec<u8>>,
+}
+
+struct Walk {
+    survey: Survey,
+    identity: TreeIdentity,
+    left_out: HashSet<Vec<u8>>,
+    droppings: Droppings,
+    remember: Remember,
+    names: FirstNames,
+    /// The directory that is being left out.
+    leaving: Option<Vec<u8>>,
+    /// The last path of which nothing below can be there any more.
+    gone: Option<Vec<u8>>,
+}
+
+/// Surveys a snapshot against what the tag holds.
+pub(super) async fn survey(
+    new: &Arc<dyn Snapshot>,
+    old: Option<Arc<dyn Snapshot>>,
+    no_ignore: bool,
+    defaults: &IdentityDefaults,
+    remember: Remember,
+) -> Result<Survey, Error> {
+    let droppings = if no_ignore { Droppings::none() } else { droppings(new).await? };
+    let mut walk = Walk::new(droppings, TreeIdentity::new(defaults), remember);
+    let mut join = Join::new(new, old);
+    let mut comparer = Comparer::new(Arc::clone(new));
+    while let Some(pair) = join.next().await? {
+        let difference = comparer.differ(&pair).await?;
+        walk.pair(&pair, difference)?;
+    }
+    let Walk { mut survey, identity, left_out, .. } = walk;
+    survey.identity = identity.finish();
+    survey.left_out = Arc::new(left_out);
+    Ok(survey)
+}
+
+/// The droppings that the tag itself names.
+async fn droppings(snapshot: &Arc<dyn Snapshot>) -> Result<Droppings, Error> {
+    let mut entries = Entries::of(Arc::clone(snapshot));
+    while let Some(entry) = entries.next().await? {
+        if order(&entry.path, IGNORE_FILE).is_lt() {
+            continue;
+        }
+        if entry.path != IGNORE_FILE || entry.kind != Kind::File {
+            break;
+        }
+        let length = u32::try_from(entry.size.min(IGNORE_LIMIT)).unwrap_or(0);
+        let text = snapshot.open(&entry).await?.read(0, length).await?;
+        return Ok(Droppings::new(&text));
+    }
+    Ok(Droppings::new(b""))
+}
+
+impl Walk {
+    fn new(droppings: Droppings, identity: TreeIdentity, remember: Remember) -> Self {
+        let survey = Survey {
+            changes: (0, 0, 0),
+            files: (0, 0),
+            names: 0,
+            totals: Totals::default(),
+            identity: Identity { names: 0, bytes: 0, digest: None, absolute: false },
+            left_out: Arc::default(),
+            ignored: 0,
+            paths: PathSet::default(),
+            removed: Vec::new(),
+            notes: Vec::new(),
+            escaping: None,
+        };
+        let (names, left_out) = (FirstNames::default(), HashSet::new());
+        Self { survey, identity, left_out, droppings, remember, names, leaving: None, gone: None }
+    }
+
+    fn pair(&mut self, pair: &Pair, difference: Difference) -> Result<(), Error> {
+        if let Some(old) = &pair.old
+            && old.kind != Kind::Directory
+        {
+            self.survey.files.0 += 1;
+        }
+        let new = match &pair.new {
+            Some(new) if !self.leaves_out(new, pair.old.is_some()) => Some(new),
+            _ => None,
+        };
+        match (new, &pair.old) {
+            (None, None) => {}
+            (None, Some(old)) => self.removed(old),
+            (Some(new), old) => {
+                if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) && new.kind != Kind::Directory {
+                    self.gone = Some(new.path.clone());
+                }
+                self.kept(new, pair.sha256)?;
+                match (difference, old) {
+                    (Difference::Same, _) => self.remember(Remember::Same, &new.path),
+                    (Difference::DirectoryTime, _) => self.remember(Remember::Changes, &new.path),
+                    // The tag's own directory is nobody's addition.
+                    (Difference::Real, None) if new.path.is_empty() => self.remember(Remember::Changes, &new.path),
+                    (Difference::Real, old) => {
+                        let counter = if old.is_some() { &mut self.survey.changes.1 } else { &mut self.survey.changes.0 };
+                        *counter += 1;
+                        self.remember(Remember::Changes, &new.path);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, as_what: Remember, path: &[u8]) {
+        if self.remember == as_what {
+            self.survey.paths.insert(path);
+        }
+    }
+
+    /// Whether a name is not published.
+    fn leaves_out(&mut self, new: &FrozenEntry, is_upstream: bool) -> bool {
+        if self.leaving.as_ref().is_some_and(|above| is_within(&new.path, above)) {
+            self.survey.ignored += u64::from(new.kind != Kind::Directory);
+            return true;
+        }
+        if new.kind == Kind::Socket {
+            self.left_out.insert(new.path.clone());
+            self.note(format!("sockets cannot be published: `{}` is left out", show(&new.path)));
+            return true;
+        }
+        if !is_upstream && self.droppings.matches(&new.path, new.kind) {
+            self.left_out.insert(new.path.clone());
+            self.leaving = Some(new.path.clone());
+            self.survey.ignored += u64::from(new.kind != Kind::Directory);
+            return true;
+        }
+        false
+    }
+
+    /// One note of a sort is enough.
+    fn note(&mut self, text: String) {
+        let sort = text.split('`').next().unwrap_or_default();
+        if !self.survey.notes.iter().any(|known| known.starts_with(sort)) {
+            self.survey.notes.push(text);
+        }
+    }
+
+    fn removed(&mut self, old: &FrozenEntry) {
+        self.survey.changes.2 += 1;
+        if self.gone.as_ref().is_some_and(|above| is_within(&old.path, above)) {
+            return;
+        }
+        self.gone = Some(old.path.clone());
+        if self.remember == Remember::Changes {
+            self.survey.removed.push(old.path.clone());
+        }
+    }
+
+    fn kept(&mut self, new: &FrozenEntry, sha256: Option<[u8; 32]>) -> Result<(), Error> {
+        self.survey.names += u64::from(!new.path.is_empty());
+        self.survey.files.1 += u64::from(new.kind != Kind::Directory);
+        let is_first = self.names.of(new).is_none();
+        if is_first {
+            self.survey.totals.add(new);
+            archived(new, None).check()?;
+            if new.xattrs.iter().any(|(_, value)| value.is_empty()) {
+                self.note(format!("an extended attribute without a value cannot be archived: that of `{}` is left out", show(&new.path)));
+            }
+        }
+        if new.kind == Kind::Symlink && self.survey.escaping.is_none() && leaves_tree(new) {
+            self.survey.escaping = Some(new.path.clone());
+        }
+        let entry = IdentityEntry {
+            path: &new.path,
+            node: new.node,
+            kind: new.kind,
+            mode: new.mode,
+            owner: new.owner,
+            mtime: new.mtime,
+            size: new.size,
+            links: new.links,
+            device: new.device,
+            target: &new.target,
+            sha256,
+        };
+        self.identity.add(&entry, &new.xattrs);
+        Ok(())
+    }
+}
+
+/// Whether the target of a link lies outside of the tree, as text.
+fn leaves_tree(link: &FrozenEntry) -> bool {
+    if link.target.starts_with(b"/") {
+        return true;
+    }
+    let above = parent(&link.path).unwrap_or_default();
+    let mut depth = above.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
+    for name in link.target.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." if depth == 0 => return true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
