@@ -6,6 +6,7 @@
 
 mod compare;
 mod droppings;
+mod ends;
 mod flow;
 mod kinds;
 mod manifest;
@@ -20,8 +21,6 @@ mod snapshot;
 mod store;
 mod survey;
 mod tag;
-#[cfg(test)]
-mod tests;
 mod upload;
 
 use std::io;

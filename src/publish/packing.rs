@@ -57,6 +57,7 @@ pub(super) fn jobs(snapshot: Arc<dyn Snapshot>, plan: Arc<Plan>, wanted: Vec<boo
         let walked = match &plan.selector {
             Selector::Groups(totals) => groups(&*snapshot, &plan, &wanted, Assigner::new(totals), &sender),
             Selector::All | Selector::Chosen(_) => single(&*snapshot, &plan, &wanted, &sender),
+            Selector::Each(files) => each(&*snapshot, files, &wanted, &sender),
         };
         if let Err(error) = walked {
             // Nobody listens any more: the publish was stopped.
@@ -113,6 +114,15 @@ fn single(snapshot: &dyn Snapshot, plan: &Plan, wanted: &[bool], jobs: &Jobs) ->
         items.blocking_send(Item { archived: entry.clone(), file: None }).map_err(|_| stopped())?;
     }
     Ok(())
+}
+
+fn each(snapshot: &dyn Snapshot, files: &HashMap<Vec<u8>, usize>, wanted: &[bool], jobs: &Jobs) -> Result<(), view::Error> {
+    snapshot.walk(&mut |entry| {
+        let Some(number) = files.get(&entry.path).copied().filter(|number| wanted.get(*number) == Some(&true)) else { return Ok(()) };
+        let (items, receiver) = mpsc::channel(1);
+        items.try_send(item(entry, None)).map_err(|_| stopped())?;
+        jobs.blocking_send(Ok(Job { number, items: receiver })).map_err(|_| stopped())
+    })
 }
 
 fn send_behind(layer: &LayerPlan, items: &mpsc::Sender<Item>) -> Result<(), view::Error> {

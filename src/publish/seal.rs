@@ -5,9 +5,6 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rand::TryRng as _;
-use rand::rngs::SysRng;
-
 use super::Error;
 use super::packing::blocking;
 use crate::artifact::Artifacts;
@@ -51,10 +48,7 @@ impl Sealed {
 impl Sealed {
     /// A fresh message under the passphrase that opened `like`, or under the first one that was given. `None` without one.
     pub async fn fresh(artifacts: &Artifacts, like: Option<BlobSource>) -> Result<Option<Self>, Error> {
-        let mut header = EnvelopeHeader { salt: [0; 32], nonce: [0; 12] };
-        let failed = |error| Error::other(format!("the system gives no random bytes: {error}"));
-        SysRng.try_fill_bytes(&mut header.salt).map_err(failed)?;
-        SysRng.try_fill_bytes(&mut header.nonce).map_err(failed)?;
+        let header = EnvelopeHeader { salt: rand::random(), nonce: rand::random() };
         let key = artifacts.seal_key(like.as_ref(), &header.salt).await?;
         Ok(key.map(|key| Self { key, header, artifacts: artifacts.clone(), like }))
     }

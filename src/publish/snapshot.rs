@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use super::plan::PathSet;
 use crate::artifact::{Artifact, Kind};
+use crate::error::ErrorKind;
 use crate::view::{self, Context, Frozen, FrozenContent, FrozenEntry, Reader, ViewNode, walk_tree};
 
 /// Entries that travel together.
@@ -39,24 +40,46 @@ pub(super) trait Snapshot: Send + Sync + 'static {
     async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error>;
 }
 
-/// A frozen overlay.
+/// A frozen overlay, lent to everybody who walks it and given back by the last of them.
 pub(super) struct FrozenSnapshot {
-    pub frozen: Arc<Frozen>,
-    pub context: Arc<Context>,
+    frozen: Option<Frozen>,
+    context: Arc<Context>,
+    back: Option<oneshot::Sender<Frozen>>,
+}
+
+impl FrozenSnapshot {
+    /// The snapshot, and where the frozen state comes back when nobody reads it any more.
+    pub fn lend(frozen: Frozen, context: Arc<Context>) -> (Arc<Self>, oneshot::Receiver<Frozen>) {
+        let (back, returned) = oneshot::channel();
+        (Arc::new(Self { frozen: Some(frozen), context, back: Some(back) }), returned)
+    }
+
+    fn frozen(&self) -> Result<&Frozen, view::Error> {
+        self.frozen.as_ref().ok_or_else(|| view::Error::new(ErrorKind::Other, "the frozen state is gone"))
+    }
+}
+
+impl Drop for FrozenSnapshot {
+    fn drop(&mut self) {
+        if let (Some(frozen), Some(back)) = (self.frozen.take(), self.back.take()) {
+            // Nobody waits for it: the publish was stopped, and the edits stay as they are.
+            let _ = back.send(frozen);
+        }
+    }
 }
 
 #[async_trait]
 impl Snapshot for FrozenSnapshot {
     fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error> {
-        self.frozen.walk(visit)
+        self.frozen()?.walk(visit)
     }
 
     async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error> {
-        self.frozen.sha256(&self.context.artifacts, entry).await
+        self.frozen()?.sha256(&self.context.artifacts, entry).await
     }
 
     async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
-        self.frozen.open(&self.context, entry).await
+        self.frozen()?.open(&self.context, entry).await
     }
 }
 
@@ -211,7 +234,7 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 fn stopped() -> view::Error {
-    view::Error::new(crate::error::ErrorKind::Interrupted, "stopped")
+    view::Error::new(ErrorKind::Interrupted, "stopped")
 }
 
 /// The order of a walk: like the bytes, except that a separator comes before everything.

@@ -10,6 +10,7 @@ use super::Error;
 use super::compare::{Comparer, Difference, Join, Pair};
 use super::droppings::{Droppings, IGNORE_FILE, IGNORE_LIMIT};
 use super::plan::PathSet;
+use super::plan::foreign::directory_key;
 use super::plan::groups::Totals;
 use super::plan::identity::archived;
 use super::snapshot::{Entries, FirstNames, Snapshot, is_within, order, parent, show};
@@ -142,6 +143,9 @@ impl Walk {
                     self.gone = Some(new.path.clone());
                 }
                 self.kept(new, pair.sha256)?;
+                if new.kind == Kind::Directory && old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
+                    self.remember(Remember::Same, &directory_key(&new.path));
+                }
                 match (difference, old) {
                     (Difference::Same, _) => self.remember(Remember::Same, &new.path),
                     (Difference::DirectoryTime, _) => self.remember(Remember::Changes, &new.path),

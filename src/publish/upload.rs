@@ -37,6 +37,7 @@ pub(super) struct Counts {
 pub(super) struct Uploader {
     push: Arc<dyn Push>,
     repository: Repository,
+    concurrency: NonZeroUsize,
     limit: Semaphore,
     progress: Arc<Progress>,
     /// What was sent already: a blob that is named twice goes once.
@@ -47,7 +48,14 @@ pub(super) struct Uploader {
 impl Uploader {
     pub fn new(push: Arc<dyn Push>, repository: Repository, concurrency: NonZeroUsize, progress: Arc<Progress>) -> Self {
         let limit = Semaphore::new(concurrency.get());
-        Self { push, repository, limit, progress, seen: Mutex::default(), counts: Mutex::default() }
+        Self { push, repository, concurrency, limit, progress, seen: Mutex::default(), counts: Mutex::default() }
+    }
+
+    /// The same with its counts, but nothing is known to be there.
+    pub fn anew(&self) -> Self {
+        let again = Self::new(Arc::clone(&self.push), self.repository.clone(), self.concurrency, Arc::clone(&self.progress));
+        *again.counts.lock().unwrap_or_else(PoisonError::into_inner) = Counts { reused: (0, 0), ..self.counts() };
+        again
     }
 
     pub fn counts(&self) -> Counts {

@@ -10,7 +10,7 @@ pub(super) mod groups;
 pub(super) mod identity;
 pub(super) mod whole;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,8 +48,8 @@ impl PathSet {
         !self.0.is_empty() && self.0.contains(&PathKey::of(path))
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -79,6 +79,8 @@ pub(super) enum Selector {
     All,
     /// The same, but only these.
     Chosen(Arc<PathSet>),
+    /// Each of these files alone into the layer of that number.
+    Each(Arc<HashMap<Vec<u8>, usize>>),
 }
 
 /// The layers of a tree.

@@ -1,0 +1,205 @@
+//! How a publish ends otherwise: nothing differs, safety says no, the tag moved, a known tree, dropped edits, a deleted tag.
+
+use std::sync::Arc;
+
+use super::flow::{Ground, Lent, Publish};
+use super::manifest::files as titled;
+use super::packing::blocking;
+use super::survey::Survey;
+use super::upload::Counts;
+use super::{Error, Next, Outcome, Report};
+use crate::artifact::{Dialect, IdentityDefaults};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Manifest, Tag, Version};
+use crate::registry::TagDeletion;
+use crate::staging::Binding;
+
+/// What types of signatures contain.
+const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
+
+impl Publish<'_> {
+    /// The frozen state is what the tag holds: without a tag to publish it elsewhere, nothing is sent.
+    pub(super) async fn nothing_differs(&self, ground: &Ground, survey: Survey, lent: Lent) -> Result<(Report, Next), Error> {
+        let Some(base) = ground.base.clone() else { return Err(Error::other("a tag without a base".to_owned())) };
+        let mut report = self.report(&survey, Outcome::Unchanged);
+        if self.goes_elsewhere() {
+            report.outcome = Outcome::Published {
+                before: ground.at_target.map(|digest| digest.to_string()),
+                digest: base.manifest.digest.to_string(),
+                known: true,
+            };
+            self.refuse_moved(ground)?;
+            if !self.options.dry_run {
+                self.target(&self.target).put(&base.manifest, self.expected(ground), || Ok(())).await?;
+                self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
+            }
+            return Ok((report, Next::Continues { clean: true }));
+        }
+        if let Some((before, digest)) = ground.finished {
+            report.outcome = Outcome::Published { before: before.map(|digest| digest.to_string()), digest: digest.to_string(), known: false };
+            self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
+        }
+        if self.options.dry_run {
+            return Ok((report, Next::Continues { clean: true }));
+        }
+        let clean = self.settle(lent, base).await?;
+        Ok((report, Next::Continues { clean }))
+    }
+
+    /// Refuses a tag that does not hold what the edits began with, before anything is packed.
+    pub(super) fn refuse_moved(&self, ground: &Ground) -> Result<(), Error> {
+        if self.options.force {
+            return Ok(());
+        }
+        if !self.goes_elsewhere() {
+            let Binding { expected, .. } = ground.binding;
+            return if ground.upstream == expected { Ok(()) } else { Err(self.target(&self.tag).moved(expected, ground.upstream)) };
+        }
+        let journal = self.overlay.upper().journal()?;
+        let put_before = journal.and_then(|journal| Digest::parse(&journal.digest).ok());
+        match ground.at_target {
+            Some(now) if put_before != Some(now) => {
+                let message = format!("the tag exists already and holds {now}: --force overwrites it; all edits are kept");
+                Err(Error::new(ErrorKind::Conflict, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what is more likely a mistake than a wish.
+    pub(super) fn check_safety(&self, ground: &Ground, survey: &Survey) -> Result<(), Error> {
+        let skipped = |what: String| Err(Error::new(ErrorKind::Skipped, format!("{what}: nothing was published and all edits are kept")));
+        if self.options.force {
+            return Ok(());
+        }
+        if survey.names == 0 {
+            let what = if ground.at_target.is_some() { "the tag would be emptied" } else { "the new tag is empty" };
+            return skipped(format!("{what} (--force publishes that)"));
+        }
+        let (before, now) = survey.files;
+        if ground.at_target.is_some() && before.saturating_sub(now).saturating_mul(2) > before {
+            return skipped(format!("{now} of {before} files would be left, less than half (--force publishes that)"));
+        }
+        Ok(())
+    }
+
+    /// An artifact of the repository that shows the very same tree. An edit of something that has more than a tree (other platforms, a
+    /// config, annotations) keeps those.
+    pub(super) async fn known_tree(&self, ground: &Ground, survey: &Survey) -> Result<Option<Arc<Manifest>>, Error> {
+        if self.options.as_kind.is_some() {
+            return Ok(None);
+        }
+        let defaults = &self.publisher.context.defaults;
+        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
+        let found = self.publisher.context.artifacts.find_tree(&self.repository, &survey.identity, &defaults).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!("no known tree is looked for: {error}");
+                None
+            }
+        };
+        let Some(base) = &ground.base else { return Ok(found) };
+        Ok(found.filter(|found| {
+            let (Some(one), Some(other)) = (found.image(), base.manifest.image()) else { return false };
+            let same = (&one.config.digest, &one.artifact_type, &one.annotations, &one.subject)
+                == (&other.config.digest, &other.artifact_type, &other.annotations, &other.subject);
+            same && base.dialect != Dialect::Image && one.artifact_type.as_deref() == Some(titled::ARTIFACT_TYPE)
+        }))
+    }
+
+    pub(super) fn report(&self, survey: &Survey, outcome: Outcome) -> Report {
+        Report {
+            reference: self.reference.clone(),
+            outcome,
+            sent: (0, 0),
+            reused: (0, 0),
+            changes: survey.changes,
+            ignored: survey.ignored,
+            notes: self.progress.notes(),
+        }
+    }
+
+    pub(super) fn counted(&self, report: Report, counts: Counts) -> Report {
+        Report { sent: counts.sent, reused: counts.reused, notes: self.progress.notes(), ..report }
+    }
+
+    fn without_survey(&self, outcome: Outcome) -> Report {
+        Report {
+            reference: self.reference.clone(),
+            outcome,
+            sent: (0, 0),
+            reused: (0, 0),
+            changes: (0, 0, 0),
+            ignored: 0,
+            notes: self.progress.notes(),
+        }
+    }
+
+    /// `--theirs`.
+    pub(super) async fn drop_edits(&self) -> Result<(Report, Next), Error> {
+        if self.overlay.has_writers() {
+            return Err(self.busy());
+        }
+        if self.options.dry_run {
+            return Ok((self.without_survey(Outcome::Dropped), Next::Continues { clean: false }));
+        }
+        self.remove_upper().await?;
+        self.publisher.context.artifacts.refresh(Some(&self.repository));
+        Ok((self.without_survey(Outcome::Dropped), Next::NewView))
+    }
+
+    pub(super) async fn remove_upper(&self) -> Result<(), Error> {
+        let overlay = Arc::clone(self.overlay);
+        blocking(move || Ok(overlay.upper().remove()?)).await
+    }
+
+    /// Deletes the tag upstream, if that is allowed and it holds what was deleted here.
+    pub(super) async fn delete(&self, binding: Binding, upstream: Option<Digest>) -> Result<(Report, Next), Error> {
+        if self.goes_elsewhere() {
+            return Err(Error::new(ErrorKind::Invalid, "the tag was deleted here, and a deletion cannot go to another tag"));
+        }
+        if !self.options.allow_delete {
+            self.progress.note("the tag stays: deleting tags needs --allow-delete");
+            let report = self.without_survey(Outcome::Unchanged);
+            if !self.options.dry_run {
+                self.remove_upper().await?;
+            }
+            return Ok((report, if self.options.dry_run { Next::Continues { clean: false } } else { Next::NewView }));
+        }
+        if upstream.is_some() && upstream != binding.expected && !self.options.force {
+            return Err(self.target(&self.tag).moved(binding.expected, upstream));
+        }
+        let before = upstream.or(binding.expected).map(|digest| digest.to_string()).unwrap_or_default();
+        if self.options.dry_run {
+            return Ok((self.without_survey(Outcome::Deleted { before }), Next::Continues { clean: false }));
+        }
+        if let Some(digest) = upstream
+            && self.target(&self.tag).delete(&digest).await? == TagDeletion::ByThrowAway
+        {
+            self.progress.note("the registry deletes no tags: a throw-away manifest took the tag and was deleted");
+        }
+        self.publisher.context.artifacts.deleted(&self.repository, &self.tag);
+        self.remove_upper().await?;
+        Ok((self.without_survey(Outcome::Deleted { before }), Next::NewView))
+    }
+
+    /// Says that signatures of what the tag held do not cover what it holds now. Costs nothing but the note if it fails.
+    pub(super) async fn note_signatures(&self, ground: &Ground) {
+        let Some(base) = &ground.base else { return };
+        let digest = base.manifest.digest;
+        let artifacts = &self.publisher.context.artifacts;
+        let referrers = artifacts.referrers(&self.repository, &digest).await.unwrap_or_default();
+        let is_signature = |kind: &str| SIGNATURES.iter().any(|word| kind.contains(word));
+        let attached = referrers.iter().any(|referrer| referrer.artifact_type.as_deref().is_some_and(is_signature));
+        let cosign = Tag::parse(&format!("{}.sig", digest.path_name())).ok().map(Version::Tag);
+        let signed = attached
+            || match cosign {
+                Some(cosign) => self.publisher.push.resolve(&self.repository, &cosign).await.is_ok(),
+                None => false,
+            };
+        if signed {
+            self.progress.note(format!("the signatures of {digest} do not cover the new version: sign it again"));
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! One publish from beginning to end: what an interrupted one left, freeze, survey, safety, build, manifests, tag, settlement.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::kinds::{self, Built, Work};
+use super::packing::blocking;
+use super::plan::Without;
+use super::produce;
+use super::rebase::{self, Rebased};
+use super::report::Progress;
+use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
+use super::survey::{Survey, survey};
+use super::tag::{Expected, Target};
+use super::upload::{Counts, Uploader};
+use super::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
+use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Manifest, Repository, Tag, Version};
+use crate::staging::{Binding, Journal, Subject};
+use crate::view::{Frozen, Overlay};
+
+/// One publish.
+pub(super) struct Publish<'a> {
+    pub(super) publisher: &'a Publisher,
+    pub(super) overlay: &'a Arc<Overlay>,
+    pub(super) options: &'a Options,
+    subject: Subject,
+    pub(super) repository: Repository,
+    /// The tag that was edited.
+    pub(super) tag: Tag,
+    /// The tag that is published.
+    pub(super) target: Tag,
+    pub(super) reference: String,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// What is compared with what, and where it goes.
+pub(super) struct Ground {
+    /// To what the edits are bound.
+    pub binding: Binding,
+    /// What the edited tag holds upstream.
+    pub upstream: Option<Digest>,
+    /// What the published tag holds upstream.
+    pub at_target: Option<Digest>,
+    /// What the edits are laid on: the artifact expected, or with `--rebase` what is upstream now.
+    pub base: Option<Arc<Artifact>>,
+    /// A tag that an interrupted publish had put already.
+    pub finished: Option<(Option<Digest>, Digest)>,
+}
+
+/// The frozen state and where it comes back.
+pub(super) struct Lent {
+    snapshot: Arc<dyn Snapshot>,
+    back: oneshot::Receiver<Frozen>,
+    generation: u64,
+}
+
+impl<'a> Publish<'a> {
+    pub fn begin(publisher: &'a Publisher, overlay: &'a Arc<Overlay>, options: &'a Options, listener: &Listener) -> Result<Self, Error> {
+        let subject = overlay.subject();
+        let invalid = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Invalid, error.to_string());
+        let repository = Repository::parse(&subject.repository).map_err(|error| invalid(&error))?;
+        let tag = Tag::parse(&subject.tag).map_err(|error| invalid(&error))?;
+        let target = match &options.as_tag {
+            Some(other) => Tag::parse(other).map_err(|error| invalid(&error))?,
+            None => tag.clone(),
+        };
+        let reference = format!("{}:{target}", publisher.context.authority.reference(Some(&repository)));
+        let progress = Progress::new(reference.clone(), Arc::clone(listener));
+        Ok(Self { publisher, overlay, options, subject, repository, tag, target, reference, progress })
+    }
+
+    pub async fn run(self) -> Result<(Report, Next), Error> {
+        self.progress.tell(Event::Begin { reference: self.reference.clone() });
+        let (report, next) = self.publish().await.map_err(|error| error.about(&self.reference))?;
+        self.progress.tell(Event::End { report: report.clone() });
+        Ok((report, next))
+    }
+
+    pub(super) fn target<'b>(&'b self, tag: &'b Tag) -> Target<'b> {
+        Target { push: &*self.publisher.push, repository: &self.repository, tag }
+    }
+
+    pub(super) fn goes_elsewhere(&self) -> bool {
+        self.target != self.tag
+    }
+
+    async fn publish(&self) -> Result<(Report, Next), Error> {
+        let upstream = self.target(&self.tag).now().await?;
+        let finished = self.finish_interrupted(upstream)?;
+        let binding = self.overlay.binding();
+        if binding.deleted {
+            return self.delete(binding, upstream).await;
+        }
+        let moved = upstream != binding.expected;
+        if moved && self.options.theirs {
+            return self.drop_edits();
+        }
+        let rebases = moved && self.options.rebase && upstream.is_some() && !self.goes_elsewhere();
+        let based_on = if rebases { upstream } else { binding.expected };
+        let base = match based_on {
+            Some(digest) => Some(self.artifact(&digest).await?),
+            None => None,
+        };
+        let at_target = if self.goes_elsewhere() { self.target(&self.target).now().await? } else { upstream };
+        let ground = Ground { binding, upstream, at_target, base, finished };
+        let frozen = self.freeze(rebases).await?;
+        let generation = frozen.generation();
+        let (snapshot, back) = FrozenSnapshot::lend(frozen, Arc::clone(&self.publisher.context));
+        let lent = Lent { snapshot: snapshot as Arc<dyn Snapshot>, back, generation };
+        if rebases { self.rebase(ground, lent).await } else { self.edit(ground, lent).await }
+    }
+
+    /// Takes up what a killed publish left: if its tag is there, only the settlement is missing.
+    fn finish_interrupted(&self, upstream: Option<Digest>) -> Result<Option<(Option<Digest>, Digest)>, Error> {
+        let upper = self.overlay.upper();
+        let Some(journal) = upper.journal()? else { return Ok(None) };
+        let published = Digest::parse(&journal.digest).ok().filter(|digest| Some(*digest) == upstream);
+        let Some(digest) = published else {
+            // What the tag holds otherwise is judged like any other tag.
+            return Ok(None);
+        };
+        let before = journal.expected.as_deref().and_then(|digest| Digest::parse(digest).ok());
+        let binding = Binding { expected: Some(digest), ..upper.binding() };
+        upper.change(|change| change.bind(binding))?;
+        upper.set_journal(None)?;
+        Ok(Some((before, digest)))
+    }
+
+    async fn freeze(&self, alone: bool) -> Result<Frozen, Error> {
+        if alone && self.overlay.has_writers() {
+            return Err(self.busy());
+        }
+        let overlay = Arc::clone(self.overlay);
+        blocking(move || Ok(overlay.freeze()?)).await
+    }
+
+    pub(super) fn busy(&self) -> Error {
+        Error::new(ErrorKind::Busy, "files are open for writing: close them first")
+    }
+
+    async fn artifact(&self, digest: &Digest) -> Result<Arc<Artifact>, Error> {
+        let strict = self.publisher.context.strict;
+        Ok(self.publisher.context.artifacts.artifact(&self.repository, digest, ViewMode::Merged, strict).await?)
+    }
+
+    fn tree(&self, artifact: &Arc<Artifact>, reading: &Arc<dyn Snapshot>) -> Arc<dyn Snapshot> {
+        Arc::new(TreeSnapshot { artifact: Arc::clone(artifact), reading: Arc::clone(reading) })
+    }
+
+    async fn survey(&self, snapshot: &Arc<dyn Snapshot>, base: Option<&Arc<Artifact>>) -> Result<Survey, Error> {
+        let defaults = &self.publisher.context.defaults;
+        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
+        let old = base.map(|base| self.tree(base, snapshot));
+        let survey =
+            survey(snapshot, old, self.options.no_ignore, &defaults, kinds::remembers(base.map(|base| &**base))).await?;
+        survey.notes.iter().for_each(|note| self.progress.note(note.clone()));
+        Ok(survey)
+    }
+
+    /// Publishes the edits of a tag on top of what it was bound to.
+    async fn edit(&self, ground: Ground, lent: Lent) -> Result<(Report, Next), Error> {
+        let survey = self.survey(&lent.snapshot, ground.base.as_ref()).await?;
+        if survey.changes == (0, 0, 0) && ground.base.is_some() {
+            return self.nothing_differs(&ground, survey, lent).await;
+        }
+        self.refuse_moved(&ground)?;
+        self.check_safety(&ground, &survey)?;
+        if let Some(base) = &ground.base {
+            kinds::check(base)?;
+        }
+        let (built, counts, report) = self.make(&ground, survey, &lent.snapshot).await?;
+        if self.options.dry_run {
+            return Ok((report, Next::Continues { clean: false }));
+        }
+        if ground.base.as_ref().is_some_and(|base| base.manifest.digest == built.top.digest) && !self.goes_elsewhere() {
+            // What differs cannot be published: it is left out, or no archive of this kind holds it.
+            let base = ground.base.clone().ok_or_else(|| Error::other("a tag without a base".to_owned()))?;
+            let clean = self.settle(lent, base).await?;
+            return Ok((Report { outcome: Outcome::Unchanged, ..report }, Next::Continues { clean }));
+        }
+        self.confirm(&ground, lent.generation, &built, self.expected(&ground)).await?;
+        let artifact = self.learn(&built).await?;
+        if self.goes_elsewhere() {
+            let subject = Subject { tag: self.target.to_string(), ..self.subject.clone() };
+            self.overlay.upper().move_to(&subject)?;
+        }
+        let clean = self.settle(lent, artifact).await?;
+        self.overlay.upper().set_journal(None)?;
+        self.note_signatures(&ground).await;
+        let next = if self.goes_elsewhere() { Next::Moved(self.target.clone()) } else { Next::Continues { clean } };
+        Ok((self.counted(report, counts), next))
+    }
+
+    /// Publishes the edits laid over what is upstream now. The view of before cannot show that, so it ends.
+    async fn rebase(&self, ground: Ground, lent: Lent) -> Result<(Report, Next), Error> {
+        let Some(theirs) = ground.base.clone() else { return Err(Error::other("there is nothing to rebase on".to_owned())) };
+        kinds::check(&theirs)?;
+        let before = match &ground.binding.expected {
+            Some(digest) => Some(self.tree(&self.artifact(digest).await?, &lent.snapshot)),
+            None => None,
+        };
+        let upstream = self.tree(&theirs, &lent.snapshot);
+        let rebased = Rebased::new(&lent.snapshot, before, &upstream).await.map_err(|error| self.ways_out(error))?;
+        let mixed: Arc<dyn Snapshot> = Arc::new(rebased);
+        let survey = self.survey(&mixed, Some(&theirs)).await?;
+        self.check_safety(&ground, &survey)?;
+        if survey.changes == (0, 0, 0) {
+            let report = self.report(&survey, Outcome::Unchanged);
+            if !self.options.dry_run {
+                self.end_view(lent).await?;
+            }
+            return Ok((report, if self.options.dry_run { Next::Continues { clean: false } } else { Next::NewView }));
+        }
+        let (built, counts, report) = self.make(&ground, survey, &mixed).await?;
+        if self.options.dry_run {
+            return Ok((report, Next::Continues { clean: false }));
+        }
+        drop(mixed);
+        self.confirm(&ground, lent.generation, &built, Expected::Exactly(ground.upstream)).await?;
+        self.learn(&built).await?;
+        self.overlay.upper().set_journal(None)?;
+        self.end_view(lent).await?;
+        Ok((self.counted(report, counts), Next::NewView))
+    }
+
+    fn ways_out(&self, error: Error) -> Error {
+        let ways = "nothing was published and all edits are kept. Ways out: --as TAG, --theirs drops the edits, --force overwrites the tag";
+        if error.kind == ErrorKind::Conflict { Error::new(error.kind, format!("{}; {ways}", error.message)) } else { error }
+    }
+
+    /// Removes the upper whose edits are published under a tree that it does not lie over.
+    async fn end_view(&self, lent: Lent) -> Result<(), Error> {
+        let late = || {
+            let message = "the tag was edited while its edits were rebased: what was frozen is published, the later edits are kept; sync again";
+            Error::new(ErrorKind::Conflict, message)
+        };
+        if self.overlay.has_writers() {
+            return Err(late());
+        }
+        let (again, back) = FrozenSnapshot::lend(self.freeze(false).await?, Arc::clone(&self.publisher.context));
+        let again = again as Arc<dyn Snapshot>;
+        let same = rebase::same(&again, Arc::clone(&lent.snapshot)).await?;
+        drop(again);
+        // Nothing is removed while somebody reads it.
+        drop(give_back(lent).await?);
+        drop(returned(back).await?);
+        if !same {
+            return Err(late());
+        }
+        self.remove_upper().await
+    }
+
+    /// Everything up to the manifests: nothing is named by a tag yet.
+    async fn make(&self, ground: &Ground, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Result<(Built, Counts, Report), Error> {
+        let report = self.report(&survey, Outcome::Unchanged);
+        let published = |manifest: &Manifest, known: bool| Outcome::Published {
+            before: ground.at_target.map(|digest| digest.to_string()),
+            digest: manifest.digest.to_string(),
+            known,
+        };
+        if let Some(manifest) = self.known_tree(ground, &survey).await? {
+            let outcome = published(&manifest, true);
+            let built = Built { top: manifest, before: Vec::new(), referrers: Vec::new(), made: Vec::new() };
+            match self.push_manifests(&built).await {
+                Ok(()) => return Ok((built, Counts::default(), Report { outcome, ..report })),
+                // Its blobs are gone: it is packed like any other.
+                Err(error) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Gone) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut work = self.work(ground, survey, snapshot);
+        let kind = self.options.as_kind.unwrap_or(self.publisher.kind);
+        let mut built = work.build(kind).await?;
+        match self.push_manifests(&built).await {
+            Err(error) if error.kind == ErrorKind::Invalid => {
+                // A blob may have gone since it was seen: everything is asked for once more.
+                tracing::warn!("{}: {error}; its blobs are asked for again", self.reference);
+                work.doubt();
+                built = work.build(kind).await?;
+                self.push_manifests(&built).await?;
+            }
+            other => other?,
+        }
+        let counts = work.uploader.as_ref().map(|uploader| uploader.counts()).unwrap_or_default();
+        let outcome = published(&built.top, false);
+        Ok((built, counts, Report { outcome, ..report }))
+    }
+
+    fn work(&self, ground: &Ground, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Work {
+        let concurrency: NonZeroUsize = self.options.concurrency.unwrap_or(self.publisher.concurrency);
+        let snapshot: Arc<dyn Snapshot> = if survey.left_out.is_empty() {
+            Arc::clone(snapshot)
+        } else {
+            Arc::new(Without { inner: Arc::clone(snapshot), trees: Arc::clone(&survey.left_out), paths: Arc::default() })
+        };
+        let uploader = (!self.options.dry_run).then(|| {
+            let push = Arc::clone(&self.publisher.push);
+            Arc::new(Uploader::new(push, self.repository.clone(), concurrency, Arc::clone(&self.progress)))
+        });
+        Work {
+            artifacts: self.publisher.context.artifacts.clone(),
+            repository: self.repository.clone(),
+            base: ground.base.clone(),
+            platform: self.publisher.context.platform.clone(),
+            snapshot,
+            survey,
+            store: self.overlay.upper().packs(),
+            uploader,
+            progress: Arc::clone(&self.progress),
+            doubtful: false,
+        }
+    }
+
+    async fn push_manifests(&self, built: &Built) -> Result<(), Error> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let push = &self.publisher.push;
+        for manifest in built.before.iter().chain([&built.top]) {
+            push.push_manifest(&self.repository, &Version::Digest(manifest.digest), manifest).await?;
+        }
+        for (subject, referrer) in &built.referrers {
+            let pushed = async {
+                push.push_manifest(&self.repository, &Version::Digest(referrer.digest), referrer).await?;
+                push.link_referrer(&self.repository, subject, &referrer.descriptor()).await
+            };
+            match pushed.await {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
+                    self.progress.note(format!("the registry keeps no referrers, so the index of the layers may be lost there: {error}"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the journal, then puts and confirms the tag.
+    async fn confirm(&self, ground: &Ground, generation: u64, built: &Built, expected: Expected) -> Result<(), Error> {
+        let journal = Journal {
+            generation,
+            expected: ground.at_target.map(|digest| digest.to_string()),
+            digest: built.top.digest.to_string(),
+        };
+        let upper = self.overlay.upper();
+        self.target(&self.target).put(&built.top, expected, || Ok(upper.set_journal(Some(&journal))?)).await
+    }
+
+    pub(super) fn expected(&self, ground: &Ground) -> Expected {
+        match (self.options.force, self.goes_elsewhere()) {
+            (true, _) => Expected::Anything,
+            (false, true) => Expected::Exactly(None),
+            (false, false) => Expected::Exactly(ground.binding.expected),
+        }
+    }
+
+    /// Lets this process know what was published, so that nothing of it is fetched.
+    async fn learn(&self, built: &Built) -> Result<Arc<Artifact>, Error> {
+        let artifacts = &self.publisher.context.artifacts;
+        for manifest in built.before.iter().chain(built.referrers.iter().map(|(_, referrer)| referrer)) {
+            artifacts.learned_manifest(&self.repository, Arc::clone(manifest));
+        }
+        artifacts.published(&self.repository, &self.target, Arc::clone(&built.top));
+        produce::adopt(artifacts, &built.made).await?;
+        self.artifact(&built.top.digest).await
+    }
+
+    pub(super) async fn settle(&self, lent: Lent, artifact: Arc<Artifact>) -> Result<bool, Error> {
+        let frozen = give_back(lent).await?;
+        let overlay = Arc::clone(self.overlay);
+        blocking(move || Ok(overlay.settle(frozen, &artifact)?)).await
+    }
+}
+
+/// Waits until nobody reads a frozen state any more.
+async fn give_back(lent: Lent) -> Result<Frozen, Error> {
+    drop(lent.snapshot);
+    returned(lent.back).await
+}
+
+async fn returned(back: oneshot::Receiver<Frozen>) -> Result<Frozen, Error> {
+    back.await.map_err(|_| Error::other("the frozen state was lost".to_owned()))
+}

@@ -1,0 +1,77 @@
+//! Container images: a new one of one layer, or one layer more on what the tag holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Built, Work};
+use crate::artifact::{Artifact, travel};
+use crate::error::ErrorKind;
+use crate::layer::Packing;
+use crate::oci::{Descriptor, Manifest, media_type};
+use crate::publish::Error;
+use crate::publish::manifest::{descriptor, image, layers, referrer};
+use crate::publish::plan::diff::{self, Earlier};
+use crate::publish::plan::{Plan, whole};
+use crate::publish::produce::Made;
+use crate::publish::store::Ready;
+
+/// Layers beyond which those that edits put on top become one: overlay mounts end at 127.
+const LAYERS: usize = 100;
+
+impl Work {
+    pub(super) async fn new_image(&self) -> Result<Built, Error> {
+        let snapshot = self.without(self.silent_root().await?);
+        let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
+        let (layer, index, made, ready) = self.image_layer(None, plan).await?;
+        let config = self.send(media_type::OCI_CONFIG, image::new_config(&self.platform, &ready.diff_id)).await?;
+        let (top, _) = image::manifest(config, vec![descriptor(&layer)], None)?;
+        image_built(top, index, made)
+    }
+
+    pub(super) async fn edit_image(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
+        let shown = &base.shown;
+        let before = shown.image().ok_or_else(|| Error::other("an image has no layers".to_owned()))?;
+        let mut layers = layers(shown)?;
+        let ours = before.layers.iter().rev().take_while(|layer| layer.annotation(image::EDIT).is_some()).count();
+        let dropped = if before.layers.len() >= LAYERS { ours } else { 0 };
+        let mut earlier = Earlier::default();
+        for number in before.layers.len() - dropped..before.layers.len() {
+            if let Some(index) = self.artifacts.layer_index(&self.repository, base, number, false).await? {
+                earlier.add(&index);
+            }
+        }
+        let plan = diff::plan(&self.snapshot, &self.survey.paths, &self.survey.removed, &earlier).await?;
+        let (mut layer, index, made, ready) = self.image_layer(Some(shown), plan).await?;
+        if shown.media_type != media_type::DOCKER_MANIFEST {
+            layer.annotations.insert(image::EDIT.to_owned(), "1".to_owned());
+        }
+        let config = image::edited_config(&self.config(&before.config).await?, dropped, &ready.diff_id)?;
+        let config = self.send(&before.config.media_type, config).await?;
+        layers.truncate(before.layers.len() - dropped);
+        layers.push(descriptor(&layer));
+        let (top, _) = image::manifest(config, layers, Some(shown))?;
+        image_built(top, index, made)
+    }
+
+    async fn image_layer(&self, base: Option<&Manifest>, plan: Plan) -> Result<(Descriptor, Option<Descriptor>, Vec<Made>, Ready), Error> {
+        let with_index = base.is_none_or(|base| base.media_type != media_type::DOCKER_MANIFEST);
+        let made = self.producer(Arc::clone(&self.snapshot), None, with_index)?.produce(plan, &HashMap::new()).await?;
+        let Some(Made::Packed(ready)) = made.first().cloned() else {
+            return Err(Error::new(ErrorKind::Other, "a layer was not packed"));
+        };
+        let mut layer = Descriptor::new(image::layer_type(base), ready.blob.0, ready.blob.1);
+        let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
+        if let Some(index) = &index {
+            travel::bind(&mut layer, index.digest, index.size);
+        }
+        Ok((layer, index, made, ready))
+    }
+}
+
+fn image_built(top: Arc<Manifest>, index: Option<Descriptor>, made: Vec<Made>) -> Result<Built, Error> {
+    let referrers = match index {
+        Some(index) => vec![(top.digest, referrer::manifest(&top, &[index])?)],
+        None => Vec::new(),
+    };
+    Ok(Built { top, before: Vec::new(), referrers, made })
+}

@@ -1,0 +1,177 @@
+//! Edits of what is a list of titled layers, of single blobs, or one archive.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Built, Work};
+use crate::artifact::{Artifact, Dialect, travel};
+use crate::error::ErrorKind;
+use crate::layer::Packing;
+use crate::oci::Digest;
+use crate::publish::Error;
+use crate::publish::manifest::{descriptor, files as titled, layers};
+use crate::publish::plan::foreign::{self, Fate, Foreign};
+use crate::publish::plan::{PathSet, whole};
+use crate::publish::produce::Made;
+use crate::publish::snapshot::{Entries, show};
+use crate::view::FrozenEntry;
+
+/// What ModelPack says of a file that is not this one any more.
+const MODEL_METADATA: &str = "org.cncf.model.file.metadata+json";
+/// Config of a Helm chart: a copy of what one of its files says.
+const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
+
+impl Work {
+    pub(super) async fn edit_layered(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
+        let is_empty = base.layers().iter().all(|layer| layer.blob.is_none());
+        if super::files::is_ours(base) || is_empty {
+            let (layers, made) = self.grouped(self.silent_root().await?).await?;
+            return finish(layers, base, made);
+        }
+        let all = base.layers();
+        let is_group = |number: usize| {
+            let layer = all.get(number);
+            layer.is_some_and(|layer| layer.index.is_some() && layer.descriptor.annotation(titled::TITLE) == Some("."))
+        };
+        let one = (&self.artifacts, &self.repository);
+        let mut plan = foreign::plan(one, base, &self.snapshot, &self.survey.paths, is_group).await?;
+        self.itself(base, &mut plan.covered);
+        let replaced = self.producer(Arc::clone(&self.snapshot), None, base.dialect == Dialect::Files)?;
+        let mut made = replaced.produce(plan.replaced.clone(), &HashMap::new()).await?;
+        let (layers, more) = match base.dialect {
+            Dialect::Files => self.files_around(base, &plan, &made).await?,
+            Dialect::Archive => self.archive_around(base, &plan, &made).await?,
+            _ => self.blobs_only(base, &plan, &made).await?,
+        };
+        made.extend(more);
+        finish(layers, base, made)
+    }
+
+    /// A manifest with a title is itself one of the files that it shows.
+    fn itself(&self, base: &Artifact, covered: &mut PathSet) {
+        if base.dialect == Dialect::Files
+            && let Some(title) = base.shown.annotations().get(titled::TITLE)
+            && self.survey.paths.contains(title.as_bytes())
+        {
+            covered.insert(title.as_bytes());
+        }
+    }
+
+    async fn files_around(&self, base: &Artifact, plan: &Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
+        let mut layers = standing(base, plan, replaced, true)?;
+        let mut covered = plan.covered.clone();
+        if !self.silent_root().await?.is_empty() {
+            covered.insert(b"");
+        }
+        let (grouped, made) = self.grouped(covered).await?;
+        layers.extend(grouped);
+        Ok((layers, made))
+    }
+
+    async fn archive_around(&self, base: &Artifact, plan: &Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
+        let [number] = plan.archives.as_slice() else {
+            return Err(unsupported("it consists of several archives, and which one a change belongs to is not known"));
+        };
+        let index = self.artifacts.layer_index(&self.repository, base, *number, false).await?;
+        let has_root = index.is_some_and(|index| index.entries().any(|entry| entry.path.is_empty()));
+        let mut covered: PathSet = PathSet::default();
+        for layer in base.layers().iter().filter(|layer| layer.number != *number) {
+            // What a file of its own shows is not part of the archive.
+            if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (plan.fates.get(layer.number), base.file_of(layer.number)) {
+                covered.insert(&path);
+            }
+        }
+        if !has_root {
+            covered.insert(b"");
+        }
+        let descriptor_of = base.layers().into_iter().nth(*number).map(|layer| layer.descriptor);
+        let mut layer = descriptor_of.ok_or_else(|| Error::other("an archive has no layer".to_owned()))?;
+        let packing = packing_of(&layer.media_type)?;
+        let snapshot = self.without(covered);
+        let archive = whole::plan(&snapshot, None, packing, Vec::new()).await?;
+        let made = self.producer(snapshot, None, false)?.produce(archive, &HashMap::new()).await?;
+        if let Some(Made::Packed(ready)) = made.first() {
+            (layer.digest, layer.size) = ready.blob;
+        }
+        if base.shown.image().is_some_and(|image| image.config.media_type == HELM_CONFIG) {
+            self.progress.note("the config of the chart is that of before: registries may show an old name, version or description");
+        }
+        let mut layers = standing(base, plan, replaced, false)?;
+        let place = (0..*number).filter(|number| !matches!(plan.fates.get(*number), None | Some(Fate::Goes | Fate::Silent))).count();
+        layers.insert(place.min(layers.len()), descriptor(&layer));
+        Ok((layers, made))
+    }
+
+    async fn blobs_only(&self, base: &Artifact, plan: &Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
+        if let Some(entry) = self.more_than(plan.covered.clone()).await? {
+            return Err(unsupported(&format!(
+                "it is a list of blobs without names, which has no place for `{}`; only the content of its files can be changed",
+                show(&entry.path)
+            )));
+        }
+        Ok((standing(base, plan, replaced, false)?, Vec::new()))
+    }
+
+    /// A name that no layer shows.
+    async fn more_than(&self, covered: PathSet) -> Result<Option<FrozenEntry>, Error> {
+        let mut entries = Entries::of(self.without(covered));
+        while let Some(entry) = entries.next().await? {
+            if !entry.path.is_empty() {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn unsupported(why: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this artifact cannot be edited so: {why} (--as with --as-kind makes another one of it)"))
+}
+
+/// The manifest of the base with these layers.
+fn finish(layers: Vec<Value>, base: &Artifact, made: Vec<Made>) -> Result<Built, Error> {
+    let top = titled::manifest(layers, Some(&base.shown))?;
+    Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
+}
+
+/// The layers that stay or are replaced, in their order, each followed by its index.
+fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool) -> Result<Vec<Value>, Error> {
+    let written = layers(&base.shown)?;
+    let mut standing = Vec::new();
+    for layer in base.layers() {
+        match plan.fates.get(layer.number) {
+            Some(Fate::Stays) => {
+                standing.extend(written.get(layer.number).cloned());
+                let neighbour = written.get(layer.number + 1).filter(|_| layer.index.is_some());
+                let of = neighbour.and_then(|next| next.get("annotations")?.get(travel::INDEX_OF)?.as_str());
+                if of.and_then(|of| Digest::parse(of).ok()) == Some(layer.descriptor.digest) {
+                    standing.extend(neighbour.cloned());
+                }
+            }
+            Some(Fate::Replaced(number)) => {
+                let Some(Made::Packed(ready)) = replaced.get(*number) else { continue };
+                let mut new = layer.descriptor.clone();
+                (new.digest, new.size) = ready.blob;
+                new.annotations.remove(MODEL_METADATA);
+                standing.push(descriptor(&new));
+                let described = with_index && plan.described.get(*number) == Some(&true);
+                if let Some((index, size, _)) = ready.travelling.as_ref().filter(|_| described) {
+                    standing.push(descriptor(&travel::index_layer(&new.digest, *index, *size)));
+                }
+            }
+            None | Some(Fate::Goes | Fate::Silent) => {}
+        }
+    }
+    Ok(standing)
+}
+
+/// How an archive of this media type is compressed.
+fn packing_of(media_type: &str) -> Result<Packing, Error> {
+    if media_type.contains("zstd") {
+        return Err(unsupported("its layer is compressed by zstd, which is not written here"));
+    }
+    let is_plain = media_type.ends_with(".tar") || media_type.ends_with("+tar") || media_type.ends_with("x-tar");
+    Ok(if is_plain { Packing::Tar } else { Packing::GzipTar })
+}

@@ -1,0 +1,254 @@
+//! What kind of artifact a tag becomes: an edit keeps the kind of what it edits, a new tag gets the kind that was asked for.
+
+mod files;
+mod image;
+mod layered;
+mod oci_sync;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::manifest::{self, EMPTY};
+use super::options::ArtifactKind;
+use super::plan::identity::{Identity, of_index};
+use super::plan::{PathSet, Without};
+use super::produce::{Known, Made, Producer};
+use super::report::Progress;
+use super::seal::Sealed;
+use super::snapshot::{Entries, Snapshot};
+use super::store::Store;
+use super::survey::{Remember, Survey};
+use super::upload::{Source, Uploader};
+use super::{Error, manifest::files as titled};
+use crate::artifact::{Artifact, Artifacts, Dialect, ViewMode};
+use crate::error::ErrorKind;
+use crate::layer::Packing;
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository};
+
+/// Manifests of the repository, besides that of the tag, in which layers are looked for.
+const LOOKED_AT: usize = 8;
+/// Largest config that is edited.
+const CONFIG_LIMIT: u64 = 8 << 20;
+
+/// Everything that making an artifact needs.
+pub(super) struct Work {
+    pub artifacts: Artifacts,
+    pub repository: Repository,
+    /// What the tag is expected to hold.
+    pub base: Option<Arc<Artifact>>,
+    /// The platform of a new image.
+    pub platform: Platform,
+    /// What is published, without what is left out.
+    pub snapshot: Arc<dyn Snapshot>,
+    pub survey: Survey,
+    pub store: std::path::PathBuf,
+    pub uploader: Option<Arc<Uploader>>,
+    pub progress: Arc<Progress>,
+    /// Whether nothing is taken for there without asking.
+    pub doubtful: bool,
+}
+
+/// The artifact, all of whose blobs are in the registry.
+pub(super) struct Built {
+    /// What the tag shall hold.
+    pub top: Arc<Manifest>,
+    /// Manifests that must be there first, in this order.
+    pub before: Vec<Arc<Manifest>>,
+    /// Manifests that refer to one of those or to the top, pushed behind them.
+    pub referrers: Vec<(Digest, Arc<Manifest>)>,
+    /// Layers that were packed.
+    pub made: Vec<Made>,
+}
+
+/// Which paths of a survey making the artifact needs.
+pub(super) fn remembers(base: Option<&Artifact>) -> Remember {
+    match base.map(|base| base.dialect) {
+        None | Some(Dialect::OciSync | Dialect::Sealed | Dialect::Members) => Remember::Nothing,
+        Some(Dialect::Image) => Remember::Changes,
+        Some(Dialect::Files | Dialect::Archive | Dialect::Blobs) => Remember::Same,
+    }
+}
+
+/// Refuses what cannot be edited, before anything is packed.
+pub(super) fn check(base: &Artifact) -> Result<(), Error> {
+    match base.dialect {
+        Dialect::Sealed => Err(Error::new(ErrorKind::KeyMissing, "it is sealed, and this version cannot seal it again: nothing was published")),
+        Dialect::Members => {
+            Err(Error::new(ErrorKind::ReadOnly, "it is an index without an image for this platform: mount it with another --platform"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Work {
+    /// Makes the artifact.
+    pub async fn build(&self, kind: ArtifactKind) -> Result<Built, Error> {
+        let Some(base) = &self.base else {
+            return match kind {
+                ArtifactKind::Files => self.new_files().await,
+                ArtifactKind::Image => self.new_image().await,
+                ArtifactKind::OciSync => self.oci_sync(None).await,
+            };
+        };
+        let built = match base.dialect {
+            Dialect::Image => self.edit_image(base).await?,
+            Dialect::OciSync => self.oci_sync(Some(base)).await?,
+            Dialect::Files | Dialect::Archive | Dialect::Blobs => self.edit_layered(base).await?,
+            Dialect::Sealed | Dialect::Members => return Err(Error::other("this artifact cannot be edited".to_owned())),
+        };
+        if base.manifest.digest == base.shown.digest { Ok(built) } else { self.in_index(base, built).await }
+    }
+
+    /// The index with the edited member in the place of the shown one, also inside other indexes.
+    async fn in_index(&self, base: &Artifact, mut built: Built) -> Result<Built, Error> {
+        let mut stack: Vec<(Arc<Manifest>, usize)> = vec![(Arc::clone(&base.manifest), 0)];
+        // The way from the top to the index that names the shown member.
+        while let Some((index, next)) = stack.last_mut() {
+            let index = Arc::clone(index);
+            if let Some((edited, gone)) =
+                manifest::index::replaced(&index, (&base.shown.digest, base.platform.as_ref()), &built.top)?
+            {
+                stack.pop();
+                return self.replace_upwards(stack, index, edited, gone, built).await;
+            }
+            let inner = index.index().and_then(|index| {
+                let is_index = |member: &&Descriptor| member.media_type.contains("index") || member.media_type.contains("manifest.list");
+                index.manifests.iter().filter(is_index).nth(*next)
+            });
+            *next += 1;
+            match inner {
+                Some(inner) if stack.len() < 4 => {
+                    let inner = self.artifacts.manifest(&self.repository, &inner.digest).await?;
+                    stack.push((inner, 0));
+                }
+                _ => {
+                    stack.pop();
+                }
+            }
+        }
+        built.before.clear();
+        Err(Error::new(ErrorKind::Integrity, format!("index {} does not name the image that it shows", base.manifest.digest)))
+    }
+
+    async fn replace_upwards(
+        &self,
+        mut above: Vec<(Arc<Manifest>, usize)>,
+        index: Arc<Manifest>,
+        edited: Arc<Manifest>,
+        mut gone: usize,
+        mut built: Built,
+    ) -> Result<Built, Error> {
+        let (mut old, mut new) = (index.digest, edited);
+        built.before.push(Arc::clone(&built.top));
+        while let Some((outer, _)) = above.pop() {
+            let Some((edited, more)) = manifest::index::replaced(&outer, (&old, None), &new)? else {
+                return Err(Error::new(ErrorKind::Integrity, format!("index {} changed while it was read", outer.digest)));
+            };
+            built.before.push(new);
+            gone += more;
+            (old, new) = (outer.digest, edited);
+        }
+        if gone > 0 {
+            self.progress.note(format!("{gone} attestation(s) of the image that was edited are not part of the new index"));
+        }
+        built.top = new;
+        Ok(built)
+    }
+
+    /// After a registry said that something is missing: whatever was sent or seen is asked for again.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+        if let Some(uploader) = &self.uploader {
+            self.uploader = Some(Arc::new(uploader.anew()));
+        }
+    }
+
+    fn producer(&self, snapshot: Arc<dyn Snapshot>, sealed: Option<Sealed>, with_index: bool) -> Result<Producer, Error> {
+        Ok(Producer {
+            snapshot,
+            store: Store::open(self.store.clone(), sealed.is_some())?,
+            uploader: self.uploader.clone(),
+            progress: Arc::clone(&self.progress),
+            sealed,
+            with_index,
+        })
+    }
+
+    /// The snapshot without these paths.
+    fn without(&self, paths: PathSet) -> Arc<dyn Snapshot> {
+        if paths.is_empty() {
+            return Arc::clone(&self.snapshot);
+        }
+        Arc::new(Without { inner: Arc::clone(&self.snapshot), trees: Arc::default(), paths: Arc::new(paths) })
+    }
+
+    /// The tag's own directory, if nobody said anything about it, so that it need not be archived.
+    async fn silent_root(&self) -> Result<PathSet, Error> {
+        let mut silent = PathSet::default();
+        if let Some(root) = Entries::of(Arc::clone(&self.snapshot)).next().await?
+            && root.path.is_empty()
+            && !super::plan::foreign::says_something(&root)
+        {
+            silent.insert(b"");
+        }
+        Ok(silent)
+    }
+
+    /// Sends a small blob that was made here.
+    async fn send(&self, media_type: &str, bytes: Bytes) -> Result<(Digest, u64), Error> {
+        let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
+        if let Some(uploader) = &self.uploader {
+            uploader.send(&descriptor, &Source::Bytes(bytes)).await?;
+        }
+        Ok((descriptor.digest, descriptor.size))
+    }
+
+    /// Sends the config of artifacts that have none.
+    async fn send_empty(&self) -> Result<(), Error> {
+        self.send(crate::oci::media_type::OCI_EMPTY, Bytes::from_static(EMPTY)).await.map(drop)
+    }
+
+    /// The config of an image.
+    async fn config(&self, config: &Descriptor) -> Result<Bytes, Error> {
+        if config.size > CONFIG_LIMIT {
+            return Err(Error::new(ErrorKind::Unsupported, format!("the config of the image has {} bytes, too many to edit it", config.size)));
+        }
+        let stream = self.artifacts.blob(&self.repository, config, true).await?;
+        stream.read(0..config.size).await.map_err(|error| Error::new(error.kind, error.message))
+    }
+
+    /// Layers that ocifs wrote and a registry has, by what they contain: of the tag itself, and of other artifacts of the repository.
+    async fn known(&self) -> Result<HashMap<Identity, Known>, Error> {
+        let mut known = HashMap::new();
+        for manifest in self.artifacts.known_artifacts(&self.repository).await.into_iter().take(LOOKED_AT) {
+            if manifest.image().is_none_or(|image| image.artifact_type.as_deref() != Some(titled::ARTIFACT_TYPE)) {
+                continue;
+            }
+            match self.artifacts.artifact(&self.repository, &manifest.digest, ViewMode::Merged, false).await {
+                Ok(artifact) => self.add_known(&artifact, Some(&self.repository), &mut known).await?,
+                Err(error) => tracing::debug!("layers of {} are not looked at: {error}", manifest.digest),
+            }
+        }
+        if let Some(base) = &self.base {
+            let from = Some(&self.repository).filter(|_| self.doubtful);
+            self.add_known(base, from, &mut known).await?;
+        }
+        Ok(known)
+    }
+
+    async fn add_known(&self, artifact: &Artifact, from: Option<&Repository>, known: &mut HashMap<Identity, Known>) -> Result<(), Error> {
+        for layer in artifact.layers() {
+            let (Some(_), Some(travelling)) = (layer.blob, &layer.index) else { continue };
+            let Some(index) = self.artifacts.layer_index(&self.repository, artifact, layer.number, false).await? else { continue };
+            let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
+            let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
+            if let Some(identity) = of_index(&index, packing, title) {
+                let (layer, index) = (layer.descriptor.clone(), Some(travelling.clone()));
+                known.insert(identity, Known { layer, index, repository: from.cloned() });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! The one archive of oci-sync, in the envelope if it was in one (or, for a new one, if there is a passphrase).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Built, Work};
+use crate::artifact::{Artifact, travel};
+use crate::content::Sealing;
+use crate::error::ErrorKind;
+use crate::layer::Packing;
+use crate::oci::{Descriptor, media_type};
+use crate::publish::Error;
+use crate::publish::manifest::{EMPTY, oci_sync, referrer};
+use crate::publish::plan::whole;
+use crate::publish::produce::Made;
+use crate::publish::seal::Sealed;
+
+impl Work {
+    pub(super) async fn oci_sync(&self, base: Option<&Arc<Artifact>>) -> Result<Built, Error> {
+        let sealed_source = base.and_then(|base| base.sources().iter().find(|source| source.sealing != Sealing::None).cloned());
+        let was_sealed = sealed_source.is_some();
+        let sealed = if base.is_some() && !was_sealed { None } else { Sealed::fresh(&self.artifacts, sealed_source).await? };
+        if was_sealed && sealed.is_none() {
+            return Err(Error::new(ErrorKind::KeyMissing, "it is encrypted and no passphrase was given: it is never published plain"));
+        }
+        let is_sealed = sealed.is_some();
+        let snapshot = self.without(self.silent_root().await?);
+        let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
+        let made = self.producer(snapshot, sealed, !is_sealed)?.produce(plan, &HashMap::new()).await?;
+        let Some(Made::Packed(ready)) = made.first() else { return Err(Error::other("an archive was not packed".to_owned())) };
+        let mut layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
+        let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
+        if let Some(index) = &index {
+            travel::bind(&mut layer, index.digest, index.size);
+        }
+        self.send(media_type::OCI_CONFIG, Bytes::from_static(EMPTY)).await?;
+        let top = oci_sync::manifest(&layer, is_sealed, base.map(|base| &*base.shown))?;
+        let referrers = match index {
+            Some(index) => vec![(top.digest, referrer::manifest(&top, &[index])?)],
+            None => Vec::new(),
+        };
+        Ok(Built { top, before: Vec::new(), referrers, made })
+    }
+}

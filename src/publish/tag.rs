@@ -1,0 +1,96 @@
+//! The tag: what it holds, comparing, putting, confirming, deleting.
+//!
+//! No registry compares and swaps. The tag is compared right before it is put and read again right after; between those two
+//! another writer can lose, and whoever comes second sees it.
+
+use std::sync::Arc;
+
+use super::Error;
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Manifest, Repository, Tag, Version};
+use crate::registry::{Push, TagDeletion};
+
+/// One tag of a registry.
+pub(super) struct Target<'a> {
+    pub push: &'a dyn Push,
+    pub repository: &'a Repository,
+    pub tag: &'a Tag,
+}
+
+/// What a tag must hold to be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Exactly this, or nothing.
+    Exactly(Option<Digest>),
+    /// Whatever it holds.
+    Anything,
+}
+
+impl Target<'_> {
+    /// What the tag holds now; `None` if it does not exist.
+    pub async fn now(&self) -> Result<Option<Digest>, Error> {
+        match self.push.resolve(self.repository, &Version::Tag(self.tag.clone())).await {
+            Ok(resolved) => Ok(Some(resolved.digest)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts the tag and confirms it. `begun` is called when everything else is said and done.
+    ///
+    /// # Errors
+    /// Conflict if the tag holds something else before or after.
+    pub async fn put(
+        &self,
+        manifest: &Arc<Manifest>,
+        expected: Expected,
+        begun: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let now = self.now().await?;
+        if now == Some(manifest.digest) {
+            // Put before, by a publish whose answer was lost.
+            return begun();
+        }
+        if let Expected::Exactly(expected) = expected
+            && now != expected
+        {
+            return Err(self.moved(expected, now));
+        }
+        begun()?;
+        let put = self.push.push_manifest(self.repository, &Version::Tag(self.tag.clone()), manifest).await;
+        match (put, self.now().await) {
+            (_, Ok(Some(now))) if now == manifest.digest => Ok(()),
+            (Ok(()), Ok(now)) => Err(self.moved(Some(manifest.digest), now)),
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Err(error)) => Err(error.about("the tag was put, but the registry did not confirm it: sync again")),
+        }
+    }
+
+    /// Deletes the tag alone.
+    pub async fn delete(&self, digest: &Digest) -> Result<TagDeletion, Error> {
+        match self.push.delete_tag(self.repository, self.tag, digest).await {
+            Ok(deletion) => Ok(deletion),
+            // The answer may be lost.
+            Err(error) => match self.now().await {
+                Ok(None) => Ok(TagDeletion::Direct),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// The tag holds something else.
+    pub fn moved(&self, expected: Option<Digest>, now: Option<Digest>) -> Error {
+        let show = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string());
+        let message = match (expected, now) {
+            (None, Some(now)) => format!("the tag exists already and holds {now}"),
+            _ => format!("the tag moved: it was expected to hold {} and holds {}", show(expected), show(now)),
+        };
+        Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{message}. Nothing was overwritten and all edits are kept. Ways out: --as TAG publishes them elsewhere, --rebase lays \
+                 them over what is there now, --theirs drops them, --force overwrites the tag"
+            ),
+        )
+    }
+}
