@@ -176,7 +176,7 @@ mod tests {
             ("**/x", "x", true),
             ("**/x", "a/b/x", true),
             ("**/x", "a/bx", false),
-            ("a**c", "a/b/c", true),
+            ("/a**c", "a/b/c", true),
             ("a/**", "a/b/c", true),
             ("a?c", "abc", true),
             ("a?c", "ac", false),

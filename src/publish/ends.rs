@@ -20,7 +20,7 @@ const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
 impl Publish<'_> {
     /// The frozen state is what the tag holds: without a tag to publish it elsewhere, nothing is sent.
     pub(super) async fn nothing_differs(&self, ground: &Ground, survey: Survey, lent: Lent) -> Result<(Report, Next), Error> {
-        let Some(base) = ground.base.clone() else { return Err(Error::other("a tag without a base".to_owned())) };
+        let Some(base) = ground.base.clone() else { return Err(Error::other("a tag without a base")) };
         let mut report = self.report(&survey, Outcome::Unchanged);
         if self.goes_elsewhere() {
             report.outcome = Outcome::Published {
@@ -36,7 +36,8 @@ impl Publish<'_> {
             return Ok((report, Next::Continues { clean: true }));
         }
         if let Some((before, digest)) = ground.finished {
-            report.outcome = Outcome::Published { before: before.map(|digest| digest.to_string()), digest: digest.to_string(), known: false };
+            report.outcome =
+                Outcome::Published { before: before.map(|digest| digest.to_string()), digest: digest.to_string(), known: false };
             self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
         }
         if self.options.dry_run {

@@ -15,7 +15,7 @@ use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
 use super::survey::{Survey, survey};
 use super::tag::{Expected, Target};
 use super::upload::{Counts, Uploader};
-use super::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
+use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag, Version};
@@ -97,7 +97,7 @@ impl<'a> Publish<'a> {
         }
         let moved = upstream != binding.expected;
         if moved && self.options.theirs {
-            return self.drop_edits();
+            return self.drop_edits().await;
         }
         let rebases = moved && self.options.rebase && upstream.is_some() && !self.goes_elsewhere();
         let based_on = if rebases { upstream } else { binding.expected };
@@ -155,8 +155,7 @@ impl<'a> Publish<'a> {
         let defaults = &self.publisher.context.defaults;
         let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
         let old = base.map(|base| self.tree(base, snapshot));
-        let survey =
-            survey(snapshot, old, self.options.no_ignore, &defaults, kinds::remembers(base.map(|base| &**base))).await?;
+        let survey = survey(snapshot, old, self.options.no_ignore, &defaults, kinds::remembers(base.map(|base| &**base))).await?;
         survey.notes.iter().for_each(|note| self.progress.note(note.clone()));
         Ok(survey)
     }
@@ -178,7 +177,7 @@ impl<'a> Publish<'a> {
         }
         if ground.base.as_ref().is_some_and(|base| base.manifest.digest == built.top.digest) && !self.goes_elsewhere() {
             // What differs cannot be published: it is left out, or no archive of this kind holds it.
-            let base = ground.base.clone().ok_or_else(|| Error::other("a tag without a base".to_owned()))?;
+            let base = ground.base.clone().ok_or_else(|| Error::other("a tag without a base"))?;
             let clean = self.settle(lent, base).await?;
             return Ok((Report { outcome: Outcome::Unchanged, ..report }, Next::Continues { clean }));
         }
@@ -197,7 +196,7 @@ impl<'a> Publish<'a> {
 
     /// Publishes the edits laid over what is upstream now. The view of before cannot show that, so it ends.
     async fn rebase(&self, ground: Ground, lent: Lent) -> Result<(Report, Next), Error> {
-        let Some(theirs) = ground.base.clone() else { return Err(Error::other("there is nothing to rebase on".to_owned())) };
+        let Some(theirs) = ground.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
         let before = match &ground.binding.expected {
             Some(digest) => Some(self.tree(&self.artifact(digest).await?, &lent.snapshot)),
@@ -235,7 +234,8 @@ impl<'a> Publish<'a> {
     /// Removes the upper whose edits are published under a tree that it does not lie over.
     async fn end_view(&self, lent: Lent) -> Result<(), Error> {
         let late = || {
-            let message = "the tag was edited while its edits were rebased: what was frozen is published, the later edits are kept; sync again";
+            let message =
+                "the tag was edited while its edits were rebased: what was frozen is published, the later edits are kept; sync again";
             Error::new(ErrorKind::Conflict, message)
         };
         if self.overlay.has_writers() {
@@ -341,11 +341,8 @@ impl<'a> Publish<'a> {
 
     /// Writes the journal, then puts and confirms the tag.
     async fn confirm(&self, ground: &Ground, generation: u64, built: &Built, expected: Expected) -> Result<(), Error> {
-        let journal = Journal {
-            generation,
-            expected: ground.at_target.map(|digest| digest.to_string()),
-            digest: built.top.digest.to_string(),
-        };
+        let journal =
+            Journal { generation, expected: ground.at_target.map(|digest| digest.to_string()), digest: built.top.digest.to_string() };
         let upper = self.overlay.upper();
         self.target(&self.target).put(&built.top, expected, || Ok(upper.set_journal(Some(&journal))?)).await
     }
@@ -383,5 +380,5 @@ async fn give_back(lent: Lent) -> Result<Frozen, Error> {
 }
 
 async fn returned(back: oneshot::Receiver<Frozen>) -> Result<Frozen, Error> {
-    back.await.map_err(|_| Error::other("the frozen state was lost".to_owned()))
+    back.await.map_err(|_| Error::other("the frozen state was lost"))
 }

@@ -21,6 +21,8 @@ mod snapshot;
 mod store;
 mod survey;
 mod tag;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::io;
@@ -88,7 +90,7 @@ impl Error {
         Self { kind, message: message.into() }
     }
 
-    fn other(message: String) -> Self {
+    fn other(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Other, message)
     }
 

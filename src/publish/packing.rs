@@ -14,12 +14,11 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::Error;
-use super::compare::FirstNames;
 use super::plan::groups::{Assigner, Place};
 use super::plan::identity::{archived, of_index};
 use super::plan::{LayerPlan, Plan, Selector};
 use super::seal::Sealed;
-use super::snapshot::{Snapshot, show};
+use super::snapshot::{FirstNames, Snapshot, show};
 use super::store::{Ready, Store};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
@@ -189,7 +188,10 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
         (Err(error), _) => return Err(Error::other(format!("packing a layer: {error}"))),
     };
     if of_index(&packed.index, layer.packing, layer.title.as_deref()) != Some(layer.identity) {
-        return Err(Error::new(ErrorKind::Integrity, "what was packed is not what was planned: a staged file changed outside of the mount"));
+        return Err(Error::new(
+            ErrorKind::Integrity,
+            "what was packed is not what was planned: a staged file changed outside of the mount",
+        ));
     }
     let (store, identity, with_index) = (how.store.clone(), layer.identity, how.with_index);
     blocking(move || store.keep(&identity, &packed, blob, with_index)).await

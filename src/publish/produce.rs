@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::{TryStreamExt, future, stream};
 use tokio::sync::Semaphore;
 
+use super::Error;
 use super::packing::{self, How, Job, blocking};
 use super::plan::identity::Identity;
 use super::plan::{LayerPlan, Plan};
@@ -16,7 +17,6 @@ use super::seal::Sealed;
 use super::snapshot::Snapshot;
 use super::store::{Ready, Store};
 use super::upload::{Source, Uploader};
-use super::Error;
 use crate::artifact::Artifacts;
 use crate::oci::{Descriptor, Repository};
 
@@ -78,7 +78,7 @@ impl Producer {
                 *place = Some(Made::Packed(ready));
             }
         }
-        made.into_iter().map(|made| made.ok_or_else(|| Error::other("a planned layer was not packed".to_owned()))).collect()
+        made.into_iter().map(|made| made.ok_or_else(|| Error::other("a planned layer was not packed"))).collect()
     }
 
     /// Whether a known layer may be named: the tag holds it, or the repository has it (now).
@@ -125,7 +125,7 @@ impl Producer {
             let plan = Arc::clone(&plan);
             async move {
                 let number = job.number;
-                let layer = plan.layers.get(number).ok_or_else(|| Error::other("a layer is not planned".to_owned()))?;
+                let layer = plan.layers.get(number).ok_or_else(|| Error::other("a layer is not planned"))?;
                 let ready = self.pack_one(layer, job, workers).await?;
                 drop(permit);
                 self.send(&ready).await?;

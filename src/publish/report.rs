@@ -153,7 +153,14 @@ impl Lane {
 
 impl Progress {
     pub fn new(reference: String, listener: Listener) -> Arc<Self> {
-        Arc::new(Self { reference, listener, read: Arc::default(), packed: Lane::default(), sent: Lane::default(), notes: Mutex::default() })
+        Arc::new(Self {
+            reference,
+            listener,
+            read: Arc::default(),
+            packed: Lane::default(),
+            sent: Lane::default(),
+            notes: Mutex::default(),
+        })
     }
 
     pub fn tell(&self, event: Event) {

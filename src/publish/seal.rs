@@ -101,7 +101,7 @@ impl SealedWriter {
     pub fn finish(&self) -> Result<(Digest, u64), Error> {
         let sink = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Sink { mut file, message, mut hasher, length }) = sink else {
-            return Err(Error::other("a sealed layer was ended twice".to_owned()));
+            return Err(Error::other("a sealed layer was ended twice"));
         };
         let tag = message.finish();
         hasher.update(&tag);

@@ -182,10 +182,7 @@ impl Hash {
 pub(super) type Hashed = stream::BoxStream<'static, Result<(FrozenEntry, Option<[u8; 32]>), Error>>;
 
 /// The entries of a snapshot in order, with the SHA-256 of each regular file at its first name.
-pub(super) fn hashed(
-    snapshot: &Arc<dyn Snapshot>,
-    which: Hash,
-) -> Hashed {
+pub(super) fn hashed(snapshot: &Arc<dyn Snapshot>, which: Hash) -> Hashed {
     let reading = Arc::clone(snapshot);
     let state = (Entries::of(Arc::clone(snapshot)), FirstNames::default(), which);
     let entries = stream::try_unfold(state, |(mut entries, mut names, which)| async move {

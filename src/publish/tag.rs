@@ -40,12 +40,7 @@ impl Target<'_> {
     ///
     /// # Errors
     /// Conflict if the tag holds something else before or after.
-    pub async fn put(
-        &self,
-        manifest: &Arc<Manifest>,
-        expected: Expected,
-        begun: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub async fn put(&self, manifest: &Arc<Manifest>, expected: Expected, begun: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let now = self.now().await?;
         if now == Some(manifest.digest) {
             // Put before, by a publish whose answer was lost.

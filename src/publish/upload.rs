@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::Error;
 use super::report::Progress;
 use super::store::FileSource;
-use super::Error;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::registry::{Push, UploadSource};
@@ -22,8 +22,6 @@ pub(super) enum Source {
     File(PathBuf),
     /// In memory: a config, a list.
     Bytes(Bytes),
-    /// Only in registries: one of another repository is taken over, or the blob has to be there.
-    Registry(Option<Repository>),
 }
 
 /// Blobs sent and blobs that were there: bytes and number.
@@ -99,9 +97,8 @@ impl Uploader {
 
     async fn transfer(&self, descriptor: &Descriptor, source: &Source) -> Result<(), Error> {
         let _permit = self.limit.acquire().await;
-        let from = if let Source::Registry(from) = source { from.as_ref() } else { None };
         let told = self.progress.upload(descriptor.size);
-        if self.find(descriptor, from).await? {
+        if self.find(descriptor, None).await? {
             self.reused(descriptor);
             told.done();
             return Ok(());
@@ -109,7 +106,6 @@ impl Uploader {
         let bytes: Arc<dyn UploadSource> = match source {
             Source::File(path) => Arc::new(FileSource::open(path, descriptor.size)?),
             Source::Bytes(bytes) => Arc::new(bytes.clone()),
-            Source::Registry(_) => return Err(missing(descriptor)),
         };
         let listener = told.clone();
         let uploaded = Arc::new(move |offset: u64| listener.reached(offset));
@@ -119,9 +115,4 @@ impl Uploader {
         counts.sent = (counts.sent.0 + descriptor.size, counts.sent.1 + 1);
         Ok(())
     }
-}
-
-/// A blob that only a registry had.
-fn missing(descriptor: &Descriptor) -> Error {
-    Error::new(ErrorKind::Gone, format!("blob {} is not in the registry any more: sync again", descriptor.digest))
 }

@@ -30,7 +30,7 @@ impl Work {
 
     pub(super) async fn edit_image(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
         let shown = &base.shown;
-        let before = shown.image().ok_or_else(|| Error::other("an image has no layers".to_owned()))?;
+        let before = shown.image().ok_or_else(|| Error::other("an image has no layers"))?;
         let mut layers = layers(shown)?;
         let ours = before.layers.iter().rev().take_while(|layer| layer.annotation(image::EDIT).is_some()).count();
         let dropped = if before.layers.len() >= LAYERS { ours } else { 0 };

@@ -87,7 +87,7 @@ impl Work {
             covered.insert(b"");
         }
         let descriptor_of = base.layers().into_iter().nth(*number).map(|layer| layer.descriptor);
-        let mut layer = descriptor_of.ok_or_else(|| Error::other("an archive has no layer".to_owned()))?;
+        let mut layer = descriptor_of.ok_or_else(|| Error::other("an archive has no layer"))?;
         let packing = packing_of(&layer.media_type)?;
         let snapshot = self.without(covered);
         let archive = whole::plan(&snapshot, None, packing, Vec::new()).await?;

@@ -74,7 +74,9 @@ pub(super) fn remembers(base: Option<&Artifact>) -> Remember {
 /// Refuses what cannot be edited, before anything is packed.
 pub(super) fn check(base: &Artifact) -> Result<(), Error> {
     match base.dialect {
-        Dialect::Sealed => Err(Error::new(ErrorKind::KeyMissing, "it is sealed, and this version cannot seal it again: nothing was published")),
+        Dialect::Sealed => {
+            Err(Error::new(ErrorKind::KeyMissing, "it is sealed, and this version cannot seal it again: nothing was published"))
+        }
         Dialect::Members => {
             Err(Error::new(ErrorKind::ReadOnly, "it is an index without an image for this platform: mount it with another --platform"))
         }
@@ -96,7 +98,7 @@ impl Work {
             Dialect::Image => self.edit_image(base).await?,
             Dialect::OciSync => self.oci_sync(Some(base)).await?,
             Dialect::Files | Dialect::Archive | Dialect::Blobs => self.edit_layered(base).await?,
-            Dialect::Sealed | Dialect::Members => return Err(Error::other("this artifact cannot be edited".to_owned())),
+            Dialect::Sealed | Dialect::Members => return Err(Error::other("this artifact cannot be edited")),
         };
         if base.manifest.digest == base.shown.digest { Ok(built) } else { self.in_index(base, built).await }
     }
@@ -107,9 +109,7 @@ impl Work {
         // The way from the top to the index that names the shown member.
         while let Some((index, next)) = stack.last_mut() {
             let index = Arc::clone(index);
-            if let Some((edited, gone)) =
-                manifest::index::replaced(&index, (&base.shown.digest, base.platform.as_ref()), &built.top)?
-            {
+            if let Some((edited, gone)) = manifest::index::replaced(&index, (&base.shown.digest, base.platform.as_ref()), &built.top)? {
                 stack.pop();
                 return self.replace_upwards(stack, index, edited, gone, built).await;
             }
@@ -184,12 +184,15 @@ impl Work {
         Arc::new(Without { inner: Arc::clone(&self.snapshot), trees: Arc::default(), paths: Arc::new(paths) })
     }
 
-    /// The tag's own directory, if nobody said anything about it, so that it need not be archived.
+    /// The tag's own directory, if nobody said anything about it but when it was changed: archived, it would belong to root, and
+    /// whoever made the tag could not write there any more.
     async fn silent_root(&self) -> Result<PathSet, Error> {
         let mut silent = PathSet::default();
         if let Some(root) = Entries::of(Arc::clone(&self.snapshot)).next().await?
             && root.path.is_empty()
-            && !super::plan::foreign::says_something(&root)
+            && root.mode.is_none()
+            && root.owner.is_none()
+            && root.xattrs.is_empty()
         {
             silent.insert(b"");
         }
@@ -213,7 +216,10 @@ impl Work {
     /// The config of an image.
     async fn config(&self, config: &Descriptor) -> Result<Bytes, Error> {
         if config.size > CONFIG_LIMIT {
-            return Err(Error::new(ErrorKind::Unsupported, format!("the config of the image has {} bytes, too many to edit it", config.size)));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("the config of the image has {} bytes, too many to edit it", config.size),
+            ));
         }
         let stream = self.artifacts.blob(&self.repository, config, true).await?;
         stream.read(0..config.size).await.map_err(|error| Error::new(error.kind, error.message))

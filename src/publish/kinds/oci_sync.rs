@@ -29,7 +29,7 @@ impl Work {
         let snapshot = self.without(self.silent_root().await?);
         let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
         let made = self.producer(snapshot, sealed, !is_sealed)?.produce(plan, &HashMap::new()).await?;
-        let Some(Made::Packed(ready)) = made.first() else { return Err(Error::other("an archive was not packed".to_owned())) };
+        let Some(Made::Packed(ready)) = made.first() else { return Err(Error::other("an archive was not packed")) };
         let mut layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
         let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
         if let Some(index) = &index {

@@ -100,11 +100,6 @@ impl Assigner {
         Self { scale: Scale::of(totals), groups: 0, open: [None, None], named: HashMap::new() }
     }
 
-    /// How many layers there are so far.
-    pub fn count(&self) -> u32 {
-        self.groups
-    }
-
     /// The place of the next entry.
     pub fn place(&mut self, entry: &FrozenEntry) -> Place {
         let has_names = entry.links > 1 && entry.kind != Kind::Directory;
@@ -322,6 +317,6 @@ pub(in crate::publish) mod tests {
         (0..20_000).for_each(|number| {
             assigner.place(&file(number));
         });
-        assert!(assigner.count() < 4000, "{} layers", assigner.count());
+        assert!(assigner.groups < 4000, "{} layers", assigner.groups);
     }
 }

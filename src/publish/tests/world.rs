@@ -1,0 +1,330 @@
+//! A registry in memory, edited tags in a state directory, a publisher, and another reader that knows nothing.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::artifact::{Artifact, Artifacts, Kind, Options as ReadOptions, ViewMode};
+use crate::cache::{self, SpanCache};
+use crate::content::{self, Contents, KeyRing, PassphraseSource};
+use crate::oci::{Digest, Repository};
+use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
+use crate::registry::{Memory, Trust};
+use crate::seal::Passphrase;
+use crate::staging::{Binding, Subject, Uppers};
+use crate::view::{Authority, Context, Defaults, FrozenEntry, NewNode, Overlay, SetAttributes, ViewNode, walk_tree};
+
+const DEFAULTS: Defaults =
+    Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
+
+pub const TIME: (i64, u32) = (1_600_000_000, 5_000_000);
+
+pub struct World {
+    pub registry: Arc<Memory>,
+    pub publisher: Publisher,
+    pub uppers: Arc<Uppers>,
+    pub events: Arc<Mutex<Vec<Event>>>,
+    passphrase: Option<&'static str>,
+    directory: tempfile::TempDir,
+}
+
+pub fn repository() -> Repository {
+    Repository::parse("app").unwrap()
+}
+
+pub fn subject(tag: &str) -> Subject {
+    Subject { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
+}
+
+fn keys(passphrase: Option<&'static str>) -> KeyRing {
+    let source = |text: &'static str| -> Arc<dyn PassphraseSource> {
+        Arc::new(move || Ok::<_, String>(Some(Passphrase::new(text.as_bytes().to_vec()))))
+    };
+    KeyRing::new(passphrase.into_iter().map(source).collect())
+}
+
+fn context(registry: &Arc<Memory>, cache: &std::path::Path, passphrase: Option<&'static str>, staging: Option<Arc<Uppers>>) -> Context {
+    let cache = SpanCache::open(cache::Config { directory: cache.to_path_buf(), size: 1 << 30, min_free: 0 }).unwrap();
+    let pull: Arc<Memory> = Arc::clone(registry);
+    let contents = Contents::new(content::Config { keys: keys(passphrase), ..content::Config::new(pull.clone(), cache.clone()) });
+    let options = ReadOptions {
+        tag_ttl: Duration::from_secs(3600),
+        platform: "linux/amd64".parse().unwrap(),
+        view: ViewMode::Merged,
+        offline: false,
+        strict: false,
+        repositories: Vec::new(),
+    };
+    Context {
+        artifacts: Artifacts::new(pull, contents, cache, options),
+        mode: ViewMode::Merged,
+        platform: "linux/amd64".parse().unwrap(),
+        strict: false,
+        defaults: DEFAULTS,
+        authority: Authority::Registry("reg.test".to_owned()),
+        tag_ttl: Duration::from_secs(3600),
+        staging,
+    }
+}
+
+/// One name as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub path: String,
+    pub kind: Kind,
+    pub mode: Option<u32>,
+    pub owner: Option<(u32, u32)>,
+    pub mtime: Option<(i64, u32)>,
+    pub target: Vec<u8>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub device: (u32, u32),
+    /// First name of the node, and the bytes of a file.
+    pub first: String,
+    pub bytes: Vec<u8>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(ArtifactKind::Files, None)
+    }
+
+    pub fn with(kind: ArtifactKind, passphrase: Option<&'static str>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
+        let uppers = Arc::new(Uppers::open(&directory.path().join("state"), None).unwrap());
+        let context = Arc::new(context(&registry, &directory.path().join("cache"), passphrase, Some(Arc::clone(&uppers))));
+        let publisher = Publisher { context, push: registry.clone(), kind, concurrency: NonZeroUsize::new(4).unwrap() };
+        Self { registry, publisher, uppers, events: Arc::default(), passphrase, directory }
+    }
+
+    pub async fn empty(&self, tag: &str) -> Arc<Overlay> {
+        self.begin(tag, Binding::default()).await
+    }
+
+    pub async fn over(&self, tag: &str, digest: Digest) -> Arc<Overlay> {
+        self.begin(tag, Binding { under: Some(digest), expected: Some(digest), deleted: false }).await
+    }
+
+    pub async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
+        let upper = self.uppers.create(&subject(tag), binding).unwrap();
+        Overlay::open(&self.publisher.context, upper).await.unwrap()
+    }
+
+    /// The tag as the next process finds it.
+    pub async fn again(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
+        let subject = overlay.subject();
+        drop(overlay);
+        let upper = loop {
+            // A publish that was stopped may still be leaving on another thread.
+            match self.uppers.find(&subject) {
+                Ok(upper) => break upper.expect("the upper is there"),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        Overlay::open(&self.publisher.context, upper).await.unwrap()
+    }
+
+    pub fn listener(&self) -> Listener {
+        let events = Arc::clone(&self.events);
+        Arc::new(move |event| events.lock().unwrap().push(event))
+    }
+
+    pub async fn publish(&self, overlay: &Arc<Overlay>) -> Result<(Report, Next), Error> {
+        self.publish_with(overlay, Options::default()).await
+    }
+
+    pub async fn publish_with(&self, overlay: &Arc<Overlay>, options: Options) -> Result<(Report, Next), Error> {
+        self.publisher.publish(overlay, &options, &self.listener()).await
+    }
+
+    /// Publishes; the new digest.
+    pub async fn published(&self, overlay: &Arc<Overlay>) -> Digest {
+        let (report, next) = self.publish(overlay).await.unwrap();
+        assert_eq!(next, Next::Continues { clean: true });
+        digest_of(&report)
+    }
+
+    /// An artifact as a reader sees it that has nothing in its cache.
+    pub async fn elsewhere(&self, digest: &Digest) -> (Arc<Artifact>, Context, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let context = context(&self.registry, &directory.path().join("cache"), self.passphrase, None);
+        let artifact = context.artifacts.artifact(&repository(), digest, ViewMode::Merged, false).await.unwrap();
+        (artifact, context, directory)
+    }
+
+    /// Everything that a tag shows to another reader.
+    pub async fn seen(&self, digest: &Digest) -> Vec<Seen> {
+        let (artifact, context, _directory) = self.elsewhere(digest).await;
+        let mut entries = Vec::new();
+        walk_tree(&artifact, &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        })
+        .unwrap();
+        let mut seen = Vec::new();
+        for entry in &entries {
+            let mut bytes = Vec::new();
+            if let Some(content) = artifact.tree.content(entry.node as u32).filter(|content| !content.extents.is_empty()) {
+                let stream = context.artifacts.stream(&repository(), &artifact, content.blob, false).await.unwrap();
+                for extent in &content.extents {
+                    bytes.extend_from_slice(&stream.read(extent.stream..extent.stream + extent.length).await.unwrap());
+                }
+            }
+            seen.push(of_entry(entry, &entries, bytes));
+        }
+        seen
+    }
+
+    /// The same of what is staged.
+    pub async fn staged(&self, overlay: &Arc<Overlay>) -> Vec<Seen> {
+        let frozen = overlay.freeze().unwrap();
+        let mut entries = Vec::new();
+        frozen
+            .walk(&mut |entry| {
+                entries.push(entry);
+                Ok(())
+            })
+            .unwrap();
+        let mut seen = Vec::new();
+        for entry in &entries {
+            let mut bytes = Vec::new();
+            if entry.kind == Kind::File {
+                let reader = frozen.open(&self.publisher.context, entry).await.unwrap();
+                while (bytes.len() as u64) < entry.size {
+                    bytes.extend_from_slice(&reader.read(bytes.len() as u64, 1 << 20).await.unwrap());
+                }
+            }
+            seen.push(of_entry(entry, &entries, bytes));
+        }
+        seen
+    }
+
+    pub fn tagged(&self, tag: &str) -> Option<Digest> {
+        self.registry.tagged("app").get(tag).copied()
+    }
+
+    pub fn state(&self) -> std::path::PathBuf {
+        self.directory.path().join("state")
+    }
+}
+
+fn of_entry(entry: &FrozenEntry, all: &[FrozenEntry], bytes: Vec<u8>) -> Seen {
+    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let first = all.iter().find(|other| other.node == entry.node && other.kind == entry.kind).unwrap();
+    Seen {
+        path: text(&entry.path),
+        kind: entry.kind,
+        mode: entry.mode.filter(|_| entry.kind != Kind::Symlink),
+        owner: entry.owner,
+        mtime: entry.mtime,
+        target: entry.target.clone(),
+        xattrs: entry.xattrs.clone(),
+        device: entry.device,
+        first: text(&first.path),
+        bytes,
+    }
+}
+
+pub fn digest_of(report: &Report) -> Digest {
+    match &report.outcome {
+        Outcome::Published { digest, .. } => Digest::parse(digest).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Changes by path, in a tag that is edited.
+pub struct Edit<'a>(pub &'a World, pub &'a Arc<Overlay>);
+
+impl Edit<'_> {
+    fn context(&self) -> &Context {
+        &self.0.publisher.context
+    }
+
+    fn find(&self, path: &str) -> ViewNode {
+        path.split('/').filter(|name| !name.is_empty()).fold(0, |node, name| self.1.lookup(node, name.as_bytes()).unwrap().expect(name))
+    }
+
+    fn place<'p>(&self, path: &'p str) -> (ViewNode, &'p [u8]) {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.find(above), name.as_bytes())
+    }
+
+    pub fn make(&self, path: &str, kind: Kind, target: &str) -> ViewNode {
+        let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
+        let new = NewNode { kind, mode, owner: (7, 8), device: (0, 0), target: target.as_bytes().to_vec() };
+        let (above, name) = self.place(path);
+        self.1.create(self.context(), above, name, &new).unwrap()
+    }
+
+    pub fn dir(&self, path: &str) {
+        self.make(path, Kind::Directory, "");
+    }
+
+    pub async fn file(&self, path: &str, bytes: &[u8]) {
+        let (above, name) = self.place(path);
+        let node = match self.1.lookup(above, name).unwrap() {
+            Some(node) => node,
+            None => self.make(path, Kind::File, ""),
+        };
+        let writer = self.1.open_writer(self.context(), node, true).await.unwrap();
+        for (number, piece) in bytes.chunks(1 << 20).enumerate() {
+            writer.write((number << 20) as u64, piece).await.unwrap();
+        }
+        drop(writer);
+        self.time(path).await;
+    }
+
+    pub fn link(&self, from: &str, to: &str) {
+        let (above, name) = self.place(to);
+        self.1.link(self.find(from), above, name).unwrap();
+    }
+
+    pub fn remove(&self, path: &str) {
+        let (above, name) = self.place(path);
+        let node = self.find(path);
+        let is_directory = self.1.attributes(self.context(), node).unwrap().kind == Kind::Directory;
+        self.1.remove(above, name, is_directory).unwrap();
+    }
+
+    pub async fn set(&self, path: &str, set: SetAttributes) {
+        self.1.set_attributes(self.context(), self.find(path), set).await.unwrap();
+    }
+
+    /// A time that is the same in every run.
+    pub async fn time(&self, path: &str) {
+        self.set(path, SetAttributes { mtime: Some(TIME), ..SetAttributes::default() }).await;
+    }
+
+    /// Makes all times the same in every run.
+    pub async fn times(&self) {
+        let frozen = self.1.freeze().unwrap();
+        let mut paths = Vec::new();
+        frozen
+            .walk(&mut |entry| {
+                paths.push(String::from_utf8(entry.path).unwrap());
+                Ok(())
+            })
+            .unwrap();
+        drop(frozen);
+        for path in paths.iter().rev() {
+            self.time(path).await;
+        }
+    }
+
+    /// A small tree with something of everything.
+    pub async fn sample(&self) {
+        self.dir("bin");
+        self.file("bin/tool", b"#!/bin/sh\n").await;
+        self.set("bin/tool", SetAttributes { mode: Some(0o755), ..SetAttributes::default() }).await;
+        self.dir("docs");
+        self.dir("docs/empty");
+        self.file("docs/a.txt", b"hello").await;
+        self.file("docs/nothing", b"").await;
+        self.link("docs/a.txt", "docs/same.txt");
+        self.make("docs/link", Kind::Symlink, "a.txt");
+        self.make("pipe", Kind::Fifo, "");
+        self.1.set_xattr(self.find("docs/a.txt"), b"user.colour", b"blue", false, false).unwrap();
+        self.set("", SetAttributes { mode: Some(0o750), uid: Some(7), gid: Some(8), ..SetAttributes::default() }).await;
+        self.times().await;
+    }
+}
