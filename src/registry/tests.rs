@@ -1,18 +1,22 @@
 //! One conformance suite for every implementation, and servers that misbehave in scripted ways.
 
 mod access;
+mod deleting;
 mod faults;
+mod manifests;
 mod real;
 mod reference;
 mod scripted;
 mod suite;
 mod tls;
+mod uploads;
+mod writable;
 mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Credentials, Error, HttpConfig, HttpRegistry, Timing};
+use super::{Credentials, Error, HttpConfig, HttpRegistry, Timing, UploadSizes};
 use crate::oci::{Registry, Repository, Tag, Version};
 
 /// Short waits, so that retries cost no time.
@@ -41,6 +45,11 @@ fn client_with(
     config.credentials = Arc::new(Credentials::new(vec![file], Vec::new()));
     change(&mut config);
     HttpRegistry::new(config).unwrap()
+}
+
+/// Requests so small that a blob of a few thousand bytes takes several.
+fn small_requests(config: &mut HttpConfig) {
+    config.upload = UploadSizes { whole: 1000, chunk: 1000, smallest: 100 };
 }
 
 fn repository() -> Repository {

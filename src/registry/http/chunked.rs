@@ -77,7 +77,7 @@ impl Upload<'_> {
                     Reached::Offset(reached) => Ok(strange(format!("{end} bytes were sent and the registry has {reached}"))),
                 }
             }
-            404 | 410 => Ok(Next::Lost(self.refusal(call, &answer).await)),
+            404 | 410 => Ok(Next::Lost(self.lost(&answer))),
             416 => Ok(strange("the registry expects other bytes than those that follow".to_owned())),
             413 => {
                 let smaller = (self.chunk / 2).max(self.uploads.http.sizes.smallest).max(session.least);

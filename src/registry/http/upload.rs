@@ -171,7 +171,7 @@ impl Upload<'_> {
             }
             404 | 410 | 416 => match self.is_there().await {
                 true => Ok(Ended::Done),
-                false => Ok(Ended::Lost(self.uploads.http.exchange.refused_write(call, &answer).await)),
+                false => Ok(Ended::Lost(self.lost(&answer))),
             },
             _ => {
                 let error = self.uploads.http.exchange.refused_write(call, &answer).await;
@@ -214,6 +214,12 @@ impl Upload<'_> {
             self.uploads.cancel(session).await;
         }
         error
+    }
+
+    /// A session that the registry does not know any more. Nothing is said about the blob or the repository.
+    pub(super) fn lost(&self, answer: &Whole) -> Error {
+        let message = format!("{}: the registry lost the upload (status {})", self.uploads.what, answer.status.as_u16());
+        Error::new(ErrorKind::Unreachable, message)
     }
 
     /// Whether the blob arrived after all. Who cannot be asked has not said so.

@@ -121,7 +121,7 @@ async fn docker_registry_takes_the_right_password_and_no_other() {
     assert_eq!((wrong.kind, none.kind), (ErrorKind::Denied, ErrorKind::Denied), "{wrong} {none}");
 }
 
-/// Requests small enough that a test has several.
+/// Requests small enough that a test has several, and large enough that one has several pieces.
 fn small(config: &mut HttpConfig) {
     config.upload = UploadSizes { whole: 1 << 20, chunk: 2 << 20, smallest: 1 << 20 };
 }

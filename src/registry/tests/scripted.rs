@@ -13,7 +13,9 @@ pub(super) struct Received {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) headers: HashMap<String, String>,
+    /// As text, where it is none with replacements.
     pub(super) body: String,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Received {
@@ -74,16 +76,24 @@ impl Drop for Server {
 impl Server {
     /// Answers with what `answer` makes of a request and of how many came before it. A HEAD gets the head alone.
     pub(super) async fn start(answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_cutting(|_| usize::MAX, answer).await
+    }
+
+    /// The same, and of the body of a request it reads so many bytes at most as `limit` makes of its head.
+    pub(super) async fn start_cutting(
+        limit: impl Fn(&Received) -> usize + Send + Sync + 'static,
+        answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let log: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (kept, answer) = (Arc::clone(&log), Arc::new(answer));
+        let (kept, answer, limit) = (Arc::clone(&log), Arc::new(answer), Arc::new(limit));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
-                connections.spawn(async move { serve(stream, &kept, &*answer).await });
+                let (kept, answer, limit) = (Arc::clone(&kept), Arc::clone(&answer), Arc::clone(&limit));
+                connections.spawn(async move { serve(stream, &kept, &*limit, &*answer).await });
             }
         });
         Self { authority, log, task }
@@ -98,8 +108,13 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, log: &Mutex<Vec<Received>>, answer: &(dyn Fn(&Received, usize) -> Reply + Send + Sync)) {
-    let Some(received) = receive(&mut stream).await else { return };
+async fn serve(
+    mut stream: TcpStream,
+    log: &Mutex<Vec<Received>>,
+    limit: &(dyn Fn(&Received) -> usize + Send + Sync),
+    answer: &(dyn Fn(&Received, usize) -> Reply + Send + Sync),
+) {
+    let Some(received) = receive(&mut stream, limit).await else { return };
     let before = {
         let mut log = log.lock().unwrap();
         log.push(received.clone());
@@ -122,7 +137,7 @@ async fn serve(mut stream: TcpStream, log: &Mutex<Vec<Received>>, answer: &(dyn 
     let _ = stream.shutdown().await;
 }
 
-async fn receive(stream: &mut TcpStream) -> Option<Received> {
+async fn receive(stream: &mut TcpStream, limit: &(dyn Fn(&Received) -> usize + Send + Sync)) -> Option<Received> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -139,10 +154,14 @@ async fn receive(stream: &mut TcpStream) -> Option<Received> {
     let headers: HashMap<String, String> =
         lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
     let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut received = Received { method, path, headers, body: String::new(), bytes: Vec::new() };
+    let length = length.min(limit(&received));
     while bytes.len() < head + 4 + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
     }
-    Some(Received { method, path, headers, body: String::from_utf8(bytes[head + 4..].to_vec()).unwrap() })
+    received.bytes = bytes[head + 4..head + 4 + length].to_vec();
+    received.body = String::from_utf8_lossy(&received.bytes).into_owned();
+    Some(received)
 }

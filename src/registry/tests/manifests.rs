@@ -1,0 +1,192 @@
+//! Putting manifests, and linking referrers, when something goes wrong.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::scripted::{Received, Reply, Server, reply};
+use super::writable::{FULL, Manner, Writable, error, writer};
+use super::writing::{descriptor, manifest, silent, source};
+use super::{repository, tag};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Manifest, Tag, Version, media_type};
+use crate::registry::{HttpRegistry, Pull, Push};
+
+fn is_put(request: &Received) -> bool {
+    request.method == "PUT" && request.path.contains("/manifests/")
+}
+
+fn puts(server: &Server) -> usize {
+    server.log().iter().filter(|request| is_put(request)).count()
+}
+
+async fn prepared(manner: Manner) -> (Writable, HttpRegistry, Server) {
+    let registry = Writable::new(manner);
+    let server = registry.serve(|_, _| None).await;
+    let client = writer(&server.authority);
+    client.push_blob(&repository(), &descriptor(b"{}"), source(b"{}"), silent()).await.unwrap();
+    (registry, client, server)
+}
+
+fn by_digest(manifest: &Manifest) -> Version {
+    Version::Digest(manifest.digest)
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_manifest_are_sent_as_they_are_with_their_type() {
+    let (_, client, server) = prepared(FULL).await;
+    let one = manifest(&[b"{}"], "one", None);
+    client.push_manifest(&repository(), &tag("v1"), &one).await.unwrap();
+    let sent = server.log().into_iter().find(is_put).unwrap();
+    assert_eq!((sent.path.as_str(), sent.bytes.as_slice()), ("/v2/team/app/manifests/v1", one.raw.as_ref()));
+    assert_eq!(sent.header("content-type"), Some(media_type::OCI_MANIFEST));
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_manifest_is_asked_for_and_a_tag_is_never_put_blindly_again() {
+    let one = manifest(&[b"{}"], "one", None);
+    for (version, done, expected, sent) in [
+        (tag("v1"), true, Ok(()), 1),
+        (tag("v1"), false, Err(ErrorKind::Unreachable), 1),
+        (by_digest(&one), true, Ok(()), 1),
+        (by_digest(&one), false, Ok(()), 2),
+    ] {
+        let (registry, _, _) = prepared(FULL).await;
+        let seen = AtomicUsize::new(0);
+        let server = registry
+            .serve(move |request, registry| {
+                if !is_put(request) || seen.fetch_add(1, Ordering::SeqCst) > 0 {
+                    return None;
+                }
+                if done {
+                    registry.answer(request);
+                }
+                Some(Reply(Vec::new()))
+            })
+            .await;
+        let put = writer(&server.authority).push_manifest(&repository(), &version, &one).await;
+        assert_eq!((put.map_err(|error| error.kind), puts(&server)), (expected, sent), "{version} {done}");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_registry_gets_the_manifest_again() {
+    for struck in [reply(429, &[("Retry-After", "0")], b""), error(503, "UNAVAILABLE")] {
+        let (registry, _, _) = prepared(FULL).await;
+        let seen = AtomicUsize::new(0);
+        let server =
+            registry.serve(move |request, _| (is_put(request) && seen.fetch_add(1, Ordering::SeqCst) == 0).then(|| struck.clone())).await;
+        writer(&server.authority).push_manifest(&repository(), &tag("v1"), &manifest(&[], "one", None)).await.unwrap();
+        assert_eq!(puts(&server), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_refused_is_invalid_with_the_words_of_the_registry() {
+    let words = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no \u001b]0;x\u0007 layers"}]}"#;
+    for (struck, expected) in [
+        (reply(400, &[], words.as_bytes()), ErrorKind::Invalid),
+        (reply(422, &[], words.as_bytes()), ErrorKind::Invalid),
+        (reply(413, &[], words.as_bytes()), ErrorKind::NoSpace),
+        (reply(403, &[], words.as_bytes()), ErrorKind::Denied),
+        (reply(405, &[], words.as_bytes()), ErrorKind::Unsupported),
+        (error(500, "MANIFEST_BLOB_UNKNOWN"), ErrorKind::Invalid),
+        (error(400, "DIGEST_INVALID"), ErrorKind::Invalid),
+    ] {
+        let server = Server::start(move |_, _| struck.clone()).await;
+        let refused = writer(&server.authority).push_manifest(&repository(), &tag("v1"), &manifest(&[], "one", None)).await.unwrap_err();
+        assert_eq!((refused.kind, server.log().len()), (expected, 1), "{refused}");
+        assert!(refused.message.chars().all(|character| (' '..='~').contains(&character)), "{refused:?}");
+        assert!(refused.message.contains("INVALID") || refused.message.contains("UNKNOWN"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_stored_as_something_else_is_an_integrity_error() {
+    let other = Digest::of(b"other").to_string();
+    let server = Server::start(move |_, _| reply(201, &[("Docker-Content-Digest", &other)], b"")).await;
+    let client = writer(&server.authority);
+    let stored = client.push_manifest(&repository(), &tag("v1"), &manifest(&[], "one", None)).await.unwrap_err();
+    assert_eq!(stored.kind, ErrorKind::Integrity, "{stored}");
+    let wrong = client.push_manifest(&repository(), &Version::Digest(Digest::of(b"x")), &manifest(&[], "one", None)).await.unwrap_err();
+    assert_eq!((wrong.kind, server.log().len()), (ErrorKind::Invalid, 1), "what is wrong is not sent");
+}
+
+/// The subject, a referrer of it, and the tag that stands in for the API.
+async fn pushed(client: &HttpRegistry, note: &str) -> (Manifest, Manifest, Version) {
+    let subject = manifest(&[b"{}"], "subject", None);
+    let referrer = manifest(&[b"{}"], note, Some(&subject));
+    for manifest in [&subject, &referrer] {
+        client.push_manifest(&repository(), &by_digest(manifest), manifest).await.unwrap();
+    }
+    let name = Version::Tag(Tag::parse(&subject.digest.path_name()).unwrap());
+    (subject, referrer, name)
+}
+
+#[tokio::test]
+async fn where_the_registry_keeps_referrers_itself_nothing_is_put() {
+    let (_, client, server) = prepared(FULL).await;
+    let (subject, referrer, _) = pushed(&client, "one").await;
+    let before = server.log().len();
+    client.link_referrer(&repository(), &subject.digest, &referrer.descriptor()).await.unwrap();
+    assert_eq!(server.log().len(), before, "its answer said so");
+    writer(&server.authority).link_referrer(&repository(), &subject.digest, &referrer.descriptor()).await.unwrap();
+    assert_eq!((server.log().len(), puts(&server)), (before + 1, 2), "another process asks once");
+}
+
+#[tokio::test]
+async fn the_fallback_tag_keeps_what_others_wrote_and_drops_what_is_gone() {
+    let (registry, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
+    let (subject, first, name) = pushed(&client, "first").await;
+    client.link_referrer(&repository(), &subject.digest, &first.descriptor()).await.unwrap();
+    // Another tool adds members and annotations of its own.
+    let mut index: Value = serde_json::from_slice(&client.manifest(&repository(), &name).await.unwrap().raw).unwrap();
+    index["annotations"] = json!({"by": "another"});
+    let raw = Bytes::from(index.to_string());
+    let digest = Digest::of(&raw);
+    client.push_manifest(&repository(), &name, &Manifest::parse(raw, digest).unwrap()).await.unwrap();
+    let (_, second, _) = pushed(&client, "second").await;
+    client.link_referrer(&repository(), &subject.digest, &second.descriptor()).await.unwrap();
+    let found = client.manifest(&repository(), &name).await.unwrap();
+    let members = |index: &Manifest| index.index().unwrap().manifests.iter().map(|member| member.digest).collect::<Vec<_>>();
+    assert_eq!(members(&found), [first.digest, second.digest]);
+    assert_eq!(found.annotations()["by"], "another");
+    registry.held.lock().unwrap().manifests.remove(&("team/app".to_owned(), first.digest.to_string()));
+    let (_, third, _) = pushed(&client, "third").await;
+    client.link_referrer(&repository(), &subject.digest, &third.descriptor()).await.unwrap();
+    assert_eq!(members(&client.manifest(&repository(), &name).await.unwrap()), [second.digest, third.digest]);
+}
+
+#[tokio::test]
+async fn an_entry_that_others_overwrite_is_added_again_and_not_for_ever() {
+    for (overwritten, expected) in [(1, Ok(())), (usize::MAX, Err(ErrorKind::Busy))] {
+        let (registry, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
+        let (subject, referrer, name) = pushed(&client, "one").await;
+        let (tag, seen) = (name.to_path(), AtomicUsize::new(0));
+        let server = registry
+            .serve(move |request, registry| {
+                if !is_put(request) || !request.path.ends_with(&tag) || seen.fetch_add(1, Ordering::SeqCst) >= overwritten {
+                    return None;
+                }
+                // It is taken, and somebody else's list follows at once.
+                let taken = registry.answer(request);
+                let other = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}).to_string();
+                registry.answer(&Received { bytes: other.into_bytes(), ..request.clone() });
+                Some(taken)
+            })
+            .await;
+        let linked = writer(&server.authority).link_referrer(&repository(), &subject.digest, &referrer.descriptor()).await;
+        assert_eq!(linked.map_err(|error| error.kind), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_tag_that_holds_something_else_is_left_alone() {
+    let (_, client, server) = prepared(Manner { referrers: false, ..FULL }).await;
+    let (subject, referrer, name) = pushed(&client, "one").await;
+    client.push_manifest(&repository(), &name, &subject).await.unwrap();
+    let before = puts(&server);
+    let occupied = client.link_referrer(&repository(), &subject.digest, &referrer.descriptor()).await.unwrap_err();
+    assert_eq!((occupied.kind, puts(&server)), (ErrorKind::Conflict, before), "{occupied}");
+}
