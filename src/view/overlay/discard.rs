@@ -70,7 +70,7 @@ struct Discard<'a> {
     upstream: &'a Ground,
     artifact: Option<&'a Arc<Artifact>>,
     forgotten: Vec<Forgotten>,
-    /// Nodes with several names upstream that have one here again.
+    /// Which node here stands for one upstream.
     made: HashMap<NodeId, NodeKey>,
     /// A stack instead of recursion: nothing bounds how deep directories lie.
     work: Vec<Job>,
@@ -168,7 +168,8 @@ impl Discard<'_> {
                 self.enter(key, Some(id), path);
                 return Ok(());
             }
-            if self.is_same(edit, key, id)? {
+            // Names of one node upstream are names of one node here.
+            if self.is_same(edit, key, id)? && *self.made.entry(id).or_insert(key) == key {
                 return Ok(());
             }
         }

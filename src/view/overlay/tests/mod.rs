@@ -5,6 +5,7 @@ mod discarding;
 mod model;
 mod names;
 mod publishing;
+mod reference;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -1,1 +1,506 @@
-//! x
+//! Random operations on an edited tag and on the reference, compared after each one; with restarts, publishes and discards
+//! in between. `OCIFS_LONG=1` runs ten thousand sequences.
+
+use std::sync::OnceLock;
+
+use proptest::prelude::*;
+
+use super::super::{SetAttributes, Writer};
+use super::reference::{Answer, Model, Node, Seen, Time};
+use super::*;
+
+const OPEN: usize = 3;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Make(Kind, String),
+    Write(String, usize, Vec<u8>),
+    Truncate(String, usize),
+    Remove(String, bool),
+    Rename(String, String, Replace),
+    Link(String, String),
+    Chmod(String, u32),
+    Chown(String, u32),
+    Utime(String, i64),
+    SetXattr(String, u8, u8),
+    RemoveXattr(String, u8),
+    Copy(String, String),
+    Open(usize, String, bool),
+    WriteOpen(usize, usize, Vec<u8>),
+    Close(usize),
+    Freeze,
+    Settle,
+    Restart,
+    Discard,
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let name = || prop::sample::select(vec!["a", "b", "c"]);
+    prop::collection::vec(name(), 1..=3).prop_map(|names| names.join("/"))
+}
+
+fn data() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![prop::collection::vec(1..9u8, 1..6), Just(vec![7; 70_000])]
+}
+
+fn offset() -> impl Strategy<Value = usize> {
+    prop_oneof![0..8usize, Just(100_000)]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    use Operation::*;
+    let kind = prop::sample::select(vec![Kind::File, Kind::File, Kind::Directory, Kind::Directory, Kind::Symlink, Kind::Fifo]);
+    let replace = prop::sample::select(vec![Replace::Yes, Replace::Yes, Replace::No, Replace::Exchange]);
+    prop_oneof![
+        6 => (kind, path()).prop_map(|(kind, path)| Make(kind, path)),
+        6 => (path(), offset(), data()).prop_map(|(path, offset, data)| Write(path, offset, data)),
+        2 => (path(), offset()).prop_map(|(path, size)| Truncate(path, size)),
+        6 => (path(), any::<bool>()).prop_map(|(path, is_directory)| Remove(path, is_directory)),
+        8 => (path(), path(), replace).prop_map(|(from, to, replace)| Rename(from, to, replace)),
+        3 => (path(), path()).prop_map(|(from, to)| Link(from, to)),
+        2 => (path(), 0..0o7777u32).prop_map(|(path, mode)| Chmod(path, mode)),
+        1 => (path(), 0..9u32).prop_map(|(path, owner)| Chown(path, owner)),
+        1 => (path(), 1..2000i64).prop_map(|(path, time)| Utime(path, time)),
+        1 => (path(), 0..3u8, 1..9u8).prop_map(|(path, name, value)| SetXattr(path, name, value)),
+        1 => (path(), 0..3u8).prop_map(|(path, name)| RemoveXattr(path, name)),
+        2 => (path(), path()).prop_map(|(from, to)| Copy(from, to)),
+        3 => (0..OPEN, path(), any::<bool>()).prop_map(|(slot, path, writes)| Open(slot, path, writes)),
+        3 => (0..OPEN, offset(), data()).prop_map(|(slot, offset, data)| WriteOpen(slot, offset, data)),
+        2 => (0..OPEN).prop_map(Close),
+        1 => Just(Freeze),
+        2 => Just(Settle),
+        1 => Just(Restart),
+        1 => Just(Discard),
+    ]
+}
+
+/// An open file, and what it is in the reference.
+struct Open {
+    writer: Arc<Writer>,
+    node: usize,
+    writes: bool,
+}
+
+/// Both sides.
+struct Pair<'world> {
+    world: &'world World,
+    tag: Option<Arc<Overlay>>,
+    model: Model,
+    /// What the tag is expected to hold upstream; `None` while it is new.
+    upstream: Option<Model>,
+    open: [Option<Open>; OPEN],
+    frozen: Option<(Frozen, Model)>,
+}
+
+/// The tree that sequences begin with, on both sides.
+fn base() -> (Vec<Item<'static>>, Model) {
+    let items = vec![
+        Item::Dir("a"),
+        Item::File("a/a", b"lower".to_vec()),
+        Item::Dir("a/b"),
+        Item::File("a/b/c", vec![5; 150_000]),
+        Item::Symlink("a/c", "b"),
+        Item::File("b", b"twice".to_vec()),
+        Item::Link("c", "b"),
+    ];
+    let mut model = Model::new();
+    let made = |kind, mode| Node::new(kind, mode, (7, 8), Time::Set(1000));
+    model.make("a", made(Kind::Directory, 0o755)).unwrap();
+    model.make("a/a", Node { bytes: b"lower".to_vec(), ..made(Kind::File, 0o644) }).unwrap();
+    model.make("a/b", made(Kind::Directory, 0o755)).unwrap();
+    model.make("a/b/c", Node { bytes: vec![5; 150_000], ..made(Kind::File, 0o644) }).unwrap();
+    model.make("a/c", Node { target: b"b".to_vec(), ..made(Kind::Symlink, 0o777) }).unwrap();
+    model.make("b", Node { bytes: b"twice".to_vec(), ..made(Kind::File, 0o644) }).unwrap();
+    model.link("b", "c").unwrap();
+    for node in &mut model.nodes[1..] {
+        node.mtime = Time::Set(1000);
+    }
+    (items, model)
+}
+
+fn answer<T>(result: Result<T, Error>) -> Answer<T> {
+    result.map_err(|error| error.kind)
+}
+
+impl Pair<'_> {
+    fn tag(&self) -> &Arc<Overlay> {
+        self.tag.as_ref().unwrap()
+    }
+
+    /// As the kernel walks a path.
+    fn find(&self, path: &str) -> Answer<ViewNode> {
+        path.split('/').try_fold(0, |at, name| {
+            if self.tag().attributes(&self.world.context, at).unwrap().kind != Kind::Directory {
+                return Err(ErrorKind::NotDirectory);
+            }
+            answer(self.tag().lookup(at, name.as_bytes()))?.ok_or(ErrorKind::NotFound)
+        })
+    }
+
+    fn split<'a>(&self, path: &'a str) -> Answer<(ViewNode, &'a [u8])> {
+        let Some((directory, name)) = path.rsplit_once('/') else { return Ok((0, path.as_bytes())) };
+        let directory = self.find(directory)?;
+        let found = self.tag().attributes(&self.world.context, directory).unwrap().kind;
+        if found == Kind::Directory { Ok((directory, name.as_bytes())) } else { Err(ErrorKind::NotDirectory) }
+    }
+
+    async fn run(&mut self, operation: &Operation) {
+        use Operation::*;
+        let same = match operation {
+            Make(kind, path) => self.make(*kind, path),
+            Write(path, offset, data) => self.write(path, *offset, data).await,
+            Truncate(path, size) => self.truncate(path, *size).await,
+            Remove(path, is_directory) => {
+                let here = self.split(path).and_then(|(directory, name)| answer(self.tag().remove(directory, name, *is_directory)));
+                (here, self.model.remove(path, *is_directory))
+            }
+            Rename(from, to, replace) => {
+                let here = self.split(from).and_then(|from| {
+                    let to = self.split(to)?;
+                    answer(self.tag().rename(from, to, *replace))
+                });
+                (here, self.model.rename(from, to, *replace))
+            }
+            Link(from, to) => {
+                let here = self.find(from).and_then(|node| {
+                    let (directory, name) = self.split(to)?;
+                    answer(self.tag().link(node, directory, name))
+                });
+                (here, self.model.link(from, to))
+            }
+            Chmod(path, mode) => {
+                let set = SetAttributes { mode: Some(*mode), ..Default::default() };
+                self.set(path, set, |node| node.mode = if node.kind == Kind::Symlink { 0o777 } else { *mode }).await
+            }
+            Chown(path, owner) => {
+                let set = SetAttributes { uid: Some(*owner), ..Default::default() };
+                self.set(path, set, |node| node.owner.0 = *owner).await
+            }
+            Utime(path, time) => {
+                let set = SetAttributes { mtime: Some((*time, 5)), ..Default::default() };
+                self.set(path, set, |node| node.mtime = Time::Set(*time)).await
+            }
+            SetXattr(path, name, value) => self.set_xattr(path, *name, *value),
+            RemoveXattr(path, name) => self.remove_xattr(path, *name),
+            Copy(from, to) => self.copy(from, to).await,
+            Open(slot, path, writes) => self.open_file(*slot, path, *writes).await,
+            other => return self.run_on_all(other).await,
+        };
+        assert_eq!(same.0, same.1, "{operation:?}");
+    }
+
+    /// Operations without a path.
+    async fn run_on_all(&mut self, operation: &Operation) {
+        match operation {
+            Operation::WriteOpen(slot, offset, data) => {
+                if let Some(open) = self.open[*slot].as_ref().filter(|open| open.writes) {
+                    open.writer.write(*offset as u64, data).await.unwrap();
+                    self.model.write(open.node, *offset, data);
+                }
+            }
+            Operation::Close(slot) => self.open[*slot] = None,
+            Operation::Freeze if self.frozen.is_none() => {
+                let frozen = self.tag().freeze().unwrap();
+                self.frozen = Some((frozen, self.model.clone()));
+            }
+            Operation::Settle => self.settle().await,
+            Operation::Restart => {
+                self.frozen = None;
+                self.open = Default::default();
+                let tag = self.tag.take().unwrap();
+                let (subject, binding, is_edited) = (tag.subject(), tag.binding(), tag.is_edited());
+                drop(tag);
+                self.tag = Some(match self.world.uppers.find(&subject).unwrap() {
+                    Some(upper) => Overlay::open(&self.world.context, upper).await.unwrap(),
+                    None => {
+                        assert!(!is_edited, "edits are gone");
+                        self.world.over(&subject.tag, binding.expected.unwrap()).await
+                    }
+                });
+            }
+            Operation::Discard if self.frozen.is_none() => {
+                self.open = Default::default();
+                self.tag().discard(b"").unwrap();
+                self.model = self.upstream.clone().unwrap_or_else(Model::new);
+                self.model.nodes[0].mtime = self.model.now();
+                assert_eq!(self.tag().is_edited(), self.upstream.is_none());
+            }
+            _ => {}
+        }
+    }
+
+    fn make(&mut self, kind: Kind, path: &str) -> (Answer<()>, Answer<()>) {
+        let target = if kind == Kind::Symlink { b"a/b".to_vec() } else { Vec::new() };
+        let made = NewNode { target: target.clone(), ..new(kind) };
+        let here = self.split(path).and_then(|(directory, name)| answer(self.tag().create(&self.world.context, directory, name, &made)));
+        let mode = if kind == Kind::Symlink { 0o777 } else { made.mode };
+        let node = Node { target, ..Node::new(kind, mode, made.owner, self.model.now()) };
+        let node = self.inherited(path, node);
+        (here.map(|_| ()), self.model.make(path, node).map(|_| ()))
+    }
+
+    /// What the directory's group bit does to a new node.
+    fn inherited(&self, path: &str, mut node: Node) -> Node {
+        if let Ok((directory, _)) = self.model.split(path)
+            && self.model.nodes[directory].mode & 0o2000 != 0
+        {
+            node.owner.1 = self.model.nodes[directory].owner.1;
+            node.mode |= if node.kind == Kind::Directory { 0o2000 } else { 0 };
+        }
+        node
+    }
+
+    /// A file for reading or writing on both sides; errors must agree.
+    async fn handle(&self, path: &str, writes: bool) -> (Answer<Arc<Writer>>, Answer<usize>) {
+        let here = match self.find(path) {
+            Ok(node) if writes => answer(self.tag().open_writer(&self.world.context, node, false).await),
+            Ok(node) => answer(self.tag().open_reader(&self.world.context, node).await),
+            Err(error) => Err(error),
+        };
+        let there = self.model.find(path).and_then(|node| match self.model.nodes[node].kind {
+            Kind::File => Ok(node),
+            Kind::Directory => Err(ErrorKind::IsDirectory),
+            _ => Err(ErrorKind::NotPermitted),
+        });
+        (here, there)
+    }
+
+    async fn write(&mut self, path: &str, offset: usize, data: &[u8]) -> (Answer<()>, Answer<()>) {
+        match self.handle(path, true).await {
+            (Ok(writer), Ok(node)) => {
+                writer.write(offset as u64, data).await.unwrap();
+                self.model.write(node, offset, data);
+                (Ok(()), Ok(()))
+            }
+            (here, there) => (here.map(|_| ()), there.map(|_| ())),
+        }
+    }
+
+    async fn truncate(&mut self, path: &str, size: usize) -> (Answer<()>, Answer<()>) {
+        let set = SetAttributes { size: Some(size as u64), ..Default::default() };
+        let here = match self.find(path) {
+            Ok(node) => answer(self.tag().set_attributes(&self.world.context, node, set).await),
+            Err(error) => Err(error),
+        };
+        let there = self.model.find(path).and_then(|node| match self.model.nodes[node].kind {
+            Kind::File => Ok(self.model.truncate(node, size)),
+            Kind::Directory => Err(ErrorKind::IsDirectory),
+            _ => Err(ErrorKind::Invalid),
+        });
+        (here, there)
+    }
+
+    async fn set(&mut self, path: &str, set: SetAttributes, work: impl FnOnce(&mut Node)) -> (Answer<()>, Answer<()>) {
+        let here = match self.find(path) {
+            Ok(node) => answer(self.tag().set_attributes(&self.world.context, node, set).await),
+            Err(error) => Err(error),
+        };
+        (here, self.model.find(path).map(|node| work(&mut self.model.nodes[node])))
+    }
+
+    fn set_xattr(&mut self, path: &str, name: u8, value: u8) -> (Answer<()>, Answer<()>) {
+        let (name, value) = (format!("user.{name}").into_bytes(), vec![b'0' + value]);
+        let here = self.find(path).and_then(|node| answer(self.tag().set_xattr(node, &name, &value, false, false)));
+        let there = self.model.find(path).map(|node| {
+            self.model.nodes[node].xattrs.insert(name, value);
+        });
+        (here, there)
+    }
+
+    fn remove_xattr(&mut self, path: &str, name: u8) -> (Answer<()>, Answer<()>) {
+        let name = format!("user.{name}").into_bytes();
+        let here = self.find(path).and_then(|node| answer(self.tag().remove_xattr(node, &name)));
+        let there = self.model.find(path).and_then(|node| {
+            self.model.nodes[node].xattrs.remove(&name).map(|_| ()).ok_or(ErrorKind::NoAttribute)
+        });
+        (here, there)
+    }
+
+    async fn copy(&mut self, from: &str, to: &str) -> (Answer<()>, Answer<()>) {
+        let source = match self.handle(from, false).await {
+            (Ok(writer), Ok(node)) => (writer, node),
+            (here, there) => return (here.map(|_| ()), there.map(|_| ())),
+        };
+        match self.handle(to, true).await {
+            (Ok(writer), Ok(node)) => {
+                let bytes = self.model.nodes[source.1].bytes.clone();
+                assert_eq!(writer.copy_from(&source.0, 0, 0, 1 << 30).await.unwrap(), bytes.len() as u64);
+                if !bytes.is_empty() {
+                    self.model.write(node, 0, &bytes);
+                }
+                (Ok(()), Ok(()))
+            }
+            (here, there) => (here.map(|_| ()), there.map(|_| ())),
+        }
+    }
+
+    async fn open_file(&mut self, slot: usize, path: &str, writes: bool) -> (Answer<()>, Answer<()>) {
+        match self.handle(path, writes).await {
+            (Ok(writer), Ok(node)) => {
+                self.open[slot] = Some(Open { writer, node, writes });
+                (Ok(()), Ok(()))
+            }
+            (here, there) => (here.map(|_| ()), there.map(|_| ())),
+        }
+    }
+
+    /// Publishes what was frozen, or what there is now.
+    async fn settle(&mut self) {
+        let (frozen, model) = match self.frozen.take() {
+            Some(frozen) => frozen,
+            None => (self.tag().freeze().unwrap(), self.model.clone()),
+        };
+        assert_eq!(frozen_names(self.world, &frozen).await, names_of(&model));
+        let digest = self.world.push_frozen(&self.tag().subject().tag, &frozen).await;
+        let artifact = self.world.artifact(&digest).await;
+        let is_clean = self.tag().settle(frozen, &artifact).unwrap();
+        self.upstream = Some(model);
+        if is_clean {
+            assert_eq!(self.tag().differences(&self.world.context).await.unwrap(), []);
+        }
+    }
+
+    /// Everything that can be seen is as in the reference.
+    async fn compare(&self) {
+        let mut seen = self.seen().await;
+        let expected = self.model.seen();
+        for (path, entry) in &mut seen {
+            // A time that nobody set is not known beforehand.
+            if expected.get(path).is_some_and(|expected| expected.mtime.is_none()) {
+                entry.mtime = None;
+            }
+        }
+        assert_eq!(seen, expected);
+        for open in self.open.iter().flatten() {
+            let node = &self.model.nodes[open.node];
+            assert!(open.writer.read(0, 4 << 20).await.unwrap() == node.bytes, "an open file shows other bytes");
+        }
+        let differences = self.tag().differences(&self.world.context).await.unwrap();
+        let told: std::collections::BTreeSet<String> =
+            differences.into_iter().map(|difference| String::from_utf8(difference.path).unwrap()).filter(|path| !path.is_empty()).collect();
+        let (must, may) = self.model.differences(self.upstream.as_ref().unwrap_or(&Model::new()));
+        assert!(must.is_subset(&told) && told.is_subset(&(&must | &may)), "told {told:?}, must {must:?}, may {may:?}");
+    }
+
+    async fn seen(&self) -> BTreeMap<String, Seen> {
+        let tag = self.tag();
+        let (mut open, mut nodes) = (vec![(0, String::new())], BTreeMap::new());
+        while let Some((directory, prefix)) = open.pop() {
+            let mut found = Vec::new();
+            tag.children(directory, 0, &mut |_, name, node| {
+                found.push((String::from_utf8(name.to_vec()).unwrap(), node));
+                true
+            })
+            .unwrap();
+            for (name, node) in found {
+                assert_eq!(tag.lookup(directory, name.as_bytes()).unwrap(), Some(node));
+                let path = format!("{prefix}{name}");
+                if tag.attributes(&self.world.context, node).unwrap().kind == Kind::Directory {
+                    assert_eq!(tag.parent(node).unwrap(), directory, "{path}");
+                    open.push((node, format!("{path}/")));
+                }
+                assert_eq!(nodes.insert(path, node), None, "a name is listed twice");
+            }
+        }
+        let mut first: BTreeMap<ViewNode, String> = BTreeMap::new();
+        let mut seen = BTreeMap::new();
+        for (path, node) in nodes {
+            let same_as = first.entry(node).or_insert_with(|| path.clone()).clone();
+            seen.insert(path, self.seen_of(node, same_as).await);
+        }
+        seen
+    }
+
+    async fn seen_of(&self, node: ViewNode, same_as: String) -> Seen {
+        let (tag, context) = (self.tag(), &self.world.context);
+        let Attributes { kind, mode, uid, gid, links, time, size, .. } = tag.attributes(context, node).unwrap();
+        let bytes = match kind {
+            Kind::File => tag.open_reader(context, node).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
+            _ => Vec::new(),
+        };
+        let target = if kind == Kind::Symlink { tag.target(node).unwrap() } else { Vec::new() };
+        assert!(kind == Kind::Directory || size == (bytes.len() + target.len()) as u64);
+        let names = tag.xattr_names(node).unwrap();
+        let xattrs = names.into_iter().map(|name| (name.clone(), tag.xattr(node, &name).unwrap().unwrap())).collect();
+        Seen { kind, mode, owner: (uid, gid), links: links as usize, bytes, target, xattrs, same_as, mtime: Some(time.0) }
+    }
+}
+
+/// Paths, links and bytes of a frozen state.
+async fn frozen_names(world: &World, frozen: &Frozen) -> Vec<(String, u32, Vec<u8>)> {
+    let mut entries = Vec::new();
+    frozen
+        .walk(&mut |entry| {
+            entries.push(entry);
+            Ok(())
+        })
+        .unwrap();
+    let mut names = Vec::new();
+    for entry in entries.into_iter().skip(1) {
+        let bytes = match entry.kind {
+            Kind::File => frozen.open(&world.context, &entry).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
+            _ => Vec::new(),
+        };
+        names.push((String::from_utf8(entry.path).unwrap(), entry.links, bytes));
+    }
+    names
+}
+
+fn names_of(model: &Model) -> Vec<(String, u32, Vec<u8>)> {
+    // The reference sorts whole paths; no name here has a letter that is smaller than the slash.
+    model.seen().into_iter().map(|(path, seen)| (path, u32::try_from(seen.links).unwrap(), seen.bytes)).collect()
+}
+
+/// Runs a sequence on a tag of its own, which began empty or with the base tree.
+async fn run(world: &World, base_digest: Option<Digest>, operations: &[Operation]) {
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let name = format!("t{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let (tag, model) = match base_digest {
+        Some(digest) => (world.over(&name, digest).await, base().1),
+        None => (world.empty(&name).await, Model::new()),
+    };
+    let upstream = base_digest.map(|_| model.clone());
+    let mut pair = Pair { world, tag: Some(tag), model, upstream, open: Default::default(), frozen: None };
+    pair.compare().await;
+    for operation in operations {
+        pair.run(operation).await;
+        pair.compare().await;
+    }
+    pair.frozen = None;
+    pair.open = Default::default();
+    pair.tag().remove_all().unwrap();
+}
+
+/// One world for all sequences: what they publish shares a cache.
+fn shared() -> &'static (World, Digest, tokio::runtime::Runtime) {
+    static WORLD: OnceLock<(World, Digest, tokio::runtime::Runtime)> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let world = World::new();
+        let digest = world.push("base", &base().0);
+        drop(_inside);
+        (world, digest, runtime)
+    })
+}
+
+fn check(with_base: bool, operations: &[Operation]) {
+    let (world, digest, runtime) = shared();
+    runtime.block_on(run(world, with_base.then_some(*digest), operations));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if std::env::var_os("OCIFS_LONG").is_some() { 10_000 } else { 300 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_sequence_of_operations_leaves_what_the_reference_says(
+        with_base in prop::bool::weighted(0.8),
+        operations in prop::collection::vec(operation(), 1..40),
+    ) {
+        check(with_base, &operations);
+    }
+}
