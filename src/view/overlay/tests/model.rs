@@ -310,9 +310,8 @@ impl Pair<'_> {
     fn remove_xattr(&mut self, path: &str, name: u8) -> (Answer<()>, Answer<()>) {
         let name = format!("user.{name}").into_bytes();
         let here = self.find(path).and_then(|node| answer(self.tag().remove_xattr(node, &name)));
-        let there = self.model.find(path).and_then(|node| {
-            self.model.nodes[node].xattrs.remove(&name).map(|_| ()).ok_or(ErrorKind::NoAttribute)
-        });
+        let there =
+            self.model.find(path).and_then(|node| self.model.nodes[node].xattrs.remove(&name).map(|_| ()).ok_or(ErrorKind::NoAttribute));
         (here, there)
     }
 
