@@ -183,13 +183,16 @@ impl Drop for Pipeline {
     }
 }
 
+/// A thread that takes every span, and the way to it.
+type Taker<T> = (Sender<Arc<Buffer>>, JoinHandle<T>);
+
 /// The threads and the ways to them.
 struct Threads {
     jobs: Sender<Job>,
     /// Where the stream has a digest of its own.
-    stream: Option<(Sender<Arc<Buffer>>, JoinHandle<Digest>)>,
+    stream: Option<Taker<Digest>>,
     /// Where it is a tar.
-    entries: Option<(Sender<Arc<Buffer>>, JoinHandle<Option<Builder>>)>,
+    entries: Option<Taker<Option<Builder>>>,
     compressors: Vec<JoinHandle<()>>,
     writer: JoinHandle<Option<Written>>,
 }
@@ -238,11 +241,9 @@ impl Threads {
     }
 
     fn send(&self, job: &Job) -> Result<(), Error> {
-        for (sender, _) in self.stream.iter() {
-            sender.send(job.buffer.clone()).map_err(|_| ended_early())?;
-        }
-        for (sender, _) in self.entries.iter() {
-            sender.send(job.buffer.clone()).map_err(|_| ended_early())?;
+        let takers = self.stream.iter().map(|(sender, _)| sender).chain(self.entries.iter().map(|(sender, _)| sender));
+        for taker in takers {
+            taker.send(job.buffer.clone()).map_err(|_| ended_early())?;
         }
         self.jobs.send(job.clone()).map_err(|_| ended_early())
     }

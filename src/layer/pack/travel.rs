@@ -42,17 +42,21 @@ const SPAN_BLOB: u64 = 8 << 20;
 pub fn travelling(index: &LayerIndex) -> Result<Vec<u8>, Error> {
     let plain = index.without_warnings()?;
     check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot travel: {problem}", plain.blob_digest())))?;
-    let failed = |error: std::io::Error| Error::other(format!("an index cannot be compressed: {error}"));
     let bytes = plain.as_bytes();
     if bytes.len() as u64 > TRAVELLING_MOST {
         return Err(Error::limit(format!("the index of {} is larger than {TRAVELLING_MOST} bytes", plain.blob_digest())));
     }
-    let mut encoder = zstd::stream::write::Encoder::new(MAGIC.to_vec(), LEVEL).map_err(failed)?;
-    encoder.set_pledged_src_size(Some(bytes.len() as u64)).map_err(failed)?;
-    encoder.include_checksum(true).map_err(failed)?;
-    encoder.window_log(WINDOW_LOG).map_err(failed)?;
-    encoder.write_all(bytes).map_err(failed)?;
-    encoder.finish().map_err(failed)
+    compress(bytes).map_err(|error| Error::other(format!("an index cannot be compressed: {error}")))
+}
+
+/// The magic, and one frame.
+fn compress(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = zstd::stream::write::Encoder::new(MAGIC.to_vec(), LEVEL)?;
+    encoder.set_pledged_src_size(Some(plain.len() as u64))?;
+    encoder.include_checksum(true)?;
+    encoder.window_log(WINDOW_LOG)?;
+    encoder.write_all(plain)?;
+    encoder.finish()
 }
 
 /// Opens a travelling index that is meant for this blob; everything in it is checked, nothing is trusted.
@@ -68,7 +72,7 @@ pub fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
     if magic.last() != Some(&VERSION) {
         return Err(Error::limit(format!("the index that travels with {blob} has a version that this program does not read")));
     }
-    let plain = decompress(frame).map_err(|problem| broken(&problem))?;
+    let plain = decompress(frame, TRAVELLING_MOST).map_err(|problem| broken(&problem))?;
     let index = LayerIndex::open(Arc::new(plain)).map_err(|error| Error {
         kind: error.kind,
         message: format!("the index that travels with {blob} is refused: {}", error.message),
@@ -81,17 +85,16 @@ pub fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
 }
 
 /// One frame, to its end; the output grows with what really comes out.
-fn decompress(frame: &[u8]) -> Result<Vec<u8>, String> {
+fn decompress(frame: &[u8], most: u64) -> Result<Vec<u8>, String> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|error| error.to_string())?.single_frame();
     decoder.window_log_max(WINDOW_LOG).map_err(|error| error.to_string())?;
     let mut plain = Vec::new();
     loop {
-        let before = plain.len();
         let taken = decoder.by_ref().take(PIECE as u64).read_to_end(&mut plain).map_err(|error| error.to_string())?;
-        if plain.len() as u64 > TRAVELLING_MOST {
-            return Err(format!("it is larger than {TRAVELLING_MOST} bytes"));
+        if plain.len() as u64 > most {
+            return Err(format!("it is larger than {most} bytes"));
         }
-        if taken == 0 || plain.len() == before {
+        if taken == 0 {
             break;
         }
     }
@@ -133,3 +136,7 @@ fn check(index: &LayerIndex) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "travel_tests.rs"]
+mod tests;

@@ -1,0 +1,163 @@
+//! Indexes that arrive from anybody: what is refused, and that nothing panics or grows.
+
+use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::layer::format::{self, entry, header, span};
+use crate::layer::pack::tests::{entry as entry_of, file, pack};
+use crate::layer::tests::{scan, text};
+use crate::layer::{Form, PackEntry, Packing};
+
+/// An index with two spans, entries with links and attributes.
+fn sample() -> LayerIndex {
+    let xattrs = vec![(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), b"2".to_vec())];
+    let entries = [
+        (PackEntry { xattrs, ..entry_of(b"d", FileKind::Directory) }, vec![]),
+        file(b"d/file", &text(1_500_000, 4)),
+        (PackEntry { link: b"d/file".to_vec(), ..entry_of(b"d/symlink", FileKind::Symlink) }, vec![]),
+        (PackEntry { link: b"d/file".to_vec(), ..entry_of(b"d/link", FileKind::HardLink) }, vec![]),
+    ];
+    pack(Packing::GzipTar, 1, &entries, 100_000).0.index
+}
+
+/// The same index with some bytes changed, its checksum made to fit again.
+fn changed(index: &LayerIndex, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = index.as_bytes().to_vec();
+    change(&mut bytes);
+    let checksum = xxh3_64(&bytes[header::CHECKED..]);
+    bytes[header::CHECKSUM..header::CHECKED].copy_from_slice(&checksum.to_le_bytes());
+    compress(&bytes).unwrap()
+}
+
+#[test]
+fn any_zstd_tool_opens_it() {
+    let index = sample();
+    let bytes = travelling(&index).unwrap();
+    assert!(zstd::decode_all(&bytes[..]).unwrap() == index.as_bytes());
+    assert!(bytes == travelling(&index).unwrap());
+}
+
+#[test]
+fn cut_flipped_and_longer_ones_are_refused() {
+    let index = sample();
+    let bytes = travelling(&index).unwrap();
+    for length in 0..bytes.len() {
+        assert_eq!(arrived(&bytes[..length], &index.blob_digest()).unwrap_err().kind, ErrorKind::Integrity, "{length}");
+    }
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x40;
+        match arrived(&flipped, &index.blob_digest()) {
+            // The window that the frame asks for may be another one.
+            Ok(same) => assert!(same.as_bytes() == index.as_bytes(), "{at}"),
+            Err(error) => assert_eq!(error.kind, if at == 15 { ErrorKind::Unsupported } else { ErrorKind::Integrity }, "{at}"),
+        }
+    }
+    for tail in [&b"x"[..], &bytes[16..], &bytes] {
+        assert_eq!(arrived(&[&bytes, tail].concat(), &index.blob_digest()).unwrap_err().kind, ErrorKind::Integrity);
+    }
+}
+
+#[test]
+fn newer_versions_and_other_blobs_are_named() {
+    let index = sample();
+    let newer = changed(&index, |bytes| bytes[header::VERSION] = 2);
+    assert_eq!(arrived(&newer, &index.blob_digest()).unwrap_err().kind, ErrorKind::Unsupported);
+    let error = arrived(&travelling(&index).unwrap(), &Digest::of(b"other")).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity);
+    assert!(error.message.contains(&index.blob_digest().to_string()), "{error}");
+}
+
+#[test]
+fn more_than_the_limit_is_refused_when_it_comes_out() {
+    let bomb = compress(&vec![0; 10 << 20]).unwrap();
+    assert!(bomb.len() < 2000);
+    assert!(decompress(&bomb[16..], 1 << 20).unwrap_err().contains("larger"));
+    assert!(decompress(&bomb[16..], 10 << 20).is_ok());
+    // A window that a reader does not provide, whatever is in it.
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.window_log(27).unwrap();
+    encoder.write_all(&vec![0; 20 << 20]).unwrap();
+    assert!(decompress(&encoder.finish().unwrap(), 30 << 20).is_err());
+}
+
+#[test]
+fn records_that_share_or_lack_something_are_refused() {
+    let index = sample();
+    let first_span = index.layout.sections.spans;
+    let at = |number: usize, field| format::HEADER + number * format::ENTRY + field;
+    let sum = |bytes: &mut Vec<u8>, at: usize, add: i64| {
+        let value = i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) + add;
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    };
+    type Change<'a> = Box<dyn FnOnce(&mut Vec<u8>) + 'a>;
+    let cases: Vec<(&str, Change<'_>)> = vec![
+        ("two entries share a name", Box::new(|bytes| bytes.copy_within(at(1, entry::PATH)..at(1, entry::PATH) + 8, at(2, entry::PATH)))),
+        ("an entry borrows attributes", Box::new(|bytes| bytes[at(1, entry::XATTR_COUNT)] = 1)),
+        ("attributes belong to nobody", Box::new(|bytes| bytes[at(0, entry::XATTR_COUNT)] = 1)),
+        ("a name is used twice", Box::new(|bytes| sum(bytes, at(1, entry::PATH), -1))),
+        ("a span has no digest", Box::new(|bytes| bytes[first_span + span::HAS_DIGEST] = 0)),
+        ("a span cannot restart", Box::new(|bytes| bytes[first_span + format::SPAN + span::RESTART] = 0)),
+        ("a span begins inside a byte", Box::new(|bytes| bytes[first_span + format::SPAN + span::BITS] = 3)),
+        ("an attribute has no value", Box::new(|bytes| bytes[index.layout.sections.xattrs + 20] = 0)),
+        ("a raw layer has many entries", Box::new(|bytes| bytes[header::FLAGS] = 0)),
+        (
+            "a span takes too much of the blob",
+            Box::new(|bytes| {
+                sum(bytes, header::BLOB_LENGTH, 9 << 20);
+                sum(bytes, first_span + format::SPAN + span::BLOB_END, 9 << 20);
+            }),
+        ),
+    ];
+    for (what, change) in cases {
+        let bytes = changed(&index, change);
+        assert_eq!(arrived(&bytes, &index.blob_digest()).map(drop).expect_err(what).kind, ErrorKind::Integrity, "{what}");
+    }
+    assert!(arrived(&changed(&index, |_| ()), &index.blob_digest()).is_ok());
+}
+
+#[test]
+fn an_index_that_would_be_no_help_does_not_travel_and_warnings_stay_behind() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut head = tar::Header::new_ustar();
+    head.set_size(2_000_000);
+    archive.append_data(&mut head, "a", &text(2_000_000, 1)[..]).unwrap();
+    let archive = archive.into_inner().unwrap();
+    encoder.write_all(&archive).unwrap();
+    let windows = scan(Form::Archive, &encoder.finish().unwrap()).unwrap().0;
+    assert_eq!(travelling(&windows).unwrap_err().kind, ErrorKind::Unsupported);
+
+    let cut = &archive[..archive.len() - 1024];
+    let warned = scan(Form::Archive, cut).unwrap().0;
+    assert_eq!(warned.warnings().len(), 1);
+    let arrived = arrived(&travelling(&warned).unwrap(), &warned.blob_digest()).unwrap();
+    assert!(arrived.warnings().is_empty());
+    assert_eq!(format!("{:?}", arrived.entry(0)), format!("{:?}", warned.entry(0)));
+    assert_eq!((arrived.span_count(), arrived.span(1)), (warned.span_count(), warned.span(1)));
+    let other = warned.of_blob(Digest::of(b"sealed")).unwrap();
+    assert_eq!((other.blob_digest(), other.warnings()), (Digest::of(b"sealed"), warned.warnings()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn what_arrives_is_refused_or_costs_no_more_than_its_length(changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u8, 1, 2, 7, 8, 0x7f, 0x80, 0xff])), 1..4)) {
+        static SAMPLE: std::sync::LazyLock<LayerIndex> = std::sync::LazyLock::new(sample);
+        let range = format::HEADER + 4 * format::ENTRY + 2 * format::SPAN + 2 * format::XATTR;
+        let bytes = changed(&SAMPLE, |bytes| changes.into_iter().for_each(|(at, value)| bytes[40 + at.index(range - 40)] = value));
+        if let Ok(index) = arrived(&bytes, &SAMPLE.blob_digest()) {
+            let held: usize = index
+                .entries()
+                .map(|entry| {
+                    let xattrs: usize = index.xattrs(entry.number).iter().map(|(name, value)| name.len() + value.len()).sum();
+                    entry.path.len() + entry.link.len() + xattrs + index.extents(entry.number).len()
+                })
+                .sum();
+            prop_assert!(held <= index.as_bytes().len());
+        }
+    }
+}
