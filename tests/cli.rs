@@ -55,18 +55,27 @@ fn reason(output: &Output) -> (i32, String) {
 fn every_command_and_flag_is_in_the_help_under_a_heading() {
     let world = World::new();
     let help = world.prints(&["--help"]);
-    for command in ["mount", "umount", "status", "refresh", "cache", "inspect"] {
+    for command in ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect"] {
         assert!(help.contains(&format!("  {command}")), "{command}");
     }
     let help = world.prints(&["mount", "--help"]);
-    for heading in ["Content:", "Permissions:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
+    for heading in ["Content:", "Permissions:", "Writing:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
         assert!(help.contains(heading), "{heading}");
     }
     let flags = "--foreground --cache-dir --cache-size --cache-min-free --state-dir --tag-ttl --io-timeout --verify --view \
         --platform --repo --allow-other --uid --gid --file-mode --dir-mode --plain-http --insecure --ca-file --cert-file --key-file \
-        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options";
+        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --staging-size --exit-timeout --as-kind --concurrency";
     for flag in flags.split_whitespace() {
         assert!(help.contains(flag), "{flag}");
+    }
+    for (command, flags) in [
+        ("sync", "--dry-run --as --force --theirs --rebase --allow-delete --as-kind --concurrency --no-ignore --format --state-dir"),
+        ("umount", "--no-sync --discard --yes --lazy"),
+        ("diff", "--format"),
+        ("discard", "--yes"),
+    ] {
+        let help = world.prints(&[command, "--help"]);
+        flags.split_whitespace().for_each(|flag| assert!(help.contains(flag), "{command} {flag}"));
     }
 }
 
@@ -83,6 +92,15 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         vec!["mount", "--file-mode=9", "reg.io", &mnt],
         vec!["mount", "--platform=linux", "reg.io", &mnt],
         vec!["mount", "--cert-file=x", "reg.io", &mnt],
+        vec!["mount", "--staging-size=much", "reg.io", &mnt],
+        vec!["mount", "--concurrency=0", "reg.io", &mnt],
+        vec!["mount", "--as-kind=zip", "reg.io", &mnt],
+        vec!["sync", "--as=not/a/tag"],
+        vec!["sync", "--theirs", "--rebase"],
+        vec!["sync", "--as=v2", "--theirs"],
+        vec!["umount", "--discard", "--no-sync", &mnt],
+        vec!["umount", "--yes", &mnt],
+        vec!["new"],
     ] {
         let output = world.command(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -95,6 +113,8 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         vec!["mount", "--plain-http", "--insecure", "reg.io", &mnt],
         vec!["mount", "--repo=UPPER", "--check-only", "localhost:1", &mnt],
         vec!["inspect", "reg.io"],
+        vec!["sync", "reg.io/UPPER"],
+        vec!["new", "reg.io/team/app"],
     ] {
         assert_eq!(world.fails(&arguments).0, 2, "{arguments:?}");
     }
@@ -258,4 +278,106 @@ fn a_passphrase_on_the_command_line_is_warned_about_and_its_value_is_not_repeate
     let output = world.command(&["mount", "--check-only", "--passphrase", "hunter2", LAYOUT, &world.path("mnt")]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("warning") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn where_nothing_was_ever_staged_there_is_nothing_to_do() {
+    let world = World::new();
+    for arguments in [&["sync", "reg.io/team"][..], &["discard", "--yes", "reg.io/team/app:v1"], &["discard", "reg.io"]] {
+        assert_eq!(world.prints(arguments), "nothing is staged\n", "{arguments:?}");
+    }
+    assert_eq!(world.prints(&["diff", "reg.io/team/app:v1"]), "");
+    for command in ["sync", "diff"] {
+        assert_eq!(world.prints(&[command, "--format=json", "oci:/no/such/layout"]), "[]\n", "{command}");
+    }
+    // What only looks leaves no directory behind.
+    assert!(!Path::new(&world.path(".state/ocifs/uppers")).exists());
+}
+
+#[test]
+fn a_path_outside_of_every_mount_is_said_to_be_that() {
+    let world = World::new();
+    for command in ["sync", "diff", "discard", "new"] {
+        let (code, text) = world.fails(&[command, &world.path("mnt")]);
+        assert!(code == 15 && text.contains("is not in a mount"), "{command}: {code} {text}");
+    }
+    let (code, text) = world.fails(&["new", "registry.invalid/team/app:v1"]);
+    assert!(code == 15 && text.contains("no mount covers registry.invalid/team/app:v1"), "{code} {text}");
+}
+
+/// A tag with one file, staged as a daemon leaves it that was killed, for this registry or layout.
+fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
+    use ocifs::layer::NodeKind;
+    use ocifs::staging::{Binding, Content, Named, Node, Subject, Uppers};
+    let uppers = Uppers::open(state, None).unwrap();
+    let subject =
+        Subject { origin: origin.to_owned(), authority: authority.to_owned(), repository: repository.to_owned(), tag: "left".to_owned() };
+    let upper = uppers.create(&subject, Binding::default()).unwrap();
+    let data = upper.new_data().unwrap();
+    data.write_at(0, b"what was written").unwrap();
+    let node = Node {
+        kind: NodeKind::File,
+        mode: Some(0o644),
+        owner: Some((0, 0)),
+        mtime: Some((1_700_000_000, 0)),
+        ctime: (1_700_000_000, 0),
+        links: 1,
+        device: (0, 0),
+        target: Vec::new(),
+        content: Content::Data(data.id()),
+        opaque: false,
+        parent: 0,
+    };
+    upper
+        .change(|change| {
+            let key = change.add_node(&node)?;
+            change.put_name(0, b"file.txt", Named::Node(key))
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_a_crash_left_is_shown_kept_and_taken_back_without_a_mount() {
+    let world = World::new();
+    let state = world.path(".state/ocifs");
+    leave_staged(Path::new(&state), "http://localhost:1", "localhost:1", "team/app");
+    let reference = "localhost:1/team/app:left";
+    let rows: serde_json::Value = serde_json::from_str(&world.prints(&["status", "--format=json"])).unwrap();
+    let row = rows.as_array().unwrap().iter().find(|row| row["state"] == "left").unwrap();
+    assert_eq!((row["source"].as_str(), row["mount_point"].is_null()), (Some("localhost:1"), true));
+    assert_eq!((row["staged"][0]["reference"].as_str(), row["staged"][0]["added"].as_u64()), (Some(reference), Some(1)));
+    let text = world.prints(&["status"]);
+    assert!(text.contains(reference) && text.contains("in no mount"), "{text}");
+    // The registry is not there: nothing is lost, and the exit code says why.
+    let output = world.command(&["sync", "--format=json", reference]).output().unwrap();
+    assert_eq!(output.status.code(), Some(14), "{}", String::from_utf8_lossy(&output.stderr));
+    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((reports[0]["outcome"].as_str(), reports[0]["reference"].as_str()), (Some("failed"), Some(reference)));
+    let (code, text) = world.fails(&["discard", reference]);
+    assert!(code == 2 && text.contains("--yes"), "{text}");
+    assert!(world.prints(&["status"]).contains(reference));
+    assert_eq!(world.prints(&["discard", "--yes", "other.io"]), "nothing is staged\n");
+    assert_eq!(world.prints(&["discard", "--yes", reference]), format!("discarded the edits of {reference}\n"));
+    assert_eq!(world.prints(&["discard", "--yes"]), "nothing is staged\n");
+}
+
+#[test]
+fn what_a_crash_left_is_compared_and_published_without_a_mount() {
+    let world = World::new();
+    let layout = world.path("layout");
+    std::fs::create_dir(&layout).unwrap();
+    let canonical = Path::new(&layout).canonicalize().unwrap();
+    let authority = format!("oci:{}", canonical.display());
+    let repository = ocifs::registry::Layout::repository().unwrap().to_string();
+    leave_staged(Path::new(&world.path(".state/ocifs")), &authority, &authority, &repository);
+    let reference = format!("{authority}:left");
+    let rows: serde_json::Value = serde_json::from_str(&world.prints(&["diff", "--format=json", &reference])).unwrap();
+    let file = rows.as_array().unwrap().iter().find(|row| row["path"] == "file.txt").unwrap();
+    assert_eq!((file["state"].as_str(), file["kind"].as_str(), file["after"].as_u64()), (Some("added"), Some("file"), Some(16)));
+    assert!(world.prints(&["diff", &reference]).contains("file.txt"));
+    assert!(world.prints(&["sync", "--dry-run", &reference]).starts_with("would publish "));
+    assert!(world.prints(&["sync", &reference]).starts_with(&format!("published {reference} sha256:")));
+    assert_eq!(world.prints(&["sync", &reference]), "nothing is staged\n");
+    let value: serde_json::Value = serde_json::from_str(&world.prints(&["inspect", "--format=json", &reference])).unwrap();
+    assert_eq!(value["kind"], "files");
 }

@@ -2,21 +2,27 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
 use tokio::sync::Notify;
 
 use super::attached::Attached;
+use crate::artifact::Kind;
 use crate::cache::SpanCache;
-use crate::control::{CacheStatus, Error, Handler, Status};
+use crate::control::{CacheStatus, Difference, Error, Handler, Status};
 use crate::error::ErrorKind;
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::oci::{Repository, Source};
+use crate::publish::{Listener, Options, Report};
+use crate::staging::Uppers;
 use crate::sys::unmount::Force;
+use crate::view::{self, State};
 
 /// What does not change while a mount lives.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Facts {
     /// SOURCE.
     pub source: String,
@@ -26,8 +32,12 @@ pub struct Facts {
     pub since: Duration,
     /// `--offline`.
     pub offline: bool,
-    /// Nothing can be written.
-    pub read_only: bool,
+    /// Where edits are staged; `None` where nothing can be written.
+    pub uppers: Option<Arc<Uppers>>,
+    /// The state directory.
+    pub state_directory: Option<PathBuf>,
+    /// How long is published after the mount is gone.
+    pub exit_timeout: Duration,
     /// Log file.
     pub log: Option<PathBuf>,
     /// Cache directory.
@@ -35,8 +45,14 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether nothing can be written.
+    pub fn is_read_only(&self) -> bool {
+        self.uppers.is_none()
+    }
+
     /// Status with the figures of the cache; without them where the cache cannot be asked.
     pub fn status(&self, cache: &SpanCache) -> Status {
+        let (staged, staging_size) = self.uppers.as_ref().map(|uppers| uppers.usage()).unwrap_or_default();
         Status {
             source: self.source.clone(),
             mount_point: self.mount_point.clone(),
@@ -44,7 +60,11 @@ impl Facts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.since.as_secs(),
             offline: self.offline,
-            read_only: self.read_only,
+            read_only: self.is_read_only(),
+            state_directory: self.state_directory.clone(),
+            staged,
+            staging_size,
+            exit_timeout: self.exit_timeout.as_secs(),
             log: self.log.clone(),
             cache: cache_status(&self.cache_directory, cache).unwrap_or_default(),
         }
@@ -59,7 +79,7 @@ impl Facts {
             "version": env!("CARGO_PKG_VERSION"),
             "since": self.since.as_secs(),
             "offline": self.offline,
-            "read_only": self.read_only,
+            "read_only": self.is_read_only(),
         });
         with_newline(&value)
     }
@@ -104,6 +124,8 @@ pub struct Answers {
     pub source: Source,
     /// Where; `None` if somebody else mounted.
     pub attached: Option<Attached>,
+    /// What is staged is published when the mount is gone.
+    pub push_at_end: AtomicBool,
     /// Ends the daemon.
     pub stop: Arc<Notify>,
 }
@@ -139,6 +161,100 @@ impl Handler for Answers {
             Ok(Err(error)) => Err(Error::new(ErrorKind::Other, format!("cannot unmount: {error}"))),
             Err(error) => Err(Error::new(ErrorKind::Other, error.to_string())),
         }
+    }
+
+    async fn staged(&self) -> Result<Vec<StagedTag>, Error> {
+        if self.facts.is_read_only() {
+            return Ok(Vec::new());
+        }
+        Ok(self.file_system.staged().await)
+    }
+
+    async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+        if self.facts.is_read_only() {
+            return Ok(Vec::new());
+        }
+        if self.facts.offline && !options.dry_run {
+            return self.refuse_offline().await;
+        }
+        tracing::info!(?selection, ?options, "sync");
+        Ok(self.file_system.sync(selection, options, listener).await?)
+    }
+
+    async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error> {
+        if self.facts.is_read_only() {
+            return Ok(Vec::new());
+        }
+        let tags = self.file_system.differences(selection).await?;
+        Ok(tags.into_iter().flat_map(|(reference, found)| found.into_iter().map(move |one| difference(&reference, one))).collect())
+    }
+
+    async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+        if self.facts.is_read_only() {
+            return Ok(Vec::new());
+        }
+        tracing::info!(?selection, "discard");
+        Ok(self.file_system.discard(selection).await?)
+    }
+
+    async fn new_tag(&self, reference: &str) -> Result<String, Error> {
+        if self.facts.is_read_only() {
+            return Err(Error::new(ErrorKind::ReadOnly, "the mount is read-only"));
+        }
+        Ok(self.file_system.new_tag(reference).await?)
+    }
+
+    async fn farewell(&self, push: bool) -> Result<(), Error> {
+        self.push_at_end.store(push, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Answers {
+    async fn refuse_offline(&self) -> Result<Vec<Report>, Error> {
+        match self.file_system.staged().await.iter().filter(|tag| tag.edited).count() {
+            0 => Ok(Vec::new()),
+            count => {
+                let message = format!("{count} tags are staged and the mount is offline; mount without --offline to publish them");
+                Err(Error::new(ErrorKind::Unreachable, message))
+            }
+        }
+    }
+}
+
+impl From<crate::fs::Error> for Error {
+    fn from(error: crate::fs::Error) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
+/// A difference as it travels.
+pub fn difference(reference: &str, found: view::Difference) -> Difference {
+    let path = String::from_utf8_lossy(&found.path).into_owned();
+    let path_base64 = (path.as_bytes() != found.path).then(|| base64::engine::general_purpose::STANDARD.encode(&found.path));
+    let state = match found.state {
+        State::Clean => "clean",
+        State::Added => "added",
+        State::Changed => "changed",
+        State::Removed => "removed",
+    };
+    let kind = match found.kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::BlockDevice => "block-device",
+        Kind::CharDevice => "char-device",
+    };
+    Difference {
+        reference: reference.to_owned(),
+        path,
+        path_base64,
+        state: state.to_owned(),
+        kind: kind.to_owned(),
+        before: found.before,
+        after: found.after,
     }
 }
 

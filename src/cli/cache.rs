@@ -2,12 +2,11 @@
 
 use super::answers::cache_status;
 use super::config::File;
-use super::environment::{self, Environment};
+use super::environment::Environment;
 use super::exit::{Code, Failure};
 use super::flags::{CacheClear, CacheCommand, CacheInfo, ContentFlags, Format, Pin, Storage};
-use super::passphrases::{self, Origin};
 use super::wiring::{self, Parts, Reading};
-use super::{escape, mount, output, reference, status, units};
+use super::{escape, mount, output, passphrases, reference, status, units};
 use crate::artifact::{Artifact, ViewMode};
 use crate::cache::SpanCache;
 use crate::content::stream_keys;
@@ -81,7 +80,7 @@ async fn find(
     environment: &Environment,
 ) -> Result<Wanted, Failure> {
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
-    let reading = Reading { flags: &content, offline: false, by_digest: true, passphrases };
+    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
     let parts = wiring::build(source, reading, &flags.registry, &flags.storage, environment)?;
     let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
     // A tag is remembered, so that it is found while the registry is away.
@@ -101,13 +100,7 @@ fn complete(flags: &mut Pin, file: &File, environment: &Environment) -> Result<S
 
 fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
     let source = complete(&mut flags, file, environment)?;
-    let mut origins = passphrases::in_order(&flags.keys, matches);
-    origins.extend(
-        environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()).map(|secret| Origin::Literal(secret.into())),
-    );
-    origins.extend(file.passphrases(environment)?);
-    mount::protect_memory();
-    let passphrases = passphrases::read_all(&origins)?;
+    let passphrases = passphrases::read_all(&passphrases::origins(&flags.keys, matches, file, environment)?)?;
     let runtime = reference::runtime()?;
     let result = runtime.block_on(async {
         let wanted = find(&flags, &source, passphrases, environment).await?;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::environment::Environment;
 use super::exit::Failure;
-use super::flags::{ContentFlags, LogFlags, LogFormat, Mount, Permissions, RegistryFlags, Storage, Verify, View};
+use super::flags::{AsKind, ContentFlags, LogFlags, LogFormat, Mount, Permissions, RegistryFlags, Storage, Verify, View, WriteFlags};
 use super::passphrases::Origin;
 use super::units;
 use crate::oci::{Platform, Registry};
@@ -45,6 +46,13 @@ pub struct File {
     #[serde(deserialize_with = "mode")]
     dir_mode: Option<u32>,
     read_only: Option<bool>,
+    allow_delete: Option<bool>,
+    #[serde(deserialize_with = "size")]
+    staging_size: Option<u64>,
+    #[serde(deserialize_with = "duration")]
+    exit_timeout: Option<Duration>,
+    as_kind: Option<AsKind>,
+    concurrency: Option<NonZeroUsize>,
     offline: Option<bool>,
     passphrase_file: Vec<PathBuf>,
     passphrase_command: Vec<String>,
@@ -113,6 +121,7 @@ impl File {
         mount.offline |= self.offline.unwrap_or_default();
         self.complete_content(&mut mount.content);
         self.complete_permissions(&mut mount.permissions);
+        self.complete_writing(&mut mount.writing);
         self.complete_log(&mut mount.log, environment)?;
         self.complete_storage(&mut mount.storage, environment)
     }
@@ -134,6 +143,14 @@ impl File {
         flags.gid = flags.gid.or(self.gid);
         flags.file_mode = flags.file_mode.or(self.file_mode);
         flags.dir_mode = flags.dir_mode.or(self.dir_mode);
+    }
+
+    fn complete_writing(&self, flags: &mut WriteFlags) {
+        flags.allow_delete |= self.allow_delete.unwrap_or_default();
+        flags.staging_size = flags.staging_size.or(self.staging_size);
+        flags.exit_timeout = flags.exit_timeout.or(self.exit_timeout);
+        flags.as_kind = flags.as_kind.or(self.as_kind);
+        flags.concurrency = flags.concurrency.or(self.concurrency);
     }
 
     fn complete_log(&self, flags: &mut LogFlags, environment: &Environment) -> Result<(), Failure> {

@@ -6,19 +6,20 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::answers::{Answers, Facts};
 use super::attached::Attached;
 use super::exit::{Code, Failure};
+use super::farewell::{self, Signals};
 use super::plan::{Plan, Target};
 use super::wiring::{self, Parts};
-use super::{escape, root};
+use super::{escape, root, staged};
 use crate::control::{Record, Server};
 use crate::error::ErrorKind;
 use crate::fs::{self, FileSystem, ROOT, Root};
@@ -32,8 +33,8 @@ const WAIT: Duration = Duration::from_secs(120);
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// How long a mount that is one artifact is waited for: small ones are there by then, others are mounted all the same.
 const LAYERS: Duration = Duration::from_secs(5);
-/// How long open files may keep a daemon that was asked to end.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Tags of an earlier daemon that are named when a mount comes up.
+const ANNOUNCED: usize = 50;
 /// How long background work may take to notice the end.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 /// What the kernel reads ahead, where we may say so.
@@ -48,16 +49,18 @@ pub enum Announce {
 }
 
 impl Announce {
-    fn ready(self) -> Result<(), Failure> {
+    /// Says that the mount answers, and what a person should know about it.
+    fn ready(self, notes: &[String]) -> Result<(), Failure> {
         match self {
             Self::Foreground => {
+                notes.iter().for_each(|note| super::report(note));
                 if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
                     tracing::debug!(%error, "no service manager was told");
                 }
                 Ok(())
             }
             Self::Parent(readiness) => {
-                readiness.ready().map_err(|error| Failure::other(format!("nobody waits for this mount any more: {error}")))
+                readiness.ready(&notes.join("\n")).map_err(|error| Failure::other(format!("nobody waits for this mount any more: {error}")))
             }
         }
     }
@@ -131,6 +134,8 @@ struct Mounted {
     answers: Arc<Answers>,
     parts: Parts,
     stop: Arc<Notify>,
+    /// What is said once the mount answers.
+    notes: Vec<String>,
 }
 
 async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
@@ -138,15 +143,17 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
     let late = |_| Failure::new(Code::Unreachable, format!("{} did not answer within {} s", plan.source, wait.as_secs()));
     let parts = plan.parts()?;
     let root = timeout(wait, root::contact(plan, &parts)).await.map_err(late)??;
-    let facts = Arc::new(facts(plan));
+    let writing = writing(plan, &parts)?;
+    let facts = Arc::new(facts(plan, writing.as_ref()));
     let is_artifact = matches!(root, Root::Content(..));
-    let config = root::config(plan, root, &parts, &facts);
+    let config = root::config(plan, root, &parts, &facts, writing);
     let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
     let file_system = Arc::new(file_system);
     if is_artifact {
         root_is_readable(&file_system).await?;
     }
-    let (descriptor, attached) = attach(plan)?;
+    let notes = if facts.is_read_only() { Vec::new() } else { left_from_before(&file_system).await };
+    let (descriptor, attached) = attach(plan, facts.is_read_only())?;
     let undo = Undo(attached.clone());
     let options = fuse::Options::for_io_timeout(plan.flags.registry.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
@@ -168,33 +175,67 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
         cache: parts.cache.clone(),
         source: plan.source.clone(),
         attached: attached.clone(),
+        push_at_end: AtomicBool::new(true),
         stop: Arc::clone(&stop),
     });
     undo.keep();
-    Ok(Mounted { session, attached, device, server, answers, parts, stop })
+    Ok(Mounted { session, attached, device, server, answers, parts, stop, notes })
 }
 
-fn facts(plan: &Plan) -> Facts {
+/// How edits are staged and published, where the mount can be written to.
+fn writing(plan: &Plan, parts: &Parts) -> Result<Option<fs::Writing>, Failure> {
+    if !plan.is_writable() {
+        return Ok(None);
+    }
+    let hint = |failure: Failure| failure.context("nothing can be staged (--read-only mounts without that)");
+    let uppers = wiring::uppers(plan.state_directory()?, plan.flags.writing.staging_size).map_err(hint)?;
+    let flags = &plan.flags.writing;
+    Ok(Some(fs::Writing {
+        uppers,
+        push: Arc::clone(&parts.push),
+        kind: flags.as_kind.unwrap_or_default().into(),
+        concurrency: flags.concurrency.unwrap_or(wiring::CONCURRENCY),
+        allow_delete: flags.allow_delete,
+    }))
+}
+
+/// Takes over what an earlier daemon left staged, and says so: one line a tag.
+async fn left_from_before(file_system: &FileSystem) -> Vec<String> {
+    let tags = file_system.adopt().await;
+    for tag in &tags {
+        tracing::info!(reference = %tag.reference, error = tag.error, "staged from before");
+    }
+    let tags: Vec<_> = tags.into_iter().filter(|tag| tag.edited || tag.error.is_some()).collect();
+    let mut notes: Vec<String> = tags.iter().take(ANNOUNCED).map(staged::from_before).collect();
+    if tags.len() > ANNOUNCED {
+        notes.push(format!("staged from before: {} more, which `ocifs status` lists", tags.len() - ANNOUNCED));
+    }
+    notes
+}
+
+fn facts(plan: &Plan, writing: Option<&fs::Writing>) -> Facts {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Facts {
         source: plan.source.to_string(),
         mount_point: plan.target.path().to_owned(),
         since,
         offline: plan.flags.offline,
-        read_only: true,
+        uppers: writing.map(|writing| Arc::clone(&writing.uppers)),
+        state_directory: plan.flags.storage.state_dir.clone(),
+        exit_timeout: plan.exit_timeout(),
         log: plan.log_file(),
         cache_directory: plan.flags.storage.cache_dir.clone().unwrap_or_default(),
     }
 }
 
-fn attach(plan: &mut Plan) -> Result<(OwnedFd, Option<Attached>), Failure> {
+fn attach(plan: &mut Plan, read_only: bool) -> Result<(OwnedFd, Option<Attached>), Failure> {
     let given = Target::Directory(PathBuf::new());
     match std::mem::replace(&mut plan.target, given) {
         Target::Given(descriptor) => Ok((descriptor, None)),
         Target::Directory(directory) => {
             let options = mount::Options {
                 source: plan.source.to_string(),
-                read_only: true,
+                read_only,
                 no_exec: plan.flags.permissions.noexec,
                 allow_other: plan.flags.permissions.allow_other,
             };
@@ -275,80 +316,35 @@ fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Fail
 }
 
 impl Mounted {
-    /// Announces, serves until the mount is gone, flushes what was learned.
-    async fn run(self, announce: Announce, signals: Signals) -> Result<(), Failure> {
-        let Self { session, attached, device, server, answers, parts, stop } = self;
+    /// Announces, serves until the mount is gone, publishes what is staged, flushes what was learned.
+    async fn run(self, announce: Announce, mut signals: Signals) -> Result<(), Failure> {
+        let Self { session, attached, device, server, answers, parts, stop, notes } = self;
         let undo = Undo(attached.clone());
-        announce.ready()?;
+        let foreground = matches!(announce, Announce::Foreground);
+        announce.ready(&notes)?;
         undo.keep();
         tracing::info!(source = %answers.facts.source, mount_point = %answers.facts.mount_point.display(), ?device, "mounted");
         let serving = server.map(|server| {
             let handler = Arc::clone(&answers);
             tokio::spawn(async move { server.serve(handler).await })
         });
-        let ending = tokio::spawn(end_on_signal(signals, attached, Arc::clone(&stop)));
-        let result = tokio::select! {
-            result = session.wait() => result,
-            () = stop.notified() => Ok(()),
+        let mut ended = std::pin::pin!(session.wait());
+        let (served, given_up) = tokio::select! {
+            result = &mut ended => (result, false),
+            () = stop.notified() => (Ok(()), false),
+            () = signals.received() => (Ok(()), farewell::detach(attached, &mut ended, &mut signals).await),
         };
         tracing::info!("unmounted");
-        ending.abort();
+        answers.file_system.disconnect();
+        let published = farewell::publish_rest(&answers, &mut signals, given_up, foreground).await;
+        answers.file_system.close().await;
         parts.artifacts.flush().await;
         if let Some(serving) = serving {
             // The socket goes last: whoever waits for this daemon learns its process id there.
             serving.abort();
             let _ = serving.await;
         }
-        result.map_err(|error| Failure::mount(format!("serving ended: {error}")))
+        served.map_err(|error| Failure::mount(format!("serving ended: {error}")))?;
+        published
     }
-}
-
-/// The signals that ask a daemon to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// The terminal went away; `None` where whoever started us wants that ignored (`nohup`).
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    /// From here on they do not end the process by themselves.
-    fn watch() -> Result<Self, Failure> {
-        let watch = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot watch signals: {error}")));
-        let hangup = if process::ignores_hangup() { None } else { Some(watch(SignalKind::hangup())?) };
-        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())?, hangup })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            () = heard(&mut self.hangup) => {}
-        }
-    }
-}
-
-/// Waits for a signal that may not be watched at all.
-async fn heard(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Unmounts when asked to end. Open files may finish for a moment; then the process goes all the same.
-async fn end_on_signal(mut signals: Signals, attached: Option<Attached>, stop: Arc<Notify>) {
-    signals.received().await;
-    let Some(attached) = attached else { return stop.notify_one() };
-    let detached = tokio::task::spawn_blocking(move || attached.detach()).await;
-    match detached {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "cannot unmount"),
-        Err(error) => tracing::warn!(%error, "cannot unmount"),
-    }
-    tokio::select! {
-        () = tokio::time::sleep(FAREWELL) => {}
-        () = signals.received() => {}
-    }
-    stop.notify_one();
 }

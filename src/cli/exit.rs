@@ -26,6 +26,8 @@ pub enum Code {
     Mount = 15,
     /// Changes were not pushed.
     NotPushed = 16,
+    /// Ctrl-C.
+    Interrupted = 130,
 }
 
 impl From<ErrorKind> for Code {
@@ -38,7 +40,25 @@ impl From<ErrorKind> for Code {
             ErrorKind::Invalid => Self::Usage,
             ErrorKind::Conflict => Self::Conflict,
             ErrorKind::Skipped => Self::NotPushed,
+            ErrorKind::Interrupted => Self::Interrupted,
             _ => Self::Other,
+        }
+    }
+}
+
+/// The kind that stands for a code, where a failure becomes part of a report.
+impl From<Code> for ErrorKind {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Usage => Self::Invalid,
+            Code::NotFound => Self::NotFound,
+            Code::Authentication => Self::Denied,
+            Code::Key => Self::KeyMissing,
+            Code::Conflict => Self::Conflict,
+            Code::Unreachable => Self::Unreachable,
+            Code::NotPushed => Self::Skipped,
+            Code::Interrupted => Self::Interrupted,
+            Code::Other | Code::Mount => Self::Other,
         }
     }
 }
@@ -46,8 +66,17 @@ impl From<ErrorKind> for Code {
 impl Code {
     /// The code of a number that a daemon sent.
     pub fn of_number(number: u8) -> Self {
-        let codes =
-            [Self::Usage, Self::NotFound, Self::Authentication, Self::Key, Self::Conflict, Self::Unreachable, Self::Mount, Self::NotPushed];
+        let codes = [
+            Self::Usage,
+            Self::NotFound,
+            Self::Authentication,
+            Self::Key,
+            Self::Conflict,
+            Self::Unreachable,
+            Self::Mount,
+            Self::NotPushed,
+            Self::Interrupted,
+        ];
         codes.into_iter().find(|code| *code as u8 == number).unwrap_or(Self::Other)
     }
 }
@@ -104,7 +133,7 @@ macro_rules! from_module_error {
     )*};
 }
 
-from_module_error!(artifact, cache, content, control, registry);
+from_module_error!(artifact, cache, content, control, publish, registry, staging, view);
 
 impl From<crate::oci::InvalidReference> for Failure {
     fn from(error: crate::oci::InvalidReference) -> Self {

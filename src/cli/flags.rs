@@ -13,6 +13,10 @@ use serde::Deserialize;
 use super::{passphrases, units};
 use crate::oci::Platform;
 
+mod writing;
+
+pub use writing::{AsKind, Diff, Discard, New, Sync, WithoutDaemon, WriteFlags};
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -24,7 +28,8 @@ Examples:
   ocifs mount localhost:5000/team ~/oci      every repository below team
   ocifs mount ghcr.io/org/app:v1 ~/app       one artifact
   ocifs mount oci:./layout ~/layout          an OCI layout directory
-  ocifs umount ~/oci
+  cp -r data ~/oci/app/v2 && ocifs sync ~/oci    a new tag
+  ocifs umount ~/oci                         publishes what is still staged first
 
 Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 conflict,
 14 unreachable, 15 mount point or FUSE, 16 changes not pushed";
@@ -60,11 +65,19 @@ pub struct Global {
 pub enum Command {
     /// Mount a registry, a prefix of it, one artifact or an OCI layout on a directory
     Mount(Box<Mount>),
-    /// Unmount a directory, also when its daemon is dead or hangs
+    /// Publish what is staged, then unmount; also when the daemon is dead or hangs
     #[command(visible_alias = "unmount")]
     Umount(Umount),
-    /// Show mounts: sources, cache use, daemons
+    /// Show mounts and what is staged: sources, cache use, daemons, edited tags
     Status(Status),
+    /// Publish staged edits: new tags, changed tags, deletions
+    Sync(Box<Sync>),
+    /// Show what is staged, path by path
+    Diff(Box<Diff>),
+    /// Take staged edits back
+    Discard(Box<Discard>),
+    /// Stage an empty tag that `mkdir` cannot name
+    New(New),
     /// Forget cached tags and lists, so that the next look asks the registry
     Refresh(Refresh),
     /// Show and manage the local cache
@@ -116,6 +129,10 @@ pub struct Mount {
     /// Who may use the mount.
     #[command(flatten)]
     pub permissions: Permissions,
+
+    /// Staging and publishing.
+    #[command(flatten)]
+    pub writing: WriteFlags,
 
     /// Directories and budget.
     #[command(flatten)]
@@ -208,7 +225,7 @@ pub struct Storage {
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_CACHE_MIN_FREE", hide_env = true)]
     pub cache_min_free: Option<u64>,
 
-    /// Keep logs and sockets here [default: $XDG_STATE_HOME/ocifs, as root /var/lib/ocifs]
+    /// Keep staged edits, logs and sockets here [default: $XDG_STATE_HOME/ocifs, as root /var/lib/ocifs]
     #[arg(long, value_name = "DIR", env = "OCIFS_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
 }
@@ -273,6 +290,18 @@ pub struct Umount {
     /// Take it out of the tree at once, even while files are open
     #[arg(short, long)]
     pub lazy: bool,
+
+    /// Publish nothing; what is staged stays for the next mount
+    #[arg(long, conflicts_with = "discard")]
+    pub no_sync: bool,
+
+    /// Take back what is staged instead of publishing it (asks; --yes does not)
+    #[arg(long)]
+    pub discard: bool,
+
+    /// Do not ask
+    #[arg(short, long, requires = "discard")]
+    pub yes: bool,
 
     /// Wait this long for the daemon before it is ended by force
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "10s", hide_default_value = false)]

@@ -51,7 +51,7 @@ pub fn run(mut flags: Inspect, file: &File, environment: &Environment) -> Result
     file.complete_storage(&mut flags.storage, environment)?;
     file.complete_registry(&mut flags.registry, reference::registry(&source), environment)?;
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
-    let reading = Reading { flags: &content, offline: false, by_digest: true, passphrases: Vec::new() };
+    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };
     let runtime = reference::runtime()?;
     let result = runtime.block_on(async {
         let parts = wiring::build(&source, reading, &flags.registry, &flags.storage, environment)?;

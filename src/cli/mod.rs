@@ -8,22 +8,34 @@ mod busy;
 mod cache;
 mod config;
 mod daemon;
+mod diff;
+mod discard;
 mod environment;
 mod escape;
 mod exit;
+mod farewell;
 mod flags;
 mod inspect;
+mod interrupt;
+mod left;
 mod logging;
 mod mount;
 mod mount_options;
 mod mount_point;
 mod mounts;
+mod new_tag;
 mod output;
 mod passphrases;
 mod plan;
+mod progress;
 mod reference;
+mod reports;
 mod root;
+mod staged;
 mod status;
+mod subjects;
+mod sync;
+mod target;
 mod umount;
 mod units;
 mod wiring;
@@ -73,6 +85,10 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         Command::Mount(flags) => mount::run(*flags, innermost(&matches), &file, &environment, verbose),
         Command::Umount(flags) => umount::run(&flags, &file, &environment),
         Command::Status(flags) => status::run(&flags, &file, &environment),
+        Command::Sync(flags) => sync::run(*flags, innermost(&matches), &file, &environment),
+        Command::Diff(flags) => diff::run(*flags, innermost(&matches), &file, &environment),
+        Command::Discard(flags) => discard::run(*flags, innermost(&matches), &file, &environment),
+        Command::New(flags) => new_tag::run(&flags, &file, &environment),
         Command::Refresh(flags) => status::refresh(&flags, &file, &environment),
         Command::Cache(flags) => cache::run(flags.command, innermost(&matches), &file, &environment),
         Command::Inspect(flags) => inspect::run(*flags, &file, &environment),

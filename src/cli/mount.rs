@@ -44,7 +44,7 @@ pub fn expand_options(arguments: &[OsString], flags: &Mount) -> Result<Option<Ve
 pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &Environment, verbose: u8) -> Result<(), Failure> {
     let mut origins = passphrases::in_order(&flags.keys, matches);
     // Whatever fails later, the secret does not stay readable.
-    hide_secrets(&flags);
+    hide_secrets(&flags.keys);
     protect_memory();
     let source = source(&flags.source, environment)?;
     file.complete_mount(&mut flags, environment)?;
@@ -89,8 +89,9 @@ pub fn protect_memory() {
     }
 }
 
-fn hide_secrets(flags: &Mount) {
-    if flags.keys.literal.is_empty() {
+/// Takes passphrases of the command line out of the list of processes, with a warning.
+pub fn hide_secrets(flags: &passphrases::Flags) {
+    if flags.literal.is_empty() {
         return;
     }
     warn("--passphrase may be seen by others on this machine while the command starts; prefer --passphrase-file");
@@ -141,7 +142,10 @@ fn in_background(mut plan: Plan) -> Result<(), Failure> {
             Side::Parent(start) => start,
         };
         match start.wait().map_err(|error| Failure::other(format!("lost the background process: {error}")))? {
-            Outcome::Ready => return Ok(()),
+            Outcome::Ready { notes } => {
+                notes.lines().for_each(super::report);
+                return Ok(());
+            }
             Outcome::Failed { code, .. } if code == Code::Key as u8 && plan.passphrases.is_empty() && passphrases::can_ask() => {
                 plan.passphrases = ask()?;
             }

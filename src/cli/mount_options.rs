@@ -9,7 +9,7 @@ use std::path::Path;
 use super::exit::Failure;
 
 /// Flags of `ocifs mount` that take a value, with their names as options.
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 30] = [
     "cache-dir",
     "cache-size",
     "cache-min-free",
@@ -36,13 +36,17 @@ const VALUES: [&str; 26] = [
     "log-format",
     "wait",
     "trusted-realm",
+    "staging-size",
+    "exit-timeout",
+    "as-kind",
+    "concurrency",
 ];
 
 /// Flags of `ocifs mount` without a value.
-const SWITCHES: [&str; 7] = ["allow-other", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec"];
+const SWITCHES: [&str; 8] = ["allow-other", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec", "allow-delete"];
 
 /// Options that others act on, or that are true of every mount of ours.
-const IGNORED: [&str; 31] = [
+const IGNORED: [&str; 30] = [
     "_netdev",
     "auto",
     "noauto",
@@ -53,7 +57,6 @@ const IGNORED: [&str; 31] = [
     "owner",
     "group",
     "defaults",
-    "rw",
     "nosuid",
     "nodev",
     "async",
@@ -91,6 +94,7 @@ pub fn flags(list: &str) -> Result<Vec<OsString>, Failure> {
         match value {
             // The later of two counts; mount(8) itself writes out what `user` in fstab implies.
             None if name == "exec" => flags.retain(|flag| flag != "--noexec"),
+            None if name == "rw" => flags.retain(|flag| flag != "--read-only"),
             _ if dashed.is_empty() || IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("comment") => {}
             None if name == "ro" => flags.push("--read-only".into()),
             None if SWITCHES.contains(&dashed.as_str()) => flags.push(format!("--{dashed}").into()),
@@ -200,6 +204,12 @@ mod tests {
     fn programs_run_unless_the_last_word_on_it_forbids_them() {
         assert_eq!(strings(flags("rw,noexec,nosuid,nodev,user=ann").unwrap()), ["--noexec"]);
         assert_eq!(flags("noexec,user,exec").unwrap(), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn the_last_word_on_writing_counts() {
+        assert_eq!(flags("ro,rw").unwrap(), Vec::<OsString>::new());
+        assert_eq!(strings(flags("rw,ro,staging_size=1G,allow-delete").unwrap()), ["--read-only", "--staging-size=1G", "--allow-delete"]);
     }
 
     #[test]

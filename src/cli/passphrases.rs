@@ -11,7 +11,10 @@ use std::process::{Command, Stdio};
 use clap::{ArgAction, ArgMatches, Args};
 use zeroize::Zeroizing;
 
+use super::config::File as Configuration;
+use super::environment::{self, Environment};
 use super::exit::{Code, Failure};
+use super::mount;
 use crate::seal::Passphrase;
 use crate::sys::terminal;
 
@@ -81,6 +84,20 @@ pub fn in_order(flags: &Flags, matches: &ArgMatches) -> Vec<Origin> {
         origins.push(Origin::Prompt);
     }
     origins
+}
+
+/// All places for a command that may need a key: its flags, the environment, the configuration file.
+///
+/// # Errors
+/// A path that cannot be made absolute.
+pub fn origins(flags: &Flags, matches: &ArgMatches, file: &Configuration, environment: &Environment) -> Result<Vec<Origin>, Failure> {
+    let mut origins = in_order(flags, matches);
+    let variable = environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok());
+    origins.extend(variable.map(|secret| Origin::Literal(secret.into())));
+    origins.extend(file.passphrases(environment)?);
+    mount::hide_secrets(flags);
+    mount::protect_memory();
+    Ok(origins)
 }
 
 /// Reads every passphrase now, so that a wrong path fails the command and not a later read.

@@ -2,14 +2,18 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::environment::Environment;
 use super::exit::Failure;
-use super::flags::Mount;
+use super::flags::{Mount, View};
 use super::logging;
 use super::wiring::{self, Parts, Reading};
-use crate::oci::{Source, Version};
+use crate::oci::{LayoutName, Source, Version};
 use crate::seal::Passphrase;
+
+/// How long a daemon publishes by default after its mount is gone.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where to mount.
 pub enum Target {
@@ -54,13 +58,38 @@ impl Plan {
         self.flags.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))
     }
 
+    /// Whether anything can be written: not with `--read-only`, not where the root is a digest, and not where parts of
+    /// artifacts are shown instead of their files.
+    pub fn is_writable(&self) -> bool {
+        !self.flags.read_only && !self.is_by_digest() && self.flags.content.view.unwrap_or_default() == View::Merged
+    }
+
+    /// How long is published after the mount is gone.
+    pub fn exit_timeout(&self) -> Duration {
+        self.flags.writing.exit_timeout.unwrap_or(EXIT_TIMEOUT)
+    }
+
+    fn is_by_digest(&self) -> bool {
+        match &self.source {
+            Source::Artifact { version, .. } => matches!(version, Version::Digest(_)),
+            Source::Layout { name, .. } => matches!(name, Some(LayoutName::Digest(_))),
+            Source::Registry { .. } => false,
+        }
+    }
+
     /// The modules below the file system.
     ///
     /// # Errors
     /// As [`wiring::build`].
     pub fn parts(&self) -> Result<Parts, Failure> {
         let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
-        let reading = Reading { flags: &self.flags.content, offline: self.flags.offline, by_digest, passphrases: self.passphrases.clone() };
+        let reading = Reading {
+            flags: &self.flags.content,
+            offline: self.flags.offline,
+            by_digest,
+            begins: self.is_writable(),
+            passphrases: self.passphrases.clone(),
+        };
         wiring::build(&self.source, reading, &self.flags.registry, &self.flags.storage, &self.environment)
     }
 

@@ -1,6 +1,7 @@
 //! What the root of a mount is: settled by asking the source, before anything is mounted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answers::Facts;
 use super::exit::{Code, Failure};
@@ -99,7 +100,7 @@ fn hint(error: crate::registry::Error, source: &Source) -> Failure {
 }
 
 /// What the file system is told.
-pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>) -> fs::Config {
+pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>, writing: Option<fs::Writing>) -> fs::Config {
     let flags = &plan.flags;
     let options = parts.artifacts.options();
     let authority = match &plan.source {
@@ -112,13 +113,11 @@ pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>) -> fs:
         root,
         authority,
         defaults: Defaults {
-            uid: process::uid(),
-            gid: process::gid(),
-            time: (i64::try_from(facts.since.as_secs()).unwrap_or_default(), facts.since.subsec_nanos()),
             force_uid: flags.permissions.uid,
             force_gid: flags.permissions.gid,
             file_mode: flags.permissions.file_mode,
             dir_mode: flags.permissions.dir_mode,
+            ..defaults(facts.since)
         },
         view: match flags.content.view.unwrap_or_default() {
             View::Merged => ViewMode::Merged,
@@ -131,7 +130,20 @@ pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>) -> fs:
         mount_json: facts.mount_json(),
         status_json: Arc::new(move || facts_now.status_json(&cache)),
         space: Arc::new(move || space(&for_space)),
-        writing: None,
+        writing,
+    }
+}
+
+/// Attributes where an archive says nothing: the user's, since a moment.
+pub fn defaults(since: Duration) -> Defaults {
+    Defaults {
+        uid: process::uid(),
+        gid: process::gid(),
+        time: (i64::try_from(since.as_secs()).unwrap_or_default(), since.subsec_nanos()),
+        force_uid: None,
+        force_gid: None,
+        file_mode: None,
+        dir_mode: None,
     }
 }
 

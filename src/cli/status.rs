@@ -1,7 +1,8 @@
 //! `ocifs status` and `ocifs refresh`: what the mount table and the daemons say.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -9,23 +10,31 @@ use serde::Serialize;
 use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
-use super::flags::{Format, Refresh, Status};
-use super::{escape, mount_point, mounts, output, units};
-use crate::control::{self, CacheStatus, PATIENCE, Request};
+use super::flags::{Format, Refresh, Status, WithoutDaemon};
+use super::interrupt::until_interrupted;
+use super::left::{self, Left, Reach};
+use super::subjects::Wanted;
+use super::{escape, mount_point, mounts, output, staged, units};
+use crate::control::{self, CacheStatus, Client, PATIENCE, Request};
 use crate::error::ErrorKind;
+use crate::fs::StagedTag;
 use crate::sys::mountinfo::Mount;
 
 /// How long one daemon may take to answer.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// One mount. The keys are stable.
+/// One mount, or a registry or layout for which something is staged without one. The keys are stable.
 #[derive(Debug, Serialize)]
 struct Row {
-    mount_point: String,
+    mount_point: Option<String>,
     source: String,
-    /// `running`, `hung`, `dead` or `unknown` (another user's).
+    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount.
     state: &'static str,
     pid: Option<u32>,
+    /// Where edits are staged.
+    state_directory: Option<String>,
+    /// The edited tags.
+    staged: Vec<StagedTag>,
     #[serde(flatten)]
     daemon: Option<Details>,
 }
@@ -37,6 +46,9 @@ struct Details {
     since: u64,
     offline: bool,
     read_only: bool,
+    staged_bytes: u64,
+    staging_size: Option<u64>,
+    exit_timeout: u64,
     log: Option<String>,
     cache: CacheStatus,
 }
@@ -51,27 +63,77 @@ pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(),
         Some(path) => vec![mounts::containing(path, environment)?.0],
         None => mounts::all()?,
     };
-    let rows: Vec<Row> = found.iter().map(|mount| row(mount, state_directory.as_deref(), environment)).collect();
-    match (flags.format, flags.directory.is_some()) {
-        (Format::Json, _) => output::json(&rows),
-        (Format::Text, true) => rows.iter().try_for_each(|row| output::line(&details(row))),
-        (Format::Text, false) if rows.is_empty() => output::line("nothing is mounted"),
-        (Format::Text, false) => output::line(&overview(&rows)),
+    let mut rows: Vec<Row> = found.iter().map(|mount| row(mount, state_directory.as_deref(), environment)).collect();
+    if flags.directory.is_none() {
+        rows.extend(without_mount(state_directory, file, environment)?);
     }
+    match (flags.format, flags.directory.is_some()) {
+        (Format::Json, _) => output::json(&rows)?,
+        (Format::Text, true) => rows.iter().try_for_each(|row| output::line(&details(row)))?,
+        (Format::Text, false) if rows.iter().all(|row| row.mount_point.is_none()) => output::line("nothing is mounted")?,
+        (Format::Text, false) => output::line(&overview(&rows))?,
+    }
+    if flags.format == Format::Text { print_staged(&rows) } else { Ok(()) }
+}
+
+/// What is staged and held by no mount: a crash left it, or a registry was away when its mount ended. Asks no registry.
+fn without_mount(state_directory: Option<PathBuf>, file: &File, environment: &Environment) -> Result<Vec<Row>, Failure> {
+    let Some(left) = Left::find(state_directory.as_deref(), &Wanted::All)? else { return Ok(Vec::new()) };
+    left.unreadable.iter().for_each(|reason| super::warn(reason));
+    let mut flags = WithoutDaemon::default();
+    flags.storage.state_dir.clone_from(&state_directory);
+    file.complete_storage(&mut flags.storage, environment)?;
+    let reach = Reach { flags: &flags, passphrases: Vec::new(), offline: true, file, environment };
+    let mut rows: Vec<Row> = Vec::new();
+    for tag in until_interrupted(async { Ok(left.staged(&reach).await) })? {
+        let source = left::source(&tag.reference);
+        match rows.iter_mut().find(|row| row.source == source) {
+            Some(row) => row.staged.push(tag),
+            None => rows.push(Row {
+                mount_point: None,
+                source,
+                state: "left",
+                pid: None,
+                state_directory: state_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                staged: vec![tag],
+                daemon: None,
+            }),
+        }
+    }
+    Ok(rows)
+}
+
+/// The list of edited tags, and what a person must know of it.
+fn print_staged(rows: &[Row]) -> Result<(), Failure> {
+    let tags: Vec<StagedTag> = rows.iter().flat_map(|row| row.staged.iter().cloned()).collect();
+    if tags.is_empty() {
+        return Ok(());
+    }
+    output::line(&format!("\n{}", staged::table(&tags)))?;
+    let held_by_nobody = rows.iter().filter(|row| row.mount_point.is_none()).flat_map(|row| &row.staged).count();
+    if held_by_nobody > 0 {
+        output::line(&format!("\n{} in no mount: the next mount shows it; `ocifs sync REF` publishes it", staged::count(held_by_nobody)))?;
+    }
+    let notes = rows.iter().filter_map(|row| staged::plain_text_note(&row.staged, row.state_directory.as_deref().unwrap_or_default()));
+    notes.collect::<BTreeSet<_>>().iter().try_for_each(|note| output::line(&format!("\n{note}")))
 }
 
 fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Row {
     let client = mounts::client(mount, state_directory, environment);
     let mut row = Row {
-        mount_point: mount.mount_point.to_string_lossy().into_owned(),
+        mount_point: Some(mount.mount_point.to_string_lossy().into_owned()),
         source: mount.source.to_string_lossy().into_owned(),
         state: "running",
         pid: None,
+        state_directory: None,
+        staged: Vec::new(),
         daemon: None,
     };
     match client.status(PULSE) {
         Ok(status) => {
             row.pid = Some(status.pid);
+            row.state_directory = status.state_directory.as_ref().map(|path| path.to_string_lossy().into_owned());
+            row.staged = if status.read_only { Vec::new() } else { staged_of(&client) };
             row.daemon = Some(Details::from(status));
         }
         Err(error) => {
@@ -85,6 +147,17 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
     row
 }
 
+/// The edited tags of a mount. A daemon that cannot say costs them, with a warning.
+fn staged_of(client: &Client) -> Vec<StagedTag> {
+    match client.collect::<StagedTag>(&Request::Staged, &mut |_| {}) {
+        Ok(tags) => tags.into_iter().filter(|tag| tag.edited || tag.error.is_some()).collect(),
+        Err(error) => {
+            super::warn(&format!("what is staged is not known: {error}"));
+            Vec::new()
+        }
+    }
+}
+
 /// What a mount is whose daemon cannot be found: its socket may lie where we do not look, or be another user's.
 /// Only here the mount itself is asked, from a thread that may hang.
 fn without_daemon(mount: &Mount) -> &'static str {
@@ -95,6 +168,11 @@ fn without_daemon(mount: &Mount) -> &'static str {
     }
 }
 
+/// Whether a mount's daemon is gone for good, so that nothing of it can be asked.
+pub fn is_dead(mount: &Mount) -> bool {
+    without_daemon(mount) == "dead"
+}
+
 impl From<control::Status> for Details {
     fn from(status: control::Status) -> Self {
         Self {
@@ -102,6 +180,9 @@ impl From<control::Status> for Details {
             since: status.since,
             offline: status.offline,
             read_only: status.read_only,
+            staged_bytes: status.staged,
+            staging_size: status.staging_size,
+            exit_timeout: status.exit_timeout,
             log: status.log.map(|path| path.to_string_lossy().into_owned()),
             cache: status.cache,
         }
@@ -114,24 +195,26 @@ fn uptime(row: &Row) -> String {
 }
 
 fn overview(rows: &[Row]) -> String {
-    let cells = rows.iter().map(|row| {
+    let cells = rows.iter().filter_map(|row| {
+        let mount_point = row.mount_point.as_ref()?;
         let cache = row.daemon.as_ref().map(|daemon| units::show_size(daemon.cache.data)).unwrap_or_default();
         let state = if row.daemon.as_ref().is_some_and(|daemon| daemon.offline) { "offline" } else { row.state };
-        vec![
-            escape::terminal(&row.mount_point).into_owned(),
+        Some(vec![
+            escape::terminal(mount_point).into_owned(),
             escape::terminal(&row.source).into_owned(),
             state.to_owned(),
             uptime(row),
             cache,
+            row.staged.len().to_string(),
             row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
-        ]
+        ])
     });
-    output::table(&["mount point", "source", "state", "up", "cached", "pid"], cells.collect())
+    output::table(&["mount point", "source", "state", "up", "cached", "staged", "pid"], cells.collect())
 }
 
 fn details(row: &Row) -> String {
     let mut pairs = vec![
-        ("mount point", escape::terminal(&row.mount_point).into_owned()),
+        ("mount point", escape::terminal(row.mount_point.as_deref().unwrap_or_default()).into_owned()),
         ("source", escape::terminal(&row.source).into_owned()),
         ("state", row.state.to_owned()),
     ];
@@ -139,6 +222,12 @@ fn details(row: &Row) -> String {
     if let Some(daemon) = &row.daemon {
         pairs.push(("up", uptime(row)));
         pairs.push(("offline", if daemon.offline { "yes" } else { "no" }.to_owned()));
+        pairs.push(("read-only", if daemon.read_only { "yes" } else { "no" }.to_owned()));
+        if !daemon.read_only {
+            let most = daemon.staging_size.map(|size| format!(" of {}", units::show_size(size))).unwrap_or_default();
+            let place = row.state_directory.as_ref().map(|path| format!(" in {}", escape::terminal(path))).unwrap_or_default();
+            pairs.push(("staged", format!("{}{most}{place}", units::show_size(daemon.staged_bytes))));
+        }
         pairs.extend(daemon.log.as_ref().map(|log| ("log", escape::terminal(log).into_owned())));
         pairs.extend(cache_pairs(&daemon.cache));
     }

@@ -1,17 +1,26 @@
-//! `ocifs umount`: gone means that the mount has left the tree and the daemon has ended.
+//! `ocifs umount`: what is staged is published first; gone means that the mount has left the tree and the daemon has ended.
 //!
+//! What could not be published keeps the mount, unless the user said what to do with it.
 //! Works on dead mounts and on those whose daemon hangs, and never asks the mount itself anything.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::config::File;
 use super::environment::Environment;
-use super::exit::Failure;
-use super::flags::Umount;
-use super::{busy, escape, mount_point, mounts};
-use crate::control::{Client, Request};
+use super::exit::{Code, Failure};
+use super::flags::{Format, Umount};
+use super::interrupt::until_interrupted;
+use super::left::Left;
+use super::subjects::Wanted;
+use super::target::AtMount;
+use super::{busy, discard, escape, mount_point, mounts, reports, sync};
+use crate::control::{Client, PATIENCE, Request, Status};
 use crate::error::ErrorKind;
+use crate::fs::Selection;
+use crate::oci::Source;
+use crate::publish::Options;
 use crate::sys::mountinfo::Mount;
 use crate::sys::process::{self, Ending};
 use crate::sys::unmount::{Force, abort_connection, unmount};
@@ -24,32 +33,97 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Runs the command.
 ///
 /// # Errors
-/// No mount of ours, files in use, or no permission: exit code 15.
+/// Something is not published: exit code 16, and it stays mounted. No mount of ours, files in use, or no permission: 15.
 pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(), Failure> {
     let state_directory = file.state_directory(flags.state_dir.clone(), environment)?;
     let mount = mounts::at(&flags.directory, environment)?;
     let client = mounts::client(&mount, state_directory.as_deref(), environment);
     let daemon = client.daemon();
-    let force = if flags.lazy { Force::Lazy } else { Force::None };
-    match unmount(&mount.mount_point, force) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_dead(&mount) => {
-            // What is still open in it fails anyway.
-            unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(&mount, &error))?;
+    let staging = staging(&mount, &client)?;
+    if staging.is_some() {
+        settle(flags, &mount, &client)?;
+    }
+    if let Err(failure) = take_away(flags, &mount, &client) {
+        if staging.is_some() {
+            // It goes on as if nobody had asked. A daemon that cannot be told keeps what is staged, which loses nothing.
+            let _ = client.ask(&Request::Farewell { push: true }, PATIENCE);
         }
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(&client) => take_away_hung(&mount)?,
-        Err(error) => return Err(refusal(&mount, &error)),
+        return Err(failure);
     }
-    if flags.lazy && daemon.is_some() {
-        return Ok(());
-    }
-    if is_elsewhere(&mount)? {
+    if (flags.lazy && daemon.is_some()) || is_elsewhere(&mount)? {
         return Ok(());
     }
     if let Some(daemon) = daemon {
-        end(daemon, flags.wait)?;
+        let publishing = staging.as_ref().filter(|_| !flags.no_sync && !flags.discard);
+        let extra = publishing.map(|status| Duration::from_secs(status.exit_timeout)).unwrap_or_default();
+        end(daemon, flags.wait.saturating_add(extra))?;
     }
     client.remove_leftovers();
+    let left = staging.as_ref().and_then(|status| status.state_directory.clone()).or(state_directory);
+    tell_what_is_left(flags, &mount, left.as_deref(), staging.is_some())
+}
+
+/// The status of a daemon that may have something staged and that ends with this mount; `None` where nothing is to be done before.
+fn staging(mount: &Mount, client: &Client) -> Result<Option<Status>, Failure> {
+    if mounts::all()?.iter().filter(|other| other.device == mount.device).count() > 1 {
+        return Ok(None);
+    }
+    Ok(client.status(PULSE).ok().filter(|status| !status.read_only))
+}
+
+/// Publishes or takes back what is staged, as the flags say, and tells the daemon what to do with what comes in between.
+fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
+    let target = || AtMount { mount: mount.clone(), client: client.clone(), selection: Selection::All };
+    if flags.discard {
+        discard::at_mount(target(), flags.yes)?;
+    }
+    if flags.discard || flags.no_sync {
+        client.ask(&Request::Farewell { push: false }, PATIENCE)?;
+        return Ok(());
+    }
+    let shown = escape::path(&mount.mount_point);
+    let ways = format!(
+        "{shown} stays mounted: publish under another tag with `ocifs sync --as TAG`, keep the edits for the next mount with \
+         `ocifs umount --no-sync {shown}`, or drop them with `ocifs umount --discard {shown}`"
+    );
+    let refused = |failure: Failure| match failure.code {
+        Code::Interrupted => failure,
+        _ => Failure::new(Code::NotPushed, format!("{}; {ways}", failure.message)),
+    };
+    let reports = until_interrupted(sync::at_mount(target(), Options::default())).map_err(refused)?;
+    if !reports.is_empty() {
+        sync::print(&reports, false, Format::Text)?;
+    }
+    reports::ended(&reports).map_err(refused)
+}
+
+fn take_away(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
+    let force = if flags.lazy { Force::Lazy } else { Force::None };
+    match unmount(&mount.mount_point, force) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_dead(mount) => {
+            // What is still open in it fails anyway.
+            unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(client) => take_away_hung(mount),
+        Err(error) => Err(refusal(mount, &error)),
+    }
+}
+
+/// What the mount showed and is still staged. After a daemon that should have published it that is a failure.
+fn tell_what_is_left(flags: &Umount, mount: &Mount, state_directory: Option<&Path>, published: bool) -> Result<(), Failure> {
+    let Ok(source) = Source::parse(&mount.source.to_string_lossy()) else { return Ok(()) };
+    let wanted = Wanted::Path(source, String::new());
+    let left = Left::find(state_directory, &wanted).ok().flatten().map(|left| left.references()).unwrap_or_default();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = left.iter().map(|reference| escape::terminal(reference)).collect();
+    let message = format!("unmounted; still staged: {}; `ocifs status` lists it, `ocifs sync` publishes it", names.join(", "));
+    if published && !flags.no_sync && !flags.discard {
+        return Err(Failure::new(Code::NotPushed, message));
+    }
+    super::report(&message);
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Plain data in, ready objects out. Nothing is asked of a network here.
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use crate::artifact::{self, Artifacts, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents, KeyRing, PassphraseSource, VerifyPolicy};
 use crate::oci::{Platform, Registry, Repository, Source};
-use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Pull, Timing, Tls};
+use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Pull, Push, Timing, Tls};
 use crate::seal::Passphrase;
+use crate::staging::Uppers;
 
 /// How long a tag's digest is trusted by default.
 const TAG_TTL: Duration = Duration::from_secs(60);
@@ -25,10 +27,15 @@ const CACHE_SIZE: u64 = 10 << 30;
 /// Room left on the disk by default.
 const CACHE_MIN_FREE: u64 = 1 << 30;
 
+/// Blobs sent at a time by default.
+pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
 /// The modules below the file system, ready to use.
 pub struct Parts {
-    /// The registry or layout.
+    /// The registry or layout, for reading.
     pub pull: Arc<dyn Pull>,
+    /// The same, for writing.
+    pub push: Arc<dyn Push>,
     /// The cache.
     pub cache: SpanCache,
     /// What is known of its artifacts.
@@ -43,6 +50,8 @@ pub struct Reading<'a> {
     pub offline: bool,
     /// A digest is what the user named.
     pub by_digest: bool,
+    /// An empty directory may become a layout.
+    pub begins: bool,
     /// Passphrases, in order.
     pub passphrases: Vec<Passphrase>,
 }
@@ -58,7 +67,8 @@ pub fn build(
     storage: &Storage,
     environment: &Environment,
 ) -> Result<Parts, Failure> {
-    let pull = puller(source, registry, environment)?;
+    let push = place(source, reading.begins, registry, environment)?;
+    let pull: Arc<dyn Pull> = push.clone();
     let cache = open_cache(storage)?;
     let mut content = content::Config::new(Arc::clone(&pull), cache.clone());
     content.keys = key_ring(reading.passphrases);
@@ -80,18 +90,20 @@ pub fn build(
         repositories: repositories(source, &reading.flags.repositories)?,
     };
     let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(content), cache.clone(), options);
-    Ok(Parts { pull, cache, artifacts })
+    Ok(Parts { pull, push, cache, artifacts })
 }
 
 /// The registry or layout of a source.
 ///
 /// # Errors
 /// As [`build`].
-pub fn puller(source: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Pull>, Failure> {
+fn place(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
     match source {
-        Source::Layout { directory, .. } => {
-            let layout = Layout::open(directory).map_err(|error| Failure::from(error).context("cannot open the layout"))?;
-            Ok(Arc::new(layout))
+        Source::Layout { directory, name } => {
+            // A path that does not exist is more often a mistake than a wish.
+            let open = if begins && name.is_none() && directory.is_dir() { Layout::open_or_begin } else { Layout::open };
+            let layout = Arc::new(open(directory).map_err(|error| Failure::from(error).context("cannot open the layout"))?);
+            Ok(layout)
         }
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => {
             Ok(Arc::new(HttpRegistry::new(http(registry.clone(), flags, environment)?)?))
@@ -169,6 +181,16 @@ fn helper_directories() -> Vec<PathBuf> {
         Some(path) => std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect(),
         None => ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from).to_vec(),
     }
+}
+
+/// Opens or makes the place where edits are staged. `quota` bounds the bytes.
+///
+/// # Errors
+/// The directory cannot be made or is not this user's.
+pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>, Failure> {
+    let shown = super::escape::path(state_directory);
+    let hint = |error| Failure::from(error).context(format_args!("the state directory {shown} cannot be used"));
+    Ok(Arc::new(Uppers::open(state_directory, quota).map_err(hint)?))
 }
 
 /// Opens or makes the cache.

@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{Answer, Error, LINE_LIMIT, Place, Record, Request, Status};
+use serde::de::DeserializeOwned;
+
+use super::{Error, LINE_LIMIT, Line, Place, Record, Request, Status};
 use crate::error::ErrorKind;
+use crate::publish::Event;
 use crate::sys::process::{self, Peer};
 
 /// How long an answer may take before the daemon counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a daemon at work may be silent before it counts as hung: it gives a sign of life more often.
+pub const SILENCE: Duration = Duration::from_secs(30);
 
 /// Finds and asks the daemon of one mount.
 #[derive(Clone, Debug)]
@@ -40,8 +45,27 @@ impl Client {
     /// # Errors
     /// `Unreachable` if nobody listens, `TimedOut` if the daemon hangs, else what the daemon says.
     pub fn ask(&self, request: &Request, patience: Duration) -> Result<serde_json::Value, Error> {
-        let stream = self.connect(patience)?;
-        exchange(&stream, request, patience).map_err(|error| match error.kind() {
+        self.converse(request, patience, &mut |_| {}).map(|(answer, _)| answer)
+    }
+
+    /// Sends a request whose answer is a list and may take long, telling `hear` of what happens meanwhile.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn collect<T: DeserializeOwned>(&self, request: &Request, hear: &mut dyn FnMut(Event)) -> Result<Vec<T>, Error> {
+        let (_, members) = self.converse(request, SILENCE, hear)?;
+        let understood = members.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+        understood.map_err(|error| Error::new(ErrorKind::Other, format!("the daemon's answer is not understood: {error}")))
+    }
+
+    fn converse(
+        &self,
+        request: &Request,
+        patience: Duration,
+        hear: &mut dyn FnMut(Event),
+    ) -> Result<(serde_json::Value, Vec<serde_json::Value>), Error> {
+        let stream = self.connect(patience.min(PATIENCE))?;
+        exchange(&stream, request, patience, hear).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 Error::new(ErrorKind::TimedOut, format!("the daemon did not answer within {} s", patience.as_secs()))
             }
@@ -106,15 +130,26 @@ fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
     receiver.recv_timeout(patience).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-fn exchange(stream: &UnixStream, request: &Request, patience: Duration) -> io::Result<Result<serde_json::Value, Error>> {
+type Answered = Result<(serde_json::Value, Vec<serde_json::Value>), Error>;
+
+fn exchange(stream: &UnixStream, request: &Request, patience: Duration, hear: &mut dyn FnMut(Event)) -> io::Result<Answered> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     let mut writer = stream;
     writer.write_all(&line)?;
-    let mut answer = Vec::new();
-    BufReader::new(stream).take(LINE_LIMIT).read_until(b'\n', &mut answer)?;
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-    Ok(answer.into_result())
+    let mut reader = BufReader::new(stream);
+    let mut members = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        (&mut reader).take(LINE_LIMIT).read_until(b'\n', &mut line)?;
+        match serde_json::from_slice(&line).map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))? {
+            Line::Event(event) => hear(event),
+            Line::Part(part) => members.extend(part),
+            Line::Alive => {}
+            Line::Ok(value) => return Ok(Ok((value, members))),
+            Line::Error { kind, message } => return Ok(Err(Error::new(ErrorKind::of_name(&kind), message))),
+        }
+    }
 }

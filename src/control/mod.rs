@@ -1,10 +1,12 @@
 //! The daemon's socket: what commands ask a running mount, and what it answers.
 //!
 //! A client finds the socket through the mount table, by the device number of the mount, and never touches the
-//! mount itself, so a hung daemon cannot hang the client. One request a connection: a line of JSON each way.
-//! Only root and the daemon's own user are answered.
+//! mount itself, so a hung daemon cannot hang the client. One request a connection: a line of JSON there, lines of JSON back:
+//! events and parts of a long answer, a sign of life where it takes long, the answer at last. Closing the connection stops what
+//! was asked for. Only root and the daemon's own user are answered.
 
 mod client;
+mod outbox;
 mod place;
 mod server;
 
@@ -13,11 +15,13 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use client::{Client, PATIENCE};
+pub use client::{Client, PATIENCE, SILENCE};
 pub use place::{Place, Record, bound_directories, directory};
 pub use server::Server;
 
 use crate::error::ErrorKind;
+use crate::fs::{Selection, StagedTag};
+use crate::publish::{Event, Listener, Options, Report};
 
 /// Longest line that either side accepts.
 const LINE_LIMIT: u64 = 1 << 20;
@@ -59,6 +63,36 @@ pub enum Request {
         #[serde(default)]
         lazy: bool,
     },
+    /// The staged tags.
+    Staged,
+    /// Publish what is selected. Answered with events first.
+    Sync {
+        /// Which tags.
+        selection: Selection,
+        /// What may be done.
+        #[serde(default)]
+        options: Options,
+    },
+    /// What differs from upstream.
+    Differences {
+        /// Which tags.
+        selection: Selection,
+    },
+    /// Take edits back.
+    Discard {
+        /// Which tags, or what below a path.
+        selection: Selection,
+    },
+    /// Stage an empty tag.
+    New {
+        /// Its reference.
+        reference: String,
+    },
+    /// Say what the daemon does with staged edits when its mount is gone.
+    Farewell {
+        /// Publish them; else they stay staged.
+        push: bool,
+    },
 }
 
 /// How a mount is. Keys are stable: scripts read them.
@@ -79,6 +113,14 @@ pub struct Status {
     pub offline: bool,
     /// Nothing can be written.
     pub read_only: bool,
+    /// Where edits are staged.
+    pub state_directory: Option<PathBuf>,
+    /// Bytes staged.
+    pub staged: u64,
+    /// Most bytes that may be staged; as much as the disk holds if absent.
+    pub staging_size: Option<u64>,
+    /// How long it publishes after its mount is gone, in seconds.
+    pub exit_timeout: u64,
     /// The daemon's log, if it writes to a file.
     pub log: Option<PathBuf>,
     /// The cache that it uses.
@@ -103,6 +145,27 @@ pub struct CacheStatus {
     pub size: u64,
 }
 
+/// How one path of a staged tag differs from upstream. Keys are stable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Difference {
+    /// Reference of the tag.
+    pub reference: String,
+    /// Path in the tag; what is no UTF-8 in it is replaced.
+    pub path: String,
+    /// The path's bytes, where `path` is not the whole truth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_base64: Option<String>,
+    /// `added`, `changed` or `removed`.
+    pub state: String,
+    /// `file`, `directory`, `symlink`, `fifo`, `socket`, `block-device` or `char-device`.
+    pub kind: String,
+    /// Bytes upstream.
+    pub before: Option<u64>,
+    /// Bytes here.
+    pub after: Option<u64>,
+}
+
 /// What a daemon does when asked. Answers should come within [`PATIENCE`].
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
@@ -112,28 +175,39 @@ pub trait Handler: Send + Sync + 'static {
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error>;
     /// Unmounts. The daemon ends after its answer was sent.
     async fn unmount(&self, lazy: bool) -> Result<(), Error>;
+    /// The staged tags.
+    async fn staged(&self) -> Result<Vec<StagedTag>, Error>;
+    /// Publishes. Dropped when the client leaves.
+    async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error>;
+    /// What differs from upstream.
+    async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error>;
+    /// Takes edits back; answers the references of the tags concerned.
+    async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error>;
+    /// Stages an empty tag; answers its path below the mount.
+    async fn new_tag(&self, reference: &str) -> Result<String, Error>;
+    /// Whether what is staged is published when the mount is gone.
+    async fn farewell(&self, push: bool) -> Result<(), Error>;
 }
 
-/// An answer on the wire.
+/// A line that the daemon sends.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Answer {
+enum Line {
+    /// Something happened on the way.
+    Event(Event),
+    /// Some members of a long answer.
+    Part(Vec<serde_json::Value>),
+    /// It takes longer.
+    Alive,
+    /// The answer; the list that came in parts where there were some.
     Ok(serde_json::Value),
+    /// There is none.
     Error { kind: String, message: String },
 }
 
-impl From<Error> for Answer {
+impl From<Error> for Line {
     fn from(error: Error) -> Self {
         Self::Error { kind: error.kind.name().to_owned(), message: error.message }
-    }
-}
-
-impl Answer {
-    fn into_result(self) -> Result<serde_json::Value, Error> {
-        match self {
-            Self::Ok(value) => Ok(value),
-            Self::Error { kind, message } => Err(Error::new(ErrorKind::of_name(&kind), message)),
-        }
     }
 }
 

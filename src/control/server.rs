@@ -1,5 +1,6 @@
 //! The answering side: a task of the daemon's runtime.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -7,17 +8,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Answer, Error, Handler, LINE_LIMIT, Place, Record, Request, directory};
+use super::outbox::Outbox;
+use super::{Error, Handler, LINE_LIMIT, Line, Place, Record, Request, directory};
 use crate::error::ErrorKind;
+use crate::publish::Listener;
 use crate::sys::process;
 
 /// How long a client may take to say what it wants.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often a client that waits hears that work goes on.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Members of a list in one line; each is a path and some figures, or the account of one tag.
+const PART: usize = 64;
 /// Conversations at a time.
 const CONVERSATIONS: usize = 32;
 
@@ -83,33 +92,132 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
         tracing::warn!(uid = peer.uid, pid = peer.pid, "refused a client of another user");
         return Ok(());
     }
-    let (reader, mut writer) = stream.into_split();
+    let (reader, writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
-    timeout(IDLE, BufReader::new(reader.take(LINE_LIMIT)).read_until(b'\n', &mut line)).await??;
+    timeout(IDLE, (&mut reader).take(LINE_LIMIT).read_until(b'\n', &mut line)).await??;
+    let outbox = Arc::new(Outbox::default());
+    let mut pump = Pump { writer, waiting: VecDeque::new() };
     let answer = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => answer(handler, request).await.unwrap_or_else(Answer::from),
-        Err(error) => Error::new(ErrorKind::Unsupported, format!("this daemon does not know the request: {error}")).into(),
+        Ok(request) => {
+            tokio::select! {
+                answer = answer(handler, request, &outbox) => answer,
+                error = pump.run(&outbox) => return Err(error),
+                () = has_left(&mut reader) => {
+                    tracing::debug!("a client left; what it asked for is stopped");
+                    return Ok(());
+                }
+            }
+        }
+        Err(error) => Err(Error::new(ErrorKind::Unsupported, format!("this daemon does not know the request: {error}"))),
     };
-    let mut text = serde_json::to_vec(&answer)?;
-    text.push(b'\n');
-    timeout(IDLE, writer.write_all(&text)).await?
+    pump.take(&outbox)?;
+    match answer {
+        Ok(Answer::Value(value)) => pump.add(&Line::Ok(value))?,
+        Ok(Answer::List(members)) => pump.add_list(members)?,
+        Err(error) => pump.add(&error.into())?,
+    }
+    timeout(IDLE, pump.finish()).await?
 }
 
-async fn answer(handler: &dyn Handler, request: Request) -> Result<Answer, Error> {
-    let value = match request {
-        Request::Status => {
-            let status = handler.status().await?;
-            serde_json::to_value(status).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?
+/// Waits until the client closes the connection. What it says besides counts for nothing.
+async fn has_left(reader: &mut BufReader<OwnedReadHalf>) {
+    let mut more = [0; 256];
+    while reader.read(&mut more).await.is_ok_and(|length| length > 0) {}
+}
+
+/// Lines on their way into the socket. Dropping a future of it loses no byte.
+struct Pump {
+    writer: OwnedWriteHalf,
+    waiting: VecDeque<u8>,
+}
+
+impl Pump {
+    /// Sends events as they come, and signs of life, for as long as the client takes them.
+    async fn run(&mut self, outbox: &Outbox) -> io::Error {
+        loop {
+            let sent = if self.waiting.is_empty() {
+                match timeout(HEARTBEAT, outbox.filled()).await {
+                    Ok(()) => self.take(outbox),
+                    Err(_) => self.add(&Line::Alive),
+                }
+            } else {
+                self.step().await
+            };
+            if let Err(error) = sent {
+                return error;
+            }
         }
-        Request::Version => serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }),
-        Request::Refresh { path } => {
-            handler.refresh(path.as_deref()).await?;
-            serde_json::Value::Null
+    }
+
+    async fn step(&mut self) -> io::Result<()> {
+        let (front, _) = self.waiting.as_slices();
+        let length = self.writer.write(front).await?;
+        self.waiting.drain(..length);
+        Ok(())
+    }
+
+    fn add(&mut self, line: &Line) -> io::Result<()> {
+        serde_json::to_writer(&mut self.waiting, line)?;
+        self.waiting.push_back(b'\n');
+        Ok(())
+    }
+
+    fn take(&mut self, outbox: &Outbox) -> io::Result<()> {
+        outbox.take().into_iter().try_for_each(|event| self.add(&Line::Event(event)))
+    }
+
+    /// A list in lines that are short enough each.
+    fn add_list(&mut self, members: Vec<serde_json::Value>) -> io::Result<()> {
+        let mut members = members.into_iter().peekable();
+        while members.peek().is_some() {
+            self.add(&Line::Part(members.by_ref().take(PART).collect()))?;
         }
-        Request::Unmount { lazy } => {
-            handler.unmount(lazy).await?;
-            serde_json::Value::Null
+        self.add(&Line::Ok(serde_json::Value::Null))
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        while !self.waiting.is_empty() {
+            self.step().await?;
         }
-    };
-    Ok(Answer::Ok(value))
+        Ok(())
+    }
+}
+
+/// What is sent when the work is done.
+enum Answer {
+    Value(serde_json::Value),
+    List(Vec<serde_json::Value>),
+}
+
+async fn answer(handler: &dyn Handler, request: Request, outbox: &Arc<Outbox>) -> Result<Answer, Error> {
+    let nothing = Ok(Answer::Value(serde_json::Value::Null));
+    match request {
+        Request::Status => value(handler.status().await?),
+        Request::Version => value(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") })),
+        Request::Refresh { path } => handler.refresh(path.as_deref()).await.and(nothing),
+        Request::Unmount { lazy } => handler.unmount(lazy).await.and(nothing),
+        Request::Staged => list(handler.staged().await?),
+        Request::Sync { selection, options } => {
+            let outbox = Arc::clone(outbox);
+            let listener: Listener = Arc::new(move |event| outbox.push(event));
+            list(handler.sync(&selection, &options, &listener).await?)
+        }
+        Request::Differences { selection } => list(handler.differences(&selection).await?),
+        Request::Discard { selection } => list(handler.discard(&selection).await?),
+        Request::New { reference } => value(handler.new_tag(&reference).await?),
+        Request::Farewell { push } => handler.farewell(push).await.and(nothing),
+    }
+}
+
+fn value(answer: impl Serialize) -> Result<Answer, Error> {
+    to_json(answer).map(Answer::Value)
+}
+
+fn list(answer: Vec<impl Serialize>) -> Result<Answer, Error> {
+    answer.into_iter().map(to_json).collect::<Result<_, _>>().map(Answer::List)
+}
+
+fn to_json(value: impl Serialize) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
 }

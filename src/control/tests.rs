@@ -5,10 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+
 use super::*;
+use crate::publish::Outcome;
 use crate::sys::process;
 
-struct Example;
+#[derive(Default)]
+struct Example {
+    left: Option<Arc<Notify>>,
+}
 
 #[async_trait]
 impl Handler for Example {
@@ -25,6 +32,51 @@ impl Handler for Example {
 
     async fn unmount(&self, lazy: bool) -> Result<(), Error> {
         if lazy { Ok(()) } else { Err(Error::new(ErrorKind::Busy, "in use")) }
+    }
+
+    async fn staged(&self) -> Result<Vec<StagedTag>, Error> {
+        Ok((0..1000).map(|number| StagedTag { reference: format!("reg.io/team/app:v{number}"), ..StagedTag::default() }).collect())
+    }
+
+    async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+        let Selection::Reference(reference) = selection else {
+            // Nobody waits for this one any more when it is dropped.
+            let _left = Left(self.left.clone());
+            listener(Event::Begin { reference: "endless".into() });
+            return std::future::pending().await;
+        };
+        let reference = reference.clone();
+        listener(Event::Begin { reference: reference.clone() });
+        listener(Event::Note { reference: reference.clone(), text: format!("dry run: {}", options.dry_run) });
+        let (sent, reused, changes) = Default::default();
+        Ok(vec![Report { reference, outcome: Outcome::Unchanged, sent, reused, changes, ignored: 0, notes: Vec::new() }])
+    }
+
+    async fn differences(&self, _: &Selection) -> Result<Vec<Difference>, Error> {
+        Err(Error::new(ErrorKind::KeyMissing, "no passphrase"))
+    }
+
+    async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+        Ok(vec![format!("{selection:?}")])
+    }
+
+    async fn new_tag(&self, reference: &str) -> Result<String, Error> {
+        Ok(format!("path of {reference}"))
+    }
+
+    async fn farewell(&self, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Tells when it is dropped.
+struct Left(Option<Arc<Notify>>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(left) = &self.0 {
+            left.notify_one();
+        }
     }
 }
 
@@ -47,7 +99,7 @@ async fn every_request_gets_the_handler_s_answer() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("run/ocifs");
     let server = Server::bind(&directory, (0, 52), &record()).unwrap();
-    let serving = tokio::spawn(async move { server.serve(Arc::new(Example)).await });
+    let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
 
     let status = ask(&directory, Request::Status).await.unwrap();
     assert_eq!((status["source"].as_str(), status["pid"].as_u64()), (Some("reg.io/team"), Some(7)));
@@ -100,4 +152,86 @@ fn a_record_of_a_process_that_is_gone_names_nobody() {
     assert_eq!(client(root.path()).daemon(), None);
     client(root.path()).remove_leftovers();
     assert_eq!(client(root.path()).record(), None);
+}
+
+/// Lists what a request answers, and the events on the way.
+async fn collect<T: serde::de::DeserializeOwned + Send + 'static>(
+    directory: &Path,
+    request: Request,
+) -> (Result<Vec<T>, Error>, Vec<Event>) {
+    let client = client(directory);
+    let work = move || {
+        let mut heard = Vec::new();
+        (client.collect(&request, &mut |event| heard.push(event)), heard)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_sync_tells_what_happens_before_it_answers() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
+    let reference = "reg.io/team/app:v1".to_owned();
+    let options = Options { dry_run: true, ..Options::default() };
+    let request = Request::Sync { selection: Selection::Reference(reference.clone()), options };
+    let (answer, heard) = collect::<Report>(root.path(), request).await;
+    assert_eq!(answer.unwrap()[0].reference, reference);
+    let note = Event::Note { reference: reference.clone(), text: "dry run: true".into() };
+    assert_eq!(heard, [Event::Begin { reference }, note]);
+    serving.abort();
+}
+
+#[tokio::test]
+async fn long_lists_and_errors_of_every_kind_arrive_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
+    let staged = collect::<StagedTag>(root.path(), Request::Staged).await.0.unwrap();
+    assert_eq!((staged.len(), staged[999].reference.as_str()), (1000, "reg.io/team/app:v999"));
+    let error = collect::<Difference>(root.path(), Request::Differences { selection: Selection::All }).await.0.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::KeyMissing);
+    let discarded = collect::<String>(root.path(), Request::Discard { selection: Selection::Path("a/b".into()) }).await.0.unwrap();
+    assert_eq!(discarded, ["Path(\"a/b\")"]);
+    let path = ask(root.path(), Request::New { reference: "reg.io/a/b:v1".into() }).await.unwrap();
+    assert_eq!(path, "path of reg.io/a/b:v1");
+    assert!(ask(root.path(), Request::Farewell { push: false }).await.is_ok());
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_stops_what_it_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let left = Arc::new(Notify::new());
+    let example = Example { left: Some(Arc::clone(&left)) };
+    let serving = tokio::spawn(async move { server.serve(Arc::new(example)).await });
+    let mut stream = tokio::net::UnixStream::connect(Place::new(root.path(), (0, 52)).socket).await.unwrap();
+    let mut request = serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default() }).unwrap();
+    request.push(b'\n');
+    stream.write_all(&request).await.unwrap();
+    let mut first = [0; 8];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"{\"event\"");
+    drop(stream);
+    left.notified().await;
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_takes_long_gives_signs_of_life() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
+    let stream = tokio::net::UnixStream::connect(Place::new(root.path(), (0, 52)).socket).await.unwrap();
+    let (reader, mut writer) = stream.into_split();
+    let mut request = serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default() }).unwrap();
+    request.push(b'\n');
+    writer.write_all(&request).await.unwrap();
+    let mut lines = tokio::io::BufReader::new(reader).lines();
+    let mut alive = 0;
+    while alive < 3 {
+        alive += usize::from(lines.next_line().await.unwrap().unwrap() == "\"alive\"");
+    }
+    serving.abort();
 }

@@ -37,7 +37,7 @@ pub use directory::DirectoryEntry;
 pub use entry::{Entry, Lookup};
 pub use handle::{OpenDirectory, OpenFile};
 pub use inode::{Inode, ROOT};
-pub use writing::{Selection, StagedTag, Writing};
+pub use writing::{Selection, StagedTag, Writing, staged_tag};
 
 use crate::artifact::{Artifacts, Kind};
 use crate::error::ErrorKind;

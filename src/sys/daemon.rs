@@ -31,7 +31,10 @@ pub struct Start {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It serves.
-    Ready,
+    Ready {
+        /// What a person should know, in lines; mostly nothing.
+        notes: String,
+    },
     /// It gave up, with an exit code and one line of reason.
     Failed {
         /// Exit code for the parent.
@@ -90,20 +93,20 @@ impl Start {
         self.pipe.take(MESSAGE_LIMIT).read_to_end(&mut answer)?;
         Ok(match answer.split_first() {
             None => Outcome::Died,
-            Some((0, _)) => Outcome::Ready,
+            Some((0, notes)) => Outcome::Ready { notes: String::from_utf8_lossy(notes).into_owned() },
             Some((code, message)) => Outcome::Failed { code: *code, message: String::from_utf8_lossy(message).into_owned() },
         })
     }
 }
 
 impl Readiness {
-    /// Lets the parent return success, after standard input, output and error were pointed at `/dev/null`.
+    /// Lets the parent print these notes and return success, after standard input, output and error were pointed at `/dev/null`.
     ///
     /// # Errors
     /// The parent is gone (somebody pressed Ctrl-C): the daemon should clean up and end.
-    pub fn ready(mut self) -> io::Result<()> {
+    pub fn ready(mut self, notes: &str) -> io::Result<()> {
         detach_standard_streams()?;
-        self.pipe.write_all(&[0])
+        self.pipe.write_all(&[&[0], notes.as_bytes()].concat())
     }
 
     /// Lets the parent print a reason and end with this code. A code of 0 counts as 1.

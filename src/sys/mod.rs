@@ -14,5 +14,6 @@ pub mod mount;
 pub mod mountinfo;
 pub mod process;
 pub mod space;
+pub mod syncfs;
 pub mod terminal;
 pub mod unmount;

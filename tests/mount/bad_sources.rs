@@ -185,7 +185,11 @@ fn layouts_that_are_none_are_refused() {
     std::fs::create_dir(home.path("empty")).unwrap();
     neither_mounts_nor_inspects(&home, &at("none"), &[], 10, &["none"]);
     neither_mounts_nor_inspects(&home, &at("file"), &[], 2, &["file", "not"]);
-    neither_mounts_nor_inspects(&home, &at("empty"), &[], 2, &["empty", "oci-layout"]);
+    refused_with(&home.run(&["inspect", &at("empty")]), 2, &["empty", "oci-layout"]);
+    refused_with(&home.try_mount(&at("empty"), &["--read-only"]).err().expect("nothing can be read there"), 2, &["empty", "oci-layout"]);
+    // What is written to it becomes a layout.
+    home.mount(&at("empty"), &[]).unmount();
+    assert_eq!(std::fs::read_dir(home.path("empty")).unwrap().count(), 0);
     for (marker, index) in [("{", "{}"), (r#"{"imageLayoutVersion":"2.0.0"}"#, "{}"), ("[]", "{}")] {
         std::fs::write(home.path("empty/oci-layout"), marker).unwrap();
         std::fs::write(home.path("empty/index.json"), index).unwrap();

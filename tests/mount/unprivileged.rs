@@ -67,7 +67,7 @@ fn a_user_mounts_reads_and_unmounts_and_reads_also_what_root_packed_for_itself()
     nobody.run("./ocifs mount oci:layout mnt");
     assert!(is_mounted(&nobody.shell.path("mnt")));
     let table = nobody.run("findmnt -no FSTYPE,OPTIONS mnt");
-    assert!(table.starts_with("fuse.ocifs ro,nosuid,nodev"), "{table}");
+    assert!(table.starts_with("fuse.ocifs rw,nosuid,nodev"), "{table}");
     assert_eq!(nobody.run("stat -c %a:%u mnt/l1/etc/shadow"), "640:0\n");
     assert_eq!(nobody.run("cat mnt/l1/etc/shadow"), "root:*::\n");
     assert!(nobody.run("ls -laR mnt").contains("l3"));

@@ -1,0 +1,87 @@
+//! Events on their way to a client that may be slow: the latest progress of each tag counts, nothing ever blocks, and memory
+//! is bounded.
+
+use std::collections::VecDeque;
+use std::mem::discriminant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::publish::Event;
+
+/// Events that wait at most. What is said of a tag at its end comes once more with the answer.
+const LIMIT: usize = 1 << 14;
+
+/// Events that wait.
+#[derive(Default)]
+pub(super) struct Outbox {
+    events: Mutex<VecDeque<Event>>,
+    filled: Notify,
+}
+
+impl Outbox {
+    /// Adds an event. Progress replaces earlier progress of the same tag that still waits.
+    pub(super) fn push(&self, event: Event) {
+        let mut events = self.events();
+        let same = |known: &Event| discriminant(known) == discriminant(&event) && progress_of(known) == progress_of(&event);
+        let earlier = progress_of(&event).and_then(|_| events.iter().rposition(same));
+        if let Some(earlier) = earlier.and_then(|place| events.get_mut(place)) {
+            *earlier = event;
+        } else if events.len() < LIMIT {
+            events.push_back(event);
+        }
+        drop(events);
+        self.filled.notify_one();
+    }
+
+    /// Takes all that waits.
+    pub(super) fn take(&self) -> VecDeque<Event> {
+        std::mem::take(&mut *self.events())
+    }
+
+    /// Waits until something was added since the last time.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    fn events(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn progress_of(event: &Event) -> Option<&str> {
+    match event {
+        Event::Packed { reference, .. } | Event::Sent { reference, .. } => Some(reference),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(reference: &str, done: u64) -> Event {
+        Event::Sent { reference: reference.into(), done, total: 10 }
+    }
+
+    #[test]
+    fn only_the_latest_progress_of_a_tag_waits() {
+        let outbox = Outbox::default();
+        let begin = Event::Begin { reference: "a".into() };
+        let packed = Event::Packed { reference: "a".into(), done: 1, total: 10 };
+        for event in [begin.clone(), sent("a", 1), packed.clone(), sent("b", 2), sent("a", 3)] {
+            outbox.push(event);
+        }
+        assert_eq!(outbox.take(), [begin, sent("a", 3), packed, sent("b", 2)]);
+        assert!(outbox.take().is_empty());
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_costs_bounded_memory() {
+        let outbox = Outbox::default();
+        for number in 0..2 * LIMIT {
+            outbox.push(Event::Note { reference: String::new(), text: number.to_string() });
+        }
+        assert_eq!(outbox.take().len(), LIMIT);
+    }
+}
