@@ -358,7 +358,7 @@ fn what_a_crash_left_is_shown_kept_and_taken_back_without_a_mount() {
     assert!(world.prints(&["status"]).contains(reference));
     assert_eq!(world.prints(&["discard", "--yes", "other.io"]), "nothing is staged\n");
     assert_eq!(world.prints(&["discard", "--yes", reference]), format!("discarded the edits of {reference}\n"));
-    assert_eq!(world.prints(&["discard", "--yes"]), "nothing is staged\n");
+    assert_eq!(world.prints(&["discard", "--yes", reference]), "nothing is staged\n");
 }
 
 #[test]

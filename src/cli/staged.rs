@@ -37,7 +37,11 @@ pub fn changes((added, changed, removed): (u64, u64, u64)) -> Vec<String> {
 
 /// What a mount says of a tag that an earlier daemon left.
 pub fn from_before(tag: &StagedTag) -> String {
-    format!("staged from before: {} ({}); `ocifs sync` publishes it, `ocifs discard` takes it back", name(tag), summary(tag))
+    let name = name(tag);
+    match &tag.error {
+        Some(_) => format!("staged from before: {name} {}; `ocifs discard` takes it back", summary(tag)),
+        None => format!("staged from before: {name}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` takes it back"),
+    }
 }
 
 /// What a daemon or a command says of tags that it could not publish.

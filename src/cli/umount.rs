@@ -20,7 +20,7 @@ use crate::control::{Client, PATIENCE, Request, Status};
 use crate::error::ErrorKind;
 use crate::fs::Selection;
 use crate::oci::Source;
-use crate::publish::Options;
+use crate::publish::{Options, Outcome, Report};
 use crate::sys::mountinfo::Mount;
 use crate::sys::process::{self, Ending};
 use crate::sys::unmount::{Force, abort_connection, unmount};
@@ -91,8 +91,9 @@ fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure>
         _ => Failure::new(Code::NotPushed, format!("{}; {ways}", failure.message)),
     };
     let reports = until_interrupted(sync::at_mount(target(), Options::default())).map_err(refused)?;
-    if !reports.is_empty() {
-        sync::print(&reports, false, Format::Text)?;
+    let changed: Vec<Report> = reports.iter().filter(|report| report.outcome != Outcome::Unchanged).cloned().collect();
+    if !changed.is_empty() {
+        sync::print(&changed, false, Format::Text)?;
     }
     reports::ended(&reports).map_err(refused)
 }
