@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use futures_util::{TryStreamExt, future, stream};
+use futures_util::{FutureExt, TryStreamExt, future, stream};
 use tokio::sync::Semaphore;
 
 use super::Error;
@@ -71,7 +71,8 @@ impl Producer {
             Made::Known(_) => None,
         });
         let found: Vec<Ready> = found.collect();
-        let sending = stream::iter(found.into_iter().map(Ok)).try_for_each_concurrent(None, |ready| async move { self.send(&ready).await });
+        let sending =
+            stream::iter(found.into_iter().map(Ok)).try_for_each_concurrent(None, |ready| async move { self.send(&ready).await }).boxed();
         let (packed, ()) = future::try_join(self.pack(Arc::new(plan), &wanted), sending).await?;
         for (number, ready) in packed {
             if let Some(place) = made.get_mut(number) {
@@ -132,7 +133,7 @@ impl Producer {
                 Ok((number, ready))
             }
         });
-        made.try_buffer_unordered(at_a_time + PACKED * 2).try_collect().await
+        made.try_buffer_unordered(at_a_time + PACKED * 2).try_collect().boxed().await
     }
 
     async fn pack_one(&self, layer: &LayerPlan, job: Job, workers: usize) -> Result<Ready, Error> {
