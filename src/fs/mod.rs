@@ -132,6 +132,12 @@ impl FileSystem {
         let _ = self.kernel.set(kernel);
     }
 
+    /// Who tells the kernel what to forget.
+    #[cfg(test)]
+    pub(crate) fn kernel_cache(&self) -> Option<&Arc<dyn KernelCache>> {
+        self.kernel.get()
+    }
+
     /// Whether anything can be written.
     pub fn is_writable(&self) -> bool {
         self.publisher.is_some()

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
+mod writing;
+
 use super::{Options, Session};
 use crate::error::ErrorKind;
 use crate::fs::tests::world::{Setup, World, add_files};
@@ -19,7 +21,7 @@ use crate::registry::{Fault, Memory, RequestKind};
 use crate::sys;
 
 /// One mount; unmounted when dropped.
-struct Mount {
+pub(super) struct Mount {
     directory: tempfile::TempDir,
     world: World,
     runtime: Runtime,
@@ -30,7 +32,7 @@ impl Mount {
     /// Mounts, or says why that is impossible here.
     fn new(registry: Memory, setup: Setup, deadline: Duration) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let options = sys::mount::Options { source: "memory".to_owned(), read_only: true, no_exec: false, allow_other: false };
+        let options = sys::mount::Options { source: "memory".to_owned(), read_only: !setup.writable, no_exec: false, allow_other: false };
         let device = match sys::mount::mount(directory.path(), &options) {
             Ok(device) => device,
             Err(error) => {
@@ -48,6 +50,12 @@ impl Mount {
 
     fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path)
+    }
+
+    /// Waits until the kernel was told everything that it has to forget.
+    fn settle(&self) {
+        // Notices are handed on in their order.
+        self.world.fs.kernel_cache().unwrap().hand_over(crate::fs::ROOT);
     }
 
     fn list(&self, path: &str) -> Vec<String> {
