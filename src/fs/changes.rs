@@ -22,6 +22,13 @@ pub struct Caller {
     pub gid: u32,
 }
 
+impl Caller {
+    /// Whether set user id and set group id stay when this user writes; of capabilities nothing is known but that root has them.
+    pub(super) fn may_keep_set_id(self) -> bool {
+        self.uid == 0
+    }
+}
+
 /// A name to be made.
 #[derive(Clone, Debug)]
 pub struct NewName {
@@ -194,10 +201,15 @@ impl FileSystem {
     ///
     /// # Errors
     /// As the call that asks for it; `NotPermitted` above tags.
-    pub async fn setattr(&self, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+    pub async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         match self.target(number)? {
             Target::Tag(view, node) => {
-                self.edit(&view).await?.set_attributes(&self.context, node, set).await?;
+                let overlay = self.edit(&view).await?;
+                overlay.set_attributes(&self.context, node, set).await?;
+                let (owner, length) = (set.uid.is_some() || set.gid.is_some(), set.size.is_some());
+                if (owner || length) && overlay.attributes(&self.context, node)?.kind == Kind::File {
+                    self.strip(&overlay, node, owner || !caller.may_keep_set_id()).await?;
+                }
                 self.attributes_of(&view, node)
             }
             Target::Namespace(place) => Err(no_files(&place)),

@@ -4,15 +4,23 @@
 //! the digest that its view is bound to, and what was written here. A handle keeps its file when its names are gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::handle::{Body, File};
 use super::place::Place;
-use super::{Entry, Error, FOREVER, FileSystem, Inode, OpenFile, View, read_only};
+use super::{Caller, Entry, Error, FOREVER, FileSystem, Inode, OpenFile, View, read_only};
 use crate::error::ErrorKind;
-use crate::view::{Overlay, Reader, Writer};
+use crate::view::{Overlay, Reader, SetAttributes, ViewNode, Writer};
+
+/// The extended attribute that lends a program some of root's rights.
+const CAPABILITIES: &[u8] = b"security.capability";
+/// Set user id, set group id, and what makes the latter one count.
+const SET_USER: u32 = 0o4000;
+const SET_GROUP: u32 = 0o2000;
+const GROUP_RUNS: u32 = 0o010;
 
 impl FileSystem {
     /// Opens a file.
@@ -59,7 +67,7 @@ impl FileSystem {
     pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<Writer>, writable: bool) -> Result<OpenFile, Error> {
         let keep = view.keeps_pages(file.node(), file.verified());
         let attributes = view.attributes(&self.context, file.node()).ok();
-        let body = Body::Edited { file, writable };
+        let body = Body::Edited { file, writable, wrote: AtomicBool::new(false) };
         Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
     }
 
@@ -107,31 +115,59 @@ impl FileSystem {
     }
 
     /// A file that is open for writing; its tag counts as edited from now on, also where its edits were published meanwhile.
-    fn writer(&self, handle: u64) -> Result<Arc<Writer>, Error> {
+    /// `strip`: the caller may not keep the bits that lend its owner's rights to whoever runs it.
+    async fn writer(&self, handle: u64, strip: bool) -> Result<Arc<Writer>, Error> {
         let file = self.handles.file(handle)?;
-        let Body::Edited { file: writer, writable: true } = &file.body else {
+        let (Body::Edited { file: writer, writable: true, wrote }, Some(view)) = (&file.body, &file.view) else {
             return Err(Error::new(ErrorKind::Invalid, "the file is not open for writing"));
         };
-        if let Some(view) = &file.view {
-            self.hold(view)?;
+        self.hold(view)?;
+        let first = !wrote.load(Ordering::Relaxed);
+        if (first || strip)
+            && let Some(overlay) = view.overlay()
+        {
+            self.strip(overlay, writer.node(), strip).await?;
+            wrote.store(true, Ordering::Relaxed);
         }
         Ok(Arc::clone(writer))
     }
 
+    /// Takes what a file must lose when its bytes or its owner change: its capabilities, and where `bits` says so, set user id, and
+    /// set group id of what its group may run. The kernel leaves that to us.
+    pub(super) async fn strip(&self, overlay: &Arc<Overlay>, node: ViewNode, bits: bool) -> Result<(), Error> {
+        if overlay.xattr(node, CAPABILITIES)?.is_some() {
+            overlay.remove_xattr(node, CAPABILITIES)?;
+        }
+        if !bits {
+            return Ok(());
+        }
+        let mode = overlay.attributes(&self.context, node)?.mode;
+        let lost = match mode & GROUP_RUNS {
+            0 => mode & SET_USER,
+            _ => mode & (SET_USER | SET_GROUP),
+        };
+        if lost == 0 {
+            return Ok(());
+        }
+        let set = SetAttributes { mode: Some(mode & !lost), ..SetAttributes::default() };
+        overlay.set_attributes(&self.context, node, set).await
+    }
+
     /// Writes all of the bytes at an offset. Completes at once where nothing must be copied first. May be dropped and called again.
+    /// `strip` as the kernel asks for it with the write.
     ///
     /// # Errors
     /// `NoSpace` where staging or the disk is full; else what reading the bytes below says.
-    pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.writer(handle)?.write(offset, bytes).await
+    pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8], strip: bool) -> Result<(), Error> {
+        self.writer(handle, strip).await?.write(offset, bytes).await
     }
 
     /// `fallocate(2)`.
     ///
     /// # Errors
     /// As [`FileSystem::write`]; Unsupported for modes that the disk does not know.
-    pub async fn allocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
-        self.writer(handle)?.allocate(mode, offset, length).await
+    pub async fn allocate(&self, caller: Caller, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
+        self.writer(handle, !caller.may_keep_set_id()).await?.allocate(mode, offset, length).await
     }
 
     /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
@@ -164,8 +200,8 @@ impl FileSystem {
     ///
     /// # Errors
     /// `CrossDevice` where the bytes lie in another tag, so that the caller reads and writes them; else as [`FileSystem::write`].
-    pub async fn copy_range(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
-        let (source, target) = (self.handles.file(from.0)?, self.writer(to.0)?);
+    pub async fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
+        let (source, target) = (self.handles.file(from.0)?, self.writer(to.0, !caller.may_keep_set_id()).await?);
         let same = |view: &Arc<View>, other: &Arc<View>| view.number() == other.number();
         let target_view = self.handles.file(to.0)?.view.clone();
         let is_same = source.view.as_ref().zip(target_view.as_ref()).is_some_and(|(source, target)| same(source, target));

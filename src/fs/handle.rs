@@ -1,6 +1,7 @@
 //! Open files and directories. A handle pins what it was opened on.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -53,7 +54,12 @@ pub(super) enum Body {
         now: OnceCell<Arc<Writer>>,
     },
     /// Follows what is written.
-    Edited { file: Arc<Writer>, writable: bool },
+    Edited {
+        file: Arc<Writer>,
+        writable: bool,
+        /// Whether anything was written through this handle.
+        wrote: AtomicBool,
+    },
 }
 
 enum Handle {

@@ -14,7 +14,7 @@ use super::{Error, FileSystem};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
-use crate::publish::ArtifactKind;
+use crate::publish::{ArtifactKind, is_dropping};
 use crate::registry::Push;
 use crate::staging::{self, Subject, Upper, Uppers};
 use crate::view::{Context, Difference, Overlay, State};
@@ -107,6 +107,10 @@ fn count(tag: &mut StagedTag, difference: &Difference) {
     }
     if matches!(difference.state, State::Added | State::Changed) && difference.kind == Kind::File {
         tag.bytes = tag.bytes.saturating_add(difference.after.unwrap_or(0));
+    }
+    let name = difference.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if difference.state == State::Added && is_dropping(name) {
+        tag.droppings += 1;
     }
 }
 

@@ -28,7 +28,7 @@ use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::fs::{Error, FileSystem, NewName};
 use crate::view::SetAttributes;
-use changes::{kind_of_mode, new_name, of_device, of_time, replace_of};
+use changes::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
 use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
 
 /// Largest request either way; reads are never asked for more.
@@ -145,8 +145,13 @@ impl Filesystem for Adapter {
                 tracing::info!(?wanted, "the kernel does not know this capability");
             }
         }
-        if self.file_system.is_writable() && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_err() {
-            tracing::info!("the kernel has no writeback cache; small writes are slow");
+        if self.file_system.is_writable() {
+            // Without the second the kernel asks for the capabilities of a file at each single write.
+            for wanted in [InitFlags::FUSE_WRITEBACK_CACHE, InitFlags::FUSE_HANDLE_KILLPRIV_V2] {
+                if config.add_capabilities(wanted).is_err() {
+                    tracing::info!(?wanted, "the kernel does not know this capability; small writes are slow");
+                }
+            }
         }
         // Both refuse nothing but zero and too much.
         let _ = config.set_max_write(LARGEST_REQUEST);
@@ -320,7 +325,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -338,8 +343,8 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = SetAttributes { mode, uid, gid, size, mtime: mtime.map(of_time), atime: atime.map(of_time) };
-        let file_system = Arc::clone(&self.file_system);
-        let work = async move { file_system.setattr(inode.0, set).await };
+        let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
+        let work = async move { file_system.setattr(caller, inode.0, set).await };
         self.change("setattr", inode, reply, work, |reply, entry| answer_attributes(reply, &entry));
     }
 
@@ -402,23 +407,24 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: WriteFlags,
+        _open_flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.write_bytes(inode, handle, offset, data, reply);
+        let strip = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        self.write_bytes(inode, (handle, offset), data, strip, reply);
     }
 
-    fn fallocate(&self, _request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
-        let file_system = Arc::clone(&self.file_system);
-        let work = async move { file_system.allocate(handle.0, mode, offset, length).await };
+    fn fallocate(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+        let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
+        let work = async move { file_system.allocate(caller, handle.0, mode, offset, length).await };
         self.change("fallocate", inode, reply, work, |reply, ()| reply.ok());
     }
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _inode_in: INodeNo,
         handle_in: FileHandle,
         offset_in: u64,
@@ -429,6 +435,6 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.copy_range(inode_out, (handle_in, offset_in), (handle_out, offset_out), length, reply);
+        self.copy_range(request, inode_out, (handle_in, offset_in), (handle_out, offset_out), length, reply);
     }
 }

@@ -4,6 +4,7 @@ mod metadata;
 mod namespace;
 mod promises;
 mod reading;
+mod syncing;
 mod tags;
 pub(crate) mod world;
 mod writing;

@@ -162,7 +162,7 @@ async fn a_tag_that_is_renamed_keeps_its_directory_and_its_edits() {
     world.absent("team/app/v1").await;
     assert_eq!(world.entry("team/app/v2/a.txt").await.inode, file);
     assert_eq!(world.text("team/app/v2/new.txt").await, "new");
-    world.fs.write(open, 0, b"J").await.unwrap();
+    world.fs.write(open, 0, b"J", false).await.unwrap();
     assert_eq!(world.text("team/app/v2/a.txt").await, "Jello");
     assert!(world.fs.lookup(inside, b"b.txt").await.unwrap().found().is_some());
     assert_eq!(world.xattr("team/app/v2", "user.oci.reference").await.as_deref(), Some("reg.io/team/app:v2"));
@@ -271,7 +271,7 @@ async fn a_view_with_edits_stays_when_the_kernel_forgets_it() {
     let world = World::writable(registry());
     let (directory, file) = (world.entry("team/app/v1").await.inode, world.entry("team/app/v1/a.txt").await.inode);
     let open = world.fs.open(file, true).await.unwrap().handle;
-    world.fs.write(open, 0, b"J").await.unwrap();
+    world.fs.write(open, 0, b"J", false).await.unwrap();
     world.fs.release(open);
     world.fs.forget(directory, 2);
     world.fs.forget(file, 1);

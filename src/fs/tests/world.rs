@@ -89,6 +89,16 @@ impl World {
         Self::with(registry, Setup::writable())
     }
 
+    /// A mount of the same registry by somebody else, who remembers nothing.
+    pub fn with_shared(registry: Arc<Memory>) -> Self {
+        Self::over(registry, Arc::new(tempfile::tempdir().unwrap()), Setup::default())
+    }
+
+    /// Where edits are staged.
+    pub fn state_directory(&self) -> std::path::PathBuf {
+        self.directory.path().join("state")
+    }
+
     /// A second mount at the same time, with the same cache and state directory.
     pub fn beside(&self, setup: Setup) -> Self {
         Self::over(Arc::clone(&self.registry), Arc::clone(&self.directory), setup)
@@ -273,7 +283,7 @@ impl World {
             Lookup::Found(entry) => {
                 let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
                 let handle = self.fs.open(entry.inode, true).await?.handle;
-                self.fs.setattr(entry.inode, set).await?;
+                self.fs.setattr(CALLER, entry.inode, set).await?;
                 handle
             }
             Lookup::Absent(_) => {
@@ -282,7 +292,7 @@ impl World {
                 self.fs.create(CALLER, new, true).await?.1.handle
             }
         };
-        let written = self.fs.write(handle, 0, text.as_bytes()).await;
+        let written = self.fs.write(handle, 0, text.as_bytes(), false).await;
         let reported = self.fs.close_report(handle);
         self.fs.release(handle);
         written.and(reported)

@@ -49,9 +49,9 @@ async fn who_has_a_file_open_reads_what_is_written_to_it() {
     assert_eq!(world.fs.read(reader, 0, 100).await.unwrap(), "hello");
     let writer = world.fs.open(file.inode, true).await.unwrap().handle;
     assert_eq!(world.fs.read(writer, 0, 100).await.unwrap(), "hello", "a writer must be able to read");
-    world.fs.write(writer, 1, b"u").await.unwrap();
+    world.fs.write(writer, 1, b"u", false).await.unwrap();
     assert_eq!(world.fs.read(reader, 0, 100).await.unwrap(), "hullo");
-    assert_eq!(world.fs.write(reader, 0, b"x").await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(world.fs.write(reader, 0, b"x", false).await.unwrap_err().kind, ErrorKind::Invalid);
     world.fs.fsync(writer).await.unwrap();
     world.fs.fsync(reader).await.unwrap();
     world.fs.release(writer);
@@ -70,7 +70,7 @@ async fn a_file_without_a_name_is_there_as_long_as_it_is_open() {
         world.remove(path).await.unwrap();
         assert!(matches!(world.lookup(path).await.unwrap(), Lookup::Absent(_)));
         assert_eq!(world.fs.getattr(file.inode).await.unwrap().attributes.links, 0);
-        world.fs.write(writer, 0, b"N").await.unwrap();
+        world.fs.write(writer, 0, b"N", false).await.unwrap();
         assert_eq!(world.fs.read(reader, 0, 100).await.unwrap(), format!("N{}", &before[1..]));
         world.fs.release(writer);
         world.fs.release(reader);
@@ -121,7 +121,7 @@ async fn what_is_made_in_a_directory_with_set_group_id_gets_its_group() {
     let world = World::writable(registry());
     let directory = world.make("team/app/v1/shared", Kind::Directory).await.unwrap();
     let set = SetAttributes { mode: Some(0o2770), gid: Some(42), ..SetAttributes::default() };
-    world.fs.setattr(directory.inode, set).await.unwrap();
+    world.fs.setattr(CALLER, directory.inode, set).await.unwrap();
     let file = world.make("team/app/v1/shared/file", Kind::File).await.unwrap();
     let below = world.make("team/app/v1/shared/below", Kind::Directory).await.unwrap();
     assert_eq!((file.attributes.gid, below.attributes.gid), (42, 42));
@@ -154,7 +154,7 @@ async fn nothing_is_renamed_or_linked_from_one_tag_to_another() {
     assert_eq!(world.fs.link(file.inode, other.inode, b"b").await.unwrap_err().kind, ErrorKind::CrossDevice);
     let (reader, writer) = (world.fs.open(file.inode, false).await.unwrap(), world.entry("team/app/v2/a.txt").await);
     let writer = world.fs.open(writer.inode, true).await.unwrap();
-    let copied = world.fs.copy_range((reader.handle, 0), (writer.handle, 0), 5).await;
+    let copied = world.fs.copy_range(CALLER, (reader.handle, 0), (writer.handle, 0), 5).await;
     assert_eq!(copied.unwrap_err().kind, ErrorKind::CrossDevice, "the kernel then reads and writes");
 }
 
@@ -166,9 +166,9 @@ async fn a_range_is_copied_inside_of_a_tag() {
     let (directory, _) = world.parent("team/app/v1/copy").await;
     let new = NewName { directory, name: b"copy".to_vec(), kind: Kind::File, mode: 0o600, device: (0, 0), target: Vec::new() };
     let (copy, open) = world.fs.create(CALLER, new, true).await.unwrap();
-    assert_eq!(world.fs.copy_range((reader, 0), (open.handle, 0), 5).await.unwrap(), 5);
+    assert_eq!(world.fs.copy_range(CALLER, (reader, 0), (open.handle, 0), 5).await.unwrap(), 5);
     assert_eq!(world.text("team/app/v1/copy").await, "hello");
-    world.fs.write(open.handle, 0, b"j").await.unwrap();
+    world.fs.write(open.handle, 0, b"j", false).await.unwrap();
     assert_eq!(world.text("team/app/v1/a.txt").await, "hello");
     assert_eq!(world.fs.getattr(copy.inode).await.unwrap().attributes.size, 5);
 }
@@ -186,7 +186,7 @@ async fn digests_metadata_and_layers_are_read_only_and_there_are_no_files_above_
     }
     let file = world.entry(&format!("{digest}/a.txt")).await;
     assert_eq!(world.fs.open(file.inode, true).await.unwrap_err().kind, ErrorKind::ReadOnly);
-    assert_eq!(world.fs.setattr(file.inode, SetAttributes::default()).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(world.fs.setattr(CALLER, file.inode, SetAttributes::default()).await.unwrap_err().kind, ErrorKind::ReadOnly);
     for place in ["", "team/", "team/app/"] {
         for kind in [Kind::File, Kind::Symlink, Kind::Fifo] {
             assert_eq!(world.make(&format!("{place}new"), kind).await.unwrap_err().kind, ErrorKind::NotPermitted, "{place} {kind:?}");
@@ -194,7 +194,7 @@ async fn digests_metadata_and_layers_are_read_only_and_there_are_no_files_above_
     }
     let repository = world.entry("team/app").await;
     let set = SetAttributes { mode: Some(0o700), ..SetAttributes::default() };
-    assert_eq!(world.fs.setattr(repository.inode, set).await.unwrap_err().kind, ErrorKind::NotPermitted);
+    assert_eq!(world.fs.setattr(CALLER, repository.inode, set).await.unwrap_err().kind, ErrorKind::NotPermitted);
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn a_mount_of_one_tag_is_edited_at_its_root() {
     assert_eq!(world.list("").await, ["a.txt", "dir", "new"]);
     assert_eq!(world.text("a.txt").await, "changed");
     let set = SetAttributes { mode: Some(0o700), ..SetAttributes::default() };
-    assert_eq!(world.fs.setattr(ROOT, set).await.unwrap().attributes.mode, 0o700);
+    assert_eq!(world.fs.setattr(CALLER, ROOT, set).await.unwrap().attributes.mode, 0o700);
     assert_eq!(world.fs.staged().await[0].path, "");
 }
 
@@ -270,4 +270,34 @@ async fn figures_of_the_disk_are_those_of_the_quota() {
     let error = world.write("team/app/v1/large.txt", &"x".repeat(2 << 20)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NoSpace);
     assert_eq!(world.text("team/app/v1/new.txt").await, "0123456789");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_lends_nobody_its_owner_s_rights_any_more() {
+    let world = World::writable(registry());
+    let (ours, root) = (CALLER, super::super::Caller { uid: 0, gid: 0 });
+    let lending = SetAttributes { mode: Some(0o6755), ..SetAttributes::default() };
+    let mode = async |path: &str| world.entry(path).await.attributes.mode;
+    world.put("team/app/v1/tool", "code").await;
+    let tool = world.entry("team/app/v1/tool").await.inode;
+    let open = world.fs.open(tool, true).await.unwrap().handle;
+    for (caller, set, expected) in [
+        (ours, SetAttributes { size: Some(2), ..SetAttributes::default() }, 0o755),
+        (root, SetAttributes { size: Some(2), ..SetAttributes::default() }, 0o6755),
+        (root, SetAttributes { uid: Some(1), ..SetAttributes::default() }, 0o755),
+    ] {
+        world.fs.setattr(root, tool, lending).await.unwrap();
+        world.fs.setattr(caller, tool, set).await.unwrap();
+        assert_eq!(mode("team/app/v1/tool").await, expected, "{set:?}");
+    }
+    world.fs.setattr(root, tool, lending).await.unwrap();
+    world.fs.setxattr(tool, b"security.capability", b"some", false, false).await.unwrap();
+    world.fs.write(open, 0, b"x", false).await.unwrap();
+    assert_eq!(mode("team/app/v1/tool").await, 0o6755, "the kernel says when they go");
+    assert_eq!(world.xattr("team/app/v1/tool", "security.capability").await, None);
+    world.fs.write(open, 0, b"x", true).await.unwrap();
+    assert_eq!(mode("team/app/v1/tool").await, 0o755);
+    world.fs.setattr(root, tool, SetAttributes { mode: Some(0o2644), ..SetAttributes::default() }).await.unwrap();
+    world.fs.write(open, 0, b"x", true).await.unwrap();
+    assert_eq!(mode("team/app/v1/tool").await, 0o2644, "its group cannot run it");
 }

@@ -47,27 +47,31 @@ impl Adapter {
     }
 
     /// The bytes are lent by the caller: they are copied only where they cannot be written at once.
-    pub(super) fn write_bytes(&self, inode: INodeNo, handle: FileHandle, offset: u64, data: &[u8], reply: ReplyWrite) {
+    pub(super) fn write_bytes(&self, inode: INodeNo, to: (FileHandle, u64), data: &[u8], strip: bool, reply: ReplyWrite) {
+        let (handle, offset) = (to.0.0, to.1);
         // The kernel was told to send less than 4 GiB.
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let answer = move |reply: ReplyWrite, ()| reply.written(length);
-        let polled = self.poll(pin!(self.file_system.write(handle.0, offset, data)));
+        let polled = self.poll(pin!(self.file_system.write(handle, offset, data, strip)));
         match polled {
             Ok(Poll::Ready(result)) => settle("write", inode, reply, result, answer),
             Err(()) => panicked("write", inode, reply),
             Ok(Poll::Pending) => {
                 let (file_system, data) = (Arc::clone(&self.file_system), data.to_vec());
-                let work = async move { file_system.write(handle.0, offset, &data).await };
+                let work = async move { file_system.write(handle, offset, &data, strip).await };
                 self.change("write", inode, reply, work, answer);
             }
         }
     }
 
-    pub(super) fn copy_range(&self, inode: INodeNo, from: (FileHandle, u64), to: (FileHandle, u64), length: u64, reply: ReplyWrite) {
-        let file_system = Arc::clone(&self.file_system);
+    pub(super) fn copy_range(
+        &self,
+        request: &Request,
+        inode: INodeNo, from: (FileHandle, u64), to: (FileHandle, u64), length: u64, reply: ReplyWrite) {
+        let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
         // The answer has 32 bits; the caller goes on behind what was copied.
         let length = length.min(u64::from(u32::MAX >> 1));
-        let work = async move { file_system.copy_range((from.0.0, from.1), (to.0.0, to.1), length).await };
+        let work = async move { file_system.copy_range(caller, (from.0.0, from.1), (to.0.0, to.1), length).await };
         self.change("copy_file_range", inode, reply, work, |reply, copied| {
             reply.written(u32::try_from(copied).unwrap_or(u32::MAX));
         });
@@ -91,7 +95,7 @@ impl Adapter {
     }
 }
 
-fn caller(request: &Request) -> Caller {
+pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid() }
 }
 

@@ -197,8 +197,8 @@ fn links_and_kinds_of_files_are_as_on_a_disk() {
     symlink("/nowhere", tag.join("soft")).unwrap();
     assert_eq!(fs::read_link(tag.join("soft")).unwrap(), Path::new("/nowhere"));
     let script = "mkfifo pipe; (echo through > pipe &); test \"$(cat pipe)\" = through; umask 027; touch f; mkdir d; stat -c %a f d; \
-                  chmod 4750 f; stat -c %a f; touch -d '1969-12-31 23:59:58.5 UTC' f; stat -c %.Y f; mkdir -p d/e/f; stat -c %h d";
-    assert_eq!(run(&tag, script), "640\n750\n4750\n-1.500000000\n3\n");
+                  chmod 4750 f; stat -c %a f; touch -d '1969-12-31 23:59:58.5 UTC' f; stat -c %.Y f; mkdir -p d/e/f; stat -c %h d; chown 1 f; stat -c %a f";
+    assert_eq!(run(&tag, script), "640\n750\n4750\n-1.500000000\n3\n750\n");
 }
 
 #[test]

@@ -1,0 +1,291 @@
+//! Publishing through a mount's own directories: what goes on, what is replaced, what another mount sees then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Root, Selection};
+use super::world::{CALLER, Setup, World, add_files, repository};
+use crate::error::ErrorKind;
+use crate::oci::{Tag, Version};
+use crate::publish::{Listener, Options, Outcome, Report};
+use crate::registry::{Fault, Memory, RequestKind};
+
+fn registry() -> Memory {
+    let registry = Memory::new();
+    add_files(&registry, "team/app", "v1", &[("a.txt", "hello"), ("dir/b.txt", "there")]);
+    registry
+}
+
+fn quiet() -> Listener {
+    Arc::new(|_| {})
+}
+
+impl World {
+    async fn sync_with(&self, selection: &Selection, options: &Options) -> Vec<Report> {
+        self.fs.sync(selection, options, &quiet()).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn sync(&self) -> Vec<Report> {
+        self.sync_with(&Selection::All, &Options::default()).await
+    }
+
+    /// What another mount, with nothing remembered, reads.
+    async fn elsewhere(&self, path: &str) -> Result<String, ErrorKind> {
+        let other = World::with_shared(Arc::clone(&self.registry));
+        match other.read(path).await {
+            Ok(bytes) => Ok(String::from_utf8(bytes).unwrap()),
+            Err(error) => Err(error.kind),
+        }
+    }
+}
+
+fn published(reports: &[Report]) -> Vec<&str> {
+    reports.iter().filter(|report| matches!(report.outcome, Outcome::Published { .. })).map(|report| report.reference.as_str()).collect()
+}
+
+fn failure(report: &Report) -> (&str, &str) {
+    match &report.outcome {
+        Outcome::Failed { kind, message } => (kind, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_new_tag_is_published_and_read_by_another_mount() {
+    let world = World::writable(registry());
+    world.mkdir("tools").await;
+    world.mkdir("tools/v1").await;
+    world.put("tools/v1/file", "text").await;
+    world.put("team/app/v1/a.txt", "changed").await;
+    let reports = world.sync().await;
+    assert_eq!(published(&reports), ["reg.io/team/app:v1", "reg.io/tools:v1"], "{reports:?}");
+    assert_eq!(world.elsewhere("tools/v1/file").await.as_deref(), Ok("text"));
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("changed"));
+    assert_eq!(world.elsewhere("team/app/v1/dir/b.txt").await.as_deref(), Ok("there"));
+    assert_eq!(world.fs.staged().await, []);
+    assert_eq!(world.sync().await, [], "nothing is left");
+    assert_eq!(world.list("").await, ["team", "tools"]);
+    assert_eq!(world.list("tools/.oci/tags/v1").await.first().map(String::as_str), Some("annotations.json"));
+}
+
+#[tokio::test]
+async fn a_directory_goes_on_through_a_sync_with_everything_open_in_it() {
+    let world = World::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+    let inside = world.entry("team/app/v1/dir").await.inode;
+    let file = world.entry("team/app/v1/a.txt").await.inode;
+    let open = world.fs.open(file, true).await.unwrap().handle;
+    for text in ["one", "two", "six"] {
+        world.fs.write(open, 0, text.as_bytes(), false).await.unwrap();
+        world.put("team/app/v1/dir/b.txt", text).await;
+        assert_eq!(published(&world.sync().await).len(), 1);
+        assert_eq!(world.elsewhere("team/app/v1/a.txt").await.unwrap(), format!("{text}lo"));
+        assert_eq!(world.elsewhere("team/app/v1/dir/b.txt").await.unwrap(), text);
+        assert_eq!(world.entry("team/app/v1/dir").await.inode, inside);
+        assert_eq!(world.entry("team/app/v1/a.txt").await.inode, file);
+        assert_eq!(world.xattr("team/app/v1/dir/b.txt", "user.ocifs.state").await.as_deref(), Some("clean"));
+    }
+    world.fs.release(open);
+    world.sync().await;
+    assert_eq!(world.fs.staged().await, []);
+    let now = world.xattr("team/app/v1", "user.oci.digest").await;
+    assert_eq!(now, world.registry.tagged("team/app").get("v1").map(ToString::to_string));
+}
+
+#[tokio::test]
+async fn one_tag_that_fails_stops_no_other_and_keeps_its_edits() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    world.mkdir("team/app/v2").await;
+    world.put("team/app/v2/file", "text").await;
+    let moved = add_files(&world.registry, "team/app", "v1", &[("a.txt", "theirs")]);
+    let reports = world.sync().await;
+    assert_eq!(published(&reports), ["reg.io/team/app:v2"]);
+    let (kind, message) = failure(&reports[0]);
+    assert_eq!(kind, "conflict");
+    assert!(message.contains(&moved.to_string()), "{message}");
+    let staged = world.fs.staged().await;
+    assert_eq!(staged.len(), 1);
+    assert_eq!(staged[0].conflict.as_deref(), Some(message));
+    assert_eq!(world.text("team/app/v1/a.txt").await, "changed");
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("theirs"));
+}
+
+#[tokio::test]
+async fn theirs_shows_upstream_in_a_new_directory_and_the_old_one_is_stale() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    let (inside, file) = (world.entry("team/app/v1").await.inode, world.entry("team/app/v1/a.txt").await.inode);
+    add_files(&world.registry, "team/app", "v1", &[("a.txt", "theirs")]);
+    let options = Options { theirs: true, ..Options::default() };
+    let reports = world.sync_with(&Selection::All, &options).await;
+    assert_eq!(reports[0].outcome, Outcome::Dropped);
+    assert_eq!(world.fs.lookup(inside, b"a.txt").await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(world.fs.open(file, false).await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(world.text("team/app/v1/a.txt").await, "theirs");
+    assert_eq!(world.fs.staged().await, []);
+    world.put("team/app/v1/a.txt", "again").await;
+    assert_eq!(published(&world.sync().await).len(), 1);
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("again"));
+}
+
+#[tokio::test]
+async fn edits_are_published_under_another_name_and_the_first_shows_upstream_again() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    let inside = world.entry("team/app/v1/dir").await.inode;
+    let options = Options { as_tag: Some("v2".to_owned()), ..Options::default() };
+    let reports = world.sync_with(&Selection::Path("team/app/v1".to_owned()), &options).await;
+    assert_eq!(published(&reports), ["reg.io/team/app:v2"]);
+    assert_eq!(world.list("team/app").await, ["v1", "v2"]);
+    assert_eq!(world.text("team/app/v1/a.txt").await, "hello");
+    assert_eq!(world.text("team/app/v2/a.txt").await, "changed");
+    assert_eq!(world.entry("team/app/v2/dir").await.inode, inside, "the directory went along");
+    assert_eq!(world.elsewhere("team/app/v2/a.txt").await.as_deref(), Ok("changed"));
+    world.put("team/app/v1/a.txt", "mine").await;
+    world.put("team/app/v2/a.txt", "mine too").await;
+    let error = world.fs.sync(&Selection::All, &options, &quiet()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid, "two tags under one name");
+}
+
+#[tokio::test]
+async fn a_renamed_tag_costs_no_blob_and_the_old_one_shows_again_unless_deleting_is_allowed() {
+    for allow_delete in [false, true] {
+        let world = World::with(registry(), Setup { allow_delete, ..Setup::writable() });
+        let digest = world.registry.tagged("team/app")["v1"];
+        world.rename("team/app/v1", "team/app/v2").await.unwrap();
+        world.registry.forget_requests();
+        world.sync().await;
+        assert_eq!(world.registry.count(RequestKind::PushBlob), 0);
+        let expected: Vec<(String, _)> =
+            if allow_delete { vec![("v2".to_owned(), digest)] } else { vec![("v1".to_owned(), digest), ("v2".to_owned(), digest)] };
+        assert_eq!(world.registry.tagged("team/app").into_iter().collect::<Vec<_>>(), expected);
+        let names: Vec<String> = expected.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(world.list("team/app").await, names);
+        assert_eq!(world.fs.staged().await, []);
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_tag_is_not_published_and_the_registry_stays_as_it_is() {
+    let world = World::writable(registry());
+    for path in ["team/app/v1/a.txt", "team/app/v1/dir/b.txt", "team/app/v1/dir"] {
+        world.remove(path).await.unwrap();
+    }
+    assert_eq!(world.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::NotPermitted);
+    assert_eq!(failure(&world.sync().await[0]).0, "skipped");
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("hello"));
+    assert_eq!(world.fs.staged().await[0].removed, 3);
+}
+
+#[tokio::test]
+async fn a_sync_of_one_path_or_reference_leaves_the_others() {
+    let world = World::writable(registry());
+    for tag in ["team/app/v2", "team/app/v3", "tools/v1"] {
+        if tag.starts_with("tools") {
+            world.mkdir("tools").await;
+        }
+        world.mkdir(tag).await;
+        world.put(&format!("{tag}/file"), tag).await;
+    }
+    let options = Options::default();
+    let reports = world.sync_with(&Selection::Reference("reg.io/tools:v1".to_owned()), &options).await;
+    assert_eq!(published(&reports), ["reg.io/tools:v1"]);
+    let reports = world.sync_with(&Selection::Path("team/app/v2/".to_owned()), &options).await;
+    assert_eq!(published(&reports), ["reg.io/team/app:v2"]);
+    assert_eq!(world.sync_with(&Selection::Path("team/app/v1".to_owned()), &options).await, [], "nothing to do is no error");
+    for unknown in [Selection::Path("team/nothing".to_owned()), Selection::Reference("other.io/app:v1".to_owned())] {
+        let error = world.fs.sync(&unknown, &options, &quiet()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound, "{unknown:?}");
+    }
+    assert_eq!(published(&world.sync_with(&Selection::Path("team".to_owned()), &options).await), ["reg.io/team/app:v3"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    let options = Options { dry_run: true, ..Options::default() };
+    assert_eq!(published(&world.sync_with(&Selection::All, &options).await).len(), 1);
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("hello"));
+    assert_eq!(world.fs.staged().await[0].changed, 1);
+}
+
+#[tokio::test]
+async fn what_a_failed_push_leaves_is_published_by_the_next_mount() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    world.registry.plan(RequestKind::PushManifest, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    assert_eq!(failure(&world.sync().await[0]).0, "unreachable");
+    world.registry.mend();
+    let world = world.again(Setup::writable());
+    assert_eq!(world.fs.adopt().await.len(), 1);
+    assert_eq!(published(&world.sync().await).len(), 1);
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("changed"));
+}
+
+#[tokio::test]
+async fn edits_that_are_published_leave_nothing_in_the_state_directory() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    world.sync().await;
+    world.fs.disconnect();
+    world.fs.close().await;
+    let world = world.again(Setup::writable());
+    assert_eq!(world.fs.adopt().await, []);
+    let uppers = world.state_directory().join("uppers");
+    let left: Vec<_> = std::fs::read_dir(uppers).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.join("upper.db").exists()).collect();
+    assert_eq!(left, [] as [std::path::PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn a_mount_of_one_tag_goes_on_through_a_sync_and_is_new_after_theirs() {
+    let root = Root::Content(repository("team/app"), Version::Tag(Tag::parse("v1").unwrap()));
+    let world = World::with(registry(), Setup { root, ..Setup::writable() });
+    world.put("a.txt", "changed").await;
+    assert_eq!(published(&world.sync().await).len(), 1);
+    world.put("a.txt", "changed again").await;
+    add_files(&world.registry, "team/app", "v1", &[("a.txt", "theirs")]);
+    let reports = world.sync_with(&Selection::All, &Options { theirs: true, ..Options::default() }).await;
+    assert_eq!(reports[0].outcome, Outcome::Dropped);
+    assert_eq!(world.text("a.txt").await, "theirs");
+    assert_eq!(world.list("").await, ["a.txt"]);
+}
+
+#[tokio::test]
+async fn a_part_of_a_tag_is_taken_back() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    world.put("team/app/v1/dir/b.txt", "changed").await;
+    world.put("team/app/v1/dir/.DS_Store", "dropping").await;
+    world.mkdir("team/app/v2").await;
+    let staged = world.fs.staged().await;
+    assert_eq!((staged[0].added, staged[0].changed, staged[0].removed, staged[0].droppings), (1, 2, 0, 1));
+    assert_eq!(world.fs.discard(&Selection::Path("team/app/v1/dir".to_owned())).await.unwrap(), ["reg.io/team/app:v1"]);
+    assert_eq!(world.text("team/app/v1/dir/b.txt").await, "there");
+    assert_eq!(world.text("team/app/v1/a.txt").await, "changed");
+    let differences = world.fs.differences(&Selection::All).await.unwrap();
+    assert_eq!(differences[0].1.len(), 1, "{differences:?}");
+    world.fs.discard(&Selection::All).await.unwrap();
+    assert_eq!(world.list("team/app").await, ["v1"]);
+    assert_eq!(world.text("team/app/v1/a.txt").await, "hello");
+    assert_eq!(world.fs.staged().await, []);
+}
+
+#[tokio::test]
+async fn a_tag_that_was_published_here_follows_upstream_again_with_whoever_is_inside_staying() {
+    let world = World::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+    world.put("team/app/v1/a.txt", "mine").await;
+    world.sync().await;
+    let inside = world.entry("team/app/v1").await.inode;
+    add_files(&world.registry, "team/app", "v1", &[("a.txt", "theirs")]);
+    assert_eq!(world.text("team/app/v1/a.txt").await, "theirs");
+    let kept = world.fs.lookup(inside, b"a.txt").await.unwrap().found().unwrap();
+    let handle = world.fs.open(kept.inode, false).await.unwrap().handle;
+    assert_eq!(world.fs.read(handle, 0, 10).await.unwrap(), "mine");
+    assert_eq!(world.fs.open(kept.inode, true).await.unwrap_err().kind, ErrorKind::Gone);
+    world.put("team/app/v1/a.txt", "after theirs").await;
+    assert_eq!(published(&world.sync().await).len(), 1);
+    assert_eq!(world.elsewhere("team/app/v1/a.txt").await.as_deref(), Ok("after theirs"));
+    let set = crate::view::SetAttributes { mode: Some(0o600), ..Default::default() };
+    assert_eq!(world.fs.setattr(CALLER, kept.inode, set).await.unwrap_err().kind, ErrorKind::Gone);
+}
