@@ -233,7 +233,8 @@ async fn edits_that_are_published_leave_nothing_in_the_state_directory() {
     let world = world.again(Setup::writable());
     assert_eq!(world.fs.adopt().await, []);
     let uppers = world.state_directory().join("uppers");
-    let left: Vec<_> = std::fs::read_dir(uppers).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.join("upper.db").exists()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(uppers).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.join("upper.db").exists()).collect();
     assert_eq!(left, [] as [std::path::PathBuf; 0]);
 }
 

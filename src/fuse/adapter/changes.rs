@@ -67,7 +67,12 @@ impl Adapter {
     pub(super) fn copy_range(
         &self,
         request: &Request,
-        inode: INodeNo, from: (FileHandle, u64), to: (FileHandle, u64), length: u64, reply: ReplyWrite) {
+        inode: INodeNo,
+        from: (FileHandle, u64),
+        to: (FileHandle, u64),
+        length: u64,
+        reply: ReplyWrite,
+    ) {
         let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
         // The answer has 32 bits; the caller goes on behind what was copied.
         let length = length.min(u64::from(u32::MAX >> 1));

@@ -71,7 +71,10 @@ fn editors_replace_a_file_by_renaming() {
     let tag = mount.path("team/app/v1");
     run(&tag, "sed -i s/hello/goodbye/ a.txt; test \"$(cat a.txt)\" = goodbye; test \"$(ls -A | tr '\\n' ' ')\" = 'a.txt dir empty '");
     if has("vim") {
-        run(&tag, "vim -u NONE -es -c 'set backup writebackup backupcopy=no' -c '%s/goodbye/vim/' -c wq a.txt; test \"$(cat a.txt)\" = vim");
+        run(
+            &tag,
+            "vim -u NONE -es -c 'set backup writebackup backupcopy=no' -c '%s/goodbye/vim/' -c wq a.txt; test \"$(cat a.txt)\" = vim",
+        );
         run(&tag, "vim -u NONE -es -c 'set backupcopy=yes' -c '%s/vim/again/' -c wq a.txt; test \"$(cat a.txt)\" = again");
     }
 }
@@ -86,7 +89,12 @@ fn rsync_and_tar_bring_a_tree_and_find_it_unchanged() {
          truncate -s 1M t/sparse; head -c 300000 /dev/urandom > t/random; touch -d '2001-02-03 04:05:06.789' t/a/file3; tar cf t.tar t",
     );
     let (tag, source) = (mount.path("team/app/v1"), source.path().display().to_string());
-    run(&tag, &format!("tar xf {source}/t.tar; diff -r {source}/t t; test $(stat -c %h t/a/file1) = 2; test $(stat -c %Y t/a/file3) = $(stat -c %Y {source}/t/a/file3)"));
+    run(
+        &tag,
+        &format!(
+            "tar xf {source}/t.tar; diff -r {source}/t t; test $(stat -c %h t/a/file1) = 2; test $(stat -c %Y t/a/file3) = $(stat -c %Y {source}/t/a/file3)"
+        ),
+    );
     if has("rsync") {
         run(&tag, &format!("rsync -aH {source}/t/ r/; diff -r {source}/t r; test -z \"$(rsync -aHni {source}/t/ r/)\""));
     }
@@ -101,7 +109,12 @@ fn git_clones_commits_and_finds_nothing_changed() {
     }
     let source = tempfile::tempdir().unwrap();
     let identity = "-c user.name=A -c user.email=a@b.c -c init.defaultBranch=main";
-    run(source.path(), &format!("git {identity} init -q repo; cd repo; for n in $(seq 100); do echo $n > f$n; done; git add .; git {identity} commit -qm one"));
+    run(
+        source.path(),
+        &format!(
+            "git {identity} init -q repo; cd repo; for n in $(seq 100); do echo $n > f$n; done; git add .; git {identity} commit -qm one"
+        ),
+    );
     let script = format!(
         "git clone -q {0}/repo clone; cd clone; test -z \"$(git status --porcelain)\"; echo more >> f1; git {identity} commit -qam two; \
          git fsck --strict; git gc -q; git log --oneline | wc -l; test -z \"$(git status --porcelain)\"",
