@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use crate::sys::lock::Sharing;
-use crate::sys::lock::{is_locked, try_lock};
+use crate::sys::lock::{is_locked, try_lock, unlock};
 
 use super::open_private;
 
@@ -16,7 +16,7 @@ use super::open_private;
 /// when it is dropped or when its process ends in whatever way. The bytes need not exist.
 #[derive(Debug)]
 pub struct RangeLock {
-    /// Opened for this lock alone, so closing it is the release.
+    /// Opened for this lock alone.
     file: File,
 }
 
@@ -71,5 +71,32 @@ impl RangeLock {
     /// Whether somebody holds a lock on an existing file. Takes no lock.
     pub fn is_held(path: &Path) -> io::Result<bool> {
         is_locked(&File::open(path)?, WHOLE)
+    }
+}
+
+impl Drop for RangeLock {
+    /// Closing would do, but for a child process between its fork and its exec: it has the descriptor too, and would keep the lock.
+    fn drop(&mut self) {
+        if let Err(error) = unlock(&self.file, WHOLE) {
+            tracing::warn!(%error, "a lock could not be given up");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_when_it_is_dropped_though_a_child_has_its_descriptor_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = RangeLock::file(&path, Duration::ZERO).unwrap().unwrap();
+        let inherited = lock.file.try_clone().unwrap();
+        assert!(RangeLock::is_held(&path).unwrap());
+        drop(lock);
+        assert!(!RangeLock::is_held(&path).unwrap());
+        assert!(RangeLock::file(&path, Duration::ZERO).unwrap().is_some());
+        drop(inherited);
     }
 }
