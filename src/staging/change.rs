@@ -24,6 +24,7 @@ pub struct Change<'upper> {
     before: Marks,
     shared: &'upper Shared,
     state: State,
+    state_before: State,
     /// Bytes to which a node does not refer any more.
     released: Vec<DataId>,
     is_changed: bool,
@@ -59,6 +60,7 @@ impl<'upper> Change<'upper> {
             marks,
             shared,
             state: shared.state(),
+            state_before: shared.state(),
             released: Vec::new(),
             is_changed: false,
             is_unedited: false,
@@ -69,8 +71,8 @@ impl<'upper> Change<'upper> {
     /// Commits. Answers the staged bytes that nothing refers to any more.
     pub(super) fn commit(mut self) -> Result<Vec<DataId>, Error> {
         let released = std::mem::take(&mut self.released);
-        let edited_before = self.state.edited;
-        let (before, data) = (self.before, self.shared.store.next.load(Ordering::Relaxed));
+        let (was, before) = (self.state_before, self.before);
+        let data = self.shared.store.next.load(Ordering::Relaxed);
         if self.is_changed {
             self.state.edited = !self.is_unedited;
             self.state.changes += 1;
@@ -78,13 +80,13 @@ impl<'upper> Change<'upper> {
                 self.marks.data = data + DATA;
             }
         }
-        let (marks, state, is_unedited) = (*self.marks, self.state, self.is_unedited);
+        let (marks, state) = (*self.marks, self.state);
         let mut waste = Vec::new();
         self.run(|connection| {
-            if marks != before && (marks.nodes, marks.cookies, marks.data) != (before.nodes, before.cookies, before.data) {
+            if (marks.nodes, marks.cookies, marks.data) != (before.nodes, before.cookies, before.data) {
                 store_marks(connection, &marks)?;
             }
-            if state.edited != edited_before || is_unedited {
+            if (state.binding, state.edited) != (was.binding, was.edited) {
                 store_state(connection, &state.binding, state.edited)?;
             }
             for id in released {
@@ -220,7 +222,7 @@ impl<'upper> Change<'upper> {
         }
         self.is_changed = true;
         self.state.binding = binding;
-        self.run(|connection| store_state(connection, &binding, true))
+        Ok(())
     }
 }
 

@@ -17,6 +17,9 @@ pub const HOLD: &str = "OCIFS_TEST_STAGING_HOLD";
 const WORK: &str = "OCIFS_TEST_STAGING_WORK";
 const FROM: &str = "OCIFS_TEST_STAGING_FROM";
 
+/// Whether it syncs bytes before a node refers to them.
+const SYNCED: &str = "OCIFS_TEST_STAGING_SYNCED";
+
 /// What the names of the root lead to: the content of the file and an attribute.
 type State = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 
@@ -81,6 +84,9 @@ fn perform(upper: &Upper, step: &Step) -> Result<(), Error> {
         Step::Write(name, bytes) => {
             let data = upper.new_data()?;
             data.write_at(0, bytes)?;
+            if std::env::var_os(SYNCED).is_some() {
+                data.sync()?;
+            }
             upper.change(|change| {
                 if let Some(old) = node_of(change.rows(), name)? {
                     change.drop_node(old)?;
@@ -227,5 +233,105 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
         let data = staged.iter().filter(|(_, node)| matches!(node.content, Content::Data(_))).count();
         assert_eq!(data_files(directory.path()).len(), data, "nothing is left that no node refers to");
         assert_eq!(staged.len(), model.len());
+    }
+}
+
+/// An ext4 file system in a file, whose power can be cut. `None` (said aloud) where that cannot be had.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new() -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let image = disk.image();
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        std::fs::create_dir(disk.path()).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status().is_ok_and(|status| status.success());
+        if made && disk.mount() {
+            return Some(disk);
+        }
+        assert!(std::env::var_os("CI").is_none(), "tests of power cuts need mkfs.ext4 and the right to mount");
+        eprintln!("skipped: an ext4 file system cannot be mounted here");
+        None
+    }
+
+    fn image(&self) -> PathBuf {
+        self.0.path().join("image")
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("disk")
+    }
+
+    fn mount(&self) -> bool {
+        Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.path()).status().is_ok_and(|status| status.success())
+    }
+
+    /// From now on nothing reaches the disk: FS_IOC_SHUTDOWN without a flush of the journal.
+    fn cut_power(&self) {
+        let script = "import fcntl, os, struct, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+        let cut = Command::new("python3").args(["-c", script]).arg(self.path()).status();
+        assert!(cut.unwrap().success());
+    }
+
+    fn restore_power(&self) {
+        assert!(Command::new("umount").arg(self.path()).status().unwrap().success());
+        assert!(self.mount());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
+    let Some(disk) = Disk::new() else { return };
+    let rounds: u64 = std::env::var("OCIFS_TEST_POWER_CUTS").map_or(3, |text| text.parse().unwrap());
+    drop(open(&disk.path()).create(&subject("v1"), bound()).unwrap());
+    let mut random = rand::rngs::StdRng::seed_from_u64(rounds);
+    let (mut next, mut model) = (0, State::new());
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "staging::tests::crash::a_child_works_only_where_it_is_told_to", "--nocapture"])
+            .env(WORK, disk.path())
+            .env(FROM, next.to_string())
+            .env(SYNCED, "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (mut acknowledged, mut synced) = (next, next);
+        let cut_after = next + random.random_range(1..80);
+        // The pipe stays open until the child is dead: it must not end in any other way.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            let Some(number) = line.strip_suffix(" done").and_then(|number| number.parse::<u64>().ok()) else { continue };
+            acknowledged = number + 1;
+            if matches!(step(number), Step::Sync | Step::Settle) {
+                synced = acknowledged;
+            }
+            if acknowledged >= cut_after {
+                break;
+            }
+        }
+        disk.cut_power();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        disk.restore_power();
+        let found = observe(&again(&open(&disk.path())));
+        // Steps behind the last that was read may have been done and synced too.
+        let mut states = Vec::new();
+        for number in next..acknowledged + 200 {
+            if number >= synced {
+                states.push((number, model.clone()));
+            }
+            apply(&mut model, &step(number));
+        }
+        let state = states.into_iter().find(|(_, state)| *state == found);
+        let (reached, state) = state.unwrap_or_else(|| panic!("round {round}: no state since step {synced} of {acknowledged}"));
+        (next, model) = (reached, state);
     }
 }

@@ -91,6 +91,28 @@ fn a_change_that_changes_nothing_is_no_edit() {
 }
 
 #[test]
+fn a_change_that_takes_everything_back_leaves_no_edit_whatever_else_it_does() {
+    let (_directory, uppers, mut upper) = begin();
+    let other = Binding { expected: Some(digest(2)), ..bound() };
+    for binding in [bound(), other, bound()] {
+        upper.change(|change| change.put_name(0, b"a", Named::Whiteout)).unwrap();
+        for _ in 0..2 {
+            upper
+                .change(|change| {
+                    change.set_unedited();
+                    change.bind(binding)?;
+                    change.drop_name(0, b"a")
+                })
+                .unwrap();
+            assert!(!upper.is_edited());
+            drop(upper);
+            upper = again(&uppers);
+            assert_eq!((upper.is_edited(), upper.binding()), (false, binding));
+        }
+    }
+}
+
+#[test]
 fn a_new_tag_a_retag_and_a_deletion_are_edits_from_the_beginning() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
