@@ -28,12 +28,12 @@ impl Upload<'_> {
     pub(super) async fn in_chunks(&mut self, mut session: Session) -> Result<Ended, Error> {
         let size = self.descriptor.size;
         let mut offset = 0;
+        self.attempts.progress();
         while offset < size {
             let length = self.chunk.max(session.least).max(1);
             let end = size.min(offset.saturating_add(length));
             let payload = Payload::part(&self.source, offset..end, &self.uploaded).placed();
             let call = Call { payload: Some(payload), ..self.uploads.call(Method::PATCH, session.location.clone()) };
-            self.attempts.progress();
             let next = match self.send(&call).await {
                 Ok(answer) => self.after(&call, &mut session, end, answer).await?,
                 Err(failure) => Next::Ask(self.passing(failure, &session).await?),
@@ -41,6 +41,7 @@ impl Upload<'_> {
             offset = match next {
                 Next::At(reached) => {
                     self.attempts.forget_failures();
+                    self.attempts.progress();
                     reached
                 }
                 Next::Lost(error) => return Ok(Ended::Lost(error)),

@@ -90,7 +90,11 @@ async fn refusal(http: &Http, repository: &Repository, version: &Version, answer
 }
 
 async fn is_left_over(http: &Http, repository: &Repository, held: &Digest, replaced: &Digest) -> Result<bool, Error> {
-    let manifest = manifest::read(http, repository, &Version::Digest(*held)).await?;
+    let manifest = match manifest::read(http, repository, &Version::Digest(*held)).await {
+        // Whatever it is, it is none of ours.
+        Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::NotFound) => return Ok(false),
+        other => other?,
+    };
     let replaces = manifest.annotations().get(REPLACES);
     Ok(manifest.artifact_type() == Some(THROW_AWAY) && replaces.is_some_and(|replaces| *replaces == replaced.to_string()))
 }

@@ -46,8 +46,10 @@ struct Flow {
 }
 
 struct State {
-    /// When something was last taken.
+    /// When something was last taken, or sending began.
     last: Instant,
+    /// When something was last taken, over all sendings.
+    moved: Option<Instant>,
     /// All of it was taken; what follows is the wait for the answer.
     whole: bool,
     /// The source could not be read.
@@ -56,7 +58,18 @@ struct State {
 
 impl Flow {
     fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { last: Instant::now(), whole: false, failed: None }) })
+        Arc::new(Self { state: Mutex::new(State { last: Instant::now(), moved: None, whole: false, failed: None }) })
+    }
+
+    fn moved(&self) {
+        let (mut state, now) = (self.state(), Instant::now());
+        state.last = now;
+        state.moved = Some(now);
+    }
+
+    fn begin(&self) {
+        let mut state = self.state();
+        *state = State { last: Instant::now(), moved: state.moved, whole: false, failed: None };
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,14 +111,14 @@ impl Payload {
         self
     }
 
-    /// When something of it was last taken.
-    pub(super) fn last_progress(&self) -> Instant {
-        self.flow.state().last
+    /// When something of it was last taken, if anything was.
+    pub(super) fn last_progress(&self) -> Option<Instant> {
+        self.flow.state().moved
     }
 
     /// Adds headers and body to a request.
     pub(super) fn load(&self, request: RequestBuilder) -> RequestBuilder {
-        *self.flow.state() = State { last: Instant::now(), whole: false, failed: None };
+        self.flow.begin();
         let length = match &self.content {
             Content::Whole(bytes) => bytes.len() as u64,
             Content::Part { range, .. } => range.end.saturating_sub(range.start),
@@ -153,12 +166,15 @@ impl Payload {
 
 /// The body: pieces as the connection takes them.
 fn streamed(source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded, flow: Arc<Flow>) -> Body {
+    let start = range.start;
     let pieces = stream::unfold(Some(range), move |range| {
         let (source, uploaded, flow) = (Arc::clone(&source), Arc::clone(&uploaded), Arc::clone(&flow));
         async move {
             let range = range?;
             // Being asked for more means that the connection has taken what came before.
-            flow.state().last = Instant::now();
+            if range.start > start {
+                flow.moved();
+            }
             uploaded(range.start);
             if range.is_empty() {
                 flow.state().whole = true;

@@ -65,7 +65,6 @@ fn check(what: &str, digest: &Digest, manifest: &Manifest) -> Result<(), Error> 
 }
 
 async fn send(http: &Http, call: &Call, attempts: &mut Attempts) -> Result<Whole, Failure> {
-    attempts.progress();
     let answer = http.exchange.attempt(call, attempts).await?;
     http.exchange.whole(call, answer, answer::ERROR_LIMIT, attempts).await
 }

@@ -129,9 +129,9 @@ impl Upload<'_> {
 
     /// Closes a session that holds every byte.
     pub(super) async fn close(&mut self, mut session: Session) -> Result<Ended, Error> {
+        self.attempts.progress();
         loop {
             let call = self.closing(&session, Payload::whole("application/octet-stream", Bytes::new()));
-            self.attempts.progress();
             let failure = match self.send(&call).await {
                 Ok(answer) => return self.closed(&call, session, answer).await,
                 Err(failure) => self.passing(failure, &session).await?,
@@ -193,8 +193,8 @@ impl Upload<'_> {
             Ok(answer) => exchange.whole(call, answer, answer::ERROR_LIMIT, &mut self.attempts).await,
             Err(failure) => Err(failure),
         };
-        if let Some(payload) = &call.payload {
-            self.attempts.progress_until(payload.last_progress());
+        if let Some(last) = call.payload.as_ref().and_then(Payload::last_progress) {
+            self.attempts.progress_until(last);
         }
         outcome
     }

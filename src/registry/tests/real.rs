@@ -1,10 +1,14 @@
 //! The suite against the real `docker-registry` of Debian, also behind a password.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::suite::{Sample, conforms};
 use super::writing::{Manner, descriptor, manifest, name, silent, source, takes};
@@ -171,4 +175,48 @@ async fn a_read_only_docker_registry_is_unsupported() {
     for error in errors {
         assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
     }
+}
+
+/// Passes connections on to the registry and breaks the first one that has carried so many bytes to it.
+async fn breaking(authority: &str, after: u64) -> (String, Arc<AtomicBool>, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (own, authority) = (listener.local_addr().unwrap().to_string(), authority.to_owned());
+    let broken = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&broken);
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let (authority, broken) = (authority.clone(), Arc::clone(&broken));
+            connections.spawn(async move {
+                let registry = TcpStream::connect(authority).await.unwrap();
+                let ((from_client, mut to_client), (mut from_registry, mut to_registry)) = (client.into_split(), registry.into_split());
+                let mut limited = from_client.take(if broken.load(Ordering::SeqCst) { u64::MAX } else { after });
+                tokio::select! {
+                    // Ends when the limit is reached or the client has said all; then the connection ends too.
+                    copied = tokio::io::copy(&mut limited, &mut to_registry) => {
+                        if copied.is_ok_and(|copied| copied == after) {
+                            broken.store(true, Ordering::SeqCst);
+                        }
+                    }
+                    _ = tokio::io::copy(&mut from_registry, &mut to_client) => {}
+                }
+            });
+        }
+    });
+    (own, told, task)
+}
+
+#[tokio::test]
+async fn docker_registry_has_the_whole_blob_after_a_connection_broke_in_a_chunk() {
+    let Some(registry) = start(Settings::default()).await else { return };
+    let (authority, broken, proxy) = breaking(&registry.authority, 3 << 20).await;
+    let data: Vec<u8> = (0..7_u32 << 20).map(|number| (number % 241) as u8).collect();
+    let client = writer(&authority);
+    client.push_blob(&repository(), &descriptor(&data), source(&data), silent()).await.unwrap();
+    assert!(broken.load(Ordering::SeqCst));
+    let direct = writer(&registry.authority);
+    let stored = direct.blob(&repository(), &descriptor(&data), 0..data.len() as u64).await.unwrap();
+    assert!(super::collect(stored).await.unwrap() == data);
+    proxy.abort();
 }

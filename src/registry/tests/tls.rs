@@ -12,9 +12,10 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::suite::{Sample, conforms};
-use super::{config, reference};
+use super::writing::{descriptor, silent, source};
+use super::{config, reference, repository};
 use crate::error::ErrorKind;
-use crate::registry::{ClientCertificate, HttpConfig, HttpRegistry, Pull, Tls, Trust};
+use crate::registry::{ClientCertificate, HttpConfig, HttpRegistry, Pull, Push, Tls, Trust};
 
 struct TlsListener {
     tcp: TcpListener,
@@ -163,4 +164,23 @@ fn transport_is_trusted_by_tls_and_loopback_only() {
     let trust = |authority: &str, plain| HttpRegistry::new(HttpConfig { plain_http: plain, ..config(authority) }).unwrap().trust();
     assert_eq!(trust("localhost:5000", None), Trust::Transport);
     assert_eq!(trust("reg.io", Some(true)), Trust::Digest);
+}
+
+#[tokio::test]
+async fn an_upload_at_the_same_host_with_the_wrong_scheme_stays_encrypted() {
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::http::{Method, Response};
+    let router = axum::Router::new().fallback(|request: Request| async move {
+        let host = request.headers()["host"].to_str().unwrap().to_owned();
+        let answer = match *request.method() {
+            Method::POST => Response::builder().status(202).header("Location", format!("http://{host}/up/1?_state=x")),
+            Method::PUT if request.uri().path() == "/up/1" => Response::builder().status(201),
+            _ => Response::builder().status(404),
+        };
+        answer.body(Body::empty()).unwrap()
+    });
+    let (address, _) = serve(router, false).await;
+    let client = client(&address, Tls { insecure: true, ..Tls::default() });
+    client.push_blob(&repository(), &descriptor(b"small"), source(b"small"), silent()).await.unwrap();
 }

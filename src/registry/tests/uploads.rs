@@ -402,12 +402,14 @@ async fn an_upload_at_another_origin_gets_the_bytes_and_no_credentials() {
     }
 }
 
+/// Tokens that count, with their scopes.
+type Tokens = Arc<Mutex<Vec<(String, Vec<String>)>>>;
+
 /// A registry with a token server of its own.
 struct Guarded {
     server: Server,
     registry: Writable,
-    /// The tokens that count, with their scopes.
-    tokens: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+    tokens: Tokens,
 }
 
 /// The scopes of a token request.
@@ -420,7 +422,7 @@ impl Guarded {
     /// The registry asks for the scope that `wants` makes of a request.
     async fn start(wants: fn(&Received) -> String) -> Self {
         let registry = Writable::new(Manner { tag_deletes: false, ..FULL });
-        let tokens: Arc<Mutex<Vec<(String, Vec<String>)>>> = Arc::default();
+        let tokens = Tokens::default();
         let realm: Arc<OnceLock<String>> = Arc::default();
         let (known, valid, given) = (Arc::clone(&realm), Arc::clone(&tokens), AtomicUsize::new(0));
         let server = registry
