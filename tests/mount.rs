@@ -43,6 +43,8 @@ mod sources;
 mod support;
 #[path = "mount/tags.rs"]
 mod tags;
+#[path = "mount/travelling.rs"]
+mod travelling;
 #[path = "mount/unprivileged.rs"]
 mod unprivileged;
 #[path = "mount/verification.rs"]

@@ -1,0 +1,134 @@
+//! Artifacts that bring the indexes of their layers along: what they spare the network, and what a broken one costs.
+
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::{Arc, Mutex};
+
+use ocifs::layer::{FileKind, PackEntry, Packer, Packing, travelling};
+use serde_json::{Value, json};
+
+use crate::support::artifacts::{Draft, LAYER, MANIFEST, noise};
+use crate::support::mounting::Home;
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+const MIB: usize = 1 << 20;
+
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A data layer of one file, and the index layer behind it.
+fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2] {
+    let output = Output::default();
+    let mut packer = Packer::new(packing, 2, Box::new(output.clone()));
+    let entry = PackEntry {
+        path: path.as_bytes().to_vec(),
+        kind: FileKind::File,
+        mode: 0o640,
+        owner: (0, 0),
+        mtime: (1_600_000_000, 0),
+        size: data.len() as u64,
+        device: (0, 0),
+        link: Vec::new(),
+        xattrs: Vec::new(),
+    };
+    packer.begin(&entry).unwrap();
+    packer.data(data).unwrap();
+    let packed = packer.finish().unwrap();
+    let blob = output.0.lock().unwrap().clone();
+    let mut layer = draft.blob(if packing == Packing::Raw { "application/octet-stream" } else { LAYER }, &blob);
+    layer["annotations"] = match packing {
+        Packing::Raw => json!({ "org.opencontainers.image.title": path }),
+        _ => json!({ "org.opencontainers.image.title": ".", "io.deis.oras.content.unpack": "true" }),
+    };
+    let mut index = draft.blob("application/vnd.ocifs.index.v1+zstd", &travelling(&packed.index).unwrap());
+    index["annotations"] = json!({ "dev.ocifs.index.of": layer["digest"] });
+    [layer, index]
+}
+
+/// A registry with one artifact of a gzip layer and a raw one, 8 MiB each; the four layers of its manifest.
+fn published(data: &[u8]) -> (Registry, [Value; 4]) {
+    let registry = Registry::plain();
+    let mut draft = Draft::new();
+    let [packed, packed_index] = layers(&draft, Packing::GzipTar, "packed", data);
+    let [raw, raw_index] = layers(&draft, Packing::Raw, "raw", data);
+    let layers = [packed, packed_index, raw, raw_index];
+    let config = draft.blob("application/vnd.oci.empty.v1+json", b"{}");
+    draft.tag("v1", &json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }));
+    draft.layout().push(&registry.url(), "team/data");
+    (registry, layers)
+}
+
+fn digest(layer: &Value) -> &str {
+    layer["digest"].as_str().unwrap()
+}
+
+#[test]
+fn a_listing_fetches_no_layer_and_a_read_only_the_spans_that_it_needs() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let data = noise(7, 8 * MIB);
+    let (registry, layers) = published(&data);
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", proxy.host()), &[]);
+    assert_eq!(mount.ls("data/v1").unwrap(), ["packed", "raw"]);
+    for name in ["packed", "raw"] {
+        let attributes = std::fs::metadata(mount.path("data/v1").join(name)).unwrap();
+        let shown = (attributes.mode() & 0o7777, attributes.mtime(), attributes.len());
+        assert_eq!(shown, (0o640, 1_600_000_000, data.len() as u64), "{name}");
+    }
+    for (number, wanted) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
+        assert_eq!(proxy.count("GET", digest(&layers[number])), wanted, "layer {number}: {:?}", proxy.requests());
+    }
+    for (name, layer) in [("packed", &layers[0]), ("raw", &layers[2])] {
+        let file = std::fs::File::open(mount.path("data/v1").join(name)).unwrap();
+        let mut part = [0; 4096];
+        file.read_exact_at(&mut part, 5 * MIB as u64).unwrap();
+        assert!(part == data[5 * MIB..5 * MIB + 4096], "wrong bytes of {name}");
+        let sent = proxy.sent(digest(layer));
+        assert!((1..4 * MIB as u64).contains(&sent), "{sent} bytes of {name}");
+        let mut verified = [0; 16];
+        let path = mount.path("data/v1").join(name);
+        let length = rustix::fs::getxattr(&path, "user.oci.verified", &mut verified[..]).unwrap();
+        assert_eq!(&verified[..length], b"whole", "{name}");
+        assert!(mount.cat(&format!("data/v1/{name}")).unwrap() == data, "wrong bytes of {name}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn an_index_that_is_broken_or_gone_and_a_flipped_span_cost_requests_and_nothing_else() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let data = noise(8, 8 * MIB);
+    let (registry, layers) = published(&data);
+    for (number, fault) in
+        [(1, Fault::Status(404)), (3, Fault::Status(404)), (1, Fault::Flip(40)), (0, Fault::Flip(9)), (2, Fault::Flip(9))]
+    {
+        let proxy = Proxy::start(registry.url());
+        proxy.spoil(digest(&layers[number]), 1, fault.clone());
+        let home = Home::new();
+        let mount = home.mount(&format!("{}/team", proxy.host()), &[]);
+        assert_eq!(mount.ls("data/v1").unwrap(), ["packed", "raw"]);
+        for name in ["packed", "raw"] {
+            assert!(mount.cat(&format!("data/v1/{name}")).unwrap() == data, "wrong bytes of {name} with {fault:?} of layer {number}");
+        }
+        mount.unmount();
+    }
+}
