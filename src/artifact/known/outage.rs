@@ -23,6 +23,12 @@ pub(super) struct Outage {
 }
 
 impl Outage {
+    /// A failure so long ago that it is time to look again.
+    #[cfg(test)]
+    pub(super) fn long_ago() -> Self {
+        Self { failed: Instant::now().checked_sub(AGAIN), looking: false }
+    }
+
     /// Forgets it, so that the next use asks.
     pub(super) fn forget(&mut self) {
         self.failed = None;
@@ -32,16 +38,18 @@ impl Outage {
 impl Known {
     /// Whether the registry is away, so that asking would only make somebody wait.
     pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
+        // A thread outside of the runtime may ask too; then the next one that is inside looks.
+        let runtime = tokio::runtime::Handle::try_current().ok();
         let look = {
             let outage = &mut self.memory().outage;
             let Some(failed) = outage.failed else { return false };
-            let look = !outage.looking && failed.elapsed() >= AGAIN;
+            let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
             outage.looking |= look;
             look
         };
-        if look {
+        if let Some(runtime) = runtime.filter(|_| look) {
             let me = Arc::clone(self);
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 let answer = me.pull.ping(None).await;
                 me.memory().outage.looking = false;
                 match answer {

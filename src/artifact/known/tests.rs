@@ -159,6 +159,22 @@ async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
     assert_eq!(found_out.elapsed(), Duration::ZERO);
 }
 
+#[test]
+fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
+    let rig = Rig::new();
+    let known = rig.fresh();
+    known.memory().outage = outage::Outage::long_ago();
+    assert!(known.is_away() && known.is_away());
+    assert_eq!(rig.registry.count(RequestKind::Ping), 0);
+    // The next one that is inside looks.
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        while known.is_away() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(rig.registry.count(RequestKind::Ping), 1);
+}
+
 #[tokio::test]
 async fn a_refusal_is_no_outage() {
     let rig = Rig::new();
