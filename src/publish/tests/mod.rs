@@ -1,4 +1,8 @@
 //! Publishing over a registry in memory: what arrives, what is sent, what a failure leaves.
 
+mod faults;
 mod files;
+mod image;
+mod oci_sync;
+mod tags;
 mod world;

@@ -1,0 +1,190 @@
+//! Every request fails once, in every way: the tag holds what it held or the new digest, the edits are whole, the next publish
+//! succeeds.
+
+use std::sync::Arc;
+
+use super::world::{Edit, World, digest_of};
+use crate::error::ErrorKind;
+use crate::publish::{ArtifactKind, Options};
+use crate::registry::{Fault, RequestKind};
+use crate::view::Overlay;
+
+const KINDS: [RequestKind; 6] = [
+    RequestKind::Resolve,
+    RequestKind::HasBlob,
+    RequestKind::PushBlob,
+    RequestKind::PushManifest,
+    RequestKind::PushTag,
+    RequestKind::LinkReferrer,
+];
+
+fn faults() -> [Fault; 5] {
+    [
+        Fault::Error(ErrorKind::Unreachable),
+        Fault::Error(ErrorKind::Denied),
+        Fault::Error(ErrorKind::NoSpace),
+        Fault::LostAnswer(ErrorKind::TimedOut),
+        Fault::Short(3, ErrorKind::Unreachable),
+    ]
+}
+
+/// An edit of a published tag.
+async fn edited(world: &World) -> Arc<Overlay> {
+    let overlay = world.empty("v1").await;
+    let edit = Edit(world, &overlay);
+    edit.sample().await;
+    world.published(&overlay).await;
+    edit.file("docs/new.txt", &[7; 3000]).await;
+    edit.remove("pipe");
+    edit.file("docs/a.txt", b"other").await;
+    edit.times().await;
+    overlay
+}
+
+/// Publishes with one fault; whether it was struck.
+async fn strike(kind: ArtifactKind, request: RequestKind, skip: u32, fault: Fault) -> bool {
+    let world = World::with(kind, None);
+    let overlay = edited(&world).await;
+    let old = world.tagged("v1").unwrap();
+    let staged = world.staged(&overlay).await;
+    world.registry.forget_requests();
+    world.registry.plan(request, skip, 1, fault.clone());
+    let result = world.publish(&overlay).await;
+    let struck = world.registry.count(request) > skip as usize;
+    world.registry.mend();
+    let what = format!("{kind:?} {request:?} {skip} {fault:?}: {result:?}");
+    let now = world.tagged("v1").unwrap();
+    match &result {
+        Ok((report, _)) => assert_eq!(now, digest_of(report), "{what}"),
+        Err(_) => assert!(now == old || matches!(request, RequestKind::PushTag | RequestKind::Resolve), "{what}"),
+    }
+    // No tag stands for something that is not there.
+    assert!(now == old || world.seen(&now).await == staged, "{what}");
+    assert_eq!(world.staged(&overlay).await, staged, "{what}");
+    let overlay = world.again(overlay).await;
+    assert_eq!(world.staged(&overlay).await, staged, "{what}");
+    world.publish(&overlay).await.unwrap_or_else(|error| panic!("{what}, and then {error}"));
+    let now = world.tagged("v1").unwrap();
+    assert_eq!(world.seen(&now).await, staged, "{what}");
+    assert_eq!(overlay.binding().expected, Some(now), "{what}");
+    assert_eq!(world.publish(&overlay).await.unwrap().0.sent, (0, 0), "{what}");
+    struck
+}
+
+async fn strike_everywhere(kind: ArtifactKind) {
+    let mut struck = 0;
+    for request in KINDS {
+        for fault in faults() {
+            let mut skip = 0;
+            while strike(kind, request, skip, fault.clone()).await {
+                (skip, struck) = (skip + 1, struck + 1);
+                assert!(skip < 40);
+            }
+        }
+    }
+    assert!(struck > 40, "{struck}");
+}
+
+#[tokio::test]
+async fn every_request_of_a_publish_may_fail_once() {
+    strike_everywhere(ArtifactKind::Files).await;
+}
+
+#[tokio::test]
+async fn every_request_of_an_image_s_publish_may_fail_once() {
+    strike_everywhere(ArtifactKind::Image).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_everything_costs_nothing_and_says_which_tag() {
+    for (fault, kind) in [(ErrorKind::Denied, ErrorKind::Denied), (ErrorKind::Unsupported, ErrorKind::Unsupported)] {
+        let world = World::new();
+        let overlay = edited(&world).await;
+        let staged = world.staged(&overlay).await;
+        world.registry.plan(RequestKind::PushBlob, 0, u32::MAX, Fault::Error(fault));
+        let error = world.publish(&overlay).await.unwrap_err();
+        assert_eq!(error.kind, kind);
+        assert!(error.message.starts_with("reg.test/app:v1: "), "{error}");
+        assert_eq!(world.staged(&overlay).await, staged);
+        world.registry.mend();
+        world.publish(&overlay).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_publish_is_taken_up_where_it_was() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    for number in 0..3_u8 {
+        edit.file(&format!("big{number}"), &vec![number; 5 << 20]).await;
+    }
+    edit.times().await;
+    let staged = world.staged(&overlay).await;
+    // The last blob stalls; whoever waits for it goes away.
+    world.registry.plan(RequestKind::PushBlob, 5, 1, Fault::Stall);
+    {
+        let publish = world.publish(&overlay);
+        tokio::pin!(publish);
+        loop {
+            tokio::select! {
+                result = &mut publish => panic!("{result:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+            if world.registry.count(RequestKind::PushBlob) > 5 {
+                break;
+            }
+        }
+    }
+    world.registry.mend();
+    let overlay = world.again(overlay).await;
+    assert_eq!(world.staged(&overlay).await, staged);
+    world.registry.forget_requests();
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert!(report.reused.1 >= 5, "{report:?}");
+    let packed = world.events.lock().unwrap().iter().filter(|event| matches!(event, crate::publish::Event::Packed { .. })).count();
+    world.events.lock().unwrap().clear();
+    assert!(packed > 0);
+    assert_eq!(world.seen(&digest_of(&report)).await, staged);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_gone_when_the_manifest_is_put_is_sent_again() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    edit.file("large", &vec![1; 5 << 20]).await;
+    edit.file("small", b"1").await;
+    edit.times().await;
+    let digest = world.published(&overlay).await;
+    // The registry lost the layer of the file that does not change.
+    let (artifact, ..) = world.elsewhere(&digest).await;
+    let layers = artifact.layers();
+    let large = layers.iter().max_by_key(|layer| layer.descriptor.size).unwrap();
+    world.registry.remove_blob("app", &large.descriptor.digest);
+    edit.file("small", b"2").await;
+    edit.times().await;
+    let staged = world.staged(&overlay).await;
+    let result = world.publish(&overlay).await;
+    // Its bytes are nowhere any more unless the cache has them; then it is sent again, else the edits stay.
+    match result {
+        Ok((report, _)) => assert_eq!(world.seen(&digest_of(&report)).await, staged),
+        Err(error) => {
+            assert_eq!(world.tagged("v1"), Some(digest), "{error}");
+            assert_eq!(overlay.upper().is_edited(), true);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_names_the_digest() {
+    let world = World::new();
+    let overlay = edited(&world).await;
+    let old = world.tagged("v1");
+    world.registry.forget_requests();
+    let (report, _) = world.publish_with(&overlay, Options { dry_run: true, ..Options::default() }).await.unwrap();
+    let preview = world.publisher.preview(&overlay, &Options::default()).await.unwrap();
+    assert_eq!(preview, Some(digest_of(&report)));
+    assert_eq!((world.tagged("v1"), world.registry.count(RequestKind::PushBlob), report.sent), (old, 0, (0, 0)));
+    assert_eq!(world.published(&overlay).await, digest_of(&report));
+}

@@ -1,0 +1,274 @@
+//! Tags that moved, other tags, deletion, safety.
+
+use super::world::{Edit, World, digest_of, repository, subject};
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::oci::Digest;
+use crate::publish::{Next, Options, Outcome};
+use crate::registry::{RequestKind, TagDeletion};
+use crate::staging::Binding;
+use crate::view::Overlay;
+use std::sync::Arc;
+
+/// A tag that was published and edited, and then moved by somebody else to a tree with other changes.
+async fn moved(world: &World, theirs: impl AsyncFnOnce(&Edit<'_>)) -> (Arc<Overlay>, Digest, Digest) {
+    let overlay = world.empty("v1").await;
+    Edit(world, &overlay).sample().await;
+    let before = world.published(&overlay).await;
+    let other = world.over("theirs", before).await;
+    theirs(&Edit(world, &other)).await;
+    let (report, _) = world.publish_with(&other, Options { as_tag: Some("other".into()), ..Options::default() }).await.unwrap();
+    let now = digest_of(&report);
+    world.registry.tag("app", "v1", now);
+    (overlay, before, now)
+}
+
+fn options(change: impl FnOnce(&mut Options)) -> Options {
+    let mut options = Options::default();
+    change(&mut options);
+    options
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_is_not_overwritten_and_both_digests_are_named() {
+    let world = World::new();
+    let (overlay, before, now) = moved(&world, async |edit| edit.file("theirs", b"1").await).await;
+    Edit(&world, &overlay).file("ours", b"2").await;
+    let staged = world.staged(&overlay).await;
+    world.registry.forget_requests();
+    let error = world.publish(&overlay).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    for text in [before.to_string().as_str(), now.to_string().as_str(), "--force", "--as", "--theirs", "--rebase", "reg.test/app:v1"] {
+        assert!(error.message.contains(text), "{text}: {error}");
+    }
+    assert_eq!(world.tagged("v1"), Some(now));
+    assert_eq!(world.registry.count(RequestKind::PushBlob), 0);
+    assert_eq!(world.staged(&overlay).await, staged);
+}
+
+#[tokio::test]
+async fn force_overwrites_a_tag_that_moved() {
+    let world = World::new();
+    let (overlay, ..) = moved(&world, async |edit| edit.file("theirs", b"1").await).await;
+    Edit(&world, &overlay).file("ours", b"2").await;
+    let staged = world.staged(&overlay).await;
+    let (report, next) = world.publish_with(&overlay, options(|options| options.force = true)).await.unwrap();
+    assert_eq!((world.tagged("v1"), next), (Some(digest_of(&report)), Next::Continues { clean: true }));
+    assert_eq!(world.seen(&digest_of(&report)).await, staged);
+}
+
+#[tokio::test]
+async fn theirs_drops_the_edits_of_a_tag_that_moved() {
+    let world = World::new();
+    let (overlay, _, now) = moved(&world, async |edit| edit.file("theirs", b"1").await).await;
+    Edit(&world, &overlay).file("ours", b"2").await;
+    let (report, next) = world.publish_with(&overlay, options(|options| options.theirs = true)).await.unwrap();
+    assert_eq!((report.outcome, next, world.tagged("v1")), (Outcome::Dropped, Next::NewView, Some(now)));
+    drop(overlay);
+    assert!(world.uppers.find(&subject("v1")).unwrap().is_none());
+    assert_eq!(world.publisher.context.artifacts.tag(&repository(), &crate::oci::Tag::parse("v1").unwrap()).await.unwrap(), now);
+}
+
+#[tokio::test]
+async fn rebase_lays_the_edits_over_what_is_upstream() {
+    let world = World::new();
+    let (overlay, _, now) = moved(&world, async |edit| {
+        edit.file("docs/theirs", b"1").await;
+        edit.remove("pipe");
+        edit.file("docs/nothing", b"something").await;
+    })
+    .await;
+    let edit = Edit(&world, &overlay);
+    edit.file("bin/tool", b"ours").await;
+    edit.remove("docs/link");
+    edit.dir("more");
+    edit.file("more/ours", b"2").await;
+    let (report, next) = world.publish_with(&overlay, options(|options| options.rebase = true)).await.unwrap();
+    assert_eq!(next, Next::NewView);
+    assert_ne!(digest_of(&report), now);
+    let seen = world.seen(&digest_of(&report)).await;
+    let shown: Vec<(&str, &[u8])> = seen.iter().filter(|seen| seen.kind == Kind::File).map(|seen| (seen.path.as_str(), &*seen.bytes)).collect();
+    let expected: [(&str, &[u8]); 6] = [
+        ("bin/tool", b"ours"),
+        ("docs/a.txt", b"hello"),
+        ("docs/nothing", b"something"),
+        ("docs/same.txt", b"hello"),
+        ("docs/theirs", b"1"),
+        ("more/ours", b"2"),
+    ];
+    assert_eq!(shown, expected);
+    assert!(!seen.iter().any(|seen| seen.path == "pipe" || seen.path == "docs/link"));
+    assert!(seen.iter().any(|seen| seen.path == "docs/same.txt" && seen.first == "docs/a.txt"));
+    drop(overlay);
+    assert!(world.uppers.find(&subject("v1")).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn rebase_names_what_both_sides_changed() {
+    for (theirs, ours) in [("file", "file"), ("remove", "file"), ("file", "remove"), ("below", "removedir")] {
+        let world = World::new();
+        let (overlay, _, now) = moved(&world, async |edit| match theirs {
+            "file" => edit.file("docs/nothing", b"theirs").await,
+            "below" => edit.file("docs/empty/theirs", b"theirs").await,
+            _ => edit.remove("docs/nothing"),
+        })
+        .await;
+        let edit = Edit(&world, &overlay);
+        match ours {
+            "file" => edit.file("docs/nothing", b"ours").await,
+            "removedir" => edit.remove("docs/empty"),
+            _ => edit.remove("docs/nothing"),
+        }
+        let staged = world.staged(&overlay).await;
+        let error = world.publish_with(&overlay, options(|options| options.rebase = true)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Conflict, "{theirs} {ours}");
+        assert!(error.message.contains(if theirs == "below" { "`docs/empty" } else { "`docs/nothing`" }), "{error}");
+        assert_eq!((world.tagged("v1"), world.staged(&overlay).await), (Some(now), staged));
+    }
+}
+
+#[tokio::test]
+async fn the_same_change_on_both_sides_is_no_conflict() {
+    let world = World::new();
+    let (overlay, ..) = moved(&world, async |edit| edit.file("docs/nothing", b"same").await).await;
+    Edit(&world, &overlay).file("docs/nothing", b"same").await;
+    let (report, next) = world.publish_with(&overlay, options(|options| options.rebase = true)).await.unwrap();
+    assert_eq!((report.outcome, next), (Outcome::Unchanged, Next::NewView));
+}
+
+#[tokio::test]
+async fn edits_published_as_another_tag_move_there() {
+    let world = World::new();
+    let (overlay, _, now) = moved(&world, async |edit| edit.file("theirs", b"1").await).await;
+    Edit(&world, &overlay).file("ours", b"2").await;
+    let staged = world.staged(&overlay).await;
+    let elsewhere = |tag: &str| options(|options| options.as_tag = Some(tag.to_owned()));
+    let error = world.publish_with(&overlay, elsewhere("other")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict, "the tag exists");
+    let (report, next) = world.publish_with(&overlay, elsewhere("mine")).await.unwrap();
+    assert_eq!(next, Next::Moved(crate::oci::Tag::parse("mine").unwrap()));
+    assert_eq!((world.tagged("v1"), world.tagged("mine")), (Some(now), Some(digest_of(&report))));
+    assert_eq!(overlay.subject(), subject("mine"));
+    assert_eq!(world.seen(&digest_of(&report)).await, staged);
+    assert_eq!(world.publish(&overlay).await.unwrap().0.outcome, Outcome::Unchanged);
+}
+
+#[tokio::test]
+async fn without_edits_another_tag_is_a_retag() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    Edit(&world, &overlay).sample().await;
+    let digest = world.published(&overlay).await;
+    world.registry.forget_requests();
+    let (report, next) = world.publish_with(&overlay, options(|options| options.as_tag = Some("v2".into()))).await.unwrap();
+    assert_eq!((digest_of(&report), world.tagged("v2")), (digest, Some(digest)));
+    assert_eq!((next, world.registry.count(RequestKind::HasBlob)), (Next::Continues { clean: true }, 0));
+}
+
+#[tokio::test]
+async fn a_renamed_tag_is_put_without_a_blob_and_deleted_only_where_that_is_allowed() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    Edit(&world, &overlay).sample().await;
+    let digest = world.published(&overlay).await;
+    let moved = world.begin("v2", Binding { under: Some(digest), expected: None, deleted: false }).await;
+    world.registry.forget_requests();
+    let (report, _) = world.publish(&moved).await.unwrap();
+    assert_eq!((digest_of(&report), world.registry.count(RequestKind::PushBlob)), (digest, 0));
+    assert_eq!(world.tagged("v2"), Some(digest));
+}
+
+#[tokio::test]
+async fn a_deleted_tag_goes_alone_and_only_where_that_is_allowed() {
+    for deletion in [TagDeletion::Direct, TagDeletion::ByThrowAway] {
+        let world = World::new();
+        world.registry.set_tag_deletion(deletion);
+        let overlay = world.empty("v1").await;
+        Edit(&world, &overlay).sample().await;
+        let digest = world.published(&overlay).await;
+        world.registry.tag("app", "sibling", digest);
+        drop(overlay);
+        let binding = Binding { under: Some(digest), expected: Some(digest), deleted: true };
+        let delete = async || {
+            if let Some(upper) = world.uppers.find(&subject("v1")).unwrap() {
+                upper.remove().unwrap();
+            }
+            world.begin("v1", binding).await
+        };
+        let overlay = delete().await;
+        let (report, next) = world.publish(&overlay).await.unwrap();
+        assert_eq!((&report.outcome, next, world.tagged("v1")), (&Outcome::Unchanged, Next::NewView, Some(digest)));
+        assert!(report.notes.iter().any(|note| note.contains("--allow-delete")), "{report:?}");
+        drop(overlay);
+        let overlay = delete().await;
+        let allowed = options(|options| options.allow_delete = true);
+        let (report, next) = world.publish_with(&overlay, allowed).await.unwrap();
+        assert_eq!((report.outcome, next), (Outcome::Deleted { before: digest.to_string() }, Next::NewView));
+        assert_eq!((world.tagged("v1"), world.tagged("sibling")), (None, Some(digest)));
+        drop(overlay);
+        assert!(world.uppers.find(&subject("v1")).unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_is_not_deleted() {
+    let world = World::new();
+    let (overlay, before, now) = moved(&world, async |edit| edit.file("theirs", b"1").await).await;
+    overlay.upper().remove().unwrap();
+    drop(overlay);
+    let overlay = world.begin("v1", Binding { under: Some(before), expected: Some(before), deleted: true }).await;
+    let allowed = options(|options| options.allow_delete = true);
+    let error = world.publish_with(&overlay, allowed).await.unwrap_err();
+    assert_eq!((error.kind, world.tagged("v1")), (ErrorKind::Conflict, Some(now)));
+}
+
+#[tokio::test]
+async fn safety_skips_what_would_lose_most_of_a_tag() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    for number in 0..5 {
+        edit.file(&format!("f{number}"), b"x").await;
+    }
+    let digest = world.published(&overlay).await;
+    for number in 0..3 {
+        edit.remove(&format!("f{number}"));
+    }
+    let error = world.publish(&overlay).await.unwrap_err();
+    assert_eq!((error.kind, world.tagged("v1")), (ErrorKind::Skipped, Some(digest)));
+    assert!(error.message.contains("--force"), "{error}");
+    for number in 3..5 {
+        edit.remove(&format!("f{number}"));
+    }
+    let error = world.publish(&overlay).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Skipped && error.message.contains("emptied"), "{error}");
+    let (report, _) = world.publish_with(&overlay, options(|options| options.force = true)).await.unwrap();
+    assert_eq!(world.seen(&digest_of(&report)).await.iter().filter(|seen| !seen.path.is_empty()).count(), 0);
+    assert_eq!(world.publish(&world.empty("new").await).await.unwrap_err().kind, ErrorKind::Skipped);
+}
+
+#[tokio::test]
+async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    edit.file(".ocifsignore", b"*.log\n/build/\n").await;
+    for path in ["a.txt", "b.swp", ".DS_Store", "x.log"] {
+        edit.file(path, b"1").await;
+    }
+    edit.dir("build");
+    edit.file("build/out", b"1").await;
+    edit.make("socket", Kind::Socket, "");
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    let names = async |digest: &Digest| -> Vec<String> { world.seen(digest).await.into_iter().map(|seen| seen.path).filter(|path| !path.is_empty()).collect() };
+    assert_eq!(report.ignored, 4);
+    assert!(report.notes.iter().any(|note| note.contains("sockets")), "{report:?}");
+    assert_eq!(names(&digest_of(&report)).await, [".ocifsignore", "a.txt"]);
+    assert_eq!(world.publish(&overlay).await.unwrap().0.outcome, Outcome::Unchanged);
+    let (report, _) = world.publish_with(&overlay, options(|options| options.no_ignore = true)).await.unwrap();
+    assert_eq!(names(&digest_of(&report)).await.len(), 7);
+    edit.file("b.swp", b"2").await;
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert_eq!(report.changes, (0, 1, 0));
+    assert_eq!(names(&digest_of(&report)).await.len(), 7);
+}
