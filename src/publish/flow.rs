@@ -9,7 +9,7 @@ use super::kinds::{self, Built, Work};
 use super::packing::blocking;
 use super::plan::Without;
 use super::produce;
-use super::rebase::{self, Rebased};
+use super::rebase::Rebased;
 use super::report::Progress;
 use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
 use super::survey::{Survey, survey};
@@ -196,6 +196,21 @@ impl<'a> Publish<'a> {
 
     /// Publishes the edits laid over what is upstream now. The view of before cannot show that, so it ends.
     async fn rebase(&self, ground: Ground, lent: Lent) -> Result<(Report, Next), Error> {
+        let (built, counts, report) = self.mix(&ground, &lent).await?;
+        if self.options.dry_run {
+            return Ok((report, Next::Continues { clean: false }));
+        }
+        if let Some(built) = built {
+            self.confirm(&ground, lent.generation, &built, Expected::Exactly(ground.upstream)).await?;
+            self.learn(&built).await?;
+            self.overlay.upper().set_journal(None)?;
+        }
+        self.end_view(lent).await?;
+        Ok((self.counted(report, counts), Next::NewView))
+    }
+
+    /// Makes the artifact of the mixture; `None` if that is what is upstream. Nobody reads the frozen state when this returns.
+    async fn mix(&self, ground: &Ground, lent: &Lent) -> Result<(Option<Built>, Counts, Report), Error> {
         let Some(theirs) = ground.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
         let before = match &ground.binding.expected {
@@ -206,24 +221,12 @@ impl<'a> Publish<'a> {
         let rebased = Rebased::new(&lent.snapshot, before, &upstream).await.map_err(|error| self.ways_out(error))?;
         let mixed: Arc<dyn Snapshot> = Arc::new(rebased);
         let survey = self.survey(&mixed, Some(&theirs)).await?;
-        self.check_safety(&ground, &survey)?;
+        self.check_safety(ground, &survey)?;
         if survey.changes == (0, 0, 0) {
-            let report = self.report(&survey, Outcome::Unchanged);
-            if !self.options.dry_run {
-                self.end_view(lent).await?;
-            }
-            return Ok((report, if self.options.dry_run { Next::Continues { clean: false } } else { Next::NewView }));
+            return Ok((None, Counts::default(), self.report(&survey, Outcome::Unchanged)));
         }
-        let (built, counts, report) = self.make(&ground, survey, &mixed).await?;
-        if self.options.dry_run {
-            return Ok((report, Next::Continues { clean: false }));
-        }
-        drop(mixed);
-        self.confirm(&ground, lent.generation, &built, Expected::Exactly(ground.upstream)).await?;
-        self.learn(&built).await?;
-        self.overlay.upper().set_journal(None)?;
-        self.end_view(lent).await?;
-        Ok((self.counted(report, counts), Next::NewView))
+        let (built, counts, report) = self.make(ground, survey, &mixed).await?;
+        Ok((Some(built), counts, report))
     }
 
     fn ways_out(&self, error: Error) -> Error {
@@ -238,19 +241,11 @@ impl<'a> Publish<'a> {
                 "the tag was edited while its edits were rebased: what was frozen is published, the later edits are kept; sync again";
             Error::new(ErrorKind::Conflict, message)
         };
-        if self.overlay.has_writers() {
+        let frozen = give_back(lent).await?;
+        if self.overlay.has_writers() || !frozen.is_current() {
             return Err(late());
         }
-        let (again, back) = FrozenSnapshot::lend(self.freeze(false).await?, Arc::clone(&self.publisher.context));
-        let again = again as Arc<dyn Snapshot>;
-        let same = rebase::same(&again, Arc::clone(&lent.snapshot)).await?;
-        drop(again);
-        // Nothing is removed while somebody reads it.
-        drop(give_back(lent).await?);
-        drop(returned(back).await?);
-        if !same {
-            return Err(late());
-        }
+        drop(frozen);
         self.remove_upper().await
     }
 

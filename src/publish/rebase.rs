@@ -190,15 +190,3 @@ impl Snapshot for Nothing {
         Err(view::Error::new(ErrorKind::NotFound, "there is no file"))
     }
 }
-
-/// Whether two snapshots of one tag show the same.
-pub(super) async fn same(now: &Arc<dyn Snapshot>, before: Arc<dyn Snapshot>) -> Result<bool, Error> {
-    let mut join = Join::new(now, Some(before));
-    let mut comparer = Comparer::new(Arc::clone(now));
-    while let Some(pair) = join.next().await? {
-        if comparer.differ(&pair).await? == Difference::Real {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}

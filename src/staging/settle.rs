@@ -66,6 +66,11 @@ impl Upper {
         Ok(is_clean)
     }
 
+    /// Whether nothing was changed since this generation was frozen.
+    pub fn is_unchanged_since(&self, frozen: &FrozenUpper) -> bool {
+        lock(&self.shared.state).changes == frozen.state.changes && frozen.copies.values().all(Copied::is_unchanged)
+    }
+
     /// Lets nodes refer to the tree. Answers the bytes that they had.
     fn refer(&self, frozen: &FrozenUpper, clean: Vec<Clean>) -> Result<Vec<DataId>, Error> {
         self.shared.transact("cannot settle", |connection| {

@@ -63,6 +63,7 @@ impl Work {
         let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
         if let Some(index) = &index {
             travel::bind(&mut layer, index.digest, index.size);
+            self.send_empty().await?;
         }
         Ok((layer, index, made, ready))
     }

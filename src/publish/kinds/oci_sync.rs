@@ -34,6 +34,7 @@ impl Work {
         let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
         if let Some(index) = &index {
             travel::bind(&mut layer, index.digest, index.size);
+            self.send_empty().await?;
         }
         self.send(media_type::OCI_CONFIG, Bytes::from_static(EMPTY)).await?;
         let top = oci_sync::manifest(&layer, is_sealed, base.map(|base| &*base.shown))?;

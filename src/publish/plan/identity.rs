@@ -54,8 +54,9 @@ impl LayerIdentity {
         self.0.update(entry.mtime.0.to_le_bytes());
         if entry.kind == FileKind::File {
             self.0.update(entry.size.to_le_bytes());
-            // A file of unknown content is like no other.
-            self.0.update(sha256.unwrap_or_default());
+            if entry.size > 0 {
+                self.0.update(sha256.unwrap_or_default());
+            }
         }
         self.0.update((entry.xattrs.len() as u64).to_le_bytes());
         for (name, value) in &entry.xattrs {
@@ -78,7 +79,7 @@ impl LayerIdentity {
 pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: Option<&str>) -> Option<Identity> {
     let mut identity = LayerIdentity::new(packing);
     for entry in index.entries() {
-        if entry.kind == FileKind::File && entry.sha256.is_none() {
+        if entry.kind == FileKind::File && entry.size > 0 && entry.sha256.is_none() {
             return None;
         }
         let mut xattrs: Vec<_> = index.xattrs(entry.number).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();

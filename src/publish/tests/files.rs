@@ -55,3 +55,18 @@ async fn a_copy_of_a_known_tag_is_a_retag_and_no_blob_is_sent() {
     assert_eq!(world.registry.count(RequestKind::PushBlob) + world.registry.count(RequestKind::HasBlob), 0);
     assert_eq!(world.tagged("v2"), Some(digest));
 }
+
+#[tokio::test]
+async fn what_is_staged_is_there_for_the_next_process() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    edit.file("a", b"1").await;
+    edit.times().await;
+
+    let staged = world.staged(&overlay).await;
+
+    let overlay = world.again(overlay).await;
+
+    assert_eq!(world.staged(&overlay).await, staged);
+}

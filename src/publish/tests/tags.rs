@@ -87,7 +87,8 @@ async fn rebase_lays_the_edits_over_what_is_upstream() {
     assert_eq!(next, Next::NewView);
     assert_ne!(digest_of(&report), now);
     let seen = world.seen(&digest_of(&report)).await;
-    let shown: Vec<(&str, &[u8])> = seen.iter().filter(|seen| seen.kind == Kind::File).map(|seen| (seen.path.as_str(), &*seen.bytes)).collect();
+    let shown: Vec<(&str, &[u8])> =
+        seen.iter().filter(|seen| seen.kind == Kind::File).map(|seen| (seen.path.as_str(), &*seen.bytes)).collect();
     let expected: [(&str, &[u8]); 6] = [
         ("bin/tool", b"ours"),
         ("docs/a.txt", b"hello"),
@@ -260,7 +261,9 @@ async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
     edit.file("build/out", b"1").await;
     edit.make("socket", Kind::Socket, "");
     let (report, _) = world.publish(&overlay).await.unwrap();
-    let names = async |digest: &Digest| -> Vec<String> { world.seen(digest).await.into_iter().map(|seen| seen.path).filter(|path| !path.is_empty()).collect() };
+    let names = async |digest: &Digest| -> Vec<String> {
+        world.seen(digest).await.into_iter().map(|seen| seen.path).filter(|path| !path.is_empty()).collect()
+    };
     assert_eq!(report.ignored, 4);
     assert!(report.notes.iter().any(|note| note.contains("sockets")), "{report:?}");
     assert_eq!(names(&digest_of(&report)).await, [".ocifsignore", "a.txt"]);

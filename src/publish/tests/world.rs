@@ -25,7 +25,7 @@ pub struct World {
     pub uppers: Arc<Uppers>,
     pub events: Arc<Mutex<Vec<Event>>>,
     passphrase: Option<&'static str>,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 pub fn repository() -> Repository {
@@ -94,7 +94,7 @@ impl World {
         let uppers = Arc::new(Uppers::open(&directory.path().join("state"), None).unwrap());
         let context = Arc::new(context(&registry, &directory.path().join("cache"), passphrase, Some(Arc::clone(&uppers))));
         let publisher = Publisher { context, push: registry.clone(), kind, concurrency: NonZeroUsize::new(4).unwrap() };
-        Self { registry, publisher, uppers, events: Arc::default(), passphrase, directory }
+        Self { registry, publisher, uppers, events: Arc::default(), passphrase, _directory: directory }
     }
 
     pub async fn empty(&self, tag: &str) -> Arc<Overlay> {
@@ -202,10 +202,6 @@ impl World {
     pub fn tagged(&self, tag: &str) -> Option<Digest> {
         self.registry.tagged("app").get(tag).copied()
     }
-
-    pub fn state(&self) -> std::path::PathBuf {
-        self.directory.path().join("state")
-    }
 }
 
 fn of_entry(entry: &FrozenEntry, all: &[FrozenEntry], bytes: Vec<u8>) -> Seen {
@@ -240,7 +236,7 @@ impl Edit<'_> {
         &self.0.publisher.context
     }
 
-    fn find(&self, path: &str) -> ViewNode {
+    pub fn find(&self, path: &str) -> ViewNode {
         path.split('/').filter(|name| !name.is_empty()).fold(0, |node, name| self.1.lookup(node, name.as_bytes()).unwrap().expect(name))
     }
 

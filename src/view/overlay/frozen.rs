@@ -150,6 +150,11 @@ impl Frozen {
         self.upper.generation()
     }
 
+    /// Whether the tag was not changed since.
+    pub fn is_current(&self) -> bool {
+        self.overlay.upper.is_unchanged_since(&self.upper)
+    }
+
     /// To what the tag was bound.
     pub fn binding(&self) -> Binding {
         self.upper.binding()
