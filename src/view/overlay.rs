@@ -17,6 +17,7 @@ mod merged;
 mod names;
 mod open;
 mod plain;
+mod renumber;
 mod table;
 mod walk;
 mod writer;

@@ -25,21 +25,28 @@ const LONGEST_VALUE: usize = 64 << 10;
 
 /// Access times that somebody set, the latest ones. They live in memory only.
 #[derive(Default)]
-pub(super) struct AccessTimes(Mutex<(HashMap<ViewNode, (i64, u32)>, VecDeque<ViewNode>)>);
+pub(super) struct AccessTimes(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    times: HashMap<ViewNode, (i64, u32)>,
+    /// Nodes in the order in which they were first set.
+    order: VecDeque<ViewNode>,
+}
 
 impl AccessTimes {
     fn get(&self, node: ViewNode) -> Option<(i64, u32)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(&node).copied()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).times.get(&node).copied()
     }
 
     fn set(&self, node: ViewNode, time: (i64, u32)) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.0.insert(node, time).is_none() {
-            inner.1.push_back(node);
+        if inner.times.insert(node, time).is_none() {
+            inner.order.push_back(node);
         }
-        while inner.1.len() > ACCESS_TIMES {
-            if let Some(oldest) = inner.1.pop_front() {
-                inner.0.remove(&oldest);
+        while inner.order.len() > ACCESS_TIMES {
+            if let Some(oldest) = inner.order.pop_front() {
+                inner.times.remove(&oldest);
             }
         }
     }

@@ -15,7 +15,7 @@ use super::merged::{Merged, fault};
 use super::walk::Walk;
 use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
 use crate::error::ErrorKind;
-use crate::staging::{Binding, DataId, Error as Fault, FrozenUpper, NameRow, Named, Node, NodeKey, Rows, TreeNode};
+use crate::staging::{Binding, DataId, Error as Fault, FrozenUpper, NameRow, Named, Node, NodeKey, Rows, STAGED, TreeNode};
 use crate::view::{Context, Error, Reader, ViewNode};
 
 /// Bytes that are hashed at a time.
@@ -225,8 +225,9 @@ impl Frozen {
             let known = match &entry.content {
                 FrozenContent::None => continue,
                 FrozenContent::Tree { artifact: of, sha256, .. } => {
-                    // A file of the tree below that has no row is not mentioned anywhere.
-                    if of.0.manifest.digest == artifact.manifest.digest || self.upper.rows().node(entry.node)?.is_none() {
+                    // What is as in the tree below keeps referring to it: its number is found again by its path there.
+                    let is_below = entry.node < STAGED && Some(of.0.manifest.digest) == self.upper.binding().under;
+                    if is_below || of.0.manifest.digest == artifact.manifest.digest {
                         continue;
                     }
                     *sha256
@@ -236,7 +237,7 @@ impl Frozen {
             if entry.links > 1 && !last_of_links.insert(entry.node) {
                 continue;
             }
-            references.extend(reference(artifact, entry, known).into_iter());
+            references.extend(reference(artifact, entry, known));
         }
         Ok(references)
     }

@@ -10,6 +10,9 @@ const STAGED_NAMES: u64 = 1 << 40;
 /// Rows of names that are read at a time, and so many at most are remembered while the tree's names are filtered.
 const BATCH: usize = 256;
 
+/// Extended attributes by name.
+pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Rows over a tree.
 #[derive(Clone, Copy)]
 pub(super) struct Merged<'a> {
@@ -191,7 +194,7 @@ impl Merged<'_> {
     }
 
     /// Extended attributes, own names and notes of this module included.
-    pub fn xattrs(&self, key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    pub fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Fault> {
         match self.see(key)? {
             Seen::Row(_) => self.rows.xattrs(key),
             Seen::Lower(id, _) => Ok(self.tree_xattrs(id)),
@@ -199,7 +202,7 @@ impl Merged<'_> {
     }
 
     /// Extended attributes of a node of the tree.
-    pub fn tree_xattrs(&self, id: NodeId) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn tree_xattrs(&self, id: NodeId) -> Xattrs {
         let xattrs = self.ground.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
         xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }

@@ -8,16 +8,14 @@ use super::Overlay;
 use super::attributes::AccessTimes;
 use super::file::Blobs;
 use super::ground::Ground;
+use super::renumber::{each_row, renumber};
 use super::table::Table;
 use crate::artifact::ViewMode;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::oci::{Digest, Repository};
-use crate::staging::{Content, NodeKey, Upper};
+use crate::staging::{Content, Upper};
 use crate::view::{Context, Error};
-
-/// Rows that are read at a time.
-const BATCH: usize = 1024;
 
 impl Overlay {
     /// Lays an upper over its tree. Fetches what it needs to know of the trees it refers to; nodes are found again by path if the
@@ -31,17 +29,18 @@ impl Overlay {
         let repository = Repository::parse(&name)
             .map_err(|error| Error::new(ErrorKind::Invalid, format!("staged edits belong to {}: {error}", name.escape_debug())))?;
         let binding = upper.binding();
-        let noted = noted(&upper)?;
-        let mut wanted = noted.manifests;
+        let mut wanted = referred(&upper)?;
         wanted.extend(binding.under.into_iter().chain(binding.expected));
         let mut artifacts = HashMap::new();
         for digest in wanted {
             artifacts.insert(digest, context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.strict).await?);
         }
+        renumber(&upper, &artifacts)?;
         let ground = Ground::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));
-        for key in noted.keys {
+        each_row(upper.rows(), |key, _| {
             ground.mark(key);
-        }
+            Ok(())
+        })?;
         let overlay = Self {
             upper,
             ground,
@@ -60,26 +59,14 @@ impl Overlay {
     }
 }
 
-/// What the rows of an upper say of trees.
-struct Noted {
-    manifests: BTreeSet<Digest>,
-    keys: Vec<NodeKey>,
-}
-
-fn noted(upper: &Upper) -> Result<Noted, Error> {
-    let mut noted = Noted { manifests: BTreeSet::new(), keys: Vec::new() };
-    let mut after = None;
-    loop {
-        let batch = upper.rows().nodes(after, BATCH)?;
-        for (key, node) in &batch {
-            after = Some(*key);
-            noted.keys.push(*key);
-            if let Content::Tree(tree) = &node.content {
-                noted.manifests.insert(tree.manifest);
-            }
+/// The trees that rows refer to.
+fn referred(upper: &Upper) -> Result<BTreeSet<Digest>, Error> {
+    let mut manifests = BTreeSet::new();
+    each_row(upper.rows(), |_, node| {
+        if let Content::Tree(tree) = node.content {
+            manifests.insert(tree.manifest);
         }
-        if batch.len() < BATCH {
-            return Ok(noted);
-        }
-    }
+        Ok(())
+    })?;
+    Ok(manifests)
 }

@@ -9,7 +9,7 @@ use super::Overlay;
 use super::copy_up::Keep;
 use super::file::{OpenFile, Source};
 use crate::content::Verified;
-use crate::staging::{Content, DataFile, Error as Fault};
+use crate::staging::{Content, DataFile, Error as Fault, STAGED};
 use crate::view::reader::READ_LIMIT;
 use crate::view::{Context, Error, ViewNode};
 
@@ -166,7 +166,7 @@ impl Writer {
     /// As reading the one and writing the other.
     pub async fn copy_from(&self, source: &Self, from: u64, to: u64, length: u64) -> Result<u64, Error> {
         if from == 0 && to == 0 && self.share(source, length)? {
-            return Ok(source.size()?);
+            return source.size();
         }
         let mut done = 0;
         while done < length {
@@ -192,7 +192,9 @@ impl Writer {
     fn share(&self, source: &Self, length: u64) -> Result<bool, Error> {
         let overlay = &self.file.overlay;
         let Source::Lower(lower) = source.file.source() else { return Ok(false) };
-        if !Arc::ptr_eq(overlay, &source.file.overlay) || lower.size == 0 || length < lower.size || self.size()? != 0 {
+        // A node of the tree below keeps where it came from.
+        let is_new = self.file.node >= STAGED && Arc::ptr_eq(overlay, &source.file.overlay);
+        if !is_new || lower.size == 0 || length < lower.size || self.size()? != 0 {
             return Ok(false);
         }
         let _gate = overlay.gate_alone();

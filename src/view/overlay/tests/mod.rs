@@ -6,6 +6,7 @@ mod model;
 mod names;
 mod publishing;
 mod reference;
+mod renumbering;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

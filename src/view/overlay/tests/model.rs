@@ -283,7 +283,10 @@ impl Pair<'_> {
             Err(error) => Err(error),
         };
         let there = self.model.find(path).and_then(|node| match self.model.nodes[node].kind {
-            Kind::File => Ok(self.model.truncate(node, size)),
+            Kind::File => {
+                self.model.truncate(node, size);
+                Ok(())
+            }
             Kind::Directory => Err(ErrorKind::IsDirectory),
             _ => Err(ErrorKind::Invalid),
         });

@@ -1,0 +1,148 @@
+//! Finding nodes again after the numbers of a tree have changed, as they do when another version builds it: by the paths that
+//! rows of its nodes keep.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::copy_up::ORIGIN;
+use super::ground::find;
+use super::merged::fault;
+use crate::artifact::Artifact;
+use crate::error::ErrorKind;
+use crate::oci::Digest;
+use crate::staging::{Change, Content, Error as Fault, NameRow, Named, Node, NodeKey, Rows, STAGED, Upper};
+
+/// Rows that are read at a time.
+const BATCH: usize = 1024;
+
+/// New numbers of nodes of the tree below.
+pub(super) type Numbers = HashMap<NodeKey, NodeKey>;
+
+/// Every row of an upper, by number.
+pub(super) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Fault>) -> Result<(), Fault> {
+    let mut after = None;
+    loop {
+        let batch = rows.nodes(after, BATCH)?;
+        let full = batch.len() == BATCH;
+        after = batch.last().map(|(key, _)| *key);
+        for (key, node) in batch {
+            visit(key, node)?;
+        }
+        if !full {
+            return Ok(());
+        }
+    }
+}
+
+/// Gives rows the numbers that their nodes have in the trees as they are now. Does nothing where they have them.
+pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Fault> {
+    let below = upper.binding().under.and_then(|digest| artifacts.get(&digest));
+    let mut numbers = Numbers::new();
+    let mut is_changed = false;
+    each_row(upper.rows(), |key, node| {
+        if let Content::Tree(tree) = &node.content {
+            is_changed |= artifacts.get(&tree.manifest).is_some_and(|artifact| find(&artifact.tree, &tree.path) != Some(tree.node));
+        }
+        if key == 0 || key >= STAGED {
+            return Ok(());
+        }
+        let path = origin(upper, key, &node)?.unwrap_or_default();
+        let now = below.and_then(|below| Some((find(&below.tree, &path)?, &below.tree)));
+        let now = now.filter(|(id, tree)| *id != 0 && tree.node(*id).is_some_and(|now| now.kind == node.kind));
+        let (id, _) = now.ok_or_else(|| lost(&path, below.map(|below| below.manifest.digest)))?;
+        is_changed |= NodeKey::from(id) != key;
+        numbers.insert(key, id.into());
+        Ok(())
+    })?;
+    if is_changed { apply(upper, &numbers, &|manifest, path| find(&artifacts.get(manifest)?.tree, path)) } else { Ok(()) }
+}
+
+/// The path in the tree below that a row's node had.
+fn origin(upper: &Upper, key: NodeKey, node: &Node) -> Result<Option<Vec<u8>>, Fault> {
+    match &node.content {
+        Content::Tree(tree) if Some(tree.manifest) == upper.binding().under => Ok(Some(tree.path.clone())),
+        _ => Ok(upper.rows().xattrs(key)?.into_iter().find(|(name, _)| name == ORIGIN).map(|(_, path)| path)),
+    }
+}
+
+/// One row with all that hangs on it.
+struct Taken {
+    key: NodeKey,
+    node: Node,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    names: Vec<NameRow>,
+}
+
+/// Rewrites all rows with other numbers, in one transaction; `locate` says where a path of a manifest's tree is now.
+pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>) -> Result<(), Fault> {
+    let mut taken = Vec::new();
+    each_row(upper.rows(), |key, node| {
+        let (xattrs, names) = (upper.rows().xattrs(key)?, names_of(upper.rows(), key)?);
+        taken.push(Taken { key, node, xattrs, names });
+        Ok(())
+    })?;
+    let was_edited = upper.is_edited();
+    upper.change(|change| {
+        let given: HashMap<NodeKey, NodeKey> =
+            taken.iter().map(|row| (row.key, numbers.get(&row.key).copied().unwrap_or(row.key))).collect();
+        for row in &taken {
+            row.names.iter().try_for_each(|name| change.drop_name(row.key, &name.name))?;
+        }
+        for row in taken {
+            put(change, row, &given, locate)?;
+        }
+        // What was put under a number is not dropped, be it that another row had it before.
+        let kept: std::collections::HashSet<NodeKey> = given.values().copied().collect();
+        for key in given.keys().filter(|key| !kept.contains(key)) {
+            change.drop_node(*key)?;
+        }
+        if !was_edited {
+            change.set_unedited();
+        }
+        Ok(())
+    })
+}
+
+fn names_of(rows: &dyn Rows, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
+    let mut all: Vec<NameRow> = Vec::new();
+    loop {
+        let batch = rows.names(directory, all.last().map_or(0, |row| row.cookie), BATCH)?;
+        let full = batch.len() == BATCH;
+        all.extend(batch);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+fn put(
+    change: &mut Change<'_>,
+    row: Taken,
+    given: &HashMap<NodeKey, NodeKey>,
+    locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>,
+) -> Result<(), Fault> {
+    let number = |key: NodeKey| given.get(&key).copied().unwrap_or(key);
+    let Taken { key, mut node, xattrs, names } = row;
+    node.parent = number(node.parent);
+    if let Content::Tree(tree) = &mut node.content {
+        tree.node = locate(&tree.manifest, &tree.path).ok_or_else(|| lost(&tree.path, Some(tree.manifest)))?;
+    }
+    change.put_node(number(key), &node)?;
+    change.put_xattrs(number(key), &xattrs)?;
+    for name in names {
+        let named = match name.named {
+            Named::Node(node) => Named::Node(number(node)),
+            Named::Whiteout => Named::Whiteout,
+        };
+        change.put_name(number(key), &name.name, named)?;
+    }
+    Ok(())
+}
+
+/// Edits are never dropped silently: whoever opens them is told what they belong to.
+fn lost(path: &[u8], manifest: Option<Digest>) -> Fault {
+    let path = String::from_utf8_lossy(path).escape_debug().to_string();
+    let manifest = manifest.map_or_else(|| "an empty tag".to_owned(), |digest| digest.to_string());
+    let message = format!("the staged edits belong to `{path}`, which the tree of {manifest} does not show any more; discard them");
+    fault(ErrorKind::Integrity, &message)
+}
