@@ -282,28 +282,21 @@ impl DataFile {
 
     /// `fallocate(2)` with these mode bits (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE …); Unsupported for others.
     pub fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
+        let staged = &self.staged;
+        let unsupported = || Error::new(ErrorKind::Unsupported, format!("fallocate with mode {mode:#x} is not possible here"));
+        let mut refused = false;
         let work = || loop {
-            match allocate_as(&self.staged.file, mode, offset, length) {
+            match allocate_as(&staged.file, mode, offset, length) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
+                other => return other.inspect_err(|error| refused = durable::is_unsupported(error)),
             }
         };
-        let unsupported = || Error::new(ErrorKind::Unsupported, format!("fallocate with mode {mode:#x} is not possible here"));
-        let result = if mode & !KEEP_SIZE == 0 || mode & !KEEP_SIZE == ZERO_RANGE {
-            let mut refused = false;
-            let counted = || work().inspect_err(|error| refused = durable::is_unsupported(error));
-            let result = self.staged.change(offset, length, "cannot allocate", counted);
-            if refused { Err(unsupported()) } else { result }
-        } else if mode == PUNCH_HOLE | KEEP_SIZE {
-            let mut extent = lock(&self.staged.extent);
-            let mut refused = false;
-            let counted = || work().inspect_err(|error| refused = durable::is_unsupported(error));
-            let result = self.staged.finish(&mut extent, 0, "cannot punch", counted);
-            if refused { Err(unsupported()) } else { result }
-        } else {
-            Err(unsupported())
+        let result = match mode & !KEEP_SIZE {
+            0 | ZERO_RANGE => staged.change(offset, length, "cannot allocate", work),
+            PUNCH_HOLE if mode & KEEP_SIZE != 0 => staged.finish(&mut lock(&staged.extent), 0, "cannot punch", work),
+            _ => Err(unsupported()),
         };
-        result
+        if refused { Err(unsupported()) } else { result }
     }
 
     /// `lseek(2)` with SEEK_DATA (`data`) or SEEK_HOLE; `None` beyond the end.

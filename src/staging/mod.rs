@@ -42,6 +42,8 @@ pub type NodeKey = u64;
 pub const STAGED: NodeKey = 1 << 40;
 /// Number of a file with staged bytes. Never used again.
 pub type DataId = u64;
+/// Extended attributes: names and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Which tag an upper belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -173,7 +175,7 @@ pub trait Rows: Send + Sync {
     /// Names of a directory behind a cookie, by cookie, whiteouts included; at most `limit`.
     fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error>;
     /// All extended attributes of a node that has a row, by name.
-    fn xattrs(&self, key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
+    fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error>;
     /// Opens staged bytes for reading.
     fn open_data(&self, id: DataId) -> Result<File, Error>;
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::schema::malformed;
 use super::store::Store;
-use super::{Content, DataId, Error, NameRow, Named, Node, NodeKey, Rows, TreeNode};
+use super::{Content, DataId, Error, NameRow, Named, Node, NodeKey, Rows, TreeNode, Xattrs};
 use crate::layer::NodeKind;
 use crate::oci::Digest;
 
@@ -57,7 +57,7 @@ impl<S: Source> Rows for S {
         })
     }
 
-    fn xattrs(&self, key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
         self.read("cannot read", |connection| {
             let mut statement = connection.prepare_cached("SELECT name, value FROM xattrs WHERE node = ? ORDER BY name")?;
             statement.query_map([integer(key)?], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()

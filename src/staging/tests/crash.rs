@@ -190,9 +190,11 @@ fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u6
         next
     };
     // A random number of empty turns moves the kill away from the moment behind an acknowledgement.
-    while let Some(line) = lines.next() {
+    for line in lines.by_ref() {
         if acknowledge(line.unwrap()) >= from + kill_after {
-            (0..random.random_range(0..200_000)).for_each(|turn| drop(std::hint::black_box(turn)));
+            for turn in 0..random.random_range(0..200_000) {
+                std::hint::black_box(turn);
+            }
             break;
         }
     }
