@@ -49,3 +49,5 @@ mod travelling;
 mod unprivileged;
 #[path = "mount/verification.rs"]
 mod verification;
+#[path = "mount/writing.rs"]
+mod writing;

@@ -207,6 +207,7 @@ impl Drop for Overlay {
         if Arc::strong_count(&self.upper) == 1
             && !self.is_edited()
             && let Err(error) = self.upper.remove()
+            && error.kind != crate::error::ErrorKind::Gone
         {
             tracing::warn!("{error}");
         }
