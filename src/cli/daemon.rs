@@ -334,7 +334,10 @@ impl Mounted {
             () = stop.notified() => (Ok(()), false),
             () = signals.received() => (Ok(()), farewell::detach(attached, &mut ended, &mut signals).await),
         };
-        tracing::info!("unmounted");
+        match &served {
+            Ok(()) => tracing::info!("unmounted"),
+            Err(error) => tracing::error!(%error, "serving ended"),
+        }
         answers.file_system.disconnect();
         let published = farewell::publish_rest(&answers, &mut signals, given_up, foreground).await;
         answers.file_system.close().await;

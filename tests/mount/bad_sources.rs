@@ -201,7 +201,8 @@ fn layouts_that_are_none_are_refused() {
         neither_mounts_nor_inspects(&home, &at("empty"), &[], 1, &["index.json"]);
     }
     std::fs::remove_file(home.path("empty/index.json")).unwrap();
-    neither_mounts_nor_inspects(&home, &at("empty"), &[], 2, &["index.json"]);
+    refused_with(&home.run(&["inspect", &at("empty")]), 2, &["empty", "index.json"]);
+    refused_with(&home.try_mount(&at("empty"), &["--read-only"]).err().expect("nothing can be read there"), 2, &["index.json"]);
     // A name that the layout lacks, plain and hostile.
     let fixture = format!("oci:{}", Layout::fixture("oras-files").path().display());
     neither_mounts_nor_inspects(&home, &format!("{fixture}:none"), &[], 10, &["none"]);
