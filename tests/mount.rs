@@ -36,6 +36,8 @@ mod mount_helper;
 mod mount_points;
 #[path = "mount/outages.rs"]
 mod outages;
+#[path = "mount/publishing.rs"]
+mod publishing;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/sources.rs"]

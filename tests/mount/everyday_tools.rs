@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 fn umoci_image(home: &Home) -> Mount<'_> {
-    home.mount(&format!("oci:{}", fixtures().join("image-umoci/layout").display()), &[])
+    home.mount(&format!("oci:{}", fixtures().join("image-umoci/layout").display()), &["--read-only"])
 }
 
 /// The regular files below.
