@@ -18,6 +18,8 @@ mod caching;
 mod commands;
 #[path = "mount/containers.rs"]
 mod containers;
+#[path = "mount/crashes.rs"]
+mod crashes;
 #[path = "mount/credentials.rs"]
 mod credentials;
 #[path = "mount/everyday_tools.rs"]
@@ -26,6 +28,8 @@ mod everyday_tools;
 mod fixtures;
 #[path = "mount/harness.rs"]
 mod harness;
+#[path = "mount/interop.rs"]
+mod interop;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
 #[path = "mount/made_here.rs"]
@@ -42,6 +46,8 @@ mod publishing;
 mod requests;
 #[path = "mount/sources.rs"]
 mod sources;
+#[path = "mount/suites.rs"]
+mod suites;
 mod support;
 #[path = "mount/tags.rs"]
 mod tags;

@@ -14,6 +14,11 @@ pub mod tokens;
 
 use std::sync::OnceLock;
 
+/// Whether the tests that have a long mode shall take it (`scripts/check --long`).
+pub fn is_long() -> bool {
+    std::env::var_os("OCIFS_LONG").is_some_and(|long| long == "1")
+}
+
 /// The runtime of the servers inside the test process (proxy, token server) and of the uploader.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();

@@ -183,7 +183,8 @@ impl Drop for Mount<'_> {
     fn drop(&mut self) {
         let Some(point) = self.point.take() else { return };
         if is_mounted(point.path()) {
-            let _ = self.home.ocifs(&["umount"]).arg(point.path()).output();
+            // What a failed test staged is of no use to anybody.
+            let _ = self.home.ocifs(&["umount", "--no-sync"]).arg(point.path()).output();
         }
         if is_mounted(point.path()) {
             let _ = Command::new("umount").arg("-l").arg(point.path()).output();

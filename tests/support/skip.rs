@@ -29,7 +29,7 @@ impl Need {
 }
 
 fn on_path(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = super::shell::search_path();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file()) || Path::new("/usr/sbin").join(name).is_file()
 }
 

@@ -1,0 +1,116 @@
+//! Daemons killed and disks cut off at random moments of writing, packing, uploading and putting the manifest.
+//!
+//! An independent checker then looks for every byte that was fsynced: it is staged or published, the tag is the old or
+//! the new one, and no tag of the registry names a blob that is missing.
+//!
+//! Short by default; `OCIFS_LONG=1` (scripts/check --long) cuts 200 times each.
+
+use crate::support::is_long;
+use crate::support::mounting::{Home, Mount, is_mounted, text};
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+#[path = "crashes/checker.rs"]
+mod checker;
+#[path = "crashes/disk.rs"]
+mod disk;
+#[path = "crashes/workload.rs"]
+mod workload;
+
+use disk::Disk;
+use workload::Workload;
+
+/// How often, and from which seed.
+fn rounds(short: u64) -> std::ops::Range<u64> {
+    0..if is_long() { 200 } else { short }
+}
+
+/// Ends the daemon without a word and takes its mount away.
+fn kill(mount: &Mount<'_>) {
+    let daemon = mount.daemon();
+    rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
+    while std::fs::read_to_string(format!("/proc/{}/stat", daemon.as_raw_nonzero())).is_ok_and(|stat| !stat.contains(") Z ")) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    if is_mounted(mount.root()) {
+        assert!(Command::new("umount").arg("-l").arg(mount.root()).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
+    if lacks(&[Need::Fuse, Need::Root, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let mut kept = BTreeMap::new();
+    for seed in rounds(8) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mount = home.mount(&registry.host(), &[]);
+        // A tag is hit a few times in turn, so that cuts find tags that were published before.
+        let tag = format!("app/t{}", seed / 4);
+        let mut workload = Workload::start(&home, &mount, seed, &tag);
+        std::thread::sleep(Duration::from_millis(random.random_range(1..700)));
+        kill(&mount);
+        workload.stop(&mut kept);
+        drop(mount);
+        checker::tags_are_whole(&registry);
+        let mount = home.mount(&registry.host(), &[]);
+        checker::nothing_is_lost(&mount, &kept, &tag, seed);
+        mount.unmount();
+        checker::published_is_whole(&registry, &kept, &tag, seed);
+    }
+    checker::published_is_whole(&registry, &kept, "app", u64::MAX);
+    println!("killed {} daemons, {} files kept", rounds(8).end, kept.len());
+}
+
+#[test]
+fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
+    let needs = [Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("mkfs.ext4"), Need::Tool("losetup")];
+    if lacks(&needs) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let disk = Disk::new(&home, "state", 512);
+    let mut kept = BTreeMap::new();
+    for seed in rounds(6) {
+        let mut random = StdRng::seed_from_u64(1000 + seed);
+        let mount = home.mount(&registry.host(), &[]);
+        // A tag is hit a few times in turn, so that cuts find tags that were published before.
+        let tag = format!("app/t{}", seed / 4);
+        let mut workload = Workload::start(&home, &mount, seed, &tag);
+        std::thread::sleep(Duration::from_millis(random.random_range(1..700)));
+        disk.cut();
+        kill(&mount);
+        workload.stop(&mut kept);
+        drop(mount);
+        disk.power_up();
+        checker::tags_are_whole(&registry);
+        let mount = home.mount(&registry.host(), &[]);
+        checker::nothing_is_lost(&mount, &kept, &tag, seed);
+        mount.unmount();
+        checker::published_is_whole(&registry, &kept, &tag, seed);
+    }
+    checker::published_is_whole(&registry, &kept, "app", u64::MAX);
+    println!("cut the power {} times, {} files kept", rounds(6).end, kept.len());
+}
+
+/// Writes a file and makes it survive; an error means that nothing was promised.
+fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::File::open(path.parent().unwrap())?.sync_all()
+}
+
+/// What the command printed, for a message.
+fn told(output: &std::process::Output) -> String {
+    text(output)
+}
