@@ -34,6 +34,8 @@ mod interop;
 mod lifecycle;
 #[path = "mount/made_here.rs"]
 mod made_here;
+#[path = "mount/model.rs"]
+mod model;
 #[path = "mount/mount_helper.rs"]
 mod mount_helper;
 #[path = "mount/mount_points.rs"]

@@ -33,7 +33,7 @@ fn rounds(short: u64) -> std::ops::Range<u64> {
 }
 
 /// Ends the daemon without a word and takes its mount away.
-fn kill(mount: &Mount<'_>) {
+pub fn kill(mount: &Mount<'_>) {
     let daemon = mount.daemon();
     rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
     while std::fs::read_to_string(format!("/proc/{}/stat", daemon.as_raw_nonzero())).is_ok_and(|stat| !stat.contains(") Z ")) {
