@@ -16,7 +16,7 @@ mod envelope;
 const TREE: &str = r#"
 mkdir -p tree/bin tree/deep/er/est tree/empty tree/many; cd tree
 printf '#!/bin/sh\necho hello\n' > bin/run; chmod 0755 bin/run; printf secret > bin/secret; chmod 0600 bin/secret
-ln -s run bin/sh; ln -s ../deep/er up; printf same > one; ln one deep/two
+ln -s run bin/sh; ln -s ../deep/er bin/up; printf same > one; ln one deep/two
 head -c 6000000 /dev/urandom > big.bin; seq 900000 > deep/numbers.txt; chmod 0640 deep/numbers.txt
 for i in $(seq 200); do echo "file $i" > many/f$i; done
 : > nothing; printf x > 'with space'; printf y > "$(printf 'umlaut-\303\244')"

@@ -13,6 +13,11 @@ use std::path::Path;
 /// What pjdfstest runs with: users that Debian has, and every feature that a FUSE file system can have.
 const POSIX: &str = include_str!("suites/pjdfstest.toml");
 
+/// The address of a socket has room for 108 bytes, so the suite runs below a short path.
+const RUN_POSIX: &str = r#"chmod 777 $M; short=$(mktemp -d /tmp/pjd.XXXX); mount --bind $M $short
+trap 'umount $short; rmdir $short' EXIT
+pjdfstest -c pjdfstest.toml -p $short 2>&1"#;
+
 /// What the contract asks for; the reference file system of the FUSE library reaches the same number.
 const POSIX_PASSED: u32 = 381;
 
@@ -34,7 +39,7 @@ fn posix_semantics_hold_in_a_staged_tag() {
     std::fs::write(shell.path("pjdfstest.toml"), POSIX).unwrap();
     let suite = mount.path("suite/v1/suite");
     std::fs::create_dir(&suite).unwrap();
-    let output = shell.attempt("chmod 777 $M; pjdfstest -c pjdfstest.toml -p $M 2>&1", &[("M", suite.as_path())]);
+    let output = shell.attempt(RUN_POSIX, &[("M", suite.as_path())]);
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
     let summary = report.lines().find(|line| line.starts_with("Summary: ")).unwrap_or_else(|| panic!("no summary:\n{}", text(&output)));
     println!("pjdfstest: {summary}");
