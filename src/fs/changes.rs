@@ -3,12 +3,13 @@
 //! Nothing is checked here that the kernel checks: owners and modes where other users are admitted, names that are taken, kinds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::place::Place;
 use super::{Entry, Error, FileSystem, NAME_LIMIT, OpenFile, View, read_only, too_long};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::view::{NewNode, Overlay, Replace, SetAttributes, ViewNode, is_own_name};
+use crate::view::{Attributes, NewNode, Overlay, Replace, SetAttributes, ViewNode, is_own_name};
 
 /// Set group id: what is made in such a directory gets its group.
 const SET_GROUP: u32 = 0o2000;
@@ -213,6 +214,21 @@ impl FileSystem {
                 self.attributes_of(&view, node)
             }
             Target::Namespace(place) => Err(no_files(&place)),
+        }
+    }
+
+    /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
+    ///
+    /// # Errors
+    /// As [`FileSystem::setattr`], but a file that is not there any more has no times to keep: that is no failure, or every
+    /// `syncfs` after an `rm` would be one.
+    pub async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+        match self.setattr(caller, number, set).await {
+            Err(error) if error.kind == ErrorKind::Gone => {
+                let attributes = Attributes { links: 0, ..self.context.defaults.file(0) };
+                Ok(Entry { inode: number, attributes, name_ttl: Duration::ZERO, attributes_ttl: Duration::ZERO })
+            }
+            answered => answered,
         }
     }
 

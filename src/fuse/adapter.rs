@@ -333,8 +333,8 @@ impl Filesystem for Adapter {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        // Every change sets it here; a program cannot.
-        _ctime: Option<SystemTime>,
+        // Every change sets it here; no program can, only the kernel that writes times back.
+        ctime: Option<SystemTime>,
         _handle: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -344,7 +344,13 @@ impl Filesystem for Adapter {
     ) {
         let set = SetAttributes { mode, uid, gid, size, mtime: mtime.map(of_time), atime: atime.map(of_time) };
         let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
-        let work = async move { file_system.setattr(caller, inode.0, set).await };
+        let writes_back = ctime.is_some() && mode.is_none() && uid.is_none() && gid.is_none() && size.is_none();
+        let work = async move {
+            match writes_back {
+                true => file_system.write_back_times(caller, inode.0, set).await,
+                false => file_system.setattr(caller, inode.0, set).await,
+            }
+        };
         self.change("setattr", inode, reply, work, |reply, entry| answer_attributes(reply, &entry));
     }
 

@@ -144,6 +144,7 @@ impl Mount<'_> {
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut arguments = arguments.split(|byte| *byte == 0);
             arguments.next().is_some_and(|program| program.ends_with(b"ocifs"))
+                && arguments.next() == Some(b"mount")
                 && arguments.any(|argument| argument == self.root().as_os_str().as_encoded_bytes())
         };
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
