@@ -58,7 +58,7 @@ fn everything() -> Vec<(PackEntry, Vec<u8>)> {
         (0..400_000_u32).flat_map(|number| format!("{:x} ", number.wrapping_mul(2_654_435_761) >> 12).into_bytes()).collect();
     let long = [&b"long/".repeat(40)[..], b"end"].concat();
     let split = [&b"split/".repeat(20)[..], b"end"].concat();
-    let mut file = |path: &[u8], content: &[u8], change: &dyn Fn(&mut PackEntry)| {
+    let file = |path: &[u8], content: &[u8], change: &dyn Fn(&mut PackEntry)| {
         let mut entry = PackEntry { size: content.len() as u64, ..entry(path, FileKind::File) };
         change(&mut entry);
         (entry, content.to_vec())

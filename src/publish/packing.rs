@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use super::Error;
 use super::plan::groups::{Assigner, Place};
 use super::plan::identity::{archived, of_index};
+use super::plan::parents::{Above, Named};
 use super::plan::{LayerPlan, Plan, Selector};
 use super::seal::Sealed;
 use super::snapshot::{FirstNames, Snapshot, show};
 use super::store::{Ready, Store};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::layer::{PackEntry, Packed, Packer};
+use crate::layer::{PackEntry, Packed, Packer, Packing};
 use crate::view::{self, FrozenEntry};
 
 /// Files up to this size are read whole, several ahead.
@@ -72,16 +73,37 @@ fn stopped() -> view::Error {
     view::Error::new(ErrorKind::Interrupted, "stopped")
 }
 
+/// A group whose entries are not complete.
+#[derive(Default)]
+struct Open {
+    entries: Vec<FrozenEntry>,
+    /// How many of them are of the walk.
+    taken: u64,
+    named: Named,
+}
+
+impl Open {
+    fn add(&mut self, entry: FrozenEntry, above: &Above, packing: Packing) {
+        if packing != Packing::Raw {
+            self.entries.extend(self.named.missing(above, &entry));
+        }
+        self.entries.push(entry);
+        self.taken += 1;
+    }
+}
+
 fn groups(snapshot: &dyn Snapshot, plan: &Plan, wanted: &[bool], mut assigner: Assigner, jobs: &Jobs) -> Result<(), view::Error> {
-    let mut open: HashMap<u32, Vec<FrozenEntry>> = HashMap::new();
+    let mut open: HashMap<u32, Open> = HashMap::new();
+    let mut above = Above::default();
     snapshot.walk(&mut |entry| {
+        above.step(&entry);
         let (Place::Group(group) | Place::Alone(group)) = assigner.place(&entry) else { return Ok(()) };
         let number = group as usize;
         let Some(layer) = plan.layers.get(number).filter(|_| wanted.get(number) == Some(&true)) else { return Ok(()) };
-        let entries = open.entry(group).or_default();
-        entries.push(entry);
-        if entries.len() as u64 == layer.entries
-            && let Some(entries) = open.remove(&group)
+        let layer_open = open.entry(group).or_default();
+        layer_open.add(entry, &above, layer.packing);
+        if layer_open.taken == layer.entries
+            && let Some(Open { entries, .. }) = open.remove(&group)
         {
             let (items, receiver) = mpsc::channel(entries.len().saturating_add(layer.behind.len()).max(1));
             for entry in entries {

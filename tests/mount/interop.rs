@@ -128,7 +128,11 @@ fn an_image_that_was_pushed_is_unpacked_by_umoci_and_run_by_podman() {
     same(&shell, &shell.path("tree"), &shell.path("bundle/rootfs"), "--links --xattrs");
     let edit = r#"cd $M; rm -r many; mkdir many; echo only > many/one; rm one; mv deep shallow; ln -s /nowhere deep; chmod 0755 bin/secret; echo more >> nothing"#;
     shell.at(&mount.path("app/v1"), edit);
-    sync(&home, mount.root());
+    // Most of its files are gone, which is not published unasked.
+    let refused = home.run(&["sync", mount.root().to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(16), "{}", text(&refused));
+    let forced = home.run(&["sync", "--force", mount.root().to_str().unwrap()]);
+    assert!(forced.status.success(), "{}", text(&forced));
     shell.run(unpack, &[("HOST", registry.host())]);
     same(&shell, &mount.path("app/v1"), &shell.path("bundle/rootfs"), "--links --xattrs --ignore dmtime");
     let run = r#"podman --root $PWD/root --runroot $PWD/runroot --storage-driver vfs --tmpdir $PWD/tmp --runtime runc run --rm --tls-verify=false \

@@ -1,19 +1,10 @@
 //! Programs that the tests drive as a user would, with their real command lines, in a directory of their own.
 
 use super::mounting::text;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
-
-/// Where programs are looked for: also where `scripts/test` builds those that no package brings.
-pub fn search_path() -> OsString {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin");
-    let mut path = built.into_os_string();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    path
-}
 
 /// A directory and a shell in it. What the scripts leave there is removed with the value.
 pub struct Shell {
@@ -38,7 +29,12 @@ impl Shell {
     pub fn attempt<V: AsRef<OsStr>>(&self, script: &str, variables: &[(&str, V)]) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--signal", "KILL", "300", "bash", "-euo", "pipefail", "-c", script]).current_dir(self.folder.path());
-        command.env("PATH", search_path()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env("HOME", self.folder.path()).stdin(Stdio::null());
+        command
+            .env("PATH", super::skip::search_path())
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
+            .env("HOME", self.folder.path())
+            .stdin(Stdio::null());
         for (name, value) in variables {
             command.env(name, value);
         }

@@ -1,6 +1,7 @@
 //! What a test needs from the machine. A need that is not met skips the test and says so loudly; under `CI=true`,
 //! where the scripts have installed everything, it fails the test instead.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 /// Something that a machine may lack.
@@ -28,8 +29,17 @@ impl Need {
     }
 }
 
+/// Where programs are looked for: also where `scripts/test` builds those that no package brings.
+pub fn search_path() -> OsString {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin");
+    let mut path = built.into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
+}
+
 fn on_path(name: &str) -> bool {
-    let path = super::shell::search_path();
+    let path = search_path();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file()) || Path::new("/usr/sbin").join(name).is_file()
 }
 

@@ -10,41 +10,61 @@ use crate::artifact::travel;
 use crate::oci::Descriptor;
 use crate::publish::Error;
 use crate::publish::manifest::{descriptor, files as titled};
-use crate::publish::plan::{PathSet, files};
+use crate::publish::plan::{LayerPlan, PathSet, files};
 use crate::publish::produce::Made;
 
 impl Work {
     pub(super) async fn new_files(&self) -> Result<Built, Error> {
-        let (layers, made) = self.grouped(self.silent_root().await?).await?;
+        let (layers, made) = self.grouped(self.silent_root().await?, &[]).await?;
         self.send_empty().await?;
         let top = titled::manifest(layers, None)?;
         Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
     }
 
-    /// The layers of everything but these paths, as they stand in a manifest.
-    pub(super) async fn grouped(&self, covered: PathSet) -> Result<(Vec<Value>, Vec<Made>), Error> {
+    /// The layers of everything but these paths, as they stand in a manifest behind `standing`.
+    pub(super) async fn grouped(&self, covered: PathSet, standing: &[Value]) -> Result<(Vec<Value>, Vec<Made>), Error> {
         if let Some(link) = &self.survey.escaping {
             let link = crate::publish::snapshot::show(link);
             self.progress.note(format!("`oras pull` refuses symbolic links that leave the directory, as `{link}` does; ocifs shows them"));
         }
         let snapshot = self.without(covered);
         let plan = files::plan(&snapshot, self.survey.totals).await?;
+        let order = order(&plan.layers);
         let titles: Vec<Option<String>> = plan.layers.iter().map(|layer| layer.title.clone()).collect();
         let known = if plan.layers.is_empty() { HashMap::new() } else { self.known().await? };
         let made = self.producer(Arc::clone(&snapshot), None, true)?.produce(plan, &known).await?;
-        let layers = made.iter().zip(&titles).flat_map(|(made, title)| described(made, title.as_deref())).map(|layer| descriptor(&layer));
+        let taken = |title: &String| standing.iter().any(|layer| layer["annotations"][titled::TITLE] == title.as_str());
+        let mut roots = titled::roots().filter(|title| !taken(title));
+        let ordered = order.into_iter().filter_map(|number| Some((made.get(number)?, titles.get(number)?)));
+        let layers = ordered.flat_map(|(made, title)| described(made, title.as_deref(), &mut roots)).map(|layer| descriptor(&layer));
         Ok((layers.collect(), made))
     }
 }
 
-/// A layer and its index.
-fn described(made: &Made, title: Option<&str>) -> Vec<Descriptor> {
+/// The order of the layers of a plan: those with directories of the tree last, outer directories behind inner ones. So what is last
+/// said of a directory is what is true of it; other layers hold what stands in for it.
+fn order(layers: &[LayerPlan]) -> Vec<usize> {
+    let numbers = |directories: bool| move |(_, layer): &(usize, &LayerPlan)| layer.has_directories == directories;
+    let others = layers.iter().enumerate().filter(numbers(false));
+    let directories = layers.iter().enumerate().rev().filter(numbers(true));
+    others.chain(directories).map(|(number, _)| number).collect()
+}
+
+/// A layer and its index. Archives get the next spelling of the root as their title.
+fn described(made: &Made, title: Option<&str>, roots: &mut impl Iterator<Item = String>) -> Vec<Descriptor> {
+    let mut root = || roots.next().unwrap_or_default();
     match made {
-        Made::Known(known) => [Some(known.layer.clone()), known.index.clone()].into_iter().flatten().collect(),
+        Made::Known(known) => {
+            let mut layer = known.layer.clone();
+            if title.is_none() {
+                layer.annotations.insert(titled::TITLE.to_owned(), root());
+            }
+            std::iter::once(layer).chain(known.index.clone()).collect()
+        }
         Made::Packed(ready) => {
             let layer = match title {
                 Some(title) => titled::raw(ready.blob, title),
-                None => titled::archive(ready.blob, &ready.diff_id),
+                None => titled::archive(ready.blob, &ready.diff_id, &root()),
             };
             let index = ready.travelling.as_ref().map(|(index, size, _)| travel::index_layer(&layer.digest, *index, *size));
             std::iter::once(layer).chain(index).collect()

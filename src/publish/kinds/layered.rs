@@ -27,13 +27,13 @@ impl Work {
     pub(super) async fn edit_layered(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
         let is_empty = base.layers().iter().all(|layer| layer.blob.is_none());
         if super::files::is_ours(base) || is_empty {
-            let (layers, made) = self.grouped(self.silent_root().await?).await?;
+            let (layers, made) = self.grouped(self.silent_root().await?, &[]).await?;
             return finish(layers, base, made);
         }
         let all = base.layers();
         let is_group = |number: usize| {
             let layer = all.get(number);
-            layer.is_some_and(|layer| layer.index.is_some() && layer.descriptor.annotation(titled::TITLE) == Some("."))
+            layer.is_some_and(|layer| layer.index.is_some() && layer.descriptor.annotation(titled::TITLE).is_some_and(titled::is_root))
         };
         let one = (&self.artifacts, &self.repository);
         let mut plan = foreign::plan(one, base, &self.snapshot, &self.survey.paths, is_group).await?;
@@ -65,9 +65,24 @@ impl Work {
         if !self.silent_root().await?.is_empty() {
             covered.insert(b"");
         }
-        let (grouped, made) = self.grouped(covered).await?;
+        let covered = self.with_directories(covered).await?;
+        let (grouped, made) = self.grouped(covered, &layers).await?;
         layers.extend(grouped);
         Ok((layers, made))
+    }
+
+    /// Directories above anything that is planned are planned too, whatever layer stays and has them: what stands in for them must
+    /// not be the last that is said of them.
+    async fn with_directories(&self, mut covered: PathSet) -> Result<PathSet, Error> {
+        let mut planned = Entries::of(self.without(covered.clone()));
+        while let Some(entry) = planned.next().await? {
+            let mut path = entry.path.as_slice();
+            while let Some(at) = path.iter().rposition(|byte| *byte == b'/') {
+                path = path.get(..at).unwrap_or_default();
+                covered.remove(path);
+            }
+        }
+        Ok(covered)
     }
 
     async fn archive_around(&self, base: &Artifact, plan: &Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {

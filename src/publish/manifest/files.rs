@@ -19,9 +19,23 @@ const CONTENT: &str = "io.deis.oras.content.digest";
 const ARCHIVE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const RAW: &str = "application/octet-stream";
 
-/// The layer of an archive of paths from the root.
-pub(in crate::publish) fn archive(blob: (Digest, u64), diff_id: &Digest) -> Descriptor {
-    described(ARCHIVE, blob, &[(CONTENT, &diff_id.to_string()), (UNPACK, "true"), (TITLE, ".")])
+/// The layer of an archive of paths from the root, under a title of its own (see [`roots`]).
+pub(in crate::publish) fn archive(blob: (Digest, u64), diff_id: &Digest, title: &str) -> Descriptor {
+    described(ARCHIVE, blob, &[(CONTENT, &diff_id.to_string()), (UNPACK, "true"), (TITLE, title)])
+}
+
+/// Spellings of the root, each another: ORAS takes no title twice. `.`, `./`, `./.`, `.//`, `.//.`, … are short also by the thousand.
+pub(in crate::publish) fn roots() -> impl Iterator<Item = String> {
+    (1_u64..).map(|number| {
+        let digits = number.ilog2();
+        let tokens = (0..digits).rev().map(|digit| if number >> digit & 1 == 0 { "/" } else { "/." });
+        std::iter::once(".").chain(tokens).collect()
+    })
+}
+
+/// Whether a title is one of [`roots`].
+pub(in crate::publish) fn is_root(title: &str) -> bool {
+    title.starts_with('.') && !title.contains("..") && title.chars().all(|letter| matches!(letter, '.' | '/'))
 }
 
 /// The layer of one file.
@@ -52,6 +66,15 @@ pub(in crate::publish) fn manifest(layers: Vec<Value>, base: Option<&Manifest>) 
 mod tests {
     use super::*;
     use crate::publish::manifest::descriptor;
+
+    #[test]
+    fn spellings_of_the_root_are_all_different_and_short() {
+        let first: Vec<String> = roots().take(7).collect();
+        assert_eq!(first, [".", "./", "./.", ".//", ".//.", "././", "././."]);
+        let many: std::collections::BTreeSet<String> = roots().take(5000).collect();
+        assert!(many.len() == 5000 && many.iter().all(|title| is_root(title) && title.len() < 30));
+        assert!(!is_root("..") && !is_root("./a") && !is_root("a") && !is_root("./../."));
+    }
 
     #[test]
     fn a_new_manifest_has_the_fields_that_oras_writes() {

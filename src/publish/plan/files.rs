@@ -6,8 +6,10 @@ use futures_util::TryStreamExt;
 
 use super::groups::{Assigner, Place, Totals};
 use super::identity::{LayerIdentity, archived};
+use super::parents::{Above, Named};
 use super::{LayerPlan, Plan, Selector};
-use crate::layer::{self, PackEntry, Packing};
+use crate::artifact::Kind;
+use crate::layer::{self, Packing};
 use crate::publish::Error;
 use crate::publish::snapshot::{Hash, Snapshot, hashed};
 use crate::view::FrozenEntry;
@@ -17,19 +19,35 @@ const TITLE: usize = 4095;
 
 struct Draft {
     identity: LayerIdentity,
+    named: Named,
     plan: LayerPlan,
 }
 
 impl Draft {
     fn new(packing: Packing, title: Option<String>) -> Self {
-        let plan = LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new() };
-        Self { identity: LayerIdentity::new(packing), plan }
+        let plan = LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new(), has_directories: false };
+        Self { identity: LayerIdentity::new(packing), named: Named::default(), plan }
     }
 
-    fn add(&mut self, entry: &PackEntry, sha256: Option<[u8; 32]>) {
-        self.identity.add(entry, sha256);
+    /// Adds an entry of the walk behind the directories above it.
+    fn add(&mut self, entry: &FrozenEntry, sha256: Option<[u8; 32]>, above: &Above) {
+        if self.plan.packing != Packing::Raw {
+            for directory in self.named.missing(above, entry) {
+                self.identity.add(&archived(&directory, None), None);
+            }
+        }
+        let archived = archived(entry, None);
+        self.identity.add(&archived, sha256);
         self.plan.entries += 1;
-        self.plan.bytes = self.plan.bytes.saturating_add(entry.size);
+        self.plan.bytes = self.plan.bytes.saturating_add(archived.size);
+        self.plan.has_directories |= entry.kind == Kind::Directory;
+    }
+
+    /// Adds a further name of one of its files.
+    fn add_link(&mut self, entry: &FrozenEntry, first: &[u8], above: &Above) {
+        let directories = self.named.missing(above, entry);
+        self.plan.behind.extend(directories.iter().map(|directory| archived(directory, None)));
+        self.plan.behind.push(archived(entry, Some(first)));
     }
 
     fn finish(mut self) -> LayerPlan {
@@ -45,18 +63,20 @@ impl Draft {
 pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Totals) -> Result<Plan, Error> {
     let mut assigner = Assigner::new(&totals);
     let mut layers: Vec<Draft> = Vec::new();
+    let mut above = Above::default();
     let mut hashed = hashed(snapshot, Hash::Chosen(None));
     while let Some((entry, sha256)) = hashed.try_next().await? {
+        above.step(&entry);
         match assigner.place(&entry) {
             Place::Link { group, first } => {
                 if let Some(layer) = layers.get_mut(group as usize) {
-                    layer.plan.behind.push(archived(&entry, Some(&first)));
+                    layer.add_link(&entry, &first, &above);
                 }
             }
             Place::Alone(_) => {
                 let raw = is_raw(&**snapshot, &entry).await?;
                 let mut layer = Draft::new(if raw.is_some() { Packing::Raw } else { Packing::GzipTar }, raw);
-                layer.add(&archived(&entry, None), sha256);
+                layer.add(&entry, sha256, &above);
                 layers.push(layer);
             }
             Place::Group(group) => {
@@ -64,7 +84,7 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
                     layers.push(Draft::new(Packing::GzipTar, None));
                 }
                 if let Some(layer) = layers.get_mut(group as usize) {
-                    layer.add(&archived(&entry, None), sha256);
+                    layer.add(&entry, sha256, &above);
                 }
             }
         }

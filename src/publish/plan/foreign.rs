@@ -138,6 +138,7 @@ async fn replacements(
                 entries: 1,
                 bytes: entry.size,
                 behind: Vec::new(),
+                has_directories: false,
             });
         }
     }

@@ -8,6 +8,7 @@ pub(super) mod files;
 pub(super) mod foreign;
 pub(super) mod groups;
 pub(super) mod identity;
+pub(super) mod parents;
 pub(super) mod whole;
 
 use std::collections::{HashMap, HashSet};
@@ -44,6 +45,10 @@ impl PathSet {
         self.0.insert(PathKey::of(path))
     }
 
+    pub fn remove(&mut self, path: &[u8]) {
+        self.0.remove(&PathKey::of(path));
+    }
+
     pub fn contains(&self, path: &[u8]) -> bool {
         !self.0.is_empty() && self.0.contains(&PathKey::of(path))
     }
@@ -68,6 +73,8 @@ pub(super) struct LayerPlan {
     pub bytes: u64,
     /// What follows behind them: further names of its files, whiteouts.
     pub behind: Vec<PackEntry>,
+    /// Whether directories of the walk are among them, not only what stands in for such.
+    pub has_directories: bool,
 }
 
 /// Which entries of the walk go where.

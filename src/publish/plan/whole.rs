@@ -18,7 +18,7 @@ pub(in crate::publish) async fn plan(
     behind: Vec<PackEntry>,
 ) -> Result<Plan, Error> {
     let mut identity = LayerIdentity::new(packing);
-    let mut layer = LayerPlan { identity: [0; 32], packing, title: None, entries: 0, bytes: 0, behind };
+    let mut layer = LayerPlan { identity: [0; 32], packing, title: None, entries: 0, bytes: 0, behind, has_directories: true };
     let mut names = FirstNames::default();
     let mut entries = hashed(snapshot, Hash::Chosen(chosen.clone()));
     while let Some((entry, sha256)) = entries.try_next().await? {

@@ -1,0 +1,90 @@
+//! Directories that an archive must name in front of what lies in them, although another layer holds them.
+//!
+//! ORAS unpacks the layers of an artifact at once, in any order, and makes no directory that a layer does not name itself. So every
+//! archive names all parents of its entries. What stands in for a directory of another layer has its mode and nothing else, or the
+//! archive would change whenever the directory's time does; the layers with the real directories come last, and win.
+
+use super::PathSet;
+use crate::artifact::Kind;
+use crate::publish::snapshot::is_within;
+use crate::view::{FrozenContent, FrozenEntry};
+
+/// The directories above the place of a walk, outermost first, without the root.
+#[derive(Default)]
+pub(in crate::publish) struct Above(Vec<(Vec<u8>, Option<u32>)>);
+
+impl Above {
+    /// Goes on to the next entry of the walk.
+    pub fn step(&mut self, entry: &FrozenEntry) {
+        while self.0.last().is_some_and(|(path, _)| !is_within(&entry.path, path) || *path == entry.path) {
+            self.0.pop();
+        }
+        if entry.kind == Kind::Directory && !entry.path.is_empty() {
+            self.0.push((entry.path.clone(), entry.mode));
+        }
+    }
+}
+
+/// The directories that one archive names so far.
+#[derive(Default)]
+pub(in crate::publish) struct Named(PathSet);
+
+impl Named {
+    /// What the archive must name in front of the entry that the walk has just come to, outermost first. The entry itself counts
+    /// as named from now on.
+    pub fn missing(&mut self, above: &Above, entry: &FrozenEntry) -> Vec<FrozenEntry> {
+        let missing = above.0.iter().filter(|(path, _)| *path != entry.path && self.0.insert(path));
+        let missing = missing.map(|(path, mode)| stand_in(path, *mode)).collect();
+        if entry.kind == Kind::Directory {
+            self.0.insert(&entry.path);
+        }
+        missing
+    }
+}
+
+fn stand_in(path: &[u8], mode: Option<u32>) -> FrozenEntry {
+    FrozenEntry {
+        path: path.to_vec(),
+        node: 0,
+        kind: Kind::Directory,
+        mode,
+        owner: None,
+        mtime: None,
+        size: 0,
+        links: 2,
+        device: (0, 0),
+        target: Vec::new(),
+        xattrs: Vec::new(),
+        content: FrozenContent::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::plan::groups::tests::entry;
+
+    fn paths(entries: &[FrozenEntry]) -> Vec<&str> {
+        entries.iter().map(|entry| std::str::from_utf8(&entry.path).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_parent_is_named_once_and_before_what_lies_in_it() {
+        let (mut above, mut named) = (Above::default(), Named::default());
+        let mut visit = |path: &str, kind: Kind, here: bool| -> Vec<String> {
+            let entry = entry(path, 1, kind, 0);
+            above.step(&entry);
+            if here { paths(&named.missing(&above, &entry)).into_iter().map(str::to_owned).collect() } else { Vec::new() }
+        };
+        visit("", Kind::Directory, false);
+        visit("a", Kind::Directory, false);
+        visit("a/b", Kind::Directory, false);
+        assert_eq!(visit("a/b/x", Kind::File, true), ["a", "a/b"]);
+        assert!(visit("a/b/y", Kind::File, true).is_empty());
+        assert!(visit("a/c", Kind::Directory, true).is_empty());
+        assert!(visit("a/c/z", Kind::File, true).is_empty(), "a directory that the archive holds itself needs no stand-in");
+        visit("ab", Kind::Directory, false);
+        assert_eq!(visit("ab/x", Kind::File, true), ["ab"]);
+        assert!(visit("top", Kind::File, true).is_empty());
+    }
+}
