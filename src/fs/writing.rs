@@ -253,6 +253,7 @@ impl FileSystem {
             }
             let overlay = self.overlay_of(&staged).await?;
             let edited = Arc::clone(&overlay);
+            edited.fetch_expected().await?;
             let forgotten = blocking(move || edited.discard(&below)).await?;
             self.forget_in_view(&staged.view, forgotten);
             if !overlay.is_edited() {

@@ -17,6 +17,7 @@ mod merged;
 mod names;
 mod open;
 mod plain;
+mod removed;
 mod renumber;
 mod table;
 mod walk;
@@ -41,6 +42,7 @@ use edit::Edit;
 use file::Blobs;
 use ground::Ground;
 use merged::Merged;
+use removed::Removed;
 use table::Table;
 
 /// An edited tag. Shared by its view, by open files and by a publish.
@@ -66,6 +68,7 @@ pub struct Overlay {
     /// Generations that are frozen just now.
     frozen: Arc<AtomicU64>,
     access_times: AccessTimes,
+    removed: Removed,
 }
 
 impl Overlay {
@@ -195,7 +198,7 @@ impl Overlay {
     /// Runs one change in a transaction.
     fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
         self.upper.change(|change| {
-            let mut edit = Edit { change, ground: &self.ground, table: &self.table, now: now() };
+            let mut edit = Edit { change, ground: &self.ground, table: &self.table, removed: &self.removed, now: now() };
             work(&mut edit)
         })
     }

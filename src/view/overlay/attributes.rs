@@ -59,7 +59,7 @@ impl Overlay {
     /// Gone for a node that is not there.
     pub fn attributes(&self, context: &Context, node: ViewNode) -> Result<Attributes, Error> {
         let defaults = &context.defaults;
-        let mut shown = match self.merged().see(node)? {
+        let mut shown = match self.see_or_removed(node)? {
             Seen::Lower(_, lower) => defaults.of_node(&lower),
             Seen::Row(row) => {
                 let (size, staged) = match &row.content {
@@ -113,7 +113,19 @@ impl Overlay {
     /// # Errors
     /// IsDirectory or Invalid for the length of what is no regular file; NoSpace and what the disk says.
     pub async fn set_attributes(self: &Arc<Self>, context: &Context, node: ViewNode, set: SetAttributes) -> Result<(), Error> {
-        let seen = self.merged().see(node)?;
+        if let Some(atime) = set.atime {
+            self.access_times.set(node, atime);
+        }
+        let seen = match self.merged().see(node) {
+            Ok(seen) => seen,
+            // The kernel writes back times late; of a node that is gone there is nothing to keep.
+            Err(error) if error.kind == ErrorKind::Gone && set.size.is_none() && self.removed.get(node).is_some() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        // Times that are written back late do not make a tag edited that was published meanwhile.
+        if !self.upper().is_edited() && self.changes_nothing(context, node, &set)? {
+            return Ok(());
+        }
         if let Some(size) = set.size {
             match seen.kind() {
                 Kind::File => Writer::new(self.hold(node)?, true).set_length(size).await?,
@@ -121,11 +133,9 @@ impl Overlay {
                 _ => return Err(Error::new(ErrorKind::Invalid, "only a regular file has a length to set")),
             }
         }
-        if let (Some(mtime), Kind::File) = (set.mtime, seen.kind()) {
+        let is_staged = matches!(&seen, Seen::Row(Node { content: Content::Data(_), .. }));
+        if let Some(mtime) = set.mtime.filter(|_| is_staged || set.size.is_some()) {
             Writer::new(self.hold(node)?, false).set_mtime(mtime).await?;
-        }
-        if let Some(atime) = set.atime {
-            self.access_times.set(node, atime);
         }
         let owner = (context.defaults.uid, context.defaults.gid);
         self.change(|edit| {
@@ -145,6 +155,24 @@ impl Overlay {
             })
         })?;
         Ok(())
+    }
+
+    /// A node, or what is remembered of it.
+    fn see_or_removed(&self, node: ViewNode) -> Result<Seen, Error> {
+        match self.merged().see(node) {
+            Err(error) if error.kind == ErrorKind::Gone => self.removed.get(node).map(Seen::Row).ok_or_else(|| error.into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Whether everything is as it is to be.
+    fn changes_nothing(&self, context: &Context, node: ViewNode, set: &SetAttributes) -> Result<bool, Error> {
+        let shown = self.attributes(context, node)?;
+        Ok(set.size.is_none()
+            && set.mode.is_none_or(|mode| mode & 0o7777 == shown.mode)
+            && set.uid.is_none_or(|uid| uid == shown.uid)
+            && set.gid.is_none_or(|gid| gid == shown.gid)
+            && set.mtime.is_none_or(|mtime| mtime == shown.time))
     }
 
     /// An extended attribute; own names (`user.oci.*`, `user.ocifs.*`) are not answered here.

@@ -11,12 +11,13 @@ use std::sync::{Arc, RwLock};
 
 use super::Overlay;
 use super::copy_up::{ORIGIN, blocking, without_own};
+use super::file::Blobs;
 use super::frozen::{FrozenContent, FrozenEntry, NoRows, hash_file, hash_reader};
 use super::ground::Ground;
 use super::merged::{Merged, Seen};
 use super::plain::{Difference, State};
 use super::walk::Walk;
-use crate::artifact::{Artifact, Kind};
+use crate::artifact::{Artifact, Kind, ViewMode};
 use crate::error::ErrorKind;
 use crate::staging::{Content, Node, NodeKey, TreeNode};
 use crate::view::{Context, Defaults, Error, ViewNode};
@@ -75,12 +76,7 @@ impl Overlay {
     /// What the disk says; what the registry says where bytes must be compared.
     pub async fn differences(self: &Arc<Self>, context: &Context) -> Result<Vec<Difference>, Error> {
         let binding = self.binding();
-        let expected = match binding.expected {
-            None => None,
-            Some(digest) => Some(self.artifact(&digest).ok_or_else(|| {
-                Error::new(ErrorKind::Other, format!("the tree of {digest}, which the tag is expected to hold, is not open"))
-            })?),
-        };
+        let expected = self.fetch_expected().await?;
         let (overlay, defaults) = (Arc::clone(self), context.defaults);
         let found = blocking(move || overlay.compare(expected.as_ref(), &defaults, binding.deleted)).await?;
         let mut differences = found.differences;
@@ -91,6 +87,21 @@ impl Overlay {
         }
         differences.sort_by(|one, other| order(&one.path, &other.path));
         Ok(differences)
+    }
+
+    /// Opens the tree that the tag is expected to hold, where that is not done yet: it was bound to another digest.
+    ///
+    /// # Errors
+    /// What fetching the artifact says.
+    pub async fn fetch_expected(&self) -> Result<Option<Arc<Artifact>>, Error> {
+        let Some(digest) = self.binding().expected else { return Ok(None) };
+        if let Some(artifact) = self.artifact(&digest) {
+            return Ok(Some(artifact));
+        }
+        let Blobs { artifacts, repository, strict } = &self.blobs;
+        let artifact = artifacts.artifact(repository, &digest, ViewMode::Merged, *strict).await?;
+        self.keep_artifact(&artifact);
+        Ok(Some(artifact))
     }
 
     /// SHA-256 of a file's bytes, of which nothing is known.

@@ -23,7 +23,7 @@ impl Overlay {
     /// kernel must forget. After all was taken back nothing is left to publish, unless the tag is new.
     ///
     /// # Errors
-    /// NotFound where neither the tag nor what it is expected to hold has the path; what the disk says.
+    /// Other where the tree that the tag is expected to hold was not opened ([`Overlay::fetch_expected`]); NotFound where neither the tag nor what it is expected to hold has the path; what the disk says.
     pub fn discard(&self, path: &[u8]) -> Result<Vec<Forgotten>, Error> {
         let expected = match self.binding().expected {
             None => None,

@@ -3,6 +3,7 @@
 
 use super::ground::Ground;
 use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found};
+use super::removed::Removed;
 use super::table::Table;
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
@@ -16,6 +17,7 @@ pub(super) struct Edit<'edit, 'upper> {
     pub change: &'edit mut Change<'upper>,
     pub ground: &'edit Ground,
     pub table: &'edit Table,
+    pub removed: &'edit Removed,
     /// The time of the change.
     pub now: (i64, u32),
 }
@@ -117,6 +119,9 @@ impl Edit<'_, '_> {
     /// Drops a node without names. One of the tree leaves a mark that it is gone, since descriptors may still ask for it.
     pub fn bury(&mut self, key: NodeKey) -> Result<(), Fault> {
         if key >= STAGED {
+            if let Some(row) = self.merged().row(key)? {
+                self.removed.note(key, row);
+            }
             return self.change.drop_node(key);
         }
         self.update(key, |node| {

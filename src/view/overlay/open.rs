@@ -8,6 +8,7 @@ use super::Overlay;
 use super::attributes::AccessTimes;
 use super::file::Blobs;
 use super::ground::Ground;
+use super::removed::Removed;
 use super::renumber::{each_row, renumber};
 use super::table::Table;
 use crate::artifact::ViewMode;
@@ -54,6 +55,7 @@ impl Overlay {
             epoch: AtomicU64::new(1),
             frozen: Arc::default(),
             access_times: AccessTimes::default(),
+            removed: Removed::default(),
         };
         Ok(Arc::new(overlay))
     }

@@ -227,9 +227,10 @@ async fn an_unlinked_file_lives_until_its_last_handle_is_closed() {
         drop(writer);
         assert_eq!(reader.read(0, 100).await.unwrap().as_ref(), b"more than before");
         drop(reader);
-        if path == "new" {
-            assert_eq!(kind(tag.attributes(&world.context, number)), ErrorKind::Gone);
-        }
+        // The kernel may ask for a node that it still holds, and write back times that it kept.
+        assert_eq!(tag.attributes(&world.context, number).unwrap().links, 0);
+        let set = super::super::SetAttributes { mtime: Some((1, 0)), ..Default::default() };
+        tag.set_attributes(&world.context, number, set).await.unwrap();
     }
     tag.upper().sync().unwrap();
     assert_eq!(world.uppers.usage().0, 0, "the bytes are freed");

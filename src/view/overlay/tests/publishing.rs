@@ -104,7 +104,7 @@ async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_ino
 impl World {
     /// As [`World::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
     async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
-        let set = SetAttributes { mode: Some(0o755), ..Default::default() };
+        let set = SetAttributes { mode: Some(0o700), ..Default::default() };
         overlay.set_attributes(&self.context, 0, set).await.unwrap();
         self.again(overlay).await
     }
@@ -148,6 +148,20 @@ async fn a_writer_that_stays_open_through_a_publish_makes_the_tag_edited_again()
     let tag = world.again(tag).await;
     assert!(tag.is_edited());
     assert_eq!((world.read(&tag, "log").await, world.changes(&tag).await), (b"123".to_vec(), vec!["C log".to_owned()]));
+}
+
+#[tokio::test]
+async fn times_that_are_written_back_after_a_publish_do_not_make_the_tag_edited() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "file", b"1").await;
+    let mtime = Some(world.attributes(&tag, "file").time);
+    world.publish(&tag).await;
+    let file = node(&tag, "file");
+    tag.set_attributes(&world.context, file, SetAttributes { mtime, atime: Some((5, 0)), ..Default::default() }).await.unwrap();
+    assert!(!tag.is_edited());
+    tag.set_attributes(&world.context, file, SetAttributes { mtime: Some((5, 0)), ..Default::default() }).await.unwrap();
+    assert!(tag.is_edited());
 }
 
 #[tokio::test]
@@ -207,6 +221,19 @@ async fn a_tag_that_was_deleted_differs_by_all_it_has_upstream() {
     tag.upper().change(|change| change.bind(binding)).unwrap();
     assert_eq!(world.changes(&tag).await.len(), 10);
     assert!(tag.is_edited());
+}
+
+#[tokio::test]
+async fn a_tag_that_was_bound_otherwise_is_compared_with_what_it_is_bound_to() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let other = world.push("other", &[Item::File("else", Vec::new())]);
+    let binding = Binding { expected: Some(other), ..tag.binding() };
+    tag.move_to(&subject("moved"), binding).unwrap();
+    assert_eq!(tag.subject(), subject("moved"));
+    assert!(world.changes(&tag).await.contains(&"R else".to_owned()));
+    tag.discard(b"").unwrap();
+    assert_eq!(list(&tag, ""), ["else"]);
 }
 
 #[tokio::test]
