@@ -18,22 +18,24 @@ use crate::staging::Binding;
 const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
 
 impl Publish<'_> {
-    /// The frozen state is what the tag holds: without a tag to publish it elsewhere, nothing is sent.
+    /// The frozen state is what the edits were laid on: the tag holds it already, or another tag is put for it. No blob is sent.
     pub(super) async fn nothing_differs(&self, ground: &Ground, survey: Survey, lent: Lent) -> Result<(Report, Next), Error> {
         let Some(base) = ground.base.clone() else { return Err(Error::other("a tag without a base")) };
         let mut report = self.report(&survey, Outcome::Unchanged);
-        if self.goes_elsewhere() {
+        if self.goes_elsewhere() || ground.binding.expected != Some(base.manifest.digest) {
             report.outcome = Outcome::Published {
                 before: ground.at_target.map(|digest| digest.to_string()),
                 digest: base.manifest.digest.to_string(),
                 known: true,
             };
             self.refuse_moved(ground)?;
-            if !self.options.dry_run {
-                self.target(&self.target).put(&base.manifest, self.expected(ground), || Ok(())).await?;
-                self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
+            if self.options.dry_run {
+                return Ok((report, Next::Continues { clean: false }));
             }
-            return Ok((report, Next::Continues { clean: true }));
+            self.target(&self.target).put(&base.manifest, self.expected(ground), || Ok(())).await?;
+            self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
+            let clean = if self.goes_elsewhere() { true } else { self.settle(lent, base).await? };
+            return Ok((report, Next::Continues { clean }));
         }
         if let Some((before, digest)) = ground.finished {
             report.outcome =

@@ -100,7 +100,8 @@ impl<'a> Publish<'a> {
             return self.drop_edits().await;
         }
         let rebases = moved && self.options.rebase && upstream.is_some() && !self.goes_elsewhere();
-        let based_on = if rebases { upstream } else { binding.expected };
+        // What was renamed to a new tag is an edit of what it was.
+        let based_on = if rebases { upstream } else { binding.expected.or(binding.under) };
         let base = match based_on {
             Some(digest) => Some(self.artifact(&digest).await?),
             None => None,
@@ -213,7 +214,7 @@ impl<'a> Publish<'a> {
     async fn mix(&self, ground: &Ground, lent: &Lent) -> Result<(Option<Built>, Counts, Report), Error> {
         let Some(theirs) = ground.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
-        let before = match &ground.binding.expected {
+        let before = match &ground.binding.expected.or(ground.binding.under) {
             Some(digest) => Some(self.tree(&self.artifact(digest).await?, &lent.snapshot)),
             None => None,
         };
@@ -357,7 +358,7 @@ impl<'a> Publish<'a> {
             artifacts.learned_manifest(&self.repository, Arc::clone(manifest));
         }
         artifacts.published(&self.repository, &self.target, Arc::clone(&built.top));
-        produce::adopt(artifacts, &built.made).await?;
+        produce::adopt(artifacts, &self.repository, &built.made).await?;
         self.artifact(&built.top.digest).await
     }
 

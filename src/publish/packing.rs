@@ -215,8 +215,13 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
             "what was packed is not what was planned: a staged file changed outside of the mount",
         ));
     }
-    let (store, identity, with_index) = (how.store.clone(), layer.identity, how.with_index);
-    blocking(move || store.keep(&identity, &packed, blob, with_index)).await
+    let (store, identity, with_index, sealed) = (how.store.clone(), layer.identity, how.with_index, how.sealed);
+    blocking(move || {
+        let mut ready = store.keep(&identity, &packed, blob, with_index)?;
+        ready.sealed = sealed.map(|sealed| Arc::new((sealed, packed.index)));
+        Ok(ready)
+    })
+    .await
 }
 
 /// Runs something that blocks.

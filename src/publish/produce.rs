@@ -164,9 +164,14 @@ impl Producer {
 }
 
 /// Lets the readers of this process use the layers that were packed: no index has to be fetched.
-pub(super) async fn adopt(artifacts: &Artifacts, made: &[Made]) -> Result<(), Error> {
+pub(super) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: &[Made]) -> Result<(), Error> {
     for made in made {
         let Made::Packed(ready) = made else { continue };
+        if let Some(sealed) = &ready.sealed {
+            let (sealed, index) = &**sealed;
+            sealed.adopt(repository, ready.blob, index).await;
+            continue;
+        }
         let reading = ready.clone();
         let index = blocking(move || reading.index()).await?;
         if let Some(index) = index {

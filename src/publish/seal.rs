@@ -9,7 +9,8 @@ use super::Error;
 use super::packing::blocking;
 use crate::artifact::Artifacts;
 use crate::content::BlobSource;
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::layer::LayerIndex;
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Repository};
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeWriter, ciphertext_length};
 
 /// Bytes that are encrypted at a time.
@@ -22,6 +23,12 @@ pub(super) struct Sealed {
     header: EnvelopeHeader,
     artifacts: Artifacts,
     like: Option<BlobSource>,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Sealed(redacted)")
+    }
 }
 
 /// Encrypts what is written to it. Its clones are one.
@@ -51,6 +58,12 @@ impl Sealed {
         let header = EnvelopeHeader { salt: rand::random(), nonce: rand::random() };
         let key = artifacts.seal_key(like.as_ref(), &header.salt).await?;
         Ok(key.map(|key| Self { key, header, artifacts: artifacts.clone(), like }))
+    }
+
+    /// Lets the readers of this process use the index of a layer that was sealed by this.
+    pub async fn adopt(&self, repository: &Repository, (digest, size): (Digest, u64), index: &LayerIndex) {
+        let layer = Descriptor::new("application/octet-stream", digest, size);
+        self.artifacts.adopt_sealed(repository, &layer, self.header, &self.key, index).await;
     }
 
     /// Whether a message that was written before is whole and under the same passphrase.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::plan::identity::Identity;
+use super::seal::Sealed;
 use crate::durable;
 use crate::layer::{self, LayerIndex, Packed};
 use crate::oci::{Algorithm, Digest, Hasher};
@@ -42,6 +43,8 @@ pub(super) struct Ready {
     pub path: PathBuf,
     /// The index that travels with it, where it may: its digest, length and file.
     pub travelling: Option<(Digest, u64, PathBuf)>,
+    /// The key of a layer that was sealed just now, and its index, which may not lie on the disk.
+    pub sealed: Option<Arc<(Sealed, LayerIndex)>>,
 }
 
 /// What is written down of a packed layer.
@@ -96,6 +99,7 @@ impl Store {
             diff_id: Digest::parse(&account.diff_id).ok()?,
             path: self.path(identity, "blob"),
             travelling,
+            sealed: None,
         })
     }
 
@@ -126,7 +130,7 @@ impl Store {
         let text = serde_json::to_vec(&account).map_err(|error| Error::other(format!("describing a packed layer: {error}")))?;
         let file = self.path(identity, "json");
         durable::replace(&file, &[&text]).map_err(|error| Error::disk("writing", &file, &error))?;
-        Ok(Ready { blob, diff_id: packed.stream.0, path, travelling: index })
+        Ok(Ready { blob, diff_id: packed.stream.0, path, travelling: index, sealed: None })
     }
 }
 

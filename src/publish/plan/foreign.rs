@@ -12,7 +12,7 @@ use crate::artifact::{Artifact, Artifacts, Kind};
 use crate::layer::{FileKind, LayerIndex, Packing};
 use crate::oci::Repository;
 use crate::publish::Error;
-use crate::publish::snapshot::{Entries, Snapshot};
+use crate::publish::snapshot::{Entries, Snapshot, parent};
 use crate::view::FrozenEntry;
 
 /// What becomes of a layer.
@@ -86,6 +86,11 @@ pub(in crate::publish) async fn plan(
         });
     }
     let (replaced, described) = replacements(snapshot, &wanted, &mut fates, &mut covered).await?;
+    for layer in layers.iter().filter(|layer| !archives.contains(&layer.number)) {
+        if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (fates.get(layer.number), base.file_of(layer.number)) {
+            cover_above(&path, same, &mut covered);
+        }
+    }
     Ok(Foreign { fates, covered, replaced, described, archives })
 }
 
@@ -105,6 +110,17 @@ fn cover(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet, cov
         {
             covered.insert(&path);
         }
+    }
+}
+
+/// Directories that are there because a file in them has a title need no entry.
+fn cover_above(path: &[u8], same: &PathSet, covered: &mut PathSet) {
+    let mut above = parent(path);
+    while let Some(directory) = above.filter(|directory| !directory.is_empty()) {
+        if same.contains(directory) {
+            covered.insert(directory);
+        }
+        above = parent(directory);
     }
 }
 

@@ -1,0 +1,157 @@
+//! Edits of artifacts by other tools: what did not change stays byte for byte, what did keeps its form.
+
+use serde_json::Value;
+
+use super::world::{Edit, Seen, World};
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::oci::{Digest, media_type};
+use crate::registry::RequestKind;
+use crate::staging::Binding;
+
+const TITLE: &str = "org.opencontainers.image.title";
+
+fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(if path.ends_with('/') { 0o755 } else { 0o644 });
+        header.set_mtime(1000);
+        if path.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
+        archive.append_data(&mut header, path, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+/// What `oras push a.txt sub/b.bin dir/` makes.
+fn oras(world: &World) -> Digest {
+    let directory = packed(&[("dir/", b""), ("dir/one", b"1"), ("dir/two", b"2")]);
+    let unpack = [(TITLE, "dir"), ("io.deis.oras.content.unpack", "true")];
+    let layers = [
+        ("text/plain", &b"alpha"[..], &[(TITLE, "a.txt"), ("mine", "stays")][..]),
+        ("application/x-b", &b"beta"[..], &[(TITLE, "sub/b.bin")][..]),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", directory.as_slice(), &unpack[..]),
+    ];
+    world.registry.add_artifact("app", "v1", ("application/vnd.example.config", b"{}"), &layers, &[("k", "v")])
+}
+
+fn manifest(world: &World, digest: &Digest) -> Value {
+    serde_json::from_slice(&world.registry.held("app")[digest]).unwrap()
+}
+
+/// Names, kinds and contents.
+fn contents(seen: Vec<Seen>) -> Vec<(String, Kind, Vec<u8>)> {
+    seen.into_iter().map(|seen| (seen.path, seen.kind, seen.bytes)).collect()
+}
+
+#[tokio::test]
+async fn a_changed_titled_file_stays_one_and_its_neighbours_stay_byte_for_byte() {
+    let world = World::new();
+    let digest = oras(&world);
+    let before = manifest(&world, &digest);
+    let overlay = world.over("v1", digest).await;
+    Edit(&world, &overlay).file("a.txt", b"changed").await;
+    let staged = contents(world.staged(&overlay).await);
+    let digest = world.published(&overlay).await;
+    let after = manifest(&world, &digest);
+    let layers = after["layers"].as_array().unwrap();
+    assert_eq!(layers[0]["mediaType"], "text/plain");
+    assert_eq!((&layers[0]["annotations"]["mine"], &layers[0]["annotations"][TITLE]), (&"stays".into(), &"a.txt".into()));
+    assert_eq!(layers[0]["digest"], Digest::of(b"changed").to_string());
+    assert_eq!(layers[layers.len() - 2..], before["layers"].as_array().unwrap()[1..]);
+    assert_eq!((&after["config"], &after["annotations"]), (&before["config"], &before["annotations"]));
+    assert_eq!(contents(world.seen(&digest).await), staged);
+    world.registry.forget_requests();
+    assert_eq!(world.publish(&overlay).await.unwrap().0.sent, (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_new_or_was_in_a_changed_directory_is_packed_anew() {
+    let world = World::new();
+    let digest = oras(&world);
+    let before = manifest(&world, &digest);
+    let overlay = world.over("v1", digest).await;
+    let edit = Edit(&world, &overlay);
+    edit.file("new", b"new").await;
+    let staged = contents(world.staged(&overlay).await);
+    let digest = world.published(&overlay).await;
+    assert_eq!(contents(world.seen(&digest).await), staged);
+    let after = manifest(&world, &digest);
+    assert_eq!(after["layers"].as_array().unwrap()[..3], before["layers"].as_array().unwrap()[..]);
+    edit.file("dir/one", b"other").await;
+    edit.remove("sub/b.bin");
+    let staged = contents(world.staged(&overlay).await);
+    let digest = world.published(&overlay).await;
+    assert_eq!(contents(world.seen(&digest).await), staged);
+    let after = manifest(&world, &digest);
+    let layers = after["layers"].as_array().unwrap();
+    assert_eq!(layers[0], before["layers"][0]);
+    assert!(!layers.contains(&before["layers"][1]) && !layers.contains(&before["layers"][2]));
+}
+
+#[tokio::test]
+async fn an_archive_is_repacked_with_its_media_type_and_keeps_the_rest() {
+    let world = World::new();
+    let chart = packed(&[("chart/Chart.yaml", b"name: x"), ("chart/values.yaml", b"a: 1")]);
+    let layer = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+    let provenance = "application/vnd.cncf.helm.chart.provenance.v1.prov";
+    let config = ("application/vnd.cncf.helm.config.v1+json", &b"{\"name\":\"x\"}"[..]);
+    let layers = [(layer, chart.as_slice(), &[][..]), (provenance, &b"signed"[..], &[][..])];
+    let digest = world.registry.add_artifact("app", "v1", config, &layers, &[(TITLE, "x"), ("org.opencontainers.image.version", "1.0.0")]);
+    let before = manifest(&world, &digest);
+    let overlay = world.over("v1", digest).await;
+    let edit = Edit(&world, &overlay);
+    edit.file("chart/values.yaml", b"a: 2").await;
+    edit.file("chart/more", b"more").await;
+    let staged = contents(world.staged(&overlay).await);
+    let digest = world.published(&overlay).await;
+    let after = manifest(&world, &digest);
+    assert_eq!(contents(world.seen(&digest).await), staged);
+    assert_eq!(after["layers"][0]["mediaType"], layer);
+    assert_eq!((&after["layers"][1], &after["config"]), (&before["layers"][1], &before["config"]));
+    assert_eq!((after["layers"].as_array().unwrap().len(), &after["annotations"]), (2, &before["annotations"]));
+}
+
+#[tokio::test]
+async fn a_list_of_blobs_takes_other_bytes_and_no_other_names() {
+    let world = World::new();
+    let config = ("application/vnd.wasm.config.v0+json", &b"{}"[..]);
+    let digest = world.registry.add_artifact("app", "v1", config, &[("application/wasm", b"\0asm", &[("a", "b")])], &[]);
+    let overlay = world.over("v1", digest).await;
+    let edit = Edit(&world, &overlay);
+    edit.file("module.wasm", b"\0asm2").await;
+    let digest = world.published(&overlay).await;
+    let after = manifest(&world, &digest);
+    assert_eq!(after["layers"][0]["digest"], Digest::of(b"\0asm2").to_string());
+    assert_eq!((&after["layers"][0]["mediaType"], &after["layers"][0]["annotations"]["a"]), (&"application/wasm".into(), &"b".into()));
+    assert_eq!(after["layers"].as_array().unwrap().len(), 1);
+    edit.file("more", b"1").await;
+    let error = world.publish(&overlay).await.unwrap_err();
+    assert_eq!((error.kind, world.tagged("v1")), (ErrorKind::Unsupported, Some(digest)));
+    assert!(error.message.contains("`more`"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_sealed_in_a_way_that_is_not_known_is_refused() {
+    let world = World::new();
+    let config = (media_type::OCI_EMPTY, &b"{}"[..]);
+    let digest = world.registry.add_artifact("app", "v1", config, &[("a/b", b"x", &[])], &[("dev.ocifs.seal", "age")]);
+    let upper = world.uppers.create(&super::world::subject("v1"), Binding { under: Some(digest), expected: Some(digest), deleted: false });
+    let opened = crate::view::Overlay::open(&world.publisher.context, upper.unwrap()).await;
+    assert_eq!(opened.err().map(|error| error.kind), Some(ErrorKind::KeyMissing));
+}
+
+#[tokio::test]
+async fn a_renamed_tag_of_another_tool_is_put_as_it_is() {
+    let world = World::new();
+    let digest = oras(&world);
+    let renamed = world.begin("v2", Binding { under: Some(digest), expected: None, deleted: false }).await;
+    world.registry.forget_requests();
+    let digest_now = world.published(&renamed).await;
+    assert_eq!((digest_now, world.tagged("v2"), world.tagged("v1")), (digest, Some(digest), Some(digest)));
+    assert_eq!(world.registry.count(RequestKind::PushBlob), 0);
+    assert_eq!(renamed.binding().expected, Some(digest));
+}
