@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::kinds::{self, Built, Work};
 use super::packing::blocking;
@@ -110,9 +110,13 @@ impl<'a> Publish<'a> {
         let ground = Ground { binding, upstream, at_target, base, finished };
         let frozen = self.freeze(rebases).await?;
         let generation = frozen.generation();
-        let (snapshot, back) = FrozenSnapshot::lend(frozen, Arc::clone(&self.publisher.context));
+        let (alive, mut gone) = mpsc::channel(1);
+        let (snapshot, back) = FrozenSnapshot::lend(frozen, Arc::clone(&self.publisher.context), alive);
         let lent = Lent { snapshot: snapshot as Arc<dyn Snapshot>, back, generation };
-        if rebases { self.rebase(ground, lent).await } else { self.edit(ground, lent).await }
+        let result = if rebases { self.rebase(ground, lent).await } else { self.edit(ground, lent).await };
+        // Threads that still walk end soon; until then the next publish would find the tag frozen.
+        let _ = gone.recv().await;
+        result
     }
 
     /// Takes up what a killed publish left: if its tag is there, only the settlement is missing.

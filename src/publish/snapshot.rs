@@ -45,13 +45,15 @@ pub(super) struct FrozenSnapshot {
     frozen: Option<Frozen>,
     context: Arc<Context>,
     back: Option<oneshot::Sender<Frozen>>,
+    /// Whoever has the other end sees when nobody reads any more. Dropped last.
+    _alive: mpsc::Sender<()>,
 }
 
 impl FrozenSnapshot {
     /// The snapshot, and where the frozen state comes back when nobody reads it any more.
-    pub fn lend(frozen: Frozen, context: Arc<Context>) -> (Arc<Self>, oneshot::Receiver<Frozen>) {
+    pub fn lend(frozen: Frozen, context: Arc<Context>, alive: mpsc::Sender<()>) -> (Arc<Self>, oneshot::Receiver<Frozen>) {
         let (back, returned) = oneshot::channel();
-        (Arc::new(Self { frozen: Some(frozen), context, back: Some(back) }), returned)
+        (Arc::new(Self { frozen: Some(frozen), context, back: Some(back), _alive: alive }), returned)
     }
 
     fn frozen(&self) -> Result<&Frozen, view::Error> {
