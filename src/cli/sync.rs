@@ -1,6 +1,7 @@
 //! `ocifs sync`: what the kernel holds is written back first, then the daemon publishes; without a daemon this process does.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,6 +109,8 @@ fn write_back(mount_point: &Path, client: &Client) -> Result<(), Failure> {
     let shown = escape::path(mount_point);
     match receiver.recv_timeout(WRITE_BACK) {
         Ok(Ok(())) => Ok(()),
+        // The kernel still had times of a file that was taken back meanwhile: there is nothing to hand over.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Ok(()),
         Ok(Err(error)) => Err(Failure::other(format!("what was written to {shown} cannot be staged: {error}"))),
         Err(_) => Err(Failure::other(format!("what was written to {shown} is not staged after {} s", WRITE_BACK.as_secs()))),
     }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::File;
 use super::environment::Environment;
@@ -27,6 +27,8 @@ use crate::sys::unmount::{Force, abort_connection, unmount};
 
 /// How long a daemon may take to say that it lives.
 const PULSE: Duration = Duration::from_secs(2);
+/// How long a mount may be busy without anybody who uses it.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How long a daemon that was asked to end may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -100,7 +102,7 @@ fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure>
 
 fn take_away(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
     let force = if flags.lazy { Force::Lazy } else { Force::None };
-    match unmount(&mount.mount_point, force) {
+    match unmount_in_a_moment(mount, force) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_dead(mount) => {
             // What is still open in it fails anyway.
@@ -108,6 +110,19 @@ fn take_away(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failu
         }
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(client) => take_away_hung(mount),
         Err(error) => Err(refusal(mount, &error)),
+    }
+}
+
+/// A mount that nobody seems to use is busy for a moment while somebody looks through `/proc`, or while a file is closed.
+fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match unmount(&mount.mount_point, force) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < MOMENT && busy::describe(mount).is_empty() => {
+                std::thread::sleep(MOMENT / 10);
+            }
+            other => return other,
+        }
     }
 }
 
