@@ -31,6 +31,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 pub use changes::{Caller, NewName};
 pub use config::{Config, KernelCache, Made, Root, Space};
 pub use directory::DirectoryEntry;
@@ -72,6 +74,8 @@ pub struct FileSystem {
     staged: Staged,
     /// `None` where nothing can be written.
     publisher: Option<Publisher>,
+    /// One publish at a time: a command and the end of the mount may ask together.
+    publishing: Semaphore,
     /// Whether the one warning about a hidden repository was given.
     warned: AtomicBool,
     /// Whether SOURCE is a repository with tags, and when that was asked. Held for copying only.
@@ -120,6 +124,7 @@ impl FileSystem {
             root_view: RwLock::new(root_view),
             staged: Staged::default(),
             publisher,
+            publishing: Semaphore::new(1),
             warned: AtomicBool::new(false),
             source_tags: Mutex::new(None),
             kernel: OnceLock::new(),

@@ -30,7 +30,7 @@ struct Inner {
     tags: BTreeMap<TagName, StagedView>,
     /// Numbers of the views of those tags.
     views: HashSet<u32>,
-    /// Repositories that were made here and hold nothing yet.
+    /// Repositories that were made here and are not upstream, as far as is known.
     made: BTreeSet<Repository>,
     /// Tags whose edits cannot be read, and why.
     broken: BTreeMap<TagName, String>,
@@ -51,7 +51,6 @@ impl Staged {
     /// Puts a tag into the table and answers what was there under that name.
     pub fn insert(&self, name: TagName, staged: StagedView) -> Option<StagedView> {
         let mut inner = self.inner();
-        inner.made.remove(&name.0);
         inner.views.insert(staged.view.number());
         let before = inner.tags.insert(name, staged);
         if let Some(before) = &before {
@@ -120,12 +119,12 @@ impl Staged {
         self.inner().made.insert(repository);
     }
 
-    /// Forgets a repository that was made here and holds nothing; whether it was one.
-    pub fn drop_repository(&self, repository: &Repository) -> bool {
-        self.inner().made.remove(repository)
+    /// Forgets that a repository was made here: it is gone, or upstream now.
+    pub fn drop_repository(&self, repository: &Repository) {
+        self.inner().made.remove(repository);
     }
 
-    /// Whether a repository was made here and holds nothing.
+    /// Whether a repository was made here.
     pub fn is_made(&self, repository: &Repository) -> bool {
         self.inner().made.contains(repository)
     }

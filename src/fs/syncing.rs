@@ -18,6 +18,7 @@ impl FileSystem {
         };
         let mut options = options.clone();
         options.allow_delete |= self.config.writing.as_ref().is_some_and(|writing| writing.allow_delete);
+        let _turn = self.publishing.acquire().await.map_err(|_| super::stale())?;
         let selected = self.select(selection).await?;
         if options.as_tag.is_some() && selected.len() > 1 {
             return Err(Error::new(ErrorKind::Invalid, "several tags cannot be published under one name; name one of them"));
@@ -55,6 +56,8 @@ impl FileSystem {
         let published = publisher.publish(&overlay, options, listener).await;
         let (report, next) = published.map_err(|error| (error.kind, error.message))?;
         if !options.dry_run {
+            // The repository is upstream now, whatever becomes of its tags.
+            self.staged.drop_repository(&one.name.0);
             self.follow(&one.name, next).map_err(told)?;
         }
         Ok(report)

@@ -104,19 +104,21 @@ impl FileSystem {
     }
 
     fn remove_repository(&self, repository: &Repository) -> Result<(), Error> {
-        if self.staged.is_made(repository) {
-            let below = self.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
-            if below {
-                return Err(not_empty());
-            }
-            self.staged.drop_repository(repository);
-            self.namespace_changed();
-            return Ok(());
-        }
-        if self.staged.repositories().iter().any(|other| within(other, repository)) {
+        if self.holds_staged(repository) {
             return Err(not_empty());
         }
-        Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be deleted through a mount"))
+        if !self.staged.is_made(repository) {
+            return Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be deleted through a mount"));
+        }
+        self.staged.drop_repository(repository);
+        self.namespace_changed();
+        Ok(())
+    }
+
+    /// Whether tags are staged in a repository, or repositories below it.
+    fn holds_staged(&self, repository: &Repository) -> bool {
+        let below = self.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
+        below || self.staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
     }
 
     /// `rmdir` of a tag: one that is staged only is gone, one that is upstream is deleted by the next sync.
@@ -215,8 +217,7 @@ impl FileSystem {
     }
 
     async fn rename_repository(&self, path: &Option<Repository>, from: &Repository, to: &[u8]) -> Result<(), Error> {
-        let below = self.staged.repositories().into_iter().any(|other| other != from.as_str() && within(&other, from));
-        if !self.staged.is_made(from) || below {
+        if !self.staged.is_made(from) || self.holds_staged(from) {
             return Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be renamed"));
         }
         if let Finding::Item { .. } = self.find(path, to).await? {

@@ -106,9 +106,10 @@ async fn a_repository_that_was_made_here_and_holds_nothing_can_be_removed_and_re
     assert_eq!(world.fs.staged().await[0].reference, "reg.io/kit:v1");
     assert_eq!(world.remove("kit").await.unwrap_err().kind, ErrorKind::NotEmpty);
     assert_eq!(world.rename("kit", "tools").await.unwrap_err().kind, ErrorKind::NotPermitted);
-    world.mkdir("box").await;
-    world.remove("box").await.unwrap();
-    world.absent("box").await;
+    world.remove("kit/v1").await.unwrap();
+    assert_eq!(world.list("").await, ["kit", "team"], "its directory stays");
+    world.remove("kit").await.unwrap();
+    world.absent("kit").await;
     assert_eq!(world.remove("team").await.unwrap_err().kind, ErrorKind::NotPermitted);
 }
 
