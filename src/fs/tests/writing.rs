@@ -301,3 +301,16 @@ async fn a_file_that_is_written_lends_nobody_its_owner_s_rights_any_more() {
     world.fs.write(open, 0, b"x", true).await.unwrap();
     assert_eq!(mode("team/app/v1/tool").await, 0o2644, "its group cannot run it");
 }
+
+#[tokio::test]
+async fn times_of_access_are_shown_as_set_and_access_control_lists_are_refused() {
+    let world = World::writable(registry());
+    let file = world.entry("team/app/v1/a.txt").await.inode;
+    let set = SetAttributes { atime: Some((7, 5)), mtime: Some((8, 0)), ..SetAttributes::default() };
+    let shown = world.fs.setattr(CALLER, file, set).await.unwrap().attributes;
+    assert_eq!((shown.atime, shown.time), ((7, 5), (8, 0)));
+    world.text("team/app/v1/a.txt").await;
+    assert_eq!(world.entry("team/app/v1/a.txt").await.attributes.atime, (7, 5));
+    let refused = world.fs.setxattr(file, b"system.posix_acl_access", b"x", false, false).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Unsupported);
+}
