@@ -290,3 +290,17 @@ async fn a_tag_that_was_published_here_follows_upstream_again_with_whoever_is_in
     let set = crate::view::SetAttributes { mode: Some(0o600), ..Default::default() };
     assert_eq!(world.fs.setattr(CALLER, kept.inode, set).await.unwrap_err().kind, ErrorKind::Gone);
 }
+
+#[tokio::test]
+async fn times_that_the_kernel_writes_back_late_stage_nothing_and_are_no_failure() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    let file = world.entry("team/app/v1/a.txt").await;
+    world.sync().await;
+    let set = crate::view::SetAttributes { mtime: Some(file.attributes.time), ..Default::default() };
+    world.fs.write_back_times(CALLER, file.inode, set).await.unwrap();
+    assert_eq!(world.fs.staged().await, []);
+    world.remove("team/app/v1/a.txt").await.unwrap();
+    let later = crate::view::SetAttributes { mtime: Some((5, 0)), ..Default::default() };
+    world.fs.write_back_times(CALLER, file.inode, later).await.unwrap();
+}
