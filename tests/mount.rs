@@ -44,12 +44,16 @@ mod mount_points;
 mod outages;
 #[path = "mount/publishing.rs"]
 mod publishing;
+#[path = "mount/publishing_faults.rs"]
+mod publishing_faults;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/sources.rs"]
 mod sources;
 #[path = "mount/suites.rs"]
 mod suites;
+#[path = "mount/staging_faults.rs"]
+mod staging_faults;
 mod support;
 #[path = "mount/tags.rs"]
 mod tags;

@@ -172,6 +172,38 @@ impl Mount<'_> {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
+    /// The command line of `ocifs COMMAND ROOT FLAGS…`.
+    pub fn ocifs(&self, command: &str, flags: &[&str]) -> Command {
+        self.home.ocifs(&[&[command, self.root().to_str().unwrap()], flags].concat())
+    }
+
+    /// Runs `ocifs COMMAND ROOT FLAGS…` to its end.
+    pub fn run(&self, command: &str, flags: &[&str]) -> Output {
+        self.ocifs(command, flags).output().unwrap()
+    }
+
+    /// Publishes and expects it to work; answers what was said.
+    #[track_caller]
+    pub fn sync(&self, flags: &[&str]) -> String {
+        let output = self.run("sync", flags);
+        assert!(output.status.success(), "sync failed:\n{}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Writes a file, its directories too.
+    #[track_caller]
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// Unmounts without publishing; what is staged stays.
+    pub fn leave(self) {
+        let output = self.run("umount", &["--no-sync"]);
+        assert!(output.status.success(), "umount failed:\n{}", text(&output));
+    }
+
     /// Unmounts with the command and expects it to work.
     pub fn unmount(self) {
         let output = self.home.run(&["umount", self.root().to_str().unwrap()]);

@@ -60,6 +60,14 @@ pub enum Fault {
     Stall(u64),
     /// This status with an empty body; the registry is not asked.
     Status(u16),
+    /// This status with this body of errors, as registries word it; the registry is not asked.
+    Refuse(u16, &'static str),
+    /// The registry does what it is asked, then the connection breaks before any answer.
+    LoseAnswer,
+    /// The same, and from then on every connection breaks without the registry being asked.
+    LoseAllFromHere,
+    /// The connection breaks; the registry is not asked.
+    Break,
     /// 307 to this location; the registry is not asked.
     Redirect(String),
     /// 200 with this body, of this media type, under the digest that it has; the registry is not asked.
@@ -67,6 +75,8 @@ pub enum Fault {
 }
 
 struct Planned {
+    /// Any method if that is empty.
+    method: &'static str,
     part_of_path: String,
     times: usize,
     fault: Fault,
@@ -99,7 +109,12 @@ impl Proxy {
 
     /// Spoils the next `times` answers to requests whose path contains the text.
     pub fn spoil(&self, part_of_path: &str, times: usize, fault: Fault) {
-        self.inner.faults.lock().unwrap().push(Planned { part_of_path: part_of_path.to_owned(), times, fault });
+        self.spoil_method("", part_of_path, times, fault);
+    }
+
+    /// As [`Proxy::spoil`], for requests with this method only.
+    pub fn spoil_method(&self, method: &'static str, part_of_path: &str, times: usize, fault: Fault) {
+        self.inner.faults.lock().unwrap().push(Planned { method, part_of_path: part_of_path.to_owned(), times, fault });
     }
 
     /// Answers everything as the registry does again.
@@ -165,9 +180,12 @@ impl Inner {
         entry
     }
 
-    fn fault(&self, path: &str) -> Option<Fault> {
+    fn fault(&self, method: &str, path: &str) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let planned = faults.iter_mut().find(|planned| planned.times > 0 && path.contains(&planned.part_of_path))?;
+        let matches = |planned: &&mut Planned| {
+            planned.times > 0 && (planned.method.is_empty() || planned.method == method) && path.contains(&planned.part_of_path)
+        };
+        let planned = faults.iter_mut().find(matches)?;
         planned.times -= 1;
         Some(planned.fault.clone())
     }
@@ -176,9 +194,11 @@ impl Inner {
 async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<Body> {
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let entry = inner.record(&request, &path);
-    let fault = inner.fault(&path);
+    let fault = inner.fault(request.method().as_str(), &path);
     match &fault {
         Some(Fault::Status(status)) => return empty(StatusCode::from_u16(*status).unwrap(), None),
+        Some(Fault::Refuse(status, body)) => return refusal(*status, body),
+        Some(Fault::Break) => break_connection(),
         Some(Fault::Redirect(location)) => return empty(StatusCode::TEMPORARY_REDIRECT, Some(location)),
         Some(Fault::Answer(media_type, body)) => return invented(media_type, body.clone()),
         _ => {}
@@ -189,6 +209,15 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     let Ok(answer) = asked.body(reqwest::Body::wrap_stream(body.into_data_stream())).send().await else {
         return empty(StatusCode::BAD_GATEWAY, None);
     };
+    match fault {
+        Some(Fault::LoseAnswer) => break_connection(),
+        Some(Fault::LoseAllFromHere) => {
+            let all = Planned { method: "", part_of_path: String::new(), times: usize::MAX, fault: Fault::Break };
+            inner.faults.lock().unwrap().insert(0, all);
+            break_connection();
+        }
+        _ => {}
+    }
     let mut response = Response::builder().status(answer.status());
     response.headers_mut().unwrap().extend(end_to_end(answer.headers()));
     response.body(Body::from_stream(spoiled(answer.bytes_stream(), fault, entry))).unwrap()
@@ -201,6 +230,16 @@ fn empty(status: StatusCode, location: Option<&str>) -> Response<Body> {
         response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
     }
     response
+}
+
+/// Ends the task of this connection, which closes it. Prints nothing, unlike a panic.
+fn break_connection() -> ! {
+    std::panic::resume_unwind(Box::new("the connection breaks"))
+}
+
+fn refusal(status: u16, body: &'static str) -> Response<Body> {
+    let response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
+    response.body(body.into()).unwrap()
 }
 
 fn invented(media_type: &str, body: Bytes) -> Response<Body> {

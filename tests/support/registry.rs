@@ -107,6 +107,13 @@ impl Registry {
         self.server = None;
     }
 
+    /// Goes on as this variant, on the same port and storage.
+    pub fn become_variant(&mut self, variant: Variant) {
+        self.stop();
+        self.variant = variant;
+        self.start_again();
+    }
+
     /// Starts again on the same port and storage after [`Registry::stop`].
     pub fn start_again(&mut self) {
         let configuration = configuration(self.folder.path(), self.variant, self.address, self.tokens.as_ref());

@@ -1,5 +1,6 @@
 //! A small token server for the registry's bearer authentication: checks a password, signs short tokens (ES256) and
-//! remembers what it was asked. It gives pull access to anybody whom the test lets in, and never push access.
+//! remembers what it was asked. It gives pull access to anybody whom the test lets in, and push access only where the test
+//! says so.
 
 use super::registry::{PASSWORD, USER};
 use axum::extract::{Query, State};
@@ -30,6 +31,7 @@ struct Issuer {
     certificate: String,
     requests: Mutex<Vec<TokenRequest>>,
     anonymous: AtomicBool,
+    pushes: AtomicBool,
     life: AtomicU64,
 }
 
@@ -56,6 +58,7 @@ impl TokenServer {
             certificate: STANDARD.encode(own.der()),
             requests: Mutex::default(),
             anonymous: AtomicBool::new(false),
+            pushes: AtomicBool::new(false),
             life: AtomicU64::new(300),
         });
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -81,6 +84,11 @@ impl TokenServer {
     /// Lets anybody pull without a password, or no longer.
     pub fn set_anonymous(&self, allowed: bool) {
         self.issuer.anonymous.store(allowed, Ordering::Relaxed);
+    }
+
+    /// Lets those who may pull push too, or no longer.
+    pub fn set_pushes(&self, allowed: bool) {
+        self.issuer.pushes.store(allowed, Ordering::Relaxed);
     }
 
     /// How many seconds new tokens live.
@@ -122,7 +130,8 @@ async fn answer(
 impl Issuer {
     fn token(&self, scopes: &[String], life: u64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let access: Vec<Value> = scopes.iter().flat_map(|scope| scope.split(' ')).filter_map(granted).collect();
+        let pushes = self.pushes.load(Ordering::Relaxed);
+        let access: Vec<Value> = scopes.iter().flat_map(|scope| scope.split(' ')).filter_map(|scope| granted(scope, pushes)).collect();
         let claims = json!({
             "iss": SERVICE, "aud": SERVICE, "sub": "", "jti": "x", "nbf": now - 5, "iat": now, "exp": now + life, "access": access,
         });
@@ -133,11 +142,11 @@ impl Issuer {
     }
 }
 
-/// `repository:team/app:pull,push` grants pull, `registry:catalog:*` the catalog.
-fn granted(scope: &str) -> Option<Value> {
+/// `repository:team/app:pull,push` grants pull and perhaps push, `registry:catalog:*` the catalog.
+fn granted(scope: &str, pushes: bool) -> Option<Value> {
     let (kind, rest) = scope.split_once(':')?;
     let (name, actions) = rest.rsplit_once(':')?;
-    let granted: Vec<&str> = actions.split(',').filter(|action| matches!(*action, "pull" | "*")).collect();
+    let granted: Vec<&str> = actions.split(',').filter(|action| matches!(*action, "pull" | "*") || pushes).collect();
     Some(json!({ "type": kind, "name": name, "actions": granted }))
 }
 

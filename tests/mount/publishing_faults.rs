@@ -1,0 +1,623 @@
+//! Registries that refuse, fail or change while something is published: a clear answer with its exit code, nothing staged is
+//! lost, and a later sync publishes it.
+
+use crate::support::artifacts::{Draft, noise};
+use crate::support::mounting::{Home, Mount, text};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::registry::{Registry, Variant};
+use crate::support::skip::{Need, lacks};
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Child, Command, Output, Stdio};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+
+/// A registry with `team/app:v1` (`one`, `two`, `three`), a proxy in front of it, and somebody who edits.
+struct World {
+    registry: Registry,
+    proxy: Proxy,
+    home: Home,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::of(Variant::default())
+    }
+
+    fn of(variant: Variant) -> Self {
+        let registry = Registry::start(variant);
+        registry.writing(|url| artifact(&[("one", b"1\n"), ("two", b"2\n"), ("three", b"3\n")]).layout().push(url, "team/app"));
+        let proxy = Proxy::start(registry.url());
+        Self { registry, proxy, home: Home::new() }
+    }
+
+    fn mount(&self, flags: &[&str]) -> Mount<'_> {
+        self.home.mount(&format!("{}/team", self.proxy.host()), flags)
+    }
+
+    /// Mounts and edits: a file of v1, and a new tag.
+    fn edited(&self, flags: &[&str]) -> Mount<'_> {
+        let mount = self.mount(flags);
+        mount.write("app/v1/one", "edited\n");
+        mount.write("app/v2/sub/new", "new\n");
+        mount
+    }
+
+    /// A file as somebody else sees it, who asks the registry itself.
+    fn upstream(&self, name: &str) -> Option<Vec<u8>> {
+        let home = Home::new();
+        let mount = home.mount(&format!("{}/team", self.registry.host()), &["--read-only"]);
+        let bytes = mount.cat(name);
+        mount.unmount();
+        match bytes {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+
+    /// The digest of a tag.
+    fn digest(&self, tag: &str) -> Option<String> {
+        let url = format!("{}/v2/team/app/manifests/{tag}", self.registry.url());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        crate::support::runtime().block_on(async {
+            let answer = client.head(url).header("accept", crate::support::artifacts::MANIFEST).send().await.unwrap();
+            answer.status().is_success().then(|| answer.headers()["docker-content-digest"].to_str().unwrap().to_owned())
+        })
+    }
+
+    /// Somebody else publishes this as a tag.
+    fn somebody_pushes(&self, tag: &str, files: &[(&str, &[u8])]) {
+        let mut draft = Draft::new();
+        draft.files(tag, files);
+        draft.layout().push(&self.registry.url(), "team/app");
+    }
+}
+
+fn artifact(files: &[(&str, &[u8])]) -> Draft {
+    let mut draft = Draft::new();
+    draft.files("v1", files);
+    draft
+}
+
+/// The edits of [`World::edited`] are read through the mount.
+#[track_caller]
+fn shows_edits(mount: &Mount) {
+    assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
+    assert_eq!(mount.cat("app/v2/sub/new").unwrap(), b"new\n");
+}
+
+/// The edits of [`World::edited`] are in the mount and in the next one, and are published once the registry takes them.
+#[track_caller]
+fn nothing_is_lost(world: &World, mount: Mount) {
+    shows_edits(&mount);
+    mount.leave();
+    let again = world.mount(&[]);
+    shows_edits(&again);
+    again.sync(&[]);
+    again.unmount();
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
+}
+
+/// A sync that fails: the exit code, words of one of the lines, and one line a reason.
+#[track_caller]
+fn fails(mount: &Mount, flags: &[&str], code: i32, words: &[&str]) -> String {
+    let output = mount.run("sync", flags);
+    told(&output, code, words)
+}
+
+#[track_caller]
+fn told(output: &Output, code: i32, words: &[&str]) -> String {
+    assert_eq!(output.status.code(), Some(code), "{}", text(output));
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(said.lines().all(|line| line.starts_with("ocifs: ") && !line.contains("panicked")), "{said}");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is missing: {said}");
+    }
+    said
+}
+
+#[test]
+fn a_read_only_registry_refuses_and_what_is_staged_stays() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut world = World::of(Variant { read_only: true, ..Variant::default() });
+    let mount = world.edited(&[]);
+    fails(&mount, &[], 1, &["app:v1", "app:v2", "2 of 2 tags were not published"]);
+    shows_edits(&mount);
+    mount.leave();
+    world.registry.become_variant(Variant::default());
+    nothing_is_lost(&world, world.mount(&[]));
+}
+
+#[test]
+fn with_the_registry_down_a_sync_says_so_and_umount_keeps_the_mount() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut world = World::new();
+    let source = format!("{}/team", world.registry.host());
+    let mount = world.home.mount(&source, &["--io-timeout", "2s"]);
+    mount.write("app/v1/one", "edited\n");
+    mount.write("app/v2/sub/new", "new\n");
+    world.registry.stop();
+    fails(&mount, &[], 14, &["app:v1", "app:v2"]);
+    let kept = mount.run("umount", &[]);
+    told(&kept, 16, &["stays mounted", "--as TAG", "--no-sync", "--discard"]);
+    shows_edits(&mount);
+    world.registry.start_again();
+    mount.sync(&[]);
+    mount.unmount();
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+}
+
+#[test]
+fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&["--io-timeout", "20s"]);
+    world.registry.hang();
+    world.proxy.forget();
+    let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    world.proxy.wait_for("HEAD", "/manifests/v1");
+    interrupt(&sync);
+    let output = sync.wait_with_output().unwrap();
+    told(&output, 130, &["what is staged stays"]);
+    shows_edits(&mount);
+    mount.leave();
+    world.registry.resume();
+    let mount = world.mount(&["--io-timeout", "1s"]);
+    shows_edits(&mount);
+    world.registry.hang();
+    fails(&mount, &[], 14, &["app:v1", "app:v2"]);
+    world.registry.resume();
+    nothing_is_lost(&world, mount);
+}
+
+fn interrupt(process: &Child) {
+    kill_process(Pid::from_child(process), Signal::INT).unwrap();
+}
+
+#[test]
+fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    mount.write("app/v2/big", noise(1, 5 << 20));
+    world.proxy.spoil_method("PUT", "/manifests/", 100, Fault::Stall(0));
+    world.proxy.spoil_method("PUT", "/blobs/uploads/", 100, Fault::Stall(0));
+    let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    world.proxy.wait_for("PUT", "/");
+    interrupt(&sync);
+    told(&sync.wait_with_output().unwrap(), 130, &["what is staged stays"]);
+    world.proxy.mend();
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn who_may_not_push_is_told_so_and_pushes_once_it_is_allowed() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::of(Variant { tokens: true, ..Variant::default() });
+    world.registry.tokens().set_anonymous(true);
+    let mount = world.home.mount(&format!("{}/team/app", world.registry.host()), &[]);
+    mount.write("v1/one", "edited\n");
+    fails(&mount, &[], 11, &["app:v1"]);
+    assert_eq!(mount.cat("v1/one").unwrap(), b"edited\n");
+    world.registry.tokens().set_pushes(true);
+    mount.sync(&[]);
+    mount.unmount();
+}
+
+/// Refusals of a push that come from the registry: method, part of the path, answer, exit code, words.
+const REFUSALS: [(&str, &str, u16, &str, i32, &str); 7] = [
+    ("POST", "/blobs/uploads/", 401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"log in"}]}"#, 11, "app:v1"),
+    ("POST", "/blobs/uploads/", 403, r#"{"errors":[{"code":"DENIED","message":"no push here"}]}"#, 11, "no push here"),
+    ("PUT", "/manifests/", 403, r#"{"errors":[{"code":"DENIED","message":"tags are immutable"}]}"#, 11, "tags are immutable"),
+    ("PUT", "/blobs/", 413, "", 1, "413"),
+    ("PUT", "/manifests/", 413, "", 1, "413"),
+    ("PUT", "/manifests/", 403, r#"{"errors":[{"code":"DENIED","message":"storage quota exceeded"}]}"#, 1, "quota"),
+    ("PUT", "/manifests/", 400, r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no \u001b[2J artifacts"}]}"#, 1, "artifacts"),
+];
+
+#[test]
+fn each_refusal_has_its_code_and_its_words_and_loses_nothing() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    for (method, path, status, body, code, word) in REFUSALS {
+        world.proxy.spoil_method(method, path, 1000, Fault::Refuse(status, body));
+        // A blob that arrived in an earlier round is not sent again.
+        let content = format!("{method} {path} {status} {body}");
+        mount.write("app/v1/one", &content);
+        mount.write("app/v2/sub/new", &content);
+        fails(&mount, &[], code, &["app:v1", "app:v2", word]);
+        world.proxy.mend();
+        assert_eq!(mount.cat("app/v1/one").unwrap(), content.as_bytes());
+        assert_eq!(mount.cat("app/v2/sub/new").unwrap(), content.as_bytes());
+    }
+    mount.write("app/v1/one", "edited\n");
+    mount.write("app/v2/sub/new", "new\n");
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn an_upload_session_that_is_lost_begins_anew() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    mount.write("app/v2/big", noise(2, 12 << 20));
+    const UNKNOWN: &str = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}"#;
+    world.proxy.spoil_method("PATCH", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
+    world.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
+    mount.sync(&[]);
+    assert!(world.proxy.count("PATCH", "/blobs/uploads/") > 1, "{:?}", world.proxy.requests());
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn an_upload_session_that_is_lost_each_time_fails_without_loss() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    world.proxy.spoil_method("PUT", "/blobs/uploads/", 1000, Fault::Status(404));
+    fails(&mount, &[], 14, &["app:v1", "app:v2", "lost the upload"]);
+    world.proxy.mend();
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn a_tag_whose_last_answer_is_lost_is_asked_for_and_not_put_twice() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    world.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAnswer);
+    mount.sync(&[]);
+    assert_eq!(world.proxy.count("PUT", "/manifests/v1"), 1);
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn a_tag_that_was_put_before_the_registry_went_is_found_published_by_the_next_sync() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.mount(&["--io-timeout", "2s"]);
+    mount.write("app/v1/one", "edited\n");
+    world.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAllFromHere);
+    fails(&mount, &[], 14, &["app:v1"]);
+    world.proxy.mend();
+    world.proxy.forget();
+    let put = world.digest("v1").unwrap();
+    assert!(mount.sync(&[]).contains(&put));
+    assert_eq!(world.proxy.count("PUT", "/"), 0, "{:?}", world.proxy.requests());
+    mount.unmount();
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+}
+
+/// v1 edited here after somebody else has moved it; the two digests.
+fn moved(world: &World) -> (Mount<'_>, String, String) {
+    let mount = world.mount(&[]);
+    mount.write("app/v1/one", "edited\n");
+    let expected = world.digest("v1").unwrap();
+    world.somebody_pushes("v1", &[("one", b"1\n"), ("two", b"theirs\n"), ("three", b"3\n")]);
+    let now = world.digest("v1").unwrap();
+    let said = fails(&mount, &[], 13, &[&expected, &now, "--as TAG", "--rebase", "--theirs", "--force"]);
+    assert!(said.contains("app:v1"), "{said}");
+    assert_eq!(world.digest("v1").as_ref(), Some(&now), "nothing is overwritten");
+    assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
+    let umount = mount.run("umount", &[]);
+    told(&umount, 16, &[&now, "stays mounted"]);
+    assert!(String::from_utf8(mount.run("status", &[]).stdout).unwrap().contains("conflict"));
+    (mount, expected, now)
+}
+
+/// What somebody else sees of `one` and `two`.
+#[track_caller]
+fn holds(world: &World, tag: &str, one: &str, two: &str) {
+    assert_eq!(world.upstream(&format!("app/{tag}/one")).as_deref(), Some(one.as_bytes()));
+    assert_eq!(world.upstream(&format!("app/{tag}/two")).as_deref(), Some(two.as_bytes()));
+}
+
+#[test]
+fn edits_of_a_tag_that_moved_go_to_another_tag() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    world.somebody_pushes("taken", &[("x", b"x")]);
+    let (mount, _, now) = moved(&world);
+    let taken = world.digest("taken").unwrap();
+    fails(&mount, &["--as", "taken"], 13, &[&taken]);
+    assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
+    mount.sync(&["--as", "mine"]);
+    assert_eq!(world.digest("v1"), Some(now));
+    assert_eq!(mount.cat("app/mine/one").unwrap(), b"edited\n");
+    mount.unmount();
+    holds(&world, "mine", "edited\n", "2\n");
+    holds(&world, "v1", "1\n", "theirs\n");
+}
+
+#[test]
+fn edits_of_a_tag_that_moved_overwrite_it_by_force() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let (mount, ..) = moved(&world);
+    mount.sync(&["--force"]);
+    assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
+    mount.unmount();
+    holds(&world, "v1", "edited\n", "2\n");
+}
+
+#[test]
+fn edits_of_a_tag_that_moved_are_dropped_for_theirs() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let (mount, _, now) = moved(&world);
+    mount.sync(&["--theirs"]);
+    assert_eq!(mount.cat("app/v1/one").unwrap(), b"1\n");
+    assert_eq!(mount.cat("app/v1/two").unwrap(), b"theirs\n");
+    mount.unmount();
+    assert_eq!(world.digest("v1"), Some(now));
+}
+
+#[test]
+fn edits_of_a_tag_that_moved_are_laid_over_it() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let (mount, ..) = moved(&world);
+    mount.sync(&["--rebase"]);
+    assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
+    assert_eq!(mount.cat("app/v1/two").unwrap(), b"theirs\n");
+    mount.unmount();
+    holds(&world, "v1", "edited\n", "theirs\n");
+}
+
+#[test]
+fn what_both_sides_changed_is_not_rebased() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let (mount, ..) = moved(&world);
+    mount.write("app/v1/two", "mine\n");
+    fails(&mount, &["--rebase"], 13, &["two"]);
+    assert_eq!(mount.cat("app/v1/two").unwrap(), b"mine\n");
+    mount.sync(&["--force"]);
+    mount.unmount();
+    holds(&world, "v1", "edited\n", "mine\n");
+}
+
+#[test]
+fn a_tag_that_lost_all_or_most_of_its_files_is_published_by_force_alone() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let before = world.digest("v1").unwrap();
+    let mount = world.mount(&[]);
+    for names in [&["one", "two"][..], &["one", "two", "three"]] {
+        for name in names {
+            let _ = std::fs::remove_file(mount.path(format!("app/v1/{name}")));
+        }
+        fails(&mount, &[], 16, &["app:v1", "--force"]);
+        assert_eq!(world.digest("v1").as_ref(), Some(&before));
+        assert_eq!(mount.ls("app/v1").unwrap().len(), 3 - names.len());
+    }
+    mount.leave();
+    let again = world.mount(&[]);
+    assert_eq!(again.ls("app/v1").unwrap().len(), 0);
+    again.sync(&["--force"]);
+    again.unmount();
+    assert_ne!(world.digest("v1"), Some(before));
+    assert_eq!(world.upstream("app/v1/one"), None);
+}
+
+#[test]
+fn a_tag_is_deleted_only_where_that_is_allowed_and_its_sibling_stays() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let same: [(&str, &[u8]); 3] = [("one", b"1\n"), ("two", b"2\n"), ("three", b"3\n")];
+    world.somebody_pushes("sibling", &same);
+    let digest = world.digest("v1").unwrap();
+    assert_eq!(world.digest("sibling").as_ref(), Some(&digest), "one manifest, two tags");
+    let remove = |mount: &Mount| {
+        for (name, _) in same {
+            std::fs::remove_file(mount.path(format!("app/v1/{name}"))).unwrap();
+        }
+        std::fs::remove_dir(mount.path("app/v1"))
+    };
+    let careful = world.mount(&[]);
+    let refused = remove(&careful).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::PERM.raw_os_error()));
+    fails(&careful, &[], 16, &["app:v1"]);
+    let discarded = careful.run("discard", &["--yes"]);
+    assert!(discarded.status.success(), "{}", text(&discarded));
+    std::fs::rename(careful.path("app/v1"), careful.path("app/renamed")).unwrap();
+    careful.sync(&[]);
+    assert_eq!(careful.ls("app").unwrap(), ["renamed", "sibling", "v1"], "the old name shows again");
+    careful.unmount();
+    assert_eq!(world.digest("v1").as_ref(), Some(&digest));
+    assert_eq!(world.digest("renamed").as_ref(), Some(&digest));
+
+    let bold = world.mount(&["--allow-delete"]);
+    remove(&bold).unwrap();
+    assert_eq!(bold.ls("app").unwrap(), ["renamed", "sibling"]);
+    bold.sync(&[]);
+    bold.unmount();
+    assert_eq!(world.digest("v1"), None);
+    for sibling in ["sibling", "renamed"] {
+        assert_eq!(world.digest(sibling).as_ref(), Some(&digest), "{sibling}");
+    }
+    assert_eq!(world.upstream("app/sibling/two").as_deref(), Some(&b"2\n"[..]));
+}
+
+#[test]
+fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_last() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let world = World::new();
+    let mount = world.mount(&[]);
+    mount.write("app/live/steady", "steady\n");
+    let stop = AtomicBool::new(false);
+    let target = mount.path("app/live/counter");
+    let fresh = mount.path("app/live/counter.new");
+    let mut versions = Vec::new();
+    let last = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut round = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                round += 1;
+                std::fs::write(&fresh, version(round)).unwrap();
+                std::fs::rename(&fresh, &target).unwrap();
+            }
+            round
+        });
+        for number in 0..4 {
+            let tag = format!("at{number}");
+            let output = mount.run("sync", &[]);
+            assert!(output.status.success(), "{}", text(&output));
+            if let Some(digest) = world.digest("live") {
+                versions.push((tag, digest));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    mount.sync(&[]);
+    mount.unmount();
+    assert_eq!(world.upstream("app/live/counter").unwrap(), version(last));
+    assert_eq!(world.upstream("app/live/steady").unwrap(), b"steady\n");
+    for (_, digest) in versions {
+        let Some(bytes) = world.upstream(&format!("app/@{}/counter", digest.replace(':', "-"))) else { continue };
+        let text = String::from_utf8(bytes).unwrap();
+        let round: u64 = text.lines().next().unwrap().parse().unwrap();
+        assert_eq!(text, version_text(round), "{digest}");
+    }
+}
+
+/// Many lines of one number: a mixture of two versions shows.
+fn version_text(round: u64) -> String {
+    format!("{round}\n").repeat(5000)
+}
+
+fn version(round: u64) -> Vec<u8> {
+    version_text(round).into_bytes()
+}
+
+#[test]
+fn two_mounts_of_one_tag_have_one_writer_whose_process_the_log_names() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let (first, second) = (world.mount(&[]), world.mount(&[]));
+    first.write("app/v1/one", "edited\n");
+    let busy = std::fs::write(second.path("app/v1/two"), "mine\n").unwrap_err();
+    assert_eq!(busy.raw_os_error(), Some(rustix::io::Errno::BUSY.raw_os_error()));
+    let pid = first.daemon().as_raw_nonzero().to_string();
+    assert!(second.log().contains(&pid), "{}", second.log());
+    assert_eq!(second.cat("app/v1/one").unwrap(), b"1\n", "upstream shows there");
+    second.write("app/other/file", "other\n");
+    second.unmount();
+    assert_eq!(first.cat("app/v1/one").unwrap(), b"edited\n");
+    first.unmount();
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(world.upstream("app/other/file").as_deref(), Some(&b"other\n"[..]));
+}
+
+#[test]
+fn what_a_daemon_could_not_push_on_its_way_out_is_announced_by_the_next_mount() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&["--io-timeout", "2s"]);
+    world.proxy.spoil("/", usize::MAX, Fault::Break);
+    let daemon = mount.daemon();
+    take_away(&mount);
+    ended(daemon);
+    let state = world.home.path("state");
+    let flags = ["--state-dir", state.to_str().unwrap()];
+    let status = world.home.run(&[&["status"], &flags[..]].concat());
+    let said = text(&status);
+    assert!(said.contains("app:v1") && said.contains("app:v2"), "{said}");
+    world.proxy.mend();
+    let point = world.home.path("mounts/again");
+    std::fs::create_dir(&point).unwrap();
+    let cache = world.home.path("cache");
+    let source = format!("{}/team", world.proxy.host());
+    let mut args = vec!["mount", &source, point.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
+    args.extend(flags);
+    let announced = world.home.run(&args);
+    let said = text(&announced);
+    assert!(announced.status.success() && said.contains("staged from before") && said.contains("app:v1"), "{said}");
+    let gone = world.home.run(&["umount", point.to_str().unwrap()]);
+    assert!(gone.status.success(), "{}", text(&gone));
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
+}
+
+/// Unmounts as somebody does who knows nothing of ocifs.
+fn take_away(mount: &Mount) {
+    let output = Command::new("fusermount3").arg("-u").arg(mount.root()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// Waits until a process is gone.
+fn ended(pid: Pid) {
+    let runs = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    while runs() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn without_a_daemon_a_sync_publishes_what_was_left() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    let daemon = mount.daemon();
+    kill_process(daemon, Signal::KILL).unwrap();
+    ended(daemon);
+    let _ = mount.run("umount", &[]);
+    let (state, cache) = (world.home.path("state"), world.home.path("cache"));
+    let flags = ["--state-dir", state.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
+    world.proxy.spoil_method("POST", "/blobs/uploads/", 1000, Fault::Refuse(403, "{}"));
+    told(&world.home.run(&[&["sync"], &flags[..]].concat()), 11, &["app:v1", "app:v2"]);
+    world.proxy.mend();
+    let done = world.home.run(&[&["sync"], &flags[..]].concat());
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
+}
