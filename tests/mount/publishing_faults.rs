@@ -487,7 +487,7 @@ fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_las
     let stop = AtomicBool::new(false);
     let target = mount.path("app/live/counter");
     let fresh = mount.path("app/live/counter.new");
-    let mut versions = Vec::new();
+    let (mut syncs, mut versions) = (Vec::new(), Vec::new());
     let last = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut round = 0u64;
@@ -498,22 +498,21 @@ fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_las
             }
             round
         });
-        for number in 0..4 {
-            let tag = format!("at{number}");
-            let output = mount.run("sync", &[]);
-            assert!(output.status.success(), "{}", text(&output));
-            if let Some(digest) = world.digest("live") {
-                versions.push((tag, digest));
-            }
+        for _ in 0..4 {
+            syncs.push(mount.run("sync", &[]));
+            versions.extend(world.digest("live"));
         }
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap()
     });
+    for output in &syncs {
+        assert!(output.status.success(), "{}", text(output));
+    }
     mount.sync(&[]);
     mount.unmount();
     assert_eq!(world.upstream("app/live/counter").unwrap(), version(last));
     assert_eq!(world.upstream("app/live/steady").unwrap(), b"steady\n");
-    for (_, digest) in versions {
+    for digest in versions {
         let Some(bytes) = world.upstream(&format!("app/@{}/counter", digest.replace(':', "-"))) else { continue };
         let text = String::from_utf8(bytes).unwrap();
         let round: u64 = text.lines().next().unwrap().parse().unwrap();
@@ -614,9 +613,11 @@ fn without_a_daemon_a_sync_publishes_what_was_left() {
     let (state, cache) = (world.home.path("state"), world.home.path("cache"));
     let flags = ["--state-dir", state.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
     world.proxy.spoil_method("POST", "/blobs/uploads/", 1000, Fault::Refuse(403, "{}"));
-    told(&world.home.run(&[&["sync"], &flags[..]].concat()), 11, &["app:v1", "app:v2"]);
+    let all = format!("{}/team", world.proxy.host());
+    let sync = || world.home.run(&[&["sync", &all], &flags[..]].concat());
+    told(&sync(), 11, &["app:v1", "app:v2"]);
     world.proxy.mend();
-    let done = world.home.run(&[&["sync"], &flags[..]].concat());
+    let done = sync();
     assert!(done.status.success(), "{}", text(&done));
     assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
     assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
