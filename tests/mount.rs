@@ -50,10 +50,10 @@ mod publishing_faults;
 mod requests;
 #[path = "mount/sources.rs"]
 mod sources;
-#[path = "mount/suites.rs"]
-mod suites;
 #[path = "mount/staging_faults.rs"]
 mod staging_faults;
+#[path = "mount/suites.rs"]
+mod suites;
 mod support;
 #[path = "mount/tags.rs"]
 mod tags;
