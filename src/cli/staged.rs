@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn the_list_says_what_is_special_about_a_tag() {
         let odd = StagedTag { droppings: 2, writers: true, conflict: Some("moved".into()), encrypted: true, ..tag() };
-        let text = table(&[odd.clone()]);
+        let text = table(std::slice::from_ref(&odd));
         for part in ["reg.io/app:v\\u{1b}2", "3", "2.0 KiB", "conflict: moved", "open for writing", "2 left out"] {
             assert!(text.contains(part), "{part} in {text}");
         }

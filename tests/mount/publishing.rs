@@ -194,7 +194,7 @@ fn umount_publishes_first_and_stays_while_it_cannot() {
     let (code, printed) = ends(&home.run(&["umount", "--no-sync", at(&mounted)]));
     assert!(code == Some(0) && printed.contains(&reference), "{printed}");
     assert!(!is_mounted(mounted.root()));
-    assert_eq!(left(&home), [reference.clone()]);
+    assert_eq!(left(&home), std::slice::from_ref(&reference));
 
     registry.start_again();
     let target = mounted.root().to_owned();
@@ -316,7 +316,7 @@ fn a_second_control_c_gives_up_and_keeps_what_is_staged() {
     assert_eq!(daemon.wait().unwrap().code(), Some(16));
     registry.resume();
     let reference = format!("{}/team/app:v1", registry.host());
-    assert_eq!(left(&home), [reference.clone()]);
+    assert_eq!(left(&home), std::slice::from_ref(&reference));
     assert!(prints(&home, &["sync", &reference]).starts_with("published"));
     assert_eq!(upstream(&registry, "app/v1/file").as_deref(), Some("second\n"));
 }
@@ -363,7 +363,7 @@ fn what_a_killed_daemon_left_is_worked_on_without_one() {
     assert!(rows.as_array().unwrap().iter().all(|row| row["reference"] == v2.as_str()), "{rows}");
     assert!(prints(&home, &["diff", &v1]).contains("file"));
     assert!(prints(&home, &["discard", "--yes", path.to_str().unwrap()]).contains(&v2));
-    assert_eq!(left(&home), [v1.clone()]);
+    assert_eq!(left(&home), std::slice::from_ref(&v1));
     let (code, printed) = ends(&home.run(&["umount", at(&mounted)]));
     assert!(code == Some(0) && printed.contains(&v1), "{printed}");
     assert!(prints(&home, &["sync", &v1]).starts_with("published"));
