@@ -158,8 +158,8 @@ impl Left {
             let context = |failure: Failure| failure.context(escape::terminal(&reference));
             let below = inside(wanted, &reference);
             if below.is_empty() {
-                let upper = self.uppers.find(&subject).map_err(|error| context(error.into()))?;
-                upper.map_or(Ok(()), |upper| upper.remove()).map_err(|error| context(error.into()))?;
+                // Not opened: this is also the way out for what cannot be.
+                self.uppers.give_up(&subject).map_err(|error| context(error.into()))?;
             } else if let Some((_, overlay)) = self.open(&subject, place).await.map_err(context)? {
                 overlay.discard(below.as_bytes()).map_err(|error| context(error.into()))?;
             }

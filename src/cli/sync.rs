@@ -111,7 +111,11 @@ fn write_back(mount_point: &Path, client: &Client) -> Result<(), Failure> {
         Ok(Ok(())) => Ok(()),
         // The kernel still had times of a file that was taken back meanwhile: there is nothing to hand over.
         Ok(Err(error)) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Ok(()),
-        Ok(Err(error)) => Err(Failure::other(format!("what was written to {shown} cannot be staged: {error}"))),
+        // The kernel tells this once, also of files that are gone meanwhile.
+        Ok(Err(error)) => Err(Failure::other(format!(
+            "something that was written to {shown} was not staged: {error}; nothing is published now. The program that wrote it was told \
+             so too; look after its files, then sync again"
+        ))),
         Err(_) => Err(Failure::other(format!("what was written to {shown} is not staged after {} s", WRITE_BACK.as_secs()))),
     }
 }

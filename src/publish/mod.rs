@@ -100,8 +100,14 @@ impl Error {
     }
 
     fn io(doing: &str, error: &io::Error) -> Self {
-        let kind = if crate::durable::is_full(error) { ErrorKind::NoSpace } else { ErrorKind::Other };
-        Self::new(kind, format!("{doing}: {error}"))
+        let message = format!("{doing}: {error}");
+        if crate::durable::is_full(error) { Self::full(&message) } else { Self::other(message) }
+    }
+
+    /// The disk on which layers are packed is full.
+    fn full(message: &str) -> Self {
+        let ways = "the disk that holds the state directory is full; all edits are kept: free some space, then sync again";
+        Self::new(ErrorKind::NoSpace, format!("{message}; {ways}"))
     }
 
     /// The same, with the object that it happened to in front.
@@ -136,7 +142,8 @@ impl From<staging::Error> for Error {
 
 impl From<layer::Error> for Error {
     fn from(error: layer::Error) -> Self {
-        Self::new(error.kind, error.message)
+        // Nothing but a packed layer is written through it.
+        if error.kind == ErrorKind::NoSpace { Self::full(&error.message) } else { Self::new(error.kind, error.message) }
     }
 }
 

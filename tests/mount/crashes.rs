@@ -20,7 +20,7 @@ use std::time::Duration;
 #[path = "crashes/checker.rs"]
 mod checker;
 #[path = "crashes/disk.rs"]
-mod disk;
+pub mod disk;
 #[path = "crashes/workload.rs"]
 mod workload;
 

@@ -1,1 +1,297 @@
-//! Faults of what stages: full, lost and damaged state directories, and names that no archive holds.
+//! Faults of what stages: full, lost and damaged state directories, and names that no archive holds. A clear error, nothing that was
+//! acknowledged is lost, and a later sync publishes it.
+
+use crate::crashes::disk::Disk;
+use crate::support::artifacts::noise;
+use crate::support::mounting::{Home, text};
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+use rustix::io::Errno;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+const ROOT_NEEDS: [Need; 3] = [Need::Fuse, Need::Tool("docker-registry"), Need::Root];
+
+/// What a fresh mount by somebody else shows.
+fn upstream(registry: &Registry, name: impl AsRef<Path>) -> Vec<u8> {
+    let home = Home::new();
+    let mount = home.mount(&registry.host(), &["--read-only"]);
+    let bytes = std::fs::read(mount.path(name)).unwrap();
+    mount.unmount();
+    bytes
+}
+
+#[track_caller]
+fn told(output: &Output, code: i32, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(code), "{}", text(output));
+    let said = text(output);
+    assert!(!said.contains("panicked"), "{said}");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is missing: {said}");
+    }
+}
+
+/// Writes and flushes as `cp` does; the first error.
+fn copied(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    for piece in bytes.chunks(1 << 16) {
+        file.write_all(piece)?;
+    }
+    file.sync_all()
+}
+
+/// A small file system in memory, over the home's state directory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn over(path: PathBuf, size: &str) -> Self {
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "ocifs-test"]).arg(&path).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        Self(path)
+    }
+
+    /// More room, as from a friendly administrator.
+    fn grow(&self, size: &str) {
+        let output = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_at_the_write_and_earlier_files_stay() {
+    if lacks(&ROOT_NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let disk = SmallDisk::over(home.path("state"), "16m");
+    let mount = home.mount(&registry.host(), &[]);
+    mount.write("app/v1/early", "early\n");
+    let error = copied(&mount.path("app/v1/big"), &noise(1, 32 << 20)).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()), "{error}");
+    assert_eq!(mount.cat("app/v1/early").unwrap(), b"early\n");
+    std::fs::remove_file(mount.path("app/v1/big")).unwrap();
+    mount.write("app/v1/late", "late\n");
+    mount.leave();
+    let again = home.mount(&registry.host(), &[]);
+    assert_eq!(again.ls("app/v1").unwrap(), ["early", "late"]);
+    disk.grow("32m");
+    again.sync(&[]);
+    again.unmount();
+    assert_eq!(upstream(&registry, "app/v1/early"), b"early\n");
+    assert_eq!(upstream(&registry, "app/v1/late"), b"late\n");
+}
+
+#[test]
+fn a_disk_without_room_to_pack_keeps_the_staging() {
+    if lacks(&ROOT_NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let disk = SmallDisk::over(home.path("state"), "16m");
+    let mount = home.mount(&registry.host(), &[]);
+    for number in 0..6 {
+        mount.write(&format!("app/v1/file{number}"), noise(number, 2 << 20));
+    }
+    let output = mount.run("sync", &[]);
+    if !output.status.success() {
+        told(&output, 1, &["app:v1", "full", "all edits are kept"]);
+    }
+    for number in 0..6 {
+        assert_eq!(mount.cat(&format!("app/v1/file{number}")).unwrap(), noise(number, 2 << 20));
+    }
+    disk.grow("64m");
+    mount.sync(&[]);
+    mount.unmount();
+    assert_eq!(upstream(&registry, "app/v1/file5"), noise(5, 2 << 20));
+}
+
+#[test]
+fn the_size_of_the_staging_bounds_what_is_written_and_a_sync_makes_room() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let mount = home.mount(&registry.host(), &["--staging-size", "8MiB"]);
+    mount.write("app/v1/early", noise(1, 5 << 20));
+    let error = copied(&mount.path("app/v1/big"), &noise(2, 5 << 20)).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()), "{error}");
+    assert_eq!(mount.cat("app/v1/early").unwrap(), noise(1, 5 << 20));
+    // The kernel tells whoever syncs next that something it held was not taken.
+    told(&mount.run("sync", &[]), 1, &["not staged", "No space left", "sync again"]);
+    std::fs::remove_file(mount.path("app/v1/big")).unwrap();
+    mount.sync(&[]);
+    copied(&mount.path("app/v1/big"), &noise(2, 5 << 20)).unwrap();
+    mount.unmount();
+    assert_eq!(upstream(&registry, "app/v1/early"), noise(1, 5 << 20));
+    assert_eq!(upstream(&registry, "app/v1/big"), noise(2, 5 << 20));
+}
+
+/// The directory of the upper of a tag.
+fn upper(home: &Home, tag: &str) -> PathBuf {
+    let is_it = |path: &PathBuf| {
+        let about = std::fs::read_to_string(path.join("about.json")).unwrap_or_default();
+        about.contains(&format!("\"{tag}\""))
+    };
+    let entries = std::fs::read_dir(home.path("state/uppers")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_dir()).find(is_it).unwrap_or_else(|| panic!("no upper of {tag}"))
+}
+
+/// Two tags staged and left, then one spoiled.
+fn spoiled(home: &Home, registry: &Registry, spoil: impl FnOnce(&Path)) {
+    let mount = home.mount(&registry.host(), &[]);
+    mount.write("app/bad/file", "bad\n");
+    for number in 0..200 {
+        mount.write(&format!("app/bad/more/{number}"), "x");
+    }
+    mount.write("app/good/file", "good\n");
+    mount.leave();
+    spoil(&upper(home, "bad").join("upper.db"));
+}
+
+/// A tag whose staging cannot be read is named everywhere, hinders no other, is kept, and goes by `discard` alone.
+fn only_discard_gives_it_up(home: &Home, registry: &Registry, word: &str) {
+    let (source, state) = (registry.host(), home.path("state"));
+    let status = home.run(&["status", "--state-dir", state.to_str().unwrap()]);
+    assert!(status.status.success() && text(&status).contains("app:bad"), "{}", text(&status));
+    let mount = home.mount(&source, &[]);
+    assert_eq!(mount.cat("app/good/file").unwrap(), b"good\n");
+    told(&mount.run("sync", &[]), 1, &["app:bad", word, "ocifs discard"]);
+    assert_eq!(upstream(registry, "app/good/file"), b"good\n");
+    told(&mount.run("umount", &[]), 16, &["app:bad", "stays mounted"]);
+    told(&mount.run("status", &[]), 0, &["app:bad", "cannot be read"]);
+    assert!(upper(home, "bad").join("data").is_dir(), "nothing is deleted");
+    assert!(mount.cat("app/bad/file").is_err());
+    told(&mount.run("discard", &["--yes"]), 0, &["app:bad"]);
+    mount.write("app/bad/file", "anew\n");
+    mount.sync(&[]);
+    mount.unmount();
+    assert_eq!(upstream(registry, "app/bad/file"), b"anew\n");
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    // The header tells what it is; the rest is nonsense.
+    bytes[100..].iter_mut().step_by(7).for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Sets the version in the header of a SQLite database (`user_version`, big-endian at 60).
+fn from_the_future(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[60..64].copy_from_slice(&999u32.to_be_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_state_database_hinders_no_other_tag_and_is_given_up_by_discard_alone() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    spoiled(&home, &registry, flip);
+    only_discard_gives_it_up(&home, &registry, "damaged");
+}
+
+#[test]
+fn a_state_database_of_a_newer_version_is_left_alone() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    spoiled(&home, &registry, from_the_future);
+    only_discard_gives_it_up(&home, &registry, "newer");
+}
+
+#[test]
+fn without_a_daemon_too_discard_gives_up_what_cannot_be_read() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    for (spoil, word) in [(flip as fn(&Path), "damaged"), (from_the_future, "newer")] {
+        let (home, registry) = (Home::new(), Registry::plain());
+        spoiled(&home, &registry, spoil);
+        let (all, state, cache) = (format!("{}/app", registry.host()), home.path("state"), home.path("cache"));
+        let flags = ["--state-dir", state.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
+        told(&home.run(&[&["sync", &all], &flags[..]].concat()), 1, &["app:bad", word, "ocifs discard"]);
+        assert_eq!(upstream(&registry, "app/good/file"), b"good\n");
+        told(&home.run(&[&["discard", "--yes", &all], &flags[..]].concat()), 0, &["app:bad"]);
+        told(&home.run(&[&["sync", &all], &flags[..]].concat()), 0, &[]);
+    }
+}
+
+#[test]
+fn names_that_tar_cannot_write_plainly_are_published_and_sockets_are_left_out() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let mount = home.mount(&registry.host(), &[]);
+    let deep: PathBuf = std::iter::repeat_n("d".repeat(200), 12).collect();
+    let names: Vec<PathBuf> = vec![
+        "a\nb\\".into(),
+        std::ffi::OsStr::from_bytes(b"\xff\xfe bytes").into(),
+        "n".repeat(255).into(),
+        deep.join("f".repeat(255)),
+        " leading and trailing ".into(),
+        "\u{1b}[2J".into(),
+    ];
+    std::fs::create_dir_all(mount.path("app/v1")).unwrap();
+    for name in &names {
+        let path = mount.path("app/v1").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, name.as_os_str().as_bytes()).unwrap();
+    }
+    rustix::fs::mknodat(rustix::fs::CWD, mount.path("app/v1/socket"), rustix::fs::FileType::Socket, rustix::fs::Mode::RWXU, 0).unwrap();
+    let output = mount.run("sync", &[]);
+    told(&output, 0, &["sockets cannot be published", "socket"]);
+    assert!(!text(&output).contains('\u{1b}'), "{}", text(&output));
+    told(&mount.run("sync", &[]), 0, &[]);
+    mount.unmount();
+    for name in &names {
+        assert_eq!(upstream(&registry, Path::new("app/v1").join(name)), name.as_os_str().as_bytes());
+    }
+    let fresh = Home::new();
+    let seen = fresh.mount(&registry.host(), &["--read-only"]);
+    assert!(!seen.ls("app/v1").unwrap().contains(&"socket".to_owned()));
+    seen.unmount();
+}
+
+#[test]
+fn a_disk_that_vanishes_gives_errors_and_its_return_gives_back_what_was_synced() {
+    let needs = [Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("mkfs.ext4"), Need::Tool("losetup")];
+    if lacks(&needs) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let disk = Disk::new(&home, "state", 64);
+    let mount = home.mount(&registry.host(), &[]);
+    mount.write("app/v1/early", "");
+    copied(&mount.path("app/v1/early"), b"early\n").unwrap();
+    std::fs::File::open(mount.path("app/v1")).unwrap().sync_all().unwrap();
+    disk.cut();
+    assert!(copied(&mount.path("app/v1/late"), b"late\n").is_err());
+    assert!(std::fs::create_dir(mount.path("app/v2")).is_err());
+    let daemon = mount.daemon();
+    told(&mount.run("sync", &[]), 1, &["state"]);
+    told(&mount.run("status", &[]), 0, &["app:v1"]);
+    assert_eq!(mount.daemon(), daemon, "it lives");
+    told(&mount.run("umount", &[]), 16, &["stays mounted"]);
+    told(&mount.run("umount", &["--no-sync"]), 0, &[]);
+    drop(mount);
+    disk.power_up();
+    let again = home.mount(&registry.host(), &[]);
+    assert_eq!(again.cat("app/v1/early").unwrap(), b"early\n");
+    again.sync(&[]);
+    again.unmount();
+    assert_eq!(upstream(&registry, "app/v1/early"), b"early\n");
+}
