@@ -20,6 +20,11 @@ impl Artifacts {
         self.inner.known.deleted(repository, tag);
     }
 
+    /// Repositories of which anything was seen by this process, by name; asks nobody.
+    pub fn seen_repositories(&self) -> Vec<Repository> {
+        self.inner.known.seen_repositories()
+    }
+
     /// Notes a manifest that this program sent, whatever names it.
     pub fn learned_manifest(&self, repository: &Repository, manifest: Arc<Manifest>) {
         self.inner.known.learned_manifest(repository, manifest);

@@ -170,16 +170,20 @@ impl Publish<'_> {
             }
             return Ok((report, if self.options.dry_run { Next::Continues { clean: false } } else { Next::NewView }));
         }
-        if upstream.is_some() && upstream != binding.expected && !self.options.force {
-            return Err(self.target(&self.tag).moved(binding.expected, upstream));
-        }
+        // What a tag holds that moved is judged by whoever deletes: it may be the throw-away manifest of a deletion that was cut short.
+        let expected = binding.expected.filter(|_| !self.options.force).or(upstream);
         let before = upstream.or(binding.expected).map(|digest| digest.to_string()).unwrap_or_default();
         if self.options.dry_run {
             return Ok((self.without_survey(Outcome::Deleted { before }), Next::Continues { clean: false }));
         }
-        if let Some(digest) = upstream
-            && self.target(&self.tag).delete(&digest).await? == TagDeletion::ByThrowAway
-        {
+        let deletion = match expected.filter(|_| upstream.is_some()) {
+            Some(digest) => self.target(&self.tag).delete(&digest).await.map_err(|error| match error.kind {
+                ErrorKind::Conflict => self.target(&self.tag).moved(binding.expected, upstream),
+                _ => error,
+            })?,
+            None => TagDeletion::Direct,
+        };
+        if deletion == TagDeletion::ByThrowAway {
             self.progress.note("the registry deletes no tags: a throw-away manifest took the tag and was deleted");
         }
         self.publisher.context.artifacts.deleted(&self.repository, &self.tag);

@@ -61,6 +61,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Repositories of which any tag was seen by this process.
+    pub fn seen_repositories(&self) -> Vec<Repository> {
+        self.repositories.keys().cloned().collect()
+    }
+
     #[cfg(test)]
     pub fn repositories_in_memory(&self) -> usize {
         self.repositories.len()

@@ -56,6 +56,13 @@ impl Known {
         digests.iter().filter_map(|digest| self.local_manifest(repository, digest)).take(KNOWN).collect()
     }
 
+    /// Repositories of which anything was seen by this process, by name.
+    pub fn seen_repositories(&self) -> Vec<Repository> {
+        let mut seen = self.memory().seen_repositories();
+        seen.sort();
+        seen
+    }
+
     /// The answer for a tag that was written while it was asked for.
     pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Answer<Digest> {
         match self.memory().tag(repository, tag, self.options.tag_ttl) {

@@ -13,6 +13,7 @@ use crate::publish::manifest::{descriptor, image, layers, referrer};
 use crate::publish::plan::diff::{self, Earlier};
 use crate::publish::plan::{Plan, whole};
 use crate::publish::produce::Made;
+use crate::publish::snapshot::Snapshot;
 use crate::publish::store::Ready;
 
 /// Layers beyond which those that edits put on top become one: overlay mounts end at 127.
@@ -22,7 +23,7 @@ impl Work {
     pub(super) async fn new_image(&self) -> Result<Built, Error> {
         let snapshot = self.without(self.silent_root().await?);
         let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
-        let (layer, index, made, ready) = self.image_layer(None, plan).await?;
+        let (layer, index, made, ready) = self.image_layer(None, snapshot, plan).await?;
         let config = self.send(media_type::OCI_CONFIG, image::new_config(&self.platform, &ready.diff_id)).await?;
         let (top, _) = image::manifest(config, vec![descriptor(&layer)], None)?;
         image_built(top, index, made)
@@ -41,7 +42,7 @@ impl Work {
             }
         }
         let plan = diff::plan(&self.snapshot, &self.survey.paths, &self.survey.removed, &earlier).await?;
-        let (mut layer, index, made, ready) = self.image_layer(Some(shown), plan).await?;
+        let (mut layer, index, made, ready) = self.image_layer(Some(shown), Arc::clone(&self.snapshot), plan).await?;
         if shown.media_type != media_type::DOCKER_MANIFEST {
             layer.annotations.insert(image::EDIT.to_owned(), "1".to_owned());
         }
@@ -53,9 +54,14 @@ impl Work {
         image_built(top, index, made)
     }
 
-    async fn image_layer(&self, base: Option<&Manifest>, plan: Plan) -> Result<(Descriptor, Option<Descriptor>, Vec<Made>, Ready), Error> {
+    async fn image_layer(
+        &self,
+        base: Option<&Manifest>,
+        snapshot: Arc<dyn Snapshot>,
+        plan: Plan,
+    ) -> Result<(Descriptor, Option<Descriptor>, Vec<Made>, Ready), Error> {
         let with_index = base.is_none_or(|base| base.media_type != media_type::DOCKER_MANIFEST);
-        let made = self.producer(Arc::clone(&self.snapshot), None, with_index)?.produce(plan, &HashMap::new()).await?;
+        let made = self.producer(snapshot, None, with_index)?.produce(plan, &HashMap::new()).await?;
         let Some(Made::Packed(ready)) = made.first().cloned() else {
             return Err(Error::new(ErrorKind::Other, "a layer was not packed"));
         };

@@ -27,7 +27,7 @@ use crate::error::ErrorKind;
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository};
 
-/// Manifests of the repository, besides that of the tag, in which layers are looked for.
+/// Manifests of a repository, besides that of the tag, in which layers are looked for; and other repositories.
 const LOOKED_AT: usize = 8;
 /// Largest config that is edited.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -225,29 +225,44 @@ impl Work {
         stream.read(0..config.size).await.map_err(|error| Error::new(error.kind, error.message))
     }
 
-    /// Layers that ocifs wrote and a registry has, by what they contain: of the tag itself, and of other artifacts of the repository.
+    /// Layers that ocifs wrote and a registry has, by what they contain: of the tag itself, of other artifacts
+    /// of the repository, and of other repositories that this process has seen.
     async fn known(&self) -> Result<HashMap<Identity, Known>, Error> {
         let mut known = HashMap::new();
-        for manifest in self.artifacts.known_artifacts(&self.repository).await.into_iter().take(LOOKED_AT) {
-            if manifest.image().is_none_or(|image| image.artifact_type.as_deref() != Some(titled::ARTIFACT_TYPE)) {
-                continue;
-            }
-            match self.artifacts.artifact(&self.repository, &manifest.digest, ViewMode::Merged, false).await {
-                Ok(artifact) => self.add_known(&artifact, Some(&self.repository), &mut known).await?,
-                Err(error) => tracing::debug!("layers of {} are not looked at: {error}", manifest.digest),
-            }
+        for other in self.artifacts.seen_repositories().iter().filter(|other| **other != self.repository).take(LOOKED_AT) {
+            self.add_repository(other, &mut known).await?;
         }
+        self.add_repository(&self.repository, &mut known).await?;
         if let Some(base) = &self.base {
             let from = Some(&self.repository).filter(|_| self.doubtful);
-            self.add_known(base, from, &mut known).await?;
+            self.add_known(base, &self.repository, from, &mut known).await?;
         }
         Ok(known)
     }
 
-    async fn add_known(&self, artifact: &Artifact, from: Option<&Repository>, known: &mut HashMap<Identity, Known>) -> Result<(), Error> {
+    async fn add_repository(&self, repository: &Repository, known: &mut HashMap<Identity, Known>) -> Result<(), Error> {
+        for manifest in self.artifacts.known_artifacts(repository).await.into_iter().take(LOOKED_AT) {
+            if manifest.image().is_none_or(|image| image.artifact_type.as_deref() != Some(titled::ARTIFACT_TYPE)) {
+                continue;
+            }
+            match self.artifacts.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
+                Ok(artifact) => self.add_known(&artifact, repository, Some(repository), known).await?,
+                Err(error) => tracing::debug!("layers of {} are not looked at: {error}", manifest.digest),
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_known(
+        &self,
+        artifact: &Artifact,
+        repository: &Repository,
+        from: Option<&Repository>,
+        known: &mut HashMap<Identity, Known>,
+    ) -> Result<(), Error> {
         for layer in artifact.layers() {
             let (Some(_), Some(travelling)) = (layer.blob, &layer.index) else { continue };
-            let Some(index) = self.artifacts.layer_index(&self.repository, artifact, layer.number, false).await? else { continue };
+            let Some(index) = self.artifacts.layer_index(repository, artifact, layer.number, false).await? else { continue };
             let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
             let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
             if let Some(identity) = of_index(&index, packing, title) {

@@ -1,8 +1,9 @@
 //! The files dialect: new tags, edits, what is sent.
 
-use super::world::{Edit, World, digest_of};
+use super::world::{Edit, World, digest_of, subject};
 use crate::publish::{Next, Outcome};
 use crate::registry::RequestKind;
+use crate::staging::{Binding, Subject};
 
 #[tokio::test]
 async fn a_new_tag_shows_another_reader_what_was_staged() {
@@ -69,4 +70,41 @@ async fn what_is_staged_is_there_for_the_next_process() {
     let overlay = world.again(overlay).await;
 
     assert_eq!(world.staged(&overlay).await, staged);
+}
+
+#[tokio::test]
+async fn layers_of_another_repository_are_taken_over() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    Edit(&world, &overlay).sample().await;
+    let digest = world.published(&overlay).await;
+    let other = Subject { repository: "team/other".to_owned(), ..subject("v1") };
+    let copy = world.begin_at(&other, Binding::default()).await;
+    Edit(&world, &copy).sample().await;
+    world.registry.forget_requests();
+    assert_eq!(world.published(&copy).await, digest);
+    assert_eq!(world.registry.count(RequestKind::MountBlob), 2, "layer and index");
+    assert_eq!(world.registry.count(RequestKind::PushBlob), 1, "the empty config");
+    assert_eq!(world.registry.tagged("team/other").get("v1"), Some(&digest));
+}
+
+#[tokio::test]
+async fn an_edit_sends_only_what_changed() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    for number in 0..4_u8 {
+        edit.file(&format!("large{number}"), &vec![number; 5 << 20]).await;
+    }
+    edit.file("small", b"1").await;
+    world.published(&overlay).await;
+    edit.file("large2", &vec![9; 5 << 20]).await;
+    let staged = world.staged(&overlay).await;
+    world.registry.forget_requests();
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert_eq!(report.changes, (0, 1, 0));
+    assert_eq!(report.sent.1, 2, "the layer and its index: {report:?}");
+    assert_eq!(world.registry.count(RequestKind::Blob), 0, "nothing unchanged is read");
+    let seen = world.seen(&digest_of(&report)).await;
+    assert!(seen[1..] == staged[1..]);
 }

@@ -5,5 +5,6 @@ mod files;
 mod foreign;
 mod image;
 mod oci_sync;
+mod random;
 mod tags;
 mod world;

@@ -106,7 +106,11 @@ impl World {
     }
 
     pub async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(&subject(tag), binding).unwrap();
+        self.begin_at(&subject(tag), binding).await
+    }
+
+    pub async fn begin_at(&self, subject: &Subject, binding: Binding) -> Arc<Overlay> {
+        let upper = self.uppers.create(subject, binding).unwrap();
         Overlay::open(&self.publisher.context, upper).await.unwrap()
     }
 
