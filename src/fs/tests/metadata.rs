@@ -1,8 +1,9 @@
 //! The `.oci` windows and extended attributes.
 
 use super::super::ROOT;
-use super::world::{World, add_files};
-use crate::artifact::Kind;
+use super::world::{Setup, World, add_files};
+use crate::artifact::{Kind, ViewMode};
+use crate::error::ErrorKind;
 use crate::oci::{Digest, media_type};
 use crate::registry::{Memory, RequestKind};
 
@@ -133,6 +134,34 @@ async fn every_platform_of_an_index_is_shown_and_the_tag_is_the_chosen_one() {
     assert_eq!(Digest::of(&world.read(&format!("{tag}/manifest.json")).await.unwrap()), amd);
     assert_eq!(world.xattr("app/multi", "user.oci.platform").await.as_deref(), Some("linux/amd64"));
     assert_eq!(world.xattr("app/multi", "user.oci.digest").await, Some(index.to_string()));
+}
+
+#[tokio::test]
+async fn an_index_is_edited_through_its_platform_and_not_without_one() {
+    let registry = Memory::new();
+    let (_, _, arm) = add_index(&registry);
+    let other = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests":
+        [{"mediaType": media_type::OCI_MANIFEST, "digest": arm.to_string(), "size": 2, "platform": {"os": "linux", "architecture": "arm64"}}]});
+    let other = registry.add_manifest("app", other.to_string());
+    registry.tag("app", "other", other);
+    let world = World::writable(registry);
+    assert_eq!(world.list("app/other").await, ["linux-arm64"]);
+    assert_eq!(world.write("app/other/linux-arm64/arch", "x").await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(world.make("app/other/new", Kind::Directory).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    world.put("app/multi/arch", "edited").await;
+    assert_eq!(world.text("app/multi/arch").await, "edited");
+    assert_eq!(world.text("app/.oci/tags/multi/platforms/linux-amd64/arch").await, "amd64");
+}
+
+#[tokio::test]
+async fn layers_and_blobs_as_they_are_stored_cannot_be_changed() {
+    for view in [ViewMode::Layers, ViewMode::Blobs] {
+        let registry = Memory::new();
+        add_files(&registry, "app", "v1", &[("a.txt", "hello")]);
+        let world = World::with(registry, Setup { view, ..Setup::writable() });
+        world.list("app/v1").await;
+        assert_eq!(world.make("app/v1/new", Kind::Directory).await.unwrap_err().kind, ErrorKind::ReadOnly, "{view:?}");
+    }
 }
 
 #[tokio::test]
