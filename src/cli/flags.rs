@@ -32,7 +32,7 @@ Examples:
   ocifs umount ~/oci                         publishes what is still staged first
 
 Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 conflict,
-14 unreachable, 15 mount point or FUSE, 16 changes not pushed";
+14 unreachable, 15 mount point or FUSE, 16 changes not pushed, 130 interrupted";
 
 /// Mount any OCI registry as a directory
 #[derive(Debug, Parser)]

@@ -161,6 +161,7 @@ impl Left {
                 // Not opened: this is also the way out for what cannot be.
                 self.uppers.give_up(&subject).map_err(|error| context(error.into()))?;
             } else if let Some((_, overlay)) = self.open(&subject, place).await.map_err(context)? {
+                overlay.fetch_expected().await.map_err(|error| context(error.into()))?;
                 overlay.discard(below.as_bytes()).map_err(|error| context(error.into()))?;
             }
             references.push(reference);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -10,6 +11,8 @@ use crate::publish::Event;
 
 /// What is shown while bytes move.
 const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
+/// How often what moves is drawn while nothing is heard.
+const TICK: Duration = Duration::from_millis(200);
 /// What is shown before their number is known.
 const SPINNER: &str = "{prefix} {msg} {spinner}";
 
@@ -57,6 +60,7 @@ impl Progress {
                 bar.set_style(style(SPINNER));
                 bar.set_prefix(shown);
                 bar.set_message("comparing");
+                bar.enable_steady_tick(TICK);
                 self.tags.insert(reference.to_owned(), bar);
             }
             None => super::report(&format!("{shown}: publishing")),

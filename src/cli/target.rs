@@ -58,18 +58,23 @@ impl Finder<'_> {
         }
     }
 
-    /// A path in a mount, or a reference. What starts like a path is one; a relative path counts in the mount of the working
-    /// directory unless it begins with a registry, or with what the mount itself shows.
+    /// A path in a mount, or a reference: that begins with a registry or with `oci:`. In a mount a relative path that looks like
+    /// a registry (`v1.0/data`) is a path, unless it is the registry that is mounted or has a port.
+    ///
+    /// # Errors
+    /// A path in no mount, or a reference that follows no grammar.
     pub fn read(&self, text: &str) -> Result<Argument, Failure> {
-        let is_path = text.starts_with(['/', '~']) || text.split('/').next().is_some_and(|first| first == "." || first == "..");
-        let inside = if text.starts_with("oci:") { None } else { mounts::containing(Path::new(text), self.environment).ok() };
-        match inside {
-            Some((mount, rest)) if is_path || !means_registry(text, &mount) => Ok(Argument::Path(mount, rest)),
-            None if is_path => Err(mounts::containing(Path::new(text), self.environment).map_or_else(|failure| failure, |_| unknown(text))),
-            _ => mount::source(text, self.environment)
-                .map(Argument::Reference)
-                .map_err(|failure| Failure::new(failure.code, format!("{}; it is no path in a mount either", failure.message))),
+        if !text.starts_with("oci:") {
+            let inside = mounts::containing(Path::new(text), self.environment);
+            match inside {
+                Ok((mount, rest)) if !begins_with_registry(text) || !means_registry(text, &mount) => {
+                    return Ok(Argument::Path(mount, rest));
+                }
+                Err(failure) if !begins_with_registry(text) => return Err(failure),
+                _ => {}
+            }
         }
+        mount::source(text, self.environment).map(Argument::Reference)
     }
 
     fn without_argument(&self) -> Result<Target, Failure> {
@@ -150,7 +155,14 @@ fn distinct() -> Result<Vec<Mount>, Failure> {
     Ok(found)
 }
 
-/// Whether a relative path that could lie in a mount begins with a registry instead: with the one that is mounted, or with a host
+/// Whether a text begins like a reference with its registry.
+fn begins_with_registry(text: &str) -> bool {
+    let first = text.split('/').next().unwrap_or_default();
+    let is_path = first.is_empty() || first.starts_with('~') || first == "." || first == "..";
+    !is_path && (first == "localhost" || first.contains(['.', ':']))
+}
+
+/// Whether a relative path that could lie in this mount begins with a registry instead: with the one that is mounted, or with a host
 /// and a port.
 fn means_registry(text: &str, mount: &Mount) -> bool {
     let Some((first, _)) = text.split_once('/') else { return false };
@@ -159,6 +171,45 @@ fn means_registry(text: &str, mount: &Mount) -> bool {
     has_port || mounted.split('/').next() == Some(first)
 }
 
-fn unknown(text: &str) -> Failure {
-    Failure::mount(format!("{} is not in a mount of ocifs", escape::terminal(text)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_begin_with_a_registry_and_paths_do_not() {
+        for text in ["reg.io", "reg.io/team/app:v1", "localhost/app", "localhost:5000", "127.0.0.1:5000/a", "[::1]:5000/a"] {
+            assert!(begins_with_registry(text), "{text}");
+        }
+        for text in ["oci", "app/v1", "./reg.io/x", "../reg.io", "/srv/reg.io", "~/oci", "", "."] {
+            assert!(!begins_with_registry(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn inside_of_a_mount_only_its_own_registry_or_a_port_makes_a_reference() {
+        let mount = Mount {
+            id: 1,
+            device: (0, 1),
+            root: "/".into(),
+            mount_point: "/oci".into(),
+            kind: crate::sys::mount::KIND.to_owned(),
+            source: "reg.io/team".into(),
+            options: String::new(),
+        };
+        assert!(means_registry("reg.io/team/app:v1", &mount) && means_registry("localhost:5000/app", &mount));
+        for text in ["v1.0", "v1.0/data", "app:v1/x", "other.io/app"] {
+            assert!(!means_registry(text, &mount), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_in_a_mount_nor_a_reference_is_an_error() {
+        let environment = Environment::default();
+        let finder = Finder { state_directory: None, environment: &environment };
+        let failure = finder.read("/no/such/mount/app").unwrap_err();
+        assert!(failure.message.contains("is not in a mount"), "{failure}");
+        assert!(finder.read("oci").unwrap_err().message.contains("is not in a mount"));
+        assert!(matches!(finder.read("registry.invalid/app:v1"), Ok(Argument::Reference(_))));
+        assert!(finder.read("registry.invalid/UPPER").is_err());
+    }
 }
