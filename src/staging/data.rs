@@ -97,6 +97,15 @@ impl Staged {
     fn reserve(&self, extent: &Extent, offset: u64, end: u64) -> Result<u64, Error> {
         let account = &self.store.account;
         let bound = (end.next_multiple_of(BLOCK)).saturating_sub(offset / BLOCK * BLOCK);
+        if self.counted
+            && !self.store.has_room(bound)
+            && self.missing(extent, offset, end).map_err(|error| self.error("cannot write", &error))? > 0
+        {
+            self.store.collect()?;
+            if !self.store.has_room(bound) {
+                return Err(self.error("cannot write", &io::ErrorKind::StorageFull.into()));
+            }
+        }
         if !self.counted || account.reserve(bound) {
             return Ok(if self.counted { bound } else { 0 });
         }

@@ -65,12 +65,20 @@ pub(super) struct Store {
     naming: Mutex<()>,
     pub waste: Mutex<Waste>,
     pins: Mutex<Option<Pins>>,
+    /// Bytes written since the disk was last asked for its room.
+    unasked: AtomicU64,
     /// The upper was removed: what is open stays usable, nothing else is.
     removed: AtomicBool,
 }
 
 /// `data` itself among its directories.
 const ROOT: u64 = 256;
+
+/// What staged bytes leave free on the disk, so that the database can still record that a file was removed: whoever fills the disk
+/// must be able to make room again.
+const ROOM: u64 = 256 << 10;
+/// The disk is asked for its room again after so many bytes.
+const ASK_AFTER: u64 = 64 << 10;
 
 /// A lock whose holder never leaves a half-made state.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -89,6 +97,8 @@ impl Store {
             naming: Mutex::default(),
             waste: Mutex::default(),
             pins: Mutex::default(),
+            // The first write asks.
+            unasked: AtomicU64::new(ASK_AFTER),
             removed: AtomicBool::new(false),
         }
     }
@@ -109,6 +119,18 @@ impl Store {
             return Err(Error::new(ErrorKind::Gone, text));
         }
         Ok(())
+    }
+
+    /// Whether the disk has room for so many bytes more and for what the database needs. A disk that cannot be asked has.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        if self.unasked.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < ASK_AFTER {
+            return true;
+        }
+        let room = durable::free(&self.place().directory).map_or(u64::MAX, |free| free.available);
+        let has_room = room >= bytes.saturating_add(ROOM);
+        // A full disk is asked each time.
+        self.unasked.store(if has_room { 0 } else { ASK_AFTER }, Ordering::Relaxed);
+        has_room
     }
 
     /// The upper was removed with all its files. Bytes of those that are open count until they are closed.
