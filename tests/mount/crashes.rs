@@ -64,6 +64,7 @@ fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag
         checker::tags_are_whole(&registry);
         let mount = home.mount(&registry.host(), &[]);
         checker::nothing_is_lost(&mount, &kept, &tag, seed);
+        publish(&home, &mount);
         mount.unmount();
         checker::published_is_whole(&registry, &kept, &tag, seed);
     }
@@ -95,11 +96,18 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
         checker::tags_are_whole(&registry);
         let mount = home.mount(&registry.host(), &[]);
         checker::nothing_is_lost(&mount, &kept, &tag, seed);
+        publish(&home, &mount);
         mount.unmount();
         checker::published_is_whole(&registry, &kept, &tag, seed);
     }
     checker::published_is_whole(&registry, &kept, "app", u64::MAX);
     println!("cut the power {} times, {} files kept", rounds(6).end, kept.len());
+}
+
+/// Publishes what is staged, also a tag that was cut off before it had a file.
+fn publish(home: &Home, mount: &Mount<'_>) {
+    let output = home.run(&["sync", "--force", mount.root().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 /// Writes a file and makes it survive; an error means that nothing was promised.

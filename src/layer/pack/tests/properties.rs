@@ -9,8 +9,8 @@ use super::*;
 fn component() -> impl Strategy<Value = Vec<u8>> {
     let any_bytes = prop::collection::vec(any::<u8>().prop_map(|byte| if matches!(byte, 0 | b'/') { b'x' } else { byte }), 1..255);
     prop_oneof!["[a-zA-Z0-9._ -]{1,20}".prop_map(String::into_bytes), "\\PC{1,40}".prop_map(String::into_bytes), any_bytes]
-        .prop_map(|name| if matches!(&name[..], b"." | b"..") { b"dots".to_vec() } else { name })
-        .prop_map(|name| name.into_iter().filter(|byte| !matches!(byte, 0 | b'/')).take(255).collect())
+        .prop_map(|name| name.into_iter().filter(|byte| !matches!(byte, 0 | b'/')).take(255).collect::<Vec<u8>>())
+        .prop_map(|name| if matches!(&name[..], b"" | b"." | b"..") { b"dots".to_vec() } else { name })
 }
 
 fn path() -> impl Strategy<Value = Vec<u8>> {
