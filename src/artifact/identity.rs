@@ -105,7 +105,7 @@ impl TreeIdentity {
             self.hasher.update(&first.to_le_bytes());
             return;
         }
-        self.hasher.update(&[code(entry.kind)]);
+        self.hasher.update(&[entry.kind.code()]);
         self.attributes(entry);
         match entry.kind {
             Kind::File => self.content(entry),
@@ -116,7 +116,7 @@ impl TreeIdentity {
             }
             Kind::Directory | Kind::Fifo | Kind::Socket => {}
         }
-        for (name, value) in xattrs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).filter(|(name, _)| !is_ours(name)) {
+        for (name, value) in xattrs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).filter(|(name, _)| !is_own_name(name)) {
             self.hasher.update(&[1]);
             self.text(name);
             self.text(value);
@@ -215,21 +215,9 @@ impl Tree {
     }
 }
 
-/// Names under which the mount itself answers.
-fn is_ours(name: &[u8]) -> bool {
+/// Whether an extended attribute has a name under which the mount itself answers: listed nowhere, part of no tree.
+pub fn is_own_name(name: &[u8]) -> bool {
     name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
-}
-
-fn code(kind: Kind) -> u8 {
-    match kind {
-        Kind::File => 0,
-        Kind::Directory => 1,
-        Kind::Symlink => 2,
-        Kind::CharDevice => 3,
-        Kind::BlockDevice => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use describe::Description;
-pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity};
+pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity, is_own_name};
 pub use layers::ArtifactLayer;
 pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
 

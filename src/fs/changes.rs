@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::place::Place;
 use super::{Entry, Error, FileSystem, NAME_LIMIT, OpenFile, View, read_only, too_long};
-use crate::artifact::Kind;
+use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
-use crate::view::{Attributes, NewNode, Overlay, Replace, SetAttributes, ViewNode, is_own_name};
+use crate::view::{Attributes, NewNode, Overlay, Replace, SetAttributes, ViewNode};
 
 /// Set group id: what is made in such a directory gets its group.
 const SET_GROUP: u32 = 0o2000;

@@ -1,4 +1,4 @@
-//! What an entry of a layer or a node of a tree is, and the number of an entry's kind in index bytes. Plain data.
+//! What an entry of a layer or a node of a tree is, and the numbers of both in stored bytes and in digests. Plain data.
 
 /// Kind of an entry, as archived; whiteouts are still ordinary names here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The number of the kind in index bytes.
-    pub(super) fn code(self) -> u8 {
+    /// The number of the kind in index bytes, and in digests of what a layer contains. Never changes.
+    pub fn code(self) -> u8 {
         match self {
             Self::File => 0,
             Self::Directory => 1,
@@ -74,4 +74,33 @@ pub enum NodeKind {
     Fifo,
     /// A socket.
     Socket,
+}
+
+impl NodeKind {
+    /// The number of the kind in tree files, and in digests of trees. Never changes.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::File => 0,
+            Self::Directory => 1,
+            Self::Symlink => 2,
+            Self::CharDevice => 3,
+            Self::BlockDevice => 4,
+            Self::Fifo => 5,
+            Self::Socket => 6,
+        }
+    }
+
+    /// The kind of a number in tree files.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::File,
+            1 => Self::Directory,
+            2 => Self::Symlink,
+            3 => Self::CharDevice,
+            4 => Self::BlockDevice,
+            5 => Self::Fifo,
+            6 => Self::Socket,
+            _ => return None,
+        })
+    }
 }

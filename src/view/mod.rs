@@ -33,7 +33,7 @@ pub use overlay::{
 };
 pub use reader::Reader;
 pub use table::{VIEW_LIMIT, Views};
-pub use xattr::{is_own_name, state_name};
+pub use xattr::state_name;
 
 use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
 use crate::content::{self, Verified};

@@ -4,14 +4,9 @@
 //! none of them. An archive's own attributes pass through untouched.
 
 use super::{Context, Error, Key, Origin, Shown, State, View, ViewNode, node_id};
-use crate::artifact::{Artifact, Kind};
+use crate::artifact::{Artifact, Kind, is_own_name};
 use crate::content::Verified;
 use crate::oci::{Digest, Manifest, ManifestBody};
-
-/// Whether the name is one of those that ocifs answers itself and never lists.
-pub fn is_own_name(name: &[u8]) -> bool {
-    name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
-}
 
 /// How `user.ocifs.state` says how something differs from upstream.
 pub fn state_name(state: State) -> &'static str {

@@ -102,7 +102,7 @@ impl NodeRecord {
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.kind.map_or(u8::MAX, kind_code), self.flags, 0, 0]);
+        out.extend_from_slice(&[self.kind.map_or(u8::MAX, Kind::code), self.flags, 0, 0]);
         for value in [self.mode, self.uid, self.gid] {
             out.extend_from_slice(&value.to_le_bytes());
         }
@@ -121,7 +121,7 @@ impl NodeRecord {
 
     fn read(record: &[u8]) -> Self {
         Self {
-            kind: record.first().copied().and_then(kind_of),
+            kind: record.first().copied().and_then(Kind::from_code),
             flags: record.get(1).copied().unwrap_or_default(),
             mode: u32_at(record, 4),
             uid: u32_at(record, 8),
@@ -278,24 +278,6 @@ fn node_is_sound(view: &View<'_>, number: u32) -> Option<()> {
         view.xattr(node.first_xattr.checked_add(position)?)?;
     }
     Some(())
-}
-
-fn kind_code(kind: Kind) -> u8 {
-    match kind {
-        Kind::File => 0,
-        Kind::Directory => 1,
-        Kind::Symlink => 2,
-        Kind::CharDevice => 3,
-        Kind::BlockDevice => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-    }
-}
-
-fn kind_of(code: u8) -> Option<Kind> {
-    [Kind::File, Kind::Directory, Kind::Symlink, Kind::CharDevice, Kind::BlockDevice, Kind::Fifo, Kind::Socket]
-        .into_iter()
-        .find(|kind| kind_code(*kind) == code)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

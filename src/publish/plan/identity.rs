@@ -29,17 +29,7 @@ impl LayerIdentity {
 
     /// Adds an entry; `sha256` is that of a regular file.
     pub fn add(&mut self, entry: &PackEntry, sha256: Option<[u8; 32]>) {
-        let code: u8 = match entry.kind {
-            FileKind::File => 0,
-            FileKind::Directory => 1,
-            FileKind::Symlink => 2,
-            FileKind::HardLink => 3,
-            FileKind::CharDevice => 4,
-            FileKind::BlockDevice => 5,
-            FileKind::Fifo => 6,
-            FileKind::Socket => 7,
-        };
-        self.0.update([code]);
+        self.0.update([entry.kind.code()]);
         self.text(&entry.path);
         self.text(&entry.link);
         if entry.kind == FileKind::HardLink {

@@ -13,10 +13,10 @@ use super::copy_up::without_own;
 use super::merged::Seen;
 use super::plain::SetAttributes;
 use super::writer::Writer;
-use crate::artifact::{self, Kind};
+use crate::artifact::{self, Kind, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Content, Node};
-use crate::view::{Attributes, Context, Error, ViewNode, is_own_name};
+use crate::view::{Attributes, Context, Error, ViewNode};
 
 /// Access times that are remembered.
 const ACCESS_TIMES: usize = 4096;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::Overlay;
 use super::file::{Lower, OpenFile, Source};
+use crate::artifact::is_own_name;
 use crate::error::ErrorKind;
 use crate::staging::{Content, DataFile, Error as Fault, Node};
-use crate::view::{Error, is_own_name};
+use crate::view::Error;
 
 /// Bytes that are copied at a time.
 const CHUNK: u64 = 1 << 20;

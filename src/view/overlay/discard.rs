@@ -13,7 +13,7 @@ use super::edit::Edit;
 use super::ground::{Ground, find};
 use super::merged::{Merged, fault, not_found};
 use super::plain::Forgotten;
-use crate::artifact::{Artifact, Kind, NodeId};
+use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Binding, Content, Error as Fault, Node, NodeKey, STAGED};
 use crate::view::Error;
@@ -276,7 +276,7 @@ impl Discard<'_> {
         }
         let there = self.upstream.row_without_path(id, edit.now).ok_or_else(|| fault(ErrorKind::Gone, "no such directory upstream"))?;
         edit.update(key, |node| (node.mode, node.owner, node.mtime) = (there.mode, there.owner, there.mtime))?;
-        let kept: Vec<_> = edit.merged().xattrs(key)?.into_iter().filter(|(name, _)| crate::view::is_own_name(name)).collect();
+        let kept: Vec<_> = edit.merged().xattrs(key)?.into_iter().filter(|(name, _)| is_own_name(name)).collect();
         let xattrs: Vec<_> = without_own(self.xattrs(id)).into_iter().chain(kept).collect();
         edit.change.put_xattrs(key, &xattrs)?;
         self.forgotten.push(Forgotten::Node(key));

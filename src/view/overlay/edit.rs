@@ -5,7 +5,7 @@ use super::ground::Ground;
 use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found};
 use super::removed::Removed;
 use super::table::Table;
-use crate::artifact::Kind;
+use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Change, Content, Error as Fault, Named, Node, NodeKey, Rows, STAGED};
 
@@ -44,7 +44,7 @@ impl Edit<'_, '_> {
         self.change.put_node(key, &node)?;
         if fresh && let Some(id) = self.ground.lower(key) {
             let mut xattrs = self.merged().tree_xattrs(id);
-            xattrs.retain(|(name, _)| !crate::view::is_own_name(name));
+            xattrs.retain(|(name, _)| !is_own_name(name));
             if !xattrs.is_empty() {
                 self.change.put_xattrs(key, &xattrs)?;
             }
