@@ -52,8 +52,12 @@ use exit::Failure;
 use flags::{Cli, Command};
 use logging::Target;
 
+use crate::sys::process;
+
 /// Runs the program with the arguments and the environment of this process.
 pub fn main() -> ExitCode {
+    // Before there is a second thread.
+    process::share_memory_pools();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
