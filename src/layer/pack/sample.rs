@@ -20,7 +20,7 @@ pub(super) struct Rule {
 }
 
 /// For one span: when in doubt, compress.
-pub(super) const SPAN: Rule = Rule { pieces: 16, length: 4096, percent: 2 };
+pub(super) const SPAN: Rule = Rule { pieces: 16, length: 4096, percent: 1 };
 
 /// For a sample of a file: what saves less is kept raw.
 const FILE: Rule = Rule { pieces: 1, length: 0, percent: 2 };
