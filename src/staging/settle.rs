@@ -34,36 +34,41 @@ enum From {
 }
 
 impl Upper {
-    /// After the confirmation of a publish: the tag is expected to hold `digest` from now on, and each of these nodes that still has the
-    /// frozen content and is not open refers to the tree instead; its bytes are freed after the (durable) commit. Clears the journal
-    /// and empties the packs. Answers whether nothing was changed since the freeze, so that nothing is left to publish.
+    /// After the confirmation of a publish, its first part: the next few of these nodes that still have the frozen content and are not
+    /// open refer to the tree instead. Answers whether there may be more. Their bytes are given up: [`Upper::collect`] frees them.
     ///
-    /// `references` and `is_open` are asked without any lock of the upper.
-    pub fn settle(
+    /// Nobody may open or write a file meanwhile; between two calls everybody may. `references` and `is_open` are asked without any
+    /// lock of the upper.
+    pub fn refer_some(
         &self,
-        frozen: FrozenUpper,
-        digest: Digest,
+        frozen: &FrozenUpper,
         references: &mut dyn Iterator<Item = (NodeKey, TreeNode)>,
         is_open: &dyn Fn(DataId) -> bool,
     ) -> Result<bool, Error> {
-        let mut waste = Vec::new();
-        loop {
-            let batch: Vec<_> = references.take(BATCH).collect();
-            if batch.is_empty() {
-                break;
-            }
-            let mut clean = Vec::new();
-            for (key, tree) in batch {
-                clean.extend(frozen.clean(key, tree, is_open)?);
-            }
-            waste.extend(self.refer(&frozen, clean)?);
+        let batch: Vec<_> = references.take(BATCH).collect();
+        let is_last = batch.len() < BATCH;
+        let mut clean = Vec::new();
+        for (key, tree) in batch {
+            clean.extend(frozen.clean(key, tree, is_open)?);
         }
+        let released = self.refer(frozen, clean)?;
+        self.give_up(released)?;
+        Ok(!is_last)
+    }
+
+    /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Answers whether nothing was
+    /// changed since the freeze, so that nothing is left to publish. Nobody may open or write a file meanwhile.
+    pub fn settle(&self, frozen: FrozenUpper, digest: Digest, is_open: &dyn Fn(DataId) -> bool) -> Result<bool, Error> {
         let is_clean = self.expect(&frozen, digest, is_open)?;
         self.shared.sync()?;
-        drop(frozen);
-        self.free(waste)?;
-        self.empty_packs();
         Ok(is_clean)
+    }
+
+    /// The last part, which takes its time and needs nobody to wait: frees what was given up and empties the packs.
+    pub fn collect(&self) -> Result<(), Error> {
+        self.shared.store.collect()?;
+        self.empty_packs();
+        Ok(())
     }
 
     /// Whether nothing was changed since this generation was frozen.
@@ -111,8 +116,8 @@ impl Upper {
         Ok(is_clean)
     }
 
-    /// Unlinks bytes that no node has taken again meanwhile.
-    fn free(&self, released: Vec<DataId>) -> Result<(), Error> {
+    /// Gives up bytes that no node has taken again meanwhile.
+    fn give_up(&self, released: Vec<DataId>) -> Result<(), Error> {
         let database = self.shared.database()?;
         let mut waste = Vec::new();
         for id in released {
@@ -121,8 +126,7 @@ impl Upper {
             }
         }
         self.shared.store.give_up(waste);
-        drop(database);
-        self.shared.store.collect().map(|_| ())
+        Ok(())
     }
 
     /// Packed layers are of no use any more. What stays is packed over or removed with the upper.

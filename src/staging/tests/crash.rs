@@ -127,7 +127,7 @@ fn perform(upper: &Upper, step: &Step) -> Result<(), Error> {
                     references.push((key, TreeNode { size: path.len() as u64, path, ..tree_node(1) }));
                 }
             }
-            upper.settle(frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
+            settle(upper, frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
         }
     }
 }

@@ -56,7 +56,7 @@ fn use_all(upper: &Upper) -> Result<(), Error> {
     let frozen = upper.freeze(&|id| id % 10 == 0)?;
     frozen.sha256(1)?;
     let references: Vec<_> = frozen.rows().nodes(None, 1000)?.into_iter().map(|(key, _)| (key, tree_node(1))).collect();
-    upper.settle(frozen, digest(2), &mut references.into_iter(), &|_| false)?;
+    settle(upper, frozen, digest(2), &mut references.into_iter(), &|_| false)?;
     upper.sync()
 }
 

@@ -58,7 +58,7 @@ fn frozen_bytes_refuse_every_change_and_a_clone_takes_it() {
     clone.write_at(0, b"two").unwrap();
     upper.change(|change| change.put_node(key, &file(Content::Data(clone.id())))).unwrap();
     assert_eq!(contents(&upper, id), b"one");
-    let clean = upper.settle(frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap();
+    let clean = settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap();
     assert!(!clean && upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(clone.id()));
     assert_eq!(contents(&upper, clone.id()), b"two");
@@ -84,19 +84,19 @@ fn bytes_with_a_writer_are_copied_and_stay_staged_until_it_is_gone() {
     assert_eq!(std::io::read_to_string(copied).unwrap(), "one");
     frozen.keep_sha256(copy, [9; 32]).unwrap();
     assert_eq!(frozen.sha256(copy).unwrap(), None, "copies end with their generation");
-    let clean = upper.settle(frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap();
+    let clean = settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap();
     assert!(!clean && upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
     assert_eq!((contents(&upper, id), data_files(directory.path()).len()), (b"two".to_vec(), 1));
     // Written after it was copied, closed before it settles: still not what was published.
     let frozen = upper.freeze(&|open| open == id).unwrap();
     data.write_at(0, b"three").unwrap();
-    assert!(!upper.settle(frozen, digest(3), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
+    assert!(!settle(&upper, frozen, digest(3), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
     assert_eq!(contents(&upper, id), b"three");
     // Not written any more and closed before it settles.
     let frozen = upper.freeze(&|open| open == id).unwrap();
     drop(data);
-    assert!(upper.settle(frozen, digest(4), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
+    assert!(settle(&upper, frozen, digest(4), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
     assert!(!upper.is_edited() && data_files(directory.path()).is_empty());
 }
 
@@ -105,7 +105,7 @@ fn a_file_that_is_only_open_keeps_its_bytes_and_is_no_edit() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let frozen = upper.freeze(&nothing_open).unwrap();
-    assert!(upper.settle(frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap());
+    assert!(settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap());
     assert!(!upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
     assert_eq!(data_files(directory.path()).len(), 1);
@@ -123,7 +123,7 @@ fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees()
     upper.change(|change| change.put_node(moved, &Node { content: Content::Tree(tree_node(6)), ..link.clone() })).unwrap();
     let newer = TreeNode { manifest: digest(9), ..tree_node(1) };
     let references = [(key, newer.clone()), (other, newer.clone()), (moved, newer.clone()), (77, newer.clone())];
-    assert!(!upper.settle(frozen, digest(9), &mut references.into_iter(), &nothing_open).unwrap());
+    assert!(!settle(&upper, frozen, digest(9), &mut references.into_iter(), &nothing_open).unwrap());
     drop(upper);
     let upper = again(&uppers);
     let node = upper.rows().node(key).unwrap().unwrap();
@@ -135,12 +135,35 @@ fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees()
 }
 
 #[test]
+fn what_is_changed_between_two_batches_of_a_settlement_stays_staged() {
+    let (directory, _uppers, upper) = begin();
+    let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x")).collect();
+    let frozen = upper.freeze(&nothing_open).unwrap();
+    let mut references = keys.iter().map(|(key, _)| (*key, tree_node(1)));
+    assert!(upper.refer_some(&frozen, &mut references, &nothing_open).unwrap(), "there are more");
+    let (settled, late, gone) = (keys[0].0, keys[600], keys[650].0);
+    assert_eq!(upper.rows().node(settled).unwrap().unwrap().content, Content::Tree(tree_node(1)));
+    // Bytes of the generation are still there for whoever reads it, whatever refers to them.
+    assert_eq!(data_files(directory.path()).len(), 700);
+    let clone = upper.clone_data(late.1).unwrap();
+    clone.write_at(0, b"late").unwrap();
+    upper.change(|change| change.put_node(late.0, &file(Content::Data(clone.id())))).unwrap();
+    upper.change(|change| change.drop_node(gone)).unwrap();
+    while upper.refer_some(&frozen, &mut references, &nothing_open).unwrap() {}
+    assert!(!upper.settle(frozen, digest(2), &nothing_open).unwrap(), "there is something to publish");
+    upper.collect().unwrap();
+    assert_eq!(upper.rows().node(late.0).unwrap().unwrap().content, Content::Data(clone.id()));
+    assert_eq!((contents(&upper, clone.id()), upper.rows().node(gone).unwrap()), (b"late".to_vec(), None));
+    assert_eq!(data_files(directory.path()).len(), 1);
+}
+
+#[test]
 fn many_files_settle_in_batches_and_are_all_freed() {
     let (directory, uppers, upper) = begin();
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x").0).collect();
     let frozen = upper.freeze(&nothing_open).unwrap();
     let mut references = keys.iter().map(|key| (*key, tree_node(1)));
-    assert!(upper.settle(frozen, digest(2), &mut references, &nothing_open).unwrap());
+    assert!(settle(&upper, frozen, digest(2), &mut references, &nothing_open).unwrap());
     assert!(data_files(directory.path()).is_empty());
     assert_eq!(uppers.usage().0, 0);
     assert!(keys.iter().all(|key| matches!(upper.rows().node(*key).unwrap().unwrap().content, Content::Tree(_))));
@@ -199,7 +222,7 @@ fn the_journal_is_kept_until_it_is_cleared_or_settled() {
     upper.set_journal(Some(&journal)).unwrap();
     std::fs::write(upper.packs().join("layer"), b"packed").unwrap();
     let frozen = upper.freeze(&nothing_open).unwrap();
-    upper.settle(frozen, digest(4), &mut std::iter::empty(), &nothing_open).unwrap();
+    settle(&upper, frozen, digest(4), &mut std::iter::empty(), &nothing_open).unwrap();
     assert_eq!(upper.journal().unwrap(), None);
     assert_eq!(std::fs::read_dir(upper.packs()).unwrap().count(), 0);
 }
@@ -240,6 +263,6 @@ fn asking_who_is_open_may_look_at_the_upper() {
         upper.change(|change| change.put_xattr(key, b"user.late", Some(b"1"))).unwrap();
         (key, tree_node(1))
     });
-    assert!(!upper.settle(frozen, digest(2), &mut references, &ask).unwrap());
+    assert!(!settle(&upper, frozen, digest(2), &mut references, &ask).unwrap());
     assert!(upper.is_edited());
 }

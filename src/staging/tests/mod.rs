@@ -53,6 +53,20 @@ pub(super) fn begin() -> (tempfile::TempDir, Uppers, Upper) {
     (directory, uppers, upper)
 }
 
+/// A whole settlement, all of its parts in turn.
+pub(super) fn settle(
+    upper: &Upper,
+    frozen: FrozenUpper,
+    digest: Digest,
+    references: &mut dyn Iterator<Item = (NodeKey, TreeNode)>,
+    is_open: &dyn Fn(DataId) -> bool,
+) -> Result<bool, Error> {
+    while upper.refer_some(&frozen, references, is_open)? {}
+    let clean = upper.settle(frozen, digest, is_open)?;
+    upper.collect()?;
+    Ok(clean)
+}
+
 /// Opens the upper of `v1` again, after it was dropped.
 pub(super) fn again(uppers: &Uppers) -> Upper {
     uppers.find(&subject("v1")).unwrap().unwrap()
@@ -162,7 +176,7 @@ fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
     assert_eq!(upper.freeze(&|_| false).err().unwrap().kind, ErrorKind::Busy);
     assert_eq!(upper.data(id).unwrap().write_at(0, b"j").err().unwrap().kind, ErrorKind::Busy);
     let tree = TreeNode { manifest: digest(2), node: 7, path: b"a".to_vec(), sha256: Some([3; 32]), size: 5 };
-    assert!(upper.settle(frozen, digest(2), &mut [(key, tree.clone())].into_iter(), &|_| false).unwrap());
+    assert!(settle(&upper, frozen, digest(2), &mut [(key, tree.clone())].into_iter(), &|_| false).unwrap());
     assert!(!upper.is_edited() && !upper.is_frozen(id));
     assert_eq!(upper.binding().expected, Some(digest(2)));
     let node = upper.rows().node(key).unwrap().unwrap();

@@ -130,17 +130,29 @@ impl Overlay {
         let references = frozen.references(artifact)?;
         let Frozen { upper, written, _outstanding, .. } = frozen;
         self.keep_artifact(artifact);
-        let open = self.table.all();
+        let mut references = references.into_iter();
+        // Few at a time, so that no writer waits for long.
+        while self.alone(&written, |is_open| self.upper().refer_some(&upper, &mut references, is_open))? {}
+        let clean = self.alone(&written, |is_open| {
+            let clean = self.upper().settle(upper, artifact.manifest.digest, is_open);
+            self.next_epoch();
+            clean
+        })?;
+        self.upper().collect()?;
+        Ok(clean)
+    }
+
+    /// Does something while nobody opens or writes a file, knowing which bytes are open or among these.
+    fn alone<T>(&self, written: &[DataId], work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
         let names = self.names();
         let gate = self.gate_alone();
-        let open_now = self.table.all();
-        let busy: Vec<DataId> = open_now.iter().filter_map(|file| file.data_id()).chain(written).collect();
-        let clean = self.upper().settle(upper, artifact.manifest.digest, &mut references.into_iter(), &|id| busy.contains(&id));
-        self.next_epoch();
+        let open = self.table.all();
+        let busy: Vec<DataId> = open.iter().filter_map(|file| file.data_id()).chain(written.iter().copied()).collect();
+        let result = work(&|id| busy.contains(&id));
         drop((gate, names));
         // Files are closed where no lock is held.
-        drop((open, open_now));
-        Ok(clean?)
+        drop(open);
+        result
     }
 }
 

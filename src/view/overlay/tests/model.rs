@@ -60,7 +60,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (path(), path()).prop_map(|(from, to)| Link(from, to)),
         2 => (path(), 0..0o7777u32).prop_map(|(path, mode)| Chmod(path, mode)),
         1 => (path(), 0..9u32).prop_map(|(path, owner)| Chown(path, owner)),
-        1 => (path(), 1..2000i64).prop_map(|(path, time)| Utime(path, time)),
+        1 => (path(), prop_oneof![1 => Just(1000), 3 => 1..2000i64]).prop_map(|(path, time)| Utime(path, time)),
         1 => (path(), 0..3u8, 1..9u8).prop_map(|(path, name, value)| SetXattr(path, name, value)),
         1 => (path(), 0..3u8).prop_map(|(path, name)| RemoveXattr(path, name)),
         2 => (path(), path()).prop_map(|(from, to)| Copy(from, to)),
@@ -177,7 +177,7 @@ impl Pair<'_> {
                 self.set(path, set, |node| node.owner.0 = *owner).await
             }
             Utime(path, time) => {
-                let set = SetAttributes { mtime: Some((*time, 5)), ..Default::default() };
+                let set = SetAttributes { mtime: Some((*time, 0)), ..Default::default() };
                 self.set(path, set, |node| node.mtime = Time::Set(*time)).await
             }
             SetXattr(path, name, value) => self.set_xattr(path, *name, *value),
