@@ -81,7 +81,7 @@ async fn find(
 ) -> Result<Wanted, Failure> {
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
     let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
-    let parts = wiring::build(source, reading, &flags.registry, &flags.storage, environment)?;
+    let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
     let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
     // A tag is remembered, so that it is found while the registry is away.
     let digest = match &version {
@@ -93,14 +93,14 @@ async fn find(
 
 fn complete(flags: &mut Pin, file: &File, environment: &Environment) -> Result<Source, Failure> {
     let source = mount::source(&flags.reference, environment)?;
-    file.complete_storage(&mut flags.storage, environment)?;
-    file.complete_registry(&mut flags.registry, reference::registry(&source), environment)?;
+    file.complete_storage(&mut flags.reaching.storage, environment)?;
+    file.complete_registry(&mut flags.reaching.registry, reference::registry(&source), environment)?;
     Ok(source)
 }
 
 fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
     let source = complete(&mut flags, file, environment)?;
-    let passphrases = passphrases::read_all(&passphrases::origins(&flags.keys, matches, file, environment)?)?;
+    let passphrases = passphrases::read_all(&passphrases::origins(&flags.reaching.keys, matches, file, environment)?)?;
     let runtime = reference::runtime()?;
     let result = runtime.block_on(async {
         let wanted = find(&flags, &source, passphrases, environment).await?;
@@ -140,7 +140,7 @@ fn unpin(mut flags: Pin, file: &File, environment: &Environment) -> Result<(), F
     let result = runtime.block_on(async {
         // A digest that was pinned can be let go without asking anybody.
         let (cache, digest) = match reference::digest(&source) {
-            Some(digest) => (wiring::open_cache(&flags.storage)?, digest),
+            Some(digest) => (wiring::open_cache(&flags.reaching.storage)?, digest),
             None => {
                 let wanted = find(&flags, &source, Vec::new(), environment).await?;
                 (wanted.parts.cache, wanted.digest)

@@ -15,7 +15,7 @@ use crate::oci::Platform;
 
 mod writing;
 
-pub use writing::{AsKind, Diff, Discard, New, Sync, WithoutDaemon, WriteFlags};
+pub use writing::{AsKind, Diff, Discard, New, Sync, WriteFlags};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -267,6 +267,22 @@ pub struct RegistryFlags {
     pub io_timeout: Option<Duration>,
 }
 
+/// All that a command needs to read or publish by itself, without a daemon.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Reaching {
+    /// Directories and budget.
+    #[command(flatten)]
+    pub storage: Storage,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    pub registry: RegistryFlags,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: passphrases::Flags,
+}
+
 /// Logging of a mount.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Logging")]
@@ -398,17 +414,9 @@ pub struct Pin {
     #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     pub platform: Option<Platform>,
 
-    /// The cache.
+    /// Reading it.
     #[command(flatten)]
-    pub storage: Storage,
-
-    /// Reaching registries.
-    #[command(flatten)]
-    pub registry: RegistryFlags,
-
-    /// Keys.
-    #[command(flatten)]
-    pub keys: passphrases::Flags,
+    pub reaching: Reaching,
 }
 
 /// `ocifs inspect`.

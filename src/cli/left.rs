@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
-use super::flags::{ContentFlags, WithoutDaemon};
+use super::flags::{ContentFlags, Reaching};
 use super::subjects::{Wanted, inside, is_wanted};
 use super::wiring::{self, Reading};
 use super::{answers, escape, reference, root};
@@ -35,7 +35,7 @@ pub struct Left {
 /// How the places are reached where they were staged from.
 pub struct Reach<'command> {
     /// Flags, with the storage completed.
-    pub flags: &'command WithoutDaemon,
+    pub flags: &'command Reaching,
     /// Passphrases in order.
     pub passphrases: Vec<Passphrase>,
     /// Never ask a registry.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
-use super::flags::{Format, Refresh, Status, WithoutDaemon};
+use super::flags::{Format, Reaching, Refresh, Status};
 use super::interrupt::until_interrupted;
 use super::left::{self, Left, Reach};
 use super::subjects::Wanted;
@@ -80,7 +80,7 @@ pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(),
 fn without_mount(state_directory: Option<PathBuf>, file: &File, environment: &Environment) -> Result<Vec<Row>, Failure> {
     let Some(left) = Left::find(state_directory.as_deref(), &Wanted::All)? else { return Ok(Vec::new()) };
     left.unreadable.iter().for_each(|reason| super::warn(reason));
-    let mut flags = WithoutDaemon::default();
+    let mut flags = Reaching::default();
     flags.storage.state_dir.clone_from(&state_directory);
     file.complete_storage(&mut flags.storage, environment)?;
     let reach = Reach { flags: &flags, passphrases: Vec::new(), offline: true, file, environment };

@@ -12,7 +12,7 @@ use clap::ArgMatches;
 use super::config::File as Configuration;
 use super::environment::Environment;
 use super::exit::Failure;
-use super::flags::{Format, Sync, WithoutDaemon};
+use super::flags::{Format, Reaching, Sync};
 use super::interrupt::{blocking, until_interrupted};
 use super::left::{Left, Reach};
 use super::progress::Progress;
@@ -53,7 +53,7 @@ pub fn run(mut flags: Sync, matches: &ArgMatches, file: &Configuration, environm
 
 /// What is needed to work without a daemon.
 pub fn reach<'command>(
-    flags: &'command WithoutDaemon,
+    flags: &'command Reaching,
     passphrases: Vec<crate::seal::Passphrase>,
     file: &'command Configuration,
     environment: &'command Environment,

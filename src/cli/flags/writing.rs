@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{Format, RegistryFlags, Storage};
-use crate::cli::{passphrases, units};
+use super::{Format, Reaching};
+use crate::cli::units;
 use crate::oci::Tag;
 use crate::publish::ArtifactKind;
 
@@ -60,22 +60,6 @@ impl From<AsKind> for ArtifactKind {
     }
 }
 
-/// Reaching the place where edits are published, for a command that finds no daemon.
-#[derive(Args, Clone, Debug, Default)]
-pub struct WithoutDaemon {
-    /// Directories and budget.
-    #[command(flatten)]
-    pub storage: Storage,
-
-    /// Reaching registries.
-    #[command(flatten)]
-    pub registry: RegistryFlags,
-
-    /// Keys.
-    #[command(flatten)]
-    pub keys: passphrases::Flags,
-}
-
 /// `ocifs sync`.
 #[derive(Args, Clone, Debug)]
 pub struct Sync {
@@ -125,7 +109,7 @@ pub struct Sync {
 
     /// Where no daemon is asked.
     #[command(flatten)]
-    pub without: WithoutDaemon,
+    pub without: Reaching,
 }
 
 /// `ocifs diff`.
@@ -141,7 +125,7 @@ pub struct Diff {
 
     /// Where no daemon is asked.
     #[command(flatten)]
-    pub without: WithoutDaemon,
+    pub without: Reaching,
 }
 
 /// `ocifs discard`.
@@ -157,7 +141,7 @@ pub struct Discard {
 
     /// Where no daemon is asked.
     #[command(flatten)]
-    pub without: WithoutDaemon,
+    pub without: Reaching,
 }
 
 /// `ocifs new`.
