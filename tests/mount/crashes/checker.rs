@@ -6,8 +6,14 @@ use crate::support::mounting::{Home, Mount};
 use crate::support::registry::Registry;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{LazyLock, Mutex};
+
+/// Device, inode, length and time of change of files that have been read and were what they are called: they are not read again.
+static WHOLE: LazyLock<Mutex<HashSet<[i64; 5]>>> = LazyLock::new(Mutex::default);
 
 /// Every file below `tag` that was fsynced has the bytes that it had then.
 pub fn nothing_is_lost(mount: &Mount<'_>, kept: &Kept, tag: &str, seed: u64) {
@@ -38,9 +44,13 @@ pub fn tags_are_whole(registry: &Registry) {
             let blobs = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
             for blob in blobs {
                 let file = registry.blob_file(blob["digest"].as_str().unwrap());
-                let length = std::fs::metadata(&file).unwrap_or_else(|_| panic!("{repository}:{tag} names a blob that is missing")).len();
-                assert_eq!(Some(length), blob["size"].as_u64(), "{repository}:{tag}");
-                assert_eq!(sha256(&file), blob["digest"].as_str().unwrap()[7..], "{repository}:{tag}");
+                let found = std::fs::metadata(&file).unwrap_or_else(|_| panic!("{repository}:{tag} names a blob that is missing"));
+                assert_eq!(Some(found.len()), blob["size"].as_u64(), "{repository}:{tag}");
+                let identity = [found.dev() as i64, found.ino() as i64, found.len() as i64, found.ctime(), found.ctime_nsec()];
+                if !WHOLE.lock().unwrap().contains(&identity) {
+                    assert_eq!(sha256(&file), blob["digest"].as_str().unwrap()[7..], "{repository}:{tag}");
+                    WHOLE.lock().unwrap().insert(identity);
+                }
             }
         }
     }
