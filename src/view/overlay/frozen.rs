@@ -1,6 +1,7 @@
 //! A frozen generation of an edited tag, merged: what is published.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -20,6 +21,8 @@ use crate::view::{Context, Error, Reader, ViewNode};
 
 /// Bytes that are hashed at a time.
 const CHUNK: u32 = 1 << 20;
+/// Of a staged file, which may be one of very many small ones.
+const FILE_CHUNK: usize = 64 << 10;
 
 /// A frozen generation, merged: what is published.
 pub struct Frozen {
@@ -269,9 +272,9 @@ fn reference(artifact: &Artifact, entry: FrozenEntry, known: Option<[u8; 32]>) -
     Some((entry.node, TreeNode { manifest, node, path: entry.path, sha256: sha256.or(known), size: there.size }))
 }
 
-pub(super) fn hash_file(mut file: File) -> Result<[u8; 32], Error> {
+pub(super) fn hash_file(file: File) -> Result<[u8; 32], Error> {
     let mut hasher = Sha256::new();
-    let copied = std::io::copy(&mut file, &mut Hashing(&mut hasher));
+    let copied = std::io::copy(&mut BufReader::with_capacity(FILE_CHUNK, file), &mut Hashing(&mut hasher));
     copied.map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}")))?;
     Ok(hasher.finalize().into())
 }
