@@ -72,7 +72,8 @@ impl FileSystem {
     pub async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
         let (view, overlay, node) = match self.target(new.directory)? {
             Target::Tag(view, directory) => {
-                let (overlay, node) = self.make_in(&view, directory, caller, &new).await?;
+                let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
+                let node = overlay.create(&self.context, directory, &new.name, &wanted)?;
                 (view, overlay, node)
             }
             Target::Namespace(place) => {
@@ -95,28 +96,28 @@ impl FileSystem {
             Target::Tag(view, directory) => (view, directory),
             Target::Namespace(place) => return Err(no_files(&place)),
         };
-        let (overlay, node) = match self.make_in(&view, directory, caller, &new).await {
+        let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
+        let (node, file) = match overlay.create_file(&self.context, directory, &new.name, &wanted).await {
             // Somebody else made it since the kernel looked.
             Err(error) if error.kind == ErrorKind::Exists && !exclusive => {
-                let overlay = self.edit(&view).await?;
                 let node = overlay.lookup(directory, &new.name)?.ok_or(error)?;
-                (overlay, node)
+                (node, overlay.open_writer(&self.context, node, false).await?)
             }
             made => made?,
         };
-        let file = overlay.open_writer(&self.context, node, false).await?;
         let entry = self.node_entry(&view, node)?;
         let open = self.opened(entry.inode, view, file, true)?;
         Ok((entry, open))
     }
 
-    async fn make_in(
+    /// What is to be made in a directory of a tag, which counts as edited from now on.
+    async fn new_node(
         &self,
         view: &Arc<View>,
         directory: ViewNode,
         caller: Caller,
         new: &NewName,
-    ) -> Result<(Arc<Overlay>, ViewNode), Error> {
+    ) -> Result<(Arc<Overlay>, NewNode), Error> {
         check_name(&new.name)?;
         let overlay = self.edit(view).await?;
         let parent = overlay.attributes(&self.context, directory)?;
@@ -128,7 +129,6 @@ impl FileSystem {
             }
         }
         let node = NewNode { kind: new.kind, mode, owner: (caller.uid, gid), device: new.device, target: new.target.clone() };
-        let node = overlay.create(&self.context, directory, &new.name, &node)?;
         Ok((overlay, node))
     }
 

@@ -21,7 +21,7 @@ mod upper;
 mod uppers;
 mod waste;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,8 @@ pub trait Rows: Send + Sync {
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error>;
     /// Opens staged bytes for reading.
     fn open_data(&self, id: DataId) -> Result<File, Error>;
+    /// Size and times of staged bytes, which need not be open.
+    fn data_metadata(&self, id: DataId) -> Result<Metadata, Error>;
 }
 
 #[cfg(test)]

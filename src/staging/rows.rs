@@ -2,7 +2,7 @@
 //!
 //! Trusts no value of a database: what does not fit its type is a damaged database, never a panic.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::sync::LazyLock;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Type, ValueRef};
@@ -66,6 +66,10 @@ impl<S: Source> Rows for S {
 
     fn open_data(&self, id: DataId) -> Result<File, Error> {
         self.store().open_for_reading(id)
+    }
+
+    fn data_metadata(&self, id: DataId) -> Result<Metadata, Error> {
+        self.store().metadata(id)
     }
 }
 

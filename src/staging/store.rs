@@ -4,7 +4,7 @@
 //! gave it up is durable (`waste.rs`).
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -209,6 +209,12 @@ impl Store {
         self.check()?;
         let path = self.path(id);
         File::open(&path).map_err(|error| open_error(id, &path, &error))
+    }
+
+    pub fn metadata(&self, id: DataId) -> Result<Metadata, Error> {
+        self.check()?;
+        let path = self.path(id);
+        std::fs::symlink_metadata(&path).map_err(|error| open_error(id, &path, &error))
     }
 
     /// The last user of staged bytes is gone.

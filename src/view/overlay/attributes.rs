@@ -64,8 +64,7 @@ impl Overlay {
             Seen::Row(row) => {
                 let (size, staged) = match &row.content {
                     Content::Data(id) => {
-                        let file = self.upper().rows().open_data(*id).map_err(Error::from)?;
-                        let metadata = file.metadata().map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes: {error}")))?;
+                        let metadata = self.upper().rows().data_metadata(*id)?;
                         (metadata.len(), Some(metadata))
                     }
                     Content::Tree(tree) if row.kind == Kind::File => (tree.size, None),

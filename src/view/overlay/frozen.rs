@@ -1,6 +1,6 @@
 //! A frozen generation of an edited tag, merged: what is published.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::BufReader;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -351,6 +351,10 @@ impl Rows for NoRows {
     }
 
     fn open_data(&self, _id: DataId) -> Result<File, Fault> {
+        Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
+    }
+
+    fn data_metadata(&self, _id: DataId) -> Result<Metadata, Fault> {
         Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
     }
 }

@@ -1,12 +1,15 @@
 //! Making, removing and moving names. The order of the checks gives the error that POSIX wants where several would fit.
 
+use std::sync::Arc;
+
 use super::Overlay;
 use super::edit::{Edit, check_name, check_new_name};
 use super::merged::{fault, not_a_directory, not_found};
 use super::plain::{NewNode, Replace};
+use super::writer::Writer;
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::staging::{Content, Error as Fault, Node, NodeKey};
+use crate::staging::{Content, DataFile, Error as Fault, Node, NodeKey};
 use crate::view::{Context, Error, ViewNode};
 
 /// The bit of a directory that gives its group to what is made in it.
@@ -22,19 +25,41 @@ impl Overlay {
     /// # Errors
     /// As `mkdir(2)` and `mknod(2)`; NoSpace and what the database says.
     pub fn create(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<ViewNode, Error> {
+        self.make(context, directory, name, new).map(|(node, _)| node)
+    }
+
+    /// Makes a regular file and opens it for writing.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`].
+    pub async fn create_file(
+        self: &Arc<Self>,
+        context: &Context,
+        directory: ViewNode,
+        name: &[u8],
+        new: &NewNode,
+    ) -> Result<(ViewNode, Arc<Writer>), Error> {
+        // Its bytes stay open until the writer has them.
+        let (node, _bytes) = self.make(context, directory, name, new)?;
+        Ok((node, self.open_writer(context, node, false).await?))
+    }
+
+    /// Makes a node; a regular file's new bytes are open.
+    fn make(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<(ViewNode, Option<DataFile>), Error> {
         check_new_name(name)?;
         let _names = self.names();
-        let content = if new.kind == Kind::File {
+        let bytes = if new.kind == Kind::File {
             // Looked up before the file of the bytes is made, which is not taken back.
             if self.merged().lookup(directory, name)?.is_some() {
                 return Err(exists().into());
             }
-            Content::Data(self.upper().new_data()?.id())
+            Some(self.upper().new_data()?)
         } else {
-            Content::None
+            None
         };
+        let content = bytes.as_ref().map_or(Content::None, |bytes| Content::Data(bytes.id()));
         let default_group = context.defaults.gid;
-        Ok(self.change(|edit| {
+        let node = self.change(|edit| {
             let parent = edit.directory(directory)?;
             if edit.merged().lookup(directory, name)?.is_some() {
                 return Err(exists());
@@ -44,7 +69,8 @@ impl Overlay {
             edit.put_name(directory, name, key)?;
             edit.changed_names(directory, i32::from(new.kind == Kind::Directory))?;
             Ok(key)
-        })?)
+        })?;
+        Ok((node, bytes))
     }
 
     /// Removes a name (`is_directory`: rmdir, which must be empty).

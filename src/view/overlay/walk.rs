@@ -185,7 +185,6 @@ fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Faul
 
 /// Size and modification time of staged bytes.
 fn staged(rows: &dyn Rows, id: DataId) -> Result<(u64, (i64, u32)), Fault> {
-    let metadata = rows.open_data(id)?.metadata();
-    let metadata = metadata.map_err(|error| Fault { kind: ErrorKind::Other, message: format!("staged bytes: {error}") })?;
+    let metadata = rows.data_metadata(id)?;
     Ok((metadata.len(), (metadata.mtime(), nanoseconds(metadata.mtime_nsec()))))
 }
