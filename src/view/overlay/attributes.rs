@@ -134,7 +134,11 @@ impl Overlay {
         }
         let is_staged = matches!(&seen, Seen::Row(Node { content: Content::Data(_), .. }));
         if let Some(mtime) = set.mtime.filter(|_| is_staged || set.size.is_some()) {
-            Writer::new(self.hold(node)?, false).set_mtime(mtime).await?;
+            let is_kept = Writer::new(self.hold(node)?, false).set_mtime(mtime).await?;
+            // Staged bytes have their times themselves: what the kernel writes back after each write needs no transaction.
+            if is_kept && (set.mode, set.uid, set.gid) == (None, None, None) {
+                return Ok(());
+            }
         }
         let owner = (context.defaults.uid, context.defaults.gid);
         self.change(|edit| {
