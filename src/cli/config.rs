@@ -123,7 +123,7 @@ impl File {
         self.complete_permissions(&mut mount.permissions);
         self.complete_writing(&mut mount.writing);
         self.complete_log(&mut mount.log, environment)?;
-        self.complete_storage(&mut mount.storage, environment)
+        self.complete_storage(&mut mount.reaching.storage, environment)
     }
 
     fn complete_content(&self, flags: &mut ContentFlags) {
@@ -283,10 +283,10 @@ mod tests {
         let file = File::parse("cache-size: 2GiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\n", Path::new("/etc/x")).unwrap();
         let mut flags = mount(&["--cache-size=1M"]);
         file.complete_mount(&mut flags, &environment()).unwrap();
-        assert_eq!(flags.storage.cache_size, Some(1 << 20));
+        assert_eq!(flags.reaching.storage.cache_size, Some(1 << 20));
         assert_eq!(flags.content.tag_ttl, Some(Duration::from_secs(300)));
-        assert_eq!(flags.storage.cache_dir.as_deref(), Some(Path::new("/etc/x/sub")));
-        assert_eq!(flags.storage.state_dir.as_deref(), Some(Path::new("/home/a/.local/state/ocifs")));
+        assert_eq!(flags.reaching.storage.cache_dir.as_deref(), Some(Path::new("/etc/x/sub")));
+        assert_eq!(flags.reaching.storage.state_dir.as_deref(), Some(Path::new("/home/a/.local/state/ocifs")));
         assert_eq!(flags.permissions.file_mode, Some(0o600));
     }
 

@@ -155,7 +155,7 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
     let notes = if facts.is_read_only() { Vec::new() } else { left_from_before(&file_system).await };
     let (descriptor, attached) = attach(plan, facts.is_read_only())?;
     let undo = Undo(attached.clone());
-    let options = fuse::Options::for_io_timeout(plan.flags.registry.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
+    let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
         .map_err(|error| Failure::mount(format!("the kernel does not talk FUSE on this mount: {error}")))?;
     if let Some(attached) = &attached {
@@ -221,10 +221,10 @@ fn facts(plan: &Plan, writing: Option<&fs::Writing>) -> Facts {
         since,
         offline: plan.flags.offline,
         uppers: writing.map(|writing| Arc::clone(&writing.uppers)),
-        state_directory: plan.flags.storage.state_dir.clone(),
+        state_directory: plan.flags.reaching.storage.state_dir.clone(),
         exit_timeout: plan.exit_timeout(),
         log: plan.log_file(),
-        cache_directory: plan.flags.storage.cache_dir.clone().unwrap_or_default(),
+        cache_directory: plan.flags.reaching.storage.cache_dir.clone().unwrap_or_default(),
     }
 }
 

@@ -134,17 +134,9 @@ pub struct Mount {
     #[command(flatten)]
     pub writing: WriteFlags,
 
-    /// Directories and budget.
+    /// Reading and publishing.
     #[command(flatten)]
-    pub storage: Storage,
-
-    /// Reaching registries.
-    #[command(flatten)]
-    pub registry: RegistryFlags,
-
-    /// Keys.
-    #[command(flatten)]
-    pub keys: passphrases::Flags,
+    pub reaching: Reaching,
 
     /// Logging.
     #[command(flatten)]
@@ -267,7 +259,7 @@ pub struct RegistryFlags {
     pub io_timeout: Option<Duration>,
 }
 
-/// All that a command needs to read or publish by itself, without a daemon.
+/// All that a mount, or a command without one, needs to read and publish.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Reaching {
     /// Directories and budget.

@@ -42,9 +42,9 @@ pub fn expand_options(arguments: &[OsString], flags: &Mount) -> Result<Option<Ve
 /// # Errors
 /// See the exit codes; nothing is left mounted.
 pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &Environment, verbose: u8) -> Result<(), Failure> {
-    let mut origins = passphrases::in_order(&flags.keys, matches);
+    let mut origins = passphrases::in_order(&flags.reaching.keys, matches);
     // Whatever fails later, the secret does not stay readable.
-    hide_secrets(&flags.keys);
+    hide_secrets(&flags.reaching.keys);
     protect_memory();
     let source = source(&flags.source, environment)?;
     file.complete_mount(&mut flags, environment)?;
@@ -52,7 +52,7 @@ pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &En
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Some(registry),
         Source::Layout { .. } => None,
     };
-    file.complete_registry(&mut flags.registry, registry, environment)?;
+    file.complete_registry(&mut flags.reaching.registry, registry, environment)?;
     let target = target(&flags, &source, environment)?;
     if let Some(secret) = environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()) {
         origins.push(Origin::Literal(secret.into()));
@@ -106,9 +106,9 @@ fn target(flags: &Mount, source: &Source, environment: &Environment) -> Result<T
     }
     let directory = environment.absolute(&flags.directory, None)?;
     let missing = || Failure::usage("no state directory is known; give --state-dir");
-    let state = flags.storage.state_dir.as_deref().ok_or_else(missing)?;
+    let state = flags.reaching.storage.state_dir.as_deref().ok_or_else(missing)?;
     let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", state)];
-    reserved.extend(flags.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
+    reserved.extend(flags.reaching.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
     if let Source::Layout { directory, .. } = source {
         reserved.push(("layout", directory));
     }
@@ -195,7 +195,7 @@ mod tests {
         let arguments = expanded(&["ocifs", "mount", "--cache-size=1G", "-o", "ro,cache-size=2G", "reg.io", "/mnt"]);
         let Command::Mount(flags) = Cli::parse_from(&arguments).command else { panic!("not a mount") };
         assert!(flags.read_only);
-        assert_eq!(flags.storage.cache_size, Some(1 << 30));
+        assert_eq!(flags.reaching.storage.cache_size, Some(1 << 30));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Plan {
     /// # Errors
     /// None is known.
     pub fn state_directory(&self) -> Result<&Path, Failure> {
-        self.flags.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))
+        self.flags.reaching.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))
     }
 
     /// Whether anything can be written: not with `--read-only`, not where the root is a digest, and not where parts of
@@ -90,7 +90,7 @@ impl Plan {
             begins: self.is_writable(),
             passphrases: self.passphrases.clone(),
         };
-        wiring::build(&self.source, reading, &self.flags.registry, &self.flags.storage, &self.environment)
+        wiring::build(&self.source, reading, &self.flags.reaching.registry, &self.flags.reaching.storage, &self.environment)
     }
 
     /// The file that the log is written to; standard error where there is none.

@@ -1,11 +1,12 @@
 //! One change of one tag, inside a transaction of its upper. What is changed of a node of the tree is raised first: the upper gets
 //! a row with all its attributes, and no bytes.
 
+use super::copy_up::without_own;
 use super::ground::Ground;
 use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found};
 use super::removed::Removed;
 use super::table::Table;
-use crate::artifact::{Kind, is_own_name};
+use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::staging::{Change, Content, Error as Fault, Named, Node, NodeKey, Rows, STAGED};
 
@@ -43,8 +44,7 @@ impl Edit<'_, '_> {
         }
         self.change.put_node(key, &node)?;
         if fresh && let Some(id) = self.ground.lower(key) {
-            let mut xattrs = self.merged().tree_xattrs(id);
-            xattrs.retain(|(name, _)| !is_own_name(name));
+            let xattrs = without_own(self.merged().tree_xattrs(id));
             if !xattrs.is_empty() {
                 self.change.put_xattrs(key, &xattrs)?;
             }
