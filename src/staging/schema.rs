@@ -1,6 +1,7 @@
 //! The database of an upper: its tables, how it is made, opened and checked.
 //!
-//! A database of a newer version is left alone, a damaged one too: neither is ever mended, replaced or deleted here.
+//! A database of an older version is converted in one transaction. One of a newer version is left alone, a damaged one too: neither
+//! is ever mended, replaced or deleted here.
 
 use std::path::Path;
 
@@ -14,17 +15,35 @@ use crate::error::ErrorKind;
 /// Stored in the database's header, so that `file` and we know it.
 const APPLICATION: i32 = 0x6f63_6966;
 /// Grows with every change that an older program would misread.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// Pages of the log before they are copied into the database: many, since a page that changes often is copied once.
 const CHECKPOINT_PAGES: u32 = 4096;
 
-const SCHEMA: &str = "
+/// How SQLite locks: against other processes for as long as the database is open, with the index of the log in memory, so that
+/// several connections of this process work on any file system.
+const VFS: &str = "unix-excl";
+
+/// The one row about the upper itself, since version 2.
+const UPPER: &str = "
+CREATE TABLE upper (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  under TEXT, expected TEXT, deleted INTEGER NOT NULL,
+  edited INTEGER NOT NULL, generation INTEGER NOT NULL, journal TEXT,
+  nodes INTEGER NOT NULL, cookies INTEGER NOT NULL, data INTEGER NOT NULL,
+  meaning TEXT, opened TEXT
+) STRICT;
+";
+/// The same in version 1.
+const UPPER_1: &str = "
 CREATE TABLE upper (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   under TEXT, expected TEXT, deleted INTEGER NOT NULL,
   edited INTEGER NOT NULL, generation INTEGER NOT NULL, journal TEXT,
   nodes INTEGER NOT NULL, cookies INTEGER NOT NULL, data INTEGER NOT NULL
 ) STRICT;
+";
+/// Tables of every version.
+const TABLES: &str = "
 CREATE TABLE nodes (
   key INTEGER PRIMARY KEY,
   kind INTEGER NOT NULL, mode INTEGER, uid INTEGER, gid INTEGER,
@@ -50,6 +69,29 @@ CREATE TABLE digests (
   mtime INTEGER NOT NULL, mtime_nanos INTEGER NOT NULL, ctime INTEGER NOT NULL, ctime_nanos INTEGER NOT NULL
 ) STRICT;
 ";
+/// Tables since version 2: what staged files lie over, and what is known of their bytes.
+const BYTES: &str = "
+CREATE TABLE bases (
+  data INTEGER PRIMARY KEY,
+  kept INTEGER NOT NULL, cut INTEGER,
+  base INTEGER,
+  manifest TEXT, tree_node INTEGER, tree_path BLOB, tree_sha256 BLOB, tree_size INTEGER
+) STRICT;
+CREATE INDEX bases_by_base ON bases (base) WHERE base IS NOT NULL;
+CREATE TABLE extents (
+  data INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,
+  PRIMARY KEY (data, start)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE times (data INTEGER PRIMARY KEY, mtime INTEGER NOT NULL, mtime_nanos INTEGER NOT NULL) STRICT;
+CREATE TABLE unsynced (data INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE suspects (data INTEGER PRIMARY KEY) STRICT;
+";
+/// Makes a database of version 1 one of version 2. Nothing is known of the syncs that an older version did.
+const FROM_1: &str = "
+INSERT INTO upper SELECT id, under, expected, deleted, edited, generation, journal, nodes, cookies, data, NULL, NULL FROM upper_1;
+DROP TABLE upper_1;
+INSERT INTO unsynced SELECT DISTINCT data FROM nodes WHERE data IS NOT NULL;
+";
 
 /// Makes a database (mode 0600) with empty tables and hands it to `fill` inside of the transaction that makes them.
 pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Error> {
@@ -57,7 +99,9 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Re
     let make = || {
         let connection = connect(path)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        connection.execute_batch(SCHEMA)?;
+        for tables in schema(VERSION) {
+            connection.execute_batch(tables)?;
+        }
         connection.pragma_update(None, "application_id", APPLICATION)?;
         connection.pragma_update(None, "user_version", VERSION)?;
         fill(&connection)?;
@@ -79,11 +123,32 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let unclean = std::fs::metadata(log_path(path)).is_ok_and(|log| log.len() > 0);
     check_version(path)?;
     let connection = connect(path).map_err(|error| failed(&error))?;
-    check_tables(&connection).map_err(|error| failed(&error))?;
-    if unclean {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| failed(&error))?;
+    check_tables(&connection, version).map_err(|error| failed(&error))?;
+    if unclean || version != VERSION {
         check_pages(&connection).map_err(|error| failed(&error))?;
     }
+    if version != VERSION {
+        convert(&connection).map_err(|error| Error::database("cannot convert", path, &error))?;
+    }
     Ok(connection)
+}
+
+/// Converts a database of version 1, whole or not at all. Its header says so at once, so that no older program mistakes it.
+fn convert(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch("ALTER TABLE upper RENAME TO upper_1")?;
+    transaction.execute_batch(UPPER)?;
+    transaction.execute_batch(BYTES)?;
+    transaction.execute_batch(FROM_1)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// The tables of a version.
+fn schema(version: i32) -> &'static [&'static str] {
+    if version == 1 { &[UPPER_1, TABLES] } else { &[UPPER, TABLES, BYTES] }
 }
 
 /// Where SQLite keeps what is committed and not yet copied into the database.
@@ -112,12 +177,11 @@ fn flags() -> OpenFlags {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags())?;
+    let connection = Connection::open_with_flags_and_vfs(path, flags(), VFS)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -162,9 +226,11 @@ fn missing(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// The tables must be exactly ours: what else a damaged schema could say is never run.
-fn check_tables(connection: &Connection) -> rusqlite::Result<()> {
+fn check_tables(connection: &Connection, version: i32) -> rusqlite::Result<()> {
     let expected = Connection::open_in_memory()?;
-    expected.execute_batch(SCHEMA)?;
+    for tables in schema(version) {
+        expected.execute_batch(tables)?;
+    }
     if tables(connection)? == tables(&expected)? { Ok(()) } else { Err(malformed("its tables are not those of a staging database")) }
 }
 

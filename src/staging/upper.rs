@@ -200,6 +200,18 @@ impl Upper {
         self.shared.sync()
     }
 
+    /// What decides the meaning of the edits beside the binding, as whoever began them wrote it down.
+    pub fn meaning(&self) -> Result<Option<String>, Error> {
+        self.shared.read("cannot read", |connection| connection.query_row("SELECT meaning FROM upper", [], |row| row.get(0)))
+    }
+
+    /// Writes down, durably, what decides the meaning of the edits.
+    pub fn set_meaning(&self, meaning: &str) -> Result<(), Error> {
+        self.shared
+            .transact("cannot change", |connection| connection.prepare_cached("UPDATE upper SET meaning = ?")?.execute([meaning]))?;
+        self.shared.sync()
+    }
+
     /// A directory of this upper for layers that are packed and not yet pushed; never counted in the quota, emptied by `settle`.
     pub fn packs(&self) -> PathBuf {
         self.shared.store.place().directory.join("packs")

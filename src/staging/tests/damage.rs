@@ -149,15 +149,15 @@ fn a_database_of_a_newer_version_is_left_alone_with_one_clear_message() {
         let file = std::fs::OpenOptions::new().write(true).open(&database).unwrap();
         file.write_all_at(&version.to_be_bytes(), 60).unwrap();
     };
-    set(2);
+    set(3);
     let before = std::fs::read(&database).unwrap();
     let error = open(directory.path()).find(&subject("v1")).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Unsupported);
-    for part in [database.to_str().unwrap(), "format 2", "up to 1", "ocifs discard"] {
+    for part in [database.to_str().unwrap(), "format 3", "up to 2", "ocifs discard"] {
         assert!(error.message.contains(part), "{error}");
     }
     assert_eq!(std::fs::read(&database).unwrap(), before);
-    set(1);
+    set(2);
     again(&open(directory.path()));
 }
 
@@ -178,4 +178,15 @@ fn values_that_no_version_stores_are_damage() {
     }
     rusqlite::Connection::open(&database).unwrap().execute_batch("DELETE FROM upper").unwrap();
     assert_eq!(open(directory.path()).find(&subject("v1")).err().unwrap().kind, ErrorKind::Integrity);
+}
+
+#[test]
+fn a_database_of_an_older_version_that_is_damaged_is_left_alone() {
+    let (directory, database) = filled();
+    let run = |statements: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(statements).unwrap();
+    // Says version 1 and has tables of version 2.
+    run("PRAGMA user_version = 1");
+    let before = std::fs::read(&database).unwrap();
+    assert_eq!(open(directory.path()).find(&subject("v1")).err().unwrap().kind, ErrorKind::Integrity);
+    assert_eq!(std::fs::read(&database).unwrap(), before);
 }

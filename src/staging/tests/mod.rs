@@ -185,3 +185,13 @@ fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
     assert_eq!(upper.data(id).err().unwrap().kind, ErrorKind::Gone);
     assert_eq!(uppers.usage().0, 0);
 }
+
+#[test]
+fn what_the_edits_mean_is_kept_with_them() {
+    let (_directory, uppers, upper) = begin();
+    assert_eq!(upper.meaning().unwrap(), None);
+    upper.set_meaning("{\"platform\":\"linux/arm64\"}").unwrap();
+    assert!(!upper.is_edited());
+    drop(upper);
+    assert_eq!(again(&uppers).meaning().unwrap().as_deref(), Some("{\"platform\":\"linux/arm64\"}"));
+}

@@ -4,6 +4,7 @@ mod bytes;
 mod discarding;
 mod model;
 mod names;
+mod older;
 mod publishing;
 mod reference;
 mod renumbering;
