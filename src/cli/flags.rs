@@ -250,7 +250,8 @@ pub struct RegistryFlags {
     #[arg(long, value_name = "FILE", requires = "cert_file", env = "OCIFS_KEY_FILE", hide_env = true)]
     pub key_file: Option<PathBuf>,
 
-    /// Also give the registry's credentials to the token server at this origin; may be repeated
+    /// Also give the registry's credentials, and the client certificate kept for it, to the token server at this origin; with
+    /// `?service=NAME` only for tokens of that service; may be repeated
     #[arg(long = "trusted-realm", value_name = "ORIGIN", action = ArgAction::Append)]
     pub trusted_realms: Vec<String>,
 

@@ -12,8 +12,10 @@
 //! progress ends after [`Timing::progress`]. After an operation got no answer at all, others are tried once only for ten
 //! seconds.
 //!
-//! What goes where: credentials to the registry's own origin and to token servers that belong to it, nothing else;
-//! redirects are followed without them, links between pages never leave the host, `urls` of layers are ignored.
+//! What goes where: credentials and client certificates to the registry's own origin and to token servers that belong
+//! to it, nothing else. Reads follow redirects without them, writes never to another origin; blobs are sent elsewhere,
+//! again without them, where the registry itself names the place. Links between pages never leave the host, `urls` of
+//! layers are ignored.
 
 mod answer;
 mod authorize;
@@ -54,7 +56,7 @@ use self::authorize::{Authorizer, Scope};
 use self::blob::Shortcuts;
 use self::clients::Clients;
 use self::exchange::{Call, Exchange};
-use self::origin::Origin;
+use self::origin::{Origin, TrustedRealm};
 use self::referrer::Linked;
 use self::session::Parked;
 use super::credentials::Credentials;
@@ -73,7 +75,8 @@ pub struct HttpConfig {
     pub tls: Tls,
     /// Where credentials are found.
     pub credentials: Arc<Credentials>,
-    /// Origins of token servers (`https://auth.example.org`) that get this registry's credentials although they are not its own.
+    /// Origins of token servers that get this registry's credentials, and the client certificate kept for them, although
+    /// they are not its own: `https://auth.example.org`, or with `?service=NAME` for tokens of that service only.
     pub trusted_realms: Vec<String>,
     /// Time limits and retries.
     pub timing: Timing,
@@ -127,8 +130,9 @@ impl HttpRegistry {
         let base = origin::api(&registry, is_tls).ok_or_else(invalid)?;
         let own = Origin::of(&base).ok_or_else(invalid)?;
         let verified = (is_tls && !tls.insecure) || registry.is_loopback();
-        let trusted_realms: Vec<Origin> = trusted_realms.iter().map(|realm| trusted(realm)).collect::<Result<_, _>>()?;
-        let clients = Clients::new(tls, timing, own.clone())?;
+        let trusted_realms: Vec<TrustedRealm> = trusted_realms.iter().map(|realm| trusted(realm)).collect::<Result<_, _>>()?;
+        let trusted_origins = trusted_realms.iter().map(|realm| realm.origin.clone()).collect();
+        let clients = Clients::new(tls, timing, own.clone(), trusted_origins)?;
         let authorizer = Authorizer::new(registry.clone(), own.clone(), credentials, trusted_realms, timing);
         let http = Http {
             origin: format!("{}://{registry}", if is_tls { "https" } else { "http" }),
@@ -145,9 +149,8 @@ impl HttpRegistry {
     }
 }
 
-fn trusted(realm: &str) -> Result<Origin, Error> {
-    let url = Url::parse(realm).ok().filter(|url| url.path() == "/" && url.query().is_none());
-    url.as_ref().and_then(Origin::of).ok_or_else(|| {
+fn trusted(realm: &str) -> Result<TrustedRealm, Error> {
+    TrustedRealm::parse(realm).ok_or_else(|| {
         Error::new(ErrorKind::Invalid, format!("`{}` is not an origin like https://auth.example.org", realm.escape_default()))
     })
 }

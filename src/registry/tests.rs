@@ -1,12 +1,14 @@
 //! One conformance suite for every implementation, and servers that misbehave in scripted ways.
 
 mod access;
+mod authority;
 mod deleting;
 mod faults;
 mod manifests;
 mod real;
 mod reference;
 mod scripted;
+mod strangers;
 mod suite;
 mod tls;
 mod uploads;

@@ -2,12 +2,14 @@
 //! token.
 //!
 //! Promises: a credential goes to the registry's own origin, or to a token server that [`origin::realm`] trusts; to any
-//! other token server goes a request without credentials, and the error says so. After a refusal the credential is
-//! looked up anew and the token asked for anew, once.
+//! other token server goes a request without credentials, and the error says so. What the registry may have a token
+//! asked for is its own service, the repository of the request, and no more than the operation needs. After a refusal
+//! the credential is looked up anew and the token asked for anew, once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use super::super::Error;
@@ -15,7 +17,7 @@ use super::super::credentials::{Credential, Credentials, Found, Place, Secret};
 use super::challenge::Challenge;
 use super::clients::Clients;
 use super::header::{basic, bearer};
-use super::origin::{self, Origin};
+use super::origin::{self, Origin, TrustedRealm};
 use super::retry::{Failure, Timing};
 use super::token::{Key, Tokens};
 use crate::error::ErrorKind;
@@ -65,29 +67,26 @@ impl Scope {
         }
     }
 
-    /// What to ask for instead, when the registry wants this; `None` where it is what would be asked for anyway.
+    /// What to ask for instead, when the registry wants this: the part of it that lists need under another name.
+    /// `None` where the own text is right.
     fn instead(&self, wanted: &str) -> Option<String> {
-        let own = self.text().unwrap_or_default();
-        if wanted == own {
-            return None;
-        }
-        match self {
-            Self::Ping(_) | Self::Catalog | Self::Content(_) | Self::Tags(_) => Some(wanted.to_owned()),
-            // A challenge names what this request needs; the token is for the next ones too.
-            Self::Push(_) | Self::Mount { .. } | Self::Delete(_) => (!covers(&own, wanted)).then(|| format!("{own} {wanted}")),
-        }
+        let allowed = match self {
+            // As Azure spells it.
+            Self::Tags(repository) => format!("repository:{repository}:pull,metadata_read"),
+            Self::Catalog => self.text()?,
+            _ => return None,
+        };
+        Some(common(&allowed, wanted)).filter(|common| !common.is_empty() && Some(common) != self.text().as_ref())
     }
 }
 
-/// Whether a list of scopes `type:name:actions` allows all that another one names.
-fn covers(own: &str, wanted: &str) -> bool {
-    wanted.split_ascii_whitespace().all(|wanted| {
-        let Some((name, actions)) = wanted.rsplit_once(':') else { return false };
-        let has = |action: &str| {
-            own.split(' ').filter_map(|own| own.rsplit_once(':')).any(|(own, has)| own == name && has.split(',').any(|has| has == action))
-        };
-        actions.split(',').all(has)
-    })
+/// What of `wanted` a single scope `type:name:actions` allows, where the action `*` allows all.
+fn common(allowed: &str, wanted: &str) -> String {
+    let Some((name, actions)) = allowed.rsplit_once(':') else { return String::new() };
+    let is_allowed = |action: &&str| !action.is_empty() && actions.split(',').any(|allowed| allowed == "*" || allowed == *action);
+    let wanted = wanted.split_ascii_whitespace().filter_map(|scope| scope.rsplit_once(':')).filter(|(wanted, _)| *wanted == name);
+    let common: Vec<&str> = wanted.flat_map(|(_, actions)| actions.split(',')).filter(is_allowed).collect();
+    if common.is_empty() { String::new() } else { format!("{name}:{}", common.join(",")) }
 }
 
 /// What was sent with a request, to be compared after a refusal.
@@ -105,12 +104,21 @@ enum Asked {
     Bearer { realm: String, service: Option<String> },
 }
 
+impl Asked {
+    fn of(challenge: &Challenge) -> Self {
+        match challenge {
+            Challenge::Basic => Self::Basic,
+            Challenge::Bearer { realm, service, .. } => Self::Bearer { realm: realm.clone(), service: service.clone() },
+        }
+    }
+}
+
 /// Authorization for one registry.
 pub(super) struct Authorizer {
     pub(super) registry: Registry,
     pub(super) own: Origin,
     pub(super) credentials: Arc<Credentials>,
-    pub(super) trusted_realms: Vec<Origin>,
+    pub(super) trusted_realms: Vec<TrustedRealm>,
     pub(super) timing: Timing,
     tokens: Tokens,
     /// Never held across an await.
@@ -120,7 +128,13 @@ pub(super) struct Authorizer {
 }
 
 impl Authorizer {
-    pub(super) fn new(registry: Registry, own: Origin, credentials: Arc<Credentials>, trusted_realms: Vec<Origin>, timing: Timing) -> Self {
+    pub(super) fn new(
+        registry: Registry,
+        own: Origin,
+        credentials: Arc<Credentials>,
+        trusted_realms: Vec<TrustedRealm>,
+        timing: Timing,
+    ) -> Self {
         Self {
             registry,
             own,
@@ -150,18 +164,45 @@ impl Authorizer {
         sent: Option<&Authorization>,
         clients: &Clients,
     ) -> Result<Option<Authorization>, Failure> {
-        let Some(challenge) = challenges.first() else { return Ok(None) };
-        let asked = match challenge {
-            Challenge::Basic => Asked::Basic,
-            Challenge::Bearer { realm, service, scope: wanted } => {
+        let mut ranked: Vec<&Challenge> = challenges.iter().collect();
+        ranked.sort_by_key(|challenge| self.rank(challenge));
+        if let Some(best) = ranked.first() {
+            self.remember(Asked::of(best));
+        }
+        let mut refusal = None;
+        for challenge in ranked {
+            if let Challenge::Bearer { scope: wanted, .. } = challenge {
                 self.learn(scope, wanted.as_deref());
-                Asked::Bearer { realm: realm.clone(), service: service.clone() }
             }
-        };
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.clone());
-        let answer = self.answer(&asked, scope, sent, clients).await?;
-        // The very same once more would be refused once more.
-        Ok(answer.filter(|answer| sent.is_none_or(|sent| sent.header != answer.header)))
+            let asked = Asked::of(challenge);
+            match self.answer(&asked, scope, sent, clients).await {
+                // The very same once more would be refused once more.
+                Ok(Some(answer)) if sent.is_none_or(|sent| sent.header != answer.header) => {
+                    self.remember(asked);
+                    return Ok(Some(answer));
+                }
+                Ok(_) => {}
+                Err(Failure::Final(error)) if error.kind == ErrorKind::Denied => refusal = refusal.or(Some(error)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        refusal.map_or(Ok(None), |error| Err(Failure::Final(error)))
+    }
+
+    /// The order in which challenges are tried. Credentials rather go to the registry itself than nowhere.
+    fn rank(&self, challenge: &Challenge) -> u8 {
+        match challenge {
+            Challenge::Basic => 1,
+            Challenge::Bearer { realm, .. } => match origin::realm(&self.registry, &self.own, realm, &self.trusted_realms) {
+                Ok(realm) if realm.trusted => 0,
+                Ok(_) => 2,
+                Err(_) => 3,
+            },
+        }
+    }
+
+    fn remember(&self, asked: Asked) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
     }
 
     /// Whether a credential is stored at all, and what went wrong in looking: for the message of a refusal.
@@ -251,6 +292,9 @@ impl Authorizer {
                 let judged = origin::realm(&self.registry, &self.own, realm, &self.trusted_realms);
                 let judged = judged.map_err(|why| Failure::Final(Error::new(ErrorKind::Denied, format!("{}: {why}", self.own))))?;
                 let credential = if judged.trusted { credential } else { Credential::Anonymous };
+                if credential != Credential::Anonymous {
+                    self.keep_apart(&judged.url, service.as_deref())?;
+                }
                 let wanted = self.learned.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
                 let key = Key {
                     realm: judged.url.to_string(),
@@ -258,7 +302,7 @@ impl Authorizer {
                     scope: wanted.or_else(|| scope.text()),
                     credential: credential.id(),
                 };
-                let client = self.client_of(&judged.url, clients)?;
+                let client = clients.of(&self.origin_of(&judged.url)?, judged.trusted).map_err(Failure::Final)?;
                 let stale = refused.and_then(|refused| refused.token.as_ref());
                 let token = self.tokens.get(key, credential, stale, client, self.timing).await?;
                 Ok(Some(Authorization {
@@ -270,8 +314,22 @@ impl Authorizer {
         }
     }
 
-    fn client_of(&self, url: &reqwest::Url, clients: &Clients) -> Result<reqwest::Client, Failure> {
-        let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a token server without a host")))?;
-        clients.of(&origin).map_err(Failure::Final)
+    /// Refuses to ask a token server that serves several registries for a token of another one.
+    fn keep_apart(&self, realm: &Url, service: Option<&str>) -> Result<(), Failure> {
+        let (origin, service) = (self.origin_of(realm)?, service.unwrap_or_default());
+        if origin == self.own || origin::may_serve(&self.registry, &origin, service, &self.trusted_realms) {
+            return Ok(());
+        }
+        let service = super::answer::escaped(service);
+        let message = format!(
+            "{}: it asks for a token of the service `{service}` at {origin}, which seems to be another registry; if it is \
+             this one's, --trusted-realm {origin}?service={service} says so",
+            self.own,
+        );
+        Err(Failure::Final(Error::new(ErrorKind::Denied, message)))
+    }
+
+    fn origin_of(&self, url: &Url) -> Result<Origin, Failure> {
+        Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a token server without a host")))
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! <https://docs.docker.com/engine/security/certificates/>. Files are read once, when a client is built.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,13 +29,24 @@ pub(super) struct Loaded {
     pub(super) identity: Option<Identity>,
 }
 
-/// Whether one of the directories has something for this host.
-pub(super) fn has_own(directories: &[PathBuf], authority: &str) -> bool {
-    directories.iter().any(|directory| directory.join(authority).is_dir())
+/// The hosts that the directories hold something for. A host that a registry names is compared with these, so that its
+/// name never becomes part of a path.
+pub(super) fn hosts(directories: &[PathBuf]) -> Result<HashSet<String>, Error> {
+    let mut hosts = HashSet::new();
+    for directory in directories {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(unusable(directory, &error)),
+        };
+        hosts.extend(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()));
+    }
+    Ok(hosts)
 }
 
-/// Loads what the directories hold for a host; the first directory with a client certificate counts.
-pub(super) fn from_directories(directories: &[PathBuf], authority: &str) -> Result<Loaded, Error> {
+/// Loads what the directories hold for a host; the first directory with a client certificate counts. Without
+/// `identified` only authorities are loaded.
+pub(super) fn from_directories(directories: &[PathBuf], authority: &str, identified: bool) -> Result<Loaded, Error> {
     let mut loaded = Loaded::default();
     for directory in directories.iter().map(|directory| directory.join(authority)) {
         let mut files: Vec<PathBuf> = match fs::read_dir(&directory) {
@@ -46,7 +58,7 @@ pub(super) fn from_directories(directories: &[PathBuf], authority: &str) -> Resu
         for file in files {
             match file.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => loaded.authorities.extend(authorities(&file)?),
-                Some("cert") if loaded.identity.is_none() => {
+                Some("cert") if identified && loaded.identity.is_none() => {
                     let key = file.with_extension("key");
                     loaded.identity = Some(identity(&ClientCertificate { certificate: file, key })?);
                 }
@@ -93,11 +105,13 @@ mod tests {
         fs::write(host.join("client.key"), made.signing_key.serialize_pem()).unwrap();
         fs::write(host.join("README"), "x").unwrap();
         let directories = [root.path().join("none"), root.path().to_owned()];
-        let loaded = from_directories(&directories, "reg.io:5000").unwrap();
+        let loaded = from_directories(&directories, "reg.io:5000", true).unwrap();
         assert_eq!((loaded.authorities.len(), loaded.identity.is_some()), (1, true));
-        assert!(has_own(&directories, "reg.io:5000") && !has_own(&directories, "reg.io"));
-        assert!(from_directories(&directories, "reg.io").unwrap().authorities.is_empty());
+        let loaded = from_directories(&directories, "reg.io:5000", false).unwrap();
+        assert_eq!((loaded.authorities.len(), loaded.identity.is_some()), (1, false));
+        assert_eq!(hosts(&directories).unwrap(), HashSet::from(["reg.io:5000".to_owned()]));
+        assert!(from_directories(&directories, "reg.io", true).unwrap().authorities.is_empty());
         fs::write(host.join("bad.crt"), "garbage").unwrap();
-        assert!(from_directories(&directories, "reg.io:5000").err().unwrap().message.contains("bad.crt"));
+        assert!(from_directories(&directories, "reg.io:5000", true).err().unwrap().message.contains("bad.crt"));
     }
 }

@@ -70,7 +70,7 @@ impl Upload<'_> {
             |why: String| Next::Ask(Failure::passing(Error::new(ErrorKind::Unreachable, format!("{}: {why}", call.what)), Cause::Answered));
         match answer.status.as_u16() {
             200..=299 => {
-                self.uploads.moved(session, &answer.headers)?;
+                self.uploads.moved(session, &answer)?;
                 match range(&answer.headers) {
                     Reached::Offset(reached) if reached == end => Ok(Next::At(end)),
                     // A registry that does not say is believed; the digest tells at the end.

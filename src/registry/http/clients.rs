@@ -1,10 +1,12 @@
 //! The HTTP clients: one for the registry with its certificates, others for wherever it sends us.
 //!
-//! What concerns the registry alone (a client certificate, accepting any certificate) never counts for another
-//! host. The authority of `--ca-file` does, since it is added trust of the user's own. Proxies of the environment
-//! are used except for loopback. No client follows redirects or keeps cookies by itself.
+//! What concerns the registry alone (its client certificate, accepting any certificate) never counts for another
+//! host, and another host never sees the client certificate that this machine keeps for it, since the registry chose
+//! to send us there. The exception is a token server that the user trusts. Authorities (of `--ca-file`, and those kept
+//! for that host) count everywhere. Proxies of the environment are used except for loopback. No client follows
+//! redirects or keeps cookies by itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -35,7 +37,14 @@ pub struct Tls {
 
 /// Clients that differ.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+struct Kind {
+    place: Place,
+    /// A client certificate is shown, if there is one.
+    identified: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
     /// The registry itself.
     Own,
     /// Plain HTTP elsewhere.
@@ -51,21 +60,27 @@ pub(super) struct Clients {
     tls: Tls,
     timing: Timing,
     own: Origin,
+    /// Token servers that the user trusts.
+    trusted: Vec<Origin>,
+    /// Hosts that a directory holds something for.
+    named: HashSet<String>,
     /// As many as there are kinds; a host counts only if this machine has certificates for it. Never held across an await.
     built: Mutex<HashMap<Kind, Client>>,
 }
 
 impl Clients {
     /// Builds the client of the registry itself, so that bad certificate files are told at once.
-    pub(super) fn new(tls: Tls, timing: Timing, own: Origin) -> Result<Self, Error> {
-        let clients = Self { tls, timing, own, built: Mutex::default() };
-        clients.of(&clients.own)?;
+    pub(super) fn new(tls: Tls, timing: Timing, own: Origin, trusted: Vec<Origin>) -> Result<Self, Error> {
+        let named = certificates::hosts(&tls.directories)?;
+        let clients = Self { tls, timing, own, trusted, named, built: Mutex::default() };
+        clients.of(&clients.own, true)?;
         Ok(clients)
     }
 
-    /// The client for an origin.
-    pub(super) fn of(&self, origin: &Origin) -> Result<Client, Error> {
-        let kind = self.kind(origin);
+    /// The client for an origin. With `identified` it shows a client certificate, if the origin is the registry's own or
+    /// a trusted token server's; never pass that for a URL that another host made up.
+    pub(super) fn of(&self, origin: &Origin, identified: bool) -> Result<Client, Error> {
+        let kind = self.kind(origin, identified);
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = built.get(&kind) {
             return Ok(client.clone());
@@ -75,16 +90,17 @@ impl Clients {
         Ok(client)
     }
 
-    fn kind(&self, origin: &Origin) -> Kind {
-        if *origin == self.own {
-            Kind::Own
+    fn kind(&self, origin: &Origin, identified: bool) -> Kind {
+        let place = if *origin == self.own {
+            Place::Own
         } else if !origin.is_tls() {
-            Kind::Plain { loopback: origin.is_loopback() }
-        } else if certificates::has_own(&self.tls.directories, &origin.authority()) {
-            Kind::Named(origin.authority())
+            Place::Plain { loopback: origin.is_loopback() }
+        } else if self.named.contains(&origin.authority()) {
+            Place::Named(origin.authority())
         } else {
-            Kind::Elsewhere { loopback: origin.is_loopback() }
-        }
+            Place::Elsewhere { loopback: origin.is_loopback() }
+        };
+        Kind { place, identified: identified && (*origin == self.own || self.trusted.contains(origin)) }
     }
 
     fn build(&self, kind: &Kind, origin: &Origin) -> Result<Client, Error> {
@@ -101,15 +117,17 @@ impl Clients {
             // No authorities are needed, so a machine without any works.
             builder = builder.tls_certs_only([]);
         } else {
-            let mut loaded = match kind {
-                Kind::Own | Kind::Named(_) => certificates::from_directories(&self.tls.directories, &origin.authority())?,
+            let mut loaded = match kind.place {
+                Place::Own | Place::Named(_) => {
+                    certificates::from_directories(&self.tls.directories, &origin.authority(), kind.identified)?
+                }
                 _ => Loaded::default(),
             };
             if let Some(path) = &self.tls.ca_file {
                 loaded.authorities.extend(certificates::authorities(path)?);
             }
-            if *kind == Kind::Own {
-                if let Some(files) = &self.tls.client {
+            if kind.place == Place::Own {
+                if let Some(files) = self.tls.client.as_ref().filter(|_| kind.identified) {
                     loaded.identity = Some(certificates::identity(files)?);
                 }
                 builder = builder.tls_danger_accept_invalid_certs(self.tls.insecure);

@@ -1,16 +1,17 @@
 //! One request from beginning to end: authorization, redirects, retries, bodies of bounded size.
 //!
-//! `Authorization` goes to the registry's own origin only, and never again once a redirect has left it. Redirects
-//! are followed by hand, at most five, never from TLS to plain text.
+//! `Authorization` and the client certificate go to the registry's own origin only, and never again once a redirect
+//! has left it. Redirects are followed by hand, at most five, never from TLS to plain text; what writes never follows
+//! one to another origin.
 
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ use super::clients::Clients;
 use super::origin::{self, Origin};
 use super::payload::Payload;
 use super::refusal;
-use super::retry::{Attempts, Cause, Failure, Timing, is_passing, retry_after};
+use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
 use crate::error::ErrorKind;
 
 /// Redirects that are followed.
@@ -193,8 +194,7 @@ impl Exchange {
         };
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
-            let after = answer.response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let after = after.and_then(|value| retry_after(value, SystemTime::now()));
+            let after = told_wait(answer.response.headers());
             let error = self.refusal(call, answer, attempts).await;
             if error.kind != ErrorKind::Unreachable {
                 return Err(Failure::Final(error));
@@ -236,7 +236,7 @@ impl Exchange {
 
     async fn authorized(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
         if let Some(url) = &call.shortcut {
-            match self.follow(call, url.clone(), None, attempts).await {
+            match self.follow(call, url.clone(), None, true, attempts).await {
                 Ok(answer) if answer.response.status().is_success() => return Ok(answer),
                 // It was only a guess: the registry knows where the blob is now.
                 Ok(_) | Err(Failure::Passing { .. }) => {}
@@ -249,7 +249,7 @@ impl Exchange {
             attempts.within(limit, &call.what, self.authorizer.known(&call.scope, &self.clients)).await??;
         // A first contact takes one answer, a token that was revoked meanwhile a second.
         for _ in 0..2 {
-            let answer = self.follow(call, call.url.clone(), sent.as_ref(), attempts).await?;
+            let answer = self.follow(call, call.url.clone(), sent.as_ref(), false, attempts).await?;
             if answer.response.status() != StatusCode::UNAUTHORIZED || answer.elsewhere.is_some() {
                 return Ok(answer);
             }
@@ -261,16 +261,23 @@ impl Exchange {
                 None => return Ok(answer),
             }
         }
-        self.follow(call, call.url.clone(), sent.as_ref(), attempts).await
+        self.follow(call, call.url.clone(), sent.as_ref(), false, attempts).await
     }
 
-    /// Sends and follows redirects.
-    async fn follow(&self, call: &Call, start: Url, authorization: Option<&Authorization>, attempts: &Attempts) -> Result<Answer, Failure> {
+    /// Sends and follows redirects. With `left_home` another host chose `start`.
+    async fn follow(
+        &self,
+        call: &Call,
+        start: Url,
+        authorization: Option<&Authorization>,
+        mut left_home: bool,
+        attempts: &Attempts,
+    ) -> Result<Answer, Failure> {
         let mut url = start;
-        let mut left_home = Origin::of(&url).as_ref() != Some(&self.own);
+        left_home |= Origin::of(&url).as_ref() != Some(&self.own);
         let mut trail = Vec::new();
         loop {
-            let response = self.send(call, &url, authorization.filter(|_| !left_home), attempts).await?;
+            let response = self.send(call, &url, authorization, left_home, attempts).await?;
             let location = match response.status().as_u16() {
                 // Only these two promise that the same request is wanted there.
                 307 | 308 => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
@@ -285,14 +292,26 @@ impl Exchange {
             if trail.len() > REDIRECTS {
                 return Err(bad(&format!("more than {REDIRECTS} redirects: {}", trail.join(" → "))));
             }
-            url = origin::redirect(&url, location).map_err(|why| bad(&why))?;
+            let next = origin::redirect(&url, location).map_err(|why| bad(&why))?;
+            if call.writes() && Origin::of(&next) != Origin::of(&url) {
+                return Err(bad(&format!("what is written is redirected to {}, which is not followed", origin::shown(&next))));
+            }
+            url = next;
             left_home |= Origin::of(&url).as_ref() != Some(&self.own);
         }
     }
 
-    async fn send(&self, call: &Call, url: &Url, authorization: Option<&Authorization>, attempts: &Attempts) -> Result<Response, Failure> {
+    async fn send(
+        &self,
+        call: &Call,
+        url: &Url,
+        authorization: Option<&Authorization>,
+        left_home: bool,
+        attempts: &Attempts,
+    ) -> Result<Response, Failure> {
         let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a URL without a host")))?;
-        let client = self.clients.of(&origin).map_err(Failure::Final)?;
+        let client = self.clients.of(&origin, !left_home).map_err(Failure::Final)?;
+        let authorization = authorization.filter(|_| !left_home);
         let mut request = client.request(call.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = &call.accept {
             request = request.header(ACCEPT, accept);

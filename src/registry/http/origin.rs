@@ -88,9 +88,18 @@ pub(super) fn link(from: &Url, target: &str) -> Result<Url, String> {
 }
 
 /// Resolves the `Location` of an upload. A registry behind a proxy often names its own host with the wrong scheme: then
-/// the encryption of `own` is kept. Plain text elsewhere is refused where `own` is encrypted.
-pub(super) fn upload(own: &Url, from: &Url, location: &str) -> Result<Url, String> {
-    let url = resolve(from, location, "a place to upload to")?;
+/// the encryption of `own` is kept. Plain text elsewhere is refused where `own` is encrypted. The upload changes its
+/// origin only where `own` itself `may_leave`, never because another host says so.
+pub(super) fn upload(own: &Url, from: &Url, location: &str, may_leave: bool) -> Result<Url, String> {
+    let url = encrypted(own, resolve(from, location, "a place to upload to")?)?;
+    let (origin, before) = (Origin::of(&url), Origin::of(from));
+    if origin == before || (may_leave && before == Origin::of(own)) {
+        return Ok(url);
+    }
+    Err(format!("it names a place to upload to at another host, {}, which is not followed here", shown(&url)))
+}
+
+fn encrypted(own: &Url, url: Url) -> Result<Url, String> {
     if own.scheme() != "https" || url.scheme() == "https" {
         return Ok(url);
     }
@@ -118,6 +127,43 @@ fn resolve(from: &Url, target: &str, what: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// A token server that the user trusts with the registry's credentials.
+#[derive(Clone, Debug)]
+pub(super) struct TrustedRealm {
+    pub(super) origin: Origin,
+    /// The only service that tokens are asked for there.
+    pub(super) service: Option<String>,
+}
+
+impl TrustedRealm {
+    /// Reads `https://auth.example.org` or `https://auth.example.org?service=NAME`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok().filter(|url| url.path() == "/")?;
+        let queries: Vec<_> = url.query_pairs().collect();
+        let service = match queries.as_slice() {
+            [] => None,
+            [(name, service)] if name == "service" => Some(service.clone().into_owned()),
+            _ => return None,
+        };
+        Some(Self { origin: Origin::of(&url)?, service })
+    }
+}
+
+/// Whether tokens for a service may be asked for at a token server elsewhere that gets credentials. Of a service that
+/// the user did not name, only its name can tell that it is another registry's: then the registry could ask for tokens
+/// that open that one.
+pub(super) fn may_serve(registry: &Registry, origin: &Origin, service: &str, trusted: &[TrustedRealm]) -> bool {
+    let mut named = trusted.iter().filter(|realm| realm.origin == *origin).filter_map(|realm| realm.service.as_deref()).peekable();
+    if named.peek().is_some() {
+        return named.any(|named| named == service);
+    }
+    let host = service.split_once("://").map_or(service, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let plain = |host: &str| host.rsplit_once(':').map_or(host, |(host, _)| host).to_ascii_lowercase();
+    let (host, own) = (plain(host), plain(registry.as_str()));
+    let is_host = host.contains('.') && !host.contains(char::is_whitespace);
+    !is_host || host == own || host.strip_suffix(own.as_str()).is_some_and(|below| below.ends_with('.'))
+}
+
 /// Where tokens are asked for, and whether credentials may go there.
 #[derive(Clone, Debug)]
 pub(super) struct Realm {
@@ -127,7 +173,7 @@ pub(super) struct Realm {
 }
 
 /// Judges the realm that a registry names.
-pub(super) fn realm(registry: &Registry, own: &Origin, realm: &str, also_trusted: &[Origin]) -> Result<Realm, String> {
+pub(super) fn realm(registry: &Registry, own: &Origin, realm: &str, also_trusted: &[TrustedRealm]) -> Result<Realm, String> {
     if realm.len() > URL_LIMIT {
         return Err("it names a token server with a URL of more than 16 KiB".to_owned());
     }
@@ -140,7 +186,7 @@ pub(super) fn realm(registry: &Registry, own: &Origin, realm: &str, also_trusted
         return Err(format!("it names the plain-text token server {origin}"));
     }
     let known = KNOWN_REALMS.iter().any(|(known, realm)| own.tls && registry.as_str() == *known && origin.to_string() == *realm);
-    let trusted = origin == *own || known || also_trusted.contains(&origin);
+    let trusted = origin == *own || known || also_trusted.iter().any(|realm| realm.origin == origin);
     Ok(Realm { url, trusted })
 }
 
@@ -164,7 +210,7 @@ mod tests {
     fn only_the_own_origin_and_known_realms_are_trusted() {
         let registry = Registry::parse("reg.io").unwrap();
         let own = Origin::of(&url("https://reg.io/")).unwrap();
-        let extra = [Origin::of(&url("https://auth.corp.io")).unwrap()];
+        let extra = [TrustedRealm::parse("https://auth.corp.io").unwrap()];
         for (text, expected) in [
             ("https://reg.io/token", Some(true)),
             ("https://REG.io:443/token", Some(true)),
@@ -204,6 +250,32 @@ mod tests {
     }
 
     #[test]
+    fn a_token_server_elsewhere_serves_no_other_registry() {
+        let trusted = |text: &str| [TrustedRealm::parse(text).unwrap()];
+        let origin = Origin::of(&url("https://auth.corp.io")).unwrap();
+        let registry = Registry::parse("reg.io:5000").unwrap();
+        for (service, allowed) in [
+            ("reg.io", true),
+            ("REG.IO:5000", true),
+            ("registry.reg.io", true),
+            ("container_registry", true),
+            ("Corp. Docker Registry", true),
+            ("other.io", false),
+            ("other.io:5000", false),
+            ("https://other.io/v2/", false),
+            ("evilreg.io", false),
+            ("auth.corp.io", false),
+        ] {
+            assert_eq!(may_serve(&registry, &origin, service, &trusted("https://auth.corp.io")), allowed, "{service}");
+        }
+        let named = trusted("https://auth.corp.io?service=other.io");
+        assert!(may_serve(&registry, &origin, "other.io", &named) && !may_serve(&registry, &origin, "reg.io", &named));
+        for bad in ["https://auth.corp.io/path", "https://auth.corp.io?scope=x", "auth.corp.io", "ftp://auth.corp.io"] {
+            assert!(TrustedRealm::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn redirects_never_lose_encryption_and_links_never_leave_the_host() {
         let from = url("https://reg.io/v2/a/tags/list");
         assert_eq!(redirect(&from, "/x?y").unwrap().as_str(), "https://reg.io/x?y");
@@ -230,18 +302,35 @@ mod tests {
             ("http://reg.io:80/u", "https://reg.io/u"),
             ("https://storage.io/u", "https://storage.io/u"),
         ] {
-            assert_eq!(upload(&own, &from, location).unwrap().as_str(), expected, "{location}");
+            assert_eq!(upload(&own, &from, location, true).unwrap().as_str(), expected, "{location}");
         }
         for bad in
             ["http://storage.io/u", "http://reg.io:5000/u", "http://reg.io.evil.io/u", "https://u:p@reg.io/u", "ftp://reg.io/u", "http://"]
         {
-            assert!(upload(&own, &from, bad).is_err(), "{bad}");
+            assert!(upload(&own, &from, bad, true).is_err(), "{bad}");
         }
         let (own, from) = (url("https://reg.io:5000/"), url("https://reg.io:5000/v2/a/blobs/uploads/"));
-        assert_eq!(upload(&own, &from, "http://reg.io:5000/u").unwrap().as_str(), "https://reg.io:5000/u");
-        assert!(upload(&own, &from, "http://reg.io/u").is_err());
+        assert_eq!(upload(&own, &from, "http://reg.io:5000/u", true).unwrap().as_str(), "https://reg.io:5000/u");
+        assert!(upload(&own, &from, "http://reg.io/u", true).is_err());
         let (own, from) = (url("http://127.0.0.1:5000/"), url("http://127.0.0.1:5000/v2/a/blobs/uploads/"));
-        assert_eq!(upload(&own, &from, "http://127.0.0.1:6000/u").unwrap().as_str(), "http://127.0.0.1:6000/u");
+        assert_eq!(upload(&own, &from, "http://127.0.0.1:6000/u", true).unwrap().as_str(), "http://127.0.0.1:6000/u");
+    }
+
+    #[test]
+    fn an_upload_changes_its_origin_only_where_the_registry_itself_says_so() {
+        let (own, storage) = (url("https://reg.io/"), url("https://storage.io/u/1"));
+        let session = url("https://reg.io/v2/a/blobs/uploads/1");
+        for (from, location, may_leave, allowed) in [
+            (&session, "https://storage.io/u", true, true),
+            (&session, "https://storage.io/u", false, false),
+            (&session, "/u", false, true),
+            (&storage, "/u/2", false, true),
+            (&storage, "https://other.io/u", true, false),
+            (&storage, "https://reg.io/v2/a/manifests/v1", true, false),
+            (&storage, "https://storage.io:444/u", true, false),
+        ] {
+            assert_eq!(upload(&own, from, location, may_leave).is_ok(), allowed, "{from} {location} {may_leave}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::Instant;
 
 use super::super::Error;
@@ -179,8 +180,13 @@ pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599) && status != 501 && status != 505
 }
 
+/// How long a server asks to wait before the next attempt.
+pub(super) fn told_wait(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
+}
+
 /// The value of `Retry-After`: seconds or a date.
-pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are as long as it gets.

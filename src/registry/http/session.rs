@@ -1,7 +1,7 @@
 //! Upload sessions: how they begin, where they are reached, how far they got, how they are given up.
 //!
-//! A session's address comes from the registry with every answer. It may be relative or absolute; on another origin
-//! no credential goes along, and encryption is never lost. A session that a refused mount opened waits here for the
+//! A session's address comes from the registry with every answer. It may be relative or absolute; only the registry's
+//! own 202 may name another origin, no credential goes along there, and encryption is never lost. A session that a refused mount opened waits here for the
 //! upload of its blob.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, LOCATION, RANGE};
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 
 use super::super::Error;
 use super::Http;
@@ -95,25 +95,25 @@ impl<'http> Uploads<'http> {
         let call = self.call(Method::POST, url);
         let answer = self.http.exchange.fetch(&call, answer::ERROR_LIMIT).await?;
         match answer.status.as_u16() {
-            202 => self.session(&call.url, &answer.headers),
+            202 => self.session(&call.url, &answer.headers, true),
             _ => Err(self.http.exchange.refused_write(&call, &answer).await),
         }
     }
 
-    /// Where the session is that an answer names.
-    pub(super) fn session(&self, from: &Url, headers: &HeaderMap) -> Result<Session, Error> {
+    /// Where the session is that an answer names; an answer that accepted something `may_leave` the origin.
+    fn session(&self, from: &Url, headers: &HeaderMap, may_leave: bool) -> Result<Session, Error> {
         let bad = |why: &str| Error::new(ErrorKind::Unreachable, format!("{}: the upload cannot go on: {why}", self.what));
         let location = headers.get(LOCATION).ok_or_else(|| bad("the registry names no place to send it to"))?;
         let location = location.to_str().map_err(|_| bad("the registry names a place that is no URL"))?;
-        let location = origin::upload(&self.http.base, from, location).map_err(|why| bad(&why))?;
+        let location = origin::upload(&self.http.base, from, location, may_leave).map_err(|why| bad(&why))?;
         let least = headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()).and_then(|value| value.trim().parse().ok());
         Ok(Session { location, least: least.unwrap_or_default() })
     }
 
     /// Takes over what the answer to a chunk or to a question says of the session's address.
-    pub(super) fn moved(&self, session: &mut Session, headers: &HeaderMap) -> Result<(), Error> {
-        if headers.contains_key(LOCATION) {
-            session.location = self.session(&session.location, headers)?.location;
+    pub(super) fn moved(&self, session: &mut Session, answer: &Whole) -> Result<(), Error> {
+        if answer.headers.contains_key(LOCATION) {
+            session.location = self.session(&session.location, &answer.headers, answer.status == StatusCode::ACCEPTED)?.location;
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl<'http> Uploads<'http> {
         let answer = self.http.exchange.fetch(&call, answer::ERROR_LIMIT).await?;
         match answer.status.as_u16() {
             200..=299 => {
-                self.moved(session, &answer.headers)?;
+                self.moved(session, &answer)?;
                 Ok(range(&answer.headers))
             }
             // A registry that cancels what it cannot go on with says 400 or 416 to that too.
@@ -148,7 +148,7 @@ impl<'http> Uploads<'http> {
     /// Keeps the session of a refused mount for the upload that follows.
     pub(super) async fn park(&self, digest: &Digest, from: &Url, answer: &Whole) {
         // An address that cannot be used is a session that cannot be given up either.
-        let Ok(session) = self.session(from, &answer.headers) else { return };
+        let Ok(session) = self.session(from, &answer.headers, true) else { return };
         if let Some(surplus) = self.http.parked.put(self.repository, *digest, session) {
             self.cancel(surplus).await;
         }

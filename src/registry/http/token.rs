@@ -11,6 +11,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Url};
 use serde::Deserialize;
+use serde_json::Number;
 use tokio::time::Instant;
 
 use super::super::Error;
@@ -18,7 +19,7 @@ use super::super::credentials::{Credential, Secret};
 use super::answer;
 use super::header::basic;
 use super::origin::shown;
-use super::retry::{Attempts, Cause, Failure, Timing, is_passing};
+use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 
@@ -26,6 +27,8 @@ use crate::flight::Flight;
 const LIMIT: u64 = 64 << 10;
 /// What a token lives where its server does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// Longest life of a token that is believed, in seconds.
+const LONGEST_LIFE: f64 = 86_400.0;
 /// Tokens that are kept.
 const KEPT: usize = 1024;
 
@@ -46,14 +49,22 @@ pub(super) struct Token {
     renew: Instant,
 }
 
+/// What is `null` is as absent.
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
-    token: Secret,
-    #[serde(default)]
-    access_token: Secret,
-    #[serde(default)]
-    expires_in: Option<u64>,
+    token: Option<Secret>,
+    access_token: Option<Secret>,
+    expires_in: Option<Number>,
+}
+
+impl Answer {
+    fn token(self) -> Option<(Secret, Duration)> {
+        let life = self.expires_in.and_then(|seconds| seconds.as_f64()).filter(|seconds| *seconds >= 1.0);
+        let life = life.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs_f64(seconds.min(LONGEST_LIFE)));
+        let is_usable = |secret: &Secret| !secret.expose().is_empty() && secret.expose().bytes().all(|byte| byte.is_ascii_graphic());
+        let given = [self.token, self.access_token].into_iter().flatten().find(|secret| !secret.expose().is_empty());
+        Some((given.filter(is_usable)?, life))
+    }
 }
 
 /// The tokens of one registry.
@@ -119,16 +130,15 @@ async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing
         }
         _ => {
             let error = answer::refused(&what, status, &headers, &body, false);
-            return Err(if is_passing(status) { Failure::passing(error, Cause::Answered) } else { Failure::Final(error) });
+            return Err(match is_passing(status) {
+                true => Failure::Passing { error, after: told_wait(&headers), cause: Cause::Answered },
+                false => Failure::Final(error),
+            });
         }
     }
     let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its answer holds no usable token")));
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| unusable())?;
-    let secret = if answer.token.expose().is_empty() { answer.access_token } else { answer.token };
-    if secret.expose().is_empty() || !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(unusable());
-    }
-    let life = answer.expires_in.filter(|seconds| *seconds > 0).map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.min(86_400)));
+    let (secret, life) = answer.token().ok_or_else(unusable)?;
     // A tenth before the end, so that no request is under way with a token that ends.
     Ok(Token { secret, renew: Instant::now() + life.mul_f64(0.9) })
 }

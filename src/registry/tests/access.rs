@@ -196,6 +196,7 @@ async fn token_answers_that_cannot_be_used_are_refused_and_redirects_of_token_se
         reply(200, &[], b"{}"),
         reply(200, &[], b"<html>"),
         reply(200, &[], br#"{"token":"a\nb"}"#),
+        reply(200, &[], br#"{"token":null,"access_token":null}"#),
         reply(200, &[], large.as_bytes()),
         reply(307, &[("Location", &elsewhere)], b""),
         reply(401, &[], b""),
@@ -211,6 +212,129 @@ async fn token_answers_that_cannot_be_used_are_refused_and_redirects_of_token_se
         assert_ne!(error.kind, ErrorKind::NotFound, "{error}");
     }
     assert!(foreign.log().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_token_server_says_in_vain_is_as_absent() {
+    for answer in [
+        json!({"token": "good", "access_token": null, "expires_in": null}),
+        json!({"token": null, "access_token": "good", "expires_in": 0}),
+        json!({"token": "", "access_token": "good", "expires_in": -5}),
+        json!({"token": "good", "expires_in": 300.5, "issued_at": null}),
+    ] {
+        let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+        let known = Arc::clone(&realm);
+        let body = answer.to_string();
+        let server = Server::start(move |request, _| match request.path.starts_with("/token") {
+            true => reply(200, &[], body.as_bytes()),
+            false => wants_token(request, known.get().unwrap(), "good"),
+        })
+        .await;
+        realm.set(server.url("/token")).unwrap();
+        let client = client(&server.authority);
+        for _ in 0..2 {
+            client.tags(&repository(), None).await.unwrap_or_else(|error| panic!("{answer}: {error}"));
+        }
+        // Kept, since a life that says nothing is the usual one.
+        assert_eq!(server.log().iter().filter(|request| request.path.starts_with("/token")).count(), 1, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_that_cannot_be_met_does_not_hide_one_that_can() {
+    let foreign = Server::start(|_, _| reply(200, &[], br#"{"token":"stranger"}"#)).await;
+    for unusable in ["file:///etc/passwd".to_owned(), "/token".to_owned(), "http://u:p@127.0.0.1/t".to_owned(), foreign.url("/token")] {
+        let challenge = format!(r#"Bearer realm="{unusable}", Basic realm="x""#);
+        let server = Server::start(move |request, _| match request.header("authorization") {
+            Some(header) if header == basic() => empty_list(),
+            _ => reply(401, &[("WWW-Authenticate", &challenge)], b""),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
+        for _ in 0..2 {
+            client.tags(&repository(), None).await.unwrap();
+        }
+        assert_eq!(server.log().len(), 3, "what worked is sent at once");
+    }
+    assert!(foreign.log().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_server_that_asks_to_wait_is_waited_for() {
+    for status in [429, 503] {
+        let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+        let (known, asked) = (Arc::clone(&realm), std::sync::atomic::AtomicU32::new(0));
+        let server = Server::start(move |request, _| match request.path.starts_with("/token") {
+            true if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => reply(status, &[("Retry-After", "45")], b""),
+            true => reply(200, &[], br#"{"token":"good"}"#),
+            false => wants_token(request, known.get().unwrap(), "good"),
+        })
+        .await;
+        realm.set(server.url("/token")).unwrap();
+        let begun = tokio::time::Instant::now();
+        client(&server.authority).tags(&repository(), None).await.unwrap();
+        // The clock of the test stands still but for what is waited for.
+        assert!(begun.elapsed() >= std::time::Duration::from_secs(45), "{status}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_asked_of_a_token_server_than_the_request_needs() {
+    for (wanted, expected) in [
+        ("repository:team/app:pull,push,delete", "repository:team/app:pull"),
+        ("repository:other/app:pull", "repository:team/app:pull"),
+        ("repository:team/app:*", "repository:team/app:pull"),
+        ("registry:catalog:*", "repository:team/app:pull"),
+        ("repository:team/app:pull repository:other/app:pull,push", "repository:team/app:pull"),
+        ("repository:team/app:metadata_read", "repository:team/app:metadata_read"),
+        ("repository:team/app:metadata_read,push repository:team/app:delete", "repository:team/app:metadata_read"),
+        ("", "repository:team/app:pull"),
+    ] {
+        let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
+        let known = Arc::clone(&realm);
+        let server = Server::start(move |request, _| {
+            if request.path.starts_with("/token") {
+                return reply(200, &[], br#"{"token":"good"}"#);
+            }
+            if request.header("authorization") == Some("Bearer good") {
+                return empty_list();
+            }
+            let challenge = format!(r#"Bearer realm="{}",service="reg",scope="{wanted}""#, known.get().unwrap());
+            reply(401, &[("WWW-Authenticate", &challenge)], b"")
+        })
+        .await;
+        realm.set(server.url("/token")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        client_with(&server.authority, &directory, &stored(&server.authority), |_| {}).tags(&repository(), None).await.unwrap();
+        let asked: Vec<String> = server.log().into_iter().map(|request| request.path).filter(|path| path.starts_with("/token")).collect();
+        let scope = expected.replace(':', "%3A").replace('/', "%2F").replace(',', "%2C");
+        assert_eq!(asked, [format!("/token?service=reg&scope={scope}")], "{wanted}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_gets_no_token_for_another_one_that_its_token_server_serves() {
+    let shared = Server::start(|_, _| reply(200, &[], br#"{"token":"good"}"#)).await;
+    let origin = shared.url("");
+    let realm = shared.url("/token");
+    let server = Server::start(move |request, _| match request.header("authorization") {
+        Some("Bearer good") => empty_list(),
+        _ => reply(401, &[("WWW-Authenticate", &format!(r#"Bearer realm="{realm}",service="other.io""#))], b""),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let trusting = |realm: String| {
+        client_with(&server.authority, &directory, &stored(&server.authority), |config| config.trusted_realms = vec![realm])
+    };
+    let error = trusting(origin.clone()).tags(&repository(), None).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied);
+    assert!(error.message.contains(&format!("--trusted-realm {origin}?service=other.io")), "{error}");
+    assert!(shared.log().is_empty());
+    trusting(format!("{origin}?service=other.io")).tags(&repository(), None).await.unwrap();
+    assert_eq!(shared.log().len(), 1);
+    assert_eq!(trusting(format!("{origin}?service=this.io")).tags(&repository(), None).await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(shared.log().len(), 1);
 }
 
 #[tokio::test]

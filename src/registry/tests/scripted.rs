@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ impl Reply {
 pub(super) struct Server {
     pub(super) authority: String,
     log: Arc<Mutex<Vec<Received>>>,
+    /// Certificates that clients showed.
+    shown: Arc<Mutex<Vec<Vec<u8>>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -84,19 +87,46 @@ impl Server {
         limit: impl Fn(&Received) -> usize + Send + Sync + 'static,
         answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start_within(None, limit, answer).await
+    }
+
+    /// A server that speaks TLS.
+    pub(super) async fn start_tls(tls: TlsAcceptor, answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_within(Some(tls), |_| usize::MAX, answer).await
+    }
+
+    async fn start_within(
+        tls: Option<TlsAcceptor>,
+        limit: impl Fn(&Received) -> usize + Send + Sync + 'static,
+        answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let log: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (kept, answer, limit) = (Arc::clone(&log), Arc::new(answer), Arc::new(limit));
+        let shown: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let (kept, answer, limit, certificates) = (Arc::clone(&log), Arc::new(answer), Arc::new(limit), Arc::clone(&shown));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (kept, answer, limit) = (Arc::clone(&kept), Arc::clone(&answer), Arc::clone(&limit));
-                connections.spawn(async move { serve(stream, &kept, &*limit, &*answer).await });
+                let (tls, certificates) = (tls.clone(), Arc::clone(&certificates));
+                connections.spawn(async move {
+                    let Some(tls) = tls else { return serve(stream, &kept, &*limit, &*answer).await };
+                    // Clients that refuse the certificate are part of the tests.
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+                    certificates.lock().unwrap().extend(peer);
+                    serve(stream, &kept, &*limit, &*answer).await;
+                });
             }
         });
-        Self { authority, log, task }
+        Self { authority, log, shown, task }
+    }
+
+    /// The certificates that clients showed.
+    pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
+        self.shown.lock().unwrap().clone()
     }
 
     pub(super) fn log(&self) -> Vec<Received> {
@@ -109,7 +139,7 @@ impl Server {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     log: &Mutex<Vec<Received>>,
     limit: &(dyn Fn(&Received) -> usize + Send + Sync),
     answer: &(dyn Fn(&Received, usize) -> Reply + Send + Sync),
@@ -137,7 +167,7 @@ async fn serve(
     let _ = stream.shutdown().await;
 }
 
-async fn receive(stream: &mut TcpStream, limit: &(dyn Fn(&Received) -> usize + Send + Sync)) -> Option<Received> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin), limit: &(dyn Fn(&Received) -> usize + Send + Sync)) -> Option<Received> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -370,7 +370,7 @@ fn asks_for_password() -> Reply {
 }
 
 #[tokio::test]
-async fn an_upload_at_another_origin_gets_the_bytes_and_no_credentials() {
+async fn an_upload_goes_to_another_origin_without_credentials_and_only_where_a_202_named_it() {
     for by_redirect in [false, true] {
         let registry = Writable::new(FULL);
         let storage = registry.serve(|_, _| None).await;
@@ -394,9 +394,15 @@ async fn an_upload_at_another_origin_gets_the_bytes_and_no_credentials() {
             .await;
         let directory = tempfile::tempdir().unwrap();
         let client = client_with(&server.authority, &directory, &stored(&server.authority), small_requests);
-        push(&client).await.unwrap();
-        assert!(registry.blob(&data()));
+        let pushed = push(&client).await;
         let away = storage.log();
+        if by_redirect {
+            let error = pushed.unwrap_err();
+            assert!(error.message.contains("redirected") && away.is_empty(), "{error}");
+            continue;
+        }
+        pushed.unwrap();
+        assert!(registry.blob(&data()));
         assert_eq!(away.iter().map(|request| request.bytes.len()).sum::<usize>(), data().len());
         assert!(away.iter().all(|request| !request.headers.contains_key("authorization") && !format!("{request:?}").contains("hunter2")));
     }
