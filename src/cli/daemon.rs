@@ -4,7 +4,7 @@
 //! once the mount answers, and whatever fails in between is undone.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +17,7 @@ use super::answers::{Answers, Facts};
 use super::attached::Attached;
 use super::exit::{Code, Failure};
 use super::farewell::{self, Signals};
+use super::mount_point::MountPoint;
 use super::plan::{Plan, Target};
 use super::wiring::{self, Parts};
 use super::{escape, root, staged};
@@ -65,6 +66,17 @@ impl Announce {
         }
     }
 
+    /// Passes a failure on, with the place of the log where only that tells more. The daemon itself then ends quietly.
+    fn failed_after_start(self, failure: Failure, log: Option<&Path>) -> Result<(), Failure> {
+        match log {
+            Some(log) if matches!(failure.code, Code::Other | Code::Unreachable | Code::Mount) && matches!(self, Self::Parent(_)) => {
+                let message = format!("{} (log: {})", failure.message, escape::path(log));
+                self.failed(Failure::new(failure.code, message))
+            }
+            _ => self.failed(failure),
+        }
+    }
+
     /// Passes a failure on. The daemon itself then ends quietly.
     pub fn failed(self, failure: Failure) -> Result<(), Failure> {
         match self {
@@ -93,11 +105,11 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
     runtime()?.block_on(async { root::contact(plan, &plan.parts()?).await.map(drop) })
 }
 
-/// Serves until unmounted.
+/// Serves until unmounted, on the mount point or what somebody else has mounted.
 ///
 /// # Errors
 /// In the foreground the reason why the mount did not come up or ended; in the background it goes to the parent.
-pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
+pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> Result<(), Failure> {
     process::make_new_files_private();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -107,7 +119,7 @@ pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
     let started = runtime.block_on(async {
         let mut signals = Signals::watch()?;
         tokio::select! {
-            mounted = start(&mut plan) => Ok((mounted?, signals)),
+            mounted = start(&mut plan, point) => Ok((mounted?, signals)),
             () = signals.received() => Err(Failure::other("interrupted")),
         }
     });
@@ -117,7 +129,7 @@ pub fn serve(mut plan: Plan, announce: Announce) -> Result<(), Failure> {
             tracing::error!("{failure}");
             // The reason goes last: whoever hears it finds nothing left behind.
             runtime.shutdown_timeout(SHUTDOWN);
-            return announce.failed(failure);
+            return announce.failed_after_start(failure, plan.log_file().as_deref());
         }
     };
     let result = runtime.block_on(mounted.run(announce, signals));
@@ -138,13 +150,13 @@ struct Mounted {
     notes: Vec<String>,
 }
 
-async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
+async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Failure> {
     let wait = plan.flags.wait.unwrap_or(WAIT);
     let late = |_| Failure::new(Code::Unreachable, format!("{} did not answer within {} s", plan.source, wait.as_secs()));
     let parts = plan.parts()?;
     let root = timeout(wait, root::contact(plan, &parts)).await.map_err(late)??;
     let writing = writing(plan, &parts)?;
-    let facts = Arc::new(facts(plan, writing.as_ref()));
+    let facts = Arc::new(facts(plan, point.as_ref(), writing.as_ref()));
     let is_artifact = matches!(root, Root::Content(..));
     let config = root::config(plan, root, &parts, &facts, writing);
     let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
@@ -153,7 +165,7 @@ async fn start(plan: &mut Plan) -> Result<Mounted, Failure> {
         root_is_readable(&file_system).await?;
     }
     let notes = if facts.is_read_only() { Vec::new() } else { left_from_before(&file_system).await };
-    let (descriptor, attached) = attach(plan, facts.is_read_only())?;
+    let (descriptor, attached) = attach(plan, point, facts.is_read_only())?;
     let undo = Undo(attached.clone());
     let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
@@ -213,11 +225,11 @@ async fn left_from_before(file_system: &FileSystem) -> Vec<String> {
     notes
 }
 
-fn facts(plan: &Plan, writing: Option<&fs::Writing>) -> Facts {
+fn facts(plan: &Plan, point: Option<&MountPoint>, writing: Option<&fs::Writing>) -> Facts {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Facts {
         source: plan.source.to_string(),
-        mount_point: plan.target.path().to_owned(),
+        mount_point: point.map_or_else(|| plan.target.path(), |point| &point.path).to_owned(),
         since,
         offline: plan.flags.offline,
         uppers: writing.map(|writing| Arc::clone(&writing.uppers)),
@@ -228,19 +240,20 @@ fn facts(plan: &Plan, writing: Option<&fs::Writing>) -> Facts {
     }
 }
 
-fn attach(plan: &mut Plan, read_only: bool) -> Result<(OwnedFd, Option<Attached>), Failure> {
-    let given = Target::Directory(PathBuf::new());
-    match std::mem::replace(&mut plan.target, given) {
-        Target::Given(descriptor) => Ok((descriptor, None)),
-        Target::Directory(directory) => {
+fn attach(plan: &mut Plan, point: Option<MountPoint>, read_only: bool) -> Result<(OwnedFd, Option<Attached>), Failure> {
+    let taken = Target::Directory(plan.target.path().to_owned());
+    match (std::mem::replace(&mut plan.target, taken), point) {
+        (Target::Given(descriptor), _) => Ok((descriptor, None)),
+        (Target::Directory(directory), None) => Err(Failure::mount(format!("{} was not prepared", escape::path(&directory)))),
+        (Target::Directory(_), Some(point)) => {
             let options = mount::Options {
                 source: plan.source.to_string(),
                 read_only,
                 no_exec: plan.flags.permissions.noexec,
                 allow_other: plan.flags.permissions.allow_other,
             };
-            let descriptor = mount::mount(&directory, &options)?;
-            Ok((descriptor, Some(Attached::at(directory))))
+            let descriptor = mount::mount(&point.directory, &point.path, &options)?;
+            Ok((descriptor, Some(Attached::at(point.path))))
         }
     }
 }
@@ -307,11 +320,13 @@ fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Fail
     let record = Record {
         pid,
         start_time: process::start_time(pid).unwrap_or_default(),
+        device: Some(device),
         source: facts.source.clone(),
         mount_point: facts.mount_point.clone(),
+        state_directory: facts.state_directory.clone(),
         log: facts.log.clone(),
     };
-    Server::bind(&directory, device, &record)
+    Server::bind(&directory, record)
         .map_err(|error| Failure::other(format!("cannot make the control socket in {}: {error}", escape::path(&directory))))
 }
 
@@ -324,7 +339,8 @@ impl Mounted {
         announce.ready(&notes)?;
         undo.keep();
         tracing::info!(source = %answers.facts.source, mount_point = %answers.facts.mount_point.display(), ?device, "mounted");
-        let serving = server.map(|server| {
+        let server = server.map(Arc::new);
+        let serving = server.clone().map(|server| {
             let handler = Arc::clone(&answers);
             tokio::spawn(async move { server.serve(handler).await })
         });
@@ -339,6 +355,9 @@ impl Mounted {
             Err(error) => tracing::error!(%error, "serving ended"),
         }
         answers.file_system.disconnect();
+        if let Some(server) = &server {
+            server.mount_is_gone();
+        }
         let published = farewell::publish_rest(&answers, &mut signals, given_up, foreground).await;
         answers.file_system.close().await;
         parts.artifacts.flush().await;

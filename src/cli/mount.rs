@@ -1,7 +1,7 @@
-//! `ocifs mount`: what is checked before anything is mounted, and the way to the background.
+//! `ocifs mount`: everything that flags and prompts say, and the way to the background.
 //!
 //! Everything that a person must see (prompts, warnings, the reason of a failure) happens in the process that was
-//! started; the daemon only sends its reason through the pipe.
+//! started; the daemon only sends its reason through the pipe. What may hang, so that it needs a thread, is left to the daemon.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,9 +13,10 @@ use super::daemon::{self, Announce};
 use super::environment::{self, Environment};
 use super::exit::{Code, Failure};
 use super::flags::Mount;
+use super::mount_point::MountPoint;
 use super::passphrases::{self, Origin};
 use super::plan::{Plan, Target};
-use super::{escape, logging, mount_options, mount_point, warn};
+use super::{escape, logging, mount_options, warn};
 use crate::oci::Source;
 use crate::seal::Passphrase;
 use crate::sys::daemon::{Outcome, Side, split};
@@ -53,7 +54,7 @@ pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &En
         Source::Layout { .. } => None,
     };
     file.complete_registry(&mut flags.reaching.registry, registry, environment)?;
-    let target = target(&flags, &source, environment)?;
+    let target = target(&flags, environment)?;
     if let Some(secret) = environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok()) {
         origins.push(Origin::Literal(secret.into()));
     }
@@ -62,11 +63,12 @@ pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &En
     process::raise_open_file_limit();
     let plan = Plan { flags, source, target, passphrases, environment: environment.clone(), verbose };
     if plan.flags.check_only {
+        plan.mount_point()?;
         return daemon::check(&plan);
     }
     if plan.flags.foreground {
-        start_log(&plan)?;
-        return daemon::serve(plan, Announce::Foreground);
+        let point = ready_to_serve(&plan)?;
+        return daemon::serve(plan, point, Announce::Foreground);
     }
     in_background(plan)
 }
@@ -100,19 +102,18 @@ pub fn hide_secrets(flags: &passphrases::Flags) {
     }
 }
 
-fn target(flags: &Mount, source: &Source, environment: &Environment) -> Result<Target, Failure> {
-    if let Some(device) = mount::given_descriptor(&flags.directory) {
-        return Ok(Target::Given(device?));
+fn target(flags: &Mount, environment: &Environment) -> Result<Target, Failure> {
+    match mount::given_descriptor(&flags.directory) {
+        Some(device) => Ok(Target::Given(device?)),
+        None => environment.absolute(&flags.directory, None).map(Target::Directory),
     }
-    let directory = environment.absolute(&flags.directory, None)?;
-    let missing = || Failure::usage("no state directory is known; give --state-dir");
-    let state = flags.reaching.storage.state_dir.as_deref().ok_or_else(missing)?;
-    let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", state)];
-    reserved.extend(flags.reaching.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
-    if let Source::Layout { directory, .. } = source {
-        reserved.push(("layout", directory));
-    }
-    mount_point::prepare(&directory, flags.permissions.nonempty, &reserved).map(Target::Directory)
+}
+
+/// Opens the mount point, then the log, so that a mistake in the first leaves nothing behind.
+fn ready_to_serve(plan: &Plan) -> Result<Option<MountPoint>, Failure> {
+    let point = plan.mount_point()?;
+    start_log(plan)?;
+    Ok(point)
 }
 
 fn start_log(plan: &Plan) -> Result<(), Failure> {
@@ -134,8 +135,8 @@ fn in_background(mut plan: Plan) -> Result<(), Failure> {
         let start = match side {
             Side::Child(readiness) => {
                 let announce = Announce::Parent(readiness);
-                return match start_log(&plan) {
-                    Ok(()) => daemon::serve(plan, announce),
+                return match ready_to_serve(&plan) {
+                    Ok(point) => daemon::serve(plan, point, announce),
                     Err(failure) => announce.failed(failure),
                 };
             }
@@ -149,7 +150,7 @@ fn in_background(mut plan: Plan) -> Result<(), Failure> {
             Outcome::Failed { code, .. } if code == Code::Key as u8 && plan.passphrases.is_empty() && passphrases::can_ask() => {
                 plan.passphrases = ask()?;
             }
-            Outcome::Failed { code, message } => return Err(with_log(code, message, plan.log_file().as_deref())),
+            Outcome::Failed { code, message } => return Err(Failure::new(Code::of_number(code), message)),
             Outcome::Died => return Err(died(plan.log_file().as_deref())),
         }
     }
@@ -157,17 +158,6 @@ fn in_background(mut plan: Plan) -> Result<(), Failure> {
 
 fn ask() -> Result<Vec<Passphrase>, Failure> {
     passphrases::read_all(&[Origin::Prompt])
-}
-
-fn with_log(code: u8, message: String, log: Option<&Path>) -> Failure {
-    let code = Code::of_number(code);
-    match log {
-        // What went wrong inside or on the way is told by the log only.
-        Some(log) if matches!(code, Code::Other | Code::Unreachable | Code::Mount) && log.exists() => {
-            Failure::new(code, format!("{message} (log: {})", escape::path(log)))
-        }
-        _ => Failure::new(code, message),
-    }
 }
 
 fn died(log: Option<&Path>) -> Failure {

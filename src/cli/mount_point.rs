@@ -2,7 +2,7 @@
 //!
 //! A dead mount of ours on it is taken away first. Everything refused here has exit code 15 and one clear line.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::escape;
 use super::exit::Failure;
 use crate::sys::mount::KIND;
-use crate::sys::mountinfo;
 use crate::sys::unmount::{Force, unmount};
+use crate::sys::{beneath, mountinfo};
 
 /// How long a look at the mount point may take before whatever is mounted there counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,18 +20,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What must not overlap with the mount point, and what it is called in messages.
 pub type Reserved<'a> = (&'a str, &'a Path);
 
-/// Checks and cleans a mount point; answers its path without links.
+/// A directory to mount on. It is held, so that what is mounted on is what was checked, whatever its path comes to mean.
+#[derive(Debug)]
+pub struct MountPoint {
+    /// The directory.
+    pub directory: File,
+    /// Its path without links.
+    pub path: PathBuf,
+}
+
+/// Checks and cleans a mount point.
 ///
 /// # Errors
 /// One line that says what is wrong with it and what to do.
-pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> Result<PathBuf, Failure> {
+pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> Result<MountPoint, Failure> {
     remove_dead_mounts(directory)?;
     let shown = escape::path(directory);
-    let canonical = look(directory, |path| path.canonicalize()).map_err(|error| refusal(&shown, &error))?;
-    let metadata = look(&canonical, |path| path.metadata()).map_err(|error| refusal(&shown, &error))?;
-    if !metadata.is_dir() {
-        return Err(Failure::mount(format!("the mount point {shown} is not a directory")));
-    }
+    let (directory, canonical) = look(directory, beneath::hold_directory).map_err(|error| refusal(&shown, &error))?;
     let mounted = mountinfo::at(&canonical).map_err(|error| Failure::mount(format!("cannot read the mount table: {error}")))?;
     if let Some(mount) = mounted.filter(|mount| mount.kind == KIND) {
         let source = mount.source.to_string_lossy();
@@ -46,10 +51,11 @@ pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> R
             )));
         }
     }
-    if !nonempty && look(&canonical, |path| fs::read_dir(path)?.next().transpose()).map_err(|error| refusal(&shown, &error))?.is_some() {
+    let content = |path: &Path| fs::read_dir(path)?.next().transpose();
+    if !nonempty && look(&beneath::path_of(&directory), content).map_err(|error| refusal(&shown, &error))?.is_some() {
         return Err(Failure::mount(format!("the mount point {shown} is not empty; empty it, or hide its content with -o nonempty")));
     }
-    Ok(canonical)
+    Ok(MountPoint { directory, path: canonical })
 }
 
 fn refusal(shown: &str, error: &io::Error) -> Failure {
@@ -113,17 +119,8 @@ fn resolved(path: &Path) -> PathBuf {
 pub fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
     let path = path.to_owned();
-    let thread = std::thread::spawn(move || {
-        let _ = sender.send(how(&path));
-    });
-    match receiver.recv_timeout(PATIENCE) {
-        Ok(answer) => {
-            // Later this process may fork, for which it must have no other thread.
-            let _ = thread.join();
-            answer
-        }
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    std::thread::spawn(move || sender.send(how(&path)));
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]

@@ -56,11 +56,11 @@ pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, Path
 
 /// How to ask the daemon of a mount.
 pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Client {
-    let owner = mount.option("user_id").and_then(|id| id.parse().ok());
-    let mut directories = environment.socket_directories(state_directory, owner);
-    directories
-        .extend(control::bound_directories(mount.device).into_iter().filter(|found| !directories.contains(found)).collect::<Vec<_>>());
-    Client::new(&directories, mount.device)
+    let mut directories = environment.socket_directories(state_directory, mount.user());
+    directories.extend(control::bound_directories());
+    directories.sort();
+    directories.dedup();
+    Client::new(&directories, mount)
 }
 
 fn table() -> Result<Vec<Mount>, Failure> {

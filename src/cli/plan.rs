@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::{Mount, View};
 use super::logging;
+use super::mount_point::{self, MountPoint};
 use super::wiring::{self, Parts, Reading};
 use crate::oci::{LayoutName, Source, Version};
 use crate::seal::Passphrase;
@@ -17,14 +18,14 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where to mount.
 pub enum Target {
-    /// On this directory.
+    /// On this directory: absolute, and not looked at yet.
     Directory(PathBuf),
     /// Nowhere: somebody mounted already and handed us the descriptor.
     Given(OwnedFd),
 }
 
 impl Target {
-    /// The path for records and names of logs.
+    /// The path for names of logs.
     pub fn path(&self) -> &Path {
         match self {
             Self::Directory(directory) => directory,
@@ -62,6 +63,20 @@ impl Plan {
     /// artifacts are shown instead of their files.
     pub fn is_writable(&self) -> bool {
         !self.flags.read_only && !self.is_by_digest() && self.flags.content.view.unwrap_or_default() == View::Merged
+    }
+
+    /// Opens and checks the directory to mount on; `None` where somebody mounted already. May start threads.
+    ///
+    /// # Errors
+    /// It cannot be mounted on.
+    pub fn mount_point(&self) -> Result<Option<MountPoint>, Failure> {
+        let Target::Directory(directory) = &self.target else { return Ok(None) };
+        let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", self.state_directory()?)];
+        reserved.extend(self.flags.reaching.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
+        if let Source::Layout { directory, .. } = &self.source {
+            reserved.push(("layout", directory));
+        }
+        mount_point::prepare(directory, self.flags.permissions.nonempty, &reserved).map(Some)
     }
 
     /// How long is published after the mount is gone.

@@ -137,7 +137,7 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
             row.daemon = Some(Details::from(status));
         }
         Err(error) => {
-            row.pid = client.daemon();
+            row.pid = client.daemon().map(|process| process.pid());
             row.state = match (error.kind, row.pid) {
                 (ErrorKind::TimedOut, _) | (_, Some(_)) => "hung",
                 _ => without_daemon(mount),

@@ -22,7 +22,7 @@ use crate::fs::Selection;
 use crate::oci::Source;
 use crate::publish::{Options, Outcome, Report};
 use crate::sys::mountinfo::Mount;
-use crate::sys::process::{self, Ending};
+use crate::sys::process::{Ending, Process};
 use crate::sys::unmount::{Force, abort_connection, unmount};
 
 /// How long a daemon may take to say that it lives.
@@ -55,7 +55,7 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     if (flags.lazy && daemon.is_some()) || is_elsewhere(&mount)? {
         return Ok(());
     }
-    if let Some(daemon) = daemon {
+    if let Some(daemon) = &daemon {
         let publishing = staging.as_ref().filter(|_| !flags.no_sync && !flags.discard);
         let extra = publishing.map(|status| Duration::from_secs(status.exit_timeout)).unwrap_or_default();
         end(daemon, flags.wait.saturating_add(extra))?;
@@ -165,21 +165,19 @@ fn take_away_hung(mount: &Mount) -> Result<(), Failure> {
     unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))
 }
 
-fn end(daemon: u32, grace: Duration) -> Result<(), Failure> {
-    if process::wait_for_end(daemon, grace) {
+fn end(daemon: &Process, grace: Duration) -> Result<(), Failure> {
+    if daemon.wait_for_end(grace) {
         return Ok(());
     }
     for ending in [Ending::Terminate, Ending::Kill] {
-        if let Err(error) = process::signal(daemon, ending)
-            && error.raw_os_error() != Some(3)
-        {
-            return Err(Failure::mount(format!("unmounted, but the daemon (pid {daemon}) does not end: {error}")));
+        if let Err(error) = daemon.end(ending) {
+            return Err(Failure::mount(format!("unmounted, but the daemon (pid {}) does not end: {error}", daemon.pid())));
         }
-        if process::wait_for_end(daemon, LAST_WORDS) {
+        if daemon.wait_for_end(LAST_WORDS) {
             return Ok(());
         }
     }
-    Err(Failure::mount(format!("unmounted, but the daemon (pid {daemon}) does not end")))
+    Err(Failure::mount(format!("unmounted, but the daemon (pid {}) does not end", daemon.pid())))
 }
 
 fn refusal(mount: &Mount, error: &io::Error) -> Failure {

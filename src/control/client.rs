@@ -1,17 +1,19 @@
 //! The asking side. Blocking with a deadline, so that commands need no runtime and a hung daemon costs seconds.
 
+use std::cmp::Reverse;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Error, LINE_LIMIT, Line, Place, Record, Request, Status};
+use super::place::{Found, records};
+use super::{Error, LINE_LIMIT, Line, Record, Request, Status};
 use crate::error::ErrorKind;
 use crate::publish::Event;
-use crate::sys::process::{self, Peer};
+use crate::sys::mountinfo::Mount;
+use crate::sys::process::{self, Peer, Process};
 
 /// How long an answer may take before the daemon counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,13 +23,20 @@ pub const SILENCE: Duration = Duration::from_secs(30);
 /// Finds and asks the daemon of one mount.
 #[derive(Clone, Debug)]
 pub struct Client {
-    places: Vec<Place>,
+    /// The user who mounted. Nobody else is believed but root.
+    owner: u32,
+    /// Records of this mount, the likeliest first: of two daemons that claim a device number the one that came later has it.
+    found: Vec<Found>,
 }
 
 impl Client {
-    /// A client for the mount with this device number, whose socket lies in one of these directories.
-    pub fn new(directories: &[PathBuf], device: (u32, u32)) -> Self {
-        Self { places: directories.iter().map(|directory| Place::new(directory, device)).collect() }
+    /// A client for a mount, whose socket lies in one of these directories.
+    pub fn new(directories: &[PathBuf], mount: &Mount) -> Self {
+        let owner = mount.user().unwrap_or_else(process::effective_uid);
+        let mut found: Vec<Found> = directories.iter().flat_map(|directory| records(directory)).collect();
+        found.retain(|found| found.record.is_of(mount) && is_trusted(found.owner, owner, &found.place.record()));
+        found.sort_by_key(|found| (!found.record.is_alive(), Reverse(found.written)));
+        Self { owner, found }
     }
 
     /// How the mount is.
@@ -74,60 +83,53 @@ impl Client {
     }
 
     /// The process that listens, whether or not it still answers; else the one in the record, if it still runs.
-    pub fn daemon(&self) -> Option<u32> {
-        if let Ok(stream) = self.connect(PATIENCE)
-            && let Ok(Peer { pid, .. }) = process::peer(&stream)
-            && pid != 0
+    pub fn daemon(&self) -> Option<Process> {
+        let listens = || process::peer(self.connect(PATIENCE).ok()?).ok();
+        if let Some(Peer { pid, uid }) = listens()
+            && let Some(process) = Process::find(pid, uid)
         {
-            return Some(pid);
+            return Some(process);
         }
-        self.record().filter(Record::is_alive).map(|record| record.pid)
+        let record = self.record()?;
+        Process::find(record.pid, self.owner).filter(|_| record.is_alive())
     }
 
     /// What the daemon wrote about itself.
-    pub fn record(&self) -> Option<Record> {
-        self.places.iter().find_map(Place::read_record)
+    pub fn record(&self) -> Option<&Record> {
+        self.found.first().map(|found| &found.record)
     }
 
-    /// Removes what a daemon left that is gone.
+    /// Removes what daemons left that are gone.
     pub fn remove_leftovers(&self) {
-        for place in self.places.iter().filter(|place| place.socket.exists() || place.record.exists()) {
-            place.remove();
+        for found in self.found.iter().filter(|found| !found.record.is_alive()) {
+            found.place.remove();
         }
     }
 
     fn connect(&self, patience: Duration) -> Result<UnixStream, Error> {
         let mut last = Error::new(ErrorKind::Unreachable, "no daemon listens for this mount");
-        for place in &self.places {
-            match connect(&place.socket, patience) {
-                Ok(stream) => return trusted(stream),
+        for Found { place, .. } in &self.found {
+            match place.connect(patience).and_then(|stream| Ok((process::peer(&stream)?, stream))) {
+                Ok((peer, stream)) if is_trusted(peer.uid, self.owner, &place.socket()) => return Ok(stream),
+                Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     last = Error::new(ErrorKind::TimedOut, "the daemon does not accept requests")
                 }
-                Err(error) => last = Error::new(ErrorKind::Unreachable, format!("cannot ask {}: {error}", place.socket.display())),
+                Err(error) => last = Error::new(ErrorKind::Unreachable, format!("cannot ask {}: {error}", place.socket().display())),
             }
         }
         Err(last)
     }
 }
 
-/// A socket on which another user listens is not obeyed; root asks everybody's daemon.
-fn trusted(stream: UnixStream) -> Result<UnixStream, Error> {
-    let own = process::effective_uid();
-    match process::peer(&stream) {
-        Ok(peer) if own == 0 || peer.uid == own || peer.uid == 0 => Ok(stream),
-        _ => Err(Error::new(ErrorKind::NotPermitted, "the mount's socket belongs to another user")),
+/// Whether what one user left may speak for a mount of another: only root's may. It is noted, since nobody does so by accident.
+fn is_trusted(user: u32, owner: u32, path: &Path) -> bool {
+    let trusted = user == owner || user == 0;
+    if !trusted {
+        tracing::warn!(path = %path.display(), user, owner, "passed over: it claims a mount of another user");
     }
-}
-
-/// Connecting waits while the listener's queue is full, which a hung daemon never empties; hence a thread that
-/// can be left behind.
-fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
-    let (sender, receiver) = mpsc::channel();
-    let socket = socket.to_owned();
-    std::thread::spawn(move || sender.send(UnixStream::connect(socket)));
-    receiver.recv_timeout(patience).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    trusted
 }
 
 type Answered = Result<(serde_json::Value, Vec<serde_json::Value>), Error>;

@@ -1,7 +1,8 @@
 //! The daemon's socket: what commands ask a running mount, and what it answers.
 //!
-//! A client finds the socket through the mount table, by the device number of the mount, and never touches the
-//! mount itself, so a hung daemon cannot hang the client. One request a connection: a line of JSON there, lines of JSON back:
+//! A client finds the socket by the records beside such sockets, one of which names the device number that the mount table shows, and
+//! never touches the mount itself, so a hung daemon cannot hang the client. Who mounted stands in the mount table too: records, sockets
+//! and processes of others are passed over, also by root. One request a connection: a line of JSON there, lines of JSON back:
 //! events and parts of a long answer, a sign of life where it takes long, the answer at last. Closing the connection stops what
 //! was asked for. Only root and the daemon's own user are answered.
 
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, PATIENCE, SILENCE};
-pub use place::{Place, Record, bound_directories, directory};
+pub use place::{Place, Record, bound_directories, records};
 pub use server::Server;
 
 use crate::error::ErrorKind;

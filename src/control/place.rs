@@ -1,13 +1,23 @@
-//! Where sockets lie: one directory a user, one socket and one record a mount, named by its device number.
+//! Where sockets lie: one directory a user; in it a socket and a record a mount, under a name that no other mount ever has.
+//!
+//! A device number names a mount only while it lasts, so it stands in the record and not in the name.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::process;
+use super::LINE_LIMIT;
+use crate::durable;
+use crate::sys::mountinfo::{self, Mount};
+use crate::sys::{beneath, process, socket};
+
+/// What names of sockets and records begin with; a number in hexadecimal digits follows.
+const PREFIX: &str = "mount-";
 
 /// Which process serves a mount. Kept beside the socket, for when the daemon does not answer any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,10 +26,14 @@ pub struct Record {
     pub pid: u32,
     /// Start of the process, so that an id that was used again is not taken for the daemon.
     pub start_time: u64,
+    /// Device number of the mount; `None` once the daemon serves it no more, since the number may then be another mount's.
+    pub device: Option<(u32, u32)>,
     /// What is mounted.
     pub source: String,
     /// Where.
     pub mount_point: PathBuf,
+    /// Where edits are staged.
+    pub state_directory: Option<PathBuf>,
     /// The daemon's log.
     pub log: Option<PathBuf>,
 }
@@ -29,79 +43,138 @@ impl Record {
     pub fn is_alive(&self) -> bool {
         process::start_time(self.pid) == Some(self.start_time)
     }
+
+    /// Whether it speaks of this mount.
+    pub fn is_of(&self, mount: &Mount) -> bool {
+        self.device == Some(mount.device) && mount.source.to_str().is_none_or(|source| source == self.source)
+    }
 }
 
-/// The files of one mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Socket and record of one daemon.
+#[derive(Clone, Debug)]
 pub struct Place {
-    /// The socket.
-    pub socket: PathBuf,
-    /// The record.
-    pub record: PathBuf,
+    directory: Arc<File>,
+    path: PathBuf,
+    name: String,
 }
 
 impl Place {
-    /// The files of the mount with this device number in a directory of sockets.
-    pub fn new(directory: &Path, device: (u32, u32)) -> Self {
-        let stem = format!("{}-{}", device.0, device.1);
-        Self { socket: directory.join(format!("{stem}.sock")), record: directory.join(format!("{stem}.json")) }
+    /// A place in a directory that no daemon has.
+    pub(super) fn new(directory: File, path: &Path) -> Self {
+        Self { directory: Arc::new(directory), path: path.to_owned(), name: format!("{PREFIX}{:016x}", rand::random::<u64>()) }
     }
 
-    /// The record, if there is one in a directory that only its user can write to.
-    pub fn read_record(&self) -> Option<Record> {
-        let metadata = fs::symlink_metadata(&self.record).ok()?;
-        let trusted = [0, process::effective_uid()].contains(&metadata.uid()) || process::effective_uid() == 0;
-        if !metadata.is_file() || !trusted || metadata.len() > super::LINE_LIMIT {
-            return None;
-        }
-        serde_json::from_slice(&fs::read(&self.record).ok()?).ok()
+    /// The socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(self.socket_name())
     }
 
-    /// Removes what a dead daemon left.
+    /// The record.
+    pub fn record(&self) -> PathBuf {
+        self.path.join(self.record_name())
+    }
+
+    fn socket_name(&self) -> String {
+        format!("{}.sock", self.name)
+    }
+
+    fn record_name(&self) -> String {
+        format!("{}.json", self.name)
+    }
+
+    /// Connects to the daemon.
+    ///
+    /// # Errors
+    /// As [`socket::connect`].
+    pub(super) fn connect(&self, patience: Duration) -> io::Result<std::os::unix::net::UnixStream> {
+        // Through the directory that is held: its path may have become another's, or may be too long for a socket.
+        socket::connect(&beneath::path_of(&self.directory).join(self.socket_name()), patience)
+    }
+
+    /// Writes the record.
+    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        durable::replace(&self.record(), &[&serde_json::to_vec(record)?])
+    }
+
+    /// Removes socket and record.
     pub fn remove(&self) {
-        for path in [&self.socket, &self.record] {
-            if let Err(error) = fs::remove_file(path)
+        for name in [self.socket_name(), self.record_name()] {
+            if let Err(error) = beneath::remove_file(&self.directory, &name)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a stale file");
+                tracing::warn!(path = %self.path.join(name).display(), %error, "cannot remove a stale file");
             }
         }
     }
+
+    /// Whether its daemon is gone for good. One in another container is not seen among the processes, yet listens.
+    fn is_abandoned(&self, record: &Record) -> bool {
+        let refused = |error: io::Error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+        !record.is_alive() && self.connect(Duration::ZERO).is_err_and(refused)
+    }
 }
 
-/// Directories in which a socket for the mount with this device number is bound right now, wherever its daemon keeps
-/// them: a client need not know the daemon's flags. Who listens there is checked on connecting.
-pub fn bound_directories(device: (u32, u32)) -> Vec<PathBuf> {
+/// A record that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where.
+    pub place: Place,
+    /// What it says.
+    pub record: Record,
+    /// The user who wrote it.
+    pub owner: u32,
+    /// When.
+    pub(super) written: SystemTime,
+}
+
+/// All records in a directory. One that cannot be read is none.
+pub fn records(directory: &Path) -> Vec<Found> {
+    let Ok(opened) = beneath::open_directory(directory).map(Arc::new) else { return Vec::new() };
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names = names.filter_map(|name| is_name(name.strip_suffix(".json")?).then(|| name.trim_end_matches(".json").to_owned()));
+    let places = names.map(|name| Place { directory: Arc::clone(&opened), path: directory.to_owned(), name });
+    places.filter_map(|place| read(place).ok()).collect()
+}
+
+fn read(place: Place) -> io::Result<Found> {
+    let file = beneath::open_file(&place.directory, Path::new(&place.record_name()))?;
+    let metadata = file.metadata()?;
+    let mut text = Vec::new();
+    file.take(LINE_LIMIT).read_to_end(&mut text)?;
+    Ok(Found { place, record: serde_json::from_slice(&text)?, owner: metadata.uid(), written: metadata.modified()? })
+}
+
+fn is_name(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|number| number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Removes what daemons left in a directory that are gone, unless their mounts are still there.
+pub(super) fn sweep(directory: &Path, taken: Option<(u32, u32)>) {
+    let table = mountinfo::all().unwrap_or_default();
+    for Found { place, record, .. } in records(directory) {
+        let is_mounted = record.device != taken && table.iter().any(|mount| record.is_of(mount));
+        if !is_mounted && place.is_abandoned(&record) {
+            place.remove();
+        }
+    }
+}
+
+/// Directories in which sockets of daemons are bound right now, wherever those keep them: a client need not know the daemon's flags.
+pub fn bound_directories() -> Vec<PathBuf> {
     // A name that cannot be read as text is none of ours.
     let table = fs::read("/proc/net/unix").unwrap_or_default();
-    directories_in(&String::from_utf8_lossy(&table), device)
+    directories_in(&String::from_utf8_lossy(&table))
 }
 
 /// The same for the text of `/proc/net/unix`, whose eighth column is the path (proc(5)).
-fn directories_in(table: &str, device: (u32, u32)) -> Vec<PathBuf> {
-    let name = format!("{}-{}.sock", device.0, device.1);
+fn directories_in(table: &str) -> Vec<PathBuf> {
     let path = |line: &'_ str| line.find(" /").map(|start| PathBuf::from(&line[start + 1..]));
-    let bound = table.lines().filter_map(path).filter(|path| path.file_name().is_some_and(|file| file == name.as_str()));
+    let is_ours = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.strip_suffix(".sock")).is_some_and(is_name);
+    let bound = table.lines().filter_map(path).filter(is_ours);
     let mut directories: Vec<PathBuf> = bound.filter_map(|path| path.parent().map(Path::to_owned)).collect();
     directories.sort();
     directories.dedup();
     directories
-}
-
-/// The directory of sockets, made if missing: private, and not a link that somebody else put there.
-///
-/// # Errors
-/// It cannot be made, or belongs to another user.
-pub fn directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let metadata = fs::symlink_metadata(path)?;
-    if !metadata.is_dir() || metadata.uid() != process::effective_uid() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} is not a directory of this user", path.display())));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -110,24 +183,65 @@ mod tests {
 
     use super::*;
 
+    fn record(device: (u32, u32)) -> Record {
+        let source = "reg.io/team".to_owned();
+        Record { pid: 0, start_time: 1, device: Some(device), source, mount_point: "/mnt".into(), state_directory: None, log: None }
+    }
+
+    fn place(directory: &Path) -> Place {
+        Place::new(File::open(directory).unwrap(), directory)
+    }
+
     #[test]
-    fn a_socket_that_is_bound_anywhere_is_found_by_its_device() {
+    fn a_directory_with_a_bound_socket_is_found() {
         let directory = tempfile::tempdir().unwrap();
-        let device = (4_000_000, std::process::id());
-        let place = Place::new(directory.path(), device);
-        let listener = UnixListener::bind(&place.socket).unwrap();
-        assert_eq!(bound_directories(device), [directory.path()]);
+        let listener = UnixListener::bind(place(directory.path()).socket()).unwrap();
+        assert!(bound_directories().contains(&directory.path().to_owned()));
         drop(listener);
-        assert!(bound_directories(device).is_empty());
+        assert!(!bound_directories().contains(&directory.path().to_owned()));
     }
 
     #[test]
     fn paths_with_blanks_and_sockets_of_others_are_told_apart() {
         let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 1 /run/my files/ocifs/0-57.sock\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 2 /run/my files/ocifs/0-57.sock\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 3 /run/ocifs/0-571.sock\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1 /run/my files/ocifs/mount-0123456789abcdef.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 2 /run/my files/ocifs/mount-0123456789abcdef.sock\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 3 /run/other/mount-57.sock\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 4\n";
-        assert_eq!(directories_in(table, (0, 57)), [Path::new("/run/my files/ocifs")]);
+        assert_eq!(directories_in(table), [Path::new("/run/my files/ocifs")]);
+    }
+
+    #[test]
+    fn what_is_no_record_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        place(directory.path()).write(&record((0, 1))).unwrap();
+        let good = records(directory.path());
+        assert_eq!((good.len(), good[0].owner), (1, process::effective_uid()));
+        fs::copy(good[0].place.record(), directory.path().join("other.json")).unwrap();
+        std::os::unix::fs::symlink(good[0].place.record(), place(directory.path()).record()).unwrap();
+        fs::write(place(directory.path()).record(), "{").unwrap();
+        fs::create_dir(place(directory.path()).record()).unwrap();
+        assert_eq!(records(directory.path()).len(), 1);
+    }
+
+    #[test]
+    fn only_what_a_dead_daemon_left_is_swept_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid = std::process::id();
+        let alive = Record { pid, start_time: process::start_time(pid).unwrap(), ..record((0, 1)) };
+        let (running, elsewhere, dead, reused) =
+            (place(directory.path()), place(directory.path()), place(directory.path()), place(directory.path()));
+        running.write(&alive).unwrap();
+        elsewhere.write(&record((0, 2))).unwrap();
+        let _listener = UnixListener::bind(elsewhere.socket()).unwrap();
+        dead.write(&record((0, u32::MAX))).unwrap();
+        drop(UnixListener::bind(dead.socket()).unwrap());
+        let root = mountinfo::at(Path::new("/")).unwrap().unwrap();
+        reused.write(&Record { source: root.source.to_str().unwrap().to_owned(), ..record(root.device) }).unwrap();
+        sweep(directory.path(), None);
+        assert!(running.record().exists() && elsewhere.record().exists() && reused.record().exists());
+        assert!(!dead.record().exists() && !dead.socket().exists());
+        sweep(directory.path(), Some(root.device));
+        assert!(!reused.record().exists());
     }
 }

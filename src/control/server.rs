@@ -1,9 +1,7 @@
 //! The answering side: a task of the daemon's runtime.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::outbox::Outbox;
-use super::{Error, Handler, LINE_LIMIT, Line, Place, Record, Request, directory};
+use super::{Error, Handler, LINE_LIMIT, Line, Place, Record, Request, place};
+use crate::durable;
 use crate::error::ErrorKind;
 use crate::publish::Listener;
 use crate::sys::process;
@@ -30,28 +29,35 @@ const PART: usize = 64;
 /// Conversations at a time.
 const CONVERSATIONS: usize = 32;
 
-/// A bound socket. Dropping it removes socket and record, unless a later daemon has replaced them.
+/// A bound socket. Dropping it removes socket and record.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
     place: Place,
-    inode: u64,
+    record: Record,
 }
 
 impl Server {
-    /// Listens for the mount with this device number. Replaces what an earlier daemon left under that number.
-    /// Must be called inside a runtime.
+    /// Listens for the mount of this record, and takes what dead daemons left in the directory away. Must be called inside a runtime.
     ///
     /// # Errors
     /// The directory or socket cannot be made.
-    pub fn bind(in_directory: &Path, device: (u32, u32), record: &Record) -> io::Result<Self> {
-        directory(in_directory)?;
-        let place = Place::new(in_directory, device);
-        place.remove();
-        let listener = UnixListener::bind(&place.socket)?;
-        fs::write(&place.record, serde_json::to_vec(record)?)?;
-        let inode = fs::symlink_metadata(&place.socket)?.ino();
-        Ok(Self { listener, place, inode })
+    pub fn bind(in_directory: &Path, record: Record) -> io::Result<Self> {
+        let directory = durable::private_directory(in_directory)?;
+        place::sweep(in_directory, record.device);
+        let place = Place::new(directory, in_directory);
+        let listener = UnixListener::bind(place.socket())?;
+        let server = Self { listener, place, record };
+        // Last: whoever finds the record finds somebody who listens.
+        server.place.write(&server.record)?;
+        Ok(server)
+    }
+
+    /// Lets go of the mount's device number, which is another mount's soon. Its daemon is still asked by those who found it before.
+    pub fn mount_is_gone(&self) {
+        if let Err(error) = self.place.write(&Record { device: None, ..self.record.clone() }) {
+            tracing::warn!(%error, "the record of this mount stays as it is");
+        }
     }
 
     /// Answers until dropped.
@@ -80,9 +86,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.place.socket).is_ok_and(|metadata| metadata.ino() == self.inode) {
-            self.place.remove();
-        }
+        self.place.remove();
     }
 }
 

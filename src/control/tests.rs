@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::publish::Outcome;
+use crate::sys::mountinfo::Mount;
 use crate::sys::process;
 
 #[derive(Default)]
@@ -82,11 +83,44 @@ impl Drop for Left {
 
 fn record() -> Record {
     let pid = std::process::id();
-    Record { pid, start_time: process::start_time(pid).unwrap(), source: "reg.io/team".into(), mount_point: "/mnt".into(), log: None }
+    Record {
+        pid,
+        start_time: process::start_time(pid).unwrap(),
+        device: Some((0, 52)),
+        source: "reg.io/team".into(),
+        mount_point: "/mnt".into(),
+        state_directory: None,
+        log: None,
+    }
+}
+
+/// The mount of that record, as the mount table shows it.
+fn mount(user: u32) -> Mount {
+    Mount {
+        id: 1,
+        device: (0, 52),
+        root: "/".into(),
+        mount_point: "/mnt".into(),
+        kind: crate::sys::mount::KIND.into(),
+        source: "reg.io/team".into(),
+        options: format!("rw,user_id={user},group_id=0"),
+    }
 }
 
 fn client(directory: &Path) -> Client {
-    Client::new(&["/no/such/directory".into(), directory.to_owned()], (0, 52))
+    Client::new(&["/no/such/directory".into(), directory.to_owned()], &mount(process::effective_uid()))
+}
+
+/// A place with this record and nobody who listens.
+fn place(directory: &Path, record: &Record) -> Place {
+    let place = Place::new(std::fs::File::open(directory).unwrap(), directory);
+    place.write(record).unwrap();
+    place
+}
+
+/// The only socket in a directory.
+fn socket(directory: &Path) -> std::path::PathBuf {
+    records(directory).pop().unwrap().place.socket()
 }
 
 async fn ask(directory: &Path, request: Request) -> Result<serde_json::Value, Error> {
@@ -98,7 +132,7 @@ async fn ask(directory: &Path, request: Request) -> Result<serde_json::Value, Er
 async fn every_request_gets_the_handler_s_answer() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("run/ocifs");
-    let server = Server::bind(&directory, (0, 52), &record()).unwrap();
+    let server = Server::bind(&directory, record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
 
     let status = ask(&directory, Request::Status).await.unwrap();
@@ -108,8 +142,8 @@ async fn every_request_gets_the_handler_s_answer() {
     assert_eq!((missing.kind, missing.message.as_str()), (ErrorKind::NotFound, "no such repository"));
     assert_eq!(ask(&directory, Request::Unmount { lazy: false }).await.unwrap_err().kind, ErrorKind::Busy);
     assert!(ask(&directory, Request::Version).await.unwrap()["version"].is_string());
-    assert_eq!(client(&directory).daemon(), Some(std::process::id()));
-    assert_eq!(client(&directory).record(), Some(record()));
+    assert_eq!(client(&directory).daemon().map(|daemon| daemon.pid()), Some(std::process::id()));
+    assert_eq!(client(&directory).record(), Some(&record()));
 
     serving.abort();
     let _ = serving.await;
@@ -119,39 +153,88 @@ async fn every_request_gets_the_handler_s_answer() {
 #[test]
 fn a_daemon_that_never_answers_costs_no_more_than_the_patience() {
     let root = tempfile::tempdir().unwrap();
-    let _listener = UnixListener::bind(Place::new(root.path(), (0, 52)).socket).unwrap();
+    let _listener = UnixListener::bind(place(root.path(), &record()).socket()).unwrap();
     let error = client(root.path()).ask(&Request::Status, Duration::from_millis(50)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::TimedOut);
-    assert_eq!(client(root.path()).daemon(), Some(std::process::id()), "its process is known all the same");
+    let daemon = client(root.path()).daemon();
+    assert_eq!(daemon.map(|daemon| daemon.pid()), Some(std::process::id()), "its process is known all the same");
 }
 
 #[tokio::test]
-async fn a_stale_socket_is_unreachable_and_the_next_daemon_replaces_it() {
+async fn what_a_dead_daemon_left_is_unreachable_and_the_next_daemon_takes_it_away() {
     let root = tempfile::tempdir().unwrap();
-    drop(UnixListener::bind(Place::new(root.path(), (0, 52)).socket).unwrap());
+    let stale = place(root.path(), &Record { start_time: 1, ..record() });
+    drop(UnixListener::bind(stale.socket()).unwrap());
     assert_eq!(ask(root.path(), Request::Status).await.unwrap_err().kind, ErrorKind::Unreachable);
-    Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let _server = Server::bind(root.path(), record()).unwrap();
+    assert!(!stale.socket().exists() && !stale.record().exists());
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_late_leaves_the_socket_of_its_successor() {
+async fn a_daemon_that_ends_late_leaves_what_its_successor_has() {
     let root = tempfile::tempdir().unwrap();
-    let first = Server::bind(root.path(), (0, 52), &record()).unwrap();
-    let second = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let first = Server::bind(root.path(), record()).unwrap();
+    let second = Server::bind(root.path(), record()).unwrap();
     drop(first);
-    assert!(Place::new(root.path(), (0, 52)).socket.exists());
+    assert!(socket(root.path()).exists());
     drop(second);
-    assert!(!Place::new(root.path(), (0, 52)).socket.exists());
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_device_number_that_is_used_again_means_the_later_mount() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| Record { mount_point: path.into(), ..record() };
+    let first = Server::bind(root.path(), at("/first")).unwrap();
+    // Times of files are coarse.
+    std::fs::File::open(records(root.path())[0].place.record()).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let second = Server::bind(root.path(), at("/second")).unwrap();
+    assert_eq!(client(root.path()).record(), Some(&at("/second")));
+    drop(second);
+    assert_eq!(client(root.path()).record(), Some(&at("/first")));
+    first.mount_is_gone();
+    assert_eq!(client(root.path()).record(), None);
+    let later = Server::bind(root.path(), at("/later")).unwrap();
+    first.mount_is_gone();
+    assert_eq!(client(root.path()).record(), Some(&at("/later")));
+    drop((first, later));
+}
+
+#[test]
+fn a_mount_of_another_source_is_another_mount() {
+    let root = tempfile::tempdir().unwrap();
+    place(root.path(), &Record { source: "reg.io".into(), ..record() });
+    place(root.path(), &Record { device: Some((0, 53)), ..record() });
+    assert_eq!(client(root.path()).record(), None);
 }
 
 #[test]
 fn a_record_of_a_process_that_is_gone_names_nobody() {
     let root = tempfile::tempdir().unwrap();
-    let gone = Record { start_time: 1, ..record() };
-    std::fs::write(Place::new(root.path(), (0, 52)).record, serde_json::to_vec(&gone).unwrap()).unwrap();
-    assert_eq!(client(root.path()).daemon(), None);
+    place(root.path(), &Record { start_time: 1, ..record() });
+    assert!(client(root.path()).daemon().is_none());
     client(root.path()).remove_leftovers();
     assert_eq!(client(root.path()).record(), None);
+}
+
+#[test]
+fn a_record_or_a_socket_of_another_user_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let own = process::effective_uid();
+    let listener = UnixListener::bind(place(root.path(), &record()).socket()).unwrap();
+    assert!(client(root.path()).daemon().is_some());
+    // A mount of another user, for which this user wrote a record.
+    let other = Client::new(&[root.path().to_owned()], &mount(own + 1));
+    assert_eq!(other.record().is_some(), own == 0, "only root's record counts for others");
+    if own == 0 {
+        std::os::unix::fs::chown(records(root.path())[0].place.record(), Some(1), None).unwrap();
+        let other = Client::new(&[root.path().to_owned()], &mount(2));
+        assert_eq!(other.record(), None);
+        assert!(other.daemon().is_none());
+        assert_eq!(other.ask(&Request::Version, PATIENCE).unwrap_err().kind, ErrorKind::Unreachable);
+        assert_eq!(client(root.path()).record(), None, "root believes no one else either");
+    }
+    drop(listener);
 }
 
 /// Lists what a request answers, and the events on the way.
@@ -170,7 +253,7 @@ async fn collect<T: serde::de::DeserializeOwned + Send + 'static>(
 #[tokio::test]
 async fn a_sync_tells_what_happens_before_it_answers() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let server = Server::bind(root.path(), record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
     let reference = "reg.io/team/app:v1".to_owned();
     let options = Options { dry_run: true, ..Options::default() };
@@ -185,7 +268,7 @@ async fn a_sync_tells_what_happens_before_it_answers() {
 #[tokio::test]
 async fn long_lists_and_errors_of_every_kind_arrive_whole() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let server = Server::bind(root.path(), record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
     let staged = collect::<StagedTag>(root.path(), Request::Staged).await.0.unwrap();
     assert_eq!((staged.len(), staged[999].reference.as_str()), (1000, "reg.io/team/app:v999"));
@@ -202,11 +285,11 @@ async fn long_lists_and_errors_of_every_kind_arrive_whole() {
 #[tokio::test]
 async fn a_client_that_leaves_stops_what_it_asked_for() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let server = Server::bind(root.path(), record()).unwrap();
     let left = Arc::new(Notify::new());
     let example = Example { left: Some(Arc::clone(&left)) };
     let serving = tokio::spawn(async move { server.serve(Arc::new(example)).await });
-    let mut stream = tokio::net::UnixStream::connect(Place::new(root.path(), (0, 52)).socket).await.unwrap();
+    let mut stream = tokio::net::UnixStream::connect(socket(root.path())).await.unwrap();
     let mut request = serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default() }).unwrap();
     request.push(b'\n');
     stream.write_all(&request).await.unwrap();
@@ -221,9 +304,9 @@ async fn a_client_that_leaves_stops_what_it_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn work_that_takes_long_gives_signs_of_life() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::bind(root.path(), (0, 52), &record()).unwrap();
+    let server = Server::bind(root.path(), record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
-    let stream = tokio::net::UnixStream::connect(Place::new(root.path(), (0, 52)).socket).await.unwrap();
+    let stream = tokio::net::UnixStream::connect(socket(root.path())).await.unwrap();
     let (reader, mut writer) = stream.into_split();
     let mut request = serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default() }).unwrap();
     request.push(b'\n');

@@ -3,10 +3,12 @@
 //! Knows nothing of what the files mean. Every error is the `io::Error` of the system call that failed.
 
 mod lock;
+mod private;
 mod replace;
 mod sparse;
 
 pub use lock::{RangeLock, Sharing};
+pub use private::private_directory;
 pub use replace::{TEMPORARY, make_directory, remove, replace, sync_directory};
 pub use sparse::{Free, free, is_full, is_unsupported, make_room, occupied, open_private, punch};
 

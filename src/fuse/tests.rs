@@ -33,7 +33,8 @@ impl Mount {
     fn new(registry: Memory, setup: Setup, deadline: Duration) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let options = sys::mount::Options { source: "memory".to_owned(), read_only: !setup.writable, no_exec: false, allow_other: false };
-        let device = match sys::mount::mount(directory.path(), &options) {
+        let (held, path) = sys::beneath::hold_directory(directory.path()).unwrap();
+        let device = match sys::mount::mount(&held, &path, &options) {
             Ok(device) => device,
             Err(error) => {
                 assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "skipped: {error}");

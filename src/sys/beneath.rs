@@ -1,4 +1,4 @@
-//! Opening files, and opening or making directories, below a directory without ever leaving it.
+//! Opening and removing files, and opening or making directories, below a directory without ever leaving it.
 //!
 //! Every component is opened relative to its parent and no symbolic link is followed, so the answer does not
 //! depend on what another process renames meanwhile.
@@ -6,10 +6,10 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, fsync, mkdirat, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 /// Opens a regular file below `directory` for reading. `path` must be relative and made of plain names.
@@ -43,6 +43,29 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a directory for its handle. Waits for nobody, whatever stands there.
+///
+/// # Errors
+/// `ENOTDIR` for what is no directory, else what the system says.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+/// Holds a directory without opening it, which needs no right to read it and asks no file system below; with its path without links.
+///
+/// # Errors
+/// `ENOTDIR` for what is no directory, else what the system says.
+pub fn hold_directory(path: &Path) -> io::Result<(File, PathBuf)> {
+    let directory = File::from(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+    let path = std::fs::read_link(path_of(&directory))?;
+    Ok((directory, path))
+}
+
+/// A path that means this very file for as long as it is open, in this process.
+pub fn path_of(file: &File) -> PathBuf {
+    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+}
+
 /// Opens a directory below `directory`, so that it can be written to through its handle. What is missing is made
 /// with the mode that the umask leaves, and its name made durable.
 ///
@@ -67,6 +90,17 @@ pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
         parent = opened.into();
     }
     Ok(parent)
+}
+
+/// Removes a file, or whatever else is no directory, by its plain name in `directory`.
+///
+/// # Errors
+/// `InvalidInput` for what is no plain name, else what the system says.
+pub fn remove_file(directory: &File, name: &str) -> io::Result<()> {
+    match plain_names(Path::new(name))?.as_slice() {
+        [name] => Ok(unlinkat(directory, *name, AtFlags::empty())?),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 fn plain_names(path: &Path) -> io::Result<Vec<&OsStr>> {

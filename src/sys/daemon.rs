@@ -6,11 +6,14 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::pipe::PipeFlags;
 
 /// Longest reason that a child may give.
 const MESSAGE_LIMIT: u64 = 64 << 10;
+/// How long the kernel may list a thread that has ended.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Which process this is after the fork.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ unsafe extern "C" {
 /// # Errors
 /// The process has threads already, or the system has no room for another process.
 pub fn split() -> io::Result<Side> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    if has_other_threads()? {
         return Err(io::Error::other("a process with threads cannot become a daemon"));
     }
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -81,6 +84,18 @@ pub fn split() -> io::Result<Side> {
             Ok(Side::Parent(Start { pipe: File::from(reader) }))
         }
     }
+}
+
+/// Whether this process has threads besides the calling one. A thread that was joined may stay in the list for a moment.
+fn has_other_threads() -> io::Result<bool> {
+    let begun = Instant::now();
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        if begun.elapsed() > SETTLING {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
 }
 
 impl Start {

@@ -13,6 +13,7 @@ pub mod mapped;
 pub mod mount;
 pub mod mountinfo;
 pub mod process;
+pub mod socket;
 pub mod space;
 pub mod syncfs;
 pub mod terminal;

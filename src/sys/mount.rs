@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::process;
+use super::{beneath, process};
 
 /// The device that FUSE connections are made with.
 const DEVICE: &str = "/dev/fuse";
@@ -44,10 +45,10 @@ pub enum Error {
     #[error("cannot open {DEVICE}: {0}; load the kernel module with `modprobe fuse`, or pass the device into this container")]
     Device(#[source] io::Error),
     /// The kernel refused.
-    #[error("cannot mount on {}: {source}", directory.display())]
+    #[error("cannot mount on {}: {source}", path.display())]
     Refused {
         /// The mount point.
-        directory: PathBuf,
+        path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
@@ -65,22 +66,20 @@ pub enum Error {
     NotADevice(i32),
 }
 
-/// Mounts on a directory.
+/// Mounts on a directory, which is held; `path` is what messages call it.
 ///
 /// # Errors
 /// See [`Error`]; nothing is left mounted.
-pub fn mount(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
+pub fn mount(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd, Error> {
     if process::effective_uid() != 0 {
         return by_helper(directory, options);
     }
-    match directly(directory, options) {
+    match directly(directory, path, options) {
         // Root of a container without the capability may still have the helper.
-        Err(Error::Refused { directory, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            match by_helper(&directory, options) {
-                Err(Error::Helper(_)) => Err(Error::Refused { directory, source }),
-                other => other,
-            }
-        }
+        Err(Error::Refused { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => match by_helper(directory, options) {
+            Err(Error::Helper(_)) => Err(Error::Refused { path, source }),
+            other => other,
+        },
         other => other,
     }
 }
@@ -110,10 +109,10 @@ fn duplicate(number: i32) -> Result<OwnedFd, Error> {
     rustix::io::fcntl_dupfd_cloexec(given, 3).map_err(refuse)
 }
 
-fn directly(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
-    let refused = |source: io::Error| Error::Refused { directory: directory.to_owned(), source };
+fn directly(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd, Error> {
+    let refused = |source: io::Error| Error::Refused { path: path.to_owned(), source };
     let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error::Device(error.into()))?;
-    let root = rustix::fs::stat(directory).map_err(|error| refused(error.into()))?;
+    let root = rustix::fs::fstat(directory).map_err(|error| refused(error.into()))?;
     let mut data = format!("fd={},rootmode={:o},user_id={},group_id={}", device.as_raw_fd(), root.st_mode, process::uid(), process::gid());
     if options.allow_other {
         data.push_str(",allow_other,default_permissions");
@@ -126,13 +125,15 @@ fn directly(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
     if options.no_exec {
         flags |= MountFlags::NOEXEC;
     }
-    rustix::mount::mount(options.source.as_str(), directory, KIND, flags, data.as_c_str()).map_err(|error| refused(error.into()))?;
+    rustix::mount::mount(options.source.as_str(), beneath::path_of(directory), KIND, flags, data.as_c_str())
+        .map_err(|error| refused(error.into()))?;
     Ok(device)
 }
 
 /// The protocol of `fusermount3`: it opens the device, mounts, and sends the descriptor over the socket whose
-/// number stands in `_FUSE_COMMFD`. The socket is its standard input, so that nothing else inherits it.
-fn by_helper(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
+/// number stands in `_FUSE_COMMFD`. The socket is its standard input, so that nothing else inherits it. It takes no path that leads
+/// through `/proc`, so it starts in the directory.
+fn by_helper(directory: &File, options: &Options) -> Result<OwnedFd, Error> {
     if options.allow_other && process::uid() != 0 && !other_users_allowed() {
         return Err(Error::AllowOther);
     }
@@ -140,8 +141,8 @@ fn by_helper(directory: &Path, options: &Options) -> Result<OwnedFd, Error> {
     let child = Command::new(helper())
         .arg("-o")
         .arg(helper_options(options))
-        .arg("--")
-        .arg(directory)
+        .args(["--", "."])
+        .current_dir(beneath::path_of(directory))
         .env("_FUSE_COMMFD", "0")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
@@ -225,8 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_refused_and_leaves_nothing() {
+    fn a_directory_that_is_gone_is_refused_and_nothing_is_left() {
         let options = Options { source: "x".into(), read_only: true, no_exec: false, allow_other: false };
-        assert!(mount(Path::new("/no/such/directory"), &options).is_err());
+        let place = tempfile::tempdir().unwrap();
+        let (directory, path) = beneath::hold_directory(place.path()).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        assert!(mount(&directory, &path, &options).is_err());
+        assert!(super::super::mountinfo::at(&path).unwrap().is_none());
     }
 }

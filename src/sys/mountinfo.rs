@@ -32,6 +32,11 @@ impl Mount {
     pub fn option(&self, name: &str) -> Option<&str> {
         self.options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
     }
+
+    /// The user who mounted a FUSE file system, and whose process therefore serves it.
+    pub fn user(&self) -> Option<u32> {
+        self.option("user_id")?.parse().ok()
+    }
 }
 
 /// All mounts that this process sees, in the order of mounting.
@@ -119,7 +124,7 @@ mod tests {
         let mount = &mounts[0];
         assert_eq!(mount.mount_point, Path::new("/mnt/a b\\c"));
         assert_eq!((mount.device, mount.kind.as_str(), mount.source.to_str()), ((0, 52), "fuse.ocifs", Some("reg.io/team")));
-        assert_eq!(mount.option("user_id"), Some("1000"));
+        assert_eq!((mount.option("user_id"), mount.user()), (Some("1000"), Some(1000)));
         assert_eq!(mount.option("user"), None);
     }
 

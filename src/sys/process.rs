@@ -1,9 +1,9 @@
 //! What this process is and may do: user, limits, core dumps, signals to other processes.
 //!
-//! Never blocks and never changes anything outside this process except through [`signal`].
+//! Changes nothing outside this process except through [`Process::end`].
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -100,19 +100,6 @@ pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
     Ok(Peer { pid, uid: credentials.uid.as_raw() })
 }
 
-/// Sends a signal that ends a process.
-///
-/// # Errors
-/// No such process, or it belongs to somebody else.
-pub fn signal(pid: u32, ending: Ending) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let signal = match ending {
-        Ending::Terminate => Signal::TERM,
-        Ending::Kill => Signal::KILL,
-    };
-    Ok(rustix::process::kill_process(pid, signal)?)
-}
-
 /// When a process started, in clock ticks since boot; with the id this names a process for good.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -126,24 +113,64 @@ pub fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Waits until a process has ended; `false` if it has not after this time.
-pub fn wait_for_end(pid: u32, patience: Duration) -> bool {
-    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };
-    let handle = match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return true,
-        Err(_) => return start_time(pid).is_none(),
-    };
-    let deadline = Instant::now() + patience;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        match rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&left)) {
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(0) | Err(_) => return false,
-            Ok(_) => return true,
+/// A process of a certain user, held so that its id cannot come to mean another process.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    handle: OwnedFd,
+}
+
+impl Process {
+    /// The running process with this id; `None` if there is none, or if it is not this user's.
+    pub fn find(pid: u32, user: u32) -> Option<Self> {
+        let id = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        let handle = rustix::process::pidfd_open(id, PidfdFlags::empty()).ok()?;
+        // Looked at while it is held.
+        (start_time(pid).is_some() && is_run_by(pid, user)).then_some(Self { pid, handle })
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal that ends it. A process that has ended already is a success.
+    ///
+    /// # Errors
+    /// It belongs to another user.
+    pub fn end(&self, ending: Ending) -> io::Result<()> {
+        let signal = match ending {
+            Ending::Terminate => Signal::TERM,
+            Ending::Kill => Signal::KILL,
+        };
+        match rustix::process::pidfd_send_signal(&self.handle, signal) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => Ok(other?),
         }
     }
+
+    /// Waits until it has ended; `false` if it has not after this time.
+    pub fn wait_for_end(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+            match rustix::event::poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], Some(&left)) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) | Err(_) => return false,
+                Ok(_) => return true,
+            }
+        }
+    }
+}
+
+/// Whether a user started a process and it acts as that user. The owner of its files in `/proc` does not tell: they are root's
+/// where a process protects its memory.
+fn is_run_by(pid: u32, user: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    let mut ids = ids.split_ascii_whitespace().take(2).map(str::parse);
+    [ids.next(), ids.next()] == [Some(Ok(user)), Some(Ok(user))]
 }
 
 #[cfg(test)]
@@ -159,11 +186,20 @@ mod tests {
     #[test]
     fn the_end_of_a_process_is_noticed() {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
-        assert!(!wait_for_end(child.id(), Duration::from_millis(1)));
-        signal(child.id(), Ending::Terminate).unwrap();
-        assert!(wait_for_end(child.id(), Duration::from_secs(10)));
+        let process = Process::find(child.id(), effective_uid()).unwrap();
+        assert!(!process.wait_for_end(Duration::from_millis(1)));
+        process.end(Ending::Terminate).unwrap();
+        assert!(process.wait_for_end(Duration::from_secs(10)));
         child.wait().unwrap();
-        assert!(wait_for_end(child.id(), Duration::ZERO));
+        assert!(process.wait_for_end(Duration::ZERO));
+        process.end(Ending::Kill).unwrap();
+    }
+
+    #[test]
+    fn a_process_of_another_user_is_not_found() {
+        assert!(Process::find(std::process::id(), effective_uid()).is_some());
+        assert!(Process::find(std::process::id(), effective_uid() + 1).is_none());
+        assert!(Process::find(0, effective_uid()).is_none());
     }
 
     #[test]

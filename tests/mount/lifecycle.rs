@@ -251,3 +251,60 @@ fn passphrases_are_tried_in_the_order_of_the_command_line() {
     assert!(!mount.ls("").unwrap().is_empty());
     mount.unmount();
 }
+
+/// Mounts, uses and unmounts; answers what went wrong. In every other round something is staged and taken back.
+fn round(home: &Home, name: &str, number: usize) -> Result<(), String> {
+    let point = home.path("mounts").join(name);
+    let (cache, state) = (home.path("cache"), home.path("state"));
+    let source = layout("oras-files");
+    let run = |args: &[&str]| {
+        let output = home.run(args);
+        if output.status.success() { Ok(output) } else { Err(format!("{name}, round {number}: {args:?}: {}", text(&output))) }
+    };
+    let (shown, cache, state) = (point.to_str().unwrap(), cache.to_str().unwrap(), state.to_str().unwrap());
+    run(&["mount", &source, shown, "--cache-dir", cache, "--state-dir", state])?;
+    let pid = status(home).as_array().unwrap().iter().find(|row| row["mount_point"] == shown).unwrap()["pid"].to_string();
+    let mut umount = vec!["umount", shown, "--state-dir", state];
+    if number.is_multiple_of(2) {
+        fs::create_dir(point.join(name)).map_err(|error| format!("{name}, round {number}: {error}"))?;
+        fs::write(point.join(name).join("file"), "staged").map_err(|error| format!("{name}, round {number}: {error}"))?;
+        umount.extend(["--discard", "--yes"]);
+    }
+    let output = run(&umount)?;
+    if is_mounted(&point) || runs(&pid) || text(&output).contains("still staged") {
+        return Err(format!("{name}, round {number}: mounted {}, daemon {}: {}", is_mounted(&point), runs(&pid), text(&output)));
+    }
+    Ok(())
+}
+
+/// Rounds of mounting and unmounting in so many chains at once.
+fn mounts_and_unmounts(chains: usize) {
+    let rounds = if super::support::is_long() { 1000usize.div_ceil(chains) } else { 12usize.div_ceil(chains) };
+    let home = Home::new();
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let chain = |chain: usize| {
+            let home = &home;
+            let name = format!("c{chain}");
+            fs::create_dir(home.path("mounts").join(&name)).unwrap();
+            scope.spawn(move || (0..rounds).filter_map(|number| round(home, &name, number).err()).collect::<Vec<_>>())
+        };
+        let chains: Vec<_> = (0..chains).map(chain).collect();
+        chains.into_iter().flat_map(|chain| chain.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{} of {} rounds failed:\n{}", failures.len(), rounds * chains, failures.join("\n"));
+    assert_eq!(fs::read_dir(home.path("run/ocifs")).unwrap().count(), 0, "a socket stays behind");
+}
+
+#[test]
+fn a_thousand_mounts_in_a_row_leave_nothing() {
+    if !lacks(&[Need::Fuse]) {
+        mounts_and_unmounts(1);
+    }
+}
+
+#[test]
+fn a_thousand_mounts_in_six_chains_at_once_leave_nothing() {
+    if !lacks(&[Need::Fuse]) {
+        mounts_and_unmounts(6);
+    }
+}

@@ -1,0 +1,55 @@
+//! Connecting to a unix socket whose listener may hang.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// How often a listener whose queue is full is tried.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connects to a socket. The answer blocks on reading and writing.
+///
+/// # Errors
+/// `TimedOut` while the listener's queue stays full, which one that hangs never empties; `ConnectionRefused` where nobody listens.
+pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let begun = Instant::now();
+    loop {
+        // A blocking connection would wait for the queue without end.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => {
+                let stream = UnixStream::from(socket);
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(Errno::AGAIN) if begun.elapsed() < patience => std::thread::sleep(PAUSE),
+            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_that_accepts_nothing_costs_the_given_time_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _waits = connect(&path, Duration::ZERO).unwrap();
+        assert_eq!(connect(&path, Duration::from_millis(1)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(listener);
+        assert_eq!(connect(&path, Duration::ZERO).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
