@@ -145,18 +145,24 @@ impl FileSystem {
     }
 
     /// Removes what is staged of a tag, and the directory that shows it: whoever is inside gets an error, a new lookup something new.
-    pub(super) async fn drop_staged(&self, name: &TagName) -> Result<(), Error> {
-        let Some(staged) = self.staged.tag(&name.0, &name.1) else { return Ok(()) };
+    /// Answers whether it did.
+    pub(super) async fn drop_staged(&self, name: &TagName, removal: Removal) -> Result<bool, Error> {
+        let Some(staged) = self.staged.tag(&name.0, &name.1) else { return Ok(true) };
         let view = staged.view;
-        let (given, overlay) = (view.take_given(), view.overlay().map(Arc::clone));
-        blocking(move || {
-            if let Some(upper) = given {
-                upper.remove()?;
-            }
-            overlay.map_or(Ok(()), |overlay| overlay.remove_all())
-        })
-        .await?;
-        self.close_view(name, &view)
+        let (given, overlay) = (view.given(), view.overlay().map(Arc::clone));
+        let removed = blocking(move || match (overlay, given, removal) {
+            (Some(overlay), _, Removal::IfEmpty) => overlay.remove_if_empty(),
+            (Some(overlay), ..) => overlay.remove_all().map(|()| true),
+            // Nobody looked into it yet, so nobody knows that it is empty.
+            (None, Some(_), Removal::IfEmpty) => Ok(false),
+            (None, Some(upper), Removal::Everything) => Ok(upper.remove().map(|()| true)?),
+            (None, None, _) => Ok(true),
+        });
+        if !removed.await? {
+            return Ok(false);
+        }
+        view.take_given();
+        self.close_view(name, &view).map(|()| true)
     }
 
     /// Makes new lookups of a tag get a new view, and whoever is inside the old one an error.
@@ -242,16 +248,28 @@ impl FileSystem {
         *self.source_tags() = None;
     }
 
-    /// Retires the view of a tag that moved. Edits that are all published go with it, so that the new view can begin its own.
+    /// Retires the view of a tag that moved, unless it was edited meanwhile.
     pub(super) fn retire(&self, view: &Arc<View>) {
-        self.views.retire(view);
-        let (Some(overlay), Some(mut subject)) = (view.overlay(), view.subject(&self.context)) else { return };
-        // No tag has such a name. The directory goes with the last who is inside.
-        subject.tag = format!("{}@{}", subject.tag, view.number());
-        if let Err(error) = overlay.move_to(&subject, overlay.binding()) {
-            tracing::warn!("the directory of a tag that moved still holds its name: {error}");
+        if let (Some(overlay), Some(mut subject)) = (view.overlay(), view.subject(&self.context)) {
+            // No tag has such a name. The directory goes with the last who is inside.
+            subject.tag = format!("{}@{}", subject.tag, view.number());
+            match overlay.retire(&subject) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::warn!("the directory of a tag that moved still holds its name: {error}"),
+            }
         }
+        self.views.retire(view);
     }
+}
+
+/// What of a tag's edits is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// All of them: somebody takes them back.
+    Everything,
+    /// Nothing unless the tag is empty.
+    IfEmpty,
 }
 
 /// What is staged for the tag of a view, shown already or not.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::changes::Caller;
-use super::editing::upper_of;
+use super::editing::{Removal, upper_of};
 use super::files::blocking;
 use super::place::Place;
 use super::resolve::{Finding, Item, tag_item};
@@ -86,7 +86,7 @@ impl FileSystem {
         match self.staged.tag(&name.0, &name.1) {
             Some(staged) if staged.deleted => {
                 let expected = upper_of(&staged.view).and_then(|upper| upper.binding().expected);
-                self.drop_staged(name).await?;
+                self.drop_staged(name, Removal::Everything).await?;
                 Ok(expected)
             }
             _ => Ok(None),
@@ -130,14 +130,12 @@ impl FileSystem {
         }
         let view = self.tag_view(name)?;
         let overlay = self.edit(&view).await?;
-        if !overlay.is_empty()? {
+        if overlay.binding().expected.is_none() {
+            return if self.drop_staged(name, Removal::IfEmpty).await? { Ok(()) } else { Err(not_empty()) };
+        }
+        if !blocking(move || overlay.delete_if_empty()).await? {
             return Err(not_empty());
         }
-        let binding = overlay.binding();
-        if binding.expected.is_none() {
-            return self.drop_staged(name).await;
-        }
-        blocking(move || Ok(overlay.upper().change(|change| change.bind(Binding { deleted: true, ..binding }))?)).await?;
         self.staged.update(name, |staged| staged.deleted = true);
         self.namespace_changed();
         Ok(())
@@ -178,10 +176,11 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::Exists, "the name is taken"));
         }
         let staged_only = self.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
-        if staged_only && self.edit(&self.tag_view(name)?).await?.is_empty()? {
-            return self.drop_staged(name).await;
+        if staged_only {
+            // Its edits are laid open first, to see whether there are any.
+            self.edit(&self.tag_view(name)?).await?;
         }
-        Err(not_empty())
+        if staged_only && self.drop_staged(name, Removal::IfEmpty).await? { Ok(()) } else { Err(not_empty()) }
     }
 
     async fn retag(&self, from: &TagName, to: &TagName) -> Result<(), Error> {

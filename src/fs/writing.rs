@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::editing::Removal;
 use super::files::blocking;
 use super::selection::Selected;
 use super::staged::StagedView;
@@ -146,40 +147,60 @@ impl FileSystem {
             });
             Ok(list.collect::<Vec<_>>())
         });
-        match found.await {
-            Ok(found) => found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject)).collect(),
-            Err(error) => vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
+        let (found, odd): (Vec<_>, Vec<_>) = match found.await {
+            Ok(found) => found.into_iter().partition(|(_, subject)| Tag::parse(&subject.tag).is_ok()),
+            Err(error) => return vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
+        };
+        // What a tag's own name holds goes first.
+        let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject)).collect();
+        staged.extend(odd.into_iter().filter_map(|(upper, subject)| self.adopt_retired(upper, subject)));
+        staged
+    }
+
+    /// Takes over what is left of the directory of a tag that moved while somebody was inside. Edits in it are those of the tag.
+    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut subject: Subject) -> Option<StagedTag> {
+        let is_clean = |upper: &Upper| match upper.remove_if_clean() {
+            Ok(removed) => removed,
+            Err(error) => {
+                tracing::warn!("a directory of a tag that moved stays in the state directory: {error}");
+                false
+            }
+        };
+        let shown = reference_of(&self.context, &subject);
+        let tag = Tag::parse(subject.tag.split_once('@')?.0).ok()?;
+        subject.tag = tag.to_string();
+        let repository = Repository::parse(&subject.repository).ok()?;
+        match upper {
+            Ok(None) => None,
+            Err(error) if error.kind == ErrorKind::Busy => None,
+            Ok(Some(upper)) if is_clean(&upper) => None,
+            _ if !self.covers(&repository, &tag) => None,
+            Ok(Some(upper)) => match upper.move_to(&subject) {
+                Ok(()) => self.adopt_one(Ok(Some(upper)), &subject),
+                Err(error) => {
+                    let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.context, &subject));
+                    tracing::warn!("{message}");
+                    Some(StagedTag { reference: shown, edited: true, error: Some(message), ..StagedTag::default() })
+                }
+            },
+            Err(error) => Some(StagedTag { reference: shown, error: Some(error.to_string()), ..StagedTag::default() }),
         }
     }
 
     fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, subject: &Subject) -> Option<StagedTag> {
-        let repository = Repository::parse(&subject.repository).ok()?;
-        let Ok(tag) = Tag::parse(&subject.tag) else {
-            // What a tag left that moved while somebody was inside: nothing in it is unpublished.
-            let gone = upper.ok().flatten().map_or(Ok(()), |upper| upper.remove());
-            if let Err(error) = gone {
-                tracing::warn!("a directory without edits stays in the state directory: {error}");
-            }
-            return None;
-        };
+        let (repository, tag) = (Repository::parse(&subject.repository).ok()?, Tag::parse(&subject.tag).ok()?);
         if !self.covers(&repository, &tag) {
             return None;
         }
         let name = (repository, tag);
         let (reference, path) = (self.reference(&name), self.path_of(&name));
         let staged = StagedTag { reference, path, ..StagedTag::default() };
-        let result = match upper {
-            Ok(None) => return None,
-            // Another mount took it just now.
+        let result = match upper.map(|upper| upper.map(|upper| (upper.remove_if_clean(), upper))) {
+            // Without edits, or another mount took it just now.
+            Ok(None | Some((Ok(true), _))) => return None,
             Err(error) if error.kind == ErrorKind::Busy => return None,
-            Err(error) => Err(Error::from(error)),
-            Ok(Some(upper)) if !upper.is_edited() => {
-                if let Err(error) = upper.remove() {
-                    tracing::warn!("edits that are published stay in the state directory: {error}");
-                }
-                return None;
-            }
-            Ok(Some(upper)) => {
+            Err(error) | Ok(Some((Err(error), _))) => Err(Error::from(error)),
+            Ok(Some((Ok(false), upper))) => {
                 let deleted = upper.binding().deleted;
                 self.stage(&name, Arc::new(upper)).map(|_| deleted)
             }
@@ -248,7 +269,7 @@ impl FileSystem {
         for Selected { name, staged, below } in selected {
             references.push(self.reference(&name));
             if below.is_empty() && (staged.new || staged.deleted) {
-                self.drop_staged(&name).await?;
+                self.drop_staged(&name, Removal::Everything).await?;
                 continue;
             }
             let overlay = self.overlay_of(&staged).await?;
@@ -323,8 +344,8 @@ impl FileSystem {
         self.handles.close_all();
         let clean: Vec<Arc<Overlay>> = self.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
         let removed = blocking(move || {
-            for overlay in clean.iter().filter(|overlay| !overlay.is_edited()) {
-                if let Err(error) = overlay.remove_all()
+            for overlay in clean {
+                if let Err(error) = overlay.remove_if_clean()
                     && error.kind != ErrorKind::Gone
                 {
                     tracing::warn!("edits that are published stay in the state directory: {error}");

@@ -246,12 +246,8 @@ impl<'a> Publish<'a> {
                 "the tag was edited while its edits were rebased: what was frozen is published, the later edits are kept; sync again";
             Error::new(ErrorKind::Conflict, message)
         };
-        let frozen = give_back(lent).await?;
-        if self.overlay.has_writers() || !frozen.is_current() {
-            return Err(late());
-        }
-        drop(frozen);
-        self.remove_upper().await
+        let (frozen, overlay) = (give_back(lent).await?, Arc::clone(self.overlay));
+        if blocking(move || Ok(overlay.remove_if_unchanged(frozen)?)).await? { Ok(()) } else { Err(late()) }
     }
 
     /// Everything up to the manifests: nothing is named by a tag yet.

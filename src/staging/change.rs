@@ -215,6 +215,11 @@ impl<'upper> Change<'upper> {
         self.is_unedited = true;
     }
 
+    /// To what the upper is bound when this is committed.
+    pub fn binding(&self) -> Binding {
+        self.state.binding
+    }
+
     /// Binds the upper otherwise.
     pub fn bind(&mut self, binding: Binding) -> Result<(), Error> {
         if self.state.binding == binding {

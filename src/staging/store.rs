@@ -69,6 +69,8 @@ pub(super) struct Store {
     unasked: AtomicU64,
     /// The upper was removed: what is open stays usable, nothing else is.
     removed: AtomicBool,
+    /// The upper is that of no tag any more, and is not changed again.
+    retired: AtomicBool,
 }
 
 /// `data` itself among its directories.
@@ -100,6 +102,7 @@ impl Store {
             // The first write asks.
             unasked: AtomicU64::new(ASK_AFTER),
             removed: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -117,6 +120,19 @@ impl Store {
         if self.removed.load(Ordering::Acquire) {
             let text = format!("the edits of {} were removed", self.place().subject.shown());
             return Err(Error::new(ErrorKind::Gone, text));
+        }
+        Ok(())
+    }
+
+    /// The upper belongs to no tag any more.
+    pub fn set_retired(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Gone once the upper belongs to no tag any more.
+    pub fn check_current(&self) -> Result<(), Error> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Gone, "the tag has moved since this directory was opened; open it again to change it"));
         }
         Ok(())
     }

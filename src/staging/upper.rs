@@ -57,6 +57,13 @@ pub(super) struct State {
     pub changes: u64,
 }
 
+impl State {
+    /// Whether something is left to publish: a change, a tag that is not upstream yet, a deletion.
+    pub fn has_edits(&self) -> bool {
+        if self.binding.deleted { self.binding.expected.is_some() } else { self.binding.expected.is_none() || self.edited }
+    }
+}
+
 impl Source for Shared {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let database = self.database()?;
@@ -126,10 +133,16 @@ impl Upper {
         self.shared.state().edited
     }
 
+    /// Whether something is left to publish, be it only that the tag is new or deleted.
+    pub fn has_edits(&self) -> bool {
+        self.shared.state().has_edits()
+    }
+
     /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process; a power cut only after
     /// the next [`Upper::sync`]. `work` runs once.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let mut database = self.shared.database()?;
+        self.shared.store.check_current()?;
         let mut change = Change::begin(&mut database, &self.shared)?;
         let value = work(&mut change)?;
         let waste = change.commit()?;

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use super::about::{About, is_directory_name};
 use super::budget::Budget;
+use super::change::Change;
 use super::error::{Error, shown};
+use super::freeze::FrozenUpper;
 use super::open;
 use super::place::{Hold, holder, lock_names};
 use super::store::{Place, lock};
-use super::upper::Upper;
-use super::{Binding, Listed, Subject};
+use super::upper::{Database, Upper};
+use super::{Binding, Listed, Rows, Subject};
 use crate::durable;
 use crate::error::ErrorKind;
 
@@ -150,7 +152,28 @@ impl Upper {
     /// other has one, Busy where that is held.
     pub fn move_to(&self, subject: &Subject) -> Result<(), Error> {
         // Neither removed nor changed meanwhile.
-        let _database = self.shared.database()?;
+        let database = self.shared.database()?;
+        self.relocate(&database, subject)
+    }
+
+    /// Gives up the name of the tag for a directory of `subject` if nothing is left to publish; answers whether it did. Every later
+    /// change answers Gone then, and what is there can still be read.
+    pub fn retire(&self, subject: &Subject) -> Result<bool, Error> {
+        let database = self.shared.database()?;
+        if self.is_needed() {
+            return Ok(false);
+        }
+        self.relocate(&database, subject)?;
+        self.shared.store.set_retired();
+        Ok(true)
+    }
+
+    /// Whether something is left to publish or being published. To be asked under the lock of the database.
+    fn is_needed(&self) -> bool {
+        self.shared.state().has_edits() || self.shared.store.is_pinned()
+    }
+
+    fn relocate(&self, _database: &Database, subject: &Subject) -> Result<(), Error> {
         let place = self.shared.store.place();
         let root = place.directory.parent().unwrap_or(&place.directory).to_path_buf();
         let directory = root.join(subject.directory_name());
@@ -175,13 +198,46 @@ impl Upper {
 
     /// Removes the upper with everything in it, at once: the tag may be staged anew. Every later call answers Gone, nothing is edited
     /// any more; staged bytes that are open can be used until they are closed. Busy while a generation is frozen.
+    ///
+    /// Edits go with it: this is for taking them back. [`Upper::remove_if_clean`] is for all else.
     pub fn remove(&self) -> Result<(), Error> {
-        let _database = self.shared.database()?;
-        let place = self.shared.store.place();
+        let database = self.shared.database()?;
         if self.shared.store.is_pinned() {
-            return Err(Error::new(ErrorKind::Busy, format!("{} is being published", place.subject.shown())));
+            return Err(Error::new(ErrorKind::Busy, format!("{} is being published", self.subject().shown())));
         }
-        let removed = take_away(&place.directory)?;
+        self.take_away(&database)
+    }
+
+    /// Removes the upper if nothing is left to publish; answers whether it did. An edit either is committed before, and keeps it, or
+    /// answers Gone.
+    pub fn remove_if_clean(&self) -> Result<bool, Error> {
+        let database = self.shared.database()?;
+        if self.is_needed() {
+            return Ok(false);
+        }
+        self.take_away(&database).map(|()| true)
+    }
+
+    /// Removes the upper if nothing was changed since this generation was frozen; answers whether it did.
+    pub fn remove_if_unchanged(&self, frozen: FrozenUpper) -> Result<bool, Error> {
+        let database = self.shared.database()?;
+        if !self.is_unchanged_since(&frozen) {
+            return Ok(false);
+        }
+        self.take_away(&database).map(|()| true)
+    }
+
+    /// Removes the upper if `judge`, which sees what is committed, says so; answers whether it did.
+    pub fn remove_if(&self, judge: impl FnOnce(&dyn Rows) -> Result<bool, Error>) -> Result<bool, Error> {
+        let mut database = self.shared.database()?;
+        if self.shared.store.is_pinned() || !judge(Change::begin(&mut database, &self.shared)?.rows())? {
+            return Ok(false);
+        }
+        self.take_away(&database).map(|()| true)
+    }
+
+    fn take_away(&self, _database: &Database) -> Result<(), Error> {
+        let removed = take_away(&self.shared.store.place().directory)?;
         lock(&self.shared.state).edited = false;
         self.shared.store.set_removed();
         remove_tree(&removed)

@@ -92,20 +92,43 @@ impl Overlay {
         Arc::clone(&self.upper)
     }
 
-    /// Removes the upper with everything in it. Later calls answer Gone.
+    /// Takes everything back: removes the upper with all edits. Later calls answer Gone.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Busy while it is being published; what the disk says.
     pub fn remove_all(&self) -> Result<(), Error> {
         Ok(self.upper.remove()?)
     }
 
+    /// Removes the upper if nothing is left to publish; answers whether it did. Later calls answer Gone then.
+    ///
+    /// # Errors
+    /// Gone where it was removed before; what the disk says.
+    pub fn remove_if_clean(&self) -> Result<bool, Error> {
+        Ok(!self.has_writers() && self.upper.remove_if_clean()?)
+    }
+
+    /// Removes the upper of a tag that holds nothing; answers whether it did.
+    ///
+    /// # Errors
+    /// As [`Overlay::remove_if_clean`].
+    pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        Ok(self.upper.remove_if(|rows| Merged { rows, ground: &self.ground }.is_empty(0))?)
+    }
+
+    /// Removes the upper if this generation, published elsewhere, is still all of it; answers whether it did.
+    ///
+    /// # Errors
+    /// As [`Overlay::remove_if_clean`].
+    pub fn remove_if_unchanged(&self, frozen: Frozen) -> Result<bool, Error> {
+        let _names = self.names();
+        let _gate = self.gate_alone();
+        Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen.into_upper())?)
+    }
+
     /// Whether anything was changed since the last publish, or a writer is open.
     pub fn is_edited(&self) -> bool {
-        let binding = self.binding();
-        // A tag that is not there upstream is still to be made, however little it holds; one that is there, to be deleted.
-        let open = binding.expected.is_some() == binding.deleted;
-        open || !binding.deleted && (self.upper.is_edited() || self.has_writers())
+        self.upper.has_edits() || !self.binding().deleted && self.has_writers()
     }
 
     /// Whether a file is open for writing.
@@ -120,6 +143,30 @@ impl Overlay {
     pub fn move_to(&self, subject: &Subject, binding: Binding) -> Result<(), Error> {
         self.upper.move_to(subject)?;
         Ok(self.upper.change(|change| change.bind(binding))?)
+    }
+
+    /// Marks a tag that holds nothing as deleted; `false` if it holds something. Nothing can be changed in it from then on.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn delete_if_empty(&self) -> Result<bool, Error> {
+        let deleted = self.change(|edit| {
+            let is_empty = edit.merged().is_empty(0)?;
+            if is_empty {
+                edit.change.bind(Binding { deleted: true, ..edit.change.binding() })?;
+            }
+            Ok(is_empty)
+        });
+        Ok(deleted?)
+    }
+
+    /// Gives up the tag's name for that of a directory if nothing is left to publish; answers whether it did. What is there can still
+    /// be read, and every change answers Gone.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn retire(&self, subject: &Subject) -> Result<bool, Error> {
+        Ok(self.upper.retire(subject)?)
     }
 
     /// The node of a name.
@@ -208,8 +255,7 @@ impl Drop for Overlay {
     fn drop(&mut self) {
         // Nothing is left to publish: the next one who enters the tag finds what is upstream.
         if Arc::strong_count(&self.upper) == 1
-            && !self.is_edited()
-            && let Err(error) = self.upper.remove()
+            && let Err(error) = self.upper.remove_if_clean()
             && error.kind != crate::error::ErrorKind::Gone
         {
             tracing::warn!("{error}");

@@ -8,7 +8,7 @@ use super::world::{CALLER, Setup, World, add_files, repository};
 use crate::error::ErrorKind;
 use crate::oci::{Tag, Version};
 use crate::publish::{Listener, Options, Outcome, Report};
-use crate::registry::{Fault, Memory, RequestKind};
+use crate::registry::{Fault, Memory, Pull, RequestKind};
 
 fn registry() -> Memory {
     let registry = Memory::new();
@@ -303,4 +303,63 @@ async fn times_that_the_kernel_writes_back_late_stage_nothing_and_are_no_failure
     world.remove("team/app/v1/a.txt").await.unwrap();
     let later = crate::view::SetAttributes { mtime: Some((5, 0)), ..Default::default() };
     world.fs.write_back_times(CALLER, file.inode, later).await.unwrap();
+}
+
+/// A mount with a tag that was published from here, whose directory somebody is in, that moved upstream since.
+async fn moved_behind_its_directory() -> (World, u64) {
+    let world = World::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+    world.put("team/app/v1/a.txt", "one").await;
+    world.sync().await;
+    let file = world.entry("team/app/v1/a.txt").await.inode;
+    add_files(&world.registry, "team/app", "v1", &[("a.txt", "theirs")]);
+    (world, file)
+}
+
+/// What the next mount finds staged, and reads.
+async fn adopted(world: World, path: &str) -> (Vec<String>, String) {
+    let again = world.again(Setup::writable());
+    let staged = again.fs.adopt().await.into_iter().map(|tag| tag.reference).collect();
+    (staged, again.text(path).await)
+}
+
+#[tokio::test]
+async fn an_edit_while_the_registry_is_asked_about_the_tag_is_kept_and_adopted() {
+    let (world, file) = moved_behind_its_directory().await;
+    world.registry.forget_requests();
+    world.registry.plan(RequestKind::Resolve, 0, 1, Fault::Stall);
+    let asking = {
+        let world = world.clone();
+        tokio::spawn(async move { world.lookup("team/app/v1").await.map(|_| ()) })
+    };
+    while world.registry.count(RequestKind::Resolve) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let open = world.fs.open(file, true).await.unwrap().handle;
+    world.fs.write(open, 0, b"two", false).await.unwrap();
+    world.fs.fsync(open).await.unwrap();
+    world.registry.mend();
+    world.registry.release();
+    asking.await.unwrap().unwrap();
+    world.fs.release(open);
+    assert_eq!(world.text("team/app/v1/a.txt").await, "two", "a tag with edits follows nothing");
+    assert_eq!(adopted(world, "team/app/v1/a.txt").await, (vec!["reg.io/team/app:v1".to_owned()], "two".to_owned()));
+}
+
+#[tokio::test]
+async fn edits_under_the_name_of_a_tag_that_moved_go_back_to_the_tag() {
+    let world = World::writable(registry());
+    world.put("team/app/v1/a.txt", "changed").await;
+    let subject = |tag: &str| crate::staging::Subject {
+        origin: world.registry.origin().to_owned(),
+        authority: "reg.io".to_owned(),
+        repository: "team/app".to_owned(),
+        tag: tag.to_owned(),
+    };
+    let (tag, moved) = (subject("v1"), subject("v1@7"));
+    let world = world.again(Setup::writable());
+    {
+        let uppers = crate::staging::Uppers::open(&world.state_directory(), None).unwrap();
+        uppers.find(&tag).unwrap().unwrap().move_to(&moved).unwrap();
+    }
+    assert_eq!(adopted(world, "team/app/v1/a.txt").await, (vec!["reg.io/team/app:v1".to_owned()], "changed".to_owned()));
 }

@@ -19,6 +19,7 @@ pub const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
 
 /// One mount over one registry. The cache directory goes with it.
+#[derive(Clone)]
 pub struct World {
     pub registry: Arc<Memory>,
     pub fs: Arc<FileSystem>,

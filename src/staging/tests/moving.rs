@@ -179,3 +179,55 @@ fn the_lock_of_a_killed_process_is_free_and_that_of_a_living_one_names_it() {
     assert_eq!(uppers.list().unwrap()[0].as_ref().unwrap().holder, None);
     again(&uppers);
 }
+
+#[test]
+fn an_upper_with_edits_is_neither_retired_nor_removed_as_clean() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
+    assert!(!upper.retire(&subject("v1@1")).unwrap() && !upper.remove_if_clean().unwrap());
+    assert!(!upper.remove_if(|rows| Ok(rows.name(0, b"name")?.is_none())).unwrap());
+    drop(upper);
+    assert!(uppers.find(&subject("v1")).unwrap().unwrap().has_edits());
+}
+
+#[test]
+fn what_is_retired_or_removed_as_clean_answers_gone_to_every_later_edit() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap_err().kind;
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    assert!(upper.retire(&subject("v1@1")).unwrap());
+    assert_eq!(edit(&upper), ErrorKind::Gone);
+    assert!(upper.rows().name(0, b"name").unwrap().is_none(), "it can still be read");
+    let next = uppers.create(&subject("v1"), bound()).unwrap();
+    assert!(next.remove_if_clean().unwrap());
+    assert_eq!(edit(&next), ErrorKind::Gone);
+    assert!(upper.remove_if_clean().unwrap());
+    assert!(uppers.list().unwrap().is_empty());
+}
+
+#[test]
+fn a_new_or_deleted_tag_is_never_removed_as_clean() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let new = uppers.create(&subject("v1"), Binding::default()).unwrap();
+    let deleted = uppers.create(&subject("v2"), Binding { deleted: true, ..bound() }).unwrap();
+    assert!(!new.remove_if_clean().unwrap() && !deleted.remove_if_clean().unwrap());
+}
+
+#[test]
+fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
+    let frozen = upper.freeze(&|_| false).unwrap();
+    assert!(!upper.remove_if_clean().unwrap(), "it is being published");
+    upper.change(|change| change.put_name(0, b"later", Named::Whiteout)).unwrap();
+    assert!(!upper.remove_if_unchanged(frozen).unwrap());
+    let frozen = upper.freeze(&|_| false).unwrap();
+    assert!(upper.remove_if_unchanged(frozen).unwrap());
+    assert!(uppers.list().unwrap().is_empty());
+}

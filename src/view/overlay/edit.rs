@@ -66,7 +66,8 @@ impl Edit<'_, '_> {
         if node.kind != Kind::Directory {
             return Err(not_a_directory());
         }
-        if node.links == 0 {
+        // In a directory that was removed nothing is made, be it that of the whole tag.
+        if node.links == 0 || self.change.binding().deleted {
             return Err(not_found());
         }
         Ok(node)

@@ -126,6 +126,7 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         if self.overlay.table.closed(self.node)
             && let Err(error) = self.overlay.release(self.node)
+            && error.kind != ErrorKind::Gone
         {
             tracing::warn!("the bytes of a removed file stay staged until the tag is opened again: {error}");
         }

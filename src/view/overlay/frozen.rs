@@ -165,14 +165,13 @@ impl Frozen {
         self.upper.generation()
     }
 
-    /// Whether the tag was not changed since.
-    pub fn is_current(&self) -> bool {
-        self.overlay.upper.is_unchanged_since(&self.upper)
-    }
-
     /// To what the tag was bound.
     pub fn binding(&self) -> Binding {
         self.upper.binding()
+    }
+
+    pub(super) fn into_upper(self) -> FrozenUpper {
+        self.upper
     }
 
     fn walker(&self) -> Walk<'_> {
