@@ -225,6 +225,11 @@ async fn open_input(reader: &Reader, range: Range<u64>, rank: Rank, turn: Option
         None => reader.shared.budget.request(rank).await?,
     };
     let stream = reader.shared.pull.blob(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
+    if reader.is_unchecked() && reader.is_distrusted() {
+        let message =
+            format!("{}: it comes from a host whose transport is not trusted, so all of it is checked first", reader.source.label());
+        return Err(Error::new(ErrorKind::Integrity, message));
+    }
     Ok(Input::new(Origin::Remote { stream, _turn: turn }, range, reader.shared.io_timeout))
 }
 

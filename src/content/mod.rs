@@ -100,6 +100,8 @@ pub enum Verified {
     Whole,
     /// Only the transport vouches for what is read now.
     Partial,
+    /// Nothing was read yet, and nothing will be served before it was checked.
+    Unread,
 }
 
 /// When a blob may be served before the whole of it was checked.

@@ -14,7 +14,7 @@ use super::parked::Parked;
 use super::prefetch::Tracks;
 use super::shared::Shared;
 use super::slots::{Slots, Waiting};
-use super::streaming::{Streaming, Verdict};
+use super::streaming::{Streaming, Verdict, Wanting};
 use super::trial::Opened;
 use super::{BlobSource, Error, Verified, names, travelling};
 use crate::cache::{CachedStream, Protection};
@@ -128,14 +128,52 @@ impl Reader {
         self.layout.length()
     }
 
+    /// How many spans it has.
+    pub(super) fn span_count(&self) -> u32 {
+        self.layout.count()
+    }
+
+    /// The spans that a range lies in.
+    pub(super) fn spans_of(&self, range: &Range<u64>) -> Range<u32> {
+        self.layout.spans_of(&(range.start.min(self.length())..range.end.min(self.length())))
+    }
+
     /// How far the stream was checked.
     pub(super) fn verified(&self) -> Verified {
         if self.index.get().is_some() { Verified::Whole } else { Verified::Partial }
     }
 
-    /// Whether the index that is read by turned out wrong.
+    /// Whether what it reads by is not to be believed any more: the index that travelled turned out wrong, or a blob
+    /// that is not checked yet came from where the transport vouches for nothing.
     pub(super) fn is_distrusted(&self) -> bool {
-        self.travelled && self.shared.travel.is_distrusted(&self.key)
+        (self.travelled && self.shared.travel.is_distrusted(&self.key)) || (self.is_unchecked() && self.shared.strict(&self.source))
+    }
+
+    /// Whether it serves a blob whose digest is not known yet.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.streaming.is_some() && self.index.get().is_none()
+    }
+
+    /// Waits until the digest of a blob that is served meanwhile is known, and fetches what is missing for that.
+    ///
+    /// # Errors
+    /// Integrity if the digest does not hold.
+    pub(super) async fn settle(self: &Arc<Self>) -> Result<(), Error> {
+        let abandoned = || Error::new(ErrorKind::Other, format!("{}: checking was abandoned; see the log", self.source.label()));
+        while let Some(streaming) = self.streaming.as_ref().filter(|_| self.index.get().is_none()) {
+            let reader = Arc::clone(self);
+            let wanting = tokio::task::spawn_blocking(move || reader.streaming.as_ref().map(|streaming| streaming.wanting(&reader.layout)));
+            match wanting.await.map_err(|_| abandoned())? {
+                Some(Wanting::Span(next)) => {
+                    let data = self.read_for(self.layout.span(next), Rank::Demand).await?;
+                    let reader = Arc::clone(self);
+                    tokio::task::spawn_blocking(move || reader.advance(Some((next, &data)))).await.map_err(|_| abandoned())?;
+                }
+                Some(Wanting::Never) => return Err(abandoned()),
+                Some(Wanting::Nothing) | None => return streaming.failure().map_or(Ok(()), |failure| Err(failure.clone())),
+            }
+        }
+        Ok(())
     }
 
     /// Notes that a span does not fit the index.

@@ -1,7 +1,7 @@
 //! An open logical stream, as it is handed out: which reader answers it, and when that one is replaced.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
@@ -10,6 +10,9 @@ use super::contents::Contents;
 use super::reader::Reader;
 use super::{BlobSource, Error, Verified};
 use crate::error::ErrorKind;
+
+/// Ranges that are remembered one by one.
+const FAILED: usize = 64;
 
 /// An open logical stream. Cheap to clone.
 #[derive(Clone)]
@@ -24,8 +27,12 @@ enum Opened {
         source: Box<BlobSource>,
         /// Empty until the first read of a raw blob that has to be checked whole.
         reader: OnceCell<Arc<Reader>>,
-        /// Reads on where the index that travelled with the blob turned out wrong.
+        /// Reads on where what was read by turned out not to be believed.
         instead: OnceCell<Arc<Reader>>,
+        /// What was asked for of a blob that was served before it was checked. Held for one look.
+        seen: Mutex<Seen>,
+        /// Ranges that failed a check: the kernel asks several times for what it did not get. Held for one look.
+        failed: Mutex<Vec<(Range<u64>, Error)>>,
     },
     /// Bytes that are here already.
     Bytes(Bytes),
@@ -35,7 +42,8 @@ impl ContentStream {
     /// A stream of a blob, with its reader if that is here.
     pub(super) fn new(contents: &Contents, source: &BlobSource, reader: Option<Arc<Reader>>) -> Self {
         let (contents, source, reader) = (contents.clone(), Box::new(source.clone()), OnceCell::new_with(reader));
-        Self { inner: Arc::new(Opened::Blob { contents, source, reader, instead: OnceCell::new() }) }
+        let (instead, seen, failed) = (OnceCell::new(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Opened::Blob { contents, source, reader, instead, seen, failed }) }
     }
 
     /// A stream of bytes that were checked elsewhere (a manifest).
@@ -51,35 +59,35 @@ impl ContentStream {
         }
     }
 
-    /// How far it is verified. What is not there yet is served only once it was checked.
+    /// How far it is verified.
     pub fn verified(&self) -> Verified {
         match &*self.inner {
-            Opened::Blob { reader, instead, .. } => instead.get().or(reader.get()).map_or(Verified::Whole, |reader| reader.verified()),
+            Opened::Blob { reader, instead, .. } => instead.get().or(reader.get()).map_or(Verified::Unread, |reader| reader.verified()),
             Opened::Bytes(_) => Verified::Whole,
         }
     }
 
     /// Bytes of a range, all of them or an error; clipped to the stream. Completes at once (without suspending)
-    /// when everything is in the cache, so that a FUSE thread can answer by itself. Sequential calls prefetch.
+    /// when everything is in the cache, so that a FUSE thread can answer by itself. Sequential calls prefetch. The call
+    /// that completes a whole blob which is served while it is checked gets its bytes once the digest holds.
     ///
     /// # Errors
-    /// Those of [`Contents::index`].
+    /// Those of [`Contents::index`]. What failed a check here fails again without being fetched again.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
         match &*self.inner {
-            Opened::Blob { contents, source, reader, instead } => {
-                let reader = match reader.get() {
-                    Some(reader) => reader,
-                    None => reader.get_or_try_init(|| contents.reader(source)).await?,
-                };
-                if !reader.is_distrusted() {
-                    match reader.read(range.clone()).await {
-                        Err(error) if error.kind == ErrorKind::Integrity && reader.is_distrusted() => {
-                            tracing::info!("{error}; reading it again without the index that travelled with it");
-                        }
-                        answer => return answer,
-                    }
+            Opened::Blob { failed, reader, instead, .. } => {
+                if let Some(error) = remembered(failed, &range) {
+                    return Err(error);
                 }
-                instead.get_or_try_init(|| contents.reader(source)).await?.read(range).await
+                let answer = self.read_blob(range.clone()).await;
+                if let Err(error) = answer.as_ref()
+                    && error.kind == ErrorKind::Integrity
+                {
+                    // Without a reader that is believed it is the blob as a whole that failed.
+                    let is_whole = instead.get().or(reader.get()).is_none_or(|reader| reader.is_distrusted());
+                    remember(failed, if is_whole { 0..u64::MAX } else { range }, error);
+                }
+                answer
             }
             Opened::Bytes(bytes) => {
                 let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -87,4 +95,74 @@ impl ContentStream {
             }
         }
     }
+
+    async fn read_blob(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        let Opened::Blob { contents, source, reader, instead, seen, .. } = &*self.inner else { return Ok(Bytes::new()) };
+        let reader = match reader.get() {
+            Some(reader) => reader,
+            None => reader.get_or_try_init(|| contents.reader(source)).await?,
+        };
+        if !reader.is_distrusted() {
+            match read_checked(reader, seen, range.clone()).await {
+                Err(error) if error.kind == ErrorKind::Integrity && reader.is_distrusted() => {
+                    tracing::info!("{error}; reading it again by what the blob itself says");
+                }
+                answer => return answer,
+            }
+        }
+        instead.get_or_try_init(|| contents.reader(source)).await?.read(range).await
+    }
+}
+
+/// Reads. Whoever has thereby seen every span of a blob that is not checked yet waits for the digest.
+async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64>) -> Result<Bytes, Error> {
+    if !reader.is_unchecked() {
+        return reader.read(range).await;
+    }
+    let seen = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    seen().add(reader.spans_of(&range));
+    let data = reader.read(range).await?;
+    // Asked only now: what was asked for at the same time counts, in whatever order it is answered.
+    let completes = seen().count == reader.span_count();
+    if completes {
+        reader.settle().await?;
+    }
+    Ok(data)
+}
+
+/// Spans that were asked for.
+#[derive(Default)]
+struct Seen {
+    /// One bit a span.
+    bits: Vec<u64>,
+    count: u32,
+}
+
+impl Seen {
+    fn add(&mut self, spans: Range<u32>) {
+        for span in spans {
+            let (word, bit) = ((span / u64::BITS) as usize, 1u64 << (span % u64::BITS));
+            if self.bits.len() <= word {
+                self.bits.resize(word + 1, 0);
+            }
+            if let Some(word) = self.bits.get_mut(word).filter(|word| **word & bit == 0) {
+                *word |= bit;
+                self.count += 1;
+            }
+        }
+    }
+}
+
+/// The error of a range that failed a check before.
+fn remembered(failed: &Mutex<Vec<(Range<u64>, Error)>>, range: &Range<u64>) -> Option<Error> {
+    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = failed.iter().find(|(failed, _)| failed.start < range.end && range.start < failed.end);
+    found.map(|(_, error)| error.clone())
+}
+
+/// Remembers what failed a check; when that was much, all of it counts as failed.
+fn remember(failed: &Mutex<Vec<(Range<u64>, Error)>>, range: Range<u64>, error: &Error) {
+    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let range = if failed.len() < FAILED { range } else { 0..u64::MAX };
+    failed.push((range, error.clone()));
 }

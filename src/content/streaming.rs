@@ -29,6 +29,16 @@ pub(super) struct Streaming {
     failure: OnceLock<Error>,
 }
 
+/// What the check waits for.
+pub(super) enum Wanting {
+    /// This span, then those behind it.
+    Span(u32),
+    /// Nothing: it has ended.
+    Nothing,
+    /// It was given up.
+    Never,
+}
+
 /// How a check ended.
 pub(super) enum Verdict {
     /// Not all spans were seen yet.
@@ -48,6 +58,16 @@ impl Streaming {
     /// Why nothing of the blob may be served any more.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+
+    /// Which span is hashed next. Blocks while others are hashed.
+    pub(super) fn wanting(&self, layout: &Layout) -> Wanting {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress.hashing {
+            _ if progress.next >= layout.count() => Wanting::Nothing,
+            Some(_) => Wanting::Span(progress.next),
+            None => Wanting::Never,
+        }
     }
 
     /// Whether a span that was just fetched is, as far as is known, the one that was hashed before.

@@ -169,7 +169,7 @@ impl Pull for HttpRegistry {
     }
 
     fn trust(&self) -> Trust {
-        self.http.trust
+        if self.http.exchange.has_strayed() { Trust::Digest } else { self.http.trust }
     }
 
     /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry

@@ -91,6 +91,8 @@ pub enum Fault {
     Stall,
     /// So many bytes, received or sent, then none until [`Memory::release`].
     StallAfter(u64),
+    /// A blob is answered by way of a transport that is not trusted.
+    Strayed,
 }
 
 /// A fault and when it strikes.
@@ -111,6 +113,7 @@ struct Contents {
 }
 
 struct State {
+    strayed: bool,
     repositories: BTreeMap<String, Contents>,
     odd_names: Vec<(String, Descriptor)>,
     requests: Vec<Request>,
@@ -144,6 +147,7 @@ impl Memory {
     /// An empty registry of the given name and trust.
     pub fn with_origin(origin: &str, trust: Trust) -> Self {
         let state = State {
+            strayed: false,
             repositories: BTreeMap::new(),
             odd_names: Vec::new(),
             requests: Vec::new(),

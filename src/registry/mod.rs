@@ -54,9 +54,9 @@ impl Error {
 /// Whether the transport already says that the bytes are those of the registry the user named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// TLS or loopback to the authoritative host.
+    /// TLS or loopback to the authoritative host, and to wherever it redirected to.
     Transport,
-    /// Plain HTTP to another host, a mirror, or a layout: only a digest counts.
+    /// Plain HTTP to another host, also by redirect, a mirror, or a layout: only a digest counts.
     Digest,
 }
 
@@ -86,7 +86,7 @@ pub trait Pull: Send + Sync {
     /// A stable name of the place, e.g. `https://reg.io` or `oci:/srv/layout`; keys what is remembered of it.
     fn origin(&self) -> &str;
 
-    /// What the transport guarantees.
+    /// What the transport guarantees. Becomes [`Trust::Digest`] before a blob is answered from where less is guaranteed.
     fn trust(&self) -> Trust;
 
     /// Asks the place itself (`/v2/`): reachable, and are the credentials right that are stored for this repository or

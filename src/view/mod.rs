@@ -446,7 +446,7 @@ impl View {
                 unverified.insert(node);
                 false
             }
-            Verified::Whole => !unverified.remove(&node),
+            Verified::Whole | Verified::Unread => !unverified.remove(&node),
         }
     }
 }

@@ -131,15 +131,15 @@ impl View {
     async fn verified(&self, context: &Context, artifact: &Artifact, node: ViewNode) -> Result<Option<Vec<u8>>, Error> {
         let file = node_id(node).filter(|id| artifact.tree.node(*id).is_some_and(|node| node.kind == Kind::File));
         let verified = match file.and_then(|id| artifact.tree.content(id)) {
-            None => Verified::Whole,
-            Some(content) => {
+            Some(content) if !content.extents.is_empty() => {
                 let strict = self.strict(context);
                 context.artifacts.stream(self.repository(), artifact, content.blob, strict).await?.verified()
             }
+            _ => Verified::Whole,
         };
         let text: &[u8] = match verified {
             Verified::Whole => b"whole",
-            Verified::Partial => b"partial",
+            Verified::Partial | Verified::Unread => b"partial",
         };
         Ok(Some(text.to_vec()))
     }

@@ -157,6 +157,48 @@ fn a_login_that_changes_while_mounted_is_read_again() {
     mount.unmount();
 }
 
+#[test]
+fn a_token_that_expires_in_the_middle_is_replaced_by_a_new_one() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::start(Variant { tokens: true, ..Variant::default() });
+    let mut draft = Draft::new();
+    draft.files("v1", &[("one", b"1"), ("two", b"2")]);
+    registry.writing(|url| draft.layout().push(url, "team/app"));
+    let (tokens, home) = (registry.tokens(), Home::new());
+    tokens.set_pushes(true);
+    home.write(".docker/config.json", stored_login(&registry.host(), USER, PASSWORD));
+    let realm = tokens.realm().replace("/token", "");
+    // One that the client knows to end, and one that the registry refuses although it should be good.
+    for (number, (life, told)) in [(300, 1), (-58, 300)].into_iter().enumerate() {
+        tokens.set_life(life, told);
+        let mount = home.mount(&format!("{}/team", registry.host()), &["--trusted-realm", &realm]);
+        assert_eq!(mount.cat("app/v1/one").unwrap(), b"1");
+        let pulls = || tokens.requests().iter().filter(|request| request.scopes == ["repository:team/app:pull"]).count();
+        let before = pulls();
+        let mut asked = 0;
+        while pulls() < before + 2 {
+            // A name that nobody asked for yet costs a request; any answer but absence is a failure of access.
+            let error = std::fs::metadata(mount.path(format!("app/none-{asked}"))).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "after {asked} requests with tokens of {life} s: {error}");
+            asked += 1;
+            assert!(asked < 100_000, "no token was asked for anew");
+        }
+        for round in ["first", "second"] {
+            mount.write("app/v1/new", format!("{round} {number}"));
+            mount.sync(&[]);
+        }
+        assert_eq!(mount.cat("app/v1/two").unwrap(), b"2");
+        mount.unmount();
+        tokens.set_life(300, 300);
+        let again = home.mount(&format!("{}/team/app:v1", registry.host()), &["--trusted-realm", &realm]);
+        assert_eq!(again.cat("new").unwrap(), format!("second {number}").into_bytes());
+        again.unmount();
+    }
+    assert!(tokens.requests().iter().all(|request| request.authenticated));
+}
+
 /// Every file below a directory that holds these bytes.
 fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
     let mut found = Vec::new();

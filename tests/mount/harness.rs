@@ -112,7 +112,7 @@ fn the_variant_with_tokens_takes_those_of_its_token_server() {
     registry.tokens().set_anonymous(true);
     assert_eq!(with(&token(None).1), 200);
     // The registry forgives a minute of clock skew, so a short token shows in its claims, not in a refusal.
-    registry.tokens().set_life(7);
+    registry.tokens().set_life(7, 7);
     assert_eq!(lifetime(&token(None).1), 7);
     let seen = registry.tokens().requests();
     assert_eq!(seen.len(), 5);

@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SigningKey};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,7 +32,8 @@ struct Issuer {
     requests: Mutex<Vec<TokenRequest>>,
     anonymous: AtomicBool,
     pushes: AtomicBool,
-    life: AtomicU64,
+    /// Seconds that tokens live, and how many their answer says.
+    life: (AtomicI64, AtomicU64),
 }
 
 /// One request for a token.
@@ -59,7 +60,7 @@ impl TokenServer {
             requests: Mutex::default(),
             anonymous: AtomicBool::new(false),
             pushes: AtomicBool::new(false),
-            life: AtomicU64::new(300),
+            life: (AtomicI64::new(300), AtomicU64::new(300)),
         });
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -91,9 +92,11 @@ impl TokenServer {
         self.issuer.pushes.store(allowed, Ordering::Relaxed);
     }
 
-    /// How many seconds new tokens live.
-    pub fn set_life(&self, seconds: u64) {
-        self.issuer.life.store(seconds, Ordering::Relaxed);
+    /// How many seconds new tokens live, and how many the client is told. The registry takes tokens for 60 s more, so that
+    /// a life below zero is the way to one that ends soon.
+    pub fn set_life(&self, seconds: i64, told: u64) {
+        self.issuer.life.0.store(seconds, Ordering::Relaxed);
+        self.issuer.life.1.store(told, Ordering::Relaxed);
     }
 
     /// The section `auth.token` of the registry's configuration.
@@ -122,18 +125,18 @@ async fn answer(
         return Err(StatusCode::UNAUTHORIZED);
     }
     let welcome = authenticated || issuer.anonymous.load(Ordering::Relaxed);
-    let life = issuer.life.load(Ordering::Relaxed);
-    let token = issuer.token(if welcome { &scopes } else { &[] }, life);
-    Ok(Json(json!({ "token": token, "expires_in": life })))
+    let token = issuer.token(if welcome { &scopes } else { &[] }, issuer.life.0.load(Ordering::Relaxed));
+    Ok(Json(json!({ "token": token, "expires_in": issuer.life.1.load(Ordering::Relaxed) })))
 }
 
 impl Issuer {
-    fn token(&self, scopes: &[String], life: u64) -> String {
+    fn token(&self, scopes: &[String], life: i64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let pushes = self.pushes.load(Ordering::Relaxed);
         let access: Vec<Value> = scopes.iter().flat_map(|scope| scope.split(' ')).filter_map(|scope| granted(scope, pushes)).collect();
         let claims = json!({
-            "iss": SERVICE, "aud": SERVICE, "sub": "", "jti": "x", "nbf": now - 5, "iat": now, "exp": now + life, "access": access,
+            "iss": SERVICE, "aud": SERVICE, "sub": "", "jti": "x", "nbf": now - 5, "iat": now,
+            "exp": now.saturating_add_signed(life), "access": access,
         });
         let head = json!({ "typ": "JWT", "alg": "ES256", "x5c": [self.certificate] });
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));

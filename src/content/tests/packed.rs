@@ -75,7 +75,7 @@ async fn evicted_spans_are_fetched_again_alone_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_byte_of_a_span_is_never_served_and_not_remembered() {
+async fn a_flipped_byte_of_a_span_is_never_served_and_remembered_by_who_has_the_file_open_alone() {
     let place = Place::new();
     let big = noise(4 * MIB as usize, 4);
     let source = place.add(Form::Archive, &tar(&[("big", &big)]));
@@ -88,8 +88,12 @@ async fn a_flipped_byte_of_a_span_is_never_served_and_not_remembered() {
     let error = stream.read(range.clone()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains(&source.descriptor.digest.short()) && error.message.contains("span 2"), "{error}");
+    let asked = place.asked();
+    assert_eq!(stream.read(range.start..range.start + 1).await.unwrap_err().message, error.message);
+    assert_eq!(place.asked(), asked, "what failed the check was fetched again");
     let offset = (range.start - extent(&index, "big").start) as usize;
-    assert_eq!(stream.read(range).await.unwrap(), big[offset..offset + 100]);
+    assert_eq!(stream.read(range.end..range.end + 100).await.unwrap(), big[offset + 100..offset + 200]);
+    assert_eq!(contents.open(&source).await.unwrap().read(range).await.unwrap(), big[offset..offset + 100]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

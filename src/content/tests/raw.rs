@@ -8,7 +8,7 @@ async fn a_small_raw_blob_is_checked_whole_before_its_first_byte() {
     let source = place.add(Form::Raw, b"some text");
     let contents = place.contents();
     let stream = contents.open(&source).await.unwrap();
-    assert_eq!((stream.length(), place.requests()), (9, 0));
+    assert_eq!((stream.length(), stream.verified(), place.requests()), (9, Verified::Unread, 0));
     assert_eq!(stream.read(5..9).await.unwrap(), "text");
     assert_eq!((stream.verified(), place.requests()), (Verified::Whole, 1));
     place.memory.add_blob_as(REPOSITORY, Digest::of(b"other"), b"evil!".to_vec());
@@ -77,8 +77,8 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
 
     let contents = place.contents();
     let stream = contents.open(&source).await.unwrap();
-    // Whichever read completes the blob may succeed or fail; what follows fails.
-    let _ = read_all(&stream).await;
+    // The read that completes the blob fails, and what follows.
+    assert_eq!(read_all(&stream).await.unwrap_err().kind, ErrorKind::Integrity);
     let layout = layout::Layout::of_raw(source.descriptor.size).unwrap();
     let cached = || place.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
     until(|| (0..4).all(|span| !cached().has(span))).await;
@@ -98,19 +98,91 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_all_of_a_wrong_blob_fails_in_whatever_order_and_whatever_the_cache_keeps() {
+    let data = noise(5 * MIB as usize + 9, 14);
+    for (order, cache) in [
+        (vec![0, 1, 2, 3, 4, 5], 1 << 30),
+        (vec![5, 0, 1, 2, 3, 4], 1 << 30),
+        (vec![5, 4, 3, 2, 1, 0], 1 << 30),
+        (vec![0, 1, 2, 3, 4, 5], 0),
+        (vec![3, 5, 1, 4, 0, 2], 0),
+    ] {
+        for bad in [true, false] {
+            let place = Place::new();
+            let source = place.add(Form::Raw, &data);
+            if bad {
+                let mut bytes = data.clone();
+                bytes[2 * MIB as usize] ^= 1;
+                place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bytes);
+            }
+            let contents = Contents::new(place.config(cache));
+            let stream = contents.open(&source).await.unwrap();
+            let mut outcomes = Vec::new();
+            for span in &order {
+                outcomes.push(stream.read(span * MIB..(span + 1) * MIB).await.map(|bytes| bytes.len()));
+            }
+            let last = outcomes.pop().unwrap();
+            assert_eq!(last.map_err(|error| error.kind).is_err(), bad, "{order:?} with {cache}");
+            // Prefetch may have completed the blob before.
+            assert!(bad || outcomes.iter().all(Result::is_ok), "{order:?} with {cache}: {outcomes:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_the_end_do_not_wait_for_the_rest() {
+    let place = Place::new();
+    let data = noise(20 * MIB as usize, 15);
+    let source = place.add(Form::Raw, &data);
+    let contents = place.contents();
+    let (one, other) = (contents.open(&source).await.unwrap(), contents.open(&source).await.unwrap());
+    for span in [0, 1, 2, 19] {
+        one.read(span * MIB..span * MIB + 1).await.unwrap();
+    }
+    // What others have read is not what this one has read.
+    other.read(19 * MIB..20 * MIB).await.unwrap();
+    assert_eq!(one.verified(), Verified::Partial);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_redirected_to_an_untrusted_transport_is_checked_before_its_first_byte() {
+    for bad in [false, true] {
+        let place = Place::new();
+        let data = noise(3 * MIB as usize, 16);
+        let source = place.add(Form::Raw, &data);
+        if bad {
+            let mut bytes = data.clone();
+            bytes[data.len() - 1] ^= 1;
+            place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bytes);
+        }
+        let contents = place.contents();
+        let stream = contents.open(&source).await.unwrap();
+        place.memory.plan(RequestKind::Blob, 0, 1, Fault::Strayed);
+        let read = stream.read(0..1).await;
+        assert!(place.requests() > 1);
+        match bad {
+            true => assert_eq!(read.unwrap_err().kind, ErrorKind::Integrity),
+            false => assert_eq!((read.unwrap(), stream.verified()), (data[..1].to_vec().into(), Verified::Whole)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_is_fetched_again_before_the_blob_is_checked_must_be_the_same() {
     let place = Place::new();
     let data = noise(6 * MIB as usize, 12);
     let source = place.add(Form::Raw, &data);
     // The cache keeps nothing and memory hardly anything, so the first spans are soon gone.
     let config = Config { memory: 4 * MIB, ..place.config(0) };
-    let stream = Contents::new(config).open(&source).await.unwrap();
+    let contents = Contents::new(config);
+    let stream = contents.open(&source).await.unwrap();
     for span in 0..5 {
         stream.read(span * MIB..span * MIB + 1).await.unwrap();
     }
     place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
     assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
     place.memory.mend();
+    let stream = contents.open(&source).await.unwrap();
     assert_eq!(stream.read(0..1).await.unwrap(), data[..1]);
     stream.read(5 * MIB..6 * MIB).await.unwrap();
     until(|| stream.verified() == Verified::Whole).await;
@@ -131,8 +203,14 @@ async fn a_strict_reader_gets_no_byte_of_a_bad_blob_whatever_makes_it_strict() {
         place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
         let contents = Contents::new(Config { verify, ..place.config(1 << 30) });
         let stream = contents.open(&source).await.unwrap();
-        assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
+        let mut asked = 0;
+        for retry in 0..3 {
+            assert_eq!(stream.read(retry..retry + 1).await.unwrap_err().kind, ErrorKind::Integrity);
+            assert!(retry == 0 || place.asked() == asked, "what failed the check was fetched again");
+            asked = place.asked();
+        }
         place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
+        let stream = contents.open(&source).await.unwrap();
         assert!(stream.read(0..data.len() as u64).await.unwrap() == data);
         assert_eq!(stream.verified(), Verified::Whole);
     }

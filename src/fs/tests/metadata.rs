@@ -207,12 +207,14 @@ async fn own_attributes_are_readable_everywhere_and_never_listed() {
         ("app/v1", "user.oci.view", "files".to_owned()),
         ("app/v1/a.txt", "user.oci.digest", digest.to_string()),
         ("app/v1/a.txt", "user.oci.layer", Digest::of(b"one").to_string()),
-        ("app/v1/a.txt", "user.oci.verified", "whole".to_owned()),
+        ("app/v1/a.txt", "user.oci.verified", "partial".to_owned()),
         ("app/v1/a.txt", "user.ocifs.state", "clean".to_owned()),
         ("app/.oci/tags/v1/digest", "user.oci.digest", digest.to_string()),
     ] {
         assert_eq!(world.xattr(path, name).await, Some(value), "{path} {name}");
     }
+    world.read("app/v1/a.txt").await.unwrap();
+    assert_eq!(world.xattr("app/v1/a.txt", "user.oci.verified").await.as_deref(), Some("whole"));
     for path in ["app", "app/v1", "app/v1/a.txt", "app/.oci/tags/v1"] {
         let inode = world.entry(path).await.inode;
         assert_eq!(world.fs.listxattr(inode).unwrap(), [[0; 0]; 0], "{path}");

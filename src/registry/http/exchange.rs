@@ -5,8 +5,8 @@
 //! one to another origin.
 
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,13 +87,20 @@ pub(super) struct Exchange {
     pub(super) authorizer: Authorizer,
     pub(super) own: Origin,
     pub(super) timing: Timing,
+    /// An answer came by way of plain text to another machine.
+    strayed: AtomicBool,
     /// When the registry was last found to be away. Never held across an await.
     away: Mutex<Option<Instant>>,
 }
 
 impl Exchange {
     pub(super) fn new(clients: Clients, authorizer: Authorizer, own: Origin, timing: Timing) -> Self {
-        Self { clients, authorizer, own, timing, away: Mutex::default() }
+        Self { clients, authorizer, own, timing, strayed: AtomicBool::new(false), away: Mutex::default() }
+    }
+
+    /// Whether an answer came by way of plain text to another machine, so that somebody on the way may have made it.
+    pub(super) fn has_strayed(&self) -> bool {
+        self.strayed.load(Ordering::Relaxed)
     }
 
     /// The attempts of a new operation.
@@ -297,7 +304,11 @@ impl Exchange {
                 return Err(bad(&format!("what is written is redirected to {}, which is not followed", origin::shown(&next))));
             }
             url = next;
-            left_home |= Origin::of(&url).as_ref() != Some(&self.own);
+            let origin = Origin::of(&url);
+            left_home |= origin.as_ref() != Some(&self.own);
+            if left_home && origin.is_some_and(|origin| !origin.is_tls() && !origin.is_loopback()) {
+                self.strayed.store(true, Ordering::Relaxed);
+            }
         }
     }
 

@@ -35,7 +35,7 @@ impl Pull for Memory {
     }
 
     fn trust(&self) -> Trust {
-        self.trust
+        if self.state().strayed { Trust::Digest } else { self.trust }
     }
 
     async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
@@ -71,6 +71,7 @@ impl Pull for Memory {
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         let digest = descriptor.digest;
         let fault = self.enter(RequestKind::Blob, repository.as_str(), digest.to_string(), Some(range.clone())).await?;
+        self.state().strayed |= fault == Some(Fault::Strayed);
         let data = self.state().repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(&digest).cloned());
         let data = data.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("blob {digest} does not exist in {}", self.origin)))?;
         if data.len() as u64 != descriptor.size {

@@ -9,7 +9,7 @@ use super::scripted::{Part, Received, Reply, Server, reply};
 use super::{client, client_with, collect, repository, tag};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest};
-use crate::registry::Pull;
+use crate::registry::{Pull, Trust};
 
 const SECRET: &str = "hunter2";
 
@@ -357,6 +357,22 @@ async fn redirects_lose_the_credentials_for_good() {
     let client = client_with(&server.authority, &directory, &stored(&server.authority), |_| {});
     assert_eq!(collect(client.blob(&repository(), &blob, 0..4).await.unwrap()).await.unwrap(), data);
     assert!(saw_no_secret(&storage) && storage.log().len() == 1);
+}
+
+#[tokio::test]
+async fn a_redirect_to_plain_text_on_another_machine_ends_the_trust_in_the_transport() {
+    let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
+    // Not loopback by its name, yet this machine.
+    for (host, trust) in [("127.0.0.1", Trust::Transport), ("0.0.0.0", Trust::Digest)] {
+        let storage = Server::start(|_, _| reply(200, &[], b"blob")).await;
+        let away = storage.url("/signed").replace("127.0.0.1", host);
+        let server = Server::start(move |_, _| reply(307, &[("Location", &away)], b"")).await;
+        let client = client(&server.authority);
+        assert_eq!(client.trust(), Trust::Transport);
+        let stream = client.blob(&repository(), &blob, 0..4).await.unwrap();
+        assert_eq!(client.trust(), trust, "before a byte of it is read");
+        assert_eq!(collect(stream).await.unwrap(), b"blob");
+    }
 }
 
 #[tokio::test]
