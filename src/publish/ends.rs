@@ -28,7 +28,7 @@ impl Publish<'_> {
                 digest: base.manifest.digest.to_string(),
                 known: true,
             };
-            self.refuse_moved(ground)?;
+            self.refuse_moved(ground, Some(base.manifest.digest))?;
             if self.options.dry_run {
                 return Ok((report, Next::Continues { clean: false }));
             }
@@ -49,9 +49,10 @@ impl Publish<'_> {
         Ok((report, Next::Continues { clean }))
     }
 
-    /// Refuses a tag that does not hold what the edits began with, before anything is packed.
-    pub(super) fn refuse_moved(&self, ground: &Ground) -> Result<(), Error> {
-        if self.options.force {
+    /// Refuses a tag that does not hold what the edits began with, before anything is packed. `wanted` is what it is to hold, where that
+    /// is known: a tag that holds it already was put by a publish whose answer was lost, or has nothing to lose.
+    pub(super) fn refuse_moved(&self, ground: &Ground, wanted: Option<Digest>) -> Result<(), Error> {
+        if self.options.force || (wanted.is_some() && ground.at_target == wanted) {
             return Ok(());
         }
         if !self.goes_elsewhere() {

@@ -171,12 +171,13 @@ impl<'a> Publish<'a> {
         if survey.changes == (0, 0, 0) && ground.base.is_some() {
             return self.nothing_differs(&ground, survey, lent).await;
         }
-        self.refuse_moved(&ground)?;
+        let known = self.known_tree(&ground, &survey).await?;
+        self.refuse_moved(&ground, known.as_ref().map(|manifest| manifest.digest))?;
         self.check_safety(&ground, &survey)?;
         if let Some(base) = &ground.base {
             kinds::check(base)?;
         }
-        let (built, counts, report) = self.make(&ground, survey, &lent.snapshot).await?;
+        let (built, counts, report) = self.make(&ground, survey, known, &lent.snapshot).await?;
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: false }));
         }
@@ -230,7 +231,8 @@ impl<'a> Publish<'a> {
         if survey.changes == (0, 0, 0) {
             return Ok((None, Counts::default(), self.report(&survey, Outcome::Unchanged)));
         }
-        let (built, counts, report) = self.make(ground, survey, &mixed).await?;
+        let known = self.known_tree(ground, &survey).await?;
+        let (built, counts, report) = self.make(ground, survey, known, &mixed).await?;
         Ok((Some(built), counts, report))
     }
 
@@ -250,15 +252,21 @@ impl<'a> Publish<'a> {
         if blocking(move || Ok(overlay.remove_if_unchanged(frozen)?)).await? { Ok(()) } else { Err(late()) }
     }
 
-    /// Everything up to the manifests: nothing is named by a tag yet.
-    async fn make(&self, ground: &Ground, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Result<(Built, Counts, Report), Error> {
+    /// Everything up to the manifests: nothing is named by a tag yet. `known` is an artifact that shows the very same tree.
+    async fn make(
+        &self,
+        ground: &Ground,
+        survey: Survey,
+        known: Option<Arc<Manifest>>,
+        snapshot: &Arc<dyn Snapshot>,
+    ) -> Result<(Built, Counts, Report), Error> {
         let report = self.report(&survey, Outcome::Unchanged);
         let published = |manifest: &Manifest, known: bool| Outcome::Published {
             before: ground.at_target.map(|digest| digest.to_string()),
             digest: manifest.digest.to_string(),
             known,
         };
-        if let Some(manifest) = self.known_tree(ground, &survey).await? {
+        if let Some(manifest) = known {
             let outcome = published(&manifest, true);
             let built = Built { top: manifest, before: Vec::new(), referrers: Vec::new(), made: Vec::new() };
             match self.push_manifests(&built).await {

@@ -5,7 +5,7 @@ use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::publish::{Next, Options, Outcome};
-use crate::registry::{RequestKind, TagDeletion};
+use crate::registry::{Fault, RequestKind, TagDeletion};
 use crate::staging::Binding;
 use crate::view::Overlay;
 use std::sync::Arc;
@@ -208,6 +208,80 @@ async fn a_deleted_tag_goes_alone_and_only_where_that_is_allowed() {
         assert_eq!((world.tagged("v1"), world.tagged("sibling")), (None, Some(digest)));
         drop(overlay);
         assert!(world.uppers.find(&subject("v1")).unwrap().is_none());
+    }
+}
+
+/// Publishes while the answer to a request is lost and the tag cannot be asked for afterwards. The next process tries again.
+async fn answer_is_lost(world: &World, overlay: Arc<Overlay>, request: RequestKind, options: &Options) -> Arc<Overlay> {
+    world.registry.forget_requests();
+    world.registry.plan(request, 0, 1, Fault::LostAnswer(ErrorKind::TimedOut));
+    // Asked before: to compare, right before a put, and what another tag holds. None of these fails.
+    let before = if request == RequestKind::DeleteTag { 1 } else { 2 + u32::from(options.as_tag.is_some()) };
+    world.registry.plan(RequestKind::Resolve, before, 1, Fault::Error(ErrorKind::Unreachable));
+    let error = world.publish_with(&overlay, options.clone()).await.unwrap_err();
+    assert_eq!((error.kind, world.registry.count(request)), (ErrorKind::TimedOut, 1), "{error}");
+    world.registry.mend();
+    // Without edits there is nothing that a next process could find.
+    if overlay.is_edited() { world.again(overlay).await } else { overlay }
+}
+
+#[tokio::test]
+async fn a_retag_whose_answer_was_lost_is_done_and_no_conflict() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    Edit(&world, &overlay).sample().await;
+    let old = world.published(&overlay).await;
+    Edit(&world, &overlay).file("more", b"1").await;
+    let digest = world.published(&overlay).await;
+    world.registry.tag("app", "replaced", old);
+    for (tag, expected) in [("new", None), ("replaced", Some(old))] {
+        let retag = world.begin(tag, Binding { under: Some(digest), expected, deleted: false }).await;
+        let retag = answer_is_lost(&world, retag, RequestKind::PushTag, &Options::default()).await;
+        assert_eq!(world.tagged(tag), Some(digest));
+        let (report, next) = world.publish(&retag).await.unwrap();
+        assert_eq!((digest_of(&report), next, retag.is_edited()), (digest, Next::Continues { clean: true }, false), "{tag}");
+        assert_eq!(world.publish(&retag).await.unwrap().0.outcome, Outcome::Unchanged);
+    }
+    let elsewhere = options(|options| options.as_tag = Some("copy".into()));
+    let overlay = answer_is_lost(&world, overlay, RequestKind::PushTag, &elsewhere).await;
+    let (report, _) = world.publish_with(&overlay, elsewhere).await.unwrap();
+    assert_eq!((digest_of(&report), world.tagged("copy")), (digest, Some(digest)));
+}
+
+#[tokio::test]
+async fn a_tag_that_holds_the_staged_tree_already_is_no_conflict_and_another_tree_is_one() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    Edit(&world, &overlay).sample().await;
+    let digest = world.published(&overlay).await;
+    let copy = world.empty("v2").await;
+    Edit(&world, &copy).sample().await;
+    world.registry.tag("app", "v2", digest);
+    world.registry.forget_requests();
+    let (report, _) = world.publish(&copy).await.unwrap();
+    assert_eq!((digest_of(&report), world.registry.count(RequestKind::PushTag)), (digest, 0));
+    let other = world.empty("v3").await;
+    Edit(&world, &other).file("other", b"1").await;
+    world.registry.tag("app", "v3", digest);
+    assert_eq!(world.publish(&other).await.unwrap_err().kind, ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_deletion_whose_answer_was_lost_is_done_and_no_conflict() {
+    for deletion in [TagDeletion::Direct, TagDeletion::ByThrowAway] {
+        let world = World::new();
+        world.registry.set_tag_deletion(deletion);
+        let overlay = world.empty("v1").await;
+        Edit(&world, &overlay).sample().await;
+        let digest = world.published(&overlay).await;
+        overlay.upper().remove().unwrap();
+        drop(overlay);
+        let allowed = options(|options| options.allow_delete = true);
+        let overlay = world.begin("v1", Binding { under: Some(digest), expected: Some(digest), deleted: true }).await;
+        let overlay = answer_is_lost(&world, overlay, RequestKind::DeleteTag, &allowed).await;
+        assert_eq!(world.tagged("v1"), None);
+        let (report, next) = world.publish_with(&overlay, allowed).await.unwrap();
+        assert_eq!((report.outcome, next), (Outcome::Deleted { before: digest.to_string() }, Next::NewView));
     }
 }
 
