@@ -76,7 +76,7 @@ impl Known {
             TagAnswer::Unknown => None,
         };
         if self.options.offline {
-            return last.ok_or_else(|| self.absent(&format!("{repository}:{tag}")));
+            return last.ok_or_else(|| self.unasked(&format!("{repository}:{tag}"), self.is_listed(repository, tag)));
         }
         if let Some(digest) = last
             && self.is_away()
@@ -164,7 +164,7 @@ impl Known {
             return Ok(manifest);
         }
         if self.options.offline {
-            return Err(self.absent(&format!("{repository}@{digest}")));
+            return Err(self.unasked(&format!("{repository}@{digest}"), true));
         }
         let asked = self.manifest_flight.run(key, || {
             let (me, repository, version) = (Arc::clone(self), repository.clone(), Version::Digest(*digest));
@@ -247,6 +247,23 @@ impl Known {
     /// Waits until everything that was seen is stored.
     pub async fn flush(&self) {
         self.writer.idle().await;
+    }
+
+    /// Whether the last known list of a repository has a tag. Asks nobody.
+    pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.load_tags(repository);
+        let mut memory = self.memory();
+        let names = memory.repository(repository).list.as_ref().map(|seen| Arc::clone(&seen.value.names));
+        names.is_some_and(|names| names.binary_search_by(|name| name.as_str().cmp(tag.as_str())).is_ok())
+    }
+
+    /// Why nothing is known of something that `--offline` does not ask for. What something here names exists all the same.
+    fn unasked(&self, what: &str, is_named: bool) -> Error {
+        if !is_named {
+            return self.absent(what);
+        }
+        let origin = self.pull.origin().escape_default();
+        Error { kind: ErrorKind::Unreachable, message: format!("{what} is not cached, and --offline does not ask {origin}") }
     }
 
     fn absent(&self, what: &str) -> Error {

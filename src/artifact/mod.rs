@@ -167,7 +167,7 @@ impl Artifacts {
     /// wanted next), else the last known while the registry is unreachable.
     ///
     /// # Errors
-    /// NotFound only if the registry said so within 5 seconds, or offline.
+    /// NotFound only if the registry said so within 5 seconds, or offline for a tag that no list has.
     pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Digest, Error> {
         self.inner.known.tag(repository, tag).await
     }
@@ -264,9 +264,14 @@ impl Artifacts {
         self.inner.contents.progress()
     }
 
-    /// Whether the registry is known not to answer just now, so that what was last known has to do.
+    /// Whether the registry is known not to answer just now, or is never asked, so that what was last known has to do.
     pub fn is_away(&self) -> bool {
         self.inner.known.is_away()
+    }
+
+    /// Whether the last known list of a repository has a tag. Asks nobody.
+    pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.inner.known.is_listed(repository, tag)
     }
 
     /// Whether what is known of a tag may be used without asking the registry.

@@ -174,7 +174,8 @@ impl Handler for Answers {
         if self.facts.is_read_only() {
             return Ok(Vec::new());
         }
-        if self.facts.offline && !options.dry_run {
+        // Also a dry run compares with what is upstream.
+        if self.facts.offline {
             return self.refuse_offline().await;
         }
         tracing::info!(?selection, ?options, "sync");

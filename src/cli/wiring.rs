@@ -14,7 +14,7 @@ use crate::artifact::{self, Artifacts, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents, KeyRing, PassphraseSource, VerifyPolicy};
 use crate::oci::{Platform, Registry, Repository, Source};
-use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Pull, Push, Timing, Tls};
+use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls};
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
 
@@ -68,7 +68,9 @@ pub fn build(
     environment: &Environment,
 ) -> Result<Parts, Failure> {
     let push = place(source, reading.begins, registry, environment)?;
-    let pull: Arc<dyn Pull> = push.clone();
+    // A layout is read in place, also offline.
+    let never_asked = reading.offline && !matches!(source, Source::Layout { .. });
+    let pull: Arc<dyn Pull> = if never_asked { Arc::new(Offline::new(&*push)) } else { push.clone() };
     let cache = open_cache(storage)?;
     let mut content = content::Config::new(Arc::clone(&pull), cache.clone());
     content.keys = key_ring(reading.passphrases);

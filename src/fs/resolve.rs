@@ -279,6 +279,13 @@ impl FileSystem {
         let now = match self.context.artifacts.tag(repository, tag).await {
             Ok(digest) => Some(digest),
             Err(error) if error.kind == ErrorKind::NotFound => None,
+            // The name exists; whoever enters it learns that it cannot be read now.
+            Err(error)
+                if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
+                    && self.context.artifacts.is_listed(repository, tag) =>
+            {
+                return Ok(true);
+            }
             Err(error) => return Err(error.into()),
         };
         for view in bound.iter().filter(|view| view.digest() != now) {

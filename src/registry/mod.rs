@@ -1,9 +1,11 @@
-//! Talking to what holds artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout directory, and memory for tests.
+//! Talking to what holds artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout directory, nobody at all, and memory
+//! for tests.
 
 mod credentials;
 mod http;
 mod layout;
 mod memory;
+mod offline;
 mod push;
 
 use std::ops::Range;
@@ -20,6 +22,7 @@ pub use credentials::{Credential, Credentials, Found, Place, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes};
 pub use layout::Layout;
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
+pub use offline::Offline;
 pub use push::{Push, TagDeletion, UploadSource, Uploaded};
 
 /// Largest manifest that is read, as registries themselves limit it.

@@ -34,6 +34,43 @@ fn the_first_read_costs_one_manifest_and_one_blob_and_the_second_nothing() {
     mount.unmount();
 }
 
+#[test]
+fn an_offline_mount_makes_no_request_and_what_it_lists_is_never_absent() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let mut draft = Draft::new();
+    draft.files("v1", &[("read", b"1"), ("unread", &noise(7, 200_000))]);
+    draft.files("unseen", &[("file", b"1")]);
+    draft.layout().push(&registry.url(), "team/app");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let source = format!("{}/team", proxy.host());
+    let online = home.mount(&source, &[]);
+    assert_eq!(online.ls("app").unwrap(), ["unseen", "v1"]);
+    assert_eq!(online.cat("app/v1/read").unwrap(), b"1");
+    online.unmount();
+    proxy.forget();
+    let offline = home.mount(&source, &["--offline"]);
+    let is_unreachable = |result: std::io::Result<()>, what: &str| assert_eq!(result.unwrap_err().raw_os_error(), Some(5), "{what}");
+    // Before and after the directories are listed.
+    for _ in 0..2 {
+        assert_eq!(offline.cat("app/v1/read").unwrap(), b"1");
+        std::fs::metadata(offline.path("app/v1/unread")).unwrap();
+        is_unreachable(offline.cat("app/v1/unread").map(drop), "content");
+        std::fs::metadata(offline.path("app/unseen")).unwrap();
+        is_unreachable(offline.ls("app/unseen").map(drop), "a tag that nobody entered");
+        is_unreachable(offline.cat("app/unseen/file").map(drop), "a file in it");
+        assert_eq!(offline.cat("app/nothing/file").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(offline.ls("app").unwrap(), ["unseen", "v1"]);
+        assert_eq!(offline.ls("app/v1").unwrap(), ["read", "unread"]);
+    }
+    assert!(offline.log().contains("is not cached, and --offline does not ask"), "{}", offline.log());
+    offline.unmount();
+    assert_eq!(proxy.requests(), []);
+}
+
 /// A regular file that is not empty, somewhere below.
 fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
     let mut folders = vec![folder.to_owned()];

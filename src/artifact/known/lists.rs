@@ -46,7 +46,7 @@ impl Known {
             return Ok(last);
         }
         if self.options.offline {
-            return last.ok_or_else(|| self.absent(&format!("repository {repository}")));
+            return last.ok_or_else(|| self.unasked(&format!("the list of tags of {repository}"), self.is_repository(repository)));
         }
         let asked = self.list_flight.run(Some(repository.clone()), || {
             let (me, repository) = (Arc::clone(self), repository.clone());
@@ -145,6 +145,14 @@ impl Known {
         if self.memory().learn_repository(repository) {
             self.mark(Dirty::Catalog);
         }
+    }
+
+    /// Whether a repository is among those that are listed. Asks nobody.
+    fn is_repository(&self, repository: &Repository) -> bool {
+        self.load_catalog();
+        let memory = self.memory();
+        let in_catalog = memory.catalog.as_ref().is_some_and(|seen| seen.value.names.iter().any(|name| name == repository.as_str()));
+        in_catalog || memory.learned.contains(repository) || self.options.repositories.contains(repository)
     }
 
     /// Every page of a list, from the start again if the list changed meanwhile.

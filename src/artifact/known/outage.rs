@@ -36,8 +36,11 @@ impl Outage {
 }
 
 impl Known {
-    /// Whether the registry is away, so that asking would only make somebody wait.
+    /// Whether the registry is away or never asked, so that asking would only make somebody wait.
     pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
+        if self.options.offline {
+            return true;
+        }
         // A thread outside of the runtime may ask too; then the next one that is inside looks.
         let runtime = tokio::runtime::Handle::try_current().ok();
         let look = {

@@ -201,7 +201,10 @@ async fn what_was_seen_once_is_known_offline_in_another_mount() {
     assert_eq!(names(&offline.tags(&app()).await.unwrap()), ["v1", "v2"]);
     assert_eq!(names(&offline.repositories(None).await.unwrap()), ["team/app", "team/named"]);
     assert!(offline.referrers(&app(), &digest).await.unwrap().is_empty());
-    assert_eq!(offline.tag(&app(), &tag("v2")).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(offline.tag(&app(), &tag("v2")).await.unwrap_err().kind, ErrorKind::Unreachable, "it is listed");
+    assert_eq!(offline.tag(&app(), &tag("v3")).await.unwrap_err().kind, ErrorKind::NotFound);
+    let named = Repository::parse("team/named").unwrap();
+    assert_eq!(offline.tags(&named).await.unwrap_err().kind, ErrorKind::Unreachable, "it is listed");
     assert_eq!(offline.tags(&Repository::parse("x").unwrap()).await.unwrap_err().kind, ErrorKind::NotFound);
     assert!(rig.registry.requests().is_empty());
 }

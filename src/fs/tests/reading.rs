@@ -1,6 +1,6 @@
 //! Files: bytes, handles, errors, and what the kernel may keep.
 
-use super::super::{KernelCache, ROOT, Space};
+use super::super::{KernelCache, Lookup, ROOT, Space};
 use super::world::{Setup, World, add_files};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
@@ -51,9 +51,7 @@ async fn what_was_read_once_is_read_while_the_registry_is_gone() {
 
 #[tokio::test]
 async fn an_offline_mount_shows_what_an_earlier_one_saw_and_nothing_else() {
-    let registry = registry();
-    add_files(&registry, "app", "unseen", &[("x", "x")]);
-    let world = World::new(registry);
+    let world = World::new(registry());
     world.list("").await;
     world.list("app").await;
     assert_eq!(world.text("app/v1/a.txt").await, "hello");
@@ -63,8 +61,53 @@ async fn an_offline_mount_shows_what_an_earlier_one_saw_and_nothing_else() {
     assert_eq!(world.list("").await, ["app"]);
     assert_eq!(world.list("app/v1").await, ["a.txt", "empty"]);
     assert_eq!(world.text("app/v1/a.txt").await, "hello");
-    world.absent("nothing").await;
+    for name in ["nothing", "app/nothing", "app/v1/nothing"] {
+        world.absent(name).await;
+    }
     assert_eq!(world.requests(), []);
+}
+
+#[tokio::test]
+async fn what_an_offline_mount_lists_and_cannot_read_is_unreachable_and_never_absent() {
+    let registry = registry();
+    add_files(&registry, "app", "entered", &[("read", "1"), ("unread", &"2".repeat(200_000))]);
+    add_files(&registry, "app", "unseen", &[("x", "x")]);
+    add_files(&registry, "other", "v1", &[("x", "x")]);
+    let world = World::new(registry);
+    world.list("").await;
+    world.list("app").await;
+    assert_eq!(world.text("app/entered/read").await, "1");
+    world.fs.flush().await;
+    let world = world.again(Setup { offline: true, ..Setup::default() });
+    world.registry.forget_requests();
+    // Looked up before anything is listed, and again after that.
+    for _ in 0..2 {
+        assert!(matches!(world.lookup("app/unseen").await, Ok(Lookup::Found(_))));
+        assert!(matches!(world.lookup("app/entered/unread").await, Ok(Lookup::Found(_))));
+        assert_eq!(world.lookup("app/unseen/x").await.unwrap_err().kind, ErrorKind::Unreachable);
+        let tag = world.entry("app/unseen").await;
+        assert_eq!(world.fs.opendir(tag.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
+        assert_eq!(world.read("app/entered/unread").await.unwrap_err().kind, ErrorKind::Unreachable);
+        let other = world.entry("other").await;
+        assert_eq!(world.fs.opendir(other.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
+        assert_eq!(world.list("").await, ["app", "other"]);
+        assert_eq!(world.list("app").await, ["entered", "unseen", "v1"]);
+    }
+    assert_eq!(world.requests(), []);
+}
+
+#[tokio::test]
+async fn a_listed_tag_is_found_while_the_registry_is_away_and_cannot_be_entered() {
+    let registry = registry();
+    add_files(&registry, "app", "unseen", &[("x", "x")]);
+    let world = World::with(registry, Setup { tag_ttl: std::time::Duration::ZERO, ..Setup::default() });
+    world.list("app").await;
+    for kind in [RequestKind::Manifest, RequestKind::Resolve, RequestKind::Tags, RequestKind::Repositories, RequestKind::Ping] {
+        world.registry.plan(kind, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    }
+    let tag = world.entry("app/unseen").await;
+    assert_eq!(world.fs.opendir(tag.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
+    assert_eq!(world.lookup("app/nothing").await.unwrap_err().kind, ErrorKind::Unreachable, "perhaps it exists");
 }
 
 #[tokio::test]

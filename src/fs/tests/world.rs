@@ -11,7 +11,7 @@ use crate::content::{self, Contents};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Platform, Repository, media_type};
 use crate::publish::ArtifactKind;
-use crate::registry::{Memory, RequestKind};
+use crate::registry::{Memory, Offline, Pull, RequestKind};
 use crate::staging::Uppers;
 use crate::view::{Authority, Defaults, Replace, SetAttributes};
 
@@ -114,7 +114,8 @@ impl World {
 
     fn over(registry: Arc<Memory>, directory: Arc<tempfile::TempDir>, setup: Setup) -> Self {
         let cache = SpanCache::open(cache::Config { directory: directory.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
-        let contents = Contents::new(content::Config::new(registry.clone(), cache.clone()));
+        let pull: Arc<dyn Pull> = if setup.offline { Arc::new(Offline::new(&*registry)) } else { registry.clone() };
+        let contents = Contents::new(content::Config::new(Arc::clone(&pull), cache.clone()));
         let options = Options {
             tag_ttl: setup.tag_ttl,
             platform: "linux/amd64".parse::<Platform>().unwrap(),
@@ -146,7 +147,7 @@ impl World {
             }),
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };
-        let artifacts = Artifacts::new(registry.clone(), contents, cache, options);
+        let artifacts = Artifacts::new(pull, contents, cache, options);
         Self { registry, fs: Arc::new(FileSystem::new(config, artifacts).unwrap()), directory }
     }
 
