@@ -40,6 +40,8 @@ mod model;
 mod mount_helper;
 #[path = "mount/mount_points.rs"]
 mod mount_points;
+#[path = "mount/namespaces.rs"]
+mod namespaces;
 #[path = "mount/outages.rs"]
 mod outages;
 #[path = "mount/publishing.rs"]

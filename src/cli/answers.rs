@@ -15,6 +15,7 @@ use crate::cache::SpanCache;
 use crate::control::{CacheStatus, Difference, Error, Handler, Status};
 use crate::error::ErrorKind;
 use crate::fs::{FileSystem, Selection, StagedTag};
+use crate::fuse::Connection;
 use crate::oci::{Repository, Source};
 use crate::publish::{Listener, Options, Report};
 use crate::staging::Uppers;
@@ -64,6 +65,7 @@ impl Facts {
             state_directory: self.state_directory.clone(),
             staged,
             staging_size,
+            serving: true,
             exit_timeout: self.exit_timeout.as_secs(),
             log: self.log.clone(),
             cache: cache_status(&self.cache_directory, cache).unwrap_or_default(),
@@ -126,6 +128,8 @@ pub struct Answers {
     pub attached: Option<Attached>,
     /// What is staged is published when the mount is gone.
     pub push_at_end: AtomicBool,
+    /// Whether the kernel still uses the mount.
+    pub connection: Connection,
     /// Ends the daemon.
     pub stop: Arc<Notify>,
 }
@@ -134,7 +138,9 @@ pub struct Answers {
 impl Handler for Answers {
     async fn status(&self) -> Result<Status, Error> {
         let (facts, cache) = (Arc::clone(&self.facts), self.cache.clone());
-        tokio::task::spawn_blocking(move || facts.status(&cache)).await.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
+        let connection = self.connection.clone();
+        let status = move || Status { serving: connection.is_alive(), ..facts.status(&cache) };
+        tokio::task::spawn_blocking(status).await.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
     }
 
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error> {

@@ -187,6 +187,7 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
         cache: parts.cache.clone(),
         source: plan.source.clone(),
         attached: attached.clone(),
+        connection: session.connection(),
         push_at_end: AtomicBool::new(true),
         stop: Arc::clone(&stop),
     });

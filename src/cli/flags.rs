@@ -292,7 +292,7 @@ pub struct LogFlags {
 /// `ocifs umount`.
 #[derive(Args, Clone, Debug)]
 pub struct Umount {
-    /// The mount point
+    /// The mount point. Others who use its file system (containers, bind mounts) are named and served on
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::escape;
 use super::exit::Failure;
-use crate::control::{self, Client};
+use crate::control::{self, Client, Record};
 use crate::sys::mount::KIND;
 use crate::sys::mountinfo::{self, Mount};
 
@@ -39,7 +39,7 @@ pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
     }
 }
 
-/// The mount that this path lies in, and the rest of the path below its mount point.
+/// The mount that this path lies in, and the path below the root of its file system, of which a bind mount may show a part.
 ///
 /// # Errors
 /// The path lies in no mount of this program.
@@ -48,19 +48,61 @@ pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, Path
     for spelling in spellings(path, environment)? {
         let around = table.iter().filter_map(|mount| Some((mount, spelling.strip_prefix(&mount.mount_point).ok()?.to_owned())));
         if let Some((mount, rest)) = around.max_by_key(|(mount, _)| mount.mount_point.as_os_str().len()) {
-            return Ok((mount.clone(), rest));
+            return Ok((mount.clone(), below_root(mount).join(rest)));
         }
     }
     Err(Failure::mount(format!("{} is not in a mount of ocifs; `ocifs status` lists them", escape::path(path))))
 }
 
+/// What a mount shows of its file system; empty for all of it.
+pub fn below_root(mount: &Mount) -> PathBuf {
+    mount.root.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect()
+}
+
 /// How to ask the daemon of a mount.
 pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Client {
-    let mut directories = environment.socket_directories(state_directory, mount.user());
+    Client::new(&socket_directories(state_directory, mount.user(), environment), mount)
+}
+
+/// This user's daemons whose file systems are mounted nowhere in this namespace, each with its record: others use them, or they publish
+/// on their way out.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn detached(state_directory: Option<&Path>, environment: &Environment) -> Result<Vec<(Record, Client)>, Failure> {
+    let running = Client::running(&socket_directories(state_directory, None, environment));
+    // Read last: a daemon that has just begun wrote its record after it mounted.
+    let table = all()?;
+    let mut found: Vec<(Record, Client)> = Vec::new();
+    for client in running {
+        let Some(record) = client.record().cloned() else { continue };
+        let is_here = table.iter().any(|mount| record.is_of(mount));
+        if !is_here && found.iter().all(|(known, _)| known.pid != record.pid) {
+            found.push((record, client));
+        }
+    }
+    Ok(found)
+}
+
+/// The mount that a record speaks of, as it was in the table.
+pub fn of_record(record: &Record) -> Mount {
+    Mount {
+        id: 0,
+        device: record.device.unwrap_or_default(),
+        root: "/".into(),
+        mount_point: record.mount_point.clone(),
+        kind: KIND.to_owned(),
+        source: record.source.clone().into(),
+        options: String::new(),
+    }
+}
+
+fn socket_directories(state_directory: Option<&Path>, owner: Option<u32>, environment: &Environment) -> Vec<PathBuf> {
+    let mut directories = environment.socket_directories(state_directory, owner);
     directories.extend(control::bound_directories());
     directories.sort();
     directories.dedup();
-    Client::new(&directories, mount)
+    directories
 }
 
 fn table() -> Result<Vec<Mount>, Failure> {
@@ -108,6 +150,15 @@ mod tests {
         assert!(at(directory.path(), &environment).unwrap_err().message.contains("is not a mount point"));
         assert!(at(Path::new("/"), &environment).unwrap_err().message.contains("is a mount of type"));
         assert!(containing(directory.path(), &environment).is_err());
+    }
+
+    #[test]
+    fn a_bind_mount_of_a_part_shows_what_lies_below_that() {
+        let mut mount = mountinfo::at(Path::new("/")).unwrap().unwrap();
+        mount.root = "/app/v1".into();
+        assert_eq!(below_root(&mount).join("x"), Path::new("app/v1/x"));
+        mount.root = "/".into();
+        assert_eq!(below_root(&mount), Path::new(""));
     }
 
     #[test]

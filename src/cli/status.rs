@@ -14,8 +14,8 @@ use super::flags::{Format, Reaching, Refresh, Status};
 use super::interrupt::until_interrupted;
 use super::left::{self, Left, Reach};
 use super::subjects::Wanted;
-use super::{escape, mount_point, mounts, output, staged, units};
-use crate::control::{self, CacheStatus, Client, PATIENCE, Request};
+use super::{busy, escape, mount_point, mounts, output, staged, units};
+use crate::control::{self, CacheStatus, Client, PATIENCE, Record, Request};
 use crate::error::ErrorKind;
 use crate::fs::StagedTag;
 use crate::sys::mountinfo::Mount;
@@ -28,9 +28,12 @@ const PULSE: Duration = Duration::from_secs(2);
 struct Row {
     mount_point: Option<String>,
     source: String,
-    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount.
+    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount. `detached`: mounted nowhere in this namespace and
+    /// served for others. `ending`: used by nobody, the daemon publishes on its way out.
     state: &'static str,
     pid: Option<u32>,
+    /// Who uses a detached mount, as far as can be seen.
+    users: Vec<String>,
     /// Where edits are staged.
     state_directory: Option<String>,
     /// The edited tags.
@@ -65,6 +68,8 @@ pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(),
     };
     let mut rows: Vec<Row> = found.iter().map(|mount| row(mount, state_directory.as_deref(), environment)).collect();
     if flags.directory.is_none() {
+        let detached = mounts::detached(state_directory.as_deref(), environment)?;
+        rows.extend(detached.iter().map(|(record, client)| detached_row(record, client)));
         rows.extend(without_mount(state_directory, file, environment)?);
     }
     match (flags.format, flags.directory.is_some()) {
@@ -73,7 +78,11 @@ pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(),
         (Format::Text, false) if rows.iter().all(|row| row.mount_point.is_none()) => output::line("nothing is mounted")?,
         (Format::Text, false) => output::line(&overview(&rows))?,
     }
-    if flags.format == Format::Text { print_staged(&rows) } else { Ok(()) }
+    if flags.format == Format::Json {
+        return Ok(());
+    }
+    rows.iter().filter(|row| row.state == "detached").try_for_each(|row| output::line(&users(row)))?;
+    print_staged(&rows)
 }
 
 /// What is staged and held by no mount: a crash left it, or a registry was away when its mount ended. Asks no registry.
@@ -94,6 +103,7 @@ fn without_mount(state_directory: Option<PathBuf>, file: &File, environment: &En
                 source,
                 state: "left",
                 pid: None,
+                users: Vec::new(),
                 state_directory: state_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
                 staged: vec![tag],
                 daemon: None,
@@ -120,22 +130,9 @@ fn print_staged(rows: &[Row]) -> Result<(), Failure> {
 
 fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Row {
     let client = mounts::client(mount, state_directory, environment);
-    let mut row = Row {
-        mount_point: Some(mount.mount_point.to_string_lossy().into_owned()),
-        source: mount.source.to_string_lossy().into_owned(),
-        state: "running",
-        pid: None,
-        state_directory: None,
-        staged: Vec::new(),
-        daemon: None,
-    };
+    let mut row = empty_row(&mount.mount_point, &mount.source.to_string_lossy());
     match client.status(PULSE) {
-        Ok(status) => {
-            row.pid = Some(status.pid);
-            row.state_directory = status.state_directory.as_ref().map(|path| path.to_string_lossy().into_owned());
-            row.staged = if status.read_only { Vec::new() } else { staged_of(&client) };
-            row.daemon = Some(Details::from(status));
-        }
+        Ok(status) => fill(&mut row, &client, status),
         Err(error) => {
             row.pid = client.daemon().map(|process| process.pid());
             row.state = match (error.kind, row.pid) {
@@ -145,6 +142,53 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
         }
     }
     row
+}
+
+/// A daemon whose mount is not in the table of this namespace.
+fn detached_row(record: &Record, client: &Client) -> Row {
+    let mut row = empty_row(&record.mount_point, &record.source);
+    row.pid = Some(record.pid);
+    match client.status(PULSE) {
+        Ok(status) => {
+            row.state = if status.serving { "detached" } else { "ending" };
+            fill(&mut row, client, status);
+        }
+        Err(_) => row.state = "hung",
+    }
+    row.users = record.device.map(busy::places).unwrap_or_default();
+    row
+}
+
+fn empty_row(mount_point: &Path, source: &str) -> Row {
+    Row {
+        mount_point: Some(mount_point.to_string_lossy().into_owned()),
+        source: source.to_owned(),
+        state: "running",
+        pid: None,
+        users: Vec::new(),
+        state_directory: None,
+        staged: Vec::new(),
+        daemon: None,
+    }
+}
+
+/// What a daemon says.
+fn fill(row: &mut Row, client: &Client, status: control::Status) {
+    row.pid = Some(status.pid);
+    row.state_directory = status.state_directory.as_ref().map(|path| path.to_string_lossy().into_owned());
+    row.staged = if status.read_only { Vec::new() } else { staged_of(client) };
+    row.daemon = Some(Details::from(status));
+}
+
+/// Who uses a detached mount, one line each.
+fn users(row: &Row) -> String {
+    let mount_point = escape::terminal(row.mount_point.as_deref().unwrap_or_default());
+    let mut lines = vec![format!("\n{mount_point} is not mounted here any more, and still used:")];
+    lines.extend(row.users.iter().map(|user| format!("  {user}")));
+    if row.users.is_empty() {
+        lines.push("  by open files, or by somebody whom this user cannot see".to_owned());
+    }
+    lines.join("\n")
 }
 
 /// The edited tags of a mount. A daemon that cannot say costs them, with a warning.

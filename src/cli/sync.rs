@@ -21,6 +21,7 @@ use super::{escape, output, passphrases, reports};
 use crate::control::{Client, Request};
 use crate::fs::Selection;
 use crate::publish::{Listener, Options, Report};
+use crate::sys::mountinfo;
 use crate::sys::syncfs::sync_file_system;
 
 /// How long the kernel may take to write back what it holds.
@@ -82,7 +83,11 @@ fn options(flags: &Sync) -> Options {
 pub async fn at_mount(target: AtMount, options: Options) -> Result<Vec<Report>, Failure> {
     let AtMount { mount, client, selection } = target;
     blocking(move || {
-        write_back(&mount.mount_point, &client)?;
+        // What processes elsewhere wrote to a detached mount is handed over when they close it.
+        let is_here = mountinfo::at(&mount.mount_point).is_ok_and(|found| found.is_some_and(|found| found.device == mount.device));
+        if is_here {
+            write_back(&mount.mount_point, &client)?;
+        }
         publish(&client, selection, options)
     })
     .await

@@ -1,8 +1,8 @@
 //! What PATH or REF of `sync`, `diff`, `discard` and `new` means: staged tags of a mount whose daemon is asked, or what a daemon
 //! that is gone left behind.
 //!
-//! A path in a mount means that mount. A reference means the mount that has it staged, else what is left of it, else a mount
-//! that covers it. Without either it is the mount of the working directory, else the only one.
+//! A path in a mount means that mount. A reference means the mount, or the daemon of one that is detached, that has it staged, else what
+//! is left of it, else a mount that covers it. Without either it is the mount of the working directory, else the only one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -94,12 +94,11 @@ impl Finder<'_> {
 
     fn in_mount(&self, mount: Mount, rest: PathBuf) -> Target {
         let client = self.client(&mount);
-        let rest = rest.to_string_lossy().into_owned();
         if client.daemon().is_none() && status::is_dead(&mount) {
             let source = Source::parse(&mount.source.to_string_lossy()).ok();
-            return Target::Left(source.map_or(Wanted::Nothing, |source| Wanted::Path(source, rest)));
+            return Target::Left(source.map_or(Wanted::Nothing, |source| Wanted::Path(source, rest.to_string_lossy().into_owned())));
         }
-        let selection = if rest.is_empty() { Selection::All } else { Selection::Path(rest) };
+        let selection = selection(rest);
         Target::Mount(Box::new(AtMount { mount, client, selection }))
     }
 
@@ -114,6 +113,13 @@ impl Finder<'_> {
         }
         let has_it = |client: &Client| staged(client).is_ok_and(|tags| tags.iter().any(|tag| is_wanted(&wanted, &tag.reference)));
         let place = covering.iter().position(|(client, _)| has_it(client));
+        if place.is_none()
+            && let Some((record, client)) =
+                mounts::detached(self.state_directory, self.environment)?.into_iter().find(|(_, client)| has_it(client))
+        {
+            let (mount, selection) = (mounts::of_record(&record), Selection::Reference(source.to_string()));
+            return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
+        }
         if place.is_none() && (covering.is_empty() || left::is_any(self.state_directory, &wanted)) {
             return Ok(Target::Left(wanted));
         }
@@ -124,6 +130,11 @@ impl Finder<'_> {
     fn client(&self, mount: &Mount) -> Client {
         mounts::client(mount, self.state_directory, self.environment)
     }
+}
+
+/// What is staged at and below a path of a mount; everything if that is empty.
+pub fn selection(path: PathBuf) -> Selection {
+    if path.as_os_str().is_empty() { Selection::All } else { Selection::Path(path.to_string_lossy().into_owned()) }
 }
 
 /// What a person wrote.

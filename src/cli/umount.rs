@@ -1,4 +1,5 @@
-//! `ocifs umount`: what is staged is published first; gone means that the mount has left the tree and the daemon has ended.
+//! `ocifs umount`: what is staged is published first, then this mount point goes. Where nobody else uses the file system its daemon has
+//! ended when the command returns; else the daemon serves them on, and they are named.
 //!
 //! What could not be published keeps the mount, unless the user said what to do with it.
 //! Works on dead mounts and on those whose daemon hangs, and never asks the mount itself anything.
@@ -14,11 +15,10 @@ use super::flags::{Format, Umount};
 use super::interrupt::until_interrupted;
 use super::left::Left;
 use super::subjects::Wanted;
-use super::target::AtMount;
+use super::target::{self, AtMount};
 use super::{busy, discard, escape, mount_point, mounts, reports, sync};
-use crate::control::{Client, PATIENCE, Request, Status};
+use crate::control::{Client, PATIENCE, Request};
 use crate::error::ErrorKind;
-use crate::fs::Selection;
 use crate::oci::Source;
 use crate::publish::{Options, Outcome, Report};
 use crate::sys::mountinfo::Mount;
@@ -27,7 +27,7 @@ use crate::sys::unmount::{Force, abort_connection, unmount};
 
 /// How long a daemon may take to say that it lives.
 const PULSE: Duration = Duration::from_secs(2);
-/// How long a mount may be busy without anybody who uses it.
+/// How long a mount may be busy without anybody who uses it, or be seen in a mount namespace that is only just being made.
 const MOMENT: Duration = Duration::from_secs(1);
 /// How long a daemon that was asked to end may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -41,18 +41,24 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     let mount = mounts::at(&flags.directory, environment)?;
     let client = mounts::client(&mount, state_directory.as_deref(), environment);
     let daemon = client.daemon();
-    let staging = staging(&mount, &client)?;
+    // A daemon that does not answer cannot publish; what it staged stays.
+    let staging = client.status(PULSE).ok().filter(|status| !status.read_only);
     if staging.is_some() {
         settle(flags, &mount, &client)?;
     }
-    if let Err(failure) = take_away(flags, &mount, &client) {
+    let inside = if flags.lazy { busy::processes(&mount.mount_point) } else { Vec::new() };
+    let taken = take_away(flags, &mount, &client).inspect_err(|_| {
         if staging.is_some() {
             // It goes on as if nobody had asked. A daemon that cannot be told keeps what is staged, which loses nothing.
             let _ = client.ask(&Request::Farewell { push: true }, PATIENCE);
         }
-        return Err(failure);
-    }
-    if (flags.lazy && daemon.is_some()) || is_elsewhere(&mount)? {
+    })?;
+    if let Some(daemon) = &daemon
+        && taken == Taken::Unmounted
+        && let Some(places) = used_elsewhere(&client, &mount)
+    {
+        let users = inside.into_iter().chain(places).collect();
+        tell_who_stays(flags, &mount, &Remaining { daemon: daemon.pid(), client: &client, users, stages: staging.is_some() });
         return Ok(());
     }
     if let Some(daemon) = &daemon {
@@ -65,22 +71,83 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     tell_what_is_left(flags, &mount, left.as_deref(), staging.is_some())
 }
 
-/// The status of a daemon that may have something staged and that ends with this mount; `None` where nothing is to be done before.
-fn staging(mount: &Mount, client: &Client) -> Result<Option<Status>, Failure> {
-    if mounts::all()?.iter().filter(|other| other.device == mount.device).count() > 1 {
-        return Ok(None);
+/// Where else the file system is mounted, as far as can be seen; `None` if its daemon serves nobody any more. A mount namespace begins as
+/// a copy of another, so what has just begun gets a moment to let go.
+fn used_elsewhere(client: &Client, mount: &Mount) -> Option<Vec<String>> {
+    let begun = Instant::now();
+    loop {
+        let places = busy::places(mount.device);
+        let is_serving = match client.status(PULSE) {
+            Ok(status) => status.serving,
+            // One that hangs is left to those who are seen to use it.
+            Err(error) => error.kind == ErrorKind::TimedOut && !places.is_empty(),
+        };
+        if !is_serving {
+            return None;
+        }
+        if begun.elapsed() >= MOMENT || is_mounted_here(mount) {
+            return Some(places);
+        }
+        std::thread::sleep(MOMENT / 10);
     }
-    Ok(client.status(PULSE).ok().filter(|status| !status.read_only))
+}
+
+/// Whether the file system is mounted in this namespace.
+fn is_mounted_here(mount: &Mount) -> bool {
+    mounts::all().is_ok_and(|all| all.iter().any(|other| other.device == mount.device))
+}
+
+/// A daemon that others still need.
+struct Remaining<'command> {
+    daemon: u32,
+    client: &'command Client,
+    /// Who uses it: processes that were inside when it was taken out of the tree, and other places.
+    users: Vec<String>,
+    /// Whether anything can be staged.
+    stages: bool,
+}
+
+/// Names those who still use the file system, one line each, and what of them is staged. They may be gone meanwhile, and the daemon with
+/// them; then there is no more to tell.
+fn tell_who_stays(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
+    let Remaining { daemon, client, users, stages } = remaining;
+    let is_here = is_mounted_here(mount);
+    if *stages && (flags.discard || is_here) {
+        // What is written from now on was not taken back, and the end of another mount point is another decision.
+        if let Err(error) = client.ask(&Request::Farewell { push: true }, PATIENCE) {
+            tracing::debug!("the daemon cannot be told what to do with later edits: {error}");
+        }
+    }
+    let fate = match (stages, flags.no_sync && !is_here) {
+        (false, _) => "",
+        (true, false) => ", and publishes what they stage when they leave",
+        (true, true) => ", and keeps what is staged for the next mount",
+    };
+    super::report(&format!(
+        "{} is unmounted; the daemon (pid {daemon}) goes on serving its other users{fate}:",
+        escape::path(&mount.mount_point)
+    ));
+    if users.is_empty() {
+        super::report("  somebody whom this user cannot see");
+    }
+    users.iter().for_each(|user| super::report(&format!("  {user}")));
+    let staged = if *stages { target::staged(client).unwrap_or_default() } else { Vec::new() };
+    let names: Vec<_> = staged.iter().filter(|tag| tag.edited).map(|tag| escape::terminal(&tag.reference)).collect();
+    if !names.is_empty() {
+        super::report(&format!("still staged: {}; `ocifs status` lists it, `ocifs sync` publishes it", names.join(", ")));
+    }
 }
 
 /// Publishes or takes back what is staged, as the flags say, and tells the daemon what to do with what comes in between.
 fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
-    let target = || AtMount { mount: mount.clone(), client: client.clone(), selection: Selection::All };
+    let selection = target::selection(mounts::below_root(mount));
+    let target = || AtMount { mount: mount.clone(), client: client.clone(), selection: selection.clone() };
     if flags.discard {
         discard::at_mount(target(), flags.yes)?;
     }
-    if flags.discard || flags.no_sync {
-        client.ask(&Request::Farewell { push: false }, PATIENCE)?;
+    let push = !flags.discard && !flags.no_sync;
+    client.ask(&Request::Farewell { push }, PATIENCE)?;
+    if !push {
         return Ok(());
     }
     let shown = escape::path(&mount.mount_point);
@@ -100,13 +167,23 @@ fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure>
     reports::ended(&reports).map_err(refused)
 }
 
-fn take_away(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
+/// How a mount point became free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// Others may still use the file system.
+    Unmounted,
+    /// Nobody can: its daemon hung, and the connection was ended.
+    Aborted,
+}
+
+fn take_away(flags: &Umount, mount: &Mount, client: &Client) -> Result<Taken, Failure> {
     let force = if flags.lazy { Force::Lazy } else { Force::None };
     match unmount_in_a_moment(mount, force) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Taken::Unmounted),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_dead(mount) => {
             // What is still open in it fails anyway.
-            unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))
+            unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))?;
+            Ok(Taken::Unmounted)
         }
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(client) => take_away_hung(mount),
         Err(error) => Err(refusal(mount, &error)),
@@ -143,11 +220,6 @@ fn tell_what_is_left(flags: &Umount, mount: &Mount, state_directory: Option<&Pat
     Ok(())
 }
 
-/// Whether the file system is mounted on another directory too (`mount --bind`), so that its daemon is still needed.
-fn is_elsewhere(mount: &Mount) -> Result<bool, Failure> {
-    Ok(mounts::all()?.iter().any(|other| other.device == mount.device))
-}
-
 fn is_dead(mount: &Mount) -> bool {
     mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop))
         .is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
@@ -158,11 +230,12 @@ fn hangs(client: &Client) -> bool {
 }
 
 /// Whoever waits for a hung daemon cannot be ended in any other way than through the connection.
-fn take_away_hung(mount: &Mount) -> Result<(), Failure> {
+fn take_away_hung(mount: &Mount) -> Result<Taken, Failure> {
     if let Err(error) = abort_connection(mount.device.1) {
         tracing::debug!(%error, "cannot abort the connection");
     }
-    unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))
+    unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))?;
+    Ok(Taken::Aborted)
 }
 
 fn end(daemon: &Process, grace: Duration) -> Result<(), Failure> {

@@ -39,6 +39,14 @@ impl Client {
         Self { owner, found }
     }
 
+    /// Clients for this user's daemons that run, by the records in these directories.
+    pub fn running(directories: &[PathBuf]) -> Vec<Self> {
+        let owner = process::effective_uid();
+        let found = directories.iter().flat_map(|directory| records(directory));
+        let own = found.filter(|found| found.owner == owner && found.record.is_alive());
+        own.map(|found| Self { owner, found: vec![found] }).collect()
+    }
+
     /// How the mount is.
     ///
     /// # Errors

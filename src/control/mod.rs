@@ -120,6 +120,8 @@ pub struct Status {
     pub staged: u64,
     /// Most bytes that may be staged; as much as the disk holds if absent.
     pub staging_size: Option<u64>,
+    /// The kernel still sends requests. Otherwise the mount is gone and the daemon publishes what is staged on its way out.
+    pub serving: bool,
     /// How long it publishes after its mount is gone, in seconds.
     pub exit_timeout: u64,
     /// The daemon's log, if it writes to a file.

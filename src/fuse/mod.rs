@@ -14,4 +14,4 @@ mod watchdog;
 mod tests;
 
 pub use errno::{errno, level};
-pub use session::{Options, Session, raise_read_ahead};
+pub use session::{Connection, Options, Session, raise_read_ahead};

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use fuser::{INodeNo, Notifier, SessionACL};
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::adapter::Adapter;
 use super::watchdog::Watchdog;
 use crate::fs::{FileSystem, KernelCache};
+use crate::sys::unmount::is_connected;
 
 /// What may differ between sessions.
 #[derive(Clone, Debug)]
@@ -38,6 +39,19 @@ impl Options {
 /// A session that is being served.
 pub struct Session {
     ended: oneshot::Receiver<io::Result<()>>,
+    /// Kept only as long as the session, so that it never delays the end of the connection.
+    device: Arc<OwnedFd>,
+}
+
+/// Tells whether the kernel still sends requests.
+#[derive(Clone, Debug)]
+pub struct Connection(Weak<OwnedFd>);
+
+impl Connection {
+    /// Whether the file system is still mounted in some namespace or has open files.
+    pub fn is_alive(&self) -> bool {
+        self.0.upgrade().is_some_and(|device| is_connected(&*device))
+    }
 }
 
 impl Session {
@@ -51,6 +65,7 @@ impl Session {
         let adapter = Adapter::new(Arc::clone(&file_system), runtime, watchdog);
         let mut config = fuser::Config::default();
         config.n_threads = Some(options.threads.max(1));
+        let connection = Arc::new(device.try_clone()?);
         // The kernel itself admits nobody but the owner where `allow_other` was not given.
         let session = fuser::Session::from_fd(adapter, device, SessionACL::All, config)?;
         file_system.set_kernel_cache(Arc::new(Notifications::start(session.notifier())?));
@@ -60,7 +75,12 @@ impl Session {
             let _ = end.send(session.run());
         };
         std::thread::Builder::new().name("ocifs-session".to_owned()).spawn(serve)?;
-        Ok(Self { ended })
+        Ok(Self { ended, device: connection })
+    }
+
+    /// Tells whether the session is still in use, also while it is waited for.
+    pub fn connection(&self) -> Connection {
+        Connection(Arc::downgrade(&self.device))
     }
 
     /// Waits until the mount is gone.
@@ -68,7 +88,8 @@ impl Session {
     /// # Errors
     /// Serving ended before the mount did.
     pub async fn wait(self) -> io::Result<()> {
-        self.ended.await.unwrap_or_else(|_| Err(io::Error::other("the session's thread is gone")))
+        let Self { ended, device: _device } = self;
+        ended.await.unwrap_or_else(|_| Err(io::Error::other("the session's thread is gone")))
     }
 }
 

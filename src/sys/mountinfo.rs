@@ -47,6 +47,14 @@ pub fn all() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
+/// All mounts that another process sees, below its root directory. Numbers of mounts are unique over all namespaces.
+///
+/// # Errors
+/// There is no such process.
+pub fn of_process(pid: u32) -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read(format!("/proc/{pid}/mountinfo"))?))
+}
+
 /// The mount whose mount point is exactly this path; the uppermost where several are stacked.
 ///
 /// # Errors

@@ -1,9 +1,11 @@
 //! Taking a FUSE mount away: gently, lazily, or by aborting the connection of a daemon that hangs.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 
 use super::{mount, process};
@@ -64,9 +66,26 @@ pub fn abort_connection(minor: u32) -> io::Result<()> {
     std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), b"1")
 }
 
+/// Whether a FUSE device descriptor still belongs to a file system that is in use. The kernel hangs up when the last mount in any
+/// namespace and the last open file are gone. Never blocks.
+pub fn is_connected(device: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&device, PollFlags::empty())];
+    let immediately = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // A failed poll says nothing about the mount.
+    rustix::event::poll(&mut polled, Some(&immediately)).is_err() || !polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_descriptor_that_was_hung_up_is_not_connected() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(is_connected(&reader));
+        drop(writer);
+        assert!(!is_connected(&reader));
+    }
 
     #[test]
     fn unmounting_what_is_no_mount_is_an_error() {

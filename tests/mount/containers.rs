@@ -1,7 +1,8 @@
-//! Containers read mounts: `podman run -v` of a tag, as root and as the user of an image.
+//! Containers use mounts: `podman run -v` of a tag, as root and as the user of an image, also after the mount is gone outside.
 
+use crate::support::artifacts::Draft;
 use crate::support::layouts::fixtures;
-use crate::support::mounting::Home;
+use crate::support::mounting::{Home, is_mounted, text};
 use crate::support::shell::Shell;
 use crate::support::skip::{Need, lacks};
 
@@ -11,7 +12,7 @@ const NEEDS: [Need; 6] = [Need::Fuse, Need::Root, Need::Tool("podman"), Need::To
 const IMAGE: &str = r#"storage="--root $PWD/root --runroot $PWD/runroot --storage-driver vfs"
 container=$(buildah $storage from scratch); tree=$(buildah $storage mount $container)
 mkdir -p $tree/bin $tree/data; cp $(command -v busybox) $tree/bin/busybox
-for name in sh cat ls sha256sum find id; do ln -s busybox $tree/bin/$name; done
+for name in sh cat ls sha256sum find id sleep; do ln -s busybox $tree/bin/$name; done
 buildah $storage commit --rm $container localhost/busybox:v1"#;
 
 /// `$1` runs in the container, with the extra options `$OPTIONS`; the limits are for machines with few capabilities.
@@ -62,4 +63,45 @@ fn a_container_of_another_user_reads_what_modes_allow_when_others_are_allowed() 
     let open = String::from_utf8(mount.cat("l1/touch").unwrap()).unwrap();
     assert_eq!(seen, format!("1234\n{open}refused\n"));
     mount.unmount();
+}
+
+#[test]
+fn a_container_goes_on_after_umount_and_what_it_writes_is_published_when_it_ends() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let shell = Shell::new();
+    shell.run::<&str>(IMAGE, &[]);
+    let home = Home::new();
+    let mut draft = Draft::new();
+    draft.files("v1", &[("file", b"first\n")]);
+    let source = format!("oci:{}", draft.path().display());
+    let mount = home.mount(&source, &[]);
+    let (point, daemon) = (mount.root().to_owned(), mount.daemon().as_raw_nonzero().get());
+    let tag = mount.path("v1");
+    let meeting = shell.path("meeting");
+    std::fs::create_dir(&meeting).unwrap();
+    let options = format!("-v {}:/work -v {}:/meeting", tag.display(), meeting.display());
+    let script = "echo ready >/meeting/ready; while [ ! -e /meeting/go ]; do sleep 0.1; done; cat /work/file; echo third >/work/file";
+    let variables = [("M", tag.as_os_str()), ("OPTIONS", options.as_ref()), ("INSIDE", script.as_ref())];
+    let printed = std::thread::scope(|scope| {
+        let container = scope.spawn(|| shell.run(RUN, &variables));
+        while !meeting.join("ready").exists() && !container.is_finished() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        std::fs::write(mount.path("v1/file"), "second\n").unwrap();
+        let output = home.run(&["umount", point.to_str().unwrap()]);
+        std::fs::write(meeting.join("go"), "").unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("/work in the mount namespace of sh (pid "), "{}", text(&output));
+        assert!(!is_mounted(&point));
+        container.join().unwrap()
+    });
+    assert_eq!(printed, "second\n", "what was staged is what the container reads");
+    while std::path::Path::new(&format!("/proc/{daemon}")).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let after = home.mount(&source, &["--read-only"]);
+    assert_eq!(after.cat("v1/file").unwrap(), b"third\n");
+    after.unmount();
 }
