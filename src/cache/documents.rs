@@ -1,16 +1,19 @@
 //! Documents: whole files apart from the data budget, such as indexes, trees and manifests.
 //!
 //! Written once, durably, renamed into place; never changed, truncated or punched, so a mapped one stays readable
-//! however often it is replaced or unlinked. The header has a checksum: a broken document is a miss. Keys become
+//! however often it is replaced or unlinked. The checksum covers
+//! header, kind and file name too: a broken document, or one in the place of another, is a miss. Keys become
 //! file names only through [`file_name`].
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::Digest as _;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::shared::{Shared, failed};
 use super::{Error, Protection};
@@ -22,9 +25,11 @@ use crate::sys::mapped;
 /// A document's bytes, for as long as somebody holds them.
 pub type Document = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-const MAGIC: &[u8; 8] = b"ocifsDC1";
+const MAGIC: &[u8; 8] = b"ocifsDC2";
 /// Magic 8, length 8, checksum 8, zeros 8, salt 32; so the bytes are as aligned as the map.
 const HEADER: usize = 64;
+/// Where in the header the checksum lies.
+const CHECKSUM: Range<usize> = 16..24;
 /// Longest escaped key; longer ones are hashed.
 const LONGEST_NAME: usize = 200;
 
@@ -44,7 +49,7 @@ pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open", &path)(error)),
     };
-    let Some((bytes, salt)) = checked(&file).map_err(failed("map", &path))? else {
+    let Some((bytes, salt)) = checked(&file, &path).map_err(failed("map", &path))? else {
         tracing::warn!(document = %path.display(), "a cached document is broken and counts as missing");
         return Ok(None);
     };
@@ -75,9 +80,10 @@ pub fn store(shared: &Shared, kind: &str, key: &str, bytes: &[u8], protection: &
     let mut header = Vec::with_capacity(HEADER);
     header.extend(MAGIC);
     header.extend((payload.len() as u64).to_le_bytes());
-    header.extend(checksum(payload, &salt).to_le_bytes());
-    header.extend([0; 8]);
+    header.extend([0; 16]);
     header.extend(salt);
+    let checksum = checksum(&path, &header, payload).to_le_bytes();
+    header.splice(CHECKSUM, checksum);
     let directory = path.parent().unwrap_or(&shared.root);
     durable::make_directory(directory).map_err(failed("make", directory))?;
     durable::replace(&path, &[&header, payload]).map_err(failed("write", &path))
@@ -95,7 +101,20 @@ pub fn forget(shared: &Shared, kind: &str, key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn checked(file: &File) -> io::Result<Option<(MappedDocument, [u8; 32])>> {
+/// Whether the document at a path is whole and in its place; `None` if there is none (any more), or it is just being
+/// written.
+pub fn check(path: &Path) -> io::Result<Option<bool>> {
+    if path.file_name().is_some_and(|name| name.as_bytes().starts_with(durable::TEMPORARY.as_bytes())) {
+        return Ok(None);
+    }
+    match durable::open_private(path, false) {
+        Ok(file) => checked(&file, path).map(|found| Some(found.is_some())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn checked(file: &File, path: &Path) -> io::Result<Option<(MappedDocument, [u8; 32])>> {
     if file.metadata()?.len() < HEADER as u64 {
         return Ok(None);
     }
@@ -103,12 +122,21 @@ fn checked(file: &File) -> io::Result<Option<(MappedDocument, [u8; 32])>> {
     let (Some(header), payload) = (document.0.as_ref().first_chunk::<HEADER>(), document.as_ref()) else { return Ok(None) };
     let word = |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     let salt: [u8; 32] = header.last_chunk().copied().unwrap_or_default();
-    let whole = header.starts_with(MAGIC) && word(8) == payload.len() as u64 && word(16) == checksum(payload, &salt);
+    let whole = header.starts_with(MAGIC) && word(8) == payload.len() as u64 && word(CHECKSUM.start) == checksum(path, header, payload);
     Ok(whole.then_some((document, salt)))
 }
 
-fn checksum(payload: &[u8], salt: &[u8; 32]) -> u64 {
-    xxh3_64_with_seed(payload, xxh3_64(salt))
+/// Covers the last two parts of the path, which are the kind and the key, and all bytes but its own.
+fn checksum(path: &Path, header: &[u8], payload: &[u8]) -> u64 {
+    let mut hasher = Xxh3::new();
+    for part in [path.parent().and_then(Path::file_name), path.file_name()] {
+        hasher.update(part.unwrap_or_default().as_bytes());
+        hasher.update(b"\0");
+    }
+    for part in [header.get(..CHECKSUM.start), header.get(CHECKSUM.end..), Some(payload)] {
+        hasher.update(part.unwrap_or_default());
+    }
+    hasher.digest()
 }
 
 fn object_key(key: &ChunkKey, kind: &str, name: &str, salt: &[u8; 32]) -> ChunkKey {

@@ -16,7 +16,7 @@ use super::layout::Which;
 use super::pins;
 use super::shared::{Shared, failed};
 use super::stream::{discard, file_name};
-use super::table::Table;
+use super::table::{self, Table};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::oci::Digest;
 
@@ -91,9 +91,9 @@ pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Erro
     let (mut newest, mut broken) = (0, Vec::new());
     walk(shared, |directory, name| {
         total = total.saturating_add(occupied_by(directory).unwrap_or(0));
-        let table = match Table::open(&directory.join("table")) {
-            Ok(Some(table)) => table,
-            Ok(None) => {
+        let table = match Table::open(directory) {
+            Ok(Some(table)) if !table.dead() => table,
+            Ok(_) => {
                 broken.push(directory.to_owned());
                 return Ok(());
             }
@@ -112,15 +112,22 @@ pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Erro
         Ok(())
     })?;
     for directory in broken {
-        let _structure = shared.structure_lock()?;
-        if matches!(Table::open(&directory.join("table")), Ok(None)) {
-            total = total.saturating_sub(discard(shared, &directory)?);
-        }
+        total = total.saturating_sub(discard_broken(shared, &directory)?.unwrap_or(0));
     }
     remove_old_temporaries(shared);
     shared.ledger.clock_at_least(newest);
     shared.ledger.correct(before, total);
     Ok(Survey { total, ages })
+}
+
+/// Unlinks a stream whose table is broken, that of another stream, or dead in its place. Answers the bytes that it
+/// occupied; `None` if it is sound now.
+pub fn discard_broken(shared: &Shared, directory: &Path) -> Result<Option<u64>, Error> {
+    let _structure = shared.structure_lock()?;
+    match Table::open(directory) {
+        Ok(table) if table.as_ref().is_none_or(Table::dead) => discard(shared, directory).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Counts unfinished fills of the living and removes those of the dead.
@@ -160,7 +167,7 @@ pub fn occupied_by(directory: &Path) -> io::Result<u64> {
     let mut total = 0_u64;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name() != "table"
+        if entry.file_name() != table::FILE
             && let Ok(metadata) = entry.metadata()
         {
             total = total.saturating_add(durable::occupied(&metadata));
@@ -201,10 +208,10 @@ impl Sweep<'_> {
         if self.freed >= self.goal || blob_of(name).is_some_and(|blob| self.pinned.contains(&blob)) {
             return Ok(());
         }
-        let path = directory.join("table");
+        let path = directory.join(table::FILE);
         // Keeps all writers out, so that nothing is punched that is just being written.
         let Ok(Some(lock)) = RangeLock::range(&path, 0..u64::MAX, Sharing::Exclusive, STREAM_PATIENCE) else { return Ok(()) };
-        let Ok(Some(table)) = Table::open(&path) else { return Ok(()) };
+        let Ok(Some(table)) = Table::open(directory) else { return Ok(()) };
         if table.dead() {
             return Ok(());
         }
@@ -323,7 +330,7 @@ fn remove_strangers(directory: &Path, table: &Table) {
     let ours = format!("{:016x}.", table.identity().instance);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if name != "table" && !name.to_string_lossy().starts_with(&ours) {
+        if name != table::FILE && !name.to_string_lossy().starts_with(&ours) {
             // Whatever stays is found again next time.
             let _ = fs::remove_file(entry.path());
         }

@@ -167,9 +167,9 @@ impl Fill {
             members: std::mem::take(&mut self.members).into(),
         };
         let geometry = Geometry::new(&layout, self.key.is_some())?;
-        let table = self.work.join("table");
-        Table::write(&table, &geometry, self.identity, &self.present, self.shared.ledger.now()).map_err(failed("write", &table))?;
         let name = Shared::stream_name(&self.blob, self.key.is_some(), &geometry.fingerprint());
+        Table::write(&self.work, &name, &geometry, self.identity, &self.present, self.shared.ledger.now())
+            .map_err(failed("write a table in", &self.work))?;
         let directory = self.shared.stream_directory(&name);
         let _structure = self.shared.structure_lock()?;
         let replaced = discard(&self.shared, &directory)?;

@@ -7,7 +7,7 @@
 //! # On disk
 //!
 //! ```text
-//! DIRECTORY (0700)/v1/
+//! DIRECTORY (0700)/v2/
 //!   ledger                  counters that all processes map          (ledger.rs)
 //!   evict.lock structure.lock claims.lock                            locks, empty files
 //!   streams/4e/sha256-4e1f….plain.FINGERPRINT/                       a stream: blob, protection, layout

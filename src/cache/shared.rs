@@ -20,6 +20,9 @@ use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::sys::process::effective_uid;
 
+/// Rises with each format that other versions cannot read.
+const VERSION: &str = "v2";
+const OLD_VERSION: &str = "v1";
 /// Most data files kept open.
 const OPEN_FILES: usize = 256;
 /// How long the fruitless search for room is remembered.
@@ -28,7 +31,7 @@ const HOPELESS: Duration = Duration::from_secs(1);
 /// What all handles of one open cache share.
 pub struct Shared {
     pub(super) config: Config,
-    /// `DIRECTORY/v1`.
+    /// `DIRECTORY/v2`.
     pub(super) root: PathBuf,
     pub(super) ledger: Arc<Ledger>,
     /// Size of a block of the file system.
@@ -62,7 +65,7 @@ impl Shared {
     pub fn open(config: Config) -> Result<Arc<Self>, Error> {
         durable::make_directory(&config.directory).map_err(failed("make", &config.directory))?;
         check_owner(&config.directory)?;
-        let root = config.directory.join("v1");
+        let root = config.directory.join(VERSION);
         for part in ["", "streams", "work", "documents", "pins"] {
             let path = root.join(part);
             durable::make_directory(&path).map_err(failed("make", &path))?;
@@ -77,6 +80,7 @@ impl Shared {
             kind: ErrorKind::Busy,
             message: format!("the cache {} is in use by too many processes", config.directory.display()),
         })?;
+        retire_old_version(&config.directory, &root);
         let block = durable::free(&root).map_err(failed("examine", &root))?.block.clamp(512, 1 << 20);
         Ok(Arc::new(Self {
             claims: Claims::new(root.join("claims.lock")),
@@ -237,6 +241,18 @@ impl Shared {
         {
             owner.close_file(key.1);
         }
+    }
+}
+
+/// What an older version of ocifs kept is of no use; the next recount removes it like the work of a dead process. A
+/// program of that version that still runs goes on with what it has open.
+fn retire_old_version(directory: &Path, root: &Path) {
+    let grave = root.join("work").join(format!("{OLD_VERSION}-{:016x}", rand::random::<u64>()));
+    match std::fs::rename(directory.join(OLD_VERSION), grave) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, directory = %directory.display(), "the cache of an older version could not be removed");
+        }
+        _ => {}
     }
 }
 

@@ -4,18 +4,19 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Error;
 use super::layout::{Geometry, Piece, Which, blocks};
 use super::shared::{Shared, failed};
-use super::table::{Identity, State, Table};
+use super::table::{self, Identity, State, Table};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -35,6 +36,8 @@ pub struct Stream {
     verified: Box<[AtomicU64]>,
     /// The main file, then the members.
     files: Box<[Slot]>,
+    /// How often a file turned out to be another one than before: nothing that was verified counts then.
+    replaced: AtomicU64,
     /// What took this one's place after it was unlinked.
     pub(super) next: OnceLock<Arc<Stream>>,
 }
@@ -43,6 +46,8 @@ pub struct Stream {
 struct Slot {
     file: RwLock<Option<Arc<File>>>,
     used: AtomicBool,
+    /// Which file it was when it was opened last; 0 if it never was.
+    identity: AtomicU64,
 }
 
 /// Name of a data file.
@@ -79,8 +84,8 @@ impl Stream {
             return Ok(Some(stream));
         }
         let directory = shared.stream_directory(name);
-        let path = directory.join("table");
-        let load = || Table::open(&path).map(|table| table.filter(|table| !table.dead() && fits(table, geometry)));
+        let path = directory.join(table::FILE);
+        let load = || Table::open(&directory).map(|table| table.filter(|table| !table.dead() && fits(table, geometry)));
         let mut table = load().map_err(failed("open", &path))?;
         if table.is_none() && create {
             let _structure = shared.structure_lock()?;
@@ -89,7 +94,7 @@ impl Stream {
             if table.is_none() {
                 check_table_size(shared, name, geometry)?;
                 discard(shared, &directory)?;
-                make(shared, &directory, geometry).map_err(failed("make", &directory))?;
+                make(shared, &directory, name, geometry).map_err(failed("make", &directory))?;
                 table = load().map_err(failed("open", &path))?;
             }
         }
@@ -103,6 +108,7 @@ impl Stream {
             verified: (0..table.geometry().count()).map(|_| AtomicU64::new(0)).collect(),
             files: (0..=table.geometry().members().len()).map(|_| Slot::default()).collect(),
             table,
+            replaced: AtomicU64::new(0),
             next: OnceLock::new(),
         });
         Ok(Some(shared.remember_stream(&stream)))
@@ -155,6 +161,12 @@ impl Stream {
         }
         let name = file_name(self.table.identity(), self.table.geometry(), which).ok_or_else(missing)?;
         let file = Arc::new(durable::open_private(&self.directory.join(name), create)?);
+        let identity = identity_of(&file)?;
+        // Before anybody gets the file: who looks at both counters cannot miss it.
+        if ![0, identity].contains(&slot.identity.swap(identity, Ordering::SeqCst)) {
+            self.verified.iter().for_each(|word| word.store(0, Ordering::SeqCst));
+            self.replaced.fetch_add(1, Ordering::SeqCst);
+        }
         *slot.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&file));
         self.shared.note_open_file(self, u32::try_from(number).map_err(|_| missing())?);
         Ok(file)
@@ -181,8 +193,9 @@ impl Stream {
         }
         let whole = self.table.geometry().stored(span)?;
         let verified = self.verified.get(span as usize)?;
+        let replaced = self.replaced.load(Ordering::SeqCst);
         let bytes = if verified.load(Ordering::Relaxed) == state.word() {
-            self.read_stored(wanted)
+            self.read_stored(wanted.clone())
         } else {
             self.read_stored(whole.clone()).map(|bytes| self.checked(span, bytes)).and_then(|bytes| {
                 let bytes = bytes.ok_or(io::ErrorKind::InvalidData)?;
@@ -192,6 +205,9 @@ impl Stream {
         };
         // The span was neither evicted nor replaced while it was read, or what was read counts for nothing.
         let same = self.table.state(span) == state;
+        if same && self.replaced.load(Ordering::SeqCst) != replaced {
+            return self.read_span(span, wanted);
+        }
         match bytes {
             Ok(bytes) if same => {
                 verified.store(state.word(), Ordering::Relaxed);
@@ -238,7 +254,7 @@ impl Stream {
     pub fn write_span(self: &Arc<Self>, span: u32, stored: &[u8]) -> Result<Option<bool>, Error> {
         let Some(range) = self.table.geometry().stored(span) else { return Ok(Some(false)) };
         let Some(reservation) = self.shared.reserve(self.cost(span))? else { return Ok(Some(false)) };
-        let path = self.directory.join("table");
+        let path = self.directory.join(table::FILE);
         let byte = u64::from(span);
         let lock = RangeLock::range(&path, byte..byte + 1, Sharing::Exclusive, PATIENCE);
         let give_back = |answer| {
@@ -299,6 +315,13 @@ impl Stream {
     }
 }
 
+/// Tells a file from any that took its name later, also with its inode number. Never 0.
+fn identity_of(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    let birth = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+    Ok(xxh3_64_with_seed(&birth.as_nanos().to_le_bytes(), metadata.ino()) | 1)
+}
+
 fn fits(table: &Table, geometry: &Geometry) -> bool {
     let found = table.geometry();
     found.starts() == geometry.starts()
@@ -318,10 +341,10 @@ fn check_table_size(shared: &Shared, name: &str, geometry: &Geometry) -> Result<
 }
 
 /// Makes an empty stream. Under the structure lock.
-fn make(shared: &Shared, directory: &Path, geometry: &Geometry) -> io::Result<()> {
+fn make(shared: &Shared, directory: &Path, name: &str, geometry: &Geometry) -> io::Result<()> {
     let work = shared.work_directory()?;
     let identity = Identity::random(geometry.is_sealed());
-    let made = Table::write(&work.join("table"), geometry, identity, &[], shared.ledger.now())
+    let made = Table::write(&work, name, geometry, identity, &[], shared.ledger.now())
         .and_then(|()| durable::make_directory(directory.parent().unwrap_or(directory)))
         .and_then(|()| std::fs::rename(&work, directory));
     if made.is_err() {
@@ -334,10 +357,11 @@ fn make(shared: &Shared, directory: &Path, geometry: &Geometry) -> io::Result<()
 /// Unlinks a stream: first it says so in its table, then it leaves its place in one step, then its files go. Under
 /// the structure lock. Files that are open keep working. Answers the bytes that it occupied.
 pub fn discard(shared: &Shared, directory: &Path) -> Result<u64, Error> {
-    if let Ok(Some(table)) = Table::open(&directory.join("table")) {
+    // The grave first: on a full disk a stream must not die in its place.
+    let grave = shared.work_directory().map_err(failed("make a directory in", &shared.root))?;
+    if let Ok(Some(table)) = Table::open(directory) {
         table.kill();
     }
-    let grave = shared.work_directory().map_err(failed("make a directory in", &shared.root))?;
     match std::fs::rename(directory, &grave) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -1,11 +1,12 @@
 //! The span table: one small mapped file per stream that all processes share.
 //!
-//! It holds the layout (fixed, with a checksum) and four words a span: state, checksum of the stored bytes, time of
-//! last use, nothing. The state is a generation times two, plus one if the span is present; every change of
+//! It holds the layout (fixed, with a checksum that covers the stream's name too, so that the table of another stream
+//! counts as broken) and four words a span: state, checksum of the stored bytes, time of last use, nothing. The state is a generation times two, plus one if the span is present; every change of
 //! presence takes the next generation. The protocol around it is told in the module documentation of `cache`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -17,7 +18,9 @@ use super::layout::Geometry;
 use crate::durable;
 use crate::sys::mapped::Words;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"ocifsST1");
+const MAGIC: u64 = u64::from_le_bytes(*b"ocifsST2");
+/// Name of the table in the directory of its stream.
+pub const FILE: &str = "table";
 /// Words in front of the spans.
 const HEADER: usize = 16;
 /// Words of a span.
@@ -83,8 +86,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// Writes a new table file, with the checksums of the spans that are present already.
-    pub fn write(path: &Path, geometry: &Geometry, identity: Identity, present: &[Option<u64>], now: u64) -> io::Result<()> {
+    /// Writes the new table of a stream into the directory that will be renamed to the stream's name, with the
+    /// checksums of the spans that are present already.
+    pub fn write(
+        directory: &Path,
+        name: &str,
+        geometry: &Geometry,
+        identity: Identity,
+        present: &[Option<u64>],
+        now: u64,
+    ) -> io::Result<()> {
         let salt = u128::from_le_bytes(identity.salt);
         let mut header = [0_u64; HEADER];
         let fields = [
@@ -105,14 +116,14 @@ impl Table {
         }
         let fixed = header.get(FIXED).unwrap_or_default().to_vec();
         if let Some(word) = header.get_mut(CHECKSUM) {
-            *word = layout_checksum(fixed.into_iter().chain(layout_words(geometry)));
+            *word = layout_checksum(name.as_bytes(), fixed.into_iter().chain(layout_words(geometry)));
         }
         let records = (0..geometry.count() as usize).flat_map(|span| {
             let checksum = present.get(span).copied().flatten();
             [u64::from(checksum.is_some()), checksum.unwrap_or(0), now, 0]
         });
         // Every byte is written, so no page of the map is a hole that a full disk could refuse later.
-        let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
+        let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(FILE))?);
         for word in header.into_iter().chain(records).chain(layout_words(geometry)) {
             file.write_all(&word.to_ne_bytes())?;
         }
@@ -125,9 +136,10 @@ impl Table {
         (words * size_of::<u64>()) as u64
     }
 
-    /// Maps a table. `None` if there is none or it is broken.
-    pub fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match durable::open_private(path, false) {
+    /// Maps the table in a stream's directory. `None` if there is none, or it is broken or that of another stream.
+    pub fn open(directory: &Path) -> io::Result<Option<Self>> {
+        let Some(name) = directory.file_name() else { return Ok(None) };
+        let file = match durable::open_private(&directory.join(FILE), false) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -135,10 +147,10 @@ impl Table {
         if file.metadata()?.len() < (HEADER * size_of::<u64>()) as u64 {
             return Ok(None);
         }
-        Self::parse(&file)
+        Self::parse(&file, name.as_bytes())
     }
 
-    fn parse(file: &File) -> io::Result<Option<Self>> {
+    fn parse(file: &File, name: &[u8]) -> io::Result<Option<Self>> {
         let map = Words::map(file)?;
         let load = |at: usize| map.words().get(at).map_or(0, |word| word.load(Ordering::Relaxed));
         let count = |at: usize| usize::try_from(load(at)).unwrap_or(usize::MAX);
@@ -151,7 +163,7 @@ impl Table {
         }
         let read = |range: std::ops::Range<usize>| range.map(load).collect::<Vec<u64>>();
         let layout = read(layout_at..end);
-        if layout_checksum(FIXED.map(load).chain(layout.iter().copied())) != load(CHECKSUM) {
+        if layout_checksum(name, FIXED.map(load).chain(layout.iter().copied())) != load(CHECKSUM) {
             return Ok(None);
         }
         let (starts, members) = layout.split_at_checked(spans).unwrap_or_default();
@@ -266,8 +278,9 @@ fn layout_words(geometry: &Geometry) -> impl Iterator<Item = u64> + '_ {
     geometry.starts().iter().copied().chain(geometry.members().iter().flat_map(|member| [member.start, member.end]))
 }
 
-fn layout_checksum(words: impl Iterator<Item = u64>) -> u64 {
+fn layout_checksum(name: &[u8], words: impl Iterator<Item = u64>) -> u64 {
     let mut hasher = Xxh3::new();
+    hasher.update(name);
     for word in words {
         hasher.update(&word.to_ne_bytes());
     }

@@ -5,8 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::documents::file_name;
-use super::layout::Geometry;
+use super::documents::{self, file_name};
 use super::shared::{Shared, failed};
 use super::stream::{Stream, discard};
 use super::table::Table;
@@ -92,17 +91,26 @@ pub fn forget_stream(shared: &Shared, blob: &Digest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks every present span against its checksum: (checked, broken). No key is needed: what is checked is what is
-/// stored.
+/// Checks every table, present span and document against its checksum, and that it lies in its own place: (checked
+/// spans and documents, broken ones; a stream with a broken table counts as one of either). No key is needed: what is
+/// checked is what is stored.
 pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
-    let mut streams: Vec<(String, Geometry)> = Vec::new();
+    let (mut streams, mut without_table) = (Vec::new(), Vec::new());
     evict::walk(shared, |directory, name| {
-        if let Ok(Some(table)) = Table::open(&directory.join("table")) {
-            streams.push((name.to_owned(), table.geometry().clone()));
+        match Table::open(directory) {
+            Ok(Some(table)) => streams.push((name.to_owned(), table.geometry().clone())),
+            Ok(None) => without_table.push(directory.to_owned()),
+            Err(error) => return Err(failed("open the table of", directory)(error)),
         }
         Ok(())
     })?;
     let (mut checked, mut broken) = (0, 0);
+    for directory in without_table {
+        if let Some(freed) = evict::discard_broken(shared, &directory)? {
+            shared.give_back(freed);
+            (checked, broken) = (checked + 1, broken + 1);
+        }
+    }
     for (name, geometry) in streams {
         let Some(stream) = Stream::open(shared, &name, &geometry, false)? else { continue };
         for whole in (0..geometry.count()).filter_map(|span| stream.check(span)) {
@@ -110,6 +118,16 @@ pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
             broken += u64::from(!whole);
         }
     }
+    each_document(shared, |_, entry| {
+        let Some(sound) = documents::check(&entry.path()).map_err(failed("read", &entry.path()))? else { return Ok(()) };
+        checked += 1;
+        if !sound {
+            broken += 1;
+            tracing::warn!(document = %entry.path().display(), "a cached document is broken and was dropped");
+            durable::remove(&entry.path()).map_err(failed("remove", &entry.path()))?;
+        }
+        Ok(())
+    })?;
     Ok((checked, broken))
 }
 

@@ -13,4 +13,6 @@ pub use replace::{TEMPORARY, make_directory, remove, replace, sync_directory};
 pub use sparse::{Free, free, is_full, is_unsupported, make_room, occupied, open_private, punch};
 
 #[cfg(test)]
+pub mod disk;
+#[cfg(test)]
 mod tests;

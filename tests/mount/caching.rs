@@ -1,15 +1,19 @@
 //! The cache through a mount: its budget holds, what is larger than it is read right and not many times over, pins
 //! stay, clearing takes nothing from open files, and damage on its disk never reaches a reader.
 
+use crate::crashes::{disk::Disk, kill};
 use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar, zstandard};
+use crate::support::is_long;
 use crate::support::mounting::{Home, Mount, text};
 use crate::support::proxy::Proxy;
 use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 const MIB: usize = 1 << 20;
@@ -30,7 +34,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Bytes that the content in the cache occupies on disk; the tables of its spans are no content.
 fn occupied(home: &Home) -> u64 {
-    let folders = ["cache/v1/streams", "cache/v1/work"].map(|name| files_below(&home.path(name)));
+    let folders = ["cache/v2/streams", "cache/v2/work"].map(|name| files_below(&home.path(name)));
     let content = folders.iter().flatten().filter(|file| !file.ends_with("table"));
     content.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
 }
@@ -244,6 +248,65 @@ fn snapshot(mount: &Mount, folder: &str) -> Vec<(PathBuf, u32, bool, Vec<u8>)> {
     files.into_iter().map(look).collect()
 }
 
+/// Damages every file of the cache somewhere else in each round; the first where headers are, the last cuts.
+fn damage(cache: &Path, round: u64) {
+    let mut damaged = 0;
+    for path in files_below(cache) {
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let length = file.metadata().unwrap().len();
+        if length == 0 {
+            continue;
+        }
+        damaged += 1;
+        if round == 3 {
+            file.set_len(length / 2).unwrap();
+            continue;
+        }
+        let mut at = (length / 3 * round + 17) % length;
+        while at < length {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+            at += 50_000;
+        }
+    }
+    assert!(damaged > 5, "{damaged} files");
+}
+
+/// Two files of every kind that the cache holds: kinds of documents, tables, main files, members, and the ledger.
+fn two_of_each_kind(cache: &Path) -> Vec<PathBuf> {
+    let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in files_below(cache) {
+        let folder = path.parent().unwrap();
+        let kind = match path.extension().filter(|_| !folder.ends_with("pins")) {
+            Some(extension) if path.to_string_lossy().contains("/streams/") && extension != "main" => "member".to_owned(),
+            Some(extension) if extension == "main" => "main".to_owned(),
+            Some(extension) if extension == "lock" => continue,
+            _ if path.ends_with("table") => "table".to_owned(),
+            _ => folder.file_name().unwrap().to_string_lossy().into_owned(),
+        };
+        kinds.entry(kind).or_default().push(path);
+    }
+    for kind in ["table", "main", "member", "index", "tree", "manifest", "seen", "v2"] {
+        assert!(kinds.contains_key(kind), "no {kind} in {:?}", kinds.keys());
+    }
+    kinds.into_values().flat_map(|files| files.into_iter().take(2)).collect()
+}
+
+/// Lets the files change places in pairs; every two of them meet in one of as many rounds as there are files.
+fn swap(files: &[PathBuf], round: usize) {
+    let count = files.len();
+    for one in 0..count {
+        let other = (round + count - one) % count;
+        if one < other {
+            let aside = files[one].with_extension("aside");
+            std::fs::rename(&files[one], &aside).unwrap();
+            std::fs::rename(&files[other], &files[one]).unwrap();
+            std::fs::rename(&aside, &files[other]).unwrap();
+        }
+    }
+}
+
 #[test]
 fn damage_in_the_cache_between_mounts_never_reaches_a_reader() {
     if lacks(&NEEDS) {
@@ -252,47 +315,74 @@ fn damage_in_the_cache_between_mounts_never_reaches_a_reader() {
     let registry = Registry::plain();
     let raw = noise(9, 3 * MIB);
     let packed: Vec<(String, Vec<u8>)> = (0..40).map(|number| (format!("d/f{number}"), noise(200 + number, 40_000))).collect();
+    let large = [("large".to_owned(), noise(300, 3 * MIB / 2))];
     let mut draft = Draft::new();
     draft.files("raw", &[("file", &raw), ("short", b"a few bytes\n")]);
+    draft.files("other", &[("file", &noise(10, 3 * MIB)), ("short", b"other bytes\n")]);
     let layers = [
         draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed[..30]))),
         draft.blob(&format!("{LAYER}+zstd"), &zstandard(&archive(&packed[20..]))),
+        draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&large))),
     ];
     draft.image("packed", &layers);
+    // The same names with other bytes: where trees or indexes change places, nothing but the bytes tells.
+    let others: Vec<(String, Vec<u8>)> = (0..40).map(|number| (format!("d/f{number}"), noise(400 + number, 40_000))).collect();
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&others)));
+    draft.image("repacked", &[layer]);
+    draft.layout().push(&registry.url(), "data");
+    let (home, tags) = (Home::new(), ["raw", "other", "packed", "repacked"]);
+    let read = |home: &Home| {
+        let mount = home.mount(&registry.host(), &[]);
+        let found = tags.map(|tag| snapshot(&mount, &format!("data/{tag}")));
+        mount.unmount();
+        found
+    };
+    let before = read(&home);
+    assert_eq!(before.each_ref().map(Vec::len), [2, 2, 41, 40]);
+    for round in 0..4 {
+        damage(&home.path("cache/v2"), round);
+        assert!(read(&home) == before, "damage {round}: something reads otherwise");
+    }
+    let count = two_of_each_kind(&home.path("cache/v2")).len();
+    for round in 0..count {
+        swap(&two_of_each_kind(&home.path("cache/v2")), round);
+        assert!(read(&home) == before, "swap {round}: something reads otherwise");
+    }
+}
+
+#[test]
+fn after_a_power_cut_of_the_cache_s_disk_everything_is_read_right() {
+    if lacks(&[Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("mkfs.ext4"), Need::Tool("losetup")]) {
+        return;
+    }
+    let registry = Registry::plain();
+    let packed = sixteen();
+    let mut draft = Draft::new();
+    draft.files("raw", &[("file", &noise(11, 5 * MIB))]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed)));
+    draft.image("packed", &[layer]);
     draft.layout().push(&registry.url(), "data");
     let home = Home::new();
-    let mount = home.mount(&registry.host(), &[]);
-    let before = [snapshot(&mount, "data/raw"), snapshot(&mount, "data/packed")];
-    assert_eq!((before[0].len(), before[1].len()), (2, 40));
+    let disk = Disk::new(&home, "cache", 64);
+    let read = |mount: &Mount| ["data/raw", "data/packed"].map(|tag| snapshot(mount, tag));
+    // A cache that holds some of it only, so that cuts find evictions too.
+    let start = || home.mount(&registry.host(), &["--cache-size", "16MiB", "--cache-min-free", "0"]);
+    let mount = start();
+    let before = read(&mount);
     mount.unmount();
-    // Each round damages every file somewhere else; the first where headers are, the last cuts.
-    for round in 0..4_u64 {
-        let mut damaged = 0;
-        for path in files_below(&home.path("cache/v1")) {
-            let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
-            let length = file.metadata().unwrap().len();
-            if length == 0 {
-                continue;
-            }
-            damaged += 1;
-            if round == 3 {
-                file.set_len(length / 2).unwrap();
-                continue;
-            }
-            let mut at = (length / 3 * round + 17) % length;
-            while at < length {
-                let mut byte = [0];
-                file.read_exact_at(&mut byte, at).unwrap();
-                file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-                at += 50_000;
-            }
-        }
-        assert!(damaged > 5, "{damaged} files");
-        let mount = home.mount(&registry.host(), &[]);
-        for (tag, before) in ["raw", "packed"].iter().zip(&before) {
-            let now = snapshot(&mount, &format!("data/{tag}"));
-            assert!(now == *before, "round {round}: {tag} reads otherwise");
-        }
+    for round in 0..if is_long() { 50 } else { 3 } {
+        let mount = start();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| files_below(&mount.path("data/packed")).iter().for_each(|path| drop(std::fs::read(path))));
+            std::thread::sleep(Duration::from_millis(round * 137 % 400));
+            disk.cut();
+            kill(&mount);
+            reader.join().unwrap();
+        });
+        drop(mount);
+        disk.power_up();
+        let mount = start();
+        assert!(read(&mount) == before, "round {round}: something reads otherwise");
         mount.unmount();
     }
 }

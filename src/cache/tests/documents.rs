@@ -27,7 +27,7 @@ fn clear_leaves_a_file_that_somebody_is_about_to_rename() {
     let place = Place::new(MIB);
     let cache = place.open();
     cache.store_document("tree", "k", b"document", &Protection::Plain).unwrap();
-    let half_written = place.path().join("v1/documents/tree/.new-abc");
+    let half_written = place.path().join("v2/documents/tree/.new-abc");
     std::fs::write(&half_written, b"half").unwrap();
     cache.clear(true).unwrap();
     assert!(half_written.exists());
@@ -64,7 +64,7 @@ fn every_key_has_a_file_of_its_own_inside_its_kind() {
     for key in keys {
         assert_eq!((*cache.document("manifest", key, &Protection::Plain).unwrap().unwrap()).as_ref(), key.as_bytes());
     }
-    assert_eq!(fs::read_dir(place.path().join("v1/documents/manifest")).unwrap().count(), keys.len());
+    assert_eq!(fs::read_dir(place.path().join("v2/documents/manifest")).unwrap().count(), keys.len());
     for kind in ["", "..", "a/b", "A", "a b"] {
         assert!(cache.store_document(kind, "k", b"", &Protection::Plain).is_err());
     }
@@ -75,7 +75,7 @@ fn a_document_with_any_flipped_byte_or_another_length_is_a_miss() {
     let place = Place::new(MIB);
     let cache = place.open();
     cache.store_document("index", "k", &bytes(1, 0..300), &Protection::Plain).unwrap();
-    let path = place.path().join("v1/documents/index/k.plain");
+    let path = place.path().join("v2/documents/index/k.plain");
     let good = fs::read(&path).unwrap();
     let found = |content: &[u8]| {
         fs::remove_file(&path).unwrap();
@@ -83,7 +83,7 @@ fn a_document_with_any_flipped_byte_or_another_length_is_a_miss() {
         cache.document("index", "k", &Protection::Plain).unwrap().is_some()
     };
     assert!(found(&good));
-    for at in (0..24).chain(32..good.len()) {
+    for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         assert!(!found(&bad), "flipped at {at}");

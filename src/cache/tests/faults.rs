@@ -99,7 +99,7 @@ fn a_lost_or_garbled_ledger_is_counted_anew_before_anything_is_stored() {
         let place = Place::new(2 * MIB);
         let layout = even(7, 256 * KIB);
         fill(&place.open(), 1, &layout, &Protection::Plain);
-        let ledger = place.path().join("v1/ledger");
+        let ledger = place.path().join("v2/ledger");
         match damage {
             None => fs::remove_file(&ledger).unwrap(),
             Some(0) => flip(&ledger, 0),
@@ -130,7 +130,7 @@ fn what_a_killed_writer_left_behind_is_swept_away() {
     // an owner that is gone.
     let file = fs::OpenOptions::new().write(true).open(&place.data_files()[0]).unwrap();
     file.write_all_at(&vec![9; MIB as usize], MIB).unwrap();
-    let dead = place.path().join("v1/work/1000-00000000000000aa-0");
+    let dead = place.path().join("v2/work/1000-00000000000000aa-0");
     fs::create_dir(&dead).unwrap();
     fs::write(dead.join("x.main"), vec![9; 512 << 10]).unwrap();
     for span in 1..16 {

@@ -3,9 +3,11 @@
 mod budget;
 mod documents;
 mod faults;
+mod power;
 mod racing;
 mod reading;
 mod sealing;
+mod swapping;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -45,7 +47,7 @@ impl Place {
     pub fn data_files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for part in ["streams", "work"] {
-            files(&self.path().join("v1").join(part), &mut found);
+            files(&self.path().join("v2").join(part), &mut found);
         }
         found.retain(|path| path.file_name().is_some_and(|name| name != "table"));
         found
@@ -53,7 +55,7 @@ impl Place {
 
     pub fn tables(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        files(&self.path().join("v1/streams"), &mut found);
+        files(&self.path().join("v2/streams"), &mut found);
         found.retain(|path| path.file_name().is_some_and(|name| name == "table"));
         found
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::seal::{EnvelopeKey, Passphrase};
 
 /// A key for `number`; deriving one is slow, so all come from one.
-fn key(number: u8) -> Protection {
+pub fn key(number: u8) -> Protection {
     static BASE: std::sync::LazyLock<ChunkKey> =
         std::sync::LazyLock::new(|| EnvelopeKey::derive(&Passphrase::new(b"passphrase".to_vec()), &[7; 32]).unwrap().cache_key());
     Protection::Sealed(BASE.for_object(&[number]))

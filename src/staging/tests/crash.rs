@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::*;
+use crate::durable::disk::Disk;
 
 /// Where a child holds an upper and waits for its end.
 pub const HOLD: &str = "OCIFS_TEST_STAGING_HOLD";
@@ -235,55 +236,6 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
         let data = staged.iter().filter(|(_, node)| matches!(node.content, Content::Data(_))).count();
         assert_eq!(data_files(directory.path()).len(), data, "nothing is left that no node refers to");
         assert_eq!(staged.len(), model.len());
-    }
-}
-
-/// An ext4 file system in a file, whose power can be cut. `None` (said aloud) where that cannot be had.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn new() -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let image = disk.image();
-        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        std::fs::create_dir(disk.path()).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status().is_ok_and(|status| status.success());
-        if made && disk.mount() {
-            return Some(disk);
-        }
-        assert!(std::env::var_os("CI").is_none(), "tests of power cuts need mkfs.ext4 and the right to mount");
-        eprintln!("skipped: an ext4 file system cannot be mounted here");
-        None
-    }
-
-    fn image(&self) -> PathBuf {
-        self.0.path().join("image")
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("disk")
-    }
-
-    fn mount(&self) -> bool {
-        Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.path()).status().is_ok_and(|status| status.success())
-    }
-
-    /// From now on nothing reaches the disk: FS_IOC_SHUTDOWN without a flush of the journal.
-    fn cut_power(&self) {
-        let script = "import fcntl, os, struct, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
-        let cut = Command::new("python3").args(["-c", script]).arg(self.path()).status();
-        assert!(cut.unwrap().success());
-    }
-
-    fn restore_power(&self) {
-        assert!(Command::new("umount").arg(self.path()).status().unwrap().success());
-        assert!(self.mount());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
     }
 }
 
