@@ -18,7 +18,7 @@ use crate::control::Difference;
 use crate::error::ErrorKind;
 use crate::fs::StagedTag;
 use crate::oci::{Registry, Repository, Source};
-use crate::publish::{Listener, Options, Outcome, Publisher, Report};
+use crate::publish::{Listener, Options, Outcome, Publisher, Report, Sizes};
 use crate::registry::Push;
 use crate::seal::Passphrase;
 use crate::staging::{Listed, Subject, Uppers};
@@ -195,6 +195,7 @@ async fn publish(place: &Place, overlay: &Arc<Overlay>, options: &Options, liste
         push,
         kind: options.as_kind.unwrap_or_default(),
         concurrency: wiring::CONCURRENCY,
+        sizes: Sizes::default(),
     };
     let (report, _) = publisher.publish(overlay, options, listener).await?;
     Ok(report)

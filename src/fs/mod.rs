@@ -44,7 +44,7 @@ pub use writing::{Selection, StagedTag, Writing, staged_tag};
 use crate::artifact::{Artifacts, Kind};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Version};
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Sizes};
 pub use crate::view::Error;
 use crate::view::{Attributes, Context, Found, Key, Origin, Shown, View, Views};
 use handle::Handles;
@@ -104,6 +104,7 @@ impl FileSystem {
             push: Arc::clone(&writing.push),
             kind: writing.kind,
             concurrency: writing.concurrency,
+            sizes: Sizes::default(),
         });
         let views = Views::default();
         let root_view = match &config.root {

@@ -28,7 +28,7 @@ mod zstandard;
 pub use index::{Entry, Extent, LayerIndex};
 pub use kind::{FileKind, NodeKind};
 pub use limits::Limits;
-pub use pack::{PackEntry, Packed, Packer, Packing, TRAVELLING_MOST, arrived, compressible, sample_ranges, travelling};
+pub use pack::{PackEntry, Packed, Packer, Packing, SPAN, TRAVELLING_MOST, arrived, compressible, sample_ranges, travelling};
 pub use scan::{Form, Scan};
 pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span, SpanDecoder};

@@ -160,7 +160,8 @@ impl<'a> Publish<'a> {
         let defaults = &self.publisher.context.defaults;
         let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
         let old = base.map(|base| self.tree(base, snapshot));
-        let survey = survey(snapshot, old, self.options.no_ignore, &defaults, kinds::remembers(base.map(|base| &**base))).await?;
+        let remember = kinds::remembers(base.map(|base| &**base));
+        let survey = survey(snapshot, old, self.options.no_ignore, &defaults, (remember, self.publisher.sizes)).await?;
         survey.notes.iter().for_each(|note| self.progress.note(note.clone()));
         Ok(survey)
     }

@@ -37,7 +37,7 @@ use crate::view::{Context, Overlay};
 use crate::{artifact, layer, oci, registry, seal as envelope, staging, view};
 
 pub use droppings::is_dropping;
-pub use options::{ArtifactKind, Options};
+pub use options::{ArtifactKind, Options, Sizes};
 pub use report::{Event, Listener, Next, Outcome, Report};
 
 /// Why a tag was not published. Everything staged is still there.
@@ -60,6 +60,8 @@ pub struct Publisher {
     pub kind: ArtifactKind,
     /// Blobs sent at a time where the options do not say.
     pub concurrency: NonZeroUsize,
+    /// How trees are cut into layers.
+    pub sizes: Sizes,
 }
 
 impl Publisher {

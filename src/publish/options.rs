@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer;
+
 /// What kind of artifact a new tag becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -15,6 +17,23 @@ pub enum ArtifactKind {
     Image,
     /// One archive as oci-sync writes it, sealed where a passphrase is given.
     OciSync,
+}
+
+/// How a tree is cut into layers and a layer into spans. Only the defaults give the digests that every other machine gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// A file of so many bytes is a layer of its own, in a tree that is not huge.
+    pub large: u64,
+    /// Bytes of a group of smaller files, in a tree that is not huge.
+    pub group: u64,
+    /// Bytes of a span of a layer's stream; see [`crate::layer::Packer`].
+    pub span: NonZeroUsize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { large: 4 << 20, group: 16 << 20, span: layer::SPAN }
+    }
 }
 
 /// What a publish may do. Stable keys: it travels to the daemon.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufWriter;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -173,6 +174,8 @@ pub(super) struct How<'a> {
     pub sealed: Option<Sealed>,
     /// Whether its index may travel.
     pub with_index: bool,
+    /// Bytes of a span.
+    pub span: NonZeroUsize,
     /// Bytes read so far, of all layers.
     pub read: &'a Arc<AtomicU64>,
     /// Hears of them.
@@ -183,18 +186,18 @@ pub(super) struct How<'a> {
 pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Ready, Error> {
     let (commands, receiver) = mpsc::channel(PIECES);
     let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
-    let (packing, workers) = (layer.packing, how.workers);
+    let (packing, workers, span) = (layer.packing, how.workers, how.span);
     let thread = tokio::task::spawn_blocking(move || {
         let file = File::create(&draft).map_err(|error| Error::disk("making", &draft, &error))?;
         match sealed {
             None => {
-                let packed = drive(Packer::new(packing, workers, Box::new(file)), receiver)?;
+                let packed = drive(Packer::with_span(packing, workers, span, Box::new(file)), receiver)?;
                 let blob = packed.blob;
                 Ok((packed, blob))
             }
             Some(sealed) => {
                 let writer = sealed.writer(BufWriter::with_capacity(256 << 10, file))?;
-                let packed = drive(Packer::new(packing, workers, Box::new(writer.clone())), receiver)?;
+                let packed = drive(Packer::with_span(packing, workers, span, Box::new(writer.clone())), receiver)?;
                 let blob = writer.finish()?;
                 Ok::<_, Error>((packed, blob))
             }

@@ -51,6 +51,8 @@ pub(super) struct Producer {
     pub sealed: Option<Sealed>,
     /// Whether indexes travel.
     pub with_index: bool,
+    /// Bytes of a span.
+    pub span: NonZeroUsize,
 }
 
 impl Producer {
@@ -144,6 +146,7 @@ impl Producer {
             workers,
             sealed: self.sealed.clone(),
             with_index: self.with_index,
+            span: self.span,
             read: &self.progress.read,
             told: &move || progress.packed(),
         };

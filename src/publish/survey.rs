@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Error;
 use super::compare::{Comparer, Difference, Join, Pair};
 use super::droppings::{Droppings, IGNORE_FILE, IGNORE_LIMIT};
 use super::plan::PathSet;
@@ -14,6 +13,7 @@ use super::plan::foreign::directory_key;
 use super::plan::groups::Totals;
 use super::plan::identity::archived;
 use super::snapshot::{Entries, FirstNames, Snapshot, is_within, order, parent, show};
+use super::{Error, Sizes};
 use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, TreeIdentity};
 use crate::view::FrozenEntry;
 
@@ -73,10 +73,10 @@ pub(super) async fn survey(
     old: Option<Arc<dyn Snapshot>>,
     no_ignore: bool,
     defaults: &IdentityDefaults,
-    remember: Remember,
+    (remember, sizes): (Remember, Sizes),
 ) -> Result<Survey, Error> {
     let droppings = if no_ignore { Droppings::none() } else { droppings(new).await? };
-    let mut walk = Walk::new(droppings, TreeIdentity::new(defaults), remember);
+    let mut walk = Walk::new(droppings, TreeIdentity::new(defaults), remember, sizes);
     let mut join = Join::new(new, old);
     let mut comparer = Comparer::new(Arc::clone(new));
     while let Some(pair) = join.next().await? {
@@ -107,12 +107,12 @@ async fn droppings(snapshot: &Arc<dyn Snapshot>) -> Result<Droppings, Error> {
 }
 
 impl Walk {
-    fn new(droppings: Droppings, identity: TreeIdentity, remember: Remember) -> Self {
+    fn new(droppings: Droppings, identity: TreeIdentity, remember: Remember, sizes: Sizes) -> Self {
         let survey = Survey {
             changes: (0, 0, 0),
             files: (0, 0),
             names: 0,
-            totals: Totals::default(),
+            totals: Totals::new(sizes),
             identity: Identity { names: 0, bytes: 0, digest: None, absolute: false },
             left_out: Arc::default(),
             ignored: 0,

@@ -9,6 +9,8 @@ use std::path::Path;
 
 #[path = "interop/client.rs"]
 mod client;
+#[path = "interop/corpus.rs"]
+mod corpus;
 #[path = "interop/envelope.rs"]
 mod envelope;
 

@@ -15,14 +15,18 @@ mod tests;
 mod travel;
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 use self::header::BLOCK;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
 pub use self::travel::{TRAVELLING_MOST, arrived, travelling};
 use super::build::{Blob, Builder, NewContent, NewEntry};
-use super::{Codec, Error, FileKind, LayerIndex, Limits};
+use super::{Codec, Error, FileKind, LayerIndex, Limits, RAW_SPAN};
 use crate::oci::Digest;
+
+/// Length of every span but the last: the same as that of a scan's, so that both cut alike.
+pub const SPAN: NonZeroUsize = NonZeroUsize::new(RAW_SPAN as usize).unwrap();
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,7 +103,12 @@ pub struct Packer {
 impl Packer {
     /// Begins a layer. `workers` threads compress (at least one); the blob goes to `output` in order.
     pub fn new(packing: Packing, workers: usize, output: Box<dyn Write + Send>) -> Self {
-        Self { packing, pipeline: Pipeline::new(packing, workers, output), missing: 0, padding: 0, current: Vec::new(), raw: None }
+        Self::with_span(packing, workers, SPAN, output)
+    }
+
+    /// The same with spans of another length, at most 4 MiB. Another length gives other bytes.
+    pub fn with_span(packing: Packing, workers: usize, span: NonZeroUsize, output: Box<dyn Write + Send>) -> Self {
+        Self { packing, pipeline: Pipeline::new(packing, workers, span, output), missing: 0, padding: 0, current: Vec::new(), raw: None }
     }
 
     /// Begins an entry. The bytes of the one before must be complete.

@@ -4,6 +4,7 @@
 //! the caller hears; all threads have ended when this is finished or dropped. A layer of a single span needs no thread.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +12,9 @@ use std::thread::{self, JoinHandle};
 
 use super::Packing;
 use super::stage::{Buffer, Compressor, Entries, Job, Ready, Writer, Written};
+use crate::layer::Error;
 use crate::layer::build::Builder;
-use crate::layer::{Error, RAW_SPAN};
 use crate::oci::{Algorithm, Digest, Hasher};
-
-/// Length of every span but the last: the same as that of a scan's, so that both cut alike.
-const SPAN: usize = RAW_SPAN as usize;
 
 /// What is there at the end.
 pub(super) struct Output {
@@ -59,6 +57,8 @@ fn ended_early() -> Error {
 pub(super) struct Pipeline {
     packing: Packing,
     workers: usize,
+    /// Length of every span but the last.
+    span: usize,
     /// Until the writer takes it.
     output: Option<Box<dyn Write + Send>>,
     current: Vec<u8>,
@@ -72,11 +72,12 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(packing: Packing, workers: usize, output: Box<dyn Write + Send>) -> Self {
+    pub(super) fn new(packing: Packing, workers: usize, span: NonZeroUsize, output: Box<dyn Write + Send>) -> Self {
         let (home, returned) = channel();
         Self {
             packing,
             workers: workers.max(1),
+            span: span.get(),
             output: Some(output),
             current: Vec::new(),
             next: 0,
@@ -92,10 +93,10 @@ impl Pipeline {
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
             // A full span waits for the next byte: only then is it known not to be the last one.
-            if self.current.len() == SPAN {
+            if self.current.len() == self.span {
                 self.dispatch(false)?;
             }
-            let (now, later) = bytes.split_at(bytes.len().min(SPAN - self.current.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(self.span - self.current.len()));
             self.current.extend_from_slice(now);
             bytes = later;
         }
@@ -164,7 +165,7 @@ impl Pipeline {
         }
         if self.buffers < 2 * self.workers + 2 {
             self.buffers += 1;
-            self.current = Vec::with_capacity(SPAN);
+            self.current = Vec::with_capacity(self.span);
             return Ok(());
         }
         // Each of them comes back, whatever became of what it held.

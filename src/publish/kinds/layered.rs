@@ -42,7 +42,7 @@ impl Work {
         let mut made = replaced.produce(plan.replaced.clone(), &HashMap::new()).await?;
         let (layers, more) = match base.dialect {
             Dialect::Files => self.files_around(base, &plan, &made).await?,
-            Dialect::Archive => self.archive_around(base, &plan, &made).await?,
+            Dialect::Archive => self.archive_around(base, &mut plan, &made).await?,
             _ => self.blobs_only(base, &plan, &made).await?,
         };
         made.extend(more);
@@ -85,14 +85,21 @@ impl Work {
         Ok(covered)
     }
 
-    async fn archive_around(&self, base: &Artifact, plan: &Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
-        let [number] = plan.archives.as_slice() else {
+    async fn archive_around(&self, base: &Artifact, plan: &mut Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
+        let &[number] = plan.archives.as_slice() else {
             return Err(unsupported("it consists of several archives, and which one a change belongs to is not known"));
         };
-        let index = self.artifacts.layer_index(&self.repository, base, *number, false).await?;
+        if let Some(fate @ Fate::Stays) = plan.fates.get_mut(number) {
+            if self.more_than(plan.covered.clone()).await?.is_none() {
+                return Ok((standing(base, plan, replaced, false)?, Vec::new()));
+            }
+            // What is new belongs into it too.
+            *fate = Fate::Goes;
+        }
+        let index = self.artifacts.layer_index(&self.repository, base, number, false).await?;
         let has_root = index.is_some_and(|index| index.entries().any(|entry| entry.path.is_empty()));
         let mut covered: PathSet = PathSet::default();
-        for layer in base.layers().iter().filter(|layer| layer.number != *number) {
+        for layer in base.layers().iter().filter(|layer| layer.number != number) {
             // What a file of its own shows is not part of the archive.
             if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (plan.fates.get(layer.number), base.file_of(layer.number)) {
                 covered.insert(&path);
@@ -101,7 +108,7 @@ impl Work {
         if !has_root {
             covered.insert(b"");
         }
-        let descriptor_of = base.layers().into_iter().nth(*number).map(|layer| layer.descriptor);
+        let descriptor_of = base.layers().into_iter().nth(number).map(|layer| layer.descriptor);
         let mut layer = descriptor_of.ok_or_else(|| Error::other("an archive has no layer"))?;
         let packing = packing_of(&layer.media_type)?;
         let snapshot = self.without(covered);
@@ -114,7 +121,7 @@ impl Work {
             self.progress.note("the config of the chart is that of before: registries may show an old name, version or description");
         }
         let mut layers = standing(base, plan, replaced, false)?;
-        let place = (0..*number).filter(|number| !matches!(plan.fates.get(*number), None | Some(Fate::Goes | Fate::Silent))).count();
+        let place = (0..number).filter(|number| !matches!(plan.fates.get(*number), None | Some(Fate::Goes | Fate::Silent))).count();
         layers.insert(place.min(layers.len()), descriptor(&layer));
         Ok((layers, made))
     }

@@ -173,6 +173,7 @@ impl Work {
             progress: Arc::clone(&self.progress),
             sealed,
             with_index,
+            span: self.survey.totals.sizes.span,
         })
     }
 

@@ -9,7 +9,7 @@ use super::identity::{LayerIdentity, archived};
 use super::parents::{Above, Named};
 use super::{LayerPlan, Plan, Selector};
 use crate::artifact::Kind;
-use crate::layer::{self, Packing};
+use crate::layer::{self, FileKind, Packing};
 use crate::publish::Error;
 use crate::publish::snapshot::{Hash, Snapshot, hashed};
 use crate::view::FrozenEntry;
@@ -19,14 +19,17 @@ const TITLE: usize = 4095;
 
 struct Draft {
     identity: LayerIdentity,
+    /// By the entries of the walk: packing, which sees no links, names the same.
     named: Named,
+    /// By the links behind them, as if there were nothing else.
+    named_behind: Named,
     plan: LayerPlan,
 }
 
 impl Draft {
     fn new(packing: Packing, title: Option<String>) -> Self {
         let plan = LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new(), has_directories: false };
-        Self { identity: LayerIdentity::new(packing), named: Named::default(), plan }
+        Self { identity: LayerIdentity::new(packing), named: Named::default(), named_behind: Named::default(), plan }
     }
 
     /// Adds an entry of the walk behind the directories above it.
@@ -45,12 +48,14 @@ impl Draft {
 
     /// Adds a further name of one of its files.
     fn add_link(&mut self, entry: &FrozenEntry, first: &[u8], above: &Above) {
-        let directories = self.named.missing(above, entry);
+        let directories = self.named_behind.missing(above, entry);
         self.plan.behind.extend(directories.iter().map(|directory| archived(directory, None)));
         self.plan.behind.push(archived(entry, Some(first)));
     }
 
     fn finish(mut self) -> LayerPlan {
+        let named = &self.named;
+        self.plan.behind.retain(|entry| entry.kind != FileKind::Directory || !named.contains(&entry.path));
         for entry in &self.plan.behind {
             self.identity.add(entry, None);
         }

@@ -1,19 +1,20 @@
 //! Layers of an artifact by another tool: which stay as they are, which file of its own is replaced in its place, which go.
 //!
 //! A layer stays byte for byte if everything that it holds is as it was. A layer that is one file stays one, with its title, media
-//! type and annotations, when only the file's content changed. The content of all others is planned anew.
+//! type and annotations, when only the file's content changed. The content of all others is planned anew. Names of one file stay
+//! together, whatever layers they were in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::identity::{LayerIdentity, archived};
 use super::{LayerPlan, PathSet, Plan, Selector};
-use crate::artifact::{Artifact, Artifacts, Kind};
+use crate::artifact::{Artifact, ArtifactLayer, Artifacts, Kind};
 use crate::layer::{FileKind, LayerIndex, Packing};
 use crate::oci::Repository;
 use crate::publish::Error;
-use crate::publish::snapshot::{Entries, Snapshot, parent};
-use crate::view::FrozenEntry;
+use crate::publish::snapshot::{Entries, Snapshot, name};
+use crate::view::{FrozenEntry, ViewNode};
 
 /// What becomes of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,18 +56,54 @@ pub(in crate::publish) async fn plan(
     regroups: impl Fn(usize) -> bool,
 ) -> Result<Foreign, Error> {
     let layers = base.layers();
-    let mut fates = Vec::with_capacity(layers.len());
-    let (mut covered, mut archives) = (PathSet::default(), Vec::new());
-    let mut wanted: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut indexes = Vec::with_capacity(layers.len());
     for layer in &layers {
+        indexes.push(if layer.unpacked { artifacts.layer_index(repository, base, layer.number, false).await? } else { None });
+    }
+    let mut same = same.clone();
+    let Decided { mut fates, mut covered, archives, wanted } = loop {
+        let decided = decide(base, &layers, &indexes, &same, &regroups);
+        let split = split(snapshot, &decided.covered).await?;
+        if split.is_empty() {
+            break decided;
+        }
+        split.iter().for_each(|path| same.remove(path));
+    };
+    let (replaced, described) = replacements(snapshot, &wanted, &mut fates, &mut covered).await?;
+    for layer in layers.iter().filter(|layer| !archives.contains(&layer.number)) {
+        if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (fates.get(layer.number), base.file_of(layer.number)) {
+            cover_above(base, &path, &same, &mut covered);
+        }
+    }
+    Ok(Foreign { fates, covered, replaced, described, archives })
+}
+
+/// What becomes of layers, and what is shown by those that stay.
+struct Decided {
+    fates: Vec<Fate>,
+    covered: PathSet,
+    archives: Vec<usize>,
+    /// Paths of changed layers that are one file.
+    wanted: HashMap<Vec<u8>, usize>,
+}
+
+fn decide(
+    base: &Artifact,
+    layers: &[ArtifactLayer],
+    indexes: &[Option<LayerIndex>],
+    same: &PathSet,
+    regroups: &impl Fn(usize) -> bool,
+) -> Decided {
+    let mut decided =
+        Decided { fates: Vec::with_capacity(layers.len()), covered: PathSet::default(), archives: Vec::new(), wanted: HashMap::new() };
+    for (layer, index) in layers.iter().zip(indexes) {
         let number = layer.number;
-        let index = if layer.unpacked { artifacts.layer_index(repository, base, number, false).await? } else { None };
-        fates.push(match (layer.blob, index) {
+        let fate = match (layer.blob, index) {
             (None, _) => Fate::Silent,
             (Some(_), Some(index)) => {
-                archives.push(number);
-                if !regroups(number) && stays(base, number, &index, same) {
-                    cover(base, number, &index, same, &mut covered);
+                decided.archives.push(number);
+                if !regroups(number) && stays(base, number, index, same) {
+                    cover(base, number, index, same, &mut decided.covered);
                     Fate::Stays
                 } else {
                     Fate::Goes
@@ -74,24 +111,33 @@ pub(in crate::publish) async fn plan(
             }
             (Some(_), None) => match base.file_of(number) {
                 Some((path, _)) if same.contains(&path) => {
-                    covered.insert(&path);
+                    decided.covered.insert(&path);
                     Fate::Stays
                 }
                 Some((path, _)) => {
-                    wanted.insert(path, number);
+                    decided.wanted.insert(path, number);
                     Fate::Goes
                 }
                 None => Fate::Goes,
             },
-        });
+        };
+        decided.fates.push(fate);
     }
-    let (replaced, described) = replacements(snapshot, &wanted, &mut fates, &mut covered).await?;
-    for layer in layers.iter().filter(|layer| !archives.contains(&layer.number)) {
-        if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (fates.get(layer.number), base.file_of(layer.number)) {
-            cover_above(&path, same, &mut covered);
+    decided
+}
+
+/// Names that are covered although another name of their file is not: one layer must hold all names of a file.
+async fn split(snapshot: &Arc<dyn Snapshot>, covered: &PathSet) -> Result<Vec<Vec<u8>>, Error> {
+    // By node: the covered names, and whether another name is not.
+    let mut nodes: HashMap<ViewNode, (Vec<Vec<u8>>, bool)> = HashMap::new();
+    let mut entries = Entries::of(Arc::clone(snapshot));
+    while let Some(entry) = entries.next().await? {
+        if entry.links > 1 && entry.kind != Kind::Directory {
+            let (names, is_split) = nodes.entry(entry.node).or_default();
+            if covered.contains(&entry.path) { names.push(entry.path) } else { *is_split = true }
         }
     }
-    Ok(Foreign { fates, covered, replaced, described, archives })
+    Ok(nodes.into_values().filter(|(_, is_split)| *is_split).flat_map(|(names, _)| names).collect())
 }
 
 /// Whether everything that a layer holds is as it was, also what other layers hide.
@@ -113,14 +159,17 @@ fn cover(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet, cov
     }
 }
 
-/// Directories that are there because a file in them has a title need no entry.
-fn cover_above(path: &[u8], same: &PathSet, covered: &mut PathSet) {
-    let mut above = parent(path);
-    while let Some(directory) = above.filter(|directory| !directory.is_empty()) {
-        if same.contains(directory) {
+/// Directories that are there only because a file in them has a title need no entry. Of others a layer says something, and it may go.
+fn cover_above(base: &Artifact, path: &[u8], same: &PathSet, covered: &mut PathSet) {
+    let mut node = 0;
+    for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+        let directory = path.get(..at).unwrap_or_default();
+        let Some(found) = base.tree.lookup(node, name(directory)) else { return };
+        node = found;
+        let is_silent = base.tree.node(node).is_some_and(|node| (node.mode, node.owner, node.mtime) == (None, None, None));
+        if is_silent && base.tree.xattrs(node).is_empty() && same.contains(directory) {
             covered.insert(directory);
         }
-        above = parent(directory);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which entry goes into which layer: large files alone, everything else in groups of about 16 MiB whose borders depend on names.
+//! Which entry goes into which layer: large files alone, everything else in groups of about one size whose borders depend on names.
 //!
 //! A pure function of the entries in their order: the same tree gives the same groups, and an edit moves only the borders next
 //! to it. It is run twice, once to plan and once to pack, so that no list of entries is kept.
@@ -8,12 +8,9 @@ use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::artifact::Kind;
+use crate::publish::Sizes;
 use crate::view::{FrozenEntry, ViewNode};
 
-/// A file of this size is a layer of its own, in a tree that is not huge.
-const LARGE: u64 = 4 << 20;
-/// Bytes of a group, in a tree that is not huge.
-const TARGET: u64 = 16 << 20;
 /// What a name costs in a group beside its bytes.
 const NAME: u64 = 2048;
 /// Groups and large files that a manifest should hold at most, roughly: it must stay below 4 MiB.
@@ -22,6 +19,8 @@ const LAYERS: u64 = 1000;
 /// What decides the borders: sums over the whole tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::publish) struct Totals {
+    /// What is aimed at.
+    pub sizes: Sizes,
     /// Bytes of regular files, each counted once.
     pub bytes: u64,
     /// Weight of all that is small.
@@ -29,11 +28,15 @@ pub(in crate::publish) struct Totals {
 }
 
 impl Totals {
+    pub fn new(sizes: Sizes) -> Self {
+        Self { sizes, bytes: 0, small: 0 }
+    }
+
     /// Counts the first name of a node.
     pub fn add(&mut self, entry: &FrozenEntry) {
         let bytes = if entry.kind == Kind::File { entry.size } else { 0 };
         self.bytes = self.bytes.saturating_add(bytes);
-        if bytes < LARGE {
+        if bytes < self.sizes.large {
             self.small = self.small.saturating_add(weight(entry));
         }
     }
@@ -56,9 +59,9 @@ impl Scale {
     fn of(totals: &Totals) -> Self {
         let power = |bytes: u64| bytes.checked_next_power_of_two().unwrap_or(1 << 63);
         Self {
-            large: LARGE.max(power(totals.bytes / (2 * LAYERS))),
-            target: TARGET.max(power(totals.bytes.saturating_add(totals.small) / LAYERS)),
-            single: totals.small <= TARGET / 4,
+            large: totals.sizes.large.max(power(totals.bytes / (2 * LAYERS))),
+            target: totals.sizes.group.max(power(totals.bytes.saturating_add(totals.small) / LAYERS)),
+            single: totals.small <= totals.sizes.group / 4,
         }
     }
 }
@@ -265,7 +268,7 @@ pub(in crate::publish) mod tests {
             for layer in layers(&entries).iter().filter(|layer| layer.len() > 2) {
                 let sum: u64 = layer.iter().map(|path| weights[path.as_slice()]).sum();
                 // Further names of a file count nothing when borders are drawn.
-                prop_assert!(sum <= 4 * TARGET + 300 * LARGE / 8, "{}", sum);
+                prop_assert!(sum <= 4 * Sizes::default().group + 300 * Sizes::default().large / 8, "{}", sum);
             }
         }
     }
@@ -310,7 +313,7 @@ pub(in crate::publish) mod tests {
 
     #[test]
     fn a_huge_tree_does_not_outgrow_a_manifest() {
-        let file = |number: u64| entry(&format!("f{number:06}"), number, Kind::File, LARGE);
+        let file = |number: u64| entry(&format!("f{number:06}"), number, Kind::File, Sizes::default().large);
         let mut totals = Totals::default();
         (0..20_000).for_each(|number| totals.add(&file(number)));
         let mut assigner = Assigner::new(&totals);

@@ -30,6 +30,11 @@ impl Above {
 pub(in crate::publish) struct Named(PathSet);
 
 impl Named {
+    /// Whether the archive names this directory.
+    pub fn contains(&self, path: &[u8]) -> bool {
+        self.0.contains(path)
+    }
+
     /// What the archive must name in front of the entry that the walk has just come to, outermost first. The entry itself counts
     /// as named from now on.
     pub fn missing(&mut self, above: &Above, entry: &FrozenEntry) -> Vec<FrozenEntry> {

@@ -8,7 +8,7 @@ use crate::artifact::{Artifact, Artifacts, Kind, Options as ReadOptions, ViewMod
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents, KeyRing, PassphraseSource};
 use crate::oci::{Digest, Repository};
-use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
+use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report, Sizes};
 use crate::registry::{Memory, Trust};
 use crate::seal::Passphrase;
 use crate::staging::{Binding, Subject, Uppers};
@@ -88,12 +88,18 @@ impl World {
         Self::with(ArtifactKind::Files, None)
     }
 
+    /// Cuts trees into small layers and spans, so that a small tree has borders.
+    pub fn sized(self, sizes: Sizes) -> Self {
+        Self { publisher: Publisher { sizes, ..self.publisher }, ..self }
+    }
+
     pub fn with(kind: ArtifactKind, passphrase: Option<&'static str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
         let uppers = Arc::new(Uppers::open(&directory.path().join("state"), None).unwrap());
         let context = Arc::new(context(&registry, &directory.path().join("cache"), passphrase, Some(Arc::clone(&uppers))));
-        let publisher = Publisher { context, push: registry.clone(), kind, concurrency: NonZeroUsize::new(4).unwrap() };
+        let publisher =
+            Publisher { context, push: registry.clone(), kind, concurrency: NonZeroUsize::new(4).unwrap(), sizes: Sizes::default() };
         Self { registry, publisher, uppers, events: Arc::default(), passphrase, _directory: directory }
     }
 
