@@ -40,7 +40,10 @@ pub fn from_before(tag: &StagedTag) -> String {
     let name = name(tag);
     match &tag.error {
         Some(_) => format!("staged from before: {name} {}; `ocifs discard` takes it back", summary(tag)),
-        None => format!("staged from before: {name}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` takes it back"),
+        None => {
+            let doubt = doubt(tag).map_or(String::new(), |doubt| format!(" ({doubt})"));
+            format!("staged from before: {name}{doubt}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` takes it back")
+        }
     }
 }
 
@@ -72,6 +75,13 @@ pub fn plain_text_note<'tag>(tags: impl IntoIterator<Item = &'tag StagedTag>, st
     })
 }
 
+/// Which files a power cut may have damaged.
+fn doubt(tag: &StagedTag) -> Option<String> {
+    let shown: Vec<_> = tag.suspects.iter().take(NAMED).map(|path| escape::terminal(path)).collect();
+    let more = if tag.suspects.len() > NAMED { format!(" and {} more", tag.suspects.len() - NAMED) } else { String::new() };
+    (!shown.is_empty()).then(|| format!("perhaps incomplete after a power cut: {}{more}", shown.join(", ")))
+}
+
 fn remarks(tag: &StagedTag) -> String {
     let mut remarks = Vec::new();
     if let Some(error) = &tag.error {
@@ -86,6 +96,7 @@ fn remarks(tag: &StagedTag) -> String {
     if let Some(conflict) = &tag.conflict {
         remarks.push(format!("conflict: {}", escape::one_line(conflict)));
     }
+    remarks.extend(doubt(tag));
     if tag.writers {
         remarks.push("open for writing".to_owned());
     }
@@ -127,9 +138,16 @@ mod tests {
 
     #[test]
     fn the_list_says_what_is_special_about_a_tag() {
-        let odd = StagedTag { droppings: 2, writers: true, conflict: Some("moved".into()), encrypted: true, ..tag() };
+        let odd = StagedTag {
+            suspects: vec!["a\u{1b}".into()],
+            droppings: 2,
+            writers: true,
+            conflict: Some("moved".into()),
+            encrypted: true,
+            ..tag()
+        };
         let text = table(std::slice::from_ref(&odd));
-        for part in ["reg.io/app:v\\u{1b}2", "3", "2.0 KiB", "conflict: moved", "open for writing", "2 left out"] {
+        for part in ["reg.io/app:v\\u{1b}2", "3", "2.0 KiB", "conflict: moved", "open for writing", "2 left out", "power cut: a\\u{1b}"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(plain_text_note([&odd], "/s").unwrap().contains("/s"));

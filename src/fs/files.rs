@@ -40,6 +40,7 @@ impl FileSystem {
             return self.opened(number, view, file, true);
         }
         self.enter(&view).await?;
+        let pin = view.pin(inode.node());
         if let Some(overlay) = view.overlay() {
             let file = overlay.open_reader(&self.context, inode.node()).await?;
             return self.opened(number, view, file, false);
@@ -47,7 +48,7 @@ impl FileSystem {
         let reader = view.open(&self.context, inode.node()).await?;
         let keep = view.keeps_pages(inode.node(), reader.verified());
         let attributes = view.attributes(&self.context, inode.node()).ok();
-        let body = Body::Pinned { reader, now: OnceCell::new() };
+        let body = Body::Pinned { reader, now: OnceCell::new(), _pin: pin };
         Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
     }
 

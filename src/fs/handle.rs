@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::directory::Listed;
 use super::{Attributes, Error, View};
 use crate::error::ErrorKind;
-use crate::view::{Reader, Writer};
+use crate::view::{Pin, Reader, Writer};
 
 /// The answer to opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(super) enum Body {
         /// The same file as it is with the edits. A page is shared by all who have the file open, so that whoever reads it
         /// must be answered what was written meanwhile.
         now: OnceCell<Arc<Writer>>,
+        /// Keeps what is staged of the file, should it lose its last name. Dropped last.
+        _pin: Pin,
     },
     /// Follows what is written.
     Edited {

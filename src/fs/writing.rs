@@ -72,6 +72,8 @@ pub struct StagedTag {
     pub writers: bool,
     /// What is upstream is encrypted; the edits are not until they are published.
     pub encrypted: bool,
+    /// Paths of files whose bytes a power cut may have damaged; a sync asks for `--force`.
+    pub suspects: Vec<String>,
     /// Why the last sync refused, where the tag moved upstream.
     pub conflict: Option<String>,
     /// Why it cannot be read, where that is so. The figures are 0 then.
@@ -91,6 +93,10 @@ pub async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag 
     };
     if binding.deleted {
         return tag;
+    }
+    match overlay.suspects() {
+        Ok(paths) => tag.suspects = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
+        Err(error) => tag.error = Some(error.to_string()),
     }
     match overlay.differences(context).await {
         Ok(differences) => differences.iter().for_each(|difference| count(&mut tag, difference)),
@@ -202,13 +208,19 @@ impl FileSystem {
             Err(error) | Ok(Some((Err(error), _))) => Err(Error::from(error)),
             Ok(Some((Ok(false), upper))) => {
                 let deleted = upper.binding().deleted;
-                self.stage(&name, Arc::new(upper)).map(|_| deleted)
+                let names = upper.suspect_names().unwrap_or_default();
+                let suspects: Vec<String> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                self.stage(&name, Arc::new(upper)).map(|_| (deleted, suspects))
             }
         };
         match result {
-            Ok(deleted) => {
+            Ok((deleted, suspects)) => {
                 tracing::info!("{} has edits that are not published", staged.reference);
-                Some(StagedTag { edited: true, deleted, ..staged })
+                if !suspects.is_empty() {
+                    let (reference, count) = (&staged.reference, suspects.len());
+                    tracing::warn!("{count} files of {reference} were written shortly before a power cut and may be incomplete");
+                }
+                Some(StagedTag { edited: true, deleted, suspects, ..staged })
             }
             Err(error) => {
                 self.staged.break_tag(name, error.to_string());
@@ -339,16 +351,21 @@ impl FileSystem {
         self.handles.close_all();
     }
 
-    /// Removes what is staged without edits. The last thing that a mount does.
+    /// Removes what is staged without edits and makes the rest durable. The last thing that a mount does.
     pub async fn close(&self) {
         self.handles.close_all();
-        let clean: Vec<Arc<Overlay>> = self.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
+        let edited: Vec<Arc<Overlay>> = self.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
         let removed = blocking(move || {
-            for overlay in clean {
-                if let Err(error) = overlay.remove_if_clean()
+            for overlay in edited {
+                // What stays survives a power cut from now on.
+                let result = match overlay.remove_if_clean() {
+                    Ok(false) => overlay.upper().sync_all().map_err(Into::into),
+                    other => other.map(|_| ()),
+                };
+                if let Err(error) = result
                     && error.kind != ErrorKind::Gone
                 {
-                    tracing::warn!("edits that are published stay in the state directory: {error}");
+                    tracing::warn!("edits in the state directory could not be put away: {error}");
                 }
             }
             Ok(())

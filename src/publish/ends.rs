@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::flow::{Ground, Lent, Publish};
 use super::manifest::files as titled;
 use super::packing::blocking;
+use super::snapshot::show;
 use super::survey::Survey;
 use super::upload::Counts;
 use super::{Error, Next, Outcome, Report};
@@ -16,6 +17,9 @@ use crate::staging::Binding;
 
 /// What types of signatures contain.
 const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
+
+/// Files that a power cut may have damaged of which a message names so many.
+const SUSPECTS: usize = 8;
 
 impl Publish<'_> {
     /// The frozen state is what the edits were laid on: the tag holds it already, or another tag is put for it. No blob is sent.
@@ -75,6 +79,13 @@ impl Publish<'_> {
         let skipped = |what: String| Err(Error::new(ErrorKind::Skipped, format!("{what}: nothing was published and all edits are kept")));
         if self.options.force {
             return Ok(());
+        }
+        let suspects = self.overlay.suspects()?;
+        if !suspects.is_empty() {
+            let shown: Vec<String> = suspects.iter().take(SUSPECTS).map(|path| format!("`{}`", show(path))).collect();
+            let more = if suspects.len() > SUSPECTS { format!(" and {} more", suspects.len() - SUSPECTS) } else { String::new() };
+            let what = format!("files written shortly before a power cut may be incomplete: {}{more}", shown.join(", "));
+            return skipped(format!("{what} (write them again, discard them, or --force publishes them as they are)"));
         }
         if survey.names == 0 {
             let what = if ground.at_target.is_some() { "the tag would be emptied" } else { "the new tag is empty" };

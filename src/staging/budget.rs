@@ -5,15 +5,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::sync::Semaphore;
+
 /// What all open uppers occupy, and how much they may.
 pub(super) struct Budget {
     used: AtomicU64,
     pub quota: Option<u64>,
+    /// The turn of the one file that is filled in from below.
+    pub filling: Arc<Semaphore>,
 }
 
 impl Budget {
     pub fn new(quota: Option<u64>) -> Self {
-        Self { used: AtomicU64::new(0), quota }
+        Self { used: AtomicU64::new(0), quota, filling: Arc::new(Semaphore::new(1)) }
     }
 
     pub fn used(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! One transaction: everything in it or nothing.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 
@@ -9,7 +9,7 @@ use super::error::Error;
 use super::rows::{self, Source, integer};
 use super::store::{Store, lock};
 use super::upper::{Database, Marks, Shared, State, store_marks, store_state};
-use super::{Binding, Content, DataId, Named, Node, NodeKey, Rows, STAGED};
+use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
 use crate::error::ErrorKind;
 
 /// So many numbers are marked as used at a time, so that a change does not have to store each one.
@@ -27,6 +27,10 @@ pub struct Change<'upper> {
     state_before: State,
     /// Bytes to which a node does not refer any more.
     released: Vec<DataId>,
+    /// Bytes to which a node refers now.
+    referred: Vec<DataId>,
+    /// Those of them that lie over something.
+    laid: Vec<DataId>,
     is_changed: bool,
     /// What is changed leads back to what is published.
     is_unedited: bool,
@@ -36,7 +40,7 @@ pub struct Change<'upper> {
 /// The connection for reading inside the transaction. The lock is never waited for: it makes the borrow shareable.
 struct Inside<'upper> {
     connection: Mutex<&'upper mut Connection>,
-    store: &'upper Store,
+    store: &'upper Arc<Store>,
 }
 
 impl Source for Inside<'_> {
@@ -44,7 +48,7 @@ impl Source for Inside<'_> {
         work(&lock(&self.connection)).map_err(|error| self.store.database_error(what, &error))
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &Arc<Store> {
         self.store
     }
 }
@@ -62,6 +66,8 @@ impl<'upper> Change<'upper> {
             state: shared.state(),
             state_before: shared.state(),
             released: Vec::new(),
+            referred: Vec::new(),
+            laid: Vec::new(),
             is_changed: false,
             is_unedited: false,
             is_done: false,
@@ -91,7 +97,6 @@ impl<'upper> Change<'upper> {
             }
             for id in released {
                 if !rows::is_referred(connection, id)? {
-                    connection.prepare_cached("DELETE FROM digests WHERE data = ?")?.execute([integer(id)?])?;
                     waste.push(id);
                 }
             }
@@ -99,6 +104,8 @@ impl<'upper> Change<'upper> {
         })?;
         self.is_done = true;
         *lock(&self.shared.state) = self.state;
+        self.shared.store.set_referred(&self.referred);
+        self.laid.iter().for_each(|id| self.shared.store.set_partial(*id, true));
         Ok(waste)
     }
 
@@ -140,7 +147,20 @@ impl<'upper> Change<'upper> {
             }
             rows::put_node(connection, key, node)
         })?;
+        if let Content::Data(id) = node.content {
+            self.referred.push(id);
+        }
         self.released.extend(released);
+        Ok(())
+    }
+
+    /// Stores over what a new staged file lies, in the change that lets a node refer to it first.
+    pub fn lay(&mut self, data: &DataFile, below: &Below) -> Result<(), Error> {
+        let (id, stored, kept) = (data.id(), below.stored(), below.kept()?);
+        if kept > 0 {
+            self.run(|connection| bases::put(connection, id, &stored, kept))?;
+            self.laid.push(id);
+        }
         Ok(())
     }
 

@@ -1,22 +1,23 @@
-//! Staged bytes that are open: positional reads and writes, counted against the quota.
+//! Staged bytes that are open: positional writes, counted against the quota.
 //!
 //! A write that fails leaves all earlier bytes as they were and the file as long as it was.
+//!
+//! The lock of an extent is taken before that of the database.
 
 use std::fs::{File, FileTimes};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-
-use super::DataId;
 use super::error::Error;
 use super::store::{Store, lock};
+use super::under::{Base, Below, Layer, Under};
+use super::{DataAttributes, DataId, bases};
 use crate::durable;
 use crate::error::ErrorKind;
-use crate::sys::copy::{copy, share};
 use crate::sys::extent::{next_data, next_hole};
 use crate::sys::space::{KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, allocate_as};
 
@@ -25,44 +26,79 @@ const BLOCK: u64 = 4096;
 
 /// One file with staged bytes, shared by all who have it open.
 pub(super) struct Staged {
-    store: Arc<Store>,
-    id: DataId,
-    file: File,
-    extent: Mutex<Extent>,
-    /// Grows with every change of the bytes.
-    version: AtomicU64,
-    /// Copies of a frozen generation do not count.
-    counted: bool,
+    pub store: Arc<Store>,
+    pub id: DataId,
+    pub file: File,
+    pub extent: Mutex<Extent>,
+    /// Lies over nothing, for good: read without the lock.
+    pub whole: AtomicBool,
+    /// Lies below another file: never written again.
+    pub sealed: AtomicBool,
+    /// No commit refers to it: unlinked when it is dropped.
+    loose: AtomicBool,
     removed: AtomicBool,
+    /// Bytes that the account has of it. Changed under the lock of the extent.
+    occupied: AtomicU64,
     /// Its name may be lost in a power cut.
     fresh: AtomicBool,
     /// A sync failed: see [`super::log::Log`].
     failed: AtomicBool,
 }
 
-/// What the file is known to occupy. Held during a change, so that the account is exact.
-struct Extent {
-    length: u64,
-    occupied: u64,
+/// What the file is known to occupy and to lie over. Held during a change, so that the account is exact.
+pub(super) struct Extent {
+    pub length: u64,
+    pub under: Under,
+    /// Counts the changes.
+    writes: u64,
+    /// Whether the database says that a power cut may take bytes. `None`: nobody has looked.
+    unsynced: Option<bool>,
+    /// Counts the changes that failed, and may have written what is not noted as the file's own.
+    pub spoiled: u64,
 }
 
 impl Staged {
-    /// A file that was just made or opened; a new one is empty, one that exists is in the account already.
-    pub fn new(store: Arc<Store>, id: DataId, file: File, counted: bool) -> Result<Self, Error> {
+    /// A file that exists and is in the account already.
+    pub fn open(store: Arc<Store>, id: DataId, file: File) -> Result<Self, Error> {
+        Self::new(store, id, file, Under::Unknown, false)
+    }
+
+    /// A new empty file.
+    pub fn create(store: Arc<Store>, id: DataId, file: File) -> Result<Self, Error> {
+        Self::new(store, id, file, Under::Nothing, true)
+    }
+
+    fn new(store: Arc<Store>, id: DataId, file: File, under: Under, is_new: bool) -> Result<Self, Error> {
         let metadata = file.metadata().map_err(|error| Error::system("cannot read", &store.path(id), &error))?;
-        let extent = Mutex::new(Extent { length: metadata.len(), occupied: durable::occupied(&metadata) });
-        let flag = || AtomicBool::new(false);
-        Ok(Self {
-            store,
-            id,
-            file,
-            extent,
-            version: AtomicU64::new(0),
-            counted,
-            removed: flag(),
-            fresh: AtomicBool::new(true),
-            failed: flag(),
-        })
+        let extent = Extent { length: metadata.len(), under, writes: 0, unsynced: is_new.then_some(true), spoiled: 0 };
+        let flag = AtomicBool::new;
+        let (whole, sealed, loose) = (flag(is_new), flag(false), flag(is_new));
+        let (removed, fresh, failed) = (flag(false), flag(true), flag(false));
+        let occupied = AtomicU64::new(durable::occupied(&metadata));
+        Ok(Self { store, id, file, extent: Mutex::new(extent), whole, sealed, loose, removed, occupied, fresh, failed })
+    }
+
+    /// Lays this new empty file over something.
+    pub fn lay_over(&self, below: &Below, kept: u64) -> Result<(), Error> {
+        let base = match below {
+            Below::Data(data) => Base::sealed(Arc::clone(&data.staged)),
+            Below::Tree(tree) => Base::Tree(Arc::new(tree.clone())),
+        };
+        let mut extent = lock(&self.extent);
+        self.file.set_len(kept).map_err(|error| self.error("cannot set the length of", &error))?;
+        extent.length = kept;
+        extent.under = Under::Over(Layer { base, kept, own: super::ranges::Ranges::default() });
+        self.whole.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// A commit refers to it.
+    pub fn set_referred(&self) {
+        self.loose.store(false, Ordering::Release);
+    }
+
+    pub fn is_fixed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire) || self.store.is_frozen(self.id)
     }
 
     pub fn set_removed(&self) {
@@ -71,50 +107,46 @@ impl Staged {
 
     /// As [`Staged::set_removed`], where the whole account was emptied.
     pub fn set_removed_with_upper(&self) {
-        let extent = lock(&self.extent);
-        if !self.removed.swap(true, Ordering::AcqRel) && self.counted {
-            self.store.account.add(extent.occupied);
+        if !self.removed.swap(true, Ordering::AcqRel) {
+            self.store.account.add(self.occupied.load(Ordering::Acquire));
         }
     }
 
-    fn error(&self, what: &str, error: &io::Error) -> Error {
+    pub fn error(&self, what: &str, error: &io::Error) -> Error {
         Error::system(what, &self.store.path(self.id), error)
     }
 
     /// Corrects the account after a change, `reserved` bytes of which were counted before it.
-    fn recount(&self, extent: &mut Extent, reserved: u64) {
-        let before = extent.occupied;
+    pub fn recount(&self, extent: &mut Extent, reserved: u64) {
+        let before = self.occupied.load(Ordering::Acquire);
+        let mut occupied = before;
         if let Ok(metadata) = self.file.metadata() {
-            *extent = Extent { length: metadata.len(), occupied: durable::occupied(&metadata) };
+            (extent.length, occupied) = (metadata.len(), durable::occupied(&metadata));
         }
-        if self.counted {
-            self.store.account.add(extent.occupied.saturating_sub(before));
-            self.store.account.remove(reserved.saturating_add(before.saturating_sub(extent.occupied)));
-        }
+        self.occupied.store(occupied, Ordering::Release);
+        self.store.account.add(occupied.saturating_sub(before));
+        self.store.account.remove(reserved.saturating_add(before.saturating_sub(occupied)));
     }
 
     /// Counts what a write to a range will occupy, or refuses it.
-    fn reserve(&self, extent: &Extent, offset: u64, end: u64) -> Result<u64, Error> {
+    pub fn reserve(&self, extent: &Extent, offset: u64, end: u64) -> Result<u64, Error> {
         let account = &self.store.account;
         let bound = (end.next_multiple_of(BLOCK)).saturating_sub(offset / BLOCK * BLOCK);
-        if self.counted
-            && !self.store.has_room(bound)
-            && self.missing(extent, offset, end).map_err(|error| self.error("cannot write", &error))? > 0
-        {
-            self.store.collect()?;
+        if !self.store.has_room(bound) && self.missing(extent, offset, end).map_err(|error| self.error("cannot write", &error))? > 0 {
+            self.store.shared()?.collect()?;
             if !self.store.has_room(bound) {
                 return Err(self.error("cannot write", &io::ErrorKind::StorageFull.into()));
             }
         }
-        if !self.counted || account.reserve(bound) {
-            return Ok(if self.counted { bound } else { 0 });
+        if account.reserve(bound) {
+            return Ok(bound);
         }
         let missing = self.missing(extent, offset, end).map_err(|error| self.error("cannot write", &error))?;
         if account.reserve(missing) {
             return Ok(missing);
         }
         // Bytes that were given up and are not unlinked yet count: now they are needed.
-        self.store.collect()?;
+        self.store.shared()?.collect()?;
         if account.reserve(missing) {
             return Ok(missing);
         }
@@ -146,29 +178,37 @@ impl Staged {
         Ok(missing)
     }
 
-    /// Changes bytes of a range under the account. On an error the file gets its length back.
-    fn change(&self, offset: u64, length: u64, what: &str, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
+    /// Changes bytes of a range under the account. On an error the file gets its length back. `owns`: they are the file's own then.
+    fn change(&self, offset: u64, length: u64, owns: bool, what: &str, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
         let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok());
         let Some(end) = end else {
             return Err(Error::new(ErrorKind::Invalid, format!("no file reaches from {offset} over {length} bytes")));
         };
-        let mut extent = lock(&self.extent);
+        let mut extent = self.begin()?;
         let reserved = self.reserve(&extent, offset, end)?;
-        self.finish(&mut extent, reserved, what, work)
+        self.finish(&mut extent, reserved, what, work)?;
+        if owns { self.own(&mut extent, offset..end) } else { Ok(()) }
     }
 
-    fn refuse_frozen(&self) -> Result<(), Error> {
-        if self.store.ask_pins(|pins| pins.is_sorted_out && pins.is_fixed(self.id)) {
-            return Err(Error::new(ErrorKind::Busy, format!("the staged bytes {} are being published; write to a clone", self.id)));
+    /// Begins a change: refused for bytes that must not change. Notes that the next power cut may take some, and that the time is a new one.
+    fn begin(&self) -> Result<std::sync::MutexGuard<'_, Extent>, Error> {
+        let mut extent = self.extent()?;
+        if self.is_fixed() {
+            return Err(Error::new(ErrorKind::Busy, format!("the staged bytes {} are fixed; lay a new file over them", self.id)));
         }
-        Ok(())
+        if extent.unsynced != Some(true) {
+            self.store.note("cannot write", |connection| bases::set_unsynced(connection, self.id, true))?;
+            extent.unsynced = Some(true);
+        }
+        extent.writes += 1;
+        self.store.forget_time(self.id)?;
+        Ok(extent)
     }
 
     fn finish(&self, extent: &mut Extent, reserved: u64, what: &str, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
-        self.refuse_frozen().inspect_err(|_| self.store.account.remove(reserved))?;
-        self.version.fetch_add(1, Ordering::AcqRel);
         let result = work();
         if result.is_err() {
+            extent.spoiled += 1;
             // What was there before keeps its bytes; only the attempt behind the end is cut off again.
             let grown = self.file.metadata().is_ok_and(|metadata| metadata.len() > extent.length);
             let cut = if grown { self.file.set_len(extent.length) } else { Ok(()) };
@@ -179,13 +219,69 @@ impl Staged {
     }
 }
 
+impl Staged {
+    /// Remembers the times that are shown, before they are disturbed.
+    pub fn keep_times(&self) -> Result<(), Error> {
+        let metadata = self.file.metadata().map_err(|error| self.error("cannot read", &error))?;
+        self.store.keep_times(self.id, &metadata);
+        Ok(())
+    }
+
+    /// Gives the file the remembered modification time back, as far as the disk can hold it.
+    pub fn restore_mtime(&self) -> io::Result<()> {
+        let Some(time) = self.store.kept_mtime(self.id).and_then(system_time) else { return Ok(()) };
+        self.file.set_times(FileTimes::new().set_modified(time))
+    }
+
+    /// Makes its bytes, and its name, survive a power cut.
+    pub fn sync_bytes(&self) -> Result<(), Error> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(self.error("cannot sync", &io::Error::other("an earlier sync failed, and what it left out is unknown")));
+        }
+        self.file.sync_all().map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            self.error("cannot sync", &error)
+        })?;
+        if self.fresh.load(Ordering::Acquire) {
+            self.store.sync_names()?;
+            self.fresh.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The same with what lies below, and notes it.
+    fn sync(&self) -> Result<(), Error> {
+        let (writes, below) = {
+            let extent = self.extent()?;
+            let below = match &extent.under {
+                Under::Over(Layer { base: Base::Data(below), .. }) => Some(Arc::clone(below)),
+                _ => None,
+            };
+            (extent.writes, below)
+        };
+        below.map_or(Ok(()), |below| below.sync())?;
+        self.sync_bytes()?;
+        let mut extent = self.extent()?;
+        // Whoever wrote meanwhile has noted that for a later sync.
+        if extent.writes == writes && extent.unsynced != Some(false) && !self.loose.load(Ordering::Acquire) {
+            self.store.note("cannot sync", |connection| bases::set_unsynced(connection, self.id, false))?;
+            extent.unsynced = Some(false);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         let mut extent = lock(&self.extent);
-        // File systems allocate late: what is counted from now on is what an unlinking will find.
+        // File systems allocate late; what is counted from now on is what an unlinking will find.
         self.recount(&mut extent, 0);
-        if self.removed.load(Ordering::Acquire) && self.counted {
-            self.store.account.remove(extent.occupied);
+        let mut is_gone = self.removed.load(Ordering::Acquire);
+        if !is_gone && self.loose.load(Ordering::Acquire) {
+            is_gone = std::fs::remove_file(self.store.path(self.id)).is_ok();
+        }
+        if is_gone {
+            self.store.account.remove(self.occupied.load(Ordering::Acquire));
         }
         drop(extent);
         self.store.forget(self.id);
@@ -193,13 +289,10 @@ impl Drop for Staged {
 }
 
 /// Staged bytes that are open. Counts what it adds against the quota and answers NoSpace before the disk does. Positional
-/// reads and writes; shared freely.
-///
-/// New bytes that shall replace published ones (a copy-up) must be made durable with [`DataFile::sync`] before a node is put that
-/// refers to them: else a power cut could keep the node and lose the bytes.
+/// reads and writes; shared freely. A new file that no commit refers to is unlinked with its last user.
 #[derive(Clone)]
 pub struct DataFile {
-    staged: Arc<Staged>,
+    pub(super) staged: Arc<Staged>,
 }
 
 impl DataFile {
@@ -207,69 +300,9 @@ impl DataFile {
         Self { staged }
     }
 
-    /// How often the bytes were changed since they were opened first.
-    pub(super) fn version(&self) -> u64 {
-        self.staged.version.load(Ordering::Acquire)
-    }
-
-    /// Fills this empty file with the bytes and the modification time of another. A writer of the other goes on meanwhile, but what
-    /// is copied is one state of it: after two attempts the writer has to wait.
-    pub(super) fn copy_all(&self, source: &Self) -> Result<u64, Error> {
-        for _ in 0..2 {
-            let version = source.version();
-            self.copy_once(source)?;
-            if source.version() == version {
-                return Ok(version);
-            }
-            self.set_length(0)?;
-        }
-        let _writers_wait = lock(&source.staged.extent);
-        self.copy_once(source)?;
-        Ok(source.version())
-    }
-
-    fn copy_once(&self, source: &Self) -> Result<(), Error> {
-        let (from, to) = (&source.staged, &self.staged);
-        let metadata = from.file.metadata().map_err(|error| from.error("cannot read", &error))?;
-        let mut extent = lock(&to.extent);
-        let reserved = if to.counted { durable::occupied(&metadata) } else { 0 };
-        if reserved > 0 && !to.store.account.reserve(reserved) {
-            to.store.collect()?;
-            if !to.store.account.reserve(reserved) {
-                return Err(to.quota_error());
-            }
-        }
-        to.version.fetch_add(1, Ordering::AcqRel);
-        let copied = copy_extents(&from.file, &to.file, metadata.len());
-        to.recount(&mut extent, reserved);
-        copied.map_err(|error| to.error("cannot copy staged bytes to", &error))?;
-        drop(extent);
-        self.set_mtime((metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0)))
-    }
-
     /// Its number.
     pub fn id(&self) -> DataId {
         self.staged.id
-    }
-
-    /// Bytes at an offset, fewer only at the end.
-    pub fn read_at(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
-        let failed = |error: io::Error| self.staged.error("cannot read", &error);
-        // Never more than there is, whatever was asked for.
-        let there = self.staged.file.metadata().map_err(failed)?.len().saturating_sub(offset);
-        let wanted = usize::try_from(there.min(u64::from(length))).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; wanted];
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.staged.file.read_at(rest, offset + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        buffer.truncate(filled);
-        Ok(buffer.into())
     }
 
     /// Writes all of it at an offset.
@@ -277,7 +310,7 @@ impl DataFile {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.staged.change(offset, bytes.len() as u64, "cannot write", || self.staged.file.write_all_at(bytes, offset))
+        self.staged.change(offset, bytes.len() as u64, true, "cannot write", || self.staged.file.write_all_at(bytes, offset))
     }
 
     /// Cuts or extends.
@@ -285,8 +318,14 @@ impl DataFile {
         if i64::try_from(length).is_err() {
             return Err(Error::new(ErrorKind::Invalid, format!("no file is {length} bytes long")));
         }
-        let mut extent = lock(&self.staged.extent);
-        self.staged.finish(&mut extent, 0, "cannot set the length of", || self.staged.file.set_len(length))
+        let staged = &self.staged;
+        let mut extent = staged.begin()?;
+        let is_cut = staged.begin_cut(&mut extent, length)?;
+        staged.finish(&mut extent, 0, "cannot set the length of", || staged.file.set_len(length))?;
+        if is_cut {
+            staged.end_cut(&mut extent)?;
+        }
+        if length == 0 { staged.store.clear_suspect(staged.id) } else { Ok(()) }
     }
 
     /// `fallocate(2)` with these mode bits (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE …); Unsupported for others.
@@ -301,26 +340,23 @@ impl DataFile {
             }
         };
         let result = match mode & !KEEP_SIZE {
-            0 | ZERO_RANGE => staged.change(offset, length, "cannot allocate", work),
-            PUNCH_HOLE if mode & KEEP_SIZE != 0 => staged.finish(&mut lock(&staged.extent), 0, "cannot punch", work),
+            0 => staged.change(offset, length, false, "cannot allocate", work),
+            ZERO_RANGE => staged.change(offset, length, true, "cannot allocate", work),
+            PUNCH_HOLE if mode & KEEP_SIZE != 0 => staged.punch(offset..offset.saturating_add(length), work),
             _ => Err(unsupported()),
         };
         if refused { Err(unsupported()) } else { result }
     }
 
-    /// `lseek(2)` with SEEK_DATA (`data`) or SEEK_HOLE; `None` beyond the end.
-    pub fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
-        if i64::try_from(offset).is_err() {
-            return Ok(None);
-        }
-        let found = if data { next_data(&self.staged.file, offset) } else { next_hole(&self.staged.file, offset) };
-        found.map_err(|error| self.staged.error("cannot seek in", &error))
+    /// Length.
+    pub fn length(&self) -> Result<u64, Error> {
+        Ok(self.staged.file.metadata().map_err(|error| self.staged.error("cannot read", &error))?.len())
     }
 
-    /// Size and modification time.
-    pub fn attributes(&self) -> Result<(u64, (i64, u32)), Error> {
+    /// Size and times.
+    pub fn attributes(&self) -> Result<DataAttributes, Error> {
         let metadata = self.staged.file.metadata().map_err(|error| self.staged.error("cannot read", &error))?;
-        Ok((metadata.len(), (metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0))))
+        Ok(self.staged.store.shown(self.staged.id, &metadata))
     }
 
     /// Sets the modification time.
@@ -328,54 +364,47 @@ impl DataFile {
         let Some(time) = system_time(mtime) else {
             return Err(Error::new(ErrorKind::Invalid, format!("{}.{:09} is no time", mtime.0, mtime.1)));
         };
-        self.staged.refuse_frozen()?;
-        self.staged.version.fetch_add(1, Ordering::AcqRel);
-        let set = self.staged.file.set_times(FileTimes::new().set_modified(time));
-        set.map_err(|error| self.staged.error("cannot set the time of", &error))
+        let staged = &self.staged;
+        let _extent = staged.begin()?;
+        let set = staged.file.set_times(FileTimes::new().set_modified(time)).and_then(|()| staged.file.metadata());
+        let metadata = set.map_err(|error| staged.error("cannot set the time of", &error))?;
+        staged.store.set_time(staged.id, mtime, &metadata)
     }
 
     /// Makes its bytes, and its name, survive a power cut.
     pub fn sync(&self) -> Result<(), Error> {
-        if self.staged.failed.load(Ordering::Acquire) {
-            return Err(self.staged.error("cannot sync", &io::Error::other("an earlier sync failed, and what it left out is unknown")));
-        }
-        self.staged.file.sync_all().map_err(|error| {
-            self.staged.failed.store(true, Ordering::Release);
-            self.staged.error("cannot sync", &error)
-        })?;
-        if self.staged.fresh.load(Ordering::Acquire) {
-            self.staged.store.sync_names()?;
-            self.staged.fresh.store(false, Ordering::Release);
-        }
-        Ok(())
+        self.staged.sync()
     }
 }
 
-/// Copies what lies in no hole.
-fn copy_extents(from: &File, to: &File, length: u64) -> io::Result<()> {
-    if share(from, to)? {
-        return Ok(());
+impl Staged {
+    /// Makes a range a hole, which needs no room.
+    fn punch(&self, range: Range<u64>, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
+        let mut extent = self.begin()?;
+        self.finish(&mut extent, 0, "cannot punch", work)?;
+        self.own(&mut extent, range)
     }
-    to.set_len(length)?;
-    let mut at = 0;
-    while at < length {
-        let Some(start) = next_data(from, at)?.filter(|start| *start < length) else { break };
-        let end = next_hole(from, start)?.unwrap_or(length).min(length);
-        at = start;
-        while at < end {
-            match copy(from, to, at, end - at) {
-                // Somebody cut the source: the caller sees that it changed.
-                Ok(0) => return Ok(()),
-                Ok(copied) => at += copied,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+}
+
+/// Bytes of a range, zeros where the file has none.
+pub(super) fn read_exact_or_zeros(file: &File, range: &Range<u64>) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, range.start + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(buffer)
 }
 
 fn system_time((seconds, nanoseconds): (i64, u32)) -> Option<SystemTime> {
+    if nanoseconds >= 1_000_000_000 {
+        return None;
+    }
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) }?;
     base.checked_add(Duration::from_nanos(u64::from(nanoseconds)))

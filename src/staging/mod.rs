@@ -5,6 +5,7 @@
 //! number and never looks into a tree: who reads it lays it over one.
 
 mod about;
+mod bases;
 mod budget;
 mod change;
 mod data;
@@ -13,15 +14,17 @@ mod freeze;
 mod log;
 mod open;
 mod place;
+mod ranges;
 mod rows;
 mod schema;
 mod settle;
 mod store;
+mod suspects;
+mod under;
 mod upper;
 mod uppers;
 mod waste;
 
-use std::fs::{File, Metadata};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +35,8 @@ use crate::oci::Digest;
 pub use change::Change;
 pub use data::DataFile;
 pub use error::Error;
-pub use freeze::FrozenUpper;
+pub use freeze::{Freeze, FrozenUpper, Marked};
+pub use under::{Below, Held, Segment};
 pub use upper::Upper;
 pub use uppers::Uppers;
 
@@ -40,6 +44,8 @@ pub use uppers::Uppers;
 pub type NodeKey = u64;
 /// The bit that tells nodes made here.
 pub const STAGED: NodeKey = 1 << 40;
+/// The note on a node of the tree below whose bytes are staged: its path there, by which it is found again.
+pub const ORIGIN: &[u8] = b"user.ocifs.origin";
 /// Number of a file with staged bytes. Never used again.
 pub type DataId = u64;
 /// Extended attributes: names and values.
@@ -122,6 +128,19 @@ pub struct Node {
     pub parent: NodeKey,
 }
 
+/// What is shown of staged bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataAttributes {
+    /// Length.
+    pub size: u64,
+    /// Blocks of 512 bytes; as many as the length needs while not all bytes are here.
+    pub blocks: u64,
+    /// Modification time.
+    pub mtime: (i64, u32),
+    /// Last change.
+    pub ctime: (i64, u32),
+}
+
 /// What the upper says of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
@@ -176,10 +195,10 @@ pub trait Rows: Send + Sync {
     fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error>;
     /// All extended attributes of a node that has a row, by name.
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error>;
-    /// Opens staged bytes for reading.
-    fn open_data(&self, id: DataId) -> Result<File, Error>;
+    /// Opens staged bytes. Those of a frozen generation refuse every change.
+    fn open_data(&self, id: DataId) -> Result<DataFile, Error>;
     /// Size and times of staged bytes, which need not be open.
-    fn data_metadata(&self, id: DataId) -> Result<Metadata, Error>;
+    fn data_attributes(&self, id: DataId) -> Result<DataAttributes, Error>;
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Making an upper, and opening one that an earlier process left, in whatever way it ended.
 //!
 //! Opening mends what a killed process leaves: bytes that no node refers to are unlinked, nodes that were only open are removed,
-//! nodes whose bytes a power cut took are empty files, a frozen generation is dropped. It deletes nothing that a node refers to.
+//! nodes whose bytes a power cut took show what lay below, a frozen generation is dropped. It deletes nothing that a node refers to.
+//! Files that were not synced before the machine or the disk ended are noted as suspects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 
 use super::about::About;
+use super::bases::{self, Stored};
 use super::budget::{Account, Budget};
 use super::change::FIRST;
 use super::error::Error;
@@ -21,6 +23,7 @@ use super::store::{Place, Store, path};
 use super::upper::{Database, Marks, Shared, State, Upper, store_marks, store_state};
 use super::{Binding, DataId, NodeKey, Subject, schema};
 use crate::durable;
+use crate::sys::instance::mount_instance;
 
 /// Makes a whole upper in an empty directory.
 pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding) -> Result<(), Error> {
@@ -32,6 +35,7 @@ pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding) -> Re
     schema::create(&directory.join("upper.db"), |connection| {
         connection.execute("INSERT INTO upper (id, deleted, edited, generation, nodes, cookies, data) VALUES (1, 0, 0, 0, 0, 0, 0)", [])?;
         store_marks(connection, &FIRST)?;
+        connection.execute("UPDATE upper SET opened = ?", [instance(directory)])?;
         store_state(connection, binding, differs(binding))
     })?;
     durable::sync_directory(directory).map_err(|error| Error::system("cannot sync", directory, &error))
@@ -56,8 +60,15 @@ pub(super) fn open(place: Place, hold: Hold, budget: &Arc<Budget>) -> Result<Upp
     store.account.add(files.values().sum());
     let mut database = Database { connection, marks };
     mend(&mut database.connection, &store, &files)?;
-    let shared = Shared { database: Mutex::new(database), state: Mutex::new(state), store, _hold: hold };
-    Ok(Upper { shared: Arc::new(shared) })
+    let shared = Arc::new(Shared { database: Mutex::new(database), state: Mutex::new(state), store, _hold: hold });
+    shared.store.belong_to(&shared);
+    shared.collect()?;
+    Ok(Upper { shared })
+}
+
+/// This start of the machine and this mount of the file system that the upper lies in: what was written in it is there, synced or not.
+fn instance(directory: &Path) -> Option<String> {
+    mount_instance(directory).inspect_err(|error| tracing::debug!(%error, "a power cut cannot be told from a kill here")).ok()
 }
 
 fn read_state(connection: &Connection) -> rusqlite::Result<(State, Marks)> {
@@ -110,8 +121,10 @@ fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
 /// Makes nodes and data files agree.
 fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId, u64>) -> Result<(), Error> {
     let failed = |error: &rusqlite::Error| store.database_error("cannot mend", error);
-    let found = examine(connection, files).map_err(|error| failed(&error))?;
-    let orphans: Vec<DataId> = files.keys().copied().filter(|id| found.referred.binary_search(id).is_err()).collect();
+    let stored = bases::read_all(connection).map_err(|error| failed(&error))?;
+    let found = examine(connection, &stored, files).map_err(|error| failed(&error))?;
+    let known = files.keys().chain(stored.partial.keys()).chain(stored.times.keys()).chain(&stored.suspects);
+    let orphans: BTreeSet<DataId> = known.copied().filter(|id| !found.referred.contains(id)).collect();
     if !(orphans.is_empty() && found.missing.is_empty() && found.unlinked.is_empty()) {
         schema::check_pages(connection).map_err(|error| failed(&error))?;
     }
@@ -124,28 +137,62 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
     if !found.missing.is_empty() {
         tracing::warn!(
             tag = %store.place().subject.shown(), files = found.missing.len(),
-            "staged files lost their bytes in a crash before they were synced, and are empty now"
+            "staged files lost their bytes in a crash before they were synced"
         );
         for id in &found.missing {
             let path = store.path(*id);
             store.create_file(*id, &path).map_err(|error| Error::system("cannot make", &path, &error))?;
         }
     }
+    mend_lengths(connection, store, &stored, &found.referred)?;
+    suspect(connection, &store.place().directory, &found.missing).map_err(|error| failed(&error))?;
+    store.set_stored(bases::read_all(connection).map_err(|error| failed(&error))?);
     store.give_up(orphans);
-    store.collect().map(|_| ())
+    Ok(())
+}
+
+/// Gives files that lie over something the length that the database knows: one that was being cut is, one that a power cut took
+/// shows all of its base.
+fn mend_lengths(connection: &Connection, store: &Store, stored: &Stored, referred: &BTreeSet<DataId>) -> Result<(), Error> {
+    for (id, (kept, cut)) in stored.partial.iter().filter(|(id, _)| referred.contains(id)) {
+        let path = store.path(*id);
+        let mended = durable::open_private(&path, false).and_then(|file| match cut {
+            Some(length) => file.set_len(*length),
+            None if file.metadata()?.len() < *kept => file.set_len(*kept),
+            None => Ok(()),
+        });
+        mended.map_err(|error| Error::system("cannot set the length of", &path, &error))?;
+        if cut.is_some() {
+            bases::end_cut(connection, *id).map_err(|error| store.database_error("cannot mend", &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes which bytes may be damaged: if the machine was started or the disk mounted since the upper was opened, what nobody had synced.
+fn suspect(connection: &Connection, directory: &Path, missing: &[DataId]) -> rusqlite::Result<()> {
+    let opened: Option<String> = connection.query_row("SELECT opened FROM upper", [], |row| row.get(0))?;
+    let now = instance(directory);
+    let is_other = opened.is_some() && now.is_some() && opened != now;
+    let transaction = connection.unchecked_transaction()?;
+    bases::suspect(&transaction, is_other, missing)?;
+    if now.is_some() && opened != now {
+        transaction.execute("UPDATE upper SET opened = ?", [now])?;
+    }
+    transaction.commit()
 }
 
 #[derive(Default)]
 struct Found {
     /// Nodes that were only open.
     unlinked: Vec<NodeKey>,
-    /// Bytes that nodes refer to, sorted.
-    referred: Vec<DataId>,
+    /// Bytes that nodes refer to, and those below them.
+    referred: BTreeSet<DataId>,
     /// Those that are not there.
     missing: Vec<DataId>,
 }
 
-fn examine(connection: &Connection, files: &BTreeMap<DataId, u64>) -> rusqlite::Result<Found> {
+fn examine(connection: &Connection, stored: &Stored, files: &BTreeMap<DataId, u64>) -> rusqlite::Result<Found> {
     let mut found = Found::default();
     let mut statement = connection.prepare("SELECT key, links, data FROM nodes")?;
     let mut rows = statement.query([])?;
@@ -154,12 +201,14 @@ fn examine(connection: &Connection, files: &BTreeMap<DataId, u64>) -> rusqlite::
         if links == 0 {
             found.unlinked.push(key);
         } else if row.get::<_, Option<i64>>(2)?.is_some() {
-            found.referred.push(unsigned(row, 2)?);
+            let mut at = Some(unsigned(row, 2)?);
+            // What lies below has a smaller number, and what was seen was followed.
+            while let Some(id) = at.filter(|id| found.referred.insert(*id)) {
+                at = stored.below.get(&id).copied().filter(|below| *below < id);
+            }
         }
     }
-    found.referred.sort_unstable();
     found.missing = found.referred.iter().copied().filter(|id| !files.contains_key(id)).collect();
-    found.missing.dedup();
     Ok(found)
 }
 

@@ -2,15 +2,14 @@
 //!
 //! Trusts no value of a database: what does not fit its type is a damaged database, never a panic.
 
-use std::fs::{File, Metadata};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::schema::malformed;
 use super::store::Store;
-use super::{Content, DataId, Error, NameRow, Named, Node, NodeKey, Rows, TreeNode, Xattrs};
+use super::{Content, DataAttributes, DataFile, DataId, Error, NameRow, Named, Node, NodeKey, Rows, TreeNode, Xattrs, bases};
 use crate::layer::NodeKind;
 use crate::oci::Digest;
 
@@ -19,7 +18,7 @@ pub(super) trait Source: Send + Sync {
     /// Runs a read; `what` begins the sentence of an error.
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error>;
     /// Where staged bytes are.
-    fn store(&self) -> &Store;
+    fn store(&self) -> &Arc<Store>;
 }
 
 impl<S: Source> Rows for S {
@@ -64,12 +63,13 @@ impl<S: Source> Rows for S {
         })
     }
 
-    fn open_data(&self, id: DataId) -> Result<File, Error> {
-        self.store().open_for_reading(id)
+    fn open_data(&self, id: DataId) -> Result<DataFile, Error> {
+        self.store().check()?;
+        self.store().data(id).map(DataFile::new)
     }
 
-    fn data_metadata(&self, id: DataId) -> Result<Metadata, Error> {
-        self.store().metadata(id)
+    fn data_attributes(&self, id: DataId) -> Result<DataAttributes, Error> {
+        self.store().attributes(id)
     }
 }
 
@@ -136,11 +136,16 @@ fn decode_content(row: &Row<'_>) -> rusqlite::Result<Content> {
     if let Some(data) = optional_unsigned(row, 14)? {
         return Ok(Content::Data(data));
     }
-    let Some(StoredDigest(manifest)) = row.get(15)? else { return Ok(Content::None) };
-    let path: Option<Vec<u8>> = row.get(17)?;
-    let size = optional_unsigned(row, 19)?;
+    Ok(decode_tree(row, 15)?.map_or(Content::None, Content::Tree))
+}
+
+/// A node of a tree, whose manifest, number, path, digest and size stand in columns from `first` on.
+pub(super) fn decode_tree(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<TreeNode>> {
+    let Some(StoredDigest(manifest)) = row.get(first)? else { return Ok(None) };
+    let path: Option<Vec<u8>> = row.get(first + 2)?;
+    let size = optional_unsigned(row, first + 4)?;
     let (Some(path), Some(size)) = (path, size) else { return Err(malformed("a node of a tree lacks its path or size")) };
-    Ok(Content::Tree(TreeNode { manifest, node: row.get(16)?, path, sha256: row.get(18)?, size }))
+    Ok(Some(TreeNode { manifest, node: row.get(first + 1)?, path, sha256: row.get(first + 3)?, size }))
 }
 
 fn decode_kind(number: i64) -> rusqlite::Result<NodeKind> {
@@ -179,6 +184,9 @@ pub(super) fn put_node(connection: &Connection, key: NodeKey, node: &Node) -> ru
         Some(_) => UPDATE,
     };
     store(connection, statement, key, node, data)?;
+    if let Some(id) = data.filter(|_| before.flatten() != data) {
+        bases::set_unsynced(connection, id, true)?;
+    }
     Ok(before.flatten().filter(|before| Some(*before) != data))
 }
 
@@ -224,7 +232,13 @@ fn store(connection: &Connection, statement: &str, key: NodeKey, node: &Node, da
     if changed == 1 { Ok(()) } else { Err(malformed("a node that was read could not be stored")) }
 }
 
-/// Whether any node refers to staged bytes.
+/// Whether any node refers to staged bytes, or staged bytes lie over them.
 pub(super) fn is_referred(connection: &Connection, id: DataId) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM nodes WHERE data = ? LIMIT 1")?.exists([integer(id)?])
+    let statement = "SELECT 1 FROM nodes WHERE data = ?1 UNION ALL SELECT 1 FROM bases WHERE base = ?1 LIMIT 1";
+    connection.prepare_cached(statement)?.exists([integer(id)?])
+}
+
+/// Whether no node refers to staged bytes.
+pub(super) fn is_of_no_node(connection: &Connection, id: DataId) -> rusqlite::Result<bool> {
+    Ok(!connection.prepare_cached("SELECT 1 FROM nodes WHERE data = ? LIMIT 1")?.exists([integer(id)?])?)
 }

@@ -172,6 +172,13 @@ pub(super) fn open_snapshot(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// A further connection of this process to a database that is open, for reading.
+pub(super) fn open_again(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
 fn flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE
 }

@@ -3,16 +3,15 @@
 //! A node changes only if it still has the frozen content. Every commit on the way is a valid state: the tree that a node refers
 //! to is already confirmed.
 
-use std::os::unix::fs::MetadataExt;
-
 use rusqlite::Connection;
 
 use super::error::Error;
-use super::freeze::{Copied, FrozenUpper};
-use super::rows::{self, integer, is_referred};
+use super::freeze::FrozenUpper;
+use super::rows::{self, is_referred};
 use super::store::lock;
 use super::upper::{Upper, store_state};
-use super::{Content, DataId, NodeKey, TreeNode};
+use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
+use crate::error::ErrorKind;
 use crate::oci::Digest;
 
 /// Nodes in one commit: few enough that nobody waits for long.
@@ -28,14 +27,15 @@ struct Clean {
 /// The frozen content of a node.
 enum From {
     /// Staged bytes, and their times, which the row takes over.
-    Data { id: DataId, mtime: (i64, i64), ctime: (i64, i64) },
+    Data { id: DataId, mtime: (i64, u32), ctime: (i64, u32) },
     /// A node of an older tree.
     Tree(TreeNode),
 }
 
 impl Upper {
     /// After the confirmation of a publish, its first part: the next few of these nodes that still have the frozen content and are not
-    /// open refer to the tree instead. Answers whether there may be more. Their bytes are given up: [`Upper::collect`] frees them.
+    /// open refer to the tree instead; those that were written since lie over it. Answers whether there may be more. Their bytes are
+    /// given up: [`Upper::collect`] frees them.
     ///
     /// Nobody may open or write a file meanwhile; between two calls everybody may. `references` and `is_open` are asked without any
     /// lock of the upper.
@@ -47,48 +47,59 @@ impl Upper {
     ) -> Result<bool, Error> {
         let batch: Vec<_> = references.take(BATCH).collect();
         let is_last = batch.len() < BATCH;
-        let mut clean = Vec::new();
+        let (mut clean, mut released) = (Vec::new(), Vec::new());
         for (key, tree) in batch {
+            released.extend(self.rebase(frozen, key, &tree)?);
             clean.extend(frozen.clean(key, tree, is_open)?);
         }
-        let released = self.refer(frozen, clean)?;
+        released.extend(self.refer(clean)?);
         self.give_up(released)?;
         Ok(!is_last)
     }
 
+    /// Lays bytes that were written over frozen ones over the tree instead, which has the same.
+    fn rebase(&self, frozen: &FrozenUpper, key: NodeKey, tree: &TreeNode) -> Result<Option<DataId>, Error> {
+        let (Some(before), Some(now)) = (frozen.rows().node(key)?, self.shared.node(key)?) else { return Ok(None) };
+        match (before.content, now.content) {
+            (Content::Data(before), Content::Data(now)) if before != now => match self.data(now) {
+                Ok(data) if data.below()? == Some(before) => data.rebase(before, tree.clone()),
+                Ok(_) => Ok(None),
+                Err(error) if error.kind == ErrorKind::Gone => Ok(None),
+                Err(error) => Err(error),
+            },
+            _ => Ok(None),
+        }
+    }
+
     /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Answers whether nothing was
     /// changed since the freeze, so that nothing is left to publish. Nobody may open or write a file meanwhile.
-    pub fn settle(&self, frozen: FrozenUpper, digest: Digest, is_open: &dyn Fn(DataId) -> bool) -> Result<bool, Error> {
-        let is_clean = self.expect(&frozen, digest, is_open)?;
+    pub fn settle(&self, frozen: FrozenUpper, digest: Digest) -> Result<bool, Error> {
+        let is_clean = self.expect(&frozen, digest)?;
         self.shared.sync()?;
         Ok(is_clean)
     }
 
     /// The last part, which takes its time and needs nobody to wait: frees what was given up and empties the packs.
     pub fn collect(&self) -> Result<(), Error> {
-        self.shared.store.collect()?;
+        self.shared.collect()?;
         self.empty_packs();
         Ok(())
     }
 
     /// Whether nothing was changed since this generation was frozen.
     pub fn is_unchanged_since(&self, frozen: &FrozenUpper) -> bool {
-        lock(&self.shared.state).changes == frozen.state.changes && frozen.copies.values().all(Copied::is_unchanged)
+        lock(&self.shared.state).changes == frozen.state.changes
     }
 
     /// Lets nodes refer to the tree. Answers the bytes that they had.
-    fn refer(&self, frozen: &FrozenUpper, clean: Vec<Clean>) -> Result<Vec<DataId>, Error> {
+    fn refer(&self, clean: Vec<Clean>) -> Result<Vec<DataId>, Error> {
         self.shared.transact("cannot settle", |connection| {
             let mut released = Vec::new();
             for node in clean {
-                // Written since the question before the transaction.
-                let id = match &node.from {
-                    From::Data { id, .. } => Some(*id),
-                    From::Tree(_) => None,
-                };
-                let is_same = id.and_then(|id| frozen.copied(id)).is_none_or(Copied::is_unchanged);
-                if is_same && refer(connection, &node)? {
-                    released.extend(id);
+                if refer(connection, &node)?
+                    && let From::Data { id, .. } = node.from
+                {
+                    released.push(id);
                 }
             }
             Ok(released)
@@ -96,12 +107,10 @@ impl Upper {
     }
 
     /// Stores what the tag holds from now on.
-    fn expect(&self, frozen: &FrozenUpper, digest: Digest, is_open: &dyn Fn(DataId) -> bool) -> Result<bool, Error> {
-        // A file that still has the writer which it had when it was frozen may be written at any time.
-        let has_writers = frozen.copies.values().any(|copied| is_open(copied.original.id()));
+    fn expect(&self, frozen: &FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let database = self.shared.database()?;
         let mut state = lock(&self.shared.state);
-        let is_clean = !has_writers && state.changes == frozen.state.changes && frozen.copies.values().all(Copied::is_unchanged);
+        let is_clean = state.changes == frozen.state.changes;
         let mut binding = state.binding;
         binding.expected = Some(digest);
         let store = || {
@@ -147,31 +156,14 @@ impl FrozenUpper {
             Some(Content::Tree(old)) => return Ok((old != tree).then_some(Clean { key, tree, from: From::Tree(old) })),
             Some(Content::None) | None => return Ok(None),
         };
-        let data = self.copies.get(&id).map_or(id, |copied| copied.original.id());
-        if is_open(data) {
+        if is_open(id) {
             return Ok(None);
         }
-        let path = self.shared.store.path(data);
-        let metadata = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::system("cannot read staged bytes", &path, &error)),
-        };
-        let mtime = (metadata.mtime(), metadata.mtime_nsec());
-        let from = From::Data { id: data, mtime, ctime: (metadata.ctime(), metadata.ctime_nsec()) };
-        Ok(Some(Clean { key, tree, from }))
-    }
-
-    /// What is known of bytes that were open when they were frozen.
-    fn copied(&self, original: DataId) -> Option<&Copied> {
-        self.copies.values().find(|copied| copied.original.id() == original)
-    }
-}
-
-impl Copied {
-    /// Whether the original was not written since it was copied.
-    fn is_unchanged(&self) -> bool {
-        self.original.version() == self.version
+        match self.rows().data_attributes(id) {
+            Ok(data) => Ok(Some(Clean { key, tree, from: From::Data { id, mtime: data.mtime, ctime: data.ctime } })),
+            Err(error) if error.kind == ErrorKind::Gone => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -180,20 +172,13 @@ fn refer(connection: &Connection, clean: &Clean) -> rusqlite::Result<bool> {
     let Some(mut node) = rows::node(connection, clean.key)? else { return Ok(false) };
     match (&clean.from, &node.content) {
         (From::Data { id, mtime, ctime }, Content::Data(now)) if id == now => {
-            node.mtime = Some(time(*mtime));
-            node.ctime = node.ctime.max(time(*ctime));
+            node.mtime = Some(*mtime);
+            node.ctime = node.ctime.max(*ctime);
         }
         (From::Tree(old), Content::Tree(now)) if old == now => {}
         _ => return Ok(false),
     }
     node.content = Content::Tree(clean.tree.clone());
-    let released = rows::put_node(connection, clean.key, &node)?;
-    if let Some(id) = released {
-        connection.prepare_cached("DELETE FROM digests WHERE data = ?")?.execute([integer(id)?])?;
-    }
+    rows::put_node(connection, clean.key, &node)?;
     Ok(true)
-}
-
-fn time((seconds, nanoseconds): (i64, i64)) -> (i64, u32) {
-    (seconds, u32::try_from(nanoseconds).unwrap_or(0))
 }

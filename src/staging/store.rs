@@ -1,22 +1,26 @@
 //! The files with staged bytes of one upper: where they are, which are open, which are frozen.
 //!
-//! Knows no nodes. A file is never written again while a frozen generation has it, and never unlinked before the commit that
+//! Knows no nodes. A file is never written again while a frozen generation may have it, and never unlinked before the commit that
 //! gave it up is durable (`waste.rs`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+
+use super::bases::{self, Stored};
+use rusqlite::Connection;
 
 use super::budget::Account;
-use super::data::{DataFile, Staged};
+use super::data::Staged;
 use super::error::{Error, shown};
 use super::log::Log;
+use super::upper::Shared;
 use super::waste::Waste;
-use super::{DataId, Subject};
+use super::{DataAttributes, DataId, Subject};
 use crate::durable;
 use crate::error::ErrorKind;
 
@@ -33,22 +37,23 @@ impl Place {
     }
 }
 
-/// What a frozen generation has.
+/// What is known of staged bytes beside the files themselves.
 #[derive(Default)]
-pub(super) struct Pins {
-    /// All staged bytes of its rows, sorted: none is unlinked.
-    pub all: Vec<DataId>,
-    /// Those that were open for writing, sorted: the generation has copies, their writers go on.
-    pub copied: Vec<DataId>,
-    /// Whether `copied` is known. Until then nobody is refused a write.
-    pub is_sorted_out: bool,
+struct Notes {
+    /// Files that lie over something.
+    partial: BTreeSet<DataId>,
+    /// Times that are shown instead of those of the file.
+    times: HashMap<DataId, Times>,
+    /// Files that a power cut may have damaged.
+    suspects: BTreeSet<DataId>,
 }
 
-impl Pins {
-    /// Whether these bytes must not change.
-    pub fn is_fixed(&self, id: DataId) -> bool {
-        self.all.binary_search(&id).is_ok() && self.copied.binary_search(&id).is_err()
-    }
+#[derive(Clone, Copy)]
+struct Times {
+    mtime: (i64, u32),
+    ctime: Option<(i64, u32)>,
+    /// The database has the modification time too, since the disk cannot hold it.
+    is_stored: bool,
 }
 
 /// The staged bytes of one upper. Locks: each is held for a moment, none while another of them is taken.
@@ -64,7 +69,11 @@ pub(super) struct Store {
     /// Held while `fresh` is worked off, so that nobody takes the empty set of one who is not done for success.
     naming: Mutex<()>,
     pub waste: Mutex<Waste>,
-    pins: Mutex<Option<Pins>>,
+    /// A frozen generation may have files of smaller numbers; 0: none is frozen.
+    frozen: AtomicU64,
+    notes: Mutex<Notes>,
+    /// Where the database is.
+    shared: OnceLock<Weak<Shared>>,
     /// Bytes written since the disk was last asked for its room.
     unasked: AtomicU64,
     /// The upper was removed: what is open stays usable, nothing else is.
@@ -98,7 +107,9 @@ impl Store {
             fresh: Mutex::default(),
             naming: Mutex::default(),
             waste: Mutex::default(),
-            pins: Mutex::default(),
+            frozen: AtomicU64::new(0),
+            notes: Mutex::default(),
+            shared: OnceLock::new(),
             // The first write asks.
             unasked: AtomicU64::new(ASK_AFTER),
             removed: AtomicBool::new(false),
@@ -175,16 +186,14 @@ impl Store {
     }
 
     /// A new empty file, mode 0600, and its number.
-    pub fn create(self: &Arc<Self>, counted: bool) -> Result<DataFile, Error> {
+    pub fn create(self: &Arc<Self>) -> Result<Arc<Staged>, Error> {
         self.check()?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path(id);
         let file = self.create_file(id, &path).map_err(|error| Error::system("cannot stage bytes in", &path, &error))?;
-        let staged = Arc::new(Staged::new(self.clone(), id, file, counted)?);
-        if counted {
-            lock(&self.open).insert(id, Arc::downgrade(&staged));
-        }
-        Ok(DataFile::new(staged))
+        let staged = Arc::new(Staged::create(self.clone(), id, file)?);
+        lock(&self.open).insert(id, Arc::downgrade(&staged));
+        Ok(staged)
     }
 
     pub fn create_file(&self, id: DataId, path: &Path) -> io::Result<File> {
@@ -207,30 +216,35 @@ impl Store {
     }
 
     /// Staged bytes for reading and writing. All who open the same bytes share their account.
-    pub fn data(self: &Arc<Self>, id: DataId) -> Result<DataFile, Error> {
+    pub fn data(self: &Arc<Self>, id: DataId) -> Result<Arc<Staged>, Error> {
         let mut open = lock(&self.open);
         if let Some(staged) = open.get(&id).and_then(Weak::upgrade) {
-            return Ok(DataFile::new(staged));
+            return Ok(staged);
         }
         self.check()?;
         let path = self.path(id);
         let file = durable::open_private(&path, false).map_err(|error| open_error(id, &path, &error))?;
-        let staged = Arc::new(Staged::new(self.clone(), id, file, true)?);
+        let staged = Arc::new(Staged::open(self.clone(), id, file)?);
         open.insert(id, Arc::downgrade(&staged));
-        drop(open);
-        Ok(DataFile::new(staged))
+        Ok(staged)
     }
 
-    pub fn open_for_reading(&self, id: DataId) -> Result<File, Error> {
-        self.check()?;
-        let path = self.path(id);
-        File::open(&path).map_err(|error| open_error(id, &path, &error))
+    /// Commits refer to these files now.
+    pub fn set_referred(&self, ids: &[DataId]) {
+        let staged: Vec<Arc<Staged>> = {
+            let open = lock(&self.open);
+            ids.iter().filter_map(|id| open.get(id)?.upgrade()).collect()
+        };
+        // Dropped where the lock is not held, which the last user of a file takes.
+        staged.iter().for_each(|staged| staged.set_referred());
     }
 
-    pub fn metadata(&self, id: DataId) -> Result<Metadata, Error> {
+    /// What is shown of staged bytes, which need not be open.
+    pub fn attributes(&self, id: DataId) -> Result<DataAttributes, Error> {
         self.check()?;
         let path = self.path(id);
-        std::fs::symlink_metadata(&path).map_err(|error| open_error(id, &path, &error))
+        let metadata = std::fs::symlink_metadata(&path).map_err(|error| open_error(id, &path, &error))?;
+        Ok(self.shown(id, &metadata))
     }
 
     /// The last user of staged bytes is gone.
@@ -282,28 +296,143 @@ impl Store {
         Ok(())
     }
 
-    /// Pins what a frozen generation has, or (`None`) lets it go.
-    pub fn pin(&self, pins: Option<Pins>) {
-        *lock(&self.pins) = pins;
+    /// Says that a generation is frozen that has no file made from now on, or (`false`) that it ended.
+    pub fn set_frozen(&self, is_frozen: bool) {
+        let next = if is_frozen { self.next.load(Ordering::Acquire).max(1) } else { 0 };
+        self.frozen.store(next, Ordering::Release);
     }
 
-    /// Asks the pins; `false` without any.
-    pub fn ask_pins(&self, question: impl FnOnce(&Pins) -> bool) -> bool {
-        lock(&self.pins).as_ref().is_some_and(question)
-    }
-
-    /// Says of which bytes the frozen generation will have copies.
-    pub fn set_copied(&self, copied: Vec<DataId>) {
-        if let Some(pins) = lock(&self.pins).as_mut() {
-            pins.copied = copied;
-            pins.is_sorted_out = true;
-        }
+    /// Whether a frozen generation may have a file.
+    pub fn is_frozen(&self, id: DataId) -> bool {
+        id < self.frozen.load(Ordering::Acquire)
     }
 
     /// Whether a generation is frozen.
-    pub fn is_pinned(&self) -> bool {
-        self.ask_pins(|_| true)
+    pub fn has_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire) > 0
     }
+
+    /// Says whose store it is.
+    pub fn belong_to(&self, shared: &Arc<Shared>) {
+        let _ = self.shared.set(Arc::downgrade(shared));
+    }
+
+    /// The upper, with its database; Gone once it was closed.
+    pub fn shared(&self) -> Result<Arc<Shared>, Error> {
+        let gone = || Error::new(ErrorKind::Gone, format!("the edits of {} are not open here any more", self.place().subject.shown()));
+        self.shared.get().and_then(Weak::upgrade).ok_or_else(gone)
+    }
+
+    /// Changes what the database says of staged bytes. Nothing once the upper was removed: who has them open uses them until the end.
+    pub fn note<T: Default>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        if self.check().is_err() {
+            return Ok(T::default());
+        }
+        self.shared()?.transact(what, work)
+    }
+
+    /// Takes what the database says of staged bytes.
+    pub fn set_stored(&self, stored: Stored) {
+        let times = stored.times.into_iter().map(|(id, mtime)| (id, Times { mtime, ctime: None, is_stored: true })).collect();
+        *lock(&self.notes) = Notes { partial: stored.partial.into_keys().collect(), times, suspects: stored.suspects };
+    }
+
+    pub fn is_partial(&self, id: DataId) -> bool {
+        lock(&self.notes).partial.contains(&id)
+    }
+
+    /// Files that lie over something, by number.
+    pub fn partial(&self) -> Vec<DataId> {
+        lock(&self.notes).partial.iter().copied().collect()
+    }
+
+    /// Notes that a file lies over something, or over nothing any more.
+    pub fn set_partial(&self, id: DataId, is_partial: bool) {
+        let mut notes = lock(&self.notes);
+        if is_partial {
+            notes.partial.insert(id)
+        } else {
+            notes.partial.remove(&id)
+        };
+    }
+
+    /// Files that a power cut may have damaged.
+    pub fn suspects(&self) -> BTreeSet<DataId> {
+        lock(&self.notes).suspects.clone()
+    }
+
+    /// Nothing is left of what may have been damaged.
+    pub fn clear_suspect(&self, id: DataId) -> Result<(), Error> {
+        if lock(&self.notes).suspects.contains(&id) {
+            self.note("cannot write", |connection| bases::clear_suspect(connection, id))?;
+            lock(&self.notes).suspects.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Forgets all that is noted of files that are gone.
+    pub fn forget_notes<'a>(&self, ids: impl IntoIterator<Item = &'a DataId>) {
+        let mut notes = lock(&self.notes);
+        for id in ids {
+            notes.partial.remove(id);
+            notes.times.remove(id);
+            notes.suspects.remove(id);
+        }
+    }
+
+    /// What is shown of a file.
+    pub fn shown(&self, id: DataId, metadata: &Metadata) -> DataAttributes {
+        let (size, blocks) = (metadata.len(), metadata.blocks());
+        let (mtime, ctime) = times(metadata);
+        let notes = lock(&self.notes);
+        let kept = notes.times.get(&id);
+        DataAttributes {
+            size,
+            blocks: if notes.partial.contains(&id) { blocks.max(size.div_ceil(512)) } else { blocks },
+            mtime: kept.map_or(mtime, |kept| kept.mtime),
+            ctime: kept.and_then(|kept| kept.ctime).unwrap_or(ctime),
+        }
+    }
+
+    /// The file is changed: its own times count again.
+    pub fn forget_time(&self, id: DataId) -> Result<(), Error> {
+        let kept = lock(&self.notes).times.get(&id).copied();
+        if kept.is_some_and(|kept| kept.is_stored) {
+            self.note("cannot write", |connection| bases::set_time(connection, id, None))?;
+        }
+        if kept.is_some() {
+            lock(&self.notes).times.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Keeps a time that was set, where the disk has another one.
+    pub fn set_time(&self, id: DataId, mtime: (i64, u32), metadata: &Metadata) -> Result<(), Error> {
+        if times(metadata).0 != mtime {
+            self.note("cannot set the time of", |connection| bases::set_time(connection, id, Some(mtime)))?;
+            lock(&self.notes).times.insert(id, Times { mtime, ctime: None, is_stored: true });
+        }
+        Ok(())
+    }
+
+    /// Shows the times that a file has now until it is changed, whatever happens to those of the file.
+    pub fn keep_times(&self, id: DataId, metadata: &Metadata) {
+        let (mtime, ctime) = times(metadata);
+        let mut notes = lock(&self.notes);
+        let kept = notes.times.entry(id).or_insert(Times { mtime, ctime: None, is_stored: false });
+        kept.ctime.get_or_insert(ctime);
+    }
+
+    /// The modification time that is shown instead of the file's.
+    pub fn kept_mtime(&self, id: DataId) -> Option<(i64, u32)> {
+        lock(&self.notes).times.get(&id).map(|kept| kept.mtime)
+    }
+}
+
+/// Modification and change of a file.
+fn times(metadata: &Metadata) -> ((i64, u32), (i64, u32)) {
+    let nanoseconds = |value: i64| u32::try_from(value).unwrap_or(0);
+    ((metadata.mtime(), nanoseconds(metadata.mtime_nsec())), (metadata.ctime(), nanoseconds(metadata.ctime_nsec())))
 }
 
 fn open_error(id: DataId, path: &Path, error: &io::Error) -> Error {

@@ -1,23 +1,27 @@
 //! One upper that is open: its connection, its transactions, its syncs.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::{Connection, params};
+use tokio::sync::Semaphore;
 
 use super::change::Change;
 use super::data::DataFile;
 use super::error::Error;
 use super::place::Hold;
-use super::rows::{Source, integer};
+use super::rows::{self, Source, integer};
 use super::store::{Store, lock};
-use super::{Binding, DataId, Journal, Rows, Subject};
+use super::{Below, Binding, DataId, Journal, Rows, Subject, TreeNode, bases};
 use crate::error::ErrorKind;
+use crate::sys::syncfs::sync_file_system;
 
 /// One upper, held by this process. All methods are short local operations; a lock inside serialises them.
 ///
-/// What runs inside of [`Upper::change`] reads through [`Change::rows`] and calls no other method that reads or changes rows.
-/// Methods for staged bytes may be called there.
+/// What runs inside of [`Upper::change`] reads through [`Change::rows`] and calls no other method that reads or changes rows, nor one
+/// that reads or changes staged bytes.
 pub struct Upper {
     pub(super) shared: Arc<Shared>,
 }
@@ -70,7 +74,7 @@ impl Source for Shared {
         work(&database.connection).map_err(|error| self.store.database_error(what, &error))
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &Arc<Store> {
         &self.store
     }
 }
@@ -105,7 +109,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Err(error) = self.store.collect() {
+        if let Err(error) = self.collect() {
             tracing::warn!(%error, "staged bytes that were given up stay until the upper is opened again");
         }
     }
@@ -151,7 +155,7 @@ impl Upper {
         drop(database);
         if is_worth_it {
             // The change itself is done; a sync that fails is reported by every later one too.
-            if let Err(error) = self.shared.store.collect() {
+            if let Err(error) = self.shared.collect() {
                 tracing::warn!(%error, "staged bytes that were given up are not freed yet");
             }
         }
@@ -161,34 +165,72 @@ impl Upper {
     /// Makes everything committed so far, and the names of all staged files, survive a power cut. Bytes do after [`DataFile::sync`].
     pub fn sync(&self) -> Result<(), Error> {
         self.shared.sync()?;
-        self.shared.store.collect().map(|_| ())
+        self.shared.collect().map(|_| ())
     }
 
-    /// A new empty file for staged bytes. It is unlinked at the next opening of the upper if no node came to refer to it.
+    /// A new empty file for staged bytes. It is unlinked with its last user if no node came to refer to it.
     pub fn new_data(&self) -> Result<DataFile, Error> {
-        self.shared.store.create(true)
+        self.shared.store.create().map(DataFile::new)
     }
 
-    /// A new file with the bytes of another (reflink where the file system can, else a copy that keeps holes).
-    pub fn clone_data(&self, id: DataId) -> Result<DataFile, Error> {
-        let source = self.shared.store.data(id)?;
-        let target = self.shared.store.create(true)?;
-        let copied = target.copy_all(&source);
-        if copied.is_err() {
-            self.shared.store.unlink(target.id())?;
+    /// A new file that shows the bytes of what lies below until it is written: nothing is copied. [`Change::lay`] stores that, in
+    /// the change that lets a node refer to it.
+    pub fn new_over(&self, below: &Below) -> Result<DataFile, Error> {
+        let staged = self.shared.store.create()?;
+        let kept = below.kept()?;
+        if kept > 0 {
+            staged.lay_over(below, kept)?;
         }
-        copied.map(|_| target)
+        Ok(DataFile::new(staged))
+    }
+
+    /// Staged files that lie over something, by number.
+    pub fn partial(&self) -> Vec<DataId> {
+        self.shared.store.partial()
+    }
+
+    /// Whether nothing but another staged file needs a staged file.
+    pub fn is_below_only(&self, id: DataId) -> Result<bool, Error> {
+        self.shared.read("cannot read", |connection| rows::is_of_no_node(connection, id))
+    }
+
+    /// Nodes of trees that staged files lie over.
+    pub fn trees_below(&self) -> Result<Vec<(DataId, TreeNode)>, Error> {
+        self.shared.read("cannot read", bases::trees)
+    }
+
+    /// Gives the nodes of trees below staged files, none of which is open, the numbers that they have now.
+    pub fn renumber_below(&self, numbers: &[(DataId, u32)]) -> Result<(), Error> {
+        self.shared
+            .transact("cannot change", |connection| numbers.iter().try_for_each(|(id, node)| bases::renumber(connection, *id, *node)))
+    }
+
+    /// Staged files that a power cut may have damaged: they were written and not synced before it.
+    pub fn suspects(&self) -> BTreeSet<DataId> {
+        self.shared.store.suspects()
+    }
+
+    /// One file at a time of all uppers that are open here is filled in from below.
+    pub fn filling(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.store.account.budget().filling)
+    }
+
+    /// Makes all bytes survive a power cut, so that none is suspected after one: for the end of a mount that leaves edits.
+    pub fn sync_all(&self) -> Result<(), Error> {
+        let unsynced = "SELECT EXISTS (SELECT 1 FROM unsynced)";
+        if self.shared.read("cannot read", |connection| connection.query_row(unsynced, [], |row| row.get(0)))? {
+            let directory = self.shared.store.place().directory;
+            let synced = File::open(&directory).and_then(|directory| sync_file_system(&directory));
+            synced.map_err(|error| Error::system("cannot sync", &directory, &error))?;
+            self.shared.transact("cannot sync", |connection| connection.execute("DELETE FROM unsynced", []))?;
+        }
+        self.sync()
     }
 
     /// Opens staged bytes. A file that a crash lost is an empty one, with one warning when the upper was opened. Gone for bytes
     /// that a commit gave up: the node has other ones now.
     pub fn data(&self, id: DataId) -> Result<DataFile, Error> {
-        self.shared.store.data(id)
-    }
-
-    /// Whether a frozen generation has these bytes, so that a writer must take a clone.
-    pub fn is_frozen(&self, id: DataId) -> bool {
-        self.shared.store.ask_pins(|pins| pins.is_fixed(id))
+        self.shared.store.data(id).map(DataFile::new)
     }
 
     /// What a publish under way wrote down, durably.

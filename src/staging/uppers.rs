@@ -170,7 +170,7 @@ impl Upper {
 
     /// Whether something is left to publish or being published. To be asked under the lock of the database.
     fn is_needed(&self) -> bool {
-        self.shared.state().has_edits() || self.shared.store.is_pinned()
+        self.shared.state().has_edits() || self.shared.store.has_frozen()
     }
 
     fn relocate(&self, _database: &Database, subject: &Subject) -> Result<(), Error> {
@@ -202,7 +202,7 @@ impl Upper {
     /// Edits go with it: this is for taking them back. [`Upper::remove_if_clean`] is for all else.
     pub fn remove(&self) -> Result<(), Error> {
         let database = self.shared.database()?;
-        if self.shared.store.is_pinned() {
+        if self.shared.store.has_frozen() {
             return Err(Error::new(ErrorKind::Busy, format!("{} is being published", self.subject().shown())));
         }
         self.take_away(&database)
@@ -230,7 +230,7 @@ impl Upper {
     /// Removes the upper if `judge`, which sees what is committed, says so; answers whether it did.
     pub fn remove_if(&self, judge: impl FnOnce(&dyn Rows) -> Result<bool, Error>) -> Result<bool, Error> {
         let mut database = self.shared.database()?;
-        if self.shared.store.is_pinned() || !judge(Change::begin(&mut database, &self.shared)?.rows())? {
+        if self.shared.store.has_frozen() || !judge(Change::begin(&mut database, &self.shared)?.rows())? {
             return Ok(false);
         }
         self.take_away(&database).map(|()| true)

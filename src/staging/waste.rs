@@ -5,14 +5,17 @@
 
 use std::collections::HashSet;
 
-use super::DataId;
 use super::error::Error;
 use super::store::{Store, lock};
+use super::upper::Shared;
+use super::{DataId, bases};
 use crate::durable;
 
 /// So many files, or bytes, are worth a sync of their own.
 const FILES: usize = 512;
 const BYTES: u64 = 64 << 20;
+/// Rows are dropped in transactions of so many files: nobody waits for long.
+const ROWS: usize = 256;
 
 /// What waits for a durable commit.
 #[derive(Default)]
@@ -45,25 +48,51 @@ impl Store {
         lock(&self.waste).ids.clear();
     }
 
-    /// Makes all commits durable and unlinks what they gave up, except what a frozen generation has. Answers how many files went.
-    pub fn collect(&self) -> Result<usize, Error> {
-        if self.check().is_err() {
-            // Removed with everything.
-            return Ok(0);
-        }
+    /// What may be unlinked once it is durable that nothing refers to it.
+    fn take_waste(&self) -> HashSet<DataId> {
         let waste = std::mem::take(&mut *lock(&self.waste));
-        let (kept, gone): (HashSet<_>, HashSet<_>) =
-            waste.ids.into_iter().partition(|id| self.ask_pins(|pins| pins.all.binary_search(id).is_ok()));
+        let (kept, gone): (HashSet<_>, HashSet<_>) = waste.ids.into_iter().partition(|id| self.is_frozen(*id));
         // What a generation keeps is not worth another attempt before it ends.
         lock(&self.waste).ids.extend(kept);
-        if gone.is_empty() {
-            return Ok(0);
+        gone
+    }
+}
+
+impl Shared {
+    /// Makes all commits durable and unlinks what they gave up, and what only that lay over, except what a frozen generation may have.
+    /// Answers how many files went.
+    pub fn collect(&self) -> Result<usize, Error> {
+        let (store, mut count) = (&self.store, 0);
+        // Removed with everything.
+        while store.check().is_ok() {
+            let gone = store.take_waste();
+            if gone.is_empty() {
+                break;
+            }
+            let unlinked = store.log.sync(&store.place().directory).and_then(|()| gone.iter().try_for_each(|id| store.unlink(*id)));
+            match unlinked.and_then(|()| self.forget(&gone)) {
+                Ok(released) => store.give_up(released),
+                Err(error) => {
+                    lock(&store.waste).ids.extend(gone);
+                    return Err(error);
+                }
+            };
+            count += gone.len();
         }
-        let result = self.log.sync(&self.place().directory).and_then(|()| gone.iter().try_for_each(|id| self.unlink(*id)));
-        if let Err(error) = result {
-            lock(&self.waste).ids.extend(gone);
-            return Err(error);
+        Ok(count)
+    }
+
+    /// Drops all rows about files that are gone. Answers the files that only they lay over.
+    fn forget(&self, gone: &HashSet<DataId>) -> Result<Vec<DataId>, Error> {
+        let mut released = Vec::new();
+        let gone_of: Vec<DataId> = gone.iter().copied().collect();
+        for some in gone_of.chunks(ROWS) {
+            let below = self.transact("cannot forget staged bytes in", |connection| {
+                some.iter().filter_map(|id| bases::forget(connection, *id).transpose()).collect::<rusqlite::Result<Vec<_>>>()
+            })?;
+            self.store.forget_notes(some);
+            released.extend(below);
         }
-        Ok(gone.len())
+        Ok(released)
     }
 }

@@ -5,9 +5,9 @@
 #![allow(unsafe_code)]
 
 pub mod beneath;
-pub mod copy;
 pub mod daemon;
 pub mod extent;
+pub mod instance;
 pub mod lock;
 pub mod mapped;
 pub mod mount;

@@ -91,7 +91,10 @@ impl View {
                 self.give(upper);
                 return Err(Error::new(ErrorKind::Gone, "the tag has edits already; open its directory again"));
             }
-            Overlay::open(context, upper).await
+            let overlay = Overlay::open(context, upper).await?;
+            overlay.share_pins(&self.pins);
+            overlay.keep_filling();
+            Ok(overlay)
         };
         self.overlay.get_or_try_init(|| begin).await.map(Arc::clone)
     }
@@ -117,6 +120,8 @@ impl View {
             None => Shown::New,
         };
         let overlay = Overlay::open(context, Arc::clone(upper)).await?;
+        overlay.share_pins(&self.pins);
+        overlay.keep_filling();
         // The view was not entered before, so nobody else began edits of it.
         let _ = self.overlay.set(overlay);
         Ok(shown)

@@ -11,6 +11,7 @@ mod authority;
 mod edited;
 mod metadata;
 mod overlay;
+mod pins;
 mod reader;
 mod table;
 mod xattr;
@@ -31,6 +32,7 @@ pub use overlay::{
     ArtifactOf, Difference, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, Replace, SetAttributes, State, Writer,
     walk_tree,
 };
+pub use pins::Pin;
 pub use reader::Reader;
 pub use table::{VIEW_LIMIT, Views};
 pub use xattr::state_name;
@@ -216,6 +218,8 @@ pub struct View {
     overlay: OnceCell<Arc<Overlay>>,
     /// Edits that were there before the view was entered. Held to take or to put only.
     given: Mutex<Option<Arc<Upper>>>,
+    /// Files that are open through handles from before there were edits.
+    pins: Arc<pins::Pins>,
     /// What it showed is shown no more: whoever is inside gets an error.
     closed: AtomicBool,
     /// Lookups that the kernel has not forgotten; changed only under the lock of the table.
@@ -240,6 +244,7 @@ impl View {
             shown: OnceCell::new(),
             overlay: OnceCell::new(),
             given: Mutex::default(),
+            pins: Arc::default(),
             closed: AtomicBool::new(false),
             lookups: AtomicU64::new(0),
             unverified: Mutex::default(),

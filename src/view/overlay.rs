@@ -11,8 +11,10 @@ mod difference;
 mod discard;
 mod edit;
 mod file;
+mod fill;
 mod frozen;
 mod ground;
+mod layered;
 mod merged;
 mod names;
 mod open;
@@ -24,17 +26,19 @@ mod walk;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
 
 pub use frozen::{ArtifactOf, Frozen, FrozenContent, FrozenEntry, walk_tree};
 pub use plain::{Difference, Forgotten, NewNode, Replace, SetAttributes, State};
 pub use writer::Writer;
 
+use super::pins::Pins;
 use super::{Error, ViewNode};
 use crate::artifact::Artifact;
-use crate::flight::Flight;
 use crate::oci::Digest;
 use crate::staging::{Binding, Error as Fault, Subject, Upper};
 use attributes::AccessTimes;
@@ -44,10 +48,12 @@ use ground::Ground;
 use merged::Merged;
 use removed::Removed;
 use table::Table;
+use walk::Walk;
 
 /// An edited tag. Shared by its view, by open files and by a publish.
 ///
-/// Locks, in the order in which they are taken: `names`, `gate`, the upper's own, `table`. None is held while anything is fetched.
+/// Locks, in the order in which they are taken: `names`, `gate`, the turn of an open file, the upper's own, `table`. None is held while
+/// anything is fetched, and none for longer than one change, one write or one small batch takes.
 pub struct Overlay {
     upper: Arc<Upper>,
     ground: Ground,
@@ -59,8 +65,10 @@ pub struct Overlay {
     names: Mutex<()>,
     /// Shared by whoever writes bytes, taken alone by a freeze and a settlement.
     gate: RwLock<()>,
-    /// Files of which the bytes are being staged, by node.
-    staging: Flight<ViewNode, Result<(), Error>>,
+    /// Told when there is something to fill in from below.
+    filler: Arc<Notify>,
+    /// Somebody fills in.
+    is_filling: AtomicBool,
     /// Handles that may write.
     writers: AtomicU64,
     /// Grows with every freeze and settlement; each file is counted as changed once an epoch.
@@ -68,6 +76,8 @@ pub struct Overlay {
     /// Generations that are frozen just now.
     frozen: Arc<AtomicU64>,
     access_times: AccessTimes,
+    /// Files that are open through handles of which the table does not know; none where nobody else shows the tag.
+    pins: OnceLock<Arc<Pins>>,
     removed: Removed,
 }
 
@@ -169,6 +179,24 @@ impl Overlay {
         Ok(self.upper.retire(subject)?)
     }
 
+    /// Paths of files that a power cut may have damaged: their bytes were not synced before it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn suspects(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let (suspects, mut paths) = (self.upper.suspects(), Vec::new());
+        if suspects.is_empty() {
+            return Ok(paths);
+        }
+        let mut walk = Walk::new(self.merged(), &self.artifacts);
+        while let Some(entry) = walk.next()? {
+            if matches!(&entry.content, FrozenContent::Data(id) if suspects.contains(id)) {
+                paths.push(entry.path);
+            }
+        }
+        Ok(paths)
+    }
+
     /// The node of a name.
     ///
     /// # Errors
@@ -230,6 +258,15 @@ impl Overlay {
         self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets files live that are open through handles of the view.
+    pub(super) fn share_pins(&self, pins: &Arc<Pins>) {
+        let _ = self.pins.set(Arc::clone(pins));
+    }
+
+    fn is_pinned(&self, node: ViewNode) -> bool {
+        self.pins.get().is_some_and(|pins| pins.has(node))
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -245,7 +282,8 @@ impl Overlay {
     /// Runs one change in a transaction.
     fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
         self.upper.change(|change| {
-            let mut edit = Edit { change, ground: &self.ground, table: &self.table, removed: &self.removed, now: now() };
+            let Self { ground, table, removed, .. } = self;
+            let mut edit = Edit { change, ground, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() };
             work(&mut edit)
         })
     }

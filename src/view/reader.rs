@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use super::Error;
@@ -24,6 +25,14 @@ enum Source {
     Memory(Bytes),
     File(File),
     Stream { stream: ContentStream, extents: Vec<Extent> },
+    Pieces(Box<dyn Pieces>),
+}
+
+/// A file whose bytes lie in several places.
+#[async_trait]
+pub trait Pieces: Send + Sync {
+    /// The bytes of a range, fewer only at the end of the file.
+    async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error>;
 }
 
 impl Reader {
@@ -47,6 +56,11 @@ impl Reader {
         Self { size, source: Source::Stream { stream, extents } }
     }
 
+    /// A file whose bytes lie in several places, which do not change.
+    pub fn of_pieces(size: u64, pieces: Box<dyn Pieces>) -> Self {
+        Self { size, source: Source::Pieces(pieces) }
+    }
+
     /// Length of the file.
     pub fn size(&self) -> u64 {
         self.size
@@ -55,7 +69,7 @@ impl Reader {
     /// How far the bytes are checked against the digest.
     pub fn verified(&self) -> Verified {
         match &self.source {
-            Source::Hole | Source::Memory(_) | Source::File(_) => Verified::Whole,
+            Source::Hole | Source::Memory(_) | Source::File(_) | Source::Pieces(_) => Verified::Whole,
             Source::Stream { stream, .. } => stream.verified(),
         }
     }
@@ -67,7 +81,7 @@ impl Reader {
         }
         let extents = match &self.source {
             Source::Hole => &[],
-            Source::Memory(_) | Source::File(_) => return Some(if data { offset } else { self.size }),
+            Source::Memory(_) | Source::File(_) | Source::Pieces(_) => return Some(if data { offset } else { self.size }),
             Source::Stream { extents, .. } => extents.as_slice(),
         };
         if data {
@@ -100,6 +114,7 @@ impl Reader {
             Source::Memory(bytes) => Ok(within(bytes, start, end)),
             Source::File(file) => read_file(file, start, end),
             Source::Stream { stream, extents } => read_extents(stream, extents, start, end).await,
+            Source::Pieces(pieces) => pieces.read(start, u32::try_from(end - start).unwrap_or(u32::MAX)).await,
         }
     }
 }

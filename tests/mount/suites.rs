@@ -9,6 +9,7 @@ use crate::support::registry::Registry;
 use crate::support::shell::Shell;
 use crate::support::skip::{Need, lacks};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What pjdfstest runs with: users that Debian has, and every feature that a FUSE file system can have.
 const POSIX: &str = include_str!("suites/pjdfstest.toml");
@@ -68,6 +69,48 @@ fn random_reads_writes_and_mappings_of_a_staged_file_agree() {
         assert!(output.status.success(), "seed {seed}:\n{}", text(&output));
     }
     println!("fsx: {seeds} seeds of {operations} operations agree");
+}
+
+#[test]
+fn random_operations_agree_while_the_file_is_published_again_and_again() {
+    if lacks(&[Need::Fuse, Need::Tool("docker-registry"), Need::Tool("fsx")]) {
+        return;
+    }
+    let (home, registry, shell) = (Home::new(), Registry::plain(), Shell::new());
+    let mount = staged_tag(&home, &registry);
+    std::fs::write(shell.path("fsx.toml"), include_str!("suites/fsx.toml")).unwrap();
+    let (seeds, operations) = if is_long() { (10, 50_000) } else { (1, 3_000) };
+    let root = mount.root().to_str().unwrap().to_owned();
+    let mut published = 0;
+    for seed in 1..=seeds {
+        let file = mount.path(format!("suite/v1/fsx-{seed}"));
+        let (script, is_done) = (format!("fsx -f fsx.toml -S {seed} -N {operations} -P . $M 2>&1 | tail -n 40"), AtomicBool::new(false));
+        published += std::thread::scope(|scope| {
+            let publisher = scope.spawn(|| {
+                let mut count = 0;
+                // At least one that begins while the file is written, and one that has all of it.
+                while count == 0 || !is_done.load(Ordering::Acquire) {
+                    let output = home.run(&["sync", &root]);
+                    assert!(output.status.success(), "seed {seed}, publish {count}:\n{}", text(&output));
+                    count += 1;
+                }
+                count
+            });
+            let output = shell.attempt(&script, &[("M", file.as_path())]);
+            is_done.store(true, Ordering::Release);
+            assert!(output.status.success(), "seed {seed}:\n{}", text(&output));
+            publisher.join().unwrap()
+        });
+    }
+    assert!(home.run(&["sync", &root]).status.success());
+    let other = Home::new();
+    let fresh = other.mount(&registry.host(), &[]);
+    for seed in 1..=seeds {
+        let name = format!("suite/v1/fsx-{seed}");
+        assert!(std::fs::read(mount.path(&name)).unwrap() == std::fs::read(fresh.path(&name)).unwrap(), "seed {seed}");
+    }
+    println!("fsx: {seeds} seeds of {operations} operations agree, published {published} times meanwhile");
+    fresh.unmount();
 }
 
 /// Writes files with checksums in every block, or (`--verify_only`) reads them back.

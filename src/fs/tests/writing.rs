@@ -314,3 +314,22 @@ async fn times_of_access_are_shown_as_set_and_access_control_lists_are_refused()
     let refused = world.fs.setxattr(file, b"system.posix_acl_access", b"x", false, false).await;
     assert_eq!(refused.unwrap_err().kind, ErrorKind::Unsupported);
 }
+
+#[tokio::test]
+async fn a_handle_from_before_the_first_edit_outlives_its_file_s_names() {
+    let world = World::writable(registry());
+    let file = world.entry("team/app/v1/a.txt").await;
+    let (used, unused) = (world.fs.open(file.inode, false).await.unwrap().handle, world.fs.open(file.inode, false).await.unwrap().handle);
+    // Nobody else has it open when it is written, replaced and published.
+    world.put("team/app/v1/a.txt", "changed").await;
+    world.put("team/app/v1/other.txt", "other").await;
+    world.rename("team/app/v1/other.txt", "team/app/v1/a.txt").await.unwrap();
+    assert_eq!(world.text("team/app/v1/a.txt").await, "other");
+    assert_eq!(world.fs.read(used, 0, 100).await.unwrap(), "changed");
+    world.fs.release(used);
+    assert_eq!(world.fs.read(unused, 0, 100).await.unwrap(), "changed");
+    let staged = world.fs.uppers().unwrap().usage().0;
+    world.fs.release(unused);
+    world.fs.fsyncdir(world.entry("team/app/v1").await.inode).await.unwrap();
+    assert!(world.fs.uppers().unwrap().usage().0 < staged, "its bytes go with the last handle");
+}

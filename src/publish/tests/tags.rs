@@ -349,3 +349,26 @@ async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
     assert_eq!(report.changes, (0, 1, 0));
     assert_eq!(names(&digest_of(&report)).await.len(), 7);
 }
+
+#[tokio::test]
+async fn files_that_a_power_cut_may_have_damaged_are_published_only_when_that_is_meant() {
+    let world = World::new();
+    for force in [false, true] {
+        let tag = if force { "forced" } else { "mended" };
+        let overlay = world.empty(tag).await;
+        Edit(&world, &overlay).file("whole", b"all of it").await;
+        Edit(&world, &overlay).file("torn", b"lost bytes").await;
+        let overlay = world.after_losing(overlay, b"lost bytes").await;
+        assert_eq!(overlay.suspects().unwrap(), [b"torn".to_vec()]);
+        let error = world.publish(&overlay).await.unwrap_err();
+        assert_eq!((error.kind, world.tagged(tag)), (ErrorKind::Skipped, None));
+        assert!(error.message.contains("`torn`") && !error.message.contains("whole") && error.message.contains("--force"), "{error}");
+        if !force {
+            Edit(&world, &overlay).file("torn", b"written again").await;
+        }
+        world.publish_with(&overlay, Options { force, ..Options::default() }).await.unwrap();
+        let seen = world.seen(&world.tagged(tag).unwrap()).await;
+        assert_eq!(seen.iter().find(|seen| seen.path == "torn").unwrap().bytes, if force { &b""[..] } else { b"written again" });
+        assert!(overlay.suspects().unwrap().is_empty(), "what is published is not asked for again");
+    }
+}

@@ -103,6 +103,20 @@ impl World {
         Self { registry, publisher, uppers, events: Arc::default(), passphrase, _directory: directory }
     }
 
+    /// The tag as a power cut leaves it that took the file with these staged bytes.
+    pub async fn after_losing(&self, overlay: Arc<Overlay>, bytes: &[u8]) -> Arc<Overlay> {
+        overlay.upper().sync().unwrap();
+        let mut rest = vec![self._directory.path().join("state")];
+        while let Some(path) = rest.pop() {
+            if path.is_dir() {
+                rest.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if std::fs::read(&path).unwrap() == bytes {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        self.again(overlay).await
+    }
+
     pub async fn empty(&self, tag: &str) -> Arc<Overlay> {
         self.begin(tag, Binding::default()).await
     }

@@ -17,7 +17,7 @@ fn a_generation_shows_what_was_there_while_the_upper_goes_on() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     upper.change(|change| change.put_xattr(key, b"user.x", Some(b"1"))).unwrap();
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     upper
         .change(|change| {
             change.drop_name(0, b"a")?;
@@ -33,78 +33,43 @@ fn a_generation_shows_what_was_there_while_the_upper_goes_on() {
     assert_eq!(rows.xattrs(key).unwrap().len(), 1);
     assert_eq!(rows.nodes(None, 10).unwrap(), [(key, file(Content::Data(id)))]);
     assert_eq!(frozen.binding(), bound());
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut rows.open_data(id).unwrap(), &mut text).unwrap();
-    assert_eq!(text, "one");
+    let data = rows.open_data(id).unwrap();
+    assert_eq!(read(&data), b"one");
+    assert!(data.is_fixed());
+    drop(data);
     drop(frozen);
     assert_eq!(snapshots(directory.path()), 0);
-    assert!(!upper.is_frozen(id));
     upper.sync().unwrap();
     assert!(data_files(directory.path()).is_empty());
 }
 
 #[test]
-fn frozen_bytes_refuse_every_change_and_a_clone_takes_it() {
+fn frozen_bytes_refuse_every_change_and_a_file_over_them_takes_it() {
     let (_directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
-    let frozen = upper.freeze(&nothing_open).unwrap();
-    assert!(upper.is_frozen(id));
+    let frozen = upper.freeze().unwrap();
+    assert!(data.is_fixed());
     for refused in [data.write_at(0, b"x"), data.set_length(0), data.allocate(0, 0, 1), data.set_mtime((1, 1))] {
         assert_eq!(refused.unwrap_err().kind, ErrorKind::Busy);
     }
-    let clone = upper.clone_data(id).unwrap();
-    assert!(!upper.is_frozen(clone.id()));
-    clone.write_at(0, b"two").unwrap();
-    upper.change(|change| change.put_node(key, &file(Content::Data(clone.id())))).unwrap();
-    assert_eq!(contents(&upper, id), b"one");
+    let over = lay(&upper, key, Below::Data(data.clone()));
+    assert!(!over.is_fixed());
+    over.write_at(0, b"T").unwrap();
+    assert_eq!((contents(&upper, id), contents(&upper, over.id())), (b"one".to_vec(), b"Tne".to_vec()));
     let clean = settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap();
     assert!(!clean && upper.is_edited());
-    assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(clone.id()));
-    assert_eq!(contents(&upper, clone.id()), b"two");
+    assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(over.id()));
     assert_eq!(upper.binding().expected, Some(digest(2)));
-    data.write_at(0, b"still open, though given up").unwrap();
-}
-
-#[test]
-fn bytes_with_a_writer_are_copied_and_stay_staged_until_it_is_gone() {
-    let (directory, uppers, upper) = begin();
-    let (key, id) = add(&upper, b"a", b"one");
-    let data = upper.data(id).unwrap();
-    data.set_mtime((1000, 7)).unwrap();
-    let used = uppers.usage().0;
-    let frozen = upper.freeze(&|open| open == id).unwrap();
-    assert!(!upper.is_frozen(id));
-    assert_eq!(uppers.usage().0, used, "copies do not count");
-    data.write_at(0, b"two").unwrap();
-    let Some(Content::Data(copy)) = frozen.rows().node(key).unwrap().map(|node| node.content) else { panic!("not staged") };
-    assert_ne!(copy, id);
-    let copied = frozen.rows().open_data(copy).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::mtime(&copied.metadata().unwrap()), 1000);
-    assert_eq!(std::io::read_to_string(copied).unwrap(), "one");
-    frozen.keep_sha256(copy, [9; 32]).unwrap();
-    assert_eq!(frozen.sha256(copy).unwrap(), None, "copies end with their generation");
-    let clean = settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap();
-    assert!(!clean && upper.is_edited());
-    assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
-    assert_eq!((contents(&upper, id), data_files(directory.path()).len()), (b"two".to_vec(), 1));
-    // Written after it was copied, closed before it settles: still not what was published.
-    let frozen = upper.freeze(&|open| open == id).unwrap();
-    data.write_at(0, b"three").unwrap();
-    assert!(!settle(&upper, frozen, digest(3), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
-    assert_eq!(contents(&upper, id), b"three");
-    // Not written any more and closed before it settles.
-    let frozen = upper.freeze(&|open| open == id).unwrap();
-    drop(data);
-    assert!(settle(&upper, frozen, digest(4), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap());
-    assert!(!upper.is_edited() && data_files(directory.path()).is_empty());
+    assert_eq!(contents(&upper, over.id()), b"Ttt", "what was published lies in its tree");
+    assert!(data.is_fixed(), "whoever still has it open cannot write what nobody would see");
 }
 
 #[test]
 fn a_file_that_is_only_open_keeps_its_bytes_and_is_no_edit() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     assert!(settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap());
     assert!(!upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
@@ -119,7 +84,7 @@ fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees()
     let link = Node { content: Content::Tree(tree_node(5)), ..file(Content::None) };
     let other = upper.change(|change| change.add_node(&link)).unwrap();
     let moved = upper.change(|change| change.add_node(&link)).unwrap();
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     upper.change(|change| change.put_node(moved, &Node { content: Content::Tree(tree_node(6)), ..link.clone() })).unwrap();
     let newer = TreeNode { manifest: digest(9), ..tree_node(1) };
     let references = [(key, newer.clone()), (other, newer.clone()), (moved, newer.clone()), (77, newer.clone())];
@@ -138,22 +103,21 @@ fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees()
 fn what_is_changed_between_two_batches_of_a_settlement_stays_staged() {
     let (directory, _uppers, upper) = begin();
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x")).collect();
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     let mut references = keys.iter().map(|(key, _)| (*key, tree_node(1)));
     assert!(upper.refer_some(&frozen, &mut references, &nothing_open).unwrap(), "there are more");
     let (settled, late, gone) = (keys[0].0, keys[600], keys[650].0);
     assert_eq!(upper.rows().node(settled).unwrap().unwrap().content, Content::Tree(tree_node(1)));
     // Bytes of the generation are still there for whoever reads it, whatever refers to them.
     assert_eq!(data_files(directory.path()).len(), 700);
-    let clone = upper.clone_data(late.1).unwrap();
-    clone.write_at(0, b"late").unwrap();
-    upper.change(|change| change.put_node(late.0, &file(Content::Data(clone.id())))).unwrap();
+    let over = lay(&upper, late.0, Below::Data(upper.data(late.1).unwrap()));
+    over.write_at(0, b"late").unwrap();
     upper.change(|change| change.drop_node(gone)).unwrap();
     while upper.refer_some(&frozen, &mut references, &nothing_open).unwrap() {}
-    assert!(!upper.settle(frozen, digest(2), &nothing_open).unwrap(), "there is something to publish");
+    assert!(!upper.settle(frozen, digest(2)).unwrap(), "there is something to publish");
     upper.collect().unwrap();
-    assert_eq!(upper.rows().node(late.0).unwrap().unwrap().content, Content::Data(clone.id()));
-    assert_eq!((contents(&upper, clone.id()), upper.rows().node(gone).unwrap()), (b"late".to_vec(), None));
+    assert_eq!(upper.rows().node(late.0).unwrap().unwrap().content, Content::Data(over.id()));
+    assert_eq!((contents(&upper, over.id()), upper.rows().node(gone).unwrap()), (b"late".to_vec(), None));
     assert_eq!(data_files(directory.path()).len(), 1);
 }
 
@@ -161,7 +125,7 @@ fn what_is_changed_between_two_batches_of_a_settlement_stays_staged() {
 fn many_files_settle_in_batches_and_are_all_freed() {
     let (directory, uppers, upper) = begin();
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x").0).collect();
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     let mut references = keys.iter().map(|key| (*key, tree_node(1)));
     assert!(settle(&upper, frozen, digest(2), &mut references, &nothing_open).unwrap());
     assert!(data_files(directory.path()).is_empty());
@@ -173,22 +137,22 @@ fn many_files_settle_in_batches_and_are_all_freed() {
 fn a_digest_is_known_again_until_its_bytes_change() {
     let (_directory, uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), None);
     frozen.keep_sha256(id, [7; 32]).unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), Some([7; 32]));
     drop(frozen);
     drop(upper);
     let upper = again(&uppers);
-    assert_eq!(upper.freeze(&nothing_open).unwrap().sha256(id).unwrap(), Some([7; 32]));
+    assert_eq!(upper.freeze().unwrap().sha256(id).unwrap(), Some([7; 32]));
     // A writer's first write puts the node: that alone forgets the digest, whatever the clock says.
     upper.change(|change| change.put_node(key, &file(Content::Data(id)))).unwrap();
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), None);
     frozen.keep_sha256(id, [7; 32]).unwrap();
     drop(frozen);
     upper.data(id).unwrap().write_at(3, b"more").unwrap();
-    assert_eq!(upper.freeze(&nothing_open).unwrap().sha256(id).unwrap(), None);
+    assert_eq!(upper.freeze().unwrap().sha256(id).unwrap(), None);
 }
 
 #[test]
@@ -196,10 +160,10 @@ fn generations_grow_for_ever_and_only_one_lives_at_a_time() {
     let (_directory, uppers, mut upper) = begin();
     let mut last = 0;
     for _ in 0..6 {
-        let frozen = upper.freeze(&nothing_open).unwrap();
+        let frozen = upper.freeze().unwrap();
         assert!(frozen.generation() > last);
         last = frozen.generation();
-        assert_eq!(upper.freeze(&nothing_open).err().unwrap().kind, ErrorKind::Busy);
+        assert_eq!(upper.freeze().err().unwrap().kind, ErrorKind::Busy);
         assert_eq!(upper.remove().unwrap_err().kind, ErrorKind::Busy);
         drop(frozen);
         drop(upper);
@@ -221,36 +185,10 @@ fn the_journal_is_kept_until_it_is_cleared_or_settled() {
     assert_eq!(upper.journal().unwrap(), None);
     upper.set_journal(Some(&journal)).unwrap();
     std::fs::write(upper.packs().join("layer"), b"packed").unwrap();
-    let frozen = upper.freeze(&nothing_open).unwrap();
+    let frozen = upper.freeze().unwrap();
     settle(&upper, frozen, digest(4), &mut std::iter::empty(), &nothing_open).unwrap();
     assert_eq!(upper.journal().unwrap(), None);
     assert_eq!(std::fs::read_dir(upper.packs()).unwrap().count(), 0);
-}
-
-#[test]
-fn a_writer_that_never_pauses_is_copied_as_one_state() {
-    let (_directory, _uppers, upper) = begin();
-    let (key, id) = add(&upper, b"a", &vec![0; 1 << 20]);
-    let data = upper.data(id).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut byte = 0_u8;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                byte = byte.wrapping_add(1);
-                data.write_at(0, &vec![byte; 1 << 20]).unwrap();
-            }
-        });
-        for _ in 0..10 {
-            let frozen = upper.freeze(&|open| open == id).unwrap();
-            let Some(Content::Data(copy)) = frozen.rows().node(key).unwrap().map(|node| node.content) else { panic!("not staged") };
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut frozen.rows().open_data(copy).unwrap(), &mut bytes).unwrap();
-            assert_eq!(bytes.len(), 1 << 20);
-            assert!(bytes.iter().all(|byte| *byte == bytes[0]));
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
 }
 
 #[test]
@@ -258,7 +196,7 @@ fn asking_who_is_open_may_look_at_the_upper() {
     let (_directory, _uppers, upper) = begin();
     let (key, _) = add(&upper, b"a", b"one");
     let ask = |_: DataId| upper.rows().node(key).unwrap().is_none();
-    let frozen = upper.freeze(&ask).unwrap();
+    let frozen = upper.freeze().unwrap();
     let mut references = std::iter::once(()).map(|()| {
         upper.change(|change| change.put_xattr(key, b"user.late", Some(b"1"))).unwrap();
         (key, tree_node(1))

@@ -4,6 +4,7 @@ mod bytes;
 mod crash;
 mod damage;
 mod freezing;
+mod layers;
 mod moving;
 mod recovery;
 mod rows;
@@ -62,7 +63,7 @@ pub(super) fn settle(
     is_open: &dyn Fn(DataId) -> bool,
 ) -> Result<bool, Error> {
     while upper.refer_some(&frozen, references, is_open)? {}
-    let clean = upper.settle(frozen, digest, is_open)?;
+    let clean = upper.settle(frozen, digest)?;
     upper.collect()?;
     Ok(clean)
 }
@@ -85,8 +86,39 @@ pub(super) fn add(upper: &Upper, name: &[u8], bytes: &[u8]) -> (NodeKey, DataId)
     (upper.change(add).unwrap(), data.id())
 }
 
+/// Gives a node a new file over something, as the first write does.
+pub(super) fn lay(upper: &Upper, key: NodeKey, below: Below) -> DataFile {
+    let data = upper.new_over(&below).unwrap();
+    let put = |change: &mut Change<'_>| {
+        change.put_node(key, &file(Content::Data(data.id())))?;
+        change.lay(&data, &below)
+    };
+    upper.change(put).unwrap();
+    data
+}
+
 pub(super) fn contents(upper: &Upper, id: DataId) -> Vec<u8> {
-    upper.data(id).unwrap().read_at(0, u32::MAX).unwrap().to_vec()
+    read(&upper.data(id).unwrap())
+}
+
+/// All bytes of a staged file. What lies in a tree is shown as the byte `t`.
+pub(super) fn read(data: &DataFile) -> Vec<u8> {
+    read_at(data, 0, u64::MAX)
+}
+
+/// Bytes at an offset, fewer only at the end.
+pub(super) fn read_at(data: &DataFile, offset: u64, length: u64) -> Vec<u8> {
+    let end = data.length().unwrap().min(offset.saturating_add(length));
+    let (mut bytes, mut at) = (Vec::new(), offset);
+    while at < end {
+        let segment = data.segment(at, end).unwrap();
+        match segment.held {
+            Held::Here(file) => bytes.extend(file.read(&segment.range).unwrap()),
+            Held::Tree(_) => bytes.resize(bytes.len() + usize::try_from(segment.range.end - at).unwrap(), b't'),
+        }
+        at = segment.range.end;
+    }
+    bytes
 }
 
 pub(super) fn tree_node(number: u32) -> TreeNode {
@@ -140,7 +172,7 @@ fn what_was_changed_is_there_after_the_upper_is_opened_again() {
     assert_eq!(upper.rows().name(0, b"a\xff").unwrap(), Some(Named::Node(key)));
     assert_eq!(upper.rows().name(0, b"b").unwrap(), Some(Named::Whiteout));
     assert_eq!(upper.rows().xattrs(key).unwrap(), [(b"user.x".to_vec(), b"1".to_vec())]);
-    assert_eq!(&upper.data(data.id()).unwrap().read_at(0, 100).unwrap()[..], b"hello");
+    assert_eq!(contents(&upper, data.id()), b"hello");
 }
 
 #[test]
@@ -169,15 +201,15 @@ fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
     let data = upper.new_data().unwrap();
     data.write_at(0, b"hello").unwrap();
     let id = data.id();
-    drop(data);
     let key = upper.change(|change| change.add_node(&file(Content::Data(id)))).unwrap();
-    let frozen = upper.freeze(&|_| false).unwrap();
-    assert!(upper.is_frozen(id));
-    assert_eq!(upper.freeze(&|_| false).err().unwrap().kind, ErrorKind::Busy);
+    drop(data);
+    let frozen = upper.freeze().unwrap();
+    assert!(upper.data(id).unwrap().is_fixed());
+    assert_eq!(upper.freeze().err().unwrap().kind, ErrorKind::Busy);
     assert_eq!(upper.data(id).unwrap().write_at(0, b"j").err().unwrap().kind, ErrorKind::Busy);
     let tree = TreeNode { manifest: digest(2), node: 7, path: b"a".to_vec(), sha256: Some([3; 32]), size: 5 };
     assert!(settle(&upper, frozen, digest(2), &mut [(key, tree.clone())].into_iter(), &|_| false).unwrap());
-    assert!(!upper.is_edited() && !upper.is_frozen(id));
+    assert!(!upper.is_edited());
     assert_eq!(upper.binding().expected, Some(digest(2)));
     let node = upper.rows().node(key).unwrap().unwrap();
     assert_eq!(node.content, Content::Tree(tree));

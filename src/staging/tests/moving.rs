@@ -19,7 +19,7 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
     data.write_at(3, b"!").unwrap();
     let (late, _) = add(&upper, b"late", b"three");
     upper.sync().unwrap();
-    let frozen = upper.freeze(&|_| false).unwrap();
+    let frozen = upper.freeze().unwrap();
     assert_eq!(frozen.rows().nodes(None, 10).unwrap().len(), 2);
     drop((frozen, data, upper));
     add(&other, b"more", b"four");
@@ -75,14 +75,14 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
         upper.sync().err(),
         upper.journal().err(),
         upper.set_journal(None).err(),
-        upper.freeze(&|_| false).err(),
+        upper.freeze().err(),
         upper.move_to(&subject("v2")).err(),
     ] {
         assert_eq!(error.unwrap().kind, ErrorKind::Gone);
     }
     // Who has a file open reads and writes on, and what it occupies counts until it is closed.
     data.write_at(3, b"!").unwrap();
-    assert_eq!(&data.read_at(0, 10).unwrap()[..], b"one!");
+    assert_eq!(read_at(&data, 0, 10), b"one!");
     data.sync().unwrap();
     assert!(uppers.usage().0 > 0);
     drop((data, upper));
@@ -223,11 +223,11 @@ fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_re
     let uppers = open(directory.path());
     let upper = uppers.create(&subject("v1"), bound()).unwrap();
     upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
-    let frozen = upper.freeze(&|_| false).unwrap();
+    let frozen = upper.freeze().unwrap();
     assert!(!upper.remove_if_clean().unwrap(), "it is being published");
     upper.change(|change| change.put_name(0, b"later", Named::Whiteout)).unwrap();
     assert!(!upper.remove_if_unchanged(frozen).unwrap());
-    let frozen = upper.freeze(&|_| false).unwrap();
+    let frozen = upper.freeze().unwrap();
     assert!(upper.remove_if_unchanged(frozen).unwrap());
     assert!(uppers.list().unwrap().is_empty());
 }

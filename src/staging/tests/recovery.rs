@@ -3,7 +3,7 @@
 use super::*;
 
 /// Ends an upper as SIGKILL does: nothing of it is closed. Its lock would last as long as this process, so a copy is opened.
-fn kill(directory: &Path, upper: Upper) -> (tempfile::TempDir, Uppers) {
+pub(super) fn kill(directory: &Path, upper: Upper) -> (tempfile::TempDir, Uppers) {
     let copy = tempfile::tempdir().unwrap();
     let status = std::process::Command::new("cp").arg("-a").arg(directory.join("uppers")).arg(copy.path()).status().unwrap();
     assert!(status.success());
@@ -26,16 +26,18 @@ fn every_acknowledged_change_is_there_without_a_close_or_a_sync() {
 }
 
 #[test]
-fn bytes_that_no_node_came_to_refer_to_are_unlinked() {
+fn bytes_that_no_node_came_to_refer_to_are_unlinked_after_a_kill() {
     let (directory, _uppers, upper) = begin();
     let (_, kept) = add(&upper, b"a", b"kept");
-    upper.new_data().unwrap().write_at(0, b"never used").unwrap();
+    let unused = upper.new_data().unwrap();
+    unused.write_at(0, b"never used").unwrap();
     let (key, _) = add(&upper, b"b", b"given up");
     upper.change(|change| change.drop_node(key)).unwrap();
     let foreign = data_files(directory.path())[0].parent().unwrap().join("README");
     std::fs::write(&foreign, b"not ours").unwrap();
     assert_eq!(data_files(directory.path()).len(), 4);
     let (copy, uppers) = kill(directory.path(), upper);
+    drop(unused);
     let upper = again(&uppers);
     assert_eq!(contents(&upper, kept), b"kept");
     let left: Vec<_> = data_files(copy.path()).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
@@ -64,7 +66,7 @@ fn nodes_that_were_only_open_end_with_their_process() {
 }
 
 #[test]
-fn a_file_whose_bytes_a_power_cut_took_is_empty() {
+fn a_file_whose_bytes_a_power_cut_took_is_empty_and_suspected() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"lost");
     let (_, kept) = add(&upper, b"b", b"kept");
@@ -73,6 +75,7 @@ fn a_file_whose_bytes_a_power_cut_took_is_empty() {
     let upper = again(&uppers);
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
     assert_eq!((contents(&upper, id).len(), contents(&upper, kept)), (0, b"kept".to_vec()));
+    assert_eq!(upper.suspects().into_iter().collect::<Vec<_>>(), [id]);
     upper.data(id).unwrap().write_at(0, b"again").unwrap();
     assert_eq!(contents(&upper, id), b"again");
 }
@@ -81,9 +84,8 @@ fn a_file_whose_bytes_a_power_cut_took_is_empty() {
 fn a_frozen_generation_that_was_killed_is_dropped() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
-    let frozen = upper.freeze(&|_| true).unwrap();
+    let frozen = upper.freeze().unwrap();
     let generation = frozen.generation();
-    assert_eq!(data_files(directory.path()).len(), 2);
     let copy = tempfile::tempdir().unwrap();
     assert!(std::process::Command::new("cp").arg("-a").arg(directory.path().join("uppers")).arg(copy.path()).status().unwrap().success());
     let uppers = open(copy.path());
@@ -91,7 +93,7 @@ fn a_frozen_generation_that_was_killed_is_dropped() {
     assert_eq!(data_files(copy.path()).len(), 1);
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
     assert!(upper.is_edited());
-    let next = upper.freeze(&|_| false).unwrap();
+    let next = upper.freeze().unwrap();
     assert!(next.generation() > generation);
     let place = copy.path().join("uppers").join(subject("v1").directory_name());
     let snapshots =

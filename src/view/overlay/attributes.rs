@@ -5,7 +5,6 @@
 //! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Overlay;
@@ -64,21 +63,18 @@ impl Overlay {
             Seen::Row(row) => {
                 let (size, staged) = match &row.content {
                     Content::Data(id) => {
-                        let metadata = self.upper().rows().data_metadata(*id)?;
-                        (metadata.len(), Some(metadata))
+                        let data = self.upper().rows().data_attributes(*id)?;
+                        (data.size, Some(data))
                     }
                     Content::Tree(tree) if row.kind == Kind::File => (tree.size, None),
                     _ => (row.target.len() as u64, None),
                 };
-                let mtime = staged.as_ref().map_or(row.mtime, |file| Some((file.mtime(), nanoseconds(file.mtime_nsec()))));
+                let mtime = staged.map_or(row.mtime, |data| Some(data.mtime));
                 let mut shown = defaults.of_node(&as_archived(&row, size, mtime));
                 shown.links = row.links;
-                shown.ctime = match &staged {
-                    Some(file) => row.ctime.max((file.ctime(), nanoseconds(file.ctime_nsec()))),
-                    None => row.ctime,
-                };
-                if let Some(file) = &staged {
-                    shown.blocks = file.blocks();
+                shown.ctime = staged.map_or(row.ctime, |data| row.ctime.max(data.ctime));
+                if let Some(data) = staged {
+                    shown.blocks = data.blocks;
                 }
                 if row.ctime == (0, 0) {
                     shown.ctime = shown.time;
@@ -252,9 +248,4 @@ fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
 /// A row in the form in which attributes of trees are shown.
 fn as_archived(row: &Node, size: u64, mtime: Option<(i64, u32)>) -> artifact::Node {
     artifact::Node { kind: row.kind, mode: row.mode, owner: row.owner, mtime, size, links: row.links, device: row.device }
-}
-
-/// Below a second, so that it fits.
-pub(super) fn nanoseconds(value: i64) -> u32 {
-    u32::try_from(value).unwrap_or(0)
 }

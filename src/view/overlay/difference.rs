@@ -10,16 +10,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use super::Overlay;
-use super::copy_up::{ORIGIN, blocking, without_own};
+use super::copy_up::{blocking, without_own};
 use super::file::Blobs;
-use super::frozen::{FrozenContent, FrozenEntry, NoRows, hash_file, hash_reader};
+use super::frozen::{FrozenContent, FrozenEntry, NoRows, hash_data, hash_reader};
 use super::ground::Ground;
 use super::merged::{Merged, Seen};
 use super::plain::{Difference, State};
 use super::walk::Walk;
 use crate::artifact::{Artifact, Kind, ViewMode};
 use crate::error::ErrorKind;
-use crate::staging::{Content, Node, NodeKey, TreeNode};
+use crate::staging::{Content, Node, NodeKey, ORIGIN, TreeNode};
 use crate::view::{Context, Defaults, Error, ViewNode};
 
 /// What a comparison without reading bytes found.
@@ -105,14 +105,14 @@ impl Overlay {
     }
 
     /// SHA-256 of a file's bytes, of which nothing is known.
-    async fn hash(&self, entry: &FrozenEntry) -> Result<[u8; 32], Error> {
+    async fn hash(self: &Arc<Self>, entry: &FrozenEntry) -> Result<[u8; 32], Error> {
         match &entry.content {
             FrozenContent::None => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
             FrozenContent::Tree { sha256: Some(known), .. } => Ok(*known),
             FrozenContent::Tree { artifact, node, .. } => hash_reader(self.blobs.open(&artifact.0, *node).await?).await,
             FrozenContent::Data(id) => {
-                let file = self.upper().rows().open_data(*id)?;
-                blocking(move || hash_file(file)).await
+                let data = self.upper().rows().open_data(*id)?;
+                hash_data(self, data, self.blobs.clone()).await
             }
         }
     }

@@ -9,6 +9,7 @@ use super::table::Table;
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::staging::{Change, Content, Error as Fault, Named, Node, NodeKey, Rows, STAGED};
+use crate::view::pins::Pins;
 
 /// Rows of names that are dropped at a time.
 const BATCH: usize = 256;
@@ -19,6 +20,7 @@ pub(super) struct Edit<'edit, 'upper> {
     pub ground: &'edit Ground,
     pub table: &'edit Table,
     pub removed: &'edit Removed,
+    pub pins: Option<&'edit Pins>,
     /// The time of the change.
     pub now: (i64, u32),
 }
@@ -114,7 +116,8 @@ impl Edit<'_, '_> {
         if node.kind == Kind::Directory {
             self.drop_names(key)?;
         }
-        if self.table.orphan(key) { Ok(()) } else { self.bury(key) }
+        let is_open = self.table.orphan(key) || self.pins.is_some_and(|pins| pins.has(key));
+        if is_open { Ok(()) } else { self.bury(key) }
     }
 
     /// Drops a node without names. One of the tree leaves a mark that it is gone, since descriptors may still ask for it.

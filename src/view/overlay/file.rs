@@ -1,16 +1,17 @@
 //! A regular file that is open: one for all its handles, so that all see the same bytes, before and after they are staged.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::OnceCell;
 
 use super::Overlay;
+use super::layered::Layered;
 use super::merged::{Seen, fault, gone};
 use crate::artifact::{Artifact, Artifacts, Content as TreeContent, Kind, NodeId};
 use crate::error::ErrorKind;
 use crate::oci::Repository;
-use crate::staging::{Content, DataFile, DataId, Error as Fault, TreeNode};
+use crate::staging::{Content, DataId, Error as Fault, TreeNode};
 use crate::view::{Error, Reader, ViewNode};
 
 /// Bytes of a file of a tree, opened when they are first asked for.
@@ -67,7 +68,7 @@ impl Blobs {
 #[derive(Clone)]
 pub(super) enum Source {
     Lower(Arc<Lower>),
-    Data(Arc<DataFile>),
+    Data(Arc<Layered>),
 }
 
 /// An open file. Dropped with its last handle; a node without a name goes with it.
@@ -76,6 +77,8 @@ pub(super) struct OpenFile {
     pub node: ViewNode,
     /// Held for copying only.
     source: RwLock<Source>,
+    /// Held while it is decided to which bytes a write goes, and while it is made.
+    turn: Mutex<()>,
     /// The epoch of the overlay in which the file was last counted as changed.
     marked: AtomicU64,
     /// Handles that may write.
@@ -87,6 +90,10 @@ impl OpenFile {
         self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn set_source(&self, source: Source) {
         let before = std::mem::replace(&mut *self.source.write().unwrap_or_else(PoisonError::into_inner), source);
         // Closed outside of the lock.
@@ -94,7 +101,7 @@ impl OpenFile {
     }
 
     /// The staged bytes, if there are any.
-    pub fn data(&self) -> Option<Arc<DataFile>> {
+    pub fn data(&self) -> Option<Arc<Layered>> {
         match self.source() {
             Source::Data(data) => Some(data),
             Source::Lower(_) => None,
@@ -102,7 +109,7 @@ impl OpenFile {
     }
 
     pub fn data_id(&self) -> Option<DataId> {
-        self.data().map(|data| data.id())
+        self.data().map(|layered| layered.data.id())
     }
 
     /// Counts the file as changed, once an epoch, and not at all while that changes nothing. Under the gate.
@@ -155,6 +162,7 @@ impl Overlay {
             overlay: Arc::clone(self),
             node,
             source: RwLock::new(source),
+            turn: Mutex::new(()),
             marked: AtomicU64::new(0),
             writers: AtomicU64::new(0),
         });
@@ -164,7 +172,7 @@ impl Overlay {
 
     fn source_of(&self, content: &Content) -> Result<Source, Fault> {
         match content {
-            Content::Data(id) => Ok(Source::Data(Arc::new(self.upper().data(*id)?))),
+            Content::Data(id) => Ok(Source::Data(Arc::new(Layered::new(self.upper().data(*id)?)))),
             Content::Tree(node) => Ok(Source::Lower(Arc::new(self.lower_of(node)?))),
             Content::None => Err(gone()),
         }
@@ -179,10 +187,18 @@ impl Overlay {
         Ok(Lower::new(artifact, node.node))
     }
 
+    /// The last handle of which the table does not know was closed.
+    pub(in crate::view) fn unpinned(&self, node: ViewNode) {
+        let is_orphan = self.merged().row(node).is_ok_and(|row| row.is_some_and(|row| row.links == 0));
+        if is_orphan && let Err(error) = self.release(node) {
+            tracing::warn!("the bytes of a removed file stay staged until the tag is opened again: {error}");
+        }
+    }
+
     /// The last handle of a node without a name was closed.
     fn release(&self, node: ViewNode) -> Result<(), Fault> {
         let _names = self.names();
-        if self.table.is_open(node) {
+        if self.table.is_open(node) || self.is_pinned(node) {
             return Ok(());
         }
         self.change(|edit| match edit.merged().row(node)? {
@@ -190,4 +206,21 @@ impl Overlay {
             _ => Ok(()),
         })
     }
+}
+
+/// SEEK_DATA and SEEK_HOLE over ranges of bytes in file order.
+pub(super) fn seek(ranges: impl Iterator<Item = (u64, u64)>, size: u64, offset: u64, data: bool) -> Option<u64> {
+    if offset >= size {
+        return None;
+    }
+    let mut hole = offset;
+    for (start, end) in ranges.filter(|(start, end)| start < end) {
+        if data && end > offset {
+            return Some(start.max(offset));
+        }
+        if !data && start <= hole && hole < end {
+            hole = end;
+        }
+    }
+    if data { None } else { Some(hole.min(size)) }
 }

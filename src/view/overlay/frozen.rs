@@ -1,6 +1,7 @@
 //! A frozen generation of an edited tag, merged: what is published.
 
-use std::fs::{File, Metadata};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::BufReader;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -16,7 +17,9 @@ use super::merged::{Merged, fault};
 use super::walk::Walk;
 use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
 use crate::error::ErrorKind;
-use crate::staging::{Binding, DataId, Error as Fault, FrozenUpper, NameRow, Named, Node, NodeKey, Rows, STAGED, TreeNode};
+use crate::staging::{
+    Binding, DataAttributes, DataFile, DataId, Error as Fault, FrozenUpper, NameRow, Named, Node, NodeKey, Rows, STAGED, TreeNode,
+};
 use crate::view::{Context, Error, Reader, ViewNode};
 
 /// Bytes that are hashed at a time.
@@ -28,8 +31,6 @@ const FILE_CHUNK: usize = 64 << 10;
 pub struct Frozen {
     overlay: Arc<Overlay>,
     upper: FrozenUpper,
-    /// Bytes that had a writer when they were frozen: what came since is not in this generation.
-    written: Vec<DataId>,
     _outstanding: Outstanding,
 }
 
@@ -113,15 +114,16 @@ impl Overlay {
     /// # Errors
     /// NoSpace and what the disk says.
     pub fn freeze(self: &Arc<Self>) -> Result<Frozen, Error> {
-        let open = self.table.all();
-        let gate = self.gate_alone();
-        let written: Vec<DataId> =
-            open.iter().filter(|file| file.writers.load(Ordering::Acquire) > 0).filter_map(|file| file.data_id()).collect();
-        let upper = self.upper().freeze(&|id| written.contains(&id))?;
-        self.frozen.fetch_add(1, Ordering::AcqRel);
-        self.next_epoch();
-        drop(gate);
-        Ok(Frozen { overlay: Arc::clone(self), upper, written, _outstanding: Outstanding(Arc::clone(&self.frozen)) })
+        let prepared = self.upper().prepare_freeze()?;
+        let (marked, outstanding) = {
+            // Writers stop for this moment only, however much there is.
+            let _gate = self.gate_alone();
+            let marked = prepared.mark()?;
+            self.frozen.fetch_add(1, Ordering::AcqRel);
+            self.next_epoch();
+            (marked, Outstanding(Arc::clone(&self.frozen)))
+        };
+        Ok(Frozen { overlay: Arc::clone(self), upper: marked.finish()?, _outstanding: outstanding })
     }
 
     /// After the confirmation: clean files refer to the tree of `artifact`, the tag is expected to hold its digest. Answers whether nothing is left to publish.
@@ -131,26 +133,27 @@ impl Overlay {
     /// What the disk says; the edits are whole then and are published once more.
     pub fn settle(&self, frozen: Frozen, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let references = frozen.references(artifact)?;
-        let Frozen { upper, written, _outstanding, .. } = frozen;
+        let Frozen { upper, _outstanding, .. } = frozen;
         self.keep_artifact(artifact);
         let mut references = references.into_iter();
         // Few at a time, so that no writer waits for long.
-        while self.alone(&written, |is_open| self.upper().refer_some(&upper, &mut references, is_open))? {}
-        let clean = self.alone(&written, |is_open| {
-            let clean = self.upper().settle(upper, artifact.manifest.digest, is_open);
+        while self.alone(|is_open| self.upper().refer_some(&upper, &mut references, is_open))? {}
+        let clean = self.alone(|_| {
+            let clean = self.upper().settle(upper, artifact.manifest.digest);
             self.next_epoch();
             clean
         })?;
         self.upper().collect()?;
-        Ok(clean)
+        // What is open for writing may be written at any time.
+        Ok(clean && !self.has_writers())
     }
 
-    /// Does something while nobody opens or writes a file, knowing which bytes are open or among these.
-    fn alone<T>(&self, written: &[DataId], work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
+    /// Does something while nobody opens or writes a file, knowing which bytes are open.
+    fn alone<T>(&self, work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
         let names = self.names();
         let gate = self.gate_alone();
         let open = self.table.all();
-        let busy: Vec<DataId> = open.iter().filter_map(|file| file.data_id()).chain(written.iter().copied()).collect();
+        let busy: HashSet<DataId> = open.iter().filter_map(|file| file.data_id()).collect();
         let result = work(&|id| busy.contains(&id));
         drop((gate, names));
         // Files are closed where no lock is held.
@@ -207,8 +210,8 @@ impl Frozen {
                 if let Some(known) = self.upper.sha256(*id)? {
                     return Ok(known);
                 }
-                let file = self.upper.rows().open_data(*id)?;
-                let sha256 = blocking(move || hash_file(file)).await?;
+                let blobs = Blobs { artifacts: artifacts.clone(), ..self.overlay.blobs.clone() };
+                let sha256 = hash_data(&self.overlay, self.upper.rows().open_data(*id)?, blobs).await?;
                 self.upper.keep_sha256(*id, sha256)?;
                 Ok(sha256)
             }
@@ -226,14 +229,17 @@ impl Frozen {
                 let blobs = Blobs { artifacts: context.artifacts.clone(), ..self.overlay.blobs.clone() };
                 blobs.open(&artifact.0, *node).await
             }
-            FrozenContent::Data(id) => Ok(Reader::of_file(entry.size, self.upper.rows().open_data(*id)?)),
+            FrozenContent::Data(id) => {
+                let blobs = Blobs { artifacts: context.artifacts.clone(), ..self.overlay.blobs.clone() };
+                Ok(self.overlay.reader_of(self.upper.rows().open_data(*id)?, blobs)?)
+            }
         }
     }
 
     /// Where each file of this generation lies in the tree that it became.
     fn references(&self, artifact: &Artifact) -> Result<Vec<(NodeKey, TreeNode)>, Fault> {
         let mut references = Vec::new();
-        let mut last_of_links = std::collections::HashSet::new();
+        let mut last_of_links = HashSet::new();
         let mut walk = self.walker();
         while let Some(entry) = walk.next()? {
             let known = match &entry.content {
@@ -271,7 +277,15 @@ fn reference(artifact: &Artifact, entry: FrozenEntry, known: Option<[u8; 32]>) -
     Some((entry.node, TreeNode { manifest, node, path: entry.path, sha256: sha256.or(known), size: there.size }))
 }
 
-pub(super) fn hash_file(file: File) -> Result<[u8; 32], Error> {
+/// SHA-256 of staged bytes that do not change meanwhile.
+pub(super) async fn hash_data(overlay: &Arc<Overlay>, data: DataFile, blobs: Blobs) -> Result<[u8; 32], Error> {
+    match data.whole_file()? {
+        Some(file) => blocking(move || hash_file(file)).await,
+        None => hash_reader(overlay.reader_of(data, blobs)?).await,
+    }
+}
+
+fn hash_file(file: File) -> Result<[u8; 32], Error> {
     let mut hasher = Sha256::new();
     let copied = std::io::copy(&mut BufReader::with_capacity(FILE_CHUNK, file), &mut Hashing(&mut hasher));
     copied.map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}")))?;
@@ -349,11 +363,11 @@ impl Rows for NoRows {
         Ok(Vec::new())
     }
 
-    fn open_data(&self, _id: DataId) -> Result<File, Fault> {
+    fn open_data(&self, _id: DataId) -> Result<DataFile, Fault> {
         Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
     }
 
-    fn data_metadata(&self, _id: DataId) -> Result<Metadata, Fault> {
+    fn data_attributes(&self, _id: DataId) -> Result<DataAttributes, Fault> {
         Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
     }
 }

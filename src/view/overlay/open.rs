@@ -1,8 +1,8 @@
 //! Laying an upper over its tree: the artifacts that its rows refer to are fetched, and what a killed process left is put away.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::Overlay;
 use super::attributes::AccessTimes;
@@ -13,7 +13,6 @@ use super::renumber::{each_row, renumber};
 use super::table::Table;
 use crate::artifact::ViewMode;
 use crate::error::ErrorKind;
-use crate::flight::Flight;
 use crate::oci::{Digest, Repository};
 use crate::staging::{Content, Upper};
 use crate::view::{Context, Error};
@@ -50,11 +49,13 @@ impl Overlay {
             table: Table::default(),
             names: Mutex::new(()),
             gate: RwLock::new(()),
-            staging: Flight::default(),
+            filler: Arc::default(),
+            is_filling: AtomicBool::new(false),
             writers: AtomicU64::new(0),
             epoch: AtomicU64::new(1),
             frozen: Arc::default(),
             access_times: AccessTimes::default(),
+            pins: OnceLock::new(),
             removed: Removed::default(),
         };
         Ok(Arc::new(overlay))
@@ -63,7 +64,7 @@ impl Overlay {
 
 /// The trees that rows refer to.
 fn referred(upper: &Upper) -> Result<BTreeSet<Digest>, Error> {
-    let mut manifests = BTreeSet::new();
+    let mut manifests: BTreeSet<Digest> = upper.trees_below()?.into_iter().map(|(_, tree)| tree.manifest).collect();
     each_row(upper.rows(), |_, node| {
         if let Content::Tree(tree) = node.content {
             manifests.insert(tree.manifest);

@@ -4,13 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::copy_up::ORIGIN;
 use super::ground::find;
 use super::merged::fault;
 use crate::artifact::Artifact;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
-use crate::staging::{Change, Content, Error as Fault, NameRow, Named, Node, NodeKey, Rows, STAGED, Upper};
+use crate::staging::{Change, Content, Error as Fault, NameRow, Named, Node, NodeKey, ORIGIN, Rows, STAGED, Upper};
 
 /// Rows that are read at a time.
 const BATCH: usize = 1024;
@@ -54,7 +53,21 @@ pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>
         numbers.insert(key, id.into());
         Ok(())
     })?;
+    renumber_below(upper, artifacts)?;
     if is_changed { apply(upper, &numbers, &|manifest, path| find(&artifacts.get(manifest)?.tree, path)) } else { Ok(()) }
+}
+
+/// Gives what staged files lie over the numbers that it has now.
+fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Fault> {
+    let mut changed = Vec::new();
+    for (id, tree) in upper.trees_below()? {
+        let Some(artifact) = artifacts.get(&tree.manifest) else { continue };
+        let node = find(&artifact.tree, &tree.path).ok_or_else(|| lost(&tree.path, Some(tree.manifest)))?;
+        if node != tree.node {
+            changed.push((id, node));
+        }
+    }
+    if changed.is_empty() { Ok(()) } else { upper.renumber_below(&changed) }
 }
 
 /// The path in the tree below that a row's node had.

@@ -6,7 +6,6 @@ use std::iter::Peekable;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::vec::IntoIter;
 
-use super::attributes::nanoseconds;
 use super::copy_up::without_own;
 use super::frozen::{ArtifactOf, FrozenContent, FrozenEntry};
 use super::merged::{Merged, Seen, fault};
@@ -14,7 +13,6 @@ use crate::artifact::{Artifact, Kind, NodeId};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::staging::{Content, DataId, Error as Fault, NameRow, Named, Node, NodeKey, Rows, TreeNode};
-use std::os::unix::fs::MetadataExt;
 
 /// Rows of names that are read at a time.
 const BATCH: usize = 1024;
@@ -185,6 +183,6 @@ fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Faul
 
 /// Size and modification time of staged bytes.
 fn staged(rows: &dyn Rows, id: DataId) -> Result<(u64, (i64, u32)), Fault> {
-    let metadata = rows.data_metadata(id)?;
-    Ok((metadata.len(), (metadata.mtime(), nanoseconds(metadata.mtime_nsec()))))
+    let data = rows.data_attributes(id)?;
+    Ok((data.size, data.mtime))
 }

@@ -1,4 +1,4 @@
-//! Handles of regular files: reading what is there, and staging before the first write.
+//! Handles of regular files: reading what is there, writing to staged bytes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Overlay;
-use super::copy_up::Keep;
+use super::copy_up::{Keep, Target};
 use super::file::{OpenFile, Source};
+use super::fill::fill_whole;
 use crate::content::Verified;
 use crate::staging::{Content, DataFile, Error as Fault, STAGED};
 use crate::view::reader::READ_LIMIT;
@@ -37,7 +38,7 @@ impl Overlay {
         Ok(Arc::new(writer))
     }
 
-    /// Opens a regular file for writing; `truncate` copies nothing. Bytes of the tree are copied at the first write only.
+    /// Opens a regular file for writing; `truncate` copies nothing. Bytes of the tree are never copied for a write.
     ///
     /// # Errors
     /// Gone for a node that is not there, IsDirectory; with `truncate` what the disk says.
@@ -67,7 +68,7 @@ impl Writer {
     /// How far the bytes are checked against the digest that they come from. Staged ones are the user's own.
     pub fn verified(&self) -> Verified {
         match self.file.source() {
-            Source::Data(_) => Verified::Whole,
+            Source::Data(layered) => layered.verified(),
             Source::Lower(lower) => lower.opened().map_or(Verified::Whole, crate::view::Reader::verified),
         }
     }
@@ -83,15 +84,19 @@ impl Writer {
     /// What the disk or the registry says.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         match self.file.source() {
-            Source::Data(data) => Ok(data.read_at(offset, length.min(READ_LIMIT))?),
+            Source::Data(layered) => {
+                let overlay = &self.file.overlay;
+                layered.plan(overlay, offset, length.min(READ_LIMIT))?.read(&overlay.blobs).await
+            }
             Source::Lower(lower) => lower.reader(&self.file.overlay.blobs).await?.read(offset, length).await,
         }
     }
 
-    /// Writes; completes at once unless bytes of the tree must be copied first.
+    /// Writes. Completes at once; only after very many scattered writes, or publishes that all failed, the rest of the file must be
+    /// filled in first.
     ///
     /// # Errors
-    /// NoSpace and what the disk says; while copying also what the registry says.
+    /// NoSpace and what the disk says; while filling in also what the registry says.
     pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let result = self.with_data(Keep::All, |data| data.write_at(offset, bytes)).await;
         self.noted(result)
@@ -102,7 +107,10 @@ impl Writer {
     /// # Errors
     /// As [`Writer::write`].
     pub async fn set_length(&self, length: u64) -> Result<(), Error> {
-        let result = self.with_data(Keep::First(length), |data| data.set_length(length)).await;
+        let result = {
+            let keep = if length == 0 { Keep::Nothing } else { Keep::All };
+            self.with_data(keep, |data| data.set_length(length)).await
+        };
         self.noted(result)
     }
 
@@ -123,18 +131,21 @@ impl Writer {
         Ok(true)
     }
 
-    /// Does something to the staged bytes, which are staged first if they are not.
+    /// Does something to the staged bytes. Until it is done no freeze has its moment.
     async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Fault>) -> Result<T, Error> {
         loop {
-            {
-                // A freeze waits for what is being written and decides then which bytes may still be.
+            let deep = {
                 let _gate = self.file.overlay.gate();
-                if let Some(data) = self.file.writable() {
-                    self.file.mark()?;
-                    return Ok(work(&data)?);
+                let _turn = self.file.turn();
+                match self.file.target(keep)? {
+                    Target::Ready(layered) => {
+                        self.file.mark()?;
+                        return Ok(work(&layered.data)?);
+                    }
+                    Target::Deep(layered) => layered,
                 }
-            }
-            self.file.stage(keep).await?;
+            };
+            fill_whole(&Arc::downgrade(&self.file.overlay), &deep).await?;
         }
     }
 
@@ -151,12 +162,8 @@ impl Writer {
     /// What the disk says.
     pub async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         match self.file.source() {
-            Source::Data(staged) => Ok(staged.seek(offset, data)?),
-            Source::Lower(lower) => {
-                let extents = lower.content().map(|content| content.extents).unwrap_or_default();
-                let ranges = extents.iter().map(|extent| (extent.file, extent.file.saturating_add(extent.length).min(lower.size)));
-                Ok(seek(ranges, lower.size, offset, data))
-            }
+            Source::Data(layered) => Ok(layered.seek(&self.file.overlay, offset, data)?),
+            Source::Lower(lower) => Ok(lower.seek(offset, data)),
         }
     }
 
@@ -183,7 +190,7 @@ impl Writer {
 
     fn size(&self) -> Result<u64, Error> {
         match self.file.source() {
-            Source::Data(data) => Ok(data.attributes()?.0),
+            Source::Data(layered) => Ok(layered.data.length()?),
             Source::Lower(lower) => Ok(lower.size),
         }
     }
@@ -197,7 +204,8 @@ impl Writer {
         if !is_new || lower.size == 0 || length < lower.size || self.size()? != 0 {
             return Ok(false);
         }
-        let _gate = overlay.gate_alone();
+        let _gate = overlay.gate();
+        let _turn = self.file.turn();
         if self.size()? != 0 {
             return Ok(false);
         }
@@ -242,8 +250,8 @@ impl Writer {
     /// # Errors
     /// What the disk says, and an error of an earlier write, once.
     pub fn sync(&self) -> Result<(), Error> {
-        if let Some(data) = self.file.data() {
-            data.sync()?;
+        if let Some(layered) = self.file.data() {
+            layered.data.sync()?;
         }
         self.file.overlay.upper().sync()?;
         self.flush()
@@ -257,21 +265,4 @@ impl Drop for Writer {
             self.file.overlay.writers.fetch_sub(1, Ordering::AcqRel);
         }
     }
-}
-
-/// SEEK_DATA and SEEK_HOLE over ranges of bytes in file order.
-fn seek(ranges: impl Iterator<Item = (u64, u64)>, size: u64, offset: u64, data: bool) -> Option<u64> {
-    if offset >= size {
-        return None;
-    }
-    let mut hole = offset;
-    for (start, end) in ranges.filter(|(start, end)| start < end) {
-        if data && end > offset {
-            return Some(start.max(offset));
-        }
-        if !data && start <= hole && hole < end {
-            hole = end;
-        }
-    }
-    if data { None } else { Some(hole.min(size)) }
 }

@@ -9,14 +9,16 @@ async fn writer(world: &World, tag: &Arc<Overlay>, path: &str) -> Arc<super::sup
 }
 
 #[tokio::test]
-async fn bytes_of_the_tree_are_copied_at_the_first_write_and_the_inode_stays() {
+async fn the_first_write_moves_only_its_own_bytes_and_the_inode_stays() {
     let world = World::new();
     let tag = world.sample().await;
     let number = node(&tag, "file");
     let before = tag.open_reader(&world.context, number).await.unwrap();
+    world.blobs_read();
     let writer = writer(&world, &tag, "file").await;
     assert!(!writer.is_staged() && !tag.upper().is_edited() && tag.has_writers() && tag.is_edited());
     writer.write(1, b"EY").await.unwrap();
+    assert_eq!(world.blobs_read(), 0);
     assert!(writer.is_staged() && tag.upper().is_edited());
     assert_eq!(before.read(0, 100).await.unwrap(), "hEYlo", "a reader from before sees what is written");
     assert_eq!((node(&tag, "file"), world.attributes(&tag, "file").size), (number, 5));
@@ -82,12 +84,19 @@ async fn zeros_of_the_tree_become_holes_and_are_found_as_such() {
     let writer = writer(&world, &tag, "sparse").await;
     writer.write(1, b"EAD").await.unwrap();
     data[1..4].copy_from_slice(b"EAD");
-    assert!(world.read(&tag, "sparse").await == data);
-    assert_eq!(writer.seek(0, false).await.unwrap(), Some(64 << 10));
-    assert_eq!(writer.seek(64 << 10, true).await.unwrap(), Some(2 << 20));
-    assert_eq!(writer.seek(3 << 20, true).await.unwrap(), None);
-    assert!(world.uppers.usage().0 < 1 << 20);
-    assert!(world.attributes(&tag, "sparse").blocks < (1 << 20) / 512);
+    for is_filled in [false, true] {
+        if is_filled {
+            assert_eq!(tag.fill().await.unwrap(), 1);
+        }
+        assert!(world.read(&tag, "sparse").await == data);
+        let seen = (writer.seek(0, false).await.unwrap(), writer.seek(64 << 10, true).await.unwrap());
+        // Of the tree it is known where an archive has bytes, not which of them are zeros.
+        let expected = if is_filled { (Some(4 << 10), Some(2 << 20)) } else { (Some(3 << 20), Some(64 << 10)) };
+        assert_eq!(seen, expected, "{is_filled}");
+        assert_eq!(writer.seek(3 << 20, true).await.unwrap(), None);
+        assert!(world.uppers.usage().0 < 1 << 20);
+        assert_eq!(world.attributes(&tag, "sparse").blocks < (1 << 20) / 512, is_filled);
+    }
 }
 
 #[tokio::test]
@@ -99,53 +108,84 @@ async fn holes_of_the_tree_are_found_without_copying() {
     assert_eq!((reader.seek(5, true).await.unwrap(), reader.seek(5, false).await.unwrap()), (None, None));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_writers_that_wait_for_one_copy_all_write_to_it() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_writers_share_one_file_while_it_is_filled_in() {
     let world = World::new();
     let digest = world.push("v1", &[Item::File("big", vec![b'.'; 1 << 20])]);
     let tag = world.over("v1", digest).await;
     let mut writers = Vec::new();
-    for _ in 0..16 {
-        writers.push(writer(&world, &tag, "big").await);
+    for number in 0..16_u64 {
+        let writer = writer(&world, &tag, "big").await;
+        writers.push(tokio::spawn(async move {
+            for step in 0..50 {
+                writer.write(step * 20_000 + number * 1000, b"x").await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }));
     }
-    let all = writers.iter().zip(0..16).map(|(writer, number)| async move { writer.write(number * 1000, b"x").await });
-    futures_util::future::try_join_all(all).await.unwrap();
+    let filling = Arc::clone(&tag);
+    let filler = tokio::spawn(async move { filling.fill().await.unwrap() });
+    for task in writers {
+        task.await.unwrap();
+    }
+    filler.await.unwrap();
+    tag.fill().await.unwrap();
     let data = world.read(&tag, "big").await;
-    assert_eq!((data.len(), data.iter().filter(|byte| **byte == b'x').count()), (1 << 20, 16));
-    drop(writers);
+    assert_eq!((data.len(), data.iter().filter(|byte| **byte == b'x').count()), (1 << 20, 800));
     tag.upper().sync().unwrap();
     assert_eq!(world.uppers.usage().0, 1 << 20, "there is one copy");
+    assert!(tag.upper().partial().is_empty());
 }
 
 #[tokio::test]
-async fn a_write_that_was_given_up_while_it_waits_can_be_made_again() {
+async fn a_write_needs_nothing_of_what_was_there_and_a_read_that_fails_says_why() {
     let world = World::new();
-    let tag = world.sample().await;
-    let writer = writer(&world, &tag, "file").await;
-    let pending = {
-        let mut write = std::pin::pin!(writer.write(0, b"J"));
-        futures_util::poll!(write.as_mut()).is_pending()
-    };
-    assert!(pending, "the bytes of the tree are copied by a task");
-    writer.write(0, b"J").await.unwrap();
-    assert_eq!(world.read(&tag, "file").await, b"Jello");
-}
-
-#[tokio::test]
-async fn a_copy_that_fails_leaves_the_file_as_it_was_and_is_reported_once_at_the_close() {
-    let world = World::new();
-    let tag = world.sample().await;
+    let layers = [("text/plain", &b"hello"[..], [("org.opencontainers.image.title", "file")].as_slice())];
+    let digest = world.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
+    let tag = world.over("v1", digest).await;
     let writer = writer(&world, &tag, "file").await;
     world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
-    let failed = writer.write(0, b"x").await;
-    world.registry.mend();
-    if failed.is_err() {
-        assert_eq!(kind(failed), ErrorKind::Unreachable);
-        assert_eq!(kind(writer.flush()), ErrorKind::Unreachable);
-    }
-    writer.flush().unwrap();
     writer.write(0, b"J").await.unwrap();
-    assert_eq!(world.read(&tag, "file").await, b"Jello");
+    assert_eq!(writer.read(0, 1).await.unwrap(), "J");
+    assert_eq!(kind(writer.read(0, 5).await), ErrorKind::Unreachable);
+    assert_eq!(kind(tag.fill().await), ErrorKind::Unreachable);
+    writer.flush().unwrap();
+    world.registry.mend();
+    assert_eq!(writer.read(0, 5).await.unwrap(), "Jello");
+    assert_eq!(tag.fill().await.unwrap(), 1);
+    world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    assert_eq!(writer.read(0, 5).await.unwrap(), "Jello", "it outlives upstream");
+}
+
+#[tokio::test]
+async fn a_file_for_which_there_is_no_room_stays_over_the_tree_and_is_published() {
+    let mut world = World::new();
+    let data = vec![b'.'; 1 << 20];
+    let digest = world.push("v1", &[Item::File("big", data)]);
+    let state = tempfile::tempdir().unwrap();
+    world.uppers = Uppers::open(state.path(), Some(256 << 10)).unwrap();
+    let tag = world.over("v1", digest).await;
+    for round in 0..20_u8 {
+        let writer = writer(&world, &tag, "big").await;
+        writer.write(u64::from(round) * 1000, &[round]).await.unwrap();
+        assert_eq!(kind(tag.fill().await), ErrorKind::NoSpace);
+        // Some with a writer that stays open, some not, some written again before they settle.
+        let frozen = tag.freeze().unwrap();
+        if round % 3 == 0 {
+            writer.write(u64::from(round) * 1000 + 1, &[round]).await.unwrap();
+        }
+        if round % 2 == 0 {
+            drop(writer);
+        }
+        let published = world.push_frozen("v1", &frozen).await;
+        tag.settle(frozen, &world.artifact(&published).await).unwrap();
+        assert!(world.uppers.usage().0 < 64 << 10, "{round}");
+    }
+    let data = world.read(&tag, "big").await;
+    for round in 0..20_u8 {
+        let at = usize::from(round) * 1000;
+        assert_eq!(data[at..at + 2], [round, if round % 3 == 0 { round } else { b'.' }]);
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::super::{SetAttributes, Writer};
 use super::reference::{Answer, Model, Node, Seen, Time};
 use super::*;
+use crate::sys::space::{KEEP_SIZE, PUNCH_HOLE};
 
 const OPEN: usize = 3;
 
@@ -28,6 +29,8 @@ enum Operation {
     Open(usize, String, bool),
     WriteOpen(usize, usize, Vec<u8>),
     Close(usize),
+    Punch(String, usize, usize),
+    Fill,
     Freeze,
     Settle,
     Restart,
@@ -67,7 +70,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (0..OPEN, path(), any::<bool>()).prop_map(|(slot, path, writes)| Open(slot, path, writes)),
         3 => (0..OPEN, offset(), data()).prop_map(|(slot, offset, data)| WriteOpen(slot, offset, data)),
         2 => (0..OPEN).prop_map(Close),
-        1 => Just(Freeze),
+        2 => (path(), offset(), 1..3_000usize).prop_map(|(path, offset, length)| Punch(path, offset, length)),
+        2 => Just(Fill),
+        3 => Just(Freeze),
         2 => Just(Settle),
         1 => Just(Restart),
         1 => Just(Discard),
@@ -150,6 +155,7 @@ impl Pair<'_> {
             Make(kind, path) => self.make(*kind, path),
             Write(path, offset, data) => self.write(path, *offset, data).await,
             Truncate(path, size) => self.truncate(path, *size).await,
+            Punch(path, offset, length) => self.punch(path, *offset, *length).await,
             Remove(path, is_directory) => {
                 let here = self.split(path).and_then(|(directory, name)| answer(self.tag().remove(directory, name, *is_directory)));
                 (here, self.model.remove(path, *is_directory))
@@ -199,6 +205,11 @@ impl Pair<'_> {
                 }
             }
             Operation::Close(slot) => self.open[*slot] = None,
+            Operation::Fill => {
+                self.tag().fill().await.unwrap();
+                self.tag().upper().sync().unwrap();
+                assert!(self.frozen.is_some() || self.tag().upper().partial().is_empty());
+            }
             Operation::Freeze if self.frozen.is_none() => {
                 let frozen = self.tag().freeze().unwrap();
                 self.frozen = Some((frozen, self.model.clone()));
@@ -270,6 +281,21 @@ impl Pair<'_> {
             (Ok(writer), Ok(node)) => {
                 writer.write(offset as u64, data).await.unwrap();
                 self.model.write(node, offset, data);
+                (Ok(()), Ok(()))
+            }
+            (here, there) => (here.map(|_| ()), there.map(|_| ())),
+        }
+    }
+
+    async fn punch(&mut self, path: &str, offset: usize, length: usize) -> (Answer<()>, Answer<()>) {
+        match self.handle(path, true).await {
+            (Ok(writer), Ok(node)) => {
+                writer.allocate(PUNCH_HOLE | KEEP_SIZE, offset as u64, length as u64).await.unwrap();
+                let end = self.model.nodes[node].bytes.len().min(offset + length);
+                if offset < end {
+                    self.model.write(node, offset, &vec![0; end - offset]);
+                }
+                self.model.nodes[node].mtime = self.model.now();
                 (Ok(()), Ok(()))
             }
             (here, there) => (here.map(|_| ()), there.map(|_| ())),

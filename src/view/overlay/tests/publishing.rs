@@ -250,3 +250,80 @@ async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
     drop(tag);
     assert!(world.uppers.find(&subject).unwrap().is_some(), "a new tag is still to be made");
 }
+
+#[tokio::test]
+async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "file", b"staged").await;
+    let writer = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+    for end in 0..20 {
+        let frozen = tag.freeze().unwrap();
+        let late = format!("late {end}");
+        let mut write = std::pin::pin!(writer.write(0, late.as_bytes()));
+        // However far the first write has come when the generation ends.
+        let first = futures_util::poll!(write.as_mut());
+        for _ in 0..end {
+            tokio::task::yield_now().await;
+        }
+        drop(frozen);
+        let other = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+        other.write(7, b"other").await.unwrap();
+        if first.is_pending() {
+            write.await.unwrap();
+        }
+        other.sync().unwrap();
+        assert_eq!(writer.read(7, 5).await.unwrap(), "other", "{end}");
+        assert!(writer.read(0, 100).await.unwrap().starts_with(late.as_bytes()));
+    }
+    drop(writer);
+    let tag = world.again(tag).await;
+    assert_eq!(&world.read(&tag, "file").await[7..], b"other");
+}
+
+#[tokio::test]
+async fn a_freeze_copies_no_bytes_and_shows_open_files_as_they_were() {
+    let world = World::new();
+    let tag = world.empty("v1").await;
+    world.make(&tag, "log", Kind::File).unwrap();
+    let writer = tag.open_writer(&world.context, node(&tag, "log"), false).await.unwrap();
+    writer.write(0, &vec![1; 1 << 20]).await.unwrap();
+    let before = world.uppers.usage().0;
+    let frozen = tag.freeze().unwrap();
+    assert_eq!(world.uppers.usage().0, before);
+    writer.write(0, b"later").await.unwrap();
+    writer.set_length(2 << 20).await.unwrap();
+    assert!(world.uppers.usage().0 <= before + 8192, "a write stores what is written");
+    let entry = entries(&frozen).pop().unwrap();
+    let reader = frozen.open(&world.context, &entry).await.unwrap();
+    assert!(reader.size() == 1 << 20 && reader.read(0, 2 << 20).await.unwrap() == vec![1; 1 << 20]);
+    drop((frozen, reader));
+    tag.fill().await.unwrap();
+    tag.upper().sync().unwrap();
+    assert_eq!(writer.read(0, 6).await.unwrap(), "later\u{1}");
+    assert!(world.uppers.usage().0 <= before + 8192, "what lay below is gone");
+}
+
+#[tokio::test]
+async fn publishes_that_all_fail_while_a_file_is_written_leave_it_whole() {
+    let world = World::new();
+    let tag = world.sample().await;
+    let writer = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+    let mut expected = b"hello".to_vec();
+    for round in 0..40_u8 {
+        let at = usize::from(round) % 7;
+        writer.write(at as u64, &[b'0' + round]).await.unwrap();
+        expected.resize(expected.len().max(at + 1), 0);
+        expected[at] = b'0' + round;
+        drop(tag.freeze().unwrap());
+        // What is written while a generation is frozen goes into a file of its own.
+        let frozen = tag.freeze().unwrap();
+        writer.write(at as u64, &[b'A' + round]).await.unwrap();
+        expected[at] = b'A' + round;
+        drop(frozen);
+        assert_eq!(writer.read(0, 100).await.unwrap(), expected);
+    }
+    drop(writer);
+    let tag = world.again(tag).await;
+    assert_eq!(world.read(&tag, "file").await, expected);
+}

@@ -1,0 +1,209 @@
+//! Rows that say over what a staged file lies and which bytes are its own; and all else that is known of staged bytes.
+
+use std::collections::{BTreeSet, HashMap};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::ranges::{Joined, Ranges};
+use super::rows::{decode_tree, integer, is_referred, unsigned};
+use super::schema::malformed;
+use super::{DataId, TreeNode};
+
+/// What lies below a staged file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StoredBase {
+    /// An older staged file.
+    Data(DataId),
+    /// A node of a tree.
+    Tree(TreeNode),
+}
+
+/// What is stored of a staged file that lies over something.
+pub(super) struct StoredLayer {
+    pub base: StoredBase,
+    /// How many bytes of the base count.
+    pub kept: u64,
+    /// Bytes that are the file's own.
+    pub own: Ranges,
+}
+
+/// Reads over what a staged file lies.
+pub(super) fn read(connection: &Connection, id: DataId) -> rusqlite::Result<Option<StoredLayer>> {
+    let mut statement =
+        connection.prepare_cached("SELECT kept, base, manifest, tree_node, tree_path, tree_sha256, tree_size FROM bases WHERE data = ?")?;
+    let found = statement.query_row([integer(id)?], |row| Ok((unsigned(row, 0)?, base(row, id)?))).optional()?;
+    let Some((kept, base)) = found else { return Ok(None) };
+    let mut statement = connection.prepare_cached("SELECT start, end FROM extents WHERE data = ? ORDER BY start")?;
+    let stored =
+        statement.query_map([integer(id)?], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let own = Ranges::of(stored).ok_or_else(|| malformed("ranges of staged bytes overlap"))?;
+    Ok(Some(StoredLayer { base, kept, own }))
+}
+
+/// A base lies below: its number is smaller, so that there are no circles.
+fn base(row: &Row<'_>, id: DataId) -> rusqlite::Result<StoredBase> {
+    match row.get::<_, Option<i64>>(1)? {
+        Some(_) => {
+            let base = unsigned(row, 1)?;
+            if base < id { Ok(StoredBase::Data(base)) } else { Err(malformed("staged bytes lie over newer ones")) }
+        }
+        None => decode_tree(row, 2)?.map(StoredBase::Tree).ok_or_else(|| malformed("staged bytes lie over nothing")),
+    }
+}
+
+/// Stores over what a new staged file lies, or (for one that is there) that something else with the same bytes lies below it now.
+pub(super) fn put(connection: &Connection, id: DataId, base: &StoredBase, kept: u64) -> rusqlite::Result<()> {
+    let (data, tree) = match base {
+        StoredBase::Data(data) => (Some(integer(*data)?), None),
+        StoredBase::Tree(tree) => (None, Some(tree)),
+    };
+    let statement = "INSERT OR REPLACE INTO bases (data, kept, base, manifest, tree_node, tree_path, tree_sha256, tree_size) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    connection.prepare_cached(statement)?.execute(params![
+        integer(id)?,
+        integer(kept)?,
+        data,
+        tree.map(|tree| tree.manifest.to_string()),
+        tree.map(|tree| tree.node),
+        tree.map(|tree| &tree.path),
+        tree.and_then(|tree| tree.sha256.as_ref()),
+        tree.map(|tree| integer(tree.size)).transpose()?,
+    ])?;
+    Ok(())
+}
+
+/// Adds a range to a file's own bytes.
+pub(super) fn join(connection: &Connection, id: DataId, joined: &Joined) -> rusqlite::Result<()> {
+    for start in joined.gone.iter().filter(|start| **start != joined.range.start) {
+        connection.prepare_cached("DELETE FROM extents WHERE data = ? AND start = ?")?.execute(params![integer(id)?, integer(*start)?])?;
+    }
+    let stored = params![integer(id)?, integer(joined.range.start)?, integer(joined.range.end)?];
+    connection.prepare_cached("INSERT OR REPLACE INTO extents (data, start, end) VALUES (?, ?, ?)")?.execute(stored)?;
+    Ok(())
+}
+
+/// Lets less of the base count, since the file is about to be cut to that length; a crash before that ends it at the next opening.
+pub(super) fn begin_cut(connection: &Connection, id: DataId, length: u64) -> rusqlite::Result<()> {
+    let (id, length) = (integer(id)?, integer(length)?);
+    connection.prepare_cached("DELETE FROM extents WHERE data = ? AND start >= ?")?.execute([id, length])?;
+    connection.prepare_cached("UPDATE extents SET end = ?2 WHERE data = ?1 AND end > ?2")?.execute([id, length])?;
+    connection.prepare_cached("UPDATE bases SET kept = ?2, cut = ?2 WHERE data = ?1")?.execute([id, length])?;
+    Ok(())
+}
+
+/// The file has the length that was begun.
+pub(super) fn end_cut(connection: &Connection, id: DataId) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE bases SET cut = NULL WHERE data = ?")?.execute([integer(id)?])?;
+    Ok(())
+}
+
+/// A file has all its bytes itself. Answers the staged file below, if nothing else refers to it.
+pub(super) fn end(connection: &Connection, id: DataId) -> rusqlite::Result<Option<DataId>> {
+    let number = integer(id)?;
+    let below: Option<Option<i64>> =
+        connection.prepare_cached("DELETE FROM bases WHERE data = ? RETURNING base")?.query_row([number], |row| row.get(0)).optional()?;
+    connection.prepare_cached("DELETE FROM extents WHERE data = ?")?.execute([number])?;
+    let Some(below) = below.flatten().and_then(|below| u64::try_from(below).ok()) else { return Ok(None) };
+    Ok(if is_referred(connection, below)? { None } else { Some(below) })
+}
+
+/// Forgets all that is known of staged bytes that are gone. Answers the staged file below, if nothing else refers to it.
+pub(super) fn forget(connection: &Connection, id: DataId) -> rusqlite::Result<Option<DataId>> {
+    for statement in [
+        "DELETE FROM digests WHERE data = ?",
+        "DELETE FROM times WHERE data = ?",
+        "DELETE FROM unsynced WHERE data = ?",
+        "DELETE FROM suspects WHERE data = ?",
+    ] {
+        connection.prepare_cached(statement)?.execute([integer(id)?])?;
+    }
+    end(connection, id)
+}
+
+/// Notes that bytes may be lost in a power cut, or (`false`) that they survive one.
+pub(super) fn set_unsynced(connection: &Connection, id: DataId, is_unsynced: bool) -> rusqlite::Result<()> {
+    let statement = if is_unsynced { "INSERT OR IGNORE INTO unsynced (data) VALUES (?)" } else { "DELETE FROM unsynced WHERE data = ?" };
+    connection.prepare_cached(statement)?.execute([integer(id)?])?;
+    Ok(())
+}
+
+/// Forgets that bytes may have been damaged.
+pub(super) fn clear_suspect(connection: &Connection, id: DataId) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM suspects WHERE data = ?")?.execute([integer(id)?])?;
+    Ok(())
+}
+
+/// Stores (or forgets) a time that the disk cannot hold.
+pub(super) fn set_time(connection: &Connection, id: DataId, mtime: Option<(i64, u32)>) -> rusqlite::Result<()> {
+    match mtime {
+        Some((seconds, nanoseconds)) => {
+            let statement = "INSERT OR REPLACE INTO times (data, mtime, mtime_nanos) VALUES (?, ?, ?)";
+            connection.prepare_cached(statement)?.execute(params![integer(id)?, seconds, nanoseconds])?
+        }
+        None => connection.prepare_cached("DELETE FROM times WHERE data = ?")?.execute([integer(id)?])?,
+    };
+    Ok(())
+}
+
+/// What was stored of all staged bytes.
+#[derive(Default)]
+pub(super) struct Stored {
+    /// Files that lie over something: how long each is at least, and the length that it was being cut to.
+    pub partial: HashMap<DataId, (u64, Option<u64>)>,
+    /// Files that lie below another, by the other.
+    pub below: HashMap<DataId, DataId>,
+    /// Modification times that the disk does not hold.
+    pub times: HashMap<DataId, (i64, u32)>,
+    /// Bytes that may have been damaged by a power cut.
+    pub suspects: BTreeSet<DataId>,
+}
+
+/// Reads what is known of all staged bytes.
+pub(super) fn read_all(connection: &Connection) -> rusqlite::Result<Stored> {
+    let mut stored = Stored::default();
+    let mut statement = connection.prepare("SELECT data, kept, cut, base FROM bases")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = unsigned(row, 0)?;
+        let cut = if row.get::<_, Option<i64>>(2)?.is_some() { Some(unsigned(row, 2)?) } else { None };
+        stored.partial.insert(id, (unsigned(row, 1)?, cut));
+        if row.get::<_, Option<i64>>(3)?.is_some() {
+            stored.below.insert(id, unsigned(row, 3)?);
+        }
+    }
+    let mut statement = connection.prepare("SELECT data, mtime, mtime_nanos FROM times")?;
+    let times = statement.query_map([], |row| Ok((unsigned(row, 0)?, (row.get(1)?, row.get(2)?))))?;
+    stored.times = times.collect::<rusqlite::Result<_>>()?;
+    let mut statement = connection.prepare("SELECT data FROM suspects")?;
+    stored.suspects = statement.query_map([], |row| unsigned(row, 0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(stored)
+}
+
+/// Nodes of trees that staged files lie over.
+pub(super) fn trees(connection: &Connection) -> rusqlite::Result<Vec<(DataId, TreeNode)>> {
+    let mut statement = connection.prepare(
+        "SELECT data, manifest, tree_node, tree_path, tree_sha256, tree_size FROM bases WHERE manifest IS NOT NULL ORDER BY data",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let tree = decode_tree(row, 1)?.ok_or_else(|| malformed("staged bytes lie over nothing"))?;
+        Ok((unsigned(row, 0)?, tree))
+    })?;
+    rows.collect()
+}
+
+/// Gives the node below a staged file the number that it has now.
+pub(super) fn renumber(connection: &Connection, id: DataId, node: u32) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE bases SET tree_node = ? WHERE data = ?")?.execute(params![node, integer(id)?])?;
+    Ok(())
+}
+
+/// After the machine or the disk ended without a warning: what was not synced may be damaged, and `lost` is.
+pub(super) fn suspect(connection: &Connection, all_unsynced: bool, lost: &[DataId]) -> rusqlite::Result<()> {
+    if all_unsynced {
+        connection.execute("INSERT OR IGNORE INTO suspects SELECT data FROM unsynced", [])?;
+    }
+    for id in lost {
+        connection.prepare_cached("INSERT OR IGNORE INTO suspects (data) VALUES (?)")?.execute([integer(*id)?])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Names of files that a power cut may have damaged, as far as the rows of an upper alone tell them.
+
+use std::collections::HashMap;
+
+use super::error::Error;
+use super::{Content, Named, NodeKey, ORIGIN, Upper};
+
+/// Rows that are read at a time.
+const BATCH: usize = 1024;
+/// Directories below one another; a damaged upper may have a circle.
+const DEEPEST: usize = 4096;
+
+impl Upper {
+    /// A path for each file that a power cut may have damaged, without a look at the tree below, which may name a directory that was
+    /// renamed as it was called before. For announcements.
+    pub fn suspect_names(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let suspects = self.suspects();
+        if suspects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut homes, mut damaged, mut after) = (HashMap::new(), Vec::new(), None);
+        loop {
+            let batch = self.rows().nodes(after, BATCH)?;
+            let is_last = batch.len() < BATCH;
+            after = batch.last().map(|(key, _)| *key);
+            for (key, node) in batch {
+                self.note_names(key, &mut homes)?;
+                if matches!(node.content, Content::Data(id) if suspects.contains(&id)) {
+                    let origin = self.rows().xattrs(key)?.into_iter().find(|(name, _)| name == ORIGIN).map(|(_, path)| path);
+                    damaged.push((key, origin));
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        self.note_names(0, &mut homes)?;
+        let named =
+            |(key, origin): (NodeKey, Option<Vec<u8>>)| origin.filter(|_| !homes.contains_key(&key)).unwrap_or_else(|| path(&homes, key));
+        Ok(damaged.into_iter().map(named).collect())
+    }
+
+    /// Notes where the names of a directory lead.
+    fn note_names(&self, directory: NodeKey, homes: &mut HashMap<NodeKey, (NodeKey, Vec<u8>)>) -> Result<(), Error> {
+        let mut after = 0;
+        loop {
+            let batch = self.rows().names(directory, after, BATCH)?;
+            let is_last = batch.len() < BATCH;
+            for row in batch {
+                after = row.cookie;
+                if let Named::Node(key) = row.named {
+                    homes.insert(key, (directory, row.name));
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn path(homes: &HashMap<NodeKey, (NodeKey, Vec<u8>)>, key: NodeKey) -> Vec<u8> {
+    let (mut parts, mut at): (Vec<&[u8]>, _) = (Vec::new(), key);
+    while at != 0 && parts.len() < DEEPEST {
+        let Some((directory, name)) = homes.get(&at) else {
+            parts.push("…".as_bytes());
+            break;
+        };
+        parts.push(name);
+        at = *directory;
+    }
+    parts.reverse();
+    parts.join(&b'/')
+}

@@ -1,0 +1,37 @@
+//! Which life of the machine and of a mounted file system this is.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+/// Numbers of mounts that are never used again (Linux 6.8).
+const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// A text that is another one after the machine was started or the file system that holds a path was mounted anew: what was written
+/// under the same text is there, synced or not.
+///
+/// # Errors
+/// The path cannot be looked at, or the kernel does not number mounts.
+pub fn mount_instance(path: &Path) -> io::Result<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let found = statx(CWD, path, AtFlags::empty(), UNIQUE | StatxFlags::MNT_ID)?;
+    if found.stx_mask & (UNIQUE | StatxFlags::MNT_ID).bits() == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(format!("{} {}:{} {}", boot.trim(), found.stx_dev_major, found.stx_dev_minor, found.stx_mnt_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mount_has_one_instance() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (mount_instance(directory.path()).unwrap(), mount_instance(directory.path()).unwrap());
+        assert_eq!(one, two);
+        assert_ne!(one, mount_instance(Path::new("/proc")).unwrap());
+        assert!(mount_instance(Path::new("/nowhere/at/all")).is_err());
+    }
+}

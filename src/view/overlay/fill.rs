@@ -1,0 +1,138 @@
+//! Filling staged files in from what lies below them, so that they outlive it.
+//!
+//! Nothing that can be seen changes. One file at a time of all tags that are edited here; a file for which there is no room stays over
+//! what lies below it, and is read through.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Overlay;
+use super::copy_up::blocking;
+use super::layered::Layered;
+use crate::error::ErrorKind;
+use crate::staging::DataId;
+use crate::view::Error;
+
+/// Bytes that are filled in at a time. The file's lock is held while they are written.
+const CHUNK: u64 = 1 << 20;
+/// After this time, what could not be filled in is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+impl Overlay {
+    /// Fills staged files in for as long as the overlay lives. Does nothing when it is called again.
+    pub fn keep_filling(self: &Arc<Self>) {
+        if !self.is_filling.swap(true, Ordering::AcqRel) {
+            tokio::spawn(keep_filling(Arc::downgrade(self)));
+        }
+    }
+
+    /// There is something to fill in.
+    pub(super) fn wake_filler(&self) {
+        self.filler.notify_one();
+    }
+
+    /// Fills in all staged files of this tag. Answers how many are whole now and were not.
+    ///
+    /// # Errors
+    /// NoSpace, and what the disk or the registry says.
+    pub async fn fill(self: &Arc<Self>) -> Result<usize, Error> {
+        let mut count = 0;
+        for id in self.upper().partial() {
+            count += usize::from(fill_one(&Arc::downgrade(self), id).await?);
+        }
+        Ok(count)
+    }
+}
+
+/// Works off what is to be filled in, then waits for more.
+async fn keep_filling(overlay: Weak<Overlay>) {
+    let mut told = BTreeSet::new();
+    loop {
+        let Some((ids, filler, turn)) =
+            overlay.upgrade().map(|overlay| (overlay.upper().partial(), Arc::clone(&overlay.filler), overlay.upper().filling()))
+        else {
+            return;
+        };
+        let mut is_left = false;
+        for id in ids {
+            let Ok(_turn) = turn.acquire().await else { return };
+            let Err(error) = fill_one(&overlay, id).await else { continue };
+            is_left = true;
+            // Said once a file: it is tried again and again.
+            if told.insert(id) {
+                tell(&overlay, &error);
+            }
+        }
+        if is_left {
+            let _ = tokio::time::timeout(RETRY, filler.notified()).await;
+        } else {
+            filler.notified().await;
+        }
+    }
+}
+
+fn tell(overlay: &Weak<Overlay>, error: &Error) {
+    let Some(overlay) = overlay.upgrade() else { return };
+    let subject = overlay.subject();
+    let tag = format!("{}:{}", subject.repository, subject.tag);
+    tracing::warn!(
+        "a partly written file of {tag} still needs what it was before, since the rest cannot be copied into the state directory yet: {error}"
+    );
+}
+
+/// Fills one file in. `false`: there is nothing to do, or nobody needs it. Holds the overlay only between waits.
+pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool, Error> {
+    let layered = {
+        let Some(overlay) = overlay.upgrade() else { return Ok(false) };
+        // What lies only below another file is not needed once that one is filled in.
+        if overlay.upper().is_below_only(id)? {
+            return Ok(false);
+        }
+        match overlay.upper().data(id) {
+            Ok(data) => Arc::new(Layered::new(data)),
+            Err(error) if error.kind == ErrorKind::Gone => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    fill_whole(overlay, &layered).await
+}
+
+/// Fills a file in, whoever needs it.
+pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) -> Result<bool, Error> {
+    loop {
+        if layered.data.is_whole()? {
+            return Ok(false);
+        }
+        let (missing, spoiled) = layered.data.begin_filling()?;
+        if !layered.data.has_room(missing) {
+            return Err(Error::new(ErrorKind::NoSpace, format!("there is no room for {missing} bytes")));
+        }
+        let mut at = 0;
+        while let Some(gap) = layered.data.gap(at)? {
+            at = gap.end.min((gap.start / CHUNK + 1).saturating_mul(CHUNK));
+            // At most CHUNK, which fits.
+            let length = u32::try_from(at - gap.start).unwrap_or(u32::MAX);
+            let Some((plan, blobs)) = plan(overlay, layered, gap.start, length)? else { return Ok(false) };
+            let bytes = plan.read(&blobs).await?;
+            let layered = Arc::clone(layered);
+            blocking(move || Ok(layered.data.fill(gap.start, &bytes)?)).await?;
+        }
+        let layered = Arc::clone(layered);
+        if blocking(move || Ok(layered.data.end_filling(spoiled)?)).await? {
+            return Ok(true);
+        }
+    }
+}
+
+/// Where the bytes of a range lie; `None` once the overlay is gone.
+fn plan(
+    overlay: &Weak<Overlay>,
+    layered: &Layered,
+    offset: u64,
+    length: u32,
+) -> Result<Option<(super::layered::Plan, super::file::Blobs)>, Error> {
+    let Some(overlay) = overlay.upgrade() else { return Ok(None) };
+    Ok(Some((layered.plan(&overlay, offset, length)?, overlay.blobs.clone())))
+}
