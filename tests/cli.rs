@@ -307,12 +307,22 @@ fn a_path_outside_of_every_mount_is_said_to_be_that() {
 
 /// A tag with one file, staged as a daemon leaves it that was killed, for this registry or layout.
 fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
+    use ocifs::artifact::ViewMode;
     use ocifs::layer::NodeKind;
     use ocifs::staging::{Binding, Content, Named, Node, Subject, Uppers};
+    use ocifs::view::{ArtifactKind, Meaning};
     let uppers = Uppers::open(state, None).unwrap();
     let subject =
         Subject { origin: origin.to_owned(), authority: authority.to_owned(), repository: repository.to_owned(), tag: "left".to_owned() };
-    let upper = uppers.create(&subject, Binding::default()).unwrap();
+    let meaning = Meaning {
+        platform: "linux/amd64".parse().unwrap(),
+        view: ViewMode::Merged,
+        strict: false,
+        kind: ArtifactKind::Files,
+        allow_delete: false,
+        encrypted: false,
+    };
+    let upper = meaning.begin(&uppers, &subject, Binding::default()).unwrap();
     let data = upper.new_data().unwrap();
     data.write_at(0, b"what was written").unwrap();
     let node = Node {

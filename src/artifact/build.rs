@@ -14,7 +14,7 @@ use crate::cache::Protection;
 use crate::content::{BlobSource, Sealing};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
-use crate::oci::{Digest, Manifest, Repository};
+use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// Layers of one artifact that are indexed at a time. What each may cost is bounded where it is done.
 const PARALLEL: usize = 8;
@@ -27,6 +27,8 @@ pub(super) struct Key {
     pub repository: Repository,
     pub manifest: Digest,
     pub view: ViewMode,
+    /// What is chosen from an index.
+    pub platform: Arc<Platform>,
     /// One layer of it, by its number in the manifest.
     pub layer: Option<usize>,
 }
@@ -59,7 +61,7 @@ impl Inner {
     /// The artifact of a key, built if it is not here yet.
     pub async fn build(self: &Arc<Self>, key: &Key, strict: bool) -> Result<Arc<Artifact>, Error> {
         let manifest = self.known.manifest(&key.repository, &key.manifest).await?;
-        let mut reader = Reader::new(self, &key.repository, key.view, strict);
+        let mut reader = Reader::new(self, &key.repository, (key.view, &key.platform), strict);
         let outline = match key.layer {
             None => reader.outline(Arc::clone(&manifest)).await?,
             Some(number) => one_layer(&reader, Arc::clone(&manifest), number).await?,
@@ -201,7 +203,7 @@ impl Inner {
 
     /// Everything that decides the bytes of a tree, as one short name.
     fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan, dropped: &[Digest]) -> String {
-        let platform = if plan.dialect == Dialect::Members { self.known.options.platform.to_string() } else { String::new() };
+        let platform = if plan.dialect == Dialect::Members { key.platform.to_string() } else { String::new() };
         let dropped: String = dropped.iter().map(|layer| format!("\n{layer}")).collect();
         let parts = format!(
             "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}{dropped}",

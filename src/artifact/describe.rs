@@ -35,7 +35,7 @@ impl Artifacts {
             let shown = Arc::clone(&manifest);
             return Ok(Description { manifest, shown, dialect: Dialect::Sealed, platform: None, sources: Vec::new() });
         }
-        let mut reader = Reader::new(&self.inner, repository, ViewMode::Merged, true);
+        let mut reader = Reader::new(&self.inner, repository, (ViewMode::Merged, &self.platform), true);
         let outline = reader.outline(Arc::clone(&manifest)).await?;
         let sources = outline.plan.steps.iter().map(|step| source_of(step, repository, true)).collect();
         Ok(Description { manifest, shown: outline.shown, dialect: outline.plan.dialect, platform: outline.platform, sources })

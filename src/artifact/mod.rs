@@ -25,6 +25,7 @@ pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
 use build::{Kept, Key};
 use dialect::Step;
 use known::Known;
+use serde::{Deserialize, Serialize};
 
 use crate::cache::SpanCache;
 use crate::content::{self, BlobSource, ContentStream, Contents, Sealing};
@@ -45,7 +46,8 @@ pub struct Error {
 }
 
 /// Which form of an artifact is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ViewMode {
     /// What its dialect says.
     #[default]
@@ -144,13 +146,26 @@ struct Inner {
 #[derive(Clone)]
 pub struct Artifacts {
     inner: Arc<Inner>,
+    /// The platform chosen from an index.
+    platform: Arc<Platform>,
 }
 
 impl Artifacts {
     /// Artifacts of `pull`, read through `contents`, with trees and what was seen kept in `cache`.
     pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
+        let platform = Arc::new(options.platform.clone());
         let known = Arc::new(Known::new(pull, cache.clone(), options));
-        Self { inner: Arc::new(Inner { known, contents, cache, kept: Kept::default(), flight: Flight::default() }) }
+        Self { inner: Arc::new(Inner { known, contents, cache, kept: Kept::default(), flight: Flight::default() }), platform }
+    }
+
+    /// The same, with another platform chosen from an index.
+    pub fn for_platform(&self, platform: &Platform) -> Self {
+        Self { inner: Arc::clone(&self.inner), platform: Arc::new(platform.clone()) }
+    }
+
+    /// The platform chosen from an index.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// The place that everything comes from, as [`Pull::origin`] names it.
@@ -200,13 +215,16 @@ impl Artifacts {
 
     /// The artifact of a manifest, with its tree built or mapped.
     pub async fn artifact(&self, repository: &Repository, digest: &Digest, view: ViewMode, strict: bool) -> Result<Arc<Artifact>, Error> {
-        self.get(Key { repository: repository.clone(), manifest: *digest, view, layer: None }, strict).await
+        self.get(self.key(repository, *digest, view, None), strict).await
     }
 
     /// One layer of an image manifest by itself, by its number there; an archive shows its whiteouts.
     pub async fn layer(&self, repository: &Repository, manifest: &Manifest, number: usize, strict: bool) -> Result<Arc<Artifact>, Error> {
-        let layer = Some(number);
-        self.get(Key { repository: repository.clone(), manifest: manifest.digest, view: ViewMode::Merged, layer }, strict).await
+        self.get(self.key(repository, manifest.digest, ViewMode::Merged, Some(number)), strict).await
+    }
+
+    fn key(&self, repository: &Repository, manifest: Digest, view: ViewMode, layer: Option<usize>) -> Key {
+        Key { repository: repository.clone(), manifest, view, platform: Arc::clone(&self.platform), layer }
     }
 
     async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {

@@ -37,6 +37,7 @@ pub(super) struct Reader<'a> {
     pub inner: &'a Arc<Inner>,
     pub repository: &'a Repository,
     pub view: ViewMode,
+    pub platform: &'a Platform,
     pub strict: bool,
     /// Manifests that may still be fetched.
     pub budget: usize,
@@ -45,8 +46,8 @@ pub(super) struct Reader<'a> {
 type Waiting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl<'a> Reader<'a> {
-    pub fn new(inner: &'a Arc<Inner>, repository: &'a Repository, view: ViewMode, strict: bool) -> Self {
-        Self { inner, repository, view, strict, budget: FETCHES }
+    pub fn new(inner: &'a Arc<Inner>, repository: &'a Repository, (view, platform): (ViewMode, &'a Platform), strict: bool) -> Self {
+        Self { inner, repository, view, platform, strict, budget: FETCHES }
     }
 
     /// The outline of a manifest.
@@ -122,8 +123,7 @@ impl<'a> Reader<'a> {
     /// The member for the wanted platform, also inside indexes that do not say what they hold.
     fn choose<'b>(&'b mut self, index: &'b Index, depth: usize) -> Waiting<'b, Option<(Arc<Manifest>, Platform)>> {
         Box::pin(async move {
-            let wanted = self.inner.known.options.platform.clone();
-            for candidate in dialect::candidates(index, &wanted) {
+            for candidate in dialect::candidates(index, self.platform) {
                 let member = match (self.fetch(&candidate.descriptor.digest).await, candidate.rank) {
                     (Ok(member), _) => member,
                     // The member that says it is for this platform is the answer, good or bad.

@@ -8,7 +8,7 @@ use super::build::Key;
 use super::tree::{self, Tree};
 use super::{Artifacts, Error, Identity, IdentityDefaults, Inner, ViewMode};
 use crate::cache::Protection;
-use crate::oci::{Digest, Manifest, Repository};
+use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// Kind of the documents that hold identities.
 const IDENTITY: &str = "identity";
@@ -39,7 +39,7 @@ impl Artifacts {
     ) -> Result<Option<Arc<Manifest>>, Error> {
         let Some(wanted) = identity.digest else { return Ok(None) };
         for manifest in self.known_artifacts(repository).await {
-            let Some(known) = self.inner.stored_identity(&manifest.digest) else { continue };
+            let Some(known) = self.inner.stored_identity(&manifest.digest, &self.platform) else { continue };
             if (known.names, known.bytes) != (identity.names, identity.bytes) || known.digest.is_none() {
                 continue;
             }
@@ -65,21 +65,20 @@ impl Inner {
             return;
         }
         let bytes = to_document(&tree.identity(&NOTHING));
-        if let Err(error) = self.cache.store_document(IDENTITY, &self.identity_name(&key.manifest), &bytes, &Protection::Plain) {
+        if let Err(error) = self.cache.store_document(IDENTITY, &identity_name(&key.manifest, &key.platform), &bytes, &Protection::Plain) {
             tracing::warn!("a copy of {}@{} will not be recognised: {error}", key.repository, key.manifest);
         }
     }
 
-    fn stored_identity(&self, manifest: &Digest) -> Option<Identity> {
-        let bytes = self.cache.document(IDENTITY, &self.identity_name(manifest), &Protection::Plain).ok()??;
+    fn stored_identity(&self, manifest: &Digest, platform: &Platform) -> Option<Identity> {
+        let bytes = self.cache.document(IDENTITY, &identity_name(manifest, platform), &Protection::Plain).ok()??;
         of_document((*bytes).as_ref())
     }
+}
 
-    /// The shown member of an index depends on the platform.
-    fn identity_name(&self, manifest: &Digest) -> String {
-        let parts = format!("{manifest}\n{}\n{}", self.known.options.platform, tree::VERSION);
-        Digest::of(parts.as_bytes()).hex()
-    }
+/// The shown member of an index depends on the platform.
+fn identity_name(manifest: &Digest, platform: &Platform) -> String {
+    Digest::of(format!("{manifest}\n{platform}\n{}", tree::VERSION).as_bytes()).hex()
 }
 
 fn to_document(identity: &Identity) -> [u8; LENGTH] {

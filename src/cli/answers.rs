@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine as _;
 use tokio::sync::Notify;
 
 use super::attached::Attached;
-use crate::artifact::Kind;
+use super::edits::Edits;
+use super::reports;
 use crate::cache::SpanCache;
 use crate::control::{CacheStatus, Difference, Error, Handler, Status};
 use crate::error::ErrorKind;
@@ -20,7 +20,6 @@ use crate::oci::{Repository, Source};
 use crate::publish::{Listener, Options, Report};
 use crate::staging::Uppers;
 use crate::sys::unmount::Force;
-use crate::view::{self, State};
 
 /// What does not change while a mount lives.
 #[derive(Clone)]
@@ -169,46 +168,26 @@ impl Handler for Answers {
         }
     }
 
-    async fn staged(&self) -> Result<Vec<StagedTag>, Error> {
-        if self.facts.is_read_only() {
-            return Ok(Vec::new());
-        }
-        Ok(self.file_system.staged().await)
+    async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
+        self.edits().staged(selection).await
     }
 
     async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
-        if self.facts.is_read_only() {
-            return Ok(Vec::new());
-        }
-        // Also a dry run compares with what is upstream.
-        if self.facts.offline {
-            return self.refuse_offline().await;
-        }
-        tracing::info!(?selection, ?options, "sync");
-        Ok(self.file_system.sync(selection, options, listener).await?)
+        let reports = self.edits().sync(selection, options, listener).await?;
+        reports.iter().for_each(reports::log);
+        Ok(reports)
     }
 
     async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error> {
-        if self.facts.is_read_only() {
-            return Ok(Vec::new());
-        }
-        let tags = self.file_system.differences(selection).await?;
-        Ok(tags.into_iter().flat_map(|(reference, found)| found.into_iter().map(move |one| difference(&reference, one))).collect())
+        self.edits().differences(selection).await
     }
 
     async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
-        if self.facts.is_read_only() {
-            return Ok(Vec::new());
-        }
-        tracing::info!(?selection, "discard");
-        Ok(self.file_system.discard(selection).await?)
+        self.edits().discard(selection).await
     }
 
     async fn new_tag(&self, reference: &str) -> Result<String, Error> {
-        if self.facts.is_read_only() {
-            return Err(Error::new(ErrorKind::ReadOnly, "the mount is read-only"));
-        }
-        Ok(self.file_system.new_tag(reference).await?)
+        self.edits().new_tag(reference).await
     }
 
     async fn farewell(&self, push: bool) -> Result<(), Error> {
@@ -218,50 +197,8 @@ impl Handler for Answers {
 }
 
 impl Answers {
-    async fn refuse_offline(&self) -> Result<Vec<Report>, Error> {
-        match self.file_system.staged().await.iter().filter(|tag| tag.edited).count() {
-            0 => Ok(Vec::new()),
-            count => {
-                let message = format!("{count} tags are staged and the mount is offline; mount without --offline to publish them");
-                Err(Error::new(ErrorKind::Unreachable, message))
-            }
-        }
-    }
-}
-
-impl From<crate::fs::Error> for Error {
-    fn from(error: crate::fs::Error) -> Self {
-        Self::new(error.kind, error.message)
-    }
-}
-
-/// A difference as it travels.
-pub fn difference(reference: &str, found: view::Difference) -> Difference {
-    let path = String::from_utf8_lossy(&found.path).into_owned();
-    let path_base64 = (path.as_bytes() != found.path).then(|| base64::engine::general_purpose::STANDARD.encode(&found.path));
-    let state = match found.state {
-        State::Clean => "clean",
-        State::Added => "added",
-        State::Changed => "changed",
-        State::Removed => "removed",
-    };
-    let kind = match found.kind {
-        Kind::File => "file",
-        Kind::Directory => "directory",
-        Kind::Symlink => "symlink",
-        Kind::Fifo => "fifo",
-        Kind::Socket => "socket",
-        Kind::BlockDevice => "block-device",
-        Kind::CharDevice => "char-device",
-    };
-    Difference {
-        reference: reference.to_owned(),
-        path,
-        path_base64,
-        state: state.to_owned(),
-        kind: kind.to_owned(),
-        before: found.before,
-        after: found.after,
+    fn edits(&self) -> Edits {
+        Edits { file_system: Arc::clone(&self.file_system), offline: self.facts.offline }
     }
 }
 

@@ -126,7 +126,8 @@ impl File {
         self.complete_storage(&mut mount.reaching.storage, environment)
     }
 
-    fn complete_content(&self, flags: &mut ContentFlags) {
+    /// Fills in what is shown.
+    pub fn complete_content(&self, flags: &mut ContentFlags) {
         flags.tag_ttl = flags.tag_ttl.or(self.tag_ttl);
         flags.verify = flags.verify.or(self.verify);
         flags.view = flags.view.or(self.view);
@@ -145,7 +146,8 @@ impl File {
         flags.dir_mode = flags.dir_mode.or(self.dir_mode);
     }
 
-    fn complete_writing(&self, flags: &mut WriteFlags) {
+    /// Fills in how edits are published.
+    pub fn complete_writing(&self, flags: &mut WriteFlags) {
         flags.allow_delete |= self.allow_delete.unwrap_or_default();
         flags.staging_size = flags.staging_size.or(self.staging_size);
         flags.exit_timeout = flags.exit_timeout.or(self.exit_timeout);

@@ -202,14 +202,7 @@ fn writing(plan: &Plan, parts: &Parts) -> Result<Option<fs::Writing>, Failure> {
     }
     let hint = |failure: Failure| failure.context("nothing can be staged (--read-only mounts without that)");
     let uppers = wiring::uppers(plan.state_directory()?, plan.flags.writing.staging_size).map_err(hint)?;
-    let flags = &plan.flags.writing;
-    Ok(Some(fs::Writing {
-        uppers,
-        push: Arc::clone(&parts.push),
-        kind: flags.as_kind.unwrap_or_default().into(),
-        concurrency: flags.concurrency.unwrap_or(wiring::CONCURRENCY),
-        allow_delete: flags.allow_delete,
-    }))
+    Ok(Some(wiring::writing(&plan.flags.writing, uppers, parts)))
 }
 
 /// Takes over what an earlier daemon left staged, and says so: one line a tag.

@@ -6,38 +6,18 @@ use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::{Diff, Format};
-use super::interrupt::{blocking, until_interrupted};
-use super::left::Left;
-use super::subjects::Wanted;
-use super::target::{Finder, Target};
-use super::{escape, output, passphrases, sync, units};
-use crate::control::{Difference, Request};
+use super::peer::Asking;
+use super::{escape, output, units};
+use crate::control::Difference;
 
 /// Runs the command.
 ///
 /// # Errors
 /// The daemon does not answer, or what is upstream cannot be read.
-pub fn run(mut flags: Diff, matches: &ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let origins = passphrases::origins(&flags.without.keys, matches, file, environment)?;
-    file.complete_storage(&mut flags.without.storage, environment)?;
-    let state_directory = flags.without.storage.state_dir.clone();
-    let finder = Finder { state_directory: state_directory.as_deref(), environment };
-    let rows: Vec<Difference> = match finder.find(flags.target.as_deref())? {
-        Target::Mount(target) => {
-            let request = Request::Differences { selection: target.selection };
-            let client = target.client;
-            until_interrupted(blocking(move || Ok(client.collect(&request, &mut |_| {})?)))
-        }
-        Target::Left(wanted) => match Left::find(state_directory.as_deref(), &wanted)? {
-            Some(left) => {
-                left.unreadable.iter().for_each(|reason| super::warn(reason));
-                let reach = sync::reach(&flags.without, passphrases::read_all(&origins)?, file, environment);
-                until_interrupted(left.differences(&reach, &wanted))
-            }
-            None if wanted == Wanted::Nothing => Err(Failure::mount("the mount is dead, and what it showed is not known")),
-            None => Ok(Vec::new()),
-        },
-    }?;
+pub fn run(flags: Diff, matches: &ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let asking = Asking::new(flags.without, matches, file, environment)?;
+    let target = asking.finder().find(flags.target.as_deref())?;
+    let rows = asking.ask(target, async |peer| peer.differences().await)?;
     match flags.format {
         Format::Json => output::json(&rows),
         Format::Text => text(&rows).iter().try_for_each(|line| output::line(line)),

@@ -77,7 +77,7 @@ pub enum Command {
     /// Take staged edits back
     Discard(Box<Discard>),
     /// Stage an empty tag that `mkdir` cannot name
-    New(New),
+    New(Box<New>),
     /// Forget cached tags and lists, so that the next look asks the registry
     Refresh(Refresh),
     /// Show and manage the local cache

@@ -10,14 +10,15 @@ mod config;
 mod daemon;
 mod diff;
 mod discard;
+mod edits;
 mod environment;
 mod escape;
 mod exit;
 mod farewell;
 mod flags;
+mod here;
 mod inspect;
 mod interrupt;
-mod left;
 mod logging;
 mod mount;
 mod mount_options;
@@ -26,6 +27,7 @@ mod mounts;
 mod new_tag;
 mod output;
 mod passphrases;
+mod peer;
 mod plan;
 mod progress;
 mod reference;
@@ -33,7 +35,6 @@ mod reports;
 mod root;
 mod staged;
 mod status;
-mod subjects;
 mod sync;
 mod target;
 mod umount;
@@ -92,7 +93,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         Command::Sync(flags) => sync::run(*flags, innermost(&matches), &file, &environment),
         Command::Diff(flags) => diff::run(*flags, innermost(&matches), &file, &environment),
         Command::Discard(flags) => discard::run(*flags, innermost(&matches), &file, &environment),
-        Command::New(flags) => new_tag::run(&flags, &file, &environment),
+        Command::New(flags) => new_tag::run(*flags, innermost(&matches), &file, &environment),
         Command::Refresh(flags) => status::refresh(&flags, &file, &environment),
         Command::Cache(flags) => cache::run(flags.command, innermost(&matches), &file, &environment),
         Command::Inspect(flags) => inspect::run(*flags, &file, &environment),

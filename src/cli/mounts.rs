@@ -1,5 +1,6 @@
 //! Finding mounts of this program in the mount table, without touching them.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
@@ -8,6 +9,7 @@ use super::exit::Failure;
 use crate::control::{self, Client, Record};
 use crate::sys::mount::KIND;
 use crate::sys::mountinfo::{self, Mount};
+use crate::sys::process;
 
 /// All mounts of this program.
 ///
@@ -103,6 +105,21 @@ fn socket_directories(state_directory: Option<&Path>, owner: Option<u32>, enviro
     directories.sort();
     directories.dedup();
     directories
+}
+
+/// The record of a dead daemon of this user whose mount held this path, and the rest of the path below its mount point.
+pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Environment) -> Option<(Record, PathBuf)> {
+    let own = process::effective_uid();
+    let directories = environment.socket_directories(state_directory, Some(own));
+    let mut records: Vec<_> = directories.iter().flat_map(|directory| control::records(directory)).collect();
+    records.retain(|found| found.owner == own && !found.record.is_alive());
+    records.sort_by_key(|found| Reverse(found.written));
+    let mut spellings = spellings(path, environment).ok()?;
+    spellings.find_map(|spelling| {
+        let around =
+            |found: &control::Found| Some((found.record.clone(), spelling.strip_prefix(&found.record.mount_point).ok()?.to_owned()));
+        records.iter().find_map(around)
+    })
 }
 
 fn table() -> Result<Vec<Mount>, Failure> {

@@ -1,37 +1,51 @@
 //! `ocifs new`: stages an empty tag that `mkdir` cannot name.
 
+use std::path::Path;
+
+use clap::ArgMatches;
+
 use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::New;
-use super::subjects::covers;
-use super::target::{Argument, Finder};
-use super::{escape, mounts, output};
-use crate::control::{PATIENCE, Request};
+use super::peer::Asking;
+use super::target::Argument;
+use super::{escape, output};
 use crate::oci::{Source, Version};
+use crate::sys::mountinfo::Mount;
 
 /// Runs the command. Prints the directory of the tag.
 ///
 /// # Errors
 /// The reference names no tag, no mount covers it, or the tag exists.
-pub fn run(flags: &New, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let state_directory = file.state_directory(flags.state_dir.clone(), environment)?;
-    let finder = Finder { state_directory: state_directory.as_deref(), environment };
-    let (mount, reference) = match finder.read(&flags.target)? {
-        Argument::Path(mount, rest) => (mount, rest.to_string_lossy().into_owned()),
-        Argument::Reference(source) => {
-            check(&source)?;
-            let mounted = |text: &str| Source::parse(text).is_ok_and(|mounted| covers(&mounted, &source));
-            let covering = mounts::all()?.into_iter().find(|mount| mounted(&mount.source.to_string_lossy()));
-            let shown = escape::terminal(&flags.target).into_owned();
-            let missing = || Failure::mount(format!("no mount covers {shown}; `ocifs mount` the registry or a prefix of it first"));
-            (covering.ok_or_else(missing)?, source.to_string())
+pub fn run(flags: New, matches: &ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let asking = Asking::new(flags.without, matches, file, environment)?;
+    let finder = asking.finder();
+    let (mount, source) = match finder.read(&flags.target)? {
+        Argument::Path(mount, rest) => {
+            let source = at_path(&mount, &rest)?;
+            (Some(mount), source)
         }
+        Argument::Reference(source) => (None, source),
     };
-    let client = mounts::client(&mount, state_directory.as_deref(), environment);
-    let path = client.ask(&Request::New { reference }, PATIENCE)?;
-    let path = mount.mount_point.join(path.as_str().unwrap_or_default());
-    output::line(&escape::path(&path))
+    check(&source)?;
+    let reference = source.to_string();
+    let missing =
+        || Failure::mount(format!("no mount covers {}; `ocifs mount` the registry or a prefix of it first", escape::terminal(&reference)));
+    let (mount, path) = finder.showing(mount, &reference)?.ok_or_else(missing)?;
+    let mount_point = mount.mount_point.clone();
+    let path = asking.ask(finder.in_mount(mount, path.into())?, async |peer| peer.new_tag(reference.clone()).await)?;
+    output::line(&escape::path(&mount_point.join(path)))
+}
+
+/// The reference of the tag that a path below a mount would be: `app/v1`, or `app:v1` as references are pasted.
+fn at_path(mount: &Mount, rest: &Path) -> Result<Source, Failure> {
+    let (source, rest) = (mount.source.to_string_lossy(), rest.to_string_lossy());
+    let reference = match rest.rsplit_once(['/', ':']) {
+        Some((repository, tag)) => format!("{source}/{repository}:{tag}"),
+        None => format!("{source}:{rest}"),
+    };
+    Ok(Source::parse(&reference)?)
 }
 
 /// A reference that says which tag it shall be.

@@ -7,15 +7,15 @@ use super::answers::Facts;
 use super::exit::{Code, Failure};
 use super::flags::View;
 use super::plan::Plan;
-use super::wiring::Parts;
-use crate::artifact::{Dialect, ViewMode};
+use super::wiring::{self, Parts};
+use crate::artifact::Dialect;
 use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::fs::{self, Root, Space};
-use crate::oci::{LayoutName, Platform, Repository, Source, Version};
+use crate::oci::{LayoutName, Repository, Source, Version};
 use crate::registry::{Layout, Pull};
 use crate::sys::process;
-use crate::view::{Authority, Defaults};
+use crate::view::{Authority, Defaults, Meaning};
 
 /// Asks the source whether it is there, whether the credentials are right, and whether it holds what was named.
 /// A prefix that holds nothing yet is fine. Offline nothing is asked.
@@ -99,37 +99,67 @@ fn hint(error: crate::registry::Error, source: &Source) -> Failure {
     failure
 }
 
-/// What the file system is told.
-pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>, writing: Option<fs::Writing>) -> fs::Config {
-    let flags = &plan.flags;
-    let options = parts.artifacts.options();
-    let authority = match &plan.source {
+/// What the root of a mount of this source is, and what references of it begin with, where that is known without asking anybody: not for
+/// names of a layout that are no tags.
+pub fn of_source(source: &Source) -> Option<(Root, Authority)> {
+    let root = match source {
+        Source::Registry { prefix, .. } => Root::Prefix(prefix.clone()),
+        Source::Artifact { repository, version, .. } => Root::Content(repository.clone(), version.clone()),
+        Source::Layout { name: None, .. } => Root::Layout(Layout::repository().ok()?),
+        Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => {
+            Root::Content(Layout::repository().ok()?, Version::Digest(*digest))
+        }
+        Source::Layout { name: Some(name), .. } => Root::Content(Layout::repository().ok()?, Version::Tag(name.tag()?)),
+    };
+    Some((root, authority(source)))
+}
+
+fn authority(source: &Source) -> Authority {
+    match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Authority::Registry(registry.to_string()),
         Source::Layout { directory, .. } => Authority::Layout(format!("oci:{}", directory.display())),
+    }
+}
+
+/// What the file system of a mount is told.
+pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>, writing: Option<fs::Writing>) -> fs::Config {
+    let permissions = &plan.flags.permissions;
+    let defaults = Defaults {
+        force_uid: permissions.uid,
+        force_gid: permissions.gid,
+        file_mode: permissions.file_mode,
+        dir_mode: permissions.dir_mode,
+        ..defaults(facts.since)
     };
+    let meaning = wiring::meaning(parts, &plan.flags.writing, !plan.passphrases.is_empty());
     let (facts_now, cache) = (Arc::clone(facts), parts.cache.clone());
     let for_space = parts.cache.clone();
     fs::Config {
-        root,
-        authority,
-        defaults: Defaults {
-            force_uid: flags.permissions.uid,
-            force_gid: flags.permissions.gid,
-            file_mode: flags.permissions.file_mode,
-            dir_mode: flags.permissions.dir_mode,
-            ..defaults(facts.since)
-        },
-        view: match flags.content.view.unwrap_or_default() {
-            View::Merged => ViewMode::Merged,
-            View::Layers => ViewMode::Layers,
-            View::Blobs => ViewMode::Blobs,
-        },
-        platform: flags.content.platform.clone().unwrap_or_else(Platform::host),
-        strict: options.strict,
-        tag_ttl: options.tag_ttl,
         mount_json: facts.mount_json(),
         status_json: Arc::new(move || facts_now.status_json(&cache)),
         space: Arc::new(move || space(&for_space)),
+        ..bare(root, authority(&plan.source), parts, defaults, meaning, writing)
+    }
+}
+
+/// What a file system is told that no kernel asks.
+pub fn bare(
+    root: Root,
+    authority: Authority,
+    parts: &Parts,
+    defaults: Defaults,
+    meaning: Meaning,
+    writing: Option<fs::Writing>,
+) -> fs::Config {
+    fs::Config {
+        root,
+        authority,
+        defaults,
+        meaning,
+        tag_ttl: parts.artifacts.options().tag_ttl,
+        mount_json: Vec::new(),
+        status_json: Arc::new(Vec::new),
+        space: Arc::new(Space::default),
         writing,
     }
 }

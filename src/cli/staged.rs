@@ -38,11 +38,14 @@ pub fn changes((added, changed, removed): (u64, u64, u64)) -> Vec<String> {
 /// What a mount says of a tag that an earlier daemon left.
 pub fn from_before(tag: &StagedTag) -> String {
     let name = name(tag);
+    let as_staged = tag.as_staged.as_ref().map(|as_staged| format!(" ({})", escape::one_line(as_staged))).unwrap_or_default();
     match &tag.error {
         Some(_) => format!("staged from before: {name} {}; `ocifs discard` takes it back", summary(tag)),
         None => {
             let doubt = doubt(tag).map_or(String::new(), |doubt| format!(" ({doubt})"));
-            format!("staged from before: {name}{doubt}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` takes it back")
+            format!(
+                "staged from before: {name}{as_staged}{doubt}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` takes it back"
+            )
         }
     }
 }
@@ -90,6 +93,7 @@ fn remarks(tag: &StagedTag) -> String {
     if tag.deleted {
         remarks.push("deleted".to_owned());
     }
+    remarks.extend(tag.as_staged.as_deref().map(escape::one_line));
     if !tag.edited && tag.error.is_none() {
         remarks.push("no changes".to_owned());
     }

@@ -1,6 +1,6 @@
 //! `ocifs status` and `ocifs refresh`: what the mount table and the daemons say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,13 +11,14 @@ use super::config::File;
 use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::{Format, Reaching, Refresh, Status};
+use super::here::{Here, Reach, Wanted};
 use super::interrupt::until_interrupted;
-use super::left::{self, Left, Reach};
-use super::subjects::Wanted;
+use super::target::recorded_state;
 use super::{busy, escape, mount_point, mounts, output, staged, units};
 use crate::control::{self, CacheStatus, Client, PATIENCE, Record, Request};
 use crate::error::ErrorKind;
-use crate::fs::StagedTag;
+use crate::fs::{Selection, StagedTag};
+use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
 
 /// How long one daemon may take to answer.
@@ -70,11 +71,11 @@ pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(),
     if flags.directory.is_none() {
         let detached = mounts::detached(state_directory.as_deref(), environment)?;
         rows.extend(detached.iter().map(|(record, client)| detached_row(record, client)));
-        rows.extend(without_mount(state_directory, file, environment)?);
     }
+    rows.extend(without_mount(flags, &rows, state_directory, file, environment)?);
     match (flags.format, flags.directory.is_some()) {
         (Format::Json, _) => output::json(&rows)?,
-        (Format::Text, true) => rows.iter().try_for_each(|row| output::line(&details(row)))?,
+        (Format::Text, true) => rows.iter().take(1).try_for_each(|row| output::line(&details(row)))?,
         (Format::Text, false) if rows.iter().all(|row| row.mount_point.is_none()) => output::line("nothing is mounted")?,
         (Format::Text, false) => output::line(&overview(&rows))?,
     }
@@ -85,32 +86,55 @@ pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(),
     print_staged(&rows)
 }
 
-/// What is staged and held by no mount: a crash left it, or a registry was away when its mount ended. Asks no registry.
-fn without_mount(state_directory: Option<PathBuf>, file: &File, environment: &Environment) -> Result<Vec<Row>, Failure> {
-    let Some(left) = Left::find(state_directory.as_deref(), &Wanted::All)? else { return Ok(Vec::new()) };
-    left.unreadable.iter().for_each(|reason| super::warn(reason));
+/// What is staged and held by nobody, here and where dead mounts staged; with DIR only what that one left.
+fn without_mount(
+    flags: &Status,
+    rows: &[Row],
+    state_directory: Option<PathBuf>,
+    file: &File,
+    environment: &Environment,
+) -> Result<Vec<Row>, Failure> {
+    let mut places = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.state == "dead") {
+        let source = flags.directory.as_ref().and_then(|_| Source::parse(&row.source).ok());
+        let state = row.state_directory.as_ref().map(PathBuf::from).or_else(|| state_directory.clone());
+        places.insert(state, Wanted { source, selection: Selection::All });
+    }
+    if flags.directory.is_none() {
+        places.insert(state_directory, Wanted::all());
+    }
+    let rows = places.into_iter().map(|(state, wanted)| left(state, &wanted, file, environment));
+    Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// What is staged in a state directory and held by no mount: a crash left it, or a registry was away when its mount ended. Asks no
+/// registry.
+fn left(state_directory: Option<PathBuf>, wanted: &Wanted, file: &File, environment: &Environment) -> Result<Vec<Row>, Failure> {
     let mut flags = Reaching::default();
     flags.storage.state_dir.clone_from(&state_directory);
     file.complete_storage(&mut flags.storage, environment)?;
-    let reach = Reach { flags: &flags, passphrases: Vec::new(), offline: true, file, environment };
-    let mut rows: Vec<Row> = Vec::new();
-    for tag in until_interrupted(async { Ok(left.staged(&reach).await) })? {
-        let source = left::source(&tag.reference);
-        match rows.iter_mut().find(|row| row.source == source) {
-            Some(row) => row.staged.push(tag),
-            None => rows.push(Row {
-                mount_point: None,
-                source,
-                state: "left",
-                pid: None,
-                users: Vec::new(),
-                state_directory: state_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
-                staged: vec![tag],
-                daemon: None,
-            }),
-        }
-    }
-    Ok(rows)
+    let reach = Reach { flags: &flags, origins: &[], offline: true, file, environment };
+    until_interrupted(async {
+        let here = Here::open(state_directory.as_deref(), wanted, &reach).await?;
+        let row = |(source, staged): (&str, Vec<StagedTag>)| Row {
+            mount_point: None,
+            source: source.to_owned(),
+            state: "left",
+            pid: None,
+            users: Vec::new(),
+            state_directory: state_directory.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            staged: staged.into_iter().filter(is_worth_showing).collect(),
+            daemon: None,
+        };
+        let rows = here.staged().await?.into_iter().map(row).filter(|row| !row.staged.is_empty()).collect();
+        here.close().await;
+        Ok(rows)
+    })
+}
+
+/// Whether a person needs to know of a staged tag.
+fn is_worth_showing(tag: &StagedTag) -> bool {
+    tag.edited || tag.error.is_some()
 }
 
 /// The list of edited tags, and what a person must know of it.
@@ -139,6 +163,9 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
                 (ErrorKind::TimedOut, _) | (_, Some(_)) => "hung",
                 _ => without_daemon(mount),
             };
+            if row.state == "dead" {
+                row.state_directory = recorded_state(client.record()).map(|path| path.to_string_lossy().into_owned());
+            }
         }
     }
     row
@@ -193,8 +220,8 @@ fn users(row: &Row) -> String {
 
 /// The edited tags of a mount. A daemon that cannot say costs them, with a warning.
 fn staged_of(client: &Client) -> Vec<StagedTag> {
-    match client.collect::<StagedTag>(&Request::Staged, &mut |_| {}) {
-        Ok(tags) => tags.into_iter().filter(|tag| tag.edited || tag.error.is_some()).collect(),
+    match client.collect::<StagedTag>(&Request::Staged { selection: Selection::All }, &mut |_| {}) {
+        Ok(tags) => tags.into_iter().filter(is_worth_showing).collect(),
         Err(error) => {
             super::warn(&format!("what is staged is not known: {error}"));
             Vec::new()

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::exit::Failure;
-use super::subjects::{Wanted, covers, is_wanted};
-use super::{escape, left, mount, mounts, status};
-use crate::control::{Client, Request};
-use crate::fs::{Selection, StagedTag};
+use super::here::{Found, Wanted};
+use super::{escape, mount, mounts, root, status};
+use crate::control::{Client, Record, Request};
+use crate::fs::{Scope, Selection, StagedTag};
 use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
+use crate::sys::process;
 
 /// How long a daemon may take to say what it has staged.
 const PULSE: Duration = Duration::from_secs(5);
@@ -23,11 +24,12 @@ const PULSE: Duration = Duration::from_secs(5);
 pub enum Target {
     /// In a mount.
     Mount(Box<AtMount>),
-    /// In the state directory, held by nobody.
-    Left(Wanted),
+    /// In a state directory, held by nobody.
+    Left(Option<PathBuf>, Wanted),
 }
 
 /// Tags of a mount.
+#[derive(Clone)]
 pub struct AtMount {
     /// The mount.
     pub mount: Mount,
@@ -41,6 +43,8 @@ pub struct AtMount {
 pub struct Finder<'command> {
     /// `--state-dir`, else the default.
     pub state_directory: Option<&'command Path>,
+    /// Whether a person named that directory.
+    pub is_named: bool,
     /// Directories.
     pub environment: &'command Environment,
 }
@@ -52,9 +56,10 @@ impl Finder<'_> {
     /// Nothing or too much could be meant.
     pub fn find(&self, text: Option<&str>) -> Result<Target, Failure> {
         let Some(text) = text else { return self.without_argument() };
-        match self.read(text)? {
-            Argument::Path(mount, rest) => Ok(self.in_mount(mount, rest)),
-            Argument::Reference(source) => self.by_reference(source),
+        match self.read(text) {
+            Ok(Argument::Path(mount, rest)) => self.in_mount(mount, rest),
+            Ok(Argument::Reference(source)) => self.by_reference(source),
+            Err(failure) => self.once_mounted(Path::new(text)).ok_or(failure),
         }
     }
 
@@ -79,12 +84,12 @@ impl Finder<'_> {
 
     fn without_argument(&self) -> Result<Target, Failure> {
         if let Ok((mount, _)) = mounts::containing(Path::new("."), self.environment) {
-            return Ok(self.in_mount(mount, PathBuf::new()));
+            return self.in_mount(mount, PathBuf::new());
         }
         let mut found = distinct()?;
         match (found.pop(), found.is_empty()) {
-            (None, _) => Ok(Target::Left(Wanted::All)),
-            (Some(only), true) => Ok(self.in_mount(only, PathBuf::new())),
+            (None, _) => Ok(Target::Left(self.state_directory.map(Path::to_owned), Wanted::all())),
+            (Some(only), true) => self.in_mount(only, PathBuf::new()),
             (Some(last), false) => {
                 let names: Vec<String> = found.iter().chain([&last]).map(|mount| escape::path(&mount.mount_point)).collect();
                 Err(Failure::usage(format!("there are several mounts ({}); name one of them", names.join(", "))))
@@ -92,39 +97,79 @@ impl Finder<'_> {
         }
     }
 
-    fn in_mount(&self, mount: Mount, rest: PathBuf) -> Target {
+    /// A path in a mount, by its daemon; in a dead one by what that left.
+    ///
+    /// # Errors
+    /// The mount is dead and nothing is known of it.
+    pub fn in_mount(&self, mount: Mount, rest: PathBuf) -> Result<Target, Failure> {
         let client = self.client(&mount);
-        if client.daemon().is_none() && status::is_dead(&mount) {
-            let source = Source::parse(&mount.source.to_string_lossy()).ok();
-            return Target::Left(source.map_or(Wanted::Nothing, |source| Wanted::Path(source, rest.to_string_lossy().into_owned())));
-        }
         let selection = selection(rest);
-        Target::Mount(Box::new(AtMount { mount, client, selection }))
+        if !is_dead(&client, &mount) {
+            return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
+        }
+        let shown = escape::path(&mount.mount_point);
+        let unknown = |what: &str| Failure::mount(format!("the mount on {shown} is dead, and {what}"));
+        let source = Source::parse(&mount.source.to_string_lossy()).map_err(|_| unknown("what it showed is not known"))?;
+        let wanted = Wanted { source: Some(source), selection };
+        let recorded = recorded_state(client.record());
+        let state = recorded.clone().or_else(|| self.state_directory.map(Path::to_owned));
+        if recorded.is_none() && !self.is_named && Found::look(state.as_deref(), &wanted)?.references().is_empty() {
+            return Err(unknown("where it staged its edits is not known: name that directory with --state-dir"));
+        }
+        Ok(Target::Left(state, wanted))
+    }
+
+    /// A path in a mount that died and was taken away since, as its record tells.
+    fn once_mounted(&self, path: &Path) -> Option<Target> {
+        let (record, rest) = mounts::recorded(path, self.state_directory, self.environment)?;
+        let source = Source::parse(&record.source).ok()?;
+        Some(Target::Left(Some(recorded_state(Some(&record))?), Wanted { source: Some(source), selection: selection(rest) }))
     }
 
     fn by_reference(&self, source: Source) -> Result<Target, Failure> {
-        let wanted = Wanted::Reference(source.clone());
+        let reference = source.to_string();
+        let selection = Selection::Reference(reference.clone());
         let mut covering = Vec::new();
-        for mount in distinct()? {
-            let mounted = Source::parse(&mount.source.to_string_lossy());
-            if mounted.is_ok_and(|mounted| covers(&mounted, &source) || covers(&source, &mounted)) {
-                covering.push((self.client(&mount), mount));
+        let mut states = vec![self.state_directory.map(Path::to_owned)];
+        for mount in distinct()?.into_iter().filter(|mount| scope_of(mount, |scope| scope.knows(&reference)) == Some(true)) {
+            let client = self.client(&mount);
+            if is_dead(&client, &mount) {
+                states.extend(recorded_state(client.record()).map(Some));
+            } else {
+                covering.push(AtMount { mount, client, selection: selection.clone() });
             }
         }
-        let has_it = |client: &Client| staged(client).is_ok_and(|tags| tags.iter().any(|tag| is_wanted(&wanted, &tag.reference)));
-        let place = covering.iter().position(|(client, _)| has_it(client));
-        if place.is_none()
-            && let Some((record, client)) =
-                mounts::detached(self.state_directory, self.environment)?.into_iter().find(|(_, client)| has_it(client))
-        {
-            let (mount, selection) = (mounts::of_record(&record), Selection::Reference(source.to_string()));
+        // A daemon of an older version answers with all that it has staged.
+        let is_meant = |tag: &StagedTag| means(&selection, &tag.reference);
+        let has_it = |client: &Client| staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_meant));
+        if let Some(place) = covering.iter().position(|at| has_it(&at.client)) {
+            return Ok(Target::Mount(Box::new(covering.swap_remove(place))));
+        }
+        let detached = mounts::detached(self.state_directory, self.environment)?;
+        if let Some((record, client)) = detached.into_iter().find(|(_, client)| has_it(client)) {
+            let mount = mounts::of_record(&record);
             return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
         }
-        if place.is_none() && (covering.is_empty() || left::is_any(self.state_directory, &wanted)) {
-            return Ok(Target::Left(wanted));
+        let wanted = Wanted { source: Some(whole(source)), selection: selection.clone() };
+        // What cannot be listed counts as nothing: the command that works on it says why.
+        let is_left = |state: &Option<PathBuf>| Found::look(state.as_deref(), &wanted).is_ok_and(|found| !found.references().is_empty());
+        match (states.iter().position(is_left), covering.into_iter().next()) {
+            (None, Some(mount)) => Ok(Target::Mount(Box::new(mount))),
+            (left, _) => Ok(Target::Left(states.swap_remove(left.unwrap_or_default()), wanted)),
         }
-        let (client, mount) = covering.swap_remove(place.unwrap_or_default());
-        Ok(Target::Mount(Box::new(AtMount { mount, client, selection: Selection::Reference(source.to_string()) })))
+    }
+
+    /// A mount that would show a tag (this one, if one is given), and the path of the tag in it.
+    ///
+    /// # Errors
+    /// The table of mounts cannot be read.
+    pub fn showing(&self, mount: Option<Mount>, reference: &str) -> Result<Option<(Mount, String)>, Failure> {
+        let mounts = mount.map_or_else(mounts::all, |mount| Ok(vec![mount]))?;
+        let with_path = |mount: Mount| {
+            let path = scope_of(&mount, |scope| scope.tag(reference).filter(|name| scope.covers(name)).map(|name| scope.path(&name)));
+            Some((mount, path??))
+        };
+        Ok(mounts.into_iter().find_map(with_path))
     }
 
     fn client(&self, mount: &Mount) -> Client {
@@ -149,10 +194,46 @@ pub enum Argument {
 /// The staged tags of a mount.
 ///
 /// # Errors
-/// Its daemon does not answer.
-pub fn staged(client: &Client) -> Result<Vec<StagedTag>, Failure> {
+/// Its daemon does not answer, or nothing of the mount is selected.
+pub fn staged(client: &Client, selection: Selection) -> Result<Vec<StagedTag>, Failure> {
     client.status(PULSE)?;
-    Ok(client.collect(&Request::Staged, &mut |_| {})?)
+    Ok(client.collect(&Request::Staged { selection }, &mut |_| {})?)
+}
+
+/// What this says of what a mount shows, as far as that is known.
+fn scope_of<T>(mount: &Mount, say: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
+    let source = Source::parse(&mount.source.to_string_lossy()).ok()?;
+    root::of_source(&source).map(|(root, authority)| say(Scope { root: &root, authority: &authority }))
+}
+
+/// Whether a tag is selected, by its reference.
+fn means(selection: &Selection, reference: &str) -> bool {
+    let place = Source::parse(reference).ok().and_then(|source| root::of_source(&whole(source)));
+    place.is_some_and(|(root, authority)| {
+        let scope = Scope { root: &root, authority: &authority };
+        scope.tag(reference).is_some_and(|name| scope.meant(selection, &name).is_some())
+    })
+}
+
+/// The registry or layout of a source.
+fn whole(source: Source) -> Source {
+    match source {
+        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Source::Registry { registry, prefix: None },
+        Source::Layout { directory, .. } => Source::Layout { directory, name: None },
+    }
+}
+
+/// Whether the daemon of a mount is gone for good.
+fn is_dead(client: &Client, mount: &Mount) -> bool {
+    client.daemon().is_none() && status::is_dead(mount)
+}
+
+/// Where the daemon of a dead mount staged edits, as it wrote down itself. Nobody else's directory is believed.
+pub fn recorded_state(record: Option<&Record>) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let directory = record?.state_directory.as_ref()?;
+    let metadata = std::fs::symlink_metadata(directory).ok()?;
+    (metadata.is_dir() && metadata.uid() == process::effective_uid()).then(|| directory.clone())
 }
 
 /// Mounts of which each has a daemon of its own: a bind mount shows what another one shows.
@@ -214,9 +295,16 @@ mod tests {
     }
 
     #[test]
+    fn a_staged_tag_is_told_from_others_by_its_reference() {
+        let by = |text: &str| Selection::Reference(text.to_owned());
+        assert!(means(&by("reg.io/team"), "reg.io/team/app:v1") && means(&by("oci:/srv/layout"), "oci:/srv/layout:v1"));
+        assert!(!means(&by("reg.io/team"), "reg.io/other:v1") && !means(&by("reg.io"), "other.io/app:v1"));
+    }
+
+    #[test]
     fn what_is_neither_in_a_mount_nor_a_reference_is_an_error() {
         let environment = Environment::default();
-        let finder = Finder { state_directory: None, environment: &environment };
+        let finder = Finder { state_directory: None, is_named: false, environment: &environment };
         let failure = finder.read("/no/such/mount/app").unwrap_err();
         assert!(failure.message.contains("is not in a mount"), "{failure}");
         assert!(finder.read("oci").unwrap_err().message.contains("is not in a mount"));

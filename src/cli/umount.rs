@@ -12,13 +12,13 @@ use super::config::File;
 use super::environment::Environment;
 use super::exit::{Code, Failure};
 use super::flags::{Format, Umount};
+use super::here::{Found, Wanted};
 use super::interrupt::until_interrupted;
-use super::left::Left;
-use super::subjects::Wanted;
 use super::target::{self, AtMount};
 use super::{busy, discard, escape, mount_point, mounts, reports, sync};
 use crate::control::{Client, PATIENCE, Request};
 use crate::error::ErrorKind;
+use crate::fs::Selection;
 use crate::oci::Source;
 use crate::publish::{Options, Outcome, Report};
 use crate::sys::mountinfo::Mount;
@@ -131,7 +131,7 @@ fn tell_who_stays(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
         super::report("  somebody whom this user cannot see");
     }
     users.iter().for_each(|user| super::report(&format!("  {user}")));
-    let staged = if *stages { target::staged(client).unwrap_or_default() } else { Vec::new() };
+    let staged = if *stages { target::staged(client, Selection::All).unwrap_or_default() } else { Vec::new() };
     let names: Vec<_> = staged.iter().filter(|tag| tag.edited).map(|tag| escape::terminal(&tag.reference)).collect();
     if !names.is_empty() {
         super::report(&format!("still staged: {}; `ocifs status` lists it, `ocifs sync` publishes it", names.join(", ")));
@@ -206,8 +206,8 @@ fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
 /// What the mount showed and is still staged. After a daemon that should have published it that is a failure.
 fn tell_what_is_left(flags: &Umount, mount: &Mount, state_directory: Option<&Path>, published: bool) -> Result<(), Failure> {
     let Ok(source) = Source::parse(&mount.source.to_string_lossy()) else { return Ok(()) };
-    let wanted = Wanted::Path(source, String::new());
-    let left = Left::find(state_directory, &wanted).ok().flatten().map(|left| left.references()).unwrap_or_default();
+    let wanted = Wanted { source: Some(source), selection: Selection::All };
+    let left = Found::look(state_directory, &wanted).map(|found| found.references()).unwrap_or_default();
     if left.is_empty() {
         return Ok(());
     }

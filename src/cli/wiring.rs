@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use super::environment::{self, Environment};
 use super::exit::Failure;
-use super::flags::{ContentFlags, RegistryFlags, Storage, Verify, View};
+use super::flags::{ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
 use crate::artifact::{self, Artifacts, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents, KeyRing, PassphraseSource, VerifyPolicy};
+use crate::fs;
 use crate::oci::{Platform, Registry, Repository, Source};
 use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls};
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
+use crate::view::Meaning;
 
 /// How long a tag's digest is trusted by default.
 const TAG_TTL: Duration = Duration::from_secs(60);
@@ -193,6 +195,24 @@ pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>,
     let shown = super::escape::path(state_directory);
     let hint = |error| Failure::from(error).context(format_args!("the state directory {shown} cannot be used"));
     Ok(Arc::new(Uppers::open(state_directory, quota).map_err(hint)?))
+}
+
+/// How edits are staged and published.
+pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Writing {
+    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency: flags.concurrency.unwrap_or(CONCURRENCY) }
+}
+
+/// What edits mean under these flags. `encrypted`: there is a passphrase.
+pub fn meaning(parts: &Parts, flags: &WriteFlags, encrypted: bool) -> Meaning {
+    let options = parts.artifacts.options();
+    Meaning {
+        platform: options.platform.clone(),
+        view: options.view,
+        strict: options.strict,
+        kind: flags.as_kind.unwrap_or_default().into(),
+        allow_delete: flags.allow_delete,
+        encrypted,
+    }
 }
 
 /// Opens or makes the cache.

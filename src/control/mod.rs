@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, PATIENCE, SILENCE};
-pub use place::{Place, Record, bound_directories, records};
+pub use place::{Found, Place, Record, bound_directories, records};
 pub use server::Server;
 
 use crate::error::ErrorKind;
@@ -65,7 +65,11 @@ pub enum Request {
         lazy: bool,
     },
     /// The staged tags.
-    Staged,
+    Staged {
+        /// Which of them.
+        #[serde(default)]
+        selection: Selection,
+    },
     /// Publish what is selected. Answered with events first.
     Sync {
         /// Which tags.
@@ -178,8 +182,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error>;
     /// Unmounts. The daemon ends after its answer was sent.
     async fn unmount(&self, lazy: bool) -> Result<(), Error>;
-    /// The staged tags.
-    async fn staged(&self) -> Result<Vec<StagedTag>, Error>;
+    /// The staged tags that are selected.
+    async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error>;
     /// Publishes. Dropped when the client leaves.
     async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error>;
     /// What differs from upstream.

@@ -124,7 +124,7 @@ pub struct Found {
     /// The user who wrote it.
     pub owner: u32,
     /// When.
-    pub(super) written: SystemTime,
+    pub written: SystemTime,
 }
 
 /// All records in a directory. One that cannot be read is none.

@@ -201,7 +201,7 @@ async fn answer(handler: &dyn Handler, request: Request, outbox: &Arc<Outbox>) -
         Request::Version => value(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") })),
         Request::Refresh { path } => handler.refresh(path.as_deref()).await.and(nothing),
         Request::Unmount { lazy } => handler.unmount(lazy).await.and(nothing),
-        Request::Staged => list(handler.staged().await?),
+        Request::Staged { selection } => list(handler.staged(&selection).await?),
         Request::Sync { selection, options } => {
             let outbox = Arc::clone(outbox);
             let listener: Listener = Arc::new(move |event| outbox.push(event));

@@ -35,7 +35,7 @@ impl Handler for Example {
         if lazy { Ok(()) } else { Err(Error::new(ErrorKind::Busy, "in use")) }
     }
 
-    async fn staged(&self) -> Result<Vec<StagedTag>, Error> {
+    async fn staged(&self, _: &Selection) -> Result<Vec<StagedTag>, Error> {
         Ok((0..1000).map(|number| StagedTag { reference: format!("reg.io/team/app:v{number}"), ..StagedTag::default() }).collect())
     }
 
@@ -270,7 +270,7 @@ async fn long_lists_and_errors_of_every_kind_arrive_whole() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::bind(root.path(), record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
-    let staged = collect::<StagedTag>(root.path(), Request::Staged).await.0.unwrap();
+    let staged = collect::<StagedTag>(root.path(), Request::Staged { selection: Selection::All }).await.0.unwrap();
     assert_eq!((staged.len(), staged[999].reference.as_str()), (1000, "reg.io/team/app:v999"));
     let error = collect::<Difference>(root.path(), Request::Differences { selection: Selection::All }).await.0.unwrap_err();
     assert_eq!(error.kind, ErrorKind::KeyMissing);

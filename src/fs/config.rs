@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Writing;
-use crate::artifact::ViewMode;
-use crate::oci::{Platform, Repository, Version};
-use crate::view::{Authority, Defaults};
+use crate::oci::{Repository, Version};
+use crate::view::{Authority, Defaults, Meaning};
 
 /// What the root of the mount is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +38,8 @@ pub struct Config {
     pub authority: Authority,
     /// Attributes where an archive says nothing, and overrides.
     pub defaults: Defaults,
-    /// Form of tag and digest directories.
-    pub view: ViewMode,
-    /// The platform that is chosen from an index.
-    pub platform: Platform,
-    /// Only digests are trusted.
-    pub strict: bool,
+    /// What edits mean that are begun here, and how everything else is shown.
+    pub meaning: Meaning,
     /// How long tags and lists are fresh.
     pub tag_ttl: Duration,
     /// Content of `.oci/mount.json` at the root.

@@ -39,7 +39,10 @@ pub use directory::DirectoryEntry;
 pub use entry::{Entry, Lookup};
 pub use handle::{OpenDirectory, OpenFile};
 pub use inode::{Inode, ROOT};
-pub use writing::{Selection, StagedTag, Writing, staged_tag};
+pub use selection::{Scope, Selection, tag_of};
+pub use staged::TagName;
+pub use syncing::several_under_one_name;
+pub use writing::{StagedTag, Writing};
 
 use crate::artifact::{Artifacts, Kind};
 use crate::error::ErrorKind;
@@ -91,9 +94,7 @@ impl FileSystem {
     pub fn new(config: Config, artifacts: Artifacts) -> Result<Self, Error> {
         let context = Arc::new(Context {
             artifacts,
-            mode: config.view,
-            platform: config.platform.clone(),
-            strict: config.strict,
+            meaning: config.meaning.clone(),
             defaults: config.defaults,
             authority: config.authority.clone(),
             tag_ttl: config.tag_ttl,
@@ -102,7 +103,7 @@ impl FileSystem {
         let publisher = config.writing.as_ref().map(|writing| Publisher {
             context: Arc::clone(&context),
             push: Arc::clone(&writing.push),
-            kind: writing.kind,
+            kind: config.meaning.kind,
             concurrency: writing.concurrency,
             sizes: Sizes::default(),
         });

@@ -1,148 +1,316 @@
-//! Which staged tags a command means: all, those at a path below the mount, or those of a reference.
+//! Which tags a command means: all, those at a path below the mount, or those of a reference. Told from their names alone.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::staged::{StagedView, TagName};
-use super::{Error, FileSystem, Lookup, ROOT, Root, Selection};
+use super::{Error, FileSystem, Lookup, ROOT, Root};
 use crate::error::ErrorKind;
-use crate::oci::{Repository, Tag, Version};
+use crate::oci::{LayoutName, Repository, Source, Tag, Version};
+use crate::staging::Subject;
+use crate::view::Authority;
 
-/// One staged tag that was selected.
-pub(super) struct Selected {
-    pub name: TagName,
-    pub staged: StagedView,
-    /// What of the tag is meant; all of it if empty.
-    pub below: Vec<u8>,
+/// Which staged tags a command means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// All of this mount.
+    #[default]
+    All,
+    /// Those at or below a path below the mount, or the one that holds it; `/` between names.
+    Path(String),
+    /// The tag with this reference, or all of the layout, registry, prefix or repository.
+    Reference(String),
 }
 
-impl FileSystem {
+/// The tags that a mount shows, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// What the root of the mount is.
+    pub root: &'a Root,
+    /// The registry or layout.
+    pub authority: &'a Authority,
+}
+
+impl Scope<'_> {
     /// The reference of a tag.
-    pub(super) fn reference(&self, name: &TagName) -> String {
-        format!("{}:{}", self.context.authority.reference(Some(&name.0)), name.1)
+    pub fn reference(&self, (repository, tag): &TagName) -> String {
+        format!("{}:{tag}", self.authority.reference(Some(repository)))
     }
 
     /// Where a tag is below the mount; empty for the mount itself.
-    pub(super) fn path_of(&self, name: &TagName) -> String {
-        let (repository, tag) = name;
-        match &self.config.root {
+    pub fn path(&self, (repository, tag): &TagName) -> String {
+        match self.root {
             Root::Content(..) => String::new(),
             Root::Layout(_) => tag.to_string(),
-            Root::Prefix(prefix) => {
-                let below = prefix.as_ref().and_then(|prefix| repository.as_str().strip_prefix(prefix.as_str()));
-                let below = below.unwrap_or(repository.as_str()).trim_start_matches('/');
-                if below.is_empty() { tag.to_string() } else { format!("{below}/{tag}") }
-            }
+            Root::Prefix(prefix) => match below(repository.as_str(), prefix.as_ref().map_or("", Repository::as_str)) {
+                None | Some("") => tag.to_string(),
+                Some(below) => format!("{below}/{tag}"),
+            },
         }
     }
 
     /// Whether a tag is one of this mount.
-    pub(super) fn covers(&self, repository: &Repository, tag: &Tag) -> bool {
-        match &self.config.root {
-            Root::Prefix(prefix) => prefix.as_ref().is_none_or(|prefix| repository.is_within(prefix.as_str())),
+    pub fn covers(&self, (repository, tag): &TagName) -> bool {
+        match self.root {
+            Root::Prefix(prefix) => is_within(Some(repository), prefix.as_ref()),
             Root::Layout(layout) => repository == layout,
             Root::Content(of, Version::Tag(shown)) => repository == of && tag == shown,
             Root::Content(_, Version::Digest(_)) => false,
         }
     }
 
-    /// The staged tags that are meant. None is no error where the place or reference is one of this mount.
-    ///
-    /// # Errors
-    /// `NotFound` where it is not.
-    pub(super) async fn select(&self, selection: &Selection) -> Result<Vec<Selected>, Error> {
-        let all = self.staged.all().into_iter();
-        let whole = |(name, staged)| Selected { name, staged, below: Vec::new() };
+    /// What of a tag is meant: a path in it, empty for all of it; `None` if the tag is not meant.
+    pub fn meant(&self, selection: &Selection, name: &TagName) -> Option<String> {
         match selection {
-            Selection::All => Ok(all.map(whole).collect()),
+            Selection::All => Some(String::new()),
             Selection::Path(path) => {
-                let path: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
-                let path = path.join("/");
-                let selected: Vec<Selected> = all.filter_map(|(name, staged)| self.at_path(name, staged, &path)).collect();
-                if selected.is_empty() && !self.is_path(&path).await? {
-                    return Err(Error::new(ErrorKind::NotFound, format!("{path:?} is not in this mount")));
-                }
-                Ok(selected)
+                let (path, place) = (tidy(path), self.path(name));
+                let whole = below(&place, &path).map(|_| String::new());
+                whole.or_else(|| below(&path, &place).map(str::to_owned))
             }
             Selection::Reference(reference) => {
-                let meant = |name: &TagName| {
-                    let repository = self.context.authority.reference(Some(&name.0));
-                    let rest = repository.strip_prefix(reference.trim_end_matches('/'));
-                    self.reference(name) == *reference || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                };
-                let selected: Vec<Selected> = all.filter(|(name, _)| meant(name)).map(whole).collect();
-                if selected.is_empty() && !self.is_reference(reference) {
-                    return Err(Error::new(ErrorKind::NotFound, format!("{reference:?} is not in this mount")));
-                }
-                Ok(selected)
+                let named = Source::parse(reference).is_ok_and(|source| self.is_of(&source) && names(&source, name));
+                named.then(String::new)
             }
         }
     }
 
-    fn at_path(&self, name: TagName, staged: StagedView, path: &str) -> Option<Selected> {
-        let place = self.path_of(&name);
-        let is_below = |place: &str, of: &str| of.is_empty() || place == of || place.starts_with(&format!("{of}/"));
-        if is_below(&place, path) {
-            return Some(Selected { name, staged, below: Vec::new() });
+    /// Whether a tag of a registry or layout, as references begin with it, is shown here.
+    pub fn shows(&self, authority: &str, name: &TagName) -> bool {
+        let source = Source::parse(authority).or_else(|_| Source::parse(&format!("{authority}/")));
+        source.is_ok_and(|source| self.is_of(&source)) && self.covers(name)
+    }
+
+    /// Whether a reference is one of this mount, or of something that holds the mount.
+    pub fn knows(&self, reference: &str) -> bool {
+        let Ok(source) = Source::parse(reference) else { return false };
+        let shown = match self.root {
+            Root::Prefix(prefix) => prefix.as_ref(),
+            Root::Layout(repository) | Root::Content(repository, _) => Some(repository),
+        };
+        self.is_of(&source)
+            && match &source {
+                Source::Registry { prefix, .. } => is_within(prefix.as_ref(), shown) || is_within(shown, prefix.as_ref()),
+                Source::Layout { name: None, .. } => true,
+                named => tag_name(named, shown).is_some_and(|name| self.covers(&name)),
+            }
+    }
+
+    /// Whether a source lies in the registry or layout of this mount.
+    fn is_of(&self, source: &Source) -> bool {
+        match (source, self.authority) {
+            (Source::Registry { registry, .. } | Source::Artifact { registry, .. }, Authority::Registry(own)) => registry.as_str() == own,
+            (Source::Layout { directory, .. }, Authority::Layout(own)) => {
+                own.strip_prefix("oci:").is_some_and(|own| is_same_directory(directory, Path::new(own)))
+            }
+            _ => false,
         }
-        if is_below(path, &place) {
-            let below = path.get(place.len()..)?.trim_start_matches('/').as_bytes().to_vec();
-            return Some(Selected { name, staged, below });
+    }
+
+    /// The tag that a reference names, if it is one of this registry or layout.
+    pub fn tag(&self, reference: &str) -> Option<TagName> {
+        let source = Source::parse(reference).ok().filter(|source| self.is_of(source))?;
+        let layout = match self.root {
+            Root::Layout(repository) | Root::Content(repository, _) => Some(repository),
+            Root::Prefix(_) => None,
+        };
+        tag_name(&source, layout)
+    }
+}
+
+/// The tag whose edits an upper holds; `None` where its names follow no grammar. The directory of a tag that moved while somebody was
+/// inside has a name of its own.
+pub fn tag_of(subject: &Subject) -> Option<TagName> {
+    let tag = subject.tag.split('@').next().unwrap_or_default();
+    Some((Repository::parse(&subject.repository).ok()?, Tag::parse(tag).ok()?))
+}
+
+/// Whether a source of the right registry or layout is a tag or holds it.
+fn names(source: &Source, name: &TagName) -> bool {
+    match source {
+        Source::Registry { prefix, .. } => is_within(Some(&name.0), prefix.as_ref()),
+        Source::Layout { name: None, .. } => true,
+        named => tag_name(named, Some(&name.0)).is_some_and(|named| named == *name),
+    }
+}
+
+/// The tag that a source names. `layout` is the repository that stands for a layout.
+fn tag_name(source: &Source, layout: Option<&Repository>) -> Option<TagName> {
+    match source {
+        Source::Artifact { repository, version: Version::Tag(tag), .. } => Some((repository.clone(), tag.clone())),
+        Source::Layout { name: Some(name @ LayoutName::Name(_)), .. } => Some((layout?.clone(), name.tag()?)),
+        _ => None,
+    }
+}
+
+fn is_within(repository: Option<&Repository>, prefix: Option<&Repository>) -> bool {
+    prefix.is_none_or(|prefix| repository.is_some_and(|repository| repository.is_within(prefix.as_str())))
+}
+
+/// A layout is the same one whichever links lead to it.
+fn is_same_directory(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().ok().zip(other.canonicalize().ok()).is_some_and(|(one, other)| one == other)
+}
+
+/// A path without empty names and dots.
+fn tidy(path: &str) -> String {
+    path.split('/').filter(|name| !name.is_empty() && *name != ".").collect::<Vec<_>>().join("/")
+}
+
+/// The rest of a path below another, by whole names.
+fn below<'path>(path: &'path str, above: &str) -> Option<&'path str> {
+    if above.is_empty() {
+        return Some(path);
+    }
+    let rest = path.strip_prefix(above)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+/// One staged tag that was selected.
+pub(super) struct Selected {
+    pub name: TagName,
+    /// Its edits, or why they cannot be read.
+    pub staged: Result<StagedView, String>,
+    /// What of the tag is meant; all of it if empty.
+    pub below: String,
+}
+
+impl FileSystem {
+    /// What this mount shows.
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { root: &self.config.root, authority: &self.context.authority }
+    }
+
+    /// The reference of a tag.
+    pub(super) fn reference(&self, name: &TagName) -> String {
+        self.scope().reference(name)
+    }
+
+    /// The staged tags that are meant, those too whose edits cannot be read.
+    pub(super) fn selected(&self, selection: &Selection) -> Vec<Selected> {
+        let scope = self.scope();
+        let readable = self.staged.all().into_iter().map(|(name, staged)| (name, Ok(staged)));
+        let broken = self.staged.broken().into_iter().map(|(name, why)| (name, Err(why)));
+        let meant = |(name, staged)| scope.meant(selection, &name).map(|below| Selected { name, staged, below });
+        readable.chain(broken).filter_map(meant).collect()
+    }
+
+    /// The same. None is no error where the place or reference is one of this mount.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not.
+    pub(super) async fn select(&self, selection: &Selection) -> Result<Vec<Selected>, Error> {
+        let (scope, selected) = (self.scope(), self.selected(selection));
+        let is_known = match selection {
+            _ if !selected.is_empty() => true,
+            Selection::All => true,
+            Selection::Path(path) => self.is_path(path).await?,
+            Selection::Reference(reference) => scope.knows(reference),
+        };
+        match selection {
+            Selection::Path(what) | Selection::Reference(what) if !is_known => {
+                Err(Error::new(ErrorKind::NotFound, format!("{what:?} is not in this mount")))
+            }
+            _ => Ok(selected),
         }
-        None
     }
 
     /// Whether a path leads to anything.
     async fn is_path(&self, path: &str) -> Result<bool, Error> {
         let mut directory = ROOT;
         let mut known = Vec::new();
-        let mut found = true;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
+        let mut found = Ok(true);
+        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
             match self.lookup(directory, name.as_bytes()).await {
                 Ok(Lookup::Found(entry)) => {
                     known.push(entry.inode);
                     directory = entry.inode;
+                    continue;
                 }
-                Ok(Lookup::Absent(_)) => found = false,
-                Err(error) => {
-                    known.iter().for_each(|inode| self.forget(*inode, 1));
-                    return Err(error);
-                }
+                Ok(Lookup::Absent(_)) => found = Ok(false),
+                Err(error) => found = Err(error),
             }
-            if !found {
-                break;
-            }
+            break;
         }
         // The kernel was not told of any of them.
         known.iter().for_each(|inode| self.forget(*inode, 1));
-        Ok(found)
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::world::repository;
+
+    fn name(of: &str, tag: &str) -> TagName {
+        (repository(of), Tag::parse(tag).unwrap())
     }
 
-    fn is_reference(&self, reference: &str) -> bool {
-        match self.parse_reference(reference) {
-            Some((repository, Some(tag))) => self.covers(&repository, &tag),
-            Some((repository, None)) => match &self.config.root {
-                Root::Prefix(prefix) => prefix.as_ref().is_none_or(|prefix| repository.is_within(prefix.as_str())),
-                Root::Layout(of) | Root::Content(of, _) => repository == *of,
-            },
-            None => reference.trim_end_matches('/') == self.context.authority.to_string(),
+    /// What of `team/app/web:v1` in registry `reg.io` is meant.
+    fn meant(root: &Root, selection: Selection) -> Option<String> {
+        let scope = Scope { root, authority: &Authority::Registry("reg.io".to_owned()) };
+        scope.meant(&selection, &name("team/app/web", "v1"))
+    }
+
+    #[test]
+    fn a_reference_means_the_tag_or_all_below_it() {
+        let root = Root::Prefix(None);
+        let by = |text: &str| meant(&root, Selection::Reference(text.to_owned()));
+        for text in ["reg.io", "reg.io/team", "reg.io/team/", "reg.io/team/app/web", "reg.io/team/app/web:v1"] {
+            assert_eq!(by(text).as_deref(), Some(""), "{text}");
         }
-    }
-
-    /// Repository and tag of a reference to this registry or layout.
-    pub(super) fn parse_reference(&self, reference: &str) -> Option<(Repository, Option<Tag>)> {
-        let rest = reference.strip_prefix(&self.context.authority.to_string())?;
-        if let Root::Layout(repository) = &self.config.root {
-            return match rest.strip_prefix(':') {
-                Some(tag) => Some((repository.clone(), Some(Tag::parse(tag).ok()?))),
-                None => rest.is_empty().then(|| (repository.clone(), None)),
-            };
+        for text in ["reg.io/te", "reg.io/team/app/web/x", "reg.io/team/app/web:v2", "other.io", "oci:/l", "reg.io/UPPER"] {
+            assert_eq!(by(text), None, "{text}");
         }
-        self.parse_name(rest.strip_prefix('/')?)
+        assert_eq!(meant(&root, Selection::All).as_deref(), Some(""));
     }
 
-    /// Repository and tag of `team/app:v1`.
-    pub(super) fn parse_name(&self, name: &str) -> Option<(Repository, Option<Tag>)> {
-        match name.rsplit_once(':') {
-            Some((repository, tag)) => Some((Repository::parse(repository).ok()?, Some(Tag::parse(tag).ok()?))),
-            None => Some((Repository::parse(name.trim_end_matches('/')).ok()?, None)),
+    #[test]
+    fn a_path_means_the_tags_below_it_or_what_it_names_in_one() {
+        let at = |prefix: &str, path: &str| meant(&Root::Prefix(Some(repository(prefix))), Selection::Path(path.to_owned()));
+        for path in ["", "app", "app/", "./app//web", "app/web/v1"] {
+            assert_eq!(at("team", path).as_deref(), Some(""), "{path}");
+        }
+        assert_eq!(at("team", "app/web/v1/deep/./file").as_deref(), Some("deep/file"));
+        for path in ["ap", "app/v1", "app/web/v2", "app/web/v11"] {
+            assert_eq!(at("team", path), None, "{path}");
+        }
+        assert_eq!(at("team/app/web", "v1/x").as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn a_mount_of_one_tag_has_its_content_at_its_root() {
+        let root = Root::Content(repository("team/app/web"), Version::Tag(Tag::parse("v1").unwrap()));
+        assert_eq!(meant(&root, Selection::Path("etc/motd".to_owned())).as_deref(), Some("etc/motd"));
+        let scope = Scope { root: &root, authority: &Authority::Registry("reg.io".to_owned()) };
+        assert!(scope.covers(&name("team/app/web", "v1")) && !scope.covers(&name("team/app/web", "v2")));
+    }
+
+    #[test]
+    fn a_layout_is_the_same_whichever_links_lead_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("l"), directory.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink("l", &link).unwrap();
+        let (root, authority) = (Root::Layout(repository("layout")), Authority::Layout(format!("oci:{}", link.display())));
+        let scope = Scope { root: &root, authority: &authority };
+        let by = |text: String| scope.meant(&Selection::Reference(text), &name("layout", "v1"));
+        assert!(by(format!("oci:{}", real.display())).is_some() && by(format!("oci:{}:v1", real.display())).is_some());
+        assert!(by(format!("oci:{}:v2", real.display())).is_none() && by("oci:/l".to_owned()).is_none());
+    }
+
+    #[test]
+    fn a_reference_is_known_that_lies_in_the_mount_or_around_it() {
+        let root = Root::Prefix(Some(repository("team/app")));
+        let scope = Scope { root: &root, authority: &Authority::Registry("reg.io".to_owned()) };
+        for text in ["reg.io", "reg.io/team", "reg.io/team/app", "reg.io/team/app/web", "reg.io/team/app:v9"] {
+            assert!(scope.knows(text), "{text}");
+        }
+        for text in ["other.io/team/app", "reg.io/team/other", "reg.io/team/other:v1", "oci:/l", ""] {
+            assert!(!scope.knows(text), "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::View;
 use crate::oci::{Repository, Tag};
 
 /// Repository and tag.
-pub(super) type TagName = (Repository, Tag);
+pub type TagName = (Repository, Tag);
 
 /// A tag with edits.
 #[derive(Clone)]

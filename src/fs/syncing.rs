@@ -1,11 +1,14 @@
 //! Publishing staged tags one after another, and what follows from it for whoever is inside their directories.
 
+use std::sync::Arc;
+
 use super::selection::Selected;
-use super::staged::TagName;
+use super::staged::{StagedView, TagName};
 use super::{Error, FileSystem, Key, Root, Selection};
 use crate::error::ErrorKind;
 use crate::oci::Version;
-use crate::publish::{Listener, Next, Options, Outcome, Publisher, Report};
+use crate::publish::{Listener, Next, Options, Publisher, Report};
+use crate::view::Meaning;
 
 impl FileSystem {
     /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
@@ -16,30 +19,23 @@ impl FileSystem {
         let Some(publisher) = &self.publisher else {
             return Err(Error::new(ErrorKind::ReadOnly, "this mount is read-only"));
         };
-        let mut options = options.clone();
-        options.allow_delete |= self.config.writing.as_ref().is_some_and(|writing| writing.allow_delete);
         let _turn = self.publishing.acquire().await.map_err(|_| super::stale())?;
         let selected = self.select(selection).await?;
         if options.as_tag.is_some() && selected.len() > 1 {
-            return Err(Error::new(ErrorKind::Invalid, "several tags cannot be published under one name; name one of them"));
+            return Err(several_under_one_name());
         }
         let mut reports = Vec::new();
-        for one in selected {
-            let report = match self.publish_one(publisher, &one, &options, listener).await {
-                Ok(report) => report,
-                Err((kind, message)) => {
-                    tracing::warn!("{} is not published: {message}", self.reference(&one.name));
-                    let conflict = (kind == ErrorKind::Conflict).then(|| message.clone());
-                    self.staged.update(&one.name, |staged| staged.conflict = conflict);
-                    failed(self.reference(&one.name), kind, message)
-                }
+        for Selected { name, staged, .. } in selected {
+            let published = match staged {
+                Ok(staged) => self.publish_one(publisher, &name, &staged, options, listener).await,
+                Err(why) => Err((ErrorKind::Integrity, why)),
             };
-            reports.push(report);
-        }
-        for (name, message) in self.staged.broken() {
-            if matches!(selection, Selection::All) {
-                reports.push(failed(self.reference(&name), ErrorKind::Integrity, message));
-            }
+            reports.push(published.unwrap_or_else(|(kind, message)| {
+                let reference = self.reference(&name);
+                let conflict = (kind == ErrorKind::Conflict).then(|| message.clone());
+                self.staged.update(&name, |staged| staged.conflict = conflict);
+                Report::failed(reference, kind, message)
+            }));
         }
         Ok(reports)
     }
@@ -47,18 +43,32 @@ impl FileSystem {
     async fn publish_one(
         &self,
         publisher: &Publisher,
-        one: &Selected,
+        name: &TagName,
+        staged: &StagedView,
         options: &Options,
         listener: &Listener,
     ) -> Result<Report, (ErrorKind, String)> {
         let told = |error: Error| (error.kind, error.message.into_owned());
-        let overlay = self.overlay_of(&one.staged).await.map_err(told)?;
-        let published = publisher.publish(&overlay, options, listener).await;
+        let overlay = self.overlay_of(staged).await.map_err(told)?;
+        let context = self.context.of_upper(overlay.upper()).map_err(told)?;
+        let Meaning { kind, allow_delete, .. } = context.meaning;
+        if context.meaning.is_sealed()
+            && !self.context.meaning.encrypted
+            && options.as_kind.is_none()
+            && overlay.binding().expected.is_none()
+        {
+            let message =
+                "it was staged to be encrypted and no passphrase was given: it is not published plain (--as-kind oci-sync does that)";
+            return Err((ErrorKind::KeyMissing, message.to_owned()));
+        }
+        let publisher = Publisher { context: Arc::new(context), kind, ..publisher.clone() };
+        let options = Options { allow_delete: options.allow_delete || allow_delete, ..options.clone() };
+        let published = publisher.publish(&overlay, &options, listener).await;
         let (report, next) = published.map_err(|error| (error.kind, error.message))?;
         if !options.dry_run {
             // The repository is upstream now, whatever becomes of its tags.
-            self.staged.drop_repository(&one.name.0);
-            self.follow(&one.name, next).map_err(told)?;
+            self.staged.drop_repository(&name.0);
+            self.follow(name, next).map_err(told)?;
         }
         Ok(report)
     }
@@ -104,15 +114,7 @@ impl FileSystem {
     }
 }
 
-/// The account of a tag that was not published.
-fn failed(reference: String, kind: ErrorKind, message: String) -> Report {
-    Report {
-        reference,
-        outcome: Outcome::Failed { kind: kind.name().to_owned(), message },
-        sent: (0, 0),
-        reused: (0, 0),
-        changes: (0, 0, 0),
-        ignored: 0,
-        notes: Vec::new(),
-    }
+/// Why `--as` is refused for more than one tag.
+pub fn several_under_one_name() -> Error {
+    Error::new(ErrorKind::Invalid, "several tags cannot be published under one name; name one of them")
 }

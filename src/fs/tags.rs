@@ -16,7 +16,7 @@ use super::{Entry, Error, FileSystem, Key, View, read_only};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::staging::Binding;
-use crate::view::{Replace, SetAttributes};
+use crate::view::{Meaning, Replace, SetAttributes};
 
 const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the letters a-z A-Z 0-9 _ . - and does not begin with . or -";
 const REPOSITORY_GRAMMAR: &str =
@@ -67,10 +67,10 @@ impl FileSystem {
         let uppers = Arc::clone(self.uppers()?);
         // What was deleted here is what the new tag replaces.
         let expected = self.bury(name).await?;
-        let subject = self.subject(&name.0, &name.1);
+        let (subject, meaning) = (self.subject(&name.0, &name.1), self.context.meaning.clone());
         let made = blocking(move || match uppers.find(&subject)? {
             Some(upper) => Ok((upper, true)),
-            None => Ok((uppers.create(&subject, Binding { under: None, expected, deleted: false })?, false)),
+            None => Ok((meaning.begin(&uppers, &subject, Binding { under: None, expected, deleted: false })?, false)),
         });
         let (upper, found) = made.await?;
         let view = self.stage(name, Arc::new(upper))?;
@@ -123,9 +123,11 @@ impl FileSystem {
 
     /// `rmdir` of a tag: one that is staged only is gone, one that is upstream is deleted by the next sync.
     async fn remove_tag(&self, name: &TagName) -> Result<(), Error> {
-        let staged_only = self.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
-        let allowed = self.config.writing.as_ref().is_some_and(|writing| writing.allow_delete);
-        if !staged_only && !allowed {
+        let staged = self.staged.tag(&name.0, &name.1);
+        // What was staged under other flags keeps them.
+        let recorded = staged.as_ref().and_then(|staged| upper_of(&staged.view)).map(|upper| Meaning::of(&upper)).transpose()?;
+        let allowed = recorded.flatten().map_or(self.context.meaning.allow_delete, |meaning| meaning.allow_delete);
+        if !staged.is_some_and(|staged| staged.new) && !allowed {
             return Err(Error::new(ErrorKind::NotPermitted, "deleting a tag needs a mount with --allow-delete"));
         }
         let view = self.tag_view(name)?;
@@ -189,11 +191,12 @@ impl FileSystem {
         let before = overlay.binding();
         let expected = self.bury(to).await?;
         let (uppers, subject, other) = (Arc::clone(self.uppers()?), self.subject(&to.0, &to.1), self.subject(&from.0, &from.1));
+        let meaning = self.context.meaning.clone();
         // Moved first: a crash between the two leaves both names, never none.
         let deleted = blocking(move || {
             overlay.move_to(&subject, Binding { under: before.under, expected, deleted: false })?;
             let deleted = Binding { under: None, expected: before.expected, deleted: true };
-            before.expected.map(|_| Ok(uppers.create(&other, deleted)?)).transpose()
+            before.expected.map(|_| meaning.begin(&uppers, &other, deleted)).transpose()
         })
         .await?;
         self.views.rename(&view, Key::Tag(to.0.clone(), to.1.clone()));

@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::editing::Removal;
 use super::files::blocking;
-use super::selection::Selected;
-use super::staged::StagedView;
-use super::{Error, FileSystem};
+use super::selection::{Scope, Selected, tag_of};
+use super::staged::{StagedView, TagName};
+use super::{Error, FileSystem, Selection};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
-use crate::publish::{ArtifactKind, is_dropping};
+use crate::publish::is_dropping;
 use crate::registry::Push;
 use crate::staging::{self, Subject, Upper, Uppers};
-use crate::view::{Context, Difference, Overlay, State};
+use crate::view::{Context, Difference, Meaning, Overlay, State};
 
 /// What a mount that can be written to needs besides.
 pub struct Writing {
@@ -26,24 +26,8 @@ pub struct Writing {
     pub uppers: Arc<Uppers>,
     /// Where they are published.
     pub push: Arc<dyn Push>,
-    /// Kind of new artifacts.
-    pub kind: ArtifactKind,
     /// Blobs sent at a time.
     pub concurrency: NonZeroUsize,
-    /// Tags upstream may be deleted.
-    pub allow_delete: bool,
-}
-
-/// Which staged tags a command means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Selection {
-    /// All of this mount.
-    All,
-    /// Those at or below a path below the mount, or the one that holds it; `/` between names.
-    Path(String),
-    /// The tag with this reference, or all of the repository or prefix.
-    Reference(String),
 }
 
 /// One tag with edits. Keys are stable: scripts read them.
@@ -76,14 +60,18 @@ pub struct StagedTag {
     pub suspects: Vec<String>,
     /// Why the last sync refused, where the tag moved upstream.
     pub conflict: Option<String>,
+    /// What of its edits means something else than this mount's flags say, in words.
+    pub as_staged: Option<String>,
     /// Why it cannot be read, where that is so. The figures are 0 then.
     pub error: Option<String>,
 }
 
 /// What is staged of one tag, counted. The path is the mount's to say.
-pub async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
+async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
     let (subject, binding) = (overlay.subject(), overlay.binding());
+    let meaning = Meaning::of(overlay.upper()).ok().flatten();
     let mut tag = StagedTag {
+        as_staged: meaning.and_then(|meaning| meaning.beside(&context.meaning, binding)),
         reference: reference_of(context, &subject),
         edited: overlay.is_edited(),
         deleted: binding.deleted,
@@ -140,12 +128,27 @@ impl FileSystem {
     /// Takes over the uppers of the state directory that this mount covers and nobody holds. Asks no registry. Called before the mount
     /// is announced; answers what is still staged from before. `error` says what could not be taken over.
     pub async fn adopt(&self) -> Vec<StagedTag> {
+        self.adopt_wanted(None).await
+    }
+
+    /// The same for a command, which means some of them. One that another process took just now counts as unreadable then, since the
+    /// command cannot do what it was asked for.
+    pub async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
         let Some(uppers) = self.context.staging.clone() else { return Vec::new() };
         let origin = self.context.artifacts.origin().to_owned();
+        let (root, authority, selection) = (self.config.root.clone(), self.context.authority.clone(), wanted.cloned());
+        let asked = wanted.is_some();
         let found = blocking(move || {
+            let (scope, selection) = (Scope { root: &root, authority: &authority }, selection.unwrap_or_default());
+            let is_wanted = |subject: &Subject| {
+                subject.origin == origin
+                    && tag_of(subject).is_some_and(|name| scope.covers(&name) && scope.meant(&selection, &name).is_some())
+            };
             let list = uppers.list()?.into_iter().filter_map(|listed| match listed {
-                Ok(listed) if listed.subject.origin != origin || listed.holder.is_some() => None,
+                Ok(listed) if listed.holder.is_some() || !is_wanted(&listed.subject) => None,
                 Ok(listed) => Some((uppers.find(&listed.subject), listed.subject)),
+                // A command says so itself.
+                Err(_) if asked => None,
                 Err(error) => {
                     tracing::warn!("staged edits that cannot be read: {error}");
                     None
@@ -158,13 +161,13 @@ impl FileSystem {
             Err(error) => return vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
         };
         // What a tag's own name holds goes first.
-        let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject)).collect();
-        staged.extend(odd.into_iter().filter_map(|(upper, subject)| self.adopt_retired(upper, subject)));
+        let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject, asked)).collect();
+        staged.extend(odd.into_iter().filter_map(|(upper, subject)| self.adopt_retired(upper, subject, asked)));
         staged
     }
 
     /// Takes over what is left of the directory of a tag that moved while somebody was inside. Edits in it are those of the tag.
-    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut subject: Subject) -> Option<StagedTag> {
+    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut subject: Subject, asked: bool) -> Option<StagedTag> {
         let is_clean = |upper: &Upper| match upper.remove_if_clean() {
             Ok(removed) => removed,
             Err(error) => {
@@ -173,16 +176,14 @@ impl FileSystem {
             }
         };
         let shown = reference_of(&self.context, &subject);
-        let tag = Tag::parse(subject.tag.split_once('@')?.0).ok()?;
+        let (_, tag) = tag_of(&subject)?;
         subject.tag = tag.to_string();
-        let repository = Repository::parse(&subject.repository).ok()?;
         match upper {
             Ok(None) => None,
             Err(error) if error.kind == ErrorKind::Busy => None,
             Ok(Some(upper)) if is_clean(&upper) => None,
-            _ if !self.covers(&repository, &tag) => None,
             Ok(Some(upper)) => match upper.move_to(&subject) {
-                Ok(()) => self.adopt_one(Ok(Some(upper)), &subject),
+                Ok(()) => self.adopt_one(Ok(Some(upper)), &subject, asked),
                 Err(error) => {
                     let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.context, &subject));
                     tracing::warn!("{message}");
@@ -193,34 +194,34 @@ impl FileSystem {
         }
     }
 
-    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, subject: &Subject) -> Option<StagedTag> {
-        let (repository, tag) = (Repository::parse(&subject.repository).ok()?, Tag::parse(&subject.tag).ok()?);
-        if !self.covers(&repository, &tag) {
+    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, subject: &Subject, asked: bool) -> Option<StagedTag> {
+        let name = tag_of(subject)?;
+        if !self.scope().covers(&name) {
             return None;
         }
-        let name = (repository, tag);
-        let (reference, path) = (self.reference(&name), self.path_of(&name));
+        let (reference, path) = (self.reference(&name), self.scope().path(&name));
         let staged = StagedTag { reference, path, ..StagedTag::default() };
         let result = match upper.map(|upper| upper.map(|upper| (upper.remove_if_clean(), upper))) {
             // Without edits, or another mount took it just now.
             Ok(None | Some((Ok(true), _))) => return None,
-            Err(error) if error.kind == ErrorKind::Busy => return None,
+            Err(error) if error.kind == ErrorKind::Busy && !asked => return None,
             Err(error) | Ok(Some((Err(error), _))) => Err(Error::from(error)),
             Ok(Some((Ok(false), upper))) => {
                 let deleted = upper.binding().deleted;
                 let names = upper.suspect_names().unwrap_or_default();
                 let suspects: Vec<String> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-                self.stage(&name, Arc::new(upper)).map(|_| (deleted, suspects))
+                let as_staged = self.as_staged(&upper, asked);
+                as_staged.and_then(|as_staged| self.stage(&name, Arc::new(upper)).map(|_| (deleted, as_staged, suspects)))
             }
         };
         match result {
-            Ok((deleted, suspects)) => {
+            Ok((deleted, as_staged, suspects)) => {
                 tracing::info!("{} has edits that are not published", staged.reference);
                 if !suspects.is_empty() {
                     let (reference, count) = (&staged.reference, suspects.len());
                     tracing::warn!("{count} files of {reference} were written shortly before a power cut and may be incomplete");
                 }
-                Some(StagedTag { edited: true, deleted, suspects, ..staged })
+                Some(StagedTag { edited: true, deleted, as_staged, suspects, ..staged })
             }
             Err(error) => {
                 self.staged.break_tag(name, error.to_string());
@@ -229,23 +230,52 @@ impl FileSystem {
         }
     }
 
+    /// What is to be said of the meaning of edits that are taken over. Those of an ocifs that recorded none mean what the flags of the
+    /// mount say that takes them over, from then on; a command that only `asked` for them does not settle that.
+    fn as_staged(&self, upper: &Upper, asked: bool) -> Result<Option<String>, Error> {
+        let own = &self.context.meaning;
+        if let Some(meaning) = Meaning::of(upper)? {
+            return Ok(meaning.beside(own, upper.binding()));
+        }
+        if !asked {
+            own.record(upper)?;
+        }
+        Ok(Some(format!("staged by an older ocifs, taken for platform {}, kind {}", own.platform, own.kind.name())))
+    }
+
     /// The tags that are staged by this mount, by path.
     pub async fn staged(&self) -> Vec<StagedTag> {
+        self.count_all(self.selected(&Selection::All)).await
+    }
+
+    /// Those that a command means.
+    ///
+    /// # Errors
+    /// As [`FileSystem::sync`].
+    pub async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
+        Ok(self.count_all(self.select(selection).await?).await)
+    }
+
+    async fn count_all(&self, selected: Vec<Selected>) -> Vec<StagedTag> {
         let mut tags = Vec::new();
-        for (name, staged) in self.staged.all() {
-            let mut tag = match self.overlay_of(&staged).await {
-                Ok(overlay) => staged_tag(&self.context, &overlay).await,
-                Err(error) => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
+        for Selected { name, staged, .. } in selected {
+            let mut tag = match staged {
+                Ok(staged) => self.staged_one(staged).await,
+                Err(why) => StagedTag { error: Some(why), ..StagedTag::default() },
             };
-            (tag.reference, tag.path, tag.conflict) = (self.reference(&name), self.path_of(&name), staged.conflict);
+            (tag.reference, tag.path) = (self.reference(&name), self.scope().path(&name));
             tags.push(tag);
-        }
-        for (name, error) in self.staged.broken() {
-            let (reference, path) = (self.reference(&name), self.path_of(&name));
-            tags.push(StagedTag { reference, path, error: Some(error), ..StagedTag::default() });
         }
         tags.sort_by(|one, other| one.path.cmp(&other.path));
         tags
+    }
+
+    async fn staged_one(&self, staged: StagedView) -> StagedTag {
+        let tag = match self.overlay_of(&staged).await {
+            Ok(overlay) => staged_tag(&self.context, &overlay).await,
+            Err(error) => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
+        };
+        StagedTag { conflict: staged.conflict, ..tag }
     }
 
     /// The edits of a staged tag, laid over their tree now if nobody has entered it yet.
@@ -261,9 +291,11 @@ impl FileSystem {
     pub async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
         let mut tags = Vec::new();
         for Selected { name, staged, below } in self.select(selection).await? {
-            let mut differences = self.overlay_of(&staged).await?.differences(&self.context).await?;
-            differences.retain(|difference| is_at(&difference.path, &below));
-            tags.push((self.reference(&name), differences));
+            let reference = self.reference(&name);
+            let found = async { self.overlay_of(&readable(staged)?).await?.differences(&self.context).await };
+            let mut differences = found.await.map_err(|error| about(&reference, error))?;
+            differences.retain(|difference| is_at(&difference.path, below.as_bytes()));
+            tags.push((reference, differences));
         }
         Ok(tags)
     }
@@ -273,48 +305,47 @@ impl FileSystem {
     /// # Errors
     /// As [`FileSystem::sync`].
     pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
-        let mut references = self.discard_broken(selection).await?;
-        let selected = match self.select(selection).await {
-            Err(error) if error.kind == ErrorKind::NotFound && !references.is_empty() => Vec::new(),
-            selected => selected?,
-        };
-        for Selected { name, staged, below } in selected {
-            references.push(self.reference(&name));
-            if below.is_empty() && (staged.new || staged.deleted) {
-                self.drop_staged(&name, Removal::Everything).await?;
-                continue;
-            }
-            let overlay = self.overlay_of(&staged).await?;
-            let edited = Arc::clone(&overlay);
-            edited.fetch_expected().await?;
-            let forgotten = blocking(move || edited.discard(&below)).await?;
-            self.forget_in_view(&staged.view, forgotten);
-            if !overlay.is_edited() {
-                self.unstage(&name);
-            }
+        let mut references = Vec::new();
+        for Selected { name, staged, below } in self.select(selection).await? {
+            let reference = self.reference(&name);
+            let discarded = match staged {
+                Err(_) if below.is_empty() => self.give_up(&name).await,
+                staged => async { self.discard_one(&name, readable(staged)?, below).await }.await,
+            };
+            discarded.map_err(|error| about(&reference, error))?;
+            references.push(reference);
         }
         Ok(references)
     }
 
-    /// Removes edits that cannot be read, where they are meant as a whole.
-    async fn discard_broken(&self, selection: &Selection) -> Result<Vec<String>, Error> {
-        let mut references = Vec::new();
-        for (name, _) in self.staged.broken() {
-            let (reference, path) = (self.reference(&name), self.path_of(&name));
-            let meant = match selection {
-                Selection::All => true,
-                Selection::Path(wanted) => is_at(path.as_bytes(), wanted.trim_matches('/').as_bytes()),
-                Selection::Reference(wanted) => reference == *wanted,
-            };
-            if !meant {
-                continue;
-            }
-            let (uppers, subject) = (Arc::clone(self.uppers()?), self.subject(&name.0, &name.1));
-            blocking(move || Ok(uppers.give_up(&subject)?)).await?;
-            self.staged.mend_tag(&name);
-            references.push(reference);
+    async fn discard_one(&self, name: &TagName, staged: StagedView, below: String) -> Result<(), Error> {
+        let whole = below.is_empty();
+        // Nobody is inside of what no kernel shows.
+        let unseen = staged.view.overlay().is_none() && self.kernel.get().is_none();
+        let gone = whole && (staged.new || staged.deleted || unseen);
+        let shown = if gone { None } else { Some(self.overlay_of(&staged).await) };
+        let overlay = match shown {
+            Some(Err(error)) if !whole => return Err(error),
+            Some(Ok(overlay)) => overlay,
+            // Also the way out for what cannot be shown.
+            None | Some(Err(_)) => return self.drop_staged(name, Removal::Everything).await.map(drop),
+        };
+        let edited = Arc::clone(&overlay);
+        edited.fetch_expected().await?;
+        let forgotten = blocking(move || edited.discard(below.as_bytes())).await?;
+        self.forget_in_view(&staged.view, forgotten);
+        if !overlay.is_edited() {
+            self.unstage(name);
         }
-        Ok(references)
+        Ok(())
+    }
+
+    /// Removes edits that cannot be read.
+    async fn give_up(&self, name: &TagName) -> Result<(), Error> {
+        let (uppers, subject) = (Arc::clone(self.uppers()?), self.subject(&name.0, &name.1));
+        blocking(move || Ok(uppers.give_up(&subject)?)).await?;
+        self.staged.mend_tag(name);
+        Ok(())
     }
 
     /// Stages an empty tag, of a repository that need not exist, and answers its path below the mount.
@@ -323,26 +354,23 @@ impl FileSystem {
     /// Invalid where the mount does not cover the reference, Exists where it is a tag already, ReadOnly, Busy.
     pub async fn new_tag(&self, reference: &str) -> Result<String, Error> {
         self.uppers()?;
-        let parsed = self.parse_reference(reference).or_else(|| self.parse_name(reference));
-        let Some((repository, Some(tag))) = parsed else {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("{reference:?} names no tag; write it like {}/app:v1", self.context.authority),
-            ));
+        let scope = self.scope();
+        let Some(name) = scope.tag(reference) else {
+            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} names no tag of {}", self.context.authority)));
         };
-        if !self.covers(&repository, &tag) {
+        if !scope.covers(&name) {
             return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not below what is mounted")));
         }
-        match self.tag_exists(&repository, &tag).await {
+        let (repository, tag) = &name;
+        match self.tag_exists(repository, tag).await {
             Ok(false) => {}
             Ok(true) => return Err(Error::new(ErrorKind::Exists, format!("{repository}:{tag} exists"))),
             // How most registries answer for what does not exist. What is there after all is never overwritten by a sync.
             Err(error) if error.kind == ErrorKind::Denied => tracing::info!("{repository}:{tag} is taken for new: {error}"),
             Err(error) => return Err(error),
         }
-        let name = (repository, tag);
         self.make_tag(&name).await?;
-        Ok(self.path_of(&name))
+        Ok(self.scope().path(&name))
     }
 
     /// Closes all that is open, once the kernel asks nothing any more, so that a writer that was cut off keeps no tag from being
@@ -378,4 +406,17 @@ impl FileSystem {
 /// Whether a path is another one or lies below it; all do if that is empty.
 fn is_at(path: &[u8], of: &[u8]) -> bool {
     of.is_empty() || path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// The edits of a tag.
+///
+/// # Errors
+/// Why they cannot be read.
+fn readable(staged: Result<StagedView, String>) -> Result<StagedView, Error> {
+    staged.map_err(|why| Error::new(ErrorKind::Integrity, why))
+}
+
+/// An error with the tag that it happened to, where it does not name that already.
+fn about(reference: &str, error: Error) -> Error {
+    if error.message.contains(reference) { error } else { Error::new(error.kind, format!("{reference}: {}", error.message)) }
 }

@@ -148,7 +148,7 @@ impl<'a> Publish<'a> {
     }
 
     async fn artifact(&self, digest: &Digest) -> Result<Arc<Artifact>, Error> {
-        let strict = self.publisher.context.strict;
+        let strict = self.publisher.context.meaning.strict;
         Ok(self.publisher.context.artifacts.artifact(&self.repository, digest, ViewMode::Merged, strict).await?)
     }
 
@@ -310,7 +310,7 @@ impl<'a> Publish<'a> {
             artifacts: self.publisher.context.artifacts.clone(),
             repository: self.repository.clone(),
             base: ground.base.clone(),
-            platform: self.publisher.context.platform.clone(),
+            platform: self.publisher.context.artifacts.platform().clone(),
             snapshot,
             survey,
             store: self.overlay.upper().packs(),

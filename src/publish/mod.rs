@@ -33,11 +33,12 @@ use std::sync::Arc;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::registry::Push;
+pub use crate::view::ArtifactKind;
 use crate::view::{Context, Overlay};
 use crate::{artifact, layer, oci, registry, seal as envelope, staging, view};
 
 pub use droppings::is_dropping;
-pub use options::{ArtifactKind, Options, Sizes};
+pub use options::{Options, Sizes};
 pub use report::{Event, Listener, Next, Outcome, Report};
 
 /// Why a tag was not published. Everything staged is still there.
@@ -51,6 +52,7 @@ pub struct Error {
 }
 
 /// Publishes edited tags of one place.
+#[derive(Clone)]
 pub struct Publisher {
     /// What views share: artifacts, keys, platform.
     pub context: Arc<Context>,

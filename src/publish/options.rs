@@ -5,19 +5,7 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Serialize};
 
 use crate::layer;
-
-/// What kind of artifact a new tag becomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ArtifactKind {
-    /// Titled layers, as ORAS reads them.
-    #[default]
-    Files,
-    /// A container image.
-    Image,
-    /// One archive as oci-sync writes it, sealed where a passphrase is given.
-    OciSync,
-}
+use crate::view::ArtifactKind;
 
 /// How a tree is cut into layers and a layer into spans. Only the defaults give the digests that every other machine gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::ErrorKind;
 use crate::oci::Tag;
 
 /// Bytes between two events about the same thing.
@@ -104,6 +105,21 @@ pub struct Report {
     pub ignored: u64,
     /// What a person should know.
     pub notes: Vec<String>,
+}
+
+impl Report {
+    /// The account of a tag that was not published.
+    pub fn failed(reference: String, kind: ErrorKind, message: String) -> Self {
+        Self {
+            reference,
+            outcome: Outcome::Failed { kind: kind.name().to_owned(), message },
+            sent: (0, 0),
+            reused: (0, 0),
+            changes: (0, 0, 0),
+            ignored: 0,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// What has to follow a publish in whoever shows the tag.

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Context, Error, Key, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
 use crate::error::ErrorKind;
-use crate::staging::{self, Binding, Subject, Upper};
+use crate::staging::{Binding, Subject, Upper};
 
 impl View {
     /// The edits of the tag, if it has any here.
@@ -70,21 +70,20 @@ impl View {
             Shown::Tree(artifact) if artifact.dialect == Dialect::Members => {
                 return Err(Error::new(ErrorKind::ReadOnly, "an image index without a matching platform cannot be changed"));
             }
-            Shown::Tree(_) if context.mode != ViewMode::Merged => {
+            Shown::Tree(_) if context.meaning.view != ViewMode::Merged => {
                 return Err(Error::new(ErrorKind::ReadOnly, "layers and blobs shown as they are stored cannot be changed"));
             }
             Shown::Tree(artifact) => artifact.manifest.digest,
             Shown::Metadata(_) | Shown::New => return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed")),
         };
         let begin = async {
-            let uppers = Arc::clone(uppers);
+            let (uppers, meaning) = (Arc::clone(uppers), context.meaning.clone());
             let binding = Binding { under: Some(under), expected: Some(under), deleted: false };
             let made = tokio::task::spawn_blocking(move || match uppers.find(&subject)? {
                 Some(upper) => Ok((upper, false)),
-                None => uppers.create(&subject, binding).map(|upper| (upper, true)),
+                None => meaning.begin(&uppers, &subject, binding).map(|upper| (upper, true)),
             });
-            let made: Result<_, staging::Error> =
-                made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
+            let made: Result<_, Error> = made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
             let (upper, created) = made?;
             let upper = Arc::new(upper);
             if !created {
@@ -112,10 +111,11 @@ impl View {
     }
 
     async fn lay(&self, context: &Context, upper: &Arc<Upper>) -> Result<Shown, Error> {
+        let context = &context.of_upper(upper)?;
         let shown = match upper.binding().under {
             Some(digest) => {
                 let artifacts = &context.artifacts;
-                Shown::Tree(artifacts.artifact(self.repository(), &digest, context.mode, self.strict(context)).await?)
+                Shown::Tree(artifacts.artifact(self.repository(), &digest, context.meaning.view, self.strict(context)).await?)
             }
             None => Shown::New,
         };

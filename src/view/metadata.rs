@@ -61,7 +61,7 @@ impl Metadata {
         let named = context.artifacts.manifest(repository, digest).await?;
         let image = match named.index() {
             None => Some(Arc::clone(&named)),
-            Some(_) => match chosen(&named, &context.platform) {
+            Some(_) => match chosen(&named, context.artifacts.platform()) {
                 Some(member) => Some(context.artifacts.manifest(repository, &member.digest).await?),
                 None => None,
             },
@@ -124,7 +124,7 @@ impl Metadata {
         if blob.size == 0 {
             return Ok(Reader::of_memory(Bytes::new()));
         }
-        let stream = context.artifacts.blob(&self.repository, blob, context.strict).await?;
+        let stream = context.artifacts.blob(&self.repository, blob, context.meaning.strict).await?;
         Ok(Reader::of_stream(blob.size, stream, vec![Extent { file: 0, stream: 0, length: blob.size }]))
     }
 

@@ -9,6 +9,7 @@
 mod attributes;
 mod authority;
 mod edited;
+mod meaning;
 mod metadata;
 mod overlay;
 mod pins;
@@ -27,6 +28,7 @@ use tokio::sync::OnceCell;
 
 pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
+pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
 pub use overlay::{
     ArtifactOf, Difference, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, Replace, SetAttributes, State, Writer,
@@ -40,7 +42,7 @@ pub use xattr::state_name;
 use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
 use crate::content::{self, Verified};
 use crate::error::ErrorKind;
-use crate::oci::{Digest, Manifest, Platform, Repository, Tag};
+use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Upper, Uppers};
 
 /// Number of a node inside a view; 0 is the view's own directory.
@@ -84,15 +86,12 @@ impl From<content::Error> for Error {
 }
 
 /// What all views of a mount share.
+#[derive(Clone)]
 pub struct Context {
     /// Where artifacts come from.
     pub artifacts: Artifacts,
-    /// Form of tag and digest directories.
-    pub mode: ViewMode,
-    /// The platform that is chosen from an index.
-    pub platform: Platform,
-    /// A digest is what the user trusts, for tags too.
-    pub strict: bool,
+    /// What edits mean that are begun here, and how everything else is shown.
+    pub meaning: Meaning,
     /// What is shown where an archive says nothing, and what the user overrides.
     pub defaults: Defaults,
     /// The registry or layout as it is written in references.
@@ -308,9 +307,11 @@ impl View {
         match &self.origin {
             Origin::Tag(repository, tag) => {
                 let digest = artifacts.tag(repository, tag).await?;
-                Ok(Shown::Tree(artifacts.artifact(repository, &digest, context.mode, strict).await?))
+                Ok(Shown::Tree(artifacts.artifact(repository, &digest, context.meaning.view, strict).await?))
             }
-            Origin::Digest(repository, digest) => Ok(Shown::Tree(artifacts.artifact(repository, digest, context.mode, strict).await?)),
+            Origin::Digest(repository, digest) => {
+                Ok(Shown::Tree(artifacts.artifact(repository, digest, context.meaning.view, strict).await?))
+            }
             Origin::Platform { repository, digest } => {
                 Ok(Shown::Tree(artifacts.artifact(repository, digest, ViewMode::Merged, strict).await?))
             }
@@ -328,7 +329,7 @@ impl View {
     }
 
     fn strict(&self, context: &Context) -> bool {
-        context.strict || self.origin.is_pinned()
+        context.meaning.strict || self.origin.is_pinned()
     }
 
     /// Whether the node is a directory, as far as is known without entering.

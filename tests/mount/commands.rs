@@ -2,7 +2,7 @@
 
 use crate::support::artifacts::Draft;
 use crate::support::layouts::{Layout, fixtures};
-use crate::support::mounting::{Home, text};
+use crate::support::mounting::{Home, Mount, text};
 use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
 use serde_json::Value;
@@ -86,7 +86,7 @@ fn status_tells_people_and_programs_the_same_about_a_mount() {
     let rows = json(&home, &["status", point]);
     let row = &rows[0];
     let wanted = "cache exit_timeout log mount_point offline pid read_only since source staged staged_bytes staging_size state \
-        state_directory version";
+        state_directory users version";
     assert_eq!(keys(row), wanted.split_whitespace().collect::<Vec<_>>());
     assert_eq!(keys(&row["cache"]), ["data", "directory", "indexes", "pinned", "size", "streams"]);
     assert_eq!(
@@ -221,4 +221,167 @@ fn the_log_names_every_request_where_that_was_asked_for_and_is_named_when_a_moun
     let message = String::from_utf8(failed.stderr).unwrap();
     assert_eq!((failed.status.code(), message.lines().count()), (Some(14), 1), "{message}");
     assert!(message.contains("/log/") && message.contains(".log"), "{message}");
+}
+
+/// A mount of `team` in a registry of its own: `app:v1` and `app/web:v1` edited, `app:v2` made.
+fn edited<'home>(home: &'home Home, registry: &Registry, flags: &[&str]) -> Mount<'home> {
+    for repository in ["team/app", "team/app/web"] {
+        let mut draft = Draft::new();
+        draft.files("v1", &[("file", b"first\n"), ("other", b"other\n")]);
+        draft.layout().push(&registry.url(), repository);
+    }
+    let mount = home.mount(&format!("{}/team", registry.host()), flags);
+    mount.write("app/v1/file", "edited\n");
+    mount.write("app/v2/sub/new", "new\n");
+    mount.write("app/web/v1/page", "more\n");
+    mount
+}
+
+/// Ends the daemon of a mount as a crash does. The mount stays behind.
+fn crash(mount: &Mount<'_>) {
+    rustix::process::kill_process(mount.daemon(), rustix::process::Signal::KILL).unwrap();
+    while std::fs::read_dir(mount.root()).is_ok() {
+        std::thread::yield_now();
+    }
+}
+
+/// Everything that a command says and how it ends. Names of registry and mount point are their own, and digests depend on the times
+/// of the edits.
+fn said(home: &Home, mount: &Mount<'_>, registry: &Registry, command: &str) -> String {
+    let (host, root) = (registry.host(), mount.root().to_str().unwrap().to_owned());
+    let words: Vec<String> = command.split(' ').map(|word| word.replace("DIR", &root).replace("REG", &host)).collect();
+    let output = home.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = text(&output).replace(&root, "DIR").replace(&host, "REG");
+    let mut parts = said.split("sha256:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| format!("DIGEST{}", part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit())));
+    format!("{command}\n{first}{}", rest.collect::<String>())
+}
+
+/// Commands about staged tags, in this order.
+const COMMANDS: &str = "\
+    diff DIR|diff --format json DIR/app|diff DIR/app/v1|diff DIR/app/v1/file|diff DIR/app/v2/sub|diff DIR/app/v1/nothing|diff DIR/./app//web|\
+    diff DIR/nothing|diff DIR/app/nothing/deep|diff REG|diff REG/team|diff REG/team/app|diff --format json REG/team/app:v1|diff REG/team/app/web|\
+    diff REG/team/app:nothing|diff REG/team/nothing|diff REG/nothing|diff other.example/app:v1|\
+    sync --dry-run DIR|sync --dry-run DIR/app/v1/file|sync --dry-run --format json REG/team/app:v2|sync --dry-run DIR/nothing|\
+    sync --dry-run REG/team/app:nothing|sync --dry-run --as v9 DIR/app/v2|sync --as v9 DIR|sync --as v9 REG/team|sync --as v1 DIR/app/v2|\
+    discard DIR|discard DIR/app/v1/file|discard REG/team/app:v1|discard DIR/nothing|discard REG/team/app:nothing|\
+    new REG/team/deep/repo:v1|new DIR/app/v3|new DIR/app:v4|new DIR/app/v1|new REG/team/app:v2|new REG/other:v1|new REG/team/app|\
+    discard --yes DIR/app/v2/sub/new|diff DIR/app/v2|discard --yes REG/team/app:v2|discard --yes DIR/app/v3|\
+    sync DIR/app/web|sync REG/team/app:v1|sync REG/team/app:v1|sync DIR|sync --force REG/team/deep|discard --yes DIR|sync DIR|diff REG|\
+    discard --yes DIR";
+
+#[test]
+fn commands_say_and_do_the_same_with_and_without_a_daemon() {
+    if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let run = |has_daemon: bool| {
+        let (home, registry) = (Home::new(), Registry::plain());
+        let mount = edited(&home, &registry, &[]);
+        if !has_daemon {
+            crash(&mount);
+        }
+        let said: Vec<String> = COMMANDS.split('|').map(|command| said(&home, &mount, &registry, command)).collect();
+        // A second command works on what the first one left, whoever answered.
+        let other = Home::new();
+        let fresh = other.mount(&format!("{}/team", registry.host()), &["--read-only"]);
+        let read = |name: &str| fresh.cat(name).ok().map(|bytes| String::from_utf8(bytes).unwrap());
+        let upstream = ["app/v1/file", "app/web/v1/page", "app/v2/sub/new"].map(read);
+        fresh.unmount();
+        (said, upstream)
+    };
+    let ((with, upstream), (without, other)) = (run(true), run(false));
+    for (with, without) in with.iter().zip(&without) {
+        assert_eq!(with, without, "with a daemon, and without");
+    }
+    assert_eq!(upstream, [Some("edited\n".to_owned()), Some("more\n".to_owned()), None]);
+    assert_eq!(other, upstream);
+    // What they say is what is meant, not the same mistake twice.
+    let ended = |command: &str| {
+        let of_it = with.iter().find(|said| said.starts_with(&format!("{command}\n"))).unwrap();
+        of_it.lines().nth(1).unwrap().to_owned()
+    };
+    for (command, code) in [
+        ("diff DIR", 0),
+        ("diff DIR/nothing", 10),
+        ("diff REG/team/nothing", 0),
+        ("sync --as v9 DIR", 2),
+        ("sync --as v9 REG/team", 2),
+        ("sync --as v1 DIR/app/v2", 13),
+        ("discard DIR", 2),
+        ("new DIR/app/v1", 1),
+        ("new REG/other:v1", 15),
+        ("sync DIR/app/web", 0),
+        ("sync DIR", 16),
+    ] {
+        assert_eq!(ended(command), format!("exit status: {code}"), "{command}");
+    }
+}
+
+#[test]
+fn a_dead_mount_of_which_nothing_is_known_is_no_empty_one() {
+    if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let mount = edited(&home, &registry, &[]);
+    crash(&mount);
+    let root = mount.root().to_str().unwrap();
+    assert!(prints(&home, &["sync", "--dry-run", root]).contains("would publish"));
+    let rows = json(&home, &["status", root]);
+    let left: Vec<&Value> = rows[1]["staged"].as_array().unwrap().iter().map(|tag| &tag["reference"]).collect();
+    assert_eq!((rows[0]["state"].as_str(), rows[1]["state"].as_str(), left.len()), (Some("dead"), Some("left"), 3), "{rows}");
+    // Its record is lost, and its state directory is not the default one.
+    let (records, lost) = (home.path("run/ocifs"), home.path("lost"));
+    std::fs::rename(&records, &lost).unwrap();
+    for command in ["sync", "diff", "discard"] {
+        let (code, message) = fails(&home, &[command, root]);
+        assert!(code == Some(15) && message.contains("--state-dir"), "{command}: {code:?} {message}");
+    }
+    let state = home.path("state");
+    assert!(prints(&home, &["sync", "--dry-run", "--state-dir", state.to_str().unwrap(), root]).contains("would publish"));
+    // The record is enough where somebody took the dead mount away.
+    std::fs::rename(&lost, &records).unwrap();
+    assert!(std::process::Command::new("umount").args(["-l", root]).status().unwrap().success());
+    assert!(prints(&home, &["sync", "--dry-run", &format!("{root}/app/v2")]).contains("would publish"));
+    std::fs::rename(&records, &lost).unwrap();
+    let (code, message) = fails(&home, &["sync", root]);
+    assert!(code == Some(15) && message.contains("is not in a mount"), "{code:?} {message}");
+}
+
+#[test]
+fn edits_keep_the_platform_that_their_mount_was_told() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let home = Home::new();
+    let copy = home.path("layout");
+    let copied = std::process::Command::new("cp").arg("-r").arg(fixtures().join("image-index/layout")).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let layout = Layout::at(&copy);
+    let members = || -> Vec<(String, String)> {
+        let index = layout.manifest("buildkit");
+        let of = |member: &Value| (format!("{}", member["platform"]["architecture"]), member["digest"].to_string());
+        index["manifests"].as_array().unwrap().iter().map(of).filter(|(architecture, _)| architecture != "\"unknown\"").collect()
+    };
+    let before = members();
+    let source = format!("oci:{}", copy.display());
+    let mount = home.mount(&source, &["--platform", "linux/arm64"]);
+    mount.write("buildkit/newfile", "edit\n");
+    crash(&mount);
+    drop(mount);
+    // Another mount shows what was edited, and says so.
+    let mount = home.mount(&source, &[]);
+    assert_eq!(mount.cat("buildkit/newfile").unwrap(), b"edit\n");
+    let status = prints(&home, &["status", mount.root().to_str().unwrap()]);
+    assert!(status.contains("platform linux/arm64, as staged"), "{status}");
+    mount.leave();
+    let (state, reference) = (home.path("state"), format!("{source}:buildkit"));
+    let output = home.run(&["sync", "--state-dir", state.to_str().unwrap(), &reference]);
+    assert!(output.status.success() && text(&output).contains("platform linux/arm64, as staged"), "{}", text(&output));
+    let after = members();
+    let changed: Vec<&str> =
+        before.iter().zip(&after).filter(|(before, after)| before != after).map(|(before, _)| before.0.as_str()).collect();
+    assert_eq!(changed, ["\"arm64\""], "{before:?} {after:?}");
 }

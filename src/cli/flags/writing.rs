@@ -1,7 +1,6 @@
 //! The command line of the write side: flags of a mount that stages, and the commands that show, publish and take back.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -151,9 +150,9 @@ pub struct New {
     #[arg(value_name = "REF")]
     pub target: String,
 
-    /// The mounts' state directory, if it was not the default one
-    #[arg(long, value_name = "DIR", env = "OCIFS_STATE_DIR", hide_env = true)]
-    pub state_dir: Option<PathBuf>,
+    /// Where the mount is dead.
+    #[command(flatten)]
+    pub without: Reaching,
 }
 
 fn tag(text: &str) -> Result<String, String> {

@@ -106,7 +106,7 @@ async fn sizes_and_names_of_metadata_are_known_without_reading_a_blob() {
     assert_eq!(world.requests(), []);
 }
 
-fn add_index(registry: &Memory) -> (Digest, Digest, Digest) {
+pub(super) fn add_index(registry: &Memory) -> (Digest, Digest, Digest) {
     let amd = add_files(registry, "app", "amd", &[("arch", "amd64")]);
     let arm = add_files(registry, "app", "arm", &[("arch", "arm64")]);
     let member = |digest: Digest, architecture: &str| {

@@ -13,7 +13,7 @@ use crate::oci::{Digest, Platform, Repository, media_type};
 use crate::publish::ArtifactKind;
 use crate::registry::{Memory, Offline, Pull, RequestKind};
 use crate::staging::Uppers;
-use crate::view::{Authority, Defaults, Replace, SetAttributes};
+use crate::view::{Authority, Defaults, Meaning, Overlay, Replace, SetAttributes};
 
 pub const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
@@ -36,6 +36,11 @@ pub struct Setup {
     pub repositories: Vec<&'static str>,
     pub offline: bool,
     pub view: ViewMode,
+    pub platform: &'static str,
+    pub strict: bool,
+    pub kind: ArtifactKind,
+    /// Whether a passphrase is there.
+    pub encrypted: bool,
     /// Whether anything can be written.
     pub writable: bool,
     pub allow_delete: bool,
@@ -59,6 +64,10 @@ impl Default for Setup {
             repositories: Vec::new(),
             offline: false,
             view: ViewMode::Merged,
+            platform: "linux/amd64",
+            strict: false,
+            kind: ArtifactKind::Files,
+            encrypted: false,
             writable: false,
             allow_delete: false,
             quota: None,
@@ -100,6 +109,24 @@ impl World {
         self.directory.path().join("state")
     }
 
+    /// The registry, as staged edits name it.
+    pub fn registry_origin(&self) -> String {
+        use crate::registry::Pull;
+        self.registry.origin().to_owned()
+    }
+
+    /// What another mount, with nothing remembered, reads.
+    pub async fn elsewhere_at(&self, path: &str) -> String {
+        Self::with_shared(Arc::clone(&self.registry)).text(path).await
+    }
+
+    /// The edits of a tag.
+    pub async fn overlay(&self, of: &str, tag: &str) -> Arc<Overlay> {
+        self.entry(&format!("{of}/{tag}")).await;
+        let staged = self.fs.staged.tag(&repository(of), &crate::oci::Tag::parse(tag).unwrap()).unwrap();
+        self.fs.overlay_of(&staged).await.unwrap()
+    }
+
     /// A second mount at the same time, with the same cache and state directory.
     pub fn beside(&self, setup: Setup) -> Self {
         Self::over(Arc::clone(&self.registry), Arc::clone(&self.directory), setup)
@@ -118,10 +145,10 @@ impl World {
         let contents = Contents::new(content::Config::new(Arc::clone(&pull), cache.clone()));
         let options = Options {
             tag_ttl: setup.tag_ttl,
-            platform: "linux/amd64".parse::<Platform>().unwrap(),
+            platform: setup.platform.parse::<Platform>().unwrap(),
             view: setup.view,
             offline: setup.offline,
-            strict: false,
+            strict: setup.strict,
             repositories: setup.repositories.iter().map(|name| repository(name)).collect(),
         };
         let authority = match &setup.root {
@@ -132,18 +159,21 @@ impl World {
             root: setup.root,
             authority,
             defaults: DEFAULTS,
-            view: setup.view,
-            platform: options.platform.clone(),
-            strict: false,
+            meaning: Meaning {
+                platform: options.platform.clone(),
+                view: setup.view,
+                strict: setup.strict,
+                kind: setup.kind,
+                allow_delete: setup.allow_delete,
+                encrypted: setup.encrypted,
+            },
             tag_ttl: setup.tag_ttl,
             mount_json: b"{\"mount\":true}\n".to_vec(),
             status_json: Arc::new(|| b"{\"status\":true}\n".to_vec()),
             writing: setup.writable.then(|| Writing {
                 uppers: Arc::new(Uppers::open(&directory.path().join("state"), setup.quota).unwrap()),
                 push: registry.clone(),
-                kind: ArtifactKind::Files,
                 concurrency: NonZeroUsize::MIN,
-                allow_delete: setup.allow_delete,
             }),
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };

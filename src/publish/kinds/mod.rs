@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::manifest::{self, EMPTY};
-use super::options::ArtifactKind;
 use super::plan::identity::{Identity, of_index};
 use super::plan::{PathSet, Without};
 use super::produce::{Known, Made, Producer};
@@ -21,7 +20,7 @@ use super::snapshot::{Entries, Snapshot};
 use super::store::Store;
 use super::survey::{Remember, Survey};
 use super::upload::{Source, Uploader};
-use super::{Error, manifest::files as titled};
+use super::{ArtifactKind, Error, manifest::files as titled};
 use crate::artifact::{Artifact, Artifacts, Dialect, ViewMode};
 use crate::error::ErrorKind;
 use crate::layer::Packing;

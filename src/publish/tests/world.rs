@@ -12,7 +12,7 @@ use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcom
 use crate::registry::{Memory, Trust};
 use crate::seal::Passphrase;
 use crate::staging::{Binding, Subject, Uppers};
-use crate::view::{Authority, Context, Defaults, FrozenEntry, NewNode, Overlay, SetAttributes, ViewNode, walk_tree};
+use crate::view::{Authority, Context, Defaults, FrozenEntry, Meaning, NewNode, Overlay, SetAttributes, ViewNode, walk_tree};
 
 const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
@@ -57,9 +57,14 @@ fn context(registry: &Arc<Memory>, cache: &std::path::Path, passphrase: Option<&
     };
     Context {
         artifacts: Artifacts::new(pull, contents, cache, options),
-        mode: ViewMode::Merged,
-        platform: "linux/amd64".parse().unwrap(),
-        strict: false,
+        meaning: Meaning {
+            platform: "linux/amd64".parse().unwrap(),
+            view: ViewMode::Merged,
+            strict: false,
+            kind: ArtifactKind::Files,
+            allow_delete: false,
+            encrypted: false,
+        },
         defaults: DEFAULTS,
         authority: Authority::Registry("reg.test".to_owned()),
         tag_ttl: Duration::from_secs(3600),

@@ -33,7 +33,7 @@ impl Overlay {
         wanted.extend(binding.under.into_iter().chain(binding.expected));
         let mut artifacts = HashMap::new();
         for digest in wanted {
-            artifacts.insert(digest, context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.strict).await?);
+            artifacts.insert(digest, context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.meaning.strict).await?);
         }
         renumber(&upper, &artifacts)?;
         let ground = Ground::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));
@@ -45,7 +45,7 @@ impl Overlay {
             upper,
             ground,
             artifacts: RwLock::new(artifacts),
-            blobs: Blobs { artifacts: context.artifacts.clone(), repository, strict: context.strict },
+            blobs: Blobs { artifacts: context.artifacts.clone(), repository, strict: context.meaning.strict },
             table: Table::default(),
             names: Mutex::new(()),
             gate: RwLock::new(()),

@@ -22,7 +22,7 @@ use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, media_type};
 use crate::registry::{Memory, RequestKind, Trust};
 use crate::staging::{Binding, Subject, Uppers};
-use crate::view::{Attributes, Authority, Context, Defaults, Error, ViewNode};
+use crate::view::{ArtifactKind, Attributes, Authority, Context, Defaults, Error, Meaning, ViewNode};
 
 pub(super) const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
@@ -68,9 +68,14 @@ impl World {
         };
         let context = Context {
             artifacts: Artifacts::new(registry.clone(), contents, cache, options),
-            mode: ViewMode::Merged,
-            platform: "linux/amd64".parse().unwrap(),
-            strict: false,
+            meaning: Meaning {
+                platform: "linux/amd64".parse().unwrap(),
+                view: ViewMode::Merged,
+                strict: false,
+                kind: ArtifactKind::Files,
+                allow_delete: false,
+                encrypted: false,
+            },
             defaults: DEFAULTS,
             authority: Authority::Registry("reg.test".to_owned()),
             tag_ttl: Duration::from_secs(3600),

@@ -1,0 +1,131 @@
+//! What commands ask about staged tags, answered alike by a daemon and by a command that finds none.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+
+use crate::artifact::Kind;
+use crate::control::{Difference, Error};
+use crate::error::ErrorKind;
+use crate::fs::{FileSystem, Selection, StagedTag};
+use crate::publish::{Listener, Options, Report};
+use crate::view::{self, State};
+
+/// The staged tags of one file system. One that is read-only has none.
+#[derive(Clone)]
+pub struct Edits {
+    /// The file system.
+    pub file_system: Arc<FileSystem>,
+    /// The registry is never asked.
+    pub offline: bool,
+}
+
+impl Edits {
+    /// The staged tags that are selected.
+    ///
+    /// # Errors
+    /// `NotFound` where a path or reference selects nothing that is shown here.
+    pub async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
+        if !self.file_system.is_writable() {
+            return Ok(Vec::new());
+        }
+        Ok(self.file_system.staged_of(selection).await?)
+    }
+
+    /// Publishes them. Dropping the future stops it.
+    ///
+    /// # Errors
+    /// As [`Edits::staged`]; `Unreachable` where nobody may be asked. What was not published is in the reports.
+    pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+        if !self.file_system.is_writable() {
+            return Ok(Vec::new());
+        }
+        // Also a dry run compares with what is upstream.
+        if self.offline {
+            return self.refuse_offline(selection).await;
+        }
+        tracing::info!(?selection, ?options, "sync");
+        Ok(self.file_system.sync(selection, options, listener).await?)
+    }
+
+    async fn refuse_offline(&self, selection: &Selection) -> Result<Vec<Report>, Error> {
+        match self.staged(selection).await?.iter().filter(|tag| tag.edited).count() {
+            0 => Ok(Vec::new()),
+            count => {
+                let message = format!("{count} tags are staged and the mount is offline; mount without --offline to publish them");
+                Err(Error::new(ErrorKind::Unreachable, message))
+            }
+        }
+    }
+
+    /// What differs from upstream.
+    ///
+    /// # Errors
+    /// As [`Edits::staged`], and why a tag cannot be compared.
+    pub async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error> {
+        if !self.file_system.is_writable() {
+            return Ok(Vec::new());
+        }
+        let tags = self.file_system.differences(selection).await?;
+        Ok(tags.into_iter().flat_map(|(reference, found)| found.into_iter().map(move |one| difference(&reference, one))).collect())
+    }
+
+    /// Takes edits back; answers the references of the tags concerned.
+    ///
+    /// # Errors
+    /// As [`Edits::staged`], and why a tag cannot be changed.
+    pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+        if !self.file_system.is_writable() {
+            return Ok(Vec::new());
+        }
+        tracing::info!(?selection, "discard");
+        Ok(self.file_system.discard(selection).await?)
+    }
+
+    /// Stages an empty tag; answers its path below the mount.
+    ///
+    /// # Errors
+    /// `ReadOnly`, and those of [`FileSystem::new_tag`].
+    pub async fn new_tag(&self, reference: &str) -> Result<String, Error> {
+        if !self.file_system.is_writable() {
+            return Err(Error::new(ErrorKind::ReadOnly, "the mount is read-only"));
+        }
+        Ok(self.file_system.new_tag(reference).await?)
+    }
+}
+
+impl From<crate::fs::Error> for Error {
+    fn from(error: crate::fs::Error) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
+/// A difference as it travels.
+fn difference(reference: &str, found: view::Difference) -> Difference {
+    let path = String::from_utf8_lossy(&found.path).into_owned();
+    let path_base64 = (path.as_bytes() != found.path).then(|| base64::engine::general_purpose::STANDARD.encode(&found.path));
+    let state = match found.state {
+        State::Clean => "clean",
+        State::Added => "added",
+        State::Changed => "changed",
+        State::Removed => "removed",
+    };
+    let kind = match found.kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::BlockDevice => "block-device",
+        Kind::CharDevice => "char-device",
+    };
+    Difference {
+        reference: reference.to_owned(),
+        path,
+        path_base64,
+        state: state.to_owned(),
+        kind: kind.to_owned(),
+        before: found.before,
+        after: found.after,
+    }
+}

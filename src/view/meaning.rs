@@ -1,0 +1,185 @@
+//! What decides the meaning of edits beside the tree that they lie over: flags of the mount in which they were begun.
+//!
+//! The upper keeps it, so that any other mount or command shows and publishes what was meant.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Error};
+use crate::artifact::ViewMode;
+use crate::error::ErrorKind;
+use crate::oci::Platform;
+use crate::staging::{Binding, Subject, Upper, Uppers};
+
+/// What kind of artifact a new tag becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArtifactKind {
+    /// Titled layers, as ORAS reads them.
+    #[default]
+    Files,
+    /// A container image.
+    Image,
+    /// One archive as oci-sync writes it, sealed where a passphrase is given.
+    OciSync,
+}
+
+impl ArtifactKind {
+    /// The word for it, as `--as-kind` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Image => "image",
+            Self::OciSync => "oci-sync",
+        }
+    }
+}
+
+/// What edits mean. Keys are stable: they are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Meaning {
+    /// The platform that an index is shown as and that a new image is for.
+    #[serde(with = "text")]
+    pub platform: Platform,
+    /// Form of the tag's directory.
+    pub view: ViewMode,
+    /// Only digests are trusted.
+    pub strict: bool,
+    /// What a new tag becomes.
+    pub kind: ArtifactKind,
+    /// A tag that is deleted here is deleted upstream too.
+    pub allow_delete: bool,
+    /// A passphrase was given, so that a new tag is encrypted if its kind can be.
+    pub encrypted: bool,
+}
+
+impl Meaning {
+    /// What the edits of an upper mean; `None` for those of an ocifs that did not record it.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn of(upper: &Upper) -> Result<Option<Self>, Error> {
+        let Some(text) = upper.meaning()? else { return Ok(None) };
+        let unreadable = |error| Error::new(ErrorKind::Integrity, format!("the record of what the edits mean cannot be read: {error}"));
+        serde_json::from_str(&text).map(Some).map_err(unreadable)
+    }
+
+    /// Records it, durably.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn record(&self, upper: &Upper) -> Result<(), Error> {
+        let text = serde_json::to_string(self).map_err(|error| Error::new(ErrorKind::Other, format!("cannot record flags: {error}")))?;
+        Ok(upper.set_meaning(&text)?)
+    }
+
+    /// Makes the upper of a tag that has none, for edits that mean this.
+    ///
+    /// # Errors
+    /// As [`Uppers::create`].
+    pub fn begin(&self, uppers: &Uppers, subject: &Subject, binding: Binding) -> Result<Upper, Error> {
+        let upper = uppers.create(subject, binding)?;
+        self.record(&upper)?;
+        Ok(upper)
+    }
+
+    /// What a person must know of edits that were begun under other flags than those of this mount.
+    pub fn beside(&self, own: &Self, binding: Binding) -> Option<String> {
+        let mut words = Vec::new();
+        if self.platform != own.platform {
+            words.push(format!("platform {}", self.platform));
+        }
+        if self.view != own.view {
+            words.push(format!("view {:?}", self.view).to_lowercase());
+        }
+        if self.strict && !own.strict {
+            words.push("verify strict".to_owned());
+        }
+        if binding.expected.is_none() && self.kind != own.kind {
+            words.push(format!("kind {}", self.kind.name()));
+        }
+        if binding.expected.is_none() && self.is_sealed() && !own.encrypted {
+            words.push("encrypted".to_owned());
+        }
+        if binding.deleted && self.allow_delete != own.allow_delete {
+            words.push(if self.allow_delete { "deleting allowed" } else { "deleting not allowed" }.to_owned());
+        }
+        (!words.is_empty()).then(|| format!("{}, as staged", words.join(", ")))
+    }
+
+    /// Whether a new tag is encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.encrypted && self.kind == ArtifactKind::OciSync
+    }
+}
+
+impl Context {
+    /// The same for the edits of an upper, which mean what they meant when they were begun. Of two verifications the stricter counts.
+    ///
+    /// # Errors
+    /// As [`Meaning::of`].
+    pub fn of_upper(&self, upper: &Upper) -> Result<Self, Error> {
+        let Some(meaning) = Meaning::of(upper)? else { return Ok(self.clone()) };
+        let (artifacts, strict) = (self.artifacts.for_platform(&meaning.platform), self.meaning.strict || meaning.strict);
+        Ok(Self { artifacts, meaning: Meaning { strict, ..meaning }, ..self.clone() })
+    }
+}
+
+/// A platform as people write it.
+mod text {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::oci::Platform;
+
+    pub fn serialize<S: Serializer>(platform: &Platform, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(platform)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Platform, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning() -> Meaning {
+        let (kind, platform) = (ArtifactKind::OciSync, "linux/arm/v7".parse().unwrap());
+        Meaning { platform, view: ViewMode::Merged, strict: true, kind, allow_delete: false, encrypted: true }
+    }
+
+    #[test]
+    fn the_stored_form_is_this() {
+        let text = r#"{"platform":"linux/arm/v7","view":"merged","strict":true,"kind":"oci-sync","allow-delete":false,"encrypted":true}"#;
+        assert_eq!(serde_json::to_string(&meaning()).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Meaning>(text).unwrap(), meaning());
+    }
+
+    #[test]
+    fn an_upper_keeps_what_its_edits_mean_and_says_when_it_does_not_know() {
+        let directory = tempfile::tempdir().unwrap();
+        let uppers = Uppers::open(directory.path(), None).unwrap();
+        let subject = |tag: &str| Subject { origin: "o".into(), authority: "reg.io".into(), repository: "app".into(), tag: tag.into() };
+        drop(meaning().begin(&uppers, &subject("v1"), Binding::default()).unwrap());
+        assert_eq!(Meaning::of(&uppers.find(&subject("v1")).unwrap().unwrap()).unwrap(), Some(meaning()));
+        let older = uppers.create(&subject("v2"), Binding::default()).unwrap();
+        assert_eq!(Meaning::of(&older).unwrap(), None);
+        older.set_meaning("{}").unwrap();
+        assert_eq!(Meaning::of(&older).unwrap_err().kind, ErrorKind::Integrity);
+    }
+
+    #[test]
+    fn only_flags_that_count_for_the_edits_are_told() {
+        let own = Meaning { platform: "linux/amd64".parse().unwrap(), strict: false, kind: ArtifactKind::Files, ..meaning() };
+        let own = Meaning { encrypted: false, allow_delete: true, ..own };
+        let digest = crate::oci::Digest::of(b"x");
+        let there = Binding { under: Some(digest), expected: Some(digest), deleted: false };
+        assert_eq!(meaning().beside(&own, there).as_deref(), Some("platform linux/arm/v7, verify strict, as staged"));
+        let new = meaning().beside(&own, Binding::default()).unwrap();
+        assert!(new.ends_with("verify strict, kind oci-sync, encrypted, as staged"), "{new}");
+        assert!(meaning().beside(&own, Binding { deleted: true, ..there }).unwrap().contains("deleting not allowed"));
+        assert_eq!(meaning().beside(&meaning(), Binding::default()), None);
+    }
+}
