@@ -245,8 +245,8 @@ fn crash(mount: &Mount<'_>) {
     }
 }
 
-/// Everything that a command says and how it ends. Names of registry and mount point are their own, and digests depend on the times
-/// of the edits.
+/// Everything that a command says and how it ends. Names of registry and mount point are their own, and digests and sizes of
+/// archives depend on the times of the edits.
 fn said(home: &Home, mount: &Mount<'_>, registry: &Registry, command: &str) -> String {
     let (host, root) = (registry.host(), mount.root().to_str().unwrap().to_owned());
     let words: Vec<String> = command.split(' ').map(|word| word.replace("DIR", &root).replace("REG", &host)).collect();
@@ -255,7 +255,9 @@ fn said(home: &Home, mount: &Mount<'_>, registry: &Registry, command: &str) -> S
     let mut parts = said.split("sha256:");
     let first = parts.next().unwrap_or_default().to_owned();
     let rest = parts.map(|part| format!("DIGEST{}", part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit())));
-    format!("{command}\n{first}{}", rest.collect::<String>())
+    let said = format!("{first}{}", rest.collect::<String>());
+    let without_sizes: Vec<&str> = said.split(", ").filter(|part| !part.ends_with(" sent")).collect();
+    format!("{command}\n{}", without_sizes.join(", "))
 }
 
 /// Commands about staged tags, in this order.
