@@ -96,7 +96,7 @@ fn random_operations_agree_while_the_file_is_published_again_and_again() {
                 }
                 count
             });
-            let output = shell.attempt(&script, &[("M", file.as_path())]);
+            let output = shell.attempt_within(if is_long() { 3600 } else { 300 }, &script, &[("M", file.as_path())]);
             is_done.store(true, Ordering::Release);
             assert!(output.status.success(), "seed {seed}:\n{}", text(&output));
             publisher.join().unwrap()

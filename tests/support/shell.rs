@@ -25,10 +25,15 @@ impl Shell {
         self.folder.path().join(name)
     }
 
-    /// Runs a script to its end, whatever that is. A script that hangs is killed.
+    /// Runs a script to its end, whatever that is. A script that hangs is killed after five minutes.
     pub fn attempt<V: AsRef<OsStr>>(&self, script: &str, variables: &[(&str, V)]) -> Output {
+        self.attempt_within(300, script, variables)
+    }
+
+    /// The same for a script that takes up to so many seconds.
+    pub fn attempt_within<V: AsRef<OsStr>>(&self, seconds: u32, script: &str, variables: &[(&str, V)]) -> Output {
         let mut command = Command::new("timeout");
-        command.args(["--signal", "KILL", "300", "bash", "-euo", "pipefail", "-c", script]).current_dir(self.folder.path());
+        command.args(["--signal", "KILL", &seconds.to_string(), "bash", "-euo", "pipefail", "-c", script]).current_dir(self.folder.path());
         command
             .env("PATH", super::skip::search_path())
             .env("LC_ALL", "C.UTF-8")

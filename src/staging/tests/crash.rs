@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use rand::{Rng, RngExt, SeedableRng};
 
+use super::layers::fill;
 use super::*;
 use crate::durable::disk::Disk;
 
@@ -30,14 +31,19 @@ enum Step {
     Remove(Vec<u8>),
     Rename(Vec<u8>, Vec<u8>),
     Mark(Vec<u8>, Vec<u8>),
+    /// One byte at an offset, and whether it is written while a generation is frozen that is settled then.
+    Patch(Vec<u8>, u64, u8, bool),
+    Cut(Vec<u8>, u64),
+    Fill,
     Sync,
     Settle,
 }
 
-fn step(number: u64) -> Step {
+/// The step of a number. `whole`: bytes are written once, and synced before a node refers to them.
+fn step(number: u64, whole: bool) -> Step {
     let mut random = rand::rngs::StdRng::seed_from_u64(number);
     let name = |random: &mut rand::rngs::StdRng| format!("name-{}", random.random_range(0..40)).into_bytes();
-    match random.random_range(0..20) {
+    match random.random_range(0..if whole { 20 } else { 34 }) {
         0..8 => {
             let length = random.random_range(0..20_000);
             let byte = random.next_u32().to_be_bytes()[0];
@@ -47,7 +53,16 @@ fn step(number: u64) -> Step {
         11..14 => Step::Rename(name(&mut random), name(&mut random)),
         14..17 => Step::Mark(name(&mut random), number.to_be_bytes().to_vec()),
         17..19 => Step::Sync,
-        _ => Step::Settle,
+        19 => Step::Settle,
+        20..28 => {
+            let name = name(&mut random);
+            Step::Patch(name, random.random_range(0..25_000), random.random(), random.random_range(0..4) == 0)
+        }
+        28..32 => {
+            let name = name(&mut random);
+            Step::Cut(name, random.random_range(0..25_000))
+        }
+        _ => Step::Fill,
     }
 }
 
@@ -69,8 +84,51 @@ fn apply(state: &mut State, step: &Step) {
                 entry.1.clone_from(value);
             }
         }
-        Step::Sync | Step::Settle => {}
+        Step::Patch(name, at, byte, _) => {
+            if let Some((bytes, _)) = state.get_mut(name) {
+                let at = usize::try_from(*at).unwrap();
+                bytes.resize(bytes.len().max(at + 1), 0);
+                bytes[at] = *byte;
+            }
+        }
+        Step::Cut(name, length) => {
+            if let Some((bytes, _)) = state.get_mut(name) {
+                bytes.resize(usize::try_from(*length).unwrap(), 0);
+            }
+        }
+        Step::Fill | Step::Sync | Step::Settle => {}
     }
+}
+
+/// The bytes of a name that may be written, laid over what there is where they may not.
+fn writable(upper: &Upper, name: &[u8]) -> Result<Option<DataFile>, Error> {
+    let Some(key) = node_of(upper.rows(), name)? else { return Ok(None) };
+    Ok(match upper.rows().node(key)?.map(|node| node.content) {
+        Some(Content::Data(id)) => match upper.data(id)? {
+            data if data.is_fixed() => Some(lay(upper, key, Below::Data(data))),
+            data => Some(data),
+        },
+        Some(Content::Tree(tree)) => Some(lay(upper, key, Below::Tree(tree))),
+        Some(Content::None) | None => None,
+    })
+}
+
+fn patch(upper: &Upper, name: &[u8], at: u64, byte: u8) -> Result<(), Error> {
+    writable(upper, name)?.map_or(Ok(()), |data| data.write_at(at, &[byte]))
+}
+
+/// Settles a generation. Clean files refer to a tree: here the "tree" keeps the whole content as the path of the node, so that it can be
+/// read and compared.
+fn settle_all(upper: &Upper, frozen: FrozenUpper) -> Result<(), Error> {
+    upper.set_journal(Some(&Journal { generation: frozen.generation(), expected: None, digest: digest(7).to_string() }))?;
+    let mut references = Vec::new();
+    for (key, node) in frozen.rows().nodes(None, usize::MAX)? {
+        if let Content::Data(id) = node.content {
+            let path = read(&frozen.rows().open_data(id)?);
+            references.push((key, TreeNode { size: path.len() as u64, path, ..tree_node(1) }));
+        }
+    }
+    settle(upper, frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
 }
 
 fn node_of(rows: &dyn Rows, name: &[u8]) -> Result<Option<NodeKey>, Error> {
@@ -116,19 +174,19 @@ fn perform(upper: &Upper, step: &Step) -> Result<(), Error> {
             change.put_xattr(key, b"user.mark", Some(value))
         }),
         Step::Sync => upper.sync(),
-        Step::Settle => {
-            let frozen = upper.freeze()?;
-            upper.set_journal(Some(&Journal { generation: frozen.generation(), expected: None, digest: digest(7).to_string() }))?;
-            // Clean files refer to a tree: here the "tree" keeps the whole content as the path of the node, so that it can be compared.
-            let mut references = Vec::new();
-            for (key, node) in frozen.rows().nodes(None, usize::MAX)? {
-                if let Content::Data(id) = node.content {
-                    let path = read(&frozen.rows().open_data(id)?);
-                    references.push((key, TreeNode { size: path.len() as u64, path, ..tree_node(1) }));
-                }
-            }
-            settle(upper, frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
+        Step::Patch(name, at, byte, is_late) => {
+            let frozen = if *is_late { Some(upper.freeze()?) } else { None };
+            patch(upper, name, *at, *byte)?;
+            frozen.map_or(Ok(()), |frozen| settle_all(upper, frozen))
         }
+        Step::Cut(name, length) => writable(upper, name)?.map_or(Ok(()), |data| data.set_length(*length)),
+        Step::Fill => {
+            for id in upper.partial() {
+                fill(&upper.data(id)?);
+            }
+            Ok(())
+        }
+        Step::Settle => settle_all(upper, upper.freeze()?),
     }
 }
 
@@ -163,7 +221,7 @@ fn a_child_works_only_where_it_is_told_to() {
     let upper = again(&open(&PathBuf::from(directory)));
     writeln!(out, "begun").unwrap();
     for number in from.. {
-        perform(&upper, &step(number)).unwrap();
+        perform(&upper, &step(number, std::env::var_os(SYNCED).is_some())).unwrap();
         // Only a whole line is an acknowledgement.
         writeln!(out, "{number} done").unwrap();
         out.flush().unwrap();
@@ -217,7 +275,7 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
     for round in 0..rounds {
         let reached = run_child(directory.path(), next, &mut random);
         for number in next..reached {
-            apply(&mut model, &step(number));
+            apply(&mut model, &step(number, false));
         }
         next = reached;
         let uppers = open(directory.path());
@@ -225,15 +283,21 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
         let found = observe(&upper);
         // The step that was under way happened or did not.
         let mut after = model.clone();
-        apply(&mut after, &step(next));
+        apply(&mut after, &step(next, false));
         assert!(found == model || found == after, "round {round}, step {next}");
         if found != model {
             model = after;
             next += 1;
         }
         let staged = upper.rows().nodes(None, usize::MAX).unwrap();
-        let data = staged.iter().filter(|(_, node)| matches!(node.content, Content::Data(_))).count();
-        assert_eq!(data_files(directory.path()).len(), data, "nothing is left that no node refers to");
+        let mut data = std::collections::BTreeSet::new();
+        for (_, node) in &staged {
+            let mut at = if let Content::Data(id) = node.content { Some(id) } else { None };
+            while let Some(id) = at.filter(|id| data.insert(*id)) {
+                at = upper.data(id).unwrap().below().unwrap();
+            }
+        }
+        assert_eq!(data_files(directory.path()).len(), data.len(), "nothing is left that no node refers to");
         assert_eq!(staged.len(), model.len());
     }
 }
@@ -263,7 +327,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
             let line = line.unwrap();
             let Some(number) = line.strip_suffix(" done").and_then(|number| number.parse::<u64>().ok()) else { continue };
             acknowledged = number + 1;
-            if matches!(step(number), Step::Sync | Step::Settle) {
+            if matches!(step(number, true), Step::Sync | Step::Settle) {
                 synced = acknowledged;
             }
             if acknowledged >= cut_after {
@@ -279,7 +343,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
         let mut reached = next;
         while reached < synced || model != found {
             assert!(reached < acknowledged + 20_000, "round {round}: no state since step {synced} of {acknowledged}");
-            apply(&mut model, &step(reached));
+            apply(&mut model, &step(reached, true));
             reached += 1;
         }
         next = reached;

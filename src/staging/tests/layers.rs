@@ -12,8 +12,8 @@ fn over_tree(upper: &Upper) -> (NodeKey, DataFile) {
     (key, lay(upper, key, Below::Tree(tree)))
 }
 
-/// Fills a file in with the letter that stands for the tree here.
-fn fill(data: &DataFile) -> bool {
+/// Fills a file in, as far as that can be told with what stands for the tree here.
+pub(super) fn fill(data: &DataFile) -> bool {
     let (_, spoiled) = data.begin_filling().unwrap();
     let mut at = 0;
     while let Some(gap) = data.gap(at).unwrap() {

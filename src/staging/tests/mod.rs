@@ -101,7 +101,7 @@ pub(super) fn contents(upper: &Upper, id: DataId) -> Vec<u8> {
     read(&upper.data(id).unwrap())
 }
 
-/// All bytes of a staged file. What lies in a tree is shown as the byte `t`.
+/// All bytes of a staged file. Those of a tree are the path of its node, where that is as long as the file, else the byte `t`.
 pub(super) fn read(data: &DataFile) -> Vec<u8> {
     read_at(data, 0, u64::MAX)
 }
@@ -114,7 +114,11 @@ pub(super) fn read_at(data: &DataFile, offset: u64, length: u64) -> Vec<u8> {
         let segment = data.segment(at, end).unwrap();
         match segment.held {
             Held::Here(file) => bytes.extend(file.read(&segment.range).unwrap()),
-            Held::Tree(_) => bytes.resize(bytes.len() + usize::try_from(segment.range.end - at).unwrap(), b't'),
+            Held::Tree(tree) => {
+                let range = usize::try_from(at).unwrap()..usize::try_from(segment.range.end).unwrap();
+                let is_path = tree.path.len() as u64 == tree.size;
+                bytes.extend(range.map(|at| if is_path { tree.path[at] } else { b't' }));
+            }
         }
         at = segment.range.end;
     }

@@ -59,6 +59,10 @@ async fn keep_filling(overlay: Weak<Overlay>) {
         for id in ids {
             let Ok(_turn) = turn.acquire().await else { return };
             let Err(error) = fill_one(&overlay, id).await else { continue };
+            if error.kind == ErrorKind::Gone {
+                // The edits were taken back or published as a whole.
+                continue;
+            }
             is_left = true;
             // Said once a file: it is tried again and again.
             if told.insert(id) {
@@ -126,7 +130,7 @@ pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) 
     }
 }
 
-/// Where the bytes of a range lie; `None` once the overlay is gone.
+/// Where the bytes of a range lie; `None` once nobody needs them.
 fn plan(
     overlay: &Weak<Overlay>,
     layered: &Layered,
@@ -134,5 +138,9 @@ fn plan(
     length: u32,
 ) -> Result<Option<(super::layered::Plan, super::file::Blobs)>, Error> {
     let Some(overlay) = overlay.upgrade() else { return Ok(None) };
+    // Removed, or replaced by a file over it, since the filling began.
+    if overlay.upper().is_below_only(layered.data.id())? {
+        return Ok(None);
+    }
     Ok(Some((layered.plan(&overlay, offset, length)?, overlay.blobs.clone())))
 }
