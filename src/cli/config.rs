@@ -104,12 +104,9 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let mut file: Self = serde_saphyr::from_str(text).map_err(|error| {
-            let reason = error.without_snippet().to_string();
-            Failure::usage(super::escape::one_line(reason.trim_start_matches("error: ")))
-        })?;
-        for host in file.registries.keys() {
-            Registry::parse(host).map_err(|error| Failure::usage(format!("registries: {error}")))?;
+        let mut file: Self = serde_saphyr::from_str(text).map_err(|error| Failure::usage(mistake(error.without_snippet(), text)))?;
+        if file.registries.keys().any(|host| Registry::parse(host).is_err()) {
+            return Err(Failure::usage("a key of `registries` is no HOST or HOST:PORT"));
         }
         file.folder = folder.to_owned();
         Ok(file)
@@ -240,6 +237,34 @@ impl File {
     }
 }
 
+/// What is wrong in a file and where: the place and the key, and no content, which may be a secret.
+fn mistake(error: &serde_saphyr::Error, text: &str) -> String {
+    use serde_saphyr::Error;
+    let (place, line) = match error.location() {
+        Some(location) => {
+            let line = usize::try_from(location.line()).ok().and_then(|line| text.lines().nth(line.checked_sub(1)?));
+            (format!("line {}, column {}: ", location.line(), location.column()), line.unwrap_or_default())
+        }
+        None => (String::new(), ""),
+    };
+    let key = line.split_once(':').and_then(|(key, _)| plain_key(key.trim_start_matches([' ', '-'])));
+    match (error, key) {
+        (Error::SerdeUnknownField { field, .. }, _) => {
+            let shown = plain_key(field).map(|key| format!(" `{key}`")).unwrap_or_default();
+            format!("{place}unknown key{shown}")
+        }
+        (Error::DuplicateMappingKey { .. }, Some(key)) => format!("{place}the key `{key}` stands there twice"),
+        (_, Some(key)) => format!("{place}the value of `{key}` cannot be used"),
+        (_, None) => format!("{place}this is no YAML that can be used"),
+    }
+}
+
+/// A text that can be the name of a setting.
+fn plain_key(text: &str) -> Option<&str> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_';
+    (!text.is_empty() && text.len() <= 32 && text.bytes().all(plain)).then_some(text)
+}
+
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     parsed(deserializer, units::size)
 }
@@ -311,15 +336,36 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_place() {
         for (text, word) in [
-            ("cache_size: 1G\n", "cache_size"),
-            ("cache-size: lots\n", "lots"),
-            ("registries: {UPPER_: {}}\n", "upper_"),
-            ("tag-ttl: [1]\n", "1"),
-            ("cache-size: 1G\ncache-size: 2G\n", "cache-size"),
+            ("offline: true\ncache_size: 1G\n", "line 2, column 1: unknown key `cache_size`"),
+            ("cache-size: lots\n", "line 1, column 13: the value of `cache-size` cannot be used"),
+            ("registries: {UPPER_: {}}\n", "a key of `registries` is no HOST or HOST:PORT"),
+            ("tag-ttl: [1]\n", "line 1, column 10: the value of `tag-ttl` cannot be used"),
+            ("cache-size: 1G\ncache-size: 2G\n", "line 2, column 1: the key `cache-size` stands there twice"),
+        ] {
+            assert_eq!(File::parse(text, Path::new("/")).unwrap_err().message, word, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_content_of_a_file_with_mistakes_is_told() {
+        for text in [
+            "cache-size: hunter2\n",
+            "Hunter2\n",
+            "hunter2: [\n",
+            "passphrase-command: {hunter2: hunter2}\n",
+            "verify: hunter2\n",
+            "platform: hunter2\n",
+            "uid: hunter2\n",
+            "registries: {'user:hunter2@reg.io': {}}\n",
+            "registries: {reg.io: {insecure: hunter2}}\n",
+            "registries: {reg.io: {hunter2: true}}\n",
+            "passphrase-file: *hunter2\n",
+            "passphrase-file: !hunter2 x\n",
+            "passphrase-file: \"hunter2\n",
+            "x: &hunter2 {<<: hunter2}\n",
         ] {
             let failure = File::parse(text, Path::new("/")).unwrap_err();
-            assert!(failure.message.to_lowercase().contains(word), "{text}: {}", failure.message);
-            assert!(!failure.message.contains('\n'), "{}", failure.message);
+            assert!(!failure.message.to_lowercase().contains("hunter"), "{text}: {}", failure.message);
         }
     }
 
