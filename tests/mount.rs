@@ -54,6 +54,8 @@ mod requests;
 mod sources;
 #[path = "mount/staging_faults.rs"]
 mod staging_faults;
+#[path = "mount/strangers.rs"]
+mod strangers;
 #[path = "mount/suites.rs"]
 mod suites;
 mod support;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,7 +17,6 @@ use super::{Config, Error, evict};
 use crate::durable::{self, RangeLock};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
-use crate::sys::process::effective_uid;
 
 /// Rises with each format that other versions cannot read.
 const VERSION: &str = "v2";
@@ -63,14 +61,13 @@ pub fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub fn open(config: Config) -> Result<Arc<Self>, Error> {
-        durable::make_directory(&config.directory).map_err(failed("make", &config.directory))?;
-        check_owner(&config.directory)?;
+        private(&config.directory)?;
         let root = config.directory.join(VERSION);
-        for part in ["", "streams", "work", "documents", "pins"] {
+        private(&root)?;
+        for part in ["streams", "work", "documents", "pins"] {
             let path = root.join(part);
             durable::make_directory(&path).map_err(failed("make", &path))?;
         }
-        check_owner(&root)?;
         for lock in ["evict.lock", "structure.lock", "claims.lock"] {
             let path = root.join(lock);
             durable::open_private(&path, true).map_err(failed("open", &path))?;
@@ -256,16 +253,12 @@ fn retire_old_version(directory: &Path, root: &Path) {
     }
 }
 
-/// A cache holds what its user may read: nobody else may put files into it.
-fn check_owner(path: &Path) -> Result<(), Error> {
-    let refuse = |why: &str| Error { kind: ErrorKind::Denied, message: format!("{} is not used as a cache: {why}", path.display()) };
-    let link = std::fs::symlink_metadata(path).map_err(failed("examine", path))?;
-    let metadata = std::fs::metadata(path).map_err(failed("examine", path))?;
-    if [&link, &metadata].iter().any(|found| found.uid() != effective_uid()) {
-        return Err(refuse("it belongs to another user"));
+/// Makes a directory, or refuses one in which others may change anything.
+fn private(path: &Path) -> Result<(), Error> {
+    match durable::private_directory(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Error { kind: ErrorKind::Denied, message: format!("{} is not used as a cache: {error}", path.display()) })
+        }
+        other => other.map(drop).map_err(failed("use", path)),
     }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(refuse("others may write to it (chmod go-w it)"));
-    }
-    Ok(())
 }

@@ -5,8 +5,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sys::mountinfo;
+use crate::sys::mount::KIND;
 use crate::sys::unmount::{Force, unmount};
+use crate::sys::{mountinfo, process};
 
 /// Where a mount was attached, and which one it is.
 #[derive(Clone, Debug)]
@@ -18,7 +19,9 @@ pub struct Attached {
 impl Attached {
     /// What was mounted on a directory just now.
     pub fn at(mount_point: PathBuf) -> Self {
-        let device = mountinfo::at(&mount_point).ok().flatten().map(|mount| mount.device);
+        let found = mountinfo::at(&mount_point).ok().flatten();
+        // Where somebody moved the directory meanwhile its path may show another mount.
+        let device = found.filter(|mount| mount.kind == KIND && mount.user() == Some(process::uid())).map(|mount| mount.device);
         Self { mount_point, device }
     }
 
@@ -68,7 +71,7 @@ mod tests {
         let other = Attached { mount_point: PathBuf::from("/"), device: Some((0, u32::MAX)) };
         assert!(!other.is_there());
         other.detach().unwrap();
-        assert!(Attached::at(PathBuf::from("/")).is_there());
+        assert!(!Attached::at(PathBuf::from("/")).is_there(), "no mount of ours");
     }
 
     #[test]

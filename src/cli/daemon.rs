@@ -191,6 +191,8 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
         push_at_end: AtomicBool::new(true),
         stop: Arc::clone(&stop),
     });
+    // Late: what flags name, such as certificates, may be such a descriptor.
+    std::mem::take(&mut plan.inherited).close();
     undo.keep();
     Ok(Mounted { session, attached, device, server, answers, parts, stop, notes })
 }

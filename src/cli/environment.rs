@@ -4,6 +4,7 @@
 //! come out are absolute, since the daemon works in `/`.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
@@ -57,7 +58,7 @@ impl Environment {
     }
 
     fn place(&self, xdg: &Option<PathBuf>, in_home: &str, as_root: &str, names: (&str, &str)) -> Result<PathBuf, Failure> {
-        let parent = match (xdg, self.root, &self.home) {
+        let parent = match (self.own(xdg), self.root, &self.home) {
             (Some(directory), _, _) => directory.clone(),
             (None, true, _) => PathBuf::from(as_root),
             (None, false, Some(home)) => home.join(in_home),
@@ -76,10 +77,17 @@ impl Environment {
 
     /// Where a daemon puts its socket.
     pub fn socket_directory(&self, state_directory: &Path) -> PathBuf {
-        match &self.runtime_directory {
+        match self.own(&self.runtime_directory) {
             Some(directory) if directory.is_dir() => directory.join("ocifs"),
             _ => state_directory.join("run"),
         }
+    }
+
+    /// A directory for files of this process. Root leaves none in a place of another user, whose variables `sudo -E` keeps: that user
+    /// could not use it any more.
+    fn own<'environment>(&self, directory: &'environment Option<PathBuf>) -> Option<&'environment PathBuf> {
+        let is_another_s = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).is_some_and(|found| found.uid() != 0);
+        directory.as_ref().filter(|directory| !self.root || !is_another_s(directory))
     }
 
     /// Where daemons may have put their sockets: their environment may have been another than ours (sudo, a
@@ -137,6 +145,23 @@ mod tests {
         assert_eq!(root.cache_directory().unwrap(), Path::new("/var/cache/ocifs"));
         assert_eq!(root.state_directory().unwrap(), Path::new("/var/lib/ocifs"));
         assert_eq!(root.configuration_file(), None);
+    }
+
+    #[test]
+    fn root_leaves_nothing_in_the_places_of_another_user() {
+        let place = tempfile::tempdir().unwrap();
+        let set = || Some(place.path().join("not/yet/there"));
+        let runtime_directory = Some(place.path().to_owned());
+        let root = Environment { root: true, cache_home: set(), state_home: set(), runtime_directory, ..Environment::default() };
+        let owned_by_root = place.path().metadata().unwrap().uid() == 0;
+        let uses_it = |path: &Path| path.starts_with(place.path());
+        assert_eq!(uses_it(&root.cache_directory().unwrap()), owned_by_root);
+        if owned_by_root {
+            std::os::unix::fs::chown(place.path(), Some(1), None).unwrap();
+        }
+        assert!(!uses_it(&root.cache_directory().unwrap()) && !uses_it(&root.state_directory().unwrap()));
+        assert_eq!(root.socket_directory(Path::new("/s")), Path::new("/s/run"));
+        assert!(uses_it(&Environment { root: false, ..root }.cache_directory().unwrap()));
     }
 
     #[test]

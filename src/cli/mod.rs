@@ -53,14 +53,17 @@ use exit::Failure;
 use flags::{Cli, Command};
 use logging::Target;
 
+use crate::sys::inherited::Inherited;
 use crate::sys::process;
 
 /// Runs the program with the arguments and the environment of this process.
 pub fn main() -> ExitCode {
     // Before there is a second thread.
     process::share_memory_pools();
+    // Before anything is opened. Without /proc nothing is mounted, and what else is started is short-lived.
+    let inherited = Inherited::withhold().unwrap_or_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    match run(arguments) {
+    match run(arguments, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report(&failure.message);
@@ -69,7 +72,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+fn run(arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure> {
     let is_command = |name: &std::ffi::OsStr| name == "help" || Cli::command().find_subcommand(name).is_some();
     let arguments =
         if mount_options::is_mount_helper(&arguments, is_command) { mount_options::from_mount_helper(arguments)? } else { arguments };
@@ -87,7 +90,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         logging::start(&Target::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
     match cli.command {
-        Command::Mount(flags) => mount::run(*flags, innermost(&matches), &file, &environment, verbose),
+        Command::Mount(flags) => mount::run(*flags, innermost(&matches), &file, &environment, verbose, inherited),
         Command::Umount(flags) => umount::run(&flags, &file, &environment),
         Command::Status(flags) => status::run(&flags, &file, &environment),
         Command::Sync(flags) => sync::run(*flags, innermost(&matches), &file, &environment),

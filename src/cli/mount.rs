@@ -17,9 +17,11 @@ use super::mount_point::MountPoint;
 use super::passphrases::{self, Origin};
 use super::plan::{Plan, Target};
 use super::{escape, logging, mount_options, warn};
+use crate::durable;
 use crate::oci::Source;
 use crate::seal::Passphrase;
 use crate::sys::daemon::{Outcome, Side, split};
+use crate::sys::inherited::Inherited;
 use crate::sys::{mount, process};
 
 /// The arguments with every `-o` list written out as flags, in front of those that were typed, which therefore win.
@@ -42,7 +44,14 @@ pub fn expand_options(arguments: &[OsString], flags: &Mount) -> Result<Option<Ve
 ///
 /// # Errors
 /// See the exit codes; nothing is left mounted.
-pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &Environment, verbose: u8) -> Result<(), Failure> {
+pub fn run(
+    mut flags: Mount,
+    matches: &ArgMatches,
+    file: &File,
+    environment: &Environment,
+    verbose: u8,
+    inherited: Inherited,
+) -> Result<(), Failure> {
     let mut origins = passphrases::in_order(&flags.reaching.keys, matches);
     // Whatever fails later, the secret does not stay readable.
     hide_secrets(&flags.reaching.keys);
@@ -61,7 +70,7 @@ pub fn run(mut flags: Mount, matches: &ArgMatches, file: &File, environment: &En
     origins.extend(file.passphrases(environment)?);
     let passphrases = passphrases::read_all(&origins)?;
     process::raise_open_file_limit();
-    let plan = Plan { flags, source, target, passphrases, environment: environment.clone(), verbose };
+    let plan = Plan { flags, source, target, passphrases, environment: environment.clone(), verbose, inherited };
     if plan.flags.check_only {
         plan.mount_point()?;
         return daemon::check(&plan);
@@ -118,13 +127,17 @@ fn ready_to_serve(plan: &Plan) -> Result<Option<MountPoint>, Failure> {
 
 fn start_log(plan: &Plan) -> Result<(), Failure> {
     let target = plan.log_file().map_or(logging::Target::Terminal, logging::Target::File);
-    logging::start(&target, plan.flags.log.log_format, plan.verbose).map_err(|error| {
-        let shown = match &target {
-            logging::Target::File(path) => escape::path(path),
-            logging::Target::Terminal => "standard error".to_owned(),
-        };
-        Failure::other(format!("cannot write the log {shown}: {error}; give --log-file or --state-dir"))
-    })
+    let shown = match &target {
+        logging::Target::File(path) => escape::path(path),
+        logging::Target::Terminal => "standard error".to_owned(),
+    };
+    let failed = |error| Failure::other(format!("cannot write the log {shown}: {error}; give --log-file or --state-dir"));
+    if let (logging::Target::File(path), None) = (&target, &plan.flags.log.log_file) {
+        for directory in [Some(plan.state_directory()?), path.parent()].into_iter().flatten() {
+            durable::private_directory(directory).map_err(failed)?;
+        }
+    }
+    logging::start(&target, plan.flags.log.log_format, plan.verbose).map_err(failed)
 }
 
 /// Forks, and waits for the daemon. Where only a key is missing and somebody sits at the terminal, asks for it

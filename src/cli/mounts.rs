@@ -122,6 +122,11 @@ pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Envir
     })
 }
 
+/// Whether this user mounted it.
+pub fn is_own(mount: &Mount) -> bool {
+    mount.user() == Some(process::uid())
+}
+
 fn table() -> Result<Vec<Mount>, Failure> {
     mountinfo::all().map_err(|error| Failure::mount(format!("cannot read /proc/self/mountinfo: {error}")))
 }

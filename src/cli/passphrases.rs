@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use clap::{ArgAction, ArgMatches, Args};
 use zeroize::Zeroizing;
@@ -16,7 +17,7 @@ use super::environment::{self, Environment};
 use super::exit::{Code, Failure};
 use super::mount;
 use crate::seal::Passphrase;
-use crate::sys::terminal;
+use crate::sys::{process, terminal};
 
 /// Longest passphrase.
 const LIMIT: u64 = 64 << 10;
@@ -111,6 +112,7 @@ pub fn read_all(origins: &[Origin]) -> Result<Vec<Passphrase>, Failure> {
 fn read(origin: &Origin) -> Result<Passphrase, Failure> {
     let bytes = match origin {
         Origin::File(path) => File::open(path)
+            .inspect(|file| warn_if_readable(file, path))
             .and_then(read_bounded)
             .map_err(|error| failure(format!("cannot read the passphrase file {}: {error}", super::escape::path(path)))),
         // A path below /dev/fd opens the same pipe, file or here-document again.
@@ -131,6 +133,14 @@ fn read(origin: &Origin) -> Result<Passphrase, Failure> {
     Ok(Passphrase::new(text.to_vec()))
 }
 
+/// A passphrase that every user of the machine may read is hardly one.
+fn warn_if_readable(file: &File, path: &Path) {
+    if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o004 != 0) {
+        let shown = super::escape::path(path);
+        super::warn(&format!("every user of this machine may read the passphrase file {shown}; `chmod go= {shown}` changes that"));
+    }
+}
+
 fn failure(message: impl Into<String>) -> Failure {
     Failure::new(Code::Key, message)
 }
@@ -147,7 +157,7 @@ fn read_bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let refuse = |what: String| failure(format!("the passphrase command `{}` {what}", command.escape_debug()));
-    let mut child = Command::new("/bin/sh")
+    let mut child = process::other_program("/bin/sh")
         .arg("-c")
         .arg(command)
         .stdin(Stdio::inherit())

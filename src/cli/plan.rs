@@ -12,6 +12,7 @@ use super::mount_point::{self, MountPoint};
 use super::wiring::{self, Parts, Reading};
 use crate::oci::{LayoutName, Source, Version};
 use crate::seal::Passphrase;
+use crate::sys::inherited::Inherited;
 
 /// How long a daemon publishes by default after its mount is gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,6 +49,8 @@ pub struct Plan {
     pub environment: Environment,
     /// How often `-v` was given.
     pub verbose: u8,
+    /// What nobody needs any more once everything is read.
+    pub inherited: Inherited,
 }
 
 impl Plan {

@@ -154,11 +154,10 @@ fn print_staged(rows: &[Row]) -> Result<(), Failure> {
 
 fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Row {
     let client = mounts::client(mount, state_directory, environment);
-    let mut row = empty_row(&mount.mount_point, &mount.source.to_string_lossy());
+    let mut row = empty_row(&mount.mount_point, &mount.source.to_string_lossy(), &client);
     match client.status(PULSE) {
         Ok(status) => fill(&mut row, &client, status),
         Err(error) => {
-            row.pid = client.daemon().map(|process| process.pid());
             row.state = match (error.kind, row.pid) {
                 (ErrorKind::TimedOut, _) | (_, Some(_)) => "hung",
                 _ => without_daemon(mount),
@@ -173,8 +172,7 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
 
 /// A daemon whose mount is not in the table of this namespace.
 fn detached_row(record: &Record, client: &Client) -> Row {
-    let mut row = empty_row(&record.mount_point, &record.source);
-    row.pid = Some(record.pid);
+    let mut row = empty_row(&record.mount_point, &record.source, client);
     match client.status(PULSE) {
         Ok(status) => {
             row.state = if status.serving { "detached" } else { "ending" };
@@ -186,12 +184,13 @@ fn detached_row(record: &Record, client: &Client) -> Row {
     row
 }
 
-fn empty_row(mount_point: &Path, source: &str) -> Row {
+fn empty_row(mount_point: &Path, source: &str, client: &Client) -> Row {
     Row {
         mount_point: Some(mount_point.to_string_lossy().into_owned()),
         source: source.to_owned(),
         state: "running",
-        pid: None,
+        // Not what a daemon says of itself: others act on it.
+        pid: client.daemon().map(|process| process.pid()),
         users: Vec::new(),
         state_directory: None,
         staged: Vec::new(),
@@ -201,7 +200,6 @@ fn empty_row(mount_point: &Path, source: &str) -> Row {
 
 /// What a daemon says.
 fn fill(row: &mut Row, client: &Client, status: control::Status) {
-    row.pid = Some(status.pid);
     row.state_directory = status.state_directory.as_ref().map(|path| path.to_string_lossy().into_owned());
     row.staged = if status.read_only { Vec::new() } else { staged_of(client) };
     row.daemon = Some(Details::from(status));

@@ -236,10 +236,11 @@ pub fn recorded_state(record: Option<&Record>) -> Option<PathBuf> {
     (metadata.is_dir() && metadata.uid() == process::effective_uid()).then(|| directory.clone())
 }
 
-/// Mounts of which each has a daemon of its own: a bind mount shows what another one shows.
+/// Mounts of this user, of which each has a daemon of its own: a bind mount shows what another one shows. What another user mounted
+/// is meant by its path only, or anybody could answer for a registry.
 fn distinct() -> Result<Vec<Mount>, Failure> {
     let mut found: Vec<Mount> = Vec::new();
-    for mount in mounts::all()? {
+    for mount in mounts::all()?.into_iter().filter(mounts::is_own) {
         if found.iter().all(|known| known.device != mount.device) {
             found.push(mount);
         }

@@ -41,6 +41,10 @@ pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(),
     let mount = mounts::at(&flags.directory, environment)?;
     let client = mounts::client(&mount, state_directory.as_deref(), environment);
     let daemon = client.daemon();
+    if daemon.is_none() && (flags.discard || flags.no_sync) && !is_dead(&mount) {
+        let shown = escape::path(&flags.directory);
+        return Err(Failure::mount(format!("the daemon of {shown} is not found, so it cannot be told what to do with what is staged")));
+    }
     // A daemon that does not answer cannot publish; what it staged stays.
     let staging = client.status(PULSE).ok().filter(|status| !status.read_only);
     if staging.is_some() {
@@ -205,6 +209,12 @@ fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
 
 /// What the mount showed and is still staged. After a daemon that should have published it that is a failure.
 fn tell_what_is_left(flags: &Umount, mount: &Mount, state_directory: Option<&Path>, published: bool) -> Result<(), Failure> {
+    if !mounts::is_own(mount) {
+        if published {
+            super::report("unmounted; the user who mounted it sees with `ocifs status` whether anything is still staged");
+        }
+        return Ok(());
+    }
     let Ok(source) = Source::parse(&mount.source.to_string_lossy()) else { return Ok(()) };
     let wanted = Wanted { source: Some(source), selection: Selection::All };
     let left = Found::look(state_directory, &wanted).map(|found| found.references()).unwrap_or_default();

@@ -23,7 +23,8 @@ pub const SILENCE: Duration = Duration::from_secs(30);
 /// Finds and asks the daemon of one mount.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The user who mounted. Nobody else is believed but root.
+    /// The user who mounted. Nobody else is believed, not even root: whose process listens is whose process may be ended, and a link
+    /// in place of a socket leads anywhere.
     owner: u32,
     /// Records of this mount, the likeliest first: of two daemons that claim a device number the one that came later has it.
     found: Vec<Found>,
@@ -34,7 +35,7 @@ impl Client {
     pub fn new(directories: &[PathBuf], mount: &Mount) -> Self {
         let owner = mount.user().unwrap_or_else(process::effective_uid);
         let mut found: Vec<Found> = directories.iter().flat_map(|directory| records(directory)).collect();
-        found.retain(|found| found.record.is_of(mount) && is_trusted(found.owner, owner, &found.place.record()));
+        found.retain(|found| found.record.is_of(mount) && is_owner_s(found.owner, owner, &found.place.record()));
         found.sort_by_key(|found| (!found.record.is_alive(), Reverse(found.written)));
         Self { owner, found }
     }
@@ -93,8 +94,8 @@ impl Client {
     /// The process that listens, whether or not it still answers; else the one in the record, if it still runs.
     pub fn daemon(&self) -> Option<Process> {
         let listens = || process::peer(self.connect(PATIENCE).ok()?).ok();
-        if let Some(Peer { pid, uid }) = listens()
-            && let Some(process) = Process::find(pid, uid)
+        if let Some(Peer { pid, .. }) = listens()
+            && let Some(process) = Process::find(pid, self.owner)
         {
             return Some(process);
         }
@@ -118,7 +119,7 @@ impl Client {
         let mut last = Error::new(ErrorKind::Unreachable, "no daemon listens for this mount");
         for Found { place, .. } in &self.found {
             match place.connect(patience).and_then(|stream| Ok((process::peer(&stream)?, stream))) {
-                Ok((peer, stream)) if is_trusted(peer.uid, self.owner, &place.socket()) => return Ok(stream),
+                Ok((peer, stream)) if is_owner_s(peer.uid, self.owner, &place.socket()) => return Ok(stream),
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -131,13 +132,12 @@ impl Client {
     }
 }
 
-/// Whether what one user left may speak for a mount of another: only root's may. It is noted, since nobody does so by accident.
-fn is_trusted(user: u32, owner: u32, path: &Path) -> bool {
-    let trusted = user == owner || user == 0;
-    if !trusted {
-        tracing::warn!(path = %path.display(), user, owner, "passed over: it claims a mount of another user");
+/// Whether what this user left may speak for a mount of the owner. A stranger's is noted, since nobody does so by accident.
+fn is_owner_s(user: u32, owner: u32, path: &Path) -> bool {
+    if user != owner {
+        tracing::warn!(?path, user, owner, "passed over: it claims a mount of another user");
     }
-    trusted
+    user == owner
 }
 
 type Answered = Result<(serde_json::Value, Vec<serde_json::Value>), Error>;

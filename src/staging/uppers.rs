@@ -35,7 +35,9 @@ impl Uppers {
     /// The uppers of a state directory, which is made (0700) if it is missing. `quota` bounds the bytes staged.
     pub fn open(state: &Path, quota: Option<u64>) -> Result<Self, Error> {
         let root = state.join("uppers");
-        durable::make_directory(&root).map_err(|error| Error::system("cannot make", &root, &error))?;
+        for path in [state, &root] {
+            durable::private_directory(path).map_err(|error| Error::system("cannot use", path, &error))?;
+        }
         let uppers = Self { root, budget: Arc::new(Budget::new(quota)) };
         uppers.tidy()?;
         Ok(uppers)

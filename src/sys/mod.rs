@@ -7,6 +7,7 @@
 pub mod beneath;
 pub mod daemon;
 pub mod extent;
+pub mod inherited;
 pub mod instance;
 pub mod lock;
 pub mod mapped;

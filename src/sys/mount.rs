@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountFlags;
@@ -138,7 +138,7 @@ fn by_helper(directory: &File, options: &Options) -> Result<OwnedFd, Error> {
         return Err(Error::AllowOther);
     }
     let (ours, theirs) = UnixStream::pair().map_err(Error::Helper)?;
-    let child = Command::new(helper())
+    let child = process::other_program(helper())
         .arg("-o")
         .arg(helper_options(options))
         .args(["--", "."])

@@ -2,8 +2,11 @@
 //!
 //! Changes nothing outside this process except through [`Process::end`].
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -88,6 +91,20 @@ pub fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
     mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+/// A program that is not part of this one. It gets the environment without what was meant for this process: its settings, which may be
+/// secrets, and what its service manager said.
+pub fn other_program(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_us(name.as_bytes())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn is_for_us(variable: &[u8]) -> bool {
+    variable == b"NOTIFY_SOCKET" || [b"OCIFS_".as_slice(), b"LISTEN_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// Credentials of the process that connected (or listened) when the socket was made.
@@ -193,6 +210,16 @@ mod tests {
         child.wait().unwrap();
         assert!(process.wait_for_end(Duration::ZERO));
         process.end(Ending::Kill).unwrap();
+    }
+
+    #[test]
+    fn only_variables_for_this_process_are_withheld() {
+        for name in ["OCIFS_PASSPHRASE", "OCIFS_LOG", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"] {
+            assert!(is_for_us(name.as_bytes()), "{name}");
+        }
+        for name in ["PATH", "HOME", "AWS_PROFILE", "GOOGLE_APPLICATION_CREDENTIALS", "MY_OCIFS_X"] {
+            assert!(!is_for_us(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 
-use super::{mount, process};
+use super::{beneath, mount, process};
 
 /// How hard to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub enum Force {
     Lazy,
 }
 
-/// Unmounts a path without following a symbolic link in its last component.
+/// Unmounts what is mounted at a path without links, as the mount table has it. A link that takes the place of any part of it meanwhile
+/// is not followed.
 ///
 /// # Errors
 /// `ResourceBusy` while files are open (unless lazy); `InvalidInput` if nothing is mounted there.
@@ -28,7 +29,13 @@ pub fn unmount(directory: &Path, force: Force) -> io::Result<()> {
     if force == Force::Lazy {
         flags |= UnmountFlags::DETACH;
     }
-    match rustix::mount::unmount(directory, flags) {
+    let parent = directory.parent().map(beneath::hold_directory).transpose()?;
+    let held = match (&parent, directory.parent(), directory.file_name()) {
+        (Some((parent, path)), Some(expected), Some(name)) if path == expected => beneath::path_of(parent).join(name),
+        (Some(_), ..) => return Err(io::ErrorKind::InvalidInput.into()),
+        (None, ..) => directory.to_owned(),
+    };
+    match rustix::mount::unmount(&held, flags) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::PERM) if process::effective_uid() != 0 => by_helper(directory, force),
         Err(error) => Err(error.into()),
@@ -36,7 +43,7 @@ pub fn unmount(directory: &Path, force: Force) -> io::Result<()> {
 }
 
 fn by_helper(directory: &Path, force: Force) -> io::Result<()> {
-    let mut command = Command::new(mount::helper());
+    let mut command = process::other_program(mount::helper());
     command.arg("-u");
     if force == Force::Lazy {
         command.arg("-z");
@@ -91,5 +98,13 @@ mod tests {
     fn unmounting_what_is_no_mount_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(unmount(directory.path(), Force::Lazy).is_err());
+    }
+
+    #[test]
+    fn a_path_through_a_link_is_not_unmounted() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/", directory.path().join("link")).unwrap();
+        let error = unmount(&directory.path().join("link/proc"), Force::Lazy).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

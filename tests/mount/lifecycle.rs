@@ -252,6 +252,71 @@ fn passphrases_are_tried_in_the_order_of_the_command_line() {
     mount.unmount();
 }
 
+#[test]
+fn other_programs_and_the_daemon_get_nothing_that_was_meant_for_the_command() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    let mut home = Home::new();
+    for (name, value) in
+        [("OCIFS_LOG", "info"), ("OCIFS_PASSPHRASE", "hunter2"), ("LISTEN_FDS", "0"), ("NOTIFY_SOCKET", "/none"), ("KEPT", "1")]
+    {
+        home.set(name, value);
+    }
+    let secret = home.write("secret", "x");
+    let (point, seen) = (home.path("mounts"), home.path("seen"));
+    let passphrase = format!("env > {0}; ls -l /proc/self/fd >> {0}; echo x", seen.display());
+    let (cache, state) = (home.path("cache"), home.path("state"));
+    let command = home.ocifs(
+        &[
+            &["mount", &layout("oras-files"), point.to_str().unwrap(), "--passphrase-command", &passphrase],
+            ["--cache-dir", cache.to_str().unwrap(), "--state-dir", state.to_str().unwrap(), "--passphrase-fd", "9"].as_slice(),
+        ]
+        .concat(),
+    );
+    let mut shell = Command::new("bash");
+    shell.args(["-c", r#"exec 9<"$0"; exec "$@""#]).arg(&secret).arg(command.get_program()).args(command.get_args());
+    shell.env_clear().stdin(Stdio::null()).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let pid = daemon(&home, &point);
+    let kept: Vec<_> =
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|link| fs::read_link(link.unwrap().path()).ok()).collect();
+    home.run(&["umount", point.to_str().unwrap()]);
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("KEPT=1") && seen.contains("PATH="), "{seen}");
+    for name in ["OCIFS_", "NOTIFY_SOCKET", "LISTEN_", "hunter2", secret.to_str().unwrap()] {
+        assert!(!seen.contains(name), "{name}: {seen}");
+    }
+    assert!(!kept.is_empty() && !kept.contains(&secret), "{kept:?}");
+}
+
+#[test]
+fn a_passphrase_file_that_everybody_may_read_gets_a_warning() {
+    if lacks(&[Need::Fuse]) {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let file = home.write("secret", "x");
+    for (mode, warns) in [(0o644, true), (0o640, false)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let state = home.path("state");
+        let output = home.run(&[
+            "mount",
+            "--check-only",
+            &layout("oras-files"),
+            home.path("mounts").to_str().unwrap(),
+            "--passphrase-file",
+            file.to_str().unwrap(),
+            "--state-dir",
+            state.to_str().unwrap(),
+        ]);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(text(&output).contains("may read the passphrase file"), warns, "{mode:o}: {}", text(&output));
+    }
+}
+
 /// Mounts, uses and unmounts; answers what went wrong. In every other round something is staged and taken back.
 fn round(home: &Home, name: &str, number: usize) -> Result<(), String> {
     let point = home.path("mounts").join(name);

@@ -87,3 +87,23 @@ fn a_mount_point_in_a_mount_is_refused() {
     refused_with(&on(&home, mount.root(), &[]), 15, &["already", "ocifs umount"]);
     mount.unmount();
 }
+
+#[test]
+fn what_is_mounted_on_is_the_directory_that_was_checked_whatever_takes_its_place() {
+    if lacks(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let home = Home::new();
+    let (point, moved, other) = (home.path("mounts/point"), home.path("mounts/moved"), home.path("mounts/other"));
+    std::fs::create_dir(&point).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    let (held, path) = ocifs::sys::beneath::hold_directory(&point).unwrap();
+    std::fs::rename(&point, &moved).unwrap();
+    std::os::unix::fs::symlink(&other, &point).unwrap();
+    let options = ocifs::sys::mount::Options { source: "x".into(), read_only: true, no_exec: true, allow_other: false };
+    let connection = ocifs::sys::mount::mount(&held, &path, &options).unwrap();
+    let places = [&moved, &other, &point].map(|place| crate::support::mounting::is_mounted(place));
+    ocifs::sys::unmount::unmount(&moved, ocifs::sys::unmount::Force::Lazy).unwrap();
+    drop(connection);
+    assert_eq!(places, [true, false, false]);
+}

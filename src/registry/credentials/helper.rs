@@ -1,7 +1,7 @@
 //! Credential helpers: `docker-credential-NAME get`, the server on standard input, JSON on standard output.
 //!
 //! <https://github.com/docker/docker-credential-helpers#development>. A helper is a child process with a time limit
-//! and capped output; it is killed when the limit is over. Nothing that it prints to standard error is shown, since
+//! and capped output; it is killed when the limit is over. It gets the environment without what is meant for ocifs. Nothing that it prints to standard error is shown, since
 //! that may hold secrets.
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
 use super::{Credential, Secret};
+use crate::sys::process;
 
 /// How long a helper may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -34,7 +35,7 @@ struct Answer {
 pub(super) async fn get(directories: &[PathBuf], name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, String> {
     let program = find(directories, name)?;
     let failed = |what: &str| format!("credential helper docker-credential-{name} {what}");
-    let mut command = Command::new(&program);
+    let mut command = Command::from(process::other_program(program));
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| failed(&format!("cannot be started: {error}")))?;
     let talk = tokio::time::timeout(limit, talk(&mut child, server)).await;
