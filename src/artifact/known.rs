@@ -90,6 +90,14 @@ impl Known {
         asked.await.map_err(abandoned)?
     }
 
+    /// The last known digest of a tag.
+    pub fn last_tag(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
+        match self.memory().tag(repository, tag, self.options.tag_ttl) {
+            TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Some(digest),
+            TagAnswer::Absent | TagAnswer::Unknown => None,
+        }
+    }
+
     /// Whether the digest of a tag may be used without asking: it is fresh, or nobody can be asked.
     pub fn is_tag_fresh(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> bool {
         let known = self.memory().tag(repository, tag, self.options.tag_ttl);

@@ -297,6 +297,11 @@ impl Artifacts {
         self.inner.known.is_tag_fresh(repository, tag)
     }
 
+    /// What a tag held when the registry was last asked, however long ago.
+    pub fn last_known(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
+        self.inner.known.last_tag(repository, tag)
+    }
+
     /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
         self.inner.known.flush().await;

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::editing::Editing;
 use super::place::Place;
 use super::{Entry, Error, FileSystem, NAME_LIMIT, OpenFile, View, read_only, too_long};
 use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
-use crate::view::{Attributes, NewNode, Overlay, Replace, SetAttributes, ViewNode};
+use crate::view::{Attributes, NewNode, Replace, SetAttributes, ViewNode};
 
 /// Set group id: what is made in such a directory gets its group.
 const SET_GROUP: u32 = 0o2000;
@@ -117,7 +118,7 @@ impl FileSystem {
         directory: ViewNode,
         caller: Caller,
         new: &NewName,
-    ) -> Result<(Arc<Overlay>, NewNode), Error> {
+    ) -> Result<(Editing<'_>, NewNode), Error> {
         check_name(&new.name)?;
         let overlay = self.edit(view).await?;
         let parent = overlay.attributes(&self.context, directory)?;
@@ -257,7 +258,7 @@ impl FileSystem {
         overlay.remove_xattr(node, name)
     }
 
-    async fn xattr_target(&self, number: u64, name: &[u8]) -> Result<(Arc<Overlay>, ViewNode), Error> {
+    async fn xattr_target(&self, number: u64, name: &[u8]) -> Result<(Editing<'_>, ViewNode), Error> {
         if is_own_name(name) {
             return Err(Error::new(ErrorKind::NotPermitted, "attributes of ocifs itself cannot be set"));
         }

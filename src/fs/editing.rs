@@ -1,18 +1,82 @@
 //! Where edits begin and end: which view of a tag they are made through, and how long the tag is held.
 //!
 //! The order is what keeps a mount honest: a tag that moved upstream is never edited through the directory of its old digest, and edits
-//! that another mount left are shown before anything is added to them.
+//! that another mount left are shown before anything is added to them. What may be is decided by the state of the tag (`tag_state`);
+//! here is what takes time.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::files::blocking;
 use super::place::Place;
 use super::staged::{StagedView, TagName};
+use super::tag_state::{Claim, Event, Refusal};
 use super::{Error, FileSystem, Inode, Key, Origin, ROOT, Root, View, read_only};
 use crate::error::ErrorKind;
-use crate::oci::{Repository, Tag, Version};
-use crate::staging::{Binding, Subject, Upper, Uppers};
-use crate::view::{Forgotten, Overlay};
+use crate::oci::{Digest, Repository, Tag, Version};
+use crate::staging::{Subject, Upper, Uppers};
+use crate::view::{Begun, Forgotten, Overlay};
+
+/// A change under way in an edited tag, which follows nothing until this is dropped.
+pub(super) struct Editing<'fs> {
+    overlay: Arc<Overlay>,
+    _work: Work<'fs>,
+}
+
+impl Deref for Editing<'_> {
+    type Target = Arc<Overlay>;
+
+    fn deref(&self) -> &Arc<Overlay> {
+        &self.overlay
+    }
+}
+
+struct Work<'fs> {
+    file_system: &'fs FileSystem,
+    view: Arc<View>,
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        let Self { file_system, view } = self;
+        file_system.staged.happened_in(&file_system.views, view, |left| Event::Ended(view.number(), left));
+    }
+}
+
+/// A tag that somebody has to himself until this is dropped.
+pub(super) struct Claimed<'fs> {
+    file_system: &'fs FileSystem,
+    /// What was said of it when it was claimed.
+    pub staged: StagedView,
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let (file_system, view) = (self.file_system, &self.staged.view);
+        file_system.staged.happened_in(&file_system.views, view, |left| Event::Released(view.number(), left));
+        file_system.namespace_changed();
+    }
+}
+
+/// What of a tag's edits is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// All of them: somebody takes them back.
+    Everything,
+    /// Nothing unless the tag is empty.
+    IfEmpty,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Moved => Self::new(ErrorKind::Gone, "the tag has moved since this directory was opened; open it again to change it"),
+            Refusal::Claimed(Claim::Publish) => Self::new(ErrorKind::Busy, "the tag is being published; try again when that is done"),
+            Refusal::Claimed(Claim::Whole) => Self::new(ErrorKind::Busy, "the tag is being renamed, removed or discarded"),
+            Refusal::Unedited => Self::new(ErrorKind::NotFound, "the tag has no edits"),
+        }
+    }
+}
 
 impl FileSystem {
     /// Where edits are staged.
@@ -47,108 +111,90 @@ impl FileSystem {
     ///
     /// # Errors
     /// `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in the directory of a tag that has moved.
-    pub(super) async fn edit(&self, view: &Arc<View>) -> Result<Arc<Overlay>, Error> {
-        if let Some(overlay) = view.overlay()
-            && self.staged.holds(view.number())
-        {
-            return Ok(Arc::clone(overlay));
-        }
+    pub(super) async fn edit(&self, view: &Arc<View>) -> Result<Editing<'_>, Error> {
         self.uppers()?;
-        let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
-        let is_root = self.root_view().is_some_and(|root| root.number() == view.number());
-        if view.overlay().is_none() && !is_root {
-            // Trouble with the network is no reason not to edit what is known; a move that was not seen is found when publishing.
-            if let Err(error) = self.tag_exists(&repository, &tag).await {
-                tracing::debug!("{repository}:{tag} is edited without a look at the registry: {error}");
+        if view.overlay().is_none() {
+            self.look_before_edit(view).await?;
+        }
+        let work = self.begin(view)?;
+        match view.edit(&self.context).await? {
+            Begun::Edits(overlay) => Ok(Editing { overlay, _work: work }),
+            // Another mount left edits of this tag; whoever looks the tag up again finds them.
+            Begun::Found(upper) => {
+                let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
+                self.stage(&(repository, tag), upper)?;
+                Err(Error::new(ErrorKind::Gone, "the tag has edits of an earlier mount; open its directory again"))
             }
         }
-        self.check_current(view, is_root)?;
-        let begun = view.edit(&self.context).await;
-        if let Some(upper) = view.take_given() {
-            // Another mount left edits of this tag; whoever looks the tag up again finds them.
-            self.stage(&(repository, tag), upper)?;
-            return Err(Error::new(ErrorKind::Gone, "the tag has edits of an earlier mount; open its directory again"));
-        }
-        let overlay = begun?;
-        self.hold(view)?;
-        Ok(overlay)
     }
 
-    fn check_current(&self, view: &View, is_root: bool) -> Result<(), Error> {
-        if view.is_closed() || !(is_root || self.views.is_current(view)) {
-            return Err(Error::new(ErrorKind::Gone, "the tag has moved since this directory was opened; open it again to change it"));
-        }
-        Ok(())
-    }
-
-    /// Keeps a view with edits in the table of tags that are to be published.
-    pub(super) fn hold(&self, view: &Arc<View>) -> Result<(), Error> {
-        if self.staged.holds(view.number()) {
-            return Ok(());
-        }
+    /// Asks whether a tag has moved before its first edit.
+    async fn look_before_edit(&self, view: &Arc<View>) -> Result<(), Error> {
         let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
         let is_root = self.root_view().is_some_and(|root| root.number() == view.number());
-        self.check_current(view, is_root)?;
-        let Some(overlay) = view.overlay() else { return Err(super::stale()) };
-        let binding = overlay.binding();
-        self.keep((repository, tag), view, binding);
+        // Trouble with the network is no reason not to edit what is known; a move that was not seen is found when publishing.
+        if !is_root && let Err(error) = self.tag_exists(&repository, &tag).await {
+            tracing::debug!("{repository}:{tag} is edited without a look at the registry: {error}");
+        }
         Ok(())
     }
 
-    fn keep(&self, name: TagName, view: &Arc<View>, binding: Binding) {
-        // One lookup more than the kernel's own keeps the view.
-        if !self.views.retain(view.number()) {
-            return;
+    fn begin(&self, view: &Arc<View>) -> Result<Work<'_>, Error> {
+        if view.is_closed() {
+            return Err(Refusal::Moved.into());
         }
-        let staged = StagedView { view: Arc::clone(view), deleted: binding.deleted, new: binding.expected.is_none(), conflict: None };
-        if let Some(before) = self.staged.insert(name, staged) {
-            self.views.forget(before.view.number(), 1);
-        }
+        self.staged.begin(&self.views, view)?;
+        Ok(Work { file_system: self, view: Arc::clone(view) })
+    }
+
+    /// Takes a tag with edits for a command of its own.
+    ///
+    /// # Errors
+    /// Busy where another command has it, `NotFound` where it has no edits.
+    pub(super) fn claim(&self, name: &TagName, claim: Claim) -> Result<Claimed<'_>, Error> {
+        let staged = self.staged.claim(&self.views, name, claim)?;
+        Ok(Claimed { file_system: self, staged })
     }
 
     /// Shows an upper as the tag that it belongs to, through a view of its own.
     pub(super) fn stage(&self, name: &TagName, upper: Arc<Upper>) -> Result<Arc<View>, Error> {
         let (repository, tag) = name;
         let key = Key::Tag(repository.clone(), tag.clone());
-        let binding = upper.binding();
+        let deleted = upper.binding().deleted;
         let root = self.root_view().filter(|root| root.key() == key && root.shown().is_none() && !root.is_closed());
         let view = match root {
             Some(root) => {
-                self.keep(name.clone(), &root, binding);
+                root.give(upper);
+                self.staged.happened(&self.views, name, Event::Staged { view: root.number(), deleted })?;
                 root
             }
             None => {
-                if let Some(before) = self.views.current(&key) {
-                    self.views.retire(&before);
-                }
-                let origin = Origin::Tag(repository.clone(), tag.clone());
-                let view = self.views.name(key, || origin)?;
+                let view = self.views.replace(key, Origin::Tag(repository.clone(), tag.clone()), Some(upper))?;
                 self.replace_root(&view);
-                self.keep(name.clone(), &view, binding);
-                // The lookup that naming counted is the kernel's, which does not know the view; the one of the table stays.
+                self.staged.happened(&self.views, name, Event::Staged { view: view.number(), deleted })?;
+                // The lookup that naming counted is the kernel's, which does not know the view; that of the table stays.
                 self.views.forget(view.number(), 1);
                 view
             }
         };
-        view.give(upper);
         self.namespace_changed();
         self.forget_tag_name(repository, tag);
         Ok(view)
     }
 
-    /// Lets a tag go that has no edits left. Its view stays as long as the kernel knows it.
-    pub(super) fn unstage(&self, name: &TagName) {
-        if let Some(before) = self.staged.remove(name) {
-            self.views.forget(before.view.number(), 1);
-        }
-        self.namespace_changed();
-    }
-
     /// Removes what is staged of a tag, and the directory that shows it: whoever is inside gets an error, a new lookup something new.
     /// Answers whether it did.
+    ///
+    /// # Errors
+    /// As [`FileSystem::claim`]; what the disk says.
     pub(super) async fn drop_staged(&self, name: &TagName, removal: Removal) -> Result<bool, Error> {
-        let Some(staged) = self.staged.tag(&name.0, &name.1) else { return Ok(true) };
-        let view = staged.view;
+        let claimed = self.claim(name, Claim::Whole)?;
+        self.drop_claimed(name, &claimed, removal).await
+    }
+
+    /// The same for a tag that is claimed already.
+    pub(super) async fn drop_claimed(&self, name: &TagName, claimed: &Claimed<'_>, removal: Removal) -> Result<bool, Error> {
+        let view = Arc::clone(&claimed.staged.view);
         let (given, overlay) = (view.given(), view.overlay().map(Arc::clone));
         let removed = blocking(move || match (overlay, given, removal) {
             (Some(overlay), _, Removal::IfEmpty) => overlay.remove_if_empty(),
@@ -165,12 +211,11 @@ impl FileSystem {
         self.close_view(name, &view).map(|()| true)
     }
 
-    /// Makes new lookups of a tag get a new view, and whoever is inside the old one an error.
+    /// Makes new lookups of a tag get a new view, and whoever is inside the old one an error: what was staged is gone.
     pub(super) fn close_view(&self, name: &TagName, view: &Arc<View>) -> Result<(), Error> {
         let was_root = self.root_view().is_some_and(|root| root.number() == view.number());
-        view.close();
-        self.views.retire(view);
-        self.unstage(name);
+        self.staged.happened_in(&self.views, view, |_| Event::Dropped(view.number()));
+        self.namespace_changed();
         if was_root {
             self.show_anew(name)?;
         }
@@ -248,31 +293,31 @@ impl FileSystem {
         *self.source_tags() = None;
     }
 
-    /// Retires the view of a tag that moved, unless it was edited meanwhile.
-    pub(super) fn retire(&self, view: &Arc<View>) {
-        if let (Some(overlay), Some(mut subject)) = (view.overlay(), view.subject(&self.context)) {
-            // No tag has such a name. The directory goes with the last who is inside.
-            subject.tag = format!("{}@{}", subject.tag, view.number());
-            match overlay.retire(&subject) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => tracing::warn!("the directory of a tag that moved still holds its name: {error}"),
-            }
+    /// Judges what the registry said a tag holds, asked because of what a view shows. Where the tag has moved, and was not edited
+    /// meanwhile, the view is retired.
+    pub(super) async fn answered(&self, name: &TagName, view: &Arc<View>, digest: Option<Digest>) {
+        let number = view.number();
+        if view.digest() == digest || self.staged.holds(number) {
+            return;
         }
-        self.views.retire(view);
+        let event = match (view.overlay(), view.subject(&self.context)) {
+            (Some(overlay), Some(mut subject)) => {
+                // No tag has such a name. The directory goes with the last who is inside.
+                subject.tag = format!("{}@{number}", subject.tag);
+                let overlay = Arc::clone(overlay);
+                match blocking(move || overlay.retire(&subject)).await {
+                    Ok(true) => Event::Retired(number),
+                    // Edited meanwhile.
+                    Ok(false) => return,
+                    Err(error) => {
+                        tracing::warn!("the directory of a tag that moved still holds its name: {error}");
+                        Event::Answered { view: number, digest }
+                    }
+                }
+            }
+            _ => Event::Answered { view: number, digest },
+        };
+        // An answer is never refused.
+        let _ = self.staged.happened(&self.views, name, event);
     }
-}
-
-/// What of a tag's edits is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// All of them: somebody takes them back.
-    Everything,
-    /// Nothing unless the tag is empty.
-    IfEmpty,
-}
-
-/// What is staged for the tag of a view, shown already or not.
-pub(super) fn upper_of(view: &View) -> Option<Arc<Upper>> {
-    view.overlay().map(|overlay| overlay.shared_upper()).or_else(|| view.given())
 }

@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::handle::{Body, File};
 use super::place::Place;
+use super::tag_state::Event;
 use super::{Caller, Entry, Error, FOREVER, FileSystem, Inode, OpenFile, View, read_only};
 use crate::error::ErrorKind;
 use crate::view::{Overlay, Reader, SetAttributes, ViewNode, Writer};
@@ -115,14 +116,16 @@ impl FileSystem {
         }
     }
 
-    /// A file that is open for writing; its tag counts as edited from now on, also where its edits were published meanwhile.
+    /// A file that is open for writing; its tag counts as edited until it is closed.
     /// `strip`: the caller may not keep the bits that lend its owner's rights to whoever runs it.
     async fn writer(&self, handle: u64, strip: bool) -> Result<Arc<Writer>, Error> {
         let file = self.handles.file(handle)?;
         let (Body::Edited { file: writer, writable: true, wrote }, Some(view)) = (&file.body, &file.view) else {
             return Err(Error::new(ErrorKind::Invalid, "the file is not open for writing"));
         };
-        self.hold(view)?;
+        if !self.staged.holds(view.number()) {
+            return Err(super::stale());
+        }
         let first = !wrote.load(Ordering::Relaxed);
         if (first || strip)
             && let Some(overlay) = view.overlay()
@@ -251,7 +254,11 @@ impl FileSystem {
 
     /// Closes a file.
     pub fn release(&self, handle: u64) {
+        let file = self.handles.file(handle).ok().filter(|file| matches!(file.body, Body::Edited { writable: true, .. }));
         self.handles.close(handle);
+        let Some(view) = file.and_then(|file| file.view.clone()) else { return };
+        // A tag in which nothing was written after all follows upstream again.
+        self.staged.happened_in(&self.views, &view, |left| Event::Closed(view.number(), left));
     }
 }
 

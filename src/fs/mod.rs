@@ -19,6 +19,7 @@ mod resolve;
 mod selection;
 mod staged;
 mod syncing;
+mod tag_state;
 mod tags;
 mod window;
 mod writing;
@@ -238,11 +239,19 @@ impl FileSystem {
     }
 
     /// Binds a view to its digest. The kernel forgets the attributes that its directory had before.
-    async fn enter<'view>(&self, view: &'view View) -> Result<&'view Shown, Error> {
-        let known = view.shown().is_some();
+    async fn enter<'view>(&self, view: &'view Arc<View>) -> Result<&'view Shown, Error> {
+        if let Some(shown) = view.shown() {
+            return Ok(shown);
+        }
         let shown = view.enter(&self.context).await?;
-        if !known && let Some(kernel) = self.kernel.get() {
+        if let Some(kernel) = self.kernel.get() {
             kernel.forget_inode(self.number(Inode::of_view(view.number(), 0)));
+        }
+        if let Key::Tag(repository, tag) = view.key()
+            && let Some(last) = self.context.artifacts.last_known(&repository, &tag)
+        {
+            // While the artifact was fetched, the registry may have said that the tag holds another one.
+            self.answered(&(repository, tag), view, Some(last)).await;
         }
         Ok(shown)
     }
@@ -255,7 +264,7 @@ impl FileSystem {
         let inode = Inode::decode(number);
         match inode.view() {
             0 => self.places.forget(inode.node(), lookups),
-            view => self.views.forget(view, lookups),
+            view => drop(self.views.forget(view, lookups)),
         }
     }
 

@@ -288,10 +288,15 @@ impl FileSystem {
             }
             Err(error) => return Err(error.into()),
         };
-        for view in bound.iter().filter(|view| view.digest() != now) {
-            self.retire(view);
+        for view in &bound {
+            match view.key() {
+                Key::Tag(..) => self.answered(&(repository.clone(), tag.clone()), view, now).await,
+                _ if view.digest() != now => self.views.retire(view.number()),
+                _ => {}
+            }
         }
-        Ok(now.is_some())
+        // The tag may have been edited, made or deleted here since it was asked for.
+        Ok(self.staged.tag(repository, tag).map_or(now.is_some(), |staged| !staged.deleted))
     }
 }
 

@@ -1,13 +1,16 @@
-//! Which tags have edits in this mount, and which repositories were made here. Plain data.
+//! The tags of a mount with the state that each is in, and the repositories that were made here.
 //!
-//! A tag is in the table from its first edit until everything of it is published or taken back; its view stays so long, whatever the
-//! kernel forgets.
+//! One lock is held while an event is judged and what follows from it is done to the views; nothing waits or is told to anybody under
+//! it. A tag has an entry from its first edit until everything of it is published or taken back, and its view stays so long, whatever
+//! the kernel forgets. A tag without an entry follows what is upstream if a view shows it, else nobody has seen it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::View;
+use super::tag_state::{Action, Claim, Event, Left, Refusal, TagState, ViewNumber};
+use super::{Key, View};
 use crate::oci::{Repository, Tag};
+use crate::view::Views;
 
 /// Repository and tag.
 pub type TagName = (Repository, Tag);
@@ -25,11 +28,29 @@ pub(super) struct StagedView {
     pub conflict: Option<String>,
 }
 
+struct Entry {
+    view: Arc<View>,
+    /// Edited or deleted.
+    state: TagState,
+    conflict: Option<String>,
+}
+
+impl Entry {
+    fn shown(&self) -> StagedView {
+        StagedView {
+            view: Arc::clone(&self.view),
+            deleted: matches!(self.state, TagState::Deleted { .. }),
+            new: self.view.binding().is_some_and(|binding| binding.expected.is_none()),
+            conflict: self.conflict.clone(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Inner {
-    tags: BTreeMap<TagName, StagedView>,
-    /// Numbers of the views of those tags.
-    views: HashSet<u32>,
+    tags: BTreeMap<TagName, Entry>,
+    /// The tag of each view in `tags`.
+    names: HashMap<ViewNumber, TagName>,
     /// Repositories that were made here and are not upstream, as far as is known.
     made: BTreeSet<Repository>,
     /// Tags whose edits cannot be read, and why.
@@ -39,8 +60,79 @@ struct Inner {
 /// The table.
 #[derive(Default)]
 pub(super) struct Staged {
-    /// Held for map operations only, never across an await.
+    /// Taken before the lock of the views. Never held across an await.
     inner: Mutex<Inner>,
+}
+
+/// What is left of the edits of a view.
+pub(super) fn left(view: &View) -> Left {
+    match view.overlay() {
+        Some(overlay) if overlay.is_removed() => Left::Removed,
+        Some(overlay) if overlay.is_edited() => Left::Edits,
+        None if view.given().is_some() => Left::Edits,
+        _ => Left::Nothing(view.digest()),
+    }
+}
+
+fn key(name: &TagName) -> Key {
+    Key::Tag(name.0.clone(), name.1.clone())
+}
+
+impl Inner {
+    /// The state that a tag is in. The view is dropped by the caller, where no lock is held.
+    fn state(&self, views: &Views, name: &TagName) -> (TagState, Option<Arc<View>>) {
+        if let Some(entry) = self.tags.get(name) {
+            return (entry.state, None);
+        }
+        let view = views.current(&key(name));
+        let following = |view: &Arc<View>| TagState::Following { view: view.number(), shows: view.digest() };
+        (view.as_ref().map_or(TagState::Unseen, following), view)
+    }
+
+    /// Judges an event and does what follows. Answers the state, and views to be dropped where no lock is held.
+    fn judge(&mut self, views: &Views, name: &TagName, event: Event) -> (Result<TagState, Refusal>, Vec<Option<Arc<View>>>) {
+        let (state, seen) = self.state(views, name);
+        let mut freed = vec![seen];
+        let (next, actions) = match state.next(event) {
+            Ok(next) => next,
+            Err(refusal) => return (Err(refusal), freed),
+        };
+        for action in actions {
+            match action {
+                Action::Keep(view) if !views.retain(view) => return (Err(Refusal::Moved), freed),
+                Action::Keep(_) => {}
+                Action::LetGo(view) => freed.push(views.forget(view, 1)),
+                Action::Retire(view) => views.retire(view),
+                Action::Close(view) => {
+                    let view = views.get(view);
+                    view.iter().for_each(|view| view.close());
+                    freed.push(view);
+                }
+            }
+        }
+        freed.extend(self.store(views, name, next));
+        (Ok(next), freed)
+    }
+
+    /// Keeps the state of a tag with edits. Answers views that are not needed any more.
+    fn store(&mut self, views: &Views, name: &TagName, state: TagState) -> Vec<Option<Arc<View>>> {
+        let view = state.view().filter(|_| state.is_staged());
+        if let (Some(entry), Some(view)) = (self.tags.get_mut(name), view)
+            && entry.view.number() == view
+        {
+            entry.state = state;
+            return Vec::new();
+        }
+        let before = self.tags.remove(name).map(|entry| entry.view);
+        if let Some(before) = &before {
+            self.names.remove(&before.number());
+        }
+        if let Some(view) = view.and_then(|view| views.get(view)) {
+            self.names.insert(view.number(), name.clone());
+            self.tags.insert(name.clone(), Entry { view, state, conflict: None });
+        }
+        vec![before]
+    }
 }
 
 impl Staged {
@@ -48,55 +140,98 @@ impl Staged {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a tag into the table and answers what was there under that name.
-    pub fn insert(&self, name: TagName, staged: StagedView) -> Option<StagedView> {
+    /// Judges what happened to a tag and does what follows to its views. Answers the state that it is in then.
+    ///
+    /// # Errors
+    /// Why it cannot be; nothing is changed.
+    pub fn happened(&self, views: &Views, name: &TagName, event: Event) -> Result<TagState, Refusal> {
+        let (result, freed) = self.inner().judge(views, name, event);
+        drop(freed);
+        result
+    }
+
+    /// The same for the tag of a view with edits, whatever its name is by now. What is left of them is asked under the lock, under which
+    /// the next change would begin. Nothing happens to a view that is not in the table.
+    pub fn happened_in(&self, views: &Views, view: &View, event: impl FnOnce(Left) -> Event) {
         let mut inner = self.inner();
-        inner.views.insert(staged.view.number());
-        let before = inner.tags.insert(name, staged);
-        if let Some(before) = &before {
-            let still = inner.tags.values().any(|other| other.view.number() == before.view.number());
-            if !still {
-                inner.views.remove(&before.view.number());
-            }
+        let Some(name) = inner.names.get(&view.number()).cloned() else { return };
+        let (result, freed) = inner.judge(views, &name, event(left(view)));
+        drop(inner);
+        drop(freed);
+        if let Err(refusal) = result {
+            tracing::debug!("{}:{}: {refusal:?}", name.0, name.1);
         }
-        before
     }
 
-    /// Takes a tag out.
-    pub fn remove(&self, name: &TagName) -> Option<StagedView> {
+    /// A change begins in a view.
+    ///
+    /// # Errors
+    /// Moved where a lookup of the view's tag would not find it.
+    pub fn begin(&self, views: &Views, view: &View) -> Result<(), Refusal> {
         let mut inner = self.inner();
-        let before = inner.tags.remove(name)?;
-        inner.views.remove(&before.view.number());
-        Some(before)
+        let name = match (inner.names.get(&view.number()), view.key()) {
+            (Some(name), _) => name.clone(),
+            (None, Key::Tag(repository, tag)) => (repository, tag),
+            (None, _) => return Err(Refusal::Moved),
+        };
+        let (result, freed) = inner.judge(views, &name, Event::Began(view.number()));
+        drop(inner);
+        drop(freed);
+        result.map(drop)
     }
 
-    /// Changes what is said of a tag.
-    pub fn update(&self, name: &TagName, change: impl FnOnce(&mut StagedView)) {
-        if let Some(staged) = self.inner().tags.get_mut(name) {
-            change(staged);
+    /// Gives a tag to somebody for himself, and answers what is said of it.
+    ///
+    /// # Errors
+    /// Claimed where somebody has it, Unedited.
+    pub fn claim(&self, views: &Views, name: &TagName, claim: Claim) -> Result<StagedView, Refusal> {
+        let mut inner = self.inner();
+        let (result, freed) = inner.judge(views, name, Event::Claimed(claim));
+        let shown = result.and_then(|_| inner.tags.get(name).map(Entry::shown).ok_or(Refusal::Unedited));
+        drop(inner);
+        drop(freed);
+        shown
+    }
+
+    /// Gives an edited tag another name, under which a lookup finds its view from now on. What had that name is found no more.
+    pub fn rename(&self, views: &Views, from: &TagName, to: &TagName) {
+        let mut inner = self.inner();
+        let Some(entry) = inner.tags.remove(from) else { return };
+        let (_, freed) = inner.judge(views, to, Event::Taken);
+        views.rename(&entry.view, key(to));
+        inner.names.insert(entry.view.number(), to.clone());
+        inner.tags.insert(to.clone(), entry);
+        drop(inner);
+        drop(freed);
+    }
+
+    /// Notes why a tag could not be published, or that nothing speaks against it.
+    pub fn set_conflict(&self, name: &TagName, conflict: Option<String>) {
+        if let Some(entry) = self.inner().tags.get_mut(name) {
+            entry.conflict = conflict;
         }
     }
 
     /// Whether a view is that of a tag in the table.
-    pub fn holds(&self, view: u32) -> bool {
-        self.inner().views.contains(&view)
+    pub fn holds(&self, view: ViewNumber) -> bool {
+        self.inner().names.contains_key(&view)
     }
 
     /// What is said of a tag.
     pub fn tag(&self, repository: &Repository, tag: &Tag) -> Option<StagedView> {
-        self.inner().tags.get(&(repository.clone(), tag.clone())).cloned()
+        self.inner().tags.get(&(repository.clone(), tag.clone())).map(Entry::shown)
     }
 
     /// All tags, by name.
     pub fn all(&self) -> Vec<(TagName, StagedView)> {
-        self.inner().tags.iter().map(|(name, staged)| (name.clone(), staged.clone())).collect()
+        self.inner().tags.iter().map(|(name, entry)| (name.clone(), entry.shown())).collect()
     }
 
     /// The tags of a repository, and whether each is deleted.
     pub fn of_repository(&self, repository: &Repository) -> Vec<(Tag, bool)> {
         let inner = self.inner();
         let tags = inner.tags.iter().filter(|((of, _), _)| of == repository);
-        tags.map(|((_, tag), staged)| (tag.clone(), staged.deleted)).collect()
+        tags.map(|((_, tag), entry)| (tag.clone(), matches!(entry.state, TagState::Deleted { .. }))).collect()
     }
 
     /// Notes that the edits of a tag cannot be read.
@@ -132,8 +267,8 @@ impl Staged {
     /// Repositories that exist because of what is staged.
     pub fn repositories(&self) -> BTreeSet<String> {
         let inner = self.inner();
-        let tagged = inner.tags.iter().filter(|(_, staged)| !staged.deleted).map(|((repository, _), _)| repository);
-        tagged.chain(inner.made.iter()).map(ToString::to_string).collect()
+        let tagged = inner.tags.iter().filter(|(_, entry)| !matches!(entry.state, TagState::Deleted { .. }));
+        tagged.map(|((repository, _), _)| repository).chain(inner.made.iter()).map(ToString::to_string).collect()
     }
 
     /// Whether a repository is among them.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::editing::Claimed;
 use super::selection::Selected;
-use super::staged::{StagedView, TagName};
-use super::{Error, FileSystem, Key, Root, Selection};
+use super::staged::TagName;
+use super::tag_state::Claim;
+use super::{Error, FileSystem, Root, Selection};
 use crate::error::ErrorKind;
 use crate::oci::Version;
 use crate::publish::{Listener, Next, Options, Publisher, Report};
@@ -26,15 +28,16 @@ impl FileSystem {
         }
         let mut reports = Vec::new();
         for Selected { name, staged, .. } in selected {
-            let published = match staged {
-                Ok(staged) => self.publish_one(publisher, &name, &staged, options, listener).await,
+            let published = match staged.map(|_| self.claim(&name, Claim::Publish)) {
+                Ok(Ok(claimed)) => self.publish_one(publisher, &name, claimed, options, listener).await,
+                // Taken back, renamed or published since it was selected.
+                Ok(Err(error)) if error.kind == ErrorKind::NotFound => continue,
+                Ok(Err(error)) => Err((error.kind, error.message.into_owned())),
                 Err(why) => Err((ErrorKind::Integrity, why)),
             };
             reports.push(published.unwrap_or_else(|(kind, message)| {
-                let reference = self.reference(&name);
-                let conflict = (kind == ErrorKind::Conflict).then(|| message.clone());
-                self.staged.update(&name, |staged| staged.conflict = conflict);
-                Report::failed(reference, kind, message)
+                self.staged.set_conflict(&name, (kind == ErrorKind::Conflict).then(|| message.clone()));
+                Report::failed(self.reference(&name), kind, message)
             }));
         }
         Ok(reports)
@@ -44,12 +47,12 @@ impl FileSystem {
         &self,
         publisher: &Publisher,
         name: &TagName,
-        staged: &StagedView,
+        claimed: Claimed<'_>,
         options: &Options,
         listener: &Listener,
     ) -> Result<Report, (ErrorKind, String)> {
         let told = |error: Error| (error.kind, error.message.into_owned());
-        let overlay = self.overlay_of(staged).await.map_err(told)?;
+        let overlay = self.overlay_of(&claimed.staged).await.map_err(told)?;
         let context = self.context.of_upper(overlay.upper()).map_err(told)?;
         let Meaning { kind, allow_delete, .. } = context.meaning;
         if context.meaning.is_sealed()
@@ -68,29 +71,17 @@ impl FileSystem {
         if !options.dry_run {
             // The repository is upstream now, whatever becomes of its tags.
             self.staged.drop_repository(&name.0);
-            self.follow(name, next).map_err(told)?;
+            self.follow(name, claimed, next).map_err(told)?;
         }
         Ok(report)
     }
 
-    /// What a publish means for the tag's directory.
-    fn follow(&self, name: &TagName, next: Next) -> Result<(), Error> {
-        let Some(staged) = self.staged.tag(&name.0, &name.1) else { return Ok(()) };
-        let view = staged.view;
+    /// What a publish means for the tag's directory. The tag is let go then: without edits it follows what is upstream.
+    fn follow(&self, name: &TagName, claimed: Claimed<'_>, next: Next) -> Result<(), Error> {
+        let view = Arc::clone(&claimed.staged.view);
         match next {
             Next::Continues { .. } => {
-                let edited = view.overlay().is_some_and(|overlay| overlay.is_edited());
-                if !edited {
-                    self.unstage(name);
-                    return Ok(());
-                }
-                let binding = view.overlay().map(|overlay| overlay.binding()).unwrap_or_default();
-                self.staged.update(name, |staged| {
-                    staged.new = binding.expected.is_none();
-                    staged.deleted = binding.deleted;
-                    staged.conflict = None;
-                });
-                self.namespace_changed();
+                self.staged.set_conflict(name, None);
                 Ok(())
             }
             Next::NewView => self.close_view(name, &view),
@@ -98,11 +89,9 @@ impl FileSystem {
                 let to = (name.0.clone(), tag);
                 let is_root =
                     matches!(&self.config.root, Root::Content(repository, Version::Tag(tag)) if (repository, tag) == (&name.0, &name.1));
-                self.views.rename(&view, Key::Tag(to.0.clone(), to.1.clone()));
-                self.move_staged(name, &to, &view)?;
-                if view.overlay().is_none_or(|overlay| !overlay.is_edited()) {
-                    self.unstage(&to);
-                }
+                self.staged.rename(&self.views, name, &to);
+                self.staged.set_conflict(&to, None);
+                drop(claimed);
                 if is_root {
                     self.show_anew(name)?;
                 }

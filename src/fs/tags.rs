@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::changes::Caller;
-use super::editing::{Removal, upper_of};
+use super::editing::Removal;
 use super::files::blocking;
 use super::place::Place;
 use super::resolve::{Finding, Item, tag_item};
 use super::staged::TagName;
+use super::tag_state::{Claim, Event};
 use super::{Entry, Error, FileSystem, Key, View, read_only};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::staging::Binding;
-use crate::view::{Meaning, Replace, SetAttributes};
+use crate::view::{Replace, SetAttributes};
 
 const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the letters a-z A-Z 0-9 _ . - and does not begin with . or -";
 const REPOSITORY_GRAMMAR: &str =
@@ -85,7 +86,7 @@ impl FileSystem {
     async fn bury(&self, name: &TagName) -> Result<Option<Digest>, Error> {
         match self.staged.tag(&name.0, &name.1) {
             Some(staged) if staged.deleted => {
-                let expected = upper_of(&staged.view).and_then(|upper| upper.binding().expected);
+                let expected = staged.view.binding().and_then(|binding| binding.expected);
                 self.drop_staged(name, Removal::Everything).await?;
                 Ok(expected)
             }
@@ -125,21 +126,22 @@ impl FileSystem {
     async fn remove_tag(&self, name: &TagName) -> Result<(), Error> {
         let staged = self.staged.tag(&name.0, &name.1);
         // What was staged under other flags keeps them.
-        let recorded = staged.as_ref().and_then(|staged| upper_of(&staged.view)).map(|upper| Meaning::of(&upper)).transpose()?;
-        let allowed = recorded.flatten().map_or(self.context.meaning.allow_delete, |meaning| meaning.allow_delete);
+        let recorded = staged.as_ref().map_or(Ok(None), |staged| staged.view.meaning())?;
+        let allowed = recorded.map_or(self.context.meaning.allow_delete, |meaning| meaning.allow_delete);
         if !staged.is_some_and(|staged| staged.new) && !allowed {
             return Err(Error::new(ErrorKind::NotPermitted, "deleting a tag needs a mount with --allow-delete"));
         }
         let view = self.tag_view(name)?;
-        let overlay = self.edit(&view).await?;
-        if overlay.binding().expected.is_none() {
-            return if self.drop_staged(name, Removal::IfEmpty).await? { Ok(()) } else { Err(not_empty()) };
+        let editing = self.edit(&view).await?;
+        let claimed = self.claim(name, Claim::Whole)?;
+        if editing.binding().expected.is_none() {
+            return if self.drop_claimed(name, &claimed, Removal::IfEmpty).await? { Ok(()) } else { Err(not_empty()) };
         }
+        let overlay = Arc::clone(&editing);
         if !blocking(move || overlay.delete_if_empty()).await? {
             return Err(not_empty());
         }
-        self.staged.update(name, |staged| staged.deleted = true);
-        self.namespace_changed();
+        self.staged.happened_in(&self.views, &view, |_| Event::Deleted(view.number()));
         Ok(())
     }
 
@@ -187,11 +189,12 @@ impl FileSystem {
 
     async fn retag(&self, from: &TagName, to: &TagName) -> Result<(), Error> {
         let view = self.tag_view(from)?;
-        let overlay = self.edit(&view).await?;
-        let before = overlay.binding();
+        let editing = self.edit(&view).await?;
+        let _claimed = self.claim(from, Claim::Whole)?;
+        let before = editing.binding();
         let expected = self.bury(to).await?;
         let (uppers, subject, other) = (Arc::clone(self.uppers()?), self.subject(&to.0, &to.1), self.subject(&from.0, &from.1));
-        let meaning = self.context.meaning.clone();
+        let (overlay, meaning) = (Arc::clone(&editing), self.context.meaning.clone());
         // Moved first: a crash between the two leaves both names, never none.
         let deleted = blocking(move || {
             overlay.move_to(&subject, Binding { under: before.under, expected, deleted: false })?;
@@ -199,23 +202,11 @@ impl FileSystem {
             before.expected.map(|_| meaning.begin(&uppers, &other, deleted)).transpose()
         })
         .await?;
-        self.views.rename(&view, Key::Tag(to.0.clone(), to.1.clone()));
-        self.move_staged(from, to, &view)?;
+        self.staged.rename(&self.views, from, to);
         if let Some(upper) = deleted {
             self.stage(from, Arc::new(upper))?;
         }
-        self.namespace_changed();
         Ok(())
-    }
-
-    /// Notes under the name that a view has now that it has edits.
-    pub(super) fn move_staged(&self, from: &TagName, to: &TagName, view: &Arc<View>) -> Result<(), Error> {
-        // Kept under the new name first: in between the table must not let the view go.
-        self.views.retain(view.number());
-        self.unstage(from);
-        let held = if to == from { Ok(()) } else { self.hold(view) };
-        self.views.forget(view.number(), 1);
-        held
     }
 
     async fn rename_repository(&self, path: &Option<Repository>, from: &Repository, to: &[u8]) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use super::editing::Removal;
 use super::files::blocking;
 use super::selection::{Scope, Selected, tag_of};
 use super::staged::{StagedView, TagName};
+use super::tag_state::Claim;
 use super::{Error, FileSystem, Selection};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
@@ -309,35 +310,44 @@ impl FileSystem {
         for Selected { name, staged, below } in self.select(selection).await? {
             let reference = self.reference(&name);
             let discarded = match staged {
-                Err(_) if below.is_empty() => self.give_up(&name).await,
-                staged => async { self.discard_one(&name, readable(staged)?, below).await }.await,
+                Err(_) if below.is_empty() => self.give_up(&name).await.map(|()| true),
+                staged => {
+                    async {
+                        readable(staged)?;
+                        self.discard_one(&name, below).await
+                    }
+                    .await
+                }
             };
-            discarded.map_err(|error| about(&reference, error))?;
-            references.push(reference);
+            if discarded.map_err(|error| about(&reference, error))? {
+                references.push(reference);
+            }
         }
         Ok(references)
     }
 
-    async fn discard_one(&self, name: &TagName, staged: StagedView, below: String) -> Result<(), Error> {
-        let whole = below.is_empty();
+    /// Answers whether there were any edits.
+    async fn discard_one(&self, name: &TagName, below: String) -> Result<bool, Error> {
+        let claimed = match self.claim(name, Claim::Whole) {
+            // Published or taken back since it was selected.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
+            claimed => claimed?,
+        };
+        let (whole, staged) = (below.is_empty(), &claimed.staged);
         // Nobody is inside of what no kernel shows.
         let unseen = staged.view.overlay().is_none() && self.kernel.get().is_none();
         let gone = whole && (staged.new || staged.deleted || unseen);
-        let shown = if gone { None } else { Some(self.overlay_of(&staged).await) };
+        let shown = if gone { None } else { Some(self.overlay_of(staged).await) };
         let overlay = match shown {
             Some(Err(error)) if !whole => return Err(error),
             Some(Ok(overlay)) => overlay,
             // Also the way out for what cannot be shown.
-            None | Some(Err(_)) => return self.drop_staged(name, Removal::Everything).await.map(drop),
+            None | Some(Err(_)) => return self.drop_claimed(name, &claimed, Removal::Everything).await,
         };
-        let edited = Arc::clone(&overlay);
-        edited.fetch_expected().await?;
-        let forgotten = blocking(move || edited.discard(below.as_bytes())).await?;
+        overlay.fetch_expected().await?;
+        let forgotten = blocking(move || overlay.discard(below.as_bytes())).await?;
         self.forget_in_view(&staged.view, forgotten);
-        if !overlay.is_edited() {
-            self.unstage(name);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes edits that cannot be read.

@@ -294,6 +294,11 @@ impl Memory {
         self.released.send_replace(true);
     }
 
+    /// Makes what stalls from now on wait for the next [`Memory::release`].
+    pub fn stall_again(&self) {
+        self.released.send_replace(false);
+    }
+
     /// The requests so far, in order.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.clone()

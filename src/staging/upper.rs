@@ -137,6 +137,11 @@ impl Upper {
         self.shared.state().edited
     }
 
+    /// Whether it was removed; every method answers Gone then.
+    pub fn is_removed(&self) -> bool {
+        self.shared.store.check().is_err()
+    }
+
     /// Whether something is left to publish, be it only that the tag is new or deleted.
     pub fn has_edits(&self) -> bool {
         self.shared.state().has_edits()

@@ -5,10 +5,43 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::{Context, Error, Key, Overlay, Shown, View};
+use super::{Context, Error, Key, Meaning, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
 use crate::error::ErrorKind;
-use crate::staging::{Binding, Subject, Upper};
+use crate::staging::{Binding, Subject, Upper, Uppers};
+
+/// How edits of a tag begin.
+pub enum Begun {
+    /// Through this view.
+    Edits(Arc<Overlay>),
+    /// There are some already, which this view does not show.
+    Found(Arc<Upper>),
+}
+
+/// Why edits were not begun.
+enum Unbegun {
+    Found(Arc<Upper>),
+    Failed(Error),
+}
+
+impl From<Error> for Unbegun {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A new upper. One that is there and holds nothing gives way.
+async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, subject: Subject, binding: Binding) -> Result<Upper, Unbegun> {
+    let made = tokio::task::spawn_blocking(move || match uppers.find(&subject)? {
+        Some(upper) if !upper.remove_if_clean()? => Ok((upper, false)),
+        _ => meaning.begin(&uppers, &subject, binding).map(|upper| (upper, true)),
+    });
+    let made: Result<_, Error> = made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
+    match made? {
+        (upper, true) => Ok(upper),
+        (upper, false) => Err(Unbegun::Found(Arc::new(upper))),
+    }
+}
 
 impl View {
     /// The edits of the tag, if it has any here.
@@ -29,6 +62,23 @@ impl View {
     /// Takes back what was given and not shown yet.
     pub fn take_given(&self) -> Option<Arc<Upper>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// To what its edits are bound, shown or not; `None` without any.
+    pub fn binding(&self) -> Option<Binding> {
+        self.overlay().map(|overlay| overlay.binding()).or_else(|| self.given().map(|upper| upper.binding()))
+    }
+
+    /// What its edits mean, shown or not; `None` without any, or where that was not recorded.
+    ///
+    /// # Errors
+    /// As [`Meaning::of`].
+    pub fn meaning(&self) -> Result<Option<Meaning>, Error> {
+        match (self.overlay(), self.given()) {
+            (Some(overlay), _) => Meaning::of(overlay.upper()),
+            (None, Some(upper)) => Meaning::of(&upper),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Makes every use of the view fail from now on: what it showed belongs to another one.
@@ -58,10 +108,10 @@ impl View {
     ///
     /// # Errors
     /// `ReadOnly` for what is no tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
-    /// process edits the tag; Gone where edits of the tag were found, which are given to the view then.
-    pub async fn edit(&self, context: &Context) -> Result<Arc<Overlay>, Error> {
+    /// process edits the tag; what the registry and the disk say.
+    pub async fn edit(&self, context: &Context) -> Result<Begun, Error> {
         if let Some(overlay) = self.overlay() {
-            return Ok(Arc::clone(overlay));
+            return Ok(Begun::Edits(Arc::clone(overlay)));
         }
         let (Some(uppers), Some(subject)) = (&context.staging, self.subject(context)) else {
             return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed"));
@@ -76,26 +126,19 @@ impl View {
             Shown::Tree(artifact) => artifact.manifest.digest,
             Shown::Metadata(_) | Shown::New => return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed")),
         };
+        let binding = Binding { under: Some(under), expected: Some(under), deleted: false };
         let begin = async {
-            let (uppers, meaning) = (Arc::clone(uppers), context.meaning.clone());
-            let binding = Binding { under: Some(under), expected: Some(under), deleted: false };
-            let made = tokio::task::spawn_blocking(move || match uppers.find(&subject)? {
-                Some(upper) => Ok((upper, false)),
-                None => meaning.begin(&uppers, &subject, binding).map(|upper| (upper, true)),
-            });
-            let made: Result<_, Error> = made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
-            let (upper, created) = made?;
-            let upper = Arc::new(upper);
-            if !created {
-                self.give(upper);
-                return Err(Error::new(ErrorKind::Gone, "the tag has edits already; open its directory again"));
-            }
-            let overlay = Overlay::open(context, upper).await?;
+            let made = make_upper(Arc::clone(uppers), context.meaning.clone(), subject, binding).await?;
+            let overlay = Overlay::open(context, made).await.map_err(Unbegun::Failed)?;
             overlay.share_pins(&self.pins);
             overlay.keep_filling();
             Ok(overlay)
         };
-        self.overlay.get_or_try_init(|| begin).await.map(Arc::clone)
+        match self.overlay.get_or_try_init(|| begin).await {
+            Ok(overlay) => Ok(Begun::Edits(Arc::clone(overlay))),
+            Err(Unbegun::Found(upper)) => Ok(Begun::Found(upper)),
+            Err(Unbegun::Failed(error)) => Err(error),
+        }
     }
 
     /// Lays what was given over the tree that it is bound to. After a failure it is there for the next try.

@@ -28,6 +28,7 @@ use tokio::sync::OnceCell;
 
 pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
+pub use edited::Begun;
 pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
 pub use overlay::{

@@ -97,11 +97,6 @@ impl Overlay {
         &self.upper
     }
 
-    /// The upper, to be laid over another tree once this overlay is not used any more.
-    pub fn shared_upper(&self) -> Arc<Upper> {
-        Arc::clone(&self.upper)
-    }
-
     /// Takes everything back: removes the upper with all edits. Later calls answer Gone.
     ///
     /// # Errors
@@ -134,6 +129,11 @@ impl Overlay {
         let _names = self.names();
         let _gate = self.gate_alone();
         Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen.into_upper())?)
+    }
+
+    /// Whether the upper was removed, and everything in it is gone.
+    pub fn is_removed(&self) -> bool {
+        self.upper.is_removed()
     }
 
     /// Whether anything was changed since the last publish, or a writer is open.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Key, Origin, View};
 use crate::error::ErrorKind;
+use crate::staging::Upper;
 
 /// Numbers below this one are given out: 23 bits, 0 stands for the namespace above tags.
 pub const VIEW_LIMIT: u32 = 1 << 23;
@@ -15,6 +16,27 @@ struct Inner {
     views: HashMap<u32, Arc<View>>,
     /// The view that a new lookup of a key gets.
     current: HashMap<Key, u32>,
+}
+
+impl Inner {
+    fn number(&mut self, key: Key, origin: impl FnOnce() -> Origin, given: Option<Arc<Upper>>) -> Result<Arc<View>, Error> {
+        let number = self.next;
+        if number >= VIEW_LIMIT {
+            return Err(Error::new(
+                ErrorKind::NoSpace,
+                "this mount has shown 8,388,607 directories of tags and can number no more; mount again",
+            ));
+        }
+        self.next += 1;
+        let view = Arc::new(View::new(number, key.clone(), origin()));
+        if let Some(upper) = given {
+            view.give(upper);
+        }
+        view.lookups.store(1, Ordering::Relaxed);
+        self.views.insert(number, Arc::clone(&view));
+        self.current.insert(key, number);
+        Ok(view)
+    }
 }
 
 /// All views that the kernel knows.
@@ -44,19 +66,7 @@ impl Views {
             view.lookups.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(view));
         }
-        let number = inner.next;
-        if number >= VIEW_LIMIT {
-            return Err(Error::new(
-                ErrorKind::NoSpace,
-                "this mount has shown 8,388,607 directories of tags and can number no more; mount again",
-            ));
-        }
-        inner.next += 1;
-        let view = Arc::new(View::new(number, key.clone(), origin()));
-        view.lookups.store(1, Ordering::Relaxed);
-        inner.views.insert(number, Arc::clone(&view));
-        inner.current.insert(key, number);
-        Ok(view)
+        inner.number(key, origin, None)
     }
 
     /// The view of a number.
@@ -75,11 +85,21 @@ impl Views {
         inner.current.get(key).and_then(|number| inner.views.get(number)).cloned()
     }
 
-    /// Makes the next lookup of the key get a new view, if this one is still what it would get.
-    pub fn retire(&self, view: &View) {
+    /// A new view of a key, which a lookup finds from now on, with one lookup. It shows what is given once it is entered.
+    ///
+    /// # Errors
+    /// As [`Views::name`].
+    pub fn replace(&self, key: Key, origin: Origin, given: Option<Arc<Upper>>) -> Result<Arc<View>, Error> {
+        self.inner().number(key, || origin, given)
+    }
+
+    /// Makes the next lookup of the view's key get a new view, if this one is still what it would get.
+    pub fn retire(&self, number: u32) {
         let mut inner = self.inner();
-        let key = view.key();
-        if inner.current.get(&key) == Some(&view.number) {
+        let key = inner.views.get(&number).map(|view| view.key());
+        if let Some(key) = key
+            && inner.current.get(&key) == Some(&number)
+        {
             inner.current.remove(&key);
         }
     }
@@ -95,11 +115,6 @@ impl Views {
         inner.current.insert(key, view.number);
     }
 
-    /// Whether a new lookup of the view's key would get this very view.
-    pub fn is_current(&self, view: &View) -> bool {
-        self.inner().current.get(&view.key()) == Some(&view.number)
-    }
-
     /// Counts one lookup more of a node of the view; `false` if the kernel has forgotten the view meanwhile.
     pub fn retain(&self, number: u32) -> bool {
         let inner = self.inner();
@@ -110,25 +125,22 @@ impl Views {
         })
     }
 
-    /// Takes lookups back; a view that nobody knows any more is dropped, its number never used again.
-    pub fn forget(&self, number: u32, lookups: u64) {
+    /// Takes lookups back. A view that nobody knows any more is handed out, to be dropped where no lock is held: edits that are all
+    /// published are tidied away with it. Its number is never used again.
+    pub fn forget(&self, number: u32, lookups: u64) -> Option<Arc<View>> {
         let mut inner = self.inner();
-        let Some(view) = inner.views.get(&number).map(Arc::clone) else { return };
+        let view = inner.views.get(&number)?;
         let before = view.lookups.load(Ordering::Relaxed);
         view.lookups.store(before.saturating_sub(lookups), Ordering::Relaxed);
         if before > lookups {
-            return;
+            return None;
         }
-        let dropped = inner.views.remove(&number);
-        if let Some(view) = &dropped {
-            let key = view.key();
-            if inner.current.get(&key) == Some(&number) {
-                inner.current.remove(&key);
-            }
+        let dropped = inner.views.remove(&number)?;
+        let key = dropped.key();
+        if inner.current.get(&key) == Some(&number) {
+            inner.current.remove(&key);
         }
-        drop(inner);
-        // Dropped outside the lock: edits that are all published are tidied away with their view.
-        drop(dropped);
+        Some(dropped)
     }
 
     /// How many views the kernel knows.
@@ -168,7 +180,7 @@ mod tests {
     fn a_retired_view_lives_on_beside_its_successor() {
         let views = Views::default();
         let old = name(&views, "v1");
-        views.retire(&old);
+        views.retire(old.number());
         let new = name(&views, "v1");
         assert_ne!(old.number(), new.number());
         assert!(views.get(old.number()).is_some());
@@ -182,7 +194,7 @@ mod tests {
         let (moved, hidden) = (name(&views, "v1"), name(&views, "v2"));
         views.rename(&moved, hidden.key());
         assert_eq!(name(&views, "v2").number(), moved.number());
-        assert!(views.is_current(&moved) && !views.is_current(&hidden));
+        assert_eq!(views.current(&hidden.key()).unwrap().number(), moved.number());
         assert_ne!(name(&views, "v1").number(), moved.number());
         assert!(views.get(hidden.number()).is_some(), "whoever is inside stays");
     }

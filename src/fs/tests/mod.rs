@@ -2,6 +2,7 @@
 
 mod meaning;
 mod metadata;
+mod model;
 mod namespace;
 mod promises;
 mod reading;

@@ -90,6 +90,12 @@ impl World {
         Self::with(registry, Setup { root: Root::Prefix(Some(repository(prefix))), ..Setup::default() })
     }
 
+    /// A mount whose directories lie in memory where the system has a place for that.
+    pub fn in_memory(registry: Memory, setup: Setup) -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        Self::over(Arc::new(registry), Arc::new(directory), setup)
+    }
+
     pub fn with(registry: Memory, setup: Setup) -> Self {
         Self::over(Arc::new(registry), Arc::new(tempfile::tempdir().unwrap()), setup)
     }

@@ -43,8 +43,11 @@ impl Pull for Memory {
     }
 
     async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
-        self.enter(RequestKind::Resolve, repository.as_str(), version.to_path(), None).await?;
+        let fault = self.enter(RequestKind::Resolve, repository.as_str(), version.to_path(), None).await?;
         let (digest, raw) = self.find(repository, version)?;
+        if fault == Some(Fault::StallAnswer) {
+            wait_for_release(self.released.subscribe()).await;
+        }
         Ok(Resolved { digest, media_type: None, size: Some(raw.len() as u64) })
     }
 
@@ -54,6 +57,7 @@ impl Pull for Memory {
         match fault {
             Some(Fault::Flipped(offset)) => raw = flip(&raw, offset),
             Some(Fault::Short(length, _)) => raw.truncate(usize::try_from(length).unwrap_or(usize::MAX)),
+            Some(Fault::StallAnswer) => wait_for_release(self.released.subscribe()).await,
             _ => {}
         }
         let describe = |what: &str| Error::new(ErrorKind::Integrity, format!("manifest {repository}{version} of {}: {what}", self.origin));
