@@ -2,8 +2,10 @@
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, text};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
+use rustix::fs::{Mode, OFlags};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -73,4 +75,53 @@ fn two_tags_of_one_digest_are_different_files() {
     assert_ne!(look("app/v1").ino(), look("app/latest").ino());
     assert_eq!(mount.cat("app/v1/file").unwrap(), mount.cat("app/latest/file").unwrap());
     mount.unmount();
+}
+
+#[test]
+fn an_edit_while_the_registry_s_answer_is_on_its_way_survives_and_is_adopted() {
+    if lacks(&[Need::Fuse, Need::Root, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let registry = Registry::plain();
+    publish(&registry, b"the old bytes\n");
+    let proxy = Proxy::start(registry.url());
+    let home = Home::new();
+    let source = format!("{}/team", proxy.host());
+    let mount = home.mount(&source, &["--tag-ttl", "1s"]);
+    // Published from here, the tag follows upstream again, and a process stays inside.
+    mount.write("app/v1/mine", "published\n");
+    mount.sync(&[]);
+    let inside = std::fs::File::open(mount.path("app/v1")).unwrap();
+    publish(&registry, b"theirs\n");
+    proxy.forget();
+    proxy.spoil_method("HEAD", "manifests/v1", usize::MAX, Fault::HoldAnswer);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = mount.path("app/v1").metadata();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        proxy.wait_for("HEAD", "manifests/v1");
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        let late = rustix::fs::openat(&inside, "late", flags, Mode::from_raw_mode(0o644)).unwrap();
+        rustix::io::write(&late, b"fsynced\n").unwrap();
+        rustix::fs::fsync(&late).unwrap();
+        proxy.release();
+        proxy.mend();
+        drop(late);
+        // The answer is in once a later lookup is.
+        let _ = mount.path("app/v1").metadata();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(mount.cat("app/v1/late").unwrap(), b"fsynced\n", "a tag with edits follows nothing");
+    drop(inside);
+    crate::crashes::kill(&mount);
+    drop(mount);
+    let mount = home.mount(&source, &[]);
+    assert_eq!(mount.cat("app/v1/late").unwrap(), b"fsynced\n");
+    let status = mount.run("status", &[]);
+    assert!(text(&status).contains("app:v1"), "{}", text(&status));
+    mount.leave();
 }

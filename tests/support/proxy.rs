@@ -24,6 +24,7 @@ struct Inner {
     seen: Mutex<Vec<Arc<Entry>>>,
     arrived: Condvar,
     faults: Mutex<Vec<Planned>>,
+    held: tokio::sync::Notify,
 }
 
 struct Entry {
@@ -66,6 +67,8 @@ pub enum Fault {
     LoseAnswer,
     /// The same, and from then on every connection breaks without the registry being asked.
     LoseAllFromHere,
+    /// The registry is asked, and its answer goes out at the next [`Proxy::release`].
+    HoldAnswer,
     /// The connection breaks; the registry is not asked.
     Break,
     /// 307 to this location; the registry is not asked.
@@ -86,7 +89,14 @@ impl Proxy {
     /// Starts in front of `http://host:port`.
     pub fn start(upstream: String) -> Self {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
-        let inner = Arc::new(Inner { upstream, client, seen: Mutex::default(), arrived: Condvar::new(), faults: Mutex::default() });
+        let inner = Arc::new(Inner {
+            upstream,
+            client,
+            seen: Mutex::default(),
+            arrived: Condvar::new(),
+            faults: Mutex::default(),
+            held: tokio::sync::Notify::new(),
+        });
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -115,6 +125,11 @@ impl Proxy {
     /// As [`Proxy::spoil`], for requests with this method only.
     pub fn spoil_method(&self, method: &'static str, part_of_path: &str, times: usize, fault: Fault) {
         self.inner.faults.lock().unwrap().push(Planned { method, part_of_path: part_of_path.to_owned(), times, fault });
+    }
+
+    /// Lets the answers go out that are held back.
+    pub fn release(&self) {
+        self.inner.held.notify_waiters();
     }
 
     /// Answers everything as the registry does again.
@@ -211,6 +226,7 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     };
     match fault {
         Some(Fault::LoseAnswer) => break_connection(),
+        Some(Fault::HoldAnswer) => inner.held.notified().await,
         Some(Fault::LoseAllFromHere) => {
             let all = Planned { method: "", part_of_path: String::new(), times: usize::MAX, fault: Fault::Break };
             inner.faults.lock().unwrap().insert(0, all);

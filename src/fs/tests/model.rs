@@ -51,6 +51,19 @@ struct Known {
     /// The newest version that a lookup has shown.
     confirmed: HashMap<String, usize>,
     next: u32,
+    trace: Trace,
+}
+
+/// What happened, told where a sequence fails.
+#[derive(Default)]
+struct Trace(Vec<String>);
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.iter().for_each(|line| println!("{line}"));
+        }
+    }
 }
 
 impl Known {
@@ -87,14 +100,6 @@ fn expected(error: &Error) -> bool {
     matches!(error.kind, Busy | Conflict | Exists | Gone | Invalid | NotEmpty | NotFound | NotPermitted | Skipped)
 }
 
-fn allowed<T>(what: &str, result: Result<T, Error>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(error) if expected(&error) => None,
-        Err(error) => panic!("{what}: {error:?}"),
-    }
-}
-
 impl Model {
     async fn new() -> Self {
         let world = World::in_memory(Memory::new(), Setup { tag_ttl: Duration::ZERO, allow_delete: true, ..Setup::writable() });
@@ -105,6 +110,17 @@ impl Model {
         Self { repository, ..model }
     }
 
+    /// What an operation answered, unless it failed as it may.
+    fn allowed<T>(&self, what: &str, result: Result<T, Error>) -> Option<T> {
+        let told = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
+        self.known().trace.0.push(format!("{what}: {told}"));
+        match result {
+            Ok(value) => Some(value),
+            Err(error) if expected(&error) => None,
+            Err(error) => panic!("{what}: {error:?}"),
+        }
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap()
     }
@@ -113,6 +129,7 @@ impl Model {
     fn moves(&self, tag: &str) {
         let mut known = self.known();
         known.next += 1;
+        known.trace.0.push(format!("{tag} moves"));
         let digest = add_files(&self.world.registry, "team/app", tag, &[("a.txt", &format!("version {}", known.next))]);
         known.versions.entry(tag.to_owned()).or_default().push(digest);
     }
@@ -121,19 +138,28 @@ impl Model {
         self.world.fs.staged.all().iter().any(|((_, name), _)| name.as_str() == tag)
     }
 
+    /// A lookup of a tag found a directory.
+    fn found(&self, tag: &str, inode: u64) {
+        let mut known = self.known();
+        known.found(inode);
+        if !known.directories.iter().any(|(other, _)| *other == inode) {
+            known.directories.push((inode, tag.to_owned()));
+        }
+    }
+
     /// Looks a tag up, enters it, and checks that it is not older than what was shown before.
     async fn look(self, tag: &'static str) {
         let before = self.known().confirmed.get(tag).copied();
         let was_staged = self.is_staged(tag);
-        let Some(Lookup::Found(entry)) = allowed("lookup", self.world.fs.lookup(self.repository, tag.as_bytes()).await) else { return };
-        self.known().found(entry.inode);
-        let Some(open) = allowed("opendir", self.world.fs.opendir(entry.inode).await) else { return };
+        let Some(Lookup::Found(entry)) = self.allowed(&format!("look {tag}"), self.world.fs.lookup(self.repository, tag.as_bytes()).await)
+        else {
+            return;
+        };
+        self.found(tag, entry.inode);
+        let Some(open) = self.allowed("opendir", self.world.fs.opendir(entry.inode).await) else { return };
         self.world.fs.releasedir(open.handle);
-        let shown = allowed("getxattr", self.world.fs.getxattr(entry.inode, b"user.oci.digest").await).flatten();
+        let shown = self.allowed("getxattr", self.world.fs.getxattr(entry.inode, b"user.oci.digest").await).flatten();
         let mut known = self.known();
-        if !known.directories.iter().any(|(inode, _)| *inode == entry.inode) {
-            known.directories.push((entry.inode, tag.to_owned()));
-        }
         let shown = shown.and_then(|text| Digest::parse(std::str::from_utf8(&text).unwrap().trim()).ok());
         let version = shown.and_then(|shown| known.versions.get(tag)?.iter().rposition(|digest| *digest == shown));
         if was_staged || self.is_staged(tag) {
@@ -161,11 +187,11 @@ impl Model {
         let new = NewName { directory, name: name.clone().into_bytes(), kind: Kind::File, mode: 0o644, device: (0, 0), target: Vec::new() };
         let made = self.world.fs.create(CALLER, new, true).await;
         let mut acknowledged = false;
-        if let Some((entry, open)) = allowed("create", made) {
+        if let Some((entry, open)) = self.allowed(&format!("create {name} in {directory:x}"), made) {
             self.known().found(entry.inode);
             let written = self.world.fs.write(open.handle, 0, name.as_bytes(), false).await;
-            if allowed("write", written).is_some() {
-                acknowledged = allowed("fsync", self.world.fs.fsync(open.handle).await).is_some();
+            if self.allowed("write", written).is_some() {
+                acknowledged = self.allowed(&format!("fsync {name}"), self.world.fs.fsync(open.handle).await).is_some();
             }
             self.world.fs.release(open.handle);
         }
@@ -185,15 +211,13 @@ impl Model {
             device: (0, 0),
             target: Vec::new(),
         };
-        if let Some(entry) = allowed("mkdir", self.world.fs.make(CALLER, new).await) {
-            let mut known = self.known();
-            known.found(entry.inode);
-            known.directories.push((entry.inode, tag.to_owned()));
+        if let Some(entry) = self.allowed(&format!("mkdir {tag}"), self.world.fs.make(CALLER, new).await) {
+            self.found(tag, entry.inode);
         }
     }
 
     async fn rmdir(self, tag: &'static str) {
-        if allowed("rmdir", self.world.fs.rmdir(self.repository, tag.as_bytes()).await).is_some() {
+        if self.allowed(&format!("rmdir {tag}"), self.world.fs.rmdir(self.repository, tag.as_bytes()).await).is_some() {
             let lost: Vec<String> = self.known().staged_in(tag).collect();
             assert!(lost.is_empty(), "rmdir {tag} took {lost:?}");
         }
@@ -201,9 +225,11 @@ impl Model {
 
     async fn rename(self, from: &'static str, to: &'static str) {
         let (from_name, to_name) = ((self.repository, from.as_bytes()), (self.repository, to.as_bytes()));
-        let Some(Lookup::Found(entry)) = allowed("lookup", self.world.fs.lookup(self.repository, from.as_bytes()).await) else { return };
-        self.known().found(entry.inode);
-        if allowed("rename", self.world.fs.rename(from_name, to_name, Replace::No).await).is_some() {
+        let Some(Lookup::Found(entry)) = self.allowed("lookup", self.world.fs.lookup(self.repository, from.as_bytes()).await) else {
+            return;
+        };
+        self.found(from, entry.inode);
+        if self.allowed(&format!("rename {from} {to}"), self.world.fs.rename(from_name, to_name, Replace::No).await).is_some() {
             self.moved(from, to);
         }
     }
@@ -218,6 +244,9 @@ impl Model {
 
     /// The directory of one tag has the name of another now; what had that name shows nothing any more.
     fn moved(&self, from: &str, to: &str) {
+        if from == to {
+            return;
+        }
         let mut known = self.known();
         for (_, tag) in &mut known.directories {
             match tag {
@@ -236,7 +265,7 @@ impl Model {
             known.staged_in(tag).collect::<BTreeSet<_>>()
         };
         let result = self.world.fs.discard(&Selection::Path(format!("team/app/{tag}"))).await;
-        let taken = allowed("discard", result).is_some_and(|references| !references.is_empty());
+        let taken = self.allowed(&format!("discard {tag}"), result).is_some_and(|references| !references.is_empty());
         self.took_back(taken, tag, &staged);
     }
 
@@ -264,8 +293,9 @@ impl Model {
         };
         let selection = Selection::Path(format!("team/app/{tag}"));
         let listener: crate::publish::Listener = Arc::new(|_| {});
-        let reports = allowed("sync", self.world.fs.sync(&selection, &options, &listener).await).unwrap_or_default();
+        let reports = self.allowed("sync", self.world.fs.sync(&selection, &options, &listener).await).unwrap_or_default();
         let outcome = reports.into_iter().next().map(|report| report.outcome);
+        self.known().trace.0.push(format!("sync {tag} {:?} force {}: {outcome:?}", options.as_tag, options.force));
         self.known().forget_versions(&target);
         if options.theirs {
             self.took_back(outcome == Some(Outcome::Dropped), tag, &staged);

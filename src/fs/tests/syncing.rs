@@ -363,3 +363,42 @@ async fn edits_under_the_name_of_a_tag_that_moved_go_back_to_the_tag() {
     }
     assert_eq!(adopted(world, "team/app/v1/a.txt").await, (vec!["reg.io/team/app:v1".to_owned()], "changed".to_owned()));
 }
+
+#[tokio::test]
+async fn a_tag_that_is_being_published_keeps_its_name_and_takes_edits() {
+    let world = World::with(registry(), Setup { allow_delete: true, ..Setup::writable() });
+    world.put("team/app/v1/a.txt", "one").await;
+    world.registry.plan(RequestKind::PushTag, 0, 1, Fault::Stall);
+    let syncing = {
+        let world = world.clone();
+        tokio::spawn(async move { world.sync().await })
+    };
+    while world.registry.count(RequestKind::PushTag) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.rename("team/app/v1", "team/app/v2").await.unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(world.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(world.fs.discard(&Selection::All).await.unwrap_err().kind, ErrorKind::Busy);
+    world.put("team/app/v1/late", "two").await;
+    world.registry.release();
+    assert_eq!(published(&syncing.await.unwrap()), ["reg.io/team/app:v1"]);
+    let staged = world.fs.staged().await;
+    assert_eq!((staged[0].reference.as_str(), staged[0].added, staged[0].changed), ("reg.io/team/app:v1", 1, 0));
+    world.rename("team/app/v1", "team/app/v2").await.unwrap();
+    assert_eq!(world.text("team/app/v2/late").await, "two");
+}
+
+#[tokio::test]
+async fn a_tag_in_which_nothing_was_changed_after_all_follows_upstream_again() {
+    let world = World::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+    let file = world.entry("team/app/v1/a.txt").await.inode;
+    let open = world.fs.open(file, true).await.unwrap().handle;
+    assert_eq!(world.fs.staged().await.len(), 1, "it may be written at any time");
+    world.fs.release(open);
+    assert_eq!(world.make("team/app/v1/dir", crate::artifact::Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(world.fs.staged().await, []);
+    add_files(&world.registry, "team/app", "v1", &[("a.txt", "theirs")]);
+    assert_eq!(world.text("team/app/v1/a.txt").await, "theirs");
+    world.put("team/app/v1/a.txt", "mine").await;
+    assert_eq!(published(&world.sync().await), ["reg.io/team/app:v1"]);
+}
