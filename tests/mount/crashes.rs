@@ -51,12 +51,14 @@ fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag
     }
     let (home, registry) = (Home::new(), Registry::plain());
     let mut kept = BTreeMap::new();
+    let mut staged = 0;
     for seed in rounds(8) {
         let mut random = StdRng::seed_from_u64(seed);
         let mount = home.mount(&registry.host(), &[]);
         // A tag is hit a few times in turn, so that cuts find tags that were published before.
         let tag = format!("app/t{}", seed / 4);
         let mut workload = Workload::start(&home, &mount, seed, &tag);
+        workload.wait_for_a_promise();
         std::thread::sleep(Duration::from_millis(random.random_range(1..700)));
         kill(&mount);
         workload.stop(&mut kept);
@@ -64,12 +66,13 @@ fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag
         checker::tags_are_whole(&registry);
         let mount = home.mount(&registry.host(), &[]);
         checker::nothing_is_lost(&mount, &kept, &tag, seed);
+        staged += u64::from(is_staged(&mount, &tag));
         publish(&home, &mount);
         mount.unmount();
         checker::published_is_whole(&registry, &kept, &tag, seed);
     }
     checker::published_is_whole(&registry, &kept, "app", u64::MAX);
-    println!("killed {} daemons, {} files kept", rounds(8).end, kept.len());
+    proved(rounds(8).end, &kept, staged);
 }
 
 #[test]
@@ -81,12 +84,14 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
     let (home, registry) = (Home::new(), Registry::plain());
     let disk = Disk::new(&home, "state", 512);
     let mut kept = BTreeMap::new();
+    let mut staged = 0;
     for seed in rounds(6) {
         let mut random = StdRng::seed_from_u64(1000 + seed);
         let mount = home.mount(&registry.host(), &[]);
         // A tag is hit a few times in turn, so that cuts find tags that were published before.
         let tag = format!("app/t{}", seed / 4);
         let mut workload = Workload::start(&home, &mount, seed, &tag);
+        workload.wait_for_a_promise();
         std::thread::sleep(Duration::from_millis(random.random_range(1..700)));
         disk.cut();
         kill(&mount);
@@ -96,12 +101,27 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
         checker::tags_are_whole(&registry);
         let mount = home.mount(&registry.host(), &[]);
         checker::nothing_is_lost(&mount, &kept, &tag, seed);
+        staged += u64::from(is_staged(&mount, &tag));
         publish(&home, &mount);
         mount.unmount();
         checker::published_is_whole(&registry, &kept, &tag, seed);
     }
     checker::published_is_whole(&registry, &kept, "app", u64::MAX);
-    println!("cut the power {} times, {} files kept", rounds(6).end, kept.len());
+    proved(rounds(6).end, &kept, staged);
+}
+
+/// Whether edits of the tag were found after the cut.
+fn is_staged(mount: &Mount<'_>, tag: &str) -> bool {
+    let status = mount.run("status", &[]);
+    assert!(status.status.success(), "{}", text(&status));
+    text(&status).contains(&tag.replace("/t", ":t"))
+}
+
+/// Cuts that hit nothing would prove nothing: files were kept in each round, and most cuts left edits behind.
+fn proved(rounds: u64, kept: &workload::Kept, staged: u64) {
+    println!("{rounds} cuts, {} files kept, edits found after {staged}", kept.len());
+    assert!(kept.len() as u64 >= rounds, "{} files kept in {rounds} rounds", kept.len());
+    assert!(staged * 2 > rounds, "only {staged} of {rounds} cuts left edits behind");
 }
 
 /// Publishes what is staged, also a tag that was cut off before it had a file.

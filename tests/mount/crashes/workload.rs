@@ -11,6 +11,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// What was fsynced: path below the mount, and the SHA-256 of its bytes.
 pub type Kept = BTreeMap<PathBuf, [u8; 32]>;
@@ -50,7 +51,17 @@ impl Workload {
         Self { stop, written, writer: Some(writer), publisher: Some(publisher), command }
     }
 
-    /// Waits until writer and publisher have noticed the end, and adds what was promised to `kept`.
+    /// Waits until the first file was made durable: a cut before that would prove nothing.
+    pub fn wait_for_a_promise(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.written.lock().unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "nothing was made durable");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until writer and publisher have noticed the end, and adds what was promised to `kept`. Something was, unless the only
+    /// file so far was being written once more.
     pub fn stop(&mut self, kept: &mut Kept) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in [self.writer.take(), self.publisher.take()].into_iter().flatten() {
