@@ -1,5 +1,7 @@
 //! End-to-end tests: the built binary, real registries, real artifacts, the kernel in between.
 
+#[path = "mount/access.rs"]
+mod access;
 #[path = "mount/bad_archives.rs"]
 mod bad_archives;
 #[path = "mount/bad_blobs.rs"]

@@ -38,6 +38,7 @@ pub struct File {
     platform: Option<Platform>,
     repo: Vec<String>,
     allow_other: Option<bool>,
+    expose_metadata: Option<bool>,
     noexec: Option<bool>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -136,6 +137,7 @@ impl File {
 
     fn complete_permissions(&self, flags: &mut Permissions) {
         flags.allow_other |= self.allow_other.unwrap_or_default();
+        flags.expose_metadata |= self.expose_metadata.unwrap_or_default();
         flags.noexec |= self.noexec.unwrap_or_default();
         flags.uid = flags.uid.or(self.uid);
         flags.gid = flags.gid.or(self.gid);

@@ -176,6 +176,10 @@ pub struct Permissions {
     #[arg(long)]
     pub allow_other: bool,
 
+    /// With --allow-other, let other users into .oci too, which has all bytes whatever the modes of files say
+    #[arg(long)]
+    pub expose_metadata: bool,
+
     /// Owner of every file [default: as archived, else the mounting user]
     #[arg(long, value_name = "ID", env = "OCIFS_UID", hide_env = true)]
     pub uid: Option<u32>,

@@ -43,7 +43,8 @@ const VALUES: [&str; 30] = [
 ];
 
 /// Flags of `ocifs mount` without a value.
-const SWITCHES: [&str; 8] = ["allow-other", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec", "allow-delete"];
+const SWITCHES: [&str; 9] =
+    ["allow-other", "expose-metadata", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec", "allow-delete"];
 
 /// Options that others act on, or that are true of every mount of ours.
 const IGNORED: [&str; 30] = [

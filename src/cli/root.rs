@@ -138,6 +138,11 @@ pub fn config(plan: &Plan, root: Root, parts: &Parts, facts: &Arc<Facts>, writin
         mount_json: facts.mount_json(),
         status_json: Arc::new(move || facts_now.status_json(&cache)),
         space: Arc::new(move || space(&for_space)),
+        others: match (permissions.allow_other, permissions.expose_metadata) {
+            (false, _) => fs::Others::None,
+            (true, false) => fs::Others::Files,
+            (true, true) => fs::Others::Everything,
+        },
         ..bare(root, authority(&plan.source), parts, defaults, meaning, writing)
     }
 }
@@ -160,6 +165,7 @@ pub fn bare(
         mount_json: Vec::new(),
         status_json: Arc::new(Vec::new),
         space: Arc::new(Space::default),
+        others: fs::Others::None,
         writing,
     }
 }

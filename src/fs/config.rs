@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Writing;
+use super::{Others, Writing};
 use crate::oci::{Repository, Version};
 use crate::view::{Authority, Defaults, Meaning};
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub status_json: Made,
     /// What `df` shows.
     pub space: Arc<dyn Fn() -> Space + Send + Sync>,
+    /// Which other users the kernel lets in.
+    pub others: Others,
     /// How edits are staged and published; `None` where nothing can be written.
     pub writing: Option<Writing>,
 }

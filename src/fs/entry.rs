@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::place::Place;
 use super::resolve::Item;
-use super::{Attributes, Error, FOREVER, FileSystem, Inode, Key, NAME_TTL, Origin, View};
+use super::{Attributes, Error, FOREVER, FileSystem, Inode, Key, NAME_TTL, Origin, Others, View};
 
 /// An inode with its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,12 @@ impl FileSystem {
         let view = self.views.name(key, || origin)?;
         // A listing must not prolong what is due to be asked for again, or a script that lists before it reads would
         // never see a tag move. What nobody entered shows nothing that could be old.
-        let name_ttl = if overdue && view.shown().is_some() { Duration::ZERO } else { name_ttl };
+        let name_ttl = match view.shown() {
+            Some(_) if overdue => Duration::ZERO,
+            // Attributes are kept as long as the name: while they are, the kernel asks for them only if they refuse something.
+            None if self.admits_others() => NAME_TTL,
+            _ => name_ttl,
+        };
         match self.attributes_of(&view, 0) {
             Ok(entry) => Ok(Entry { name_ttl, ..entry }),
             Err(error) => {
@@ -88,15 +93,23 @@ impl FileSystem {
 
     /// An entry of a node of a view, counted as one lookup.
     pub(super) fn node_entry(&self, view: &Arc<View>, node: u64) -> Result<Entry, Error> {
-        let entry = self.attributes_of(view, node)?;
+        let mut entry = self.attributes_of(view, node)?;
+        if self.admits_others() && !view.is_told() {
+            // Whoever comes by this name passes here again, to be judged.
+            entry.name_ttl = Duration::ZERO;
+        }
         if self.views.retain(view.number()) { Ok(entry) } else { Err(super::stale()) }
     }
 
     /// Attributes of a node of a view; not counted.
     pub(super) fn attributes_of(&self, view: &View, node: u64) -> Result<Entry, Error> {
+        let is_entered = view.shown().is_some();
         let attributes = view.attributes(&self.context, node)?;
         // A view that nobody entered shows other attributes once it is entered.
-        let attributes_ttl = if view.shown().is_some() { FOREVER } else { NAME_TTL };
+        let attributes_ttl = if is_entered { FOREVER } else { NAME_TTL };
+        if is_entered && node == 0 {
+            view.set_told();
+        }
         let inode = self.number(Inode::of_view(view.number(), node));
         Ok(Entry { inode, attributes, name_ttl: FOREVER, attributes_ttl })
     }
@@ -105,6 +118,7 @@ impl FileSystem {
     pub(super) fn place_attributes(&self, number: u64, place: &Place) -> Entry {
         let defaults = &self.context.defaults;
         let (attributes, attributes_ttl) = match place {
+            Place::Window(_) if self.config.others == Others::Files => (defaults.private_directory(), FOREVER),
             place if place.is_directory() => (defaults.directory(), FOREVER),
             // Made when read, so its size can change at any time.
             Place::File(..) | Place::NewTagReference(..) => (defaults.file(self.made_file(place).len() as u64), Duration::ZERO),

@@ -4,6 +4,7 @@
 //! keep what it was told. Everything that may wait for a registry is async and completes at once when the answer
 //! is known here. What is promised to a user stands in `SEMANTICS.md` beside this file.
 
+mod access;
 mod changes;
 mod config;
 mod directory;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+pub use access::{Asker, Credentials, Need, Others};
 pub use changes::{Caller, NewName};
 pub use config::{Config, KernelCache, Made, Root, Space};
 pub use directory::DirectoryEntry;
@@ -244,7 +246,10 @@ impl FileSystem {
             return Ok(shown);
         }
         let shown = view.enter(&self.context).await?;
-        if let Some(kernel) = self.kernel.get() {
+        // A kernel that checks modes has asked for them just now, and would drop the answer; else they last no longer than the name.
+        if !self.admits_others()
+            && let Some(kernel) = self.kernel.get()
+        {
             kernel.forget_inode(self.number(Inode::of_view(view.number(), 0)));
         }
         if let Key::Tag(repository, tag) = view.key()
@@ -279,8 +284,9 @@ impl FileSystem {
             return Ok(self.place_attributes(number, &place));
         }
         let view = self.view(inode)?;
-        if number == ROOT {
-            // The root is entered by being mounted; nobody looks it up.
+        if number == ROOT || inode.node() == 0 && self.admits_others() {
+            // The root is entered by being mounted; nobody looks it up. Where the kernel checks modes, it asks for those of a directory
+            // that nobody entered when they refuse what somebody wants.
             self.enter(&view).await?;
         }
         match self.attributes_of(&view, inode.node()) {

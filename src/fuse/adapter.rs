@@ -22,11 +22,12 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use super::attributes::of_entry;
+use super::caller::asker;
 use super::errno::{errno, level};
 use super::watchdog::{Ending, Watchdog};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::fs::{Error, FileSystem, NewName};
+use crate::fs::{Error, FileSystem, Need, NewName};
 use crate::view::SetAttributes;
 use changes::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
 use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
@@ -161,7 +162,11 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
-        let work = async move { file_system.lookup(parent.0, &name).await };
+        let asker = asker(request);
+        let work = async move {
+            file_system.admit(&asker, parent.0, Need::Search).await?;
+            file_system.lookup(parent.0, &name).await
+        };
         self.run(request, "lookup", parent, reply, work, answer_entry);
     }
 
@@ -234,8 +239,11 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let file_system = Arc::clone(&self.file_system);
-        let work = async move { file_system.opendir(inode.0).await };
+        let (file_system, asker) = (Arc::clone(&self.file_system), asker(request));
+        let work = async move {
+            file_system.admit(&asker, inode.0, Need::Read).await?;
+            file_system.opendir(inode.0).await
+        };
         self.run(request, "opendir", inode, reply, work, |reply, open| {
             let mut flags = FopenFlags::empty();
             if open.immutable {
@@ -313,13 +321,16 @@ impl Filesystem for Adapter {
         self.run(request, "access", inode, reply, work, |reply, ()| reply.ok());
     }
 
-    fn setxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
-        self.set_xattr(inode, name, value, flags, reply);
+    fn setxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        self.set_xattr(request, inode, name, value, flags, reply);
     }
 
-    fn removexattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
-        let work = async move { file_system.removexattr(inode.0, &name).await };
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (file_system, name, asker) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), asker(request));
+        let work = async move {
+            file_system.admit(&asker, inode.0, Need::Write).await?;
+            file_system.removexattr(inode.0, &name).await
+        };
         self.change("removexattr", inode, reply, work, |reply, ()| reply.ok());
     }
 
@@ -343,9 +354,11 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = SetAttributes { mode, uid, gid, size, mtime: mtime.map(of_time), atime: atime.map(of_time) };
-        let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
+        let (file_system, caller, asker) = (Arc::clone(&self.file_system), caller(request), asker(request));
         let writes_back = ctime.is_some() && mode.is_none() && uid.is_none() && gid.is_none() && size.is_none();
+        let need = if mode.or(uid).or(gid).is_some() { Need::Own } else { Need::Write };
         let work = async move {
+            file_system.admit(&asker, inode.0, need).await?;
             match writes_back {
                 true => file_system.write_back_times(caller, inode.0, set).await,
                 false => file_system.setattr(caller, inode.0, set).await,
@@ -365,14 +378,22 @@ impl Filesystem for Adapter {
         self.make("mkdir", request, NewName { kind: Kind::Directory, ..new_name(parent, name, mode) }, reply);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
-        self.change("unlink", parent, reply, async move { file_system.unlink(parent.0, &name).await }, |reply, ()| reply.ok());
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (file_system, name, asker) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), asker(request));
+        let work = async move {
+            file_system.admit(&asker, parent.0, Need::Write).await?;
+            file_system.unlink(parent.0, &name).await
+        };
+        self.change("unlink", parent, reply, work, |reply, ()| reply.ok());
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
-        self.change("rmdir", parent, reply, async move { file_system.rmdir(parent.0, &name).await }, |reply, ()| reply.ok());
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (file_system, name, asker) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), asker(request));
+        let work = async move {
+            file_system.admit(&asker, parent.0, Need::Write).await?;
+            file_system.rmdir(parent.0, &name).await
+        };
+        self.change("rmdir", parent, reply, work, |reply, ()| reply.ok());
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -382,7 +403,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -392,13 +413,22 @@ impl Filesystem for Adapter {
     ) {
         let Some(replace) = replace_of(flags) else { return reply.error(Errno::EINVAL) };
         let (file_system, name, to) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
-        let work = async move { file_system.rename((parent.0, &name), (new_parent.0, &to), replace).await };
+        let asker = asker(request);
+        let work = async move {
+            file_system.admit(&asker, parent.0, Need::Write).await?;
+            file_system.admit(&asker, new_parent.0, Need::Write).await?;
+            file_system.rename((parent.0, &name), (new_parent.0, &to), replace).await
+        };
         self.change("rename", parent, reply, work, |reply, ()| reply.ok());
     }
 
-    fn link(&self, _request: &Request, inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (file_system, name) = (Arc::clone(&self.file_system), name.as_bytes().to_vec());
-        let work = async move { file_system.link(inode.0, parent.0, &name).await };
+        let asker = asker(request);
+        let work = async move {
+            file_system.admit(&asker, parent.0, Need::Write).await?;
+            file_system.link(inode.0, parent.0, &name).await
+        };
         self.change("link", inode, reply, work, |reply, entry| answer_found(reply, &entry));
     }
 

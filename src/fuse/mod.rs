@@ -6,6 +6,7 @@
 
 mod adapter;
 mod attributes;
+mod caller;
 mod errno;
 mod session;
 mod watchdog;

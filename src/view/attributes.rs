@@ -78,6 +78,11 @@ impl Defaults {
         self.made(Kind::Directory, self.dir_mode.unwrap_or(0o755), 0)
     }
 
+    /// Attributes of a directory of the mounting user alone, whatever is to be shown otherwise.
+    pub fn private_directory(&self) -> Attributes {
+        Attributes { uid: self.uid, gid: self.gid, mode: 0o700, ..self.directory() }
+    }
+
     /// Attributes of a read-only file that no archive made.
     pub fn file(&self, size: u64) -> Attributes {
         self.made(Kind::File, 0o444, size)

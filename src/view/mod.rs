@@ -21,8 +21,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
@@ -45,6 +45,9 @@ use crate::content::{self, Verified};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Upper, Uppers};
+
+/// An operation that the kernel has judged arrives here in less.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Number of a node inside a view; 0 is the view's own directory.
 pub type ViewNode = u64;
@@ -222,6 +225,8 @@ pub struct View {
     pins: Arc<pins::Pins>,
     /// What it showed is shown no more: whoever is inside gets an error.
     closed: AtomicBool,
+    /// When the kernel was told what its directory is, once it was entered.
+    told: OnceLock<Instant>,
     /// Lookups that the kernel has not forgotten; changed only under the lock of the table.
     lookups: AtomicU64,
     /// Files that were opened while only the transport vouched for them: the kernel may hold such pages.
@@ -246,6 +251,7 @@ impl View {
             given: Mutex::default(),
             pins: Arc::default(),
             closed: AtomicBool::new(false),
+            told: OnceLock::new(),
             lookups: AtomicU64::new(0),
             unverified: Mutex::default(),
         }
@@ -264,6 +270,17 @@ impl View {
     /// Only the table of views does this.
     fn set_key(&self, key: Key) {
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// Whether the kernel was told the attributes of its directory since it was entered, and long enough ago that nothing under way was
+    /// judged by those of before.
+    pub fn is_told(&self) -> bool {
+        self.told.get().is_some_and(|told| told.elapsed() >= SETTLED)
+    }
+
+    /// Notes that the kernel is told them.
+    pub fn set_told(&self) {
+        self.told.get_or_init(Instant::now);
     }
 
     /// The repository that it belongs to.

@@ -1,5 +1,6 @@
 //! The file system over a registry in memory: every rule of the namespace, with the requests that it costs.
 
+mod access;
 mod meaning;
 mod metadata;
 mod model;

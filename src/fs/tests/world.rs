@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Caller, Config, Entry, Error, FileSystem, Lookup, NewName, ROOT, Root, Space, Writing};
+use super::super::{Caller, Config, Entry, Error, FileSystem, Lookup, NewName, Others, ROOT, Root, Space, Writing};
 use crate::artifact::{Artifacts, Kind, Options, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents};
@@ -46,6 +46,7 @@ pub struct Setup {
     pub allow_delete: bool,
     /// Most bytes that are staged.
     pub quota: Option<u64>,
+    pub others: Others,
 }
 
 impl Setup {
@@ -71,6 +72,7 @@ impl Default for Setup {
             writable: false,
             allow_delete: false,
             quota: None,
+            others: Others::None,
         }
     }
 }
@@ -176,6 +178,7 @@ impl World {
             tag_ttl: setup.tag_ttl,
             mount_json: b"{\"mount\":true}\n".to_vec(),
             status_json: Arc::new(|| b"{\"status\":true}\n".to_vec()),
+            others: setup.others,
             writing: setup.writable.then(|| Writing {
                 uppers: Arc::new(Uppers::open(&directory.path().join("state"), setup.quota).unwrap()),
                 push: registry.clone(),

@@ -14,8 +14,9 @@ use fuser::{
 use super::replies::{GENERATION, answer_found, shorter};
 use super::{Adapter, panicked, settle};
 use crate::artifact::Kind;
-use crate::fs::{Caller, NewName};
+use crate::fs::{Caller, Need, NewName};
 use crate::fuse::attributes::of_entry;
+use crate::fuse::caller::asker;
 use crate::view::Replace;
 
 /// Bits of a mode that say the kind, and their values.
@@ -32,13 +33,21 @@ const EXCLUSIVE: i32 = 0o200;
 impl Adapter {
     pub(super) fn make(&self, operation: &'static str, request: &Request, new: NewName, reply: ReplyEntry) {
         let (file_system, caller, parent) = (Arc::clone(&self.file_system), caller(request), INodeNo(new.directory));
-        let work = async move { file_system.make(caller, new).await };
+        let asker = asker(request);
+        let work = async move {
+            file_system.admit(&asker, new.directory, Need::Write).await?;
+            file_system.make(caller, new).await
+        };
         self.change(operation, parent, reply, work, |reply, entry| answer_found(reply, &entry));
     }
 
     pub(super) fn create_file(&self, request: &Request, new: NewName, flags: i32, reply: ReplyCreate) {
         let (file_system, caller, parent) = (Arc::clone(&self.file_system), caller(request), INodeNo(new.directory));
-        let work = async move { file_system.create(caller, new, flags & EXCLUSIVE != 0).await };
+        let asker = asker(request);
+        let work = async move {
+            file_system.admit(&asker, new.directory, Need::Write).await?;
+            file_system.create(caller, new, flags & EXCLUSIVE != 0).await
+        };
         self.change("create", parent, reply, work, |reply, (entry, open)| {
             let mut flags = FopenFlags::empty();
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
@@ -92,10 +101,14 @@ impl Adapter {
         });
     }
 
-    pub(super) fn set_xattr(&self, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, reply: ReplyEmpty) {
+    pub(super) fn set_xattr(&self, request: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, reply: ReplyEmpty) {
         let (file_system, name, value) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), value.to_vec());
         let (create, replace) = (flags & XATTR_CREATE != 0, flags & XATTR_REPLACE != 0);
-        let work = async move { file_system.setxattr(inode.0, &name, &value, create, replace).await };
+        let asker = asker(request);
+        let work = async move {
+            file_system.admit(&asker, inode.0, Need::Write).await?;
+            file_system.setxattr(inode.0, &name, &value, create, replace).await
+        };
         self.change("setxattr", inode, reply, work, |reply, ()| reply.ok());
     }
 }

@@ -1,0 +1,198 @@
+//! Who is let into the directory of an artifact that nobody has entered yet.
+//!
+//! Where other users are admitted, the kernel checks owners and modes. Of a directory that nobody has entered it knows provisional ones
+//! only, since the price of the real ones is a manifest, and `ls -l` lists many. What these refuse it asks about, and judges by the real
+//! ones. What they allow is judged here, until the kernel was told better, and it keeps no name so long: every walk passes here.
+
+use super::{Error, FileSystem};
+use crate::error::ErrorKind;
+use crate::view::Attributes;
+
+/// Which other users the kernel lets in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Others {
+    /// None.
+    #[default]
+    None,
+    /// All, as owners and modes of files say; `.oci`, which has the bytes without the modes, is for the mounting user and root.
+    Files,
+    /// All, and `.oci` too.
+    Everything,
+}
+
+/// Somebody who asks for something.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Thread; 0 in another PID namespace.
+    pub pid: u32,
+    /// Looks at what else the thread may; `None` if that cannot be seen.
+    pub look: fn(u32) -> Option<Credentials>,
+}
+
+/// What a thread may besides its user and group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// Its effective capabilities, bit by bit; none of those it has in another user namespace.
+    pub capabilities: u64,
+}
+
+/// What somebody wants of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Find a name in it.
+    Search,
+    /// List it.
+    Read,
+    /// Change it.
+    Write,
+    /// Be its owner.
+    Own,
+}
+
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+const CAP_FOWNER: u64 = 1 << 3;
+
+impl Need {
+    fn bits(self) -> u32 {
+        match self {
+            Self::Search => 1,
+            Self::Read => 4,
+            Self::Write => 2,
+            Self::Own => 0,
+        }
+    }
+
+    /// Capabilities of which each is enough.
+    fn overridden_by(self) -> u64 {
+        match self {
+            Self::Search | Self::Read => CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH,
+            Self::Write => CAP_DAC_OVERRIDE,
+            Self::Own => CAP_FOWNER,
+        }
+    }
+}
+
+impl FileSystem {
+    /// Whether the kernel lets other users in, and checks owners and modes.
+    pub(super) fn admits_others(&self) -> bool {
+        self.config.others != Others::None
+    }
+
+    /// Lets somebody go on who wants something of an inode, as far as the kernel could not judge that.
+    ///
+    /// # Errors
+    /// Denied, `NotPermitted` where only its owner may; what entering the directory says.
+    pub async fn admit(&self, asker: &Asker, number: u64, need: Need) -> Result<(), Error> {
+        let inode = self.inode(number);
+        if !self.admits_others() || inode.view() == 0 || inode.node() != 0 {
+            return Ok(());
+        }
+        let view = self.view(inode)?;
+        if view.is_told() {
+            return Ok(());
+        }
+        self.enter(&view).await?;
+        if may(asker, &view.attributes(&self.context, 0)?, need) {
+            return Ok(());
+        }
+        Err(match need {
+            Need::Own => Error::new(ErrorKind::NotPermitted, "only the owner of the tag's directory may do that"),
+            _ => Error::new(ErrorKind::Denied, "the mode of the tag's directory does not allow that"),
+        })
+    }
+}
+
+/// Whether owner and mode, or a capability, allow something.
+fn may(asker: &Asker, of: &Attributes, need: Need) -> bool {
+    let allows = |class: u32| (of.mode >> class) & need.bits() == need.bits();
+    let (owner, group, other) = (allows(6), allows(3), allows(0));
+    let is_owner = asker.uid == of.uid;
+    let by_mode = match need {
+        Need::Own => is_owner,
+        _ if is_owner => owner,
+        _ if asker.gid == of.gid => group,
+        _ => other,
+    };
+    let is_sure = by_mode && (is_owner || asker.gid == of.gid || group == other);
+    if is_sure {
+        return true;
+    }
+    match (asker.look)(asker.pid) {
+        Some(more) if more.capabilities & need.overridden_by() != 0 => true,
+        Some(more) if need != Need::Own && !is_owner && more.groups.contains(&of.gid) => group,
+        Some(_) => by_mode,
+        None => by_mode || asker.uid == 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::world::DEFAULTS;
+
+    fn directory(mode: u32) -> Attributes {
+        Attributes { mode, uid: 7, gid: 70, ..DEFAULTS.directory() }
+    }
+
+    fn asker(uid: u32, gid: u32, look: fn(u32) -> Option<Credentials>) -> Asker {
+        Asker { uid, gid, pid: 1, look }
+    }
+
+    fn nothing(_: u32) -> Option<Credentials> {
+        Some(Credentials::default())
+    }
+
+    fn member(_: u32) -> Option<Credentials> {
+        Some(Credentials { groups: vec![5, 70], capabilities: 0 })
+    }
+
+    fn searcher(_: u32) -> Option<Credentials> {
+        Some(Credentials { groups: Vec::new(), capabilities: CAP_DAC_READ_SEARCH })
+    }
+
+    fn unseen(_: u32) -> Option<Credentials> {
+        None
+    }
+
+    #[test]
+    fn the_first_class_that_fits_decides_as_in_the_kernel() {
+        for (mode, who, need, allowed) in [
+            (0o700, asker(7, 1, nothing), Need::Search, true),
+            (0o700, asker(8, 1, nothing), Need::Search, false),
+            (0o777, asker(8, 1, nothing), Need::Write, true),
+            (0o077, asker(7, 70, nothing), Need::Read, false),
+            (0o070, asker(8, 70, nothing), Need::Read, true),
+            (0o707, asker(8, 70, nothing), Need::Read, false),
+            (0o750, asker(8, 1, member), Need::Search, true),
+            (0o705, asker(8, 1, member), Need::Search, false),
+            (0o750, asker(8, 1, member), Need::Write, false),
+            (0o711, asker(8, 1, nothing), Need::Read, false),
+        ] {
+            assert_eq!(may(&who, &directory(mode), need), allowed, "{mode:o} {who:?} {need:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_pass_over_modes_and_what_cannot_be_seen_does_not() {
+        let closed = directory(0o700);
+        assert!(may(&asker(8, 1, searcher), &closed, Need::Search));
+        assert!(!may(&asker(8, 1, searcher), &closed, Need::Write));
+        assert!(may(&asker(0, 0, unseen), &closed, Need::Write), "root");
+        assert!(!may(&asker(0, 0, nothing), &closed, Need::Write), "root without its capabilities");
+        assert!(!may(&asker(8, 1, unseen), &directory(0o770), Need::Search));
+        assert!(may(&asker(8, 1, unseen), &directory(0o775), Need::Search));
+    }
+
+    #[test]
+    fn only_the_owner_is_the_owner() {
+        assert!(may(&asker(7, 1, nothing), &directory(0), Need::Own));
+        assert!(!may(&asker(8, 70, member), &directory(0o777), Need::Own));
+    }
+}
