@@ -56,7 +56,8 @@ struct Times {
     is_stored: bool,
 }
 
-/// The staged bytes of one upper. Locks: each is held for a moment, none while another of them is taken.
+/// The staged bytes of one upper. Locks: each is held for a moment, none while another of them is taken, except that of the place, which
+/// is taken last.
 pub(super) struct Store {
     place: RwLock<Place>,
     pub account: Account,
@@ -122,8 +123,21 @@ impl Store {
     }
 
     /// The upper was renamed.
-    pub fn set_place(&self, place: Place) {
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
+    ///
+    /// Nobody works with its files while `rename` runs, which gets the new directory.
+    pub fn move_to(&self, place: Place, rename: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+        let mut current = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        rename(&place.directory)?;
+        *current = place;
+        Ok(())
+    }
+
+    /// Renames the upper to where it is removed. Nobody works with its files meanwhile, and everybody is told from then on.
+    pub fn take_away(&self, rename: impl FnOnce(&Path) -> Result<PathBuf, Error>) -> Result<PathBuf, Error> {
+        let place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let taken = rename(&place.directory)?;
+        self.removed.store(true, Ordering::Release);
+        Ok(taken)
     }
 
     /// Gone once the upper was removed.
@@ -172,12 +186,19 @@ impl Store {
         }
     }
 
-    fn with_directory<T>(&self, work: impl FnOnce(&Path) -> T) -> T {
+    /// Works in the directory of the upper, which is neither moved nor removed meanwhile. What runs asks for no place.
+    pub fn with_directory<T>(&self, work: impl FnOnce(&Path) -> T) -> T {
         work(&self.place.read().unwrap_or_else(PoisonError::into_inner).directory)
     }
 
     pub fn path(&self, id: DataId) -> PathBuf {
         self.with_directory(|directory| path(directory, id))
+    }
+
+    /// Works with the file of staged bytes where it is: the upper is neither moved nor removed meanwhile.
+    fn at<T>(&self, id: DataId, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
+        let result = self.with_directory(|directory| work(&path(directory, id)));
+        result.or_else(|error| self.check().and(Err(error)))
     }
 
     /// An error of the database, named with its place.
@@ -189,8 +210,8 @@ impl Store {
     pub fn create(self: &Arc<Self>) -> Result<Arc<Staged>, Error> {
         self.check()?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.path(id);
-        let file = self.create_file(id, &path).map_err(|error| Error::system("cannot stage bytes in", &path, &error))?;
+        let create = |path: &Path| self.create_file(id, path).map_err(|error| Error::system("cannot stage bytes in", path, &error));
+        let file = self.at(id, create)?;
         let staged = Arc::new(Staged::create(self.clone(), id, file)?);
         lock(&self.open).insert(id, Arc::downgrade(&staged));
         Ok(staged)
@@ -222,8 +243,7 @@ impl Store {
             return Ok(staged);
         }
         self.check()?;
-        let path = self.path(id);
-        let file = durable::open_private(&path, false).map_err(|error| open_error(id, &path, &error))?;
+        let file = self.at(id, |path| durable::open_private(path, false).map_err(|error| open_error(id, path, &error)))?;
         let staged = Arc::new(Staged::open(self.clone(), id, file)?);
         open.insert(id, Arc::downgrade(&staged));
         Ok(staged)
@@ -242,8 +262,7 @@ impl Store {
     /// What is shown of staged bytes, which need not be open.
     pub fn attributes(&self, id: DataId) -> Result<DataAttributes, Error> {
         self.check()?;
-        let path = self.path(id);
-        let metadata = std::fs::symlink_metadata(&path).map_err(|error| open_error(id, &path, &error))?;
+        let metadata = self.at(id, |path| std::fs::symlink_metadata(path).map_err(|error| open_error(id, path, &error)))?;
         Ok(self.shown(id, &metadata))
     }
 
@@ -267,7 +286,7 @@ impl Store {
             }
             None => std::fs::symlink_metadata(&path).map_or(0, |metadata| durable::occupied(&metadata)),
         };
-        match std::fs::remove_file(&path) {
+        match self.with_directory(|directory| std::fs::remove_file(self::path(directory, id))) {
             Ok(()) => {
                 self.account.remove(occupied);
                 Ok(())
@@ -287,10 +306,13 @@ impl Store {
         let _turn = lock(&self.naming);
         let fresh = std::mem::take(&mut *lock(&self.fresh));
         for directory in &fresh {
-            let path = self.with_directory(|upper| if *directory == ROOT { upper.join("data") } else { group_path(upper, *directory) });
-            if let Err(error) = durable::sync_directory(&path) {
+            let synced = self.with_directory(|upper| {
+                let path = if *directory == ROOT { upper.join("data") } else { group_path(upper, *directory) };
+                durable::sync_directory(&path).map_err(|error| Error::system("cannot sync", &path, &error))
+            });
+            if synced.is_err() {
                 lock(&self.fresh).extend(&fresh);
-                return Err(Error::system("cannot sync", &path, &error));
+                return synced;
             }
         }
         Ok(())

@@ -95,7 +95,7 @@ impl Shared {
         self.store.check()?;
         // The names first: no durable node without its file.
         self.store.sync_names()?;
-        self.store.log.sync(&self.store.place().directory)
+        self.store.with_directory(|directory| self.store.log.sync(directory))
     }
 
     /// One transaction that belongs to no edit. Whatever fails leaves the database as it was.

@@ -190,11 +190,11 @@ impl Upper {
         let binding = self.binding();
         // The document first: a crash behind it is ended by the next start, which trusts the document.
         About::new(subject, &binding).write(&place.directory)?;
-        if let Err(error) = rename(&root, &place.directory, &directory) {
+        let next = Place { subject: subject.clone(), directory };
+        if let Err(error) = self.shared.store.move_to(next, |directory| rename(&root, &place.directory, directory)) {
             About::new(&place.subject, &binding).write(&place.directory)?;
             return Err(error);
         }
-        self.shared.store.set_place(Place { subject: subject.clone(), directory });
         Ok(())
     }
 
@@ -239,7 +239,7 @@ impl Upper {
     }
 
     fn take_away(&self, _database: &Database) -> Result<(), Error> {
-        let removed = take_away(&self.shared.store.place().directory)?;
+        let removed = self.shared.store.take_away(take_away)?;
         lock(&self.shared.state).edited = false;
         self.shared.store.set_removed();
         remove_tree(&removed)

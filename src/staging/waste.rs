@@ -69,7 +69,8 @@ impl Shared {
             if gone.is_empty() {
                 break;
             }
-            let unlinked = store.log.sync(&store.place().directory).and_then(|()| gone.iter().try_for_each(|id| store.unlink(*id)));
+            let unlinked =
+                store.with_directory(|directory| store.log.sync(directory)).and_then(|()| gone.iter().try_for_each(|id| store.unlink(*id)));
             match unlinked.and_then(|()| self.forget(&gone)) {
                 Ok(released) => store.give_up(released),
                 Err(error) => {

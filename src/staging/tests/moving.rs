@@ -231,3 +231,25 @@ fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_re
     assert!(upper.remove_if_unchanged(frozen).unwrap());
     assert!(uppers.list().unwrap().is_empty());
 }
+
+#[test]
+fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
+    let (_directory, _uppers, upper) = begin();
+    let (_, id) = add(&upper, b"a", b"one");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    upper.new_data().unwrap();
+                    upper.rows().open_data(id).unwrap();
+                    assert_eq!(contents(&upper, id), b"one");
+                }
+            });
+        }
+        for round in 0..300 {
+            upper.move_to(&subject(if round % 2 == 0 { "v2" } else { "v1" })).unwrap();
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
