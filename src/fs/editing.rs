@@ -6,6 +6,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::blocking;
 use super::place::Place;
@@ -40,6 +41,7 @@ impl Drop for Work<'_> {
     fn drop(&mut self) {
         let Self { file_system, view } = self;
         file_system.staged.happened_in(&file_system.views, view, |left| Event::Ended(view.number(), left));
+        file_system.free_soon(view);
     }
 }
 
@@ -54,6 +56,7 @@ impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         let (file_system, view) = (self.file_system, &self.staged.view);
         file_system.staged.happened_in(&file_system.views, view, |left| Event::Released(view.number(), left));
+        file_system.free_soon(view);
         file_system.namespace_changed();
     }
 }
@@ -113,7 +116,7 @@ impl FileSystem {
     /// `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in the directory of a tag that has moved.
     pub(super) async fn edit(&self, view: &Arc<View>) -> Result<Editing<'_>, Error> {
         self.uppers()?;
-        if view.overlay().is_none() {
+        if view.overlay().is_none_or(|overlay| overlay.is_released()) {
             self.look_before_edit(view).await?;
         }
         let work = self.begin(view)?;
@@ -154,6 +157,51 @@ impl FileSystem {
     pub(super) fn claim(&self, name: &TagName, claim: Claim) -> Result<Claimed<'_>, Error> {
         let staged = self.staged.claim(&self.views, name, claim)?;
         Ok(Claimed { file_system: self, staged })
+    }
+
+    /// Gives up the lock of a tag that has no edits left, so that another mount may edit it. Whoever is inside goes on, and takes the lock
+    /// back with the next change.
+    pub(super) async fn free(&self, view: &View) {
+        let Some(work) = self.freeing(view) else { return };
+        let worked = move || {
+            work();
+            Ok(())
+        };
+        if let Err(error) = blocking(worked).await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// The same without waiting for the disk.
+    pub(super) fn free_soon(&self, view: &View) {
+        let Some(work) = self.freeing(view) else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Err(_) => work(),
+        }
+    }
+
+    fn freeing(&self, view: &View) -> Option<impl FnOnce() + Send + 'static> {
+        let overlay = Arc::clone(view.overlay()?);
+        if self.staged.holds(view.number()) || overlay.is_edited() || overlay.is_released() {
+            return None;
+        }
+        let aside = self.aside(view)?;
+        Some(move || match overlay.release_tag(&aside) {
+            // Edited or removed meanwhile.
+            Ok(_) => {}
+            Err(error) if error.kind == ErrorKind::Gone => {}
+            Err(error) => tracing::warn!("a tag without edits stays locked: {error}"),
+        })
+    }
+
+    /// Under which name the edits of a view lie that has given up the name of its tag. No tag has such a name.
+    fn aside(&self, view: &View) -> Option<Subject> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut subject = view.subject(&self.context)?;
+        // Several mounts may share the state directory.
+        subject.tag = format!("{}@{}-{}", subject.tag, std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Some(subject)
     }
 
     /// Shows an upper as the tag that it belongs to, through a view of its own.
@@ -300,12 +348,11 @@ impl FileSystem {
         if view.digest() == digest || self.staged.holds(number) {
             return;
         }
-        let event = match (view.overlay(), view.subject(&self.context)) {
-            (Some(overlay), Some(mut subject)) => {
-                // No tag has such a name. The directory goes with the last who is inside.
-                subject.tag = format!("{}@{number}", subject.tag);
+        let event = match (view.overlay(), self.aside(view)) {
+            (Some(overlay), Some(aside)) => {
+                // The directory goes with the last who is inside.
                 let overlay = Arc::clone(overlay);
-                match blocking(move || overlay.retire(&subject)).await {
+                match blocking(move || overlay.retire(&aside)).await {
                     Ok(true) => Event::Retired(number),
                     // Edited meanwhile.
                     Ok(false) => return,

@@ -259,6 +259,7 @@ impl FileSystem {
         let Some(view) = file.and_then(|file| file.view.clone()) else { return };
         // A tag in which nothing was written after all follows upstream again.
         self.staged.happened_in(&self.views, &view, |left| Event::Closed(view.number(), left));
+        self.free_soon(&view);
     }
 }
 

@@ -71,7 +71,9 @@ impl FileSystem {
         if !options.dry_run {
             // The repository is upstream now, whatever becomes of its tags.
             self.staged.drop_repository(&name.0);
+            let view = Arc::clone(&claimed.staged.view);
             self.follow(name, claimed, next).map_err(told)?;
+            self.free(&view).await;
         }
         Ok(report)
     }

@@ -346,7 +346,10 @@ impl FileSystem {
         };
         overlay.fetch_expected().await?;
         let forgotten = blocking(move || overlay.discard(below.as_bytes())).await?;
-        self.forget_in_view(&staged.view, forgotten);
+        let view = Arc::clone(&staged.view);
+        self.forget_in_view(&view, forgotten);
+        drop(claimed);
+        self.free(&view).await;
         Ok(true)
     }
 

@@ -234,7 +234,11 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.file_system.release(handle.0);
+        {
+            // What is left to do on the disk is done there.
+            let _runtime = self.runtime.enter();
+            self.file_system.release(handle.0);
+        }
         reply.ok();
     }
 

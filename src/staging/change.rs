@@ -34,6 +34,8 @@ pub struct Change<'upper> {
     is_changed: bool,
     /// What is changed leads back to what is published.
     is_unedited: bool,
+    /// What is changed is nothing that is published.
+    is_tidying: bool,
     is_done: bool,
 }
 
@@ -70,6 +72,7 @@ impl<'upper> Change<'upper> {
             laid: Vec::new(),
             is_changed: false,
             is_unedited: false,
+            is_tidying: false,
             is_done: false,
         })
     }
@@ -80,7 +83,9 @@ impl<'upper> Change<'upper> {
         let (was, before) = (self.state_before, self.before);
         let data = self.shared.store.next.load(Ordering::Relaxed);
         if self.is_changed {
-            self.state.edited = !self.is_unedited;
+            if !self.is_tidying {
+                self.state.edited = !self.is_unedited;
+            }
             self.state.changes += 1;
             if data + DATA / 2 > self.marks.data {
                 self.marks.data = data + DATA;
@@ -233,6 +238,11 @@ impl<'upper> Change<'upper> {
     pub fn set_unedited(&mut self) {
         self.is_changed = true;
         self.is_unedited = true;
+    }
+
+    /// This commit is no edit: whether anything is left to publish stays as it is.
+    pub(super) fn set_tidying(&mut self) {
+        self.is_tidying = true;
     }
 
     /// To what the upper is bound when this is committed.

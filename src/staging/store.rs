@@ -79,8 +79,19 @@ pub(super) struct Store {
     unasked: AtomicU64,
     /// The upper was removed: what is open stays usable, nothing else is.
     removed: AtomicBool,
-    /// The upper is that of no tag any more, and is not changed again.
-    retired: AtomicBool,
+    /// Changed only under the lock of the database.
+    standing: Mutex<Standing>,
+}
+
+/// What an upper is to its tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has the name and the lock.
+    Current,
+    /// It has neither until the next change. This is the tag.
+    Released(Subject),
+    /// It is that of no tag any more, and is not changed again.
+    Retired,
 }
 
 /// `data` itself among its directories.
@@ -114,7 +125,7 @@ impl Store {
             // The first write asks.
             unasked: AtomicU64::new(ASK_AFTER),
             removed: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
+            standing: Mutex::new(Standing::Current),
         }
     }
 
@@ -149,17 +160,14 @@ impl Store {
         Ok(())
     }
 
-    /// The upper belongs to no tag any more.
-    pub fn set_retired(&self) {
-        self.retired.store(true, Ordering::Release);
+    /// What the upper is to its tag.
+    pub fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
     }
 
-    /// Gone once the upper belongs to no tag any more.
-    pub fn check_current(&self) -> Result<(), Error> {
-        if self.retired.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Gone, "the tag has moved since this directory was opened; open it again to change it"));
-        }
-        Ok(())
+    /// Under the lock of the database.
+    pub fn set_standing(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
     }
 
     /// Whether the disk has room for so many bytes more and for what the database needs. A disk that cannot be asked has.

@@ -148,10 +148,26 @@ impl Upper {
     }
 
     /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process; a power cut only after
-    /// the next [`Upper::sync`]. `work` runs once.
+    /// the next [`Upper::sync`]. `work` runs once. An upper that was released takes its tag back first; Gone for one that is retired.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut database = self.shared.database()?;
-        self.shared.store.check_current()?;
+        let database = self.shared.database()?;
+        self.take_back(&database)?;
+        self.commit(database, work)
+    }
+
+    /// As [`Upper::change`], for what is no edit: it changes nothing that is published, and needs no tag.
+    pub fn tidy<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.commit(self.shared.database()?, |change| {
+            change.set_tidying();
+            work(change)
+        })
+    }
+
+    fn commit<T>(
+        &self,
+        mut database: MutexGuard<'_, Database>,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut change = Change::begin(&mut database, &self.shared)?;
         let value = work(&mut change)?;
         let waste = change.commit()?;

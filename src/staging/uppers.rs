@@ -14,7 +14,7 @@ use super::error::{Error, shown};
 use super::freeze::FrozenUpper;
 use super::open;
 use super::place::{Hold, holder, lock_names};
-use super::store::{Place, lock};
+use super::store::{Place, Standing, lock};
 use super::upper::{Database, Upper};
 use super::{Binding, Listed, Rows, Subject};
 use crate::durable;
@@ -155,7 +155,47 @@ impl Upper {
     pub fn move_to(&self, subject: &Subject) -> Result<(), Error> {
         // Neither removed nor changed meanwhile.
         let database = self.shared.database()?;
+        self.take_back(&database)?;
         self.relocate(&database, subject)
+    }
+
+    /// Gives up name and lock of the tag until the next change if nothing is left to publish; answers whether it did. The upper lies
+    /// under `aside` meanwhile, can be read, and keeps its nodes.
+    pub fn release(&self, aside: &Subject) -> Result<bool, Error> {
+        let database = self.shared.database()?;
+        if self.is_needed() || self.shared.store.standing() != Standing::Current {
+            return Ok(false);
+        }
+        let tag = self.subject();
+        self.relocate(&database, aside)?;
+        self.shared.store.set_standing(Standing::Released(tag));
+        Ok(true)
+    }
+
+    /// Whether the tag is free for others.
+    pub fn is_released(&self) -> bool {
+        matches!(self.shared.store.standing(), Standing::Released(_))
+    }
+
+    /// Takes name and lock of the tag back if they were released. Busy where another process has them now, Exists where it left edits,
+    /// Gone for an upper that was retired.
+    pub fn reclaim(&self) -> Result<(), Error> {
+        let database = self.shared.database()?;
+        self.take_back(&database)
+    }
+
+    pub(super) fn take_back(&self, database: &Database) -> Result<(), Error> {
+        match self.shared.store.standing() {
+            Standing::Current => Ok(()),
+            Standing::Released(tag) => {
+                self.relocate(database, &tag)?;
+                self.shared.store.set_standing(Standing::Current);
+                Ok(())
+            }
+            Standing::Retired => {
+                Err(Error::new(ErrorKind::Gone, "the tag has moved since this directory was opened; open it again to change it"))
+            }
+        }
     }
 
     /// Gives up the name of the tag for a directory of `subject` if nothing is left to publish; answers whether it did. Every later
@@ -166,7 +206,7 @@ impl Upper {
             return Ok(false);
         }
         self.relocate(&database, subject)?;
-        self.shared.store.set_retired();
+        self.shared.store.set_standing(Standing::Retired);
         Ok(true)
     }
 

@@ -43,6 +43,23 @@ async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, subject: Subject, bin
     }
 }
 
+/// Takes the lock of a tag back that was released when nothing was left to publish.
+async fn reclaim(uppers: &Arc<Uppers>, subject: Subject, overlay: &Arc<Overlay>) -> Result<Begun, Error> {
+    if !overlay.is_released() {
+        return Ok(Begun::Edits(Arc::clone(overlay)));
+    }
+    let (uppers, ours) = (Arc::clone(uppers), Arc::clone(overlay));
+    let reclaimed = tokio::task::spawn_blocking(move || match ours.reclaim_tag() {
+        // What a mount left that is gone.
+        Err(error) if error.kind == ErrorKind::Exists => match uppers.find(&subject)? {
+            Some(upper) if !upper.remove_if_clean()? => Ok(Begun::Found(Arc::new(upper))),
+            _ => ours.reclaim_tag().map(|()| Begun::Edits(ours)),
+        },
+        reclaimed => reclaimed.map(|()| Begun::Edits(ours)),
+    });
+    reclaimed.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?
+}
+
 impl View {
     /// The edits of the tag, if it has any here.
     pub fn overlay(&self) -> Option<&Arc<Overlay>> {
@@ -110,12 +127,12 @@ impl View {
     /// `ReadOnly` for what is no tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
     /// process edits the tag; what the registry and the disk say.
     pub async fn edit(&self, context: &Context) -> Result<Begun, Error> {
-        if let Some(overlay) = self.overlay() {
-            return Ok(Begun::Edits(Arc::clone(overlay)));
-        }
         let (Some(uppers), Some(subject)) = (&context.staging, self.subject(context)) else {
             return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed"));
         };
+        if let Some(overlay) = self.overlay() {
+            return reclaim(uppers, subject, overlay).await;
+        }
         let under = match self.enter(context).await? {
             Shown::Tree(artifact) if artifact.dialect == Dialect::Members => {
                 return Err(Error::new(ErrorKind::ReadOnly, "an image index without a matching platform cannot be changed"));

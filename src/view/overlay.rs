@@ -40,7 +40,7 @@ use super::pins::Pins;
 use super::{Error, ViewNode};
 use crate::artifact::Artifact;
 use crate::oci::Digest;
-use crate::staging::{Binding, Error as Fault, Subject, Upper};
+use crate::staging::{Binding, Change, Error as Fault, Subject, Upper};
 use attributes::AccessTimes;
 use edit::Edit;
 use file::Blobs;
@@ -170,6 +170,28 @@ impl Overlay {
         Ok(deleted?)
     }
 
+    /// Gives up the tag's lock until the next change if nothing is left to publish and no writer is open; answers whether it did. The
+    /// edits lie under the name `aside` meanwhile.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn release_tag(&self, aside: &Subject) -> Result<bool, Error> {
+        Ok(!self.has_writers() && self.upper.release(aside)?)
+    }
+
+    /// Whether others may edit the tag.
+    pub fn is_released(&self) -> bool {
+        self.upper.is_released()
+    }
+
+    /// Takes the tag's lock back.
+    ///
+    /// # Errors
+    /// Busy where another process has it, Exists where one left edits, Gone for a tag that moved.
+    pub fn reclaim_tag(&self) -> Result<(), Error> {
+        Ok(self.upper.reclaim()?)
+    }
+
     /// Gives up the tag's name for that of a directory if nothing is left to publish; answers whether it did. What is there can still
     /// be read, and every change answers Gone.
     ///
@@ -281,11 +303,12 @@ impl Overlay {
 
     /// Runs one change in a transaction.
     fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.upper.change(|change| {
-            let Self { ground, table, removed, .. } = self;
-            let mut edit = Edit { change, ground, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() };
-            work(&mut edit)
-        })
+        self.upper.change(|change| work(&mut self.edit(change)))
+    }
+
+    fn edit<'change, 'upper>(&'change self, change: &'change mut Change<'upper>) -> Edit<'change, 'upper> {
+        let Self { ground, table, removed, .. } = self;
+        Edit { change, ground, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() }
     }
 }
 

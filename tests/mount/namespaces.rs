@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, Mount, is_mounted, text};
@@ -80,6 +80,14 @@ fn home() -> Home {
 
 fn mount<'home>(home: &'home Home, registry: &Registry) -> Mount<'home> {
     home.mount(&format!("{}/team", registry.host()), &["--tag-ttl", "0s"])
+}
+
+/// Mounts once more where a mount was, with the same cache and state.
+fn mount_again(home: &Home, registry: &Registry, point: &Path) -> Output {
+    let (cache, state) = (home.path("cache"), home.path("state"));
+    let source = format!("{}/team", registry.host());
+    let flags = ["--tag-ttl", "0s", "--cache-dir", cache.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    home.run(&[&["mount", &source, point.to_str().unwrap()], flags.as_slice()].concat())
 }
 
 fn upstream(registry: &Registry, name: &str) -> String {
@@ -284,4 +292,38 @@ fn a_detached_daemon_is_listed_with_its_users_and_addressed_by_reference() {
     elsewhere.leave();
     wait_for_end(daemon);
     assert_eq!(rows(&home, &registry), Vec::<Value>::new());
+}
+
+#[test]
+fn a_namespace_that_edits_keeps_its_tag_from_a_new_mount_until_that_is_published() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (registry, home) = (registry(), home());
+    let mounted = mount(&home, &registry);
+    let (point, daemon) = (mounted.root().to_owned(), pid(&mounted));
+    let (v1, v2) = (mounted.path("app/v1/file"), mounted.path("app/v2/file"));
+    std::fs::write(&v1, "second\n").unwrap();
+    std::fs::write(&v2, "second\n").unwrap();
+    let mut elsewhere = Elsewhere::new(&home);
+    assert_eq!(umount(&home, &point, &[]).0, Some(0));
+    assert_eq!(elsewhere.run(&format!("echo third > {}", v2.display())), "");
+
+    let again = mount_again(&home, &registry, &point);
+    assert!(again.status.success(), "{}", text(&again));
+    std::fs::write(&v1, "fourth\n").unwrap();
+    let busy = std::fs::write(&v2, "mine\n").unwrap_err();
+    assert_eq!(busy.raw_os_error(), Some(16), "{busy}");
+    let reply = elsewhere.run(&format!("echo x > {}", v1.display()));
+    assert!(reply.contains("busy"), "{reply}");
+    let reference = format!("{}/team/app:v2", registry.host());
+    let output = home.run(&["sync", &reference]);
+    assert!(output.status.success() && text(&output).contains("published"), "{}", text(&output));
+    assert_eq!(upstream(&registry, "app/v2/file"), "third\n");
+    std::fs::write(&v2, "fifth\n").unwrap();
+    let (code, printed) = umount(&home, &point, &[]);
+    assert_eq!(code, Some(0), "{printed}");
+    elsewhere.leave();
+    wait_for_end(daemon);
+    assert_eq!((upstream(&registry, "app/v1/file"), upstream(&registry, "app/v2/file")), ("fourth\n".to_owned(), "fifth\n".to_owned()));
 }

@@ -25,7 +25,7 @@ impl World {
         self.fs.sync(selection, options, &quiet()).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    async fn sync(&self) -> Vec<Report> {
+    pub(super) async fn sync(&self) -> Vec<Report> {
         self.sync_with(&Selection::All, &Options::default()).await
     }
 

@@ -253,3 +253,38 @@ fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).map_err(|error| error.kind);
+    assert!(upper.release(&subject("v1@1-1")).unwrap() && upper.is_released());
+    assert!(!upper.release(&subject("v1@1-1")).unwrap(), "once");
+    assert!(upper.rows().name(0, b"name").unwrap().is_none(), "it can be read");
+    upper.tidy(|change| change.drop_node(7)).unwrap();
+    assert!(upper.is_released() && !upper.has_edits(), "tidying is no edit");
+
+    let other = uppers.create(&subject("v1"), bound()).unwrap();
+    assert_eq!(edit(&upper), Err(ErrorKind::Busy));
+    drop(other);
+    assert_eq!(edit(&upper), Err(ErrorKind::Exists));
+    uppers.find(&subject("v1")).unwrap().unwrap().remove().unwrap();
+    edit(&upper).unwrap();
+    assert_eq!((upper.subject(), upper.is_released(), upper.has_edits()), (subject("v1"), false, true));
+    assert!(!upper.release(&subject("v1@1-1")).unwrap(), "there are edits");
+    assert_eq!(uppers.find(&subject("v1")).err().unwrap().kind, ErrorKind::Busy);
+    drop(upper);
+    assert!(uppers.find(&subject("v1")).unwrap().unwrap().has_edits());
+}
+
+#[test]
+fn what_is_released_can_be_retired_and_taken_back_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let uppers = open(directory.path());
+    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    assert!(upper.release(&subject("v1@1-1")).unwrap());
+    assert!(upper.retire(&subject("v1@1-1")).unwrap());
+    assert_eq!(upper.reclaim().unwrap_err().kind, ErrorKind::Gone);
+}

@@ -201,9 +201,13 @@ impl Overlay {
         if self.table.is_open(node) || self.is_pinned(node) {
             return Ok(());
         }
-        self.change(|edit| match edit.merged().row(node)? {
-            Some(row) if row.links == 0 => edit.bury(node),
-            _ => Ok(()),
+        // A file without a name is published nowhere.
+        self.upper.tidy(|change| {
+            let mut edit = self.edit(change);
+            match edit.merged().row(node)? {
+                Some(row) if row.links == 0 => edit.bury(node),
+                _ => Ok(()),
+            }
         })
     }
 }
