@@ -64,13 +64,16 @@ fn every_command_and_flag_is_in_the_help_under_a_heading() {
     }
     let flags = "--foreground --cache-dir --cache-size --cache-min-free --state-dir --tag-ttl --io-timeout --verify --view \
         --platform --repo --allow-other --uid --gid --file-mode --dir-mode --plain-http --insecure --ca-file --cert-file --key-file \
-        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --staging-size --exit-timeout --as-kind --concurrency";
+        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --plaintext --staging-size --exit-timeout --as-kind --concurrency";
     for flag in flags.split_whitespace() {
         assert!(help.contains(flag), "{flag}");
     }
     for (command, flags) in [
-        ("sync", "--dry-run --as --force --theirs --rebase --allow-delete --as-kind --concurrency --no-ignore --format --state-dir"),
-        ("umount", "--no-sync --discard --yes --lazy"),
+        (
+            "sync",
+            "--dry-run --as --force --theirs --rebase --allow-delete --plaintext --as-kind --concurrency --no-ignore --format --state-dir",
+        ),
+        ("umount", "--no-sync --discard --plaintext --yes --lazy"),
         ("diff", "--format"),
         ("discard", "--yes"),
     ] {

@@ -86,6 +86,7 @@ impl Inner {
         let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
         let dropped = self.drop_distrusted(&mut plan.steps, &mut sources);
         let protection = self.protection(&sources).await?;
+        let is_encrypted = !matches!(protection, Protection::Plain);
         let name = self.document_name(key, &shown, &plan, &dropped);
         let stored = if whole { self.stored_tree(&name, &protection) } else { None };
         let (tree, steps) = match stored {
@@ -98,8 +99,18 @@ impl Inner {
                 (self.compose(key, Arc::clone(&steps), indexes, directories, store).await?, steps)
             }
         };
+        if is_encrypted {
+            self.remember_secrets(key, &tree).await?;
+        }
         let manifests = steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect();
         Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), steps, manifests }, whole))
+    }
+
+    /// Remembers in memory what an encrypted artifact contains.
+    async fn remember_secrets(self: &Arc<Self>, key: &Key, tree: &Tree) -> Result<(), Error> {
+        let (me, key, tree) = (Arc::clone(self), key.clone(), tree.clone());
+        let remembered = tokio::task::spawn_blocking(move || me.opened_here.remember(&key, &tree));
+        remembered.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("reading a tree: {error}") })
     }
 
     /// Leaves out the indexes that turned out wrong; answers the layers that they were of.

@@ -76,6 +76,11 @@ pub(super) struct Wanted {
     pub raw: RawFile,
 }
 
+/// The plan of what is in the envelope of oci-sync.
+pub(super) fn encrypted(manifest: &Manifest) -> Option<Plan> {
+    oci_sync::plan(manifest.image()?, b"").filter(|plan| plan.steps.iter().any(|step| step.sealing != Sealing::None))
+}
+
 /// Whether this is sealed by ocifs.
 pub(super) fn is_sealed(manifest: &Manifest) -> bool {
     manifest.annotations().contains_key(SEAL_ANNOTATION)

@@ -5,7 +5,8 @@
 //!
 //! What counts: paths, kinds, permission bits, owners, times, device numbers, targets, extended attributes, which
 //! names share a file, and the SHA-256 of files. What does not: how layers are cut, where bytes lie, the permission bits of
-//! symbolic links (none are shown), and the attributes that the mount itself answers.
+//! symbolic links (none are shown), the time of the root (a tag that nobody entered shows another), and the attributes that the mount
+//! itself answers.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use super::tree::{Kind, NodeId, Tree};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// The first bytes that are hashed; a change of the rules changes them.
-const VERSION: &[u8] = b"ocifs tree identity 1\n";
+const VERSION: &[u8] = b"ocifs tree identity 2\n";
 
 /// What is shown where an artifact says nothing. Permission bits are 0644 and 0755.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +131,10 @@ impl TreeIdentity {
             Kind::Directory => entry.mode.unwrap_or(0o755),
             _ => entry.mode.unwrap_or(0o644),
         };
-        self.absolute &= entry.owner.is_some() && entry.mtime.is_some();
+        let is_root = entry.path.is_empty();
+        self.absolute &= entry.owner.is_some() && (is_root || entry.mtime.is_some());
         let (uid, gid) = entry.owner.unwrap_or(self.defaults.owner);
-        let (seconds, nanoseconds) = entry.mtime.unwrap_or(self.defaults.mtime);
+        let (seconds, nanoseconds) = if is_root { (0, 0) } else { entry.mtime.unwrap_or(self.defaults.mtime) };
         for value in [mode & 0o7777, uid, gid, nanoseconds] {
             self.hasher.update(&value.to_le_bytes());
         }
@@ -270,6 +272,9 @@ mod tests {
         assert_ne!(with(&[(b"user.x", b"1")]), same.digest);
         assert_ne!(with(&[(b"user.x", b"1")]), with(&[(b"user.x", b"2")]));
         assert_eq!(with(&[(b"user.oci.title", b"1")]), same.digest);
+        let root = IdentityEntry { path: b"", kind: Kind::Directory, ..FILE };
+        assert_eq!(of(&[root]), of(&[IdentityEntry { mtime: None, ..root }]));
+        assert_ne!(of(&[root]).digest, of(&[IdentityEntry { mode: Some(0o700), ..root }]).digest);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod merge;
 mod outline;
 mod published;
 mod recognise;
+mod secrets;
 pub mod travel;
 mod tree;
 
@@ -20,11 +21,13 @@ use std::time::Duration;
 pub use describe::Description;
 pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity, is_own_name};
 pub use layers::ArtifactLayer;
+pub use secrets::Secrets;
 pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
 
 use build::{Kept, Key};
 use dialect::Step;
 use known::Known;
+use secrets::OpenedHere;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::SpanCache;
@@ -139,6 +142,7 @@ struct Inner {
     contents: Contents,
     cache: SpanCache,
     kept: Kept,
+    opened_here: OpenedHere,
     flight: Flight<Key, Result<Arc<Artifact>, Error>>,
 }
 
@@ -155,7 +159,8 @@ impl Artifacts {
     pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
         let platform = Arc::new(options.platform.clone());
         let known = Arc::new(Known::new(pull, cache.clone(), options));
-        Self { inner: Arc::new(Inner { known, contents, cache, kept: Kept::default(), flight: Flight::default() }), platform }
+        let (kept, opened_here, flight) = (Kept::default(), OpenedHere::default(), Flight::default());
+        Self { inner: Arc::new(Inner { known, contents, cache, kept, opened_here, flight }), platform }
     }
 
     /// The same, with another platform chosen from an index.

@@ -1,12 +1,17 @@
 //! What a publish of this program tells, and asks for beside trees: tags that it moved, layers that it packed, keys.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Artifacts, Error};
-use crate::content::{BlobSource, Sealing};
+use super::{Artifact, Artifacts, Error};
+use crate::content::{BlobSource, Lent, Sealing};
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
-use crate::seal::{EnvelopeHeader, EnvelopeKey};
+use crate::registry::Pull;
+use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
+
+/// Bytes that are read at a time.
+const PIECE: u64 = 1 << 20;
 
 impl Artifacts {
     /// Notes that a tag was moved to a manifest by this program: what follows is answered by it, whatever was asked
@@ -54,6 +59,36 @@ impl Artifacts {
         if let Ok(Err(error)) = kept {
             tracing::warn!("the index of a packed layer is not kept: it is made again when it is needed: {error}");
         }
+    }
+
+    /// Brings the blobs of an artifact into the cache that `pull` has at hand, all of their content and no more than they are asked for
+    /// by readers: verified, and sealed where they are encrypted.
+    ///
+    /// # Errors
+    /// A blob that cannot be read; those before it are in the cache.
+    pub async fn join_cache(&self, artifact: &Artifact, pull: Arc<dyn Pull>, at_hand: &HashSet<Digest>) -> Result<(), Error> {
+        let contents = self.inner.contents.filled_from(pull);
+        for source in artifact.sources().iter().filter(|source| at_hand.contains(&source.descriptor.digest)) {
+            let failed = |error| Error::of_blob("a packed layer", &source.descriptor, error);
+            let stream = contents.open(source).await.map_err(failed)?;
+            let mut place = 0;
+            while place < stream.length() {
+                let end = stream.length().min(place + PIECE);
+                stream.read(place..end).await.map_err(failed)?;
+                place = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there may be a passphrase.
+    pub fn has_keys(&self) -> bool {
+        self.inner.contents.has_keys()
+    }
+
+    /// Tries these passphrases first until the answer is dropped.
+    pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
+        self.inner.contents.lend(passphrases)
     }
 
     /// The key for a new oci-sync envelope: from the passphrase that opens `source`, else from the first one there is;

@@ -1,6 +1,6 @@
 //! Recognising a tree that is published already: what is remembered of each artifact's tree, and the search in it.
 //!
-//! Asks no registry. What comes from encrypted artifacts is not remembered: names are as secret as contents.
+//! Asks no registry. What comes from encrypted artifacts is remembered in memory only: names are as secret as contents.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::oci::{Digest, Manifest, Platform, Repository};
 /// Kind of the documents that hold identities.
 const IDENTITY: &str = "identity";
 /// Version of such a document, and its length.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LENGTH: usize = 50;
 const HAS_DIGEST: u8 = 1;
 const ABSOLUTE: u8 = 2;
 /// Stand in where an artifact says nothing; then the digest is only good for this one document.
-const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0), mtime: (0, 0) };
+pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0), mtime: (0, 0) };
 
 impl Artifacts {
     /// The manifests that the tags of a repository are known to stand for, as far as they are here.
@@ -39,7 +39,8 @@ impl Artifacts {
     ) -> Result<Option<Arc<Manifest>>, Error> {
         let Some(wanted) = identity.digest else { return Ok(None) };
         for manifest in self.known_artifacts(repository).await {
-            let Some(known) = self.inner.stored_identity(&manifest.digest, &self.platform) else { continue };
+            let in_memory = self.inner.opened_here.identity(&manifest.digest);
+            let Some(known) = in_memory.or_else(|| self.inner.stored_identity(&manifest.digest, &self.platform)) else { continue };
             if (known.names, known.bytes) != (identity.names, identity.bytes) || known.digest.is_none() {
                 continue;
             }

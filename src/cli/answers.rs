@@ -18,6 +18,7 @@ use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::fuse::Connection;
 use crate::oci::{Repository, Source};
 use crate::publish::{Listener, Options, Report};
+use crate::seal::Passphrase;
 use crate::staging::Uppers;
 use crate::sys::unmount::Force;
 
@@ -172,7 +173,14 @@ impl Handler for Answers {
         self.edits().staged(selection).await
     }
 
-    async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+    async fn sync(
+        &self,
+        selection: &Selection,
+        options: &Options,
+        passphrases: Vec<Passphrase>,
+        listener: &Listener,
+    ) -> Result<Vec<Report>, Error> {
+        let _lent = self.file_system.lend(passphrases);
         let reports = self.edits().sync(selection, options, listener).await?;
         reports.iter().for_each(reports::log);
         Ok(reports)

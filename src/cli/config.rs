@@ -48,6 +48,7 @@ pub struct File {
     dir_mode: Option<u32>,
     read_only: Option<bool>,
     allow_delete: Option<bool>,
+    plaintext: Option<bool>,
     #[serde(deserialize_with = "size")]
     staging_size: Option<u64>,
     #[serde(deserialize_with = "duration")]
@@ -148,6 +149,7 @@ impl File {
     /// Fills in how edits are published.
     pub fn complete_writing(&self, flags: &mut WriteFlags) {
         flags.allow_delete |= self.allow_delete.unwrap_or_default();
+        flags.plaintext |= self.plaintext.unwrap_or_default();
         flags.staging_size = flags.staging_size.or(self.staging_size);
         flags.exit_timeout = flags.exit_timeout.or(self.exit_timeout);
         flags.as_kind = flags.as_kind.or(self.as_kind);

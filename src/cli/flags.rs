@@ -312,6 +312,10 @@ pub struct Umount {
     #[arg(long)]
     pub discard: bool,
 
+    /// Publish in clear what encrypted artifacts hold; without this, such files are refused
+    #[arg(long, conflicts_with_all = ["no_sync", "discard"])]
+    pub plaintext: bool,
+
     /// Do not ask
     #[arg(short, long, requires = "discard")]
     pub yes: bool,

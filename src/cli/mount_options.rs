@@ -43,8 +43,8 @@ const VALUES: [&str; 30] = [
 ];
 
 /// Flags of `ocifs mount` without a value.
-const SWITCHES: [&str; 9] =
-    ["allow-other", "expose-metadata", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec", "allow-delete"];
+const SWITCHES: [&str; 10] =
+    ["allow-other", "expose-metadata", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec", "allow-delete", "plaintext"];
 
 /// Options that others act on, or that are true of every mount of ours.
 const IGNORED: [&str; 30] = [

@@ -22,6 +22,7 @@ use super::target::{self, AtMount, Finder, Target};
 use crate::control::{Client, Difference, PATIENCE, Request};
 use crate::fs::{Selection, StagedTag};
 use crate::publish::{Listener, Options, Report};
+use crate::seal::Passphrase;
 use crate::sys::mountinfo;
 use crate::sys::syncfs::sync_file_system;
 
@@ -48,15 +49,15 @@ impl Peer {
         }
     }
 
-    /// Publishes them, showing how it goes on.
+    /// Publishes them, showing how it goes on. A daemon tries these passphrases before its own.
     ///
     /// # Errors
     /// As [`Peer::staged`]; what was not published is in the reports.
-    pub async fn sync(&self, options: &Options) -> Result<Vec<Report>, Failure> {
+    pub async fn sync(&self, options: &Options, passphrases: Vec<Passphrase>) -> Result<Vec<Report>, Failure> {
         match self {
             Self::Daemon(mount) => {
                 let (mount, options) = (mount.clone(), options.clone());
-                blocking(move || mount.publish(options)).await
+                blocking(move || mount.publish(options, passphrases)).await
             }
             Self::Here(here) => {
                 let progress = Mutex::new(Progress::new());
@@ -122,6 +123,8 @@ pub struct Asking<'command> {
     /// Whether a person named the state directory.
     is_named: bool,
     origins: Vec<Origin>,
+    /// Those of the command line.
+    flagged: Vec<Origin>,
     file: &'command Configuration,
     environment: &'command Environment,
 }
@@ -137,10 +140,19 @@ impl<'command> Asking<'command> {
         file: &'command Configuration,
         environment: &'command Environment,
     ) -> Result<Self, Failure> {
+        let flagged = passphrases::in_order(&flags.keys, matches);
         let origins = passphrases::origins(&flags.keys, matches, file, environment)?;
         let is_named = flags.storage.state_dir.is_some();
         file.complete_storage(&mut flags.storage, environment)?;
-        Ok(Self { flags, is_named, origins, file, environment })
+        Ok(Self { flags, is_named, origins, flagged, file, environment })
+    }
+
+    /// The passphrases for a daemon: those of the command line. The environment and the configuration it has itself.
+    ///
+    /// # Errors
+    /// A place that cannot be read.
+    pub fn passphrases(&self) -> Result<Vec<Passphrase>, Failure> {
+        passphrases::read_all(&self.flagged)
     }
 
     /// Finds out what PATH or REF means.
@@ -175,7 +187,7 @@ impl AtMount {
         blocking(move || Ok(client.collect(&request, &mut |_| {})?)).await
     }
 
-    fn publish(self, options: Options) -> Result<Vec<Report>, Failure> {
+    fn publish(self, options: Options, passphrases: Vec<Passphrase>) -> Result<Vec<Report>, Failure> {
         // What processes elsewhere wrote to a detached mount is handed over when they close it.
         let is_here =
             mountinfo::at(&self.mount.mount_point).is_ok_and(|found| found.is_some_and(|found| found.device == self.mount.device));
@@ -183,7 +195,7 @@ impl AtMount {
             write_back(&self.mount.mount_point, &self.client)?;
         }
         let mut progress = Progress::new();
-        let request = Request::Sync { selection: self.selection, options };
+        let request = Request::Sync { selection: self.selection, options, passphrases };
         Ok(self.client.collect(&request, &mut |event| progress.hear(&event))?)
     }
 }

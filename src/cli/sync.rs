@@ -7,7 +7,7 @@ use super::environment::Environment;
 use super::exit::Failure;
 use super::flags::{Format, Sync};
 use super::peer::{Asking, Peer};
-use super::target::AtMount;
+use super::target::{AtMount, Target};
 use super::{output, reports};
 use crate::publish::{Options, Report};
 
@@ -19,7 +19,8 @@ pub fn run(flags: Sync, matches: &ArgMatches, file: &File, environment: &Environ
     let options = options(&flags);
     let asking = Asking::new(flags.without, matches, file, environment)?;
     let target = asking.finder().find(flags.target.as_deref())?;
-    let done = asking.ask(target, async |peer| peer.sync(&options).await)?;
+    let passphrases = if matches!(target, Target::Mount(_)) { asking.passphrases()? } else { Vec::new() };
+    let done = asking.ask(target, async |peer| peer.sync(&options, passphrases).await)?;
     print(&done, options.dry_run, flags.format)?;
     reports::ended(&done)
 }
@@ -35,15 +36,16 @@ fn options(flags: &Sync) -> Options {
         as_kind: flags.as_kind.map(Into::into),
         concurrency: flags.concurrency,
         no_ignore: flags.no_ignore,
+        plaintext: flags.plaintext,
     }
 }
 
-/// Publishes through the daemon of a mount, showing how it goes on.
+/// Publishes through the daemon of a mount, showing how it goes on. The passphrases are tried before the mount's own.
 ///
 /// # Errors
 /// The daemon cannot be asked; what was not published is in the reports.
 pub async fn at_mount(target: AtMount, options: Options) -> Result<Vec<Report>, Failure> {
-    Peer::Daemon(Box::new(target)).sync(&options).await
+    Peer::Daemon(Box::new(target)).sync(&options, Vec::new()).await
 }
 
 /// Prints what became of each tag.

@@ -163,7 +163,8 @@ fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure>
         Code::Interrupted => failure,
         _ => Failure::new(Code::NotPushed, format!("{}; {ways}", failure.message)),
     };
-    let reports = until_interrupted(sync::at_mount(target(), Options::default())).map_err(refused)?;
+    let reports =
+        until_interrupted(sync::at_mount(target(), Options { plaintext: flags.plaintext, ..Options::default() })).map_err(refused)?;
     let changed: Vec<Report> = reports.iter().filter(|report| report.outcome != Outcome::Unchanged).cloned().collect();
     if !changed.is_empty() {
         sync::print(&changed, false, Format::Text)?;

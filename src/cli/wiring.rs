@@ -199,7 +199,8 @@ pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>,
 
 /// How edits are staged and published.
 pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Writing {
-    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency: flags.concurrency.unwrap_or(CONCURRENCY) }
+    let concurrency = flags.concurrency.unwrap_or(CONCURRENCY);
+    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext }
 }
 
 /// What edits mean under these flags. `encrypted`: there is a passphrase.

@@ -7,13 +7,14 @@ use super::readers::{Readers, Target};
 use super::shared::Shared;
 use super::stream::ContentStream;
 use super::trial::Opened;
-use super::{BlobSource, Config, Error, Sealing, Verified, envelope, names, pass, travelling};
+use super::{BlobSource, Config, Error, Lent, Sealing, Verified, envelope, names, pass, travelling};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::layer::{Form, LayerIndex, RAW_SPAN};
 use crate::oci::Digest;
-use crate::seal::{EnvelopeHeader, EnvelopeKey};
+use crate::registry::Pull;
+use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 
 /// An index, and where it comes from.
 #[derive(Clone)]
@@ -151,6 +152,30 @@ impl Contents {
     /// KeyMissing and KeyWrong; what the registry answers, if the source was never opened here.
     pub async fn seal_key(&self, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
         envelope::key_for(&self.inner.shared, source, salt).await
+    }
+
+    /// The same cache and keys, filled from another place that has the blobs at hand. It needs little memory of its own.
+    pub fn filled_from(&self, pull: Arc<dyn Pull>) -> Self {
+        let shared = &self.inner.shared;
+        let (keys, verify, io_timeout) = (shared.keys.clone(), shared.policy(), shared.io_timeout);
+        let config =
+            Config { keys, verify, io_timeout, concurrency: 1, passes: 1, memory: 16 << 20, ..Config::new(pull, shared.cache.clone()) };
+        Self::new(config)
+    }
+
+    /// Tries these passphrases first until the answer is dropped.
+    pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
+        self.inner.shared.keys.lend(passphrases)
+    }
+
+    /// Whether there may be a passphrase.
+    pub fn has_keys(&self) -> bool {
+        !self.inner.shared.keys.is_empty()
+    }
+
+    /// Whether an encrypted blob was opened or made on this machine, and the keys at hand open it. Asks no registry.
+    pub async fn was_opened(&self, source: &BlobSource) -> bool {
+        source.sealing == Sealing::OciSync && envelope::was_opened(&self.inner.shared, source).await
     }
 
     /// A reader that needs no network to be there.

@@ -49,6 +49,11 @@ async fn remembered(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<
     .await
 }
 
+/// Whether an envelope was opened before, on this machine, and a key that is at hand opens it.
+pub(super) async fn was_opened(shared: &Arc<Shared>, source: &BlobSource) -> bool {
+    matches!(remembered(shared, source).await, Ok(Some(_)))
+}
+
 /// Opens the envelope of a blob: from memory of it, else by a pass that checks its tag.
 pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opened, Error> {
     if let Some(opened) = remembered(shared, source).await? {

@@ -39,7 +39,26 @@ enum Asked {
 #[derive(Default)]
 struct Ring {
     sources: Vec<(Arc<dyn PassphraseSource>, Asked)>,
-    derived: HashMap<[u8; 32], Arc<[EnvelopeKey]>>,
+    /// Tried first.
+    lent: Vec<(u64, Passphrase)>,
+    /// How often any were lent.
+    loans: u64,
+    /// By salt, with the loans that they were derived after.
+    derived: HashMap<[u8; 32], (u64, Arc<[EnvelopeKey]>)>,
+}
+
+/// Passphrases that a ring has until this is dropped; then they are wiped. Keys that were derived from them stay, or what they opened
+/// could not be read any more.
+#[must_use]
+pub struct Lent {
+    ring: KeyRing,
+    number: u64,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.ring.lock().lent.retain(|(number, _)| *number != self.number);
+    }
 }
 
 /// The passphrases of a mount. Cheap to clone; the keys are wiped with the last clone.
@@ -59,12 +78,23 @@ impl KeyRing {
     /// A ring whose passphrases come from these sources, tried in order.
     pub fn new(sources: Vec<Arc<dyn PassphraseSource>>) -> Self {
         let sources = sources.into_iter().take(PASSPHRASES).map(|source| (source, Asked::NotYet)).collect();
-        Self { ring: Arc::new(Mutex::new(Ring { sources, derived: HashMap::new() })) }
+        Self { ring: Arc::new(Mutex::new(Ring { sources, ..Ring::default() })) }
     }
 
     /// Whether there is any source.
     pub fn is_empty(&self) -> bool {
-        self.lock().sources.is_empty()
+        let ring = self.lock();
+        ring.sources.is_empty() && ring.lent.is_empty()
+    }
+
+    /// Tries these passphrases first until the answer is dropped.
+    pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
+        let mut ring = self.lock();
+        ring.loans += 1;
+        let number = ring.loans;
+        ring.lent.splice(0..0, passphrases.into_iter().take(PASSPHRASES).map(|passphrase| (number, passphrase)));
+        drop(ring);
+        Lent { ring: self.clone(), number }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
@@ -114,21 +144,28 @@ impl KeyRing {
     /// KeyMissing if there is no passphrase.
     pub(super) fn keys(&self, salt: &[u8; 32]) -> Result<Arc<[EnvelopeKey]>, Error> {
         let mut ring = self.lock();
-        if let Some(keys) = ring.derived.get(salt) {
-            return Ok(Arc::clone(keys));
-        }
-        let keys: Arc<[_]> = ring.passphrases()?.iter().map(|passphrase| derive(passphrase, salt)).collect::<Result<_, _>>()?;
+        let loans = ring.loans;
+        let (untried, known) = match ring.derived.get(salt) {
+            Some((tried, keys)) if *tried == loans || ring.lent.is_empty() => return Ok(Arc::clone(keys)),
+            Some((tried, keys)) => {
+                let untried = ring.lent.iter().filter(|(number, _)| number > tried);
+                (untried.map(|(_, passphrase)| passphrase.clone()).collect(), keys.to_vec())
+            }
+            None => (ring.passphrases()?, Vec::new()),
+        };
+        let fresh = untried.iter().map(|passphrase| derive(passphrase, salt)).collect::<Result<Vec<_>, _>>()?;
+        let keys: Arc<[_]> = fresh.into_iter().chain(known).collect();
         if ring.derived.len() >= SALTS {
             ring.derived.clear();
         }
-        ring.derived.insert(*salt, Arc::clone(&keys));
+        ring.derived.insert(*salt, (loans, Arc::clone(&keys)));
         Ok(keys)
     }
 }
 
 impl Ring {
     fn passphrases(&mut self) -> Result<Vec<Passphrase>, Error> {
-        let mut found = Vec::new();
+        let mut found: Vec<Passphrase> = self.lent.iter().map(|(_, passphrase)| passphrase.clone()).collect();
         let mut failures = Vec::new();
         for (source, asked) in &mut self.sources {
             if let Asked::NotYet = asked {
@@ -196,6 +233,22 @@ mod tests {
         assert!(KeyRing::new(vec![Arc::clone(&silent)]).first(&[0; 32]).unwrap().is_none());
         let failing: Arc<dyn PassphraseSource> = Arc::new(|| Err("no terminal".to_owned()));
         assert_eq!(KeyRing::new(vec![silent, failing]).first(&[0; 32]).unwrap_err().kind, ErrorKind::KeyMissing);
+    }
+
+    #[test]
+    fn a_lent_passphrase_comes_first_and_is_gone_afterwards_but_what_it_opened_stays_readable() {
+        let ring = KeyRing::new(vec![Arc::new(|| Ok(Some(Passphrase::new(b"own".to_vec()))))]);
+        assert_eq!(ring.keys(&[1; 32]).unwrap().len(), 1);
+        let lent = ring.lend(vec![Passphrase::new(b"lent".to_vec())]);
+        assert_eq!((ring.keys(&[1; 32]).unwrap().len(), ring.keys(&[2; 32]).unwrap().len()), (2, 2));
+        drop(lent);
+        assert!(ring.lock().lent.is_empty());
+        assert_eq!((ring.keys(&[2; 32]).unwrap().len(), ring.keys(&[3; 32]).unwrap().len()), (2, 1));
+        let empty = KeyRing::default();
+        let lent = empty.lend(vec![Passphrase::new(b"lent".to_vec())]);
+        assert!(!empty.is_empty() && empty.first(&[0; 32]).unwrap().is_some());
+        drop(lent);
+        assert!(empty.is_empty() && empty.first(&[0; 32]).unwrap().is_none());
     }
 
     #[test]

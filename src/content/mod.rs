@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use contents::Contents;
-pub use keys::{KeyRing, PassphraseSource};
+pub use keys::{KeyRing, Lent, PassphraseSource};
 pub use names::stream_keys;
 pub use stream::ContentStream;
 

@@ -55,6 +55,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn policy(&self) -> VerifyPolicy {
+        self.verify
+    }
+
     /// Whether nothing of a blob may be served before all of it was checked.
     pub(super) fn strict(&self, source: &BlobSource) -> bool {
         source.strict || self.verify == VerifyPolicy::Strict || self.pull.trust() == Trust::Digest

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::place::{Found, records};
 use super::{Error, LINE_LIMIT, Line, Record, Request, Status};
@@ -145,10 +146,13 @@ type Answered = Result<(serde_json::Value, Vec<serde_json::Value>), Error>;
 fn exchange(stream: &UnixStream, request: &Request, patience: Duration, hear: &mut dyn FnMut(Event)) -> io::Result<Answered> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    let mut line = serde_json::to_vec(request)?;
+    // It may be secret: the room is reserved once, and wiped.
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT as usize + 1));
+    serde_json::to_writer(&mut *line, request)?;
     line.push(b'\n');
     let mut writer = stream;
     writer.write_all(&line)?;
+    drop(line);
     let mut reader = BufReader::new(stream);
     let mut members = Vec::new();
     loop {

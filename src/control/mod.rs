@@ -23,6 +23,7 @@ pub use server::Server;
 use crate::error::ErrorKind;
 use crate::fs::{Selection, StagedTag};
 use crate::publish::{Event, Listener, Options, Report};
+use crate::seal::Passphrase;
 
 /// Longest line that either side accepts.
 const LINE_LIMIT: u64 = 1 << 20;
@@ -77,6 +78,9 @@ pub enum Request {
         /// What may be done.
         #[serde(default)]
         options: Options,
+        /// Tried before the mount's own, for this once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        passphrases: Vec<Passphrase>,
     },
     /// What differs from upstream.
     Differences {
@@ -185,7 +189,13 @@ pub trait Handler: Send + Sync + 'static {
     /// The staged tags that are selected.
     async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error>;
     /// Publishes. Dropped when the client leaves.
-    async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error>;
+    async fn sync(
+        &self,
+        selection: &Selection,
+        options: &Options,
+        passphrases: Vec<Passphrase>,
+        listener: &Listener,
+    ) -> Result<Vec<Report>, Error>;
     /// What differs from upstream.
     async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error>;
     /// Takes edits back; answers the references of the tags concerned.

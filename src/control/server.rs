@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::outbox::Outbox;
 use super::{Error, Handler, LINE_LIMIT, Line, Place, Record, Request, place};
@@ -96,13 +97,13 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
         tracing::warn!(uid = peer.uid, pid = peer.pid, "refused a client of another user");
         return Ok(());
     }
-    let (reader, writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
-    timeout(IDLE, (&mut reader).take(LINE_LIMIT).read_until(b'\n', &mut line)).await??;
+    let (mut reader, writer) = stream.into_split();
+    let line = timeout(IDLE, request_line(&mut reader)).await??;
     let outbox = Arc::new(Outbox::default());
     let mut pump = Pump { writer, waiting: VecDeque::new() };
-    let answer = match serde_json::from_slice::<Request>(&line) {
+    let request = serde_json::from_slice::<Request>(&line);
+    drop(line);
+    let answer = match request {
         Ok(request) => {
             tokio::select! {
                 answer = answer(handler, request, &outbox) => answer,
@@ -124,8 +125,26 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     timeout(IDLE, pump.finish()).await?
 }
 
+/// What the client says first, up to the end of the line. It may be secret: no copy stays behind.
+async fn request_line(reader: &mut OwnedReadHalf) -> io::Result<Zeroizing<Vec<u8>>> {
+    // The room is reserved once: a vector that grows leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT as usize + 1));
+    let mut reader = reader.take(LINE_LIMIT);
+    let mut searched = 0;
+    loop {
+        if reader.read_buf(&mut *line).await? == 0 {
+            return Ok(line);
+        }
+        if let Some(end) = line.iter().skip(searched).position(|byte| *byte == b'\n') {
+            line.truncate(searched + end);
+            return Ok(line);
+        }
+        searched = line.len();
+    }
+}
+
 /// Waits until the client closes the connection. What it says besides counts for nothing.
-async fn has_left(reader: &mut BufReader<OwnedReadHalf>) {
+async fn has_left(reader: &mut OwnedReadHalf) {
     let mut more = [0; 256];
     while reader.read(&mut more).await.is_ok_and(|length| length > 0) {}
 }
@@ -202,10 +221,10 @@ async fn answer(handler: &dyn Handler, request: Request, outbox: &Arc<Outbox>) -
         Request::Refresh { path } => handler.refresh(path.as_deref()).await.and(nothing),
         Request::Unmount { lazy } => handler.unmount(lazy).await.and(nothing),
         Request::Staged { selection } => list(handler.staged(&selection).await?),
-        Request::Sync { selection, options } => {
+        Request::Sync { selection, options, passphrases } => {
             let outbox = Arc::clone(outbox);
             let listener: Listener = Arc::new(move |event| outbox.push(event));
-            list(handler.sync(&selection, &options, &listener).await?)
+            list(handler.sync(&selection, &options, passphrases, &listener).await?)
         }
         Request::Differences { selection } => list(handler.differences(&selection).await?),
         Request::Discard { selection } => list(handler.discard(&selection).await?),

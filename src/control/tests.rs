@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::publish::Outcome;
+use crate::seal::Passphrase;
 use crate::sys::mountinfo::Mount;
 use crate::sys::process;
 
@@ -39,7 +40,13 @@ impl Handler for Example {
         Ok((0..1000).map(|number| StagedTag { reference: format!("reg.io/team/app:v{number}"), ..StagedTag::default() }).collect())
     }
 
-    async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+    async fn sync(
+        &self,
+        selection: &Selection,
+        options: &Options,
+        passphrases: Vec<Passphrase>,
+        listener: &Listener,
+    ) -> Result<Vec<Report>, Error> {
         let Selection::Reference(reference) = selection else {
             // Nobody waits for this one any more when it is dropped.
             let _left = Left(self.left.clone());
@@ -48,6 +55,7 @@ impl Handler for Example {
         };
         let reference = reference.clone();
         listener(Event::Begin { reference: reference.clone() });
+        assert_eq!(passphrases, [Passphrase::new(b"tell nobody".to_vec())]);
         listener(Event::Note { reference: reference.clone(), text: format!("dry run: {}", options.dry_run) });
         let (sent, reused, changes) = Default::default();
         Ok(vec![Report { reference, outcome: Outcome::Unchanged, sent, reused, changes, ignored: 0, notes: Vec::new() }])
@@ -257,7 +265,11 @@ async fn a_sync_tells_what_happens_before_it_answers() {
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
     let reference = "reg.io/team/app:v1".to_owned();
     let options = Options { dry_run: true, ..Options::default() };
-    let request = Request::Sync { selection: Selection::Reference(reference.clone()), options };
+    let request = Request::Sync {
+        selection: Selection::Reference(reference.clone()),
+        options,
+        passphrases: vec![Passphrase::new(b"tell nobody".to_vec())],
+    };
     let (answer, heard) = collect::<Report>(root.path(), request).await;
     assert_eq!(answer.unwrap()[0].reference, reference);
     let note = Event::Note { reference: reference.clone(), text: "dry run: true".into() };
@@ -290,7 +302,8 @@ async fn a_client_that_leaves_stops_what_it_asked_for() {
     let example = Example { left: Some(Arc::clone(&left)) };
     let serving = tokio::spawn(async move { server.serve(Arc::new(example)).await });
     let mut stream = tokio::net::UnixStream::connect(socket(root.path())).await.unwrap();
-    let mut request = serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default() }).unwrap();
+    let mut request =
+        serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default(), passphrases: Vec::new() }).unwrap();
     request.push(b'\n');
     stream.write_all(&request).await.unwrap();
     let mut first = [0; 8];
@@ -308,7 +321,8 @@ async fn work_that_takes_long_gives_signs_of_life() {
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
     let stream = tokio::net::UnixStream::connect(socket(root.path())).await.unwrap();
     let (reader, mut writer) = stream.into_split();
-    let mut request = serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default() }).unwrap();
+    let mut request =
+        serde_json::to_vec(&Request::Sync { selection: Selection::All, options: Options::default(), passphrases: Vec::new() }).unwrap();
     request.push(b'\n');
     writer.write_all(&request).await.unwrap();
     let mut lines = tokio::io::BufReader::new(reader).lines();

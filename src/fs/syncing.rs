@@ -7,12 +7,19 @@ use super::selection::Selected;
 use super::staged::TagName;
 use super::tag_state::Claim;
 use super::{Error, FileSystem, Root, Selection};
+use crate::content::Lent;
 use crate::error::ErrorKind;
 use crate::oci::Version;
 use crate::publish::{Listener, Next, Options, Publisher, Report};
+use crate::seal::Passphrase;
 use crate::view::Meaning;
 
 impl FileSystem {
+    /// Tries these passphrases before the mount's own until the answer is dropped.
+    pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
+        self.context.artifacts.lend(passphrases)
+    }
+
     /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
     ///
     /// # Errors
@@ -57,6 +64,7 @@ impl FileSystem {
         let Meaning { kind, allow_delete, .. } = context.meaning;
         if context.meaning.is_sealed()
             && !self.context.meaning.encrypted
+            && !self.context.artifacts.has_keys()
             && options.as_kind.is_none()
             && overlay.binding().expected.is_none()
         {
@@ -65,7 +73,8 @@ impl FileSystem {
             return Err((ErrorKind::KeyMissing, message.to_owned()));
         }
         let publisher = Publisher { context: Arc::new(context), kind, ..publisher.clone() };
-        let options = Options { allow_delete: options.allow_delete || allow_delete, ..options.clone() };
+        let plaintext = options.plaintext || self.config.writing.as_ref().is_some_and(|writing| writing.plaintext);
+        let options = Options { allow_delete: options.allow_delete || allow_delete, plaintext, ..options.clone() };
         let published = publisher.publish(&overlay, &options, listener).await;
         let (report, next) = published.map_err(|error| (error.kind, error.message))?;
         if !options.dry_run {

@@ -29,6 +29,8 @@ pub struct Writing {
     pub push: Arc<dyn Push>,
     /// Blobs sent at a time.
     pub concurrency: NonZeroUsize,
+    /// What encrypted artifacts hold may be published in clear.
+    pub plaintext: bool,
 }
 
 /// One tag with edits. Keys are stable: scripts read them.

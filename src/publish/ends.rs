@@ -114,6 +114,8 @@ impl Publish<'_> {
                 None
             }
         };
+        // A copy of an encrypted tag stays one, unless it is meant to be plain.
+        let found = found.filter(|found| !self.options.plaintext || !self.publisher.context.artifacts.is_secret(&found.digest));
         let Some(base) = &ground.base else { return Ok(found) };
         Ok(found.filter(|found| {
             let (Some(one), Some(other)) = (found.image(), base.manifest.image()) else { return false };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::join;
 use super::kinds::{self, Built, Work};
 use super::packing::blocking;
 use super::plan::Without;
@@ -12,7 +13,7 @@ use super::produce;
 use super::rebase::Rebased;
 use super::report::Progress;
 use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
-use super::survey::{Survey, survey};
+use super::survey::{Survey, Terms, survey};
 use super::tag::{Expected, Target};
 use super::upload::{Counts, Uploader};
 use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
@@ -161,7 +162,10 @@ impl<'a> Publish<'a> {
         let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
         let old = base.map(|base| self.tree(base, snapshot));
         let remember = kinds::remembers(base.map(|base| &**base));
-        let survey = survey(snapshot, old, self.options.no_ignore, &defaults, (remember, self.publisher.sizes)).await?;
+        let secrets = self.secrets().await;
+        let terms =
+            Terms { no_ignore: self.options.no_ignore, defaults: &defaults, remember, sizes: self.publisher.sizes, secrets: &secrets };
+        let survey = survey(snapshot, old, &terms).await?;
         survey.notes.iter().for_each(|note| self.progress.note(note.clone()));
         Ok(survey)
     }
@@ -277,6 +281,7 @@ impl<'a> Publish<'a> {
                 Err(error) => return Err(error),
             }
         }
+        self.keep_secret(ground, &survey).await?;
         let mut work = self.work(ground, survey, snapshot);
         let kind = self.options.as_kind.unwrap_or(self.publisher.kind);
         let mut built = work.build(kind).await?;
@@ -368,7 +373,9 @@ impl<'a> Publish<'a> {
         }
         artifacts.published(&self.repository, &self.target, Arc::clone(&built.top));
         produce::adopt(artifacts, &self.repository, &built.made).await?;
-        self.artifact(&built.top.digest).await
+        let artifact = self.artifact(&built.top.digest).await?;
+        join::join_cache(artifacts, &artifact, &built.made, &self.publisher.push).await;
+        Ok(artifact)
     }
 
     pub(super) async fn settle(&self, lent: Lent, artifact: Arc<Artifact>) -> Result<bool, Error> {

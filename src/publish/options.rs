@@ -44,6 +44,8 @@ pub struct Options {
     pub as_kind: Option<ArtifactKind>,
     /// Blobs sent at a time.
     pub concurrency: Option<NonZeroUsize>,
+    /// Publish in clear what encrypted artifacts hold.
+    pub plaintext: bool,
     /// Publish droppings and what `.ocifsignore` names too.
     pub no_ignore: bool,
 }

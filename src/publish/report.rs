@@ -101,7 +101,7 @@ pub struct Report {
     pub reused: (u64, u64),
     /// Names added, changed, removed.
     pub changes: (u64, u64, u64),
-    /// Droppings left out.
+    /// Files left out: droppings, and what no archive can hold.
     pub ignored: u64,
     /// What a person should know.
     pub notes: Vec<String>,

@@ -14,8 +14,11 @@ use super::plan::groups::Totals;
 use super::plan::identity::archived;
 use super::snapshot::{Entries, FirstNames, Snapshot, is_within, order, parent, show};
 use super::{Error, Sizes};
-use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, TreeIdentity};
+use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, Secrets, TreeIdentity};
 use crate::view::FrozenEntry;
+
+/// Notes at most.
+const NOTES: usize = 100;
 
 /// Which paths are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub(super) struct Survey {
     pub identity: Identity,
     /// Paths that are left out with everything below.
     pub left_out: Arc<HashSet<Vec<u8>>>,
-    /// Droppings among them, with what lies below them.
+    /// Files among them.
     pub ignored: u64,
     /// New or changed, or as it was; see [`Remember`].
     pub paths: PathSet,
@@ -52,6 +55,26 @@ pub(super) struct Survey {
     pub notes: Vec<String>,
     /// A symbolic link that leads out of the tree.
     pub escaping: Option<Vec<u8>>,
+    /// New or changed files with the content of an encrypted one.
+    pub secret: Vec<Secret>,
+}
+
+/// A file whose content an encrypted artifact holds.
+pub(super) struct Secret {
+    pub path: Vec<u8>,
+    pub sha256: [u8; 32],
+    /// The artifact, for people.
+    pub holder: String,
+}
+
+/// By what a snapshot is surveyed.
+pub(super) struct Terms<'a> {
+    /// Droppings are published too.
+    pub no_ignore: bool,
+    pub defaults: &'a IdentityDefaults,
+    pub remember: Remember,
+    pub sizes: Sizes,
+    pub secrets: &'a Secrets,
 }
 
 struct Walk {
@@ -68,25 +91,31 @@ struct Walk {
 }
 
 /// Surveys a snapshot against what the tag holds.
-pub(super) async fn survey(
-    new: &Arc<dyn Snapshot>,
-    old: Option<Arc<dyn Snapshot>>,
-    no_ignore: bool,
-    defaults: &IdentityDefaults,
-    (remember, sizes): (Remember, Sizes),
-) -> Result<Survey, Error> {
-    let droppings = if no_ignore { Droppings::none() } else { droppings(new).await? };
-    let mut walk = Walk::new(droppings, TreeIdentity::new(defaults), remember, sizes);
+pub(super) async fn survey(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>, terms: &Terms<'_>) -> Result<Survey, Error> {
+    let droppings = if terms.no_ignore { Droppings::none() } else { droppings(new).await? };
+    let mut walk = Walk::new(droppings, TreeIdentity::new(terms.defaults), terms.remember, terms.sizes);
     let mut join = Join::new(new, old);
     let mut comparer = Comparer::new(Arc::clone(new));
     while let Some(pair) = join.next().await? {
         let difference = comparer.differ(&pair).await?;
-        walk.pair(&pair, difference)?;
+        let secret = if difference == Difference::Real { secret(&**new, &pair, terms.secrets).await? } else { None };
+        walk.pair(&pair, difference, secret)?;
     }
     let Walk { mut survey, identity, left_out, .. } = walk;
     survey.identity = identity.finish();
     survey.left_out = Arc::new(left_out);
     Ok(survey)
+}
+
+/// Whether a new or changed file has the content of an encrypted one.
+async fn secret(reading: &dyn Snapshot, pair: &Pair, secrets: &Secrets) -> Result<Option<Secret>, Error> {
+    let Some(new) = pair.new.as_ref().filter(|new| new.kind == Kind::File && new.size > 0 && !secrets.is_empty()) else { return Ok(None) };
+    let sha256 = match pair.sha256 {
+        Some(sha256) => sha256,
+        None => reading.sha256(new).await?,
+    };
+    let holder = secrets.holder(new.size, &sha256);
+    Ok(holder.map(|holder| Secret { path: new.path.clone(), sha256, holder }))
 }
 
 /// The droppings that the tag itself names.
@@ -120,12 +149,13 @@ impl Walk {
             removed: Vec::new(),
             notes: Vec::new(),
             escaping: None,
+            secret: Vec::new(),
         };
         let (names, left_out) = (FirstNames::default(), HashSet::new());
         Self { survey, identity, left_out, droppings, remember, names, leaving: None, gone: None }
     }
 
-    fn pair(&mut self, pair: &Pair, difference: Difference) -> Result<(), Error> {
+    fn pair(&mut self, pair: &Pair, difference: Difference, secret: Option<Secret>) -> Result<(), Error> {
         if let Some(old) = &pair.old
             && old.kind != Kind::Directory
         {
@@ -142,7 +172,8 @@ impl Walk {
                 if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) && new.kind != Kind::Directory {
                     self.gone = Some(new.path.clone());
                 }
-                self.kept(new, pair.sha256)?;
+                self.survey.secret.extend(secret);
+                self.kept(new, pair.sha256);
                 if new.kind == Kind::Directory && old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
                     self.remember(Remember::Same, &directory_key(&new.path));
                 }
@@ -175,17 +206,32 @@ impl Walk {
             return true;
         }
         if new.kind == Kind::Socket {
-            self.left_out.insert(new.path.clone());
+            self.leave_out(new);
             self.note(format!("sockets cannot be published: `{}` is left out", show(&new.path)));
             return true;
         }
         if !is_upstream && self.droppings.matches(&new.path, new.kind) {
-            self.left_out.insert(new.path.clone());
-            self.leaving = Some(new.path.clone());
-            self.survey.ignored += u64::from(new.kind != Kind::Directory);
+            self.leave_out(new);
+            return true;
+        }
+        // The tag's own directory is there in any case.
+        if let Err(error) = archived(new, None).check()
+            && !new.path.is_empty()
+        {
+            self.leave_out(new);
+            let instead = if is_upstream { ", and what the tag held under this name is removed" } else { "" };
+            if self.survey.notes.len() < NOTES {
+                self.survey.notes.push(format!("{error}: it is left out{instead}"));
+            }
             return true;
         }
         false
+    }
+
+    fn leave_out(&mut self, new: &FrozenEntry) {
+        self.left_out.insert(new.path.clone());
+        self.leaving = Some(new.path.clone());
+        self.survey.ignored += u64::from(new.kind != Kind::Directory);
     }
 
     /// One note of a sort is enough.
@@ -207,15 +253,19 @@ impl Walk {
         }
     }
 
-    fn kept(&mut self, new: &FrozenEntry, sha256: Option<[u8; 32]>) -> Result<(), Error> {
+    fn kept(&mut self, new: &FrozenEntry, sha256: Option<[u8; 32]>) {
         self.survey.names += u64::from(!new.path.is_empty());
         self.survey.files.1 += u64::from(new.kind != Kind::Directory);
         let is_first = self.names.of(new).is_none();
         if is_first {
             self.survey.totals.add(new);
-            archived(new, None).check()?;
             if new.xattrs.iter().any(|(_, value)| value.is_empty()) {
                 self.note(format!("an extended attribute without a value cannot be archived: that of `{}` is left out", show(&new.path)));
+            } else if archived(new, None).xattrs.is_empty() && !new.xattrs.is_empty() {
+                self.note(format!(
+                    "extended attributes are too many or too long for an archive: those of `{}` are left out",
+                    show(&new.path)
+                ));
             }
         }
         if new.kind == Kind::Symlink && self.survey.escaping.is_none() && leaves_tree(new) {
@@ -235,7 +285,6 @@ impl Walk {
             sha256,
         };
         self.identity.add(&entry, &new.xattrs);
-        Ok(())
     }
 }
 

@@ -1,10 +1,13 @@
 //! A passphrase: owns its bytes, wipes them when dropped, never prints them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A passphrase; wiped when dropped, never printed.
-#[derive(Clone)]
+/// A passphrase; wiped when dropped, never printed. It travels as Base64, over the control socket only.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Passphrase(Zeroizing<Vec<u8>>);
 
 impl Passphrase {
@@ -20,6 +23,20 @@ impl Passphrase {
     }
 }
 
+impl Serialize for Passphrase {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(STANDARD.encode(self.bytes())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Passphrase {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Borrowed: no copy of the text stays anywhere.
+        let text = <&str>::deserialize(deserializer)?;
+        STANDARD.decode(text).map(Self::new).map_err(|_| serde::de::Error::custom("a passphrase is not Base64"))
+    }
+}
+
 impl fmt::Debug for Passphrase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Passphrase(redacted)")
@@ -29,6 +46,14 @@ impl fmt::Debug for Passphrase {
 #[cfg(test)]
 mod tests {
     use super::Passphrase;
+
+    #[test]
+    fn any_bytes_travel() {
+        let secret = Passphrase::new(b"\xff\0 \n\"".to_vec());
+        let text = serde_json::to_string(&secret).unwrap();
+        assert_eq!(serde_json::from_str::<Passphrase>(&text).unwrap(), secret);
+        assert!(serde_json::from_str::<Passphrase>("\"%\"").unwrap_err().to_string().contains("Base64"));
+    }
 
     #[test]
     fn debug_shows_neither_the_bytes_nor_their_number() {

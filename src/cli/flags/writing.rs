@@ -19,6 +19,10 @@ pub struct WriteFlags {
     #[arg(long)]
     pub allow_delete: bool,
 
+    /// Publish in clear what encrypted artifacts hold; without this, such files are refused
+    #[arg(long)]
+    pub plaintext: bool,
+
     /// Most bytes to stage; a write beyond fails with "no space left" [default: what the disk holds]
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_STAGING_SIZE", hide_env = true)]
     pub staging_size: Option<u64>,
@@ -89,6 +93,10 @@ pub struct Sync {
     /// Allow tags to be deleted in the registry
     #[arg(long)]
     pub allow_delete: bool,
+
+    /// Publish in clear what encrypted artifacts hold; without this, such files are refused
+    #[arg(long)]
+    pub plaintext: bool,
 
     /// Kind of artifact that a new tag becomes [default: the mount's, else files]
     #[arg(long, value_name = "KIND")]

@@ -183,6 +183,7 @@ impl World {
                 uppers: Arc::new(Uppers::open(&directory.path().join("state"), setup.quota).unwrap()),
                 push: registry.clone(),
                 concurrency: NonZeroUsize::MIN,
+                plaintext: false,
             }),
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };

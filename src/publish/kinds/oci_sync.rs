@@ -26,6 +26,9 @@ impl Work {
             return Err(Error::new(ErrorKind::KeyMissing, "it is encrypted and no passphrase was given: it is never published plain"));
         }
         let is_sealed = sealed.is_some();
+        if base.is_none() && !is_sealed {
+            self.progress.note("not encrypted: no passphrase was given for the new oci-sync archive");
+        }
         let snapshot = self.without(self.silent_root().await?);
         let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
         let made = self.producer(snapshot, sealed, !is_sealed)?.produce(plan, &HashMap::new()).await?;

@@ -91,7 +91,8 @@ pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: 
 }
 
 /// An entry as it is archived; with `link` it is a further name of that file. What nobody ever set becomes what every tool takes
-/// for granted: 0644 and 0755, root, the epoch; never anything of this machine.
+/// for granted: 0644 and 0755, root, the epoch; never anything of this machine. Extended attributes that no archive holds together are
+/// left out.
 pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> PackEntry {
     let kind = match (link, entry.kind) {
         (Some(_), _) => FileKind::HardLink,
@@ -113,7 +114,7 @@ pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> 
     // A value of no bytes cannot be archived.
     xattrs.retain(|(_, value)| !value.is_empty());
     xattrs.sort();
-    PackEntry {
+    let mut archived = PackEntry {
         path: entry.path.clone(),
         kind,
         mode,
@@ -123,5 +124,9 @@ pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> 
         device: if is_device { entry.device } else { (0, 0) },
         link: link.map_or_else(|| if entry.kind == Kind::Symlink { entry.target.clone() } else { Vec::new() }, <[u8]>::to_vec),
         xattrs,
+    };
+    if !archived.xattrs.is_empty() && archived.check().is_err() {
+        archived.xattrs.clear();
     }
+    archived
 }

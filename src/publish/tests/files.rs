@@ -1,9 +1,11 @@
 //! The files dialect: new tags, edits, what is sent.
 
 use super::world::{Edit, World, digest_of, subject};
-use crate::publish::{Next, Outcome};
+use crate::artifact::Kind;
+use crate::publish::{ArtifactKind, Next, Outcome};
 use crate::registry::RequestKind;
 use crate::staging::{Binding, Subject};
+use crate::view::NewNode;
 
 #[tokio::test]
 async fn a_new_tag_shows_another_reader_what_was_staged() {
@@ -107,4 +109,54 @@ async fn an_edit_sends_only_what_changed() {
     assert_eq!(world.registry.count(RequestKind::Blob), 0, "nothing unchanged is read");
     let seen = world.seen(&digest_of(&report)).await;
     assert!(seen[1..] == staged[1..]);
+}
+
+#[tokio::test]
+async fn what_was_published_is_read_without_asking_for_it() {
+    for (kind, passphrase) in [
+        (ArtifactKind::Files, None),
+        (ArtifactKind::Image, None),
+        (ArtifactKind::OciSync, None),
+        (ArtifactKind::OciSync, Some("tell nobody")),
+    ] {
+        let world = World::with(kind, passphrase);
+        let overlay = world.empty("v1").await;
+        let edit = Edit(&world, &overlay);
+        edit.sample().await;
+        edit.file("large", &vec![7; 5 << 20]).await;
+        let noise: Vec<u8> = (0..5_u64 << 17).flat_map(|number| xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()).to_le_bytes()).collect();
+        edit.file("noise", &noise).await;
+        let digest = world.published(&overlay).await;
+        world.read_here(&digest).await;
+        assert_eq!(world.registry.count(RequestKind::Blob), 0, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_archive_can_hold_is_left_out_by_name_and_the_rest_is_published() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    edit.file("kept", b"1").await;
+    edit.file("rich", b"2").await;
+    for number in 0..20 {
+        overlay.set_xattr(edit.find("rich"), format!("user.{number}").as_bytes(), &[b'x'; 60_000], false, false).unwrap();
+    }
+    edit.file("was", b"3").await;
+    let device = NewNode { kind: Kind::CharDevice, mode: 0o600, owner: (0, 0), device: (1 << 22, 0), target: Vec::new() };
+    overlay.create(&world.publisher.context, 0, b"device", &device).unwrap();
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    let names = |seen: Vec<super::world::Seen>| seen.into_iter().map(|seen| seen.path).collect::<Vec<_>>();
+    assert_eq!(names(world.seen(&digest_of(&report)).await), ["", "kept", "rich", "was"]);
+    let told =
+        |report: &crate::publish::Report, words: &[&str]| report.notes.iter().any(|note| words.iter().all(|word| note.contains(word)));
+    assert_eq!(report.ignored, 1, "{report:?}");
+    assert!(told(&report, &["`device`", "device number", "left out"]), "{report:?}");
+    assert!(told(&report, &["`rich`", "attributes", "left out"]), "{report:?}");
+    // It takes the place of something that everybody sees: that is said.
+    edit.remove("was");
+    overlay.create(&world.publisher.context, 0, b"was", &device).unwrap();
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert!(told(&report, &["`was`", "removed"]), "{report:?}");
+    assert_eq!(names(world.seen(&digest_of(&report)).await), ["", "kept", "rich"]);
 }

@@ -6,5 +6,6 @@ mod foreign;
 mod image;
 mod oci_sync;
 mod random;
+mod secrecy;
 mod tags;
 mod world;

@@ -25,7 +25,7 @@ pub struct World {
     pub uppers: Arc<Uppers>,
     pub events: Arc<Mutex<Vec<Event>>>,
     passphrase: Option<&'static str>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 pub fn repository() -> Repository {
@@ -105,13 +105,20 @@ impl World {
         let context = Arc::new(context(&registry, &directory.path().join("cache"), passphrase, Some(Arc::clone(&uppers))));
         let publisher =
             Publisher { context, push: registry.clone(), kind, concurrency: NonZeroUsize::new(4).unwrap(), sizes: Sizes::default() };
-        Self { registry, publisher, uppers, events: Arc::default(), passphrase, _directory: directory }
+        Self { registry, publisher, uppers, events: Arc::default(), passphrase, directory }
+    }
+
+    /// The next process, which has seen nothing yet and finds the same cache.
+    pub async fn restart(&mut self) {
+        self.publisher.context.artifacts.flush().await;
+        let cache = self.directory.path().join("cache");
+        self.publisher.context = Arc::new(context(&self.registry, &cache, self.passphrase, Some(Arc::clone(&self.uppers))));
     }
 
     /// The tag as a power cut leaves it that took the file with these staged bytes.
     pub async fn after_losing(&self, overlay: Arc<Overlay>, bytes: &[u8]) -> Arc<Overlay> {
         overlay.upper().sync().unwrap();
-        let mut rest = vec![self._directory.path().join("state")];
+        let mut rest = vec![self.directory.path().join("state")];
         while let Some(path) = rest.pop() {
             if path.is_dir() {
                 rest.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
@@ -202,6 +209,19 @@ impl World {
             seen.push(of_entry(entry, &entries, bytes));
         }
         seen
+    }
+
+    /// Reads everything that an artifact shows, in the process that published it.
+    pub async fn read_here(&self, digest: &Digest) {
+        let artifacts = &self.publisher.context.artifacts;
+        let artifact = artifacts.artifact(&repository(), digest, ViewMode::Merged, false).await.unwrap();
+        for blob in 0..artifact.sources().len() as u32 {
+            let stream = artifacts.stream(&repository(), &artifact, blob, false).await.unwrap();
+            let mut place = 0;
+            while place < stream.length() {
+                place += stream.read(place..stream.length().min(place + (1 << 20))).await.unwrap().len() as u64;
+            }
+        }
     }
 
     /// The same of what is staged.

@@ -12,7 +12,7 @@ use std::path::Path;
 fn comes_back(source: &Path) -> bool {
     let (home, registry, shell) = (Home::new(), Registry::plain(), Shell::new());
     let mount = home.mount(&registry.host(), &[]);
-    shell.run(r#"mkdir "$M" && cp -a "$SOURCE/." "$M/""#, &[("SOURCE", source), ("M", &mount.path("app/v1"))]);
+    shell.run(r#"mkdir -p "$M" && cp -a "$SOURCE/." "$M/""#, &[("SOURCE", source), ("M", &mount.path("app/v1"))]);
     sync(&home, mount.root());
     mount.unmount();
     let stranger = Home::new();

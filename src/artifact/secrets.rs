@@ -1,0 +1,129 @@
+//! What encrypted artifacts contain that were opened here, so that a copy of them is recognised and no file of theirs is published in
+//! clear unasked.
+//!
+//! In memory only: digests of encrypted files are as secret as their names.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::build::Key;
+use super::recognise::NOTHING;
+use super::tree::{Kind, Tree};
+use super::{Artifacts, Identity, ViewMode};
+use crate::content::Sealing;
+use crate::oci::{Digest, Manifest, Repository};
+
+/// One encrypted artifact.
+struct Opened {
+    repository: Repository,
+    manifest: Digest,
+    /// Of its tree, if that was shown whole.
+    identity: Option<Identity>,
+    /// The beginnings of the SHA-256 of its files, sorted. Two files that agree in 64 bits by chance cost a question.
+    files: Box<[u64]>,
+    /// Sizes of files whose SHA-256 is not known, sorted.
+    sizes: Box<[u64]>,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct OpenedHere(Mutex<HashMap<Digest, Arc<Opened>>>);
+
+impl OpenedHere {
+    fn all(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Opened>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an artifact is among them.
+    pub fn contains(&self, manifest: &Digest) -> bool {
+        self.all().contains_key(manifest)
+    }
+
+    /// Remembers the tree of an encrypted artifact. Blocks: all of it is walked.
+    pub fn remember(&self, key: &Key, tree: &Tree) {
+        let is_whole = key.view == ViewMode::Merged && key.layer.is_none();
+        // Other views show the same files; how they lie in the tree is not known from them.
+        if self.all().get(&key.manifest).is_some_and(|known| known.identity.is_some() || !is_whole) {
+            return;
+        }
+        let (mut files, mut sizes) = (Vec::new(), Vec::new());
+        tree.walk(&mut |_, number| {
+            let Some(node) = tree.node(number).filter(|node| node.kind == Kind::File && node.size > 0) else { return };
+            match tree.content(number).and_then(|content| content.sha256) {
+                Some(sha256) => files.push(beginning(&sha256)),
+                None => sizes.push(node.size),
+            }
+        });
+        for numbers in [&mut files, &mut sizes] {
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        let identity = is_whole.then(|| tree.identity(&NOTHING));
+        let (repository, manifest) = (key.repository.clone(), key.manifest);
+        self.all().insert(manifest, Arc::new(Opened { repository, manifest, identity, files: files.into(), sizes: sizes.into() }));
+    }
+
+    /// The identity of an artifact's tree.
+    pub fn identity(&self, manifest: &Digest) -> Option<Identity> {
+        self.all().get(manifest)?.identity
+    }
+}
+
+fn beginning(sha256: &[u8; 32]) -> u64 {
+    sha256.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
+}
+
+/// The files of encrypted artifacts, to be asked for many times.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<Arc<Opened>>);
+
+impl Secrets {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The artifact that holds a file of this size (in bytes) and SHA-256, as `repository@digest`. Empty files are in none.
+    pub fn holder(&self, size: u64, sha256: &[u8; 32]) -> Option<String> {
+        let holds = |opened: &&Arc<Opened>| {
+            size > 0 && (opened.files.binary_search(&beginning(sha256)).is_ok() || opened.sizes.binary_search(&size).is_ok())
+        };
+        self.0.iter().find(holds).map(|opened| format!("{}@{}", opened.repository, opened.manifest))
+    }
+}
+
+impl Artifacts {
+    /// The files of encrypted artifacts that this process opened, and of those that an earlier one opened as far as the registry or
+    /// layout knows them by a tag of these repositories and the keys are at hand.
+    pub async fn secrets(&self, repositories: &[Repository]) -> Secrets {
+        for repository in repositories.iter().filter(|_| self.inner.contents.has_keys()) {
+            for manifest in self.known_artifacts(repository).await {
+                if self.inner.opened_here.contains(&manifest.digest) || !self.was_opened(repository, &manifest).await {
+                    continue;
+                }
+                // Building its tree remembers it.
+                if let Err(error) = self.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
+                    tracing::warn!("files of {repository}@{} are not recognised: {error}", manifest.digest);
+                }
+            }
+        }
+        Secrets(self.inner.opened_here.all().values().cloned().collect())
+    }
+
+    /// Whether an artifact is encrypted and was opened here.
+    pub fn is_secret(&self, manifest: &Digest) -> bool {
+        self.inner.opened_here.contains(manifest)
+    }
+
+    /// Whether an encrypted artifact was opened on this machine, and the keys at hand open it. Asks no registry.
+    async fn was_opened(&self, repository: &Repository, manifest: &Manifest) -> bool {
+        let Some(plan) = super::dialect::encrypted(manifest) else { return false };
+        for step in plan.steps.iter().filter(|step| step.sealing != Sealing::None) {
+            let source = super::build::source_of(step, repository, false);
+            if self.inner.contents.was_opened(&source).await {
+                return true;
+            }
+        }
+        false
+    }
+}

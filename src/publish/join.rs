@@ -1,0 +1,96 @@
+//! What was packed joins the cache: the layers in the pack store stand in for the registry, so that nothing of them is ever fetched.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+
+use super::produce::Made;
+use super::store::FileSource;
+use crate::artifact::{Artifact, Artifacts};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+use crate::registry::{BlobStream, Error, Page, Pull, Push, Resolved, Trust, UploadSource};
+
+/// Bytes that are read at a time.
+const PIECE: u64 = 1 << 20;
+
+/// The registry with the blobs that were packed for it at hand.
+struct AtHand {
+    packed: HashMap<Digest, PathBuf>,
+    push: Arc<dyn Push>,
+}
+
+/// Brings the layers that were packed into the cache. A failure costs a fetch later.
+pub(super) async fn join_cache(artifacts: &Artifacts, artifact: &Artifact, made: &[Made], push: &Arc<dyn Push>) {
+    let packed: HashMap<Digest, PathBuf> = made
+        .iter()
+        .filter_map(|made| match made {
+            Made::Packed(ready) => Some((ready.blob.0, ready.path.clone())),
+            Made::Known(_) => None,
+        })
+        .collect();
+    // A layout is read in place.
+    if packed.is_empty() || push.origin().starts_with("oci:") {
+        return;
+    }
+    let digests: HashSet<Digest> = packed.keys().copied().collect();
+    let at_hand = Arc::new(AtHand { packed, push: Arc::clone(push) });
+    if let Err(error) = artifacts.join_cache(artifact, at_hand, &digests).await {
+        tracing::warn!("not all that was published is in the cache: {error}");
+    }
+}
+
+#[async_trait]
+impl Pull for AtHand {
+    fn origin(&self) -> &str {
+        self.push.origin()
+    }
+
+    fn trust(&self) -> Trust {
+        self.push.trust()
+    }
+
+    async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
+        self.push.ping(about).await
+    }
+
+    async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
+        self.push.resolve(repository, version).await
+    }
+
+    async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
+        self.push.manifest(repository, version).await
+    }
+
+    async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        let Some(path) = self.packed.get(&descriptor.digest) else { return self.push.blob(repository, descriptor, range).await };
+        let failed = |message: String| Error::new(ErrorKind::Other, message);
+        let source = Arc::new(FileSource::open(path, descriptor.size).map_err(|error| failed(error.message))?);
+        let pieces = stream::iter((range.start..range.end).step_by(PIECE as usize));
+        Ok(pieces
+            .then(move |start| {
+                let (source, length) = (Arc::clone(&source), PIECE.min(range.end - start));
+                async move {
+                    let read = source.read(start, usize::try_from(length).unwrap_or(usize::MAX)).await;
+                    read.map_err(|error| Error::new(ErrorKind::Other, format!("reading a packed layer: {error}")))
+                }
+            })
+            .boxed())
+    }
+
+    async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
+        self.push.tags(repository, after).await
+    }
+
+    async fn repositories(&self, after: Option<&str>) -> Result<Page, Error> {
+        self.push.repositories(after).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        self.push.referrers(repository, subject).await
+    }
+}

@@ -1,0 +1,89 @@
+//! What is encrypted elsewhere is not published in clear unasked.
+//!
+//! Told by content: a file counts as secret if an encrypted artifact that was opened here holds its bytes, unless the repository holds
+//! them in clear already.
+
+use super::flow::{Ground, Publish};
+use super::snapshot::show;
+use super::survey::{Secret, Survey};
+use super::{ArtifactKind, Error};
+use crate::artifact::{Artifact, Dialect, Secrets, ViewMode};
+use crate::content::Sealing;
+use crate::error::ErrorKind;
+
+/// Files that are named in a refusal.
+const NAMED: usize = 3;
+
+impl Publish<'_> {
+    /// The files that may not be published in clear; none where that is meant.
+    pub(super) async fn secrets(&self) -> Secrets {
+        if self.options.plaintext {
+            return Secrets::default();
+        }
+        let artifacts = &self.publisher.context.artifacts;
+        let mut repositories = artifacts.seen_repositories();
+        if !repositories.contains(&self.repository) {
+            repositories.push(self.repository.clone());
+        }
+        artifacts.secrets(&repositories).await
+    }
+
+    /// Refuses to publish secret files in clear.
+    ///
+    /// # Errors
+    /// KeyMissing with the names of the first files.
+    pub(super) async fn keep_secret(&self, ground: &Ground, survey: &Survey) -> Result<(), Error> {
+        if survey.secret.is_empty() || self.becomes_encrypted(ground).await? {
+            return Ok(());
+        }
+        let mut secret: Vec<&Secret> = survey.secret.iter().collect();
+        if let Some(base) = ground.base.as_ref().filter(|base| !is_encrypted(base)) {
+            drop_known(base, &mut secret);
+        }
+        let artifacts = &self.publisher.context.artifacts;
+        for manifest in artifacts.known_artifacts(&self.repository).await {
+            if secret.is_empty() {
+                return Ok(());
+            }
+            match artifacts.artifact(&self.repository, &manifest.digest, ViewMode::Merged, false).await {
+                Ok(artifact) if !is_encrypted(&artifact) => drop_known(&artifact, &mut secret),
+                Ok(_) => {}
+                Err(error) => tracing::debug!("files of {} do not count as known: {error}", manifest.digest),
+            }
+        }
+        let Some(first) = secret.first() else { return Ok(()) };
+        let names: Vec<String> = secret.iter().take(NAMED).map(|secret| format!("`{}`", show(&secret.path))).collect();
+        let more = secret.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Error::new(
+            ErrorKind::KeyMissing,
+            format!(
+                "{}{more} would become public: {} is encrypted and holds the same content. Nothing was published and all edits are kept. \
+                 Ways out: --as-kind oci-sync with a passphrase encrypts a new tag, --plaintext publishes it in clear",
+                names.join(", "),
+                first.holder
+            ),
+        ))
+    }
+
+    async fn becomes_encrypted(&self, ground: &Ground) -> Result<bool, Error> {
+        match &ground.base {
+            Some(base) => Ok(is_encrypted(base)),
+            None if self.options.as_kind.unwrap_or(self.publisher.kind) == ArtifactKind::OciSync => {
+                Ok(self.publisher.context.artifacts.seal_key(None, &[0; 32]).await?.is_some())
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+fn is_encrypted(artifact: &Artifact) -> bool {
+    artifact.dialect == Dialect::Sealed || artifact.sources().iter().any(|source| source.sealing != Sealing::None)
+}
+
+/// Drops files whose content an artifact shows to everybody.
+fn drop_known(artifact: &Artifact, secret: &mut Vec<&Secret>) {
+    let mut known = std::collections::HashSet::new();
+    artifact.tree.walk(&mut |_, node| known.extend(artifact.tree.content(node).and_then(|content| content.sha256)));
+    secret.retain(|secret| !known.contains(&secret.sha256));
+}
