@@ -60,7 +60,7 @@ impl Kept {
 impl Inner {
     /// The artifact of a key, built if it is not here yet.
     pub async fn build(self: &Arc<Self>, key: &Key, strict: bool) -> Result<Arc<Artifact>, Error> {
-        let manifest = self.known.manifest(&key.repository, &key.manifest).await?;
+        let manifest = self.known.named_manifest(&key.repository, &key.manifest).await?;
         let mut reader = Reader::new(self, &key.repository, (key.view, &key.platform), strict);
         let outline = match key.layer {
             None => reader.outline(Arc::clone(&manifest)).await?,

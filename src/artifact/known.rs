@@ -154,7 +154,13 @@ impl Known {
             }
             // A manifest that cannot be read is an error of its reader; the tag itself exists.
             Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::Invalid | ErrorKind::Unsupported) => {
-                Ok(self.pull.resolve(repository, version).await?.digest)
+                let digest = self.pull.resolve(repository, version).await?.digest;
+                // A digest that the registry names and does not have is its error, and no absence.
+                match self.pull.resolve(repository, &Version::Digest(digest)).await {
+                    Err(absent) if absent.kind == ErrorKind::NotFound => Err(error.into()),
+                    Err(error) if is_outage(error.kind) => Err(error.into()),
+                    _ => Ok(digest),
+                }
             }
             Err(error) => Err(error.into()),
         }
@@ -183,6 +189,14 @@ impl Known {
             }
         });
         asked.await.map_err(abandoned)?
+    }
+
+    /// The same for one that a tag or an index names, so that it exists: its absence is not that of a name.
+    pub async fn named_manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Answer<Arc<Manifest>> {
+        self.manifest(repository, digest).await.map_err(|error| match error.kind {
+            ErrorKind::NotFound => Error { kind: ErrorKind::Gone, message: error.message },
+            _ => error,
+        })
     }
 
     fn keep(&self, repository: &Repository, manifest: &Arc<Manifest>) {
@@ -222,7 +236,7 @@ impl Known {
             return Ok(Arc::clone(known));
         }
         if self.options.offline {
-            return Ok(Arc::new([]));
+            return Err(self.unasked(&format!("what refers to {repository}@{subject}"), true));
         }
         let asked = self.referrers_flight.run(key.clone(), || {
             let me = Arc::clone(self);

@@ -218,6 +218,11 @@ impl Artifacts {
         self.inner.known.manifest(repository, digest).await
     }
 
+    /// The same for one that a tag or an index names: that it is missing is an error of the registry, and no absence.
+    pub async fn named_manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
+        self.inner.known.named_manifest(repository, digest).await
+    }
+
     /// The artifact of a manifest, with its tree built or mapped.
     pub async fn artifact(&self, repository: &Repository, digest: &Digest, view: ViewMode, strict: bool) -> Result<Arc<Artifact>, Error> {
         self.get(self.key(repository, *digest, view, None), strict).await

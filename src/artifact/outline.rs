@@ -113,11 +113,7 @@ impl<'a> Reader<'a> {
             kind: ErrorKind::Unsupported,
             message: format!("an index of {} has more than {FETCHES} members in all", self.repository),
         })?;
-        self.inner.known.manifest(self.repository, digest).await.map_err(|error| match error.kind {
-            // The index names it, so it existed: not the same as a name that does not exist.
-            ErrorKind::NotFound => Error { kind: ErrorKind::Gone, message: error.message },
-            _ => error,
-        })
+        self.inner.known.named_manifest(self.repository, digest).await
     }
 
     /// The member for the wanted platform, also inside indexes that do not say what they hold.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
@@ -13,6 +14,8 @@ use crate::error::ErrorKind;
 
 /// Ranges that are remembered one by one.
 const FAILED: usize = 64;
+/// How long an outage counts for who ran into it: until the kernel has asked for every page of a read that failed.
+const OUTAGE: Duration = Duration::from_secs(1);
 
 /// An open logical stream. Cheap to clone.
 #[derive(Clone)]
@@ -31,8 +34,8 @@ enum Opened {
         instead: OnceCell<Arc<Reader>>,
         /// What was asked for of a blob that was served before it was checked. Held for one look.
         seen: Mutex<Seen>,
-        /// Ranges that failed a check: the kernel asks several times for what it did not get. Held for one look.
-        failed: Mutex<Vec<(Range<u64>, Error)>>,
+        /// What could not be read: the kernel asks several times for what it did not get. Held for one look.
+        failed: Mutex<Vec<Failed>>,
     },
     /// Bytes that are here already.
     Bytes(Bytes),
@@ -72,7 +75,8 @@ impl ContentStream {
     /// that completes a whole blob which is served while it is checked gets its bytes once the digest holds.
     ///
     /// # Errors
-    /// Those of [`Contents::index`]. What failed a check here fails again without being fetched again.
+    /// Those of [`Contents::index`]. What failed a check here fails again without being fetched again, and
+    /// what could not be reached for a moment.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
         match &*self.inner {
             Opened::Blob { failed, reader, instead, .. } => {
@@ -81,10 +85,11 @@ impl ContentStream {
                 }
                 let answer = self.read_blob(range.clone()).await;
                 if let Err(error) = answer.as_ref()
-                    && error.kind == ErrorKind::Integrity
+                    && matches!(error.kind, ErrorKind::Integrity | ErrorKind::TimedOut | ErrorKind::Unreachable)
                 {
                     // Without a reader that is believed it is the blob as a whole that failed.
                     let is_whole = instead.get().or(reader.get()).is_none_or(|reader| reader.is_distrusted());
+                    let is_whole = is_whole && error.kind == ErrorKind::Integrity;
                     remember(failed, if is_whole { 0..u64::MAX } else { range }, error);
                 }
                 answer
@@ -153,16 +158,32 @@ impl Seen {
     }
 }
 
-/// The error of a range that failed a check before.
-fn remembered(failed: &Mutex<Vec<(Range<u64>, Error)>>, range: &Range<u64>) -> Option<Error> {
-    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = failed.iter().find(|(failed, _)| failed.start < range.end && range.start < failed.end);
-    found.map(|(_, error)| error.clone())
+/// A range that could not be read.
+struct Failed {
+    range: Range<u64>,
+    error: Error,
+    /// Until when that counts; `None` for what failed a check, which another attempt would not change.
+    until: Option<Instant>,
 }
 
-/// Remembers what failed a check; when that was much, all of it counts as failed.
-fn remember(failed: &Mutex<Vec<(Range<u64>, Error)>>, range: Range<u64>, error: &Error) {
+impl Failed {
+    fn counts(&self) -> bool {
+        self.until.is_none_or(|until| until > Instant::now())
+    }
+}
+
+/// The error of a range that could not be read before.
+fn remembered(failed: &Mutex<Vec<Failed>>, range: &Range<u64>) -> Option<Error> {
+    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = failed.iter().find(|failed| failed.counts() && failed.range.start < range.end && range.start < failed.range.end);
+    found.map(|failed| failed.error.clone())
+}
+
+/// Remembers what could not be read; when that was much, all of it counts as failed.
+fn remember(failed: &Mutex<Vec<Failed>>, range: Range<u64>, error: &Error) {
     let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    failed.retain(Failed::counts);
     let range = if failed.len() < FAILED { range } else { 0..u64::MAX };
-    failed.push((range, error.clone()));
+    let until = (error.kind != ErrorKind::Integrity).then(|| Instant::now() + OUTAGE);
+    failed.push(Failed { range, error: error.clone(), until });
 }

@@ -20,6 +20,7 @@ use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag, Version};
+use crate::registry;
 use crate::staging::{Binding, Journal, Subject};
 use crate::view::{Frozen, Overlay};
 
@@ -332,21 +333,29 @@ impl<'a> Publish<'a> {
         let push = &self.publisher.push;
         for manifest in built.before.iter().chain([&built.top]) {
             push.push_manifest(&self.repository, &Version::Digest(manifest.digest), manifest).await?;
+            if let Some(subject) = manifest.subject() {
+                self.noted(push.link_referrer(&self.repository, &subject.digest, &manifest.descriptor()).await, &subject.digest)?;
+            }
         }
         for (subject, referrer) in &built.referrers {
             let pushed = async {
                 push.push_manifest(&self.repository, &Version::Digest(referrer.digest), referrer).await?;
                 push.link_referrer(&self.repository, subject, &referrer.descriptor()).await
             };
-            match pushed.await {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
-                    self.progress.note(format!("the registry keeps no referrers, so the index of the layers may be lost there: {error}"));
-                }
-                Err(error) => return Err(error.into()),
-            }
+            self.noted(pushed.await, subject)?;
         }
         Ok(())
+    }
+
+    /// Goes on, with a note, where a registry keeps no referrers of `subject`.
+    fn noted(&self, linked: Result<(), registry::Error>, subject: &Digest) -> Result<(), Error> {
+        match linked {
+            Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
+                self.progress.note(format!("the registry keeps no referrers, so what refers to {subject} may not be found there: {error}"));
+                Ok(())
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Writes the journal, then puts and confirms the tag.

@@ -10,6 +10,9 @@ use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag, Version};
 use crate::registry::{Push, TagDeletion};
 
+/// How often a tag is put whose put got lost.
+const PUTS: u32 = 3;
+
 /// One tag of a registry.
 pub(super) struct Target<'a> {
     pub push: &'a dyn Push,
@@ -52,12 +55,22 @@ impl Target<'_> {
             return Err(self.moved(expected, now));
         }
         begun()?;
-        let put = self.push.push_manifest(self.repository, &Version::Tag(self.tag.clone()), manifest).await;
-        match (put, self.now().await) {
-            (_, Ok(Some(now))) if now == manifest.digest => Ok(()),
-            (Ok(()), Ok(now)) => Err(self.moved(Some(manifest.digest), now)),
-            (Err(error), _) => Err(error.into()),
-            (Ok(()), Err(error)) => Err(error.about("the tag was put, but the registry did not confirm it: sync again")),
+        let mut again = PUTS;
+        loop {
+            again -= 1;
+            let put = self.push.push_manifest(self.repository, &Version::Tag(self.tag.clone()), manifest).await;
+            match (put, self.now().await) {
+                (_, Ok(Some(now))) if now == manifest.digest => return Ok(()),
+                (Ok(()), Ok(now)) => return Err(self.moved(Some(manifest.digest), now)),
+                // It holds what it held: the put was lost on the way, and putting it now is as safe as before.
+                (Err(error), Ok(after))
+                    if after == now && again > 0 && matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) =>
+                {
+                    tracing::debug!(%error, "the tag is put again");
+                }
+                (Err(error), _) => return Err(error.into()),
+                (Ok(()), Err(error)) => return Err(error.about("the tag was put, but the registry did not confirm it: sync again")),
+            }
         }
     }
 

@@ -9,8 +9,8 @@
 //!
 //! What is retried: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
 //! with growing, jittered waits or the registry's own `Retry-After` up to a minute in all. An operation without
-//! progress ends after [`Timing::progress`]. After an operation got no answer at all, others are tried once only for ten
-//! seconds.
+//! progress ends after [`Timing::progress`]; until then, what writes waits for a registry that refuses connections,
+//! since it may restart. After an operation got no answer at all, others only look whether there is one again.
 //!
 //! What goes where: credentials and client certificates to the registry's own origin and to token servers that belong
 //! to it, nothing else. Reads follow redirects without them, writes never to another origin; blobs are sent elsewhere,
@@ -43,6 +43,7 @@ mod upload;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use reqwest::{Method, Url};
@@ -115,6 +116,8 @@ struct Http {
     shortcuts: Shortcuts,
     sizes: UploadSizes,
     parked: Parked,
+    /// It refused chunks, and took a large blob in one request.
+    chunkless: AtomicBool,
     linked: Linked,
 }
 
@@ -142,6 +145,7 @@ impl HttpRegistry {
             shortcuts: Shortcuts::default(),
             sizes: upload,
             parked: Parked::default(),
+            chunkless: AtomicBool::new(false),
             linked: Linked::default(),
             registry,
         };

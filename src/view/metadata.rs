@@ -58,7 +58,7 @@ impl Metadata {
         tag: Option<&Tag>,
         depth: usize,
     ) -> Result<Self, Error> {
-        let named = context.artifacts.manifest(repository, digest).await?;
+        let named = context.artifacts.named_manifest(repository, digest).await?;
         let image = match named.index() {
             None => Some(Arc::clone(&named)),
             Some(_) => match chosen(&named, context.artifacts.platform()) {

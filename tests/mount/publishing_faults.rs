@@ -261,7 +261,8 @@ fn an_upload_session_that_is_lost_begins_anew() {
     world.proxy.spoil_method("PATCH", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
     world.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
     mount.sync(&[]);
-    assert!(world.proxy.count("PATCH", "/blobs/uploads/") > 1, "{:?}", world.proxy.requests());
+    // A session that takes no chunk may be one of a registry that takes none: the next one gets the blob in one request.
+    assert_eq!(world.proxy.count("PATCH", "/blobs/uploads/"), 1, "{:?}", world.proxy.requests());
     nothing_is_lost(&world, mount);
 }
 

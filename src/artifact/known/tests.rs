@@ -205,6 +205,7 @@ async fn what_was_seen_once_is_known_offline_in_another_mount() {
     assert_eq!(offline.tag(&app(), &tag("v3")).await.unwrap_err().kind, ErrorKind::NotFound);
     let named = Repository::parse("team/named").unwrap();
     assert_eq!(offline.tags(&named).await.unwrap_err().kind, ErrorKind::Unreachable, "it is listed");
+    assert_eq!(offline.referrers(&app(), &Digest::of(b"x")).await.unwrap_err().kind, ErrorKind::Unreachable, "not known is not none");
     assert_eq!(offline.tags(&Repository::parse("x").unwrap()).await.unwrap_err().kind, ErrorKind::NotFound);
     assert!(rig.registry.requests().is_empty());
 }
@@ -319,7 +320,19 @@ async fn a_manifest_that_cannot_be_read_does_not_hide_its_tag() {
     rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
     let known = rig.fresh();
     known.tag(&app(), &tag("v1")).await.unwrap();
-    assert_eq!(rig.requests(), [1, 1, 0, 0]);
+    // The last makes sure that the registry has what it names.
+    assert_eq!(rig.requests(), [1, 2, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_digest_that_the_registry_names_and_does_not_have_is_its_error_and_no_absence() {
+    let rig = Rig::new();
+    rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
+    rig.registry.plan(RequestKind::Resolve, 1, 1, Fault::Error(ErrorKind::NotFound));
+    assert_eq!(rig.fresh().tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::Integrity);
+    let known = rig.fresh();
+    assert_eq!(known.named_manifest(&app(), &Digest::of(b"named")).await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(known.manifest(&app(), &Digest::of(b"asked for")).await.unwrap_err().kind, ErrorKind::NotFound);
 }
 
 #[tokio::test]

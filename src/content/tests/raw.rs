@@ -130,6 +130,26 @@ async fn whoever_reads_all_of_a_wrong_blob_fails_in_whatever_order_and_whatever_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_counts_for_a_moment_where_it_was_met() {
+    for kind in [ErrorKind::TimedOut, ErrorKind::Unreachable] {
+        let place = Place::new();
+        let data = noise(3 * MIB as usize, 17);
+        let source = place.add(Form::Raw, &data);
+        let contents = place.contents();
+        let stream = contents.open(&source).await.unwrap();
+        place.memory.plan(RequestKind::Blob, 0, 1, Fault::Error(kind));
+        // The kernel asks for a page of what it did not get at once.
+        assert_eq!(stream.read(0..MIB).await.unwrap_err().kind, kind);
+        assert_eq!(stream.read(0..4096).await.unwrap_err().kind, kind);
+        assert_eq!(place.requests(), 1);
+        // Others, and other places, ask for themselves.
+        assert_eq!(contents.open(&source).await.unwrap().read(0..4096).await.unwrap(), data[..4096]);
+        assert_eq!(stream.read(2 * MIB..2 * MIB + 9).await.unwrap(), data[2 * MIB as usize..2 * MIB as usize + 9]);
+        until(|| stream.read(0..4096).now_or_never().is_some_and(|read| read.is_ok())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn readers_of_the_end_do_not_wait_for_the_rest() {
     let place = Place::new();
     let data = noise(20 * MIB as usize, 15);

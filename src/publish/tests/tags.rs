@@ -47,6 +47,47 @@ async fn a_tag_that_moved_is_not_overwritten_and_both_digests_are_named() {
 }
 
 #[tokio::test]
+async fn a_put_that_was_lost_is_made_again_while_the_tag_holds_what_it_held() {
+    for (lost, arrives) in [(1, true), (2, true), (3, false)] {
+        let world = World::new();
+        let overlay = world.empty("v1").await;
+        Edit(&world, &overlay).sample().await;
+        let before = world.published(&overlay).await;
+        Edit(&world, &overlay).file("new", b"1").await;
+        world.registry.forget_requests();
+        world.registry.plan(RequestKind::PushTag, 0, lost, Fault::Error(ErrorKind::Unreachable));
+        let published = world.publish(&overlay).await;
+        assert_eq!(world.registry.count(RequestKind::PushTag), 3.min(lost as usize + 1));
+        match published {
+            Ok((report, _)) => assert!(arrives && world.tagged("v1") == Some(digest_of(&report))),
+            Err(error) => assert!(!arrives && error.kind == ErrorKind::Unreachable && world.tagged("v1") == Some(before), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_edit_of_what_refers_to_something_goes_on_referring_to_it() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    Edit(&world, &overlay).sample().await;
+    let plain = world.published(&overlay).await;
+    let mut manifest: serde_json::Value = serde_json::from_slice(&world.registry.held("app")[&plain]).unwrap();
+    let signed = Digest::of(b"what it refers to");
+    manifest["subject"] =
+        serde_json::json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": signed.to_string(), "size": 17});
+    let attached = world.registry.add_manifest("app", manifest.to_string());
+    world.registry.tag("app", "v2", attached);
+    let overlay = world.over("v2", attached).await;
+    Edit(&world, &overlay).file("new", b"1").await;
+    world.registry.forget_requests();
+    let digest = world.published(&overlay).await;
+    let held: serde_json::Value = serde_json::from_slice(&world.registry.held("app")[&digest]).unwrap();
+    assert_eq!(held["subject"], manifest["subject"]);
+    let linked: Vec<_> = world.registry.requests().into_iter().filter(|request| request.kind == RequestKind::LinkReferrer).collect();
+    assert!(linked.iter().any(|request| request.object == signed.to_string()), "{linked:?}");
+}
+
+#[tokio::test]
 async fn force_overwrites_a_tag_that_moved() {
     let world = World::new();
     let (overlay, ..) = moved(&world, async |edit| edit.file("theirs", b"1").await).await;

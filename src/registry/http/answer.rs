@@ -36,17 +36,22 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ").escape_debug().to_string()
 }
 
-/// The errors behind a failure to reach a host in everyday words, where there are some for it.
-fn plain(error: &reqwest::Error) -> String {
+/// Whether nobody listens at the address.
+fn is_refused(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut refused = false;
     while let Some(error) = next {
         refused |= error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
         next = error.source();
     }
+    refused
+}
+
+/// The errors behind a failure to reach a host in everyday words, where there are some for it.
+fn plain(error: &reqwest::Error) -> String {
     if error.is_dns() {
         "the host name cannot be resolved".to_owned()
-    } else if refused {
+    } else if is_refused(error) {
         "connection refused".to_owned()
     } else {
         chain(error)
@@ -72,6 +77,7 @@ pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
     let kind = if error.is_timeout() && !error.is_connect() { ErrorKind::TimedOut } else { ErrorKind::Unreachable };
     let cause = match (error.is_dns(), error.is_connect()) {
         (true, _) => Cause::Unknown,
+        (false, true) if is_refused(error) => Cause::Refused,
         (false, true) => Cause::Unconnected,
         (false, false) => Cause::Silent,
     };

@@ -61,6 +61,7 @@ pub(super) async fn open(
         end: range.end,
         attempts: http.exchange.attempts(),
         since_failure: 0,
+        dropped: 0,
         body: None,
     };
     transfer.connect().await?;
@@ -94,6 +95,8 @@ struct Transfer {
     end: u64,
     attempts: Attempts,
     since_failure: u64,
+    /// Bytes in front of what is wanted that this connection sent all the same.
+    dropped: u64,
     body: Option<Incoming>,
 }
 
@@ -112,7 +115,8 @@ impl Transfer {
             match self.receive().await {
                 Ok(Some(piece)) => {
                     self.since_failure += piece.len() as u64;
-                    if self.since_failure >= PROGRESS {
+                    // What was read only to be dropped is no progress.
+                    if self.since_failure >= PROGRESS.max(self.dropped) {
                         self.attempts.forget_failures();
                     }
                     return Ok(Some(piece));
@@ -121,7 +125,8 @@ impl Transfer {
                 Err(failure) => {
                     self.body = None;
                     self.since_failure = 0;
-                    self.attempts.pause(failure).await?;
+                    self.dropped = 0;
+                    self.http.exchange.pause(&mut self.attempts, failure).await?;
                 }
             }
         }
@@ -140,6 +145,7 @@ impl Transfer {
         self.attempts.progress();
         let skipped = incoming.skip.min(piece.len() as u64);
         incoming.skip -= skipped;
+        self.dropped += skipped;
         // Both fit, being at most the length of the piece.
         drop(piece.split_to(skipped as usize));
         let wanted = self.end - self.next;
@@ -193,7 +199,7 @@ impl Transfer {
                     self.body = Some(incoming);
                     return Ok(());
                 }
-                Err(failure) => self.attempts.pause(failure).await?,
+                Err(failure) => self.http.exchange.pause(&mut self.attempts, failure).await?,
             }
         }
     }

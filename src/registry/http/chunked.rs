@@ -3,6 +3,8 @@
 //! After anything that did not go as it should the session is asked for its offset before another byte is sent. A
 //! session that is gone, or that holds more than was sent, is lost.
 
+use std::ops::Range;
+
 use reqwest::Method;
 
 use super::super::Error;
@@ -10,7 +12,7 @@ use super::exchange::{Call, Whole};
 use super::payload::Payload;
 use super::retry::{Cause, Failure};
 use super::session::{Reached, Session, range};
-use super::upload::{Ended, Upload, error_of};
+use super::upload::{Ended, RESTARTS, Upload};
 use crate::error::ErrorKind;
 
 /// What to do after a chunk.
@@ -21,6 +23,8 @@ enum Next {
     Ask(Failure),
     /// The session is gone.
     Lost(Error),
+    /// It takes no chunks.
+    Chunkless(u16),
 }
 
 impl Upload<'_> {
@@ -35,22 +39,36 @@ impl Upload<'_> {
             let payload = Payload::part(&self.source, offset..end, &self.uploaded).placed();
             let call = Call { payload: Some(payload), ..self.uploads.call(Method::PATCH, session.location.clone()) };
             let next = match self.send(&call).await {
-                Ok(answer) => self.after(&call, &mut session, end, answer).await?,
+                Ok(answer) => self.after(&call, &mut session, offset..end, answer).await?,
                 Err(failure) => Next::Ask(self.passing(failure, &session).await?),
             };
             offset = match next {
                 Next::At(reached) => {
-                    self.attempts.forget_failures();
-                    self.attempts.progress();
+                    if reached > self.high {
+                        self.high = reached;
+                        self.attempts.forget_failures();
+                        self.attempts.progress();
+                    }
                     reached
                 }
                 Next::Lost(error) => return Ok(Ended::Lost(error)),
+                Next::Chunkless(status) => {
+                    self.uploads.cancel(session).await;
+                    return Ok(Ended::Chunkless(status));
+                }
                 Next::Ask(failure) => {
                     self.disturbed = true;
-                    let error = error_of(&failure);
-                    self.attempts.pause(failure).await?;
+                    let error = failure.error().clone();
+                    self.pause(failure).await?;
                     match self.uploads.reached(&mut session).await? {
-                        Reached::Offset(reached) if reached <= end => reached,
+                        Reached::Offset(reached) if reached < offset && self.setbacks == RESTARTS => {
+                            let message = format!("{}; the registry loses again and again what it had taken", error.message);
+                            return Err(self.given_up(Error::new(error.kind, message), session).await);
+                        }
+                        Reached::Offset(reached) if reached <= end => {
+                            self.setbacks += u32::from(reached < offset);
+                            reached
+                        }
                         Reached::Lost => return Ok(Ended::Lost(error)),
                         Reached::Offset(_) | Reached::Unknown => {
                             self.uploads.cancel(session).await;
@@ -64,8 +82,9 @@ impl Upload<'_> {
         self.close(session).await
     }
 
-    /// What the answer to a chunk that ends at `end` means.
-    async fn after(&mut self, call: &Call, session: &mut Session, end: u64, answer: Whole) -> Result<Next, Error> {
+    /// What the answer to a chunk means.
+    async fn after(&mut self, call: &Call, session: &mut Session, sent: Range<u64>, answer: Whole) -> Result<Next, Error> {
+        let end = sent.end;
         let strange =
             |why: String| Next::Ask(Failure::passing(Error::new(ErrorKind::Unreachable, format!("{}: {why}", call.what)), Cause::Answered));
         match answer.status.as_u16() {
@@ -78,6 +97,8 @@ impl Upload<'_> {
                     Reached::Offset(reached) => Ok(strange(format!("{end} bytes were sent and the registry has {reached}"))),
                 }
             }
+            // The first chunk of a session in which nothing went wrong.
+            status @ (400 | 404 | 405 | 411 | 415 | 416 | 501) if sent.start == 0 && !self.disturbed => Ok(Next::Chunkless(status)),
             404 | 410 => Ok(Next::Lost(self.lost(&answer))),
             416 => Ok(strange("the registry expects other bytes than those that follow".to_owned())),
             413 => {

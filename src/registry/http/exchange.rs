@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +31,8 @@ use crate::error::ErrorKind;
 const REDIRECTS: usize = 5;
 /// Attempts after the first to learn whether a registry is there at all: whoever mistyped its name waits for that.
 const PING_RETRIES: u32 = 2;
-/// After an operation got no answer at all, others are tried once only for so long, so that what is cached serves
-/// quickly.
+/// After an operation got no answer at all, others only look whether there is one again, for at least so long: what is
+/// cached serves quickly, and nobody waits for the full limit twice.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// One request.
@@ -90,7 +90,15 @@ pub(super) struct Exchange {
     /// An answer came by way of plain text to another machine.
     strayed: AtomicBool,
     /// When the registry was last found to be away. Never held across an await.
-    away: Mutex<Option<Instant>>,
+    away: Mutex<Away>,
+}
+
+/// When an operation gave up, since no answer came.
+#[derive(Clone, Copy, Default)]
+struct Away {
+    any: Option<Instant>,
+    /// One that writes, which waits longer.
+    writing: Option<Instant>,
 }
 
 impl Exchange {
@@ -105,39 +113,52 @@ impl Exchange {
 
     /// The attempts of a new operation.
     pub(super) fn attempts(&self) -> Attempts {
+        if self.is_away(self.away().any) { Attempts::brief(self.timing) } else { Attempts::new(self.timing) }
+    }
+
+    /// The attempts of a new operation that writes, or that asks what became of one: a registry that restarts is waited
+    /// for.
+    pub(super) fn attempts_to_write(&self) -> Attempts {
         let attempts = Attempts::new(self.timing);
-        let away = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        if away.is_some_and(|since| since.elapsed() < AWAY) { attempts.only_once() } else { attempts }
+        if self.is_away(self.away().writing) { attempts.only_once() } else { attempts.patient() }
+    }
+
+    fn is_away(&self, since: Option<Instant>) -> bool {
+        since.is_some_and(|since| since.elapsed() < self.timing.progress.max(AWAY))
+    }
+
+    fn away(&self) -> MutexGuard<'_, Away> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits before the next attempt, or answers the error where there is none.
+    pub(super) async fn pause(&self, attempts: &mut Attempts, failure: Failure) -> Result<(), Error> {
+        let silent = failure.is_silent();
+        let outcome = attempts.pause(failure).await;
+        // Who only looked does not prolong it, so that a slow registry gets its time again.
+        if silent && outcome.is_err() && !attempts.brief {
+            let now = Some(Instant::now());
+            let mut away = self.away();
+            *away = Away { any: now, writing: if attempts.patient { now } else { away.writing } };
+        }
+        outcome
     }
 
     /// Sends until there is an answer that another attempt would not change. Statuses are the caller's business.
     pub(super) async fn open(&self, call: &Call, attempts: &mut Attempts) -> Result<Answer, Error> {
         loop {
-            let failure = match self.attempt(call, attempts).await {
-                Ok(answer) => {
-                    self.set_away(None);
-                    return Ok(answer);
-                }
-                Err(failure) => failure,
-            };
-            let silent = matches!(&failure, Failure::Passing { cause: Cause::Silent | Cause::Unconnected | Cause::Unknown, .. });
-            if let Err(error) = attempts.pause(failure).await {
-                if silent {
-                    self.set_away(Some(Instant::now()));
-                }
-                return Err(error);
+            match self.attempt(call, attempts).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => self.pause(attempts, failure).await?,
             }
         }
-    }
-
-    fn set_away(&self, since: Option<Instant>) {
-        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Sends until there is an answer with a whole body of at most `limit` bytes (64 KiB where it is an error).
     pub(super) async fn fetch(&self, call: &Call, limit: u64) -> Result<Whole, Error> {
         let attempts = match call.scope {
             Scope::Ping(_) => self.attempts().at_most(PING_RETRIES),
+            Scope::Push(_) | Scope::Mount { .. } | Scope::Delete(_) => self.attempts_to_write(),
             _ => self.attempts(),
         };
         self.fetch_within(call, limit, attempts).await
@@ -149,7 +170,7 @@ impl Exchange {
             let answer = self.open(call, &mut attempts).await?;
             match self.whole(call, answer, limit, &mut attempts).await {
                 Ok(whole) => return Ok(whole),
-                Err(failure) => attempts.pause(failure).await?,
+                Err(failure) => self.pause(&mut attempts, failure).await?,
             }
         }
     }
@@ -199,6 +220,7 @@ impl Exchange {
             }
             answer => answer?,
         };
+        *self.away() = Away::default();
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = told_wait(answer.response.headers());

@@ -3,8 +3,9 @@
 //! A cursor is the path and query of the registry's own `Link`, so it never names another host. Pages are at most
 //! 8 MiB; a list that does not move on is an error.
 
+use futures_util::{StreamExt, stream};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use super::super::{Error, Page};
@@ -22,6 +23,11 @@ const COUNT: u32 = 1000;
 const REFERRERS: usize = 10_000;
 /// Pages of referrers that are read.
 const REFERRER_PAGES: usize = 100;
+/// Attempts after the first for referrers: the tag may be there as well.
+const RETRIES: u32 = 1;
+/// Referrers whose manifest is read, since their entry does not say what they are, and how many at once.
+const UNNAMED: usize = 256;
+const AT_ONCE: usize = 8;
 
 #[derive(Deserialize)]
 struct Names {
@@ -62,8 +68,38 @@ pub(super) async fn repositories(http: &Http, after: Option<&str>) -> Result<Pag
     }
 }
 
-/// All referrers of a manifest, from the API or from the tag that stands in for it.
+/// All referrers of a manifest, from the API or from the tag that stands in for it. A list that cannot be had is an
+/// error, and never none.
 pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+    let mut found = match by_api(http, repository, subject).await {
+        Ok(Some(found)) => found,
+        Ok(None) => by_tag(http, repository, subject).await?.unwrap_or_default(),
+        // What refuses this may well keep the tag.
+        Err(error) => match by_tag(http, repository, subject).await {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(_) => return Err(error),
+        },
+    };
+    let unnamed = |entry: &Descriptor| entry.artifact_type.as_deref() == Some(media_type::OCI_EMPTY);
+    let places: Vec<(usize, Digest)> =
+        found.iter().enumerate().filter(|(_, entry)| unnamed(entry)).map(|(at, entry)| (at, entry.digest)).take(UNNAMED).collect();
+    let reading = places.into_iter().map(|(at, digest)| named(http, repository, at, digest)).collect::<Vec<_>>();
+    for (at, named) in stream::iter(reading).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+        if let (Some(entry), Some(named)) = (found.get_mut(at), named) {
+            entry.artifact_type = named;
+        }
+    }
+    Ok(found)
+}
+
+/// What a referrer says that it is; `None` if it cannot be read, which hides no other.
+async fn named(http: &Http, repository: &Repository, at: usize, digest: Digest) -> (usize, Option<Option<String>>) {
+    let manifest = manifest::read(http, repository, &Version::Digest(digest)).await;
+    (at, manifest.ok().map(|manifest| manifest.artifact_type().map(str::to_owned)))
+}
+
+/// What the API says; `None` where there is none.
+async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
     let path = format!("v2/{repository}/referrers/{subject}");
     let what = format!("referrers of {}/{repository}@{subject}", http.registry);
     let mut found: Vec<Descriptor> = Vec::new();
@@ -71,12 +107,13 @@ pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Di
     for page in 0..REFERRER_PAGES {
         let mut call = call(http, what.clone(), &path, after.as_deref(), Scope::Content(repository.clone()))?;
         call.accept = Some(media_type::OCI_INDEX.to_owned());
-        let answer = http.exchange.fetch(&call, LIMIT).await?;
+        // What a page elsewhere says of a path that it does not know is an answer too.
+        call.elsewhere_counts = true;
+        let answer = http.exchange.fetch_within(&call, LIMIT, http.exchange.attempts().at_most(RETRIES)).await?;
         let status = answer.status.as_u16();
         // The specification says 404; what never heard of the API also answers these, or some page of its own.
-        let missing = matches!(status, 400 | 404 | 405 | 501) || (status == 200 && !is_index(&answer.headers));
-        if page == 0 && missing {
-            return by_tag(http, repository, subject).await;
+        if page == 0 && is_missing(&answer) {
+            return Ok(None);
         }
         if status != 200 {
             return Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await);
@@ -89,7 +126,7 @@ pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Di
         }
         match next {
             Some(next) => after = Some(next),
-            None => return Ok(found),
+            None => return Ok(Some(found)),
         }
     }
     Err(broken(&what, "there are more than 100 pages"))
@@ -107,20 +144,30 @@ pub(super) async fn keeps_referrers(http: &Http, repository: &Repository, subjec
     let what = format!("referrers of {}/{repository}@{subject}", http.registry);
     let mut call = call(http, what, &format!("v2/{repository}/referrers/{subject}"), None, Scope::Content(repository.clone()))?;
     call.accept = Some(media_type::OCI_INDEX.to_owned());
-    let answer = http.exchange.fetch(&call, LIMIT).await?;
-    match answer.status.as_u16() {
-        200 => Ok(is_index(&answer.headers)),
-        400 | 404 | 405 | 501 => Ok(false),
-        _ => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
+    call.elsewhere_counts = true;
+    let attempts = http.exchange.attempts_to_write().at_most(RETRIES);
+    match http.exchange.fetch_within(&call, LIMIT, attempts).await {
+        // It does not say, and an entry too many under the tag is no harm.
+        Err(error) if error.kind == ErrorKind::Unreachable => Ok(false),
+        Err(error) => Err(error),
+        Ok(answer) if is_missing(&answer) => Ok(false),
+        Ok(answer) if answer.status == StatusCode::OK => Ok(true),
+        Ok(answer) => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
     }
 }
 
-/// The referrers tag schema: an index under the tag `sha256-<hex>`.
-async fn by_tag(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+/// Whether an answer says that there is no referrers API.
+fn is_missing(answer: &Whole) -> bool {
+    let status = answer.status.as_u16();
+    matches!(status, 300..=399 | 400 | 404 | 405 | 501) || answer.elsewhere && status != 200 || status == 200 && !is_index(&answer.headers)
+}
+
+/// The referrers tag schema: an index under the tag `sha256-<hex>`; `None` if there is no such tag.
+async fn by_tag(http: &Http, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
     let tag = fallback(subject)?;
     match manifest::read(http, repository, &Version::Tag(tag)).await {
-        Ok(manifest) => Ok(manifest.index().map(|index| index.manifests.clone()).unwrap_or_default()),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
+        Ok(manifest) => Ok(Some(manifest.index().map(|index| index.manifests.clone()).unwrap_or_default())),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -11,7 +11,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 #[async_trait]
 impl Push for HttpRegistry {
     async fn has_blob(&self, repository: &Repository, descriptor: &Descriptor) -> Result<bool, Error> {
-        mount::has(&self.http, repository, descriptor, self.http.exchange.attempts()).await
+        mount::has(&self.http, repository, descriptor, self.http.exchange.attempts_to_write()).await
     }
 
     async fn mount_blob(&self, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error> {

@@ -31,20 +31,20 @@ pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Ver
     let url = http.url(&format!("v2/{repository}/manifests/{}", version.to_path()))?;
     let payload = Some(Payload::whole(&manifest.media_type, manifest.raw.clone()));
     let call = Call { payload, ..Call::new(what, Method::PUT, url, Scope::Push(repository.clone())) };
-    let mut attempts = http.exchange.attempts();
+    let mut attempts = http.exchange.attempts_to_write();
     loop {
         let failure = match send(http, &call, &mut attempts).await {
             Ok(answer) => return accepted(http, &call, &answer, repository, &digest).await,
             Err(failure) => failure,
         };
-        let Failure::Passing { error, cause, .. } = &failure else { return attempts.pause(failure).await };
+        let Failure::Passing { error, cause, .. } = &failure else { return http.exchange.pause(&mut attempts, failure).await };
         // Before the question below, in case that nobody answers it either.
         let unanswered = Error::new(error.kind, format!("{}; whether it was taken is not known", error.message));
         let may_repeat = matches!(version, Version::Digest(_)) || *cause != Cause::Silent;
-        match super::manifest::resolve_within(http, repository, version, http.exchange.attempts().at_most(1)).await {
+        match super::manifest::resolve_within(http, repository, version, http.exchange.attempts_to_write().at_most(1)).await {
             Ok(resolved) if resolved.digest == digest => return Ok(()),
             _ if !may_repeat => return Err(unanswered),
-            _ => attempts.pause(failure).await?,
+            _ => http.exchange.pause(&mut attempts, failure).await?,
         }
     }
 }

@@ -15,6 +15,11 @@ use crate::error::ErrorKind;
 /// Longest `Retry-After` that is obeyed; who asks for more gets the error at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// The part of the limit that is waited for where a registry was just found to be away.
+const BRIEF: u32 = 20;
+/// Longest pause between refused connections to a registry that is waited for.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
 /// The limits of one client in time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -58,7 +63,9 @@ pub(super) enum Cause {
     Answered,
     /// It did not, and may have got the request.
     Silent,
-    /// No connection was made, so nothing was sent.
+    /// Nobody listens there, so nothing was sent: it restarts, perhaps.
+    Refused,
+    /// No connection was made otherwise, so nothing was sent.
     Unconnected,
     /// Its name is not known. That may pass, but rarely does within seconds.
     Unknown,
@@ -67,6 +74,21 @@ pub(super) enum Cause {
 impl Failure {
     pub(super) fn passing(error: Error, cause: Cause) -> Self {
         Self::Passing { error, after: None, cause }
+    }
+
+    /// Whether nobody answered.
+    pub(super) fn is_silent(&self) -> bool {
+        match self {
+            Self::Passing { cause, .. } => *cause != Cause::Answered,
+            Self::Final(error) => error.kind == ErrorKind::TimedOut,
+        }
+    }
+
+    /// The error by itself.
+    pub(super) fn error(&self) -> &Error {
+        match self {
+            Self::Final(error) | Self::Passing { error, .. } => error,
+        }
     }
 }
 
@@ -79,14 +101,39 @@ pub(super) struct Attempts {
     /// What is left of the time that the registry may ask to wait.
     obedience: Duration,
     last: Option<Error>,
+    /// Refused connections count as no failures until the deadline.
+    pub(super) patient: bool,
+    /// It only looks whether a registry that was away is back.
+    pub(super) brief: bool,
 }
 
 impl Attempts {
     pub(super) fn new(timing: Timing) -> Self {
-        Self { timing, left: timing.retries, failed: 0, deadline: Instant::now() + timing.progress, obedience: LONGEST_WAIT, last: None }
+        Self {
+            timing,
+            left: timing.retries,
+            failed: 0,
+            deadline: Instant::now() + timing.progress,
+            obedience: LONGEST_WAIT,
+            last: None,
+            patient: false,
+            brief: false,
+        }
     }
 
-    /// No attempt after the first, for a registry that was just found to be away.
+    /// One attempt that does not wait for long, to see whether a registry that was just found to be away is back.
+    pub(super) fn brief(timing: Timing) -> Self {
+        let short = timing.progress / BRIEF;
+        let timing = Timing { progress: short, header: timing.header.min(short), ..timing };
+        Self { brief: true, ..Self::new(timing).only_once() }
+    }
+
+    /// A registry that restarts is waited for: refused connections are tried again until the deadline.
+    pub(super) fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+
+    /// No attempt after the first.
     pub(super) fn only_once(self) -> Self {
         self.at_most(0)
     }
@@ -143,7 +190,8 @@ impl Attempts {
             Failure::Final(error) => return Err(error),
             Failure::Passing { error, after, cause } => (error, after, cause),
         };
-        if self.left == 0 || (cause == Cause::Unknown && self.failed > 0) {
+        let restarts = self.patient && cause == Cause::Refused;
+        if !restarts && (self.left == 0 || (cause == Cause::Unknown && self.failed > 0)) {
             let again = if self.failed == 0 { String::new() } else { format!(" (after {} attempts)", self.failed + 1) };
             return Err(Error::new(error.kind, format!("{}{again}", error.message)));
         }
@@ -157,13 +205,22 @@ impl Attempts {
                 self.deadline += after;
                 after
             }
-            None => self.timing.backoff.saturating_mul(1 << self.failed.min(8)).mul_f64(rand::random_range(0.5..1.0)),
+            None => {
+                let longest = if restarts { REFUSED_PAUSE } else { Duration::MAX };
+                let wait = self.timing.backoff.saturating_mul(1 << self.failed.min(8)).min(longest);
+                wait.mul_f64(rand::random_range(0.5..1.0))
+            }
         };
         if Instant::now() + wait >= self.deadline {
-            return Err(self.out_of_time(&error.message));
+            return Err(match restarts {
+                true => Error::new(error.kind, format!("{} for {} s (--io-timeout)", error.message, seconds(self.timing.progress))),
+                false => self.out_of_time(&error.message),
+            });
         }
         tracing::debug!(%error, wait = ?wait, "another attempt follows");
-        self.left -= 1;
+        if !restarts {
+            self.left -= 1;
+        }
         self.failed += 1;
         self.last = Some(error);
         tokio::time::sleep(wait).await;
@@ -223,6 +280,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_registry_that_restarts_is_waited_for_as_long_as_it_is_patient_and_no_longer() {
+        let timing = Timing { retries: 0, progress: Duration::from_secs(60), ..Timing::default() };
+        let refused = || Failure::passing(Error::new(ErrorKind::Unreachable, "connection refused"), Cause::Refused);
+        assert!(Attempts::new(timing).pause(refused()).await.is_err());
+        let (mut attempts, begun, mut tried) = (Attempts::new(timing).patient(), Instant::now(), 0);
+        let error = loop {
+            match attempts.pause(refused()).await {
+                Ok(()) => tried += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(tried > 100 && begun.elapsed() > Duration::from_secs(59) && begun.elapsed() < Duration::from_secs(60), "{tried}");
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unreachable, "connection refused for 60 s (--io-timeout)"));
+        let silent = Failure::passing(Error::new(ErrorKind::Unreachable, "reset"), Cause::Silent);
+        assert!(Attempts::new(timing).patient().pause(silent).await.is_err(), "only what was not sent is sent again for long");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_registry_may_ask_for_a_minute_in_all() {
         let mut attempts = Attempts::new(Timing::default());
         let busy = |seconds| Failure::Passing {
@@ -230,8 +305,11 @@ mod tests {
             after: Some(Duration::from_secs(seconds)),
             cause: Cause::Answered,
         };
+        let begun = Instant::now();
         assert!(attempts.pause(busy(40)).await.is_ok());
+        assert_eq!(begun.elapsed(), Duration::from_secs(40));
         assert!(attempts.pause(busy(20)).await.is_ok());
+        assert_eq!(begun.elapsed(), Duration::from_secs(60));
         assert!(attempts.pause(busy(1)).await.is_err());
         assert!(Attempts::new(Timing::default()).pause(busy(61)).await.is_err());
     }

@@ -1,10 +1,11 @@
 //! Uploads of blobs: sessions are opened, filled, closed, and opened anew when they are lost.
 //!
-//! A small blob is one request. What became of a request whose answer was lost is asked for, never guessed: the blob
+//! A small blob is one request, and a large one too where the registry takes no chunks. What became of a request whose answer was lost is asked for, never guessed: the blob
 //! by HEAD, a session by its status. Bytes that failed once go into a session whose offset is known, or into a new
 //! one, because some registries append whatever they are sent.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use reqwest::{Method, Url};
@@ -21,8 +22,8 @@ use super::session::{Reached, Session, Uploads};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Repository};
 
-/// How often a blob is begun anew because its session was lost.
-const RESTARTS: u32 = 4;
+/// How often a blob is begun anew because its session was lost, or went back.
+pub(super) const RESTARTS: u32 = 4;
 
 /// Sizes of the requests that blobs are sent in.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,11 @@ pub(super) struct Upload<'http> {
     pub(super) chunk: u64,
     /// Something went wrong in this session, so that other bytes may be in it than were sent.
     pub(super) disturbed: bool,
+    /// The most bytes that a session ever held. Only what goes beyond is progress: a registry that takes chunks and loses
+    /// them again is not sent the same bytes for ever.
+    pub(super) high: u64,
+    /// How often a session fell behind what it had confirmed.
+    pub(super) setbacks: u32,
 }
 
 /// How a session ended.
@@ -60,6 +66,8 @@ pub(super) enum Ended {
     Done,
     /// It is not, and needs another session.
     Lost(Error),
+    /// The session takes no chunks; it was given up. The status says how it refused the first one.
+    Chunkless(u16),
 }
 
 /// Uploads a blob.
@@ -74,24 +82,34 @@ pub(super) async fn push(
     if source.length() != descriptor.size {
         return Err(broken(&uploads.what, &format!("{} bytes are to be sent for {}", source.length(), descriptor.size)));
     }
-    let attempts = http.exchange.attempts();
-    let mut upload = Upload { uploads, descriptor, source, uploaded, attempts, chunk: http.sizes.chunk, disturbed: false };
+    let (attempts, chunk) = (http.exchange.attempts_to_write(), http.sizes.chunk);
+    let mut upload = Upload { uploads, descriptor, source, uploaded, attempts, chunk, disturbed: false, high: 0, setbacks: 0 };
     let mut session = http.parked.take(repository, &descriptor.digest);
     let mut restarts = 0;
+    let mut refused = None;
     loop {
         let open = match session.take() {
             Some(open) => open,
             None => upload.uploads.begin().await?,
         };
         upload.disturbed = false;
-        let ended = match descriptor.size <= http.sizes.whole {
+        let at_once = descriptor.size <= http.sizes.whole || refused.is_some() || http.chunkless.load(Ordering::Relaxed);
+        let ended = match at_once {
             true => upload.at_once(open).await?,
             false => upload.in_chunks(open).await?,
         };
         match ended {
             Ended::Done => {
+                // The other refusals may have been about this session alone.
+                if matches!(refused, Some(405 | 411 | 415 | 501)) {
+                    http.chunkless.store(true, Ordering::Relaxed);
+                }
                 (upload.uploaded)(descriptor.size);
                 return Ok(());
+            }
+            Ended::Chunkless(status) => {
+                tracing::debug!(status, what = upload.uploads.what, "no chunks are taken: the blob is sent in one request");
+                refused = Some(status);
             }
             Ended::Lost(error) if restarts == RESTARTS => {
                 return Err(Error::new(error.kind, format!("{} (begun {} times)", error.message, restarts + 1)));
@@ -118,8 +136,8 @@ impl Upload<'_> {
                 if self.is_there().await {
                     return Ok(Ended::Done);
                 }
-                let error = error_of(&failure);
-                self.attempts.pause(failure).await?;
+                let error = failure.error().clone();
+                self.pause(failure).await?;
                 // What is in the session now nobody knows.
                 self.uploads.cancel(session).await;
                 Ok(Ended::Lost(error))
@@ -139,8 +157,8 @@ impl Upload<'_> {
             if self.is_there().await {
                 return Ok(Ended::Done);
             }
-            let error = error_of(&failure);
-            self.attempts.pause(failure).await?;
+            let error = failure.error().clone();
+            self.pause(failure).await?;
             match self.uploads.reached(&mut session).await? {
                 Reached::Offset(offset) if offset == self.descriptor.size => {}
                 Reached::Unknown => {}
@@ -199,6 +217,11 @@ impl Upload<'_> {
         outcome
     }
 
+    /// Waits before the next attempt, or answers the error where there is none.
+    pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
+        self.uploads.http.exchange.pause(&mut self.attempts, failure).await
+    }
+
     /// A failure that another attempt may mend; any other gives up the session.
     pub(super) async fn passing(&mut self, failure: Failure, session: &Session) -> Result<Failure, Error> {
         self.disturbed = true;
@@ -225,13 +248,7 @@ impl Upload<'_> {
     /// Whether the blob arrived after all. Who cannot be asked has not said so.
     async fn is_there(&self) -> bool {
         let Uploads { http, repository, .. } = self.uploads;
-        let attempts = http.exchange.attempts().at_most(1);
+        let attempts = http.exchange.attempts_to_write().at_most(1);
         matches!(mount::has(http, repository, self.descriptor, attempts).await, Ok(true))
-    }
-}
-
-pub(super) fn error_of(failure: &Failure) -> Error {
-    match failure {
-        Failure::Final(error) | Failure::Passing { error, .. } => error.clone(),
     }
 }

@@ -1,5 +1,7 @@
 //! What breaks on the way, and what a registry gets wrong.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,6 +13,7 @@ use crate::oci::{Descriptor, Digest, Version, media_type};
 use crate::registry::{Error, HttpRegistry, Pull};
 
 const SIZE: usize = 200_000;
+const BIG: usize = 8 << 20;
 
 fn data() -> Vec<u8> {
     (0..SIZE as u32).map(|number| (number * 13 % 253) as u8).collect()
@@ -175,6 +178,68 @@ async fn retry_after_is_obeyed_within_reason() {
     let server = Server::start(|_, _| reply(429, &[("Retry-After", "99999999")], b"")).await;
     let error = client(&server.authority).manifest(&repository(), &tag("v1")).await.unwrap_err();
     assert_eq!((error.kind, server.log().len()), (ErrorKind::Unreachable, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for_between_a_second_and_a_minute_and_no_longer() {
+    for (seconds, waited) in [(1, true), (7, true), (60, true), (61, false)] {
+        let server = Server::start(move |_, before| match before {
+            0 => reply(503, &[("Retry-After", &format!("{seconds}"))], b""),
+            _ => reply(200, &[], manifest().as_bytes()),
+        })
+        .await;
+        let begun = tokio::time::Instant::now();
+        let read = client(&server.authority).manifest(&repository(), &tag("v1")).await;
+        // The clock of the test moves only where something waits for it.
+        assert_eq!((read.is_ok(), server.log().len()), (waited, if waited { 2 } else { 1 }), "{seconds}");
+        assert_eq!(begun.elapsed() >= Duration::from_secs(seconds), waited, "{seconds}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_hangs_is_waited_for_once_and_then_only_looked_at() {
+    let hanging = Arc::new(AtomicBool::new(true));
+    let hangs = Arc::clone(&hanging);
+    let server = Server::start(move |_, _| match hangs.load(Ordering::SeqCst) {
+        true => Reply(vec![Part::Hang]),
+        false => reply(200, &[], manifest().as_bytes()),
+    })
+    .await;
+    let mut config = super::config(&server.authority);
+    config.timing.progress = Duration::from_secs(2);
+    config.timing.header = Duration::from_secs(1);
+    let client = HttpRegistry::new(config).unwrap();
+    let (repository, version) = (repository(), tag("v1"));
+    let first = client.manifest(&repository, &version).await.unwrap_err();
+    assert!(first.message.contains("within 2 s"), "{first}");
+    let requests = server.log().len();
+    for _ in 0..32 {
+        let next = client.manifest(&repository, &version).await.unwrap_err();
+        assert!(next.kind == ErrorKind::TimedOut && next.message.contains("within 0.1 s"), "{next}");
+    }
+    assert_eq!(server.log().len(), requests + 32, "one request each");
+    hanging.store(false, Ordering::SeqCst);
+    client.manifest(&repository, &version).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_that_ignores_ranges_and_breaks_is_not_read_for_ever() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&served);
+    // A little more each time, from the beginning.
+    let server = Server::start(move |_, before| {
+        let sent = ((before + 1) * (70 << 10)).min(BIG);
+        counted.fetch_add(sent, Ordering::SeqCst);
+        let mut head = format!("HTTP/1.1 200 x\r\nConnection: close\r\nContent-Length: {BIG}\r\n\r\n").into_bytes();
+        head.resize(head.len() + sent, b'x');
+        Reply(vec![Part::Send(head)])
+    })
+    .await;
+    let blob = Descriptor::new("a/b", Digest::of(b"whatever"), BIG as u64);
+    let client = client(&server.authority);
+    let ended = collect(client.blob(&repository(), &blob, 0..BIG as u64).await.unwrap()).await;
+    assert_eq!(ended.unwrap_err().kind, ErrorKind::Unreachable);
+    assert!(server.log().len() < 12, "{} requests", server.log().len());
 }
 
 #[tokio::test]

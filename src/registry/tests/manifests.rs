@@ -10,8 +10,8 @@ use super::writable::{FULL, Manner, Writable, error, writer};
 use super::writing::{descriptor, manifest, silent, source};
 use super::{repository, tag};
 use crate::error::ErrorKind;
-use crate::oci::{Digest, Manifest, Tag, Version, media_type};
-use crate::registry::{HttpRegistry, Pull, Push};
+use crate::oci::{Descriptor, Digest, Manifest, Tag, Version, media_type};
+use crate::registry::{Error, HttpRegistry, Pull, Push};
 
 fn is_put(request: &Received) -> bool {
     request.method == "PUT" && request.path.contains("/manifests/")
@@ -68,6 +68,64 @@ async fn a_lost_answer_to_a_manifest_is_asked_for_and_a_tag_is_never_put_blindly
         let put = writer(&server.authority).push_manifest(&repository(), &version, &one).await;
         assert_eq!((put.map_err(|error| error.kind), puts(&server)), (expected, sent), "{version} {done}");
     }
+}
+
+/// A list of referrers under the fallback tag, where the API answers `api`.
+async fn listed(
+    api: impl Fn() -> Option<Reply> + Send + Sync + 'static,
+    tagged: bool,
+) -> (Result<Vec<Descriptor>, Error>, Manifest, Server) {
+    let (registry, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
+    let subject = manifest(&[b"{}"], "subject", None);
+    let referrer = manifest(&[b"{}"], "referrer", Some(&subject));
+    client.push_manifest(&repository(), &by_digest(&referrer), &referrer).await.unwrap();
+    if tagged {
+        let entry = json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.raw.len(),
+            "artifactType": media_type::OCI_EMPTY});
+        let raw = Bytes::from(json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [entry]}).to_string());
+        let index = Manifest::parse(raw.clone(), Digest::of(&raw)).unwrap();
+        let name = subject.digest.path_name();
+        client.push_manifest(&repository(), &tag(&name), &index).await.unwrap();
+    }
+    let server = registry.serve(move |request, _| if request.path.contains("/referrers/") { api() } else { None }).await;
+    let found = writer(&server.authority).referrers(&repository(), &subject.digest).await;
+    (found, referrer, server)
+}
+
+#[tokio::test]
+async fn referrers_are_found_by_their_tag_whatever_the_api_says_and_named_by_their_manifest() {
+    let elsewhere = Server::start(|_, _| error(404, "NOT_FOUND")).await;
+    let away = elsewhere.url("/login");
+    let answers: [Option<Reply>; 8] = [
+        None,
+        Some(reply(303, &[("Location", "/a/page")], b"")),
+        Some(reply(303, &[("Location", &away)], b"")),
+        Some(reply(303, &[], b"")),
+        Some(error(404, "NOT_FOUND")),
+        Some(reply(429, &[], b"")),
+        Some(error(403, "DENIED")),
+        Some(reply(200, &[("Content-Type", "text/html")], b"<html>")),
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let (found, referrer, _) = listed(move || answer.clone(), true).await;
+        let found = found.unwrap_or_else(|error| panic!("{number}: {error}"));
+        let found: Vec<_> = found.iter().map(|entry| (entry.digest, entry.artifact_type.as_deref())).collect();
+        assert_eq!(found, [(referrer.digest, Some("application/vnd.example.kind"))], "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_referrers_that_cannot_be_had_is_an_error_and_not_none() {
+    for (answer, expected) in [
+        (reply(429, &[], b""), ErrorKind::Unreachable),
+        (error(500, "UNKNOWN"), ErrorKind::Unreachable),
+        (error(403, "DENIED"), ErrorKind::Denied),
+    ] {
+        let (found, ..) = listed(move || Some(answer.clone()), false).await;
+        assert_eq!(found.unwrap_err().kind, expected);
+    }
+    let (found, ..) = listed(|| None, false).await;
+    assert!(found.unwrap().is_empty(), "a registry without the API that has no such tag has none");
 }
 
 #[tokio::test]

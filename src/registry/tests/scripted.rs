@@ -87,20 +87,28 @@ impl Server {
         limit: impl Fn(&Received) -> usize + Send + Sync + 'static,
         answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start_within(None, limit, answer).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_within(listener, None, limit, answer)
+    }
+
+    /// A server at an address of this machine.
+    pub(super) async fn start_at(address: &str, answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::start_within(listener, None, |_| usize::MAX, answer)
     }
 
     /// A server that speaks TLS.
     pub(super) async fn start_tls(tls: TlsAcceptor, answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_within(Some(tls), |_| usize::MAX, answer).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_within(listener, Some(tls), |_| usize::MAX, answer)
     }
 
-    async fn start_within(
+    fn start_within(
+        listener: TcpListener,
         tls: Option<TlsAcceptor>,
         limit: impl Fn(&Received) -> usize + Send + Sync + 'static,
         answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let log: Arc<Mutex<Vec<Received>>> = Arc::default();
         let shown: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();

@@ -105,7 +105,9 @@ async fn a_lost_session_begins_anew_and_says_so() {
 #[tokio::test]
 async fn a_session_that_is_lost_again_and_again_is_unreachable_and_not_absent() {
     let registry = Writable::new(FULL);
-    let server = registry.serve(|request, _| is(request, "PATCH").then(|| error(404, "BLOB_UPLOAD_UNKNOWN"))).await;
+    // The first chunk is taken: the registry takes chunks.
+    let second = |request: &Received| is(request, "PATCH") && request.header("content-range") != Some("0-999");
+    let server = registry.serve(move |request, _| second(request).then(|| error(404, "BLOB_UPLOAD_UNKNOWN"))).await;
     let error = push(&writer(&server.authority)).await.unwrap_err();
     assert_eq!((error.kind, registry.held.lock().unwrap().opened), (ErrorKind::Unreachable, 5), "{error}");
 }
@@ -180,9 +182,144 @@ async fn a_wrong_range_is_checked_with_the_session_and_what_is_too_much_is_given
 #[tokio::test]
 async fn a_registry_that_never_moves_on_ends_the_upload() {
     let registry = Writable::new(FULL);
-    let server = registry.serve(|request, _| is(request, "PATCH").then(|| error(416, "RANGE_INVALID"))).await;
+    let second = |request: &Received| is(request, "PATCH") && request.header("content-range") != Some("0-999");
+    let server = registry.serve(move |request, _| second(request).then(|| error(416, "RANGE_INVALID"))).await;
     let error = push(&writer(&server.authority)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert_eq!(trail(&server).iter().filter(|sent| *sent == "1000-1999").count(), 6, "{:?}", trail(&server));
+}
+
+/// A registry that fails every other chunk, and then `forgets` so many bytes of what it had confirmed.
+async fn back_and_forth(forgets: usize) -> (Result<(), Error>, Server, bool) {
+    let registry = Writable::new(FULL);
+    let seen = AtomicUsize::new(0);
+    let server = registry
+        .serve(move |request, registry| {
+            if !is(request, "PATCH") || seen.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
+                return None;
+            }
+            for data in registry.held.lock().unwrap().sessions.values_mut() {
+                let kept = data.len().saturating_sub(forgets);
+                data.truncate(kept);
+            }
+            Some(error(500, "UNKNOWN"))
+        })
+        .await;
+    let pushed = push(&writer(&server.authority)).await;
+    let there = registry.blob(&data());
+    (pushed, server, there)
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_back_and_forth_ends() {
+    let (pushed, server, there) = back_and_forth(0).await;
+    assert!(pushed.is_ok() && there, "what is confirmed and kept is progress: {pushed:?}");
+    assert_eq!(server.log().iter().filter(|request| is(request, "PATCH")).count(), 7);
+    for forgets in [1000, usize::MAX] {
+        let (pushed, server, _) = back_and_forth(forgets).await;
+        let error = pushed.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+        let sent: usize = server.log().iter().map(|request| request.bytes.len()).sum();
+        assert!(sent <= 12_000, "{sent} bytes were sent of {}", data().len());
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_no_chunks_gets_large_blobs_in_one_request() {
+    for (status, remembered) in [(400, false), (404, false), (405, true), (411, true), (415, true), (416, false), (501, true)] {
+        let registry = Writable::new(FULL);
+        let server = registry.serve(move |request, _| is(request, "PATCH").then(|| error(status, "UNSUPPORTED"))).await;
+        let client = writer(&server.authority);
+        push(&client).await.unwrap_or_else(|error| panic!("{status}: {error}"));
+        assert!(registry.blob(&data()));
+        assert_eq!(trail(&server), ["POST", "0-999", "DELETE", "POST", "PUT"], "{status}");
+        assert_eq!(server.log().last().unwrap().bytes, data());
+        let other: Vec<u8> = data().into_iter().rev().collect();
+        client.push_blob(&repository(), &descriptor(&other), source(&other), silent()).await.unwrap();
+        let expected: &[&str] = if remembered { &["POST", "PUT"] } else { &["POST", "0-999", "DELETE", "POST", "PUT"] };
+        assert_eq!(trail(&server)[5..], *expected, "{status}");
+    }
+    // In the middle of a session that took chunks, or of any other kind, a refusal is one.
+    for (status, first) in [(415, "1000-1999"), (403, "0-999")] {
+        let registry = Writable::new(FULL);
+        let refuses = move |request: &Received| is(request, "PATCH") && request.header("content-range") == Some(first);
+        let server = registry.serve(move |request, _| refuses(request).then(|| error(status, "UNSUPPORTED"))).await;
+        push(&writer(&server.authority)).await.unwrap_err();
+        assert!(trail(&server).iter().all(|sent| sent != "PUT"), "{:?}", trail(&server));
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_answered_by_201_is_taken() {
+    let registry = Writable::new(FULL);
+    let server = registry
+        .serve(|request, registry| {
+            if !is(request, "PATCH") {
+                return None;
+            }
+            registry.answer(request);
+            let last = request.header("content-range").unwrap().split('-').nth(1).unwrap().to_owned();
+            Some(reply(201, &[("Location", &request.path), ("Range", &format!("0-{last}"))], b""))
+        })
+        .await;
+    push(&writer(&server.authority)).await.unwrap();
+    assert!(registry.blob(&data()));
+    assert_eq!(trail(&server), ["POST", "0-999", "1000-1999", "2000-2999", "3000-3499", "PUT"]);
+}
+
+/// A port on which nobody listens until `back` is called.
+async fn closed_port() -> (String, impl AsyncFnOnce(&Writable) -> Server) {
+    let held = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = held.local_addr().unwrap().to_string();
+    drop(held);
+    let address = authority.clone();
+    let back = async move |registry: &Writable| {
+        let registry = registry.clone();
+        Server::start_at(&address, move |request, _| registry.answer(request)).await
+    };
+    (authority, back)
+}
+
+#[tokio::test]
+async fn several_uploads_wait_for_a_registry_that_restarts() {
+    let registry = Writable::new(FULL);
+    let (authority, back) = closed_port().await;
+    let mut config = config(&authority);
+    small_requests(&mut config);
+    // Not one failure is forgiven, but for a registry that is not there yet.
+    config.timing.retries = 0;
+    let client = HttpRegistry::new(config).unwrap();
+    let blobs: Vec<Vec<u8>> = (0..4u8).map(|number| [data(), vec![number]].concat()).collect();
+    let repository = repository();
+    let descriptors: Vec<_> = blobs.iter().map(|blob| descriptor(blob)).collect();
+    let uploads =
+        blobs.iter().zip(&descriptors).map(|(blob, descriptor)| client.push_blob(&repository, descriptor, source(blob), silent()));
+    let returning = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        back(&registry).await
+    };
+    let (uploads, _server) = tokio::join!(futures_util::future::join_all(uploads), returning);
+    for (upload, blob) in uploads.into_iter().zip(&blobs) {
+        upload.unwrap();
+        assert!(registry.blob(blob));
+    }
+}
+
+#[tokio::test]
+async fn uploads_to_a_registry_that_stays_away_end_together_and_the_next_do_not_wait_again() {
+    let (authority, _) = closed_port().await;
+    let mut config = config(&authority);
+    config.timing.progress = Duration::from_millis(400);
+    config.timing.backoff = Duration::from_millis(20);
+    let client = HttpRegistry::new(config).unwrap();
+    let (blob, repository) = (descriptor(b"small"), repository());
+    let uploads = (0..8).map(|_| client.push_blob(&repository, &blob, source(b"small"), silent()));
+    for upload in futures_util::future::join_all(uploads).await {
+        let error = upload.unwrap_err();
+        assert!(error.kind == ErrorKind::Unreachable && error.message.contains("--io-timeout"), "{error}");
+    }
+    let error = client.push_blob(&repository, &blob, source(b"small"), silent()).await.unwrap_err();
+    assert!(!error.message.contains("--io-timeout"), "one attempt only: {error}");
 }
 
 #[tokio::test]
