@@ -113,6 +113,16 @@ impl Inner {
         remembered.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("reading a tree: {error}") })
     }
 
+    /// The warnings of the tree of an artifact, if that is here and needs no key.
+    pub fn known_warnings(&self, key: &Key, shown: &Manifest, plan: &mut Plan, sources: &mut [BlobSource]) -> Vec<String> {
+        if sources.iter().any(|source| source.sealing != Sealing::None) {
+            return Vec::new();
+        }
+        let dropped = self.drop_distrusted(&mut plan.steps, sources);
+        let tree = self.stored_tree(&self.document_name(key, shown, plan, &dropped), &Protection::Plain);
+        tree.map_or_else(Vec::new, |tree| tree.warnings().map(str::to_owned).collect())
+    }
+
     /// Leaves out the indexes that turned out wrong; answers the layers that they were of.
     fn drop_distrusted(&self, steps: &mut [Step], sources: &mut [BlobSource]) -> Vec<Digest> {
         let mut dropped = Vec::new();
@@ -173,7 +183,7 @@ impl Inner {
                     let Some(has_other_form) = archive else { return me.contents.travelling(&source).await.map_err(failed) };
                     match me.contents.index(&source).await {
                         Ok(index) => Ok(Some(index)),
-                        Err(error) if has_other_form && error.kind == ErrorKind::Integrity => {
+                        Err(error) if has_other_form && matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported) => {
                             tracing::warn!("{owner}: layer {} is shown as it is stored: {error}", source.descriptor.digest);
                             Ok(None)
                         }

@@ -26,6 +26,9 @@ pub(super) fn compose(steps: &[Step], indexes: &[Option<LayerIndex>], directorie
     for (number, step) in steps.iter().enumerate() {
         if let (Shape::Archive { placing, .. }, Some(index)) = (&step.shape, index_of(number)) {
             let estargz = placing.estargz && index.codec() == Codec::Gzip;
+            for warning in index.warnings() {
+                merge.warn(|| format!("layer {}: {warning}", step.descriptor.digest.short()));
+            }
             merge.layer(number as u32, index, &Placing { estargz, ..placing.clone() })?;
         }
     }

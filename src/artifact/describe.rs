@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::build::source_of;
 use super::dialect;
-use super::outline::Reader;
+use super::outline::{Outline, Reader};
 use super::{Artifacts, Dialect, Error, ViewMode};
 use crate::content::BlobSource;
 use crate::oci::{Digest, Manifest, Platform, Repository};
@@ -22,6 +22,8 @@ pub struct Description {
     pub platform: Option<Platform>,
     /// Its blobs, as they would be read. Empty for sealed artifacts, whose layers are secret.
     pub sources: Vec<BlobSource>,
+    /// What of it cannot be shown as it is, where it was opened before.
+    pub warnings: Vec<String>,
 }
 
 impl Artifacts {
@@ -33,12 +35,22 @@ impl Artifacts {
         let manifest = self.manifest(repository, digest).await?;
         if dialect::is_sealed(&manifest) {
             let shown = Arc::clone(&manifest);
-            return Ok(Description { manifest, shown, dialect: Dialect::Sealed, platform: None, sources: Vec::new() });
+            return Ok(Description {
+                manifest,
+                shown,
+                dialect: Dialect::Sealed,
+                platform: None,
+                sources: Vec::new(),
+                warnings: Vec::new(),
+            });
         }
         let mut reader = Reader::new(&self.inner, repository, (ViewMode::Merged, &self.platform), true);
         let outline = reader.outline(Arc::clone(&manifest)).await?;
-        let sources = outline.plan.steps.iter().map(|step| source_of(step, repository, true)).collect();
-        Ok(Description { manifest, shown: outline.shown, dialect: outline.plan.dialect, platform: outline.platform, sources })
+        let Outline { shown, platform, mut plan, .. } = outline;
+        let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, repository, true)).collect();
+        let key = self.key(repository, *digest, ViewMode::Merged, None);
+        let warnings = self.inner.known_warnings(&key, &shown, &mut plan, &mut sources);
+        Ok(Description { manifest, shown, dialect: plan.dialect, platform, sources, warnings })
     }
 }
 

@@ -13,7 +13,7 @@ mod oci_sync;
 mod title;
 
 pub(super) use image::needs_config;
-pub(super) use index::{candidates, member_name, members};
+pub(super) use index::{candidates, member_name, members, only_without_platform};
 pub(super) use title::Title;
 
 use super::merge::{Placing, RawFile};
@@ -25,6 +25,9 @@ use crate::seal::SEAL_ANNOTATION;
 
 /// Annotation with the path of a layer's file, written by ORAS and many others.
 const TITLE: &str = "org.opencontainers.image.title";
+
+/// Names of the files that `docker compose publish` writes.
+const COMPOSE: [&str; 2] = ["com.docker.compose.file", "com.docker.compose.envfile"];
 
 /// What a tree is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +161,7 @@ fn content_layers(image: &ImageManifest) -> impl Iterator<Item = &Descriptor> {
 }
 
 fn title_of(layer: &Descriptor) -> Option<&str> {
-    layer.annotation(TITLE).or_else(|| layer.annotation(modelpack::FILEPATH))
+    layer.annotation(TITLE).or_else(|| modelpack::path(layer)).or_else(|| COMPOSE.iter().find_map(|key| layer.annotation(key)))
 }
 
 /// A blob as a file that asks for a name.

@@ -1,7 +1,7 @@
 //! Which file of a tree comes from which layer: for whoever plans a manifest that keeps layers as they are.
 
 use super::dialect::{Shape, Step};
-use super::merge::{Mark, Placing, components, mark, place_of};
+use super::merge::{Mark, Placing, components, find_directory, mark, place_of};
 use super::tree::{Kind, NodeId, Tree};
 use super::{Artifact, Artifacts, Error};
 use crate::layer::{Entry, FileKind, Form, LayerIndex};
@@ -78,11 +78,22 @@ impl Artifact {
         if placing.whiteouts && mark(entry.path) != Mark::None {
             return None;
         }
-        let node = lookup(&self.tree, &place_of(placing, entry.path))?;
+        let node = self.lookup_entry(placing, entry.path)?;
         if entry.kind == FileKind::HardLink {
-            return (lookup(&self.tree, &place_of(placing, entry.link)) == Some(node)).then_some(node);
+            return (self.lookup_entry(placing, entry.link) == Some(node)).then_some(node);
         }
         self.shows(node, blob, index, entry).then_some(node)
+    }
+
+    /// The node at a path of a layer, which may go through links of the layer. What else it might find through a link
+    /// that took the place of a directory later has other content.
+    fn lookup_entry(&self, placing: &Placing, path: &[u8]) -> Option<NodeId> {
+        let path = place_of(placing, path);
+        lookup(&self.tree, &path).or_else(|| {
+            let at = path.iter().rposition(|byte| *byte == b'/')?;
+            let directory = find_directory(&self.tree, path.get(..at)?, placing, |_| true)?;
+            self.tree.lookup(directory, path.get(at + 1..)?)
+        })
     }
 
     /// Whether a node has the attributes and the content of an entry.

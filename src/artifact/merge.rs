@@ -1,18 +1,23 @@
 //! Merges the entries of layers into one tree: whiteouts, opaque marks, replacements, hard links.
 //!
-//! A pure function of its inputs. Paths are looked up by name alone: a link is never followed. Costs a few dozen
-//! bytes for a name and no heap object of its own; attributes stay in the indexes until the tree is encoded.
+//! A pure function of its inputs. A path goes through links of its own layer only. Costs a few dozen bytes for a name
+//! and no heap object of its own; attributes stay in the indexes until the tree is encoded.
 
 mod graph;
+mod links;
 mod path;
 
+use std::collections::BTreeMap;
+
 use graph::{Graph, NodeNumber};
+pub(super) use links::find_directory;
+use links::through;
 pub(super) use path::{Mark, components, is_component, join, mark};
 
 use super::Error;
 use super::tree::{Draft, Encoder};
 use crate::error::ErrorKind;
-use crate::layer::{Entry, Extent, FileKind, LayerIndex};
+use crate::layer::{Entry, Extent, FileKind, LayerIndex, safe_name};
 
 /// Most nodes of one tree; an artifact beyond that is refused.
 const NODE_LIMIT: usize = 40_000_000;
@@ -124,23 +129,26 @@ pub(super) enum Occupied {
 }
 
 /// A tree being merged.
-pub(super) struct Merge {
+pub(super) struct Merge<'a> {
     graph: Graph,
+    /// The layers that were laid down, by the number of their source: they have the targets of links.
+    layers: BTreeMap<u32, &'a dyn Entries>,
     warnings: Vec<String>,
 }
 
 /// Number of the source without attributes.
 const BARE: u32 = u32::MAX;
 
-impl Default for Merge {
+impl Default for Merge<'_> {
     fn default() -> Self {
-        Self { graph: Graph::new(BARE), warnings: Vec::new() }
+        Self { graph: Graph::new(BARE), layers: BTreeMap::new(), warnings: Vec::new() }
     }
 }
 
-impl Merge {
+impl<'a> Merge<'a> {
     /// Lays a layer over what is there.
-    pub fn layer(&mut self, source: u32, layer: &dyn Entries, placing: &Placing) -> Result<(), Error> {
+    pub fn layer(&mut self, source: u32, layer: &'a dyn Entries, placing: &Placing) -> Result<(), Error> {
+        self.layers.insert(source, layer);
         if placing.whiteouts {
             self.graph.next_layer();
             for entry in (0..layer.entry_count()).filter_map(|number| layer.entry(number)) {
@@ -164,13 +172,13 @@ impl Merge {
 
     /// Makes a directory that no entry describes, and those above it.
     pub fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
-        self.make_directories(path, BARE, 0).map(|_| ())
+        self.make_directories(path, BARE, 0, None).map(|_| ())
     }
 
     /// Puts a whole blob at a path; the caller has seen that it is free.
     pub fn raw(&mut self, source: u32, path: &[u8]) -> Result<(), Error> {
         let (above, name) = path::split(path);
-        let directory = self.make_directories(above, source, 0)?;
+        let directory = self.make_directories(above, source, 0, None)?.unwrap_or(Graph::ROOT);
         let node = self.graph.add_node(source, 0, false);
         self.graph.set(directory, name, node);
         self.bounded()
@@ -209,7 +217,7 @@ impl Merge {
     /// The bytes of the tree.
     pub fn encode(self, sources: &[Source<'_>]) -> Result<Vec<u8>, Error> {
         let draft: Draft = self.graph.into_draft()?;
-        Encoder::encode(draft, sources)
+        Encoder::encode(draft, sources, &self.warnings)
     }
 
     /// First pass of a layer: what it removes of the layers below, wherever the marks stand.
@@ -238,10 +246,6 @@ impl Merge {
             return Ok(true);
         }
         let path = place_of(placing, entry.path);
-        if let Some(reason) = unusable(&path) {
-            self.warn(|| format!("entry {} left out: {reason}", show(entry.path)));
-            return Ok(true);
-        }
         if path.is_empty() {
             if entry.kind == FileKind::Directory {
                 self.graph.describe(Graph::ROOT, source, entry.number);
@@ -251,7 +255,7 @@ impl Merge {
             return Ok(true);
         }
         let target = match entry.kind {
-            FileKind::HardLink => match self.link_target(entry, placing) {
+            FileKind::HardLink => match self.link_target(source, entry, placing) {
                 Some(node) if self.graph.is_directory(node) => {
                     self.warn(|| format!("hard link {} to a directory left out", show(entry.path)));
                     return Ok(true);
@@ -262,7 +266,10 @@ impl Merge {
             _ => None,
         };
         let (above, name) = path::split(&path);
-        let directory = self.make_directories(above, source, entry.number)?;
+        let Some(directory) = self.make_directories(above, source, entry.number, Some(placing))? else {
+            self.warn(|| format!("entry {} left out: it lies too deep", show(entry.path)));
+            return Ok(true);
+        };
         match (target, entry.kind) {
             (Some(node), _) => self.graph.set(directory, name, node),
             (None, FileKind::Directory) => match self.graph.child(directory, name) {
@@ -281,31 +288,36 @@ impl Merge {
         Ok(true)
     }
 
-    fn link_target(&self, entry: &Entry<'_>, placing: &Placing) -> Option<NodeNumber> {
+    fn link_target(&self, source: u32, entry: &Entry<'_>, placing: &Placing) -> Option<NodeNumber> {
         let path = place_of(placing, entry.link);
         let (above, name) = path::split(&path);
-        let mut directory = Graph::ROOT;
-        for component in components(above) {
-            directory = self.graph.child(directory, component).filter(|node| self.graph.is_directory(*node))?;
-        }
+        let directory = find_directory(self, above, placing, |link| self.graph.origin(link).0 == source)?;
         // A name that this very layer whites out was in the tree below all the same.
         self.graph.child(directory, name).or_else(|| self.graph.removed_child(directory, name))
     }
 
-    fn make_directories(&mut self, path: &[u8], source: u32, entry: u32) -> Result<NodeNumber, Error> {
-        let mut directory = Graph::ROOT;
+    /// The directory of a path. What is missing is made, and what is no directory is replaced, unless it is a link that
+    /// leads to one. `None` if it would lie too deep.
+    fn make_directories(&mut self, path: &[u8], source: u32, entry: u32, links: Option<&Placing>) -> Result<Option<NodeNumber>, Error> {
+        let mut way = vec![Graph::ROOT];
         for component in components(path) {
-            directory = match self.graph.child(directory, component) {
-                Some(node) if self.graph.is_directory(node) => node,
-                _ => {
-                    let node = self.graph.add_implied(source, entry);
-                    self.graph.set(directory, component, node);
-                    node
-                }
-            };
+            let Some(directory) = way.last().copied().filter(|_| way.len() <= DEPTH_LIMIT) else { return Ok(None) };
+            let there = self.graph.child(directory, component);
+            if let Some(node) = there.filter(|node| self.graph.is_directory(*node)) {
+                way.push(node);
+                continue;
+            }
+            let link = there.filter(|link| self.graph.origin(*link).0 == source).zip(links);
+            if let Some(other) = link.and_then(|(link, placing)| through(self, link, &way, placing)) {
+                way = other;
+            } else {
+                let node = self.graph.add_implied(source, entry);
+                self.graph.set(directory, component, node);
+                way.push(node);
+            }
         }
         self.bounded()?;
-        Ok(directory)
+        Ok(way.last().copied().filter(|_| way.len() <= DEPTH_LIMIT))
     }
 
     fn bounded(&self) -> Result<(), Error> {
@@ -319,20 +331,13 @@ impl Merge {
     }
 }
 
-/// The path in the tree of a path in a layer.
+/// The path in the tree of a path in a layer. Names that no file can have are made ones that it can have.
 pub(super) fn place_of(placing: &Placing, path: &[u8]) -> Vec<u8> {
-    join(&placing.at, path::strip(path, &placing.strip))
-}
-
-fn unusable(path: &[u8]) -> Option<&'static str> {
-    let mut depth = 0;
-    for component in components(path) {
-        depth += 1;
-        if !is_component(component) {
-            return Some("a name that no file can have");
-        }
+    let place = join(&placing.at, path::strip(path, &placing.strip));
+    if components(&place).all(is_component) {
+        return place;
     }
-    (depth > DEPTH_LIMIT).then_some("too deep")
+    components(&place).map(safe_name).collect::<Vec<_>>().join(&b'/')
 }
 
 fn show(path: &[u8]) -> String {

@@ -10,7 +10,7 @@ use super::{Dialect, Error, Inner, ViewMode};
 use crate::content::{BlobSource, Sealing};
 use crate::error::ErrorKind;
 use crate::layer::Form;
-use crate::oci::{ImageManifest, Index, Manifest, Platform, Repository};
+use crate::oci::{ImageManifest, Index, Manifest, Platform, Repository, media_type};
 
 /// How deep indexes may lie in each other.
 const DEPTH: usize = 4;
@@ -140,8 +140,22 @@ impl<'a> Reader<'a> {
                     _ => {}
                 }
             }
-            Ok(None)
+            self.unsaid(index).await
         })
+    }
+
+    /// The only member that does not say its platform, if its config says one that fits.
+    async fn unsaid(&mut self, index: &Index) -> Result<Option<(Arc<Manifest>, Platform)>, Error> {
+        let Some(descriptor) = dialect::only_without_platform(index) else { return Ok(None) };
+        let member = match self.fetch(&descriptor.digest).await {
+            Ok(member) => member,
+            Err(error) if passes(error.kind) => return Err(error),
+            // It shows as an empty directory, with a warning.
+            Err(_) => return Ok(None),
+        };
+        let Some(image) = member.image().filter(|image| media_type::is_image_config(&image.config.media_type)) else { return Ok(None) };
+        let platform = Platform::of_config(&self.config(image).await?).filter(|platform| self.platform.rank(platform).is_some());
+        Ok(platform.map(|platform| (member, platform)))
     }
 
     /// A directory for every member. One that cannot be read is empty, and never hides its neighbours.

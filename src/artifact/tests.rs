@@ -14,6 +14,7 @@ use crate::oci::media_type;
 use crate::registry::{Fault, Layout, Memory, PlainLayer, RequestKind, Trust};
 use crate::seal::Passphrase;
 
+mod odd;
 mod published;
 mod travelling;
 

@@ -32,6 +32,8 @@ pub struct Node {
     pub mtime: Option<(i64, u32)>,
     /// Bytes; length of the target for a symlink.
     pub size: u64,
+    /// Blocks of 512 bytes that the content takes: holes take none.
+    pub blocks: u64,
     /// Links: names of a file; 2 + subdirectories of a directory.
     pub links: u32,
     /// Major and minor of a device.
@@ -109,6 +111,10 @@ impl Tree {
             owner: record.has(format::HAS_OWNER).then_some((record.uid, record.gid)),
             mtime: record.has(format::HAS_MTIME).then_some((record.mtime, record.nanoseconds)),
             size: record.size,
+            blocks: match kind {
+                Kind::File if !record.has(format::SINGLE) => u64::from(record.blocks),
+                _ => record.size.div_ceil(format::BLOCK),
+            },
             links: record.links,
             device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { (record.extra, record.minor) } else { (0, 0) },
         })
@@ -158,6 +164,11 @@ impl Tree {
         };
         let sha256 = record.has(format::HAS_SHA256).then_some(record.sha256);
         Some(Content { blob: record.extra, extents, sha256 })
+    }
+
+    /// What of the artifact could not be shown as it is, for people.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.view().warnings().lines()
     }
 
     /// Target of a symlink.

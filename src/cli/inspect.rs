@@ -29,6 +29,8 @@ struct Report {
     /// Bytes of all layers as stored.
     size: u64,
     layers: Vec<Layer>,
+    /// What of it cannot be shown as it is, where it was opened before.
+    warnings: Vec<String>,
 }
 
 /// One layer.
@@ -83,6 +85,7 @@ fn report(reference: String, digest: &Digest, description: &Description) -> Repo
         encrypted,
         size: layers.iter().fold(0, |total, layer| total.saturating_add(layer.size)),
         layers,
+        warnings: description.warnings.clone(),
     }
 }
 
@@ -115,6 +118,7 @@ fn text(report: &Report) -> String {
     }
     pairs.push(("encrypted", if report.encrypted { "yes" } else { "no" }.to_owned()));
     pairs.push(("size", units::show_size(report.size)));
+    pairs.extend(report.warnings.iter().map(|warning| ("warning", shown(warning))));
     let rows = report.layers.iter().map(|layer| {
         let readable = layer.readable.replace('-', " ");
         let title = layer.title.as_deref().map(shown).unwrap_or_default();

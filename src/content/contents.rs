@@ -12,7 +12,7 @@ use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::layer::{Form, LayerIndex, RAW_SPAN};
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest, Hasher};
 use crate::registry::Pull;
 use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 
@@ -122,6 +122,7 @@ impl Contents {
     /// # Errors
     /// Those of [`Contents::index`].
     pub async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
+        check_empty(source)?;
         let reader = match self.ready(source)? {
             Some(reader) => Some(reader),
             // With an index that is still to come, only the reader knows how far it will be verified.
@@ -290,6 +291,16 @@ impl Contents {
     fn readers(&self) -> std::sync::MutexGuard<'_, Readers> {
         self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nothing is ever read of a blob without bytes, so its digest is checked beforehand.
+fn check_empty(source: &BlobSource) -> Result<(), Error> {
+    let Descriptor { digest, size, .. } = &source.descriptor;
+    if *size > 0 || Hasher::new(digest.algorithm()).finish() == *digest {
+        return Ok(());
+    }
+    let message = format!("{}: its manifest says that it has no bytes, but its digest is not that of nothing", source.label());
+    Err(Error::new(ErrorKind::Integrity, message))
 }
 
 /// Makes the index of a blob by one pass, unless another daemon did so meanwhile.

@@ -136,6 +136,7 @@ fn check(source: &BlobSource, hashed: &Hashed) -> Result<(), Error> {
 
 fn broken(source: &BlobSource, error: &layer::Error) -> Error {
     let message = match source.form {
+        Form::Archive if error.kind == ErrorKind::Unsupported => format!("{}: {error}", source.label()),
         Form::Archive => format!("{}: its digest is right, but the archive is broken as published: {error}", source.label()),
         Form::Raw => format!("{}: {error}", source.label()),
     };

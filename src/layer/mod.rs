@@ -32,6 +32,7 @@ pub use pack::{PackEntry, Packed, Packer, Packing, SPAN, TRAVELLING_MOST, arrive
 pub use scan::{Form, Scan};
 pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span, SpanDecoder};
+pub use tar::path::safe_name;
 
 use crate::error::ErrorKind;
 
@@ -58,7 +59,7 @@ impl Error {
         Self { kind: ErrorKind::Integrity, message }
     }
 
-    /// A bound of [`Limits`] was reached.
+    /// A bound of [`Limits`] was reached, or a format is not read.
     fn limit(message: String) -> Self {
         Self { kind: ErrorKind::Unsupported, message }
     }

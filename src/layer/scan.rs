@@ -11,6 +11,25 @@ use super::zstandard::Zstandard;
 use super::{Codec, Error, LayerIndex};
 use crate::oci::Digest;
 
+/// Bytes that tell the compression.
+const MAGIC: usize = 10;
+/// Compressions that are told but not read. Longer than a tar could begin with by chance.
+const UNREAD: [(&[u8], &str); 13] = [
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh11AY&SY", "bzip2"),
+    (b"BZh21AY&SY", "bzip2"),
+    (b"BZh31AY&SY", "bzip2"),
+    (b"BZh41AY&SY", "bzip2"),
+    (b"BZh51AY&SY", "bzip2"),
+    (b"BZh61AY&SY", "bzip2"),
+    (b"BZh71AY&SY", "bzip2"),
+    (b"BZh81AY&SY", "bzip2"),
+    (b"BZh91AY&SY", "bzip2"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"LZIP\x01", "lzip"),
+    (b"PK\x03\x04", "zip"),
+];
+
 /// How the blob is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -70,7 +89,7 @@ impl Scan {
             Stage::Running(running) => running.push(blob, &mut self.builder, sink),
             Stage::Sniffing(start) => {
                 start.extend_from_slice(blob);
-                if start.len() < 4 {
+                if start.len() < MAGIC {
                     return Ok(());
                 }
                 let start = std::mem::take(start);
@@ -81,6 +100,12 @@ impl Scan {
 
     fn begin(&mut self, start: &[u8], sink: &mut dyn SpanSink) -> Result<(), Error> {
         let codec = if self.form == Form::Raw { Codec::Identity } else { codec_of(start) };
+        if self.form == Form::Archive
+            && codec == Codec::Identity
+            && let Some((_, name)) = UNREAD.iter().find(|(magic, _)| start.starts_with(magic))
+        {
+            return Err(Error::limit(format!("it is compressed with {name}, which is not supported (gzip and zstd are)")));
+        }
         let mut running = Box::new(Running {
             codec,
             reader: Reader::new(codec)?,

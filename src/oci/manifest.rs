@@ -73,6 +73,9 @@ pub enum InvalidManifest {
     /// Neither an image manifest nor an index.
     #[error("manifest has the unknown media type `{}`", .0.escape_default())]
     UnknownType(String),
+    /// A kind of manifest that is known by name and not read.
+    #[error("it is {0}, which is not supported")]
+    Unsupported(&'static str),
     /// A descriptor holds a digest that is none.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
@@ -94,6 +97,11 @@ impl Manifest {
             }
         }
         let claimed = members.get("mediaType").and_then(Value::as_str).map(str::to_owned);
+        if let Some(name) = unsupported(claimed.as_deref(), members) {
+            return Err(InvalidManifest::Unsupported(name));
+        }
+        drop_nulls(&mut value);
+        let Some(members) = value.as_object() else { return Err(unknown_type(claimed)) };
         let (layers, manifests) = (members.contains_key("layers") || members.contains_key("config"), members.contains_key("manifests"));
         let index = match (layers, manifests) {
             (true, true) => return Err(InvalidManifest::Ambiguous),
@@ -168,13 +176,12 @@ impl Manifest {
 }
 
 impl ImageManifest {
-    fn from_value(value: Value) -> Result<Self, InvalidManifest> {
-        // The parser names neither the place nor the grammar.
-        let layers = value.get("layers").and_then(Value::as_array).into_iter().flatten();
-        for descriptor in layers.chain(value.get("config")).chain(value.get("subject")) {
-            if let Some(digest) = descriptor.get("digest").and_then(Value::as_str) {
-                Digest::parse(digest)?;
-            }
+    fn from_value(mut value: Value) -> Result<Self, InvalidManifest> {
+        for one in ["config", "subject"] {
+            value.get_mut(one).map(prepare).transpose()?;
+        }
+        for layer in value.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten() {
+            prepare(layer)?;
         }
         let spec: oci_spec::image::ImageManifest = serde_json::from_value(value).map_err(json)?;
         let config = Descriptor::from_spec(spec.config())?;
@@ -216,14 +223,46 @@ impl Descriptor {
     ///
     /// # Errors
     /// What is no descriptor, or holds a digest that does not follow the grammar.
-    pub fn parse(value: Value) -> Result<Self, InvalidManifest> {
-        if let Some(digest) = value.get("digest").and_then(Value::as_str) {
-            // The parser below names no grammar.
-            Digest::parse(digest)?;
-        }
+    pub fn parse(mut value: Value) -> Result<Self, InvalidManifest> {
+        drop_nulls(&mut value);
+        prepare(&mut value)?;
         let spec: oci_spec::image::Descriptor = serde_json::from_value(value).map_err(json)?;
         Self::from_spec(&spec)
     }
+}
+
+/// The name of a manifest of an older world.
+fn unsupported(media_type: Option<&str>, members: &serde_json::Map<String, Value>) -> Option<&'static str> {
+    match media_type {
+        Some(media_type::DOCKER_SCHEMA_1 | media_type::DOCKER_SCHEMA_1_SIGNED) => Some("a Docker schema 1 manifest"),
+        Some(media_type::OCI_ARTIFACT_MANIFEST) => Some("an OCI artifact manifest"),
+        None if members.contains_key("fsLayers") => Some("a Docker schema 1 manifest"),
+        _ => None,
+    }
+}
+
+/// A member that is null is as absent, as it is to programs in Go.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Checks the digest of a descriptor, since the parser names neither the place nor the grammar, and gives one without a
+/// media type that of plain bytes.
+fn prepare(descriptor: &mut Value) -> Result<(), InvalidManifest> {
+    if let Some(digest) = descriptor.get("digest").and_then(Value::as_str) {
+        Digest::parse(digest)?;
+    }
+    if let Some(members) = descriptor.as_object_mut() {
+        members.entry("mediaType").or_insert_with(|| media_type::OCTET_STREAM.into());
+    }
+    Ok(())
 }
 
 /// A member of an index; one that is broken costs only itself.
@@ -287,13 +326,43 @@ mod tests {
     }
 
     #[test]
+    fn null_is_as_absent() {
+        let layer =
+            format!(r#"{{"mediaType":null,"digest":"{}","size":2,"annotations":{{"k":null,"l":"v"}},"urls":null}}"#, Digest::of(b"{}"));
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":null,"config":{},"layers":[{layer}],"annotations":null,"subject":null}}"#,
+            descriptor(media_type::OCI_EMPTY)
+        );
+        let manifest = parse(&text).unwrap();
+        let layer = &manifest.image().unwrap().layers[0];
+        assert_eq!((layer.media_type.as_str(), layer.annotation("k"), layer.annotation("l")), (media_type::OCTET_STREAM, None, Some("v")));
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"{}","size":1,"platform":null,"annotations":{{"k":null}}}}]}}"#,
+            Digest::of(b"x")
+        );
+        assert!(parse(&text).unwrap().index().unwrap().manifests[0].platform.is_none());
+    }
+
+    #[test]
+    fn a_manifest_of_an_older_world_is_named() {
+        for (text, name) in [
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), "schema 1"),
+            (format!(r#"{{"schemaVersion":1,"mediaType":"{}"}}"#, media_type::DOCKER_SCHEMA_1_SIGNED), "schema 1"),
+            (format!(r#"{{"mediaType":"{}","blobs":[]}}"#, media_type::OCI_ARTIFACT_MANIFEST), "artifact manifest"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(matches!(error, InvalidManifest::Unsupported(_)) && error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
     fn ambiguous_unknown_and_broken_manifests_are_refused() {
         let config = descriptor(media_type::OCI_CONFIG);
         assert!(matches!(
             parse(&format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#)),
             Err(InvalidManifest::Ambiguous)
         ));
-        assert!(matches!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#), Err(InvalidManifest::UnknownType(_))));
+        assert!(matches!(parse(r#"{"schemaVersion":3}"#), Err(InvalidManifest::UnknownType(_))));
         let lie = format!(r#"{{"schemaVersion":2,"mediaType":"{}","config":{config},"layers":[]}}"#, media_type::OCI_INDEX);
         assert!(matches!(parse(&lie), Err(InvalidManifest::UnknownType(_))));
         assert!(matches!(parse("<html>"), Err(InvalidManifest::Json(_))));

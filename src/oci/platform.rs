@@ -36,6 +36,13 @@ impl Platform {
         .normalised()
     }
 
+    /// The platform that the configuration of an image names.
+    pub fn of_config(config: &[u8]) -> Option<Self> {
+        let config: serde_json::Value = serde_json::from_slice(config).ok()?;
+        let text = |key: &str| config.get(key).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+        Some(Self { os: text("os")?, architecture: text("architecture")?, variant: text("variant").unwrap_or_default() }.normalised())
+    }
+
     fn normalised(mut self) -> Self {
         if self.architecture == "arm64" && self.variant == "v8" {
             self.variant.clear();

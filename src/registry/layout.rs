@@ -2,7 +2,7 @@
 //!
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the
 //! repository that callers pass is ignored. A manifest or blob is hashed whole before its first byte is given out,
-//! and again when its file has changed since. No path ever leaves the directory and no symbolic link is followed.
+//! and again when its file has changed since. No path and no symbolic link ever leads out of the directory.
 //! The directory may be changed by others at any time: `index.json` is read again when it changed.
 
 mod blobs;
@@ -175,7 +175,8 @@ impl Layout {
         if hasher.finish() != *digest {
             return Err(self.broken(digest, "its bytes do not match its digest"));
         }
-        Manifest::parse(Bytes::from(raw), *digest).map_err(|error| self.broken(digest, &error.to_string()))
+        Manifest::parse(Bytes::from(raw), *digest)
+            .map_err(|error| Error::of_manifest(&format!("manifest {digest} of {}", self.origin), &error))
     }
 
     fn broken(&self, digest: &Digest, what: &str) -> Error {
@@ -195,13 +196,20 @@ impl Layout {
 fn local(object: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-        std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::CrossesDevices => ErrorKind::Denied,
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
         std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Unsupported,
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => ErrorKind::Invalid,
         _ => ErrorKind::Other,
     };
-    Error::new(kind, format!("{}: {error}", object.escape_debug()))
+    let object = object.escape_debug();
+    Error::new(
+        kind,
+        match error.kind() {
+            std::io::ErrorKind::CrossesDevices => format!("{object}: a link that leads out of the layout is not followed"),
+            _ => format!("{object}: {error}"),
+        },
+    )
 }
 
 #[async_trait]

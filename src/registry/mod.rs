@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Version};
 
 pub use credentials::{Credential, Credentials, Found, Place, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes};
@@ -46,6 +46,15 @@ impl Error {
     /// An error of the given kind. Text of a registry in the message must be escaped by the caller.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
+    }
+
+    /// Bytes that were to be a manifest; `what` names it.
+    fn of_manifest(what: &str, error: &InvalidManifest) -> Self {
+        let kind = match error {
+            InvalidManifest::Unsupported(_) => ErrorKind::Unsupported,
+            _ => ErrorKind::Integrity,
+        };
+        Self::new(kind, format!("{what}: {error}"))
     }
 
     /// What a caller can act on.

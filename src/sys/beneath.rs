@@ -1,7 +1,7 @@
 //! Opening and removing files, and opening or making directories, below a directory without ever leaving it.
 //!
-//! Every component is opened relative to its parent and no symbolic link is followed, so the answer does not
-//! depend on what another process renames meanwhile.
+//! Every component is opened relative to its parent, so the answer does not depend on what another process renames
+//! meanwhile. No symbolic link is followed but by [`open_linked_file`], which the kernel keeps inside.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fsync, mkdirat, openat, openat2, unlinkat};
 use rustix::io::Errno;
 
 /// Opens a regular file below `directory` for reading. `path` must be relative and made of plain names.
@@ -37,10 +37,7 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
         None => openat(directory, *last, flags, Mode::empty())?,
     }
     .into();
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-    }
-    Ok(file)
+    regular(file)
 }
 
 /// Opens a directory for its handle. Waits for nobody, whatever stands there.
@@ -64,6 +61,35 @@ pub fn hold_directory(path: &Path) -> io::Result<(File, PathBuf)> {
 /// A path that means this very file for as long as it is open, in this process.
 pub fn path_of(file: &File) -> PathBuf {
     Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+}
+
+/// How often opening is tried while others rename what lies on the way.
+const ATTEMPTS: usize = 16;
+
+/// Opens a regular file below `directory` for reading, also through symbolic links that stay below it.
+///
+/// # Errors
+/// Those of [`open_file`]; `CrossesDevices` (EXDEV) for a link that leads out. Kernels that cannot keep links inside
+/// follow none.
+pub fn open_linked_file(directory: &File, path: &Path) -> io::Result<File> {
+    plain_names(path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..ATTEMPTS {
+        match openat2(directory, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) => {}
+            Err(Errno::NOSYS | Errno::PERM) => return open_file(directory, path),
+            opened => return regular(opened?.into()),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(file)
 }
 
 /// Opens a directory below `directory`, so that it can be written to through its handle. What is missing is made
@@ -136,6 +162,33 @@ mod tests {
         assert_eq!(text, "f");
         for path in ["away/secret", "sub/link", "../x", "/etc/passwd", "sub", "sub/../sub/file", "", "none"] {
             assert!(open_file(&root, Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_followed_only_where_all_of_it_stays_inside() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "s").unwrap();
+        std::fs::create_dir(inside.path().join("sub")).unwrap();
+        std::fs::write(inside.path().join("file"), "f").unwrap();
+        let back = format!("../{}/file", inside.path().file_name().unwrap().to_str().unwrap());
+        for (name, target) in [("good", "../file"), ("twice", "good"), ("out", "../../x"), ("back", &*format!("../{back}"))] {
+            symlink(target, inside.path().join("sub").join(name)).unwrap();
+        }
+        symlink(outside.path().join("secret"), inside.path().join("sub/absolute")).unwrap();
+        symlink(outside.path(), inside.path().join("away")).unwrap();
+        let root = File::open(inside.path()).unwrap();
+        for path in ["file", "sub/good", "sub/twice"] {
+            let mut text = String::new();
+            open_linked_file(&root, Path::new(path)).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "f", "{path}");
+        }
+        for path in ["sub/out", "sub/back", "sub/absolute", "away/secret"] {
+            assert_eq!(open_linked_file(&root, Path::new(path)).unwrap_err().kind(), io::ErrorKind::CrossesDevices, "{path}");
+        }
+        for path in ["sub", "../x", "/etc/passwd", "", "none"] {
+            assert!(open_linked_file(&root, Path::new(path)).is_err(), "{path}");
         }
     }
 

@@ -68,7 +68,7 @@ impl Defaults {
             time: node.mtime.unwrap_or(self.time),
             atime: node.mtime.unwrap_or(self.time),
             ctime: node.mtime.unwrap_or(self.time),
-            blocks: node.size.div_ceil(512),
+            blocks: node.blocks,
             device: node.device,
         }
     }
@@ -118,7 +118,7 @@ mod tests {
         Defaults { uid: 1000, gid: 1001, time: (7, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
 
     fn node(kind: Kind) -> Node {
-        Node { kind, mode: None, owner: None, mtime: None, size: 5, links: 1, device: (0, 0) }
+        Node { kind, mode: None, owner: None, mtime: None, size: 5, blocks: 1, links: 1, device: (0, 0) }
     }
 
     #[test]

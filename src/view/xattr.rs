@@ -111,17 +111,22 @@ impl View {
     }
 
     async fn of_artifact(&self, context: &Context, node: ViewNode, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        if !matches!(name, "user.oci.platform" | "user.oci.view" | "user.oci.verified" | "user.oci.layer" | "user.oci.title") {
+        const OF_ARTIFACT: [&str; 3] = ["user.oci.platform", "user.oci.view", "user.oci.warnings"];
+        if !OF_ARTIFACT.contains(&name) && !matches!(name, "user.oci.verified" | "user.oci.layer" | "user.oci.title") {
             return Ok(None);
         }
         let Shown::Tree(artifact) = self.enter(context).await? else { return Ok(None) };
-        if !matches!(name, "user.oci.platform" | "user.oci.view") && self.state(node)? != State::Clean {
+        if !OF_ARTIFACT.contains(&name) && self.state(node)? != State::Clean {
             // What is staged comes from no layer.
             return Ok(None);
         }
         match name {
             "user.oci.platform" => Ok(artifact.platform.as_ref().map(|platform| platform.to_string().into_bytes())),
             "user.oci.view" => Ok(Some(artifact.dialect.name().as_bytes().to_vec())),
+            "user.oci.warnings" => {
+                let warnings: Vec<&str> = artifact.tree.warnings().collect();
+                Ok((!warnings.is_empty()).then(|| warnings.join("\n").into_bytes()))
+            }
             "user.oci.title" => Ok(tree_xattr(artifact, node, name.as_bytes())),
             "user.oci.layer" => Ok(layer_of(artifact, node).map(|digest| digest.to_string().into_bytes())),
             _ => self.verified(context, artifact, node).await,

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const EBADMSG: i32 = 74;
+const EOPNOTSUPP: i32 = 95;
 /// Where Debian's `golang-1.19-src` and `libpython3.11-testsuite` keep theirs.
 const GO: &str = "/usr/share/go-1.19/src/archive/tar/testdata";
 const PYTHON: &str = "/usr/lib/python3.11/test";
@@ -224,8 +225,13 @@ const EXPECTED: [(&str, Option<&[&str]>); 6] = [
     ("hdr-only", Some(&["badlink", "dir", "fifo", "file", "hardlink", "null", "sda", "symlink"])),
     // An empty record in a global header takes the name back (POSIX, Go); GNU tar and Python take it for a name.
     ("pax-global-records", Some(&["file2", "file3", "file4", "global1"])),
-    // A name with a NUL inside is none: it costs the entry. GNU tar cuts it, Python keeps it, Go refuses the archive.
-    ("pax-nul-path", Some(&[])),
+    // No file can have a name with a NUL inside, so it is shown under another. GNU tar cuts it, Python keeps it, Go refuses the archive.
+    (
+        "pax-nul-path",
+        Some(&[
+            "01234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789~badcccd644de",
+        ]),
+    ),
     // So for an attribute: it costs the attribute. GNU tar names the file and fails, Go refuses the archive.
     ("pax-nul-xattrs", Some(&["bad-null.txt"])),
     // It ends behind an extended header, not at the border of an entry. Go and GNU tar read nothing, Python refuses.
@@ -334,7 +340,8 @@ fn the_same_archives_as_single_archives_are_read_or_kept_as_stored() {
         match walk(&path) {
             Ok(_) => {}
             Err(error) => {
-                assert_eq!(error.raw_os_error(), Some(EBADMSG), "{name}: {error}");
+                let expected = if name.ends_with(".bz2") { EOPNOTSUPP } else { EBADMSG };
+                assert_eq!(error.raw_os_error(), Some(expected), "{name}: {error}");
                 // Nothing is lost: the bytes can be had as they are stored.
                 let blobs = walk(&mount.path(format!(".oci/tags/{name}/blobs"))).unwrap();
                 let stored = blobs.iter().map(|blob| mount.cat(&format!(".oci/tags/{name}/blobs/{blob}")).unwrap());

@@ -5,12 +5,16 @@ use crate::artifact::Dialect;
 use crate::oci::{Descriptor, ImageManifest};
 
 /// Names of blobs whose media type says what they are.
-const NAMES: [(&str, &str); 28] = [
+const NAMES: [(&str, &str); 34] = [
     ("application/wasm", "module.wasm"),
     ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
     ("application/vnd.module.wasm.content.layer.v1+wasm", "module.wasm"),
     ("application/vnd.docker.ai.gguf.v3", "model.gguf"),
     ("application/vnd.docker.ai.gguf.v3.lora", "adapter.gguf"),
+    ("application/vnd.docker.ai.safetensors", "model.safetensors"),
+    ("application/vnd.docker.ai.dduf", "model.dduf"),
+    ("application/vnd.docker.ai.vllm.config.tar", "config.tar"),
+    ("application/vnd.docker.ai.dir.tar", "directory.tar"),
     ("application/vnd.docker.ai.mmproj", "projector.gguf"),
     ("application/vnd.docker.ai.chat.template.jinja", "template.jinja"),
     ("application/vnd.docker.ai.license", "LICENSE"),
@@ -32,6 +36,8 @@ const NAMES: [(&str, &str); 28] = [
     ("application/vnd.cyclonedx+xml", "sbom.cdx.xml"),
     ("application/vnd.cyclonedx", "sbom.cdx"),
     ("application/vnd.syft+json", "sbom.syft.json"),
+    ("application/vnd.docker.compose.file+yaml", "compose.yaml"),
+    ("application/vnd.docker.compose.envfile", "compose.env"),
     ("application/sarif+json", "report.sarif.json"),
     ("application/vnd.cncf.helm.chart.provenance.v1.prov", "chart.prov"),
 ];

@@ -5,6 +5,9 @@ use crate::oci::{Descriptor, Index, Platform, media_type};
 
 use super::TITLE;
 
+/// Marks the attestations that BuildKit adds for other members.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
 /// A member that content for `platform` may come from.
 #[derive(Clone, Debug)]
 pub(in crate::artifact) struct Candidate<'a> {
@@ -29,6 +32,13 @@ pub(in crate::artifact) fn candidates<'a>(index: &'a Index, platform: &Platform)
         .collect();
     found.sort_by_key(|candidate| candidate.rank.unwrap_or(u32::MAX));
     found
+}
+
+/// The only image manifest of which the index says no platform, if there is just one.
+pub(in crate::artifact) fn only_without_platform(index: &Index) -> Option<&Descriptor> {
+    let attested = |descriptor: &Descriptor| descriptor.annotation(REFERENCE_TYPE).is_some();
+    let mut found = members(index).filter(|member| member.platform.is_none() && !is_index(member) && !attested(member));
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// The members that are content: attestations carry `unknown/unknown` and are none.

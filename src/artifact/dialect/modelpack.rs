@@ -5,22 +5,30 @@ use serde_json::Value;
 use crate::artifact::merge::RawFile;
 use crate::oci::Descriptor;
 
-/// Path of the layer's file.
-pub(super) const FILEPATH: &str = "org.cncf.model.filepath";
+/// Path of the layer's file, by its name of today and that from before the CNCF took it over.
+const FILEPATH: [&str; 2] = ["org.cncf.model.filepath", "org.cnai.model.filepath"];
 /// Attributes of the layer's file as JSON.
-const METADATA: &str = "org.cncf.model.file.metadata+json";
-/// Media types of layers begin so.
-const LAYER: &str = "application/vnd.cncf.model.";
+const METADATA: [&str; 2] = ["org.cncf.model.file.metadata+json", "org.cnai.model.file.metadata+json"];
+/// Media types of layers begin so; Docker uses the same paths.
+const LAYER: [&str; 3] = ["application/vnd.cncf.model.", "application/vnd.cnai.model.", "application/vnd.docker.ai."];
+
+/// The path that a layer says it has.
+pub(super) fn path(layer: &Descriptor) -> Option<&str> {
+    FILEPATH.iter().find_map(|key| layer.annotation(key))
+}
 
 /// Whether the layer is a tar of the path that it names, told by path and media type together.
 pub(super) fn is_archive(layer: &Descriptor) -> bool {
-    let kind = layer.media_type.strip_prefix(LAYER).unwrap_or_default();
-    layer.annotation(FILEPATH).is_some() && [".tar", ".tar+gzip", ".tar+zstd"].iter().any(|ending| kind.ends_with(ending))
+    let kind = LAYER.iter().find_map(|prefix| layer.media_type.strip_prefix(prefix)).unwrap_or_default();
+    path(layer).is_some() && [".tar", ".tar+gzip", ".tar+zstd"].iter().any(|ending| kind.ends_with(ending))
 }
 
 /// Takes mode, owner and time from the layer's metadata; values that are missing or odd are left out.
 pub(super) fn describe(layer: &Descriptor, raw: &mut RawFile) {
-    let Some(metadata) = layer.annotation(METADATA).and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return };
+    let Some(metadata) = METADATA.iter().find_map(|key| layer.annotation(key)).and_then(|text| serde_json::from_str::<Value>(text).ok())
+    else {
+        return;
+    };
     let number = |key: &str| metadata.get(key).and_then(Value::as_u64).and_then(|value| u32::try_from(value).ok());
     raw.mode = number("mode").map(|mode| mode & 0o7777);
     raw.owner = number("uid").zip(number("gid"));

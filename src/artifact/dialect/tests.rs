@@ -211,3 +211,34 @@ fn an_index_offers_the_best_member_first_and_never_attestations() {
     titled.annotations.insert(TITLE.to_owned(), "../x".to_owned());
     assert_eq!(member_name(&titled, |_| false), titled.digest.short());
 }
+
+#[test]
+fn models_and_compose_files_have_the_names_that_they_say() {
+    let path = "org.cnai.model.filepath";
+    let model = plan_of(&manifest(
+        "application/vnd.docker.ai.model.config.v0.2+json",
+        &[
+            ("application/vnd.docker.ai.gguf.v3", &[("org.cncf.model.filepath", "weights/a.gguf")]),
+            ("application/vnd.cnai.model.weight.v1.tar", &[(path, "w")]),
+            ("application/vnd.docker.ai.dir.tar", &[(path, "conf")]),
+        ],
+        &[],
+    ));
+    assert_eq!(places(&model), ["weights/a.gguf", "w/", "conf/"]);
+    let unnamed = ["safetensors", "dduf", "vllm.config.tar"].map(|kind| format!("application/vnd.docker.ai.{kind}"));
+    let unnamed = plan_of(&manifest(
+        "application/vnd.docker.ai.model.config.v0.1+json",
+        &unnamed.each_ref().map(|kind| (kind.as_str(), &[] as &[(&str, &str)])),
+        &[],
+    ));
+    assert_eq!(places(&unnamed), ["model.safetensors", "model.dduf", "config.tar"]);
+    let compose = plan_of(&manifest(
+        media_type::OCI_EMPTY,
+        &[
+            ("application/vnd.docker.compose.file+yaml", &[("com.docker.compose.file", "compose.prod.yaml")]),
+            ("application/vnd.docker.compose.envfile", &[("com.docker.compose.envfile", ".env")]),
+        ],
+        &[],
+    ));
+    assert_eq!(places(&compose), ["compose.prod.yaml", ".env"]);
+}

@@ -180,7 +180,7 @@ fn whiteouts_are_ordinary_names_where_they_do_not_act() {
 }
 
 #[test]
-fn nothing_is_reached_through_a_link() {
+fn nothing_is_reached_through_a_link_of_another_layer() {
     let lower = vec![file("real/x"), link("p", "real")];
     let tree = merged(&[lower.clone(), vec![file("p/.wh.x")]]);
     assert_eq!(listing(&tree), ["p", "real/", "real/x"]);
@@ -191,6 +191,70 @@ fn nothing_is_reached_through_a_link() {
     assert_eq!(tree.target(find(&tree, "p").unwrap()), Some(&b"/etc"[..]));
     let (tree, warnings) = merge_as(&[lower, vec![hard("h", "p/x")]], &image());
     assert_eq!((listing(&tree).contains(&"h".to_owned()), warnings.len()), (false, 1));
+}
+
+#[test]
+fn an_entry_below_a_link_of_its_own_layer_goes_where_the_link_leads() {
+    let real = || vec![dir("real"), file("real/v")];
+    for target in ["real", "./real/", "/real", "a/../../real", "/a/../real"] {
+        let items = [real(), vec![dir("d/a"), dir("a"), link("d/ln", target), link("ln", "real")]].concat();
+        let target_of_d = target.starts_with('/') || target.starts_with("a/");
+        let tree = merged(&[[items, vec![file("ln/f"), file("d/ln/g"), hard("w", "ln/v")]].concat()]);
+        let found = listing(&tree);
+        assert!(found.contains(&"ln".to_owned()) && found.contains(&"real/f".to_owned()), "{target}: {found:?}");
+        assert_eq!(found.contains(&"real/g".to_owned()), target_of_d, "{target}: {found:?}");
+        assert_eq!(find(&tree, "w"), find(&tree, "real/v"), "{target}");
+    }
+    // A link to a link, and a link of a lower layer on the way.
+    let lower = vec![dir("usr/lib"), link("lib", "usr/lib")];
+    let tree = merged(&[lower, vec![link("x", "lib"), link("y", "x/"), file("y/f"), dir("x/d"), file("y/d/g")]]);
+    assert_eq!(listing(&tree), ["lib", "usr/", "usr/lib/", "usr/lib/d/", "usr/lib/d/g", "usr/lib/f", "x", "y"]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_gives_way_to_a_directory() {
+    let lower = vec![dir("real"), file("plain"), link("below", "real")];
+    for target in ["gone", "real/../../real", "../real", "ln", "loop", "plain", "real/gone", "/../real"] {
+        let items = vec![link("loop", "ln"), link("ln", target), file("ln/f")];
+        let found = listing(&merged(&[lower.clone(), items]));
+        assert!(found.contains(&"ln/f".to_owned()) && !found.contains(&"real/f".to_owned()), "{target}: {found:?}");
+    }
+    // Links of lower layers, links that come later, and marks: as ever.
+    assert!(listing(&merged(&[lower.clone(), vec![file("below/f")]])).contains(&"below/f".to_owned()));
+    assert_eq!(listing(&merged(&[vec![dir("real"), file("ln/f"), link("ln", "real")]])), ["ln", "real/"]);
+    let tree = merged(&[vec![dir("real"), file("real/x")], vec![link("ln", "real"), file("ln/.wh.x")]]);
+    assert_eq!(listing(&tree), ["ln", "real/", "real/x"]);
+    let bomb = "real/../".repeat(200);
+    let found = listing(&merged(&[vec![dir("real"), link("ln", Box::leak(bomb.into_boxed_str())), file("ln/f")]]));
+    assert_eq!(found, ["ln/", "ln/f", "real/"]);
+}
+
+#[test]
+fn links_stay_in_the_directory_that_a_layer_is_placed_in() {
+    let placing = Placing { at: b"at".to_vec(), strip: b"docs".to_vec(), ..Placing::default() };
+    let items =
+        vec![dir("docs/real"), link("docs/abs", "/docs/real"), file("docs/abs/f"), link("docs/up", "../at/real"), file("docs/up/g")];
+    let (tree, _) = merge_as(&[items], &placing);
+    assert_eq!(listing(&tree), ["at/", "at/abs", "at/real/", "at/real/f", "at/up/", "at/up/g"]);
+}
+
+#[test]
+fn links_make_no_tree_deeper_than_its_limit() {
+    let deep: &'static str = Box::leak("d/".repeat(1500).into_boxed_str());
+    let path = |start: &str| -> &'static str { Box::leak(format!("{start}/{deep}f").into_boxed_str()) };
+    // 256 components of a link are too many to be followed, so links lead to each other.
+    let mut items = vec![dir(deep.trim_end_matches('/'))];
+    let mut at = String::new();
+    for number in 0..8 {
+        let step = "d/".repeat(200);
+        let from: &'static str = Box::leak(format!("{at}l{number}").into_boxed_str());
+        items.push(link(from, Box::leak(step.clone().into_boxed_str())));
+        at = format!("{from}/");
+    }
+    items.push(file(path(at.trim_end_matches('/'))));
+    let (tree, warnings) = merge_as(&[items], &image());
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(tree.node_count() < 2 * DEPTH_LIMIT as u32);
 }
 
 #[test]
@@ -257,11 +321,14 @@ fn a_layer_can_be_placed_in_a_directory_without_its_own_prefix() {
 }
 
 #[test]
-fn names_that_no_file_can_have_cost_their_entry() {
+fn names_that_no_file_can_have_are_shown_under_safe_ones_and_what_is_too_deep_is_left_out() {
     let long: &'static str = Box::leak("n".repeat(256).into_boxed_str());
     let deep: &'static str = Box::leak("d/".repeat(3000).into_boxed_str());
-    let (tree, warnings) = merge_as(&[vec![file(long), file("nul\0"), file(deep), file("../up"), file("ok")]], &image());
-    assert_eq!((listing(&tree), warnings.len()), (vec!["ok".to_owned()], 4));
+    let (tree, warnings) = merge_as(&[vec![file(long), file("nul\0"), file(deep), hard("ok", long)]], &image());
+    let names: Vec<Vec<u8>> = tree.children(0, 0).map(|child| child.name.to_vec()).collect();
+    // The directories of what was too deep stay.
+    assert_eq!(names, [b"d".to_vec(), safe_name(long.as_bytes()), safe_name(b"nul\0"), b"ok".to_vec()]);
+    assert_eq!((find(&tree, "ok"), warnings.len()), (tree.lookup(0, &safe_name(long.as_bytes())), 1));
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(in crate::artifact) struct Encoder {
 
 impl Encoder {
     /// The bytes of the tree.
-    pub fn encode(draft: Draft, sources: &[Source<'_>]) -> Result<Vec<u8>, Error> {
+    pub fn encode(draft: Draft, sources: &[Source<'_>], warnings: &[String]) -> Result<Vec<u8>, Error> {
         let Draft { nodes, names, name_count, heap } = draft;
         let mut encoder = Self { heap, ..Self::default() };
         let node_count = u32::try_from(nodes.len()).map_err(|_| too_large())?;
@@ -84,7 +84,9 @@ impl Encoder {
             encoder.node(placed, source)?.write(&mut out);
         }
         drop(nodes);
-        let header = Header::place(node_count, name_count, encoder.extent_count, encoder.xattr_count, encoder.heap.len() as u64)
+        let warnings: Vec<String> = warnings.iter().map(|warning| warning.replace('\n', " ")).collect();
+        let (_, warnings) = encoder.text(warnings.join("\n").as_bytes())?;
+        let header = Header::place(node_count, name_count, encoder.extent_count, encoder.xattr_count, encoder.heap.len() as u64, warnings)
             .ok_or_else(too_large)?;
         for section in [names, encoder.extents, encoder.xattrs, encoder.heap] {
             out.reserve_exact(section.len());
@@ -176,7 +178,8 @@ impl Encoder {
             record.sha256 = sha256;
         }
         let whole = Extent { file: 0, stream: 0, length: raw.size };
-        self.extents(if raw.size == 0 { &[] } else { std::slice::from_ref(&whole) }, record)?;
+        // Also without bytes: opening it shows whether its digest is that of nothing.
+        self.extents(std::slice::from_ref(&whole), record)?;
         let title = raw.title.as_ref().map(|title| (&b"user.oci.title"[..], title.as_bytes()));
         let others = raw.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).filter(|(name, _)| !is_ours(name));
         self.xattrs(title.into_iter().chain(others), record)
@@ -194,6 +197,8 @@ impl Encoder {
         }
         record.first = self.extent_count;
         record.count = u32::try_from(extents.len()).map_err(|_| too_large())?;
+        let stored: u64 = extents.iter().map(|extent| extent.length).sum();
+        record.blocks = u32::try_from(stored.div_ceil(format::BLOCK)).unwrap_or(u32::MAX);
         for extent in extents {
             for value in [extent.file, extent.stream, extent.length] {
                 self.extents.extend_from_slice(&value.to_le_bytes());

@@ -1,7 +1,7 @@
 //! The bytes of a tree: header, fixed-size records, heap, and the check that makes later access infallible.
 //!
 //! All numbers are little endian. Layout: header (80 bytes) · node records · name records · extents · xattr records ·
-//! heap. The names of one directory are contiguous and sorted by bytes. The header's checksum covers all other
+//! heap, at its end warnings. The names of one directory are contiguous and sorted by bytes. The header's checksum covers all other
 //! bytes. A reader that finds another [`VERSION`] builds the tree anew; nothing is ever converted.
 
 use xxhash_rust::xxh3::Xxh3;
@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::layer::Extent;
 
 /// Version of the format and of the rules that fill it; part of the key under which trees are stored.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 pub(super) const MAGIC: [u8; 8] = *b"ocifstre";
 pub(super) const HEADER: usize = 80;
@@ -22,6 +22,8 @@ pub(super) const EXTENT: usize = 24;
 pub(super) const XATTR: usize = 16;
 /// Where in the header the checksum lies.
 pub(super) const CHECKSUM_AT: std::ops::Range<usize> = 16..24;
+/// Unit of [`NodeRecord::blocks`] in bytes.
+pub(super) const BLOCK: u64 = 512;
 
 pub(super) const HAS_MODE: u8 = 1;
 pub(super) const HAS_OWNER: u8 = 2;
@@ -38,6 +40,8 @@ pub(super) struct Header {
     pub extents: u64,
     pub xattrs: u32,
     pub heap: u64,
+    /// Bytes at the end of the heap that are warnings, a line each.
+    pub warnings: u32,
     /// Offsets of names, extents, xattrs and heap; nodes follow the header.
     pub names_at: u64,
     pub extents_at: u64,
@@ -47,13 +51,14 @@ pub(super) struct Header {
 
 impl Header {
     /// Places the sections one behind the other. `None` if that overflows.
-    pub fn place(nodes: u32, names: u32, extents: u64, xattrs: u32, heap: u64) -> Option<Self> {
+    pub fn place(nodes: u32, names: u32, extents: u64, xattrs: u32, heap: u64, warnings: u32) -> Option<Self> {
         let names_at = (HEADER as u64).checked_add(u64::from(nodes).checked_mul(NODE as u64)?)?;
         let extents_at = names_at.checked_add(u64::from(names).checked_mul(NAME as u64)?)?;
         let xattrs_at = extents_at.checked_add(extents.checked_mul(EXTENT as u64)?)?;
         let heap_at = xattrs_at.checked_add(u64::from(xattrs).checked_mul(XATTR as u64)?)?;
         heap_at.checked_add(heap)?;
-        Some(Self { nodes, names, extents, xattrs, heap, names_at, extents_at, xattrs_at, heap_at })
+        (u64::from(warnings) <= heap).then_some(())?;
+        Some(Self { nodes, names, extents, xattrs, heap, warnings, names_at, extents_at, xattrs_at, heap_at })
     }
 
     /// The header's bytes, checksum still zero.
@@ -67,6 +72,7 @@ impl Header {
         put(32, &self.extents.to_le_bytes());
         put(40, &self.xattrs.to_le_bytes());
         put(48, &self.heap.to_le_bytes());
+        put(56, &self.warnings.to_le_bytes());
         bytes
     }
 }
@@ -93,6 +99,8 @@ pub(super) struct NodeRecord {
     pub count: u32,
     pub xattrs: u32,
     pub first_xattr: u32,
+    /// Blocks that the extents of a file take, at most `u32::MAX`. Not used with [`SINGLE`].
+    pub blocks: u32,
     pub sha256: [u8; 32],
 }
 
@@ -113,7 +121,7 @@ impl NodeRecord {
         out.extend_from_slice(&self.extra.to_le_bytes());
         out.extend_from_slice(&self.minor.to_le_bytes());
         out.extend_from_slice(&self.first.to_le_bytes());
-        for value in [self.count, self.xattrs, self.first_xattr, 0] {
+        for value in [self.count, self.xattrs, self.first_xattr, self.blocks] {
             out.extend_from_slice(&value.to_le_bytes());
         }
         out.extend_from_slice(&self.sha256);
@@ -136,6 +144,7 @@ impl NodeRecord {
             count: u32_at(record, 56),
             xattrs: u32_at(record, 60),
             first_xattr: u32_at(record, 64),
+            blocks: u32_at(record, 68),
             sha256: record.get(72..104).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
         }
     }
@@ -203,6 +212,12 @@ impl<'a> View<'a> {
         Some((part(0)?, part(8)?))
     }
 
+    pub fn warnings(&self) -> &'a str {
+        let length = u64::from(self.header.warnings);
+        let text = self.header.heap.checked_sub(length).and_then(|at| self.heap(at, length));
+        text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+
     pub fn heap(&self, at: u64, length: u64) -> Option<&'a [u8]> {
         (at.checked_add(length)? <= self.header.heap).then_some(())?;
         self.slice(self.header.heap_at.checked_add(at)?, length)
@@ -215,8 +230,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<Header, Error> {
     if bytes.get(..8) != Some(&MAGIC[..]) || bytes.len() < HEADER || u32_at(bytes, 8) != VERSION {
         return Err(broken("other format or version"));
     }
-    let header = Header::place(u32_at(bytes, 24), u32_at(bytes, 28), u64_at(bytes, 32), u32_at(bytes, 40), u64_at(bytes, 48))
-        .ok_or_else(|| broken("sizes overflow"))?;
+    let header =
+        Header::place(u32_at(bytes, 24), u32_at(bytes, 28), u64_at(bytes, 32), u32_at(bytes, 40), u64_at(bytes, 48), u32_at(bytes, 56))
+            .ok_or_else(|| broken("sizes overflow"))?;
     if header.heap_at.checked_add(header.heap) != Some(bytes.len() as u64) {
         return Err(broken("length differs from its header"));
     }

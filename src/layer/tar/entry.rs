@@ -89,9 +89,9 @@ impl Pending {
         };
         let mut wrong = std::mem::take(&mut records.bad);
         pending.kind = kind(header.type_flag(), &raw, &mut wrong);
-        match path::clean(&raw) {
-            Ok(path) => pending.path = path,
-            Err(reason) => pending.refuse(reason, &raw, offset, builder),
+        pending.path = path::clean(&raw);
+        if !path::all_fit(&raw) {
+            wrong.push("no file can have its name, so it is shown under a similar one");
         }
         if pending.keep && pending.path.is_empty() && pending.kind != FileKind::Directory {
             pending.refuse("it has no name", &raw, offset, builder);
@@ -128,14 +128,10 @@ impl Pending {
                 self.link = link;
                 Ok(())
             }
-            FileKind::HardLink => match path::clean(&link) {
-                Ok(link) if link.is_empty() => Err("it is a link to nothing"),
-                Ok(link) => {
-                    self.link = link;
-                    Ok(())
-                }
-                Err(_) => Err("its target is no name of a file"),
-            },
+            FileKind::HardLink => {
+                self.link = path::clean(&link);
+                if self.link.is_empty() { Err("it is a link to nothing") } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }

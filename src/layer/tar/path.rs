@@ -1,37 +1,70 @@
-//! Names of an archive become relative paths that cannot leave the tree, or are refused.
+//! Names of an archive become relative paths that cannot leave the tree, of names that a file can have.
+
+use std::borrow::Cow;
+
+use sha2::{Digest as _, Sha256};
 
 /// Longest name of one path component, as Linux has it.
 const COMPONENT: usize = 255;
+/// A whiteout is this and the name that it removes.
+const WHITEOUT: &[u8] = b".wh.";
+/// Bytes that are kept of a name that no file can have.
+const KEPT: usize = 200;
 /// Longest target of a symbolic link that can be read back.
 pub(in crate::layer) const TARGET: usize = 4095;
 
-/// Drops a leading `/`, empty components and `.`; `..` goes up but never above the root. The root is empty.
-/// A name that no file can have is refused with the reason.
-pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, &'static str> {
-    if name.contains(&0) {
-        return Err("its name has a NUL");
-    }
+/// Drops a leading `/`, empty components and `.`; `..` goes up but never above the root. The root is empty. Names that
+/// no file can have become safe ones.
+pub(super) fn clean(name: &[u8]) -> Vec<u8> {
     let mut path: Vec<u8> = Vec::with_capacity(name.len());
     for component in name.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => {}
             b".." => path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
-            component if component.len() > COMPONENT => return Err("a part of its name is longer than 255 bytes"),
             component => {
                 if !path.is_empty() {
                     path.push(b'/');
                 }
-                path.extend_from_slice(component);
+                path.extend_from_slice(&safe(component));
             }
         }
     }
-    Ok(path)
+    path
+}
+
+/// Whether every name of a path can be that of a file, so that [`clean`] leaves it.
+pub(super) fn all_fit(name: &[u8]) -> bool {
+    name.split(|byte| *byte == b'/').all(fits)
+}
+
+/// Whether a component of an archive can stand for a file: also a whiteout, whose name may be longer than a file's.
+fn fits(component: &[u8]) -> bool {
+    let name = component.strip_prefix(WHITEOUT).unwrap_or(component);
+    name.len() <= COMPONENT && !component.contains(&0)
+}
+
+fn safe(component: &[u8]) -> Cow<'_, [u8]> {
+    if fits(component) { Cow::Borrowed(component) } else { Cow::Owned(safe_name(component)) }
+}
+
+/// A name that a file can have instead of one that none can: its beginning and a digest of all of it.
+pub fn safe_name(name: &[u8]) -> Vec<u8> {
+    let start = name.get(..KEPT).unwrap_or(name);
+    // No character is cut in two.
+    let end = match std::str::from_utf8(start) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => start.len(),
+    };
+    let mut safe: Vec<u8> = start.iter().take(end).map(|byte| if matches!(byte, 0 | b'/') { b'_' } else { *byte }).collect();
+    safe.push(b'~');
+    safe.extend(Sha256::digest(name).iter().take(6).flat_map(|byte| format!("{byte:02x}").into_bytes()));
+    safe
 }
 
 /// Whether a path is as [`clean`] makes it.
 pub(in crate::layer) fn is_clean(path: &[u8]) -> bool {
-    let sound = |component: &[u8]| !matches!(component, b"" | b"." | b"..") && component.len() <= COMPONENT;
-    path.is_empty() || (!path.contains(&0) && path.split(|byte| *byte == b'/').all(sound))
+    let sound = |component: &[u8]| !matches!(component, b"" | b"." | b"..") && fits(component);
+    path.is_empty() || path.split(|byte| *byte == b'/').all(sound)
 }
 
 #[cfg(test)]
@@ -41,25 +74,40 @@ mod tests {
     #[test]
     fn paths_stay_inside_the_tree() {
         for (name, path) in [
-            (&b"a/b"[..], Ok(&b"a/b"[..])),
-            (b"/a//b/", Ok(b"a/b")),
-            (b"./a/./b", Ok(b"a/b")),
-            (b"../../etc/passwd", Ok(b"etc/passwd")),
-            (b"a/../../b", Ok(b"b")),
-            (b"a/b/../c", Ok(b"a/c")),
-            (b"./", Ok(b"")),
-            (b"..", Ok(b"")),
-            (b"", Ok(b"")),
-            (b"\xff\xfe", Ok(b"\xff\xfe")),
-            (b"a\0b", Err("its name has a NUL")),
+            (&b"a/b"[..], &b"a/b"[..]),
+            (b"/a//b/", b"a/b"),
+            (b"./a/./b", b"a/b"),
+            (b"../../etc/passwd", b"etc/passwd"),
+            (b"a/../../b", b"b"),
+            (b"a/b/../c", b"a/c"),
+            (b"./", b""),
+            (b"..", b""),
+            (b"", b""),
+            (b"\xff\xfe", b"\xff\xfe"),
         ] {
-            assert_eq!(clean(name).as_deref(), path.as_ref().map(|path| *path), "{name:?}");
-            assert!(clean(name).is_err() || clean(name).is_ok_and(|path| is_clean(&path)));
+            assert_eq!(clean(name), path, "{name:?}");
+            assert!(is_clean(&clean(name)) && all_fit(name));
         }
         for path in [&b"/a"[..], b"a/", b"a//b", b"./a", b"a/..", b"..", b"a\0", b"/"] {
             assert!(!is_clean(path), "{path:?}");
         }
-        assert!(clean(&[b'a'; 255]).is_ok());
-        assert!(clean(&[b'a'; 256]).is_err());
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_gets_a_safe_one_of_its_own() {
+        let long = |end: &str| format!("d/{}{end}", "\u{e9}".repeat(200)).into_bytes();
+        let names = [long("1"), long("2"), b"d/a\0b".to_vec(), b"d/a\0c".to_vec(), vec![b'a'; 256], [&b".wh."[..], &[b'a'; 256]].concat()];
+        let mut safe: Vec<Vec<u8>> = names.iter().map(|name| clean(name)).collect();
+        for (name, safe) in names.iter().zip(&safe) {
+            assert!(!all_fit(name) && !is_clean(name) && is_clean(safe) && all_fit(safe), "{}", name.escape_ascii());
+            assert_eq!(clean(safe), *safe);
+        }
+        assert!(std::str::from_utf8(&safe[0]).is_ok() && safe[2].starts_with(b"d/a_b~"));
+        safe.sort();
+        safe.dedup();
+        assert_eq!(safe.len(), names.len());
+        for name in [[b'a'; 255].to_vec(), [&b".wh."[..], &[b'a'; 255]].concat()] {
+            assert!(clean(&name) == name && is_clean(&name));
+        }
     }
 }

@@ -335,7 +335,7 @@ fn a_bad_value_costs_that_value() {
 }
 
 #[test]
-fn a_name_that_no_file_can_have_costs_that_entry_and_no_other() {
+fn a_name_that_no_file_can_have_is_shown_under_another_and_an_entry_without_one_is_left_out() {
     let long = vec![b'x'; 256];
     let index = read(&archive(&[
         [pax(&[("path", b"a\0b")]), file(b"nul", b"data")].concat(),
@@ -347,7 +347,8 @@ fn a_name_that_no_file_can_have_costs_that_entry_and_no_other() {
         file(b"../../../escape", b"x"),
         file(b"/absolute", b"x"),
     ]));
-    assert_eq!(paths(&index), ["escape", "absolute"]);
+    let safe = |name: &[u8]| String::from_utf8(super::path::safe_name(name)).unwrap();
+    assert_eq!(paths(&index), [safe(b"a\0b"), safe(&long), "escape".into(), "absolute".into()]);
     assert_eq!(index.warnings().len(), 6, "{:#?}", index.warnings());
     assert!(index.warnings().iter().all(|warning| warning.chars().all(|character| !character.is_control())));
 }
@@ -442,11 +443,7 @@ fn limits_hold() {
 #[test]
 fn members_are_large_files_in_one_piece() {
     let large = vec![5; MEMBER_MINIMUM as usize];
-    let index = read(&archive(&[
-        file(b"small", &large[1..]),
-        file(b"large", &large),
-        [pax(&[("path", b"a\0")]), file(b"refused", &large)].concat(),
-    ]));
+    let index = read(&archive(&[file(b"small", &large[1..]), file(b"large", &large), file(b"/", &large)]));
     assert_eq!(index.members().count(), 1);
     assert_eq!(index.members().next().map(|range| range.end - range.start), Some(MEMBER_MINIMUM));
 }

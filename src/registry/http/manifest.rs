@@ -64,7 +64,7 @@ pub(super) async fn read(http: &Http, repository: &Repository, version: &Version
     {
         return Err(broken(&call.what, &format!("the bytes have the digest {digest} instead of {expected}")));
     }
-    let manifest = Manifest::parse(body, digest).map_err(|error| broken(&call.what, &error.to_string()))?;
+    let manifest = Manifest::parse(body, digest).map_err(|error| Error::of_manifest(&call.what, &error))?;
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
     let is_index = |media_type: &str| matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_INDEX);

@@ -115,14 +115,21 @@ async fn a_blob_that_is_short_long_flipped_or_missing_gives_no_byte() {
 }
 
 #[tokio::test]
-async fn no_link_leads_out_of_the_layout() {
+async fn a_blob_that_is_a_link_is_read_only_where_it_stays_in_the_layout() {
     let (directory, layout, blob) = made(b"data");
     let outside = tempfile::NamedTempFile::new().unwrap();
     fs::write(outside.path(), "data").unwrap();
     let file = directory.path().join("blobs/sha256").join(blob.digest.hex());
     fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink(outside.path(), &file).unwrap();
-    assert!(read(&layout, &blob, 0..blob.size).await.is_err());
+    let error = read(&layout, &blob, 0..blob.size).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Denied && error.message.contains(&blob.digest.hex()), "{error}");
+    fs::remove_file(&file).unwrap();
+    fs::write(directory.path().join("part1"), "data").unwrap();
+    std::os::unix::fs::symlink("../../part1", &file).unwrap();
+    assert_eq!(read(&layout, &blob, 0..blob.size).await.unwrap(), b"data");
+    fs::write(directory.path().join("part1"), "atad").unwrap();
+    assert_eq!(read(&layout, &blob, 0..blob.size).await.unwrap_err().kind, ErrorKind::Integrity);
 }
 
 #[tokio::test]

@@ -60,7 +60,8 @@ impl Pull for Memory {
             Some(Fault::StallAnswer) => wait_for_release(self.released.subscribe()).await,
             _ => {}
         }
-        let describe = |what: &str| Error::new(ErrorKind::Integrity, format!("manifest {repository}{version} of {}: {what}", self.origin));
+        let named = format!("manifest {repository}{version} of {}", self.origin);
+        let describe = |what: &str| Error::new(ErrorKind::Integrity, format!("{named}: {what}"));
         if raw.len() as u64 > MANIFEST_LIMIT {
             return Err(describe("larger than 4 MiB"));
         }
@@ -69,7 +70,7 @@ impl Pull for Memory {
         if hasher.finish() != digest {
             return Err(describe("the bytes do not match the digest"));
         }
-        Manifest::parse(raw, digest).map_err(|error| describe(&error.to_string()))
+        Manifest::parse(raw, digest).map_err(|error| Error::of_manifest(&named, &error))
     }
 
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {

@@ -247,5 +247,6 @@ fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
 
 /// A row in the form in which attributes of trees are shown.
 fn as_archived(row: &Node, size: u64, mtime: Option<(i64, u32)>) -> artifact::Node {
-    artifact::Node { kind: row.kind, mode: row.mode, owner: row.owner, mtime, size, links: row.links, device: row.device }
+    let blocks = size.div_ceil(512);
+    artifact::Node { kind: row.kind, mode: row.mode, owner: row.owner, mtime, size, blocks, links: row.links, device: row.device }
 }

@@ -1,0 +1,99 @@
+//! Where a path of a layer leads: through directories, and through links that stand earlier in the same layer.
+//!
+//! That is how tar, umoci and podman read a layer. A link of a lower layer is never entered, and what dangles, loops
+//! or leaves the tree leads nowhere: what is put below such a link takes its place.
+
+use super::path::{components, strip};
+use super::{Graph, Merge, Placing};
+use crate::artifact::tree::{Kind, Tree};
+use crate::layer::FileKind;
+
+/// Most components of links that one path may go through. No path of a real layer needs nearly as many.
+const STEPS: usize = 256;
+
+/// A directory, the last, and those above it, the root first.
+pub(super) type Way = Vec<u32>;
+
+/// Names that lead to nodes: a tree, or one being merged. Node 0 is the root.
+pub(in crate::artifact) trait Names {
+    /// The node of a name in a directory.
+    fn child(&self, directory: u32, name: &[u8]) -> Option<u32>;
+    /// Whether a node is a directory.
+    fn is_directory(&self, node: u32) -> bool;
+    /// The target of a link.
+    fn target(&self, node: u32) -> Option<&[u8]>;
+}
+
+impl Names for Merge<'_> {
+    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
+        self.graph.child(directory, name)
+    }
+    fn is_directory(&self, node: u32) -> bool {
+        self.graph.is_directory(node)
+    }
+    fn target(&self, node: u32) -> Option<&[u8]> {
+        let (source, entry) = self.graph.origin(node);
+        self.layers.get(&source)?.entry(entry).filter(|entry| entry.kind == FileKind::Symlink).map(|entry| entry.link)
+    }
+}
+
+impl Names for Tree {
+    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
+        self.lookup(directory, name)
+    }
+    fn is_directory(&self, node: u32) -> bool {
+        self.node(node).is_some_and(|node| node.kind == Kind::Directory)
+    }
+    fn target(&self, node: u32) -> Option<&[u8]> {
+        self.target(node)
+    }
+}
+
+/// The directory that a path leads to, if it is there, through the links that `enters` lets it.
+pub(in crate::artifact) fn find_directory(names: &impl Names, path: &[u8], placing: &Placing, enters: impl Fn(u32) -> bool) -> Option<u32> {
+    let mut way = vec![Graph::ROOT];
+    for component in components(path) {
+        let node = names.child(*way.last()?, component)?;
+        if names.is_directory(node) {
+            way.push(node);
+        } else {
+            way = through(names, Some(node).filter(|node| enters(*node))?, &way, placing)?;
+        }
+    }
+    way.last().copied()
+}
+
+/// The directory that a link leads to. `way` holds the link.
+pub(super) fn through(names: &impl Names, link: u32, way: &[u32], placing: &Placing) -> Option<Way> {
+    let mut root = vec![Graph::ROOT];
+    for component in components(&placing.at) {
+        root.push(names.child(*root.last()?, component).filter(|node| names.is_directory(*node))?);
+    }
+    follow(names, link, way.to_vec(), &root, placing, &mut { STEPS })
+}
+
+fn follow(names: &impl Names, link: u32, mut way: Way, root: &[u32], placing: &Placing, steps: &mut usize) -> Option<Way> {
+    let target = names.target(link)?;
+    let mut rest = target;
+    if let Some(absolute) = target.strip_prefix(b"/") {
+        way = root.to_vec();
+        rest = strip(absolute, &placing.strip);
+    }
+    for component in rest.split(|byte| *byte == b'/') {
+        *steps = steps.checked_sub(1)?;
+        match component {
+            b"" | b"." => {}
+            b".." if way.len() > root.len() => drop(way.pop()),
+            b".." => return None,
+            name => {
+                let node = names.child(*way.last()?, name)?;
+                if names.is_directory(node) {
+                    way.push(node);
+                } else {
+                    way = follow(names, node, way, root, placing, steps)?;
+                }
+            }
+        }
+    }
+    Some(way)
+}
