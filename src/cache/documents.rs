@@ -1,4 +1,4 @@
-//! Documents: whole files apart from the data budget, such as indexes, trees and manifests.
+//! Documents: whole files such as indexes, trees and manifests.
 //!
 //! Written once, durably, renamed into place; never changed, truncated or punched, so a mapped one stays readable
 //! however often it is replaced or unlinked. The checksum covers
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use sha2::Digest as _;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::aging;
 use super::shared::{Shared, failed};
 use super::{Error, Protection};
 use crate::durable;
@@ -30,6 +31,8 @@ const MAGIC: &[u8; 8] = b"ocifsDC2";
 const HEADER: usize = 64;
 /// Where in the header the checksum lies.
 const CHECKSUM: Range<usize> = 16..24;
+/// No document is larger than one part in so many of the budget.
+const LARGEST_SHARE: u64 = 4;
 /// Longest escaped key; longer ones are hashed.
 const LONGEST_NAME: usize = 200;
 
@@ -53,6 +56,10 @@ pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> 
         tracing::warn!(document = %path.display(), "a cached document is broken and counts as missing");
         return Ok(None);
     };
+    shared.record(kind, &path);
+    if let Err(error) = aging::touch(&file) {
+        tracing::debug!(%error, document = %path.display(), "its use cannot be noted");
+    }
     match protection {
         Protection::Plain => Ok(Some(Arc::new(bytes))),
         Protection::Sealed(chunk_key) => {
@@ -86,7 +93,22 @@ pub fn store(shared: &Shared, kind: &str, key: &str, bytes: &[u8], protection: &
     header.splice(CHECKSUM, checksum);
     let directory = path.parent().unwrap_or(&shared.root);
     durable::make_directory(directory).map_err(failed("make", directory))?;
-    durable::replace(&path, &[&header, payload]).map_err(failed("write", &path))
+    let size = ((HEADER + payload.len()) as u64).next_multiple_of(shared.block);
+    let full = |why: &str| Error { kind: ErrorKind::NoSpace, message: format!("the cache cannot keep {}: {why}", path.display()) };
+    if size > shared.limit() / LARGEST_SHARE {
+        return Err(full(&format!("its {size} bytes are more than a quarter of the cache (--cache-size)")));
+    }
+    let Some(reservation) = shared.reserve(size)? else {
+        return Err(full("there is no room, and nothing that could make way"));
+    };
+    let replaced = std::fs::symlink_metadata(&path).map_or(0, |metadata| durable::occupied(&metadata));
+    if let Err(error) = durable::replace(&path, &[&header, payload]) {
+        shared.give_back(reservation.bytes());
+        return Err(failed("write", &path)(error));
+    }
+    shared.record(kind, &path);
+    shared.give_back(replaced);
+    Ok(())
 }
 
 /// Forgets a document, plain and sealed.

@@ -12,8 +12,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Error;
+use super::aging;
 use super::layout::Which;
-use super::pins;
+use super::pins::{self, Pinned};
 use super::shared::{Shared, failed};
 use super::stream::{discard, file_name};
 use super::table::{self, Table};
@@ -38,7 +39,7 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
         // Another evictor was at work while this one waited.
         return Ok(true);
     }
-    let pinned = pins::pinned_blobs(shared)?;
+    let pinned = pins::pinned(shared)?;
     let survey = recount(shared, &pinned)?;
     if fits(shared)? {
         return Ok(true);
@@ -52,7 +53,7 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     };
     let goal = over_budget.max(over_disk);
     let mut ages = survey.ages.into_iter();
-    let mut sweep = Sweep { shared, pinned: &pinned, oldest: 0, goal, freed: 0 };
+    let mut sweep = Sweep { shared, pinned: &pinned.blobs, oldest: 0, goal, freed: 0 };
     for _ in 0..ROUNDS {
         let (mut planned, mut more) = (0_u64, false);
         for (age, size) in ages.by_ref() {
@@ -67,6 +68,10 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
             break;
         }
     }
+    let freed = sweep.freed;
+    if freed < goal {
+        shared.ledger.give_back(aging::remove_oldest(shared, &pinned, goal - freed)?);
+    }
     fits(shared)
 }
 
@@ -80,13 +85,13 @@ pub struct Survey {
 
 /// Counts what is on disk and corrects the ledger. Removes what dead processes left, and broken streams. Under the
 /// lock of the evictor.
-pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Error> {
+pub fn recount(shared: &Shared, pinned: &Pinned) -> Result<Survey, Error> {
     // This order makes errors err on the side of too much: what is reserved after `before` stays added, what is in
     // flight now is added, what is written after that was reserved before.
     let before = shared.ledger.used();
     let in_flight = shared.ledger.in_flight().map_err(failed("examine", &shared.root))?;
     // Fills before streams: a commit moves from here to there.
-    let mut total = in_flight.saturating_add(count_work(shared)?);
+    let mut total = in_flight.saturating_add(count_work(shared)?).saturating_add(aging::count(shared)?);
     let mut ages = BTreeMap::new();
     let (mut newest, mut broken) = (0, Vec::new());
     walk(shared, |directory, name| {
@@ -100,7 +105,7 @@ pub fn recount(shared: &Shared, pinned: &HashSet<Digest>) -> Result<Survey, Erro
             // Too many open files, say: no reason to throw data away.
             Err(_) => return Ok(()),
         };
-        let is_pinned = blob_of(name).is_some_and(|blob| pinned.contains(&blob));
+        let is_pinned = blob_of(name).is_some_and(|blob| pinned.blobs.contains(&blob));
         for (span, _) in table.present() {
             let used = table.used(span);
             newest = newest.max(used);

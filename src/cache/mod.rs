@@ -15,7 +15,7 @@
 //!     INSTANCE.main         the stream, sparse, without large members (layout.rs)
 //!     INSTANCE.START        a member of 1 MiB or more, from its own offset 0
 //!   work/OWNER-NUMBER/      fills before their commit, streams on their way out
-//!   documents/KIND/KEY.plain|sealed                                  (documents.rs)
+//!   documents/KIND/KEY.plain|sealed                                  (documents.rs, aging.rs)
 //!   pins/NAME                                                        (pins.rs)
 //! ```
 //!
@@ -46,6 +46,7 @@
 //! Sealed streams hold chunks under a key derived from the artifact's key, the blob and a salt of that life of the
 //! stream, so no position of a key is ever used for two contents.
 
+mod aging;
 mod cached;
 mod claim;
 mod documents;
@@ -92,7 +93,7 @@ pub struct Error {
 pub struct Config {
     /// The directory; made with mode 0700.
     pub directory: PathBuf,
-    /// Most bytes of span data over all daemons that share the directory.
+    /// Most bytes of spans and documents over all daemons that share the directory.
     pub size: u64,
     /// Bytes of the file system that are left free.
     pub min_free: u64,
@@ -164,13 +165,17 @@ impl SpanCache {
         self.shared.claims.claim(name).await.map_err(failed("lock", &self.shared.root.join("claims.lock")))
     }
 
-    /// A document kept apart from the data budget (index, tree): mapped if plain, opened into memory if sealed.
-    /// `kind` is a short word and part of the path. A broken one is a miss.
+    /// A document (index, tree, manifest): mapped if plain, opened into memory if sealed. `kind` is a short word and
+    /// part of the path. A broken one is a miss.
     pub fn document(&self, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
         documents::load(&self.shared, kind, key, protection)
     }
 
-    /// Stores a document: written once, renamed into place.
+    /// Stores a document: written once, renamed into place. It counts in the budget; where that is full, spans go first,
+    /// then the documents that were not used for longest.
+    ///
+    /// # Errors
+    /// NoSpace if it is larger than a quarter of the budget, or what is there is pinned or in flight.
     pub fn store_document(&self, kind: &str, key: &str, bytes: &[u8], protection: &Protection) -> Result<(), Error> {
         documents::store(&self.shared, kind, key, bytes, protection)
     }
@@ -180,10 +185,15 @@ impl SpanCache {
         documents::forget(&self.shared, kind, key)
     }
 
-    /// Exempts the streams of these blobs from eviction under a name (an artifact's digest); replaces what the name
-    /// stood for before.
+    /// Exempts the streams of these blobs from eviction under a name (an artifact's digest), and the documents that were
+    /// recorded; replaces what the name stood for before.
     pub fn pin(&self, name: &str, blobs: &[Digest]) -> Result<(), Error> {
         pins::pin(&self.shared, name, blobs)
+    }
+
+    /// From now on remembers which documents are read and stored through this open cache, for [`SpanCache::pin`].
+    pub fn record_documents(&self) {
+        self.shared.record_documents();
     }
 
     /// Removes a pin; `false` if there was none.

@@ -1,10 +1,12 @@
-//! Pins: which blobs the evictor spares. One small file a pin: its name, then a digest a line.
+//! Pins: which blobs and documents the evictor spares. One small file a pin: its name, then a digest a line, then
+//! `KIND/FILE` a line for the documents.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 
 use super::Error;
+use super::aging::DocumentName;
 use super::documents::file_name;
 use super::shared::{Shared, failed};
 use crate::durable;
@@ -23,6 +25,9 @@ pub fn pin(shared: &Shared, name: &str, blobs: &[Digest]) -> Result<(), Error> {
     for blob in blobs {
         text.push_str(&format!("{blob}\n"));
     }
+    for (kind, file) in shared.recorded() {
+        text.push_str(&format!("{kind}/{file}\n"));
+    }
     let path = shared.root.join("pins").join(file_name(name));
     durable::replace(&path, &[text.as_bytes()]).map_err(failed("write", &path))
 }
@@ -33,8 +38,37 @@ pub fn unpin(shared: &Shared, name: &str) -> Result<bool, Error> {
     durable::remove(&path).map_err(failed("remove", &path))
 }
 
-/// All pins, by name. A file that is no pin is an error: guessing could cost the user what he pinned.
+/// What the evictor spares.
+#[derive(Default)]
+pub struct Pinned {
+    /// The streams of these.
+    pub blobs: HashSet<Digest>,
+    /// These documents, and the indexes of the blobs.
+    documents: HashSet<DocumentName>,
+    hexes: HashSet<String>,
+}
+
+impl Pinned {
+    /// Whether a document is spared: an index has the digest of its blob in front of its name.
+    pub fn has_document(&self, kind: &str, file: &str) -> bool {
+        let hex = file.split(['-', '.']).nth(1).unwrap_or_default();
+        self.hexes.contains(hex) || self.documents.contains(&(kind.to_owned(), file.to_owned()))
+    }
+}
+
+/// All pins, by name, with their blobs.
 pub fn pins(shared: &Shared) -> Result<Vec<(String, Vec<Digest>)>, Error> {
+    Ok(read_all(shared)?.into_iter().map(|pin| (pin.name, pin.blobs)).collect())
+}
+
+struct Pin {
+    name: String,
+    blobs: Vec<Digest>,
+    documents: Vec<DocumentName>,
+}
+
+/// All pins, by name. A file that is no pin is an error: guessing could cost the user what he pinned.
+fn read_all(shared: &Shared) -> Result<Vec<Pin>, Error> {
     let root = shared.root.join("pins");
     let mut pins = Vec::new();
     for entry in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
@@ -49,18 +83,25 @@ pub fn pins(shared: &Shared) -> Result<Vec<(String, Vec<Digest>)>, Error> {
             Err(error) => return Err(failed("read", &path)(error)),
         };
         let (name, rest) = text.split_once('\n').unwrap_or_default();
-        let blobs = rest.lines().map(Digest::parse).collect::<Result<Vec<_>, _>>();
-        let Ok(blobs) = blobs else {
+        let (documents, blobs): (Vec<&str>, Vec<&str>) = rest.lines().partition(|line| line.contains('/'));
+        let documents = documents.iter().filter_map(|line| line.split_once('/')).map(|(kind, file)| (kind.to_owned(), file.to_owned()));
+        let Ok(blobs) = blobs.into_iter().map(Digest::parse).collect::<Result<Vec<_>, _>>() else {
             let message = format!("{} is not a pin: remove it, and pin again what it named", path.display());
             return Err(Error { kind: ErrorKind::Invalid, message });
         };
-        pins.push((name.to_owned(), blobs));
+        pins.push(Pin { name: name.to_owned(), blobs, documents: documents.collect() });
     }
-    pins.sort();
+    pins.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(pins)
 }
 
-/// All blobs that any pin names.
-pub fn pinned_blobs(shared: &Shared) -> Result<HashSet<Digest>, Error> {
-    Ok(pins(shared)?.into_iter().flat_map(|(_, blobs)| blobs).collect())
+/// All that any pin names.
+pub fn pinned(shared: &Shared) -> Result<Pinned, Error> {
+    let mut pinned = Pinned::default();
+    for pin in read_all(shared)? {
+        pinned.hexes.extend(pin.blobs.iter().map(Digest::hex));
+        pinned.blobs.extend(pin.blobs);
+        pinned.documents.extend(pin.documents);
+    }
+    Ok(pinned)
 }

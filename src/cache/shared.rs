@@ -1,6 +1,6 @@
 //! The state behind an open cache: its directory, ledger, open streams and files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use super::aging::DocumentName;
 use super::claim::Claims;
 use super::ledger::{Ledger, Reservation};
 use super::stream::Stream;
@@ -43,6 +44,8 @@ pub struct Shared {
     /// The last fruitless search for room: when, and for how many bytes.
     hopeless: Mutex<Option<(Instant, u64)>>,
     counter: AtomicU64,
+    /// Documents that were read or stored, where that is recorded. Held for one look.
+    recorded: Mutex<Option<BTreeSet<DocumentName>>>,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -89,6 +92,7 @@ impl Shared {
             open_files: Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_FILES).unwrap_or(NonZeroUsize::MIN))),
             hopeless: Mutex::default(),
             counter: AtomicU64::new(0),
+            recorded: Mutex::default(),
             warned: Mutex::default(),
         }))
     }
@@ -167,6 +171,23 @@ impl Shared {
         }
         *hold(&self.hopeless) = Some((Instant::now(), bytes));
         Ok(None)
+    }
+
+    /// Begins to record documents.
+    pub fn record_documents(&self) {
+        hold(&self.recorded).get_or_insert_default();
+    }
+
+    /// Notes that a document was read or stored.
+    pub fn record(&self, kind: &str, path: &Path) {
+        if let (Some(recorded), Some(name)) = (&mut *hold(&self.recorded), path.file_name()) {
+            recorded.insert((kind.to_owned(), name.to_string_lossy().into_owned()));
+        }
+    }
+
+    /// The documents that were recorded.
+    pub fn recorded(&self) -> BTreeSet<DocumentName> {
+        hold(&self.recorded).clone().unwrap_or_default()
     }
 
     /// Forgets that there was no room.

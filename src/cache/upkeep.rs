@@ -1,10 +1,10 @@
 //! Figures, clearing and checking: what `ocifs cache` asks for. These do walk the cache.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aging::each_document;
 use super::documents::{self, file_name};
 use super::shared::{Shared, failed};
 use super::stream::{Stream, discard};
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Figures.
 pub fn usage(shared: &Shared) -> Result<Usage, Error> {
-    let pinned = pins::pinned_blobs(shared)?;
+    let pinned = pins::pinned(shared)?.blobs;
     let mut usage = Usage { size: shared.config.size, ..Usage::default() };
     evict::walk(shared, |directory, name| {
         let occupied = evict::occupied_by(directory).unwrap_or(0);
@@ -68,7 +68,7 @@ pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
             _ => Ok(()),
         }
     })?;
-    evict::recount(shared, &pins::pinned_blobs(shared)?)?;
+    evict::recount(shared, &pins::pinned(shared)?)?;
     shared.hope_again();
     Ok(())
 }
@@ -129,14 +129,4 @@ pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
         Ok(())
     })?;
     Ok((checked, broken))
-}
-
-fn each_document(shared: &Shared, mut visit: impl FnMut(&OsStr, &fs::DirEntry) -> Result<(), Error>) -> Result<(), Error> {
-    let root = shared.root.join("documents");
-    for kind in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
-        for entry in fs::read_dir(kind.path()).map_err(failed("list", &kind.path()))?.flatten() {
-            visit(&kind.file_name(), &entry)?;
-        }
-    }
-    Ok(())
 }

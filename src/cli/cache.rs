@@ -82,6 +82,7 @@ async fn find(
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
     let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
     let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
+    parts.cache.record_documents();
     let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
     // A tag is remembered, so that it is found while the registry is away.
     let digest = match &version {
@@ -110,6 +111,8 @@ fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &En
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         let bytes = fetch(&wanted, &artifact).await?;
         wanted.parts.artifacts.flush().await;
+        // Once more, now with all documents that lead to it.
+        wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         output::line(&format!("pinned {} ({}), {}", escape::terminal(&source.to_string()), wanted.digest, units::show_size(bytes)))
     });
     runtime.shutdown_background();

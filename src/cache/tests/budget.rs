@@ -156,3 +156,76 @@ fn a_forgotten_stream_is_gone_in_every_form_and_others_stay() {
     assert!(!place.open().stream(&blob(1), &coarse, &Protection::Plain).unwrap().has(0));
     assert!(store(&stream, 1, &fine, 0) && check(&stream, 1, &fine, 0));
 }
+
+/// Bytes that spans and documents occupy.
+fn occupied_with_documents(place: &Place) -> u64 {
+    let mut documents = Vec::new();
+    files(&place.path().join("v2/documents"), &mut documents);
+    place.occupied() + documents.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.blocks() * 512).sum::<u64>()
+}
+
+#[test]
+fn documents_count_and_go_after_the_spans_the_oldest_first_and_pinned_ones_never() {
+    let place = Place::new(MIB);
+    let pinning = place.open();
+    pinning.record_documents();
+    pinning.store_document("tree", "pinned", b"tree", &Protection::Plain).unwrap();
+    pinning.pin("kept", &[blob(9)]).unwrap();
+    let cache = place.open();
+    let of_pinned = format!("{}.archive", blob(9).path_name());
+    cache.store_document("index", &of_pinned, b"index", &Protection::Plain).unwrap();
+    let has = |kind: &str, key: &str| cache.document(kind, key, &Protection::Plain).unwrap().is_some();
+    let grow_old = |kind: &str, key: &str, hours: u64| {
+        let path = place.path().join(format!("v2/documents/{kind}/{key}.plain"));
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    };
+    cache.store_document("tree", "used", b"used", &Protection::Plain).unwrap();
+    for (kind, key) in [("tree", "pinned"), ("index", &of_pinned), ("tree", "used")] {
+        grow_old(kind, key, 1000);
+    }
+    assert!(has("tree", "used"));
+    let layout = even(2, 100_000);
+    fill(&cache, 1, &layout, &Protection::Plain);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    for number in 0..40 {
+        let key = number.to_string();
+        cache.store_document("tree", &key, &bytes(number, 0..50_000), &Protection::Plain).unwrap();
+        grow_old("tree", &key, 100 - number);
+        assert!(occupied_with_documents(&place) <= place.size, "{number}");
+        assert!(
+            (0..number).all(|earlier| has("tree", &earlier.to_string())) || !(stream.has(0) || stream.has(1)),
+            "{number}: spans go first"
+        );
+        // Looking was a use.
+        (0..=number)
+            .filter(|earlier| has("tree", &earlier.to_string()))
+            .for_each(|earlier| grow_old("tree", &earlier.to_string(), 100 - earlier));
+    }
+    let kept: Vec<u64> = (0..40).filter(|number| has("tree", &number.to_string())).collect();
+    assert!(kept.len() > 10 && kept.len() < 25 && kept == (40 - kept.len() as u64..40).collect::<Vec<_>>(), "{kept:?}");
+    assert!(has("tree", "pinned") && has("index", &of_pinned) && has("tree", "used"));
+    // A span still finds room.
+    assert!(store(&stream, 1, &layout, 0) && occupied_with_documents(&place) <= place.size);
+}
+
+#[test]
+fn a_document_that_does_not_fit_is_an_error_that_says_so() {
+    let place = Place::new(MIB);
+    let error = place.open().store_document("index", "large", &bytes(1, 0..300_000), &Protection::Plain).unwrap_err();
+    assert!(error.kind == ErrorKind::NoSpace && error.message.contains("--cache-size"), "{error}");
+}
+
+#[test]
+fn a_stream_that_died_in_its_place_is_swept() {
+    let place = Place::new(MIB);
+    let layout = even(4, 100_000);
+    fill(&place.open(), 1, &layout, &Protection::Plain);
+    let directory = place.tables()[0].parent().unwrap().to_owned();
+    super::super::table::Table::open(&directory).unwrap().unwrap().kill();
+    let cache = place.open();
+    for seed in 2..5 {
+        fill(&cache, seed, &layout, &Protection::Plain);
+    }
+    assert!(!directory.exists());
+}
