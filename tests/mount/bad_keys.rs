@@ -41,8 +41,7 @@ fn with_a_wrong_passphrase_the_tag_is_ekeyrejected() {
     }
     for fixture in FIXTURES {
         let home = Home::new();
-        let file = home.path("passphrase");
-        std::fs::write(&file, "correct horse battery stable").unwrap();
+        let file = home.write_private("passphrase", "correct horse battery stable");
         let flags = ["--passphrase-file", file.to_str().unwrap()];
         let mount = home.mount(&source(fixture), &flags);
         for _ in 0..2 {
@@ -90,8 +89,7 @@ fn what_a_later_version_seals_is_recognised_and_needs_a_key() {
     assert_eq!(mount.ls("plain").unwrap(), ["file"]);
     mount.unmount();
     refused_with(&home.try_mount(&format!("{source}:sealed"), &[]).err().unwrap(), 12, &["sealed"]);
-    std::fs::write(home.path("any"), "any").unwrap();
-    let any = home.path("any").to_str().unwrap().to_owned();
+    let any = home.write_private("any", "any").to_str().unwrap().to_owned();
     refused_with(&home.try_mount(&format!("{source}:sealed"), &["--passphrase-file", &any]).err().unwrap(), 12, &["sealed"]);
 }
 

@@ -227,7 +227,7 @@ fn files_that_the_user_names_must_be_what_they_are_for() {
             assert!(line.contains(path.as_str()) && !line.contains("hunter2"), "{line}");
         }
     }
-    for (content, words) in [("cache-size: [", "line 1"), ("no-such-key: 1", "no-such-key"), ("cache-size: 12Q", "12Q")] {
+    for (content, words) in [("cache-size: [", "line 1"), ("no-such-key: 1", "no-such-key"), ("cache-size: 12Q", "cache-size")] {
         let config = file("config.yaml", content);
         let output = home.try_mount("127.0.0.1:1/team", &["--config", &config]).err().unwrap();
         refused_with(&output, 2, &[&config, words]);

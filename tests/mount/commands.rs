@@ -41,8 +41,19 @@ fn inspect_explains_every_tag_of_every_fixture_without_a_mount_or_a_key() {
             let reference = format!("oci:{}:{tag}", layout.path().display());
             let shown = prints(&home, &["inspect", &reference]);
             let value = json(&home, &["inspect", &reference]);
-            let wanted =
-                ["artifact_type", "digest", "encrypted", "kind", "layers", "media_type", "platform", "platforms", "reference", "size"];
+            let wanted = [
+                "artifact_type",
+                "digest",
+                "encrypted",
+                "kind",
+                "layers",
+                "media_type",
+                "platform",
+                "platforms",
+                "reference",
+                "size",
+                "warnings",
+            ];
             assert_eq!(keys(&value), wanted, "{reference}");
             for layer in value["layers"].as_array().unwrap() {
                 assert_eq!(keys(layer), ["digest", "media_type", "readable", "size", "title"], "{reference}");

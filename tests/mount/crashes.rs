@@ -60,6 +60,7 @@ fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag
         let mut workload = Workload::start(&home, &mount, seed, &tag);
         workload.wait_for_a_promise();
         std::thread::sleep(Duration::from_millis(random.random_range(1..700)));
+        workload.stop_publishing();
         kill(&mount);
         workload.stop(&mut kept);
         drop(mount);
@@ -93,6 +94,7 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
         let mut workload = Workload::start(&home, &mount, seed, &tag);
         workload.wait_for_a_promise();
         std::thread::sleep(Duration::from_millis(random.random_range(1..700)));
+        workload.stop_publishing();
         disk.cut();
         kill(&mount);
         workload.stop(&mut kept);

@@ -44,6 +44,13 @@ impl Home {
         path
     }
 
+    /// The same, for its owner alone.
+    pub fn write_private(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.write(name, content);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path
+    }
+
     /// `ocifs ARGS…` with nothing of the surrounding environment but the path, ended by force if it hangs.
     pub fn ocifs(&self, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");

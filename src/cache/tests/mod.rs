@@ -40,7 +40,13 @@ impl Place {
 
     /// Bytes that the data files occupy, by stat.
     pub fn occupied(&self) -> u64 {
-        self.data_files().iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.blocks() * 512).sum()
+        self.occupied_by_file().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Data files with what each occupies. Not one moment: other files change while one is looked at.
+    pub fn occupied_by_file(&self) -> Vec<(PathBuf, u64)> {
+        let occupied = |path: PathBuf| fs::metadata(&path).ok().map(|metadata| (path, metadata.blocks() * 512));
+        self.data_files().into_iter().filter_map(occupied).collect()
     }
 
     /// All files that hold span data, committed or not.

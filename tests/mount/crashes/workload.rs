@@ -19,6 +19,7 @@ pub type Kept = BTreeMap<PathBuf, [u8; 32]>;
 /// A writer that fsyncs what it writes, and a publisher that syncs again and again.
 pub struct Workload {
     stop: Arc<AtomicBool>,
+    stop_publishing: Arc<AtomicBool>,
     written: Arc<Mutex<Kept>>,
     writer: Option<JoinHandle<()>>,
     publisher: Option<JoinHandle<()>>,
@@ -28,7 +29,7 @@ pub struct Workload {
 impl Workload {
     /// Begins to write into a tag.
     pub fn start(home: &Home, mount: &Mount<'_>, seed: u64, tag: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, stop_publishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let written = Arc::new(Mutex::new(Kept::new()));
         let command = Arc::new(Mutex::new(None));
         let (root, directory) = (mount.root().to_owned(), PathBuf::from(tag));
@@ -37,7 +38,7 @@ impl Workload {
             std::thread::spawn(move || write(&stop, &written, &root, &directory, seed))
         };
         let publisher = {
-            let (stop, command) = (Arc::clone(&stop), Arc::clone(&command));
+            let (stop, command) = (Arc::clone(&stop_publishing), Arc::clone(&command));
             let mut sync = home.ocifs(&["sync", root.to_str().unwrap()]);
             sync.stdout(Stdio::null()).stderr(Stdio::null());
             std::thread::spawn(move || {
@@ -48,7 +49,7 @@ impl Workload {
                 }
             })
         };
-        Self { stop, written, writer: Some(writer), publisher: Some(publisher), command }
+        Self { stop, stop_publishing, written, writer: Some(writer), publisher: Some(publisher), command }
     }
 
     /// Waits until the first file was made durable: a cut before that would prove nothing.
@@ -60,9 +61,15 @@ impl Workload {
         }
     }
 
+    /// Begins no other sync: one that begins after the cut publishes what the cut left.
+    pub fn stop_publishing(&self) {
+        self.stop_publishing.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until writer and publisher have noticed the end, and adds what was promised to `kept`. Something was, unless the only
     /// file so far was being written once more.
     pub fn stop(&mut self, kept: &mut Kept) {
+        self.stop_publishing();
         self.stop.store(true, Ordering::Relaxed);
         for thread in [self.writer.take(), self.publisher.take()].into_iter().flatten() {
             thread.join().unwrap();
@@ -73,6 +80,7 @@ impl Workload {
 
 impl Drop for Workload {
     fn drop(&mut self) {
+        self.stop_publishing();
         self.stop.store(true, Ordering::Relaxed);
         if let Some(child) = self.command.lock().unwrap().as_mut() {
             let _ = child.kill();
