@@ -147,8 +147,7 @@ impl Inner {
             let shown_as = format!("{}@{}", key.repository, key.manifest);
             let composed = compose(&steps, &indexes, &directories)?;
             for warning in &composed.warnings {
-                // About the artifact as its author made it; the user of this mount cannot mend it.
-                tracing::info!("{shown_as}: {warning}");
+                tracing::warn!("{shown_as}: {warning}");
             }
             let Some((name, protection)) = store else { return Tree::open(Arc::new(composed.bytes)) };
             if let Err(error) = me.cache.store_document("tree", &name, &composed.bytes, &protection) {

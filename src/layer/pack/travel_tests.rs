@@ -130,8 +130,13 @@ fn an_index_that_would_be_no_help_does_not_travel_and_warnings_stay_behind() {
     let windows = scan(Form::Archive, &encoder.finish().unwrap()).unwrap().0;
     assert_eq!(travelling(&windows).unwrap_err().kind, ErrorKind::Unsupported);
 
-    let cut = &archive[..archive.len() - 1024];
-    let warned = scan(Form::Archive, cut).unwrap().0;
+    let mut odd = tar::Header::new_ustar();
+    odd.set_entry_type(tar::EntryType::new(b'V'));
+    odd.set_path("volume").unwrap();
+    odd.set_size(0);
+    odd.set_cksum();
+    let labelled = [&archive[..archive.len() - 1024], odd.as_bytes(), &[0; 1024]].concat();
+    let warned = scan(Form::Archive, &labelled).unwrap().0;
     assert_eq!(warned.warnings().len(), 1);
     let arrived = arrived(&travelling(&warned).unwrap(), &warned.blob_digest()).unwrap();
     assert!(arrived.warnings().is_empty());

@@ -371,10 +371,7 @@ impl Walker {
             State::LinkContent { mut pending, .. } if partial.is_empty() => pending.finish(&mut self.hole_budget, builder)?,
             _ => return Err(Error::broken(format!("tar: the archive is cut at byte {} of the stream", self.position))),
         }
-        if self.position > 0 {
-            let position = self.position;
-            builder.warn(|| format!("the archive ends at byte {position} of the stream without an end marker"));
-        }
+        // Some writers leave the end marker out, and nothing is lost by it.
         Ok(())
     }
 

@@ -401,15 +401,15 @@ fn a_broken_frame_costs_the_layer_and_names_the_place() {
 #[test]
 fn an_archive_may_end_at_a_border_with_or_without_marker() {
     let items = [file(b"a", b"x"), file(b"b", &[0; 512])].concat();
-    for (what, tail, warned) in [
-        ("marker", vec![0; 1024], false),
-        ("one block and a bit", vec![0; 700], false),
-        ("one block", vec![0; 512], false),
-        ("nothing", vec![], true),
-        ("long marker", vec![0; 20_480], false),
+    for (what, tail) in [
+        ("marker", vec![0; 1024]),
+        ("one block and a bit", vec![0; 700]),
+        ("one block", vec![0; 512]),
+        ("nothing", vec![]),
+        ("long marker", vec![0; 20_480]),
     ] {
         let index = read(&[items.clone(), tail].concat());
-        assert_eq!((paths(&index), index.warnings().len()), (vec!["a".into(), "b".into()], usize::from(warned)), "{what}");
+        assert_eq!((paths(&index), index.warnings().len()), (vec!["a".into(), "b".into()], 0), "{what}");
     }
     assert_eq!(paths(&read(&[archive(&[file(b"a", b"")]), file(b"hidden", b"")].concat())), ["a"], "reading ends at the first end");
     assert_eq!(paths(&read(&file(b"a", b"x")[..513])), ["a"], "the last padding may be missing");
