@@ -22,7 +22,7 @@ pub struct Description {
     pub platform: Option<Platform>,
     /// Its blobs, as they would be read. Empty for sealed artifacts, whose layers are secret.
     pub sources: Vec<BlobSource>,
-    /// What of it cannot be shown as it is, where it was opened before.
+    /// Parts that cannot be shown as they are; known only for artifacts opened before.
     pub warnings: Vec<String>,
 }
 

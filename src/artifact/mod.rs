@@ -307,7 +307,7 @@ impl Artifacts {
         self.inner.known.is_tag_fresh(repository, tag)
     }
 
-    /// What a tag held when the registry was last asked, however long ago.
+    /// The digest a tag held when the registry was last asked, however long ago.
     pub fn last_known(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
         self.inner.known.last_tag(repository, tag)
     }

@@ -166,7 +166,7 @@ impl Tree {
         Some(Content { blob: record.extra, extents, sha256 })
     }
 
-    /// What of the artifact could not be shown as it is, for people.
+    /// Parts of the artifact that could not be shown as they are, for people.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.view().warnings().lines()
     }

@@ -29,7 +29,7 @@ struct Report {
     /// Bytes of all layers as stored.
     size: u64,
     layers: Vec<Layer>,
-    /// What of it cannot be shown as it is, where it was opened before.
+    /// Parts that cannot be shown as they are; known only for artifacts opened before.
     warnings: Vec<String>,
 }
 
