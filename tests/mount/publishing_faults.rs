@@ -256,13 +256,15 @@ fn an_upload_session_that_is_lost_begins_anew() {
     }
     let world = World::new();
     let mount = world.edited(&[]);
-    mount.write("app/v2/big", noise(2, 12 << 20));
     const UNKNOWN: &str = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}"#;
+    mount.write("app/v2/big", noise(2, 12 << 20));
     world.proxy.spoil_method("PATCH", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
-    world.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
     mount.sync(&[]);
     // A session that takes no chunk may be one of a registry that takes none: the next one gets the blob in one request.
     assert_eq!(world.proxy.count("PATCH", "/blobs/uploads/"), 1, "{:?}", world.proxy.requests());
+    mount.write("app/v2/big", noise(3, 12 << 20));
+    world.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
+    mount.sync(&[]);
     nothing_is_lost(&world, mount);
 }
 
