@@ -2,56 +2,29 @@
 //!
 //! The only module that reads the environment or the home directory and that writes to a terminal.
 
-mod answers;
-mod attached;
-mod busy;
-mod cache;
-mod config;
+mod command;
 mod daemon;
-mod diff;
-mod discard;
-mod edits;
-mod environment;
-mod escape;
 mod exit;
-mod farewell;
-mod flags;
-mod here;
-mod inspect;
-mod interrupt;
-mod logging;
-mod mount;
-mod mount_options;
-mod mount_point;
 mod mounts;
-mod new_tag;
-mod output;
-mod passphrases;
-mod peer;
-mod plan;
-mod progress;
-mod reference;
-mod reports;
-mod root;
+mod runtime;
+mod settings;
+mod source;
 mod staged;
-mod status;
-mod sync;
-mod target;
-mod umount;
-mod units;
-mod wiring;
+mod terminal;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use config::File;
-use environment::Environment;
+use command::{cache, diff, discard, inspect, mount, new, status, sync, umount};
+use daemon::log::{self, Target};
 use exit::Failure;
-use flags::{Cli, Command};
-use logging::Target;
+use settings::environment::Environment;
+use settings::file::File;
+use settings::flags::{Cli, Command};
+use settings::mount_options;
+use terminal::message::report;
 
 use crate::sys::inherited::Inherited;
 use crate::sys::process;
@@ -87,7 +60,7 @@ fn run(arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure> {
     let verbose = cli.global.verbose;
     let daemon = matches!(cli.command, Command::Mount(_));
     if !daemon {
-        logging::start(&Target::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
+        log::start(&Target::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
     match cli.command {
         Command::Mount(flags) => mount::run(*flags, innermost(&matches), &file, &environment, verbose, inherited),
@@ -96,7 +69,7 @@ fn run(arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure> {
         Command::Sync(flags) => sync::run(*flags, innermost(&matches), &file, &environment),
         Command::Diff(flags) => diff::run(*flags, innermost(&matches), &file, &environment),
         Command::Discard(flags) => discard::run(*flags, innermost(&matches), &file, &environment),
-        Command::New(flags) => new_tag::run(*flags, innermost(&matches), &file, &environment),
+        Command::New(flags) => new::run(*flags, innermost(&matches), &file, &environment),
         Command::Refresh(flags) => status::refresh(&flags, &file, &environment),
         Command::Cache(flags) => cache::run(flags.command, innermost(&matches), &file, &environment),
         Command::Inspect(flags) => inspect::run(*flags, &file, &environment),
@@ -113,14 +86,4 @@ fn parse(arguments: &[OsString]) -> (Cli, ArgMatches) {
 /// The matches of the innermost command, which hold its flags.
 fn innermost(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
-}
-
-/// One line on standard error.
-fn report(message: &str) {
-    // Nobody is left to tell if standard error is closed.
-    let _ = writeln!(std::io::stderr().lock(), "ocifs: {}", escape::one_line(message));
-}
-
-fn warn(message: &str) {
-    report(&format!("warning: {message}"));
 }

@@ -1,0 +1,139 @@
+//! `ocifs inspect`: what an artifact is and how it can be read, told from its manifests without fetching a layer.
+
+use serde::Serialize;
+
+use crate::artifact::{Description, Dialect};
+use crate::cli::command::mount;
+use crate::cli::exit::Failure;
+use crate::cli::settings::environment::Environment;
+use crate::cli::settings::file::File;
+use crate::cli::settings::flags::{ContentFlags, Format, Inspect};
+use crate::cli::source::reference;
+use crate::cli::source::wiring::{self, Reading};
+use crate::cli::terminal::escape;
+use crate::cli::terminal::output;
+use crate::cli::terminal::units;
+use crate::content::{BlobSource, Sealing};
+use crate::layer::Form;
+use crate::oci::{Digest, Manifest};
+
+/// What is printed. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    reference: String,
+    digest: String,
+    media_type: String,
+    artifact_type: Option<String>,
+    /// The rule by which it is shown: oci-sync, sealed, index, image, files, archive or blobs.
+    kind: &'static str,
+    platform: Option<String>,
+    /// All platforms of an index.
+    platforms: Vec<String>,
+    encrypted: bool,
+    /// Bytes of all layers as stored.
+    size: u64,
+    layers: Vec<Layer>,
+    /// Parts that cannot be shown as they are; known only for artifacts opened before.
+    warnings: Vec<String>,
+}
+
+/// One layer.
+#[derive(Debug, Serialize)]
+struct Layer {
+    title: Option<String>,
+    media_type: String,
+    digest: String,
+    size: u64,
+    /// `at-once`, or `after-one-pass`: the first read fetches and checks the whole layer, later ones are random.
+    readable: &'static str,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The artifact cannot be found or its manifests cannot be read.
+pub fn run(mut flags: Inspect, file: &File, environment: &Environment) -> Result<(), Failure> {
+    let source = mount::source(&flags.reference, environment)?;
+    file.complete_storage(&mut flags.storage, environment)?;
+    file.complete_registry(&mut flags.registry, reference::registry(&source), environment)?;
+    let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
+    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };
+    let runtime = reference::runtime()?;
+    let result = runtime.block_on(async {
+        let parts = wiring::build(&source, reading, &flags.registry, &flags.storage, environment)?;
+        let (repository, version) = reference::of(&source, parts.pull.as_ref()).await?;
+        let digest = parts.pull.resolve(&repository, &version).await?.digest;
+        let description = parts.artifacts.describe(&repository, &digest).await?;
+        parts.artifacts.flush().await;
+        Ok::<_, Failure>(report(source.to_string(), &digest, &description))
+    });
+    runtime.shutdown_background();
+    let report = result?;
+    match flags.format {
+        Format::Json => output::json(&report),
+        Format::Text => output::line(&text(&report)),
+    }
+}
+
+fn report(reference: String, digest: &Digest, description: &Description) -> Report {
+    let layers: Vec<Layer> = description.sources.iter().map(layer).collect();
+    let encrypted = description.dialect == Dialect::Sealed || description.sources.iter().any(|source| source.sealing != Sealing::None);
+    Report {
+        reference,
+        digest: digest.to_string(),
+        media_type: description.manifest.media_type.clone(),
+        artifact_type: description.shown.artifact_type().map(str::to_owned),
+        kind: description.dialect.name(),
+        platform: description.platform.as_ref().map(ToString::to_string),
+        platforms: platforms(&description.manifest),
+        encrypted,
+        size: layers.iter().fold(0, |total, layer| total.saturating_add(layer.size)),
+        layers,
+        warnings: description.warnings.clone(),
+    }
+}
+
+fn platforms(manifest: &Manifest) -> Vec<String> {
+    let entries = manifest.index().map(|index| index.manifests.as_slice()).unwrap_or_default();
+    let known = entries.iter().filter_map(|entry| entry.platform.as_ref()).filter(|platform| !platform.is_unknown());
+    known.map(ToString::to_string).collect()
+}
+
+fn layer(source: &BlobSource) -> Layer {
+    let raw = source.form == Form::Raw && source.sealing == Sealing::None;
+    Layer {
+        title: source.descriptor.annotation("org.opencontainers.image.title").map(str::to_owned),
+        media_type: source.descriptor.media_type.clone(),
+        digest: source.descriptor.digest.to_string(),
+        size: source.descriptor.size,
+        readable: if raw { "at-once" } else { "after-one-pass" },
+    }
+}
+
+fn text(report: &Report) -> String {
+    let shown = |text: &str| escape::terminal(text).into_owned();
+    let mut pairs =
+        vec![("reference", shown(&report.reference)), ("digest", report.digest.clone()), ("media type", shown(&report.media_type))];
+    pairs.extend(report.artifact_type.as_ref().map(|kind| ("artifact type", shown(kind))));
+    pairs.push(("kind", report.kind.to_owned()));
+    pairs.extend(report.platform.as_ref().map(|platform| ("platform", shown(platform))));
+    if !report.platforms.is_empty() {
+        pairs.push(("platforms", shown(&report.platforms.join(", "))));
+    }
+    pairs.push(("encrypted", if report.encrypted { "yes" } else { "no" }.to_owned()));
+    pairs.push(("size", units::show_size(report.size)));
+    pairs.extend(report.warnings.iter().map(|warning| ("warning", shown(warning))));
+    let rows = report.layers.iter().map(|layer| {
+        let readable = layer.readable.replace('-', " ");
+        let title = layer.title.as_deref().map(shown).unwrap_or_default();
+        vec![short(&layer.digest), units::show_size(layer.size), readable, shown(&layer.media_type), title]
+    });
+    let table = output::table(&["layer", "size", "readable", "media type", "title"], rows.collect());
+    let head = output::pairs(&pairs);
+    if report.layers.is_empty() { head } else { format!("{head}\n\n{table}") }
+}
+
+/// Enough of a digest to tell layers apart.
+fn short(digest: &str) -> String {
+    digest.split(':').nth(1).unwrap_or(digest).chars().take(12).collect()
+}

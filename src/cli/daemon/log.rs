@@ -1,0 +1,192 @@
+//! The daemon's log: a bounded file for daemons, standard error in the foreground, levels for journald.
+//!
+//! What is logged comes from the modules; values with control characters are written escaped. Secrets are of
+//! types that do not print themselves.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::cli::settings::environment;
+use crate::cli::settings::flags::LogFormat;
+
+/// A log file is put aside once when it reaches this size, so that two of them bound the space.
+const FILE_LIMIT: u64 = 16 << 20;
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Standard error.
+    Terminal,
+    /// A file, which is appended to.
+    File(PathBuf),
+}
+
+/// The log file of a mount: its mount point in the name, so that a person finds it.
+pub fn file_of(state_directory: &Path, mount_point: &Path) -> PathBuf {
+    let name: String = mount_point
+        .to_string_lossy()
+        .trim_matches('/')
+        .chars()
+        .map(|character| if character.is_alphanumeric() || "-_.".contains(character) { character } else { '-' })
+        .take(120)
+        .collect();
+    let name = if name.is_empty() { "root" } else { &name };
+    state_directory.join("log").join(format!("{name}.log"))
+}
+
+/// Starts logging for the rest of the process. `OCIFS_LOG` holds a filter such as `ocifs::registry=trace`.
+///
+/// # Errors
+/// The file cannot be opened. A second call changes nothing.
+pub fn start(target: &Target, format: Option<LogFormat>, verbose: u8) -> io::Result<()> {
+    let level = match (verbose, target) {
+        (0, Target::Terminal) => Level::WARN,
+        (0, Target::File(_)) => Level::INFO,
+        (1, _) => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    // Other crates say what only their authors need; fuser warns of each operation that is not there.
+    let filter = environment::variable("OCIFS_LOG")
+        .and_then(|text| EnvFilter::try_new(text.to_str()?).ok())
+        .unwrap_or_else(|| EnvFilter::new(format!("warn,fuser=error,ocifs={}", level.as_str().to_lowercase())));
+    let journal = environment::variable("JOURNAL_STREAM").is_some() && *target == Target::Terminal;
+    let format = format.unwrap_or(if journal { LogFormat::Journal } else { LogFormat::Text });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    let started = match (target, format) {
+        (Target::Terminal, LogFormat::Text) => builder.with_writer(io::stderr).without_time().with_target(false).finish().try_init(),
+        (Target::Terminal, LogFormat::Json) => builder.with_writer(io::stderr).json().finish().try_init(),
+        (Target::Terminal, LogFormat::Journal) => builder.with_writer(io::stderr).event_format(Journal::default()).finish().try_init(),
+        (Target::File(path), format) => {
+            let file = Mutex::new(Bounded::open(path)?);
+            match format {
+                LogFormat::Text => builder.with_writer(file).finish().try_init(),
+                LogFormat::Json => builder.with_writer(file).json().finish().try_init(),
+                LogFormat::Journal => builder.with_writer(file).event_format(Journal::default()).finish().try_init(),
+            }
+        }
+    };
+    // Another subscriber is only there in tests, which see what they set up.
+    started.or(Ok(()))
+}
+
+/// The last lines of a log, to be shown when a daemon died without a word.
+pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<String> = text.lines().rev().take(count).map(|line| crate::cli::terminal::escape::terminal(line).into_owned()).collect();
+    lines.into_iter().rev().collect()
+}
+
+/// A file that is put aside as `NAME.old` when it is full.
+struct Bounded {
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+impl Bounded {
+    fn open(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let written = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, written })
+    }
+
+    fn put_aside(&mut self) -> io::Result<()> {
+        let mut old = self.path.clone().into_os_string();
+        old.push(".old");
+        fs::rename(&self.path, old)?;
+        *self = Self::open(&self.path)?;
+        Ok(())
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.written >= FILE_LIMIT && self.file.metadata()?.is_file() {
+            self.put_aside()?;
+        }
+        let written = self.file.write(line)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// `<6>message`: the form in which journald reads a level (sd-daemon(3)).
+struct Journal {
+    inner: Mutex<Format<tracing_subscriber::fmt::format::Full, ()>>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { inner: Mutex::new(tracing_subscriber::fmt::format().without_time().with_level(false).with_target(false)) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_named_after_its_mount_point() {
+        let name = |path: &str| file_of(Path::new("/s"), Path::new(path)).to_str().unwrap().to_owned();
+        assert_eq!(name("/home/a b/oci"), "/s/log/home-a-b-oci.log");
+        assert_eq!(name("/"), "/s/log/root.log");
+    }
+
+    #[test]
+    fn a_full_log_is_put_aside_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log/x.log");
+        let mut log = Bounded::open(&path).unwrap();
+        log.write_all(b"first\n").unwrap();
+        log.written = FILE_LIMIT;
+        log.write_all(b"second\n").unwrap();
+        assert_eq!(last_lines(&path, 5), ["second"]);
+        assert_eq!(last_lines(&path.with_extension("log.old"), 5), ["first"]);
+    }
+
+    #[test]
+    fn the_journal_sees_levels_as_prefixes_and_no_escape_sequences() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.log");
+        let file = Mutex::new(Bounded::open(&path).unwrap());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(file).event_format(Journal::default()).finish();
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(name = "a\x1b[2J", "odd"));
+        let lines = last_lines(&path, 1);
+        assert!(lines[0].starts_with("<4>") && !lines[0].contains('\x1b'), "{lines:?}");
+    }
+}

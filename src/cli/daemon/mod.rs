@@ -1,0 +1,19 @@
+//! The serving process of a mount, from its plan to its end.
+//!
+//! - `plan`: everything that flags, environment, file and prompts say about one mount
+//! - `mount_point`: whether a directory can be mounted on
+//! - `root`: contacts the source and settles what the root of the mount is
+//! - `serve`: brings the mount up, serves it, and undoes what fails
+//! - `attached`: the mount of this process in the mount table
+//! - `handler`: answers the control socket
+//! - `shutdown`: signals, and publishing what is staged after the mount is gone
+//! - `log`: the log file, or levels for journald
+
+pub mod attached;
+pub mod handler;
+pub mod log;
+pub mod mount_point;
+pub mod plan;
+pub mod root;
+pub mod serve;
+pub mod shutdown;

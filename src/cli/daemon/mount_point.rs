@@ -1,0 +1,159 @@
+//! Whether a directory can be mounted on, decided before the network is touched.
+//!
+//! A dead mount of ours on it is taken away first. Everything refused here has exit code 15 and one clear line.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::cli::exit::Failure;
+use crate::cli::terminal::escape;
+use crate::sys::mount::KIND;
+use crate::sys::unmount::{Force, unmount};
+use crate::sys::{beneath, mountinfo};
+
+/// How long a look at the mount point may take before whatever is mounted there counts as hung.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What must not overlap with the mount point, and what it is called in messages.
+pub type Reserved<'a> = (&'a str, &'a Path);
+
+/// A directory to mount on. It is held, so that what is mounted on is what was checked, whatever its path comes to mean.
+#[derive(Debug)]
+pub struct MountPoint {
+    /// The directory.
+    pub directory: File,
+    /// Its path without links.
+    pub path: PathBuf,
+}
+
+/// Checks and cleans a mount point.
+///
+/// # Errors
+/// One line that says what is wrong with it and what to do.
+pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> Result<MountPoint, Failure> {
+    remove_dead_mounts(directory)?;
+    let shown = escape::path(directory);
+    let (directory, canonical) = look(directory, beneath::hold_directory).map_err(|error| refusal(&shown, &error))?;
+    let mounted = mountinfo::at(&canonical).map_err(|error| Failure::mount(format!("cannot read the mount table: {error}")))?;
+    if let Some(mount) = mounted.filter(|mount| mount.kind == KIND) {
+        let source = mount.source.to_string_lossy();
+        return Err(Failure::mount(format!("{} is mounted on {shown} already; `ocifs umount {shown}` first", escape::terminal(&source))));
+    }
+    for (what, path) in reserved {
+        let path = resolved(path);
+        if canonical.starts_with(&path) || path.starts_with(&canonical) {
+            let shown_path = escape::path(&path);
+            return Err(Failure::mount(format!(
+                "the mount point {shown} and the {what} {shown_path} lie inside one another; choose another directory"
+            )));
+        }
+    }
+    let content = |path: &Path| fs::read_dir(path)?.next().transpose();
+    if !nonempty && look(&beneath::path_of(&directory), content).map_err(|error| refusal(&shown, &error))?.is_some() {
+        return Err(Failure::mount(format!("the mount point {shown} is not empty; empty it, or hide its content with -o nonempty")));
+    }
+    Ok(MountPoint { directory, path: canonical })
+}
+
+fn refusal(shown: &str, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::mount(format!("the mount point {shown} does not exist; `mkdir {shown}` first")),
+        io::ErrorKind::NotADirectory => Failure::mount(format!("the mount point {shown} is not a directory")),
+        io::ErrorKind::TimedOut => Failure::mount(format!("the mount on {shown} hangs; `ocifs umount {shown}` takes it away")),
+        _ => Failure::mount(format!("cannot use the mount point {shown}: {error}")),
+    }
+}
+
+/// A daemon that was killed leaves its mount behind. Opening it fails with ENOTCONN; its attributes may still be
+/// known to the kernel.
+fn remove_dead_mounts(directory: &Path) -> Result<(), Failure> {
+    // Each round takes one of several stacked mounts away.
+    for _ in 0..16 {
+        match look(directory, |path| fs::read_dir(path).map(drop)) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            _ => return Ok(()),
+        }
+        let path = without_links_in_parent(directory);
+        let dead = mountinfo::at(&path).ok().flatten();
+        if dead.is_none_or(|mount| mount.kind != KIND) {
+            return Err(Failure::mount(format!("a dead mount of another kind is on {}; unmount it first", escape::path(directory))));
+        }
+        unmount(&path, Force::Lazy)
+            .map_err(|error| Failure::mount(format!("cannot take the dead mount on {} away: {error}", escape::path(directory))))?;
+    }
+    Ok(())
+}
+
+fn without_links_in_parent(path: &Path) -> PathBuf {
+    match (path.parent().and_then(|parent| parent.canonicalize().ok()), path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// The path without links, as far as it exists already.
+fn resolved(path: &Path) -> PathBuf {
+    let mut missing = Vec::new();
+    let mut existing = path;
+    loop {
+        if let Ok(canonical) = existing.canonicalize() {
+            return missing.iter().rev().fold(canonical, |path, name| path.join(name));
+        }
+        match (existing.parent(), existing.file_name()) {
+            (Some(parent), Some(name)) => {
+                missing.push(name);
+                existing = parent;
+            }
+            _ => return path.to_owned(),
+        }
+    }
+}
+
+/// Looks at a path from a thread of its own, so that a hung mount costs seconds and not for ever.
+///
+/// # Errors
+/// `TimedOut` where it hangs, else what the look says.
+pub fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || sender.send(how(&path)));
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Code;
+
+    fn refused(path: &Path, reserved: &[Reserved<'_>]) -> String {
+        let failure = prepare(path, false, reserved).unwrap_err();
+        assert_eq!(failure.code, Code::Mount);
+        failure.message
+    }
+
+    #[test]
+    fn a_mount_point_that_cannot_be_one_is_refused_with_its_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, b"x").unwrap();
+        assert!(refused(&directory.path().join("none"), &[]).contains("does not exist"));
+        assert!(refused(&file, &[]).contains("is not a directory"));
+        assert!(refused(&file.join("below"), &[]).contains("is not a directory"));
+        assert!(refused(directory.path(), &[]).contains("is not empty"));
+        assert!(prepare(directory.path(), true, &[]).is_ok());
+    }
+
+    #[test]
+    fn the_mount_point_and_the_cache_never_lie_inside_one_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache");
+        let inside = cache.join("mnt");
+        fs::create_dir_all(&inside).unwrap();
+        assert!(refused(&inside, &[("cache directory", &cache)]).contains("cache directory"));
+        assert!(refused(&inside, &[("cache directory", &inside.join("not/yet/there"))]).contains("cache directory"));
+        assert!(prepare(&inside, false, &[("cache directory", &directory.path().join("other"))]).is_ok());
+    }
+}

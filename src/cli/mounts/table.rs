@@ -1,0 +1,196 @@
+//! Finding mounts of this program in the mount table, without touching them.
+
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
+
+use crate::cli::exit::Failure;
+use crate::cli::settings::environment::Environment;
+use crate::cli::terminal::escape;
+use crate::control::{self, Client, Record};
+use crate::sys::mount::KIND;
+use crate::sys::mountinfo::{self, Mount};
+use crate::sys::process;
+
+/// All mounts of this program.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn all() -> Result<Vec<Mount>, Failure> {
+    Ok(table()?.into_iter().filter(is_ours).collect())
+}
+
+/// The mount whose mount point this path is.
+///
+/// # Errors
+/// Nothing is mounted there, or something else is.
+pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
+    let table = table()?;
+    let mut found = None;
+    for spelling in spellings(path, environment)? {
+        found = table.iter().rfind(|mount| mount.mount_point == spelling);
+        if found.is_some() {
+            break;
+        }
+    }
+    match found {
+        Some(mount) if is_ours(mount) => Ok(mount.clone()),
+        Some(mount) => {
+            Err(Failure::mount(format!("{} is a mount of type {}, not of ocifs", escape::path(path), escape::terminal(&mount.kind))))
+        }
+        None => Err(Failure::mount(format!("{} is not a mount point", escape::path(path)))),
+    }
+}
+
+/// The mount that this path lies in, and the path below the root of its file system, of which a bind mount may show a part.
+///
+/// # Errors
+/// The path lies in no mount of this program.
+pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, PathBuf), Failure> {
+    let table = all()?;
+    for spelling in spellings(path, environment)? {
+        let around = table.iter().filter_map(|mount| Some((mount, spelling.strip_prefix(&mount.mount_point).ok()?.to_owned())));
+        if let Some((mount, rest)) = around.max_by_key(|(mount, _)| mount.mount_point.as_os_str().len()) {
+            return Ok((mount.clone(), below_root(mount).join(rest)));
+        }
+    }
+    Err(Failure::mount(format!("{} is not in a mount of ocifs; `ocifs status` lists them", escape::path(path))))
+}
+
+/// What a mount shows of its file system; empty for all of it.
+pub fn below_root(mount: &Mount) -> PathBuf {
+    mount.root.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect()
+}
+
+/// How to ask the daemon of a mount.
+pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Client {
+    Client::new(&socket_directories(state_directory, mount.user(), environment), mount)
+}
+
+/// This user's daemons whose file systems are mounted nowhere in this namespace, each with its record: others use them, or they publish
+/// on their way out.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn detached(state_directory: Option<&Path>, environment: &Environment) -> Result<Vec<(Record, Client)>, Failure> {
+    let running = Client::running(&socket_directories(state_directory, None, environment));
+    // Read last: a daemon that has just begun wrote its record after it mounted.
+    let table = all()?;
+    let mut found: Vec<(Record, Client)> = Vec::new();
+    for client in running {
+        let Some(record) = client.record().cloned() else { continue };
+        let is_here = table.iter().any(|mount| record.is_of(mount));
+        if !is_here && found.iter().all(|(known, _)| known.pid != record.pid) {
+            found.push((record, client));
+        }
+    }
+    Ok(found)
+}
+
+/// The mount that a record speaks of, as it was in the table.
+pub fn of_record(record: &Record) -> Mount {
+    Mount {
+        id: 0,
+        device: record.device.unwrap_or_default(),
+        root: "/".into(),
+        mount_point: record.mount_point.clone(),
+        kind: KIND.to_owned(),
+        source: record.source.clone().into(),
+        options: String::new(),
+    }
+}
+
+fn socket_directories(state_directory: Option<&Path>, owner: Option<u32>, environment: &Environment) -> Vec<PathBuf> {
+    let mut directories = environment.socket_directories(state_directory, owner);
+    directories.extend(control::bound_directories());
+    directories.sort();
+    directories.dedup();
+    directories
+}
+
+/// The record of a dead daemon of this user whose mount held this path, and the rest of the path below its mount point.
+pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Environment) -> Option<(Record, PathBuf)> {
+    let own = process::effective_uid();
+    let directories = environment.socket_directories(state_directory, Some(own));
+    let mut records: Vec<_> = directories.iter().flat_map(|directory| control::records(directory)).collect();
+    records.retain(|found| found.owner == own && !found.record.is_alive());
+    records.sort_by_key(|found| Reverse(found.written));
+    let mut spellings = spellings(path, environment).ok()?;
+    spellings.find_map(|spelling| {
+        let around =
+            |found: &control::Found| Some((found.record.clone(), spelling.strip_prefix(&found.record.mount_point).ok()?.to_owned()));
+        records.iter().find_map(around)
+    })
+}
+
+/// Whether this user mounted it.
+pub fn is_own(mount: &Mount) -> bool {
+    mount.user() == Some(process::uid())
+}
+
+fn table() -> Result<Vec<Mount>, Failure> {
+    mountinfo::all().map_err(|error| Failure::mount(format!("cannot read /proc/self/mountinfo: {error}")))
+}
+
+fn is_ours(mount: &Mount) -> bool {
+    mount.kind == KIND
+}
+
+/// A path as written, and with the links in its parent resolved. The last component is never looked at: it may
+/// be a mount that hangs. Most paths match as written, so not even the parent is.
+fn spellings(path: &Path, environment: &Environment) -> Result<impl Iterator<Item = PathBuf>, Failure> {
+    let written = without_dots(&environment.absolute(path, None)?);
+    let resolve = {
+        let written = written.clone();
+        move || Some(written.parent()?.canonicalize().ok()?.join(written.file_name()?))
+    };
+    Ok(std::iter::once(written).chain(std::iter::once_with(resolve).flatten()))
+}
+
+/// Removes `.` and `..` by their letters.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            std::path::Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_mount_of_ours_is_said_so() {
+        let environment = Environment::default();
+        let directory = tempfile::tempdir().unwrap();
+        assert!(at(directory.path(), &environment).unwrap_err().message.contains("is not a mount point"));
+        assert!(at(Path::new("/"), &environment).unwrap_err().message.contains("is a mount of type"));
+        assert!(containing(directory.path(), &environment).is_err());
+    }
+
+    #[test]
+    fn a_bind_mount_of_a_part_shows_what_lies_below_that() {
+        let mut mount = mountinfo::at(Path::new("/")).unwrap().unwrap();
+        mount.root = "/app/v1".into();
+        assert_eq!(below_root(&mount).join("x"), Path::new("app/v1/x"));
+        mount.root = "/".into();
+        assert_eq!(below_root(&mount), Path::new(""));
+    }
+
+    #[test]
+    fn a_link_in_front_of_a_mount_point_is_resolved_and_the_mount_point_itself_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap().join("real");
+        std::fs::create_dir_all(&real).unwrap();
+        std::os::unix::fs::symlink(&real, directory.path().join("link")).unwrap();
+        let path = directory.path().join("link/../link/./mnt");
+        let found: Vec<PathBuf> = spellings(&path, &Environment::default()).unwrap().collect();
+        assert_eq!(found[1], real.join("mnt"));
+    }
+}

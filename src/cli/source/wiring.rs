@@ -1,0 +1,294 @@
+//! Builds the modules from what flags, environment and file say: registry or layout, cache, content, artifacts.
+//!
+//! Plain data in, ready objects out. Nothing is asked of a network here.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::artifact::{self, Artifacts, ViewMode};
+use crate::cache::{self, SpanCache};
+use crate::cli::exit::Failure;
+use crate::cli::settings::environment::{self, Environment};
+use crate::cli::settings::flags::{ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
+use crate::content::{self, Contents, KeyRing, PassphraseSource, VerifyPolicy};
+use crate::fs;
+use crate::oci::{Platform, Registry, Repository, Source};
+use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls};
+use crate::seal::Passphrase;
+use crate::staging::Uppers;
+use crate::view::Meaning;
+
+/// How long a tag's digest is trusted by default.
+const TAG_TTL: Duration = Duration::from_secs(60);
+/// How long a transfer may stand still by default.
+pub const IO_TIMEOUT: Duration = Duration::from_secs(60);
+/// The budget by default.
+const CACHE_SIZE: u64 = 10 << 30;
+/// Room left on the disk by default.
+const CACHE_MIN_FREE: u64 = 1 << 30;
+
+/// Blobs sent at a time by default.
+pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// The modules below the file system, ready to use.
+pub struct Parts {
+    /// The registry or layout, for reading.
+    pub pull: Arc<dyn Pull>,
+    /// The same, for writing.
+    pub push: Arc<dyn Push>,
+    /// The cache.
+    pub cache: SpanCache,
+    /// What is known of its artifacts.
+    pub artifacts: Artifacts,
+}
+
+/// What content of a source is shown and how it is checked.
+pub struct Reading<'a> {
+    /// Flags of the content.
+    pub flags: &'a ContentFlags,
+    /// Never ask the registry.
+    pub offline: bool,
+    /// A digest is what the user named.
+    pub by_digest: bool,
+    /// An empty directory may become a layout.
+    pub begins: bool,
+    /// Passphrases, in order.
+    pub passphrases: Vec<Passphrase>,
+}
+
+/// Builds everything below the file system for a source.
+///
+/// # Errors
+/// A layout that is none, certificate files that cannot be used, a cache directory that cannot be made.
+pub fn build(
+    source: &Source,
+    reading: Reading<'_>,
+    registry: &RegistryFlags,
+    storage: &Storage,
+    environment: &Environment,
+) -> Result<Parts, Failure> {
+    let push = place(source, reading.begins, registry, environment)?;
+    // A layout is read in place, also offline.
+    let never_asked = reading.offline && !matches!(source, Source::Layout { .. });
+    let pull: Arc<dyn Pull> = if never_asked { Arc::new(Offline::new(&*push)) } else { push.clone() };
+    let cache = open_cache(storage)?;
+    let mut content = content::Config::new(Arc::clone(&pull), cache.clone());
+    content.keys = key_ring(reading.passphrases);
+    content.verify = match reading.flags.verify.unwrap_or_default() {
+        Verify::Auto => VerifyPolicy::Auto,
+        Verify::Strict => VerifyPolicy::Strict,
+    };
+    content.io_timeout = registry.io_timeout.unwrap_or(IO_TIMEOUT);
+    let options = artifact::Options {
+        tag_ttl: reading.flags.tag_ttl.unwrap_or(TAG_TTL),
+        platform: reading.flags.platform.clone().unwrap_or_else(Platform::host),
+        view: match reading.flags.view.unwrap_or_default() {
+            View::Merged => ViewMode::Merged,
+            View::Layers => ViewMode::Layers,
+            View::Blobs => ViewMode::Blobs,
+        },
+        offline: reading.offline,
+        strict: reading.by_digest || reading.flags.verify == Some(Verify::Strict),
+        repositories: repositories(source, &reading.flags.repositories)?,
+    };
+    let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(content), cache.clone(), options);
+    Ok(Parts { pull, push, cache, artifacts })
+}
+
+/// The registry or layout of a source.
+///
+/// # Errors
+/// As [`build`].
+fn place(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
+    match source {
+        Source::Layout { directory, name } => {
+            // A path that does not exist is more often a mistake than a wish.
+            let open = if begins && name.is_none() && directory.is_dir() { Layout::open_or_begin } else { Layout::open };
+            let layout = Arc::new(open(directory).map_err(|error| Failure::from(error).context("cannot open the layout"))?);
+            Ok(layout)
+        }
+        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => {
+            Ok(Arc::new(HttpRegistry::new(http(registry.clone(), flags, environment)?)?))
+        }
+    }
+}
+
+fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) -> Result<HttpConfig, Failure> {
+    check_named_credentials(flags)?;
+    let client = match (&flags.cert_file, &flags.key_file) {
+        (Some(certificate), Some(key)) => Some(ClientCertificate { certificate: certificate.clone(), key: key.clone() }),
+        _ => None,
+    };
+    // Whoever speaks of certificates means TLS, also on this machine.
+    let means_tls = flags.insecure || flags.ca_file.is_some() || client.is_some();
+    Ok(HttpConfig {
+        plain_http: flags.plain_http.or(means_tls.then_some(false)),
+        tls: Tls { insecure: flags.insecure, ca_file: flags.ca_file.clone(), client, directories: certificate_directories(environment) },
+        credentials: Arc::new(Credentials::new(credential_files(flags, environment), helper_directories())),
+        trusted_realms: flags.trusted_realms.clone(),
+        timing: Timing { progress: flags.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
+        ..HttpConfig::new(registry)
+    })
+}
+
+/// Where docker and podman keep certificates of single registries.
+fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    if let Some(home) = environment.config_home.clone().or_else(|| Some(environment.home.as_ref()?.join(".config"))) {
+        directories.extend(["containers/certs.d", "docker/certs.d"].map(|name| home.join(name)));
+    }
+    directories.extend(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from));
+    directories
+}
+
+/// Whether the file with credentials that the user names is one. Those in the usual places may be missing.
+///
+/// # Errors
+/// It cannot be read, or holds no JSON.
+fn check_named_credentials(flags: &RegistryFlags) -> Result<(), Failure> {
+    let Some(file) = &flags.registry_config else { return Ok(()) };
+    let unusable = |why: &dyn std::fmt::Display| {
+        let shown = crate::cli::terminal::escape::path(file);
+        Failure::usage(format!("the file with credentials {shown} cannot be used: {why}; check --registry-config"))
+    };
+    let text = std::fs::read(file).map_err(|error| unusable(&error))?;
+    if text.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|_| unusable(&"it is not JSON"))?;
+    if value.is_object() { Ok(()) } else { Err(unusable(&"it is no JSON object")) }
+}
+
+/// Files with credentials, in the order in which they count. A file that the user names is the only one.
+fn credential_files(flags: &RegistryFlags, environment: &Environment) -> Vec<PathBuf> {
+    if let Some(file) = &flags.registry_config {
+        return vec![file.clone()];
+    }
+    let absolute = |path: PathBuf| std::path::absolute(path).ok();
+    let mut files: Vec<PathBuf> = Vec::new();
+    files.extend(environment::variable("REGISTRY_AUTH_FILE").map(PathBuf::from).and_then(absolute));
+    match environment::variable("DOCKER_CONFIG") {
+        Some(directory) => files.extend(absolute(PathBuf::from(directory).join("config.json"))),
+        None => files.extend(environment.home.as_ref().map(|home| home.join(".docker/config.json"))),
+    }
+    files.extend(environment.runtime_directory.as_ref().map(|directory| directory.join("containers/auth.json")));
+    let config_home = environment.config_home.clone().or_else(|| Some(environment.home.as_ref()?.join(".config")));
+    files.extend(config_home.map(|directory| directory.join("containers/auth.json")));
+    files
+}
+
+/// Where credential helpers are looked for; a service manager may start us without PATH.
+fn helper_directories() -> Vec<PathBuf> {
+    match environment::variable("PATH") {
+        Some(path) => std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect(),
+        None => ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from).to_vec(),
+    }
+}
+
+/// Opens or makes the place where edits are staged. `quota` bounds the bytes.
+///
+/// # Errors
+/// The directory cannot be made or is not this user's.
+pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>, Failure> {
+    let shown = crate::cli::terminal::escape::path(state_directory);
+    let hint = |error| Failure::from(error).context(format_args!("the state directory {shown} cannot be used"));
+    Ok(Arc::new(Uppers::open(state_directory, quota).map_err(hint)?))
+}
+
+/// How edits are staged and published.
+pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Writing {
+    let concurrency = flags.concurrency.unwrap_or(CONCURRENCY);
+    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext }
+}
+
+/// What edits mean under these flags. `encrypted`: there is a passphrase.
+pub fn meaning(parts: &Parts, flags: &WriteFlags, encrypted: bool) -> Meaning {
+    let options = parts.artifacts.options();
+    Meaning {
+        platform: options.platform.clone(),
+        view: options.view,
+        strict: options.strict,
+        kind: flags.as_kind.unwrap_or_default().into(),
+        allow_delete: flags.allow_delete,
+        encrypted,
+    }
+}
+
+/// Opens or makes the cache.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn open_cache(storage: &Storage) -> Result<SpanCache, Failure> {
+    Ok(SpanCache::open(cache_config(storage)?)?)
+}
+
+/// Directory and budget.
+///
+/// # Errors
+/// No directory is known.
+pub fn cache_config(storage: &Storage) -> Result<cache::Config, Failure> {
+    Ok(cache::Config {
+        directory: storage.cache_dir.clone().ok_or_else(|| Failure::usage("no cache directory is known; give --cache-dir"))?,
+        size: storage.cache_size.unwrap_or(CACHE_SIZE),
+        min_free: storage.cache_min_free.unwrap_or(CACHE_MIN_FREE),
+    })
+}
+
+fn key_ring(passphrases: Vec<Passphrase>) -> KeyRing {
+    let sources = passphrases.into_iter().map(|passphrase| {
+        let source = move || -> Result<Option<Passphrase>, String> { Ok(Some(passphrase.clone())) };
+        Arc::new(source) as Arc<dyn PassphraseSource>
+    });
+    KeyRing::new(sources.collect())
+}
+
+/// Names of `--repo`, which count from the registry's root or from the prefix that is mounted.
+fn repositories(source: &Source, names: &[String]) -> Result<Vec<Repository>, Failure> {
+    let prefix = match source {
+        Source::Registry { prefix, .. } => prefix.as_ref(),
+        _ => None,
+    };
+    let full = |name: &String| {
+        let whole = Repository::parse(name)?;
+        match prefix {
+            Some(prefix) if !whole.is_within(prefix.as_str()) => Repository::parse(&format!("{prefix}/{name}")),
+            _ => Ok(whole),
+        }
+    };
+    names.iter().map(full).collect::<Result<_, _>>().map_err(Failure::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_mean_tls_also_on_this_machine() {
+        let registry = Registry::parse("localhost:5000").unwrap();
+        let environment = Environment::default();
+        let plain = |flags: &RegistryFlags| http(registry.clone(), flags, &environment).unwrap().plain_http;
+        assert_eq!(plain(&RegistryFlags::default()), None);
+        assert_eq!(plain(&RegistryFlags { ca_file: Some("/ca.pem".into()), ..RegistryFlags::default() }), Some(false));
+        assert_eq!(plain(&RegistryFlags { plain_http: Some(false), ..RegistryFlags::default() }), Some(false));
+    }
+
+    #[test]
+    fn a_named_credential_file_is_the_only_one() {
+        let environment = Environment { home: Some("/h".into()), runtime_directory: Some("/r".into()), ..Environment::default() };
+        let named = RegistryFlags { registry_config: Some("/auth.json".into()), ..RegistryFlags::default() };
+        assert_eq!(credential_files(&named, &environment), [PathBuf::from("/auth.json")]);
+        let usual = credential_files(&RegistryFlags::default(), &environment);
+        assert!(usual.ends_with(&["/r/containers/auth.json".into(), "/h/.config/containers/auth.json".into()]));
+    }
+
+    #[test]
+    fn repositories_may_be_named_below_the_prefix_or_whole() {
+        let source = Source::parse("reg.io/team").unwrap();
+        let names = ["app".to_owned(), "team/web".to_owned()];
+        let found: Vec<String> = repositories(&source, &names).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["team/app", "team/web"]);
+        assert!(repositories(&source, &["UPPER".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! Staged tags where no daemon is asked: this process builds the file systems that a mount of them would have, without a kernel, and
+//! takes over what a daemon that is gone left staged.
+//!
+//! Tags of a running daemon are its own: they are neither shown nor touched.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::daemon::root;
+use crate::cli::exit::Failure;
+use crate::cli::settings::environment::Environment;
+use crate::cli::settings::file::File;
+use crate::cli::settings::flags::{ContentFlags, Reaching, WriteFlags};
+use crate::cli::settings::passphrases::{self, Origin};
+use crate::cli::source::reference;
+use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::staged::edits::Edits;
+use crate::cli::terminal::escape;
+use crate::control::Difference;
+use crate::error::ErrorKind;
+use crate::fs::{self, FileSystem, Scope, Selection, StagedTag, TagName};
+use crate::oci::Source;
+use crate::publish::{Listener, Options, Report};
+use crate::seal::Passphrase;
+use crate::staging::{Subject, Uppers};
+
+/// How registries and layouts are reached from here.
+pub struct Reach<'command> {
+    /// Flags, with the storage completed.
+    pub flags: &'command Reaching,
+    /// Where passphrases are read from, once they are needed.
+    pub origins: &'command [Origin],
+    /// Never ask a registry.
+    pub offline: bool,
+    /// The configuration file.
+    pub file: &'command File,
+    /// Directories.
+    pub environment: &'command Environment,
+}
+
+/// Which tags of a state directory a command means.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The registry, layout or dead mount that they belong to; any if absent.
+    pub source: Option<Source>,
+    /// Which tags of it.
+    pub selection: Selection,
+}
+
+impl Wanted {
+    /// Everything that nobody holds.
+    pub fn all() -> Self {
+        Self { source: None, selection: Selection::All }
+    }
+
+    /// Whether a staged tag is meant.
+    fn means(&self, subject: &Subject, name: &TagName) -> bool {
+        let Some((root, authority)) = self.source.as_ref().and_then(root::of_source) else { return self.source.is_none() };
+        let scope = Scope { root: &root, authority: &authority };
+        scope.shows(&subject.authority, name) && scope.meant(&self.selection, name).is_some()
+    }
+}
+
+/// The staged tags of a state directory that are wanted and held by nobody. Nothing was opened.
+#[derive(Default)]
+pub struct Found {
+    uppers: Option<Arc<Uppers>>,
+    subjects: Vec<(TagName, Subject)>,
+    /// What is wanted and held by another process, or cannot be listed at all.
+    warnings: Vec<String>,
+}
+
+impl Found {
+    /// Looks for them.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn look(state_directory: Option<&Path>, wanted: &Wanted) -> Result<Self, Failure> {
+        let Some(state) = state_directory.filter(|state| state.join("uppers").is_dir()) else { return Ok(Self::default()) };
+        let uppers = wiring::uppers(state, None)?;
+        let (mut subjects, mut warnings) = (Vec::new(), Vec::new());
+        for listed in uppers.list()? {
+            match listed.map(|listed| (fs::tag_of(&listed.subject).filter(|name| wanted.means(&listed.subject, name)), listed)) {
+                Err(error) => warnings.push(error.message),
+                Ok((None, _)) => {}
+                Ok((Some(name), listed)) => match listed.holder {
+                    None => subjects.push((name, listed.subject)),
+                    // Of everything there is, those of other mounts are left out without a word.
+                    Some(_) if matches!(wanted.selection, Selection::All) => {}
+                    Some(pid) => warnings.push(format!("{} is held by process {pid}", reference_of(&name, &listed.subject))),
+                },
+            }
+        }
+        subjects.sort();
+        Ok(Self { uppers: Some(uppers), subjects, warnings })
+    }
+
+    /// References of the tags.
+    pub fn references(&self) -> Vec<String> {
+        let mut references: Vec<String> = self.subjects.iter().map(|(name, subject)| reference_of(name, subject)).collect();
+        references.dedup();
+        references
+    }
+}
+
+/// One registry or layout.
+pub struct Place {
+    /// As it is written in references.
+    pub source: String,
+    /// What is left of it.
+    subjects: Vec<(TagName, Subject)>,
+    /// The file system, or why there can be none.
+    opened: Result<(Edits, Parts), Failure>,
+}
+
+/// All registries and layouts that are concerned.
+pub struct Here {
+    places: Vec<Place>,
+    uppers: Option<Arc<Uppers>>,
+    selection: Selection,
+}
+
+impl Here {
+    /// Builds the file systems and takes over what is wanted.
+    ///
+    /// # Errors
+    /// A passphrase or the state directory cannot be read.
+    pub async fn open(state_directory: Option<&Path>, wanted: &Wanted, reach: &Reach<'_>) -> Result<Self, Failure> {
+        let found = Found::look(state_directory, wanted)?;
+        found.warnings.iter().for_each(|warning| crate::cli::terminal::message::warn(warning));
+        let mut groups: BTreeMap<String, Vec<(TagName, Subject)>> = BTreeMap::new();
+        for (name, subject) in found.subjects {
+            groups.entry(subject.origin.clone()).or_default().push((name, subject));
+        }
+        let mut here = Self { places: Vec::new(), uppers: found.uppers, selection: wanted.selection.clone() };
+        let Some(uppers) = here.uppers.clone() else { return Ok(here) };
+        let mut sources = Vec::new();
+        for (origin, subjects) in groups {
+            let Some(authority) = subjects.first().map(|(_, subject)| &subject.authority) else { continue };
+            let own = || Source::parse(authority).or_else(|_| Source::parse(&format!("{authority}/")));
+            sources.push((wanted.source.clone().map_or_else(own, Ok)?, Some(origin), subjects));
+        }
+        if let (true, Some(source), Selection::Path(_)) = (sources.is_empty(), &wanted.source, &wanted.selection) {
+            // Whether there can be such a path is for the file system to say.
+            sources.push((source.clone(), None, Vec::new()));
+        }
+        let passphrases = if sources.is_empty() { Vec::new() } else { passphrases::read_all(reach.origins)? };
+        for (source, origin, subjects) in sources {
+            let opened = reach.open(&source, origin.as_deref(), &uppers, &passphrases);
+            here.places.push(Place { source: place_of(&source), subjects, opened });
+        }
+        for place in &here.places {
+            if let Ok((edits, _)) = &place.opened {
+                for tag in edits.file_system.adopt_wanted(Some(&wanted.selection)).await {
+                    // A list says it beside the tag.
+                    if let Some(as_staged) = tag.as_staged.filter(|_| !reach.offline) {
+                        crate::cli::terminal::message::report(&format!("{}: {as_staged}", escape::terminal(&tag.reference)));
+                    }
+                }
+            }
+        }
+        Ok(here)
+    }
+
+    /// The staged tags, by registry or layout.
+    ///
+    /// # Errors
+    /// As [`Edits::staged`].
+    pub async fn staged(&self) -> Result<Vec<(&str, Vec<StagedTag>)>, Failure> {
+        let mut all = Vec::new();
+        for place in &self.places {
+            let staged = match &place.opened {
+                Ok((edits, _)) => edits.staged(&self.selection).await?,
+                Err(failure) => {
+                    let unreadable = |reference| StagedTag { reference, error: Some(failure.message.clone()), ..StagedTag::default() };
+                    place.references().map(unreadable).collect()
+                }
+            };
+            all.push((place.source.as_str(), staged));
+        }
+        Ok(all)
+    }
+
+    /// Publishes them.
+    ///
+    /// # Errors
+    /// As [`Edits::sync`].
+    pub async fn sync(&self, options: &Options, listener: &Listener) -> Result<Vec<Report>, Failure> {
+        if options.as_tag.is_some() && self.places.len() > 1 {
+            return Err(fs::several_under_one_name().into());
+        }
+        let mut reports = Vec::new();
+        for place in &self.places {
+            match &place.opened {
+                Ok((edits, _)) => reports.extend(edits.sync(&self.selection, options, listener).await?),
+                Err(Failure { code, message }) => {
+                    let failed = |reference| Report::failed(reference, ErrorKind::from(*code), message.clone());
+                    reports.extend(place.references().map(failed));
+                }
+            }
+        }
+        Ok(reports)
+    }
+
+    /// What differs from upstream.
+    ///
+    /// # Errors
+    /// As [`Edits::differences`].
+    pub async fn differences(&self) -> Result<Vec<Difference>, Failure> {
+        let mut rows = Vec::new();
+        for place in &self.places {
+            let (edits, _) = place.opened.as_ref().map_err(|failure| failure.clone().context(escape::terminal(&place.source)))?;
+            rows.extend(edits.differences(&self.selection).await?);
+        }
+        Ok(rows)
+    }
+
+    /// Takes edits back.
+    ///
+    /// # Errors
+    /// As [`Edits::discard`].
+    pub async fn discard(&self) -> Result<Vec<String>, Failure> {
+        let mut references = Vec::new();
+        for place in &self.places {
+            match (&place.opened, &self.uppers) {
+                (Ok((edits, _)), _) => references.extend(edits.discard(&self.selection).await?),
+                // The way out where a layout is gone, say.
+                (Err(_), Some(uppers)) if !matches!(self.selection, Selection::Path(_)) => {
+                    place.subjects.iter().try_for_each(|(_, subject)| uppers.give_up(subject).map(drop))?;
+                    references.extend(place.references());
+                }
+                (Err(failure), _) => return Err(failure.clone().context(escape::terminal(&place.source))),
+            }
+        }
+        Ok(references)
+    }
+
+    /// Which tags are meant.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Stages an empty tag of a mount that is dead; answers its path below it.
+    ///
+    /// # Errors
+    /// As [`Edits::new_tag`].
+    pub async fn new_tag(&self, reference: &str) -> Result<String, Failure> {
+        let place = self.places.first().ok_or_else(|| Failure::mount("the mount is dead, and it could not be written to"))?;
+        let (edits, _) = place.opened.as_ref().map_err(Clone::clone)?;
+        Ok(edits.new_tag(reference).await?)
+    }
+
+    /// Ends the work: what is published leaves nothing behind, and what was seen is kept.
+    pub async fn close(self) {
+        for (edits, parts) in self.places.into_iter().filter_map(|place| place.opened.ok()) {
+            edits.file_system.close().await;
+            parts.artifacts.flush().await;
+        }
+    }
+}
+
+impl Place {
+    fn references(&self) -> impl Iterator<Item = String> + '_ {
+        self.subjects.iter().map(|(name, subject)| reference_of(name, subject))
+    }
+}
+
+impl Reach<'_> {
+    /// The file system of a source, as a mount of it would have it. `origin` is where its edits go, where there are any.
+    fn open(
+        &self,
+        source: &Source,
+        origin: Option<&str>,
+        uppers: &Arc<Uppers>,
+        passphrases: &[Passphrase],
+    ) -> Result<(Edits, Parts), Failure> {
+        let (root, authority) =
+            root::of_source(source).ok_or_else(|| Failure::usage(format!("{source} holds no tag that can be edited")))?;
+        let mut registry = self.flags.registry.clone();
+        self.file.complete_registry(&mut registry, reference::registry(source), self.environment)?;
+        if origin.is_some_and(|origin| origin.starts_with("http://")) && registry.plain_http.is_none() {
+            // As the mount that staged it was told.
+            registry.plain_http = Some(true);
+        }
+        let (mut content, mut writing) = (ContentFlags::default(), WriteFlags::default());
+        self.file.complete_content(&mut content);
+        self.file.complete_writing(&mut writing);
+        // Nothing is staged of what other views show.
+        content.view = None;
+        let reading = Reading { flags: &content, offline: self.offline, by_digest: false, begins: true, passphrases: passphrases.to_vec() };
+        let parts = wiring::build(source, reading, &registry, &self.flags.storage, self.environment)?;
+        if let Some(origin) = origin.filter(|origin| *origin != parts.artifacts.origin()) {
+            let message = format!("the edits were made for {origin}, and the flags lead to {}", parts.artifacts.origin());
+            return Err(Failure::usage(message));
+        }
+        let meaning = wiring::meaning(&parts, &writing, !passphrases.is_empty());
+        let writing = wiring::writing(&writing, Arc::clone(uppers), &parts);
+        let config = root::bare(root, authority, &parts, root::defaults(Duration::ZERO), meaning, Some(writing));
+        let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
+        Ok((Edits { file_system: Arc::new(file_system), offline: self.offline }, parts))
+    }
+}
+
+fn reference_of((repository, tag): &TagName, subject: &Subject) -> String {
+    if subject.authority.starts_with("oci:") {
+        return format!("{}:{tag}", subject.authority);
+    }
+    format!("{}/{repository}:{tag}", subject.authority)
+}
+
+/// A registry or layout as it stands in front of references.
+fn place_of(source: &Source) -> String {
+    match source {
+        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => registry.to_string(),
+        Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_state_directory_nothing_is_left_and_none_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        for state in [Some(directory.path()), None] {
+            assert_eq!(Found::look(state, &Wanted::all()).unwrap().references(), Vec::<String>::new());
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_tags_that_are_wanted_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let uppers = Uppers::open(directory.path(), None).unwrap();
+        for (authority, repository) in [("reg.io", "team/app"), ("reg.io", "other"), ("oci:/srv/layout", "layout")] {
+            let (origin, authority) = (format!("of {authority}"), authority.to_owned());
+            let subject = Subject { origin, authority, repository: repository.to_owned(), tag: "v1".to_owned() };
+            uppers.create(&subject, crate::staging::Binding::default()).unwrap();
+        }
+        let found = |source: Option<&str>, selection: Selection| {
+            let source = source.map(|source| Source::parse(source).unwrap());
+            Found::look(Some(directory.path()), &Wanted { source, selection }).unwrap().references()
+        };
+        assert_eq!(found(None, Selection::All).len(), 3);
+        assert_eq!(found(Some("reg.io/team"), Selection::All), ["reg.io/team/app:v1"]);
+        assert_eq!(found(Some("reg.io/team"), Selection::Path("app/v1/file".to_owned())), ["reg.io/team/app:v1"]);
+        assert_eq!(found(Some("reg.io/team"), Selection::Path("app/v2".to_owned())), Vec::<String>::new());
+        assert_eq!(found(Some("reg.io"), Selection::Reference("reg.io/other:v1".to_owned())), ["reg.io/other:v1"]);
+        assert_eq!(found(Some("oci:/srv/layout"), Selection::All), ["oci:/srv/layout:v1"]);
+    }
+}

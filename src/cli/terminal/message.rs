@@ -1,0 +1,16 @@
+//! Messages on standard error, one line each.
+
+use std::io::Write;
+
+use super::escape;
+
+/// Prints a message.
+pub fn report(message: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "ocifs: {}", escape::one_line(message));
+}
+
+/// Prints a warning.
+pub fn warn(message: &str) {
+    report(&format!("warning: {message}"));
+}

@@ -1,0 +1,64 @@
+//! Results on standard output: tables for people, JSON for programs. A reader that closes the pipe is no error.
+
+use std::io::{self, Write};
+
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::cli::exit::Failure;
+use crate::cli::terminal::escape;
+
+/// Prints a value as JSON with stable keys.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
+    line(&escape::json(&text))
+}
+
+/// Prints one line (or several).
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn line(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(format!("cannot write to standard output: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// A table without borders; the cells must be escaped already.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|name| name.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let text = table.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n")
+}
+
+/// Lines of `name  value`, values below one another.
+pub fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let lines: Vec<String> = pairs.iter().map(|(name, value)| format!("{name:width$}  {value}").trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_one_another() {
+        let text = table(&["a", "size"], vec![vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]]);
+        assert_eq!(text, "A          SIZE\nlong name  1\nx          22");
+        assert_eq!(pairs(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2");
+    }
+}

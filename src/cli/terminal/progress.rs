@@ -1,0 +1,174 @@
+//! How a sync goes on, told on standard error: bars on a terminal, a line for each tag and note elsewhere.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::terminal::escape;
+use crate::publish::Event;
+
+/// What is shown while bytes move.
+const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
+/// How often what moves is drawn while nothing is heard.
+const TICK: Duration = Duration::from_millis(200);
+/// What is shown before their number is known.
+const SPINNER: &str = "{prefix} {msg} {spinner}";
+
+/// Hears events.
+pub struct Progress {
+    /// `None` where nobody would see bars.
+    bars: Option<MultiProgress>,
+    tags: HashMap<String, ProgressBar>,
+}
+
+impl Progress {
+    /// For standard error as it is.
+    pub fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self::with(terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr())))
+    }
+
+    fn with(bars: Option<MultiProgress>) -> Self {
+        Self { bars, tags: HashMap::new() }
+    }
+
+    /// Shows an event.
+    pub fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Begin { reference } => self.begin(reference),
+            Event::Packed { reference, done, total } => self.advance(reference, "packing", *done, *total),
+            Event::Sent { reference, done, total } => self.advance(reference, "sending", *done, *total),
+            Event::Note { reference, text } => {
+                let line = format!("{}: {}", escape::terminal(reference), escape::one_line(text));
+                self.above(&line);
+            }
+            Event::End { report } => {
+                if let Some(bar) = self.tags.remove(&report.reference) {
+                    bar.finish_and_clear();
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, reference: &str) {
+        let shown = escape::terminal(reference).into_owned();
+        match &self.bars {
+            Some(bars) => {
+                let bar = bars.add(ProgressBar::new_spinner());
+                bar.set_style(style(SPINNER));
+                bar.set_prefix(shown);
+                bar.set_message("comparing");
+                bar.enable_steady_tick(TICK);
+                self.tags.insert(reference.to_owned(), bar);
+            }
+            None => crate::cli::terminal::message::report(&format!("{shown}: publishing")),
+        }
+    }
+
+    fn advance(&mut self, reference: &str, what: &'static str, done: u64, total: u64) {
+        let Some(bar) = self.tags.get(reference) else { return };
+        if bar.length() != Some(total) {
+            bar.set_style(style(BAR));
+            bar.set_length(total);
+        }
+        bar.set_message(what);
+        bar.set_position(done);
+    }
+
+    /// A line that stays, above the bars.
+    fn above(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| crate::cli::terminal::message::report(line)),
+            None => crate::cli::terminal::message::report(line),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.tags.drain().for_each(|(_, bar)| bar.finish_and_clear());
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A mistake in a template costs the form of the bar, not the sync.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+    use crate::publish::{Outcome, Report};
+
+    /// A terminal that remembers what was written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            120
+        }
+
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn templates_are_understood() {
+        assert!(ProgressStyle::with_template(BAR).is_ok() && ProgressStyle::with_template(SPINNER).is_ok());
+    }
+
+    #[test]
+    fn a_tag_has_a_bar_until_it_is_done_and_its_name_cannot_steer_the_terminal() {
+        let screen = Screen::default();
+        let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+        let mut progress = Progress::with(Some(MultiProgress::with_draw_target(target)));
+        let reference = "reg.io/app:v\u{202e}1".to_owned();
+        progress.hear(&Event::Begin { reference: reference.clone() });
+        progress.hear(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
+        progress.tags[&reference].force_draw();
+        let shown = screen.0.lock().unwrap().clone();
+        assert!(shown.contains("reg.io/app:v\\u{202e}1 sending") && shown.contains("1.00 MiB/4.00 MiB"), "{shown:?}");
+        let outcome = Outcome::Unchanged;
+        let report = Report { reference, outcome, sent: (0, 0), reused: (0, 0), changes: (0, 0, 0), ignored: 0, notes: Vec::new() };
+        progress.hear(&Event::End { report });
+        assert!(progress.tags.is_empty());
+    }
+}
