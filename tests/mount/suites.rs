@@ -10,6 +10,7 @@ use crate::support::shell::Shell;
 use crate::support::skip::{Need, lacks};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What pjdfstest runs with: users that Debian has, and every feature that a FUSE file system can have.
 const POSIX: &str = include_str!("suites/pjdfstest.toml");
@@ -88,6 +89,10 @@ fn random_operations_agree_while_the_file_is_published_again_and_again() {
         published += std::thread::scope(|scope| {
             let publisher = scope.spawn(|| {
                 let mut count = 0;
+                // An empty tag is not published without being asked twice.
+                while !file.exists() && !is_done.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 // At least one that begins while the file is written, and one that has all of it.
                 while count == 0 || !is_done.load(Ordering::Acquire) {
                     let output = home.run(&["sync", &root]);
