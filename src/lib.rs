@@ -22,4 +22,5 @@ pub mod registry;
 pub mod seal;
 pub mod staging;
 pub mod sys;
+pub mod transfer;
 pub mod view;

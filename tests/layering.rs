@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Every module and its layer. A module may import from lower layers only.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("error", 0),
     ("oci", 0),
     ("sys", 0),
@@ -26,6 +26,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("artifact", 4),
     ("view", 5),
     ("publish", 6),
+    ("transfer", 6),
     ("fs", 7),
     ("fuse", 8),
     ("control", 8),

@@ -41,6 +41,11 @@ pub fn is_rootfs_layer(media_type: &str) -> bool {
     matches!(kind, Some("tar" | "tar+gzip" | "tar+zstd" | "tar.gzip" | "tar.zstd"))
 }
 
+/// Whether a layer may be kept elsewhere, so that a registry need not have it: a non-distributable or foreign layer.
+pub fn is_elsewhere(media_type: &str) -> bool {
+    media_type.contains("nondistributable") || media_type.contains("foreign")
+}
+
 /// Whether the name says that the content is a tar, compressed or not: what a single archive is recognised by.
 pub fn is_tar_like(media_type: &str) -> bool {
     let plain = media_type.split(';').next().unwrap_or_default().trim_end();

@@ -1,19 +1,16 @@
-//! Sending blobs: asked for first, taken over from another repository where that has them, else uploaded; several at a time.
+//! Sending the blobs of one publish, with its counts and its progress.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OnceCell, Semaphore};
 
 use super::Error;
 use super::report::Progress;
 use super::store::FileSource;
-use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Repository};
-use crate::registry::{Push, UploadSource};
+use crate::oci::{Descriptor, Repository};
+use crate::registry::{BlobPlacer, Placed, Push, UploadSource, Uploaded};
 
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
@@ -36,17 +33,15 @@ pub(super) struct Uploader {
     push: Arc<dyn Push>,
     repository: Repository,
     concurrency: NonZeroUsize,
-    limit: Semaphore,
+    blobs: BlobPlacer,
     progress: Arc<Progress>,
-    /// What was sent already: a blob that is named twice goes once.
-    seen: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
     counts: Mutex<Counts>,
 }
 
 impl Uploader {
     pub fn new(push: Arc<dyn Push>, repository: Repository, concurrency: NonZeroUsize, progress: Arc<Progress>) -> Self {
-        let limit = Semaphore::new(concurrency.get());
-        Self { push, repository, concurrency, limit, progress, seen: Mutex::default(), counts: Mutex::default() }
+        let blobs = BlobPlacer::new(Arc::clone(&push), repository.clone(), concurrency);
+        Self { push, repository, concurrency, blobs, progress, counts: Mutex::default() }
     }
 
     /// The same with its counts, but nothing is known to be there.
@@ -66,53 +61,33 @@ impl Uploader {
         counts.reused = (counts.reused.0 + descriptor.size, counts.reused.1 + 1);
     }
 
-    /// Whether the repository has a blob now, taken over from another one if need be.
+    /// Whether the repository has a blob now, mounted from another one if need be.
     pub async fn is_there(&self, descriptor: &Descriptor, from: Option<&Repository>) -> Result<bool, Error> {
-        let _permit = self.limit.acquire().await;
-        self.find(descriptor, from).await
-    }
-
-    async fn find(&self, descriptor: &Descriptor, from: Option<&Repository>) -> Result<bool, Error> {
-        if self.push.has_blob(&self.repository, descriptor).await? {
-            return Ok(true);
-        }
-        match from.filter(|from| **from != self.repository) {
-            Some(from) => match self.push.mount_blob(&self.repository, descriptor, from).await {
-                // Without the right to read there it is uploaded.
-                Err(error) if error.kind == ErrorKind::Denied => Ok(false),
-                other => Ok(other?),
-            },
-            None => Ok(false),
-        }
+        Ok(self.blobs.is_there(descriptor, from).await?)
     }
 
     /// Makes sure that the repository has a blob.
     pub async fn send(&self, descriptor: &Descriptor, source: &Source) -> Result<(), Error> {
-        let cell = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(seen.entry(descriptor.digest).or_default())
+        let open = || -> Result<_, Error> {
+            let bytes: Arc<dyn UploadSource> = match source {
+                Source::File(path) => Arc::new(FileSource::open(path, descriptor.size)?),
+                Source::Bytes(bytes) => Arc::new(bytes.clone()),
+            };
+            let told = self.progress.upload(descriptor.size);
+            let uploaded: Uploaded = Arc::new(move |offset| told.reached(offset));
+            Ok((bytes, uploaded))
         };
-        cell.get_or_try_init(|| self.transfer(descriptor, source)).await.copied()
-    }
-
-    async fn transfer(&self, descriptor: &Descriptor, source: &Source) -> Result<(), Error> {
-        let _permit = self.limit.acquire().await;
-        let told = self.progress.upload(descriptor.size);
-        if self.find(descriptor, None).await? {
-            self.reused(descriptor);
-            told.done();
-            return Ok(());
+        match self.blobs.place(descriptor, None, open).await? {
+            Some(Placed::Uploaded) => {
+                let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                counts.sent = (counts.sent.0 + descriptor.size, counts.sent.1 + 1);
+            }
+            Some(Placed::Present | Placed::Mounted) => {
+                self.progress.upload(descriptor.size).done();
+                self.reused(descriptor);
+            }
+            None => {}
         }
-        let bytes: Arc<dyn UploadSource> = match source {
-            Source::File(path) => Arc::new(FileSource::open(path, descriptor.size)?),
-            Source::Bytes(bytes) => Arc::new(bytes.clone()),
-        };
-        let listener = told.clone();
-        let uploaded = Arc::new(move |offset: u64| listener.reached(offset));
-        self.push.push_blob(&self.repository, descriptor, bytes, uploaded).await?;
-        told.done();
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.sent = (counts.sent.0 + descriptor.size, counts.sent.1 + 1);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod http;
 mod layout;
 mod memory;
 mod offline;
+mod placing;
 mod push;
 
 use std::ops::Range;
@@ -23,6 +24,7 @@ pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadS
 pub use layout::Layout;
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 pub use offline::Offline;
+pub use placing::{BlobPlacer, Placed};
 pub use push::{Push, TagDeletion, UploadSource, Uploaded};
 
 /// Largest manifest that is read, as registries themselves limit it.

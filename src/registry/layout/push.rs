@@ -15,7 +15,7 @@ use super::entries::{self, Entries};
 use super::files::{self, Arriving};
 use super::{INDEX, INDEX_LIMIT, Layout, MARKER};
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
+use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
 
 /// Bytes that are read and written at once.
 const PIECE: usize = 4 << 20;
@@ -86,8 +86,7 @@ impl Blobs {
     /// A blob that a manifest needs and the layout lacks.
     fn missing(&self, manifest: &Manifest) -> Result<Option<Digest>, Error> {
         let Some(image) = manifest.image() else { return Ok(None) };
-        let elsewhere = |layer: &Descriptor| layer.media_type.contains("nondistributable") || layer.media_type.contains("foreign");
-        for blob in image.layers.iter().filter(|layer| !elsewhere(layer)).chain([&image.config]) {
+        for blob in image.layers.iter().filter(|layer| !media_type::is_elsewhere(&layer.media_type)).chain([&image.config]) {
             if !self.has(blob)? {
                 return Ok(Some(blob.digest));
             }

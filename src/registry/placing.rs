@@ -1,0 +1,95 @@
+//! Making sure that a repository has blobs: asked for first, mounted from another repository of the same registry where that has
+//! them, else uploaded.
+//!
+//! Each blob goes once, however many ask, and several go at a time. Never decides which blobs are needed or in which order.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::{Error, Push, UploadSource, Uploaded};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Repository};
+
+/// How a blob got to where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It was there.
+    Present,
+    /// The registry took it from another repository of its own.
+    Mounted,
+    /// It was sent.
+    Uploaded,
+}
+
+/// Places the blobs of one repository.
+pub struct BlobPlacer {
+    push: Arc<dyn Push>,
+    repository: Repository,
+    limit: Semaphore,
+    placed: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
+}
+
+impl BlobPlacer {
+    /// For one repository, with so many blobs under way at once.
+    pub fn new(push: Arc<dyn Push>, repository: Repository, concurrency: NonZeroUsize) -> Self {
+        Self { push, repository, limit: Semaphore::new(concurrency.get()), placed: Mutex::default() }
+    }
+
+    /// Whether the repository has a blob, mounted from another one if need be.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn is_there(&self, descriptor: &Descriptor, from: Option<&Repository>) -> Result<bool, Error> {
+        let _permit = self.limit.acquire().await;
+        Ok(self.find(descriptor, from).await?.is_some())
+    }
+
+    async fn find(&self, descriptor: &Descriptor, from: Option<&Repository>) -> Result<Option<Placed>, Error> {
+        if self.push.has_blob(&self.repository, descriptor).await? {
+            return Ok(Some(Placed::Present));
+        }
+        let Some(from) = from.filter(|from| **from != self.repository) else { return Ok(None) };
+        match self.push.mount_blob(&self.repository, descriptor, from).await {
+            Ok(is_mounted) => Ok(is_mounted.then_some(Placed::Mounted)),
+            // Without the right to read there it is uploaded.
+            Err(error) if error.kind == ErrorKind::Denied => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that the repository has a blob. `open` gives its bytes and who hears how far the upload is, if it has to be
+    /// uploaded. `None` if another call has placed it.
+    ///
+    /// # Errors
+    /// Those of the registry and of `open`.
+    pub async fn place<E: From<Error>>(
+        &self,
+        descriptor: &Descriptor,
+        from: Option<&Repository>,
+        open: impl FnOnce() -> Result<(Arc<dyn UploadSource>, Uploaded), E>,
+    ) -> Result<Option<Placed>, E> {
+        let cell = {
+            let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(placed.entry(descriptor.digest).or_default())
+        };
+        let mut how = None;
+        let placing = async {
+            let _permit = self.limit.acquire().await;
+            let placed = match self.find(descriptor, from).await? {
+                Some(placed) => placed,
+                None => {
+                    let (source, uploaded) = open()?;
+                    self.push.push_blob(&self.repository, descriptor, source, uploaded).await?;
+                    Placed::Uploaded
+                }
+            };
+            how = Some(placed);
+            Ok::<_, E>(())
+        };
+        cell.get_or_try_init(|| placing).await.copied()?;
+        Ok(how)
+    }
+}

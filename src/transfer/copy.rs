@@ -1,0 +1,258 @@
+//! One artifact from a source to a destination: the root manifest is read, its blobs and members are placed, then it, then what
+//! refers to it, at last the tags.
+//!
+//! A manifest that the destination has already is believed to have its blobs, as registries refuse it otherwise. Copying several
+//! versions with one `Copier` moves what they share once. Manifests nest no deeper than `DEPTH`.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::OnceCell;
+
+use super::remote_blob::RemoteBlob;
+use super::{Destination, Error, Source};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag, Version, media_type};
+use crate::registry::{BlobPlacer, Placed, UploadSource, Uploaded};
+
+/// Deepest nesting of indexes and referrers that is followed.
+const DEPTH: usize = 16;
+
+/// Tags in which cosign keeps what belongs to a manifest.
+const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
+
+/// What is copied, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Blobs under way at once.
+    pub concurrency: NonZeroUsize,
+    /// Copy what refers to each manifest too, and the tags in which cosign keeps signatures.
+    pub referrers: bool,
+    /// Copy the member of an index for this platform instead of the index.
+    pub platform: Option<Platform>,
+}
+
+/// How far a copy is. Others read it while the copy runs.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Bytes of the blobs that are known to be needed.
+    pub total: AtomicU64,
+    /// Bytes of them that are at the destination.
+    pub done: AtomicU64,
+    /// Bytes and number of blobs sent.
+    pub sent: (AtomicU64, AtomicU64),
+    /// Bytes and number of blobs that were there or that the registry mounted.
+    pub reused: (AtomicU64, AtomicU64),
+    /// Manifests put.
+    pub manifests: AtomicU64,
+}
+
+impl Tally {
+    fn count(counter: &(AtomicU64, AtomicU64), size: u64) {
+        counter.0.fetch_add(size, Ordering::Relaxed);
+        counter.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The root manifest, at both ends.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Copies versions of one repository to another.
+pub struct Copier {
+    source: Source,
+    destination: Destination,
+    options: Options,
+    blobs: BlobPlacer,
+    manifests: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
+    tally: Arc<Tally>,
+    /// The source, where it is a repository of the destination's registry.
+    sibling: Option<Repository>,
+}
+
+impl Copier {
+    /// From a repository to another one.
+    pub fn new(source: Source, destination: Destination, options: Options) -> Arc<Self> {
+        let blobs = BlobPlacer::new(Arc::clone(&destination.push), destination.repository.clone(), options.concurrency);
+        let sibling = (source.pull.origin() == destination.push.origin()).then(|| source.repository.clone());
+        Arc::new(Self { source, destination, options, blobs, manifests: Mutex::default(), tally: Arc::default(), sibling })
+    }
+
+    /// How far the copies are.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    /// Copies a version, then puts `tags` on it; without tags it can be found by its digest.
+    ///
+    /// # Errors
+    /// Those of both ends; Integrity where the source gives other bytes than it names. What arrived before stays, without a tag.
+    pub async fn copy(self: &Arc<Self>, version: &Version, tags: &[Tag]) -> Result<Copied, Error> {
+        let mut root = self.source.pull.manifest(&self.source.repository, version).await?;
+        if let Some(platform) = &self.options.platform {
+            root = self.member(root, platform).await?;
+        }
+        self.place(root.clone(), 0).await?;
+        if self.options.referrers {
+            self.place_referrers(root.clone()).await?;
+        }
+        for tag in tags {
+            self.tag(&root, tag).await?;
+        }
+        Ok(Copied { digest: root.digest, media_type: root.media_type.clone(), size: root.raw.len() as u64 })
+    }
+
+    /// The member of an index that fits a platform best; a manifest that is no index is its own member.
+    async fn member(&self, root: Manifest, platform: &Platform) -> Result<Manifest, Error> {
+        let Some(index) = root.index() else { return Ok(root) };
+        let fits = |member: &&Descriptor| member.platform.as_ref().and_then(|theirs| platform.rank(theirs));
+        let best = index.manifests.iter().filter(|member| fits(member).is_some()).min_by_key(|member| fits(member));
+        let Some(best) = best else {
+            let known: Vec<String> = index.manifests.iter().filter_map(|member| Some(member.platform.as_ref()?.to_string())).collect();
+            let message = format!("index {} has no member for {platform}; it has {}", root.digest, known.join(", ").escape_debug());
+            return Err(Error::new(ErrorKind::NotFound, message));
+        };
+        Ok(self.source.pull.manifest(&self.source.repository, &Version::Digest(best.digest)).await?)
+    }
+
+    /// Puts a tag on a manifest that is there and looks whether it holds.
+    async fn tag(&self, manifest: &Manifest, tag: &Tag) -> Result<(), Error> {
+        let Destination { push, repository } = &self.destination;
+        let version = Version::Tag(tag.clone());
+        push.push_manifest(repository, &version, manifest).await?;
+        let now = push.resolve(repository, &version).await?;
+        if now.digest != manifest.digest {
+            let message =
+                format!("{repository}:{tag} was put as {} and holds {}: somebody else moved it meanwhile", manifest.digest, now.digest);
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        Ok(())
+    }
+
+    /// Places a manifest with everything below it, once. Digests form no circles, so no call waits for itself.
+    fn place(self: &Arc<Self>, manifest: Manifest, depth: usize) -> BoxFuture<'static, Result<(), Error>> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            this.check_depth(&manifest, depth)?;
+            let cell = {
+                let mut manifests = this.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(manifests.entry(manifest.digest).or_default())
+            };
+            cell.get_or_try_init(|| this.place_once(&manifest, depth)).await.copied()
+        })
+    }
+
+    async fn place_once(self: &Arc<Self>, manifest: &Manifest, depth: usize) -> Result<(), Error> {
+        let Destination { push, repository } = &self.destination;
+        let version = Version::Digest(manifest.digest);
+        match push.resolve(repository, &version).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let members = self.members(manifest).await?;
+        self.concurrently(members.into_iter().map(|member| self.place(member, depth + 1))).await?;
+        let blobs = manifest.image().into_iter().flat_map(|image| image.layers.iter().chain([&image.config]));
+        let blobs: Vec<Descriptor> = blobs.filter(|blob| !media_type::is_elsewhere(&blob.media_type)).cloned().collect();
+        self.tally.total.fetch_add(blobs.iter().map(|blob| blob.size).sum(), Ordering::Relaxed);
+        self.concurrently(blobs.into_iter().map(|blob| self.place_blob(blob))).await?;
+        push.push_manifest(repository, &version, manifest).await?;
+        self.tally.manifests.fetch_add(1, Ordering::Relaxed);
+        match manifest.subject() {
+            Some(subject) => Ok(push.link_referrer(repository, &subject.digest, &manifest.descriptor()).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Places what refers to a manifest, to its members, and to what refers to them.
+    async fn place_referrers(self: &Arc<Self>, root: Manifest) -> Result<(), Error> {
+        let Source { pull, repository } = &self.source;
+        let mut seen = HashSet::from([root.digest]);
+        let mut next = vec![(root, 0)];
+        while let Some((manifest, depth)) = next.pop() {
+            self.check_depth(&manifest, depth)?;
+            let referrers = self.fetched(&pull.referrers(repository, &manifest.digest).await?).await?;
+            self.concurrently(referrers.clone().into_iter().map(|referrer| self.place(referrer, 0))).await?;
+            let signatures = self.place_signatures(&manifest).await?;
+            let members = self.members(&manifest).await?;
+            let reached = referrers.into_iter().chain(signatures).chain(members);
+            next.extend(reached.filter(|manifest| seen.insert(manifest.digest)).map(|manifest| (manifest, depth + 1)));
+        }
+        Ok(())
+    }
+
+    /// Places the tags in which cosign keeps what belongs to a manifest.
+    async fn place_signatures(self: &Arc<Self>, manifest: &Manifest) -> Result<Vec<Manifest>, Error> {
+        let mut placed = Vec::new();
+        for suffix in COSIGN {
+            let Ok(tag) = Tag::parse(&format!("{}.{suffix}", manifest.digest.path_name())) else { continue };
+            match self.source.pull.manifest(&self.source.repository, &Version::Tag(tag.clone())).await {
+                Ok(signature) => {
+                    self.place(signature.clone(), 0).await?;
+                    self.tag(&signature, &tag).await?;
+                    placed.push(signature);
+                }
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(placed)
+    }
+
+    fn check_depth(&self, manifest: &Manifest, depth: usize) -> Result<(), Error> {
+        if depth <= DEPTH {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Invalid, format!("manifest {} is nested more than {DEPTH} deep", manifest.digest)))
+    }
+
+    /// The members of an index, read from the source; none of any other manifest.
+    async fn members(&self, manifest: &Manifest) -> Result<Vec<Manifest>, Error> {
+        self.fetched(manifest.index().map(|index| index.manifests.as_slice()).unwrap_or_default()).await
+    }
+
+    async fn fetched(&self, manifests: &[Descriptor]) -> Result<Vec<Manifest>, Error> {
+        let Source { pull, repository } = &self.source;
+        let digests: Vec<Digest> = manifests.iter().map(|descriptor| descriptor.digest).collect();
+        let reading = digests.into_iter().map(|digest| async move { pull.manifest(repository, &Version::Digest(digest)).await });
+        Ok(stream::iter(reading).buffered(self.options.concurrency.get()).try_collect().await?)
+    }
+
+    async fn concurrently(&self, work: impl Iterator<Item = impl Future<Output = Result<(), Error>>>) -> Result<(), Error> {
+        stream::iter(work).buffer_unordered(self.options.concurrency.get()).try_collect().await
+    }
+
+    async fn place_blob(&self, blob: Descriptor) -> Result<(), Error> {
+        let remote = Arc::new(RemoteBlob::new(self.source.clone(), blob.clone()));
+        let reached = Arc::new(AtomicU64::new(0));
+        let open = || -> Result<(Arc<dyn UploadSource>, Uploaded), Error> {
+            let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
+            let uploaded: Uploaded = Arc::new(move |offset| {
+                let before = reached.swap(offset, Ordering::Relaxed);
+                // An upload that begins anew goes back; the sum wraps to the right number.
+                tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
+            });
+            Ok((Arc::clone(&remote) as Arc<dyn UploadSource>, uploaded))
+        };
+        match self.blobs.place(&blob, self.sibling.as_ref(), open).await {
+            Ok(Some(Placed::Uploaded)) => Tally::count(&self.tally.sent, blob.size),
+            Ok(Some(Placed::Present | Placed::Mounted)) => Tally::count(&self.tally.reused, blob.size),
+            Ok(None) => {}
+            // The destination only knows that its upload broke.
+            Err(error) => return Err(remote.failure().unwrap_or(error)),
+        }
+        self.tally.done.fetch_add(blob.size.wrapping_sub(reached.load(Ordering::Relaxed)), Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! A blob of the source as the bytes of an upload: read in order from one open stream, from elsewhere where an upload begins anew.
+//!
+//! The bytes are hashed as they pass for the first time, and the last of them are held back unless the digest holds: a destination
+//! that checks nothing receives nothing wrong. Never holds more than one piece.
+
+use std::io;
+use std::sync::PoisonError;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::sync::Mutex;
+
+use super::{Error, Source};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Hasher};
+use crate::registry::{BlobStream, UploadSource};
+
+/// A blob of the source.
+pub(super) struct RemoteBlob {
+    source: Source,
+    descriptor: Descriptor,
+    /// Never held across an await.
+    failure: std::sync::Mutex<Option<Error>>,
+    state: Mutex<State>,
+}
+
+/// Where the stream stands. An upload reads one piece at a time, so nobody waits for the lock.
+struct State {
+    stream: Option<BlobStream>,
+    /// Offset of the next byte that the stream gives, after what is in `rest`.
+    position: u64,
+    /// Bytes of the stream that were not asked for yet.
+    rest: Bytes,
+    /// Everything before `hashed` went through it.
+    hasher: Hasher,
+    hashed: u64,
+}
+
+impl RemoteBlob {
+    pub fn new(source: Source, descriptor: Descriptor) -> Self {
+        let hasher = Hasher::new(descriptor.digest.algorithm());
+        let state = State { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
+        Self { source, descriptor, failure: std::sync::Mutex::default(), state: Mutex::new(state) }
+    }
+
+    /// Why the source could not be read, if that is what ended the upload.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self, error: Error) -> io::Error {
+        let told = io::Error::other(error.clone());
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        told
+    }
+
+    /// The next bytes of the stream; empty at its end.
+    async fn next(&self, state: &mut State) -> io::Result<Bytes> {
+        if !state.rest.is_empty() {
+            return Ok(std::mem::take(&mut state.rest));
+        }
+        let Some(stream) = &mut state.stream else { return Ok(Bytes::new()) };
+        match stream.next().await {
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => {
+                state.stream = None;
+                Err(self.failed(error.into()))
+            }
+            None => Ok(Bytes::new()),
+        }
+    }
+}
+
+impl State {
+    /// Hashes what of a piece was not hashed before.
+    fn hash(&mut self, offset: u64, piece: &[u8]) {
+        let skip = self.hashed.checked_sub(offset).and_then(|skip| usize::try_from(skip).ok());
+        if let Some(new) = skip.and_then(|skip| piece.get(skip..)) {
+            self.hasher.update(new);
+            self.hashed += new.len() as u64;
+        }
+    }
+}
+
+#[async_trait]
+impl UploadSource for RemoteBlob {
+    fn length(&self) -> u64 {
+        self.descriptor.size
+    }
+
+    async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let size = self.descriptor.size;
+        let wanted = length.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut state = self.state.lock().await;
+        let state = &mut *state;
+        if state.stream.is_none() || state.position != offset {
+            state.rest = Bytes::new();
+            let stream = self.source.pull.blob(&self.source.repository, &self.descriptor, offset..size).await;
+            state.stream = Some(stream.map_err(|error| self.failed(error.into()))?);
+            state.position = offset;
+        }
+        let mut piece = BytesMut::new();
+        while piece.len() < wanted {
+            let mut bytes = self.next(state).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            state.rest = bytes.split_off(bytes.len().min(wanted - piece.len()));
+            piece.extend_from_slice(&bytes);
+        }
+        state.position += piece.len() as u64;
+        state.hash(offset, &piece);
+        if state.hashed == size && offset + piece.len() as u64 == size && state.hasher.clone().finish() != self.descriptor.digest {
+            let message = format!("blob {} of {}: its bytes do not match its digest", self.descriptor.digest, self.source.pull.origin());
+            return Err(self.failed(Error::new(ErrorKind::Integrity, message)));
+        }
+        Ok(piece.freeze())
+    }
+}
