@@ -10,6 +10,7 @@ mod image;
 mod index;
 mod modelpack;
 mod oci_sync;
+mod time;
 mod title;
 
 pub(super) use image::needs_config;
@@ -25,6 +26,8 @@ use crate::seal::SEAL_ANNOTATION;
 
 /// Annotation with the path of a layer's file, written by ORAS and many others.
 const TITLE: &str = "org.opencontainers.image.title";
+/// Annotation of a manifest with the time at which it was made.
+const CREATED: &str = "org.opencontainers.image.created";
 
 /// Names of the files that `docker compose publish` writes.
 const COMPOSE: [&str; 2] = ["com.docker.compose.file", "com.docker.compose.envfile"];
@@ -93,11 +96,23 @@ pub(super) fn is_sealed(manifest: &Manifest) -> bool {
 /// placed below `base`. `None` for an index.
 pub(super) fn plan(manifest: &Manifest, config: Option<&[u8]>, view: ViewMode, base: &[u8]) -> Option<Plan> {
     let image = manifest.image()?;
-    Some(match view {
+    let plan = match view {
         ViewMode::Merged => with_indexes(merged(manifest, image, config, base), image),
         ViewMode::Layers => layers(with_indexes(merged(manifest, image, config, base), image), base),
         ViewMode::Blobs => blobs::as_stored(image, base),
-    })
+    };
+    Some(dated(plan, image))
+}
+
+/// Gives files without a time of their own the one at which the manifest was made.
+fn dated(mut plan: Plan, image: &ImageManifest) -> Plan {
+    let created = image.annotations.get(CREATED).and_then(|text| time::parse(text));
+    for step in &mut plan.steps {
+        if let Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. } = &mut step.shape {
+            wanted.raw.mtime = wanted.raw.mtime.or(created);
+        }
+    }
+    plan
 }
 
 fn merged(manifest: &Manifest, image: &ImageManifest, config: Option<&[u8]>, base: &[u8]) -> Plan {
@@ -146,7 +161,13 @@ pub(super) fn one_layer(whole: &Plan, layer: &Descriptor) -> Plan {
             step.sealing = *sealing;
             step
         }
-        _ => file_step(layer, title_of(layer).map_or_else(|| blobs::title(layer), Title::parse), b""),
+        _ => {
+            let mut step = file_step(layer, title_of(layer).map_or_else(|| blobs::title(layer), Title::parse), b"");
+            if let (Shape::File(alone), Some(Shape::File(among))) = (&mut step.shape, known.map(|step| &step.shape)) {
+                alone.raw = among.raw.clone();
+            }
+            step
+        }
     };
     let step = Step { index: known.and_then(|known| known.index.clone()), ..step };
     Plan { dialect: whole.dialect, steps: vec![step] }

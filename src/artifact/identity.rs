@@ -10,19 +10,17 @@
 
 use std::collections::HashMap;
 
-use super::tree::{Kind, NodeId, Tree};
+use super::tree::{Kind, NodeId, Tree, UNDATED};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// The first bytes that are hashed; a change of the rules changes them.
 const VERSION: &[u8] = b"ocifs tree identity 2\n";
 
-/// What is shown where an artifact says nothing. Permission bits are 0644 and 0755.
+/// What is shown where an artifact says nothing. Permission bits are 0644 and 0755, times [`UNDATED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentityDefaults {
     /// Owner and group.
     pub owner: (u32, u32),
-    /// Modification time.
-    pub mtime: (i64, u32),
 }
 
 /// One name of a tree.
@@ -131,10 +129,9 @@ impl TreeIdentity {
             Kind::Directory => entry.mode.unwrap_or(0o755),
             _ => entry.mode.unwrap_or(0o644),
         };
-        let is_root = entry.path.is_empty();
-        self.absolute &= entry.owner.is_some() && (is_root || entry.mtime.is_some());
+        self.absolute &= entry.owner.is_some();
         let (uid, gid) = entry.owner.unwrap_or(self.defaults.owner);
-        let (seconds, nanoseconds) = if is_root { (0, 0) } else { entry.mtime.unwrap_or(self.defaults.mtime) };
+        let (seconds, nanoseconds) = if entry.path.is_empty() { (0, 0) } else { entry.mtime.unwrap_or(UNDATED) };
         for value in [mode & 0o7777, uid, gid, nanoseconds] {
             self.hasher.update(&value.to_le_bytes());
         }
@@ -226,7 +223,7 @@ pub fn is_own_name(name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1, 2), mtime: (3, 4) };
+    const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1, 2) };
     const FILE: IdentityEntry<'_> = IdentityEntry {
         path: b"a",
         node: 7,
@@ -280,7 +277,7 @@ mod tests {
     #[test]
     fn what_is_not_known_counts_as_the_default() {
         let silent = IdentityEntry { mode: None, owner: None, mtime: None, ..FILE };
-        let said = IdentityEntry { mode: Some(0o644), owner: Some((1, 2)), mtime: Some((3, 4)), ..FILE };
+        let said = IdentityEntry { mode: Some(0o644), owner: Some((1, 2)), mtime: Some(UNDATED), ..FILE };
         assert_eq!(of(&[silent]).digest, of(&[said]).digest);
         assert!(!of(&[silent]).absolute && of(&[said]).absolute);
         let link = IdentityEntry { kind: Kind::Symlink, target: b"t", ..said };

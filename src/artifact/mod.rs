@@ -22,7 +22,7 @@ pub use describe::Description;
 pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity, is_own_name};
 pub use layers::ArtifactLayer;
 pub use secrets::Secrets;
-pub use tree::{Child, Content, Kind, Node, NodeId, Tree};
+pub use tree::{Child, Content, Kind, Node, NodeId, Tree, UNDATED};
 
 use build::{Kept, Key};
 use dialect::Step;

@@ -18,7 +18,7 @@ const LENGTH: usize = 50;
 const HAS_DIGEST: u8 = 1;
 const ABSOLUTE: u8 = 2;
 /// Stand in where an artifact says nothing; then the digest is only good for this one document.
-pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0), mtime: (0, 0) };
+pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0) };
 
 impl Artifacts {
     /// The manifests that the tags of a repository are known to stand for, as far as they are here.

@@ -19,6 +19,10 @@ pub use crate::layer::NodeKind as Kind;
 /// Number of a node; 0 is the root. Hard links share a node.
 pub type NodeId = u32;
 
+/// The time that is shown where an artifact has none: the same on every mount, and never published. Seconds and nanoseconds of
+/// 1980-01-01, the first day that every format of archives can hold.
+pub const UNDATED: (i64, u32) = (315_532_800, 0);
+
 /// Attributes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -28,7 +32,7 @@ pub struct Node {
     pub mode: Option<u32>,
     /// Owner and group, or `None` where the archive has none.
     pub owner: Option<(u32, u32)>,
-    /// Seconds and nanoseconds, `None` where the archive has none.
+    /// Seconds and nanoseconds, `None` where the archive has none: [`UNDATED`] is shown.
     pub mtime: Option<(i64, u32)>,
     /// Bytes; length of the target for a symlink.
     pub size: u64,

@@ -105,7 +105,7 @@ impl Publish<'_> {
             return Ok(None);
         }
         let defaults = &self.publisher.context.defaults;
-        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
+        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid) };
         let found = self.publisher.context.artifacts.find_tree(&self.repository, &survey.identity, &defaults).await;
         let found = match found {
             Ok(found) => found,

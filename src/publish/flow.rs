@@ -160,7 +160,7 @@ impl<'a> Publish<'a> {
 
     async fn survey(&self, snapshot: &Arc<dyn Snapshot>, base: Option<&Arc<Artifact>>) -> Result<Survey, Error> {
         let defaults = &self.publisher.context.defaults;
-        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid), mtime: defaults.time };
+        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid) };
         let old = base.map(|base| self.tree(base, snapshot));
         let remember = kinds::remembers(base.map(|base| &**base));
         let secrets = self.secrets().await;

@@ -8,6 +8,7 @@ use crate::support::proxy::Proxy;
 use crate::support::registry::Registry;
 use crate::support::shell::Shell;
 use crate::support::skip::{Need, lacks};
+use serde_json::json;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,40 @@ fn copies_by_cp_rsync_and_tar_hold_what_the_artifact_holds_and_nothing_of_ocifs(
     }
     // Nothing has to be copied twice.
     assert_eq!(shell.at(mount.root(), r#"rsync -aHAX --itemize-changes "$M/l2/" rsync"#), "");
+    mount.unmount();
+}
+
+#[test]
+fn files_that_are_whole_blobs_have_the_same_time_on_every_mount() {
+    if lacks(&[Need::Fuse, Need::Tool("rsync")]) {
+        return;
+    }
+    let (shell, home, mut draft) = (Shell::new(), Home::new(), Draft::new());
+    draft.files("undated", &[("a", b"a"), ("sub/b", b"b")]);
+    let mut manifest = draft.layout().manifest("undated");
+    manifest["annotations"] = json!({ "org.opencontainers.image.created": "2024-05-06T07:08:09Z" });
+    draft.tag("dated", &manifest);
+    let source = format!("oci:{}", draft.path().display());
+    let mount = home.mount(&source, &[]);
+    // A tag that nobody has entered yet has the start of the mount as its time.
+    let times = "cd $M; ls dated undated >/dev/null; stat -c '%n %Y' dated dated/sub dated/sub/b undated undated/sub undated/a";
+    let expected: Vec<String> = ["dated", "dated/sub", "dated/sub/b"].iter().map(|name| format!("{name} 1714979289\n")).collect();
+    let undated: Vec<String> = ["undated", "undated/sub", "undated/a"].iter().map(|name| format!("{name} 315532800\n")).collect();
+    assert_eq!(shell.at(mount.root(), times), expected.concat() + &undated.concat());
+    shell.at(mount.root(), "rsync -a $M/dated $M/undated copy/");
+    mount.unmount();
+    let mount = home.mount(&source, &[]);
+    assert_eq!(
+        shell.at(mount.root(), "ls $M/dated $M/undated >/dev/null; rsync -ai $M/dated $M/undated copy/"),
+        "",
+        "nothing is copied twice"
+    );
+    // The stand-in is no time that anybody gave the file.
+    shell.at(mount.root(), "chmod 755 $M/undated/a $M/dated/a");
+    mount.sync(&[]);
+    mount.unmount();
+    let mount = home.mount(&source, &["--read-only"]);
+    assert_eq!(shell.at(mount.root(), "cd $M; stat -c '%a %Y' dated/a undated/a"), "755 1714979289\n755 0\n");
     mount.unmount();
 }
 

@@ -77,6 +77,26 @@ fn titled_layers_are_an_image_only_if_the_config_lists_layers() {
 }
 
 #[test]
+fn raw_files_have_the_time_at_which_their_manifest_was_made() {
+    let said = [("org.cncf.model.filepath", "b"), ("org.cncf.model.file.metadata+json", r#"{"mtime":"2024-01-01T00:00:00Z"}"#)];
+    let layers: [Layer<'_>; 2] = [(PLAIN, &[(TITLE, "a")]), (PLAIN, &said)];
+    let times = |created: &str, view: ViewMode| -> Vec<Option<(i64, u32)>> {
+        let made = manifest(media_type::OCI_EMPTY, &layers, &[(CREATED, created)]);
+        let whole = plan(&made, None, view, b"").unwrap();
+        let alone = one_layer(&whole, &made.image().unwrap().layers[0]);
+        let time = |step: &Step| match &step.shape {
+            Shape::File(wanted) => wanted.raw.mtime,
+            Shape::Archive { .. } => panic!("an archive"),
+        };
+        whole.steps.iter().chain(&alone.steps).map(time).collect()
+    };
+    let (made, own) = (Some((1_714_979_289, 500_000_000)), Some((1_704_067_200, 0)));
+    assert_eq!(times("2024-05-06T07:08:09.5Z", ViewMode::Merged), [made, own, made]);
+    assert_eq!(times("2024-05-06T07:08:09.5Z", ViewMode::Blobs), [made; 4], "the config, two layers, one alone");
+    assert_eq!(times("yesterday", ViewMode::Merged), [None, own, None]);
+}
+
+#[test]
 fn estargz_is_told_by_its_annotation() {
     let image = plan_of(&manifest(
         media_type::OCI_CONFIG,

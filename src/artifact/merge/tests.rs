@@ -138,7 +138,7 @@ fn a_missing_parent_takes_owner_and_time_of_its_first_child_and_belongs_to_root_
     assert_eq!((node.mode, node.owner, node.mtime), (Some(0o755), Some((5, 6)), Some((42, 0))));
     assert!(tree.xattrs(find(&tree, "a").unwrap()).is_empty());
     let root = tree.node(0).unwrap();
-    assert_eq!((root.mode, root.owner, root.mtime, root.links), (None, None, None, 3));
+    assert_eq!((root.mode, root.owner, root.mtime, root.links), (None, None, Some((42, 0)), 3), "the time is that of its first name");
 }
 
 #[test]

@@ -81,7 +81,12 @@ impl Encoder {
         out.resize(format::HEADER, 0);
         for placed in &nodes {
             let source = sources.get(placed.source as usize).unwrap_or(&Source::Bare);
-            encoder.node(placed, source)?.write(&mut out);
+            let mut record = encoder.node(placed, source)?;
+            if let (Source::Bare, Some(time)) = (source, time_below(placed, (&nodes, &names), sources)) {
+                record.flags |= HAS_MTIME;
+                (record.mtime, record.nanoseconds) = time;
+            }
+            record.write(&mut out);
         }
         drop(nodes);
         let warnings: Vec<String> = warnings.iter().map(|warning| warning.replace('\n', " ")).collect();
@@ -226,6 +231,24 @@ impl Encoder {
         let place = (self.heap.len() as u64, u32::try_from(text.len()).map_err(|_| too_large())?);
         self.heap.extend_from_slice(text);
         Ok(place)
+    }
+}
+
+/// The time of what lies first in a directory that nothing describes.
+fn time_below(placed: &Placed, (nodes, names): (&[Placed], &[u8]), sources: &[Source<'_>]) -> Option<(i64, u32)> {
+    let mut placed = placed;
+    loop {
+        match sources.get(placed.source as usize) {
+            Some(Source::Layer { entries, .. }) => {
+                return entries.entry(placed.entry).map(|entry| (entry.mtime, entry.mtime_nanoseconds));
+            }
+            Some(Source::Raw(raw)) => return raw.mtime,
+            Some(Source::Bare) | None if placed.count == 0 => return None,
+            Some(Source::Bare) | None => {
+                let first = names.get(placed.first as usize * format::NAME..)?.get(..format::NAME)?;
+                placed = nodes.get(NameRecord::read(first).node as usize)?;
+            }
+        }
     }
 }
 

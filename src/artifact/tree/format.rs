@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::layer::Extent;
 
 /// Version of the format and of the rules that fill it; part of the key under which trees are stored.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub(super) const MAGIC: [u8; 8] = *b"ocifstre";
 pub(super) const HEADER: usize = 80;
@@ -165,7 +165,7 @@ impl NameRecord {
         out.extend_from_slice(&u32::from(self.length).to_le_bytes());
     }
 
-    fn read(record: &[u8]) -> Self {
+    pub fn read(record: &[u8]) -> Self {
         Self { text: u32_at(record, 0), node: u32_at(record, 4), length: u16::try_from(u32_at(record, 8)).unwrap_or(u16::MAX) }
     }
 }

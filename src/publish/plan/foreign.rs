@@ -166,7 +166,8 @@ fn cover_above(base: &Artifact, path: &[u8], same: &PathSet, covered: &mut PathS
         let directory = path.get(..at).unwrap_or_default();
         let Some(found) = base.tree.lookup(node, name(directory)) else { return };
         node = found;
-        let is_silent = base.tree.node(node).is_some_and(|node| (node.mode, node.owner, node.mtime) == (None, None, None));
+        // What an entry describes has permission bits; owner and time are those of the file below.
+        let is_silent = base.tree.node(node).is_some_and(|node| node.mode.is_none());
         if is_silent && base.tree.xattrs(node).is_empty() && same.contains(directory) {
             covered.insert(directory);
         }
