@@ -17,7 +17,7 @@ impl Work {
     pub(super) async fn new_files(&self) -> Result<Built, Error> {
         let (layers, made) = self.grouped(self.silent_root().await?, &[]).await?;
         self.send_empty().await?;
-        let top = titled::manifest(layers, None)?;
+        let top = titled::manifest(layers, None, None)?;
         Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
     }
 

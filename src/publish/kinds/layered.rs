@@ -5,30 +5,41 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Built, Work};
+use super::{Built, CONFIG_LIMIT, Work};
 use crate::artifact::{Artifact, Dialect, travel};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest, ImageManifest, media_type};
 use crate::publish::Error;
-use crate::publish::manifest::{descriptor, files as titled, layers};
+use crate::publish::manifest::listing::{Listed, relisted, stale};
+use crate::publish::manifest::{EMPTY, descriptor, files as titled, layers};
 use crate::publish::plan::foreign::{self, Fate, Foreign};
 use crate::publish::plan::{PathSet, whole};
 use crate::publish::produce::Made;
 use crate::publish::snapshot::{Entries, show};
 use crate::view::FrozenEntry;
 
-/// What ModelPack says of a file that is not this one any more.
-const MODEL_METADATA: &str = "org.cncf.model.file.metadata+json";
+/// What a layer says of its content, which is not this one any more: what ModelPack says of a file, the digest of an archive without its
+/// compression, the table of contents of eStargz, our own index.
+const OF_CONTENT: [&str; 6] = [
+    "org.cncf.model.file.metadata+json",
+    "org.cnai.model.file.metadata+json",
+    titled::CONTENT,
+    "containerd.io/snapshot/stargz/toc.digest",
+    travel::INDEX_DIGEST,
+    travel::INDEX_SIZE,
+];
 /// Config of a Helm chart: a copy of what one of its files says.
 const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
+/// The signature of a Helm chart.
+const HELM_PROVENANCE: &str = "application/vnd.cncf.helm.chart.provenance.v1.prov";
 
 impl Work {
     pub(super) async fn edit_layered(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
         let is_empty = base.layers().iter().all(|layer| layer.blob.is_none());
         if super::files::is_ours(base) || is_empty {
             let (layers, made) = self.grouped(self.silent_root().await?, &[]).await?;
-            return finish(layers, base, made);
+            return self.finish(layers, base, made).await;
         }
         let all = base.layers();
         let is_group = |number: usize| {
@@ -46,7 +57,40 @@ impl Work {
             _ => self.blobs_only(base, &plan, &made).await?,
         };
         made.extend(more);
-        finish(layers, base, made)
+        self.finish(layers, base, made).await
+    }
+
+    /// The manifest of the base with these layers, and a config that lists them where the old one listed the old ones.
+    async fn finish(&self, layers: Vec<Value>, base: &Artifact, made: Vec<Made>) -> Result<Built, Error> {
+        let mut top = titled::manifest(layers.clone(), Some(&base.shown), None)?;
+        if let (Some(before), Some(after)) = (base.shown.image(), top.image())
+            && let Some(config) = self.config_for(before, &listed(&after.layers, &made)).await?
+        {
+            top = titled::manifest(layers, Some(&base.shown), Some(&config))?;
+        }
+        Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
+    }
+
+    /// The config that an artifact gets with these layers; `None` if it keeps its own. What can only be told is noted.
+    async fn config_for(&self, image: &ImageManifest, after: &[Listed]) -> Result<Option<Descriptor>, Error> {
+        let config = &image.config;
+        let before: Vec<Digest> = image.layers.iter().filter(|layer| !is_silent(layer)).map(|layer| layer.digest).collect();
+        if config.size <= EMPTY.len() as u64 || before.iter().eq(after.iter().map(|layer| &layer.digest)) {
+            return Ok(None);
+        }
+        if config.size > CONFIG_LIMIT {
+            self.progress.note(format!("the config has {} bytes and is that of before: it may name layers that are gone", config.size));
+            return Ok(None);
+        }
+        let bytes = self.config(config).await?;
+        let edited = relisted(&bytes, &before, after);
+        let stale: Vec<String> = stale(edited.as_ref().unwrap_or(&bytes), &before, after).iter().map(Digest::to_string).collect();
+        if !stale.is_empty() {
+            self.progress.note(format!("the config still names layers that the new version does not have: {}", stale.join(", ")));
+        }
+        let Some(edited) = edited else { return Ok(None) };
+        let (digest, size) = self.send(&config.media_type, edited).await?;
+        Ok(Some(Descriptor::new(&config.media_type, digest, size)))
     }
 
     /// A manifest with a title is itself one of the files that it shows.
@@ -117,6 +161,10 @@ impl Work {
         if let Some(Made::Packed(ready)) = made.first() {
             (layer.digest, layer.size) = ready.blob;
         }
+        layer.annotations.retain(|key, _| !OF_CONTENT.contains(&key.as_str()));
+        if base.shown.image().is_some_and(|image| image.layers.iter().any(|layer| layer.media_type == HELM_PROVENANCE)) {
+            self.progress.note("the provenance file signs the chart of before: sign the new version again");
+        }
         if base.shown.image().is_some_and(|image| image.config.media_type == HELM_CONFIG) {
             self.progress.note("the config of the chart is that of before: registries may show an old name, version or description");
         }
@@ -152,10 +200,24 @@ fn unsupported(why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("this artifact cannot be edited so: {why} (--as with --as-kind makes another one of it)"))
 }
 
-/// The manifest of the base with these layers.
-fn finish(layers: Vec<Value>, base: &Artifact, made: Vec<Made>) -> Result<Built, Error> {
-    let top = titled::manifest(layers, Some(&base.shown))?;
-    Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
+/// Whether a layer holds no content of the artifact: our indexes, and what stands for "no layer".
+fn is_silent(layer: &Descriptor) -> bool {
+    travel::is_index_layer(layer) || layer.media_type == media_type::OCI_EMPTY && layer.annotation(titled::TITLE).is_none()
+}
+
+/// The layers with content, with what they hold without compression.
+fn listed(layers: &[Descriptor], made: &[Made]) -> Vec<Listed> {
+    let packed = |digest: &Digest| {
+        made.iter().find_map(|made| match made {
+            Made::Packed(ready) if ready.blob.0 == *digest => Some(ready.diff_id),
+            _ => None,
+        })
+    };
+    let listed = layers.iter().filter(|layer| !is_silent(layer)).map(|layer| {
+        let said = layer.annotation(titled::CONTENT).and_then(|digest| Digest::parse(digest).ok());
+        Listed { digest: layer.digest, diff_id: packed(&layer.digest).or(said) }
+    });
+    listed.collect()
 }
 
 /// The layers that stay or are replaced, in their order, each followed by its index.
@@ -176,7 +238,7 @@ fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool
                 let Some(Made::Packed(ready)) = replaced.get(*number) else { continue };
                 let mut new = layer.descriptor.clone();
                 (new.digest, new.size) = ready.blob;
-                new.annotations.remove(MODEL_METADATA);
+                new.annotations.retain(|key, _| !OF_CONTENT.contains(&key.as_str()));
                 standing.push(descriptor(&new));
                 let described = with_index && plan.described.get(*number) == Some(&true);
                 if let Some((index, size, _)) = ready.travelling.as_ref().filter(|_| described) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{described, empty, finish, members};
+use super::{described, empty, finish, members, set_config};
 use crate::oci::{Descriptor, Digest, Manifest, media_type};
 use crate::publish::Error;
 
@@ -15,7 +15,7 @@ pub(in crate::publish) const TITLE: &str = "org.opencontainers.image.title";
 /// The layer is an archive to be unpacked.
 const UNPACK: &str = "io.deis.oras.content.unpack";
 /// Digest of the archive without its compression.
-const CONTENT: &str = "io.deis.oras.content.digest";
+pub(in crate::publish) const CONTENT: &str = "io.deis.oras.content.digest";
 const ARCHIVE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const RAW: &str = "application/octet-stream";
 
@@ -43,8 +43,12 @@ pub(in crate::publish) fn raw(blob: (Digest, u64), title: &str) -> Descriptor {
     described(RAW, blob, &[(TITLE, title)])
 }
 
-/// The manifest with these layers: a new one, or `base` with its layers replaced.
-pub(in crate::publish) fn manifest(layers: Vec<Value>, base: Option<&Manifest>) -> Result<Arc<Manifest>, Error> {
+/// The manifest with these layers: a new one, or `base` with its layers replaced, and its config where there is another.
+pub(in crate::publish) fn manifest(
+    layers: Vec<Value>,
+    base: Option<&Manifest>,
+    config: Option<&Descriptor>,
+) -> Result<Arc<Manifest>, Error> {
     // ORAS wants a layer; the empty one shows nothing.
     let layers = if layers.is_empty() { vec![empty()] } else { layers };
     let mut all = match base {
@@ -58,6 +62,9 @@ pub(in crate::publish) fn manifest(layers: Vec<Value>, base: Option<&Manifest>) 
             all
         }
     };
+    if let Some(config) = config {
+        set_config(&mut all, config);
+    }
     all.insert("layers".to_owned(), Value::Array(layers));
     finish(all)
 }
@@ -79,7 +86,7 @@ mod tests {
     #[test]
     fn a_new_manifest_has_the_fields_that_oras_writes() {
         let layer = raw((Digest::of(b"x"), 1), "a/b");
-        let manifest = manifest(vec![descriptor(&layer)], None).unwrap();
+        let manifest = manifest(vec![descriptor(&layer)], None, None).unwrap();
         let expected = format!(
             concat!(
                 r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.ocifs.files.v1","#,
@@ -98,10 +105,14 @@ mod tests {
             c = descriptor(&Descriptor::new("a/b", Digest::of(b"{}"), 2))
         );
         let base = Manifest::parse(base.clone().into(), Digest::of(base.as_bytes())).unwrap();
-        let edited = manifest(vec![descriptor(&raw((Digest::of(b"x"), 1), "a"))], Some(&base)).unwrap();
+        let layers = || vec![descriptor(&raw((Digest::of(b"x"), 1), "a"))];
+        let edited = manifest(layers(), Some(&base), None).unwrap();
         let value: Value = serde_json::from_slice(&edited.raw).unwrap();
         assert_eq!((&value["x"], &value["annotations"]["k"], &value["artifactType"]), (&json!(7), &json!("v"), &json!("t/t")));
         assert_eq!(value["subject"]["mediaType"], "a/b");
         assert_eq!(value["layers"][0]["annotations"][TITLE], "a");
+        let config = Descriptor::new("c/d", Digest::of(b"other"), 5);
+        let value: Value = serde_json::from_slice(&manifest(layers(), Some(&base), Some(&config)).unwrap().raw).unwrap();
+        assert_eq!((&value["config"]["digest"], &value["x"]), (&json!(Digest::of(b"other").to_string()), &json!(7)));
     }
 }

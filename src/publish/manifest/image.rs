@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{descriptor, finish, members, text};
+use super::{finish, members, set_config, text};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, media_type};
 use crate::publish::Error;
@@ -89,14 +89,7 @@ pub(in crate::publish) fn manifest(
             all
         }
     };
-    let mut described = descriptor(&config);
-    // Annotations of the config stay; a copy of its bytes would be wrong.
-    if let (Some(Value::Object(before)), Some(now)) = (all.get("config"), described.as_object_mut())
-        && let Some(annotations) = before.get("annotations")
-    {
-        now.insert("annotations".to_owned(), annotations.clone());
-    }
-    all.insert("config".to_owned(), described);
+    set_config(&mut all, &config);
     all.insert("layers".to_owned(), Value::Array(layers));
     Ok((finish(all)?, config))
 }

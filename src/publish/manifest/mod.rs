@@ -4,6 +4,7 @@
 pub(super) mod files;
 pub(super) mod image;
 pub(super) mod index;
+pub(super) mod listing;
 pub(super) mod oci_sync;
 pub(super) mod referrer;
 
@@ -98,6 +99,17 @@ pub(super) fn described(media_type: &str, (digest, size): (Digest, u64), annotat
     let mut descriptor = Descriptor::new(media_type, digest, size);
     descriptor.annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>();
     descriptor
+}
+
+/// Gives a manifest another config. Annotations of the old descriptor stay; a copy of its bytes would be wrong.
+pub(super) fn set_config(manifest: &mut Map<String, Value>, config: &Descriptor) {
+    let mut described = descriptor(config);
+    if let (Some(Value::Object(before)), Some(now)) = (manifest.get("config"), described.as_object_mut())
+        && let Some(annotations) = before.get("annotations")
+    {
+        now.insert("annotations".to_owned(), annotations.clone());
+    }
+    manifest.insert("config".to_owned(), described);
 }
 
 /// The descriptor of the empty config, with its content.

@@ -1,8 +1,8 @@
 //! Edits of artifacts by other tools: what did not change stays byte for byte, what did keeps its form.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::world::{Edit, Seen, World};
+use super::world::{Edit, Seen, World, digest_of};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, media_type};
@@ -107,7 +107,9 @@ async fn an_archive_is_repacked_with_its_media_type_and_keeps_the_rest() {
     edit.file("chart/values.yaml", b"a: 2").await;
     edit.file("chart/more", b"more").await;
     let staged = contents(world.staged(&overlay).await);
-    let digest = world.published(&overlay).await;
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert!(report.notes.iter().any(|note| note.contains("provenance")), "{:?}", report.notes);
+    let digest = digest_of(&report);
     let after = manifest(&world, &digest);
     assert_eq!(contents(world.seen(&digest).await), staged);
     assert_eq!(after["layers"][0]["mediaType"], layer);
@@ -132,6 +134,65 @@ async fn a_list_of_blobs_takes_other_bytes_and_no_other_names() {
     let error = world.publish(&overlay).await.unwrap_err();
     assert_eq!((error.kind, world.tagged("v1")), (ErrorKind::Unsupported, Some(digest)));
     assert!(error.message.contains("`more`"), "{error}");
+}
+
+/// An artifact whose config lists the digests of its layers, as a model and a WebAssembly component of other tools do.
+fn listing(world: &World, tag: &str, (config_type, config): (&str, &Value), layers: &[(&str, &[u8], &[(&str, &str)])]) -> Digest {
+    world.registry.add_artifact("app", tag, (config_type, config.to_string().as_bytes()), layers, &[])
+}
+
+/// The config of a manifest.
+fn config_of(world: &World, manifest: &Value) -> Value {
+    let digest = Digest::parse(manifest["config"]["digest"].as_str().unwrap()).unwrap();
+    serde_json::from_slice(&world.registry.held("app")[&digest]).unwrap()
+}
+
+#[tokio::test]
+async fn a_config_that_lists_layer_digests_lists_those_of_the_new_layers() {
+    let world = World::new();
+    let of = |bytes: &[u8]| Digest::of(bytes).to_string();
+    let weights = [
+        ("application/vnd.cncf.model.weight.v1.raw", &b"one"[..], &[("org.cncf.model.filepath", "a.bin")][..]),
+        ("application/vnd.cncf.model.weight.v1.raw", &b"two"[..], &[("org.cncf.model.filepath", "b.bin")][..]),
+    ];
+    let model = json!({"descriptor": {}, "modelfs": {"type": "layers", "diffIds": [of(b"one"), of(b"two")]}, "config": {"x": 1}});
+    let wasm = json!({"architecture": "wasm", "os": "wasip1", "layerDigests": [of(b"\0asm")]});
+    let docker = json!({"config": {"format": "gguf"}, "rootfs": {"type": "rootfs", "diff_ids": [of(b"gguf")]}});
+    let modules = [("application/wasm", &b"\0asm"[..], &[][..])];
+    let ggufs = [("application/vnd.docker.ai.gguf.v3", &b"gguf"[..], &[][..])];
+    let cases = [
+        ("application/vnd.cncf.model.config.v1+json", &model, &weights[..], "b.bin", "/modelfs/diffIds"),
+        ("application/vnd.wasm.config.v0+json", &wasm, &modules[..], "module.wasm", "/layerDigests"),
+        ("application/vnd.docker.ai.model.config.v0.1+json", &docker, &ggufs[..], "model.gguf", "/rootfs/diff_ids"),
+    ];
+    for (number, (config_type, config, layers, file, place)) in cases.into_iter().enumerate() {
+        let tag = format!("v{number}");
+        let digest = listing(&world, &tag, (config_type, config), layers);
+        let overlay = world.over(&tag, digest).await;
+        Edit(&world, &overlay).file(file, b"changed").await;
+        let (report, _) = world.publish(&overlay).await.unwrap();
+        let after = manifest(&world, &digest_of(&report));
+        let is_index = |layer: &Value| layer["mediaType"].as_str().unwrap().contains("ocifs");
+        let real: Vec<&Value> =
+            after["layers"].as_array().unwrap().iter().filter(|layer| !is_index(layer)).map(|layer| &layer["digest"]).collect();
+        let mut expected = config.clone();
+        *expected.pointer_mut(place).unwrap() = json!(real);
+        assert_eq!(config_of(&world, &after), expected);
+        assert_eq!((&after["config"]["mediaType"], report.notes), (&config_type.into(), Vec::<String>::new()));
+    }
+}
+
+#[tokio::test]
+async fn a_config_that_names_layers_in_its_own_way_stays_and_a_note_says_which_are_stale() {
+    let world = World::new();
+    let config = json!({"model": {"path": "w.bin", "digest": Digest::of(b"W").to_string()}});
+    let layers = [("application/vnd.kitops.modelkit.model.v1.tar", &b"W"[..], &[(TITLE, "w.bin")][..])];
+    let digest = listing(&world, "v1", ("application/vnd.kitops.modelkit.config.v1+json", &config), &layers);
+    let overlay = world.over("v1", digest).await;
+    Edit(&world, &overlay).file("w.bin", b"changed").await;
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert_eq!(config_of(&world, &manifest(&world, &digest_of(&report))), config);
+    assert!(report.notes.iter().any(|note| note.contains(&Digest::of(b"W").to_string())), "{:?}", report.notes);
 }
 
 #[tokio::test]
