@@ -90,13 +90,16 @@ async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
         Err(error) => tag.error = Some(error.to_string()),
     }
     match overlay.differences(context).await {
-        Ok(differences) => differences.iter().for_each(|difference| count(&mut tag, difference)),
+        Ok(differences) => {
+            let has_base = binding.expected.or(binding.under).is_some();
+            differences.iter().for_each(|difference| count(&mut tag, difference, has_base));
+        }
         Err(error) => tag.error = Some(error.to_string()),
     }
     tag
 }
 
-fn count(tag: &mut StagedTag, difference: &Difference) {
+fn count(tag: &mut StagedTag, difference: &Difference, has_base: bool) {
     match difference.state {
         State::Clean => {}
         State::Added => tag.added += 1,
@@ -106,8 +109,7 @@ fn count(tag: &mut StagedTag, difference: &Difference) {
     if matches!(difference.state, State::Added | State::Changed) && difference.kind == Kind::File {
         tag.bytes = tag.bytes.saturating_add(difference.after.unwrap_or(0));
     }
-    let name = difference.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    if difference.state == State::Added && is_dropping(name) {
+    if difference.state == State::Added && is_dropping(&difference.path, difference.kind, difference.after.unwrap_or(0), has_base) {
         tag.droppings += 1;
     }
 }

@@ -1,5 +1,5 @@
-//! Droppings: what editors and systems leave behind, and what `.ocifsignore` at the tag's root names. They are left out if
-//! the tag does not hold them upstream already.
+//! Droppings: what editors, systems and container runtimes leave behind, and what `.ocifsignore` at the tag's root names. They are
+//! left out if the tag does not hold them upstream already.
 //!
 //! `.ocifsignore` knows a part of what `.gitignore` knows: one pattern a line; empty lines and lines that begin with `#` are
 //! skipped; `*` and `?` match within a name, `**` across names; `[...]` is not special; a pattern with a `/` before its end
@@ -13,14 +13,27 @@ pub(super) const IGNORE_FILE: &[u8] = b".ocifsignore";
 /// Bytes of it that are read.
 pub(super) const IGNORE_LIMIT: u64 = 256 << 10;
 
-/// What is always a dropping: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi. Names that
-/// end in `~` are not: they may be wanted backups.
-const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n";
+/// What is always a dropping: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi, what Docker and
+/// podman put into every container. Names that end in `~` are not: they may be wanted backups.
+const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n/.dockerenv\n/run/.containerenv\n";
+/// Empty files and a link that container runtimes make in a root file system, to mount something over them or for `mount`.
+const MOUNTED_OVER: [&[u8]; 4] = [b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b"dev/console"];
+const MOUNTS: &[u8] = b"etc/mtab";
 
-/// Whether a name is one that is always a dropping, whatever `.ocifsignore` says.
-pub fn is_dropping(name: &[u8]) -> bool {
+/// Whether a path that the tag lacks upstream is always a dropping, whatever `.ocifsignore` says. `has_base`: the tag holds something
+/// upstream.
+pub fn is_dropping(path: &[u8], kind: Kind, size: u64, has_base: bool) -> bool {
     static USUAL: std::sync::LazyLock<Droppings> = std::sync::LazyLock::new(|| Droppings::new(b""));
-    USUAL.matches(name, Kind::File)
+    USUAL.matches(path, kind, size) || has_base && is_left_by_a_runtime(path, kind, size)
+}
+
+/// Whether a container runtime made this in a root file system that lacked it. In a tag that is new as a whole, it was copied there.
+fn is_left_by_a_runtime(path: &[u8], kind: Kind, size: u64) -> bool {
+    match kind {
+        Kind::File => size == 0 && MOUNTED_OVER.contains(&path),
+        Kind::Symlink => path == MOUNTS,
+        _ => false,
+    }
 }
 
 struct Pattern {
@@ -33,24 +46,31 @@ struct Pattern {
 /// Which paths are droppings.
 pub(super) struct Droppings {
     patterns: Vec<Pattern>,
+    /// Whether what container runtimes leave is among them.
+    of_runtimes: bool,
 }
 
 impl Droppings {
     /// The usual ones and those of an ignore file.
     pub fn new(ignore_file: &[u8]) -> Self {
         let lines = ALWAYS.as_bytes().split(|byte| *byte == b'\n').chain(ignore_file.split(|byte| *byte == b'\n'));
-        Self { patterns: lines.filter_map(Pattern::parse).collect() }
+        Self { patterns: lines.filter_map(Pattern::parse).collect(), of_runtimes: false }
     }
 
     /// None at all (`--no-ignore`).
     pub fn none() -> Self {
-        Self { patterns: Vec::new() }
+        Self { patterns: Vec::new(), of_runtimes: false }
+    }
+
+    /// The same, and what container runtimes leave in a root file system.
+    pub fn and_of_runtimes(self) -> Self {
+        Self { of_runtimes: true, ..self }
     }
 
     /// Whether this very path is one; a directory above it was asked for before.
-    pub fn matches(&self, path: &[u8], kind: Kind) -> bool {
+    pub fn matches(&self, path: &[u8], kind: Kind, size: u64) -> bool {
         let last = self.patterns.iter().rev().find(|pattern| pattern.matches(path, kind));
-        !path.is_empty() && last.is_some_and(|pattern| !pattern.negated)
+        !path.is_empty() && last.map_or(self.of_runtimes && is_left_by_a_runtime(path, kind, size), |pattern| !pattern.negated)
     }
 }
 
@@ -144,18 +164,36 @@ mod tests {
 
     fn is_left_out(ignore: &str, path: &str) -> bool {
         let kind = if path.ends_with('/') { Kind::Directory } else { Kind::File };
-        Droppings::new(ignore.as_bytes()).matches(path.trim_end_matches('/').as_bytes(), kind)
+        Droppings::new(ignore.as_bytes()).matches(path.trim_end_matches('/').as_bytes(), kind, 1)
     }
 
     #[test]
     fn what_systems_and_editors_leave_is_a_dropping_at_any_depth() {
         for path in [".DS_Store", "a/b/.DS_Store", "a/.nfs000123", ".fuse_hidden0001", "a/.x.txt.swp", "x.swp"] {
             assert!(is_left_out("", path), "{path}");
-            assert!(!Droppings::none().matches(path.as_bytes(), Kind::File), "{path}");
+            assert!(!Droppings::none().matches(path.as_bytes(), Kind::File, 1), "{path}");
         }
         for path in ["DS_Store", "swp", "notes~", "a/.gitignore", ".ocifsignore"] {
             assert!(!is_left_out("", path), "{path}");
         }
+    }
+
+    #[test]
+    fn what_container_runtimes_leave_is_a_dropping_in_a_tag_that_lacked_it() {
+        for path in [".dockerenv", "run/.containerenv"] {
+            assert!(is_left_out("", path) && is_dropping(path.as_bytes(), Kind::File, 7, false), "{path}");
+            assert!(!is_left_out("", &format!("a/{path}")), "{path}");
+        }
+        for path in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+            let path = path.as_bytes();
+            assert!(is_dropping(path, Kind::File, 0, true));
+            assert!(!is_dropping(path, Kind::File, 1, true), "somebody wrote it");
+            assert!(!is_dropping(path, Kind::File, 0, false), "it was copied with the whole tree");
+            assert!(!is_dropping(path, Kind::Directory, 0, true));
+        }
+        assert!(is_dropping(b"etc/mtab", Kind::Symlink, 12, true) && !is_dropping(b"etc/mtab", Kind::File, 12, true));
+        let wanted = |ignore: &[u8]| !Droppings::new(ignore).and_of_runtimes().matches(b"etc/hosts", Kind::File, 0);
+        assert!(wanted(b"!/etc/hosts") && !wanted(b""));
     }
 
     #[test]

@@ -92,7 +92,11 @@ struct Walk {
 
 /// Surveys a snapshot against what the tag holds.
 pub(super) async fn survey(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>, terms: &Terms<'_>) -> Result<Survey, Error> {
-    let droppings = if terms.no_ignore { Droppings::none() } else { droppings(new).await? };
+    let droppings = match (terms.no_ignore, &old) {
+        (true, _) => Droppings::none(),
+        (false, None) => droppings(new).await?,
+        (false, Some(_)) => droppings(new).await?.and_of_runtimes(),
+    };
     let mut walk = Walk::new(droppings, TreeIdentity::new(terms.defaults), terms.remember, terms.sizes);
     let mut join = Join::new(new, old);
     let mut comparer = Comparer::new(Arc::clone(new));
@@ -210,7 +214,7 @@ impl Walk {
             self.note(format!("sockets cannot be published: `{}` is left out", show(&new.path)));
             return true;
         }
-        if !is_upstream && self.droppings.matches(&new.path, new.kind) {
+        if !is_upstream && self.droppings.matches(&new.path, new.kind, new.size) {
             self.leave_out(new);
             return true;
         }

@@ -47,6 +47,49 @@ fn a_container_reads_a_tag_of_a_mount_and_cannot_write_to_it() {
     mount.unmount();
 }
 
+/// Runs a program in a root file system that is a tag, as images are tried out without being pulled; `$1` runs inside.
+const ROOTFS: &str = r#"podman --root $PWD/root --runroot $PWD/runroot --storage-driver vfs --tmpdir $PWD/tmp --runtime runc run --rm \
+    --ulimit nofile=1024:2048 --ulimit nproc=1000:1000 --network $NETWORK $OPTIONS --rootfs "$M" /bin/sh -c "$INSIDE""#;
+
+#[test]
+fn a_tag_that_was_the_root_of_a_container_is_published_only_if_the_container_changed_it() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let shell = Shell::new();
+    let tree =
+        "mkdir -p tree/bin tree/etc tree/dev tree/proc tree/sys tree/run tree/tmp tree/var/tmp; cp $(command -v busybox) tree/bin/sh";
+    shell.run::<&str>(tree, &[]);
+    let home = Home::new();
+    let draft = Draft::new();
+    let source = format!("oci:{}", draft.path().display());
+    let mount = home.mount(&source, &["--as-kind", "image"]);
+    shell.run("cp -a tree $M", &[("M", mount.path("v1").as_os_str())]);
+    assert!(mount.sync(&[]).contains("published"));
+    let layers = || draft.layout().manifest("v1")["layers"].as_array().unwrap().len();
+    let tag = mount.path("v1");
+    // Without a network of its own the container gets no `etc/resolv.conf`, or not everywhere.
+    for (options, network) in [("--read-only", "none"), ("", "none"), ("--read-only", "host"), ("", "host")] {
+        let variables =
+            [("M", tag.as_os_str()), ("OPTIONS", options.as_ref()), ("NETWORK", network.as_ref()), ("INSIDE", "echo in".as_ref())];
+        assert_eq!(shell.run(ROOTFS, &variables), "in\n");
+    }
+    let staged = shell.run("cd $M && find etc run -type f | sort | tr '\\n' ' '", &[("M", tag.as_os_str())]);
+    assert!(staged.contains("etc/hosts ") && staged.contains("etc/resolv.conf ") && staged.contains("run/.containerenv "), "{staged}");
+    let told = mount.sync(&[]);
+    assert!(!told.contains("published") && layers() == 1, "{told}");
+    let variables =
+        [("M", tag.as_os_str()), ("OPTIONS", "".as_ref()), ("NETWORK", "none".as_ref()), ("INSIDE", "echo new >/made".as_ref())];
+    shell.run(ROOTFS, &variables);
+    let told = mount.sync(&[]);
+    assert!(told.contains("1 added") && layers() == 2, "{told}");
+    mount.unmount();
+    let after = home.mount(&source, &["--read-only"]);
+    assert_eq!(after.cat("v1/made").unwrap(), b"new\n");
+    assert_eq!(after.ls("v1/etc").unwrap(), Vec::<String>::new());
+    after.unmount();
+}
+
 #[test]
 fn a_container_of_another_user_reads_what_modes_allow_when_others_are_allowed() {
     if lacks(&NEEDS) {

@@ -392,6 +392,32 @@ async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
 }
 
 #[tokio::test]
+async fn what_a_container_runtime_left_is_published_only_where_it_was_copied_with_the_whole_tree() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    edit.dir("etc");
+    edit.file("etc/hosts", b"").await;
+    edit.file(".dockerenv", b"").await;
+    let digest = world.published(&overlay).await;
+    let names: Vec<String> = world.seen(&digest).await.into_iter().map(|seen| seen.path).collect();
+    assert_eq!(names, ["", "etc", "etc/hosts"]);
+    edit.dir("run");
+    edit.file("a", b"1").await;
+    let digest = world.published(&overlay).await;
+    for path in ["etc/hostname", "etc/resolv.conf", "run/.containerenv"] {
+        edit.file(path, b"").await;
+    }
+    edit.make("etc/mtab", Kind::Symlink, "/proc/mounts");
+    let (report, _) = world.publish(&overlay).await.unwrap();
+    assert_eq!((report.outcome, report.ignored, world.tagged("v1")), (Outcome::Unchanged, 5, Some(digest)));
+    edit.file("etc/resolv.conf", b"nameserver ::1\n").await;
+    let digest = world.published(&overlay).await;
+    let names: Vec<String> = world.seen(&digest).await.into_iter().map(|seen| seen.path).collect();
+    assert_eq!(names, ["", "a", "etc", "etc/hosts", "etc/resolv.conf", "run"]);
+}
+
+#[tokio::test]
 async fn files_that_a_power_cut_may_have_damaged_are_published_only_when_that_is_meant() {
     let world = World::new();
     for force in [false, true] {
