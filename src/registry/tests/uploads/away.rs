@@ -1,0 +1,89 @@
+//! Uploads to a registry that restarts, or stays away.
+
+use std::time::Duration;
+
+use super::*;
+
+/// A port on which nobody listens until `back` is called.
+async fn closed_port() -> (String, impl AsyncFnOnce(&Writable) -> Server) {
+    let held = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = held.local_addr().unwrap().to_string();
+    drop(held);
+    let address = authority.clone();
+    let back = async move |registry: &Writable| {
+        let registry = registry.clone();
+        Server::start_at(&address, move |request, _| registry.answer(request)).await
+    };
+    (authority, back)
+}
+
+#[tokio::test]
+async fn several_uploads_wait_for_a_registry_that_restarts() {
+    let registry = Writable::new(FULL);
+    let (authority, back) = closed_port().await;
+    let mut config = config(&authority);
+    small_requests(&mut config);
+    // Not one failure is forgiven, but for a registry that is not there yet.
+    config.timing.retries = 0;
+    let client = HttpRegistry::new(config).unwrap();
+    let blobs: Vec<Vec<u8>> = (0..4u8).map(|number| [data(), vec![number]].concat()).collect();
+    let repository = repository();
+    let descriptors: Vec<_> = blobs.iter().map(|blob| descriptor(blob)).collect();
+    let uploads =
+        blobs.iter().zip(&descriptors).map(|(blob, descriptor)| client.push_blob(&repository, descriptor, source(blob), silent()));
+    let returning = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        back(&registry).await
+    };
+    let (uploads, _server) = tokio::join!(futures_util::future::join_all(uploads), returning);
+    for (upload, blob) in uploads.into_iter().zip(&blobs) {
+        upload.unwrap();
+        assert!(registry.blob(blob));
+    }
+}
+
+#[tokio::test]
+async fn uploads_to_a_registry_that_stays_away_end_together_and_the_next_do_not_wait_again() {
+    let (authority, _) = closed_port().await;
+    let mut config = config(&authority);
+    config.timing.progress = Duration::from_millis(400);
+    config.timing.backoff = Duration::from_millis(20);
+    let client = HttpRegistry::new(config).unwrap();
+    let (blob, repository) = (descriptor(b"small"), repository());
+    let uploads = (0..8).map(|_| client.push_blob(&repository, &blob, source(b"small"), silent()));
+    for upload in futures_util::future::join_all(uploads).await {
+        let error = upload.unwrap_err();
+        assert!(error.kind == ErrorKind::Unreachable && error.message.contains("--io-timeout"), "{error}");
+    }
+    let error = client.push_blob(&repository, &blob, source(b"small"), silent()).await.unwrap_err();
+    assert!(!error.message.contains("--io-timeout"), "one attempt only: {error}");
+}
+
+#[tokio::test]
+async fn uploads_under_way_go_on_when_the_registry_restarts() {
+    let registry = Writable::new(FULL);
+    let before = registry.serve(|_, _| None).await;
+    let authority = before.authority.clone();
+    let client = writer(&authority);
+    let blobs: Vec<Vec<u8>> = (0..4u8).map(|number| [data(), vec![number]].concat()).collect();
+    let repository = repository();
+    let descriptors: Vec<_> = blobs.iter().map(|blob| descriptor(blob)).collect();
+    let uploads =
+        blobs.iter().zip(&descriptors).map(|(blob, descriptor)| client.push_blob(&repository, descriptor, source(blob), silent()));
+    let restarting = async {
+        while before.log().iter().filter(|request| is(request, "PATCH")).count() < blobs.len() {
+            tokio::task::yield_now().await;
+        }
+        // Connections break and nobody listens.
+        drop(before);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let registry = registry.clone();
+        Server::start_at(&authority, move |request, _| registry.answer(request)).await
+    };
+    let (uploads, after) = tokio::join!(futures_util::future::join_all(uploads), restarting);
+    for (upload, blob) in uploads.into_iter().zip(&blobs) {
+        upload.unwrap();
+        assert!(registry.blob(blob));
+    }
+    assert!(!after.log().is_empty(), "the uploads ended before the registry restarted");
+}
