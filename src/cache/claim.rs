@@ -1,7 +1,8 @@
 //! Claims: the right to compute something that no other thread or process computes meanwhile.
 //!
 //! A claim is a tokio mutex among the tasks of this process and a lock on one byte of `claims.lock` among processes,
-//! the byte being chosen by the name's hash: nothing is left to clean up, whoever dies.
+//! the byte being chosen by the name's hash: nothing is left to clean up, whoever dies. Whoever waits watches in the
+//! ledger what the holder's transfers move: a slow holder is waited for, one that stands still is not.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ledger::Ledger;
 use crate::durable::{RangeLock, Sharing};
 
 /// The longest pause between two questions to another process.
@@ -29,27 +32,51 @@ type Gate = tokio::sync::Mutex<()>;
 /// The claims of one open cache.
 pub struct Claims {
     path: PathBuf,
+    ledger: Arc<Ledger>,
     /// Gates that are in use. Held for map operations only.
     gates: Mutex<HashMap<u64, Weak<Gate>>>,
 }
 
 impl Claims {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, gates: Mutex::default() }
+    pub fn new(path: PathBuf, ledger: Arc<Ledger>) -> Self {
+        Self { path, ledger, gates: Mutex::default() }
     }
 
-    /// Waits until this caller alone holds `name`. Dropping the future gives up.
-    pub async fn claim(&self, name: &str) -> io::Result<Claim> {
+    /// Waits until this caller alone holds `name`; `None` once nothing that the holder transfers has moved for
+    /// `patience`. Calls `moved` whenever something did. Dropping the future gives up.
+    pub async fn claim(&self, name: &str, patience: Duration, moved: impl Fn()) -> io::Result<Option<Claim>> {
         // Half the range of file offsets, so that the end of the byte's range is one too.
         let byte = xxh3_64(name.as_bytes()) >> 2;
+        tokio::select! {
+            biased;
+            claim = self.turn(byte) => claim.map(Some),
+            () = self.standstill(byte, patience, moved) => Ok(None),
+        }
+    }
+
+    async fn turn(&self, byte: u64) -> io::Result<Claim> {
         let task = self.gate(byte).lock_owned().await;
         let mut pause = Duration::from_millis(1);
         loop {
             if let Some(process) = RangeLock::try_range(&self.path, byte..byte + 1, Sharing::Exclusive)? {
+                self.ledger.note_claim(byte);
                 return Ok(Claim { _process: process, _task: task });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Returns once the holder of a claim has moved nothing for so long. Another holder counts as movement.
+    async fn standstill(&self, byte: u64, patience: Duration, moved: impl Fn()) {
+        let (mut seen, mut since) = (self.ledger.progress_of_claim(byte), Instant::now());
+        while since.elapsed() < patience {
+            tokio::time::sleep(LONGEST_PAUSE.min(patience)).await;
+            let now = self.ledger.progress_of_claim(byte);
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+                moved();
+            }
         }
     }
 

@@ -6,7 +6,8 @@
 //! it is unknown, which the first reservation turns into a recount.
 //!
 //! Each open cache holds a slot (a lock on one byte, which ends with the process) that says how much it is just
-//! writing, so that a recount can add what is not on disk yet and ignore what died.
+//! writing, so that a recount can add what is not on disk yet and ignore what died. It also counts what that cache's
+//! transfers have moved, so that others can tell work from standstill, and who holds which claim.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,12 @@ const BOOT: usize = 3;
 const SLOTS_AT: usize = 8;
 /// Most caches that share a directory at one time.
 const SLOTS: usize = 1024;
-const LENGTH: u64 = ((SLOTS_AT + 2 * SLOTS) * size_of::<u64>()) as u64;
+/// Bytes that the transfers of each slot's owner have moved.
+const PROGRESS_AT: usize = SLOTS_AT + 2 * SLOTS;
+/// Who holds a claim, by the claim's number: the number with the slot in place of its lowest bits.
+const HOLDERS_AT: usize = PROGRESS_AT + SLOTS;
+const HOLDERS: usize = 1024;
+const LENGTH: u64 = ((HOLDERS_AT + HOLDERS) * size_of::<u64>()) as u64;
 /// More than any limit; far from overflow.
 const UNKNOWN: u64 = u64::MAX / 4;
 
@@ -155,6 +161,27 @@ impl Ledger {
     /// Subtracts bytes that are gone from the disk. The caller holds the lock of the evictor.
     pub fn give_back(&self, bytes: u64) {
         self.word(USED).update(Ordering::SeqCst, Ordering::SeqCst, |used| used.saturating_sub(bytes));
+    }
+
+    /// Notes that transfers of this cache moved on.
+    pub fn moved(&self, bytes: u64) {
+        self.word(PROGRESS_AT + self.slot).fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that this cache holds the claim of this number now.
+    pub fn note_claim(&self, claim: u64) {
+        self.holder(claim).store(claim - claim % SLOTS as u64 + self.slot as u64, Ordering::Relaxed);
+    }
+
+    /// How far the transfers of whoever noted the claim last have come. `None` if that is not known (any more).
+    pub fn progress_of_claim(&self, claim: u64) -> Option<u64> {
+        let noted = self.holder(claim).load(Ordering::Relaxed);
+        let slot = noted % SLOTS as u64;
+        (noted - slot == claim - claim % SLOTS as u64).then(|| self.word(PROGRESS_AT + slot as usize).load(Ordering::Relaxed))
+    }
+
+    fn holder(&self, claim: u64) -> &AtomicU64 {
+        self.word(HOLDERS_AT + (claim % HOLDERS as u64) as usize)
     }
 
     /// Prefix of names of temporary directories that are ours.

@@ -66,6 +66,7 @@ mod tests;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use cached::CachedStream;
 pub use claim::Claim;
@@ -160,9 +161,16 @@ impl SpanCache {
         Fill::new(&self.shared, blob, protection)
     }
 
-    /// Waits until this caller alone holds `name`, across threads and daemons. Dropping the future gives up.
-    pub async fn claim(&self, name: &str) -> Result<Claim, Error> {
-        self.shared.claims.claim(name).await.map_err(failed("lock", &self.shared.root.join("claims.lock")))
+    /// Waits until this caller alone holds `name`, across threads and daemons, as long as whoever holds it moves on (see
+    /// [`SpanCache::moved`]); `None` once nothing moved there for `patience`. Calls `moved` whenever something did.
+    /// Dropping the future gives up.
+    pub async fn claim(&self, name: &str, patience: Duration, moved: impl Fn()) -> Result<Option<Claim>, Error> {
+        self.shared.claims.claim(name, patience, moved).await.map_err(failed("lock", &self.shared.root.join("claims.lock")))
+    }
+
+    /// Notes that so many bytes arrived or were decoded here, for those in other daemons who wait for a claim.
+    pub fn moved(&self, bytes: u64) {
+        self.shared.ledger.moved(bytes);
     }
 
     /// A document (index, tree, manifest): mapped if plain, opened into memory if sealed. `kind` is a short word and

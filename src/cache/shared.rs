@@ -83,7 +83,7 @@ impl Shared {
         retire_old_version(&config.directory, &root);
         let block = durable::free(&root).map_err(failed("examine", &root))?.block.clamp(512, 1 << 20);
         Ok(Arc::new(Self {
-            claims: Claims::new(root.join("claims.lock")),
+            claims: Claims::new(root.join("claims.lock"), Arc::clone(&ledger)),
             config,
             root,
             ledger,

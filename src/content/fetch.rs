@@ -180,7 +180,6 @@ async fn fetch(
     for number in from..spans.end {
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
-        reader.shared.moved(blob.len());
         let slot = open.remove(&number);
         let keeps = reader.keeps && spans.end - number <= ON_THE_WAY;
         let task = Task { number, span, blob, slot, keeps, rank };
@@ -230,7 +229,7 @@ async fn open_input(reader: &Reader, range: Range<u64>, rank: Rank, turn: Option
             format!("{}: it comes from a host whose transport is not trusted, so all of it is checked first", reader.source.label());
         return Err(Error::new(ErrorKind::Integrity, message));
     }
-    Ok(Input::new(Origin::Remote { stream, _turn: turn }, range, reader.shared.io_timeout))
+    Ok(Input::new(&reader.shared, Origin::Remote { stream, _turn: turn }, range))
 }
 
 /// One span whose bytes are here.

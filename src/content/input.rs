@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -43,7 +42,7 @@ pub(super) enum Origin {
 /// A forward reader of one range.
 pub(super) struct Input {
     origin: Origin,
-    io_timeout: Duration,
+    shared: Arc<Shared>,
     /// Place in the blob of the first byte of `buffer`.
     start: u64,
     buffer: BytesMut,
@@ -52,14 +51,14 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(origin: Origin, range: Range<u64>, io_timeout: Duration) -> Self {
-        Self { origin, io_timeout, start: range.start, buffer: BytesMut::new(), end: range.end }
+    pub(super) fn new(shared: &Arc<Shared>, origin: Origin, range: Range<u64>) -> Self {
+        Self { origin, shared: Arc::clone(shared), start: range.start, buffer: BytesMut::new(), end: range.end }
     }
 
     /// A forward reader of what is inside an opened envelope; `blob` reads the ciphertext.
-    pub(super) fn of_envelope(shared: &Shared, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Rank) -> Self {
+    pub(super) fn of_envelope(shared: &Arc<Shared>, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Rank) -> Self {
         let envelope = Box::new(EnvelopeReader::new(&opened.key, &opened.header));
-        Self::new(Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range, shared.io_timeout)
+        Self::new(shared, Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range)
     }
 
     /// The bytes of a range that begins no earlier than that of the last call.
@@ -89,10 +88,14 @@ impl Input {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let place = self.start + self.buffer.len() as u64;
         match &mut self.origin {
-            Origin::Remote { stream, .. } => match tokio::time::timeout(self.io_timeout, stream.next()).await {
-                Ok(piece) => Ok(piece.transpose()?),
-                Err(_) => Err(Error::new(ErrorKind::TimedOut, format!("no byte arrived for {} s", self.io_timeout.as_secs()))),
-            },
+            Origin::Remote { stream, .. } => {
+                let patience = self.shared.io_timeout;
+                let waited = |_| Error::new(ErrorKind::TimedOut, format!("no byte arrived for {} s", patience.as_secs()));
+                let piece = tokio::time::timeout(patience, stream.next()).await.map_err(waited)?.transpose()?;
+                // Piece by piece, since a span may take longer than anything may stand still.
+                self.shared.moved(piece.as_ref().map_or(0, Bytes::len));
+                Ok(piece)
+            }
             Origin::Envelope { blob, envelope, rank } => {
                 if place >= self.end {
                     return Ok(None);

@@ -86,6 +86,7 @@ impl Shared {
     /// Notes that bytes arrived or were decoded.
     pub(super) fn moved(&self, bytes: usize) {
         self.progress.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.cache.moved(bytes as u64);
     }
 
     /// Bytes that arrived or were decoded so far.
@@ -181,17 +182,21 @@ impl Shared {
         }
     }
 
-    /// Waits until nobody else computes `name`. `None` if the cache cannot tell, or somebody holds it for longer
-    /// than a transfer may stall: then the work is done twice rather than not at all.
+    /// Waits until nobody else computes `name`. `None` if the cache cannot tell, or whoever does stands still for as
+    /// long as a transfer may stall: then the work is done twice rather than not at all.
     pub(super) async fn claim(&self, name: &str) -> Option<Claim> {
-        match tokio::time::timeout(self.io_timeout, self.cache.claim(name)).await {
-            Ok(Ok(claim)) => Some(claim),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "working without a claim");
+        // What moves there moves whoever waits here, too.
+        let moved = || {
+            self.progress.fetch_add(1, Ordering::Relaxed);
+        };
+        match self.cache.claim(name, self.io_timeout, moved).await {
+            Ok(Some(claim)) => Some(claim),
+            Ok(None) => {
+                tracing::info!(name, "another daemon works on this and stands still; doing the work as well");
                 None
             }
-            Err(_) => {
-                tracing::info!(name, "somebody else works on this for long; doing the work as well");
+            Err(error) => {
+                tracing::warn!(%error, "working without a claim");
                 None
             }
         }

@@ -185,8 +185,13 @@ fn the_proxy_records_requests_and_spoils_the_chosen_answers() {
     proxy.spoil("/_catalog", 1, Fault::Status(404));
     assert_eq!(status(&format!("{}/v2/_catalog", proxy.url())), 404);
     assert_eq!(status(&format!("{}/v2/_catalog", proxy.url())), 200);
+    proxy.spoil("/_catalog", 4, Fault::EveryOther(500));
+    assert_eq!([0; 4].map(|_: i32| status(&format!("{}/v2/_catalog", proxy.url()))), [200, 500, 200, 500]);
+    proxy.refuse();
+    assert!(get(client().build().unwrap(), &blob, |request| request).unwrap_err().is_connect());
+    proxy.listen_again();
     proxy.spoil("/blobs/", 1, Fault::Redirect(format!("{}/v2/app/blobs/{digest}", registry.url())));
     assert_eq!(status(&blob), 200);
-    assert_eq!(proxy.count("GET", "/blobs/"), 6);
+    assert_eq!(proxy.count("GET", "/blobs/"), 6, "what was refused did not arrive");
     assert!(proxy.host().starts_with("127.0.0.1:"));
 }

@@ -3,9 +3,12 @@
 use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar};
 use crate::support::layouts::Layout;
 use crate::support::mounting::Home;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process};
+use std::os::unix::fs::FileExt;
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
@@ -167,4 +170,93 @@ fn two_daemons_with_one_cache_directory_fetch_once_in_all() {
     for mount in mounts {
         mount.unmount();
     }
+}
+
+/// A registry behind a proxy with `team/data:raw`, a large file, and `team/data:packed`, a layer with the same file.
+fn slow_to_come() -> (Registry, Proxy, Vec<u8>) {
+    let registry = Registry::plain();
+    let bytes = noise(3, 6 << 20);
+    let mut draft = Draft::new();
+    draft.files("raw", &[("big", &bytes)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&[("big", &bytes)])));
+    draft.image("packed", &[layer]);
+    draft.layout().push(&registry.url(), "team/data");
+    let proxy = Proxy::start(registry.url());
+    (registry, proxy, bytes)
+}
+
+#[test]
+fn a_daemon_waits_for_another_one_that_fetches_the_same_for_as_long_as_that_moves_on() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (_registry, proxy, bytes) = slow_to_come();
+    let home = Home::new();
+    // Much longer than anything may stand still.
+    proxy.spoil_method("GET", "/blobs/", usize::MAX, Fault::Trickle(600 << 10));
+    let mount = || home.mount(&format!("{}/team", proxy.host()), &["--io-timeout", "3s"]);
+    let mounts = [mount(), mount()];
+    for (tag, most) in [("raw", bytes.len() as u64 + 1000), ("packed", bytes.len() as u64 + 20_000)] {
+        proxy.forget();
+        std::thread::scope(|scope| {
+            for mount in &mounts {
+                scope.spawn(|| assert!(mount.cat(&format!("data/{tag}/big")).unwrap() == bytes, "wrong bytes"));
+            }
+        });
+        let sent = proxy.sent("/blobs/");
+        assert!(sent <= most, "{tag}: {sent} bytes were sent of {}: {:?}", bytes.len(), proxy.requests());
+    }
+    for mount in mounts {
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_daemon_goes_on_by_itself_when_the_one_that_it_waits_for_stands_still() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (_registry, proxy, bytes) = slow_to_come();
+    let home = Home::new();
+    let source = format!("{}/team", proxy.host());
+    let (stopped, other) = (home.mount(&source, &[]), home.mount(&source, &["--io-timeout", "2s"]));
+    for tag in ["raw", "packed"] {
+        proxy.forget();
+        proxy.spoil_method("GET", "/blobs/", 1, Fault::Trickle(200 << 10));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| stopped.cat(&format!("data/{tag}/big")).unwrap() == bytes);
+            proxy.wait_for("GET", "/blobs/");
+            kill_process(stopped.daemon(), Signal::STOP).unwrap();
+            assert!(other.cat(&format!("data/{tag}/big")).unwrap() == bytes, "wrong bytes");
+            kill_process(stopped.daemon(), Signal::CONT).unwrap();
+            assert!(reader.join().unwrap(), "wrong bytes");
+        });
+        proxy.mend();
+    }
+    stopped.unmount();
+    other.unmount();
+}
+
+#[test]
+fn what_failed_its_check_is_not_fetched_again_for_whoever_has_the_file_open() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (_registry, proxy, bytes) = slow_to_come();
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", proxy.host()), &["--verify", "strict"]);
+    mount.ls("data/raw").unwrap();
+    proxy.spoil_method("GET", "/blobs/", usize::MAX, Fault::Flip(5 << 20));
+    proxy.forget();
+    let file = std::fs::File::open(mount.path("data/raw/big")).unwrap();
+    // The kernel asks for each page anew of what it did not get, and a program may try as often as it wants.
+    for _ in 0..5 {
+        let failed = file.read_exact_at(&mut [0; 300_000], 0).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(Errno::BADMSG.raw_os_error()));
+    }
+    assert_eq!(proxy.count("GET", "/blobs/"), 1, "{:?}", proxy.requests());
+    proxy.mend();
+    assert!(mount.cat("data/raw/big").unwrap() == bytes, "another open asks anew");
+    drop(file);
+    mount.unmount();
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct Proxy {
     address: SocketAddr,
     inner: Arc<Inner>,
-    task: tokio::task::JoinHandle<()>,
+    task: Mutex<tokio::task::JoinHandle<()>>,
 }
 
 struct Inner {
@@ -25,6 +25,8 @@ struct Inner {
     arrived: Condvar,
     faults: Mutex<Vec<Planned>>,
     held: tokio::sync::Notify,
+    /// Connections break.
+    down: tokio::sync::watch::Sender<bool>,
 }
 
 struct Entry {
@@ -32,6 +34,7 @@ struct Entry {
     path: String,
     range: Option<String>,
     authorized: bool,
+    received: Arc<AtomicU64>,
     sent: AtomicU64,
 }
 
@@ -46,6 +49,8 @@ pub struct Recorded {
     pub range: Option<String>,
     /// Whether credentials came along.
     pub authorized: bool,
+    /// Bytes of the body that came along so far.
+    pub received: u64,
     /// Bytes of the body sent back so far.
     pub sent: u64,
 }
@@ -59,8 +64,12 @@ pub enum Fault {
     Cut(u64),
     /// Nothing more is sent after so many bytes of the body, and the connection stays open.
     Stall(u64),
+    /// So many bytes of the body a second.
+    Trickle(u64),
     /// This status with an empty body; the registry is not asked.
     Status(u16),
+    /// The same for every other request.
+    EveryOther(u16),
     /// This status with this body of errors, as registries word it; the registry is not asked.
     Refuse(u16, &'static str),
     /// The registry does what it is asked, then the connection breaks before any answer.
@@ -96,15 +105,24 @@ impl Proxy {
             arrived: Condvar::new(),
             faults: Mutex::default(),
             held: tokio::sync::Notify::new(),
+            down: tokio::sync::watch::Sender::new(false),
         });
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let app = axum::Router::new().fallback(forward).with_state(inner.clone());
-        let task = super::runtime().spawn(async move {
-            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await.unwrap();
-        });
+        let task = Mutex::new(serve(listener, &inner));
         Self { address, inner, task }
+    }
+
+    /// Breaks all connections, and refuses new ones until [`Proxy::listen_again`].
+    pub fn refuse(&self) {
+        self.task.lock().unwrap().abort();
+        self.inner.down.send_replace(true);
+    }
+
+    /// Ends [`Proxy::refuse`].
+    pub fn listen_again(&self) {
+        self.inner.down.send_replace(false);
+        *self.task.lock().unwrap() = serve(std::net::TcpListener::bind(self.address).unwrap(), &self.inner);
     }
 
     /// `127.0.0.1:port`, the host of references.
@@ -146,6 +164,7 @@ impl Proxy {
                 path: entry.path.clone(),
                 range: entry.range.clone(),
                 authorized: entry.authorized,
+                received: entry.received.load(Ordering::Relaxed),
                 sent: entry.sent.load(Ordering::Relaxed),
             })
             .collect()
@@ -169,6 +188,11 @@ impl Proxy {
         self.requests().iter().filter(|request| request.path.contains(part_of_path)).map(|request| request.sent).sum()
     }
 
+    /// Bytes that came so far with requests of this method.
+    pub fn received(&self, method: &str) -> u64 {
+        self.requests().iter().filter(|request| request.method == method).map(|request| request.received).sum()
+    }
+
     /// How many requests had this method and the text in their path.
     pub fn count(&self, method: &str, part_of_path: &str) -> usize {
         self.requests().iter().filter(|request| request.method == method && request.path.contains(part_of_path)).count()
@@ -177,7 +201,23 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.get_mut().unwrap().abort();
+    }
+}
+
+fn serve(listener: std::net::TcpListener, inner: &Arc<Inner>) -> tokio::task::JoinHandle<()> {
+    listener.set_nonblocking(true).unwrap();
+    let app = axum::Router::new().fallback(unless_down).with_state(inner.clone());
+    super::runtime().spawn(async move {
+        axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await.unwrap();
+    })
+}
+
+async fn unless_down(State(inner): State<Arc<Inner>>, request: Request) -> Response<Body> {
+    let mut down = inner.down.subscribe();
+    tokio::select! {
+        answer = forward(State(inner), request) => answer,
+        _ = down.wait_for(|down| *down) => break_connection(),
     }
 }
 
@@ -188,6 +228,7 @@ impl Inner {
             path: path.to_owned(),
             range: request.headers().get(header::RANGE).and_then(|range| range.to_str().ok()).map(str::to_owned),
             authorized: request.headers().contains_key(header::AUTHORIZATION),
+            received: Arc::default(),
             sent: AtomicU64::new(0),
         });
         self.seen.lock().unwrap().push(entry.clone());
@@ -202,7 +243,8 @@ impl Inner {
         };
         let planned = faults.iter_mut().find(matches)?;
         planned.times -= 1;
-        Some(planned.fault.clone())
+        let passes = matches!(planned.fault, Fault::EveryOther(_)) && planned.times % 2 == 1;
+        (!passes).then(|| planned.fault.clone())
     }
 }
 
@@ -211,7 +253,7 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     let entry = inner.record(&request, &path);
     let fault = inner.fault(request.method().as_str(), &path);
     match &fault {
-        Some(Fault::Status(status)) => return empty(StatusCode::from_u16(*status).unwrap(), None),
+        Some(Fault::Status(status) | Fault::EveryOther(status)) => return empty(StatusCode::from_u16(*status).unwrap(), None),
         Some(Fault::Refuse(status, body)) => return refusal(*status, body),
         Some(Fault::Break) => break_connection(),
         Some(Fault::Redirect(location)) => return empty(StatusCode::TEMPORARY_REDIRECT, Some(location)),
@@ -221,7 +263,11 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     let (head, body) = request.into_parts();
     // The host stays the proxy's own, so that locations in answers lead through the proxy again.
     let asked = inner.client.request(head.method, format!("{}{path}", inner.upstream)).headers(end_to_end(&head.headers));
-    let Ok(answer) = asked.body(reqwest::Body::wrap_stream(body.into_data_stream())).send().await else {
+    let received = entry.received.clone();
+    let body = body.into_data_stream().inspect(move |piece| {
+        received.fetch_add(piece.as_ref().map_or(0, |piece| piece.len() as u64), Ordering::Relaxed);
+    });
+    let Ok(answer) = asked.body(reqwest::Body::wrap_stream(body)).send().await else {
         return empty(StatusCode::BAD_GATEWAY, None);
     };
     match fault {
@@ -279,6 +325,7 @@ fn spoiled(
     fault: Option<Fault>,
     entry: Arc<Entry>,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let begun = tokio::time::Instant::now();
     futures_util::stream::unfold((body, 0u64), move |(mut body, at)| {
         let (fault, entry) = (fault.clone(), entry.clone());
         async move {
@@ -286,6 +333,11 @@ fn spoiled(
                 Some(Fault::Cut(after)) if at >= after => return Some((Err(std::io::Error::other("cut")), (body, at))),
                 Some(Fault::Stall(after)) if at >= after => std::future::pending::<()>().await,
                 _ => {}
+            }
+            if let Some(Fault::Trickle(rate)) = fault {
+                // What went out already is paid for.
+                let due = Duration::from_secs_f64(at as f64 / rate as f64);
+                tokio::time::sleep_until(begun + due).await;
             }
             let chunk = match body.next().await? {
                 Ok(chunk) => damaged(chunk, at, fault.as_ref()),

@@ -233,3 +233,23 @@ fn a_claimed_size_makes_no_huge_table() {
     assert_eq!(refused.err().map(|error| error.kind), Some(ErrorKind::NoSpace));
     assert!(place.tables().is_empty());
 }
+
+#[test]
+fn a_stream_that_cannot_be_buried_does_not_die() {
+    let place = Place::new(MIB);
+    let (cache, other) = (place.open(), place.open());
+    let layout = even(4, 100_000);
+    fill(&cache, 1, &layout, &Protection::Plain);
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    // No directory can be made there, as on a full disk.
+    let work = place.path().join("v2/work");
+    fs::remove_dir_all(&work).unwrap();
+    fs::write(&work, "").unwrap();
+    assert!(cache.clear(true).is_err() && cache.forget_stream(&blob(1)).is_err());
+    assert!((0..4).all(|span| check(&stream, 1, &layout, span)));
+    assert!((0..4).all(|span| check(&other.stream(&blob(1), &layout, &Protection::Plain).unwrap(), 1, &layout, span)));
+    fs::remove_file(&work).unwrap();
+    fs::create_dir(&work).unwrap();
+    cache.clear(true).unwrap();
+    assert!(place.tables().is_empty());
+}

@@ -2,11 +2,14 @@
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 
 use super::*;
 
+/// Longer than any test runs.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// Tells this test binary, started again, to be the second process.
 const AS_CHILD: &str = "OCIFS_CACHE_TEST_DIRECTORY";
 
@@ -116,7 +119,12 @@ fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
     for span in 0..20 {
         assert!(unfinished.span(&bytes(1, span_range(&layout, span))).unwrap());
     }
-    let _claim = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(cache.claim("claimed")).unwrap();
+    let _claim = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(cache.claim("claimed", PATIENCE, || ()))
+        .unwrap();
     println!("\nREADY");
     let (_, stores) = churn(&cache, 5, 200);
     assert!(stores > 0);
@@ -133,11 +141,11 @@ fn a_killed_process_leaves_its_budget_and_its_claims_to_the_others() {
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert!(lines.map(Result::unwrap).any(|line| line.ends_with("READY")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let impatient = runtime.block_on(async { tokio::time::timeout(std::time::Duration::from_millis(30), cache.claim("claimed")).await });
-    assert!(impatient.is_err());
+    let impatient = runtime.block_on(cache.claim("claimed", Duration::from_millis(30), || ())).unwrap();
+    assert!(impatient.is_none());
     child.kill().unwrap();
     child.wait().unwrap();
-    runtime.block_on(cache.claim("claimed")).unwrap();
+    assert!(runtime.block_on(cache.claim("claimed", PATIENCE, || ())).unwrap().is_some());
     let layout = even(24, 64 * KIB + 100);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     for span in 0..24 {
@@ -163,7 +171,7 @@ fn a_claim_excludes_tasks_and_instances_and_is_handed_on() {
         let work = |cache: SpanCache| {
             let inside = &inside;
             async move {
-                let _claim = cache.claim("one").await.unwrap();
+                let _claim = cache.claim("one", PATIENCE, || ()).await.unwrap().unwrap();
                 assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                 tokio::task::yield_now().await;
                 inside.fetch_sub(1, Ordering::SeqCst);
@@ -171,15 +179,47 @@ fn a_claim_excludes_tasks_and_instances_and_is_handed_on() {
         };
         let all = (0..12).map(|number| work(if number % 2 == 0 { cache.clone() } else { other.clone() }));
         futures_util::future::join_all(all).await;
-        let _one = cache.claim("one").await.unwrap();
-        let _two = cache.claim("two").await.unwrap();
+        let _one = cache.claim("one", PATIENCE, || ()).await.unwrap().unwrap();
+        let _two = cache.claim("two", PATIENCE, || ()).await.unwrap().unwrap();
         for cache in [&cache, &other] {
-            let given_up = tokio::time::timeout(std::time::Duration::from_millis(20), cache.claim("one")).await;
-            assert!(given_up.is_err());
+            assert!(cache.claim("one", Duration::from_millis(20), || ()).await.unwrap().is_none());
         }
         drop(_one);
-        other.claim("one").await.unwrap();
+        assert!(other.claim("one", PATIENCE, || ()).await.unwrap().is_some());
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
+    let place = Place::new(MIB);
+    let (holder, other) = (place.open(), place.open());
+    let held = holder.claim("one", PATIENCE, || ()).await.unwrap().unwrap();
+    let patience = Duration::from_secs(10);
+    for waiting in [&holder, &other] {
+        let (begun, seen) = (tokio::time::Instant::now(), AtomicU64::new(0));
+        let slow = async {
+            for _ in 0..100 {
+                tokio::time::sleep(patience / 2).await;
+                // What the others do says nothing of the holder.
+                place.open().moved(1);
+                holder.moved(1);
+            }
+        };
+        let count = || {
+            seen.fetch_add(1, Ordering::Relaxed);
+        };
+        let (claim, ()) = tokio::join!(waiting.claim("one", patience, count), slow);
+        assert!(claim.unwrap().is_none() && seen.load(Ordering::Relaxed) == 100);
+        let waited = begun.elapsed();
+        assert!(waited > patience * 50 && waited < patience * 52, "{waited:?}");
+    }
+    // An unheld one is nobody's to wait for, and one that is given up is had at once.
+    assert!(other.claim("two", Duration::ZERO, || ()).await.unwrap().is_some());
+    let (claim, ()) = tokio::join!(other.claim("one", patience, || ()), async {
+        tokio::time::sleep(patience / 2).await;
+        drop(held);
+    });
+    assert!(claim.unwrap().is_some());
 }
 
 #[derive(Clone, Debug)]
