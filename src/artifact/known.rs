@@ -87,7 +87,7 @@ impl Known {
             let (me, repository, tag) = (Arc::clone(self), repository.clone(), tag.clone());
             async move { me.ask_tag(&repository, &tag, last).await }
         });
-        asked.await.map_err(abandoned)?
+        self.answered(asked, last).await
     }
 
     /// The last known digest of a tag.
@@ -109,7 +109,7 @@ impl Known {
         let writes = self.memory().writes(repository, Some(tag));
         // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
         let answer = match last {
-            Some(_) => match self.ask(true, self.pull.resolve(repository, &version)).await {
+            Some(_) => match self.pull.resolve(repository, &version).await {
                 Err(error) if error.kind == ErrorKind::Unsupported => self.fetch_tag(repository, &version).await,
                 answer => answer.map(|resolved| resolved.digest).map_err(Error::from),
             },
@@ -238,10 +238,11 @@ impl Known {
         if self.options.offline {
             return Err(self.unasked(&format!("what refers to {repository}@{subject}"), true));
         }
+        let older = last.clone();
         let asked = self.referrers_flight.run(key.clone(), || {
             let me = Arc::clone(self);
             async move {
-                let found: Answer<Vec<_>> = me.ask(last.is_some(), me.pull.referrers(&key.0, &key.1)).await.map_err(Error::from);
+                let found: Answer<Vec<_>> = me.pull.referrers(&key.0, &key.1).await.map_err(Error::from);
                 match found {
                     Ok(found) => {
                         me.reached();
@@ -258,7 +259,7 @@ impl Known {
                 }
             }
         });
-        asked.await.map_err(abandoned)?
+        self.answered(asked, older).await
     }
 
     /// Forgets how fresh everything is, so that the next use asks.

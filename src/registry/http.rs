@@ -44,6 +44,7 @@ mod upload;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use reqwest::{Method, Url};
@@ -174,6 +175,10 @@ impl Pull for HttpRegistry {
 
     fn trust(&self) -> Trust {
         if self.http.exchange.has_strayed() { Trust::Digest } else { self.http.trust }
+    }
+
+    fn away_since(&self) -> Option<Instant> {
+        self.http.exchange.away_since().map(tokio::time::Instant::into_std)
     }
 
     /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry

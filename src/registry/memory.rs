@@ -9,6 +9,7 @@ mod push;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -89,6 +90,8 @@ pub enum Fault {
     Flipped(u64),
     /// No answer until [`Memory::release`]; only then the request is done.
     Stall,
+    /// The request is done after so long.
+    Delay(Duration),
     /// So many bytes, received or sent, then none until [`Memory::release`].
     StallAfter(u64),
     /// A blob is answered by way of a transport that is not trusted.
@@ -114,6 +117,7 @@ struct Contents {
 
 struct State {
     strayed: bool,
+    away: Option<Instant>,
     repositories: BTreeMap<String, Contents>,
     odd_names: Vec<(String, Descriptor)>,
     requests: Vec<Request>,
@@ -148,6 +152,7 @@ impl Memory {
     pub fn with_origin(origin: &str, trust: Trust) -> Self {
         let state = State {
             strayed: false,
+            away: None,
             repositories: BTreeMap::new(),
             odd_names: Vec::new(),
             requests: Vec::new(),
@@ -289,6 +294,11 @@ impl Memory {
         self.state().planned.clear();
     }
 
+    /// Says that an operation just got no answer.
+    pub fn fall_silent(&self) {
+        self.state().away = Some(Instant::now());
+    }
+
     /// Lets everything that stalls go on, now and later.
     pub fn release(&self) {
         self.released.send_replace(true);
@@ -336,6 +346,10 @@ impl Memory {
             Some(Fault::LostAnswer(error)) if !kind.writes() => Err(self.struck(error)),
             Some(Fault::Stall) => {
                 wait_for_release(self.released.subscribe()).await;
+                Ok(None)
+            }
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
                 Ok(None)
             }
             other => Ok(other),

@@ -11,6 +11,7 @@ mod push;
 
 use std::ops::Range;
 use std::pin::Pin;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -124,6 +125,11 @@ pub trait Pull: Send + Sync {
 
     /// The manifests that refer to `subject`, also by the tag schema where the API is missing.
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error>;
+
+    /// When an operation gave up since nobody answered, if nothing was answered since.
+    fn away_since(&self) -> Option<Instant> {
+        None
+    }
 
     /// Names of a repository that are full references and no tags (a layout by `podman save`): name and manifest.
     async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::memory::Seen;
 use super::outage::is_outage;
 use super::store::Dirty;
-use super::{Answer, Known, abandoned, is_fresh};
+use super::{Answer, Known, is_fresh};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
@@ -48,18 +48,19 @@ impl Known {
         if self.options.offline {
             return last.ok_or_else(|| self.unasked(&format!("the list of tags of {repository}"), self.is_repository(repository)));
         }
+        let older = last.clone();
         let asked = self.list_flight.run(Some(repository.clone()), || {
             let (me, repository) = (Arc::clone(self), repository.clone());
             async move { me.ask_tags(&repository, last).await }
         });
-        asked.await.map_err(abandoned)?
+        self.answered(asked, older).await
     }
 
     async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Answer<Listing> {
         let writes = self.memory().writes(repository, None);
         let good = |name: &str| Tag::parse(name).is_ok();
         let hidden = |name: &str| Tag::parse(name).is_ok_and(|tag| tag.is_bookkeeping());
-        let answer = self.pages(Some(repository), last.is_some(), good, hidden).await;
+        let answer = self.pages(Some(repository), good, hidden).await;
         if self.memory().writes(repository, None) != writes {
             return self.list_of_before(repository, answer);
         }
@@ -96,16 +97,18 @@ impl Known {
             let fresh = memory.catalog.as_ref().is_some_and(|seen| is_fresh(seen.checked, self.options.tag_ttl));
             (fresh, memory.catalog.as_ref().map(|seen| seen.value.clone()))
         };
+        let is_known = last.is_some() || !self.options.repositories.is_empty() || !self.memory().learned.is_empty();
         let list = match last {
             Some(list) if fresh => list,
             last if self.options.offline => unknown(last),
-            Some(last) if away => unknown(Some(last)),
+            last if away && is_known => unknown(last),
             last => {
+                let older = is_known.then(|| unknown(last.clone()));
                 let asked = self.list_flight.run(None, || {
                     let me = Arc::clone(self);
-                    async move { me.ask_repositories(last).await }
+                    async move { me.ask_repositories(last, is_known).await }
                 });
-                asked.await.map_err(abandoned)??
+                self.answered(asked, older).await?
             }
         };
         let mut names: BTreeSet<String> = list.names.iter().cloned().collect();
@@ -117,14 +120,13 @@ impl Known {
         Ok(Listing { names: names.into_iter().filter(below).collect(), complete: list.complete })
     }
 
-    async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>) -> Answer<Listing> {
-        let answer = self.pages(None, last.is_some(), |name| Repository::parse(name).is_ok(), |_| false).await;
+    async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>, is_known: bool) -> Answer<Listing> {
+        let answer = self.pages(None, |name| Repository::parse(name).is_ok(), |_| false).await;
         let list = match answer {
             Ok(list) => list,
             Err(error) if is_outage(error.kind) => {
-                let known = last.is_some() || !self.options.repositories.is_empty() || !self.memory().learned.is_empty();
-                self.unreached(&error, known);
-                return if known { Ok(unknown(last)) } else { Err(error) };
+                self.unreached(&error, is_known);
+                return if is_known { Ok(unknown(last)) } else { Err(error) };
             }
             // Docker Hub and GHCR refuse the list in these ways, whoever asks.
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::NotFound) => {
@@ -159,24 +161,22 @@ impl Known {
     async fn pages(
         &self,
         repository: Option<&Repository>,
-        older_is_known: bool,
         good: impl Fn(&str) -> bool,
         hidden: impl Fn(&str) -> bool,
     ) -> Result<Listing, Error> {
         for _ in 1..ATTEMPTS {
-            match self.all_pages(repository, older_is_known, &good, &hidden).await {
+            match self.all_pages(repository, &good, &hidden).await {
                 Err(error) if error.kind == ErrorKind::Conflict => {}
                 answer => return answer,
             }
         }
-        self.all_pages(repository, older_is_known, &good, &hidden).await
+        self.all_pages(repository, &good, &hidden).await
     }
 
     /// One pass over the pages: names outside the grammar are hidden and counted.
     async fn all_pages(
         &self,
         repository: Option<&Repository>,
-        older_is_known: bool,
         good: &impl Fn(&str) -> bool,
         hidden: &impl Fn(&str) -> bool,
     ) -> Result<Listing, Error> {
@@ -185,9 +185,10 @@ impl Known {
         let mut seen = 0;
         loop {
             let page: Page = match repository {
-                Some(repository) => self.ask(older_is_known, self.pull.tags(repository, after.as_deref())).await?,
-                None => self.ask(older_is_known, self.pull.repositories(after.as_deref())).await?,
+                Some(repository) => self.pull.tags(repository, after.as_deref()).await?,
+                None => self.pull.repositories(after.as_deref()).await?,
             };
+            self.reached();
             seen += page.names.len().max(SMALL_PAGE);
             for name in page.names {
                 if !good(&name) {

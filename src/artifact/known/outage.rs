@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Error, Known};
+use super::{Answer, Error, Known, abandoned};
 use crate::error::ErrorKind;
-use crate::registry;
+use crate::flight::Abandoned;
 
 /// How long after a failure it is tried again whether the registry answers.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Who knows an older answer waits no longer than this for a new one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Who knows an older answer takes that once the registry has said nothing at all for so long.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether the registry answers, as far as is known.
 #[derive(Default)]
@@ -20,18 +20,34 @@ pub(super) struct Outage {
     failed: Option<Instant>,
     /// Somebody is looking whether it is back.
     looking: bool,
+    /// The last answer. On the clock that waits are on.
+    heard: Option<tokio::time::Instant>,
+    /// When it was forgotten: failures of before count no more.
+    forgotten: Option<Instant>,
 }
 
 impl Outage {
     /// A failure so long ago that it is time to look again.
     #[cfg(test)]
     pub(super) fn long_ago() -> Self {
-        Self { failed: Instant::now().checked_sub(AGAIN), looking: false }
+        Self { failed: Instant::now().checked_sub(AGAIN), ..Self::default() }
     }
 
     /// Forgets it, so that the next use asks.
     pub(super) fn forget(&mut self) {
         self.failed = None;
+        self.forgotten = Some(Instant::now());
+    }
+
+    /// Notes that something else that the registry was asked for got no answer. Whether that is news.
+    fn met(&mut self, since: Instant) -> bool {
+        let is_news = self.failed.is_none()
+            && self.forgotten.is_none_or(|forgotten| forgotten < since)
+            && self.heard.is_none_or(|heard| heard.into_std() < since);
+        if is_news {
+            self.failed = Some(since);
+        }
+        is_news
     }
 }
 
@@ -43,8 +59,12 @@ impl Known {
         }
         // A thread outside of the runtime may ask too; then the next one that is inside looks.
         let runtime = tokio::runtime::Handle::try_current().ok();
+        let met = self.pull.away_since();
         let look = {
             let outage = &mut self.memory().outage;
+            if met.is_some_and(|since| outage.met(since)) {
+                tracing::warn!("what was last known serves, since {} does not answer", self.pull.origin().escape_default());
+            }
             let Some(failed) = outage.failed else { return false };
             let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
             outage.looking |= look;
@@ -65,24 +85,35 @@ impl Known {
         true
     }
 
-    /// Asks, but not for long where an older answer is known.
-    pub(super) async fn ask<T>(
-        &self,
-        older_is_known: bool,
-        asking: impl Future<Output = Result<T, registry::Error>>,
-    ) -> Result<T, registry::Error> {
-        if !older_is_known {
-            return asking.await;
+    /// Waits for an answer. Whoever knows an older one takes that once the registry says nothing for a while; the question
+    /// goes on meanwhile, and its answer counts when it comes.
+    pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Answer<T>, Abandoned>>, older: Option<T>) -> Answer<T> {
+        let Some(older) = older else { return asked.await.map_err(abandoned)? };
+        let mut asked = std::pin::pin!(asked);
+        let mut since = tokio::time::Instant::now();
+        loop {
+            if let Ok(answer) = tokio::time::timeout_at(since + PATIENCE, &mut asked).await {
+                return answer.map_err(abandoned)?;
+            }
+            // A long list comes page by page.
+            match self.memory().outage.heard.filter(|heard| *heard > since) {
+                Some(heard) => since = heard,
+                None => break,
+            }
         }
-        tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
-            let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
-            Err(registry::Error::new(ErrorKind::TimedOut, message))
-        })
+        let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
+        self.unreached(&Error { kind: ErrorKind::TimedOut, message }, true);
+        Ok(older)
     }
 
     /// Notes an answer.
     pub(super) fn reached(&self) {
-        if self.memory().outage.failed.take().is_some() {
+        let was_away = {
+            let outage = &mut self.memory().outage;
+            outage.heard = Some(tokio::time::Instant::now());
+            outage.failed.take().is_some()
+        };
+        if was_away {
             tracing::info!("{} answers again", self.pull.origin().escape_default());
         }
     }

@@ -123,6 +123,11 @@ impl Exchange {
         if self.is_away(self.away().writing) { attempts.only_once() } else { attempts.patient() }
     }
 
+    /// When an operation last gave up since no answer came, if none came since.
+    pub(super) fn away_since(&self) -> Option<Instant> {
+        self.away().any
+    }
+
     fn is_away(&self, since: Option<Instant>) -> bool {
         since.is_some_and(|since| since.elapsed() < self.timing.progress.max(AWAY))
     }

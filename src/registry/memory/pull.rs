@@ -38,6 +38,10 @@ impl Pull for Memory {
         if self.state().strayed { Trust::Digest } else { self.trust }
     }
 
+    fn away_since(&self) -> Option<std::time::Instant> {
+        self.state().away
+    }
+
     async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
         self.enter(RequestKind::Ping, "", String::new(), None).await.map(drop)
     }
