@@ -52,6 +52,8 @@ mod publishing;
 mod publishing_faults;
 #[path = "mount/requests.rs"]
 mod requests;
+#[path = "mount/restarts.rs"]
+mod restarts;
 #[path = "mount/secrecy.rs"]
 mod secrecy;
 #[path = "mount/sources.rs"]

@@ -189,13 +189,15 @@ fn sizes_that_cannot_be_are_ebadmsg_at_once() {
     let draft = images(&archives);
     let home = Home::new();
     let mount = mount(&home, &draft, &[]);
-    for (name, _) in &archives {
-        let error = mount.ls(name).expect_err(name);
-        assert_eq!(error.raw_os_error(), Some(EBADMSG), "{name}: {error}");
-        the_neighbour_is_readable(&mount);
-    }
+    let ((), peak) = mount.peak_of(|| {
+        for (name, _) in &archives {
+            let error = mount.ls(name).expect_err(name);
+            assert_eq!(error.raw_os_error(), Some(EBADMSG), "{name}: {error}");
+            the_neighbour_is_readable(&mount);
+        }
+    });
     assert_eq!(mount.ls("").unwrap().len(), archives.len() + 1);
-    assert!(mount.anonymous_memory() < 128 << 20);
+    assert!(peak < 128 << 20, "{peak} bytes");
     mount.unmount();
 }
 
@@ -279,30 +281,32 @@ fn the_archives_of_go_and_python_are_read_as_others_read_them_or_refused() {
     let home = Home::new();
     let mount = mount(&home, &draft, &[]);
     let mut wrong = Vec::new();
-    for path in &paths {
-        let tag = name(path);
-        let shown = match walk(&mount.path(&tag)) {
-            Ok(names) => Some(names),
-            Err(error) if error.raw_os_error() == Some(EBADMSG) => None,
-            Err(error) => panic!("{tag}: {error}"),
-        };
-        let expected = match EXPECTED.iter().find(|(known, _)| *known == tag) {
-            Some((_, names)) => names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
-            None => listed_by_tar(path),
-        };
-        if shown != expected {
-            wrong.push(format!("{tag}: shown {shown:?} expected {expected:?}"));
-        }
-        if let Some(names) = shown {
-            for name in names {
-                read_some(&mount.path(&tag).join(name));
+    let ((), peak) = mount.peak_of(|| {
+        for path in &paths {
+            let tag = name(path);
+            let shown = match walk(&mount.path(&tag)) {
+                Ok(names) => Some(names),
+                Err(error) if error.raw_os_error() == Some(EBADMSG) => None,
+                Err(error) => panic!("{tag}: {error}"),
+            };
+            let expected = match EXPECTED.iter().find(|(known, _)| *known == tag) {
+                Some((_, names)) => names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+                None => listed_by_tar(path),
+            };
+            if shown != expected {
+                wrong.push(format!("{tag}: shown {shown:?} expected {expected:?}"));
             }
+            if let Some(names) = shown {
+                for name in names {
+                    read_some(&mount.path(&tag).join(name));
+                }
+            }
+            the_neighbour_is_readable(&mount);
         }
-        the_neighbour_is_readable(&mount);
-    }
+    });
     assert_eq!(mount.ls("").unwrap().len(), paths.len() + 1);
     assert!(!mount.log().contains("panick"), "{}", mount.log());
-    assert!(mount.anonymous_memory() < 128 << 20);
+    assert!(peak < 128 << 20, "{peak} bytes");
     mount.unmount();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

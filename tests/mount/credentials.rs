@@ -114,6 +114,66 @@ fn helpers_are_programs_on_the_path() {
 }
 
 #[test]
+fn a_helper_gets_nothing_that_was_meant_for_ocifs() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = guarded();
+    let (mut home, host) = (with_helpers(), registry.host());
+    for (name, value) in [
+        ("OCIFS_LOG", "info"),
+        ("OCIFS_PASSPHRASE", "hunter2"),
+        ("LISTEN_FDS", "0"),
+        ("LISTEN_FDNAMES", "x"),
+        ("NOTIFY_SOCKET", "/none"),
+        ("KEPT", "1"),
+    ] {
+        home.set(name, value);
+    }
+    let seen = home.path("seen");
+    helper(&home, "nosy", &host, PASSWORD);
+    let program = home.path("bin/docker-credential-nosy");
+    let script = std::fs::read_to_string(&program).unwrap();
+    let look = format!(
+        "#!/bin/sh\n{{ env; echo \"parent $PPID\"; for fd in /proc/$$/fd/*; do echo \"fd $(readlink $fd)\"; done; }} >> {}\n",
+        seen.display()
+    );
+    std::fs::write(&program, script.replace("#!/bin/sh\n", &look)).unwrap();
+    home.write(".docker/config.json", serde_json::json!({ "credHelpers": { host.clone(): "nosy" } }).to_string());
+    // A descriptor that the command inherits and the daemon must not hand on.
+    let secret = home.write("secret", "x");
+    let point = home.path("mounts");
+    let (cache, state) = (home.path("cache"), home.path("state"));
+    let source = format!("{host}/team/app:v1");
+    let flags = ["--cache-dir", cache.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    let command = home.ocifs(&[&["mount", &source, point.to_str().unwrap()], flags.as_slice()].concat());
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", r#"exec 9<"$0"; exec "$@""#]).arg(&secret).arg(command.get_program()).args(command.get_args());
+    shell.env_clear().stdin(std::process::Stdio::null()).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(std::fs::read(point.join("one")).unwrap(), b"1");
+    let status: serde_json::Value = serde_json::from_slice(&home.run(&["status", "--format=json"]).stdout).unwrap();
+    let daemon = status.to_string();
+    home.run(&["umount", point.to_str().unwrap()]);
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("KEPT=1") && seen.contains("PATH="), "{seen}");
+    let parents: Vec<&str> = seen.lines().filter_map(|line| line.strip_prefix("parent ")).collect();
+    assert!(parents.iter().any(|pid| daemon.contains(&format!("\"pid\":{pid}"))), "asked by the daemon: {parents:?} {daemon}");
+    for name in ["OCIFS_", "NOTIFY_SOCKET", "LISTEN_", "hunter2"] {
+        assert!(!seen.contains(name), "{name}: {seen}");
+    }
+    // Its own script, pipes, what it discards, and where it writes what it sees.
+    let own = |target: &&str| {
+        ["pipe:", "/dev/null", "/proc/"].iter().any(|own| target.starts_with(own))
+            || target.contains("/bin/docker-")
+            || target.ends_with("/seen")
+    };
+    let strange: Vec<&str> = seen.lines().filter_map(|line| line.strip_prefix("fd ")).filter(|target| !own(target)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
 fn the_longest_path_that_covers_the_repository_counts() {
     if lacks(&NEEDS) {
         return;

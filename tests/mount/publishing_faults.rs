@@ -7,19 +7,19 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::registry::{Registry, Variant};
 use crate::support::skip::{Need, lacks};
 use rustix::process::{Pid, Signal, kill_process};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
 /// A registry with `team/app:v1` (`one`, `two`, `three`), a proxy in front of it, and somebody who edits.
-struct World {
-    registry: Registry,
-    proxy: Proxy,
-    home: Home,
+pub struct World {
+    pub registry: Registry,
+    pub proxy: Proxy,
+    pub home: Home,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::of(Variant::default())
     }
 
@@ -30,12 +30,12 @@ impl World {
         Self { registry, proxy, home: Home::new() }
     }
 
-    fn mount(&self, flags: &[&str]) -> Mount<'_> {
+    pub fn mount(&self, flags: &[&str]) -> Mount<'_> {
         self.home.mount(&format!("{}/team", self.proxy.host()), flags)
     }
 
     /// Mounts and edits: a file of v1, and a new tag.
-    fn edited(&self, flags: &[&str]) -> Mount<'_> {
+    pub fn edited(&self, flags: &[&str]) -> Mount<'_> {
         let mount = self.mount(flags);
         mount.write("app/v1/one", "edited\n");
         mount.write("app/v2/sub/new", "new\n");
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// A file as somebody else sees it, who asks the registry itself.
-    fn upstream(&self, name: &str) -> Option<Vec<u8>> {
+    pub fn upstream(&self, name: &str) -> Option<Vec<u8>> {
         let home = Home::new();
         let mount = home.mount(&format!("{}/team", self.registry.host()), &["--read-only"]);
         let bytes = mount.cat(name);
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// The digest of a tag.
-    fn digest(&self, tag: &str) -> Option<String> {
+    pub fn digest(&self, tag: &str) -> Option<String> {
         let url = format!("{}/v2/team/app/manifests/{tag}", self.registry.url());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         crate::support::runtime().block_on(async {
@@ -81,14 +81,14 @@ fn artifact(files: &[(&str, &[u8])]) -> Draft {
 
 /// The edits of [`World::edited`] are read through the mount.
 #[track_caller]
-fn shows_edits(mount: &Mount) {
+pub fn shows_edits(mount: &Mount) {
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
     assert_eq!(mount.cat("app/v2/sub/new").unwrap(), b"new\n");
 }
 
 /// The edits of [`World::edited`] are in the mount and in the next one, and are published once the registry takes them.
 #[track_caller]
-fn nothing_is_lost(world: &World, mount: Mount) {
+pub fn nothing_is_lost(world: &World, mount: Mount) {
     shows_edits(&mount);
     mount.leave();
     let again = world.mount(&[]);
@@ -101,13 +101,13 @@ fn nothing_is_lost(world: &World, mount: Mount) {
 
 /// A sync that fails: the exit code, words of one of the lines, and one line a reason.
 #[track_caller]
-fn fails(mount: &Mount, flags: &[&str], code: i32, words: &[&str]) -> String {
+pub fn fails(mount: &Mount, flags: &[&str], code: i32, words: &[&str]) -> String {
     let output = mount.run("sync", flags);
     told(&output, code, words)
 }
 
 #[track_caller]
-fn told(output: &Output, code: i32, words: &[&str]) -> String {
+pub fn told(output: &Output, code: i32, words: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(code), "{}", text(output));
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(said.lines().all(|line| line.starts_with("ocifs: ") && !line.contains("panicked")), "{said}");
@@ -129,74 +129,6 @@ fn a_read_only_registry_refuses_and_what_is_staged_stays() {
     mount.leave();
     world.registry.become_variant(Variant::default());
     nothing_is_lost(&world, world.mount(&[]));
-}
-
-#[test]
-fn with_the_registry_down_a_sync_says_so_and_umount_keeps_the_mount() {
-    if lacks(&NEEDS) {
-        return;
-    }
-    let mut world = World::new();
-    let source = format!("{}/team", world.registry.host());
-    let mount = world.home.mount(&source, &["--io-timeout", "2s"]);
-    mount.write("app/v1/one", "edited\n");
-    mount.write("app/v2/sub/new", "new\n");
-    world.registry.stop();
-    fails(&mount, &[], 14, &["app:v1", "app:v2"]);
-    let kept = mount.run("umount", &[]);
-    told(&kept, 16, &["stays mounted", "--as TAG", "--no-sync", "--discard"]);
-    shows_edits(&mount);
-    world.registry.start_again();
-    mount.sync(&[]);
-    mount.unmount();
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
-}
-
-#[test]
-fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt() {
-    if lacks(&NEEDS) {
-        return;
-    }
-    let world = World::new();
-    let mount = world.edited(&["--io-timeout", "20s"]);
-    world.registry.hang();
-    world.proxy.forget();
-    let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    world.proxy.wait_for("HEAD", "/manifests/v1");
-    interrupt(&sync);
-    let output = sync.wait_with_output().unwrap();
-    told(&output, 130, &["what is staged stays"]);
-    shows_edits(&mount);
-    mount.leave();
-    world.registry.resume();
-    let mount = world.mount(&["--io-timeout", "1s"]);
-    shows_edits(&mount);
-    world.registry.hang();
-    fails(&mount, &[], 14, &["app:v1", "app:v2"]);
-    world.registry.resume();
-    nothing_is_lost(&world, mount);
-}
-
-fn interrupt(process: &Child) {
-    kill_process(Pid::from_child(process), Signal::INT).unwrap();
-}
-
-#[test]
-fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
-    if lacks(&NEEDS) {
-        return;
-    }
-    let world = World::new();
-    let mount = world.edited(&[]);
-    mount.write("app/v2/big", noise(1, 5 << 20));
-    world.proxy.spoil_method("PUT", "/manifests/", 100, Fault::Stall(0));
-    world.proxy.spoil_method("PUT", "/blobs/uploads/", 100, Fault::Stall(0));
-    let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    world.proxy.wait_for("PUT", "/");
-    interrupt(&sync);
-    told(&sync.wait_with_output().unwrap(), 130, &["what is staged stays"]);
-    world.proxy.mend();
-    nothing_is_lost(&world, mount);
 }
 
 #[test]
@@ -292,25 +224,6 @@ fn a_tag_whose_last_answer_is_lost_is_asked_for_and_not_put_twice() {
     mount.sync(&[]);
     assert_eq!(world.proxy.count("PUT", "/manifests/v1"), 1);
     nothing_is_lost(&world, mount);
-}
-
-#[test]
-fn a_tag_that_was_put_before_the_registry_went_is_found_published_by_the_next_sync() {
-    if lacks(&NEEDS) {
-        return;
-    }
-    let world = World::new();
-    let mount = world.mount(&["--io-timeout", "2s"]);
-    mount.write("app/v1/one", "edited\n");
-    world.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAllFromHere);
-    fails(&mount, &[], 14, &["app:v1"]);
-    world.proxy.mend();
-    world.proxy.forget();
-    let put = world.digest("v1").unwrap();
-    assert!(mount.sync(&[]).contains(&put));
-    assert_eq!(world.proxy.count("PUT", "/"), 0, "{:?}", world.proxy.requests());
-    mount.unmount();
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
 }
 
 /// v1 edited here after somebody else has moved it; the two digests.

@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longest time that any single command may take. Only what hangs ever gets there.
@@ -174,9 +176,26 @@ impl Mount<'_> {
 
     /// Bytes of memory of the daemon that no file stands behind.
     pub fn anonymous_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.daemon().as_raw_nonzero())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        anonymous_memory(self.daemon())
+    }
+
+    /// Runs `work` and answers the most such memory that the daemon had meanwhile.
+    pub fn peak_of<T>(&self, work: impl FnOnce() -> T) -> (T, u64) {
+        let (daemon, over) = (self.daemon(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut peak = 0;
+                while !over.load(Ordering::Relaxed) {
+                    peak = peak.max(anonymous_memory(daemon));
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                peak.max(anonymous_memory(daemon))
+            });
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            over.store(true, Ordering::Relaxed);
+            let peak = watcher.join().unwrap();
+            (done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), peak)
+        })
     }
 
     /// The command line of `ocifs COMMAND ROOT FLAGS…`.
@@ -233,6 +252,12 @@ impl Drop for Mount<'_> {
             let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(point.path()).output();
         }
     }
+}
+
+fn anonymous_memory(daemon: rustix::process::Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 /// Whether the kernel's table has a mount there; asks nobody who could hang.

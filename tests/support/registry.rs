@@ -84,6 +84,12 @@ impl Registry {
         self.folder.path().join("data/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")
     }
 
+    /// How many uploads to a repository were begun and neither ended nor given up.
+    pub fn uploads(&self, repository: &str) -> usize {
+        let folder = self.folder.path().join("data/docker/registry/v2/repositories").join(repository).join("_uploads");
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
     /// Runs `write` with the address of a registry on the same storage that takes writes from anybody.
     pub fn writing<T>(&self, write: impl FnOnce(&str) -> T) -> T {
         let plain = Variant::default();

@@ -1,0 +1,186 @@
+//! Registries that hang, go away or restart while something is published: a sync that can be finished is, any other is told and loses
+//! nothing.
+
+use crate::publishing_faults::{World, fails, nothing_is_lost, shows_edits, told};
+use crate::support::artifacts::noise;
+use crate::support::is_long;
+use crate::support::mounting::{Home, Mount, text};
+use crate::support::proxy::{Fault, Recorded};
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+/// A registry that restarts is away for so long.
+const RESTART: Duration = Duration::from_millis(700);
+
+#[test]
+fn with_the_registry_down_a_sync_says_so_and_umount_keeps_the_mount() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut world = World::new();
+    let source = format!("{}/team", world.registry.host());
+    let mount = world.home.mount(&source, &["--io-timeout", "2s"]);
+    mount.write("app/v1/one", "edited\n");
+    mount.write("app/v2/sub/new", "new\n");
+    world.registry.stop();
+    fails(&mount, &[], 14, &["app:v1", "app:v2"]);
+    let kept = mount.run("umount", &[]);
+    told(&kept, 16, &["stays mounted", "--as TAG", "--no-sync", "--discard"]);
+    shows_edits(&mount);
+    world.registry.start_again();
+    mount.sync(&[]);
+    mount.unmount();
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+}
+
+#[test]
+fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&["--io-timeout", "20s"]);
+    world.registry.hang();
+    world.proxy.forget();
+    let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    world.proxy.wait_for("HEAD", "/manifests/v1");
+    interrupt(&sync);
+    let output = sync.wait_with_output().unwrap();
+    told(&output, 130, &["what is staged stays"]);
+    shows_edits(&mount);
+    mount.leave();
+    world.registry.resume();
+    let mount = world.mount(&["--io-timeout", "1s"]);
+    shows_edits(&mount);
+    world.registry.hang();
+    fails(&mount, &[], 14, &["app:v1", "app:v2"]);
+    world.registry.resume();
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.edited(&[]);
+    mount.write("app/v2/big", noise(1, 5 << 20));
+    world.proxy.spoil_method("PUT", "/manifests/", 100, Fault::Stall(0));
+    world.proxy.spoil_method("PUT", "/blobs/uploads/", 100, Fault::Stall(0));
+    let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    world.proxy.wait_for("PUT", "/");
+    interrupt(&sync);
+    told(&sync.wait_with_output().unwrap(), 130, &["what is staged stays"]);
+    world.proxy.mend();
+    nothing_is_lost(&world, mount);
+}
+
+#[test]
+fn a_tag_that_was_put_before_the_registry_went_is_found_published_by_the_next_sync() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.mount(&["--io-timeout", "2s"]);
+    mount.write("app/v1/one", "edited\n");
+    world.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAllFromHere);
+    fails(&mount, &[], 14, &["app:v1"]);
+    world.proxy.mend();
+    world.proxy.forget();
+    let put = world.digest("v1").unwrap();
+    assert!(mount.sync(&[]).contains(&put));
+    assert_eq!(world.proxy.count("PUT", "/"), 0, "{:?}", world.proxy.requests());
+    mount.unmount();
+    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+}
+
+fn interrupt(process: &Child) {
+    kill_process(Pid::from_child(process), Signal::INT).unwrap();
+}
+
+/// Syncs of four blobs that nobody has seen before, during the upload of which `restart` is called. Each must succeed.
+fn four_blobs_each(mount: &Mount, mut restart: impl FnMut()) {
+    let mut bytes = noise(40, 12 << 20);
+    let rounds: u8 = if is_long() { 20 } else { 2 };
+    for round in 0..rounds {
+        for blob in 0..4 {
+            bytes[..2].copy_from_slice(&[round, blob]);
+            mount.write(&format!("app/v2/large{blob}"), &bytes);
+        }
+        let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        restart();
+        let output = sync.wait_with_output().unwrap();
+        assert!(output.status.success(), "round {round} of {rounds}: {}\n{}", text(&output), mount.log());
+    }
+}
+
+/// Waits until something is as it should be; fails if that never happens.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_sync_of_several_blobs_goes_on_when_the_registry_restarts() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut registry = Registry::plain();
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", registry.host()), &[]);
+    let mut known = 0;
+    four_blobs_each(&mount, || {
+        until("an upload begins", || registry.uploads("team/app") > known);
+        registry.stop();
+        std::thread::sleep(RESTART);
+        // What was cut off stays there until the registry purges it.
+        known = registry.uploads("team/app");
+        registry.start_again();
+    });
+    assert_eq!(std::fs::read(mount.path("app/v2/large3")).unwrap().len(), 12 << 20);
+    mount.unmount();
+}
+
+#[test]
+fn a_sync_of_several_blobs_goes_on_when_connections_break_and_are_refused() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.mount(&[]);
+    let sending = |request: &Recorded| ["PUT", "PATCH"].contains(&request.method.as_str()) && request.received > 0;
+    four_blobs_each(&mount, || {
+        until("an upload begins", || world.proxy.requests().iter().any(sending));
+        world.proxy.refuse();
+        std::thread::sleep(RESTART);
+        world.proxy.forget();
+        world.proxy.listen_again();
+    });
+    mount.unmount();
+}
+
+#[test]
+fn an_upload_to_a_registry_that_fails_every_other_chunk_ends_and_sends_little_twice() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mount = world.mount(&[]);
+    let bytes = noise(41, 100 << 20);
+    mount.write("app/v2/large", &bytes);
+    world.proxy.spoil_method("PATCH", "/blobs/uploads/", 1000, Fault::EveryOther(500));
+    world.proxy.forget();
+    mount.sync(&[]);
+    let (chunks, sent) = (world.proxy.count("PATCH", "/"), world.proxy.received("PATCH") + world.proxy.received("PUT"));
+    // Four chunks, of which every other one is sent twice.
+    assert!(chunks <= 8 && sent < 2 * bytes.len() as u64, "{chunks} chunks, {sent} bytes");
+    mount.unmount();
+}
