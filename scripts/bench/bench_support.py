@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -47,6 +50,48 @@ class Layout:
             json.dump({"schemaVersion": 2, "manifests": self.entries}, file)
 
 
+class Registry:
+    """docker-registry on a free port with storage of its own."""
+
+    def __init__(self, work):
+        self.storage = tempfile.mkdtemp(prefix="registry-", dir=work)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.host = "127.0.0.1:%d" % free.getsockname()[1]
+        self.configuration = os.path.join(self.storage, "config.yml")
+        with open(self.configuration, "w", encoding="ascii") as file:
+            file.write("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n"
+                       % (self.storage, self.host))
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["docker-registry", "serve", self.configuration], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(self.host.split(":")[1]))) == 0:
+                    return
+            time.sleep(0.02)
+        raise SystemExit("docker-registry did not start")
+
+    def restart(self):
+        """Killed and started again at once, on the same port and storage."""
+        self.process.kill()
+        self.process.wait()
+        self.start()
+
+    def stored(self):
+        """Bytes of all blobs."""
+        total = 0
+        for directory, _, names in os.walk(os.path.join(self.storage, "data")):
+            total += sum(os.path.getsize(os.path.join(directory, name)) for name in names if name == "data")
+        return total
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.storage)
+
+
 class Mount:
     """A mount with a cache of its own that survives remounts."""
 
@@ -71,6 +116,19 @@ class Mount:
         self.down()
         self.up()
         return os.path.join(self.point, "v1")
+
+
+def daemon_of(point):
+    """The daemon is the process whose command line names the mount point."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % pid, "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(point) in words and b"mount" in words and b"ocifs" in os.path.basename(words[0]):
+            return int(pid)
+    sys.exit("no daemon for " + point)
 
 
 def record(benchmark, rows):
