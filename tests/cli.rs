@@ -62,7 +62,7 @@ fn every_command_and_flag_is_in_the_help_under_a_heading() {
     for heading in ["Content:", "Permissions:", "Writing:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
         assert!(help.contains(heading), "{heading}");
     }
-    let flags = "--foreground --cache-dir --cache-size --cache-min-free --state-dir --tag-ttl --io-timeout --verify --view \
+    let flags = "--foreground --cache-dir --cache-size --cache-min-free --memory-limit --state-dir --tag-ttl --io-timeout --verify --view \
         --platform --repo --allow-other --uid --gid --file-mode --dir-mode --plain-http --insecure --ca-file --cert-file --key-file \
         --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --plaintext --staging-size --exit-timeout --as-kind --concurrency";
     for flag in flags.split_whitespace() {
@@ -91,6 +91,7 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         vec!["mount", "reg.io"],
         vec!["frobnicate"],
         vec!["mount", "--cache-size=lots", "reg.io", &mnt],
+        vec!["mount", "--memory-limit=1M", "reg.io", &mnt],
         vec!["mount", "--tag-ttl=soon", "reg.io", &mnt],
         vec!["mount", "--file-mode=9", "reg.io", &mnt],
         vec!["mount", "--platform=linux", "reg.io", &mnt],

@@ -206,7 +206,11 @@ fn a_travelling_index_is_a_zstd_file() {
     }
     let folder = tempfile::tempdir().unwrap();
     let (packed, _) = pack(Packing::GzipTar, &everything());
-    std::fs::write(folder.path().join("index.zst"), ocifs::layer::travelling(&packed.index).unwrap()).unwrap();
+    std::fs::write(
+        folder.path().join("index.zst"),
+        ocifs::layer::travelling(&packed.index, &ocifs::sys::array::Scratch::memory()).unwrap(),
+    )
+    .unwrap();
     run("zstd", &["-q", "-d", "index.zst"], folder.path());
     assert!(std::fs::read(folder.path().join("index")).unwrap() == packed.index.as_bytes());
 }

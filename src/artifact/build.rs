@@ -11,13 +11,15 @@ use super::outline::{Outline, Reader};
 use super::tree::{self, Tree};
 use super::{Artifact, Dialect, Error, Inner, ViewMode};
 use crate::cache::Protection;
-use crate::content::{BlobSource, Sealing};
+use crate::content::{BlobSource, Sealing, Use};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// Layers of one artifact that are indexed at a time. What each may cost is bounded where it is done.
 const PARALLEL: usize = 8;
+/// A tree in memory and what it is made from and sealed into are so many times as large as the indexes of its layers.
+const TREE_COPIES: u64 = 3;
 /// Artifacts that are kept although nobody uses them.
 const KEPT: usize = 32;
 
@@ -95,7 +97,7 @@ impl Inner {
                 let mut indexes = self.indexes(&plan.steps, &sources, key).await?;
                 whole &= apply(&mut plan.steps, &mut sources, &mut indexes);
                 let steps: Arc<[Step]> = plan.steps.into();
-                let store = whole.then_some((name, protection));
+                let store = (whole.then_some(name), protection);
                 (self.compose(key, Arc::clone(&steps), indexes, directories, store).await?, steps)
             }
         };
@@ -133,23 +135,29 @@ impl Inner {
         dropped
     }
 
-    /// Builds the tree, and stores it under a name.
+    /// Builds the tree, and stores it where it has a name. What is protected stays in memory until it is sealed.
     async fn compose(
         self: &Arc<Self>,
         key: &Key,
         steps: Arc<[Step]>,
         indexes: Vec<Option<LayerIndex>>,
         directories: Vec<Vec<u8>>,
-        store: Option<(String, Protection)>,
+        (name, protection): (Option<String>, Protection),
     ) -> Result<Tree, Error> {
         let (me, key) = (Arc::clone(self), key.clone());
+        let is_plain = matches!(protection, Protection::Plain);
+        let scratch = self.contents.resources(if is_plain { Sealing::None } else { Sealing::OciSync }).scratch;
+        let indexed: u64 = indexes.iter().flatten().map(|index| index.as_bytes().len() as u64).sum();
+        let memory = if is_plain { 0 } else { indexed.saturating_mul(TREE_COPIES) };
+        let memory = self.contents.budget().take(Use::Large, memory).await;
+        let _memory = memory.map_err(|error| Error { kind: error.kind, message: error.message })?;
         let built = tokio::task::spawn_blocking(move || {
             let shown_as = format!("{}@{}", key.repository, key.manifest);
-            let composed = compose(&steps, &indexes, &directories)?;
+            let composed = compose(&steps, &indexes, &directories, &scratch)?;
             for warning in &composed.warnings {
                 tracing::warn!("{shown_as}: {warning}");
             }
-            let Some((name, protection)) = store else { return Tree::open(Arc::new(composed.bytes)) };
+            let Some(name) = name else { return Tree::open(Arc::new(composed.bytes)) };
             if let Err(error) = me.cache.store_document("tree", &name, &composed.bytes, &protection) {
                 tracing::warn!("the tree of {shown_as} cannot be kept: {error}");
             }

@@ -7,18 +7,24 @@ use super::Error;
 use super::dialect::{Shape, Step, Wanted};
 use super::merge::{Merge, Occupied, Placing, RawFile, Source};
 use crate::layer::{Codec, LayerIndex};
+use crate::sys::array::{Array, Scratch};
 
 /// A tree and what it cost.
 pub(super) struct Composed {
     /// Bytes of the tree.
-    pub bytes: Vec<u8>,
+    pub bytes: Array<u8>,
     /// What cost an entry, for people.
     pub warnings: Vec<String>,
 }
 
-/// Builds the tree. `indexes` has the index of every archive that could be unpacked; `directories` are made first.
-pub(super) fn compose(steps: &[Step], indexes: &[Option<LayerIndex>], directories: &[Vec<u8>]) -> Result<Composed, Error> {
-    let mut merge = Merge::default();
+/// Builds the tree in scratch space. `indexes` has the index of every archive that could be unpacked; `directories` are made first.
+pub(super) fn compose(
+    steps: &[Step],
+    indexes: &[Option<LayerIndex>],
+    directories: &[Vec<u8>],
+    scratch: &Scratch,
+) -> Result<Composed, Error> {
+    let mut merge = Merge::new(scratch)?;
     for directory in directories {
         merge.directory(directory)?;
     }

@@ -1,7 +1,7 @@
 //! Merges the entries of layers into one tree: whiteouts, opaque marks, replacements, hard links.
 //!
-//! A pure function of its inputs. A path goes through links of its own layer only. Costs a few dozen bytes for a name
-//! and no heap object of its own; attributes stay in the indexes until the tree is encoded.
+//! A pure function of its inputs. A path goes through links of its own layer only. A name costs a few dozen bytes of
+//! scratch space and no heap object; attributes stay in the indexes until the tree is encoded.
 
 mod graph;
 mod links;
@@ -15,12 +15,14 @@ use links::through;
 pub(super) use path::{Mark, components, is_component, join, mark};
 
 use super::Error;
-use super::tree::{Draft, Encoder};
+use super::tree::{Draft, Encoder, no_room};
 use crate::error::ErrorKind;
 use crate::layer::{Entry, Extent, FileKind, LayerIndex, safe_name};
+use crate::sys::array::{Array, Scratch};
 
-/// Most nodes of one tree; an artifact beyond that is refused.
-const NODE_LIMIT: usize = 40_000_000;
+/// Most nodes of one tree; an artifact beyond that is refused. Twice as many as one layer may have entries: each costs some
+/// hundred bytes on the disk.
+const NODE_LIMIT: usize = 10_000_000;
 /// Deepest directory; what lies deeper could not be named by any path (4096 bytes).
 const DEPTH_LIMIT: usize = 2048;
 /// Most warnings that are kept.
@@ -131,6 +133,8 @@ pub(super) enum Occupied {
 /// A tree being merged.
 pub(super) struct Merge<'a> {
     graph: Graph,
+    /// Hard links of the layer being laid that had no target yet.
+    deferred: Array<u32>,
     /// The layers that were laid down, by the number of their source: they have the targets of links.
     layers: BTreeMap<u32, &'a dyn Entries>,
     warnings: Vec<String>,
@@ -139,13 +143,12 @@ pub(super) struct Merge<'a> {
 /// Number of the source without attributes.
 const BARE: u32 = u32::MAX;
 
-impl Default for Merge<'_> {
-    fn default() -> Self {
-        Self { graph: Graph::new(BARE), layers: BTreeMap::new(), warnings: Vec::new() }
-    }
-}
-
 impl<'a> Merge<'a> {
+    /// An empty tree, which is put together in this scratch space.
+    pub fn new(scratch: &Scratch) -> Result<Self, Error> {
+        Ok(Self { graph: Graph::new(BARE, scratch)?, deferred: Array::new(scratch), layers: BTreeMap::new(), warnings: Vec::new() })
+    }
+
     /// Lays a layer over what is there.
     pub fn layer(&mut self, source: u32, layer: &'a dyn Entries, placing: &Placing) -> Result<(), Error> {
         self.layers.insert(source, layer);
@@ -155,14 +158,14 @@ impl<'a> Merge<'a> {
                 self.remove_below(&entry, placing);
             }
         }
-        let mut deferred = Vec::new();
         for entry in (0..layer.entry_count()).filter_map(|number| layer.entry(number)) {
             if !self.entry(source, &entry, placing)? {
-                deferred.push(entry.number);
+                self.deferred.push(entry.number).map_err(no_room)?;
             }
         }
         // A hard link may stand in front of its target.
-        for entry in deferred.into_iter().filter_map(|number| layer.entry(number)) {
+        let deferred = std::mem::replace(&mut self.deferred, self.graph.array());
+        for entry in deferred.iter().filter_map(|number| layer.entry(*number)) {
             if !self.entry(source, &entry, placing)? {
                 self.warn(|| format!("hard link {} has no target {}", show(entry.path), show(entry.link)));
             }
@@ -179,8 +182,8 @@ impl<'a> Merge<'a> {
     pub fn raw(&mut self, source: u32, path: &[u8]) -> Result<(), Error> {
         let (above, name) = path::split(path);
         let directory = self.make_directories(above, source, 0, None)?.unwrap_or(Graph::ROOT);
-        let node = self.graph.add_node(source, 0, false);
-        self.graph.set(directory, name, node);
+        let node = self.graph.add_node(source, 0, false)?;
+        self.graph.set(directory, name, node)?;
         self.bounded()
     }
 
@@ -215,7 +218,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The bytes of the tree.
-    pub fn encode(self, sources: &[Source<'_>]) -> Result<Vec<u8>, Error> {
+    pub fn encode(self, sources: &[Source<'_>]) -> Result<Array<u8>, Error> {
         let draft: Draft = self.graph.into_draft()?;
         Encoder::encode(draft, sources, &self.warnings)
     }
@@ -271,17 +274,17 @@ impl<'a> Merge<'a> {
             return Ok(true);
         };
         match (target, entry.kind) {
-            (Some(node), _) => self.graph.set(directory, name, node),
+            (Some(node), _) => self.graph.set(directory, name, node)?,
             (None, FileKind::Directory) => match self.graph.child(directory, name) {
                 Some(node) if self.graph.is_directory(node) => self.graph.describe(node, source, entry.number),
                 _ => {
-                    let node = self.graph.add_node(source, entry.number, true);
-                    self.graph.set(directory, name, node);
+                    let node = self.graph.add_node(source, entry.number, true)?;
+                    self.graph.set(directory, name, node)?;
                 }
             },
             _ => {
-                let node = self.graph.add_node(source, entry.number, false);
-                self.graph.set(directory, name, node);
+                let node = self.graph.add_node(source, entry.number, false)?;
+                self.graph.set(directory, name, node)?;
             }
         }
         self.bounded()?;
@@ -311,8 +314,8 @@ impl<'a> Merge<'a> {
             if let Some(other) = link.and_then(|(link, placing)| through(self, link, &way, placing)) {
                 way = other;
             } else {
-                let node = self.graph.add_implied(source, entry);
-                self.graph.set(directory, component, node);
+                let node = self.graph.add_implied(source, entry)?;
+                self.graph.set(directory, component, node)?;
                 way.push(node);
             }
         }

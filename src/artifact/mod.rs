@@ -31,10 +31,10 @@ use secrets::OpenedHere;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::SpanCache;
-use crate::content::{self, BlobSource, ContentStream, Contents, Sealing};
+use crate::content::{self, BlobSource, Budget, ContentStream, Contents, Sealing};
 use crate::error::ErrorKind;
 use crate::flight::Flight;
-use crate::layer::Form;
+use crate::layer::{Form, Resources};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
 use crate::registry::{self, Pull};
 
@@ -290,6 +290,16 @@ impl Artifacts {
     /// Bytes received and decoded so far, of any stream: stands still only if nothing moves.
     pub fn progress(&self) -> u64 {
         self.inner.contents.progress()
+    }
+
+    /// The memory that everything of this process shares.
+    pub fn budget(&self) -> &Budget {
+        self.inner.contents.budget()
+    }
+
+    /// What may be used to make the index of a layer; nothing of an encrypted one may reach the disk.
+    pub fn resources(&self, encrypted: bool) -> Resources {
+        self.inner.contents.resources(if encrypted { Sealing::OciSync } else { Sealing::None })
     }
 
     /// Whether the registry is known not to answer just now, or is never asked, so that what was last known has to do.

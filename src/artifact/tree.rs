@@ -8,7 +8,7 @@ mod format;
 
 use std::sync::Arc;
 
-pub(super) use encode::{Draft, Encoder, Placed};
+pub(super) use encode::{Draft, Encoder, Placed, no_room};
 pub use format::VERSION;
 use format::{Header, NameRecord, NodeRecord, View};
 

@@ -55,6 +55,7 @@ mod fill;
 mod layout;
 mod ledger;
 mod pins;
+mod scratch;
 mod shared;
 mod stream;
 mod table;
@@ -76,6 +77,7 @@ pub use fill::Fill;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::seal::ChunkKey;
+use crate::sys::array::Scratch;
 use layout::Geometry;
 use shared::{Shared, failed};
 
@@ -219,6 +221,12 @@ impl SpanCache {
     /// Unlinks all streams of one blob, pinned or not, however they are cut or protected. Open files keep working.
     pub fn forget_stream(&self, blob: &Digest) -> Result<(), Error> {
         upkeep::forget_stream(&self.shared, blob)
+    }
+
+    /// Where large arrays lie while something is being made: in files of this cache that count in its budget. Not for
+    /// what comes from encrypted artifacts.
+    pub fn scratch(&self) -> Scratch {
+        Scratch::on_disk(Arc::new(scratch::Place(Arc::clone(&self.shared))))
     }
 
     /// Bytes of span data that fit.

@@ -1,83 +1,246 @@
-//! How much memory and how many requests are in flight, with prefetch apart from demand.
+//! The one memory budget of a process (`--memory-limit`), and how many requests are in flight.
 //!
-//! Prefetch has a share of its own, so a reader that waits for bytes never queues behind bytes that nobody has
-//! asked for yet.
+//! The budget is cut into shares by use. Within a share a request is granted as a whole or waits as a whole, and its
+//! holder asks for no more of the same share before it gives it back; who holds of one share waits for another one in
+//! this order only: packing, spans, windows. So nothing ever waits in a circle. Prefetch has a share of its own, so a reader
+//! that waits for bytes never queues behind bytes that nobody has asked for yet.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Config, Error};
+use super::Error;
+use super::parked::Parked;
 use crate::error::ErrorKind;
+use crate::layer::{self, Windows};
 
 /// Memory is counted in pieces of this size.
 const PIECE: u64 = 1 << 10;
+/// Shares are so many parts of the limit.
+const PARTS: u64 = 32;
 
-/// Who asks.
+/// The budget by default.
+pub const MEMORY_LIMIT: u64 = 256 << 20;
+/// The least budget with which everything works.
+pub const MEMORY_LEAST: u64 = 32 << 20;
+
+/// What memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rank {
-    /// A reader waits.
+pub enum Use {
+    /// Spans that a reader waits for.
     Demand,
-    /// A reader will probably ask soon.
+    /// Spans that a reader will probably ask for soon.
     Prefetch,
+    /// Windows of decoders; indexes and trees of encrypted artifacts, which must not reach the disk while they are made.
+    Large,
+    /// Packing and sending layers.
+    Packing,
 }
 
-struct Share {
-    pieces: u32,
-    memory: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
+impl Use {
+    const ALL: [Self; 4] = [Self::Demand, Self::Prefetch, Self::Large, Self::Packing];
+
+    /// Its share in parts. What is left of them is for spans that the cache did not keep.
+    fn parts(self) -> u64 {
+        match self {
+            Self::Demand => 3,
+            Self::Prefetch => 2,
+            // 136 MiB of the default: `zstd --long=27` and `--ultra -22` need 128.5.
+            Self::Large => 17,
+            Self::Packing => 9,
+        }
+    }
 }
 
-/// Permits of one process.
-pub(super) struct Budget {
-    demand: Share,
-    prefetch: Share,
-    passes: Arc<Semaphore>,
+struct Inner {
+    limit: u64,
+    /// In the order of [`Use::ALL`].
+    shares: [Arc<Semaphore>; 4],
+    parked: Parked,
+    /// Decoders that wait for their window.
+    waiting: AtomicUsize,
+    readers: AtomicU64,
+}
+
+/// The memory that a process may take for what it reads and publishes. Cheap to clone: all clones are one.
+#[derive(Clone)]
+pub struct Budget {
+    inner: Arc<Inner>,
+}
+
+/// Memory that was granted, until it is dropped.
+#[derive(Debug)]
+pub struct Granted {
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Budget {
-    pub(super) fn new(config: &Config) -> Self {
-        let share = |memory: u64, requests: usize| {
-            let pieces = u32::try_from(memory / PIECE).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
-            Share { pieces, memory: Arc::new(Semaphore::new(pieces as usize)), requests: Arc::new(Semaphore::new(requests.max(1))) }
-        };
-        Self {
-            demand: share(config.memory / 2, config.concurrency),
-            prefetch: share(config.memory / 4, config.concurrency / 2),
-            passes: Arc::new(Semaphore::new(config.passes.max(1))),
-        }
+    /// A budget of so many bytes, [`MEMORY_LEAST`] at least.
+    pub fn new(limit: u64) -> Self {
+        let limit = limit.max(MEMORY_LEAST);
+        let share = |purpose| Arc::new(Semaphore::new(pieces(share_of(limit, purpose)) as usize));
+        let (shares, parked) = (Use::ALL.map(share), Parked::default());
+        Self { inner: Arc::new(Inner { limit, shares, parked, waiting: AtomicUsize::new(0), readers: AtomicU64::new(0) }) }
+    }
+
+    /// Bytes that one use may take together.
+    pub fn share(&self, purpose: Use) -> u64 {
+        share_of(self.inner.limit, purpose)
     }
 
     /// Bytes that recently fetched spans may take.
-    pub(super) fn recent(config: &Config) -> u64 {
-        config.memory / 4
+    pub(super) fn recent(&self) -> u64 {
+        self.inner.limit / PARTS
     }
 
-    fn share(&self, rank: Rank) -> &Share {
-        match rank {
-            Rank::Demand => &self.demand,
-            Rank::Prefetch => &self.prefetch,
+    /// Waits for memory, first come, first served; for none it does not wait. What is larger than the whole share is granted
+    /// alone.
+    ///
+    /// # Errors
+    /// None while the process lives.
+    pub async fn take(&self, purpose: Use, bytes: u64) -> Result<Granted, Error> {
+        let count = pieces(bytes.min(self.share(purpose)));
+        let share = Use::ALL.iter().zip(&self.inner.shares).find(|(known, _)| **known == purpose).map(|(_, share)| Arc::clone(share));
+        let share = share.ok_or_else(ended)?;
+        let permit = share.acquire_many_owned(count).await.map_err(|_| ended())?;
+        Ok(Granted { _permit: permit })
+    }
+
+    /// Waits for the memory of a decoder's window. Decoders that only wait for another reader make way.
+    async fn take_window(&self, bytes: u64) -> Result<Granted, Error> {
+        let mut taking = std::pin::pin!(self.take(Use::Large, bytes));
+        if let Some(granted) = futures_util::FutureExt::now_or_never(&mut taking) {
+            return granted;
         }
+        // Before the parked ones go: none is parked from now on.
+        let _waiting = Waiting::new(&self.inner.waiting);
+        self.inner.parked.clear();
+        taking.await
     }
 
-    /// Waits for memory. What is larger than the whole share gets all of it.
-    pub(super) async fn memory(&self, rank: Rank, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-        let share = self.share(rank);
-        let pieces = u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(share.pieces).clamp(1, share.pieces);
-        Arc::clone(&share.memory).acquire_many_owned(pieces).await.map_err(closed)
+    /// Decoders that wait for the next sequential reader.
+    pub(super) fn parked(&self) -> &Parked {
+        &self.inner.parked
+    }
+
+    /// Whether a decoder waits for memory, so that none may be parked.
+    pub(super) fn is_short(&self) -> bool {
+        self.inner.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// A number that no other reader has.
+    pub(super) fn next_reader(&self) -> u64 {
+        self.inner.readers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Windows for Budget {
+    fn grant(&self, bytes: u64) -> Result<Box<dyn Send>, layer::Error> {
+        let failed = |kind, message| layer::Error { kind, message };
+        let share = self.share(Use::Large);
+        if bytes > share {
+            let message = format!(
+                "a zstd frame needs a window of {bytes} bytes, more than the {share} that --memory-limit leaves for it; {} MiB would do",
+                (bytes * PARTS / Use::Large.parts()).div_ceil(1 << 20)
+            );
+            return Err(failed(ErrorKind::Unsupported, message));
+        }
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(ErrorKind::Other, error.to_string()))?;
+        let granted = runtime.block_on(self.take_window(bytes)).map_err(|error| failed(error.kind, error.message))?;
+        Ok(Box::new(granted))
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn share_of(limit: u64, purpose: Use) -> u64 {
+    limit / PARTS * purpose.parts()
+}
+
+fn pieces(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX).min(u32::MAX >> 4)
+}
+
+/// Turns of one mount's requests and first passes.
+pub(super) struct Turns {
+    demand: Arc<Semaphore>,
+    prefetch: Arc<Semaphore>,
+    passes: Arc<Semaphore>,
+}
+
+impl Turns {
+    pub(super) fn new(requests: usize, passes: usize) -> Self {
+        let turns = |count: usize| Arc::new(Semaphore::new(count.max(1)));
+        Self { demand: turns(requests), prefetch: turns(requests / 2), passes: turns(passes) }
     }
 
     /// Waits for the turn of one request.
-    pub(super) async fn request(&self, rank: Rank) -> Result<OwnedSemaphorePermit, Error> {
-        Arc::clone(&self.share(rank).requests).acquire_owned().await.map_err(closed)
+    pub(super) async fn request(&self, purpose: Use) -> Result<OwnedSemaphorePermit, Error> {
+        let turns = if purpose == Use::Prefetch { &self.prefetch } else { &self.demand };
+        Arc::clone(turns).acquire_owned().await.map_err(|_| ended())
     }
 
     /// Waits for the turn of one first pass.
     pub(super) async fn pass(&self) -> Result<OwnedSemaphorePermit, Error> {
-        Arc::clone(&self.passes).acquire_owned().await.map_err(closed)
+        Arc::clone(&self.passes).acquire_owned().await.map_err(|_| ended())
     }
 }
 
-fn closed(_: tokio::sync::AcquireError) -> Error {
+fn ended() -> Error {
     Error::new(ErrorKind::Other, "reading has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_are_no_more_than_the_limit_and_hold_the_largest_window() {
+        for limit in [0, MEMORY_LEAST, MEMORY_LIMIT, 1 << 40] {
+            let budget = Budget::new(limit);
+            let total: u64 = Use::ALL.iter().map(|purpose| budget.share(*purpose)).sum();
+            assert!(total + budget.recent() <= limit.max(MEMORY_LEAST), "{limit}");
+        }
+        assert!(Budget::new(MEMORY_LIMIT).share(Use::Large) > layer::WINDOW_MOST + (1 << 20));
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_a_share_is_granted_alone_and_uses_do_not_wait_for_each_other() {
+        let budget = Budget::new(MEMORY_LEAST);
+        let all = budget.take(Use::Demand, u64::MAX).await.unwrap();
+        for purpose in [Use::Prefetch, Use::Large, Use::Packing] {
+            budget.take(purpose, u64::MAX).await.unwrap();
+        }
+        let again = budget.clone();
+        let waiting = tokio::spawn(async move { again.take(Use::Demand, 1).await.map(drop) });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(all);
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_window_above_the_share_is_an_error_that_names_the_limit() {
+        let budget = Budget::new(64 << 20);
+        let error = tokio::task::spawn_blocking(move || budget.grant(1 << 27).map(drop)).await.unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert!(
+            error.message.contains("134217728") && error.message.contains("--memory-limit") && error.message.contains("241 MiB"),
+            "{error}"
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::budget::Budget;
 use super::reader::Reader;
 use super::readers::{Readers, Target};
 use super::shared::Shared;
@@ -11,7 +12,7 @@ use super::{BlobSource, Config, Error, Lent, Sealing, Verified, envelope, names,
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
-use crate::layer::{Form, LayerIndex, RAW_SPAN};
+use crate::layer::{Form, LayerIndex, RAW_SPAN, Resources};
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::registry::Pull;
 use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
@@ -155,13 +156,22 @@ impl Contents {
         envelope::key_for(&self.inner.shared, source, salt).await
     }
 
-    /// The same cache and keys, filled from another place that has the blobs at hand. It needs little memory of its own.
+    /// The same cache, keys and memory, filled from another place that has the blobs at hand.
     pub fn filled_from(&self, pull: Arc<dyn Pull>) -> Self {
         let shared = &self.inner.shared;
         let (keys, verify, io_timeout) = (shared.keys.clone(), shared.policy(), shared.io_timeout);
-        let config =
-            Config { keys, verify, io_timeout, concurrency: 1, passes: 1, memory: 16 << 20, ..Config::new(pull, shared.cache.clone()) };
-        Self::new(config)
+        let (budget, cache) = (shared.budget.clone(), shared.cache.clone());
+        Self::new(Config { keys, verify, io_timeout, budget, concurrency: 1, passes: 1, ..Config::new(pull, cache) })
+    }
+
+    /// The memory budget.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.shared.budget
+    }
+
+    /// What may be used to make the index of a layer, sealed or not.
+    pub fn resources(&self, sealing: Sealing) -> Resources {
+        self.inner.shared.resources(sealing)
     }
 
     /// Tries these passphrases first until the answer is dropped.

@@ -1,8 +1,10 @@
 //! A decoder at a border between spans, which goes on span after span.
 
+use std::sync::Arc;
+
 use super::Error;
 use crate::error::ErrorKind;
-use crate::layer::{self, LayerIndex, Restart, Span, SpanDecoder};
+use crate::layer::{self, LayerIndex, Restart, Span, SpanDecoder, Windows};
 
 /// Longest span that is decoded; the layer module makes none longer than 4 MiB.
 const LONGEST: u64 = 16 << 20;
@@ -10,6 +12,7 @@ const LONGEST: u64 = 16 << 20;
 /// Decodes consecutive spans.
 pub(super) struct Cursor {
     decoder: SpanDecoder,
+    windows: Arc<dyn Windows>,
     /// The span that comes next.
     next: u32,
     /// The blob up to where it was fed.
@@ -20,8 +23,9 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// A cursor in front of a span that can restart.
-    pub(super) fn new(index: &LayerIndex, number: u32) -> Result<Self, layer::Error> {
-        Ok(Self { decoder: SpanDecoder::new(index, number)?, next: number, fed: 0, rest: Vec::new() })
+    pub(super) fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, layer::Error> {
+        let (decoder, windows) = (SpanDecoder::new(index, number, windows)?, Arc::clone(windows));
+        Ok(Self { decoder, windows, next: number, fed: 0, rest: Vec::new() })
     }
 
     /// The span that comes next.
@@ -34,7 +38,8 @@ impl Cursor {
         let gap = self.fed != 0 && span.blob.start > self.fed;
         if self.fed != 0 && (span.restart == Restart::Clean || gap && span.restart != Restart::No) {
             // Bytes between spans belong to nobody, and a decoder must not meet them.
-            *self = Self::new(index, self.next)?;
+            let windows = Arc::clone(&self.windows);
+            *self = Self::new(index, self.next, &windows)?;
         }
         let known = usize::try_from(self.fed.saturating_sub(span.blob.start)).unwrap_or(usize::MAX);
         let fresh = blob.get(known.min(blob.len())..).unwrap_or_default();

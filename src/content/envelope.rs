@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::budget::Rank;
+use super::budget::Use;
 use super::input::Input;
 use super::pass::{self, ScanThread};
 use super::reader::Reader;
@@ -129,7 +129,7 @@ async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerInd
     let blob = Reader::transient(shared, stored, index);
     let mut place = 0;
     while place < size {
-        let piece = blob.read_for(place..(place + PIECE).min(size), Rank::Demand).await?;
+        let piece = blob.read_for(place..(place + PIECE).min(size), Use::Demand).await?;
         place += piece.len() as u64;
         trial = blocking(move || {
             trial.update(&piece);
@@ -142,11 +142,13 @@ async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerInd
 
 /// The second pass: decrypts, indexes and fills the sealed cache from the checked ciphertext.
 pub(super) async fn index(shared: &Arc<Shared>, source: &BlobSource, opened: &Opened, blob: &Arc<Reader>) -> Result<LayerIndex, Error> {
-    let _turn = shared.budget.pass().await?;
+    let _turn = shared.turns.pass().await?;
+    // The tables and the index that is put together from them.
+    let _memory = shared.budget.take(Use::Large, shared.budget.share(Use::Large) / 2).await?;
     let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-    let scan = ScanThread::start(shared, source.form, shared.fill(&key, &opened.protection(source, "stream")));
+    let scan = ScanThread::start(shared, source, shared.fill(&key, &opened.protection(source, "stream")));
     let end = source.descriptor.size.saturating_sub(source.sealing.overhead());
-    let mut input = Input::of_envelope(shared, blob, opened, 0..end, Rank::Demand);
+    let mut input = Input::of_envelope(shared, blob, opened, 0..end, Use::Demand);
     let mut place = 0;
     while place < end {
         let plain = input.take(&(place..(place + PIECE).min(end))).await?;

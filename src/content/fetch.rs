@@ -3,18 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
 
 use super::Error;
-use super::budget::Rank;
+use super::budget::{Budget, Granted, Use};
 use super::cursor::Cursor;
 use super::input::{Input, Origin};
-use super::parked::{IDLE, Parked};
+use super::parked::IDLE;
 use super::reader::Reader;
 use super::slots::Slot;
 use crate::cache::Claim;
@@ -28,12 +28,12 @@ const ON_THE_WAY: u32 = 16;
 
 /// What one fetch holds while it runs.
 struct Held {
-    memory: Option<OwnedSemaphorePermit>,
+    memory: Option<Granted>,
     turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Fetches spans that readers wait for.
-pub(super) fn demand(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Rank) {
+pub(super) fn demand(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Use) {
     for slots in runs(slots, |slot| slot.span) {
         let reader = Arc::clone(reader);
         tokio::spawn(async move { run(&reader, slots, rank, Held { memory: None, turn: None }).await });
@@ -54,7 +54,7 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
             let Ok(held) = hold_ahead(&reader, &spans).await else { return };
             let slots = take_ahead(&reader, &spans);
             if !slots.is_empty() {
-                run(&reader, slots, Rank::Prefetch, held).await;
+                run(&reader, slots, Use::Prefetch, held).await;
             }
         });
         if sequential {
@@ -89,9 +89,9 @@ impl Drop for UnderWay {
 }
 
 async fn hold_ahead(reader: &Reader, spans: &[u32]) -> Result<Held, Error> {
-    let memory = reader.shared.budget.memory(Rank::Prefetch, cost(reader, spans.iter().copied())).await?;
+    let memory = reader.shared.budget.take(Use::Prefetch, cost(reader, spans.iter().copied())).await?;
     let turn = match reader.envelope {
-        None => Some(reader.shared.budget.request(Rank::Prefetch).await?),
+        None => Some(reader.shared.turns.request(Use::Prefetch).await?),
         Some(_) => None,
     };
     Ok(Held { memory: Some(memory), turn })
@@ -120,7 +120,7 @@ fn can_restart(reader: &Reader, number: u32) -> bool {
 }
 
 /// Answers every slot, whatever happens.
-async fn run(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Rank, held: Held) {
+async fn run(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Use, held: Held) {
     let mut open: BTreeMap<u32, Slot> = slots.into_iter().map(|slot| (slot.span, slot)).collect();
     if let Err(error) = attempt(reader, &mut open, rank, held).await {
         for slot in open.into_values() {
@@ -129,19 +129,20 @@ async fn run(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Rank, held: Held) {
     }
 }
 
-/// Waits happen in one order for everybody: the parked decoders, memory, claims, the turn of the request.
-async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, Slot>, rank: Rank, mut held: Held) -> Result<(), Error> {
+/// Waits happen in one order for everybody: the parked decoders, memory, claims, the turn of the request, the window of a
+/// decoder.
+async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, Slot>, rank: Use, mut held: Held) -> Result<(), Error> {
     let Some(first) = open.keys().next().copied() else { return Ok(()) };
-    let parked = if can_restart(reader, first) { None } else { Some(reader.parked.lock().await) };
+    let sequence = if can_restart(reader, first) { None } else { Some(reader.sequence.lock().await) };
     // What a transient reader holds is accounted for by the reader that it serves.
     if held.memory.is_none() && reader.keeps {
-        held.memory = Some(reader.shared.budget.memory(rank, cost(reader, open.keys().copied())).await?);
+        held.memory = Some(reader.shared.budget.take(rank, cost(reader, open.keys().copied())).await?);
     }
     look_again(reader, open);
     let _claims = if open.is_empty() { Vec::new() } else { claims(reader, open.keys().copied()).await };
     look_again(reader, open);
     let Some((first, last)) = open.keys().next().copied().zip(open.keys().next_back().copied()) else { return Ok(()) };
-    fetch(reader, open, first..last + 1, rank, held.turn.take(), parked).await
+    fetch(reader, open, first..last + 1, rank, held.turn.take(), sequence).await
 }
 
 /// Answers what came into the cache since the slots were taken.
@@ -170,11 +171,11 @@ async fn fetch(
     reader: &Arc<Reader>,
     open: &mut BTreeMap<u32, Slot>,
     spans: Range<u32>,
-    rank: Rank,
+    rank: Use,
     turn: Option<OwnedSemaphorePermit>,
-    mut parked: Option<MutexGuard<'_, Parked>>,
+    sequence: Option<MutexGuard<'_, ()>>,
 ) -> Result<(), Error> {
-    let (from, mut cursor) = begin(reader, spans.start, parked.as_deref_mut())?;
+    let (from, mut cursor) = begin(reader, spans.start, sequence.is_some())?;
     let blob = blob_range(reader, from..spans.end)?;
     let mut input = open_input(reader, blob, rank, turn).await?;
     for number in from..spans.end {
@@ -185,27 +186,26 @@ async fn fetch(
         let task = Task { number, span, blob, slot, keeps, rank };
         cursor = work(reader, task, cursor).await?;
     }
-    if let (Some(mut parked), Some(cursor)) = (parked, cursor)
+    if let (Some(_), Some(cursor)) = (&sequence, cursor)
         && cursor.next() < reader.layout.count()
         && !can_restart(reader, cursor.next())
     {
-        parked.put(cursor);
-        expire_later(reader);
+        reader.shared.budget.parked().put(&reader.shared.budget, reader.number, cursor);
+        expire_later(reader.shared.budget.clone());
     }
     Ok(())
 }
 
 /// Where decoding begins and with what; without a decoder the stream is the blob.
-fn begin(reader: &Reader, first: u32, parked: Option<&mut Parked>) -> Result<(u32, Option<Cursor>), Error> {
+fn begin(reader: &Reader, first: u32, takes_parked: bool) -> Result<(u32, Option<Cursor>), Error> {
     let Some(index) = reader.index().filter(|index| index.codec() != Codec::Identity) else { return Ok((first, None)) };
     let restart = index.restart_for(first);
-    let waiting = parked.and_then(|parked| {
-        parked.expire();
-        parked.take(restart, first)
-    });
+    let parked = reader.shared.budget.parked();
+    parked.expire();
+    let waiting = if takes_parked { parked.take(reader.number, restart, first) } else { None };
     let cursor = match waiting {
         Some(cursor) => cursor,
-        None => Cursor::new(index, restart)?,
+        None => Cursor::new(index, restart, &reader.shared.windows())?,
     };
     Ok((cursor.next(), Some(cursor)))
 }
@@ -215,13 +215,13 @@ fn blob_range(reader: &Reader, spans: Range<u32>) -> Result<Range<u64>, Error> {
     Ok(place(spans.start)?.blob.start..place(spans.end.saturating_sub(1))?.blob.end)
 }
 
-async fn open_input(reader: &Reader, range: Range<u64>, rank: Rank, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
+async fn open_input(reader: &Reader, range: Range<u64>, rank: Use, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
     if let Some((blob, opened)) = &reader.envelope {
         return Ok(Input::of_envelope(&reader.shared, blob, opened, range, rank));
     }
     let turn = match turn {
         Some(turn) => turn,
-        None => reader.shared.budget.request(rank).await?,
+        None => reader.shared.turns.request(rank).await?,
     };
     let stream = reader.shared.pull.blob(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
     if reader.is_unchecked() && reader.is_distrusted() {
@@ -239,7 +239,7 @@ struct Task {
     blob: Bytes,
     slot: Option<Slot>,
     keeps: bool,
-    rank: Rank,
+    rank: Use,
 }
 
 /// Verifies, decodes, keeps and hands out one span; the decoder comes back. On a thread that may block, however small
@@ -324,14 +324,11 @@ fn keep(reader: &Reader, number: u32, data: &[u8]) -> bool {
     }
 }
 
-/// Drops parked decoders of a reader that nobody uses any more.
-fn expire_later(reader: &Arc<Reader>) {
-    let reader: Weak<Reader> = Arc::downgrade(reader);
+/// Drops parked decoders that nobody used.
+fn expire_later(budget: Budget) {
     tokio::spawn(async move {
         tokio::time::sleep(IDLE).await;
-        if let Some(reader) = reader.upgrade() {
-            reader.parked.lock().await.expire();
-        }
+        budget.parked().expire();
     });
 }
 

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Error;
-use super::budget::Rank;
+use super::budget::Use;
 use super::reader::Reader;
 use super::shared::Shared;
 use super::trial::Opened;
@@ -35,7 +35,7 @@ pub(super) enum Origin {
         /// Decrypts what was read.
         envelope: Box<EnvelopeReader>,
         /// Who asks.
-        rank: Rank,
+        rank: Use,
     },
 }
 
@@ -56,7 +56,7 @@ impl Input {
     }
 
     /// A forward reader of what is inside an opened envelope; `blob` reads the ciphertext.
-    pub(super) fn of_envelope(shared: &Arc<Shared>, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Rank) -> Self {
+    pub(super) fn of_envelope(shared: &Arc<Shared>, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Use) -> Self {
         let envelope = Box::new(EnvelopeReader::new(&opened.key, &opened.header));
         Self::new(shared, Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range)
     }

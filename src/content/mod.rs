@@ -32,6 +32,7 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use budget::{Budget, Granted, MEMORY_LEAST, MEMORY_LIMIT, Use};
 pub use contents::Contents;
 pub use keys::{KeyRing, Lent, PassphraseSource};
 pub use names::stream_keys;
@@ -131,12 +132,12 @@ pub struct Config {
     pub concurrency: usize,
     /// Parallel first passes. Each holds a few MiB.
     pub passes: usize,
-    /// Bytes of memory that fetched spans may take together.
-    pub memory: u64,
+    /// The memory that they share with everything else of the process.
+    pub budget: Budget,
 }
 
 impl Config {
-    /// The defaults: no passphrases, `auto`, 60 s, 8 requests, 3 passes, 48 MiB.
+    /// The defaults: no passphrases, `auto`, 60 s, 8 requests, 3 passes, 256 MiB.
     pub fn new(pull: Arc<dyn Pull>, cache: SpanCache) -> Self {
         Self {
             pull,
@@ -146,7 +147,7 @@ impl Config {
             io_timeout: Duration::from_secs(60),
             concurrency: 8,
             passes: 3,
-            memory: 48 << 20,
+            budget: Budget::new(MEMORY_LIMIT),
         }
     }
 }

@@ -1,39 +1,65 @@
 //! Decoders that wait for the next sequential reader, where decoding cannot begin in the middle.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::cursor::Cursor;
 
-/// Decoders a stream.
-const DECODERS: usize = 4;
+/// Decoders that wait at most, of all streams.
+const DECODERS: usize = 8;
 /// How long a decoder waits.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 
-/// The waiting decoders of one stream, the most recent last.
+struct Entry {
+    since: Instant,
+    /// The number of the reader that it belongs to.
+    reader: u64,
+    cursor: Cursor,
+}
+
+/// The waiting decoders, the most recent last. Each holds the memory of its window.
 #[derive(Default)]
 pub(super) struct Parked {
-    cursors: VecDeque<(Instant, Cursor)>,
+    /// Held for a few moves.
+    entries: Mutex<VecDeque<Entry>>,
 }
 
 impl Parked {
-    /// The decoder that has least to decode before it reaches `span`, if it stands at `restart` or behind it.
-    pub(super) fn take(&mut self, restart: u32, span: u32) -> Option<Cursor> {
-        let fitting = self.cursors.iter().enumerate().filter(|(_, (_, cursor))| (restart..=span).contains(&cursor.next()));
-        let (place, _) = fitting.max_by_key(|(_, (_, cursor))| cursor.next())?;
-        self.cursors.remove(place).map(|(_, cursor)| cursor)
+    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a decoder; the one that waited longest goes if there are too many.
-    pub(super) fn put(&mut self, cursor: Cursor) {
-        self.cursors.push_back((Instant::now(), cursor));
-        while self.cursors.len() > DECODERS {
-            self.cursors.pop_front();
+    /// The decoder of a reader that has least to decode before it reaches `span`, if it stands at `restart` or behind it.
+    pub(super) fn take(&self, reader: u64, restart: u32, span: u32) -> Option<Cursor> {
+        let mut entries = self.entries();
+        let fits = |entry: &Entry| entry.reader == reader && (restart..=span).contains(&entry.cursor.next());
+        let fitting = entries.iter().enumerate().filter(|(_, entry)| fits(entry));
+        let (place, _) = fitting.max_by_key(|(_, entry)| entry.cursor.next())?;
+        entries.remove(place).map(|entry| entry.cursor)
+    }
+
+    /// Keeps a decoder, unless another one waits for memory; the one that waited longest goes if there are too many.
+    pub(super) fn put(&self, budget: &Budget, reader: u64, cursor: Cursor) {
+        let mut entries = self.entries();
+        // Under the lock: whoever waits clears what was parked before it was seen here.
+        if budget.is_short() {
+            return;
+        }
+        entries.push_back(Entry { since: Instant::now(), reader, cursor });
+        while entries.len() > DECODERS {
+            entries.pop_front();
         }
     }
 
     /// Drops what waited too long.
-    pub(super) fn expire(&mut self) {
-        self.cursors.retain(|(since, _)| since.elapsed() < IDLE);
+    pub(super) fn expire(&self) {
+        self.entries().retain(|entry| entry.since.elapsed() < IDLE);
+    }
+
+    /// Drops all.
+    pub(super) fn clear(&self) {
+        self.entries().clear();
     }
 }

@@ -14,7 +14,7 @@ use super::trial::Trial;
 use super::{BlobSource, Error};
 use crate::cache::Fill;
 use crate::error::ErrorKind;
-use crate::layer::{self, Form, LayerIndex, Limits, Scan, SpanSink};
+use crate::layer::{self, Form, LayerIndex, Scan, SpanSink};
 use crate::oci::{Digest, Hasher};
 
 /// Pieces in a queue, and their largest size: 4 MiB a pass, shared by both threads.
@@ -35,9 +35,9 @@ pub(super) async fn run(
     fill: Option<Fill>,
     trial: Option<Trial>,
 ) -> Result<(LayerIndex, Option<Trial>), Error> {
-    let _turn = shared.budget.pass().await?;
+    let _turn = shared.turns.pass().await?;
     tracing::debug!(size = source.descriptor.size, "reads {} whole, to know what is in it", source.label());
-    let scan = ScanThread::start(shared, source.form, fill);
+    let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
     let hashing = tokio::task::spawn_blocking(move || hash(algorithm, pieces, trial));
@@ -60,11 +60,12 @@ pub(super) struct ScanThread {
 
 impl ScanThread {
     /// Starts the thread.
-    pub(super) fn start(shared: &Arc<Shared>, form: Form, fill: Option<Fill>) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, source: &BlobSource, fill: Option<Fill>) -> Self {
+        let scan = Scan::new(source.form, &shared.resources(source.sealing));
         let shared = Arc::clone(shared);
         let (pieces, queue) = mpsc::channel(QUEUE);
         let (verdict, verdict_later) = oneshot::channel();
-        let scanning = tokio::task::spawn_blocking(move || scan(&shared, form, fill, queue, verdict_later));
+        let scanning = tokio::task::spawn_blocking(move || run_scan(&shared, scan, fill, queue, verdict_later));
         Self { pieces, verdict, scanning }
     }
 
@@ -148,14 +149,13 @@ fn abandoned(source: &BlobSource) -> Error {
 }
 
 /// Scans what arrives and waits for the verdict on it. `None` if the verdict never comes.
-fn scan(
+fn run_scan(
     shared: &Shared,
-    form: Form,
+    mut scan: Scan,
     fill: Option<Fill>,
     mut pieces: mpsc::Receiver<Bytes>,
     verdict: oneshot::Receiver<Digest>,
 ) -> Option<Result<LayerIndex, layer::Error>> {
-    let mut scan = Scan::new(form, Limits::default());
     let mut sink = Filling { fill };
     let mut failure = None;
     while let Some(piece) = pieces.blocking_recv() {

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 
-use super::budget::Rank;
+use super::budget::Use;
 use super::fetch;
 use super::layout::Layout;
-use super::parked::Parked;
 use super::prefetch::Tracks;
 use super::shared::Shared;
 use super::slots::{Slots, Waiting};
@@ -43,7 +42,7 @@ pub(super) struct Reader {
     pub(super) envelope: Option<(Arc<Reader>, Opened)>,
     pub(super) slots: Slots,
     /// Held by the one fetch that decodes from a parked decoder; taken before memory is.
-    pub(super) parked: tokio::sync::Mutex<Parked>,
+    pub(super) sequence: tokio::sync::Mutex<()>,
     /// Fetches ahead that have not ended.
     pub(super) under_way: AtomicUsize,
     index: OnceLock<LayerIndex>,
@@ -67,7 +66,7 @@ impl Reader {
             travelled: false,
             envelope: None,
             slots: Slots::default(),
-            parked: tokio::sync::Mutex::default(),
+            sequence: tokio::sync::Mutex::default(),
             under_way: AtomicUsize::new(0),
             index: OnceLock::new(),
             streaming: None,
@@ -165,7 +164,7 @@ impl Reader {
             let wanting = tokio::task::spawn_blocking(move || reader.streaming.as_ref().map(|streaming| streaming.wanting(&reader.layout)));
             match wanting.await.map_err(|_| abandoned())? {
                 Some(Wanting::Span(next)) => {
-                    let data = self.read_for(self.layout.span(next), Rank::Demand).await?;
+                    let data = self.read_for(self.layout.span(next), Use::Demand).await?;
                     let reader = Arc::clone(self);
                     tokio::task::spawn_blocking(move || reader.advance(Some((next, &data)))).await.map_err(|_| abandoned())?;
                 }
@@ -227,7 +226,7 @@ impl Reader {
         }
         let first = self.layout.spans_of(&range).start;
         let missed = !self.has(first) && !self.slots.has(first) && self.under_way.load(Ordering::Relaxed) == 0;
-        let mut gathered = self.gather(&range, 0, Rank::Demand);
+        let mut gathered = self.gather(&range, 0, Use::Demand);
         self.read_ahead(&range, missed);
         let mut data = BytesMut::new();
         let spans = self.layout.spans_of(&range);
@@ -238,14 +237,14 @@ impl Reader {
             if gathered.next >= spans.end {
                 break;
             }
-            gathered = self.gather(&range, gathered.next, Rank::Demand);
+            gathered = self.gather(&range, gathered.next, Use::Demand);
         }
         self.check()?;
         Ok(data.freeze())
     }
 
     /// Bytes of a short range for another reader. Boxed, since readers of envelopes read from readers.
-    pub(super) fn read_for(self: &Arc<Self>, range: Range<u64>, rank: Rank) -> BoxFuture<'_, Result<Bytes, Error>> {
+    pub(super) fn read_for(self: &Arc<Self>, range: Range<u64>, rank: Use) -> BoxFuture<'_, Result<Bytes, Error>> {
         Box::pin(async move {
             if let Some(data) = self.here(&range) {
                 return Ok(data);
@@ -312,7 +311,7 @@ impl Reader {
     }
 
     /// The next spans of a range from `next` on: what is here, what others fetch, and what is fetched from now on.
-    fn gather(self: &Arc<Self>, range: &Range<u64>, next: u32, rank: Rank) -> Gathered {
+    fn gather(self: &Arc<Self>, range: &Range<u64>, next: u32, rank: Use) -> Gathered {
         let spans = self.layout.spans_of(range);
         let first = spans.start.max(next);
         let end = spans.end.min(first.saturating_add(GROUP));
@@ -348,10 +347,10 @@ impl Reader {
     }
 
     /// Notes whether the cache had room; without room nothing more is fetched ahead.
-    pub(super) fn note_room(&self, had_room: bool, rank: Rank) {
+    pub(super) fn note_room(&self, had_room: bool, rank: Use) {
         if had_room {
             self.crowded.store(false, Ordering::Relaxed);
-        } else if rank == Rank::Prefetch && self.keeps {
+        } else if rank == Use::Prefetch && self.keeps {
             self.crowded.store(true, Ordering::Relaxed);
             self.tracks().calm();
         }

@@ -5,19 +5,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::budget::Budget;
+use super::budget::{Budget, Turns, Use};
 use super::keys::KeyRing;
 use super::recent::Recent;
 use super::travelling::Verdicts;
-use super::{BlobSource, Config, Error, VerifyPolicy, names};
+use super::{BlobSource, Config, Error, Sealing, VerifyPolicy, names};
 use crate::cache::{CachedStream, Claim, Fill, Protection, SpanCache};
 use crate::error::ErrorKind;
-use crate::layer::{Form, LayerIndex};
+use crate::layer::{Form, LayerIndex, Limits, Resources, Windows, WindowsUpTo};
 use crate::oci::Digest;
 use crate::registry::{Pull, Trust};
+use crate::sys::array::Scratch;
 
 use super::layout::Layout;
 
+/// The cache keeps no document that takes a larger part of it.
+const DOCUMENT_SHARE: u64 = 4;
+/// An index up to this size is made however small the cache is.
+const LEAST_INDEX: u64 = 64 << 20;
+/// The index of an encrypted layer may be so many times in memory at once: as tables, put together, sealed, and as a tree.
+const SEALED_COPIES: u64 = 4;
+/// Largest window of a frame in an encrypted layer, 8 MiB and what a decoder has beside it. Its memory is that of the index.
+const SEALED_WINDOW: u64 = 9 << 20;
 /// Most wrong streams that are remembered.
 const POISONED: usize = 4096;
 
@@ -28,11 +37,11 @@ pub(super) struct Shared {
     pub(super) keys: KeyRing,
     pub(super) io_timeout: Duration,
     pub(super) budget: Budget,
+    pub(super) turns: Turns,
     pub(super) recent: Recent,
     /// What is thought of indexes that travel.
     pub(super) travel: Verdicts,
     verify: VerifyPolicy,
-    readers: AtomicU64,
     progress: AtomicU64,
     /// Streams that turned out wrong while they were read. Held for one look.
     poisoned: Mutex<HashSet<Digest>>,
@@ -41,15 +50,15 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: Config) -> Self {
         Self {
-            budget: Budget::new(&config),
-            recent: Recent::new(Budget::recent(&config)),
+            recent: Recent::new(config.budget.recent()),
+            turns: Turns::new(config.concurrency, config.passes),
+            budget: config.budget,
             travel: Verdicts::default(),
             pull: config.pull,
             cache: config.cache,
             keys: config.keys,
             io_timeout: config.io_timeout,
             verify: config.verify,
-            readers: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             poisoned: Mutex::default(),
         }
@@ -66,7 +75,7 @@ impl Shared {
 
     /// A number that no other reader of this process has.
     pub(super) fn next_reader(&self) -> u64 {
-        self.readers.fetch_add(1, Ordering::Relaxed)
+        self.budget.next_reader()
     }
 
     /// Remembers that a stream is wrong, so that its blob is never again served by this process before it was checked.
@@ -81,6 +90,32 @@ impl Shared {
     /// Whether a stream turned out wrong.
     pub(super) fn is_poisoned(&self, key: &Digest) -> bool {
         self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// What may be used to make the index of a blob: space in the cache, or memory for what must not reach the disk. The
+    /// bounds are those of what the index is kept in.
+    pub(super) fn resources(&self, sealing: Sealing) -> Resources {
+        let limits = Limits::default();
+        match sealing {
+            Sealing::None => {
+                let kept = (self.cache.size() / DOCUMENT_SHARE).max(LEAST_INDEX);
+                let limits = Limits { index_bytes: kept.min(limits.index_bytes), index_reason: "a quarter of --cache-size", ..limits };
+                Resources { limits, scratch: self.cache.scratch(), windows: self.windows() }
+            }
+            Sealing::OciSync => {
+                let limits = Limits {
+                    index_bytes: self.budget.share(Use::Large) / SEALED_COPIES,
+                    index_reason: "--memory-limit, for an encrypted layer,",
+                    ..limits
+                };
+                Resources { limits, scratch: Scratch::memory(), windows: Arc::new(WindowsUpTo(SEALED_WINDOW)) }
+            }
+        }
+    }
+
+    /// Memory for decoders.
+    pub(super) fn windows(&self) -> Arc<dyn Windows> {
+        Arc::new(self.budget.clone())
     }
 
     /// Notes that bytes arrived or were decoded.

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::{BlobSource, Error};
 use crate::cache::CachedStream;
 use crate::error::ErrorKind;
-use crate::layer::{self, Form, LayerIndex, Limits, Scan, SpanSink};
+use crate::layer::{self, Form, LayerIndex, Resources, Scan, SpanSink};
 use crate::oci::Hasher;
 
 use super::layout::Layout;
@@ -51,7 +51,7 @@ pub(super) enum Verdict {
 
 impl Streaming {
     pub(super) fn new(source: &BlobSource) -> Self {
-        let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, Limits::default()));
+        let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, &Resources::default()));
         Self { progress: Mutex::new(Progress { next: 0, hashing: Some(hashing) }), hashed: Mutex::default(), failure: OnceLock::new() }
     }
 

@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 
-use super::budget::Rank;
+use super::budget::Use;
 use super::shared::Shared;
 use super::{BlobSource, Error, Sealing, names};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::layer::{self, Codec, Form, LayerIndex};
 use crate::oci::{Descriptor, Digest, Hasher};
+use crate::sys::array::Array;
 
 /// Largest index blob that is fetched.
 const LARGEST: u64 = 64 << 20;
@@ -49,7 +50,7 @@ pub(super) enum Verdict {
 pub(super) struct Verdicts {
     /// Held for one look.
     known: Mutex<HashMap<Digest, Verdict>>,
-    /// Held while an index is opened: until it is stored all of it is in memory, and few bytes may become many.
+    /// Held while an index is opened: few bytes may become many.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -171,7 +172,6 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     if index.size == 0 || index.size > LARGEST {
         return Err(Error::new(ErrorKind::Unsupported, format!("its size is said to be {} bytes", index.size)));
     }
-    let _memory = shared.budget.memory(Rank::Demand, 2 * index.size).await?;
     let bytes = fetch(shared, source, index).await?;
     let _turn = shared.travel.opening.lock().await;
     let (shared, source, expected, name) = (Arc::clone(shared), source.clone(), index.digest, name.to_owned());
@@ -181,7 +181,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
         if hasher.finish() != expected {
             return Err(Error::new(ErrorKind::Integrity, "its bytes do not match its digest"));
         }
-        let index = layer::arrived(&bytes, &source.descriptor.digest)?;
+        let index = layer::arrived(&bytes, &source.descriptor.digest, &shared.resources(Sealing::None))?;
         drop(bytes);
         match problem(&source, &index) {
             Some(problem) => Err(Error::new(ErrorKind::Integrity, problem)),
@@ -191,20 +191,20 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     opened.await.map_err(|_| Error::new(ErrorKind::Other, "opening an index was abandoned; see the log"))?
 }
 
-/// The bytes of an index blob. Memory grows with what arrives, never with what is claimed.
-async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Vec<u8>, Error> {
-    let _turn = shared.budget.request(Rank::Demand).await?;
+/// The bytes of an index blob, in memory or, if they are many, in the cache. They grow with what arrives, never with what is claimed.
+async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Array<u8>, Error> {
+    let _turn = shared.turns.request(Use::Demand).await?;
     let waited = |_| {
         Error::new(ErrorKind::TimedOut, format!("{}: no byte of its index arrived for {} s", source.label(), shared.io_timeout.as_secs()))
     };
     let mut stream = shared.pull.blob(&source.repository, index, 0..index.size).await?;
-    let mut bytes = Vec::new();
+    let mut bytes = Array::new(&shared.cache.scratch());
     while let Some(piece) = tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(waited)?.transpose()? {
         shared.moved(piece.len());
         if bytes.len() as u64 + piece.len() as u64 > index.size {
             return Err(Error::new(ErrorKind::Integrity, "it is longer than its manifest says"));
         }
-        bytes.extend_from_slice(&piece);
+        bytes.extend_from_slice(&piece).map_err(|error| Error::new(ErrorKind::Other, format!("its index cannot be held: {error}")))?;
     }
     Ok(bytes)
 }

@@ -1,8 +1,8 @@
 //! Collects entries and spans as growing bytes, and puts an index together from them.
 //!
-//! No heap object an entry: each table is a list of pages that only grows, and finishing frees each page once it is
-//! copied, so the peak is little more than the index itself.
+//! No heap object an entry: each table is an array that leaves the heap once it is large, and so is the index.
 
+use std::io;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,45 +10,23 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::{self, Counts, Draft, Sections, entry, header, span};
 use super::kind::FileKind;
 use super::limits::Limits;
-use super::{Codec, Error, Extent, LayerIndex, Restart, Span};
+use super::{Codec, Error, Extent, LayerIndex, Resources, Restart, Span};
 use crate::oci::{Algorithm, Digest};
+use crate::sys::array::{Array, Scratch};
 
 /// Warnings kept; later ones are dropped.
 pub(super) const WARNINGS: usize = 100;
 
-const PAGE: usize = 1 << 20;
-
-/// Bytes that only grow, in pages, so that growing never copies.
-#[derive(Default)]
-struct Pages {
-    pages: Vec<Vec<u8>>,
-    length: u64,
+/// Appends bytes to a table; answers where they begin.
+fn append(table: &mut Array<u8>, bytes: &[u8]) -> Result<u64, Error> {
+    let at = table.len() as u64;
+    table.extend_from_slice(bytes).map_err(|error| unkept(&error))?;
+    Ok(at)
 }
 
-impl Pages {
-    fn push(&mut self, mut bytes: &[u8]) -> u64 {
-        let at = self.length;
-        self.length += bytes.len() as u64;
-        while !bytes.is_empty() {
-            match self.pages.last_mut() {
-                Some(page) if page.len() < PAGE => {
-                    let (now, later) = bytes.split_at(bytes.len().min(PAGE - page.len()));
-                    page.extend_from_slice(now);
-                    bytes = later;
-                }
-                // The first page grows with its content, so that small indexes stay small.
-                Some(_) => self.pages.push(Vec::with_capacity(PAGE)),
-                None => self.pages.push(Vec::new()),
-            }
-        }
-        at
-    }
-
-    fn drain_into(self, target: &mut Vec<u8>) {
-        for page in self.pages {
-            target.extend_from_slice(&page);
-        }
-    }
+/// The error of an index for which there is no room while it is made.
+pub(super) fn unkept(error: &io::Error) -> Error {
+    Error::unwritten(error, "the index of the layer cannot be made")
 }
 
 /// Everything about an entry, ready to be recorded.
@@ -80,12 +58,13 @@ pub(super) enum NewContent<'a> {
 pub(super) struct Builder {
     limits: Limits,
     counts: Counts,
-    entries: Pages,
-    spans: Pages,
-    extents: Pages,
-    xattrs: Pages,
-    windows: Pages,
-    strings: Pages,
+    scratch: Scratch,
+    entries: Array<u8>,
+    spans: Array<u8>,
+    extents: Array<u8>,
+    xattrs: Array<u8>,
+    windows: Array<u8>,
+    strings: Array<u8>,
     warnings: Vec<String>,
 }
 
@@ -99,16 +78,18 @@ pub(super) struct Blob {
 }
 
 impl Builder {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(resources: &Resources) -> Self {
+        let table = || Array::new(&resources.scratch);
         Self {
-            limits,
+            limits: resources.limits,
             counts: Counts::default(),
-            entries: Pages::default(),
-            spans: Pages::default(),
-            extents: Pages::default(),
-            xattrs: Pages::default(),
-            windows: Pages::default(),
-            strings: Pages::default(),
+            scratch: resources.scratch.clone(),
+            entries: table(),
+            spans: table(),
+            extents: table(),
+            xattrs: table(),
+            windows: table(),
+            strings: table(),
             warnings: Vec::new(),
         }
     }
@@ -127,9 +108,14 @@ impl Builder {
 
     fn check_size(&self) -> Result<(), Error> {
         let tables = [&self.entries, &self.spans, &self.extents, &self.xattrs, &self.windows, &self.strings];
-        let total: u64 = tables.iter().map(|pages| pages.length).sum();
-        if total > self.limits.index_bytes {
-            return Err(Error::limit(format!("the index of the layer would take more than {} bytes", self.limits.index_bytes)));
+        let total: u64 = tables.iter().map(|table| table.len() as u64).sum();
+        let Limits { index_bytes, index_reason, text_bytes, .. } = self.limits;
+        if total > index_bytes {
+            let message = format!("the index of the layer would take more than {index_bytes} bytes, the most that {index_reason} allows");
+            return Err(Error::limit(message));
+        }
+        if self.strings.len() as u64 > text_bytes {
+            return Err(Error::limit(format!("the layer has more than {text_bytes} bytes of names and extended attributes")));
         }
         Ok(())
     }
@@ -140,9 +126,9 @@ impl Builder {
             return Err(Error::limit(format!("the layer has more than {} entries", self.limits.entries)));
         }
         let mut draft = Draft::<{ format::ENTRY }>::new();
-        draft.u64(entry::PATH, self.strings.push(new.path));
+        draft.u64(entry::PATH, append(&mut self.strings, new.path)?);
         draft.u32(entry::PATH_LENGTH, length(new.path)?);
-        draft.u64(entry::LINK, self.strings.push(new.link));
+        draft.u64(entry::LINK, append(&mut self.strings, new.link)?);
         draft.u32(entry::LINK_LENGTH, length(new.link)?);
         draft.u64(entry::SIZE, new.size);
         draft.put(entry::MTIME, &new.mtime.to_le_bytes());
@@ -170,7 +156,7 @@ impl Builder {
         draft.u8(entry::FLAGS, flags);
         draft.u32(entry::XATTR_FIRST, self.counts.xattrs);
         draft.u32(entry::XATTR_COUNT, self.attributes(new.xattrs)?);
-        self.entries.push(&draft.0);
+        append(&mut self.entries, &draft.0)?;
         self.counts.entries += 1;
         self.check_size()
     }
@@ -181,7 +167,7 @@ impl Builder {
             draft.u64(0, piece.file);
             draft.u64(8, piece.stream);
             draft.u64(16, piece.length);
-            self.extents.push(&draft.0);
+            append(&mut self.extents, &draft.0)?;
         }
         let count = count(pieces.len())?;
         self.counts.extents = self.counts.extents.checked_add(count).ok_or_else(too_many)?;
@@ -191,11 +177,11 @@ impl Builder {
     fn attributes(&mut self, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u32, Error> {
         for (name, value) in xattrs {
             let mut draft = Draft::<{ format::XATTR }>::new();
-            draft.u64(0, self.strings.push(name));
-            draft.u64(8, self.strings.push(value));
+            draft.u64(0, append(&mut self.strings, name)?);
+            draft.u64(8, append(&mut self.strings, value)?);
             draft.u32(16, length(name)?);
             draft.u32(20, length(value)?);
-            self.xattrs.push(&draft.0);
+            append(&mut self.xattrs, &draft.0)?;
         }
         let count = count(xattrs.len())?;
         self.counts.xattrs = self.counts.xattrs.checked_add(count).ok_or_else(too_many)?;
@@ -208,7 +194,7 @@ impl Builder {
         draft.u64(span::STREAM_END, new.stream.end);
         draft.u64(span::BLOB_START, new.blob.start);
         draft.u64(span::BLOB_END, new.blob.end);
-        draft.u64(span::WINDOW, self.windows.push(window));
+        draft.u64(span::WINDOW, append(&mut self.windows, window)?);
         draft.u32(span::WINDOW_LENGTH, length(window)?);
         let (restart, bits) = match new.restart {
             Restart::No => (0, 0),
@@ -221,7 +207,7 @@ impl Builder {
             draft.u8(span::HAS_DIGEST, 1);
             draft.put(span::DIGEST, digest);
         }
-        self.spans.push(&draft.0);
+        append(&mut self.spans, &draft.0)?;
         self.counts.spans = self.counts.spans.checked_add(1).ok_or_else(too_many)?;
         self.check_size()
     }
@@ -241,23 +227,25 @@ impl Builder {
         let mut warnings = Vec::with_capacity(self.warnings.len() * format::WARNING);
         for warning in std::mem::take(&mut self.warnings) {
             let mut draft = Draft::<{ format::WARNING }>::new();
-            draft.u64(0, self.strings.push(warning.as_bytes()));
+            draft.u64(0, append(&mut self.strings, warning.as_bytes())?);
             draft.u32(8, length(warning.as_bytes())?);
             warnings.extend_from_slice(&draft.0);
             self.counts.warnings += 1;
         }
-        self.counts.windows = self.windows.length;
-        self.counts.strings = self.strings.length;
+        self.counts.windows = self.windows.len() as u64;
+        self.counts.strings = self.strings.len() as u64;
         let sections = Sections::of(&self.counts).ok_or_else(too_many)?;
-        let mut bytes = Vec::with_capacity(sections.end);
-        bytes.extend_from_slice(&header(blob, &self.counts, sections.end as u64).0);
-        self.entries.drain_into(&mut bytes);
-        self.spans.drain_into(&mut bytes);
-        self.extents.drain_into(&mut bytes);
-        self.xattrs.drain_into(&mut bytes);
-        bytes.extend_from_slice(&warnings);
-        self.windows.drain_into(&mut bytes);
-        self.strings.drain_into(&mut bytes);
+        let mut bytes = Array::new(&self.scratch);
+        append(&mut bytes, &header(blob, &self.counts, sections.end as u64).0)?;
+        // Each table is gone once it is copied.
+        let Self { entries, spans, extents, xattrs, windows, strings, .. } = self;
+        for table in [entries, spans, extents, xattrs] {
+            append(&mut bytes, &table)?;
+        }
+        append(&mut bytes, &warnings)?;
+        for table in [windows, strings] {
+            append(&mut bytes, &table)?;
+        }
         sealed(bytes)
     }
 }
@@ -293,7 +281,7 @@ pub(super) fn header(blob: &Blob, counts: &Counts, total: u64) -> Draft<{ format
 }
 
 /// Fills in the checksum and opens what was put together.
-pub(super) fn sealed(mut bytes: Vec<u8>) -> Result<LayerIndex, Error> {
+pub(super) fn sealed(mut bytes: Array<u8>) -> Result<LayerIndex, Error> {
     let checksum = xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default());
     if let Some(place) = bytes.get_mut(header::CHECKSUM..header::CHECKED) {
         place.copy_from_slice(&checksum.to_le_bytes());

@@ -17,7 +17,7 @@ const MOST: usize = 4 << 20;
 /// A span that took this much of the blob ends at the next restart point, however little it holds.
 const BLOB_TARGET: u64 = 4 << 20;
 /// Most bytes of the blob that a span may take. Reached only by compressed data made to hold nothing.
-const BLOB_MOST: u64 = 64 << 20;
+const BLOB_MOST: u64 = 8 << 20;
 /// How well windows are compressed.
 const WINDOW_LEVEL: i32 = 3;
 

@@ -4,10 +4,12 @@
 //! The pass over a blob and the decoder of a span share it, so both agree on every byte. It holds no span and no
 //! position beyond what the codec needs.
 
+use std::sync::Arc;
+
 use super::gzip::Gzip;
 use super::step::Step;
 use super::zstandard::Zstandard;
-use super::{Codec, Error};
+use super::{Codec, Error, Windows};
 
 /// A decompressor in progress.
 pub(super) enum Reader {
@@ -21,11 +23,11 @@ pub(super) enum Reader {
 
 impl Reader {
     /// A reader for the first byte of a blob, a member or a frame.
-    pub(super) fn new(codec: Codec) -> Result<Self, Error> {
+    pub(super) fn new(codec: Codec, windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         Ok(match codec {
             Codec::Identity => Self::Identity,
             Codec::Gzip => Self::Gzip(Box::new(Gzip::new()?)),
-            Codec::Zstd => Self::Zstandard(Box::new(Zstandard::new()?)),
+            Codec::Zstd => Self::Zstandard(Box::new(Zstandard::new(windows)?)),
         })
     }
 

@@ -1,18 +1,79 @@
 //! How much one layer may cost. Plain data.
 
-/// Bounds of a scan, all with generous defaults.
+use std::fmt;
+use std::sync::Arc;
+
+use super::Error;
+use crate::sys::array::Scratch;
+
+/// Largest window of a zstd frame that is ever accepted, that of `zstd --long=27` and `--ultra -22`.
+pub const WINDOW_MOST: u64 = 1 << 27;
+
+/// Bounds of a scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most entries of one layer.
+    /// Most entries of one layer. The largest images have some hundred thousand; each costs 112 bytes of index and as
+    /// much of tree on the disk, and a few hundred compressed bytes of hostile tar are enough for a thousand.
     pub entries: u32,
     /// Longest PAX record, long name or link in bytes.
     pub header_bytes: u32,
+    /// Most bytes of names, link targets and extended attributes: a compressed layer of 1 MiB can hold a thousand
+    /// times as many.
+    pub text_bytes: u64,
     /// Most bytes of index (paths, xattrs, windows).
     pub index_bytes: u64,
+    /// What `index_bytes` comes from, for the error.
+    pub index_reason: &'static str,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 20_000_000, header_bytes: 1 << 20, index_bytes: 4 << 30 }
+        Self { entries: 5_000_000, header_bytes: 1 << 20, text_bytes: 512 << 20, index_bytes: 4 << 30, index_reason: "the format" }
+    }
+}
+
+/// Grants memory for the windows of zstd frames.
+pub trait Windows: Send + Sync {
+    /// Waits until a decoder may take so many bytes, and for as long as it holds the answer. Blocks.
+    ///
+    /// # Errors
+    /// Unsupported if that is more than there can ever be; the message names the bound.
+    fn grant(&self, bytes: u64) -> Result<Box<dyn Send>, Error>;
+}
+
+/// Grants windows up to a size at once. For callers that account for them elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowsUpTo(pub u64);
+
+impl Windows for WindowsUpTo {
+    fn grant(&self, bytes: u64) -> Result<Box<dyn Send>, Error> {
+        if bytes <= self.0 {
+            return Ok(Box::new(()));
+        }
+        Err(Error::limit(format!("a zstd frame needs a window of {bytes} bytes, and at most {} are provided for it", self.0)))
+    }
+}
+
+/// What a scan or a packer may use.
+#[derive(Clone)]
+pub struct Resources {
+    /// Bounds.
+    pub limits: Limits,
+    /// Where an index lies while it is made.
+    pub scratch: Scratch,
+    /// Memory for decoders.
+    pub windows: Arc<dyn Windows>,
+}
+
+impl Default for Resources {
+    /// Everything on the heap, within the default bounds.
+    fn default() -> Self {
+        Self { limits: Limits::default(), scratch: Scratch::memory(), windows: Arc::new(WindowsUpTo(2 * WINDOW_MOST)) }
+    }
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Resources").field("limits", &self.limits).field("scratch", &self.scratch).finish_non_exhaustive()
     }
 }

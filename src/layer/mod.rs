@@ -1,4 +1,5 @@
-//! Bytes of a layer to entries and spans, and back: tar, gzip, zstd, the LayerIndex. Pure: no files, no network.
+//! Bytes of a layer to entries and spans, and back: tar, gzip, zstd, the LayerIndex. Pure: no network, and no files but the
+//! scratch space that a caller provides.
 //!
 //! [`Scan`] is the one streaming pass over a blob; it ends in a [`LayerIndex`]. [`SpanDecoder`] decodes single spans
 //! again later. Nothing here fetches, stores or trusts: hostile bytes cost an [`Error`] or a warning in the index,
@@ -21,14 +22,16 @@ mod span;
 mod step;
 mod tar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod validate;
 mod zstandard;
 
 pub use index::{Entry, Extent, LayerIndex};
 pub use kind::{FileKind, NodeKind};
-pub use limits::Limits;
-pub use pack::{PackEntry, Packed, Packer, Packing, SPAN, TRAVELLING_MOST, arrived, compressible, sample_ranges, travelling};
+pub use limits::{Limits, Resources, WINDOW_MOST, Windows, WindowsUpTo};
+pub use pack::{
+    PackEntry, Packed, Packer, Packing, SPAN, TRAVELLING_MOST, arrived, compressible, sample_ranges, travelling, travelling_memory,
+};
 pub use scan::{Form, Scan};
 pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span, SpanDecoder};
@@ -62,6 +65,13 @@ impl Error {
     /// A bound of [`Limits`] was reached, or a format is not read.
     fn limit(message: String) -> Self {
         Self { kind: ErrorKind::Unsupported, message }
+    }
+
+    /// Output that could not be written, or scratch space that could not be had.
+    fn unwritten(error: &std::io::Error, what: &str) -> Self {
+        use std::io::ErrorKind as Io;
+        let full = matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge);
+        Self { kind: if full { ErrorKind::NoSpace } else { ErrorKind::Other }, message: format!("{what}: {error}") }
     }
 
     /// Something that is not the blob's fault.

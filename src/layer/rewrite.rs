@@ -1,22 +1,23 @@
 //! Copies of an index with another header: for another blob, or without warnings. Entries and spans stay as they are.
 
-use super::build::{Blob, header, sealed};
+use super::build::{Blob, header, sealed, unkept};
 use super::format::{self, Counts, Sections, record};
 use super::{Error, LayerIndex};
 use crate::oci::Digest;
+use crate::sys::array::{Array, Scratch};
 
 impl LayerIndex {
-    /// The same index for another blob that holds the same bytes: an encrypted layer's, whose digest is that of the blob as stored
+    /// The same index, on the heap, for another blob that holds the same bytes: an encrypted layer's, whose digest is that of the blob as stored
     /// while all else is about what is in it.
     ///
     /// # Errors
     /// None that a checked index can cause.
     pub fn of_blob(&self, digest: Digest) -> Result<Self, Error> {
-        copy(self, digest, self.layout.counts)
+        copy(self, digest, self.layout.counts, &Scratch::memory())
     }
 
     /// The same index without its warnings, which are about a pass and not about the layer.
-    pub(super) fn without_warnings(&self) -> Result<Self, Error> {
+    pub(super) fn without_warnings(&self, scratch: &Scratch) -> Result<Self, Error> {
         let mut counts = self.layout.counts;
         if counts.warnings == 0 {
             return Ok(self.clone());
@@ -24,12 +25,12 @@ impl LayerIndex {
         // Their texts are the last strings.
         let first = record(self.as_bytes(), self.layout.sections.warnings, format::WARNING, 0);
         (counts.warnings, counts.strings) = (0, first.u64(0));
-        copy(self, self.blob_digest(), counts)
+        copy(self, self.blob_digest(), counts, scratch)
     }
 }
 
 /// `counts` may leave out what lies at the end of its section.
-fn copy(index: &LayerIndex, digest: Digest, counts: Counts) -> Result<LayerIndex, Error> {
+fn copy(index: &LayerIndex, digest: Digest, counts: Counts, scratch: &Scratch) -> Result<LayerIndex, Error> {
     let blob = Blob {
         digest,
         stream_length: index.stream_length(),
@@ -39,8 +40,8 @@ fn copy(index: &LayerIndex, digest: Digest, counts: Counts) -> Result<LayerIndex
     };
     let impossible = || Error::other(format!("the index of {digest} cannot be copied"));
     let (old, new) = (index.layout.sections, Sections::of(&counts).ok_or_else(impossible)?);
-    let mut bytes = Vec::with_capacity(new.end);
-    bytes.extend_from_slice(&header(&blob, &counts, new.end as u64).0);
+    let mut bytes = Array::new(scratch);
+    bytes.extend_from_slice(&header(&blob, &counts, new.end as u64).0).map_err(|error| unkept(&error))?;
     let kept = [
         (old.entries, new.warnings - new.entries),
         (old.warnings, new.windows - new.warnings),
@@ -48,7 +49,8 @@ fn copy(index: &LayerIndex, digest: Digest, counts: Counts) -> Result<LayerIndex
         (old.strings, new.end - new.strings),
     ];
     for (start, length) in kept {
-        bytes.extend_from_slice(index.as_bytes().get(start..).and_then(|rest| rest.get(..length)).ok_or_else(impossible)?);
+        let section = index.as_bytes().get(start..).and_then(|rest| rest.get(..length)).ok_or_else(impossible)?;
+        bytes.extend_from_slice(section).map_err(|error| unkept(&error))?;
     }
     sealed(bytes)
 }

@@ -1,14 +1,15 @@
 //! The one streaming pass over a blob: decompress, find restart points, walk the tar, hash files.
 
+use std::sync::Arc;
+
 use super::build::{Blob, Builder};
 use super::cut::Cutter;
 use super::decode::Reader;
-use super::limits::Limits;
 use super::sink::SpanSink;
 use super::step::Step;
 use super::tar::Walker;
 use super::zstandard::Zstandard;
-use super::{Codec, Error, LayerIndex};
+use super::{Codec, Error, LayerIndex, Resources, Windows};
 use crate::oci::Digest;
 
 /// Bytes that tell the compression.
@@ -47,6 +48,7 @@ const BLOCK: usize = 64 * 1024;
 pub struct Scan {
     form: Form,
     builder: Builder,
+    windows: Arc<dyn Windows>,
     stage: Stage,
 }
 
@@ -70,8 +72,9 @@ struct Running {
 
 impl Scan {
     /// Begins a scan.
-    pub fn new(form: Form, limits: Limits) -> Self {
-        Self { form, builder: Builder::new(limits), stage: Stage::Sniffing(Vec::new()) }
+    pub fn new(form: Form, resources: &Resources) -> Self {
+        let windows = Arc::clone(&resources.windows);
+        Self { form, builder: Builder::new(resources), windows, stage: Stage::Sniffing(Vec::new()) }
     }
 
     /// Feeds bytes of the blob.
@@ -108,7 +111,7 @@ impl Scan {
         }
         let mut running = Box::new(Running {
             codec,
-            reader: Reader::new(codec)?,
+            reader: Reader::new(codec, &self.windows)?,
             cutter: Cutter::new(codec),
             walker: (self.form == Form::Archive).then(Walker::new),
             block: Vec::new(),

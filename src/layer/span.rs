@@ -1,10 +1,11 @@
 //! Spans: which range of a logical stream comes from which range of the blob, and how to decode it from there.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::decode::Reader;
 use super::gzip::Gzip;
-use super::{Error, LayerIndex};
+use super::{Error, LayerIndex, Windows};
 
 /// Compression of the blob, told by content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Restart {
 ///
 /// The blob ranges ascend. Neighbours share a byte where deflate blocks meet inside one, and where a span that
 /// cannot restart follows. Between them, in front of the first and behind the last may lie bytes without content
-/// (skippable frames, final zeros). A blob range is at most 64 MiB.
+/// (skippable frames, final zeros). A blob range is at most 8 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Range of the logical stream.
@@ -69,15 +70,15 @@ enum Start {
 }
 
 impl SpanDecoder {
-    /// A decoder that begins at span `number`, which must be able to restart.
-    pub fn new(index: &LayerIndex, number: u32) -> Result<Self, Error> {
+    /// A decoder that begins at span `number`, which must be able to restart. `windows` grants what zstd frames need.
+    pub fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         let span = index.span(number).ok_or_else(|| Error::other(format!("the layer has no span {number}")))?;
         let start = match span.restart {
             Restart::No => return Err(Error::other(format!("decoding cannot begin at span {number} of the layer"))),
             Restart::Clean => Start::Begun,
             Restart::Window { bits } => Start::Inside { bits, window: index.window(number)? },
         };
-        let reader = Reader::new(index.codec())?;
+        let reader = Reader::new(index.codec(), windows)?;
         Ok(Self { start, reader, blob_position: span.blob.start, stream_position: span.stream.start, pending: false })
     }
 

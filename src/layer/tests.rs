@@ -7,6 +7,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::oci::Digest;
+use crate::sys::array::Scratch;
+
+/// What an index layer holds.
+pub(crate) fn travelling(index: &LayerIndex) -> Result<Vec<u8>, Error> {
+    super::travelling(index, &Scratch::memory()).map(|bytes| bytes.to_vec())
+}
+
+/// Opens it again.
+pub(crate) fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
+    super::arrived(bytes, blob, &Resources::default())
+}
 
 /// Keeps what a scan produces and checks the order.
 #[derive(Default)]
@@ -32,7 +43,7 @@ impl SpanSink for Collected {
 }
 
 fn scan_with(form: Form, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>, digest: Digest) -> Result<(LayerIndex, Collected), Error> {
-    let (mut scan, mut sink) = (Scan::new(form, Limits::default()), Collected::default());
+    let (mut scan, mut sink) = (Scan::new(form, &Resources::default()), Collected::default());
     for piece in pieces {
         scan.push(piece.as_ref(), &mut sink)?;
     }
@@ -108,7 +119,7 @@ pub(super) fn check_spans(index: &LayerIndex, blob: &[u8], stream: &[u8], piece:
         let restart = index.restart_for(number);
         let first = index.span(restart).unwrap();
         assert!(restart <= number && first.restart != Restart::No);
-        let mut decoder = SpanDecoder::new(index, restart).unwrap();
+        let mut decoder = SpanDecoder::new(index, restart, &Resources::default().windows).unwrap();
         let mut out = Vec::new();
         let wanted = (span.stream.end - first.stream.start) as usize;
         while out.len() < wanted {
@@ -186,7 +197,7 @@ fn gzip_spans_restart_inside_deflate_about_every_mebibyte() {
 #[test]
 fn a_deflate_block_above_four_mebibytes_gives_spans_without_restart() {
     let blob = gzip(&vec![0; 40 << 20]);
-    let (mut scan, mut sink) = (Scan::new(Form::Archive, Limits::default()), Collected::default());
+    let (mut scan, mut sink) = (Scan::new(Form::Archive, &Resources::default()), Collected::default());
     scan.push(&blob, &mut sink).unwrap();
     let index = scan.finish(Digest::of(&blob), &mut sink).unwrap();
     assert!((0..index.span_count()).any(|number| index.span(number).unwrap().restart == Restart::No));

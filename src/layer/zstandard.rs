@@ -1,19 +1,23 @@
 //! zstd framing: frames, skippable frames and final zeros around the library's streaming decoder.
 //!
-//! Promises: a frame's checksum counts, windows above 128 MiB are refused, skippable frames are passed over without
-//! being held, and anything else between frames is a broken frame.
+//! Promises: a frame's checksum counts, memory for its window is granted before it is taken (at most 128 MiB), skippable
+//! frames are passed over without being held, and anything else between frames is a broken frame.
+
+use std::sync::Arc;
 
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
-use super::Error;
 use super::step::{Boundary, Step};
+use super::{Error, WINDOW_MOST, Windows};
 
 const MAGIC: u32 = 0xfd2f_b528;
 const SKIPPABLE: u32 = 0x184d_2a50;
 const SKIPPABLE_MASK: u32 = 0xffff_fff0;
 
-/// Largest window accepted: 128 MiB.
-const WINDOW_LOG: u32 = 27;
+/// Longest header of a frame, with its magic number.
+const HEADER_MOST: usize = 18;
+/// What a decoder takes beside the window: a block, and as much again of input.
+const BESIDE: u64 = 512 << 10;
 
 /// Skippable frames from here on are left out of the spans.
 const GAP: u32 = 64 * 1024;
@@ -27,6 +31,8 @@ enum State {
     SkipLength(u8),
     /// Content of a skippable frame: bytes left, and whether it counts as a gap.
     Skip(u32, bool),
+    /// Header of a frame, so many of its bytes are here, with the magic number.
+    Header(u8),
     /// A frame.
     Frame,
     /// Zeros behind the last frame.
@@ -36,8 +42,11 @@ enum State {
 /// A zstd stream being decoded.
 pub(super) struct Zstandard {
     decoder: Decoder<'static>,
+    windows: Arc<dyn Windows>,
+    /// The window that was granted, and the grant.
+    granted: Option<(u64, Box<dyn Send>)>,
     state: State,
-    field: [u8; 4],
+    field: [u8; HEADER_MOST],
     /// Offset in the blob (or from where decoding began), for messages.
     offset: u64,
     /// Whether a frame has ended, so that zeros may follow.
@@ -46,12 +55,9 @@ pub(super) struct Zstandard {
 
 impl Zstandard {
     /// At the first byte of a frame.
-    pub(super) fn new() -> Result<Self, Error> {
-        let mut decoder = Decoder::new().map_err(|error| Error::other(format!("zstd cannot be set up: {error}")))?;
-        decoder
-            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG))
-            .map_err(|error| Error::other(format!("zstd cannot be set up: {error}")))?;
-        Ok(Self { decoder, state: State::Magic(0), field: [0; 4], offset: 0, complete: false })
+    pub(super) fn new(windows: &Arc<dyn Windows>) -> Result<Self, Error> {
+        let (windows, field) = (Arc::clone(windows), [0; HEADER_MOST]);
+        Ok(Self { decoder: decoder()?, windows, granted: None, state: State::Magic(0), field, offset: 0, complete: false })
     }
 
     /// Whether these are the first bytes of a zstd stream.
@@ -66,7 +72,7 @@ impl Zstandard {
             State::Frame => self.frame(input, output)?,
             State::Skip(left, gap) => self.skip(input, left, gap),
             State::Padding => self.padding(input)?,
-            State::Magic(_) | State::SkipLength(_) => self.framing(input)?,
+            State::Magic(_) | State::SkipLength(_) | State::Header(_) => self.framing(input)?,
         };
         self.offset += step.consumed as u64;
         Ok(step)
@@ -123,25 +129,36 @@ impl Zstandard {
             }
             consumed += 1;
             let at = match self.state {
-                State::Magic(at) | State::SkipLength(at) => at,
+                State::Magic(at) | State::SkipLength(at) | State::Header(at) => at,
                 State::Skip(..) | State::Frame | State::Padding => break,
             };
             if let Some(slot) = self.field.get_mut(usize::from(at)) {
                 *slot = byte;
             }
-            if at < 3 {
-                self.state = if matches!(self.state, State::Magic(_)) { State::Magic(at + 1) } else { State::SkipLength(at + 1) };
-                continue;
+            match self.state {
+                State::Magic(at @ 0..3) => self.state = State::Magic(at + 1),
+                State::SkipLength(at @ 0..3) => self.state = State::SkipLength(at + 1),
+                State::Header(at) if usize::from(at) + 1 < header_length(&self.field) => self.state = State::Header(at + 1),
+                State::Header(_) => {
+                    self.begin_frame()?;
+                    return Ok(Step { consumed, ..Step::default() });
+                }
+                _ => {
+                    if let Some(boundary) = self.field_complete()? {
+                        return Ok(Step { consumed, boundary: Some(boundary), ..Step::default() });
+                    }
+                    if !matches!(self.state, State::Header(_)) {
+                        return Ok(Step { consumed, ..Step::default() });
+                    }
+                }
             }
-            let boundary = self.field_complete()?;
-            return Ok(Step { consumed, boundary, ..Step::default() });
         }
         Ok(Step { consumed, ..Step::default() })
     }
 
     /// Acts on a whole magic number or length.
     fn field_complete(&mut self) -> Result<Option<Boundary>, Error> {
-        let value = u32::from_le_bytes(self.field);
+        let value = u32::from_le_bytes(self.field.first_chunk().copied().unwrap_or_default());
         if matches!(self.state, State::SkipLength(_)) {
             if value == 0 {
                 self.state = State::Magic(0);
@@ -162,11 +179,27 @@ impl Zstandard {
                 "no frame header"
             }));
         }
+        self.state = State::Header(4);
+        Ok(None)
+    }
+
+    /// Begins a frame whose header is here, once there is memory for its window.
+    fn begin_frame(&mut self) -> Result<(), Error> {
+        let window = window(&self.field);
+        if window > WINDOW_MOST {
+            let message = format!("zstd: a frame needs a window of {window} bytes, more than the {WINDOW_MOST} that are supported");
+            return Err(Error::limit(message));
+        }
+        if self.granted.as_ref().is_none_or(|(granted, _)| *granted < window) {
+            // Nothing is held while more is waited for.
+            self.granted = None;
+            self.decoder = decoder()?;
+            self.granted = Some((window, self.windows.grant(window + BESIDE)?));
+        }
         self.state = State::Frame;
-        // The decoder has to see the magic number too.
-        let field = self.field;
-        match self.run(&field, &mut [])? {
-            (4, 0, left) if left > 0 => Ok(None),
+        let (field, length) = (self.field, header_length(&self.field));
+        match self.run(field.get(..length).unwrap_or_default(), &mut [])? {
+            (consumed, 0, left) if consumed == length && left > 0 => Ok(()),
             _ => Err(self.broken("no frame header")),
         }
     }
@@ -183,4 +216,46 @@ impl Zstandard {
     fn broken(&self, what: &str) -> Error {
         Error::broken(format!("zstd: {what}, near byte {}", self.offset))
     }
+}
+
+fn decoder() -> Result<Decoder<'static>, Error> {
+    let failed = |error: std::io::Error| Error::other(format!("zstd cannot be set up: {error}"));
+    let mut decoder = Decoder::new().map_err(failed)?;
+    decoder.set_parameter(DParameter::WindowLogMax(WINDOW_MOST.ilog2())).map_err(failed)?;
+    Ok(decoder)
+}
+
+/// Lengths of the fields of a frame header behind its first byte: window, dictionary, size of the content.
+fn header_fields(field: &[u8; HEADER_MOST]) -> (usize, usize, usize) {
+    let [_, _, _, _, flags, ..] = *field;
+    let single_segment = flags & 0x20 != 0;
+    let dictionary = [0, 1, 2, 4].get(usize::from(flags & 3)).copied().unwrap_or_default();
+    let content = match flags >> 6 {
+        0 => usize::from(single_segment),
+        power => 1 << power,
+    };
+    (usize::from(!single_segment), dictionary, content)
+}
+
+/// Length of a header of which the first byte behind the magic number is here.
+fn header_length(field: &[u8; HEADER_MOST]) -> usize {
+    let (window, dictionary, content) = header_fields(field);
+    5 + window + dictionary + content
+}
+
+/// Bytes of content that a decoder has to hold.
+fn window(field: &[u8; HEADER_MOST]) -> u64 {
+    let (descriptor, dictionary, content) = header_fields(field);
+    if descriptor == 1 {
+        let [_, _, _, _, _, descriptor, ..] = *field;
+        let base = 1_u64 << (10 + (descriptor >> 3));
+        return base + base / 8 * u64::from(descriptor & 7);
+    }
+    let mut size = [0; 8];
+    let start = 5 + dictionary;
+    if let (Some(place), Some(bytes)) = (size.get_mut(..content), field.get(start..start + content)) {
+        place.copy_from_slice(bytes);
+    }
+    // Sizes of two bytes begin at 256.
+    u64::from_le_bytes(size) + if content == 2 { 256 } else { 0 }
 }

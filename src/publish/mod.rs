@@ -128,6 +128,12 @@ impl From<view::Error> for Error {
     }
 }
 
+impl From<crate::content::Error> for Error {
+    fn from(error: crate::content::Error) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
 impl From<artifact::Error> for Error {
     fn from(error: artifact::Error) -> Self {
         Self::new(error.kind, error.message)

@@ -23,8 +23,9 @@ use super::seal::Sealed;
 use super::snapshot::{FirstNames, Snapshot, show};
 use super::store::{Ready, Store};
 use crate::artifact::Kind;
+use crate::content::{Budget, Use};
 use crate::error::ErrorKind;
-use crate::layer::{PackEntry, Packed, Packer, Packing};
+use crate::layer::{PackEntry, Packed, Packer, Packing, travelling_memory};
 use crate::view::{self, FrozenEntry};
 
 /// Files up to this size are read whole, several ahead.
@@ -178,26 +179,33 @@ pub(super) struct How<'a> {
     pub span: NonZeroUsize,
     /// Bytes read so far, of all layers.
     pub read: &'a Arc<AtomicU64>,
+    pub budget: &'a Budget,
     /// Hears of them.
     pub told: &'a (dyn Fn() + Send + Sync),
 }
 
+/// Bytes of memory that packing a layer takes, with what is read ahead for it.
+pub(super) fn memory(workers: usize, span: NonZeroUsize) -> u64 {
+    Packer::memory(workers, span) + AHEAD as u64 * SMALL + (PIECES as u64 + 1) * u64::from(PIECE)
+}
+
 /// Packs one layer.
 pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Ready, Error> {
+    let granted = how.budget.take(Use::Packing, memory(how.workers, how.span)).await?;
     let (commands, receiver) = mpsc::channel(PIECES);
     let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
-    let (packing, workers, span) = (layer.packing, how.workers, how.span);
+    let (packing, workers, span, resources) = (layer.packing, how.workers, how.span, how.store.resources().clone());
     let thread = tokio::task::spawn_blocking(move || {
         let file = File::create(&draft).map_err(|error| Error::disk("making", &draft, &error))?;
         match sealed {
             None => {
-                let packed = drive(Packer::with_span(packing, workers, span, Box::new(file)), receiver)?;
+                let packed = drive(Packer::with_span(packing, workers, span, &resources, Box::new(file)), receiver)?;
                 let blob = packed.blob;
                 Ok((packed, blob))
             }
             Some(sealed) => {
                 let writer = sealed.writer(BufWriter::with_capacity(256 << 10, file))?;
-                let packed = drive(Packer::with_span(packing, workers, span, Box::new(writer.clone())), receiver)?;
+                let packed = drive(Packer::with_span(packing, workers, span, &resources, Box::new(writer.clone())), receiver)?;
                 let blob = writer.finish()?;
                 Ok::<_, Error>((packed, blob))
             }
@@ -218,6 +226,8 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
             "what was packed is not what was planned: a staged file changed outside of the mount",
         ));
     }
+    drop(granted);
+    let _granted = how.budget.take(Use::Packing, if how.with_index { travelling_memory(&packed.index) } else { 0 }).await?;
     let (store, identity, with_index, sealed) = (how.store.clone(), layer.identity, how.with_index, how.sealed);
     blocking(move || {
         let mut ready = store.keep(&identity, &packed, blob, with_index)?;

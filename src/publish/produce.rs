@@ -18,6 +18,7 @@ use super::snapshot::Snapshot;
 use super::store::{Ready, Store};
 use super::upload::{Source, Uploader};
 use crate::artifact::Artifacts;
+use crate::content::{Budget, Use};
 use crate::oci::{Descriptor, Repository};
 
 /// Layers that are packed at a time.
@@ -45,6 +46,7 @@ pub(super) enum Made {
 pub(super) struct Producer {
     pub snapshot: Arc<dyn Snapshot>,
     pub store: Store,
+    pub budget: Budget,
     /// `None`: only to see what it would become.
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
@@ -114,8 +116,10 @@ impl Producer {
             return Ok(Vec::new());
         }
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let at_a_time = count.min(PACKED).min(cores.max(2));
-        let workers = cores.div_ceil(at_a_time);
+        // What is left of the share is for uploads, each of which holds a piece or two.
+        let memory = self.budget.share(Use::Packing) / 8 * 7;
+        let (at_a_time, workers) =
+            side_by_side(count.min(PACKED).min(cores.max(2)), cores, |workers| memory / packing::memory(workers, self.span));
         let permits = Arc::new(Semaphore::new(at_a_time));
         let jobs = packing::jobs(Arc::clone(&self.snapshot), Arc::clone(&plan), wanted.to_vec());
         // A job is taken only when it can begin, so that no more than these wait with their names.
@@ -148,6 +152,7 @@ impl Producer {
             with_index: self.with_index,
             span: self.span,
             read: &self.progress.read,
+            budget: &self.budget,
             told: &move || progress.packed(),
         };
         packing::pack(layer, job, how).await
@@ -166,6 +171,16 @@ impl Producer {
     }
 }
 
+/// How many layers are packed side by side, and with how many threads each: as many as `fitting` says that memory is there for.
+fn side_by_side(layers: usize, cores: usize, fitting: impl Fn(usize) -> u64) -> (usize, usize) {
+    let layers = layers.min(usize::try_from(fitting(1)).unwrap_or(usize::MAX)).max(1);
+    let mut workers = cores.div_ceil(layers).max(1);
+    while workers > 1 && fitting(workers) < layers as u64 {
+        workers -= 1;
+    }
+    (layers, workers)
+}
+
 /// Lets the readers of this process use the layers that were packed: no index has to be fetched.
 pub(super) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: &[Made]) -> Result<(), Error> {
     for made in made {
@@ -176,10 +191,27 @@ pub(super) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: 
             continue;
         }
         let reading = ready.clone();
-        let index = blocking(move || reading.index()).await?;
+        let resources = artifacts.resources(false);
+        let index = blocking(move || reading.index(&resources)).await?;
         if let Some(index) = index {
             artifacts.adopt(&index, ready.travelling.as_ref().map(|(digest, ..)| digest)).await;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_bounds_layers_before_threads() {
+        let fitting = |memory: u64| move |workers: usize| memory / packing::memory(workers, crate::layer::SPAN);
+        assert_eq!(side_by_side(4, 64, fitting(0)), (1, 1));
+        assert_eq!(side_by_side(4, 8, fitting(u64::MAX)), (4, 2));
+        for memory in [32 << 20, 63 << 20, 1 << 30] {
+            let (layers, workers) = side_by_side(4, 64, fitting(memory));
+            assert!(layers as u64 * packing::memory(workers, crate::layer::SPAN) <= memory, "{layers} {workers}");
+        }
+    }
 }

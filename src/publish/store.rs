@@ -17,9 +17,10 @@ use super::Error;
 use super::plan::identity::Identity;
 use super::seal::Sealed;
 use crate::durable;
-use crate::layer::{self, LayerIndex, Packed};
+use crate::layer::{self, LayerIndex, Packed, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::registry::UploadSource;
+use crate::sys::array::Array;
 
 /// Bytes that are hashed at a time.
 const PIECE: usize = 1 << 20;
@@ -30,6 +31,8 @@ pub(super) struct Store {
     directory: PathBuf,
     /// Sealed layers have names of their own.
     sealed: bool,
+    /// For indexes on their way.
+    resources: Resources,
 }
 
 /// One packed layer.
@@ -58,14 +61,19 @@ struct Account {
 
 impl Store {
     /// The packed layers of a directory, which is made if it is missing.
-    pub fn open(directory: PathBuf, sealed: bool) -> Result<Self, Error> {
+    pub fn open(directory: PathBuf, sealed: bool, resources: Resources) -> Result<Self, Error> {
         durable::make_directory(&directory).map_err(|error| Error::disk("making", &directory, &error))?;
-        Ok(Self { directory, sealed })
+        Ok(Self { directory, sealed, resources })
     }
 
     fn path(&self, identity: &Identity, ending: &str) -> PathBuf {
         let form = if self.sealed { "sealed." } else { "" };
         self.directory.join(format!("{}.{form}{ending}", Digest::from_sha256(*identity).hex()))
+    }
+
+    /// What making and reading indexes may use.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// Where a layer is written.
@@ -107,7 +115,7 @@ impl Store {
     pub fn keep(&self, identity: &Identity, packed: &Packed, blob: (Digest, u64), with_index: bool) -> Result<Ready, Error> {
         let path = self.path(identity, "blob");
         fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;
-        let index = match layer::travelling(&packed.index) {
+        let index = match layer::travelling(&packed.index, &self.resources.scratch) {
             _ if !with_index => None,
             Ok(bytes) => {
                 let path = self.path(identity, "index");
@@ -136,10 +144,11 @@ impl Store {
 
 impl Ready {
     /// The index of the layer. Blocks.
-    pub fn index(&self) -> Result<Option<LayerIndex>, Error> {
+    pub fn index(&self, resources: &Resources) -> Result<Option<LayerIndex>, Error> {
         let Some((_, _, path)) = &self.travelling else { return Ok(None) };
-        let bytes = fs::read(path).map_err(|error| Error::disk("reading", path, &error))?;
-        Ok(Some(layer::arrived(&bytes, &self.blob.0)?))
+        let mut bytes = Array::new(&resources.scratch);
+        File::open(path).and_then(|mut file| io::copy(&mut file, &mut bytes)).map_err(|error| Error::disk("reading", path, &error))?;
+        Ok(Some(layer::arrived(&bytes, &self.blob.0, resources)?))
     }
 }
 

@@ -4,6 +4,7 @@
 //! artifacts or the command line, and prints nothing.
 #![allow(unsafe_code)]
 
+pub mod array;
 pub mod beneath;
 pub mod daemon;
 pub mod extent;

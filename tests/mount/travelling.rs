@@ -54,7 +54,8 @@ fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2
         Packing::Raw => json!({ "org.opencontainers.image.title": path }),
         _ => json!({ "org.opencontainers.image.title": ".", "io.deis.oras.content.unpack": "true" }),
     };
-    let mut index = draft.blob("application/vnd.ocifs.index.v1+zstd", &travelling(&packed.index).unwrap());
+    let mut index =
+        draft.blob("application/vnd.ocifs.index.v1+zstd", &travelling(&packed.index, &ocifs::sys::array::Scratch::memory()).unwrap());
     index["annotations"] = json!({ "dev.ocifs.index.of": layer["digest"] });
     [layer, index]
 }

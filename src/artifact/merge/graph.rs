@@ -1,4 +1,5 @@
-//! The names and nodes of a tree while it is merged: flat vectors and one hash table, addressed by numbers.
+//! The names and nodes of a tree while it is merged: flat arrays and one hash table, addressed by numbers. Large ones lie
+//! in scratch files.
 //!
 //! A name that is removed stays as a dead record, so that numbers never move; a directory that is replaced is
 //! simply not reachable any more. Order and numbers of the result depend only on what was set.
@@ -6,7 +7,8 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::artifact::Error;
-use crate::artifact::tree::{Draft, Placed};
+use crate::artifact::tree::{Draft, Placed, no_room};
+use crate::sys::array::{Array, Scratch};
 
 /// Number of a node while merging (not its final number).
 pub(super) type NodeNumber = u32;
@@ -16,18 +18,30 @@ const NONE: u32 = u32::MAX;
 const DETACHED: u32 = u32::MAX;
 
 /// A name in a directory.
+#[derive(Clone, Copy)]
 struct Name {
     directory: NodeNumber,
     node: NodeNumber,
     text: u32,
-    length: u16,
+    length: u32,
     /// The next name of the same directory.
     next: u32,
     /// 0 while alive, else the number of the layer that removed it, or [`DETACHED`].
     removed: u32,
 }
 
+impl Name {
+    fn to_words(self) -> [u32; 6] {
+        [self.directory, self.node, self.text, self.length, self.next, self.removed]
+    }
+
+    fn from_words([directory, node, text, length, next, removed]: [u32; 6]) -> Self {
+        Self { directory, node, text, length, next, removed }
+    }
+}
+
 /// A file or directory.
+#[derive(Clone, Copy)]
 struct Node {
     source: u32,
     entry: u32,
@@ -37,13 +51,24 @@ struct Node {
     implied: bool,
 }
 
+impl Node {
+    fn to_words(self) -> [u32; 4] {
+        [self.source, self.entry, self.newest, u32::from(self.directory) | u32::from(self.implied) << 1]
+    }
+
+    fn from_words([source, entry, newest, flags]: [u32; 4]) -> Self {
+        Self { source, entry, newest, directory: flags & 1 != 0, implied: flags & 2 != 0 }
+    }
+}
+
 /// Names and nodes.
 pub(super) struct Graph {
-    names: Vec<Name>,
-    nodes: Vec<Node>,
-    text: Vec<u8>,
+    scratch: Scratch,
+    names: Array<[u32; 6]>,
+    nodes: Array<[u32; 4]>,
+    text: Array<u8>,
     /// Numbers of names by hash of directory and text, open addressing; a power of two long.
-    table: Vec<u32>,
+    table: Array<u32>,
     layer: u32,
 }
 
@@ -52,10 +77,17 @@ impl Graph {
     pub const ROOT: NodeNumber = 0;
 
     /// A root described by `source`.
-    pub fn new(source: u32) -> Self {
-        let mut graph = Self { names: Vec::new(), nodes: Vec::new(), text: Vec::new(), table: vec![NONE; 64], layer: 1 };
-        graph.push(source, 0, true, true);
-        graph
+    pub fn new(source: u32, scratch: &Scratch) -> Result<Self, Error> {
+        let (names, nodes, text, table) = (Array::new(scratch), Array::new(scratch), Array::new(scratch), Array::new(scratch));
+        let mut graph = Self { scratch: scratch.clone(), names, nodes, text, table, layer: 1 };
+        graph.table.grow(64, NONE).map_err(no_room)?;
+        graph.push(source, 0, true, true)?;
+        Ok(graph)
+    }
+
+    /// An empty array in the same scratch space.
+    pub fn array(&self) -> Array<u32> {
+        Array::new(&self.scratch)
     }
 
     /// Removals from now on are those of another layer.
@@ -74,96 +106,120 @@ impl Graph {
     }
 
     /// A new node, not named yet.
-    pub fn add_node(&mut self, source: u32, entry: u32, directory: bool) -> NodeNumber {
+    pub fn add_node(&mut self, source: u32, entry: u32, directory: bool) -> Result<NodeNumber, Error> {
         self.push(source, entry, directory, false)
     }
 
     /// A new directory that no entry describes; it takes owner and time of `entry`.
-    pub fn add_implied(&mut self, source: u32, entry: u32) -> NodeNumber {
+    pub fn add_implied(&mut self, source: u32, entry: u32) -> Result<NodeNumber, Error> {
         self.push(source, entry, true, true)
     }
 
-    fn push(&mut self, source: u32, entry: u32, directory: bool, implied: bool) -> NodeNumber {
-        self.nodes.push(Node { source, entry, newest: NONE, directory, implied });
-        (self.nodes.len() - 1) as u32
+    fn push(&mut self, source: u32, entry: u32, directory: bool, implied: bool) -> Result<NodeNumber, Error> {
+        self.nodes.push(Node { source, entry, newest: NONE, directory, implied }.to_words()).map_err(no_room)?;
+        Ok((self.nodes.len() - 1) as u32)
+    }
+
+    fn node(&self, number: NodeNumber) -> Option<Node> {
+        self.nodes.get(number as usize).map(|words| Node::from_words(*words))
+    }
+
+    fn change_node(&mut self, number: NodeNumber, change: impl FnOnce(&mut Node)) {
+        if let Some(words) = self.nodes.get_mut(number as usize) {
+            let mut node = Node::from_words(*words);
+            change(&mut node);
+            *words = node.to_words();
+        }
+    }
+
+    fn name(&self, number: u32) -> Option<Name> {
+        self.names.get(number as usize).map(|words| Name::from_words(*words))
+    }
+
+    fn change_name(&mut self, number: u32, change: impl FnOnce(&mut Name)) {
+        if let Some(words) = self.names.get_mut(number as usize) {
+            let mut name = Name::from_words(*words);
+            change(&mut name);
+            *words = name.to_words();
+        }
     }
 
     /// Gives a directory the attributes of an entry.
     pub fn describe(&mut self, node: NodeNumber, source: u32, entry: u32) {
-        if let Some(node) = self.nodes.get_mut(node as usize) {
-            (node.source, node.entry, node.implied) = (source, entry, false);
-        }
+        self.change_node(node, |node| (node.source, node.entry, node.implied) = (source, entry, false));
     }
 
     /// Whether a node is a directory.
     pub fn is_directory(&self, node: NodeNumber) -> bool {
-        self.nodes.get(node as usize).is_some_and(|node| node.directory)
+        self.node(node).is_some_and(|node| node.directory)
     }
 
     /// Source and entry that describe a node.
     pub fn origin(&self, node: NodeNumber) -> (u32, u32) {
-        self.nodes.get(node as usize).map_or((NONE, 0), |node| (node.source, node.entry))
+        self.node(node).map_or((NONE, 0), |node| (node.source, node.entry))
     }
 
     /// The node of a living name.
     pub fn child(&self, directory: NodeNumber, text: &[u8]) -> Option<NodeNumber> {
-        self.find(directory, text, |name| name.removed == 0).and_then(|at| self.names.get(at as usize)).map(|name| name.node)
+        self.find(directory, text, |name| name.removed == 0).and_then(|at| self.name(at)).map(|name| name.node)
     }
 
     /// The node of a name that this layer removed.
     pub fn removed_child(&self, directory: NodeNumber, text: &[u8]) -> Option<NodeNumber> {
         let layer = self.layer;
-        self.find(directory, text, |name| name.removed == layer).and_then(|at| self.names.get(at as usize)).map(|name| name.node)
+        self.find(directory, text, |name| name.removed == layer).and_then(|at| self.name(at)).map(|name| name.node)
     }
 
     /// Names a node, in place of what had the name.
-    pub fn set(&mut self, directory: NodeNumber, text: &[u8], node: NodeNumber) {
+    pub fn set(&mut self, directory: NodeNumber, text: &[u8], node: NodeNumber) -> Result<(), Error> {
         let layer = self.layer;
         let known = self
             .find(directory, text, |name| name.removed == 0)
             .or_else(|| self.find(directory, text, |name| name.removed != layer && name.removed != DETACHED));
-        if let Some(name) = known.and_then(|at| self.names.get_mut(at as usize)) {
-            (name.node, name.removed) = (node, 0);
-            return;
+        if let Some(known) = known {
+            self.change_name(known, |name| (name.node, name.removed) = (node, 0));
+            return Ok(());
         }
         let at = self.names.len() as u32;
         let start = self.text.len() as u32;
-        self.text.extend_from_slice(text);
-        let next = self.nodes.get_mut(directory as usize).map_or(NONE, |node| std::mem::replace(&mut node.newest, at));
-        self.names.push(Name { directory, node, text: start, length: text.len() as u16, next, removed: 0 });
-        self.index(at);
+        self.text.extend_from_slice(text).map_err(no_room)?;
+        let mut next = NONE;
+        self.change_node(directory, |node| next = std::mem::replace(&mut node.newest, at));
+        let name = Name { directory, node, text: start, length: text.len() as u32, next, removed: 0 };
+        self.names.push(name.to_words()).map_err(no_room)?;
+        self.index(at)
     }
 
     /// Removes a name of the layers below.
     pub fn remove(&mut self, directory: NodeNumber, text: &[u8]) {
         let layer = self.layer;
-        let found = self.find(directory, text, |name| name.removed == 0);
-        if let Some(name) = found.and_then(|at| self.names.get_mut(at as usize)) {
-            name.removed = layer;
+        if let Some(found) = self.find(directory, text, |name| name.removed == 0) {
+            self.change_name(found, |name| name.removed = layer);
         }
     }
 
     /// Removes every name of a directory. Detached, so that many marks for one directory cost its names once.
     pub fn remove_all(&mut self, directory: NodeNumber) {
-        let mut at = self.nodes.get_mut(directory as usize).map_or(NONE, |node| std::mem::replace(&mut node.newest, NONE));
-        while let Some(name) = self.names.get_mut(at as usize) {
-            name.removed = DETACHED;
+        let mut at = NONE;
+        self.change_node(directory, |node| at = std::mem::replace(&mut node.newest, NONE));
+        while let Some(name) = self.name(at) {
+            self.change_name(at, |name| name.removed = DETACHED);
             at = name.next;
         }
     }
 
     /// Numbers everything reachable: directories in breadth-first order, their names sorted by bytes.
     pub fn into_draft(mut self) -> Result<Draft, Error> {
-        self.table = Vec::new();
-        let mut numbering = Numbering { number_of: vec![NONE; self.nodes.len()], order: Vec::new(), draft: Draft::default() };
-        numbering.number(&self, Self::ROOT);
-        let mut names = Vec::new();
+        self.table = Array::new(&self.scratch);
+        let mut number_of = Array::new(&self.scratch);
+        number_of.grow(self.nodes.len(), NONE).map_err(no_room)?;
+        let mut numbering = Numbering { number_of, order: Array::new(&self.scratch), draft: Draft::new(&self.scratch) };
+        numbering.number(&self, Self::ROOT)?;
         let mut visited = 0;
         while let Some(node) = numbering.order.get(visited).copied() {
             if self.is_directory(node) {
-                names.clear();
-                names.extend(self.living(node));
-                names.sort_unstable_by(|left, right| self.text_of(left).cmp(self.text_of(right)));
+                let mut names = self.living(node)?;
+                names.sort_unstable_by(|left, right| self.text_of_number(*left).cmp(self.text_of_number(*right)));
                 numbering.list(&self, visited as u32, &names)?;
             }
             visited += 1;
@@ -171,10 +227,17 @@ impl Graph {
         Ok(numbering.draft)
     }
 
-    fn living(&self, directory: NodeNumber) -> impl Iterator<Item = &Name> {
-        let first = self.nodes.get(directory as usize).map_or(NONE, |node| node.newest);
-        let chain = std::iter::successors(self.names.get(first as usize), |name| self.names.get(name.next as usize));
-        chain.filter(|name| name.removed == 0)
+    /// Numbers of the living names of a directory.
+    fn living(&self, directory: NodeNumber) -> Result<Array<u32>, Error> {
+        let mut living = Array::new(&self.scratch);
+        let mut at = self.node(directory).map_or(NONE, |node| node.newest);
+        while let Some(name) = self.name(at) {
+            if name.removed == 0 {
+                living.push(at).map_err(no_room)?;
+            }
+            at = name.next;
+        }
+        Ok(living)
     }
 
     fn find(&self, directory: NodeNumber, text: &[u8], wanted: impl Fn(&Name) -> bool) -> Option<u32> {
@@ -182,29 +245,32 @@ impl Graph {
         let mut slot = hash(directory, text) & mask;
         loop {
             let at = *self.table.get(slot)?;
-            let name = self.names.get(at as usize)?;
-            if name.directory == directory && self.text_of(name) == text && wanted(name) {
+            let name = self.name(at)?;
+            if name.directory == directory && self.text_of(&name) == text && wanted(&name) {
                 return Some(at);
             }
             slot = (slot + 1) & mask;
         }
     }
 
-    fn index(&mut self, at: u32) {
+    fn index(&mut self, at: u32) -> Result<(), Error> {
         if self.names.len() * 2 > self.table.len() {
-            self.table = vec![NONE; self.table.len() * 2];
+            let length = self.table.len() * 2;
+            self.table = Array::new(&self.scratch);
+            self.table.grow(length, NONE).map_err(no_room)?;
             for number in 0..self.names.len() as u32 {
                 self.insert(number);
             }
         } else {
             self.insert(at);
         }
+        Ok(())
     }
 
     fn insert(&mut self, at: u32) {
-        let Some(name) = self.names.get(at as usize) else { return };
+        let Some(name) = self.name(at) else { return };
         let mask = self.table.len() - 1;
-        let mut slot = hash(name.directory, self.text_of(name)) & mask;
+        let mut slot = hash(name.directory, self.text_of(&name)) & mask;
         while let Some(place) = self.table.get_mut(slot) {
             if *place == NONE {
                 *place = at;
@@ -215,7 +281,11 @@ impl Graph {
     }
 
     fn text_of(&self, name: &Name) -> &[u8] {
-        self.text.get(name.text as usize..name.text as usize + usize::from(name.length)).unwrap_or_default()
+        self.text.get(name.text as usize..name.text as usize + name.length as usize).unwrap_or_default()
+    }
+
+    fn text_of_number(&self, number: u32) -> &[u8] {
+        self.name(number).map(|name| self.text_of(&name)).unwrap_or_default()
     }
 }
 
@@ -226,51 +296,53 @@ fn hash(directory: NodeNumber, text: &[u8]) -> usize {
 /// Gives reachable nodes their final numbers.
 struct Numbering {
     /// Final number of each node of the graph.
-    number_of: Vec<u32>,
+    number_of: Array<u32>,
     /// Nodes of the graph in final order.
-    order: Vec<NodeNumber>,
+    order: Array<NodeNumber>,
     draft: Draft,
 }
 
 impl Numbering {
-    fn number(&mut self, graph: &Graph, node: NodeNumber) -> u32 {
-        let Some(slot) = self.number_of.get_mut(node as usize) else { return NONE };
-        if *slot == NONE {
-            *slot = self.order.len() as u32;
-            self.order.push(node);
-            let placed = graph.nodes.get(node as usize).map_or_else(Placed::default, |node| Placed {
-                source: node.source,
-                entry: node.entry,
-                directory: node.directory,
-                implied: node.implied,
-                links: if node.directory { 2 } else { 0 },
-                ..Placed::default()
-            });
-            self.draft.nodes.push(placed);
+    fn number(&mut self, graph: &Graph, node: NodeNumber) -> Result<u32, Error> {
+        let Some(slot) = self.number_of.get_mut(node as usize) else { return Ok(NONE) };
+        if *slot != NONE {
+            return Ok(*slot);
         }
-        *slot
+        let number = self.order.len() as u32;
+        *slot = number;
+        self.order.push(node).map_err(no_room)?;
+        let placed = graph.node(node).map_or_else(Placed::default, |node| Placed {
+            source: node.source,
+            entry: node.entry,
+            directory: node.directory,
+            implied: node.implied,
+            links: if node.directory { 2 } else { 0 },
+            ..Placed::default()
+        });
+        self.draft.node(&placed)?;
+        Ok(number)
     }
 
-    fn list(&mut self, graph: &Graph, directory: u32, names: &[&Name]) -> Result<(), Error> {
+    fn list(&mut self, graph: &Graph, directory: u32, names: &[u32]) -> Result<(), Error> {
         let first = self.draft.name_count();
         let mut subdirectories = 0;
-        for name in names {
-            let number = self.number(graph, name.node);
-            self.draft.name(graph.text_of(name), number)?;
-            if let Some(placed) = self.draft.nodes.get_mut(number as usize) {
+        for name in names.iter().filter_map(|number| graph.name(*number)) {
+            let number = self.number(graph, name.node)?;
+            self.draft.name(graph.text_of(&name), number)?;
+            self.draft.change(number, |placed| {
                 if placed.directory {
                     placed.parent = directory;
                     subdirectories += 1;
                 } else {
                     placed.links = placed.links.saturating_add(1);
                 }
-            }
+            });
         }
         let count = self.draft.name_count() - first;
-        if let Some(holder) = self.draft.nodes.get_mut(directory as usize) {
+        self.draft.change(directory, |holder| {
             (holder.first, holder.count) = (first, count);
             holder.links = holder.links.saturating_add(subdirectories);
-        }
+        });
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of merging: each rule by name, then random layers against a naive model.
 
+mod peak;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::artifact::tree::{Kind, Tree};
+use crate::sys::array::Scratch;
 
 /// One entry of a made-up layer.
 #[derive(Clone, Debug)]
@@ -77,7 +80,7 @@ fn image() -> Placing {
 
 fn merge_as(layers: &[Vec<Item>], placing: &Placing) -> (Tree, Vec<String>) {
     let layers: Vec<Layer> = layers.iter().map(|items| Layer(items.clone())).collect();
-    let mut merge = Merge::default();
+    let mut merge = Merge::new(&Scratch::memory()).unwrap();
     for (number, layer) in layers.iter().enumerate() {
         merge.layer(number as u32, layer, placing).unwrap();
     }
@@ -340,7 +343,7 @@ fn an_archive_cannot_speak_for_the_mount() {
 #[test]
 fn raw_files_have_no_attributes_but_those_of_the_manifest() {
     let raw = RawFile { size: 4, title: Some("t".to_owned()), ..RawFile::default() };
-    let mut merge = Merge::default();
+    let mut merge = Merge::new(&Scratch::memory()).unwrap();
     merge.raw(0, b"d/t").unwrap();
     assert_eq!(merge.occupied(b"d/t"), Occupied::File(0, 0));
     assert_eq!(merge.occupied(b"d/t/x"), Occupied::Blocked);

@@ -3,7 +3,8 @@
 use super::*;
 use crate::artifact::travel;
 use crate::content::tests::travelling::{file, pack_entries};
-use crate::layer::{FileKind, PackEntry, Packed, Packing, travelling};
+use crate::layer::tests::travelling;
+use crate::layer::{FileKind, PackEntry, Packed, Packing};
 
 /// A layer as it is published: its blob and its index in the registry.
 pub(super) struct Published {

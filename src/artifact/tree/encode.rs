@@ -3,12 +3,15 @@
 //! Attributes, extents and xattrs are read from the indexes only now, one node after the other, so that building
 //! holds no copy of them. The result depends on nothing but its input.
 
+use std::io;
+
 use super::format::{self, CHECKSUM_AT, HAS_MODE, HAS_MTIME, HAS_OWNER, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
 use super::{Kind, NodeId};
 use crate::artifact::Error;
 use crate::artifact::merge::{Entries, RawFile, Source};
 use crate::error::ErrorKind;
 use crate::layer::{Entry, Extent, FileKind};
+use crate::sys::array::{Array, Scratch};
 
 /// A node with its final number, before its attributes are looked up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,17 +34,49 @@ pub(in crate::artifact) struct Placed {
     pub count: u32,
 }
 
+impl Placed {
+    fn to_words(self) -> [u32; 7] {
+        let flags = u32::from(self.directory) | u32::from(self.implied) << 1;
+        [self.source, self.entry, flags, self.links, self.parent, self.first, self.count]
+    }
+
+    fn from_words([source, entry, flags, links, parent, first, count]: [u32; 7]) -> Self {
+        Self { source, entry, directory: flags & 1 != 0, implied: flags & 2 != 0, links, parent, first, count }
+    }
+}
+
 /// Nodes in final order, and names with their text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::artifact) struct Draft {
+    scratch: Scratch,
     /// Node 0 is the root.
-    pub nodes: Vec<Placed>,
-    names: Vec<u8>,
+    nodes: Array<[u32; 7]>,
+    names: Array<u8>,
     name_count: u32,
-    heap: Vec<u8>,
+    heap: Array<u8>,
 }
 
 impl Draft {
+    /// No nodes yet.
+    pub fn new(scratch: &Scratch) -> Self {
+        let (nodes, names, heap) = (Array::new(scratch), Array::new(scratch), Array::new(scratch));
+        Self { scratch: scratch.clone(), nodes, names, name_count: 0, heap }
+    }
+
+    /// Adds the next node.
+    pub fn node(&mut self, placed: &Placed) -> Result<(), Error> {
+        self.nodes.push(placed.to_words()).map_err(no_room)
+    }
+
+    /// Changes a node, if there is one of that number.
+    pub fn change(&mut self, number: u32, change: impl FnOnce(&mut Placed)) {
+        if let Some(words) = self.nodes.get_mut(number as usize) {
+            let mut placed = Placed::from_words(*words);
+            change(&mut placed);
+            *words = placed.to_words();
+        }
+    }
+
     /// Adds the next name of the directory that is being listed.
     pub fn name(&mut self, text: &[u8], node: NodeId) -> Result<(), Error> {
         let record = NameRecord {
@@ -49,8 +84,8 @@ impl Draft {
             length: u16::try_from(text.len()).map_err(|_| too_large())?,
             node,
         };
-        record.write(&mut self.names);
-        self.heap.extend_from_slice(text);
+        self.names.extend_from_slice(&record.to_bytes()).map_err(no_room)?;
+        self.heap.extend_from_slice(text).map_err(no_room)?;
         self.name_count = self.name_count.checked_add(1).ok_or_else(too_large)?;
         Ok(())
     }
@@ -62,31 +97,31 @@ impl Draft {
 }
 
 /// Sections that grow while nodes are written.
-#[derive(Default)]
 pub(in crate::artifact) struct Encoder {
-    extents: Vec<u8>,
+    extents: Array<u8>,
     extent_count: u64,
-    xattrs: Vec<u8>,
+    xattrs: Array<u8>,
     xattr_count: u32,
-    heap: Vec<u8>,
+    heap: Array<u8>,
 }
 
 impl Encoder {
     /// The bytes of the tree.
-    pub fn encode(draft: Draft, sources: &[Source<'_>], warnings: &[String]) -> Result<Vec<u8>, Error> {
-        let Draft { nodes, names, name_count, heap } = draft;
-        let mut encoder = Self { heap, ..Self::default() };
+    pub fn encode(draft: Draft, sources: &[Source<'_>], warnings: &[String]) -> Result<Array<u8>, Error> {
+        let Draft { scratch, nodes, names, name_count, heap } = draft;
+        let (extents, xattrs) = (Array::new(&scratch), Array::new(&scratch));
+        let mut encoder = Self { extents, extent_count: 0, xattrs, xattr_count: 0, heap };
         let node_count = u32::try_from(nodes.len()).map_err(|_| too_large())?;
-        let mut out = Vec::with_capacity(format::HEADER + nodes.len() * format::NODE);
-        out.resize(format::HEADER, 0);
-        for placed in &nodes {
+        let mut out = Array::new(&scratch);
+        out.grow(format::HEADER, 0).map_err(no_room)?;
+        for placed in nodes.iter().map(|words| Placed::from_words(*words)) {
             let source = sources.get(placed.source as usize).unwrap_or(&Source::Bare);
-            let mut record = encoder.node(placed, source)?;
-            if let (Source::Bare, Some(time)) = (source, time_below(placed, (&nodes, &names), sources)) {
+            let mut record = encoder.node(&placed, source)?;
+            if let (Source::Bare, Some(time)) = (source, time_below(&placed, (&nodes, &names), sources)) {
                 record.flags |= HAS_MTIME;
                 (record.mtime, record.nanoseconds) = time;
             }
-            record.write(&mut out);
+            out.extend_from_slice(&record.to_bytes()).map_err(no_room)?;
         }
         drop(nodes);
         let warnings: Vec<String> = warnings.iter().map(|warning| warning.replace('\n', " ")).collect();
@@ -94,8 +129,7 @@ impl Encoder {
         let header = Header::place(node_count, name_count, encoder.extent_count, encoder.xattr_count, encoder.heap.len() as u64, warnings)
             .ok_or_else(too_large)?;
         for section in [names, encoder.extents, encoder.xattrs, encoder.heap] {
-            out.reserve_exact(section.len());
-            out.extend_from_slice(&section);
+            out.extend_from_slice(&section).map_err(no_room)?;
         }
         if let Some(place) = out.get_mut(..format::HEADER) {
             place.copy_from_slice(&header.to_bytes());
@@ -206,7 +240,7 @@ impl Encoder {
         record.blocks = u32::try_from(stored.div_ceil(format::BLOCK)).unwrap_or(u32::MAX);
         for extent in extents {
             for value in [extent.file, extent.stream, extent.length] {
-                self.extents.extend_from_slice(&value.to_le_bytes());
+                self.extents.extend_from_slice(&value.to_le_bytes()).map_err(no_room)?;
             }
         }
         self.extent_count += u64::from(record.count);
@@ -218,8 +252,9 @@ impl Encoder {
         for (name, value) in xattrs {
             for part in [name, value] {
                 let (at, length) = self.text(part)?;
-                self.xattrs.extend_from_slice(&u32::try_from(at).map_err(|_| too_large())?.to_le_bytes());
-                self.xattrs.extend_from_slice(&length.to_le_bytes());
+                let at = u32::try_from(at).map_err(|_| too_large())?;
+                self.xattrs.extend_from_slice(&at.to_le_bytes()).map_err(no_room)?;
+                self.xattrs.extend_from_slice(&length.to_le_bytes()).map_err(no_room)?;
             }
             record.xattrs += 1;
             self.xattr_count = self.xattr_count.checked_add(1).ok_or_else(too_large)?;
@@ -229,14 +264,14 @@ impl Encoder {
 
     fn text(&mut self, text: &[u8]) -> Result<(u64, u32), Error> {
         let place = (self.heap.len() as u64, u32::try_from(text.len()).map_err(|_| too_large())?);
-        self.heap.extend_from_slice(text);
+        self.heap.extend_from_slice(text).map_err(no_room)?;
         Ok(place)
     }
 }
 
 /// The time of what lies first in a directory that nothing describes.
-fn time_below(placed: &Placed, (nodes, names): (&[Placed], &[u8]), sources: &[Source<'_>]) -> Option<(i64, u32)> {
-    let mut placed = placed;
+fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[Source<'_>]) -> Option<(i64, u32)> {
+    let mut placed = *placed;
     loop {
         match sources.get(placed.source as usize) {
             Some(Source::Layer { entries, .. }) => {
@@ -246,7 +281,7 @@ fn time_below(placed: &Placed, (nodes, names): (&[Placed], &[u8]), sources: &[So
             Some(Source::Bare) | None if placed.count == 0 => return None,
             Some(Source::Bare) | None => {
                 let first = names.get(placed.first as usize * format::NAME..)?.get(..format::NAME)?;
-                placed = nodes.get(NameRecord::read(first).node as usize)?;
+                placed = Placed::from_words(*nodes.get(NameRecord::read(first).node as usize)?);
             }
         }
     }
@@ -266,6 +301,13 @@ fn raw_owner(raw: &RawFile, record: &mut NodeRecord) {
 /// Names under which the mount itself answers; an archive cannot speak for it.
 fn is_ours(name: &[u8]) -> bool {
     name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
+}
+
+/// The error of a tree for which there is no room while it is made.
+pub(in crate::artifact) fn no_room(error: io::Error) -> Error {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Other };
+    Error { kind, message: format!("the tree of the artifact cannot be made: {error}") }
 }
 
 fn too_large() -> Error {

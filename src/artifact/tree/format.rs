@@ -109,22 +109,22 @@ impl NodeRecord {
         self.flags & flag != 0
     }
 
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.kind.map_or(u8::MAX, Kind::code), self.flags, 0, 0]);
-        for value in [self.mode, self.uid, self.gid] {
-            out.extend_from_slice(&value.to_le_bytes());
+    pub fn to_bytes(self) -> [u8; NODE] {
+        let mut bytes = [0; NODE];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &[self.kind.map_or(u8::MAX, Kind::code), self.flags]);
+        for (at, value) in [(4, self.mode), (8, self.uid), (12, self.gid), (24, self.nanoseconds), (28, self.links), (40, self.extra)] {
+            put(at, &value.to_le_bytes());
         }
-        out.extend_from_slice(&self.mtime.to_le_bytes());
-        out.extend_from_slice(&self.nanoseconds.to_le_bytes());
-        out.extend_from_slice(&self.links.to_le_bytes());
-        out.extend_from_slice(&self.size.to_le_bytes());
-        out.extend_from_slice(&self.extra.to_le_bytes());
-        out.extend_from_slice(&self.minor.to_le_bytes());
-        out.extend_from_slice(&self.first.to_le_bytes());
-        for value in [self.count, self.xattrs, self.first_xattr, self.blocks] {
-            out.extend_from_slice(&value.to_le_bytes());
+        put(16, &self.mtime.to_le_bytes());
+        put(32, &self.size.to_le_bytes());
+        put(44, &self.minor.to_le_bytes());
+        put(48, &self.first.to_le_bytes());
+        for (at, value) in [(56, self.count), (60, self.xattrs), (64, self.first_xattr), (68, self.blocks)] {
+            put(at, &value.to_le_bytes());
         }
-        out.extend_from_slice(&self.sha256);
+        put(72, &self.sha256);
+        bytes
     }
 
     fn read(record: &[u8]) -> Self {
@@ -159,10 +159,12 @@ pub(super) struct NameRecord {
 }
 
 impl NameRecord {
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.text.to_le_bytes());
-        out.extend_from_slice(&self.node.to_le_bytes());
-        out.extend_from_slice(&u32::from(self.length).to_le_bytes());
+    pub fn to_bytes(self) -> [u8; NAME] {
+        let mut bytes = [0; NAME];
+        for (place, value) in bytes.chunks_exact_mut(4).zip([self.text, self.node, u32::from(self.length)]) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
     }
 
     pub fn read(record: &[u8]) -> Self {

@@ -198,10 +198,10 @@ mod tests {
 
     #[test]
     fn options_count_as_flags_and_typed_flags_win() {
-        let arguments = expanded(&["ocifs", "mount", "--cache-size=1G", "-o", "ro,cache-size=2G", "reg.io", "/mnt"]);
+        let arguments = expanded(&["ocifs", "mount", "--cache-size=1G", "-o", "ro,cache-size=2G,memory-limit=64M", "reg.io", "/mnt"]);
         let Command::Mount(flags) = Cli::parse_from(&arguments).command else { panic!("not a mount") };
         assert!(flags.read_only);
-        assert_eq!(flags.reaching.storage.cache_size, Some(1 << 30));
+        assert_eq!((flags.reaching.storage.cache_size, flags.reaching.storage.memory_limit), (Some(1 << 30), Some(64 << 20)));
     }
 
     #[test]

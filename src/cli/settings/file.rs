@@ -31,6 +31,8 @@ pub struct File {
     cache_size: Option<u64>,
     #[serde(deserialize_with = "size")]
     cache_min_free: Option<u64>,
+    #[serde(deserialize_with = "memory")]
+    memory_limit: Option<u64>,
     state_dir: Option<PathBuf>,
     #[serde(deserialize_with = "duration")]
     tag_ttl: Option<Duration>,
@@ -171,6 +173,7 @@ impl File {
     pub fn complete_storage(&self, flags: &mut Storage, environment: &Environment) -> Result<(), Failure> {
         flags.cache_size = flags.cache_size.or(self.cache_size);
         flags.cache_min_free = flags.cache_min_free.or(self.cache_min_free);
+        flags.memory_limit = flags.memory_limit.or(self.memory_limit);
         flags.cache_dir = match self.path(flags.cache_dir.take(), &self.cache_dir, environment)? {
             Some(directory) => Some(directory),
             None => Some(environment.cache_directory()?),
@@ -275,6 +278,10 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
     parsed(deserializer, units::size)
 }
 
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    parsed(deserializer, units::memory)
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     parsed(deserializer, units::duration)
 }
@@ -313,10 +320,12 @@ mod tests {
 
     #[test]
     fn a_flag_counts_before_the_file_and_the_file_before_the_default() {
-        let file = File::parse("cache-size: 2GiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\n", Path::new("/etc/x")).unwrap();
+        let file =
+            File::parse("cache-size: 2GiB\nmemory-limit: 64MiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\n", Path::new("/etc/x"))
+                .unwrap();
         let mut flags = mount(&["--cache-size=1M"]);
         file.complete_mount(&mut flags, &environment()).unwrap();
-        assert_eq!(flags.reaching.storage.cache_size, Some(1 << 20));
+        assert_eq!((flags.reaching.storage.cache_size, flags.reaching.storage.memory_limit), (Some(1 << 20), Some(64 << 20)));
         assert_eq!(flags.content.tag_ttl, Some(Duration::from_secs(300)));
         assert_eq!(flags.reaching.storage.cache_dir.as_deref(), Some(Path::new("/etc/x/sub")));
         assert_eq!(flags.reaching.storage.state_dir.as_deref(), Some(Path::new("/home/a/.local/state/ocifs")));

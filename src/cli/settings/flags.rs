@@ -218,6 +218,10 @@ pub struct Storage {
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_CACHE_SIZE", hide_env = true)]
     pub cache_size: Option<u64>,
 
+    /// Most memory for reading and publishing, beside what the process itself takes [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::memory, env = "OCIFS_MEMORY_LIMIT", hide_env = true)]
+    pub memory_limit: Option<u64>,
+
     /// Leave this much of the disk free [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_CACHE_MIN_FREE", hide_env = true)]
     pub cache_min_free: Option<u64>,

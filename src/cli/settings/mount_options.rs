@@ -9,10 +9,11 @@ use std::path::Path;
 use crate::cli::exit::Failure;
 
 /// Flags of `ocifs mount` that take a value, with their names as options.
-const VALUES: [&str; 30] = [
+const VALUES: [&str; 31] = [
     "cache-dir",
     "cache-size",
     "cache-min-free",
+    "memory-limit",
     "state-dir",
     "tag-ttl",
     "io-timeout",

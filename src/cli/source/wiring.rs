@@ -12,7 +12,7 @@ use crate::cache::{self, SpanCache};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::{self, Environment};
 use crate::cli::settings::flags::{ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
-use crate::content::{self, Contents, KeyRing, PassphraseSource, VerifyPolicy};
+use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
 use crate::fs;
 use crate::oci::{Platform, Registry, Repository, Source};
 use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls};
@@ -80,6 +80,7 @@ pub fn build(
         Verify::Auto => VerifyPolicy::Auto,
         Verify::Strict => VerifyPolicy::Strict,
     };
+    content.budget = Budget::new(storage.memory_limit.unwrap_or(MEMORY_LIMIT));
     content.io_timeout = registry.io_timeout.unwrap_or(IO_TIMEOUT);
     let options = artifact::Options {
         tag_ttl: reading.flags.tag_ttl.unwrap_or(TAG_TTL),

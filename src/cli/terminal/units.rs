@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::content::MEMORY_LEAST;
+
 /// Units of size. One letter is a power of 1024, as in `dd`, `truncate` and `fallocate`; `MB` is a power of 1000.
 const SIZES: [(&str, u64); 19] = [
     ("", 1),
@@ -44,6 +46,17 @@ const DURATIONS: [(&str, u64); 9] = [
 /// No number, an unknown unit, or more than 2⁶⁴ bytes.
 pub fn size(text: &str) -> Result<u64, String> {
     parse(text, &SIZES).ok_or_else(|| format!("`{}` is not a size; write it like 64MiB, 10G or 4096", text.escape_debug()))
+}
+
+/// Parses a memory limit in bytes.
+///
+/// # Errors
+/// Those of [`size`], and a size with which not everything would work.
+pub fn memory(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes >= MEMORY_LEAST => Ok(bytes),
+        _ => Err(format!("`{}` is too little memory; it takes at least {} MiB", text.escape_debug(), MEMORY_LEAST >> 20)),
+    }
 }
 
 /// Parses a duration, also of several parts (`1h30m`).

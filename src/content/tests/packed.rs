@@ -203,3 +203,43 @@ async fn a_manifest_that_claims_another_size_than_the_checked_blob_is_refused() 
     let error = contents.index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
 }
+
+/// One frame without a size, as `zstd --long` writes it to a pipe.
+fn zstd_with_window(data: &[u8], window_log: u32) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(window_log).unwrap();
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_decoder_makes_way_for_a_window_that_is_wanted() {
+    let place = Place::new();
+    let big = noise(20 * MIB as usize, 31);
+    let source = place.add(Form::Archive, &zstd_with_window(&tar(&[("big", &big)]), 24));
+    // Memory for one window of 16 MiB, and a cache that keeps hardly anything: read backwards, each read needs a decoder.
+    let budget = Budget::new(MEMORY_LEAST);
+    assert!((16 * MIB..32 * MIB).contains(&budget.share(budget::Use::Large)));
+    let contents = Contents::new(Config { budget, ..place.config(2 * MIB) });
+    let place_of_big = extent(&contents.index(&source).await.unwrap(), "big").start;
+    let stream = contents.open(&source).await.unwrap();
+    let backwards = async {
+        for start in [18, 14, 10, 6, 3].map(|mebibytes| mebibytes * MIB) {
+            let read = stream.read(place_of_big + start..place_of_big + start + 1000).await.unwrap();
+            assert!(read == big[start as usize..start as usize + 1000]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), backwards).await.expect("a decoder waits for one that is parked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_whose_window_does_not_fit_is_an_error_that_names_both() {
+    let place = Place::new();
+    let source = place.add(Form::Archive, &zstd_with_window(&tar(&[("big", &noise(MIB as usize, 3))]), 25));
+    let contents = Contents::new(Config { budget: Budget::new(MEMORY_LEAST), ..place.config(1 << 30) });
+    let error = contents.index(&source).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Unsupported);
+    for part in [&*source.descriptor.digest.short().to_string(), "window of 34078720 bytes", "--memory-limit"] {
+        assert!(error.message.contains(part), "{error}");
+    }
+}

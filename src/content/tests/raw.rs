@@ -193,7 +193,7 @@ async fn a_span_that_is_fetched_again_before_the_blob_is_checked_must_be_the_sam
     let data = noise(6 * MIB as usize, 12);
     let source = place.add(Form::Raw, &data);
     // The cache keeps nothing and memory hardly anything, so the first spans are soon gone.
-    let config = Config { memory: 4 * MIB, ..place.config(0) };
+    let config = Config { budget: Budget::new(MEMORY_LEAST), ..place.config(0) };
     let contents = Contents::new(config);
     let stream = contents.open(&source).await.unwrap();
     for span in 0..5 {
@@ -242,7 +242,7 @@ async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
     let data = noise(6 * MIB as usize, 6);
     let source = place.add(Form::Raw, &data);
     // Memory that holds hardly more than one span.
-    let config = Config { memory: 6 * MIB, ..place.config(2 * MIB) };
+    let config = Config { budget: Budget::new(MEMORY_LEAST), ..place.config(2 * MIB) };
     let stream = Contents::new(config).open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);
     place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));

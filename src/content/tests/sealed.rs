@@ -119,7 +119,7 @@ async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_di
     let archive = tar(&[("big", &noise(7 * MIB as usize, 2))]);
     let source = sealed(&place, &seal(&archive));
     // Memory that holds hardly more than one span.
-    let contents = Contents::new(Config { keys: ring(&[PASSPHRASE]), memory: 6 * MIB, ..place.config(2 * MIB) });
+    let contents = Contents::new(Config { keys: ring(&[PASSPHRASE]), budget: Budget::new(MEMORY_LEAST), ..place.config(2 * MIB) });
     let stream = contents.open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == archive);
     for start in [6 * MIB, 5, 3 * MIB + 9] {

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::layer::{PackEntry, Packed, Packer, Packing, travelling};
+use crate::layer::tests::travelling;
+use crate::layer::{PackEntry, Packed, Packer, Packing};
 
 /// An output that can be looked at afterwards.
 #[derive(Clone, Default)]

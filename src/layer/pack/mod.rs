@@ -20,9 +20,9 @@ use std::num::NonZeroUsize;
 use self::header::BLOCK;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
-pub use self::travel::{TRAVELLING_MOST, arrived, travelling};
+pub use self::travel::{TRAVELLING_MOST, arrived, travelling, travelling_memory};
 use super::build::{Blob, Builder, NewContent, NewEntry};
-use super::{Codec, Error, FileKind, LayerIndex, Limits, RAW_SPAN};
+use super::{Codec, Error, FileKind, LayerIndex, RAW_SPAN, Resources};
 use crate::oci::Digest;
 
 /// Length of every span but the last: the same as that of a scan's, so that both cut alike.
@@ -91,6 +91,7 @@ pub struct Packed {
 pub struct Packer {
     packing: Packing,
     pipeline: Pipeline,
+    resources: Resources,
     /// Bytes of the current file that are missing, and behind them the zeros up to the next block.
     missing: u64,
     padding: usize,
@@ -101,14 +102,22 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Begins a layer. `workers` threads compress (at least one); the blob goes to `output` in order.
+    /// Begins a layer whose index is made on the heap. `workers` threads compress (at least one); the blob goes to `output`
+    /// in order.
     pub fn new(packing: Packing, workers: usize, output: Box<dyn Write + Send>) -> Self {
-        Self::with_span(packing, workers, SPAN, output)
+        Self::with_span(packing, workers, SPAN, &Resources::default(), output)
     }
 
-    /// The same with spans of another length, at most 4 MiB. Another length gives other bytes.
-    pub fn with_span(packing: Packing, workers: usize, span: NonZeroUsize, output: Box<dyn Write + Send>) -> Self {
-        Self { packing, pipeline: Pipeline::new(packing, workers, span, output), missing: 0, padding: 0, current: Vec::new(), raw: None }
+    /// The same with spans of another length, at most 4 MiB, and an index that is made by these means. Another length gives
+    /// other bytes.
+    pub fn with_span(packing: Packing, workers: usize, span: NonZeroUsize, resources: &Resources, output: Box<dyn Write + Send>) -> Self {
+        let pipeline = Pipeline::new(packing, workers, span, resources, output);
+        Self { packing, pipeline, resources: resources.clone(), missing: 0, padding: 0, current: Vec::new(), raw: None }
+    }
+
+    /// Bytes of memory that a layer takes while it is written, beside its index.
+    pub fn memory(workers: usize, span: NonZeroUsize) -> u64 {
+        pipeline::memory(workers, span)
     }
 
     /// Begins an entry. The bytes of the one before must be complete.
@@ -172,7 +181,7 @@ impl Packer {
         let written = output.written;
         let mut builder = match (output.builder, &self.raw) {
             (Some(builder), _) => builder,
-            (None, Some(entry)) => raw_entry(entry, &written.digest)?,
+            (None, Some(entry)) => raw_entry(entry, &written.digest, &self.resources)?,
             (None, None) => return Err(Error::other("a layer has no entries".to_owned())),
         };
         if let Some(warning) = builder.first_warning() {
@@ -193,8 +202,8 @@ impl Packer {
 }
 
 /// The entry of a layer that is no archive: its attributes are nowhere but in the index.
-fn raw_entry(entry: &PackEntry, blob: &Digest) -> Result<Builder, Error> {
-    let mut builder = Builder::new(Limits::default());
+fn raw_entry(entry: &PackEntry, blob: &Digest, resources: &Resources) -> Result<Builder, Error> {
+    let mut builder = Builder::new(resources);
     builder.entry(&NewEntry {
         path: &entry.path,
         kind: FileKind::File,

@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 
 use super::Packing;
 use super::stage::{Buffer, Compressor, Entries, Job, Ready, Writer, Written};
-use crate::layer::Error;
 use crate::layer::build::Builder;
+use crate::layer::{Error, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// What is there at the end.
@@ -53,12 +53,23 @@ fn ended_early() -> Error {
     Error::other("a thread that packs a layer ended early".to_owned())
 }
 
+/// Spans that are in memory at once: one a compressor, one that is filled, and some that wait for each other.
+fn buffers(workers: usize) -> usize {
+    workers + 3
+}
+
+/// Bytes of memory that packing a layer takes: each span and what it is compressed to, and the compressors.
+pub(super) fn memory(workers: usize, span: NonZeroUsize) -> u64 {
+    (2 * buffers(workers) * span.get() + workers * super::deflate::MEMORY) as u64
+}
+
 /// A stream on its way to its blob.
 pub(super) struct Pipeline {
     packing: Packing,
     workers: usize,
     /// Length of every span but the last.
     span: usize,
+    resources: Resources,
     /// Until the writer takes it.
     output: Option<Box<dyn Write + Send>>,
     current: Vec<u8>,
@@ -72,12 +83,13 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(packing: Packing, workers: usize, span: NonZeroUsize, output: Box<dyn Write + Send>) -> Self {
+    pub(super) fn new(packing: Packing, workers: usize, span: NonZeroUsize, resources: &Resources, output: Box<dyn Write + Send>) -> Self {
         let (home, returned) = channel();
         Self {
             packing,
             workers: workers.max(1),
             span: span.get(),
+            resources: resources.clone(),
             output: Some(output),
             current: Vec::new(),
             next: 0,
@@ -132,7 +144,7 @@ impl Pipeline {
         let builder = match self.packing {
             Packing::Raw => None,
             Packing::GzipTar | Packing::Tar => {
-                let mut entries = Entries::new();
+                let mut entries = Entries::new(&self.resources);
                 entries.push(&buffer.data)?;
                 Some(entries.finish()?)
             }
@@ -153,7 +165,7 @@ impl Pipeline {
         self.failure.check()?;
         if self.threads.is_none() {
             let output = self.output.take().ok_or_else(ended_early)?;
-            self.threads = Some(Threads::start(self.packing, self.workers, output, &self.failure)?);
+            self.threads = Some(Threads::start(self.packing, self.workers, output, &self.resources, &self.failure)?);
         }
         let job = self.job(last);
         if let Some(threads) = &self.threads {
@@ -163,7 +175,7 @@ impl Pipeline {
         if last {
             return Ok(());
         }
-        if self.buffers < 2 * self.workers + 2 {
+        if self.buffers < buffers(self.workers) {
             self.buffers += 1;
             self.current = Vec::with_capacity(self.span);
             return Ok(());
@@ -199,13 +211,19 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(packing: Packing, workers: usize, output: Box<dyn Write + Send>, failure: &Arc<Failure>) -> Result<Self, Error> {
+    fn start(
+        packing: Packing,
+        workers: usize,
+        output: Box<dyn Write + Send>,
+        resources: &Resources,
+        failure: &Arc<Failure>,
+    ) -> Result<Self, Error> {
         let (jobs, waiting) = channel();
         let (ready, written) = channel();
         let shared = failure.clone();
         let writer = spawn(move || write(Writer::new(packing, output), &written, &shared))?;
         let mut threads = Self { jobs, stream: None, entries: None, compressors: Vec::new(), writer };
-        match threads.start_others(packing, workers, waiting, ready, failure) {
+        match threads.start_others(packing, workers, resources, (waiting, ready), failure) {
             Ok(()) => Ok(threads),
             Err(error) => {
                 failure.set(error.clone());
@@ -219,8 +237,8 @@ impl Threads {
         &mut self,
         packing: Packing,
         workers: usize,
-        waiting: Receiver<Job>,
-        ready: Sender<Result<Ready, Error>>,
+        resources: &Resources,
+        (waiting, ready): (Receiver<Job>, Sender<Result<Ready, Error>>),
         failure: &Arc<Failure>,
     ) -> Result<(), Error> {
         let waiting = Arc::new(Mutex::new(waiting));
@@ -235,8 +253,8 @@ impl Threads {
         }
         if packing != Packing::Raw {
             let (sender, receiver) = channel();
-            let failure = failure.clone();
-            self.entries = Some((sender, spawn(move || read(&receiver, &failure))?));
+            let (failure, entries) = (failure.clone(), Entries::new(resources));
+            self.entries = Some((sender, spawn(move || read(entries, &receiver, &failure))?));
         }
         Ok(())
     }
@@ -321,8 +339,7 @@ fn digest(stream: &Receiver<Arc<Buffer>>) -> Digest {
     hasher.finish()
 }
 
-fn read(stream: &Receiver<Arc<Buffer>>, failure: &Failure) -> Option<Builder> {
-    let mut entries = Entries::new();
+fn read(mut entries: Entries, stream: &Receiver<Arc<Buffer>>, failure: &Failure) -> Option<Builder> {
     for buffer in stream {
         if failure.happened() {
             continue;

@@ -15,7 +15,7 @@ use super::Packing;
 use super::deflate::{self, Deflater};
 use crate::layer::build::Builder;
 use crate::layer::tar::Walker;
-use crate::layer::{Error, Limits, Restart, Span, SpanSink};
+use crate::layer::{Error, Resources, Restart, Span, SpanSink};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// The bytes of one span. Whoever lets go last sends the memory home, to be filled again.
@@ -164,12 +164,7 @@ fn put(output: &mut dyn Write, hasher: &mut Hasher, position: &mut u64, bytes: &
 }
 
 fn unwritten(error: &std::io::Error) -> Error {
-    use crate::error::ErrorKind;
-    let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-        _ => ErrorKind::Other,
-    };
-    Error { kind, message: format!("the packed layer cannot be written: {error}") }
+    Error::unwritten(error, "the packed layer cannot be written")
 }
 
 /// Reads the tar that is being written, exactly as a later scan of the blob will, and so makes its entries.
@@ -179,8 +174,8 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub(super) fn new() -> Self {
-        Self { walker: Walker::new(), builder: Builder::new(Limits::default()) }
+    pub(super) fn new(resources: &Resources) -> Self {
+        Self { walker: Walker::new(), builder: Builder::new(resources) }
     }
 
     pub(super) fn push(&mut self, data: &[u8]) -> Result<(), Error> {

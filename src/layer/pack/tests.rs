@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::layer::tests::{check_spans, noise, scan, text};
+use crate::layer::tests::{arrived, check_spans, noise, scan, text, travelling};
 use crate::layer::{Form, Restart};
 
 /// An output whose bytes can be looked at afterwards.

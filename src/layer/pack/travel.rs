@@ -8,8 +8,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use crate::layer::tar::path::TARGET;
-use crate::layer::{Error, FileKind, LayerIndex, Restart};
+use crate::layer::{Error, FileKind, LayerIndex, Resources, Restart};
 use crate::oci::Digest;
+use crate::sys::array::{Array, Scratch};
 
 /// Largest travelling index, and largest index in it: readers refuse more. A layer that would need more travels without one.
 pub const TRAVELLING_MOST: u64 = 256 << 20;
@@ -38,20 +39,28 @@ const SPAN_BLOB: u64 = 8 << 20;
 ///
 /// # Errors
 /// Unsupported for an index that is no help to a reader: of a layer that needs windows, or lacks a digest of a span, or larger than
-/// [`TRAVELLING_MOST`]. Such a layer travels without one.
-pub fn travelling(index: &LayerIndex) -> Result<Vec<u8>, Error> {
-    let plain = index.without_warnings()?;
+/// [`TRAVELLING_MOST`]. Such a layer travels without one. NoSpace and Other if there is no scratch space.
+pub fn travelling(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
+    let plain = index.without_warnings(scratch)?;
     check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot travel: {problem}", plain.blob_digest())))?;
     let bytes = plain.as_bytes();
     if bytes.len() as u64 > TRAVELLING_MOST {
         return Err(Error::limit(format!("the index of {} is larger than {TRAVELLING_MOST} bytes", plain.blob_digest())));
     }
-    compress(bytes).map_err(|error| Error::other(format!("an index cannot be compressed: {error}")))
+    compress(bytes, scratch).map_err(|error| Error::other(format!("an index cannot be compressed: {error}")))
+}
+
+/// Bytes of memory that compressing an index takes: the window, and tables that are as large as a short index or as four windows.
+pub fn travelling_memory(index: &LayerIndex) -> u64 {
+    let length = (index.as_bytes().len() as u64).min(1 << WINDOW_LOG);
+    (1 << 20) + 8 * length
 }
 
 /// The magic, and one frame.
-fn compress(plain: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = zstd::stream::write::Encoder::new(MAGIC.to_vec(), LEVEL)?;
+fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
+    let mut output = Array::new(scratch);
+    output.extend_from_slice(&MAGIC)?;
+    let mut encoder = zstd::stream::write::Encoder::new(output, LEVEL)?;
     encoder.set_pledged_src_size(Some(plain.len() as u64))?;
     encoder.include_checksum(true)?;
     encoder.window_log(WINDOW_LOG)?;
@@ -63,7 +72,7 @@ fn compress(plain: &[u8]) -> std::io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
-pub fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
+pub fn arrived(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<LayerIndex, Error> {
     let broken = |problem: &str| Error::broken(format!("the index that travels with {blob} is refused: {problem}"));
     let (magic, frame) = bytes.split_first_chunk::<16>().ok_or_else(|| broken("it is too short"))?;
     if magic.get(..15) != MAGIC.get(..15) {
@@ -72,7 +81,8 @@ pub fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
     if magic.last() != Some(&VERSION) {
         return Err(Error::limit(format!("the index that travels with {blob} has a version that this program does not read")));
     }
-    let plain = decompress(frame, TRAVELLING_MOST).map_err(|problem| broken(&problem))?;
+    let most = TRAVELLING_MOST.min(resources.limits.index_bytes);
+    let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
     let index = LayerIndex::open(Arc::new(plain)).map_err(|error| Error {
         kind: error.kind,
         message: format!("the index that travels with {blob} is refused: {}", error.message),
@@ -85,12 +95,14 @@ pub fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
 }
 
 /// One frame, to its end; the output grows with what really comes out.
-fn decompress(frame: &[u8], most: u64) -> Result<Vec<u8>, String> {
+fn decompress(frame: &[u8], most: u64, scratch: &Scratch) -> Result<Array<u8>, String> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|error| error.to_string())?.single_frame();
     decoder.window_log_max(WINDOW_LOG).map_err(|error| error.to_string())?;
-    let mut plain = Vec::new();
+    let mut plain = Array::new(scratch);
+    let mut piece = vec![0; PIECE];
     loop {
-        let taken = decoder.by_ref().take(PIECE as u64).read_to_end(&mut plain).map_err(|error| error.to_string())?;
+        let taken = decoder.read(&mut piece).map_err(|error| error.to_string())?;
+        plain.extend_from_slice(piece.get(..taken).unwrap_or_default()).map_err(|error| error.to_string())?;
         if plain.len() as u64 > most {
             return Err(format!("it is larger than {most} bytes"));
         }

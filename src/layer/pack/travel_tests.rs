@@ -7,7 +7,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::layer::format::{self, entry, header, span};
 use crate::layer::pack::tests::{entry as entry_of, file, pack};
-use crate::layer::tests::{scan, text};
+use crate::layer::tests::{arrived, scan, text, travelling};
 use crate::layer::{Form, PackEntry, Packing};
 
 /// An index with two spans, entries with links and attributes.
@@ -28,7 +28,7 @@ fn changed(index: &LayerIndex, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     change(&mut bytes);
     let checksum = xxh3_64(&bytes[header::CHECKED..]);
     bytes[header::CHECKSUM..header::CHECKED].copy_from_slice(&checksum.to_le_bytes());
-    compress(&bytes).unwrap()
+    compress(&bytes, &Scratch::memory()).unwrap().to_vec()
 }
 
 #[test]
@@ -72,15 +72,15 @@ fn newer_versions_and_other_blobs_are_named() {
 
 #[test]
 fn more_than_the_limit_is_refused_when_it_comes_out() {
-    let bomb = compress(&vec![0; 10 << 20]).unwrap();
+    let bomb = compress(&vec![0; 10 << 20], &Scratch::memory()).unwrap();
     assert!(bomb.len() < 2000);
-    assert!(decompress(&bomb[16..], 1 << 20).unwrap_err().contains("larger"));
-    assert!(decompress(&bomb[16..], 10 << 20).is_ok());
+    assert!(decompress(&bomb[16..], 1 << 20, &Scratch::memory()).unwrap_err().contains("larger"));
+    assert!(decompress(&bomb[16..], 10 << 20, &Scratch::memory()).is_ok());
     // A window that a reader does not provide, whatever is in it.
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     encoder.window_log(27).unwrap();
     encoder.write_all(&vec![0; 20 << 20]).unwrap();
-    assert!(decompress(&encoder.finish().unwrap(), 30 << 20).is_err());
+    assert!(decompress(&encoder.finish().unwrap(), 30 << 20, &Scratch::memory()).is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ErrorKind;
-use crate::layer::{Error, FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Scan, SpanSink};
+use crate::layer::{Error, FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Resources, Scan, SpanSink};
 use crate::oci::Digest;
 
 /// Keeps the stream.
@@ -26,7 +26,7 @@ impl SpanSink for Stream {
 /// Scans an archive, in pieces too, which must make no difference.
 fn scan(archive: &[u8]) -> Result<LayerIndex, Error> {
     let run = |piece: usize| {
-        let (mut scan, mut sink) = (Scan::new(Form::Archive, Limits::default()), Stream::default());
+        let (mut scan, mut sink) = (Scan::new(Form::Archive, &Resources::default()), Stream::default());
         for piece in archive.chunks(piece) {
             scan.push(piece, &mut sink)?;
         }
@@ -430,12 +430,17 @@ fn headers_that_are_no_entries_are_passed_over_with_their_bytes() {
 }
 
 #[test]
-fn limits_hold() {
+fn a_layer_that_is_too_large_is_refused() {
     let bytes = archive(&[file(b"a", b""), file(b"b", b""), file(b"c", b"")]);
-    for limits in [Limits { entries: 2, ..Limits::default() }, Limits { index_bytes: 200, ..Limits::default() }] {
-        let (mut scan, mut sink) = (Scan::new(Form::Archive, limits), Stream::default());
+    let all = Limits::default();
+    for (limits, bound) in [
+        (Limits { entries: 2, ..all }, "more than 2 entries"),
+        (Limits { text_bytes: 2, ..all }, "more than 2 bytes of names"),
+        (Limits { index_bytes: 200, index_reason: "some flag", ..all }, "more than 200 bytes, the most that some flag allows"),
+    ] {
+        let (mut scan, mut sink) = (Scan::new(Form::Archive, &Resources { limits, ..Resources::default() }), Stream::default());
         let error = scan.push(&bytes, &mut sink).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert!(error.kind == ErrorKind::Unsupported && error.message.contains(bound), "{error}");
         assert_eq!(scan.push(b"more", &mut sink).unwrap_err().message, error.message, "a failed scan stays failed");
     }
 }

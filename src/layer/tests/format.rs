@@ -57,7 +57,7 @@ fn read_all(index: &LayerIndex) {
         let span = index.span(number).unwrap();
         assert_eq!(index.spans_of(span.stream.clone()), number..number + 1);
         assert_ne!(index.span(index.restart_for(number)).unwrap().restart, Restart::No);
-        if let Ok(mut decoder) = SpanDecoder::new(index, number) {
+        if let Ok(mut decoder) = SpanDecoder::new(index, number, &Resources::default().windows) {
             let mut out = Vec::new();
             let _ = decoder.decode(&[0x55; 100], &mut out, 1000);
             assert!(out.len() <= 1000);

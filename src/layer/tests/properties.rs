@@ -82,7 +82,8 @@ proptest! {
     fn random_bytes_are_no_reason_to_panic(start in prop::sample::select(vec![vec![], vec![0x1f, 0x8b, 8, 0], vec![0x28, 0xb5, 0x2f, 0xfd], vec![0x50, 0x2a, 0x4d, 0x18]]), rest in prop::collection::vec(any::<u8>(), 0..3000)) {
         let blob = [start, rest].concat();
         if let Err(error) = scan(Form::Archive, &blob) {
-            prop_assert_eq!(error.kind, ErrorKind::Integrity);
+            // By chance it is a frame with a window that is too large.
+            prop_assert!(matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported));
         }
         prop_assert!(LayerIndex::open(Arc::new(blob)).is_err());
     }

@@ -167,7 +167,8 @@ impl Work {
     fn producer(&self, snapshot: Arc<dyn Snapshot>, sealed: Option<Sealed>, with_index: bool) -> Result<Producer, Error> {
         Ok(Producer {
             snapshot,
-            store: Store::open(self.store.clone(), sealed.is_some())?,
+            store: Store::open(self.store.clone(), sealed.is_some(), self.artifacts.resources(sealed.is_some()))?,
+            budget: self.artifacts.budget().clone(),
             uploader: self.uploader.clone(),
             progress: Arc::clone(&self.progress),
             sealed,

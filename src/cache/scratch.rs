@@ -1,0 +1,68 @@
+//! Files for large arrays while something is being made: they count in the budget until they are dropped.
+//!
+//! Each lies in a work directory of its own, so that a recount sees it, and the next evictor removes that of a killed
+//! process.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::ledger::Reservation;
+use super::shared::Shared;
+use crate::durable;
+use crate::sys::array::{ScratchFile, ScratchPlace};
+
+/// A file up to this size is made also where the budget is full: what cannot be listed would be of no use.
+const SMALL: u64 = 64 << 20;
+
+/// Makes scratch files in a cache.
+pub struct Place(pub Arc<Shared>);
+
+struct Work {
+    shared: Arc<Shared>,
+    directory: PathBuf,
+    file: File,
+    length: u64,
+    /// Bytes of it that were reserved.
+    counted: u64,
+}
+
+impl ScratchPlace for Place {
+    fn create(&self) -> io::Result<Box<dyn ScratchFile>> {
+        let directory = self.0.work_directory()?;
+        let file = durable::open_private(&directory.join("scratch"), true)?;
+        Ok(Box::new(Work { shared: Arc::clone(&self.0), directory, file, length: 0, counted: 0 }))
+    }
+}
+
+impl ScratchFile for Work {
+    fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn grow(&mut self, length: u64) -> io::Result<()> {
+        let more = length.saturating_sub(self.length);
+        let reservation = self.shared.reserve(more).map_err(io::Error::other)?;
+        if reservation.is_none() && (length > SMALL || self.shared.disk_shortage(more).map_err(io::Error::other)? > 0) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the cache has no room for it (--cache-size, --cache-min-free)"));
+        }
+        let reserved = reservation.as_ref().map_or(0, Reservation::bytes);
+        if let Err(error) = durable::make_room(&self.file, self.length..length) {
+            self.shared.give_back(reserved);
+            return Err(error);
+        }
+        self.length = length;
+        self.counted += reserved;
+        Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        match std::fs::remove_dir_all(&self.directory) {
+            Ok(()) => self.shared.give_back(self.counted),
+            Err(error) => tracing::warn!(%error, directory = %self.directory.display(), "a scratch file could not be removed"),
+        }
+    }
+}

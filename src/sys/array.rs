@@ -1,0 +1,280 @@
+//! Growable arrays that leave the heap for a mapped file once they are large, so that their size is not a matter of memory.
+//!
+//! The file is allocated before it is mapped (a write to a hole of a full disk is SIGBUS), only grows, and is nobody
+//! else's. What is in it ends with the array.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use memmap2::MmapMut;
+
+/// Bytes of an array that stay on the heap where there is a file to go to.
+const SPILL: usize = 256 << 10;
+/// A file grows by a quarter, and at least so much.
+const STEP: usize = 1 << 20;
+
+/// A file for one array. Dropping it removes the file.
+pub trait ScratchFile: Send + Sync {
+    /// The file, open for reading and writing.
+    fn file(&self) -> &File;
+    /// Makes the file this long, its blocks allocated.
+    ///
+    /// # Errors
+    /// There is no room, or the disk fails.
+    fn grow(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// Makes files for arrays.
+pub trait ScratchPlace: Send + Sync {
+    /// A new empty file.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn create(&self) -> io::Result<Box<dyn ScratchFile>>;
+}
+
+/// Where large arrays lie. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Scratch(Option<Arc<dyn ScratchPlace>>);
+
+impl Scratch {
+    /// On the heap, for what must not reach a disk. Whoever fills such arrays bounds them.
+    pub fn memory() -> Self {
+        Self(None)
+    }
+
+    /// In files of this place.
+    pub fn on_disk(place: Arc<dyn ScratchPlace>) -> Self {
+        Self(Some(place))
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { "Scratch(disk)" } else { "Scratch(memory)" })
+    }
+}
+
+/// Numbers, and arrays of them: any bytes are a value, and there are no others between.
+///
+/// # Safety
+/// Every pattern of bits must be valid, and there may be no padding.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+// SAFETY: any byte is a value.
+unsafe impl Plain for u8 {}
+// SAFETY: any four bytes are a value.
+unsafe impl Plain for u32 {}
+// SAFETY: arrays add no padding.
+unsafe impl<const N: usize> Plain for [u32; N] {}
+
+enum Store<T> {
+    Heap(Vec<T>),
+    /// The map goes before its file.
+    Mapped(MmapMut, Box<dyn ScratchFile>),
+}
+
+/// An array that only grows.
+pub struct Array<T: Plain> {
+    scratch: Scratch,
+    store: Store<T>,
+    /// Elements of a mapped array.
+    length: usize,
+}
+
+impl<T: Plain> Array<T> {
+    /// An empty array.
+    pub fn new(scratch: &Scratch) -> Self {
+        Self { scratch: scratch.clone(), store: Store::Heap(Vec::new()), length: 0 }
+    }
+
+    /// Appends an element.
+    ///
+    /// # Errors
+    /// There is no memory, or no room on the disk.
+    pub fn push(&mut self, value: T) -> io::Result<()> {
+        self.extend_from_slice(&[value])
+    }
+
+    /// Appends elements.
+    ///
+    /// # Errors
+    /// As [`Array::push`].
+    pub fn extend_from_slice(&mut self, values: &[T]) -> io::Result<()> {
+        let start = self.len();
+        self.make_room(values.len())?;
+        match &mut self.store {
+            Store::Heap(vec) => vec.extend_from_slice(values),
+            Store::Mapped(..) => {
+                self.length += values.len();
+                if let Some(place) = self.get_mut(start..) {
+                    place.copy_from_slice(values);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it this long; what is new is `value`.
+    ///
+    /// # Errors
+    /// As [`Array::push`].
+    pub fn grow(&mut self, length: usize, value: T) -> io::Result<()> {
+        let start = self.len();
+        let more = length.saturating_sub(start);
+        self.make_room(more)?;
+        match &mut self.store {
+            Store::Heap(vec) => vec.resize(start + more, value),
+            Store::Mapped(..) => {
+                self.length += more;
+                if let Some(place) = self.get_mut(start..) {
+                    place.fill(value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, more: usize) -> io::Result<()> {
+        let too_much = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let needed = self.len().checked_add(more).and_then(|count| count.checked_mul(size_of::<T>())).ok_or_else(too_much)?;
+        match &mut self.store {
+            Store::Heap(vec) => match self.scratch.0.as_ref().filter(|_| needed > SPILL) {
+                None => vec.try_reserve(more).map_err(|_| too_much()),
+                Some(place) => {
+                    let mut file = place.create()?;
+                    let map = map(&mut *file, needed)?;
+                    let moved = std::mem::take(vec);
+                    self.store = Store::Mapped(map, file);
+                    self.length = 0;
+                    self.extend_from_slice(&moved)
+                }
+            },
+            Store::Mapped(mapped, file) => {
+                if needed > mapped.len() {
+                    let length = needed.max(mapped.len().saturating_add(mapped.len() / 4));
+                    *mapped = map(&mut **file, length)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn map(file: &mut dyn ScratchFile, length: usize) -> io::Result<MmapMut> {
+    let length = length.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::OutOfMemory)?;
+    file.grow(length as u64)?;
+    // SAFETY: the file is this array's alone, allocated up to `length`, and never made shorter.
+    unsafe { memmap2::MmapOptions::new().len(length).map_mut(file.file()) }
+}
+
+impl<T: Plain> Deref for Array<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.store {
+            Store::Heap(vec) => vec,
+            // SAFETY: the map begins at a page and holds at least `length` elements, and any bytes are a `T`.
+            Store::Mapped(map, _) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<T>(), self.length) },
+        }
+    }
+}
+
+impl<T: Plain> DerefMut for Array<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.store {
+            Store::Heap(vec) => vec,
+            // SAFETY: as above, and `self` is borrowed for as long as the slice is.
+            Store::Mapped(map, _) => unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast::<T>(), self.length) },
+        }
+    }
+}
+
+impl AsRef<[u8]> for Array<u8> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl io::Write for Array<u8> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<T: Plain> fmt::Debug for Array<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Array({} elements, {:?})", self.len(), self.scratch)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Unlinked files in the directory for temporary files.
+    pub struct Temporary;
+
+    struct Unlinked(File);
+
+    impl ScratchFile for Unlinked {
+        fn file(&self) -> &File {
+            &self.0
+        }
+        fn grow(&mut self, length: u64) -> io::Result<()> {
+            self.0.set_len(length)
+        }
+    }
+
+    impl ScratchPlace for Temporary {
+        fn create(&self) -> io::Result<Box<dyn ScratchFile>> {
+            Ok(Box::new(Unlinked(tempfile::tempfile()?)))
+        }
+    }
+
+    #[test]
+    fn an_array_holds_the_same_on_the_heap_and_in_a_file() {
+        let mut arrays = [Array::new(&Scratch::memory()), Array::new(&Scratch::on_disk(Arc::new(Temporary)))];
+        for array in &mut arrays {
+            for number in 0..300_000_u32 {
+                array.push([number, !number]).unwrap();
+            }
+            array.extend_from_slice(&[[7, 7]; 1000]).unwrap();
+            array.grow(400_000, [9, 9]).unwrap();
+            array[5] = [1, 2];
+        }
+        assert!(matches!(arrays[0].store, Store::Heap(_)) && matches!(arrays[1].store, Store::Mapped(..)));
+        assert_eq!((arrays[1][4], arrays[1][5], arrays[1][299_999], arrays[1][300_999]), ([4, !4], [1, 2], [299_999, !299_999], [7, 7]));
+        assert!(arrays[0][..] == arrays[1][..] && arrays[1].len() == 400_000);
+    }
+
+    #[test]
+    fn a_place_without_room_is_an_error_and_what_is_there_stays() {
+        struct Full;
+        struct FullFile(File);
+        impl ScratchFile for FullFile {
+            fn file(&self) -> &File {
+                &self.0
+            }
+            fn grow(&mut self, length: u64) -> io::Result<()> {
+                if length > 2 << 20 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.set_len(length) }
+            }
+        }
+        impl ScratchPlace for Full {
+            fn create(&self) -> io::Result<Box<dyn ScratchFile>> {
+                Ok(Box::new(FullFile(tempfile::tempfile()?)))
+            }
+        }
+        let mut array = Array::new(&Scratch::on_disk(Arc::new(Full)));
+        array.grow(2 << 20, 3_u8).unwrap();
+        assert_eq!(array.push(1).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(array.len() == 2 << 20 && array.iter().all(|byte| *byte == 3));
+    }
+}
