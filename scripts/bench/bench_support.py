@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -129,6 +130,37 @@ def daemon_of(point):
         if os.fsencode(point) in words and b"mount" in words and b"ocifs" in os.path.basename(words[0]):
             return int(pid)
     sys.exit("no daemon for " + point)
+
+
+class Sampler(threading.Thread):
+    """Reads the memory of a process every 10 ms until it is stopped: `anonymous` is the highest RssAnon, `resident` the
+    kernel's own high-water mark (VmHWM, mapped files among it), both in MiB."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.path, self.anonymous, self.resident, self.running = "/proc/%d/status" % pid, 0, 0, True
+        self.start()
+
+    def sample(self):
+        try:
+            with open(self.path, encoding="ascii", errors="replace") as file:
+                values = {name: int(rest.split()[0]) / 1024 for name, _, rest in (line.partition(":") for line in file) if name in ("RssAnon", "VmHWM")}
+        except (OSError, ValueError):
+            return
+        self.anonymous = max(self.anonymous, values.get("RssAnon", 0))
+        self.resident = max(self.resident, values.get("VmHWM", 0))
+
+    def run(self):
+        while self.running:
+            self.sample()
+            time.sleep(0.01)
+
+    def stop(self):
+        """Answers the highest anonymous memory."""
+        self.sample()
+        self.running = False
+        self.join()
+        return self.anonymous
 
 
 def record(benchmark, rows):
