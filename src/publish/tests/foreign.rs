@@ -35,7 +35,8 @@ fn oras(world: &World) -> Digest {
         ("application/x-b", &b"beta"[..], &[(TITLE, "sub/b.bin")][..]),
         ("application/vnd.oci.image.layer.v1.tar+gzip", directory.as_slice(), &unpack[..]),
     ];
-    world.registry.add_artifact("app", "v1", ("application/vnd.example.config", b"{}"), &layers, &[("k", "v")])
+    let annotations = [("k", "v"), ("org.opencontainers.image.created", "2024-05-06T07:08:09Z")];
+    world.registry.add_artifact("app", "v1", ("application/vnd.example.config", b"{}"), &layers, &annotations)
 }
 
 fn manifest(world: &World, digest: &Digest) -> Value {
