@@ -8,6 +8,7 @@ use super::ranges::{Joined, Ranges};
 use super::rows::{decode_tree, integer, is_referred, unsigned};
 use super::schema::malformed;
 use super::{DataId, TreeNode};
+use crate::oci::Digest;
 
 /// What lies below a staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,6 +188,17 @@ pub(super) fn trees(connection: &Connection) -> rusqlite::Result<Vec<(DataId, Tr
     let rows = statement.query_map([], |row| {
         let tree = decode_tree(row, 1)?.ok_or_else(|| malformed("staged bytes lie over nothing"))?;
         Ok((unsigned(row, 0)?, tree))
+    })?;
+    rows.collect()
+}
+
+/// The manifests whose trees nodes or staged bytes refer to.
+pub(super) fn manifests(connection: &Connection) -> rusqlite::Result<BTreeSet<Digest>> {
+    let statement = "SELECT manifest FROM nodes WHERE manifest IS NOT NULL UNION SELECT manifest FROM bases WHERE manifest IS NOT NULL";
+    let mut statement = connection.prepare(statement)?;
+    let rows = statement.query_map([], |row| {
+        let text: String = row.get(0)?;
+        Digest::parse(&text).map_err(|_| malformed("a manifest is no digest"))
     })?;
     rows.collect()
 }

@@ -4,6 +4,7 @@
 //! connection. The rows are copied from that while writers go on. The bytes are the data files themselves: nobody writes one that a
 //! generation may have, a writer lays a new file over it. A generation that was killed is dropped at the next opening.
 
+use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,10 @@ use super::error::Error;
 use super::rows::{Source, integer, unsigned};
 use super::store::{Store, lock};
 use super::upper::{Shared, State, Upper};
-use super::{Binding, DataId, Rows, schema};
+use super::{Binding, DataId, Rows, bases, schema};
 use crate::durable;
 use crate::error::ErrorKind;
+use crate::oci::Digest;
 
 /// Names of snapshots begin with this.
 pub(super) const PREFIX: &str = "frozen-";
@@ -177,6 +179,11 @@ impl FrozenUpper {
     /// Its rows.
     pub fn rows(&self) -> &dyn Rows {
         &self.snapshot
+    }
+
+    /// The manifests whose trees its rows and bytes refer to.
+    pub fn manifests(&self) -> Result<BTreeSet<Digest>, Error> {
+        self.snapshot.read("cannot read", bases::manifests)
     }
 
     /// The SHA-256 of staged bytes, if it was computed before for this very content.

@@ -16,6 +16,7 @@ use super::rows::{self, Source, integer};
 use super::store::{Store, lock};
 use super::{Below, Binding, DataId, Journal, Rows, Subject, TreeNode, bases};
 use crate::error::ErrorKind;
+use crate::oci::Digest;
 use crate::sys::syncfs::sync_file_system;
 
 /// One upper, held by this process. All methods are short local operations; a lock inside serialises them.
@@ -218,6 +219,11 @@ impl Upper {
     /// Nodes of trees that staged files lie over.
     pub fn trees_below(&self) -> Result<Vec<(DataId, TreeNode)>, Error> {
         self.shared.read("cannot read", bases::trees)
+    }
+
+    /// The manifests whose trees its rows and bytes refer to.
+    pub fn manifests(&self) -> Result<BTreeSet<Digest>, Error> {
+        self.shared.read("cannot read", bases::manifests)
     }
 
     /// Gives the nodes of trees below staged files, none of which is open, the numbers that they have now.

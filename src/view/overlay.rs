@@ -25,7 +25,7 @@ mod table;
 mod walk;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -262,6 +262,12 @@ impl Overlay {
     fn keep_artifact(&self, artifact: &Arc<Artifact>) {
         let mut artifacts = self.artifacts.write().unwrap_or_else(PoisonError::into_inner);
         artifacts.insert(artifact.manifest.digest, Arc::clone(artifact));
+    }
+
+    /// Lets go of all but these.
+    fn keep_artifacts(&self, referred: &BTreeSet<Digest>) {
+        let mut artifacts = self.artifacts.write().unwrap_or_else(PoisonError::into_inner);
+        artifacts.retain(|digest, _| referred.contains(digest));
     }
 
     fn merged(&self) -> Merged<'_> {

@@ -133,6 +133,7 @@ impl Overlay {
     /// What the disk says; the edits are whole then and are published once more.
     pub fn settle(&self, frozen: Frozen, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let references = frozen.references(artifact)?;
+        let mut referred = frozen.upper.manifests()?;
         let Frozen { upper, _outstanding, .. } = frozen;
         self.keep_artifact(artifact);
         let mut references = references.into_iter();
@@ -144,6 +145,10 @@ impl Overlay {
             clean
         })?;
         self.upper().collect()?;
+        // Rows that were made meanwhile refer to what those of the frozen state did, to the tree below, or to what is expected.
+        let binding = self.upper().binding();
+        referred.extend(binding.under.into_iter().chain(binding.expected));
+        self.keep_artifacts(&referred);
         // What is open for writing may be written at any time.
         Ok(clean && !self.has_writers())
     }

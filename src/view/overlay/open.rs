@@ -1,6 +1,6 @@
 //! Laying an upper over its tree: the artifacts that its rows refer to are fetched, and what a killed process left is put away.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
@@ -13,8 +13,8 @@ use super::renumber::{each_row, renumber};
 use super::table::Table;
 use crate::artifact::ViewMode;
 use crate::error::ErrorKind;
-use crate::oci::{Digest, Repository};
-use crate::staging::{Content, Upper};
+use crate::oci::Repository;
+use crate::staging::Upper;
 use crate::view::{Context, Error};
 
 impl Overlay {
@@ -29,7 +29,7 @@ impl Overlay {
         let repository = Repository::parse(&name)
             .map_err(|error| Error::new(ErrorKind::Invalid, format!("staged edits belong to {}: {error}", name.escape_debug())))?;
         let binding = upper.binding();
-        let mut wanted = referred(&upper)?;
+        let mut wanted = upper.manifests()?;
         wanted.extend(binding.under.into_iter().chain(binding.expected));
         let mut artifacts = HashMap::new();
         for digest in wanted {
@@ -60,16 +60,4 @@ impl Overlay {
         };
         Ok(Arc::new(overlay))
     }
-}
-
-/// The trees that rows refer to.
-fn referred(upper: &Upper) -> Result<BTreeSet<Digest>, Error> {
-    let mut manifests: BTreeSet<Digest> = upper.trees_below()?.into_iter().map(|(_, tree)| tree.manifest).collect();
-    each_row(upper.rows(), |_, node| {
-        if let Content::Tree(tree) = node.content {
-            manifests.insert(tree.manifest);
-        }
-        Ok(())
-    })?;
-    Ok(manifests)
 }

@@ -101,6 +101,23 @@ async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_ino
     assert_eq!(node(&tag, "new/file"), numbers[1]);
 }
 
+#[tokio::test]
+async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
+    let world = World::new();
+    let tag = world.sample().await;
+    for number in 0..20 {
+        world.write(&tag, ["file", "dir/inner"][number % 2], number.to_string().as_bytes()).await;
+        assert!(world.publish(&tag).await);
+        // Below, expected now, and expected before: what was frozen referred to that.
+        let held = tag.artifacts.read().unwrap().len();
+        assert!(held <= 4, "{held} artifacts after {number} publishes");
+    }
+    assert_eq!((world.read(&tag, "file").await, world.read(&tag, "dir/inner").await), (b"18".to_vec(), b"19".to_vec()));
+    assert_eq!(world.changes(&tag).await, [""; 0]);
+    let tag = world.again_edited(tag).await;
+    assert_eq!(world.read(&tag, "dir/inner").await, b"19");
+}
+
 impl World {
     /// As [`World::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
     async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
