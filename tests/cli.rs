@@ -299,7 +299,7 @@ fn where_nothing_was_ever_staged_there_is_nothing_to_do() {
 }
 
 #[test]
-fn a_path_outside_of_every_mount_is_said_to_be_that() {
+fn a_path_outside_of_every_mount_is_an_error() {
     let world = World::new();
     for command in ["sync", "diff", "discard", "new"] {
         let (code, text) = world.fails(&[command, &world.path("mnt")]);
@@ -361,7 +361,7 @@ fn what_a_crash_left_is_shown_kept_and_taken_back_without_a_mount() {
     assert_eq!((row["source"].as_str(), row["mount_point"].is_null()), (Some("localhost:1"), true));
     assert_eq!((row["staged"][0]["reference"].as_str(), row["staged"][0]["added"].as_u64()), (Some(reference), Some(1)));
     let text = world.prints(&["status"]);
-    assert!(text.contains(reference) && text.contains("in no mount"), "{text}");
+    assert!(text.contains(reference) && text.contains("outside any mount"), "{text}");
     // The registry is not there: nothing is lost, and the exit code says why.
     let output = world.command(&["sync", "--format=json", reference]).output().unwrap();
     assert_eq!(output.status.code(), Some(14), "{}", String::from_utf8_lossy(&output.stderr));

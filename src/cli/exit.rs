@@ -1,16 +1,16 @@
-//! How a command ends: one message and an exit code.
+//! Errors of commands: a message and an exit code.
 
 use std::fmt;
 
 use crate::error::ErrorKind;
 
-/// Exit codes. Scripts rely on them; they never change their meaning.
+/// Exit codes. Scripts rely on them; their meanings never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// Anything that has no code of its own.
+    /// Any other failure.
     Other = 1,
-    /// Arguments, options or a reference that cannot be understood.
+    /// Invalid arguments, options or references.
     Usage = 2,
     /// No such repository, tag, digest or layout.
     NotFound = 10,
@@ -18,7 +18,7 @@ pub enum Code {
     Authentication = 11,
     /// A key is missing or wrong.
     Key = 12,
-    /// What is upstream is not what was expected.
+    /// The upstream tag is not the expected one.
     Conflict = 13,
     /// The registry cannot be reached.
     Unreachable = 14,
@@ -46,7 +46,7 @@ impl From<ErrorKind> for Code {
     }
 }
 
-/// The kind that stands for a code, where a failure becomes part of a report.
+/// The kind of a failure in a report.
 impl From<Code> for ErrorKind {
     fn from(code: Code) -> Self {
         match code {
@@ -64,7 +64,7 @@ impl From<Code> for ErrorKind {
 }
 
 impl Code {
-    /// The code of a number that a daemon sent.
+    /// The code with a number, as a daemon sends it.
     pub fn of_number(number: u8) -> Self {
         let codes = [
             Self::Usage,
@@ -86,7 +86,7 @@ impl Code {
 pub struct Failure {
     /// Exit code.
     pub code: Code,
-    /// What happened, which object, what to do.
+    /// The event, the object and a remedy.
     pub message: String,
 }
 
@@ -96,7 +96,7 @@ impl Failure {
         Self { code, message: message.into() }
     }
 
-    /// Arguments that make no sense.
+    /// Invalid arguments.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Code::Usage, message)
     }
@@ -111,7 +111,7 @@ impl Failure {
         Self::new(Code::Other, message)
     }
 
-    /// With more words in front.
+    /// Puts context in front of the message.
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { code: self.code, message: format!("{what}: {}", self.message) }
     }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_that_a_script_acts_on_have_codes_of_their_own() {
+    fn kinds_that_scripts_act_on_have_their_own_codes() {
         for (kind, code) in [
             (ErrorKind::NotFound, 10),
             (ErrorKind::Denied, 11),

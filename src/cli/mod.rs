@@ -1,6 +1,13 @@
-//! The program: flags, configuration, environment, wiring of the modules, commands, exit codes.
+//! The program: the command line, settings, wiring of the modules, commands, exit codes. The only module that reads the environment or
+//! the home directory and that writes to a terminal.
 //!
-//! The only module that reads the environment or the home directory and that writes to a terminal.
+//! - `command`: the commands, one file each
+//! - `settings`: flags, environment, configuration file and mount options become plain structs
+//! - `source`: from SOURCE or REF to the opened modules below the file system
+//! - `mounts`: mounts on this machine, their health and users
+//! - `staged`: staged tags, with or without a daemon
+//! - `daemon`: the serving process of a mount
+//! - `terminal`: messages, tables, JSON, progress, prompts, units, escaping
 
 mod command;
 mod daemon;
@@ -12,19 +19,19 @@ mod source;
 mod staged;
 mod terminal;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use command::{cache, diff, discard, inspect, mount, new, status, sync, umount};
+use command::{Cli, Command};
 use daemon::log::{self, Target};
 use exit::Failure;
 use settings::environment::Environment;
 use settings::file::File;
-use settings::flags::{Cli, Command};
+use settings::invocation::Invocation;
 use settings::mount_options;
-use terminal::message::report;
+use terminal::message;
 
 use crate::sys::inherited::Inherited;
 use crate::sys::process;
@@ -33,57 +40,45 @@ use crate::sys::process;
 pub fn main() -> ExitCode {
     // Before there is a second thread.
     process::share_memory_pools();
-    // Before anything is opened. Without /proc nothing is mounted, and what else is started is short-lived.
+    // Before anything is opened. Without /proc nothing is mounted, and other commands are short-lived.
     let inherited = Inherited::withhold().unwrap_or_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match run(arguments, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure.message);
+            message::report(&failure.message);
             ExitCode::from(failure.code as u8)
         }
     }
 }
 
-fn run(arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure> {
-    let is_command = |name: &std::ffi::OsStr| name == "help" || Cli::command().find_subcommand(name).is_some();
-    let arguments =
-        if mount_options::is_mount_helper(&arguments, is_command) { mount_options::from_mount_helper(arguments)? } else { arguments };
-    let (mut cli, mut matches) = parse(&arguments);
+fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure> {
+    let is_command = |name: &OsStr| name == "help" || Cli::command().find_subcommand(name).is_some();
+    if mount_options::is_mount_helper(&arguments, is_command) {
+        arguments = mount_options::from_mount_helper(arguments)?;
+    }
+    let (mut cli, _) = parse(Cli::command(), &arguments);
     if let Command::Mount(flags) = &cli.command
-        && let Some(expanded) = mount::expand_options(&arguments, flags)?
+        && let Some(expanded) = mount_options::expand(&arguments, &flags.options, &Cli::command())?
     {
-        (cli, matches) = parse(&expanded);
+        arguments = expanded;
+        (cli, _) = parse(Cli::command(), &arguments);
     }
     let environment = Environment::of_process();
-    let file = File::load(cli.global.config.as_deref(), &environment)?;
+    let file = File::load(cli.global.config.as_deref(), &environment, &Cli::command())?;
+    let command = file.as_defaults(Cli::command());
+    let (cli, matches) = parse(command.clone(), &arguments);
     let verbose = cli.global.verbose;
-    let daemon = matches!(cli.command, Command::Mount(_));
-    if !daemon {
+    // A mount starts its log once it is known where to.
+    if !matches!(cli.command, Command::Mount(_)) {
         log::start(&Target::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
-    match cli.command {
-        Command::Mount(flags) => mount::run(*flags, innermost(&matches), &file, &environment, verbose, inherited),
-        Command::Umount(flags) => umount::run(&flags, &file, &environment),
-        Command::Status(flags) => status::run(&flags, &file, &environment),
-        Command::Sync(flags) => sync::run(*flags, innermost(&matches), &file, &environment),
-        Command::Diff(flags) => diff::run(*flags, innermost(&matches), &file, &environment),
-        Command::Discard(flags) => discard::run(*flags, innermost(&matches), &file, &environment),
-        Command::New(flags) => new::run(*flags, innermost(&matches), &file, &environment),
-        Command::Refresh(flags) => status::refresh(&flags, &file, &environment),
-        Command::Cache(flags) => cache::run(flags.command, innermost(&matches), &file, &environment),
-        Command::Inspect(flags) => inspect::run(*flags, &file, &environment),
-    }
+    cli.command.run(Invocation { command, arguments, matches, file, environment, verbose, inherited })
 }
 
-/// Parses, or prints help, version or what is wrong, and ends.
-fn parse(arguments: &[OsString]) -> (Cli, ArgMatches) {
-    let matches = Cli::command().try_get_matches_from(arguments).unwrap_or_else(|error| error.exit());
+/// Parses, or prints help, version or an error, and ends.
+fn parse(command: clap::Command, arguments: &[OsString]) -> (Cli, ArgMatches) {
+    let matches = command.try_get_matches_from(arguments).unwrap_or_else(|error| error.exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     (cli, matches)
-}
-
-/// The matches of the innermost command, which hold its flags.
-fn innermost(matches: &ArgMatches) -> &ArgMatches {
-    matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
 }

@@ -1,31 +1,40 @@
-//! Work that Ctrl-C stops cleanly: what it asked a daemon for is stopped with it, and the exit code is 130.
+//! Asynchronous work of a command.
 
 use crate::cli::exit::{Code, Failure};
-use crate::cli::source::reference;
 
-/// Runs work to its end or to Ctrl-C, whichever comes first.
+/// Runs work to its end.
 ///
 /// # Errors
-/// What the work says; [`Code::Interrupted`] on Ctrl-C.
-pub fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = reference::runtime()?;
-    let result = runtime.block_on(async {
-        tokio::select! {
-            result = work => result,
-            signal = tokio::signal::ctrl_c() => {
-                signal.map_err(|error| Failure::other(format!("cannot watch signals: {error}")))?;
-                Err(Failure::new(Code::Interrupted, "interrupted; what is staged stays, and the next sync goes on from here"))
-            }
-        }
-    });
+/// Those of the work, or no threads could be started.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime =
+        builder.worker_threads(2).enable_all().build().map_err(|error| Failure::other(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(work);
     runtime.shutdown_background();
     result
 }
 
-/// Blocking work as part of [`until_interrupted`]. It is left behind when that ends early.
+/// Runs work to its end or to Ctrl-C, whichever comes first. A daemon that works for it stops too.
 ///
 /// # Errors
-/// What the work says.
+/// Those of the work; [`Code::Interrupted`] on Ctrl-C.
+pub fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    block_on(async {
+        tokio::select! {
+            result = work => result,
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(|error| Failure::other(format!("cannot watch signals: {error}")))?;
+                Err(Failure::new(Code::Interrupted, "interrupted; staged edits are kept, and the next sync resumes"))
+            }
+        }
+    })
+}
+
+/// Blocking work as part of [`until_interrupted`], abandoned if that ends early.
+///
+/// # Errors
+/// Those of the work.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::other(error.to_string()))?
 }

@@ -1,4 +1,4 @@
-//! The asking side. Blocking with a deadline, so that commands need no runtime and a hung daemon costs seconds.
+//! The client. It blocks, with deadlines: commands need no runtime, and a hung daemon costs seconds.
 
 use std::cmp::Reverse;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,21 +18,21 @@ use crate::sys::process::{self, Peer, Process};
 
 /// How long an answer may take before the daemon counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a daemon at work may be silent before it counts as hung: it gives a sign of life more often.
+/// How long a working daemon may be silent before it counts as hung; keep-alives come more often.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
-/// Finds and asks the daemon of one mount.
+/// A client of one mount's daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The user who mounted. Nobody else is believed, not even root: whose process listens is whose process may be ended, and a link
+    /// The owner of the mount. Sockets of other users are not trusted, not even root's: the process that listens may be killed, and a link
     /// in place of a socket leads anywhere.
     owner: u32,
-    /// Records of this mount, the likeliest first: of two daemons that claim a device number the one that came later has it.
+    /// Records of this mount, newest first: if two daemons claim a device number, the later one has it.
     found: Vec<Found>,
 }
 
 impl Client {
-    /// A client for a mount, whose socket lies in one of these directories.
+    /// A client for a mount, with its socket in one of these directories.
     pub fn new(directories: &[PathBuf], mount: &Mount) -> Self {
         let owner = mount.user().unwrap_or_else(process::effective_uid);
         let mut found: Vec<Found> = directories.iter().flat_map(|directory| records(directory)).collect();
@@ -41,7 +41,7 @@ impl Client {
         Self { owner, found }
     }
 
-    /// Clients for this user's daemons that run, by the records in these directories.
+    /// Clients for running daemons of this user with records in these directories.
     pub fn running(directories: &[PathBuf]) -> Vec<Self> {
         let owner = process::effective_uid();
         let found = directories.iter().flat_map(|directory| records(directory));
@@ -49,32 +49,31 @@ impl Client {
         own.map(|found| Self { owner, found: vec![found] }).collect()
     }
 
-    /// How the mount is.
+    /// The status of the mount.
     ///
     /// # Errors
     /// As [`Client::ask`].
     pub fn status(&self, patience: Duration) -> Result<Status, Error> {
         let value = self.ask(&Request::Status, patience)?;
-        serde_json::from_value(value)
-            .map_err(|error| Error::new(ErrorKind::Other, format!("the daemon's answer is not understood: {error}")))
+        serde_json::from_value(value).map_err(|error| Error::new(ErrorKind::Other, format!("invalid answer of the daemon: {error}")))
     }
 
     /// Sends a request and waits for its answer.
     ///
     /// # Errors
-    /// `Unreachable` if nobody listens, `TimedOut` if the daemon hangs, else what the daemon says.
+    /// `Unreachable` without a daemon, `TimedOut` if it hangs, else those of the daemon.
     pub fn ask(&self, request: &Request, patience: Duration) -> Result<serde_json::Value, Error> {
         self.converse(request, patience, &mut |_| {}).map(|(answer, _)| answer)
     }
 
-    /// Sends a request whose answer is a list and may take long, telling `hear` of what happens meanwhile.
+    /// Sends a request for a list, which may take long, and passes events to `hear`.
     ///
     /// # Errors
     /// As [`Client::ask`].
     pub fn collect<T: DeserializeOwned>(&self, request: &Request, hear: &mut dyn FnMut(Event)) -> Result<Vec<T>, Error> {
         let (_, members) = self.converse(request, SILENCE, hear)?;
         let understood = members.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
-        understood.map_err(|error| Error::new(ErrorKind::Other, format!("the daemon's answer is not understood: {error}")))
+        understood.map_err(|error| Error::new(ErrorKind::Other, format!("invalid answer of the daemon: {error}")))
     }
 
     fn converse(
@@ -88,11 +87,11 @@ impl Client {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 Error::new(ErrorKind::TimedOut, format!("the daemon did not answer within {} s", patience.as_secs()))
             }
-            _ => Error::new(ErrorKind::Unreachable, format!("the daemon ended the conversation: {error}")),
+            _ => Error::new(ErrorKind::Unreachable, format!("the daemon closed the connection: {error}")),
         })?
     }
 
-    /// The process that listens, whether or not it still answers; else the one in the record, if it still runs.
+    /// The process that listens, even if it does not answer; else the one in the record, if it still runs.
     pub fn daemon(&self) -> Option<Process> {
         let listens = || process::peer(self.connect(PATIENCE).ok()?).ok();
         if let Some(Peer { pid, .. }) = listens()
@@ -104,12 +103,12 @@ impl Client {
         Process::find(record.pid, self.owner).filter(|_| record.is_alive())
     }
 
-    /// What the daemon wrote about itself.
+    /// The record of the daemon.
     pub fn record(&self) -> Option<&Record> {
         self.found.first().map(|found| &found.record)
     }
 
-    /// Removes what daemons left that are gone.
+    /// Removes files of dead daemons.
     pub fn remove_leftovers(&self) {
         for found in self.found.iter().filter(|found| !found.record.is_alive()) {
             found.place.remove();
@@ -117,7 +116,7 @@ impl Client {
     }
 
     fn connect(&self, patience: Duration) -> Result<UnixStream, Error> {
-        let mut last = Error::new(ErrorKind::Unreachable, "no daemon listens for this mount");
+        let mut last = Error::new(ErrorKind::Unreachable, "this mount has no daemon");
         for Found { place, .. } in &self.found {
             match place.connect(patience).and_then(|stream| Ok((process::peer(&stream)?, stream))) {
                 Ok((peer, stream)) if is_owner_s(peer.uid, self.owner, &place.socket()) => return Ok(stream),
@@ -126,17 +125,17 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     last = Error::new(ErrorKind::TimedOut, "the daemon does not accept requests")
                 }
-                Err(error) => last = Error::new(ErrorKind::Unreachable, format!("cannot ask {}: {error}", place.socket().display())),
+                Err(error) => last = Error::new(ErrorKind::Unreachable, format!("cannot connect to {}: {error}", place.socket().display())),
             }
         }
         Err(last)
     }
 }
 
-/// Whether what this user left may speak for a mount of the owner. A stranger's is noted, since nobody does so by accident.
+/// Whether a user's record may stand for a mount of the owner. A mismatch is logged, since it is no accident.
 fn is_owner_s(user: u32, owner: u32, path: &Path) -> bool {
     if user != owner {
-        tracing::warn!(?path, user, owner, "passed over: it claims a mount of another user");
+        tracing::warn!(?path, user, owner, "ignored: it claims a mount of another user");
     }
     user == owner
 }
@@ -146,7 +145,7 @@ type Answered = Result<(serde_json::Value, Vec<serde_json::Value>), Error>;
 fn exchange(stream: &UnixStream, request: &Request, patience: Duration, hear: &mut dyn FnMut(Event)) -> io::Result<Answered> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    // It may be secret: the room is reserved once, and wiped.
+    // It may be secret: allocated once, and wiped.
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT as usize + 1));
     serde_json::to_writer(&mut *line, request)?;
     line.push(b'\n');

@@ -1,13 +1,13 @@
-//! The daemon's socket: what commands ask a running mount, and what it answers.
+//! The control socket of a daemon: requests of commands, and their answers.
 //!
-//! A client finds the socket by the records beside such sockets, one of which names the device number that the mount table shows, and
-//! never touches the mount itself, so a hung daemon cannot hang the client. Who mounted stands in the mount table too: records, sockets
-//! and processes of others are passed over, also by root. One request a connection: a line of JSON there, lines of JSON back:
-//! events and parts of a long answer, a sign of life where it takes long, the answer at last. Closing the connection stops what
-//! was asked for. Only root and the daemon's own user are answered.
+//! Beside each socket there is a record with the device number of the mount, as the mount table has it. A client finds the socket through it
+//! and never touches the mount, so a hung daemon cannot hang the client. The mount table has the mount's owner too: records, sockets and
+//! processes of other users are ignored, also by root. One request per connection: a line of JSON, answered by lines of JSON with events,
+//! parts of a long answer, keep-alives, and the answer at last. Closing the connection cancels the request. Only root and the daemon's own
+//! user are served.
 
 mod client;
-mod outbox;
+mod event_queue;
 mod place;
 mod server;
 
@@ -28,13 +28,13 @@ use crate::seal::Passphrase;
 /// Longest line that either side accepts.
 const LINE_LIMIT: u64 = 1 << 20;
 
-/// Why a daemon did not do what was asked, or could not be asked.
+/// A failed request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind, for callers to act on.
     pub kind: ErrorKind,
-    /// What happened, and what to do.
+    /// The event and a remedy.
     pub message: String,
 }
 
@@ -45,13 +45,13 @@ impl Error {
     }
 }
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request")]
 pub enum Request {
-    /// How the mount is.
+    /// The status of the mount.
     Status,
-    /// Forget how fresh tags and lists are, of everything or of one path below the mount.
+    /// Revalidate tags and lists, all or those of a path.
     Refresh {
         /// Relative to the mount, `/` between names; all of the mount if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,35 +61,35 @@ pub enum Request {
     Version,
     /// Unmount, then end.
     Unmount {
-        /// Take the mount out of the tree even while files are open.
+        /// Detach the mount even while files are open.
         #[serde(default)]
         lazy: bool,
     },
     /// The staged tags.
     Staged {
-        /// Which of them.
+        /// The tags that are meant.
         #[serde(default)]
         selection: Selection,
     },
-    /// Publish what is selected. Answered with events first.
+    /// Publish staged tags. Events come before the answer.
     Sync {
-        /// Which tags.
+        /// The tags that are meant.
         selection: Selection,
-        /// What may be done.
+        /// The options.
         #[serde(default)]
         options: Options,
-        /// Tried before the mount's own, for this once.
+        /// Tried before the mount's own, for this request.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         passphrases: Vec<Passphrase>,
     },
-    /// What differs from upstream.
+    /// The differences from upstream.
     Differences {
-        /// Which tags.
+        /// The tags that are meant.
         selection: Selection,
     },
-    /// Take edits back.
+    /// Discard edits.
     Discard {
-        /// Which tags, or what below a path.
+        /// The tags or the path.
         selection: Selection,
     },
     /// Stage an empty tag.
@@ -97,48 +97,49 @@ pub enum Request {
         /// Its reference.
         reference: String,
     },
-    /// Say what the daemon does with staged edits when its mount is gone.
-    Farewell {
-        /// Publish them; else they stay staged.
+    /// Whether the daemon publishes staged edits when its mount is gone.
+    #[serde(rename = "farewell")]
+    PublishAtEnd {
+        /// Publish them; otherwise they stay staged.
         push: bool,
     },
 }
 
-/// How a mount is. Keys are stable: scripts read them.
+/// The status of a mount. Keys are stable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// What is mounted.
+    /// The source.
     pub source: String,
-    /// Where.
+    /// The mount point.
     pub mount_point: PathBuf,
     /// Process id of the daemon.
     pub pid: u32,
     /// Version of the daemon.
     pub version: String,
-    /// When it was mounted, in seconds since 1970.
+    /// Time of the mount in seconds since 1970.
     pub since: u64,
     /// The registry is never asked.
     pub offline: bool,
-    /// Nothing can be written.
+    /// The mount is read-only.
     pub read_only: bool,
     /// Where edits are staged.
     pub state_directory: Option<PathBuf>,
     /// Bytes staged.
     pub staged: u64,
-    /// Most bytes that may be staged; as much as the disk holds if absent.
+    /// Limit of staged bytes, if any.
     pub staging_size: Option<u64>,
-    /// The kernel still sends requests. Otherwise the mount is gone and the daemon publishes what is staged on its way out.
+    /// The kernel still sends requests. Otherwise the mount is gone and the daemon publishes staged edits before it ends.
     pub serving: bool,
-    /// How long it publishes after its mount is gone, in seconds.
+    /// Time for publishing after the mount is gone, in seconds.
     pub exit_timeout: u64,
     /// The daemon's log, if it writes to a file.
     pub log: Option<PathBuf>,
-    /// The cache that it uses.
+    /// The cache.
     pub cache: CacheStatus,
 }
 
-/// Figures of a cache directory, in bytes.
+/// The usage of a cache directory, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CacheStatus {
@@ -156,15 +157,15 @@ pub struct CacheStatus {
     pub size: u64,
 }
 
-/// How one path of a staged tag differs from upstream. Keys are stable.
+/// The difference of one path of a staged tag from upstream. Keys are stable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Difference {
     /// Reference of the tag.
     pub reference: String,
-    /// Path in the tag; what is no UTF-8 in it is replaced.
+    /// Path in the tag, with replacement characters for invalid UTF-8.
     pub path: String,
-    /// The path's bytes, where `path` is not the whole truth.
+    /// The bytes of a path that is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_base64: Option<String>,
     /// `added`, `changed` or `removed`.
@@ -177,18 +178,18 @@ pub struct Difference {
     pub after: Option<u64>,
 }
 
-/// What a daemon does when asked. Answers should come within [`PATIENCE`].
+/// Handles requests. Answers should come within [`PATIENCE`].
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// How the mount is.
+    /// The status of the mount.
     async fn status(&self) -> Result<Status, Error>;
-    /// Forgets freshness, of everything or of one path.
+    /// Revalidates tags and lists, all or those of a path.
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error>;
-    /// Unmounts. The daemon ends after its answer was sent.
+    /// Unmounts. The daemon ends after it has sent its answer.
     async fn unmount(&self, lazy: bool) -> Result<(), Error>;
     /// The staged tags that are selected.
     async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error>;
-    /// Publishes. Dropped when the client leaves.
+    /// Publishes. Dropped when the client disconnects.
     async fn sync(
         &self,
         selection: &Selection,
@@ -196,29 +197,29 @@ pub trait Handler: Send + Sync + 'static {
         passphrases: Vec<Passphrase>,
         listener: &Listener,
     ) -> Result<Vec<Report>, Error>;
-    /// What differs from upstream.
+    /// The differences from upstream.
     async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error>;
-    /// Takes edits back; answers the references of the tags concerned.
+    /// Discards edits and returns the references of their tags.
     async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error>;
-    /// Stages an empty tag; answers its path below the mount.
+    /// Stages an empty tag and returns its path below the mount.
     async fn new_tag(&self, reference: &str) -> Result<String, Error>;
-    /// Whether what is staged is published when the mount is gone.
-    async fn farewell(&self, push: bool) -> Result<(), Error>;
+    /// Sets whether staged edits are published when the mount is gone.
+    async fn publish_at_end(&self, push: bool) -> Result<(), Error>;
 }
 
-/// A line that the daemon sends.
+/// A line from the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Line {
-    /// Something happened on the way.
+    /// Progress.
     Event(Event),
-    /// Some members of a long answer.
+    /// Some members of a long list.
     Part(Vec<serde_json::Value>),
-    /// It takes longer.
+    /// Keep-alive.
     Alive,
-    /// The answer; the list that came in parts where there were some.
+    /// The answer, or the end of a list that came in parts.
     Ok(serde_json::Value),
-    /// There is none.
+    /// The request failed.
     Error { kind: String, message: String },
 }
 

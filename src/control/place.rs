@@ -1,6 +1,6 @@
-//! Where sockets lie: one directory a user; in it a socket and a record a mount, under a name that no other mount ever has.
+//! Sockets and records on disk: one directory per user, one socket and one record per mount, under a unique name.
 //!
-//! A device number names a mount only while it lasts, so it stands in the record and not in the name.
+//! Device numbers are reused, so they are in the record and not in the name.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,35 +16,35 @@ use crate::durable;
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{beneath, process, socket};
 
-/// What names of sockets and records begin with; a number in hexadecimal digits follows.
+/// Prefix of names; hexadecimal digits follow.
 const PREFIX: &str = "mount-";
 
-/// Which process serves a mount. Kept beside the socket, for when the daemon does not answer any more.
+/// The process that serves a mount. Kept beside the socket, for when the daemon stops answering.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Process id.
     pub pid: u32,
-    /// Start of the process, so that an id that was used again is not taken for the daemon.
+    /// Start time of the process, in case its id is reused.
     pub start_time: u64,
-    /// Device number of the mount; `None` once the daemon serves it no more, since the number may then be another mount's.
+    /// Device number of the mount; `None` once the mount is gone, since the number may be reused.
     pub device: Option<(u32, u32)>,
-    /// What is mounted.
+    /// The source.
     pub source: String,
-    /// Where.
+    /// The place.
     pub mount_point: PathBuf,
-    /// Where edits are staged.
+    /// The state directory.
     pub state_directory: Option<PathBuf>,
     /// The daemon's log.
     pub log: Option<PathBuf>,
 }
 
 impl Record {
-    /// Whether that very process still runs.
+    /// Whether the process still runs.
     pub fn is_alive(&self) -> bool {
         process::start_time(self.pid) == Some(self.start_time)
     }
 
-    /// Whether it speaks of this mount.
+    /// Whether it is the record of this mount.
     pub fn is_of(&self, mount: &Mount) -> bool {
         self.device == Some(mount.device) && mount.source.to_str().is_none_or(|source| source == self.source)
     }
@@ -59,7 +59,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place in a directory that no daemon has.
+    /// A new place in a directory.
     pub(super) fn new(directory: File, path: &Path) -> Self {
         Self { directory: Arc::new(directory), path: path.to_owned(), name: format!("{PREFIX}{:016x}", rand::random::<u64>()) }
     }
@@ -87,7 +87,7 @@ impl Place {
     /// # Errors
     /// As [`socket::connect`].
     pub(super) fn connect(&self, patience: Duration) -> io::Result<std::os::unix::net::UnixStream> {
-        // Through the directory that is held: its path may have become another's, or may be too long for a socket.
+        // Through the open directory: its path may have been replaced, or be too long for a socket.
         socket::connect(&beneath::path_of(&self.directory).join(self.socket_name()), patience)
     }
 
@@ -107,7 +107,7 @@ impl Place {
         }
     }
 
-    /// Whether its daemon is gone for good. One in another container is not seen among the processes, yet listens.
+    /// Whether its daemon is gone for good. A daemon in another container is not a visible process, yet listens.
     fn is_abandoned(&self, record: &Record) -> bool {
         let refused = |error: io::Error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
         !record.is_alive() && self.connect(Duration::ZERO).is_err_and(refused)
@@ -117,17 +117,17 @@ impl Place {
 /// A record that was found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What it says.
+    /// The record.
     pub record: Record,
     /// The user who wrote it.
     pub owner: u32,
-    /// When.
+    /// Time of writing.
     pub written: SystemTime,
 }
 
-/// All records in a directory. One that cannot be read is none.
+/// All readable records in a directory.
 pub fn records(directory: &Path) -> Vec<Found> {
     let Ok(opened) = beneath::open_directory(directory).map(Arc::new) else { return Vec::new() };
     let names = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -148,7 +148,7 @@ fn is_name(text: &str) -> bool {
     text.strip_prefix(PREFIX).is_some_and(|number| number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Removes what daemons left in a directory that are gone, unless their mounts are still there.
+/// Removes files of dead daemons in a directory, unless their mounts still exist.
 pub(super) fn sweep(directory: &Path, taken: Option<(u32, u32)>) {
     let table = mountinfo::all().unwrap_or_default();
     for Found { place, record, .. } in records(directory) {
@@ -159,14 +159,14 @@ pub(super) fn sweep(directory: &Path, taken: Option<(u32, u32)>) {
     }
 }
 
-/// Directories in which sockets of daemons are bound right now, wherever those keep them: a client need not know the daemon's flags.
+/// Directories with bound sockets of daemons, whatever the flags of those.
 pub fn bound_directories() -> Vec<PathBuf> {
-    // A name that cannot be read as text is none of ours.
+    // Our names are text.
     let table = fs::read("/proc/net/unix").unwrap_or_default();
     directories_in(&String::from_utf8_lossy(&table))
 }
 
-/// The same for the text of `/proc/net/unix`, whose eighth column is the path (proc(5)).
+/// Parses `/proc/net/unix`, whose eighth column is the path (proc(5)).
 fn directories_in(table: &str) -> Vec<PathBuf> {
     let path = |line: &'_ str| line.find(" /").map(|start| PathBuf::from(&line[start + 1..]));
     let is_ours = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.strip_suffix(".sock")).is_some_and(is_name);

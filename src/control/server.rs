@@ -1,4 +1,4 @@
-//! The answering side: a task of the daemon's runtime.
+//! The server: a task in the daemon's runtime.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,20 +14,20 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::outbox::Outbox;
+use super::event_queue::EventQueue;
 use super::{Error, Handler, LINE_LIMIT, Line, Place, Record, Request, place};
 use crate::durable;
 use crate::error::ErrorKind;
 use crate::publish::Listener;
 use crate::sys::process;
 
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request.
 const IDLE: Duration = Duration::from_secs(10);
-/// How often a client that waits hears that work goes on.
+/// Interval of keep-alives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Members of a list in one line; each is a path and some figures, or the account of one tag.
+/// Members of a list per line; each is a path with figures, or the report of a tag.
 const PART: usize = 64;
-/// Conversations at a time.
+/// Connections at a time.
 const CONVERSATIONS: usize = 32;
 
 /// A bound socket. Dropping it removes socket and record.
@@ -39,29 +39,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens for the mount of this record, and takes what dead daemons left in the directory away. Must be called inside a runtime.
+    /// Listens for the mount of this record, and removes files of dead daemons. Needs a runtime.
     ///
     /// # Errors
-    /// The directory or socket cannot be made.
+    /// The directory or socket cannot be created.
     pub fn bind(in_directory: &Path, record: Record) -> io::Result<Self> {
         let directory = durable::private_directory(in_directory)?;
         place::sweep(in_directory, record.device);
         let place = Place::new(directory, in_directory);
         let listener = UnixListener::bind(place.socket())?;
         let server = Self { listener, place, record };
-        // Last: whoever finds the record finds somebody who listens.
+        // Last: a record implies a listening socket.
         server.place.write(&server.record)?;
         Ok(server)
     }
 
-    /// Lets go of the mount's device number, which is another mount's soon. Its daemon is still asked by those who found it before.
+    /// Removes the device number of the mount from the record, since it may be reused. Clients that found the daemon still reach it.
     pub fn mount_is_gone(&self) {
         if let Err(error) = self.place.write(&Record { device: None, ..self.record.clone() }) {
-            tracing::warn!(%error, "the record of this mount stays as it is");
+            tracing::warn!(%error, "cannot update the record of this mount");
         }
     }
 
-    /// Answers until dropped.
+    /// Serves until dropped.
     pub async fn serve(&self, handler: Arc<dyn Handler>) {
         let slots = Arc::new(Semaphore::new(CONVERSATIONS));
         loop {
@@ -71,7 +71,7 @@ impl Server {
                     let handler = Arc::clone(&handler);
                     tokio::spawn(async move {
                         if let Err(error) = converse(stream, handler.as_ref()).await {
-                            tracing::debug!(%error, "a client left without an answer");
+                            tracing::debug!(%error, "a client disconnected before the answer");
                         }
                         drop(slot);
                     });
@@ -99,24 +99,24 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     }
     let (mut reader, writer) = stream.into_split();
     let line = timeout(IDLE, request_line(&mut reader)).await??;
-    let outbox = Arc::new(Outbox::default());
+    let queue = Arc::new(EventQueue::default());
     let mut pump = Pump { writer, waiting: VecDeque::new() };
     let request = serde_json::from_slice::<Request>(&line);
     drop(line);
     let answer = match request {
         Ok(request) => {
             tokio::select! {
-                answer = answer(handler, request, &outbox) => answer,
-                error = pump.run(&outbox) => return Err(error),
+                answer = answer(handler, request, &queue) => answer,
+                error = pump.run(&queue) => return Err(error),
                 () = has_left(&mut reader) => {
-                    tracing::debug!("a client left; what it asked for is stopped");
+                    tracing::debug!("a client disconnected; its request is cancelled");
                     return Ok(());
                 }
             }
         }
-        Err(error) => Err(Error::new(ErrorKind::Unsupported, format!("this daemon does not know the request: {error}"))),
+        Err(error) => Err(Error::new(ErrorKind::Unsupported, format!("unknown request: {error}"))),
     };
-    pump.take(&outbox)?;
+    pump.take(&queue)?;
     match answer {
         Ok(Answer::Value(value)) => pump.add(&Line::Ok(value))?,
         Ok(Answer::List(members)) => pump.add_list(members)?,
@@ -125,9 +125,9 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     timeout(IDLE, pump.finish()).await?
 }
 
-/// What the client says first, up to the end of the line. It may be secret: no copy stays behind.
+/// Reads the request line. It may be secret: no copy stays in memory.
 async fn request_line(reader: &mut OwnedReadHalf) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The room is reserved once: a vector that grows leaves copies behind.
+    // Allocated once: a vector that grows leaves copies.
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT as usize + 1));
     let mut reader = reader.take(LINE_LIMIT);
     let mut searched = 0;
@@ -143,25 +143,25 @@ async fn request_line(reader: &mut OwnedReadHalf) -> io::Result<Zeroizing<Vec<u8
     }
 }
 
-/// Waits until the client closes the connection. What it says besides counts for nothing.
+/// Waits until the client closes the connection, and ignores further input.
 async fn has_left(reader: &mut OwnedReadHalf) {
     let mut more = [0; 256];
     while reader.read(&mut more).await.is_ok_and(|length| length > 0) {}
 }
 
-/// Lines on their way into the socket. Dropping a future of it loses no byte.
+/// Writes lines to the socket. Dropping one of its futures loses no byte.
 struct Pump {
     writer: OwnedWriteHalf,
     waiting: VecDeque<u8>,
 }
 
 impl Pump {
-    /// Sends events as they come, and signs of life, for as long as the client takes them.
-    async fn run(&mut self, outbox: &Outbox) -> io::Error {
+    /// Sends events and keep-alives as long as the client accepts them.
+    async fn run(&mut self, queue: &EventQueue) -> io::Error {
         loop {
             let sent = if self.waiting.is_empty() {
-                match timeout(HEARTBEAT, outbox.filled()).await {
-                    Ok(()) => self.take(outbox),
+                match timeout(HEARTBEAT, queue.filled()).await {
+                    Ok(()) => self.take(queue),
                     Err(_) => self.add(&Line::Alive),
                 }
             } else {
@@ -186,11 +186,11 @@ impl Pump {
         Ok(())
     }
 
-    fn take(&mut self, outbox: &Outbox) -> io::Result<()> {
-        outbox.take().into_iter().try_for_each(|event| self.add(&Line::Event(event)))
+    fn take(&mut self, queue: &EventQueue) -> io::Result<()> {
+        queue.take().into_iter().try_for_each(|event| self.add(&Line::Event(event)))
     }
 
-    /// A list in lines that are short enough each.
+    /// Sends a list in lines of limited length.
     fn add_list(&mut self, members: Vec<serde_json::Value>) -> io::Result<()> {
         let mut members = members.into_iter().peekable();
         while members.peek().is_some() {
@@ -207,13 +207,13 @@ impl Pump {
     }
 }
 
-/// What is sent when the work is done.
+/// The answer of a handler.
 enum Answer {
     Value(serde_json::Value),
     List(Vec<serde_json::Value>),
 }
 
-async fn answer(handler: &dyn Handler, request: Request, outbox: &Arc<Outbox>) -> Result<Answer, Error> {
+async fn answer(handler: &dyn Handler, request: Request, queue: &Arc<EventQueue>) -> Result<Answer, Error> {
     let nothing = Ok(Answer::Value(serde_json::Value::Null));
     match request {
         Request::Status => value(handler.status().await?),
@@ -222,14 +222,14 @@ async fn answer(handler: &dyn Handler, request: Request, outbox: &Arc<Outbox>) -
         Request::Unmount { lazy } => handler.unmount(lazy).await.and(nothing),
         Request::Staged { selection } => list(handler.staged(&selection).await?),
         Request::Sync { selection, options, passphrases } => {
-            let outbox = Arc::clone(outbox);
-            let listener: Listener = Arc::new(move |event| outbox.push(event));
+            let queue = Arc::clone(queue);
+            let listener: Listener = Arc::new(move |event| queue.push(event));
             list(handler.sync(&selection, &options, passphrases, &listener).await?)
         }
         Request::Differences { selection } => list(handler.differences(&selection).await?),
         Request::Discard { selection } => list(handler.discard(&selection).await?),
         Request::New { reference } => value(handler.new_tag(&reference).await?),
-        Request::Farewell { push } => handler.farewell(push).await.and(nothing),
+        Request::PublishAtEnd { push } => handler.publish_at_end(push).await.and(nothing),
     }
 }
 

@@ -73,7 +73,7 @@ impl Handler for Example {
         Ok(format!("path of {reference}"))
     }
 
-    async fn farewell(&self, _: bool) -> Result<(), Error> {
+    async fn publish_at_end(&self, _: bool) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -290,7 +290,7 @@ async fn long_lists_and_errors_of_every_kind_arrive_whole() {
     assert_eq!(discarded, ["Path(\"a/b\")"]);
     let path = ask(root.path(), Request::New { reference: "reg.io/a/b:v1".into() }).await.unwrap();
     assert_eq!(path, "path of reg.io/a/b:v1");
-    assert!(ask(root.path(), Request::Farewell { push: false }).await.is_ok());
+    assert!(ask(root.path(), Request::PublishAtEnd { push: false }).await.is_ok());
     serving.abort();
 }
 

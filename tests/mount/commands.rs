@@ -73,7 +73,7 @@ fn inspect_explains_every_tag_of_every_fixture_without_a_mount_or_a_key() {
 }
 
 #[test]
-fn what_a_registry_says_cannot_steer_the_terminal() {
+fn text_from_a_registry_cannot_control_the_terminal() {
     let home = Home::new();
     let mut draft = Draft::new();
     draft.files("v1", &[("\u{1b}[2J\u{1b}]0;owned\u{7}.txt", b"x"), ("\u{202e}txt.exe", b"y")]);
@@ -86,7 +86,7 @@ fn what_a_registry_says_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn status_tells_people_and_programs_the_same_about_a_mount() {
+fn status_has_the_same_facts_for_people_and_programs() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -120,7 +120,7 @@ fn status_tells_people_and_programs_the_same_about_a_mount() {
 }
 
 #[test]
-fn the_cache_is_shown_pinned_checked_and_cleared() {
+fn cache_commands_show_pin_check_and_clear() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }
@@ -154,7 +154,7 @@ fn the_cache_is_shown_pinned_checked_and_cleared() {
 }
 
 #[test]
-fn help_of_each_command_fits_a_terminal_and_names_every_flag_with_a_sentence() {
+fn help_fits_a_terminal_and_describes_every_flag() {
     let home = Home::new();
     let commands: [&[&str]; 13] = [
         &[],
@@ -190,7 +190,7 @@ fn help_of_each_command_fits_a_terminal_and_names_every_flag_with_a_sentence() {
 }
 
 #[test]
-fn the_configuration_file_is_used_and_a_mistake_in_it_is_told_with_its_place() {
+fn a_mistake_in_the_configuration_file_is_reported_with_its_place() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -211,7 +211,7 @@ fn the_configuration_file_is_used_and_a_mistake_in_it_is_told_with_its_place() {
 }
 
 #[test]
-fn the_log_names_every_request_where_that_was_asked_for_and_is_named_when_a_mount_fails() {
+fn a_verbose_log_has_every_request_and_a_failed_mount_names_its_log() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }
@@ -285,7 +285,7 @@ const COMMANDS: &str = "\
     discard --yes DIR";
 
 #[test]
-fn commands_say_and_do_the_same_with_and_without_a_daemon() {
+fn commands_work_the_same_with_and_without_a_daemon() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }
@@ -333,7 +333,7 @@ fn commands_say_and_do_the_same_with_and_without_a_daemon() {
 }
 
 #[test]
-fn a_dead_mount_of_which_nothing_is_known_is_no_empty_one() {
+fn a_dead_mount_with_an_unknown_state_directory_is_an_error() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }
@@ -364,7 +364,7 @@ fn a_dead_mount_of_which_nothing_is_known_is_no_empty_one() {
 }
 
 #[test]
-fn edits_keep_the_platform_that_their_mount_was_told() {
+fn edits_keep_the_platform_of_their_mount() {
     if lacks(&[Need::Fuse]) {
         return;
     }

@@ -313,7 +313,7 @@ fn a_passphrase_file_that_everybody_may_read_gets_a_warning() {
             state.to_str().unwrap(),
         ]);
         assert!(output.status.success(), "{}", text(&output));
-        assert_eq!(text(&output).contains("may read the passphrase file"), warns, "{mode:o}: {}", text(&output));
+        assert_eq!(text(&output).contains("is readable by every user"), warns, "{mode:o}: {}", text(&output));
     }
 }
 

@@ -123,7 +123,7 @@ fn a_new_tag_is_seen_compared_published_and_then_there_is_nothing_left_to_do() {
     assert_eq!((of(&v1)["changed"].as_u64(), of(&v1)["path"].as_str()), (Some(1), Some("app/v1")));
     assert_eq!((of(&v2)["droppings"].as_u64(), of(&v2)["deleted"].as_bool()), (Some(1), Some(false)));
     let shown = prints(&home, &["status", root]);
-    assert!(shown.contains(&v1) && shown.contains(&v2) && shown.contains("1 left out"), "{shown}");
+    assert!(shown.contains(&v1) && shown.contains(&v2) && shown.contains("1 ignored"), "{shown}");
 
     let rows = json(&home, &["diff", root]);
     let row = rows.as_array().unwrap().iter().find(|row| row["path"] == "file").unwrap();
@@ -210,7 +210,7 @@ fn umount_publishes_first_and_stays_while_it_cannot() {
         state.to_str().unwrap(),
     ]);
     let (code, printed) = ends(&again);
-    assert!(code == Some(0) && printed.contains(&format!("staged from before: {reference}")), "{printed}");
+    assert!(code == Some(0) && printed.contains(&format!("staged earlier: {reference}")), "{printed}");
     assert_eq!(mounted.cat("app/v1/file").unwrap(), b"second\n");
     let (code, printed) = ends(&home.run(&["umount", at(&mounted)]));
     assert!(code == Some(0) && printed.contains("published"), "{printed}");

@@ -491,7 +491,7 @@ fn what_a_daemon_could_not_push_on_its_way_out_is_announced_by_the_next_mount() 
     args.extend(flags);
     let announced = world.home.run(&args);
     let said = text(&announced);
-    assert!(announced.status.success() && said.contains("staged from before") && said.contains("app:v1"), "{said}");
+    assert!(announced.status.success() && said.contains("staged earlier") && said.contains("app:v1"), "{said}");
     let gone = world.home.run(&["umount", point.to_str().unwrap()]);
     assert!(gone.status.success(), "{}", text(&gone));
     assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));

@@ -50,7 +50,7 @@ fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt
     world.proxy.wait_for("HEAD", "/manifests/v1");
     interrupt(&sync);
     let output = sync.wait_with_output().unwrap();
-    told(&output, 130, &["what is staged stays"]);
+    told(&output, 130, &["staged edits are kept"]);
     shows_edits(&mount);
     mount.leave();
     world.registry.resume();
@@ -75,7 +75,7 @@ fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
     let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     world.proxy.wait_for("PUT", "/");
     interrupt(&sync);
-    told(&sync.wait_with_output().unwrap(), 130, &["what is staged stays"]);
+    told(&sync.wait_with_output().unwrap(), 130, &["staged edits are kept"]);
     world.proxy.mend();
     nothing_is_lost(&world, mount);
 }

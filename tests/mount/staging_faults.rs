@@ -126,8 +126,8 @@ fn the_size_of_the_staging_bounds_what_is_written_and_a_sync_makes_room() {
     let error = copied(&mount.path("app/v1/big"), &noise(2, 5 << 20)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()), "{error}");
     assert_eq!(mount.cat("app/v1/early").unwrap(), noise(1, 5 << 20));
-    // The kernel tells whoever syncs next that something it held was not taken.
-    told(&mount.run("sync", &[]), 1, &["not staged", "No space left", "sync again"]);
+    // The kernel reports a failed write-back to the next sync.
+    told(&mount.run("sync", &[]), 1, &["could not be staged", "No space left", "sync again"]);
     std::fs::remove_file(mount.path("app/v1/big")).unwrap();
     mount.sync(&[]);
     copied(&mount.path("app/v1/big"), &noise(2, 5 << 20)).unwrap();

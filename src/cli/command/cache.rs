@@ -1,70 +1,134 @@
-//! `ocifs cache`: figures, pins, clearing and checking of the local cache.
+//! `ocifs cache`: usage, pins, clearing and checking of the local cache.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
 
 use crate::artifact::{Artifact, ViewMode};
 use crate::cache::SpanCache;
-use crate::cli::command::mount;
-use crate::cli::command::status;
-use crate::cli::daemon::handler::cache_status;
+use crate::cli::daemon::info::cache_status;
 use crate::cli::exit::{Code, Failure};
+use crate::cli::runtime::block_on;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{CacheClear, CacheCommand, CacheInfo, ContentFlags, Format, Pin, Storage};
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Storage};
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Parts, Reading};
-use crate::cli::terminal::escape;
-use crate::cli::terminal::output;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, output, units};
 use crate::content::stream_keys;
-use crate::oci::{Digest, Repository, Source, Version};
+use crate::oci::{Digest, Platform, Repository, Source, Version};
+use crate::seal::Passphrase;
 
 /// Bytes read at a time while an artifact is fetched for a pin.
 const STEP: u64 = 8 << 20;
 
-/// Runs the command.
-///
-/// # Errors
-/// The cache cannot be used, or what is to be pinned cannot be fetched.
-pub fn run(command: CacheCommand, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
-    match command {
-        CacheCommand::Info(flags) => info(flags, file, environment),
-        CacheCommand::Verify(flags) => verify(flags, file, environment),
-        CacheCommand::Clear(flags) => clear(flags, file, environment),
-        CacheCommand::Pin(flags) => pin(*flags, matches, file, environment),
-        CacheCommand::Unpin(flags) => unpin(*flags, file, environment),
+/// Show and manage the local cache
+#[derive(Args, Clone, Debug)]
+pub struct Cache {
+    /// The action.
+    #[command(subcommand)]
+    command: Action,
+}
+
+/// Flags of `info` and `verify`.
+#[derive(Args, Clone, Debug)]
+struct Info {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// The cache.
+    #[command(flatten)]
+    storage: Storage,
+}
+
+/// Flags of `clear`.
+#[derive(Args, Clone, Debug)]
+struct Clear {
+    /// Remove pinned artifacts too
+    #[arg(long)]
+    pinned: bool,
+
+    /// The cache.
+    #[command(flatten)]
+    storage: Storage,
+}
+
+/// Flags of `pin` and `unpin`.
+#[derive(Args, Clone, Debug)]
+struct Pin {
+    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    platform: Option<Platform>,
+
+    /// Reading it.
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// Actions on a cache.
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// Show cache usage
+    Info(Info),
+    /// Fetch a whole artifact and keep it until it is unpinned
+    Pin(Box<Pin>),
+    /// Unpin an artifact
+    Unpin(Box<Pin>),
+    /// Remove everything that is not pinned
+    Clear(Clear),
+    /// Check cached content; broken pieces are fetched again
+    Verify(Info),
+}
+
+impl Cache {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The cache cannot be used, or an artifact to pin cannot be fetched.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        match self.command {
+            Action::Info(flags) => info(flags, &invocation.environment),
+            Action::Verify(flags) => verify(flags, &invocation.environment),
+            Action::Clear(flags) => clear(flags, &invocation.environment),
+            Action::Pin(flags) => pin(*flags, &invocation),
+            Action::Unpin(flags) => unpin(*flags, &invocation),
+        }
     }
 }
 
-fn open(mut storage: Storage, file: &File, environment: &Environment) -> Result<(Storage, SpanCache), Failure> {
-    file.complete_storage(&mut storage, environment)?;
-    let cache = wiring::open_cache(&storage)?;
-    Ok((storage, cache))
+fn open(storage: Storage, environment: &Environment) -> Result<SpanCache, Failure> {
+    wiring::open_cache(&storage.with_directories(environment)?)
 }
 
-fn info(flags: CacheInfo, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let (storage, cache) = open(flags.storage, file, environment)?;
-    let figures = cache_status(&storage.cache_dir.unwrap_or_default(), &cache)?;
+fn info(flags: Info, environment: &Environment) -> Result<(), Failure> {
+    let storage = flags.storage.with_directories(environment)?;
+    let figures = cache_status(storage.cache_dir.as_deref().unwrap_or(Path::new("")), &wiring::open_cache(&storage)?)?;
     match flags.format {
         Format::Json => output::json(&figures),
-        Format::Text => output::line(&output::pairs(&status::cache_pairs(&figures))),
+        Format::Text => output::line(&output::pairs(&output::cache_pairs(&figures))),
     }
 }
 
-fn verify(flags: CacheInfo, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let (_, cache) = open(flags.storage, file, environment)?;
-    let (checked, broken) = cache.verify()?;
+fn verify(flags: Info, environment: &Environment) -> Result<(), Failure> {
+    let (checked, broken) = open(flags.storage, environment)?.verify()?;
     match flags.format {
         Format::Json => output::json(&serde_json::json!({ "checked": checked, "broken": broken }))?,
         Format::Text => output::line(&format!("{checked} pieces checked, {broken} broken"))?,
     }
     if broken > 0 {
-        return Err(Failure::other(format!("{broken} broken pieces were dropped; they are fetched again when they are read")));
+        return Err(Failure::other(format!("{broken} broken pieces were dropped; they will be fetched again when read")));
     }
     Ok(())
 }
 
-fn clear(flags: CacheClear, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let (_, cache) = open(flags.storage, file, environment)?;
+fn clear(flags: Clear, environment: &Environment) -> Result<(), Failure> {
+    let cache = open(flags.storage, environment)?;
     let before = cache.usage()?;
     cache.clear(flags.pinned)?;
     let after = cache.usage()?;
@@ -72,25 +136,20 @@ fn clear(flags: CacheClear, file: &File, environment: &Environment) -> Result<()
     output::line(&format!("freed {}", units::show_size(freed)))
 }
 
-/// An artifact as a command names it, found and opened.
+/// The artifact of a command, resolved.
 struct Wanted {
     parts: Parts,
     repository: Repository,
     digest: Digest,
 }
 
-async fn find(
-    flags: &Pin,
-    source: &Source,
-    passphrases: Vec<crate::seal::Passphrase>,
-    environment: &Environment,
-) -> Result<Wanted, Failure> {
+async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, environment: &Environment) -> Result<Wanted, Failure> {
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
     let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
     let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
     parts.cache.record_documents();
     let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
-    // A tag is remembered, so that it is found while the registry is away.
+    // Remembers the tag for when the registry is unreachable.
     let digest = match &version {
         Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
         Version::Digest(_) => parts.pull.resolve(&repository, &version).await?.digest,
@@ -98,31 +157,28 @@ async fn find(
     Ok(Wanted { parts, repository, digest })
 }
 
-fn complete(flags: &mut Pin, file: &File, environment: &Environment) -> Result<Source, Failure> {
-    let source = mount::source(&flags.reference, environment)?;
-    file.complete_storage(&mut flags.reaching.storage, environment)?;
-    file.complete_registry(&mut flags.reaching.registry, reference::registry(&source), environment)?;
+fn complete(flags: &mut Pin, invocation: &Invocation) -> Result<Source, Failure> {
+    let source = reference::parse(&flags.reference, &invocation.environment)?;
+    flags.reaching.storage = std::mem::take(&mut flags.reaching.storage).with_directories(&invocation.environment)?;
+    flags.reaching.registry = invocation.registry(reference::registry(&source))?;
     Ok(source)
 }
 
-fn pin(mut flags: Pin, matches: &clap::ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let source = complete(&mut flags, file, environment)?;
-    let passphrases = passphrases::read_all(&passphrases::origins(&flags.reaching.keys, matches, file, environment)?)?;
-    let runtime = reference::runtime()?;
-    let result = runtime.block_on(async {
-        let wanted = find(&flags, &source, passphrases, environment).await?;
+fn pin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
+    let source = complete(&mut flags, invocation)?;
+    let passphrases = passphrases::read_all(&invocation.origins(&flags.reaching.keys))?;
+    block_on(async {
+        let wanted = find(&flags, &source, passphrases, &invocation.environment).await?;
         let artifact = wanted.parts.artifacts.artifact(&wanted.repository, &wanted.digest, ViewMode::Merged, true).await?;
         let keys: Vec<Digest> = artifact.sources().iter().flat_map(stream_keys).collect();
-        // Pinned first, so that nothing of it is evicted while the rest is fetched.
+        // Pinned first, so that no part is evicted while the rest is fetched.
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         let bytes = fetch(&wanted, &artifact).await?;
         wanted.parts.artifacts.flush().await;
-        // Once more, now with all documents that lead to it.
+        // Again, now with all documents that lead to it.
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         output::line(&format!("pinned {} ({}), {}", escape::terminal(&source.to_string()), wanted.digest, units::show_size(bytes)))
-    });
-    runtime.shutdown_background();
-    result
+    })
 }
 
 /// Reads every stream of an artifact once, which puts it into the cache.
@@ -143,15 +199,14 @@ async fn fetch(wanted: &Wanted, artifact: &Artifact) -> Result<u64, Failure> {
     Ok(total)
 }
 
-fn unpin(mut flags: Pin, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let source = complete(&mut flags, file, environment)?;
-    let runtime = reference::runtime()?;
-    let result = runtime.block_on(async {
-        // A digest that was pinned can be let go without asking anybody.
+fn unpin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
+    let source = complete(&mut flags, invocation)?;
+    block_on(async {
+        // A digest needs no lookup.
         let (cache, digest) = match reference::digest(&source) {
             Some(digest) => (wiring::open_cache(&flags.reaching.storage)?, digest),
             None => {
-                let wanted = find(&flags, &source, Vec::new(), environment).await?;
+                let wanted = find(&flags, &source, Vec::new(), &invocation.environment).await?;
                 (wanted.parts.cache, wanted.digest)
             }
         };
@@ -160,7 +215,5 @@ fn unpin(mut flags: Pin, file: &File, environment: &Environment) -> Result<(), F
         } else {
             Err(Failure::new(Code::NotFound, format!("{source} ({digest}) is not pinned")))
         }
-    });
-    runtime.shutdown_background();
-    result
+    })
 }

@@ -1,32 +1,43 @@
-//! `ocifs diff`: what is staged, path by path.
+//! `ocifs diff`: staged changes, path by path.
 
-use clap::ArgMatches;
+use clap::Args;
 
 use crate::cli::exit::Failure;
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{Diff, Format};
+use crate::cli::settings::flags::{Format, TagFlags};
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::Asking;
-use crate::cli::terminal::escape;
-use crate::cli::terminal::output;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, output, units};
 use crate::control::Difference;
 
-/// Runs the command.
-///
-/// # Errors
-/// The daemon does not answer, or what is upstream cannot be read.
-pub fn run(flags: Diff, matches: &ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let asking = Asking::new(flags.without, matches, file, environment)?;
-    let target = asking.finder().find(flags.target.as_deref())?;
-    let rows = asking.ask(target, async |peer| peer.differences().await)?;
-    match flags.format {
-        Format::Json => output::json(&rows),
-        Format::Text => text(&rows).iter().try_for_each(|line| output::line(line)),
+/// Show staged changes, path by path
+#[derive(Args, Clone, Debug)]
+pub struct Diff {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// The tags.
+    #[command(flatten)]
+    tags: TagFlags,
+}
+
+impl Diff {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or the upstream content cannot be read.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let asking = Asking::new(self.tags.reaching, &invocation)?;
+        let target = asking.finder().find(self.tags.target.as_deref())?;
+        let rows = asking.ask(target, async |peer| peer.differences().await)?;
+        match self.format {
+            Format::Json => output::json(&rows),
+            Format::Text => text(&rows).iter().try_for_each(|line| output::line(line)),
+        }
     }
 }
 
-/// A line a path, below the reference of its tag.
+/// One line per path, below the reference of its tag.
 fn text(rows: &[Difference]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut reference: Option<&str> = None;
@@ -76,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_stand_below_their_tag_with_what_they_cost() {
+    fn paths_are_listed_below_their_tag_with_their_change_of_size() {
         let rows = [
             row("new\u{1b}", "added", "file", None, Some(2048)),
             row("a/b", "changed", "file", Some(10), Some(4)),

@@ -1,38 +1,48 @@
-//! `ocifs discard`: takes staged edits back, after a person has seen which.
+//! `ocifs discard`: drops staged edits, after showing which.
 
-use std::io::{self, BufRead, IsTerminal, Write};
-
-use clap::ArgMatches;
+use clap::Args;
 
 use crate::cli::exit::Failure;
 use crate::cli::runtime::{blocking, until_interrupted};
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::Discard;
+use crate::cli::settings::flags::TagFlags;
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::{Asking, Peer};
 use crate::cli::staged::summary;
 use crate::cli::staged::target::AtMount;
-use crate::cli::terminal::escape;
-use crate::cli::terminal::output;
+use crate::cli::terminal::{escape, message, output, prompt};
 
-/// Runs the command.
-///
-/// # Errors
-/// Nobody could be asked, the answer was no, or somebody holds a tag.
-pub fn run(flags: Discard, matches: &ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let asking = Asking::new(flags.without, matches, file, environment)?;
-    let target = asking.finder().find(flags.target.as_deref())?;
-    let references = asking.ask(target, async |peer| discard(peer, flags.yes).await)?;
-    if references.is_empty() {
-        return output::line("nothing is staged");
-    }
-    references.iter().try_for_each(|reference| output::line(&format!("discarded the edits of {}", escape::terminal(reference))))
+/// Discard staged edits
+#[derive(Args, Clone, Debug)]
+pub struct Discard {
+    /// Do not ask for confirmation
+    #[arg(short, long)]
+    yes: bool,
+
+    /// The tags.
+    #[command(flatten)]
+    tags: TagFlags,
 }
 
-/// Takes edits of a mount back; answers the references of the tags concerned.
+impl Discard {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// No confirmation, or a tag is in use.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let asking = Asking::new(self.tags.reaching, &invocation)?;
+        let target = asking.finder().find(self.tags.target.as_deref())?;
+        let references = asking.ask(target, async |peer| discard(peer, self.yes).await)?;
+        if references.is_empty() {
+            return output::line("nothing is staged");
+        }
+        references.iter().try_for_each(|reference| output::line(&format!("discarded the edits of {}", escape::terminal(reference))))
+    }
+}
+
+/// Discards edits of a mount and returns the references of their tags.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`Discard::run`].
 pub fn at_mount(target: AtMount, yes: bool) -> Result<Vec<String>, Failure> {
     until_interrupted(discard(&Peer::Daemon(Box::new(target)), yes))
 }
@@ -45,43 +55,16 @@ async fn discard(peer: &Peer, yes: bool) -> Result<Vec<String>, Failure> {
         }
         let lines: Vec<String> =
             tags.iter().map(|tag| format!("{} ({})", escape::terminal(&tag.reference), summary::summary(tag))).collect();
-        let below = peer.path().map(str::to_owned);
-        blocking(move || confirm(&lines, below.as_deref())).await?;
+        let below =
+            peer.path().filter(|below| !below.is_empty()).map(|below| format!(" at {}", escape::terminal(below))).unwrap_or_default();
+        let what = format!("permanently discard the edits of {}", summary::count(lines.len()));
+        blocking(move || {
+            prompt::needs_terminal(&what)?;
+            lines.iter().for_each(|line| message::report(line));
+            let is_sure = prompt::confirm(&format!("Discard these edits{below} permanently?"))?;
+            if is_sure { Ok(()) } else { Err(Failure::other("nothing was discarded")) }
+        })
+        .await?;
     }
     peer.discard().await
-}
-
-/// Asks on the terminal whether these edits may go.
-///
-/// # Errors
-/// There is no terminal and nobody said `--yes`, or the answer is no.
-fn confirm(lines: &[String], below: Option<&str>) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        let what = summary::count(lines.len());
-        return Err(Failure::usage(format!("this would take back the edits of {what}, for good; without a terminal that needs --yes")));
-    }
-    lines.iter().for_each(|line| crate::cli::terminal::message::report(line));
-    let below = below.filter(|below| !below.is_empty()).map(|below| format!(" at {}", escape::terminal(below))).unwrap_or_default();
-    let mut terminal = io::stderr().lock();
-    let asked = write!(terminal, "Take these edits{below} back for good? [y/N] ").and_then(|()| terminal.flush());
-    let mut answer = String::new();
-    asked
-        .and_then(|()| io::stdin().lock().read_line(&mut answer).map(drop))
-        .map_err(|error| Failure::other(format!("cannot ask: {error}")))?;
-    if is_yes(&answer) { Ok(()) } else { Err(Failure::other("nothing was discarded")) }
-}
-
-fn is_yes(answer: &str) -> bool {
-    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_clear_yes_is_one() {
-        assert!(is_yes("y\n") && is_yes(" YES \n"));
-        assert!(!is_yes("") && !is_yes("\n") && !is_yes("yeah\n") && !is_yes("n\n"));
-    }
 }

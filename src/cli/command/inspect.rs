@@ -1,30 +1,28 @@
-//! `ocifs inspect`: what an artifact is and how it can be read, told from its manifests without fetching a layer.
+//! `ocifs inspect`: kind, platform and layers of an artifact, from its manifests alone.
 
+use clap::Args;
 use serde::Serialize;
 
 use crate::artifact::{Description, Dialect};
-use crate::cli::command::mount;
 use crate::cli::exit::Failure;
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{ContentFlags, Format, Inspect};
+use crate::cli::runtime::block_on;
+use crate::cli::settings::flags::{ContentFlags, Format, RegistryFlags, Storage};
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Reading};
-use crate::cli::terminal::escape;
-use crate::cli::terminal::output;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, output, units};
 use crate::content::{BlobSource, Sealing};
 use crate::layer::Form;
-use crate::oci::{Digest, Manifest};
+use crate::oci::{Digest, Manifest, Platform};
 
-/// What is printed. The keys are stable.
+/// The output. The keys are stable.
 #[derive(Debug, Serialize)]
 struct Report {
     reference: String,
     digest: String,
     media_type: String,
     artifact_type: Option<String>,
-    /// The rule by which it is shown: oci-sync, sealed, index, image, files, archive or blobs.
+    /// The dialect: oci-sync, sealed, index, image, files, archive or blobs.
     kind: &'static str,
     platform: Option<String>,
     /// All platforms of an index.
@@ -33,7 +31,7 @@ struct Report {
     /// Bytes of all layers as stored.
     size: u64,
     layers: Vec<Layer>,
-    /// Parts that cannot be shown as they are; known only for artifacts opened before.
+    /// Parts that cannot be shown faithfully; known only for artifacts opened before.
     warnings: Vec<String>,
 }
 
@@ -48,30 +46,54 @@ struct Layer {
     readable: &'static str,
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// The artifact cannot be found or its manifests cannot be read.
-pub fn run(mut flags: Inspect, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let source = mount::source(&flags.reference, environment)?;
-    file.complete_storage(&mut flags.storage, environment)?;
-    file.complete_registry(&mut flags.registry, reference::registry(&source), environment)?;
-    let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
-    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };
-    let runtime = reference::runtime()?;
-    let result = runtime.block_on(async {
-        let parts = wiring::build(&source, reading, &flags.registry, &flags.storage, environment)?;
-        let (repository, version) = reference::of(&source, parts.pull.as_ref()).await?;
-        let digest = parts.pull.resolve(&repository, &version).await?.digest;
-        let description = parts.artifacts.describe(&repository, &digest).await?;
-        parts.artifacts.flush().await;
-        Ok::<_, Failure>(report(source.to_string(), &digest, &description))
-    });
-    runtime.shutdown_background();
-    let report = result?;
-    match flags.format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&text(&report)),
+/// Explain an artifact without mounting it: kind, platform, layers and how lazily they can be read
+#[derive(Args, Clone, Debug)]
+pub struct Inspect {
+    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    platform: Option<Platform>,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// The cache.
+    #[command(flatten)]
+    storage: Storage,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+impl Inspect {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The artifact cannot be found or its manifests cannot be read.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.reference, environment)?;
+        let storage = self.storage.with_directories(environment)?;
+        let registry = invocation.registry(reference::registry(&source))?;
+        let content = ContentFlags { platform: self.platform, ..ContentFlags::default() };
+        let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };
+        let report = block_on(async {
+            let parts = wiring::build(&source, reading, &registry, &storage, environment)?;
+            let (repository, version) = reference::of(&source, parts.pull.as_ref()).await?;
+            let digest = parts.pull.resolve(&repository, &version).await?.digest;
+            let description = parts.artifacts.describe(&repository, &digest).await?;
+            parts.artifacts.flush().await;
+            Ok(report(source.to_string(), &digest, &description))
+        })?;
+        match self.format {
+            Format::Json => output::json(&report),
+            Format::Text => output::line(&text(&report)),
+        }
     }
 }
 
@@ -133,7 +155,7 @@ fn text(report: &Report) -> String {
     if report.layers.is_empty() { head } else { format!("{head}\n\n{table}") }
 }
 
-/// Enough of a digest to tell layers apart.
+/// The start of a digest, enough to tell layers apart.
 fn short(digest: &str) -> String {
     digest.split(':').nth(1).unwrap_or(digest).chars().take(12).collect()
 }

@@ -1,11 +1,115 @@
-//! The commands, one file each.
+//! The command line. A command is a file here, its `mod` line and its line in [`commands!`].
+//!
+//! The file has a struct with the command's flags, whose documentation is the help, and `run`, which gets the [`Invocation`]: the
+//! configuration file, the environment and how registries are reached. Commands only translate; the work is in the other folders:
+//! `staged` for edits, `mounts` for what is mounted, `source` for artifacts, `daemon` for serving, `terminal` for output.
 
-pub mod cache;
-pub mod diff;
-pub mod discard;
-pub mod inspect;
-pub mod mount;
-pub mod new;
-pub mod status;
-pub mod sync;
-pub mod umount;
+mod cache;
+mod diff;
+mod discard;
+mod inspect;
+mod mount;
+mod new;
+mod refresh;
+mod status;
+mod sync;
+mod umount;
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::cli::exit::Failure;
+use crate::cli::settings::invocation::Invocation;
+
+macro_rules! commands {
+    ($($name:ident: $module:ident,)*) => {
+        /// The commands.
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $($name(Box<$module::$name>),)*
+        }
+
+        impl Command {
+            /// Runs the command.
+            ///
+            /// # Errors
+            /// See the exit codes.
+            pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+                match self {
+                    $(Self::$name(command) => command.run(invocation),)*
+                }
+            }
+        }
+    };
+}
+
+// In the order of the help.
+commands! {
+    Mount: mount,
+    Umount: umount,
+    Status: status,
+    Sync: sync,
+    Diff: diff,
+    Discard: discard,
+    New: new,
+    Refresh: refresh,
+    Cache: cache,
+    Inspect: inspect,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  ocifs mount localhost:5000/team ~/oci      every repository below team
+  ocifs mount ghcr.io/org/app:v1 ~/app       one artifact
+  ocifs mount oci:./layout ~/layout          an OCI layout directory
+  cp -r data ~/oci/app/v2 && ocifs sync ~/oci    a new tag
+  ocifs umount ~/oci                         publishes what is still staged first
+
+Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 conflict,
+14 unreachable, 15 mount point or FUSE, 16 changes not pushed, 130 interrupted";
+
+/// Mount any OCI registry as a directory
+#[derive(Debug, Parser)]
+#[command(name = "ocifs", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
+#[command(disable_help_subcommand = true, infer_long_args = false)]
+pub struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// More log output: -v for steps, -vv for every request
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+
+    /// Read this configuration file instead of $XDG_CONFIG_HOME/ocifs/config.yaml
+    #[arg(long, global = true, value_name = "FILE", env = "OCIFS_CONFIG", hide_env = true, help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,27 +1,23 @@
-//! `ocifs status` and `ocifs refresh`: what the mount table and the daemons say.
+//! `ocifs status`: mounts, their daemons and staged tags.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap::Args;
 use serde::Serialize;
 
-use crate::cli::daemon::mount_point;
 use crate::cli::exit::Failure;
-use crate::cli::mounts;
-use crate::cli::mounts::busy;
+use crate::cli::mounts::health::{self, Health};
+use crate::cli::mounts::{self, busy};
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{Format, Reaching, Refresh, Status};
-use crate::cli::staged::orphaned::{Here, Reach, Wanted};
+use crate::cli::settings::flags::{Format, StateDirectory, Storage};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::staged::orphaned::{Orphaned, Reach, Wanted};
 use crate::cli::staged::summary;
-use crate::cli::staged::target::recorded_state;
-use crate::cli::terminal::escape;
-use crate::cli::terminal::output;
-use crate::cli::terminal::units;
-use crate::control::{self, CacheStatus, Client, PATIENCE, Record, Request};
+use crate::cli::terminal::{escape, message, output, units};
+use crate::control::{self, CacheStatus, Client, Record, Request};
 use crate::error::ErrorKind;
 use crate::fs::{Selection, StagedTag};
 use crate::oci::Source;
@@ -30,16 +26,32 @@ use crate::sys::mountinfo::Mount;
 /// How long one daemon may take to answer.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// One mount, or a registry or layout for which something is staged without one. The keys are stable.
+/// Show mounts and what is staged: sources, cache use, daemons, edited tags
+#[derive(Args, Clone, Debug)]
+pub struct Status {
+    /// A mount, or any path in it; all mounts if absent
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// The mount's state directory.
+    #[command(flatten)]
+    state: StateDirectory,
+}
+
+/// One mount, or a registry or layout with staged tags that no mount holds. The keys are stable.
 #[derive(Debug, Serialize)]
 struct Row {
     mount_point: Option<String>,
     source: String,
-    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount. `detached`: mounted nowhere in this namespace and
-    /// served for others. `ending`: used by nobody, the daemon publishes on its way out.
+    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount. `detached`: not mounted in this namespace but
+    /// served to others. `ending`: without users, the daemon publishes before it ends.
     state: &'static str,
     pid: Option<u32>,
-    /// Who uses a detached mount, as far as can be seen.
+    /// Visible users of a detached mount.
     users: Vec<String>,
     /// Where edits are staged.
     state_directory: Option<String>,
@@ -49,7 +61,7 @@ struct Row {
     daemon: Option<Details>,
 }
 
-/// What only the daemon knows.
+/// Details that only the daemon knows.
 #[derive(Debug, Serialize)]
 struct Details {
     version: String,
@@ -63,65 +75,59 @@ struct Details {
     cache: CacheStatus,
 }
 
-/// Runs `status`.
-///
-/// # Errors
-/// DIR lies in no mount of ours.
-pub fn run(flags: &Status, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let state_directory = file.state_directory(flags.state_dir.clone(), environment)?;
-    let found = match &flags.directory {
-        Some(path) => vec![mounts::containing(path, environment)?.0],
-        None => mounts::all()?,
-    };
-    let mut rows: Vec<Row> = found.iter().map(|mount| row(mount, state_directory.as_deref(), environment)).collect();
-    if flags.directory.is_none() {
-        let detached = mounts::detached(state_directory.as_deref(), environment)?;
-        rows.extend(detached.iter().map(|(record, client)| detached_row(record, client)));
+impl Status {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// DIR lies in no mount of ocifs.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let state_directory = self.state.or_default(environment);
+        let found = match &self.directory {
+            Some(path) => vec![mounts::containing(path, environment)?.0],
+            None => mounts::all()?,
+        };
+        let mut rows: Vec<Row> = found.iter().map(|mount| row(mount, state_directory.as_deref(), environment)).collect();
+        let only_one = self.directory.is_some();
+        if !only_one {
+            let detached = mounts::detached(state_directory.as_deref(), environment)?;
+            rows.extend(detached.iter().map(|(record, client)| detached_row(record, client)));
+        }
+        rows.extend(without_mount(only_one, &rows, state_directory, &invocation)?);
+        match (self.format, only_one) {
+            (Format::Json, _) => return output::json(&rows),
+            (Format::Text, true) => rows.iter().take(1).try_for_each(|row| output::line(&details(row)))?,
+            (Format::Text, false) if rows.iter().all(|row| row.mount_point.is_none()) => output::line("nothing is mounted")?,
+            (Format::Text, false) => output::line(&overview(&rows))?,
+        }
+        rows.iter().filter(|row| row.state == "detached").try_for_each(|row| output::line(&users(row)))?;
+        print_staged(&rows)
     }
-    rows.extend(without_mount(flags, &rows, state_directory, file, environment)?);
-    match (flags.format, flags.directory.is_some()) {
-        (Format::Json, _) => output::json(&rows)?,
-        (Format::Text, true) => rows.iter().take(1).try_for_each(|row| output::line(&details(row)))?,
-        (Format::Text, false) if rows.iter().all(|row| row.mount_point.is_none()) => output::line("nothing is mounted")?,
-        (Format::Text, false) => output::line(&overview(&rows))?,
-    }
-    if flags.format == Format::Json {
-        return Ok(());
-    }
-    rows.iter().filter(|row| row.state == "detached").try_for_each(|row| output::line(&users(row)))?;
-    print_staged(&rows)
 }
 
-/// What is staged and held by nobody, here and where dead mounts staged; with DIR only what that one left.
-fn without_mount(
-    flags: &Status,
-    rows: &[Row],
-    state_directory: Option<PathBuf>,
-    file: &File,
-    environment: &Environment,
-) -> Result<Vec<Row>, Failure> {
+/// Staged tags that no mount holds, in the state directory and where dead mounts staged; with DIR only those of that mount.
+fn without_mount(only_one: bool, rows: &[Row], state_directory: Option<PathBuf>, invocation: &Invocation) -> Result<Vec<Row>, Failure> {
     let mut places = BTreeMap::new();
     for row in rows.iter().filter(|row| row.state == "dead") {
-        let source = flags.directory.as_ref().and_then(|_| Source::parse(&row.source).ok());
+        let source = if only_one { Source::parse(&row.source).ok() } else { None };
         let state = row.state_directory.as_ref().map(PathBuf::from).or_else(|| state_directory.clone());
         places.insert(state, Wanted { source, selection: Selection::All });
     }
-    if flags.directory.is_none() {
+    if !only_one {
         places.insert(state_directory, Wanted::all());
     }
-    let rows = places.into_iter().map(|(state, wanted)| left(state, &wanted, file, environment));
+    let rows = places.into_iter().map(|(state, wanted)| orphaned(state, &wanted, invocation));
     Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// What is staged in a state directory and held by no mount: a crash left it, or a registry was away when its mount ended. Asks no
-/// registry.
-fn left(state_directory: Option<PathBuf>, wanted: &Wanted, file: &File, environment: &Environment) -> Result<Vec<Row>, Failure> {
-    let mut flags = Reaching::default();
-    flags.storage.state_dir.clone_from(&state_directory);
-    file.complete_storage(&mut flags.storage, environment)?;
-    let reach = Reach { flags: &flags, origins: &[], offline: true, file, environment };
+/// Staged tags of a state directory that no mount holds: after a crash, or because a registry was unreachable when the mount ended.
+/// Sends no request.
+fn orphaned(state_directory: Option<PathBuf>, wanted: &Wanted, invocation: &Invocation) -> Result<Vec<Row>, Failure> {
+    let storage =
+        Storage { state_dir: state_directory.clone(), ..invocation.file.group(None)? }.with_directories(&invocation.environment)?;
+    let reach = Reach { storage: &storage, origins: &[], offline: true, invocation };
     until_interrupted(async {
-        let here = Here::open(state_directory.as_deref(), wanted, &reach).await?;
+        let orphaned = Orphaned::open(state_directory.as_deref(), wanted, &reach).await?;
         let row = |(source, staged): (&str, Vec<StagedTag>)| Row {
             mount_point: None,
             source: source.to_owned(),
@@ -132,27 +138,30 @@ fn left(state_directory: Option<PathBuf>, wanted: &Wanted, file: &File, environm
             staged: staged.into_iter().filter(is_worth_showing).collect(),
             daemon: None,
         };
-        let rows = here.staged().await?.into_iter().map(row).filter(|row| !row.staged.is_empty()).collect();
-        here.close().await;
+        let rows = orphaned.staged().await?.into_iter().map(row).filter(|row| !row.staged.is_empty()).collect();
+        orphaned.close().await;
         Ok(rows)
     })
 }
 
-/// Whether a person needs to know of a staged tag.
+/// Whether a staged tag is worth a line.
 fn is_worth_showing(tag: &StagedTag) -> bool {
     tag.edited || tag.error.is_some()
 }
 
-/// The list of edited tags, and what a person must know of it.
+/// Prints the edited tags, with notes.
 fn print_staged(rows: &[Row]) -> Result<(), Failure> {
     let tags: Vec<StagedTag> = rows.iter().flat_map(|row| row.staged.iter().cloned()).collect();
     if tags.is_empty() {
         return Ok(());
     }
     output::line(&format!("\n{}", summary::table(&tags)))?;
-    let held_by_nobody = rows.iter().filter(|row| row.mount_point.is_none()).flat_map(|row| &row.staged).count();
-    if held_by_nobody > 0 {
-        output::line(&format!("\n{} in no mount: the next mount shows it; `ocifs sync REF` publishes it", summary::count(held_by_nobody)))?;
+    let outside = rows.iter().filter(|row| row.mount_point.is_none()).flat_map(|row| &row.staged).count();
+    if outside > 0 {
+        output::line(&format!(
+            "\n{} outside any mount: the next mount picks it up, `ocifs sync REF` publishes it",
+            summary::count(outside)
+        ))?;
     }
     let notes = rows.iter().filter_map(|row| summary::plain_text_note(&row.staged, row.state_directory.as_deref().unwrap_or_default()));
     notes.collect::<BTreeSet<_>>().iter().try_for_each(|note| output::line(&format!("\n{note}")))
@@ -169,14 +178,14 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
                 _ => without_daemon(mount),
             };
             if row.state == "dead" {
-                row.state_directory = recorded_state(client.record()).map(|path| path.to_string_lossy().into_owned());
+                row.state_directory = mounts::recorded_state(client.record()).map(|path| path.to_string_lossy().into_owned());
             }
         }
     }
     row
 }
 
-/// A daemon whose mount is not in the table of this namespace.
+/// A daemon whose mount is not visible in this namespace.
 fn detached_row(record: &Record, client: &Client) -> Row {
     let mut row = empty_row(&record.mount_point, &record.source, client);
     match client.status(PULSE) {
@@ -195,7 +204,7 @@ fn empty_row(mount_point: &Path, source: &str, client: &Client) -> Row {
         mount_point: Some(mount_point.to_string_lossy().into_owned()),
         source: source.to_owned(),
         state: "running",
-        // Not what a daemon says of itself: others act on it.
+        // From the socket, not from the daemon's answer: scripts act on it.
         pid: client.daemon().map(|process| process.pid()),
         users: Vec::new(),
         state_directory: None,
@@ -204,48 +213,42 @@ fn empty_row(mount_point: &Path, source: &str, client: &Client) -> Row {
     }
 }
 
-/// What a daemon says.
+/// Fills in the daemon's answer.
 fn fill(row: &mut Row, client: &Client, status: control::Status) {
     row.state_directory = status.state_directory.as_ref().map(|path| path.to_string_lossy().into_owned());
     row.staged = if status.read_only { Vec::new() } else { staged_of(client) };
     row.daemon = Some(Details::from(status));
 }
 
-/// Who uses a detached mount, one line each.
+/// Users of a detached mount, one per line.
 fn users(row: &Row) -> String {
     let mount_point = escape::terminal(row.mount_point.as_deref().unwrap_or_default());
-    let mut lines = vec![format!("\n{mount_point} is not mounted here any more, and still used:")];
+    let mut lines = vec![format!("\n{mount_point} is no longer mounted here but still in use:")];
     lines.extend(row.users.iter().map(|user| format!("  {user}")));
     if row.users.is_empty() {
-        lines.push("  by open files, or by somebody whom this user cannot see".to_owned());
+        lines.push("  by open files, or by users that are not visible to this user".to_owned());
     }
     lines.join("\n")
 }
 
-/// The edited tags of a mount. A daemon that cannot say costs them, with a warning.
+/// The edited tags of a mount; none, with a warning, if its daemon does not answer.
 fn staged_of(client: &Client) -> Vec<StagedTag> {
     match client.collect::<StagedTag>(&Request::Staged { selection: Selection::All }, &mut |_| {}) {
         Ok(tags) => tags.into_iter().filter(is_worth_showing).collect(),
         Err(error) => {
-            crate::cli::terminal::message::warn(&format!("what is staged is not known: {error}"));
+            message::warn(&format!("cannot list staged tags: {error}"));
             Vec::new()
         }
     }
 }
 
-/// What a mount is whose daemon cannot be found: its socket may lie where we do not look, or be another user's.
-/// Only here the mount itself is asked, from a thread that may hang.
+/// The state of a mount whose daemon cannot be found: its socket may be elsewhere, or belong to another user.
 fn without_daemon(mount: &Mount) -> &'static str {
-    match mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop)) {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => "dead",
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => "hung",
-        _ => "unknown",
+    match health::health(mount) {
+        Health::Dead => "dead",
+        Health::Hung => "hung",
+        Health::Unknown => "unknown",
     }
-}
-
-/// Whether a mount's daemon is gone for good, so that nothing of it can be asked.
-pub fn is_dead(mount: &Mount) -> bool {
-    without_daemon(mount) == "dead"
 }
 
 impl From<control::Status> for Details {
@@ -304,44 +307,7 @@ fn details(row: &Row) -> String {
             pairs.push(("staged", format!("{}{most}{place}", units::show_size(daemon.staged_bytes))));
         }
         pairs.extend(daemon.log.as_ref().map(|log| ("log", escape::terminal(log).into_owned())));
-        pairs.extend(cache_pairs(&daemon.cache));
+        pairs.extend(output::cache_pairs(&daemon.cache));
     }
     output::pairs(&pairs)
-}
-
-/// Figures of a cache for people.
-pub fn cache_pairs(cache: &CacheStatus) -> Vec<(&'static str, String)> {
-    vec![
-        ("cache", escape::path(&cache.directory)),
-        ("content", format!("{} of {}", units::show_size(cache.data), units::show_size(cache.size))),
-        ("pinned", units::show_size(cache.pinned)),
-        ("indexes", units::show_size(cache.indexes)),
-        ("streams", cache.streams.to_string()),
-    ]
-}
-
-/// Runs `refresh`.
-///
-/// # Errors
-/// PATH lies in no mount, or a daemon does not answer.
-pub fn refresh(flags: &Refresh, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let state_directory = file.state_directory(flags.state_dir.clone(), environment)?;
-    let (found, path) = match &flags.path {
-        Some(path) => {
-            let (mount, rest) = mounts::containing(path, environment)?;
-            let rest = rest.to_string_lossy().into_owned();
-            (vec![mount], (!rest.is_empty()).then_some(rest))
-        }
-        None => (mounts::all()?, None),
-    };
-    if found.is_empty() {
-        return Err(Failure::mount("nothing is mounted"));
-    }
-    for mount in &found {
-        let client = mounts::client(mount, state_directory.as_deref(), environment);
-        client
-            .ask(&Request::Refresh { path: path.clone() }, PATIENCE)
-            .map_err(|error| Failure::from(error).context(escape::path(&mount.mount_point)))?;
-    }
-    Ok(())
 }

@@ -1,29 +1,85 @@
-//! `ocifs sync`: what the kernel holds is written back first, then the daemon publishes; without a daemon this process does.
+//! `ocifs sync`: has the kernel write back its dirty pages, then publishes through the daemon, or in this process if there is none.
 
-use clap::ArgMatches;
+use std::num::NonZeroUsize;
+
+use clap::Args;
 
 use crate::cli::exit::Failure;
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{Format, Sync};
+use crate::cli::settings::flags::{AsKind, Format, TagFlags};
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::{Asking, Peer};
 use crate::cli::staged::report;
 use crate::cli::staged::target::{AtMount, Target};
 use crate::cli::terminal::output;
+use crate::oci::Tag;
 use crate::publish::{Options, Report};
 
-/// Runs the command.
-///
-/// # Errors
-/// At least one tag was not published: see the exit codes.
-pub fn run(flags: Sync, matches: &ArgMatches, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let options = options(&flags);
-    let asking = Asking::new(flags.without, matches, file, environment)?;
-    let target = asking.finder().find(flags.target.as_deref())?;
-    let passphrases = if matches!(target, Target::Mount(_)) { asking.passphrases()? } else { Vec::new() };
-    let done = asking.ask(target, async |peer| peer.sync(&options, passphrases).await)?;
-    print(&done, options.dry_run, flags.format)?;
-    report::ended(&done)
+/// Publish staged edits: new tags, changed tags, deletions
+#[derive(Args, Clone, Debug)]
+pub struct Sync {
+    /// Show what would happen; change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Publish under this tag instead; the edits move there
+    #[arg(long = "as", value_name = "TAG", value_parser = tag, conflicts_with_all = ["theirs", "rebase"])]
+    as_tag: Option<String>,
+
+    /// Overwrite tags that moved upstream, and publish what would be skipped for safety
+    #[arg(long, conflicts_with_all = ["theirs", "rebase"])]
+    force: bool,
+
+    /// Discard the edits of tags that moved upstream
+    #[arg(long, conflicts_with = "rebase")]
+    theirs: bool,
+
+    /// Reapply the edits of tags that moved upstream to their new content
+    #[arg(long)]
+    rebase: bool,
+
+    /// Allow deleting tags in the registry
+    #[arg(long)]
+    allow_delete: bool,
+
+    /// Publish files of encrypted artifacts unencrypted; refused without this flag
+    #[arg(long)]
+    plaintext: bool,
+
+    /// Artifact kind of new tags [default: the mount's, else files]
+    #[arg(long, value_name = "KIND")]
+    as_kind: Option<AsKind>,
+
+    /// Blobs uploaded at a time [default: the mount's, else 4]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Also publish temporary files of editors and systems, and files that `.ocifsignore` names
+    #[arg(long)]
+    no_ignore: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// The tags.
+    #[command(flatten)]
+    tags: TagFlags,
+}
+
+impl Sync {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// At least one tag was not published; the exit code says why.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let options = options(&self);
+        let asking = Asking::new(self.tags.reaching, &invocation)?;
+        let target = asking.finder().find(self.tags.target.as_deref())?;
+        let passphrases = if matches!(target, Target::Mount(_)) { asking.passphrases()? } else { Vec::new() };
+        let done = asking.ask(target, async |peer| peer.sync(&options, passphrases).await)?;
+        print(&done, options.dry_run, self.format)?;
+        report::outcome(&done)
+    }
 }
 
 fn options(flags: &Sync) -> Options {
@@ -41,15 +97,15 @@ fn options(flags: &Sync) -> Options {
     }
 }
 
-/// Publishes through the daemon of a mount, showing how it goes on. The passphrases are tried before the mount's own.
+/// Publishes through the daemon of a mount, with progress.
 ///
 /// # Errors
-/// The daemon cannot be asked; what was not published is in the reports.
+/// The daemon cannot be reached. Unpublished tags are in the reports.
 pub async fn at_mount(target: AtMount, options: Options) -> Result<Vec<Report>, Failure> {
     Peer::Daemon(Box::new(target)).sync(&options, Vec::new()).await
 }
 
-/// Prints what became of each tag.
+/// Prints the outcome of each tag.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -59,4 +115,8 @@ pub fn print(reports: &[Report], dry_run: bool, format: Format) -> Result<(), Fa
         Format::Text if reports.is_empty() => output::line("nothing is staged"),
         Format::Text => reports.iter().filter_map(|report| report::line(report, dry_run)).try_for_each(|line| output::line(&line)),
     }
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    Tag::parse(text).map(|tag| tag.to_string()).map_err(|error| error.to_string())
 }

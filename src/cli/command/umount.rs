@@ -1,27 +1,25 @@
-//! `ocifs umount`: what is staged is published first, then this mount point goes. Where nobody else uses the file system its daemon has
-//! ended when the command returns; else the daemon serves them on, and they are named.
+//! `ocifs umount`: publishes staged edits, then unmounts. Without other users of the file system the daemon has ended when the command
+//! returns; otherwise it keeps serving them, and they are listed.
 //!
-//! What could not be published keeps the mount, unless the user said what to do with it.
-//! Works on dead mounts and on those whose daemon hangs, and never asks the mount itself anything.
+//! Edits that could not be published keep the mount, unless the user said what to do with them. Works on dead mounts and on those whose
+//! daemon hangs; only a mount without a daemon is touched.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::cli::command::discard;
-use crate::cli::command::sync;
-use crate::cli::daemon::mount_point;
+use clap::Args;
+
+use super::{discard, sync};
 use crate::cli::exit::{Code, Failure};
-use crate::cli::mounts;
-use crate::cli::mounts::busy;
+use crate::cli::mounts::{self, busy, health};
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{Format, Umount};
+use crate::cli::settings::flags::{Format, StateDirectory};
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::orphaned::{Found, Wanted};
 use crate::cli::staged::report;
 use crate::cli::staged::target::{self, AtMount};
-use crate::cli::terminal::escape;
+use crate::cli::terminal::{escape, message, units};
 use crate::control::{Client, PATIENCE, Request};
 use crate::error::ErrorKind;
 use crate::fs::Selection;
@@ -31,65 +29,105 @@ use crate::sys::mountinfo::Mount;
 use crate::sys::process::{Ending, Process};
 use crate::sys::unmount::{Force, abort_connection, unmount};
 
-/// How long a daemon may take to say that it lives.
+/// How long a daemon may take to show that it lives.
 const PULSE: Duration = Duration::from_secs(2);
-/// How long a mount may be busy without anybody who uses it, or be seen in a mount namespace that is only just being made.
+/// How long a mount may be busy without visible users, or show up in a mount namespace that is just being created.
 const MOMENT: Duration = Duration::from_secs(1);
-/// How long a daemon that was asked to end may take.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a daemon may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(2);
 
-/// Runs the command.
-///
-/// # Errors
-/// Something is not published: exit code 16, and it stays mounted. No mount of ours, files in use, or no permission: 15.
-pub fn run(flags: &Umount, file: &File, environment: &Environment) -> Result<(), Failure> {
-    let state_directory = file.state_directory(flags.state_dir.clone(), environment)?;
-    let mount = mounts::at(&flags.directory, environment)?;
-    let client = mounts::client(&mount, state_directory.as_deref(), environment);
-    let daemon = client.daemon();
-    if daemon.is_none() && (flags.discard || flags.no_sync) && !is_dead(&mount) {
-        let shown = escape::path(&flags.directory);
-        return Err(Failure::mount(format!("the daemon of {shown} is not found, so it cannot be told what to do with what is staged")));
-    }
-    // A daemon that does not answer cannot publish; what it staged stays.
-    let staging = client.status(PULSE).ok().filter(|status| !status.read_only);
-    if staging.is_some() {
-        settle(flags, &mount, &client)?;
-    }
-    let inside = if flags.lazy { busy::processes(&mount.mount_point) } else { Vec::new() };
-    let taken = take_away(flags, &mount, &client).inspect_err(|_| {
-        if staging.is_some() {
-            // It goes on as if nobody had asked. A daemon that cannot be told keeps what is staged, which loses nothing.
-            let _ = client.ask(&Request::Farewell { push: true }, PATIENCE);
-        }
-    })?;
-    if let Some(daemon) = &daemon
-        && taken == Taken::Unmounted
-        && let Some(places) = used_elsewhere(&client, &mount)
-    {
-        let users = inside.into_iter().chain(places).collect();
-        tell_who_stays(flags, &mount, &Remaining { daemon: daemon.pid(), client: &client, users, stages: staging.is_some() });
-        return Ok(());
-    }
-    if let Some(daemon) = &daemon {
-        let publishing = staging.as_ref().filter(|_| !flags.no_sync && !flags.discard);
-        let extra = publishing.map(|status| Duration::from_secs(status.exit_timeout)).unwrap_or_default();
-        end(daemon, flags.wait.saturating_add(extra))?;
-    }
-    client.remove_leftovers();
-    let left = staging.as_ref().and_then(|status| status.state_directory.clone()).or(state_directory);
-    tell_what_is_left(flags, &mount, left.as_deref(), staging.is_some())
+/// Publish staged edits, then unmount; works on dead and hung daemons too
+#[derive(Args, Clone, Debug)]
+#[command(visible_alias = "unmount")]
+pub struct Umount {
+    /// The mount point. Other users of its file system (containers, bind mounts) are listed and served on
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Detach it at once, even while files are open
+    #[arg(short, long)]
+    lazy: bool,
+
+    /// Publish nothing; staged edits stay for the next mount
+    #[arg(long, conflicts_with = "discard")]
+    no_sync: bool,
+
+    /// Discard staged edits instead of publishing them (asks unless --yes)
+    #[arg(long)]
+    discard: bool,
+
+    /// Publish files of encrypted artifacts unencrypted; refused without this flag
+    #[arg(long, conflicts_with_all = ["no_sync", "discard"])]
+    plaintext: bool,
+
+    /// Do not ask for confirmation
+    #[arg(short, long, requires = "discard")]
+    yes: bool,
+
+    /// Wait this long for the daemon before killing it
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "10s", hide_default_value = false)]
+    wait: Duration,
+
+    /// The mount's state directory.
+    #[command(flatten)]
+    state: StateDirectory,
 }
 
-/// Where else the file system is mounted, as far as can be seen; `None` if its daemon serves nobody any more. A mount namespace begins as
-/// a copy of another, so what has just begun gets a moment to let go.
+impl Umount {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Unpublished edits: exit code 16, and it stays mounted. Not a mount of ocifs, files in use, or no permission: 15.
+    pub fn run(self, Invocation { environment, .. }: Invocation) -> Result<(), Failure> {
+        let flags = &self;
+        let state_directory = flags.state.clone().or_default(&environment);
+        let mount = mounts::at(&flags.directory, &environment)?;
+        let client = mounts::client(&mount, state_directory.as_deref(), &environment);
+        let daemon = client.daemon();
+        if daemon.is_none() && (flags.discard || flags.no_sync) && !health::is_dead(&mount) {
+            let shown = escape::path(&flags.directory);
+            return Err(Failure::mount(format!("cannot find the daemon of {shown} to tell it what to do with staged edits")));
+        }
+        // A daemon that does not answer cannot publish; its edits stay staged.
+        let staging = client.status(PULSE).ok().filter(|status| !status.read_only);
+        if staging.is_some() {
+            publish_or_discard(flags, &mount, &client)?;
+        }
+        let inside = if flags.lazy { busy::processes(&mount.mount_point) } else { Vec::new() };
+        let removed = remove(flags, &mount, &client).inspect_err(|_| {
+            if staging.is_some() {
+                // The mount stays, so publishing at its end is on again. A daemon that cannot be reached keeps its edits staged.
+                let _ = client.ask(&Request::PublishAtEnd { push: true }, PATIENCE);
+            }
+        })?;
+        if let Some(daemon) = &daemon
+            && removed == Removed::Unmounted
+            && let Some(places) = used_elsewhere(&client, &mount)
+        {
+            let users = inside.into_iter().chain(places).collect();
+            report_users(flags, &mount, &Remaining { daemon: daemon.pid(), client: &client, users, stages: staging.is_some() });
+            return Ok(());
+        }
+        if let Some(daemon) = &daemon {
+            let publishing = staging.as_ref().filter(|_| !flags.no_sync && !flags.discard);
+            let extra = publishing.map(|status| Duration::from_secs(status.exit_timeout)).unwrap_or_default();
+            end(daemon, flags.wait.saturating_add(extra))?;
+        }
+        client.remove_leftovers();
+        let left = staging.as_ref().and_then(|status| status.state_directory.clone()).or(state_directory);
+        report_unpublished(flags, &mount, left.as_deref(), staging.is_some())
+    }
+}
+
+/// Other places where the file system is mounted, as far as they are visible; `None` once its daemon serves no user. A new mount namespace
+/// starts as a copy of another, so new processes get a moment to let go.
 fn used_elsewhere(client: &Client, mount: &Mount) -> Option<Vec<String>> {
     let begun = Instant::now();
     loop {
         let places = busy::places(mount.device);
         let is_serving = match client.status(PULSE) {
             Ok(status) => status.serving,
-            // One that hangs is left to those who are seen to use it.
+            // A hung daemon stays if it has visible users.
             Err(error) => error.kind == ErrorKind::TimedOut && !places.is_empty(),
         };
         if !is_serving {
@@ -111,55 +149,52 @@ fn is_mounted_here(mount: &Mount) -> bool {
 struct Remaining<'command> {
     daemon: u32,
     client: &'command Client,
-    /// Who uses it: processes that were inside when it was taken out of the tree, and other places.
+    /// Its users: processes that were inside when it was detached, and other places.
     users: Vec<String>,
-    /// Whether anything can be staged.
+    /// Whether the mount is writable.
     stages: bool,
 }
 
-/// Names those who still use the file system, one line each, and what of them is staged. They may be gone meanwhile, and the daemon with
-/// them; then there is no more to tell.
-fn tell_who_stays(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
+/// Lists remaining users of the file system, one per line, and staged tags. Users may leave meanwhile, and the daemon with them; then
+/// nothing more is printed.
+fn report_users(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
     let Remaining { daemon, client, users, stages } = remaining;
     let is_here = is_mounted_here(mount);
     if *stages && (flags.discard || is_here) {
-        // What is written from now on was not taken back, and the end of another mount point is another decision.
-        if let Err(error) = client.ask(&Request::Farewell { push: true }, PATIENCE) {
-            tracing::debug!("the daemon cannot be told what to do with later edits: {error}");
+        // Later edits were not discarded, and the end of another mount point is a separate decision.
+        if let Err(error) = client.ask(&Request::PublishAtEnd { push: true }, PATIENCE) {
+            tracing::debug!("cannot tell the daemon what to do with later edits: {error}");
         }
     }
     let fate = match (stages, flags.no_sync && !is_here) {
         (false, _) => "",
-        (true, false) => ", and publishes what they stage when they leave",
-        (true, true) => ", and keeps what is staged for the next mount",
+        (true, false) => ", and publishes their edits when they leave",
+        (true, true) => ", and keeps staged edits for the next mount",
     };
-    crate::cli::terminal::message::report(&format!(
-        "{} is unmounted; the daemon (pid {daemon}) goes on serving its other users{fate}:",
+    message::report(&format!(
+        "{} is unmounted; the daemon (pid {daemon}) keeps serving its other users{fate}:",
         escape::path(&mount.mount_point)
     ));
     if users.is_empty() {
-        crate::cli::terminal::message::report("  somebody whom this user cannot see");
+        message::report("  users that are not visible to this user");
     }
-    users.iter().for_each(|user| crate::cli::terminal::message::report(&format!("  {user}")));
+    users.iter().for_each(|user| message::report(&format!("  {user}")));
     let staged = if *stages { target::staged(client, Selection::All).unwrap_or_default() } else { Vec::new() };
     let names: Vec<_> = staged.iter().filter(|tag| tag.edited).map(|tag| escape::terminal(&tag.reference)).collect();
     if !names.is_empty() {
-        crate::cli::terminal::message::report(&format!(
-            "still staged: {}; `ocifs status` lists it, `ocifs sync` publishes it",
-            names.join(", ")
-        ));
+        message::report(&format!("still staged: {} (see `ocifs status`, publish with `ocifs sync`)", names.join(", ")));
     }
 }
 
-/// Publishes or takes back what is staged, as the flags say, and tells the daemon what to do with what comes in between.
-fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
+/// Publishes or discards staged edits as the flags say, and tells the daemon what to do with edits that come in between.
+fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
     let selection = target::selection(mounts::below_root(mount));
     let target = || AtMount { mount: mount.clone(), client: client.clone(), selection: selection.clone() };
     if flags.discard {
         discard::at_mount(target(), flags.yes)?;
     }
     let push = !flags.discard && !flags.no_sync;
-    client.ask(&Request::Farewell { push }, PATIENCE)?;
+    client.ask(&Request::PublishAtEnd { push }, PATIENCE)?;
     if !push {
         return Ok(());
     }
@@ -178,33 +213,33 @@ fn settle(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure>
     if !changed.is_empty() {
         sync::print(&changed, false, Format::Text)?;
     }
-    report::ended(&reports).map_err(refused)
+    report::outcome(&reports).map_err(refused)
 }
 
-/// How a mount point became free.
+/// How a mount was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
-    /// Others may still use the file system.
+enum Removed {
+    /// The file system may have other users.
     Unmounted,
-    /// Nobody can: its daemon hung, and the connection was ended.
+    /// The daemon hung and its connection was aborted.
     Aborted,
 }
 
-fn take_away(flags: &Umount, mount: &Mount, client: &Client) -> Result<Taken, Failure> {
+fn remove(flags: &Umount, mount: &Mount, client: &Client) -> Result<Removed, Failure> {
     let force = if flags.lazy { Force::Lazy } else { Force::None };
     match unmount_in_a_moment(mount, force) {
-        Ok(()) => Ok(Taken::Unmounted),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_dead(mount) => {
-            // What is still open in it fails anyway.
+        Ok(()) => Ok(Removed::Unmounted),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && health::is_dead(mount) => {
+            // Files still open in it fail anyway.
             unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))?;
-            Ok(Taken::Unmounted)
+            Ok(Removed::Unmounted)
         }
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(client) => take_away_hung(mount),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && hangs(client) => abort_hung(mount),
         Err(error) => Err(refusal(mount, &error)),
     }
 }
 
-/// A mount that nobody seems to use is busy for a moment while somebody looks through `/proc`, or while a file is closed.
+/// A mount without visible users is busy for a moment while a process scans `/proc` or a file is being closed.
 fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
     let begun = Instant::now();
     loop {
@@ -217,13 +252,11 @@ fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
     }
 }
 
-/// What the mount showed and is still staged. After a daemon that should have published it that is a failure.
-fn tell_what_is_left(flags: &Umount, mount: &Mount, state_directory: Option<&Path>, published: bool) -> Result<(), Failure> {
+/// Reports tags of the mount that are still staged: a failure if the daemon should have published them.
+fn report_unpublished(flags: &Umount, mount: &Mount, state_directory: Option<&Path>, published: bool) -> Result<(), Failure> {
     if !mounts::is_own(mount) {
         if published {
-            crate::cli::terminal::message::report(
-                "unmounted; the user who mounted it sees with `ocifs status` whether anything is still staged",
-            );
+            message::report("unmounted; `ocifs status`, run by the user who mounted it, shows whether anything is still staged");
         }
         return Ok(());
     }
@@ -234,30 +267,25 @@ fn tell_what_is_left(flags: &Umount, mount: &Mount, state_directory: Option<&Pat
         return Ok(());
     }
     let names: Vec<_> = left.iter().map(|reference| escape::terminal(reference)).collect();
-    let message = format!("unmounted; still staged: {}; `ocifs status` lists it, `ocifs sync` publishes it", names.join(", "));
+    let message = format!("unmounted; still staged: {} (see `ocifs status`, publish with `ocifs sync`)", names.join(", "));
     if published && !flags.no_sync && !flags.discard {
         return Err(Failure::new(Code::NotPushed, message));
     }
-    crate::cli::terminal::message::report(&message);
+    message::report(&message);
     Ok(())
-}
-
-fn is_dead(mount: &Mount) -> bool {
-    mount_point::look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop))
-        .is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
 }
 
 fn hangs(client: &Client) -> bool {
     client.ask(&Request::Version, PULSE).is_err_and(|error| error.kind == ErrorKind::TimedOut)
 }
 
-/// Whoever waits for a hung daemon cannot be ended in any other way than through the connection.
-fn take_away_hung(mount: &Mount) -> Result<Taken, Failure> {
+/// Aborts the connection: processes that wait for a hung daemon cannot be ended in any other way.
+fn abort_hung(mount: &Mount) -> Result<Removed, Failure> {
     if let Err(error) = abort_connection(mount.device.1) {
         tracing::debug!(%error, "cannot abort the connection");
     }
     unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))?;
-    Ok(Taken::Aborted)
+    Ok(Removed::Aborted)
 }
 
 fn end(daemon: &Process, grace: Duration) -> Result<(), Failure> {
@@ -266,13 +294,13 @@ fn end(daemon: &Process, grace: Duration) -> Result<(), Failure> {
     }
     for ending in [Ending::Terminate, Ending::Kill] {
         if let Err(error) = daemon.end(ending) {
-            return Err(Failure::mount(format!("unmounted, but the daemon (pid {}) does not end: {error}", daemon.pid())));
+            return Err(Failure::mount(format!("unmounted, but the daemon (pid {}) is still running: {error}", daemon.pid())));
         }
-        if daemon.wait_for_end(LAST_WORDS) {
+        if daemon.wait_for_end(GRACE) {
             return Ok(());
         }
     }
-    Err(Failure::mount(format!("unmounted, but the daemon (pid {}) does not end", daemon.pid())))
+    Err(Failure::mount(format!("unmounted, but the daemon (pid {}) is still running", daemon.pid())))
 }
 
 fn refusal(mount: &Mount, error: &io::Error) -> Failure {
@@ -280,15 +308,15 @@ fn refusal(mount: &Mount, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::mount(in_use(&shown, &busy::describe(mount))),
         io::ErrorKind::PermissionDenied => Failure::mount(format!("no permission to unmount {shown}: {error}")),
-        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Failure::mount(format!("{shown} is not mounted any more")),
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Failure::mount(format!("{shown} is no longer mounted")),
         _ => Failure::mount(format!("cannot unmount {shown}: {error}")),
     }
 }
 
 fn in_use(shown: &str, users: &str) -> String {
     if users.is_empty() {
-        format!("{shown} is in use by a process that this user cannot see; end it, or use `ocifs umount --lazy`")
+        format!("{shown} is in use by a process that this user cannot see; end it or use `ocifs umount --lazy`")
     } else {
-        format!("{shown} is in use by {users}; end that, or use `ocifs umount --lazy`")
+        format!("{shown} is in use by {users}; end them or use `ocifs umount --lazy`")
     }
 }

@@ -1,6 +1,6 @@
-//! A mount of this process in the tree of directories.
+//! The mount of this process in the mount table.
 //!
-//! Told apart by its device number, so that another mount which took its place is never taken away.
+//! Identified by its device number, so that a mount that took its place is never unmounted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::sys::mount::KIND;
 use crate::sys::unmount::{Force, unmount};
 use crate::sys::{mountinfo, process};
 
-/// Where a mount was attached, and which one it is.
+/// A mount point and the mount that was attached to it.
 #[derive(Clone, Debug)]
 pub struct Attached {
     mount_point: PathBuf,
@@ -17,10 +17,10 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// What was mounted on a directory just now.
+    /// Finds a mount that was just made.
     pub fn at(mount_point: PathBuf) -> Self {
         let found = mountinfo::at(&mount_point).ok().flatten();
-        // Where somebody moved the directory meanwhile its path may show another mount.
+        // If the directory was moved meanwhile, its path may show another mount.
         let device = found.filter(|mount| mount.kind == KIND && mount.user() == Some(process::uid())).map(|mount| mount.device);
         Self { mount_point, device }
     }
@@ -30,29 +30,29 @@ impl Attached {
         &self.mount_point
     }
 
-    /// Its number in the mount table; `None` if it was gone at once.
+    /// Its device number; `None` if it was gone at once.
     pub fn device(&self) -> Option<(u32, u32)> {
         self.device
     }
 
-    /// Whether it is what its directory shows.
+    /// Whether the mount is still there.
     pub fn is_there(&self) -> bool {
         let now = mountinfo::at(&self.mount_point).ok().flatten().map(|mount| mount.device);
         now.is_some() && now == self.device
     }
 
-    /// Takes it away unless it is gone.
+    /// Unmounts it unless it is gone.
     ///
     /// # Errors
-    /// `ResourceBusy` while files are open, or what else the kernel says.
+    /// `ResourceBusy` while files are open, else those of the kernel.
     pub fn unmount(&self, force: Force) -> io::Result<()> {
         if self.is_there() { unmount(&self.mount_point, force) } else { Ok(()) }
     }
 
-    /// Takes it away for a daemon that ends: gently, else out of the tree at once.
+    /// Unmounts it for a daemon that ends, lazily if it is in use.
     ///
     /// # Errors
-    /// The kernel refuses even that.
+    /// The kernel refuses.
     pub fn detach(&self) -> io::Result<()> {
         match self.unmount(Force::None) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.unmount(Force::Lazy),
@@ -66,16 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_the_place_of_a_mount_is_not_taken_away() {
-        // The root directory is a mount, and not the one that is meant.
+    fn a_mount_that_took_its_place_is_not_unmounted() {
+        // The root directory is a mount, but another one.
         let other = Attached { mount_point: PathBuf::from("/"), device: Some((0, u32::MAX)) };
         assert!(!other.is_there());
         other.detach().unwrap();
-        assert!(!Attached::at(PathBuf::from("/")).is_there(), "no mount of ours");
+        assert!(!Attached::at(PathBuf::from("/")).is_there(), "not a mount of ocifs");
     }
 
     #[test]
-    fn a_mount_that_is_gone_is_nothing_to_take_away() {
+    fn unmounting_a_mount_that_is_gone_is_fine() {
         let directory = tempfile::tempdir().unwrap();
         let gone = Attached::at(directory.path().to_owned());
         assert_eq!(gone.device(), None);

@@ -1,145 +1,51 @@
-//! What a daemon answers to commands, and what its mount shows about itself.
+//! Handles the requests of the control socket.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::cache::SpanCache;
 use crate::cli::daemon::attached::Attached;
+use crate::cli::daemon::info::MountInfo;
 use crate::cli::staged::edits::Edits;
 use crate::cli::staged::report;
-use crate::control::{CacheStatus, Difference, Error, Handler, Status};
+use crate::control::{Difference, Error, Handler, Status};
 use crate::error::ErrorKind;
 use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::fuse::Connection;
 use crate::oci::{Repository, Source};
 use crate::publish::{Listener, Options, Report};
 use crate::seal::Passphrase;
-use crate::staging::Uppers;
 use crate::sys::unmount::Force;
 
-/// What does not change while a mount lives.
-#[derive(Clone)]
-pub struct Facts {
-    /// SOURCE.
-    pub source: String,
-    /// DIR.
-    pub mount_point: PathBuf,
-    /// Since 1970.
-    pub since: Duration,
-    /// `--offline`.
-    pub offline: bool,
-    /// Where edits are staged; `None` where nothing can be written.
-    pub uppers: Option<Arc<Uppers>>,
-    /// The state directory.
-    pub state_directory: Option<PathBuf>,
-    /// How long is published after the mount is gone.
-    pub exit_timeout: Duration,
-    /// Log file.
-    pub log: Option<PathBuf>,
-    /// Cache directory.
-    pub cache_directory: PathBuf,
-}
-
-impl Facts {
-    /// Whether nothing can be written.
-    pub fn is_read_only(&self) -> bool {
-        self.uppers.is_none()
-    }
-
-    /// Status with the figures of the cache; without them where the cache cannot be asked.
-    pub fn status(&self, cache: &SpanCache) -> Status {
-        let (staged, staging_size) = self.uppers.as_ref().map(|uppers| uppers.usage()).unwrap_or_default();
-        Status {
-            source: self.source.clone(),
-            mount_point: self.mount_point.clone(),
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            since: self.since.as_secs(),
-            offline: self.offline,
-            read_only: self.is_read_only(),
-            state_directory: self.state_directory.clone(),
-            staged,
-            staging_size,
-            serving: true,
-            exit_timeout: self.exit_timeout.as_secs(),
-            log: self.log.clone(),
-            cache: cache_status(&self.cache_directory, cache).unwrap_or_default(),
-        }
-    }
-
-    /// What never changes, as `.oci/mount.json` shows it.
-    pub fn mount_json(&self) -> Vec<u8> {
-        let value = serde_json::json!({
-            "source": self.source,
-            "mount_point": self.mount_point,
-            "pid": std::process::id(),
-            "version": env!("CARGO_PKG_VERSION"),
-            "since": self.since.as_secs(),
-            "offline": self.offline,
-            "read_only": self.is_read_only(),
-        });
-        with_newline(&value)
-    }
-
-    /// The moment's figures, as `.oci/status.json` shows them.
-    pub fn status_json(&self, cache: &SpanCache) -> Vec<u8> {
-        serde_json::to_value(self.status(cache)).map(|value| with_newline(&value)).unwrap_or_default()
-    }
-}
-
-fn with_newline(value: &serde_json::Value) -> Vec<u8> {
-    let mut text = format!("{value:#}").into_bytes();
-    text.push(b'\n');
-    text
-}
-
-/// Figures of a cache.
-///
-/// # Errors
-/// The cache cannot be read.
-pub fn cache_status(directory: &Path, cache: &SpanCache) -> Result<CacheStatus, crate::cache::Error> {
-    let usage = cache.usage()?;
-    Ok(CacheStatus {
-        directory: directory.to_owned(),
-        data: usage.spans,
-        indexes: usage.indexes,
-        pinned: usage.pinned,
-        streams: usage.streams,
-        size: usage.size,
-    })
-}
-
-/// Answers the control socket.
-pub struct Answers {
-    /// What does not change.
-    pub facts: Arc<Facts>,
+/// A mount that is served.
+pub struct RequestHandler {
+    /// Source, mount point and options.
+    pub info: Arc<MountInfo>,
     /// The file system.
     pub file_system: Arc<FileSystem>,
     /// The cache.
     pub cache: SpanCache,
     /// What is mounted.
     pub source: Source,
-    /// Where; `None` if somebody else mounted.
+    /// Its place in the mount table; `None` if the caller mounted.
     pub attached: Option<Attached>,
-    /// What is staged is published when the mount is gone.
+    /// Whether staged edits are published when the mount is gone.
     pub push_at_end: AtomicBool,
-    /// Whether the kernel still uses the mount.
+    /// The connection to the kernel.
     pub connection: Connection,
     /// Ends the daemon.
     pub stop: Arc<Notify>,
 }
 
 #[async_trait]
-impl Handler for Answers {
+impl Handler for RequestHandler {
     async fn status(&self) -> Result<Status, Error> {
-        let (facts, cache) = (Arc::clone(&self.facts), self.cache.clone());
+        let (info, cache) = (Arc::clone(&self.info), self.cache.clone());
         let connection = self.connection.clone();
-        let status = move || Status { serving: connection.is_alive(), ..facts.status(&cache) };
+        let status = move || Status { serving: connection.is_alive(), ..info.status(&cache) };
         tokio::task::spawn_blocking(status).await.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
     }
 
@@ -198,20 +104,20 @@ impl Handler for Answers {
         self.edits().new_tag(reference).await
     }
 
-    async fn farewell(&self, push: bool) -> Result<(), Error> {
+    async fn publish_at_end(&self, push: bool) -> Result<(), Error> {
         self.push_at_end.store(push, Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl Answers {
+impl RequestHandler {
     fn edits(&self) -> Edits {
-        Edits { file_system: Arc::clone(&self.file_system), offline: self.facts.offline }
+        Edits { file_system: Arc::clone(&self.file_system), offline: self.info.offline }
     }
 }
 
-/// The repositories that a path below the mount can mean: each of its beginnings, since only the registry knows
-/// where repositories end and tags begin. Nothing where the whole mount is one artifact or layout.
+/// The repositories that a path below the mount can mean: each of its prefixes, since only the registry knows where repositories end and
+/// tags begin. None if the whole mount is one artifact or layout.
 fn repositories_of(source: &Source, path: &str) -> Vec<Repository> {
     let Source::Registry { prefix, .. } = source else { return Vec::new() };
     let mut found = Vec::new();
@@ -237,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_means_every_repository_that_it_may_name() {
+    fn a_path_means_every_repository_that_it_can_name() {
         let names = |source: &str, path: &str| -> Vec<String> {
             repositories_of(&Source::parse(source).unwrap(), path).iter().map(ToString::to_string).collect()
         };

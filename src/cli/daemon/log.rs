@@ -1,7 +1,6 @@
-//! The daemon's log: a bounded file for daemons, standard error in the foreground, levels for journald.
+//! The log: a bounded file for daemons, standard error in the foreground, levels for journald.
 //!
-//! What is logged comes from the modules; values with control characters are written escaped. Secrets are of
-//! types that do not print themselves.
+//! Control characters in values are escaped. Types of secrets do not print them.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -19,20 +18,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::settings::environment;
 use crate::cli::settings::flags::LogFormat;
+use crate::cli::terminal::escape;
 
-/// A log file is put aside once when it reaches this size, so that two of them bound the space.
+/// A log file is rotated at this size; one old file is kept.
 const FILE_LIMIT: u64 = 16 << 20;
 
-/// Where the log goes.
+/// Destination of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Standard error.
     Terminal,
-    /// A file, which is appended to.
+    /// Appended to a file.
     File(PathBuf),
 }
 
-/// The log file of a mount: its mount point in the name, so that a person finds it.
+/// The log file of a mount, named after its mount point.
 pub fn file_of(state_directory: &Path, mount_point: &Path) -> PathBuf {
     let name: String = mount_point
         .to_string_lossy()
@@ -56,7 +56,7 @@ pub fn start(target: &Target, format: Option<LogFormat>, verbose: u8) -> io::Res
         (1, _) => Level::DEBUG,
         _ => Level::TRACE,
     };
-    // Other crates say what only their authors need; fuser warns of each operation that is not there.
+    // Other crates log for their authors; fuser warns of every unsupported operation.
     let filter = environment::variable("OCIFS_LOG")
         .and_then(|text| EnvFilter::try_new(text.to_str()?).ok())
         .unwrap_or_else(|| EnvFilter::new(format!("warn,fuser=error,ocifs={}", level.as_str().to_lowercase())));
@@ -76,18 +76,18 @@ pub fn start(target: &Target, format: Option<LogFormat>, verbose: u8) -> io::Res
             }
         }
     };
-    // Another subscriber is only there in tests, which see what they set up.
+    // Only tests have another subscriber, which they set up themselves.
     started.or(Ok(()))
 }
 
-/// The last lines of a log, to be shown when a daemon died without a word.
+/// The last lines of a log, for a daemon that died without an error.
 pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<String> = text.lines().rev().take(count).map(|line| crate::cli::terminal::escape::terminal(line).into_owned()).collect();
+    let lines: Vec<String> = text.lines().rev().take(count).map(|line| escape::terminal(line).into_owned()).collect();
     lines.into_iter().rev().collect()
 }
 
-/// A file that is put aside as `NAME.old` when it is full.
+/// A file that is renamed to `NAME.old` when it is full.
 struct Bounded {
     path: PathBuf,
     file: File,
@@ -104,7 +104,7 @@ impl Bounded {
         Ok(Self { path: path.to_owned(), file, written })
     }
 
-    fn put_aside(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         let mut old = self.path.clone().into_os_string();
         old.push(".old");
         fs::rename(&self.path, old)?;
@@ -116,7 +116,7 @@ impl Bounded {
 impl Write for Bounded {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.written >= FILE_LIMIT && self.file.metadata()?.is_file() {
-            self.put_aside()?;
+            self.rotate()?;
         }
         let written = self.file.write(line)?;
         self.written += written as u64;
@@ -128,7 +128,7 @@ impl Write for Bounded {
     }
 }
 
-/// `<6>message`: the form in which journald reads a level (sd-daemon(3)).
+/// `<6>message`: the level prefix of journald (sd-daemon(3)).
 struct Journal {
     inner: Mutex<Format<tracing_subscriber::fmt::format::Full, ()>>,
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_is_put_aside_once() {
+    fn a_full_log_is_rotated_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log/x.log");
         let mut log = Bounded::open(&path).unwrap();

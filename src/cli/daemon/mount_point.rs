@@ -1,26 +1,22 @@
-//! Whether a directory can be mounted on, decided before the network is touched.
+//! Checks a mount point before the network is touched.
 //!
-//! A dead mount of ours on it is taken away first. Everything refused here has exit code 15 and one clear line.
+//! A dead mount of ocifs on it is unmounted first. Every refusal has exit code 15.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use crate::cli::exit::Failure;
+use crate::cli::mounts::health::look;
 use crate::cli::terminal::escape;
 use crate::sys::mount::KIND;
 use crate::sys::unmount::{Force, unmount};
 use crate::sys::{beneath, mountinfo};
 
-/// How long a look at the mount point may take before whatever is mounted there counts as hung.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What must not overlap with the mount point, and what it is called in messages.
+/// A directory that must not overlap with the mount point, with its name in messages.
 pub type Reserved<'a> = (&'a str, &'a Path);
 
-/// A directory to mount on. It is held, so that what is mounted on is what was checked, whatever its path comes to mean.
+/// A directory to mount on. It is held open: the mount goes onto the directory that was checked, even if its path changes.
 #[derive(Debug)]
 pub struct MountPoint {
     /// The directory.
@@ -32,7 +28,7 @@ pub struct MountPoint {
 /// Checks and cleans a mount point.
 ///
 /// # Errors
-/// One line that says what is wrong with it and what to do.
+/// One line with the problem and a remedy.
 pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> Result<MountPoint, Failure> {
     remove_dead_mounts(directory)?;
     let shown = escape::path(directory);
@@ -40,37 +36,37 @@ pub fn prepare(directory: &Path, nonempty: bool, reserved: &[Reserved<'_>]) -> R
     let mounted = mountinfo::at(&canonical).map_err(|error| Failure::mount(format!("cannot read the mount table: {error}")))?;
     if let Some(mount) = mounted.filter(|mount| mount.kind == KIND) {
         let source = mount.source.to_string_lossy();
-        return Err(Failure::mount(format!("{} is mounted on {shown} already; `ocifs umount {shown}` first", escape::terminal(&source))));
+        return Err(Failure::mount(format!(
+            "{} is already mounted on {shown}; run `ocifs umount {shown}` first",
+            escape::terminal(&source)
+        )));
     }
     for (what, path) in reserved {
         let path = resolved(path);
         if canonical.starts_with(&path) || path.starts_with(&canonical) {
             let shown_path = escape::path(&path);
-            return Err(Failure::mount(format!(
-                "the mount point {shown} and the {what} {shown_path} lie inside one another; choose another directory"
-            )));
+            return Err(Failure::mount(format!("the mount point {shown} and the {what} {shown_path} overlap; choose another directory")));
         }
     }
     let content = |path: &Path| fs::read_dir(path)?.next().transpose();
     if !nonempty && look(&beneath::path_of(&directory), content).map_err(|error| refusal(&shown, &error))?.is_some() {
-        return Err(Failure::mount(format!("the mount point {shown} is not empty; empty it, or hide its content with -o nonempty")));
+        return Err(Failure::mount(format!("the mount point {shown} is not empty; use -o nonempty to hide its content")));
     }
     Ok(MountPoint { directory, path: canonical })
 }
 
 fn refusal(shown: &str, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::NotFound => Failure::mount(format!("the mount point {shown} does not exist; `mkdir {shown}` first")),
+        io::ErrorKind::NotFound => Failure::mount(format!("the mount point {shown} does not exist; run `mkdir {shown}` first")),
         io::ErrorKind::NotADirectory => Failure::mount(format!("the mount point {shown} is not a directory")),
-        io::ErrorKind::TimedOut => Failure::mount(format!("the mount on {shown} hangs; `ocifs umount {shown}` takes it away")),
+        io::ErrorKind::TimedOut => Failure::mount(format!("the mount on {shown} hangs; run `ocifs umount {shown}` first")),
         _ => Failure::mount(format!("cannot use the mount point {shown}: {error}")),
     }
 }
 
-/// A daemon that was killed leaves its mount behind. Opening it fails with ENOTCONN; its attributes may still be
-/// known to the kernel.
+/// Unmounts what killed daemons left. Opening such a mount fails with ENOTCONN; the kernel may still know its attributes.
 fn remove_dead_mounts(directory: &Path) -> Result<(), Failure> {
-    // Each round takes one of several stacked mounts away.
+    // Each round unmounts one of several stacked mounts.
     for _ in 0..16 {
         match look(directory, |path| fs::read_dir(path).map(drop)) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
@@ -79,10 +75,10 @@ fn remove_dead_mounts(directory: &Path) -> Result<(), Failure> {
         let path = without_links_in_parent(directory);
         let dead = mountinfo::at(&path).ok().flatten();
         if dead.is_none_or(|mount| mount.kind != KIND) {
-            return Err(Failure::mount(format!("a dead mount of another kind is on {}; unmount it first", escape::path(directory))));
+            return Err(Failure::mount(format!("a dead mount of another type is on {}; unmount it first", escape::path(directory))));
         }
         unmount(&path, Force::Lazy)
-            .map_err(|error| Failure::mount(format!("cannot take the dead mount on {} away: {error}", escape::path(directory))))?;
+            .map_err(|error| Failure::mount(format!("cannot unmount the dead mount on {}: {error}", escape::path(directory))))?;
     }
     Ok(())
 }
@@ -94,7 +90,7 @@ fn without_links_in_parent(path: &Path) -> PathBuf {
     }
 }
 
-/// The path without links, as far as it exists already.
+/// The path without links, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
     let mut missing = Vec::new();
     let mut existing = path;
@@ -112,17 +108,6 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-/// Looks at a path from a thread of its own, so that a hung mount costs seconds and not for ever.
-///
-/// # Errors
-/// `TimedOut` where it hangs, else what the look says.
-pub fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    let (sender, receiver) = mpsc::channel();
-    let path = path.to_owned();
-    std::thread::spawn(move || sender.send(how(&path)));
-    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_that_cannot_be_one_is_refused_with_its_reason() {
+    fn an_unusable_mount_point_is_refused_with_the_reason() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, b"x").unwrap();
@@ -147,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mount_point_and_the_cache_never_lie_inside_one_another() {
+    fn the_mount_point_and_the_cache_never_overlap() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache");
         let inside = cache.join("mnt");

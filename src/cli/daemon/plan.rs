@@ -1,4 +1,4 @@
-//! What one mount is to be: everything that flags, environment, file and prompts say, settled before anything starts.
+//! The plan of a mount: everything that flags, environment, file and prompts say, settled before anything starts.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,26 @@ use crate::cli::daemon::log;
 use crate::cli::daemon::mount_point::{self, MountPoint};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{Mount, View};
+use crate::cli::settings::flags::View;
+use crate::cli::settings::mount::Mount;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::oci::{LayoutName, Source, Version};
 use crate::seal::Passphrase;
 use crate::sys::inherited::Inherited;
 
-/// How long a daemon publishes by default after its mount is gone.
+/// Default time for publishing after the mount is gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where to mount.
+/// Where a mount goes.
 pub enum Target {
-    /// On this directory: absolute, and not looked at yet.
+    /// An absolute path, not checked yet.
     Directory(PathBuf),
-    /// Nowhere: somebody mounted already and handed us the descriptor.
+    /// Already mounted: the descriptor of an existing FUSE mount.
     Given(OwnedFd),
 }
 
 impl Target {
-    /// The path for names of logs.
+    /// The path in the log's name.
     pub fn path(&self) -> &Path {
         match self {
             Self::Directory(directory) => directory,
@@ -35,21 +36,21 @@ impl Target {
     }
 }
 
-/// Everything that is needed to serve.
+/// Everything needed to serve a mount.
 pub struct Plan {
-    /// Flags, completed.
+    /// The flags, with defaults of the configuration file.
     pub flags: Mount,
-    /// What is mounted.
+    /// The source.
     pub source: Source,
-    /// Where.
+    /// The mount point.
     pub target: Target,
-    /// Passphrases in order.
+    /// Passphrases by priority.
     pub passphrases: Vec<Passphrase>,
-    /// Directories.
+    /// The environment.
     pub environment: Environment,
     /// How often `-v` was given.
     pub verbose: u8,
-    /// What nobody needs any more once everything is read.
+    /// Descriptors of the caller, closed once everything is read.
     pub inherited: Inherited,
 }
 
@@ -57,21 +58,20 @@ impl Plan {
     /// The state directory.
     ///
     /// # Errors
-    /// None is known.
+    /// None is set, and the environment determines none.
     pub fn state_directory(&self) -> Result<&Path, Failure> {
-        self.flags.reaching.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))
+        self.flags.reaching.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory; set --state-dir"))
     }
 
-    /// Whether anything can be written: not with `--read-only`, not where the root is a digest, and not where parts of
-    /// artifacts are shown instead of their files.
+    /// Whether the mount is writable: not with `--read-only`, below a digest, or in a view of parts instead of files.
     pub fn is_writable(&self) -> bool {
-        !self.flags.read_only && !self.is_by_digest() && self.flags.content.view.unwrap_or_default() == View::Merged
+        !self.flags.access.read_only && !self.is_by_digest() && self.flags.content.view.unwrap_or_default() == View::Merged
     }
 
-    /// Opens and checks the directory to mount on; `None` where somebody mounted already. May start threads.
+    /// Opens and checks the mount point; `None` for an existing FUSE mount. May start threads.
     ///
     /// # Errors
-    /// It cannot be mounted on.
+    /// It cannot be used.
     pub fn mount_point(&self) -> Result<Option<MountPoint>, Failure> {
         let Target::Directory(directory) = &self.target else { return Ok(None) };
         let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", self.state_directory()?)];
@@ -79,10 +79,10 @@ impl Plan {
         if let Source::Layout { directory, .. } = &self.source {
             reserved.push(("layout", directory));
         }
-        mount_point::prepare(directory, self.flags.permissions.nonempty, &reserved).map(Some)
+        mount_point::prepare(directory, self.flags.nonempty, &reserved).map(Some)
     }
 
-    /// How long is published after the mount is gone.
+    /// Time for publishing after the mount is gone.
     pub fn exit_timeout(&self) -> Duration {
         self.flags.writing.exit_timeout.unwrap_or(EXIT_TIMEOUT)
     }
@@ -103,7 +103,7 @@ impl Plan {
         let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
         let reading = Reading {
             flags: &self.flags.content,
-            offline: self.flags.offline,
+            offline: self.flags.access.offline,
             by_digest,
             begins: self.is_writable(),
             passphrases: self.passphrases.clone(),
@@ -111,7 +111,7 @@ impl Plan {
         wiring::build(&self.source, reading, &self.flags.reaching.registry, &self.flags.reaching.storage, &self.environment)
     }
 
-    /// The file that the log is written to; standard error where there is none.
+    /// The log file; `None` for standard error.
     pub fn log_file(&self) -> Option<PathBuf> {
         match (&self.flags.log.log_file, self.flags.foreground) {
             (Some(file), _) => Some(file.clone()),

@@ -1,7 +1,7 @@
-//! The serving process: contacts the source, mounts, answers commands, and leaves nothing behind.
+//! The serving process: contacts the source, mounts, answers commands and cleans up.
 //!
-//! The order is what users rely on: nothing is mounted before the source has answered, success is announced only
-//! once the mount answers, and whatever fails in between is undone.
+//! Users rely on the order: nothing is mounted before the source has answered, success is announced once the mount answers, and a failure
+//! in between is undone.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::cli::daemon::attached::Attached;
-use crate::cli::daemon::handler::{Answers, Facts};
+use crate::cli::daemon::handler::RequestHandler;
+use crate::cli::daemon::info::MountInfo;
 use crate::cli::daemon::mount_point::MountPoint;
 use crate::cli::daemon::plan::{Plan, Target};
 use crate::cli::daemon::root;
@@ -22,7 +23,7 @@ use crate::cli::daemon::shutdown::{self, Signals};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::source::wiring::{self, Parts};
 use crate::cli::staged::summary;
-use crate::cli::terminal::escape;
+use crate::cli::terminal::{escape, message};
 use crate::control::{Record, Server};
 use crate::error::ErrorKind;
 use crate::fs::{self, FileSystem, ROOT, Root};
@@ -30,45 +31,45 @@ use crate::fuse::{self, Session};
 use crate::sys::daemon::Readiness;
 use crate::sys::{mount, process, space};
 
-/// How long contacting the source and mounting may take together by default.
+/// Default time for contacting the source and mounting.
 const WAIT: Duration = Duration::from_secs(120);
-/// How long a mount may take to answer the first question.
+/// How long a new mount may take to answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
-/// How long a mount that is one artifact is waited for: small ones are there by then, others are mounted all the same.
+/// How long to wait for the tree of a mounted artifact: small ones are ready by then, others are mounted meanwhile.
 const LAYERS: Duration = Duration::from_secs(5);
-/// Tags of an earlier daemon that are named when a mount comes up.
+/// Tags of an earlier daemon that a new mount lists.
 const ANNOUNCED: usize = 50;
-/// How long background work may take to notice the end.
+/// How long background work may take to stop.
 const SHUTDOWN: Duration = Duration::from_secs(1);
-/// What the kernel reads ahead, where we may say so.
+/// The kernel's read-ahead, where we may set it.
 const READ_AHEAD_KIB: u32 = 1024;
 
-/// Who hears how the start went.
+/// Receiver of the outcome of the start.
 pub enum Announce {
-    /// The service manager; failures are printed by the caller.
+    /// The service manager; the caller prints failures.
     Foreground,
     /// The process that forked us.
     Parent(Readiness),
 }
 
 impl Announce {
-    /// Says that the mount answers, and what a person should know about it.
+    /// Announces that the mount answers, with notes for the user.
     fn ready(self, notes: &[String]) -> Result<(), Failure> {
         match self {
             Self::Foreground => {
-                notes.iter().for_each(|note| crate::cli::terminal::message::report(note));
+                notes.iter().for_each(|note| message::report(note));
                 if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
                     tracing::debug!(%error, "no service manager was told");
                 }
                 Ok(())
             }
-            Self::Parent(readiness) => {
-                readiness.ready(&notes.join("\n")).map_err(|error| Failure::other(format!("nobody waits for this mount any more: {error}")))
-            }
+            Self::Parent(readiness) => readiness
+                .ready(&notes.join("\n"))
+                .map_err(|error| Failure::other(format!("the process that started this mount is gone: {error}"))),
         }
     }
 
-    /// Passes a failure on, with the place of the log where only that tells more. The daemon itself then ends quietly.
+    /// Passes a failure on, with the path of the log if that has more. The daemon then ends quietly.
     fn failed_after_start(self, failure: Failure, log: Option<&Path>) -> Result<(), Failure> {
         match log {
             Some(log) if matches!(failure.code, Code::Other | Code::Unreachable | Code::Mount) && matches!(self, Self::Parent(_)) => {
@@ -79,12 +80,12 @@ impl Announce {
         }
     }
 
-    /// Passes a failure on. The daemon itself then ends quietly.
+    /// Passes a failure on. The daemon then ends quietly.
     pub fn failed(self, failure: Failure) -> Result<(), Failure> {
         match self {
             Self::Foreground => Err(failure),
             Self::Parent(readiness) => {
-                // A parent that is gone has nobody to tell.
+                // The parent may be gone.
                 let _ = readiness.failed(failure.code as u8, &escape::one_line(&failure.message));
                 Ok(())
             }
@@ -107,17 +108,17 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
     runtime()?.block_on(async { root::contact(plan, &plan.parts()?).await.map(drop) })
 }
 
-/// Serves until unmounted, on the mount point or what somebody else has mounted.
+/// Serves until unmounted, on the mount point or an existing FUSE mount.
 ///
 /// # Errors
-/// In the foreground the reason why the mount did not come up or ended; in the background it goes to the parent.
+/// In the foreground, the reason why the mount failed; in the background it goes to the parent.
 pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> Result<(), Failure> {
     process::make_new_files_private();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(failure) => return announce.failed(failure),
     };
-    // Watched before anything is mounted, so that no signal can end the process with the mount left behind.
+    // Watched before mounting, so that no signal ends the process and leaves the mount.
     let started = runtime.block_on(async {
         let mut signals = Signals::watch()?;
         tokio::select! {
@@ -129,7 +130,7 @@ pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> R
         Ok(started) => started,
         Err(failure) => {
             tracing::error!("{failure}");
-            // The reason goes last: whoever hears it finds nothing left behind.
+            // Reported last, when everything is cleaned up.
             runtime.shutdown_timeout(SHUTDOWN);
             return announce.failed_after_start(failure, plan.log_file().as_deref());
         }
@@ -139,16 +140,16 @@ pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> R
     result
 }
 
-/// A mount that answers.
+/// A mount that handler.
 struct Mounted {
     session: Session,
     attached: Option<Attached>,
     device: Option<(u32, u32)>,
     server: Option<Server>,
-    answers: Arc<Answers>,
+    handler: Arc<RequestHandler>,
     parts: Parts,
     stop: Arc<Notify>,
-    /// What is said once the mount answers.
+    /// Printed once the mount answers.
     notes: Vec<String>,
 }
 
@@ -158,18 +159,18 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     let parts = plan.parts()?;
     let root = timeout(wait, root::contact(plan, &parts)).await.map_err(late)??;
     let writing = writing(plan, &parts)?;
-    let facts = Arc::new(facts(plan, point.as_ref(), writing.as_ref()));
+    let info = Arc::new(info(plan, point.as_ref(), writing.as_ref()));
     let is_artifact = matches!(root, Root::Content(..));
-    let config = root::config(plan, root, &parts, &facts, writing);
+    let config = root::config(plan, root, &parts, &info, writing);
     let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
     let file_system = Arc::new(file_system);
     if is_artifact {
         root_is_readable(&file_system).await?;
     }
-    let notes = if facts.is_read_only() { Vec::new() } else { left_from_before(&file_system).await };
-    let (descriptor, attached) = attach(plan, point, facts.is_read_only())?;
+    let notes = if info.is_read_only() { Vec::new() } else { adopt_orphaned(&file_system).await };
+    let (descriptor, attached) = attach(plan, point, info.is_read_only())?;
     let undo = Undo(attached.clone());
-    let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
+    let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
         .map_err(|error| Failure::mount(format!("the kernel does not talk FUSE on this mount: {error}")))?;
     if let Some(attached) = &attached {
@@ -181,10 +182,10 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     {
         tracing::debug!(%error, "the kernel keeps its own read-ahead");
     }
-    let server = device.map(|device| listen(plan, &facts, device)).transpose()?;
+    let server = device.map(|device| listen(plan, &info, device)).transpose()?;
     let stop = Arc::new(Notify::new());
-    let answers = Arc::new(Answers {
-        facts,
+    let handler = Arc::new(RequestHandler {
+        info,
         file_system,
         cache: parts.cache.clone(),
         source: plan.source.clone(),
@@ -193,43 +194,43 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
         push_at_end: AtomicBool::new(true),
         stop: Arc::clone(&stop),
     });
-    // Late: what flags name, such as certificates, may be such a descriptor.
+    // Late: flags may name such a descriptor, for certificates say.
     std::mem::take(&mut plan.inherited).close();
     undo.keep();
-    Ok(Mounted { session, attached, device, server, answers, parts, stop, notes })
+    Ok(Mounted { session, attached, device, server, handler, parts, stop, notes })
 }
 
-/// How edits are staged and published, where the mount can be written to.
+/// How edits are staged and published on a writable mount.
 fn writing(plan: &Plan, parts: &Parts) -> Result<Option<fs::Writing>, Failure> {
     if !plan.is_writable() {
         return Ok(None);
     }
-    let hint = |failure: Failure| failure.context("nothing can be staged (--read-only mounts without that)");
+    let hint = |failure: Failure| failure.context("cannot stage edits (--read-only mounts without)");
     let uppers = wiring::uppers(plan.state_directory()?, plan.flags.writing.staging_size).map_err(hint)?;
     Ok(Some(wiring::writing(&plan.flags.writing, uppers, parts)))
 }
 
-/// Takes over what an earlier daemon left staged, and says so: one line a tag.
-async fn left_from_before(file_system: &FileSystem) -> Vec<String> {
+/// Adopts tags that an earlier daemon left staged, with one note per tag.
+async fn adopt_orphaned(file_system: &FileSystem) -> Vec<String> {
     let tags = file_system.adopt().await;
     for tag in &tags {
-        tracing::info!(reference = %tag.reference, error = tag.error, "staged from before");
+        tracing::info!(reference = %tag.reference, error = tag.error, "staged earlier");
     }
     let tags: Vec<_> = tags.into_iter().filter(|tag| tag.edited || tag.error.is_some()).collect();
-    let mut notes: Vec<String> = tags.iter().take(ANNOUNCED).map(summary::from_before).collect();
+    let mut notes: Vec<String> = tags.iter().take(ANNOUNCED).map(summary::staged_earlier).collect();
     if tags.len() > ANNOUNCED {
-        notes.push(format!("staged from before: {} more, which `ocifs status` lists", tags.len() - ANNOUNCED));
+        notes.push(format!("staged earlier: {} more (see `ocifs status`)", tags.len() - ANNOUNCED));
     }
     notes
 }
 
-fn facts(plan: &Plan, point: Option<&MountPoint>, writing: Option<&fs::Writing>) -> Facts {
+fn info(plan: &Plan, point: Option<&MountPoint>, writing: Option<&fs::Writing>) -> MountInfo {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Facts {
+    MountInfo {
         source: plan.source.to_string(),
         mount_point: point.map_or_else(|| plan.target.path(), |point| &point.path).to_owned(),
         since,
-        offline: plan.flags.offline,
+        offline: plan.flags.access.offline,
         uppers: writing.map(|writing| Arc::clone(&writing.uppers)),
         state_directory: plan.flags.reaching.storage.state_dir.clone(),
         exit_timeout: plan.exit_timeout(),
@@ -256,7 +257,7 @@ fn attach(plan: &mut Plan, point: Option<MountPoint>, read_only: bool) -> Result
     }
 }
 
-/// Takes a mount away again unless everything went well.
+/// Unmounts again unless everything went well.
 struct Undo(Option<Attached>);
 
 impl Undo {
@@ -270,14 +271,13 @@ impl Drop for Undo {
         if let Some(attached) = &self.0
             && let Err(error) = attached.detach()
         {
-            tracing::warn!(%error, "a mount that did not come up stays behind");
+            tracing::warn!(%error, "cannot unmount after a failed start");
         }
     }
 }
 
-/// Reads the root of an artifact that is the whole mount, so that what cannot be read fails before it is mounted. It
-/// may take as long as its layers do; that is no reason to fail, and it goes on meanwhile. Never through the mount: a
-/// look from here that waits would keep it busy and this process alive.
+/// Reads the root of a mounted artifact, so that an unreadable one fails before it is mounted. Large layers may take longer; that is not a
+/// failure, and reading continues. Never through the mount: a pending request from here would keep it busy and this process alive.
 async fn root_is_readable(file_system: &Arc<FileSystem>) -> Result<(), Failure> {
     let entered = Arc::clone(file_system);
     let entering = tokio::spawn(async move { entered.getattr(ROOT).await.map(drop) });
@@ -288,58 +288,58 @@ async fn root_is_readable(file_system: &Arc<FileSystem>) -> Result<(), Failure> 
     }
 }
 
-/// Why the root of an artifact cannot be read.
+/// The reason why the root of an artifact cannot be read.
 fn unreadable(error: &fs::Error) -> Failure {
     let message = match error.kind {
-        ErrorKind::KeyWrong => "no given passphrase opens the artifact".to_owned(),
+        ErrorKind::KeyWrong => "none of the given passphrases opens the artifact".to_owned(),
         ErrorKind::KeyMissing => "the artifact is encrypted; use --passphrase-file or --ask-passphrase".to_owned(),
         ErrorKind::Integrity => format!("the artifact is damaged: {error}"),
-        ErrorKind::Gone => format!("a part of the artifact is missing in the registry: {error}"),
+        ErrorKind::Gone => format!("part of the artifact is missing in the registry: {error}"),
         _ => format!("the artifact cannot be read: {error}"),
     };
     Failure::new(Code::from(error.kind), message)
 }
 
-/// Waits until the mount answers. It is asked for its figures, which it knows without a network.
+/// Waits until the mount answers statfs, which needs no network.
 async fn first_answer(attached: &Attached) -> Result<(), Failure> {
     let path = attached.mount_point().to_owned();
     let shown = escape::path(&path);
     match timeout(FIRST_ANSWER, tokio::task::spawn_blocking(move || space::free(&path))).await {
         Ok(Ok(Ok(_))) if attached.is_there() => Ok(()),
-        Ok(Ok(Ok(_))) => Err(Failure::mount(format!("{shown} was unmounted while it came up"))),
+        Ok(Ok(Ok(_))) => Err(Failure::mount(format!("{shown} was unmounted during startup"))),
         Ok(Ok(Err(error))) => Err(Failure::mount(format!("the mount on {shown} does not answer: {error}"))),
         Ok(Err(_)) | Err(_) => Err(Failure::mount(format!("the mount on {shown} does not answer"))),
     }
 }
 
-fn listen(plan: &Plan, facts: &Facts, device: (u32, u32)) -> Result<Server, Failure> {
+fn listen(plan: &Plan, info: &MountInfo, device: (u32, u32)) -> Result<Server, Failure> {
     let directory = plan.environment.socket_directory(plan.state_directory()?);
     let pid = std::process::id();
     let record = Record {
         pid,
         start_time: process::start_time(pid).unwrap_or_default(),
         device: Some(device),
-        source: facts.source.clone(),
-        mount_point: facts.mount_point.clone(),
-        state_directory: facts.state_directory.clone(),
-        log: facts.log.clone(),
+        source: info.source.clone(),
+        mount_point: info.mount_point.clone(),
+        state_directory: info.state_directory.clone(),
+        log: info.log.clone(),
     };
     Server::bind(&directory, record)
-        .map_err(|error| Failure::other(format!("cannot make the control socket in {}: {error}", escape::path(&directory))))
+        .map_err(|error| Failure::other(format!("cannot create the control socket in {}: {error}", escape::path(&directory))))
 }
 
 impl Mounted {
-    /// Announces, serves until the mount is gone, publishes what is staged, flushes what was learned.
+    /// Announces the mount, serves until it is gone, publishes staged edits, flushes documents.
     async fn run(self, announce: Announce, mut signals: Signals) -> Result<(), Failure> {
-        let Self { session, attached, device, server, answers, parts, stop, notes } = self;
+        let Self { session, attached, device, server, handler, parts, stop, notes } = self;
         let undo = Undo(attached.clone());
         let foreground = matches!(announce, Announce::Foreground);
         announce.ready(&notes)?;
         undo.keep();
-        tracing::info!(source = %answers.facts.source, mount_point = %answers.facts.mount_point.display(), ?device, "mounted");
+        tracing::info!(source = %handler.info.source, mount_point = %handler.info.mount_point.display(), ?device, "mounted");
         let server = server.map(Arc::new);
         let serving = server.clone().map(|server| {
-            let handler = Arc::clone(&answers);
+            let handler = Arc::clone(&handler);
             tokio::spawn(async move { server.serve(handler).await })
         });
         let mut ended = std::pin::pin!(session.wait());
@@ -352,15 +352,15 @@ impl Mounted {
             Ok(()) => tracing::info!("unmounted"),
             Err(error) => tracing::error!(%error, "serving ended"),
         }
-        answers.file_system.disconnect();
+        handler.file_system.disconnect();
         if let Some(server) = &server {
             server.mount_is_gone();
         }
-        let published = shutdown::publish_rest(&answers, &mut signals, given_up, foreground).await;
-        answers.file_system.close().await;
+        let published = shutdown::publish_rest(&handler, &mut signals, given_up, foreground).await;
+        handler.file_system.close().await;
         parts.artifacts.flush().await;
         if let Some(serving) = serving {
-            // The socket goes last: whoever waits for this daemon learns its process id there.
+            // The socket goes last: commands that wait for this daemon find its process id there.
             serving.abort();
             let _ = serving.await;
         }

@@ -1,6 +1,6 @@
-//! How a daemon ends: what is staged is published once the mount is gone, for a bounded time, and what stays is named.
+//! The end of a daemon: once the mount is gone it publishes staged edits for a limited time, and lists those that remain.
 //!
-//! Never gives anything staged up: a push that is stopped leaves it for the next mount.
+//! Edits are never lost: a push that is stopped leaves them for the next mount.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,37 +10,37 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::cli::daemon::attached::Attached;
-use crate::cli::daemon::handler::Answers;
+use crate::cli::daemon::handler::RequestHandler;
 use crate::cli::exit::{Code, Failure};
-use crate::cli::staged::report;
-use crate::cli::staged::summary;
+use crate::cli::staged::{report, summary};
+use crate::cli::terminal::message;
 use crate::fs::{Selection, StagedTag};
 use crate::publish::{Listener, Options};
 use crate::sys::process;
 
-/// How long open files may keep a daemon that was asked to end.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long open files may delay the end of a daemon.
+const GRACE: Duration = Duration::from_secs(2);
 
-/// Why something stays staged after a second signal.
+/// Why edits stay staged after a second signal.
 const STOPPED: &str = "stopped by a signal";
 
 /// The signals that ask a daemon to end.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// The terminal went away; `None` where whoever started us wants that ignored (`nohup`).
+    /// The terminal went away; `None` under `nohup`.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From here on they do not end the process by themselves. Inside a runtime.
+    /// Takes over signal handling. Needs a runtime.
     pub fn watch() -> Result<Self, Failure> {
         let watch = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot watch signals: {error}")));
         let hangup = if process::ignores_hangup() { None } else { Some(watch(SignalKind::hangup())?) };
         Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())?, hangup })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal.
     pub async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -50,7 +50,7 @@ impl Signals {
     }
 }
 
-/// Waits for a signal that may not be watched at all.
+/// Waits for a signal that may not be watched.
 async fn heard(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
@@ -58,8 +58,7 @@ async fn heard(signal: &mut Option<Signal>) {
     }
 }
 
-/// Takes the mount away for a daemon that was asked to end. Open files may finish for a moment; then it goes on all the same.
-/// Answers whether it was asked once more meanwhile.
+/// Unmounts for a daemon that was asked to end, and gives open files a moment. Returns whether another signal came meanwhile.
 pub async fn detach(attached: Option<Attached>, ended: impl Future, signals: &mut Signals) -> bool {
     let Some(attached) = attached else { return false };
     let detached = tokio::task::spawn_blocking(move || attached.detach()).await;
@@ -70,41 +69,38 @@ pub async fn detach(attached: Option<Attached>, ended: impl Future, signals: &mu
     }
     tokio::select! {
         _ = ended => false,
-        () = tokio::time::sleep(FAREWELL) => false,
+        () = tokio::time::sleep(GRACE) => false,
         () = signals.received() => true,
     }
 }
 
-/// Publishes what is still staged, until the time is over or a signal says to leave it.
+/// Publishes staged edits until the time is up or a signal arrives.
 ///
 /// # Errors
-/// Something stays staged that should have been published.
-pub async fn publish_rest(answers: &Answers, signals: &mut Signals, given_up: bool, foreground: bool) -> Result<(), Failure> {
-    let rest = edited(answers).await;
+/// Edits stay staged that should have been published.
+pub async fn publish_rest(handler: &RequestHandler, signals: &mut Signals, given_up: bool, foreground: bool) -> Result<(), Failure> {
+    let rest = edited(handler).await;
     if rest.is_empty() {
         return Ok(());
     }
-    if !answers.push_at_end.load(Ordering::Relaxed) {
-        return leave(&rest, None);
+    if !handler.push_at_end.load(Ordering::Relaxed) {
+        return keep(&rest, None);
     }
     if given_up {
-        return leave(&rest, Some(STOPPED));
+        return keep(&rest, Some(STOPPED));
     }
-    if answers.facts.offline {
-        return leave(&rest, Some("the mount was offline"));
+    if handler.info.offline {
+        return keep(&rest, Some("the mount was offline"));
     }
-    tracing::info!(tags = rest.len(), "publishing what is staged");
+    tracing::info!(tags = rest.len(), "publishing staged edits");
     if foreground {
-        crate::cli::terminal::message::report(&format!(
-            "publishing {}; Ctrl-C leaves what is not published staged",
-            summary::count(rest.len())
-        ));
+        message::report(&format!("publishing {}; Ctrl-C keeps the rest staged", summary::count(rest.len())));
     }
     let listener: Listener = Arc::new(|event| tracing::debug!(?event, "publishing"));
     let (everything, options) = (Selection::All, Options::default());
-    let publishing = answers.file_system.sync(&everything, &options, &listener);
+    let publishing = handler.file_system.sync(&everything, &options, &listener);
     let why = tokio::select! {
-        finished = timeout(answers.facts.exit_timeout, publishing) => match finished {
+        finished = timeout(handler.info.exit_timeout, publishing) => match finished {
             Ok(Ok(done)) => {
                 for report in &done {
                     report::log(report);
@@ -112,15 +108,15 @@ pub async fn publish_rest(answers: &Answers, signals: &mut Signals, given_up: bo
                 report::reason(&done)
             }
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("not published within {} s (--exit-timeout)", answers.facts.exit_timeout.as_secs())),
+            Err(_) => Some(format!("not published within {} s (--exit-timeout)", handler.info.exit_timeout.as_secs())),
         },
         () = signals.received() => Some(STOPPED.to_owned()),
     };
-    leave(&edited(answers).await, Some(why.as_deref().unwrap_or("files were still open for writing")))
+    keep(&edited(handler).await, Some(why.as_deref().unwrap_or("files were still open for writing")))
 }
 
-/// Names what stays staged. Without a reason that is what was asked for.
-fn leave(rest: &[StagedTag], why: Option<&str>) -> Result<(), Failure> {
+/// Lists tags that stay staged; without a reason the user asked for that.
+fn keep(rest: &[StagedTag], why: Option<&str>) -> Result<(), Failure> {
     for tag in rest {
         match why {
             Some(why) => tracing::warn!(reference = %tag.reference, why, "stays staged"),
@@ -133,9 +129,9 @@ fn leave(rest: &[StagedTag], why: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-async fn edited(answers: &Answers) -> Vec<StagedTag> {
-    if answers.facts.is_read_only() {
+async fn edited(handler: &RequestHandler) -> Vec<StagedTag> {
+    if handler.info.is_read_only() {
         return Vec::new();
     }
-    answers.file_system.staged().await.into_iter().filter(|tag| tag.edited || tag.error.is_some()).collect()
+    handler.file_system.staged().await.into_iter().filter(|tag| tag.edited || tag.error.is_some()).collect()
 }

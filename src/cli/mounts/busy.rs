@@ -1,5 +1,5 @@
-//! Who uses a mount: processes with open files, working directories or mappings in it, mounts below it, and other places where the
-//! same file system is mounted, in this mount namespace or another.
+//! Users of a mount: processes with open files, working directories or mappings in it, mounts below it, and other places where the same
+//! file system is mounted, in any mount namespace.
 //!
 //! Only reads `/proc`; never touches the mount. A user sees the open files of their own processes only, root sees all.
 
@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use crate::cli::terminal::escape;
 use crate::sys::mountinfo::{self, Mount};
 
-/// More users than this are counted and not named.
+/// Users beyond this number are counted, not named.
 const NAMED: usize = 5;
 
-/// What keeps a mount from being unmounted, for a message; empty if nothing is found.
+/// The users of a mount, for a message; empty if none is visible.
 pub fn describe(mount: &Mount) -> String {
     let mut users: Vec<String> = nested(mount).iter().map(|path| format!("the mount {}", escape::path(path))).collect();
     users.extend(processes(&mount.mount_point));
     some_of(users)
 }
 
-/// Names the first few.
+/// The first few names.
 fn some_of(mut names: Vec<String>) -> String {
     let more = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);
@@ -31,7 +31,7 @@ fn some_of(mut names: Vec<String>) -> String {
     text
 }
 
-/// The places where a file system is mounted, each with the processes that see it there if that is in another mount namespace.
+/// The places where a file system is mounted; those in other mount namespaces with their processes.
 pub fn places(device: (u32, u32)) -> Vec<String> {
     let own = mountinfo::all().unwrap_or_default();
     let here = own.iter().filter(|mount| mount.device == device).map(|mount| escape::path(&mount.mount_point));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_this_namespace_is_named_once_however_many_processes_see_it() {
+    fn a_place_in_this_namespace_is_named_once() {
         let root = mountinfo::at(Path::new("/")).unwrap().unwrap();
         let places = places(root.device);
         assert_eq!(places.iter().filter(|place| *place == "/").count(), 1, "{places:?}");

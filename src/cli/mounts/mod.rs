@@ -1,9 +1,11 @@
-//! Mounts of this program on this machine, found without touching them.
+//! Mounts of this program on this machine.
 //!
 //! - `table`: mounts in the mount table, their daemons, and records of dead ones
+//! - `health`: whether the daemon behind a mount is dead or hangs
 //! - `busy`: the processes and mount namespaces that use a mount
 
 pub mod busy;
+pub mod health;
 mod table;
 
-pub use table::{all, at, below_root, client, containing, detached, is_own, of_record, recorded};
+pub use table::{all, at, below_root, client, containing, detached, is_own, of_record, recorded, recorded_state};

@@ -1,6 +1,7 @@
-//! Finding mounts of this program in the mount table, without touching them.
+//! Finds mounts of this program in the mount table, without touching them.
 
 use std::cmp::Reverse;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::Failure;
@@ -14,15 +15,15 @@ use crate::sys::process;
 /// All mounts of this program.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` is not mounted.
 pub fn all() -> Result<Vec<Mount>, Failure> {
     Ok(table()?.into_iter().filter(is_ours).collect())
 }
 
-/// The mount whose mount point this path is.
+/// The mount on this path.
 ///
 /// # Errors
-/// Nothing is mounted there, or something else is.
+/// Nothing, or a mount of another type.
 pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
     let table = table()?;
     let mut found = None;
@@ -41,10 +42,10 @@ pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
     }
 }
 
-/// The mount that this path lies in, and the path below the root of its file system, of which a bind mount may show a part.
+/// The mount that contains this path, and the path below the root of its file system (of which a bind mount may show a part).
 ///
 /// # Errors
-/// The path lies in no mount of this program.
+/// The path is in no mount of this program.
 pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, PathBuf), Failure> {
     let table = all()?;
     for spelling in spellings(path, environment)? {
@@ -53,27 +54,27 @@ pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, Path
             return Ok((mount.clone(), below_root(mount).join(rest)));
         }
     }
-    Err(Failure::mount(format!("{} is not in a mount of ocifs; `ocifs status` lists them", escape::path(path))))
+    Err(Failure::mount(format!("{} is not in a mount of ocifs (see `ocifs status`)", escape::path(path))))
 }
 
-/// What a mount shows of its file system; empty for all of it.
+/// The part of its file system that a mount shows; empty for all of it.
 pub fn below_root(mount: &Mount) -> PathBuf {
     mount.root.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect()
 }
 
-/// How to ask the daemon of a mount.
+/// A client for the daemon of a mount.
 pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Environment) -> Client {
     Client::new(&socket_directories(state_directory, mount.user(), environment), mount)
 }
 
-/// This user's daemons whose file systems are mounted nowhere in this namespace, each with its record: others use them, or they publish
-/// on their way out.
+/// Daemons of this user whose file systems are not mounted in this namespace, with their records: they have users elsewhere, or publish
+/// before they end.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` is not mounted.
 pub fn detached(state_directory: Option<&Path>, environment: &Environment) -> Result<Vec<(Record, Client)>, Failure> {
     let running = Client::running(&socket_directories(state_directory, None, environment));
-    // Read last: a daemon that has just begun wrote its record after it mounted.
+    // Read last: a new daemon writes its record after it mounts.
     let table = all()?;
     let mut found: Vec<(Record, Client)> = Vec::new();
     for client in running {
@@ -86,7 +87,7 @@ pub fn detached(state_directory: Option<&Path>, environment: &Environment) -> Re
     Ok(found)
 }
 
-/// The mount that a record speaks of, as it was in the table.
+/// The mount of a record, as it was in the table.
 pub fn of_record(record: &Record) -> Mount {
     Mount {
         id: 0,
@@ -107,7 +108,7 @@ fn socket_directories(state_directory: Option<&Path>, owner: Option<u32>, enviro
     directories
 }
 
-/// The record of a dead daemon of this user whose mount held this path, and the rest of the path below its mount point.
+/// The record of a dead daemon of this user whose mount contained this path, and the path below its mount point.
 pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Environment) -> Option<(Record, PathBuf)> {
     let own = process::effective_uid();
     let directories = environment.socket_directories(state_directory, Some(own));
@@ -122,7 +123,14 @@ pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Envir
     })
 }
 
-/// Whether this user mounted it.
+/// The state directory of a dead daemon, as its record names it; only if it belongs to this user.
+pub fn recorded_state(record: Option<&Record>) -> Option<PathBuf> {
+    let directory = record?.state_directory.as_ref()?;
+    let metadata = std::fs::symlink_metadata(directory).ok()?;
+    (metadata.is_dir() && metadata.uid() == process::effective_uid()).then(|| directory.clone())
+}
+
+/// Whether this user made the mount.
 pub fn is_own(mount: &Mount) -> bool {
     mount.user() == Some(process::uid())
 }
@@ -135,8 +143,8 @@ fn is_ours(mount: &Mount) -> bool {
     mount.kind == KIND
 }
 
-/// A path as written, and with the links in its parent resolved. The last component is never looked at: it may
-/// be a mount that hangs. Most paths match as written, so not even the parent is.
+/// A path as written, then with links in its parent resolved. The last component is never touched, since it may be a hung mount. Most paths
+/// match as written, so the parent is resolved lazily.
 fn spellings(path: &Path, environment: &Environment) -> Result<impl Iterator<Item = PathBuf>, Failure> {
     let written = without_dots(&environment.absolute(path, None)?);
     let resolve = {
@@ -146,7 +154,7 @@ fn spellings(path: &Path, environment: &Environment) -> Result<impl Iterator<Ite
     Ok(std::iter::once(written).chain(std::iter::once_with(resolve).flatten()))
 }
 
-/// Removes `.` and `..` by their letters.
+/// Removes `.` and `..` lexically.
 fn without_dots(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
@@ -166,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_mount_of_ours_is_said_so() {
+    fn a_path_outside_of_our_mounts_is_an_error() {
         let environment = Environment::default();
         let directory = tempfile::tempdir().unwrap();
         assert!(at(directory.path(), &environment).unwrap_err().message.contains("is not a mount point"));
@@ -175,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_mount_of_a_part_shows_what_lies_below_that() {
+    fn a_bind_mount_of_a_part_shows_only_that_part() {
         let mut mount = mountinfo::at(Path::new("/")).unwrap().unwrap();
         mount.root = "/app/v1".into();
         assert_eq!(below_root(&mount).join("x"), Path::new("app/v1/x"));
@@ -184,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_front_of_a_mount_point_is_resolved_and_the_mount_point_itself_is_not() {
+    fn links_before_a_mount_point_are_resolved_but_not_the_mount_point() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap().join("real");
         std::fs::create_dir_all(&real).unwrap();

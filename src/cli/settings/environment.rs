@@ -1,19 +1,19 @@
-//! What the user's environment says: home, XDG directories, the places of cache, state and sockets.
+//! Home and XDG directories of the environment, and the default directories of cache, state and sockets.
 //!
-//! With `config.rs` and `passphrases.rs` the only reader of environment variables in the program. Paths that
-//! come out are absolute, since the daemon works in `/`.
+//! Apart from clap, the only reader of environment variables. Paths are absolute, since the daemon works in `/`.
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::Failure;
+use crate::cli::terminal::escape;
 use crate::sys::process;
 
-/// The variables that matter, so that tests need not change those of the process.
+/// The relevant variables, so that tests need not change those of the process.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    /// Acts as root.
+    /// Runs as root.
     pub root: bool,
     /// `HOME`.
     pub home: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// That of this process. Relative values of XDG variables do not count, as their specification says.
+    /// The environment of this process. Relative XDG paths are ignored, as the specification says.
     pub fn of_process() -> Self {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
@@ -41,7 +41,7 @@ impl Environment {
         }
     }
 
-    /// Where content is kept by default.
+    /// The default cache directory.
     ///
     /// # Errors
     /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
@@ -49,7 +49,7 @@ impl Environment {
         self.place(&self.cache_home, ".cache", "/var/cache", ("XDG_CACHE_HOME", "--cache-dir"))
     }
 
-    /// Where logs and state are kept by default.
+    /// The default state directory.
     ///
     /// # Errors
     /// Neither `XDG_STATE_HOME` nor `HOME` is set.
@@ -63,19 +63,19 @@ impl Environment {
             (None, true, _) => PathBuf::from(as_root),
             (None, false, Some(home)) => home.join(in_home),
             (None, false, None) => {
-                return Err(Failure::usage(format!("neither {} nor HOME is set in the environment; give {}", names.0, names.1)));
+                return Err(Failure::usage(format!("neither {} nor HOME is set in the environment; use {}", names.0, names.1)));
             }
         };
         Ok(parent.join("ocifs"))
     }
 
-    /// The configuration file by default.
+    /// The default configuration file.
     pub fn configuration_file(&self) -> Option<PathBuf> {
         let parent = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
         Some(parent.join("ocifs/config.yaml"))
     }
 
-    /// Where a daemon puts its socket.
+    /// The directory of a daemon's socket.
     pub fn socket_directory(&self, state_directory: &Path) -> PathBuf {
         match self.own(&self.runtime_directory) {
             Some(directory) if directory.is_dir() => directory.join("ocifs"),
@@ -83,15 +83,15 @@ impl Environment {
         }
     }
 
-    /// A directory for files of this process. Root leaves none in a place of another user, whose variables `sudo -E` keeps: that user
-    /// could not use it any more.
+    /// A directory, if this process may put files there. Root does not use directories of other users (`sudo -E` keeps their variables):
+    /// they would lose access.
     fn own<'environment>(&self, directory: &'environment Option<PathBuf>) -> Option<&'environment PathBuf> {
-        let is_another_s = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).is_some_and(|found| found.uid() != 0);
-        directory.as_ref().filter(|directory| !self.root || !is_another_s(directory))
+        let is_foreign = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).is_some_and(|found| found.uid() != 0);
+        directory.as_ref().filter(|directory| !self.root || !is_foreign(directory))
     }
 
-    /// Where daemons may have put their sockets: their environment may have been another than ours (sudo, a
-    /// service, fstab). Root also looks where the user that owns the mount would.
+    /// Directories where daemons may have put their sockets: their environment may differ from ours (sudo, a service, fstab). Root also
+    /// looks in those of the mount's owner.
     pub fn socket_directories(&self, state_directory: Option<&Path>, owner: Option<u32>) -> Vec<PathBuf> {
         let mut found = Vec::new();
         found.extend(self.runtime_directory.as_ref().map(|directory| directory.join("ocifs")));
@@ -106,22 +106,21 @@ impl Environment {
         found
     }
 
-    /// A path that a person wrote, made absolute; `~/` is the home directory, for paths that no shell expands.
+    /// Makes a user's path absolute; `~/` is the home directory, for paths that no shell expands.
     ///
     /// # Errors
-    /// The working directory is gone, or `HOME` is not set.
+    /// No working directory, or `HOME` is not set.
     pub fn absolute(&self, path: &Path, base: Option<&Path>) -> Result<PathBuf, Failure> {
         if let Ok(rest) = path.strip_prefix("~") {
             let home = self.home.as_ref().ok_or_else(|| Failure::usage("HOME is not set in the environment; write paths without ~"))?;
             return Ok(home.join(rest));
         }
         let path = base.map_or_else(|| path.to_owned(), |base| base.join(path));
-        std::path::absolute(&path)
-            .map_err(|error| Failure::usage(format!("cannot make {} absolute: {error}", crate::cli::terminal::escape::path(&path))))
+        std::path::absolute(&path).map_err(|error| Failure::usage(format!("cannot make {} absolute: {error}", escape::path(&path))))
     }
 }
 
-/// The value of an environment variable that is not empty.
+/// An environment variable, unless empty.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_s_directories_follow_the_xdg_specification() {
+    fn user_directories_follow_the_xdg_specification() {
         let mut user = Environment { home: Some("/home/a".into()), ..Environment::default() };
         assert_eq!(user.cache_directory().unwrap(), Path::new("/home/a/.cache/ocifs"));
         assert_eq!(user.state_directory().unwrap(), Path::new("/home/a/.local/state/ocifs"));
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn root_uses_the_system_s_directories_and_needs_no_home() {
+    fn root_uses_system_directories_and_needs_no_home() {
         let root = Environment { root: true, ..Environment::default() };
         assert_eq!(root.cache_directory().unwrap(), Path::new("/var/cache/ocifs"));
         assert_eq!(root.state_directory().unwrap(), Path::new("/var/lib/ocifs"));
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn root_leaves_nothing_in_the_places_of_another_user() {
+    fn root_does_not_use_directories_of_another_user() {
         let place = tempfile::tempdir().unwrap();
         let set = || Some(place.path().join("not/yet/there"));
         let runtime_directory = Some(place.path().to_owned());
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_looks_for_sockets_wherever_a_daemon_may_have_put_them() {
+    fn a_client_searches_every_directory_that_a_daemon_may_use() {
         let runtime = tempfile::tempdir().unwrap();
         let user = Environment { home: Some("/h".into()), runtime_directory: Some(runtime.path().into()), ..Environment::default() };
         let places = user.socket_directories(Some(Path::new("/s")), Some(7));

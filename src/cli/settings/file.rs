@@ -1,96 +1,46 @@
-//! The configuration file, and which of flag, environment, file and default counts: the first that says anything.
+//! The configuration file: YAML whose keys are names of flags.
 //!
-//! The file is YAML; its keys are the names of the flags. Unknown keys are errors with their place, so that a
-//! typing mistake is no silent default.
+//! Its values become defaults of the flags, so flags and environment variables win over it. Which keys there are follows from the groups
+//! of `flags.rs`. An unknown key is an error with its place: a typo never falls back to a default silently.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
 use std::io;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+use std::path::Path;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use clap::builder::{Resettable, ValueParser};
+use clap::{Arg, Args, Command, Id};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
+use super::environment::Environment;
+use super::flags::{CONNECTION, SETTINGS};
+use super::passphrases::Origin;
 use crate::cli::exit::Failure;
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{
-    AsKind, ContentFlags, LogFlags, LogFormat, Mount, Permissions, RegistryFlags, Storage, Verify, View, WriteFlags,
-};
-use crate::cli::settings::passphrases::Origin;
-use crate::cli::terminal::units;
-use crate::oci::{Platform, Registry};
+use crate::cli::terminal::escape;
+use crate::oci::Registry;
 
-/// What the file says. Everything is optional.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+/// Keys beside those of [`SETTINGS`]. Their values come after those of the command line instead of giving way to them.
+const PASSPHRASES: [&str; 2] = ["passphrase-file", "passphrase-command"];
+
+/// Values by the long name of their flag.
+type Settings = BTreeMap<String, Vec<OsString>>;
+
+/// The content of a configuration file.
+#[derive(Clone, Debug, Default)]
 pub struct File {
-    cache_dir: Option<PathBuf>,
-    #[serde(deserialize_with = "size")]
-    cache_size: Option<u64>,
-    #[serde(deserialize_with = "size")]
-    cache_min_free: Option<u64>,
-    #[serde(deserialize_with = "memory")]
-    memory_limit: Option<u64>,
-    state_dir: Option<PathBuf>,
-    #[serde(deserialize_with = "duration")]
-    tag_ttl: Option<Duration>,
-    verify: Option<Verify>,
-    view: Option<View>,
-    #[serde(deserialize_with = "from_text")]
-    platform: Option<Platform>,
-    repo: Vec<String>,
-    allow_other: Option<bool>,
-    expose_metadata: Option<bool>,
-    noexec: Option<bool>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    #[serde(deserialize_with = "mode")]
-    file_mode: Option<u32>,
-    #[serde(deserialize_with = "mode")]
-    dir_mode: Option<u32>,
-    read_only: Option<bool>,
-    allow_delete: Option<bool>,
-    plaintext: Option<bool>,
-    #[serde(deserialize_with = "size")]
-    staging_size: Option<u64>,
-    #[serde(deserialize_with = "duration")]
-    exit_timeout: Option<Duration>,
-    as_kind: Option<AsKind>,
-    concurrency: Option<NonZeroUsize>,
-    offline: Option<bool>,
-    passphrase_file: Vec<PathBuf>,
-    passphrase_command: Vec<String>,
-    log_file: Option<PathBuf>,
-    log_format: Option<LogFormat>,
-    registry_config: Option<PathBuf>,
-    #[serde(deserialize_with = "duration")]
-    io_timeout: Option<Duration>,
-    /// Settings of single registries, by `host` or `host:port`.
-    registries: BTreeMap<String, Origins>,
-    #[serde(skip)]
-    folder: PathBuf,
-}
-
-/// How one registry is reached.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct Origins {
-    plain_http: Option<bool>,
-    insecure: Option<bool>,
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    trusted_realm: Vec<String>,
+    general: Settings,
+    /// By `host` or `host:port`.
+    registries: BTreeMap<String, Settings>,
 }
 
 impl File {
-    /// Reads the file that the user named, or the one at the usual place if there is one.
+    /// Reads the file that the user named, else the one at the usual place if there is one. `command` has all flags.
     ///
     /// # Errors
     /// A named file that is missing, and every mistake in a file, with its place.
-    pub fn load(named: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
+    pub fn load(named: Option<&Path>, environment: &Environment, command: &Command) -> Result<Self, Failure> {
         let Some(path) = named.map(Path::to_owned).or_else(|| environment.configuration_file()) else {
             return Ok(Self::default());
         };
@@ -100,153 +50,200 @@ impl File {
             Err(error) if named.is_none() && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 return Ok(Self::default());
             }
-            Err(error) => return Err(Failure::usage(format!("cannot read the configuration file {}: {error}", path.display()))),
+            Err(error) => {
+                return Err(Failure::usage(format!("cannot read the configuration file {}: {error}", escape::path(&path))));
+            }
         };
-        Self::parse(&text, path.parent().unwrap_or(Path::new("/")))
-            .map_err(|failure| failure.context(format_args!("the configuration file {}", path.display())))
+        Self::parse(&text, path.parent().unwrap_or(Path::new("/")), environment, command)
+            .map_err(|failure| failure.context(format_args!("the configuration file {}", escape::path(&path))))
     }
 
-    fn parse(text: &str, folder: &Path) -> Result<Self, Failure> {
+    /// Paths in the file count from its folder.
+    fn parse(text: &str, folder: &Path, environment: &Environment, command: &Command) -> Result<Self, Failure> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let mut file: Self = serde_saphyr::from_str(text).map_err(|error| Failure::usage(mistake(error.without_snippet(), text)))?;
+        let (general, connection) = (keys(command, &SETTINGS, &PASSPHRASES), keys(command, &[CONNECTION], &[]));
+        let mapping = Mapping { keys: &general, of_registries: Some(&connection) };
+        let mut file = serde_saphyr::with_deserializer_from_str(text, |deserializer| mapping.deserialize(deserializer))
+            .map_err(|error| Failure::usage(mistake(error.without_snippet(), text)))?;
         if file.registries.keys().any(|host| Registry::parse(host).is_err()) {
-            return Err(Failure::usage("a key of `registries` is no HOST or HOST:PORT"));
+            return Err(Failure::usage("a key of `registries` is neither HOST nor HOST:PORT"));
         }
-        file.folder = folder.to_owned();
+        for (name, values) in file.registries.values_mut().chain([&mut file.general]).flatten() {
+            if general.iter().chain(&connection).any(|key| key.get_long() == Some(name) && is(key, &ValueParser::path_buf())) {
+                for value in values {
+                    *value = environment.absolute(Path::new(value), Some(folder))?.into_os_string();
+                }
+            }
+        }
         Ok(file)
     }
 
-    /// Fills in what neither flags nor environment say about a mount.
-    pub fn complete_mount(&self, mount: &mut Mount, environment: &Environment) -> Result<(), Failure> {
-        mount.read_only |= self.read_only.unwrap_or_default();
-        mount.offline |= self.offline.unwrap_or_default();
-        self.complete_content(&mut mount.content);
-        self.complete_permissions(&mut mount.permissions);
-        self.complete_writing(&mut mount.writing);
-        self.complete_log(&mut mount.log, environment)?;
-        self.complete_storage(&mut mount.reaching.storage, environment)
+    /// The command with everything that the file says for all registries as defaults.
+    pub fn as_defaults(&self, command: Command) -> Command {
+        with_defaults(command, &SETTINGS, &self.general)
     }
 
-    /// Fills in what is shown.
-    pub fn complete_content(&self, flags: &mut ContentFlags) {
-        flags.tag_ttl = flags.tag_ttl.or(self.tag_ttl);
-        flags.verify = flags.verify.or(self.verify);
-        flags.view = flags.view.or(self.view);
-        flags.platform = flags.platform.take().or_else(|| self.platform.clone());
-        if flags.repositories.is_empty() {
-            flags.repositories.clone_from(&self.repo);
+    /// The command with the section of a registry as defaults.
+    pub fn as_defaults_for(&self, registry: &Registry, command: Command) -> Command {
+        match self.registries.get(registry.as_str()) {
+            Some(section) => with_defaults(command, &[CONNECTION], section),
+            None => command,
         }
     }
 
-    fn complete_permissions(&self, flags: &mut Permissions) {
-        flags.allow_other |= self.allow_other.unwrap_or_default();
-        flags.expose_metadata |= self.expose_metadata.unwrap_or_default();
-        flags.noexec |= self.noexec.unwrap_or_default();
-        flags.uid = flags.uid.or(self.uid);
-        flags.gid = flags.gid.or(self.gid);
-        flags.file_mode = flags.file_mode.or(self.file_mode);
-        flags.dir_mode = flags.dir_mode.or(self.dir_mode);
-    }
-
-    /// Fills in how edits are published.
-    pub fn complete_writing(&self, flags: &mut WriteFlags) {
-        flags.allow_delete |= self.allow_delete.unwrap_or_default();
-        flags.plaintext |= self.plaintext.unwrap_or_default();
-        flags.staging_size = flags.staging_size.or(self.staging_size);
-        flags.exit_timeout = flags.exit_timeout.or(self.exit_timeout);
-        flags.as_kind = flags.as_kind.or(self.as_kind);
-        flags.concurrency = flags.concurrency.or(self.concurrency);
-    }
-
-    fn complete_log(&self, flags: &mut LogFlags, environment: &Environment) -> Result<(), Failure> {
-        flags.log_format = flags.log_format.or(self.log_format);
-        flags.log_file = self.path(flags.log_file.take(), &self.log_file, environment)?;
-        Ok(())
-    }
-
-    /// Fills in directories and budget; afterwards both directories are set and absolute.
+    /// A group of flags as the file alone sets them.
     ///
     /// # Errors
-    /// The environment names no directory.
-    pub fn complete_storage(&self, flags: &mut Storage, environment: &Environment) -> Result<(), Failure> {
-        flags.cache_size = flags.cache_size.or(self.cache_size);
-        flags.cache_min_free = flags.cache_min_free.or(self.cache_min_free);
-        flags.memory_limit = flags.memory_limit.or(self.memory_limit);
-        flags.cache_dir = match self.path(flags.cache_dir.take(), &self.cache_dir, environment)? {
-            Some(directory) => Some(directory),
-            None => Some(environment.cache_directory()?),
-        };
-        flags.state_dir = self.state_directory(flags.state_dir.take(), environment)?;
-        Ok(())
+    /// Never for a group of [`SETTINGS`].
+    pub fn group<T: Args>(&self, registry: Option<&Registry>) -> Result<T, Failure> {
+        let command = self.as_defaults(T::augment_args(Command::new("file").no_binary_name(true)));
+        let command = registry.map_or(command.clone(), |registry| self.as_defaults_for(registry, command));
+        let matches = command.mut_args(|arg| arg.env(Resettable::Reset)).try_get_matches_from::<_, &str>([]);
+        matches.and_then(|matches| T::from_arg_matches(&matches)).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// The state directory, where the environment has one.
-    ///
-    /// # Errors
-    /// A path that cannot be made absolute.
-    pub fn state_directory(&self, flag: Option<PathBuf>, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
-        Ok(match self.path(flag, &self.state_dir, environment)? {
-            Some(directory) => Some(directory),
-            None => environment.state_directory().ok(),
-        })
-    }
-
-    /// Fills in how a registry is reached: its own section of the file first, then what is said for all.
-    ///
-    /// # Errors
-    /// A path that cannot be made absolute.
-    pub fn complete_registry(
-        &self,
-        flags: &mut RegistryFlags,
-        registry: Option<&Registry>,
-        environment: &Environment,
-    ) -> Result<(), Failure> {
-        flags.io_timeout = flags.io_timeout.or(self.io_timeout);
-        flags.registry_config = self.path(flags.registry_config.take(), &self.registry_config, environment)?;
-        let own = registry.and_then(|registry| self.registries.get(registry.as_str())).cloned().unwrap_or_default();
-        flags.plain_http = flags.plain_http.or(own.plain_http);
-        flags.insecure |= own.insecure.unwrap_or_default();
-        flags.ca_file = self.path(flags.ca_file.take(), &own.ca_file, environment)?;
-        flags.cert_file = self.path(flags.cert_file.take(), &own.cert_file, environment)?;
-        flags.key_file = self.path(flags.key_file.take(), &own.key_file, environment)?;
-        if flags.trusted_realms.is_empty() {
-            flags.trusted_realms = own.trusted_realm;
-        }
-        if flags.cert_file.is_some() != flags.key_file.is_some() {
-            return Err(Failure::usage("a client certificate needs both --cert-file and --key-file"));
-        }
-        if flags.plain_http == Some(true) && flags.insecure {
-            return Err(Failure::usage("--plain-http and --insecure exclude each other: without TLS there is no certificate to ignore"));
-        }
-        Ok(())
-    }
-
-    /// Places of passphrases, tried after those of the command line.
-    ///
-    /// # Errors
-    /// A path that cannot be made absolute.
-    pub fn passphrases(&self, environment: &Environment) -> Result<Vec<Origin>, Failure> {
-        let mut origins = Vec::new();
-        for path in &self.passphrase_file {
-            origins.push(Origin::File(environment.absolute(path, Some(&self.folder))?));
-        }
-        origins.extend(self.passphrase_command.iter().cloned().map(Origin::Command));
-        Ok(origins)
-    }
-
-    /// A path of the command line counts from the working directory, one of the file from the file's folder.
-    fn path(&self, flag: Option<PathBuf>, own: &Option<PathBuf>, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
-        match (flag, own) {
-            (Some(path), _) => environment.absolute(&path, None).map(Some),
-            (None, Some(path)) => environment.absolute(path, Some(&self.folder)).map(Some),
-            (None, None) => Ok(None),
-        }
+    /// Sources of passphrases, tried after those of the command line.
+    pub fn passphrases(&self) -> Vec<Origin> {
+        let values = |name: &str| self.general.get(name).cloned().unwrap_or_default();
+        let files = values("passphrase-file").into_iter().map(|path| Origin::File(path.into()));
+        let commands = values("passphrase-command").into_iter().filter_map(|command| command.into_string().ok());
+        files.chain(commands.map(Origin::Command)).collect()
     }
 }
 
-/// What is wrong in a file and where: the place and the key, and no content, which may be a secret.
+/// Ids of the flags in some groups of a command.
+fn members(command: &Command, groups: &[&str]) -> Vec<Id> {
+    let groups = command.get_groups().filter(|group| groups.contains(&group.get_id().as_str()));
+    groups.flat_map(|group| group.get_args().cloned()).collect()
+}
+
+/// The flags in some groups of a command and its subcommands, and those with one of some names.
+fn keys(command: &Command, groups: &[&str], names: &[&str]) -> Vec<Arg> {
+    let members = members(command, groups);
+    let is_key = |arg: &&Arg| members.contains(arg.get_id()) || arg.get_long().is_some_and(|long| names.contains(&long));
+    let own = command.get_arguments().filter(is_key).cloned();
+    own.chain(command.get_subcommands().flat_map(|inner| keys(inner, groups, names))).collect()
+}
+
+fn with_defaults(command: Command, groups: &[&str], settings: &Settings) -> Command {
+    let members = members(&command, groups);
+    let command = command.mut_args(|arg| match arg.get_long().and_then(|long| settings.get(long)) {
+        Some(values) if members.contains(arg.get_id()) => arg.default_values(values),
+        _ => arg,
+    });
+    command.mut_subcommands(|inner| with_defaults(inner, groups, settings))
+}
+
+/// Whether a flag has values of a type.
+fn is(flag: &Arg, parser: &ValueParser) -> bool {
+    flag.get_value_parser().type_id() == parser.type_id()
+}
+
+/// A mapping from names of flags to values; at the top also sections of registries.
+#[derive(Clone, Copy)]
+struct Mapping<'a> {
+    keys: &'a [Arg],
+    of_registries: Option<&'a [Arg]>,
+}
+
+impl<'de> DeserializeSeed<'de> for Mapping<'_> {
+    type Value = File;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<File, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Mapping<'_> {
+    type Value = File;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a mapping of settings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+        let mut file = File::default();
+        while let Some(name) = map.next_key_seed(Key(self))? {
+            match self.keys.iter().find(|key| key.get_long() == Some(&name)) {
+                Some(key) => {
+                    let values = map.next_value_seed(Value(key))?;
+                    file.general.extend((!values.is_empty()).then_some((name, values)));
+                }
+                None => file.registries = map.next_value_seed(Sections(self.of_registries.unwrap_or_default()))?,
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// The name of a setting.
+struct Key<'a>(Mapping<'a>);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let Mapping { keys, of_registries } = self.0;
+        let is_known = keys.iter().any(|key| key.get_long() == Some(&name)) || (of_registries.is_some() && name == "registries");
+        if is_known { Ok(name) } else { Err(D::Error::unknown_field(&name, &[])) }
+    }
+}
+
+/// Settings of single registries.
+struct Sections<'a>(&'a [Arg]);
+
+impl<'de> DeserializeSeed<'de> for Sections<'_> {
+    type Value = BTreeMap<String, Settings>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Sections<'_> {
+    type Value = BTreeMap<String, Settings>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a mapping of registries")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut sections = BTreeMap::new();
+        while let Some(host) = map.next_key()? {
+            sections.insert(host, map.next_value_seed(Mapping { keys: self.0, of_registries: None })?.general);
+        }
+        Ok(sections)
+    }
+}
+
+/// The value of a setting, accepted by the parser of its flag: `0644` and `10` mean what they mean there.
+struct Value<'a>(&'a Arg);
+
+impl<'de> DeserializeSeed<'de> for Value<'_> {
+    type Value = Vec<OsString>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<OsString>, D::Error> {
+        let values: Vec<String> = if is(self.0, &ValueParser::bool()) {
+            Option::<bool>::deserialize(deserializer)?.iter().map(ToString::to_string).collect()
+        } else if matches!(self.0.get_action(), clap::ArgAction::Append) {
+            Vec::deserialize(deserializer)?
+        } else {
+            Option::deserialize(deserializer)?.into_iter().collect()
+        };
+        // Paths are not absolute yet; any text can be one.
+        let accepted = is(self.0, &ValueParser::path_buf()) || values.is_empty() || {
+            let parser = Arg::new("value").num_args(1..).value_parser(self.0.get_value_parser().clone());
+            let command = Command::new("check").no_binary_name(true).arg(parser);
+            command.try_get_matches_from(["--"].into_iter().chain(values.iter().map(String::as_str))).is_ok()
+        };
+        if accepted { Ok(values.into_iter().map(OsString::from).collect()) } else { Err(D::Error::custom("unusable")) }
+    }
+}
+
+/// A mistake with its place and key. The content stays out of the message: it may be a secret.
 fn mistake(error: &serde_saphyr::Error, text: &str) -> String {
     use serde_saphyr::Error;
     let (place, line) = match error.location() {
@@ -262,90 +259,75 @@ fn mistake(error: &serde_saphyr::Error, text: &str) -> String {
             let shown = plain_key(field).map(|key| format!(" `{key}`")).unwrap_or_default();
             format!("{place}unknown key{shown}")
         }
-        (Error::DuplicateMappingKey { .. }, Some(key)) => format!("{place}the key `{key}` stands there twice"),
+        (Error::DuplicateMappingKey { .. }, Some(key)) => format!("{place}the key `{key}` appears twice"),
         (_, Some(key)) => format!("{place}the value of `{key}` cannot be used"),
-        (_, None) => format!("{place}this is no YAML that can be used"),
+        (_, None) => format!("{place}not valid YAML for this file"),
     }
 }
 
-/// A text that can be the name of a setting.
+/// The text, if it can be the name of a setting.
 fn plain_key(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_';
     (!text.is_empty() && text.len() <= 32 && text.bytes().all(plain)).then_some(text)
 }
 
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    parsed(deserializer, units::size)
-}
-
-fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    parsed(deserializer, units::memory)
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    parsed(deserializer, units::duration)
-}
-
-fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    parsed(deserializer, crate::cli::settings::flags::mode)
-}
-
-fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    parsed(deserializer, str::parse)
-}
-
-/// A scalar as it is written in the file, so that `0644` and `10` mean what they mean as flags.
-fn parsed<'de, D: Deserializer<'de>, T>(deserializer: D, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).map(Some).map_err(D::Error::custom)
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use clap::CommandFactory;
 
     use super::*;
-    use crate::cli::settings::flags::{Cli, Command};
+    use crate::cli::command::Cli;
+    use crate::cli::settings::flags::{ContentFlags, Permissions, RegistryFlags, Storage};
 
     fn environment() -> Environment {
         Environment { home: Some("/home/a".into()), ..Environment::default() }
     }
 
-    fn mount(arguments: &[&str]) -> Mount {
-        match Cli::parse_from([&["ocifs", "mount"], arguments, &["reg.io", "/mnt"]].concat()).command {
-            Command::Mount(mount) => *mount,
-            _ => panic!("not a mount"),
-        }
+    fn parse(text: &str) -> Result<File, Failure> {
+        File::parse(text, Path::new("/etc/x"), &environment(), &Cli::command())
+    }
+
+    /// A group of flags of `mount`, with the file as defaults.
+    fn group<T: Args>(file: &File, arguments: &[&str]) -> T {
+        let arguments = [&["ocifs", "mount"], arguments, &["reg.io", "/mnt"]].concat();
+        let matches = file.as_defaults(Cli::command()).get_matches_from(arguments);
+        T::from_arg_matches(matches.subcommand_matches("mount").unwrap()).unwrap()
     }
 
     #[test]
     fn a_flag_counts_before_the_file_and_the_file_before_the_default() {
-        let file =
-            File::parse("cache-size: 2GiB\nmemory-limit: 64MiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\n", Path::new("/etc/x"))
-                .unwrap();
-        let mut flags = mount(&["--cache-size=1M"]);
-        file.complete_mount(&mut flags, &environment()).unwrap();
-        assert_eq!((flags.reaching.storage.cache_size, flags.reaching.storage.memory_limit), (Some(1 << 20), Some(64 << 20)));
-        assert_eq!(flags.content.tag_ttl, Some(Duration::from_secs(300)));
-        assert_eq!(flags.reaching.storage.cache_dir.as_deref(), Some(Path::new("/etc/x/sub")));
-        assert_eq!(flags.reaching.storage.state_dir.as_deref(), Some(Path::new("/home/a/.local/state/ocifs")));
-        assert_eq!(flags.permissions.file_mode, Some(0o600));
+        let file = parse("cache-size: 2GiB\nmemory-limit: 64MiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\nnoexec: true\n").unwrap();
+        let storage: Storage = group(&file, &["--cache-size=1M"]);
+        assert_eq!((storage.cache_size, storage.memory_limit), (Some(1 << 20), Some(64 << 20)));
+        assert_eq!((storage.cache_dir.as_deref(), storage.state_dir), (Some(Path::new("/etc/x/sub")), None));
+        assert_eq!(group::<ContentFlags>(&file, &[]).tag_ttl, Some(Duration::from_secs(300)));
+        let permissions: Permissions = group(&file, &[]);
+        assert_eq!((permissions.file_mode, permissions.noexec, permissions.allow_other), (Some(0o600), true, false));
     }
 
     #[test]
-    fn a_repository_that_is_named_in_front_of_the_source_does_not_swallow_it() {
-        let flags = mount(&["--repo=a,b", "--repo", "c"]);
-        assert_eq!((flags.content.repositories, flags.source.as_str()), (["a", "b", "c"].map(str::to_owned).to_vec(), "reg.io"));
+    fn these_are_the_keys() {
+        let names = |groups: &[&str], names: &[&str]| {
+            let found = keys(&Cli::command(), groups, names);
+            let sorted: BTreeSet<&str> = found.iter().filter_map(Arg::get_long).collect();
+            sorted.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        let general = "allow-delete allow-other as-kind cache-dir cache-min-free cache-size concurrency dir-mode exit-timeout \
+            expose-metadata file-mode gid io-timeout log-file log-format memory-limit noexec offline passphrase-command passphrase-file plaintext \
+            platform read-only registry-config repo staging-size state-dir tag-ttl uid verify view";
+        assert_eq!(names(&SETTINGS, &PASSPHRASES), general);
+        assert_eq!(names(&[CONNECTION], &[]), "ca-file cert-file insecure key-file plain-http trusted-realm");
     }
 
     #[test]
-    fn half_of_a_client_certificate_is_an_error() {
-        let file = File::parse("registries: {reg.io: {cert-file: c.pem}}\n", Path::new("/etc/x")).unwrap();
-        let registry = Registry::parse("reg.io").unwrap();
-        let mut flags = RegistryFlags::default();
-        assert!(file.complete_registry(&mut flags, Some(&registry), &environment()).unwrap_err().message.contains("--key-file"));
-        let mut flags = RegistryFlags { key_file: Some("/k.pem".into()), ..RegistryFlags::default() };
-        file.complete_registry(&mut flags, Some(&registry), &environment()).unwrap();
+    fn a_safety_switch_of_the_file_is_for_mounts_only() {
+        let file = parse("plaintext: true\nallow-delete: true\n").unwrap();
+        let matches = file.as_defaults(Cli::command()).get_matches_from(["ocifs", "sync"]);
+        let sync = matches.subcommand_matches("sync").unwrap();
+        assert!(!sync.get_flag("plaintext") && !sync.get_flag("allow_delete"));
     }
 
     #[test]
@@ -353,11 +335,11 @@ mod tests {
         for (text, word) in [
             ("offline: true\ncache_size: 1G\n", "line 2, column 1: unknown key `cache_size`"),
             ("cache-size: lots\n", "line 1, column 13: the value of `cache-size` cannot be used"),
-            ("registries: {UPPER_: {}}\n", "a key of `registries` is no HOST or HOST:PORT"),
+            ("registries: {UPPER_: {}}\n", "a key of `registries` is neither HOST nor HOST:PORT"),
             ("tag-ttl: [1]\n", "line 1, column 10: the value of `tag-ttl` cannot be used"),
-            ("cache-size: 1G\ncache-size: 2G\n", "line 2, column 1: the key `cache-size` stands there twice"),
+            ("cache-size: 1G\ncache-size: 2G\n", "line 2, column 1: the key `cache-size` appears twice"),
         ] {
-            assert_eq!(File::parse(text, Path::new("/")).unwrap_err().message, word, "{text}");
+            assert_eq!(parse(text).unwrap_err().message, word, "{text}");
         }
     }
 
@@ -379,32 +361,31 @@ mod tests {
             "passphrase-file: \"hunter2\n",
             "x: &hunter2 {<<: hunter2}\n",
         ] {
-            let failure = File::parse(text, Path::new("/")).unwrap_err();
+            let failure = parse(text).unwrap_err();
             assert!(!failure.message.to_lowercase().contains("hunter"), "{text}: {}", failure.message);
         }
     }
 
     #[test]
     fn a_registry_has_a_section_of_its_own() {
-        let file = File::parse("registries:\n  reg.io:5000:\n    plain-http: true\n    ca-file: ~/ca.pem\n", Path::new("/")).unwrap();
-        let mut flags = RegistryFlags::default();
-        file.complete_registry(&mut flags, Registry::parse("reg.io:5000").ok().as_ref(), &environment()).unwrap();
-        assert_eq!(flags.plain_http, Some(true));
-        assert_eq!(flags.ca_file.as_deref(), Some(Path::new("/home/a/ca.pem")));
-        let mut other = RegistryFlags::default();
-        file.complete_registry(&mut other, Registry::parse("reg.io").ok().as_ref(), &environment()).unwrap();
-        assert!(other.plain_http.is_none() && other.ca_file.is_none());
+        let file = parse("registries:\n  reg.io:5000:\n    plain-http: true\n    ca-file: ~/ca.pem\nio-timeout: 5s\n").unwrap();
+        let flags = |host: &str| file.group::<RegistryFlags>(Registry::parse(host).ok().as_ref()).unwrap();
+        let own = flags("reg.io:5000");
+        assert_eq!((own.connection.plain_http, own.transport.io_timeout), (Some(true), Some(Duration::from_secs(5))));
+        assert_eq!(own.connection.ca_file.as_deref(), Some(Path::new("/home/a/ca.pem")));
+        let other = flags("reg.io");
+        assert!(other.connection.plain_http.is_none() && other.connection.ca_file.is_none() && other.transport.io_timeout.is_some());
     }
 
     #[test]
     fn only_a_file_that_was_named_must_exist() {
-        assert!(File::load(None, &environment()).is_ok());
-        assert!(File::load(Some(Path::new("/no/such.yaml")), &environment()).unwrap_err().message.contains("/no/such.yaml"));
+        let load = |named| File::load(named, &environment(), &Cli::command());
+        assert!(load(None).is_ok());
+        assert!(load(Some(Path::new("/no/such.yaml"))).unwrap_err().message.contains("/no/such.yaml"));
     }
 
     #[test]
-    fn an_empty_file_says_nothing() {
-        assert!(File::parse("# nothing\n", Path::new("/")).is_ok());
-        assert!(File::parse("", Path::new("/")).is_ok());
+    fn an_empty_file_sets_nothing() {
+        assert!(parse("# nothing\n").is_ok() && parse("").is_ok());
     }
 }

@@ -1,108 +1,32 @@
-//! The command line: every command and flag, grouped as `--help` shows them.
+//! Flags that several commands share, in groups as `--help` shows them.
 //!
-//! Only shapes and words. What a flag means when it is absent is decided in `config.rs`, after the environment
-//! and the configuration file were asked.
+//! Members of the groups in [`SETTINGS`] and [`CONNECTION`] are also keys of the configuration file, and every flag of `ocifs mount` is a
+//! mount option: each is declared here once. Precedence: flag, environment, file, default.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{ArgAction, Args, ValueEnum};
 
-use crate::cli::settings::passphrases;
+use super::environment::Environment;
+use super::passphrases;
+use crate::cli::exit::Failure;
 use crate::cli::terminal::units;
 use crate::oci::Platform;
+use crate::publish::ArtifactKind;
 
-mod writing;
+/// Groups whose flags the configuration file can set for everything. A group that flattens others has no members of its own in clap.
+pub const SETTINGS: [&str; 8] =
+    ["Access", "ContentFlags", "Permissions", "WriteFlags", "Storage", "StateDirectory", "Transport", "LogFlags"];
 
-pub use writing::{AsKind, Diff, Discard, New, Sync, WriteFlags};
+/// The group whose flags the configuration file can set for one registry.
+pub const CONNECTION: &str = "Connection";
 
-const STYLES: Styles = Styles::styled()
-    .header(AnsiColor::Green.on_default().bold())
-    .usage(AnsiColor::Green.on_default().bold())
-    .literal(AnsiColor::Cyan.on_default().bold())
-    .placeholder(AnsiColor::Cyan.on_default());
-
-const EXAMPLES: &str = "\
-Examples:
-  ocifs mount localhost:5000/team ~/oci      every repository below team
-  ocifs mount ghcr.io/org/app:v1 ~/app       one artifact
-  ocifs mount oci:./layout ~/layout          an OCI layout directory
-  cp -r data ~/oci/app/v2 && ocifs sync ~/oci    a new tag
-  ocifs umount ~/oci                         publishes what is still staged first
-
-Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 conflict,
-14 unreachable, 15 mount point or FUSE, 16 changes not pushed, 130 interrupted";
-
-/// Mount any OCI registry as a directory
-#[derive(Debug, Parser)]
-#[command(name = "ocifs", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
-#[command(disable_help_subcommand = true, infer_long_args = false)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-
-    /// Flags of every command.
-    #[command(flatten)]
-    pub global: Global,
-}
-
-/// Flags of every command.
+/// How a mount may be used.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Global {
-    /// Say more: -v what is done, -vv every request
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
-    pub verbose: u8,
-
-    /// Read this configuration file instead of $XDG_CONFIG_HOME/ocifs/config.yaml
-    #[arg(long, global = true, value_name = "FILE", env = "OCIFS_CONFIG", hide_env = true, help_heading = "Global options")]
-    pub config: Option<PathBuf>,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Mount a registry, a prefix of it, one artifact or an OCI layout on a directory
-    Mount(Box<Mount>),
-    /// Publish what is staged, then unmount; also when the daemon is dead or hangs
-    #[command(visible_alias = "unmount")]
-    Umount(Umount),
-    /// Show mounts and what is staged: sources, cache use, daemons, edited tags
-    Status(Status),
-    /// Publish staged edits: new tags, changed tags, deletions
-    Sync(Box<Sync>),
-    /// Show what is staged, path by path
-    Diff(Box<Diff>),
-    /// Take staged edits back
-    Discard(Box<Discard>),
-    /// Stage an empty tag that `mkdir` cannot name
-    New(Box<New>),
-    /// Forget cached tags and lists, so that the next look asks the registry
-    Refresh(Refresh),
-    /// Show and manage the local cache
-    Cache(Cache),
-    /// Explain an artifact without mounting it: kind, platform, layers, how lazily they are readable
-    Inspect(Box<Inspect>),
-}
-
-/// `ocifs mount`.
-#[derive(Args, Clone, Debug)]
-#[command(args_override_self = true)]
-pub struct Mount {
-    /// Registry, prefix, repository:tag, repository@digest, or oci:DIRECTORY[:tag]
-    #[arg(value_name = "SOURCE")]
-    pub source: String,
-
-    /// An existing empty directory, or /dev/fd/N where FUSE is mounted already
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
-
-    /// Stay in the foreground (tells systemd when ready)
-    #[arg(short, long)]
-    pub foreground: bool,
-
+pub struct Access {
     /// Mount only what is cached; never ask the registry
     #[arg(long)]
     pub offline: bool,
@@ -110,53 +34,21 @@ pub struct Mount {
     /// Refuse every write in the kernel
     #[arg(long)]
     pub read_only: bool,
-
-    /// Mount options as mount(8) gives them; names of flags without the hyphens
-    #[arg(short = 'o', long = "options", value_name = "OPTIONS", action = ArgAction::Append)]
-    pub options: Vec<String>,
-
-    /// Give up if the mount does not answer in this time
-    #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_WAIT", hide_env = true)]
-    pub wait: Option<Duration>,
-
-    /// Check source and mount point, then end without mounting.
-    #[arg(long, hide = true)]
-    pub check_only: bool,
-
-    /// What is shown.
-    #[command(flatten)]
-    pub content: ContentFlags,
-
-    /// Who may use the mount.
-    #[command(flatten)]
-    pub permissions: Permissions,
-
-    /// Staging and publishing.
-    #[command(flatten)]
-    pub writing: WriteFlags,
-
-    /// Reading and publishing.
-    #[command(flatten)]
-    pub reaching: Reaching,
-
-    /// Logging.
-    #[command(flatten)]
-    pub log: LogFlags,
 }
 
-/// What is shown.
+/// Which content is shown, and how.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Content")]
 pub struct ContentFlags {
-    /// How long a tag or a list is trusted before the registry is asked again [default: 60s]
+    /// How long tags and lists are trusted before the registry is asked again [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_TAG_TTL", hide_env = true)]
     pub tag_ttl: Option<Duration>,
 
-    /// When bytes are checked: `strict` checks whole blobs before the first byte [default: auto]
+    /// When content is verified: `strict` verifies whole blobs before the first byte [default: auto]
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     pub verify: Option<Verify>,
 
-    /// How artifacts are shown: as their kind says, a directory a layer, or a file a blob [default: merged]
+    /// How artifacts are shown: by their kind, a directory per layer, or a file per blob [default: merged]
     #[arg(long, value_name = "VIEW", env = "OCIFS_VIEW", hide_env = true)]
     pub view: Option<View>,
 
@@ -164,20 +56,20 @@ pub struct ContentFlags {
     #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     pub platform: Option<Platform>,
 
-    /// Repositories to list where the registry has no catalog, with commas between; may be repeated
+    /// Repositories to list if the registry has no catalog, comma-separated; repeatable
     #[arg(long = "repo", value_name = "NAME", action = ArgAction::Append, value_delimiter = ',')]
     pub repositories: Vec<String>,
 }
 
-/// Who may use the mount.
+/// Access and attributes.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Permissions")]
 pub struct Permissions {
-    /// Let other users in; the kernel then checks owners and modes
+    /// Allow other users; the kernel then checks owners and modes
     #[arg(long)]
     pub allow_other: bool,
 
-    /// With --allow-other, let other users into .oci too, which has all bytes whatever the modes of files say
+    /// With --allow-other, open .oci to other users too; it exposes all content regardless of file modes
     #[arg(long)]
     pub expose_metadata: bool,
 
@@ -197,13 +89,38 @@ pub struct Permissions {
     #[arg(long, value_name = "MODE", value_parser = mode, env = "OCIFS_DIR_MODE", hide_env = true)]
     pub dir_mode: Option<u32>,
 
-    /// Refuse to run programs from the mount
+    /// Do not run programs from the mount
     #[arg(long)]
     pub noexec: bool,
+}
 
-    /// Mount on a directory that is not empty; its content is hidden meanwhile
+/// Staging and publishing.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Writing")]
+pub struct WriteFlags {
+    /// Allow deleting tags in the registry (`rmdir TAG`, and the old name after `mv`)
     #[arg(long)]
-    pub nonempty: bool,
+    pub allow_delete: bool,
+
+    /// Publish files of encrypted artifacts unencrypted; refused without this flag
+    #[arg(long)]
+    pub plaintext: bool,
+
+    /// Maximum bytes to stage; writes beyond fail with "no space left" [default: limited by the disk]
+    #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_STAGING_SIZE", hide_env = true)]
+    pub staging_size: Option<u64>,
+
+    /// How long the daemon publishes after an unmount; the rest stays staged [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_EXIT_TIMEOUT", hide_env = true)]
+    pub exit_timeout: Option<Duration>,
+
+    /// Artifact kind of new tags [default: files]
+    #[arg(long, value_name = "KIND", env = "OCIFS_AS_KIND", hide_env = true)]
+    pub as_kind: Option<AsKind>,
+
+    /// Blobs uploaded at a time [default: 4]
+    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    pub concurrency: Option<NonZeroUsize>,
 }
 
 /// Directories and budget.
@@ -211,14 +128,14 @@ pub struct Permissions {
 #[command(next_help_heading = "Cache and state")]
 pub struct Storage {
     /// Keep content here [default: $XDG_CACHE_HOME/ocifs, as root /var/cache/ocifs]
-    #[arg(long, value_name = "DIR", env = "OCIFS_CACHE_DIR", hide_env = true)]
+    #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
 
-    /// Most content to keep, over all mounts that share the directory [default: 10GiB]
+    /// Maximum size of the cache, shared by all mounts that use the directory [default: 10GiB]
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_CACHE_SIZE", hide_env = true)]
     pub cache_size: Option<u64>,
 
-    /// Most memory for reading and publishing, beside what the process itself takes [default: 256MiB]
+    /// Maximum memory for reading and publishing, besides that of the process itself [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory, env = "OCIFS_MEMORY_LIMIT", hide_env = true)]
     pub memory_limit: Option<u64>,
 
@@ -227,49 +144,96 @@ pub struct Storage {
     pub cache_min_free: Option<u64>,
 
     /// Keep staged edits, logs and sockets here [default: $XDG_STATE_HOME/ocifs, as root /var/lib/ocifs]
-    #[arg(long, value_name = "DIR", env = "OCIFS_STATE_DIR", hide_env = true)]
+    #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
+}
+
+impl Storage {
+    /// With the default directories where none is set.
+    ///
+    /// # Errors
+    /// The environment determines no cache directory.
+    pub fn with_directories(self, environment: &Environment) -> Result<Self, Failure> {
+        let cache_dir = match self.cache_dir {
+            Some(directory) => directory,
+            None => environment.cache_directory()?,
+        };
+        let state_dir = self.state_dir.or_else(|| environment.state_directory().ok());
+        Ok(Self { cache_dir: Some(cache_dir), state_dir, ..self })
+    }
+}
+
+/// Where the daemons of mounts keep their state.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StateDirectory {
+    /// State directory of the mount, if it is not the default one
+    #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_STATE_DIR", hide_env = true)]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl StateDirectory {
+    /// The directory, or the default one if the environment determines it.
+    pub fn or_default(self, environment: &Environment) -> Option<PathBuf> {
+        self.state_dir.or_else(|| environment.state_directory().ok())
+    }
 }
 
 /// Reaching registries.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Registry")]
 pub struct RegistryFlags {
+    /// Every registry.
+    #[command(flatten)]
+    pub transport: Transport,
+
+    /// One registry.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// How every registry is reached.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Registry")]
+pub struct Transport {
     /// Read credentials from this file only (config.json of docker, auth.json of podman)
-    #[arg(long, value_name = "FILE", env = "OCIFS_REGISTRY_CONFIG", hide_env = true)]
+    #[arg(long, value_name = "FILE", value_parser = absolute(), env = "OCIFS_REGISTRY_CONFIG", hide_env = true)]
     pub registry_config: Option<PathBuf>,
-
-    /// Speak plain HTTP, or TLS if false [default: HTTP for localhost, 127.0.0.0/8 and [::1], else TLS]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub plain_http: Option<bool>,
-
-    /// Do not check the registry's certificate
-    #[arg(long)]
-    pub insecure: bool,
-
-    /// Trust the certificate authorities in this PEM file as well
-    #[arg(long, value_name = "FILE", env = "OCIFS_CA_FILE", hide_env = true)]
-    pub ca_file: Option<PathBuf>,
-
-    /// Client certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "key_file", env = "OCIFS_CERT_FILE", hide_env = true)]
-    pub cert_file: Option<PathBuf>,
-
-    /// Key of the client certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "cert_file", env = "OCIFS_KEY_FILE", hide_env = true)]
-    pub key_file: Option<PathBuf>,
-
-    /// Also give the registry's credentials, and the client certificate kept for it, to the token server at this origin; with
-    /// `?service=NAME` only for tokens of that service; may be repeated
-    #[arg(long = "trusted-realm", value_name = "ORIGIN", action = ArgAction::Append)]
-    pub trusted_realms: Vec<String>,
 
     /// An operation fails when its transfer makes no progress for this long [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_IO_TIMEOUT", hide_env = true)]
     pub io_timeout: Option<Duration>,
 }
 
-/// All that a mount, or a command without one, needs to read and publish.
+/// How one registry is reached.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Registry")]
+pub struct Connection {
+    /// Use plain HTTP, or TLS if false [default: HTTP for localhost, 127.0.0.0/8 and [::1], else TLS]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub plain_http: Option<bool>,
+
+    /// Do not verify the registry's certificate
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// Also trust the certificate authorities in this PEM file
+    #[arg(long, value_name = "FILE", value_parser = absolute(), env = "OCIFS_CA_FILE", hide_env = true)]
+    pub ca_file: Option<PathBuf>,
+
+    /// Client certificate, PEM
+    #[arg(long, value_name = "FILE", value_parser = absolute(), requires = "key_file", env = "OCIFS_CERT_FILE", hide_env = true)]
+    pub cert_file: Option<PathBuf>,
+
+    /// Key of the client certificate, PEM
+    #[arg(long, value_name = "FILE", value_parser = absolute(), requires = "cert_file", env = "OCIFS_KEY_FILE", hide_env = true)]
+    pub key_file: Option<PathBuf>,
+
+    /// Also send the registry's credentials and client certificate to the token server at this origin; with `?service=NAME`
+    /// only for tokens of that service; repeatable
+    #[arg(long = "trusted-realm", value_name = "ORIGIN", action = ArgAction::Append)]
+    pub trusted_realms: Vec<String>,
+}
+
+/// Reading and publishing, with or without a mount.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Reaching {
     /// Directories and budget.
@@ -285,191 +249,50 @@ pub struct Reaching {
     pub keys: passphrases::Flags,
 }
 
+/// The staged tags that a command means.
+#[derive(Args, Clone, Debug)]
+pub struct TagFlags {
+    /// A path in a mount, or a registry, repository or tag [default: the mount of the working directory, else the only mount]
+    #[arg(value_name = "PATH|REF")]
+    pub target: Option<String>,
+
+    /// For tags without a daemon.
+    #[command(flatten)]
+    pub reaching: Reaching,
+}
+
 /// Logging of a mount.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Logging")]
 pub struct LogFlags {
     /// Write the log here [default: a file in the state directory; with --foreground, standard error]
-    #[arg(long, value_name = "FILE", env = "OCIFS_LOG_FILE", hide_env = true)]
+    #[arg(long, value_name = "FILE", value_parser = absolute(), env = "OCIFS_LOG_FILE", hide_env = true)]
     pub log_file: Option<PathBuf>,
 
-    /// Form of the log [default: text; journal when systemd reads standard error]
+    /// Log format [default: text; journal when systemd reads standard error]
     #[arg(long, value_name = "FORMAT", env = "OCIFS_LOG_FORMAT", hide_env = true)]
     pub log_format: Option<LogFormat>,
 }
 
-/// `ocifs umount`.
-#[derive(Args, Clone, Debug)]
-pub struct Umount {
-    /// The mount point. Others who use its file system (containers, bind mounts) are named and served on
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
-
-    /// Take it out of the tree at once, even while files are open
-    #[arg(short, long)]
-    pub lazy: bool,
-
-    /// Publish nothing; what is staged stays for the next mount
-    #[arg(long, conflicts_with = "discard")]
-    pub no_sync: bool,
-
-    /// Take back what is staged instead of publishing it (asks; --yes does not)
-    #[arg(long)]
-    pub discard: bool,
-
-    /// Publish in clear what encrypted artifacts hold; without this, such files are refused
-    #[arg(long, conflicts_with_all = ["no_sync", "discard"])]
-    pub plaintext: bool,
-
-    /// Do not ask
-    #[arg(short, long, requires = "discard")]
-    pub yes: bool,
-
-    /// Wait this long for the daemon before it is ended by force
-    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "10s", hide_default_value = false)]
-    pub wait: Duration,
-
-    /// The mount's state directory, if it was not the default one
-    #[arg(long, value_name = "DIR", env = "OCIFS_STATE_DIR", hide_env = true)]
-    pub state_dir: Option<PathBuf>,
-}
-
-/// `ocifs status`.
-#[derive(Args, Clone, Debug)]
-pub struct Status {
-    /// A mount, or any path in it; all mounts if absent
-    #[arg(value_name = "DIR")]
-    pub directory: Option<PathBuf>,
-
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-
-    /// The mounts' state directory, if it was not the default one
-    #[arg(long, value_name = "DIR", env = "OCIFS_STATE_DIR", hide_env = true)]
-    pub state_dir: Option<PathBuf>,
-}
-
-/// `ocifs refresh`.
-#[derive(Args, Clone, Debug)]
-pub struct Refresh {
-    /// A mount or a path in it; all mounts if absent
-    #[arg(value_name = "PATH")]
-    pub path: Option<PathBuf>,
-
-    /// The mounts' state directory, if it was not the default one
-    #[arg(long, value_name = "DIR", env = "OCIFS_STATE_DIR", hide_env = true)]
-    pub state_dir: Option<PathBuf>,
-}
-
-/// `ocifs cache`.
-#[derive(Args, Clone, Debug)]
-pub struct Cache {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: CacheCommand,
-}
-
-/// What can be done with a cache.
-#[derive(Clone, Debug, Subcommand)]
-pub enum CacheCommand {
-    /// Show how much is kept
-    Info(CacheInfo),
-    /// Fetch an artifact whole and keep it until it is unpinned
-    Pin(Box<Pin>),
-    /// Let go of a pinned artifact
-    Unpin(Box<Pin>),
-    /// Remove everything that is not pinned
-    Clear(CacheClear),
-    /// Check what is kept; what is broken will be fetched again
-    Verify(CacheInfo),
-}
-
-/// `ocifs cache info` and `verify`.
-#[derive(Args, Clone, Debug)]
-pub struct CacheInfo {
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-
-    /// The cache.
-    #[command(flatten)]
-    pub storage: Storage,
-}
-
-/// `ocifs cache clear`.
-#[derive(Args, Clone, Debug)]
-pub struct CacheClear {
-    /// Pinned artifacts too
-    #[arg(long)]
-    pub pinned: bool,
-
-    /// The cache.
-    #[command(flatten)]
-    pub storage: Storage,
-}
-
-/// `ocifs cache pin` and `unpin`.
-#[derive(Args, Clone, Debug)]
-pub struct Pin {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
-    #[arg(value_name = "REF")]
-    pub reference: String,
-
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    pub platform: Option<Platform>,
-
-    /// Reading it.
-    #[command(flatten)]
-    pub reaching: Reaching,
-}
-
-/// `ocifs inspect`.
-#[derive(Args, Clone, Debug)]
-pub struct Inspect {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
-    #[arg(value_name = "REF")]
-    pub reference: String,
-
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    pub platform: Option<Platform>,
-
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-
-    /// The cache.
-    #[command(flatten)]
-    pub storage: Storage,
-
-    /// Reaching registries.
-    #[command(flatten)]
-    pub registry: RegistryFlags,
-}
-
 /// `--verify`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
-    /// Trust the registry's transport for blobs that still stream
+    /// Trust the registry's transport while a blob still streams
     #[default]
     Auto,
-    /// Check every blob whole before its first byte
+    /// Verify every blob before its first byte
     Strict,
 }
 
 /// `--view`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum View {
-    /// As the artifact's kind says
+    /// By the artifact's kind
     #[default]
     Merged,
-    /// A directory a layer
+    /// A directory per layer
     Layers,
-    /// A file a blob
+    /// A file per blob
     Blobs,
 }
 
@@ -484,35 +307,54 @@ pub enum Format {
 }
 
 /// `--log-format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Time, level, message
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// Level as a prefix that journald understands, no time
+    /// Level as a prefix for journald, no time
     Journal,
 }
 
+/// `--as-kind`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AsKind {
+    /// Titled layers, as ORAS reads them
+    #[default]
+    Files,
+    /// A container image
+    Image,
+    /// One archive as oci-sync writes it, encrypted if there is a passphrase
+    OciSync,
+}
+
+impl From<AsKind> for ArtifactKind {
+    fn from(kind: AsKind) -> Self {
+        match kind {
+            AsKind::Files => Self::Files,
+            AsKind::Image => Self::Image,
+            AsKind::OciSync => Self::OciSync,
+        }
+    }
+}
+
 /// Permission bits in octal.
-pub(super) fn mode(text: &str) -> Result<u32, String> {
+fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text.trim_start_matches("0o"), 8)
         .ok()
         .filter(|mode| *mode <= 0o7777)
         .ok_or_else(|| format!("`{}` is not a mode; write it in octal, like 0644", text.escape_debug()))
 }
 
+/// A path, made absolute: a relative one counts from the working directory, `~/` is the home directory.
+fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| Environment::of_process().absolute(&path, None).map_err(|failure| failure.message))
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn modes_are_octal() {

@@ -1,7 +1,17 @@
 //! Settings: flags, environment variables, the configuration file and mount options become plain structs.
+//!
+//! - `flags`: groups of flags that several commands share; each option is declared here once
+//! - `mount`: the flags of `ocifs mount`
+//! - `file`: the configuration file, whose values become defaults of the flags
+//! - `mount_options`: `-o` lists and the arguments of mount(8), rewritten as flags
+//! - `environment`: home and XDG directories, and what follows from them
+//! - `passphrases`: where passphrases come from, and reading them
+//! - `invocation`: all of it for one call of the program
 
 pub mod environment;
 pub mod file;
 pub mod flags;
+pub mod invocation;
+pub mod mount;
 pub mod mount_options;
 pub mod passphrases;

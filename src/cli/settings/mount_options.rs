@@ -1,53 +1,19 @@
 //! `-o` as mount(8) and fstab write it, and the form `mount.ocifs SOURCE DIR [-sfnv] [-o OPTIONS]`.
 //!
-//! Every option of ours has the name of its flag without the hyphens in front (`cache-size=1G`, also with
-//! underscores). Options that belong to mount(8), systemd or every file system are accepted and mean nothing here.
+//! Flags of `ocifs mount` are options without the hyphens in front (`cache-size=1G`, also with underscores). Options of mount(8), of
+//! systemd and of every file system are accepted and ignored.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use clap::{Arg, Command};
+
 use crate::cli::exit::Failure;
 
-/// Flags of `ocifs mount` that take a value, with their names as options.
-const VALUES: [&str; 31] = [
-    "cache-dir",
-    "cache-size",
-    "cache-min-free",
-    "memory-limit",
-    "state-dir",
-    "tag-ttl",
-    "io-timeout",
-    "verify",
-    "view",
-    "platform",
-    "repo",
-    "uid",
-    "gid",
-    "file-mode",
-    "dir-mode",
-    "ca-file",
-    "cert-file",
-    "key-file",
-    "registry-config",
-    "passphrase-file",
-    "passphrase-fd",
-    "passphrase-command",
-    "config",
-    "log-file",
-    "log-format",
-    "wait",
-    "trusted-realm",
-    "staging-size",
-    "exit-timeout",
-    "as-kind",
-    "concurrency",
-];
+/// Flags of `ocifs mount` that are not options: they speak of one call, or would leave a secret in a file that everybody reads.
+const NOT_OPTIONS: [&str; 6] = ["options", "foreground", "check-only", "verbose", "passphrase", "ask-passphrase"];
 
-/// Flags of `ocifs mount` without a value.
-const SWITCHES: [&str; 10] =
-    ["allow-other", "expose-metadata", "plain-http", "insecure", "read-only", "offline", "nonempty", "noexec", "allow-delete", "plaintext"];
-
-/// Options that others act on, or that are true of every mount of ours.
+/// Options that other programs act on, or that hold for every mount of ocifs.
 const IGNORED: [&str; 30] = [
     "_netdev",
     "auto",
@@ -81,42 +47,61 @@ const IGNORED: [&str; 30] = [
     "noiversion",
 ];
 
-/// The flags that one `-o` list means.
+/// The arguments with the `-o` lists of `ocifs mount` written out as flags, in front of those that were typed, which therefore win.
+/// `command` has all flags.
 ///
 /// # Errors
-/// An option that nobody knows, or one of ours with a value missing or too many.
-pub fn flags(list: &str) -> Result<Vec<OsString>, Failure> {
+/// An unknown option, or one with a value missing or too many.
+pub fn expand(arguments: &[OsString], lists: &[String], command: &Command) -> Result<Option<Vec<OsString>>, Failure> {
+    let mut expanded = Vec::new();
+    for list in lists {
+        expanded.extend(flags(list, command)?);
+    }
+    let Some(place) = arguments.iter().position(|argument| argument == "mount").filter(|_| !expanded.is_empty()) else {
+        return Ok(None);
+    };
+    let (before, after) = arguments.split_at(place + 1);
+    Ok(Some([before, &expanded, after].concat()))
+}
+
+fn flags(list: &str, command: &Command) -> Result<Vec<OsString>, Failure> {
+    let mount = command.find_subcommand("mount").into_iter().flat_map(Command::get_arguments);
+    let options: Vec<&Arg> = command.get_arguments().chain(mount).collect();
     let mut flags = Vec::new();
     for option in split(list) {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (option.as_str(), None),
         };
-        let dashed = name.trim().replace('_', "-");
         match value {
             // The later of two counts; mount(8) itself writes out what `user` in fstab implies.
             None if name == "exec" => flags.retain(|flag| flag != "--noexec"),
             None if name == "rw" => flags.retain(|flag| flag != "--read-only"),
-            _ if dashed.is_empty() || IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("comment") => {}
             None if name == "ro" => flags.push("--read-only".into()),
-            None if SWITCHES.contains(&dashed.as_str()) => flags.push(format!("--{dashed}").into()),
-            Some(value) if dashed == "plain-http" => flags.push(format!("--plain-http={value}").into()),
-            Some(value) if VALUES.contains(&dashed.as_str()) => flags.push(format!("--{dashed}={value}").into()),
-            None if VALUES.contains(&dashed.as_str()) => {
-                return Err(Failure::usage(format!("the mount option `{dashed}` needs a value: -o {dashed}=…")));
-            }
-            Some(_) if SWITCHES.contains(&dashed.as_str()) => {
-                return Err(Failure::usage(format!("the mount option `{dashed}` takes no value")));
-            }
-            _ => {
-                return Err(Failure::usage(format!(
-                    "unknown mount option `{}`; options have the names of the flags of `ocifs mount --help`",
-                    name.escape_debug()
-                )));
-            }
+            _ if name.trim().is_empty() || IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("comment") => {}
+            _ => flags.push(flag(name, value, &options)?),
         }
     }
     Ok(flags)
+}
+
+/// An option of ours as the flag of that name.
+fn flag(name: &str, value: Option<&str>, options: &[&Arg]) -> Result<OsString, Failure> {
+    let dashed = name.trim().replace('_', "-");
+    let option = options.iter().find(|option| option.get_long() == Some(&dashed)).filter(|_| !NOT_OPTIONS.contains(&dashed.as_str()));
+    let Some(option) = option else {
+        return Err(Failure::usage(format!(
+            "unknown mount option `{}`; options have the names of the flags of `ocifs mount --help`",
+            name.escape_debug()
+        )));
+    };
+    let needs_value = option.get_num_args().is_none_or(|values| values.min_values() > 0);
+    match (option.get_action().takes_values(), value) {
+        (true, Some(value)) => Ok(format!("--{dashed}={value}").into()),
+        (true, None) if needs_value => Err(Failure::usage(format!("the mount option `{dashed}` needs a value: -o {dashed}=…"))),
+        (false, Some(_)) => Err(Failure::usage(format!("the mount option `{dashed}` takes no value"))),
+        _ => Ok(format!("--{dashed}").into()),
+    }
 }
 
 /// Splits at commas; a backslash keeps the next character.
@@ -143,7 +128,7 @@ pub fn is_mount_helper(arguments: &[OsString], is_command: impl Fn(&OsStr) -> bo
         || matches!(arguments, [_, source, _, flag, _] if flag == "-o" && !source.as_encoded_bytes().starts_with(b"-") && !is_command(source))
 }
 
-/// The arguments of `ocifs` that a call by mount(8) means.
+/// Translates a call by mount(8) to arguments of `ocifs`.
 ///
 /// # Errors
 /// An option that mount(8) does not pass, or a missing argument.
@@ -162,7 +147,7 @@ pub fn from_mount_helper(arguments: Vec<OsString>) -> Result<Vec<OsString>, Fail
         match text.strip_prefix("-o") {
             Some("") => options.push(rest.next().ok_or_else(|| Failure::usage("-o needs a list of options"))?),
             Some(list) => options.push(list.into()),
-            // The type and the namespace are mount(8)'s own business; nothing follows from them here.
+            // The type and the namespace matter to mount(8) only.
             None if text == "-t" || text == "-N" => drop(rest.next()),
             None if text.chars().skip(1).all(|letter| "sfnv".contains(letter)) => {
                 verbose |= text.contains('v');
@@ -189,33 +174,40 @@ pub fn from_mount_helper(arguments: Vec<OsString>) -> Result<Vec<OsString>, Fail
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::command::Cli;
+
+    fn flags(list: &str) -> Result<Vec<OsString>, Failure> {
+        super::flags(list, &Cli::command())
+    }
 
     fn strings(flags: Vec<OsString>) -> Vec<String> {
         flags.into_iter().map(|flag| flag.into_string().unwrap()).collect()
     }
 
     #[test]
-    fn our_options_become_flags_and_those_of_others_are_accepted() {
+    fn own_options_become_flags_and_foreign_ones_are_accepted() {
         let list = "ro,_netdev,noauto,user,x-systemd.automount,cache_size=1G,allow_other,passphrase-file=/a\\,b";
         assert_eq!(strings(flags(list).unwrap()), ["--read-only", "--cache-size=1G", "--allow-other", "--passphrase-file=/a,b"]);
         assert_eq!(flags("").unwrap(), Vec::<OsString>::new());
     }
 
     #[test]
-    fn programs_run_unless_the_last_word_on_it_forbids_them() {
+    fn the_last_of_exec_and_noexec_counts() {
         assert_eq!(strings(flags("rw,noexec,nosuid,nodev,user=ann").unwrap()), ["--noexec"]);
         assert_eq!(flags("noexec,user,exec").unwrap(), Vec::<OsString>::new());
     }
 
     #[test]
-    fn the_last_word_on_writing_counts() {
+    fn the_last_of_ro_and_rw_counts() {
         assert_eq!(flags("ro,rw").unwrap(), Vec::<OsString>::new());
         assert_eq!(strings(flags("rw,ro,staging_size=1G,allow-delete").unwrap()), ["--read-only", "--staging-size=1G", "--allow-delete"]);
     }
 
     #[test]
-    fn calls_of_mount_are_told_from_commands() {
+    fn calls_by_mount_are_told_from_commands() {
         let helper =
             |arguments: &[&str]| is_mount_helper(&arguments.iter().map(OsString::from).collect::<Vec<_>>(), |name| name == "mount");
         assert!(helper(&["/sbin/mount.ocifs", "reg.io", "/mnt"]));
@@ -240,5 +232,32 @@ mod tests {
         assert_eq!(strings(made), ["/sbin/mount.ocifs", "mount", "-o", "rw,noauto", "-v", "--", "reg.io/team", "/mnt"]);
         assert!(from_mount_helper(vec!["mount.ocifs".into(), "x".into()]).is_err());
         assert!(from_mount_helper(["mount.ocifs", "x", "/mnt", "-Z"].map(OsString::from).to_vec()).is_err());
+    }
+
+    #[test]
+    fn options_count_as_flags_and_typed_flags_win() {
+        let arguments =
+            ["ocifs", "mount", "--cache-size=1G", "-o", "ro,cache-size=2G,memory-limit=64M", "reg.io", "/mnt"].map(OsString::from);
+        let expanded = expand(&arguments, &["ro,cache-size=2G,memory-limit=64M".to_owned()], &Cli::command()).unwrap().unwrap();
+        let matches = Cli::command().get_matches_from(expanded);
+        let matches = matches.subcommand_matches("mount").unwrap();
+        assert!(matches.get_flag("read_only"));
+        assert_eq!((matches.get_one::<u64>("cache_size"), matches.get_one("memory_limit")), (Some(&(1 << 30)), Some(&(64_u64 << 20))));
+    }
+
+    #[test]
+    fn options_of_others_change_nothing() {
+        let arguments = ["ocifs", "mount", "-o", "noauto", "reg.io", "/mnt"].map(OsString::from);
+        assert_eq!(expand(&arguments, &["noauto".to_owned()], &Cli::command()).unwrap(), None);
+    }
+
+    #[test]
+    fn every_option_of_the_help_can_be_a_mount_option() {
+        for list in ["plain-http", "plain-http=false", "config=/c.yaml", "repo=a", "passphrase-fd=3", "nonempty", "trusted-realm=o"] {
+            assert_eq!(strings(flags(list).unwrap()), [format!("--{list}")]);
+        }
+        for list in ["foreground", "passphrase=x", "ask-passphrase", "check-only", "options=ro", "verbose"] {
+            assert!(flags(list).unwrap_err().message.contains("unknown mount option"), "{list}");
+        }
     }
 }

@@ -12,33 +12,31 @@ use std::process::Stdio;
 use clap::{ArgAction, ArgMatches, Args};
 use zeroize::Zeroizing;
 
-use crate::cli::command::mount;
 use crate::cli::exit::{Code, Failure};
-use crate::cli::settings::environment::{self, Environment};
-use crate::cli::settings::file::File as Configuration;
+use crate::cli::terminal::{escape, message};
 use crate::seal::Passphrase;
 use crate::sys::{process, terminal};
 
 /// Longest passphrase.
 const LIMIT: u64 = 64 << 10;
 
-/// Where passphrases come from.
+/// Flags that name passphrases.
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Encrypted artifacts")]
 pub struct Flags {
-    /// Read a passphrase from this file; may be repeated, all are tried in order
+    /// Read a passphrase from this file; repeatable, tried in order
     #[arg(long = "passphrase-file", value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
 
-    /// Read a passphrase from this open file descriptor; may be repeated
+    /// Read a passphrase from this open file descriptor; repeatable
     #[arg(long = "passphrase-fd", value_name = "N", action = ArgAction::Append)]
     pub descriptors: Vec<u32>,
 
-    /// Read a passphrase from the output of this shell command; may be repeated
+    /// Read a passphrase from the output of this shell command; repeatable
     #[arg(long = "passphrase-command", value_name = "COMMAND", action = ArgAction::Append)]
     pub commands: Vec<String>,
 
-    /// The passphrase itself. Others on this machine may see it while the command starts: prefer a file
+    /// The passphrase itself. Others on this machine may see it while the command starts; prefer a file
     #[arg(long = "passphrase", value_name = "SECRET", action = ArgAction::Append)]
     pub literal: Vec<String>,
 
@@ -53,7 +51,7 @@ impl std::fmt::Debug for Flags {
     }
 }
 
-/// One place of a passphrase.
+/// A source of a passphrase.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A file.
@@ -62,13 +60,13 @@ pub enum Origin {
     Descriptor(u32),
     /// A shell command.
     Command(String),
-    /// Given as it is.
+    /// The passphrase itself.
     Literal(Zeroizing<String>),
     /// The terminal.
     Prompt,
 }
 
-/// The places on a command line, in the order in which they were written, whatever their kinds.
+/// The sources on a command line, in the order in which they were typed across kinds.
 pub fn in_order(flags: &Flags, matches: &ArgMatches) -> Vec<Origin> {
     let mut found: Vec<(usize, Origin)> = Vec::new();
     let mut add = |name: &str, origins: Vec<Origin>| {
@@ -87,24 +85,28 @@ pub fn in_order(flags: &Flags, matches: &ArgMatches) -> Vec<Origin> {
     origins
 }
 
-/// All places for a command that may need a key: its flags, the environment, the configuration file.
-///
-/// # Errors
-/// A path that cannot be made absolute.
-pub fn origins(flags: &Flags, matches: &ArgMatches, file: &Configuration, environment: &Environment) -> Result<Vec<Origin>, Failure> {
-    let mut origins = in_order(flags, matches);
-    let variable = environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok());
-    origins.extend(variable.map(|secret| Origin::Literal(secret.into())));
-    origins.extend(file.passphrases(environment)?);
-    mount::hide_secrets(flags);
-    mount::protect_memory();
-    Ok(origins)
+/// Keeps secrets in memory from core dumps and swap. Before the first one is read; a process that is forked inherits it.
+pub fn protect_memory() {
+    if let Err(error) = process::protect_memory() {
+        tracing::warn!(%error, "memory with keys is not protected");
+    }
 }
 
-/// Reads every passphrase now, so that a wrong path fails the command and not a later read.
+/// Removes passphrases from the process's visible arguments, with a warning.
+pub fn hide_secrets(flags: &Flags) {
+    if flags.literal.is_empty() {
+        return;
+    }
+    message::warn("--passphrase is visible to others on this machine while the command starts; prefer --passphrase-file");
+    if let Err(error) = wipe_from_command_line() {
+        message::warn(&format!("the passphrase stays visible in the process list: {error}"));
+    }
+}
+
+/// Reads every passphrase at once: a wrong path fails the command and not a later read.
 ///
 /// # Errors
-/// A place that cannot be read; the message names the place, never the secret.
+/// An unreadable source; the message names the source, never the secret.
 pub fn read_all(origins: &[Origin]) -> Result<Vec<Passphrase>, Failure> {
     origins.iter().map(read).collect()
 }
@@ -114,7 +116,7 @@ fn read(origin: &Origin) -> Result<Passphrase, Failure> {
         Origin::File(path) => File::open(path)
             .inspect(|file| warn_if_readable(file, path))
             .and_then(read_bounded)
-            .map_err(|error| failure(format!("cannot read the passphrase file {}: {error}", crate::cli::terminal::escape::path(path)))),
+            .map_err(|error| failure(format!("cannot read the passphrase file {}: {error}", escape::path(path)))),
         // A path below /dev/fd opens the same pipe, file or here-document again.
         Origin::Descriptor(number) => File::open(format!("/dev/fd/{number}"))
             .and_then(read_bounded)
@@ -133,13 +135,11 @@ fn read(origin: &Origin) -> Result<Passphrase, Failure> {
     Ok(Passphrase::new(text.to_vec()))
 }
 
-/// A passphrase that every user of the machine may read is hardly one.
+/// Warns of a passphrase file that every user can read.
 fn warn_if_readable(file: &File, path: &Path) {
     if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o004 != 0) {
-        let shown = crate::cli::terminal::escape::path(path);
-        crate::cli::terminal::message::warn(&format!(
-            "every user of this machine may read the passphrase file {shown}; `chmod go= {shown}` changes that"
-        ));
+        let shown = escape::path(path);
+        message::warn(&format!("the passphrase file {shown} is readable by every user; run `chmod go= {shown}`"));
     }
 }
 
@@ -152,7 +152,7 @@ fn read_bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize + 1));
     source.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than 64 KiB"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 64 KiB"));
     }
     Ok(bytes)
 }
@@ -174,7 +174,7 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(output.unwrap_or_default())
 }
 
-/// Whether somebody can be asked.
+/// Whether there is a terminal to ask on.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -183,8 +183,8 @@ pub fn can_ask() -> bool {
 /// The rest of the command line stays as typed.
 ///
 /// # Errors
-/// `/proc` is not there; the caller should warn, since the secret stays visible.
-pub fn wipe_from_command_line() -> io::Result<()> {
+/// `/proc` is not mounted: the secret stays visible.
+fn wipe_from_command_line() -> io::Result<()> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     // Fields 48 and 49 of proc(5), counted from the third, which is the first behind the name.
@@ -201,7 +201,7 @@ pub fn wipe_from_command_line() -> io::Result<()> {
     Ok(())
 }
 
-/// Places of secrets in a NUL-separated argument list: offset and length.
+/// Offsets and lengths of secrets in a NUL-separated argument list.
 fn secrets_in(arguments: &[u8]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut offset = 0;

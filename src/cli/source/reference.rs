@@ -1,22 +1,21 @@
-//! REF of commands that mean one artifact: the same forms as SOURCE of `mount`, with `latest` where no tag is given.
+//! REF of commands on one artifact: the forms of SOURCE of `mount`, with `latest` as the default tag.
 
-use tokio::runtime::Runtime;
-
-use crate::cli::daemon::root;
+use super::root;
 use crate::cli::exit::Failure;
+use crate::cli::settings::environment::Environment;
 use crate::oci::{Digest, LayoutName, Registry, Repository, Source, Tag, Version};
 use crate::registry::{Layout, Pull};
 
 /// Repository and version of an artifact.
 ///
 /// # Errors
-/// The text names a registry and not an artifact, or a layout without a name that holds several.
+/// A registry, or a layout of several tags without a name.
 pub async fn of(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
     match source {
         Source::Artifact { repository, version, .. } => Ok((repository.clone(), version.clone())),
         Source::Registry { prefix: Some(repository), .. } => Ok((repository.clone(), Version::Tag(Tag::parse("latest")?))),
         Source::Registry { registry, prefix: None } => {
-            Err(Failure::usage(format!("{registry} is a registry; name an artifact of it, like {registry}/app:v1")))
+            Err(Failure::usage(format!("{registry} is a registry; name an artifact in it, like {registry}/app:v1")))
         }
         Source::Layout { name: Some(name), .. } => root::in_layout(pull, name).await,
         Source::Layout { name: None, .. } => only_one(source, pull).await,
@@ -28,12 +27,12 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
     let names = pull.tags(&repository, None).await?.names;
     match names.as_slice() {
         [tag] => Ok((repository, Version::Tag(Tag::parse(tag)?))),
-        [] => Err(Failure::usage(format!("{source} holds no tag"))),
-        [first, ..] => Err(Failure::usage(format!("{source} holds {} tags; name one of them, like {source}:{first}", names.len()))),
+        [] => Err(Failure::usage(format!("{source} has no tags"))),
+        [first, ..] => Err(Failure::usage(format!("{source} has {} tags; name one, like {source}:{first}", names.len()))),
     }
 }
 
-/// The digest, where the text has one.
+/// The digest, if the reference has one.
 pub fn digest(source: &Source) -> Option<Digest> {
     match source {
         Source::Artifact { version: Version::Digest(digest), .. } | Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => {
@@ -43,7 +42,7 @@ pub fn digest(source: &Source) -> Option<Digest> {
     }
 }
 
-/// The registry, where the text has one.
+/// The registry, if the reference has one.
 pub fn registry(source: &Source) -> Option<&Registry> {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Some(registry),
@@ -51,11 +50,24 @@ pub fn registry(source: &Source) -> Option<&Registry> {
     }
 }
 
-/// A runtime for a command that ends soon.
+/// Parses SOURCE or REF. The directory of a layout becomes absolute, since the daemon works in `/`.
 ///
 /// # Errors
-/// The system has no room for it.
-pub fn runtime() -> Result<Runtime, Failure> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().map_err(|error| Failure::other(format!("cannot start threads: {error}")))
+/// Invalid text.
+pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
+    Ok(match Source::parse(text)? {
+        Source::Layout { directory, name } => Source::Layout { directory: environment.absolute(&directory, None)?, name },
+        other => other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_layout_becomes_absolute() {
+        let source = parse("oci:some/layout:v1", &Environment::default()).unwrap();
+        assert!(source.to_string().starts_with("oci:/") && source.to_string().ends_with("some/layout:v1"));
+    }
 }

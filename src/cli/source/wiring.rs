@@ -1,6 +1,4 @@
-//! Builds the modules from what flags, environment and file say: registry or layout, cache, content, artifacts.
-//!
-//! Plain data in, ready objects out. Nothing is asked of a network here.
+//! Builds the modules from settings: registry or layout, cache, content, artifacts. Sends no request.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,6 +10,7 @@ use crate::cache::{self, SpanCache};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::{self, Environment};
 use crate::cli::settings::flags::{ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
+use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
 use crate::fs;
 use crate::oci::{Platform, Registry, Repository, Source};
@@ -20,16 +19,16 @@ use crate::seal::Passphrase;
 use crate::staging::Uppers;
 use crate::view::Meaning;
 
-/// How long a tag's digest is trusted by default.
+/// Default trust in a tag's digest.
 const TAG_TTL: Duration = Duration::from_secs(60);
-/// How long a transfer may stand still by default.
+/// Default limit of a transfer without progress.
 pub const IO_TIMEOUT: Duration = Duration::from_secs(60);
-/// The budget by default.
+/// Default budget.
 const CACHE_SIZE: u64 = 10 << 30;
-/// Room left on the disk by default.
+/// Default space left on the disk.
 const CACHE_MIN_FREE: u64 = 1 << 30;
 
-/// Blobs sent at a time by default.
+/// Default number of parallel uploads.
 pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// The modules below the file system, ready to use.
@@ -40,17 +39,17 @@ pub struct Parts {
     pub push: Arc<dyn Push>,
     /// The cache.
     pub cache: SpanCache,
-    /// What is known of its artifacts.
+    /// Its artifacts.
     pub artifacts: Artifacts,
 }
 
-/// What content of a source is shown and how it is checked.
+/// How content of a source is read.
 pub struct Reading<'a> {
     /// Flags of the content.
     pub flags: &'a ContentFlags,
     /// Never ask the registry.
     pub offline: bool,
-    /// A digest is what the user named.
+    /// The user named a digest.
     pub by_digest: bool,
     /// An empty directory may become a layout.
     pub begins: bool,
@@ -61,7 +60,7 @@ pub struct Reading<'a> {
 /// Builds everything below the file system for a source.
 ///
 /// # Errors
-/// A layout that is none, certificate files that cannot be used, a cache directory that cannot be made.
+/// An invalid layout, unusable certificate files, a cache directory that cannot be created.
 pub fn build(
     source: &Source,
     reading: Reading<'_>,
@@ -69,7 +68,7 @@ pub fn build(
     storage: &Storage,
     environment: &Environment,
 ) -> Result<Parts, Failure> {
-    let push = place(source, reading.begins, registry, environment)?;
+    let push = self::registry(source, reading.begins, registry, environment)?;
     // A layout is read in place, also offline.
     let never_asked = reading.offline && !matches!(source, Source::Layout { .. });
     let pull: Arc<dyn Pull> = if never_asked { Arc::new(Offline::new(&*push)) } else { push.clone() };
@@ -81,7 +80,7 @@ pub fn build(
         Verify::Strict => VerifyPolicy::Strict,
     };
     content.budget = Budget::new(storage.memory_limit.unwrap_or(MEMORY_LIMIT));
-    content.io_timeout = registry.io_timeout.unwrap_or(IO_TIMEOUT);
+    content.io_timeout = registry.transport.io_timeout.unwrap_or(IO_TIMEOUT);
     let options = artifact::Options {
         tag_ttl: reading.flags.tag_ttl.unwrap_or(TAG_TTL),
         platform: reading.flags.platform.clone().unwrap_or_else(Platform::host),
@@ -102,10 +101,10 @@ pub fn build(
 ///
 /// # Errors
 /// As [`build`].
-fn place(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
+fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
     match source {
         Source::Layout { directory, name } => {
-            // A path that does not exist is more often a mistake than a wish.
+            // A missing directory is more often a mistake.
             let open = if begins && name.is_none() && directory.is_dir() { Layout::open_or_begin } else { Layout::open };
             let layout = Arc::new(open(directory).map_err(|error| Failure::from(error).context("cannot open the layout"))?);
             Ok(layout)
@@ -118,23 +117,29 @@ fn place(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Env
 
 fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) -> Result<HttpConfig, Failure> {
     check_named_credentials(flags)?;
-    let client = match (&flags.cert_file, &flags.key_file) {
+    let connection = &flags.connection;
+    let client = match (&connection.cert_file, &connection.key_file) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate: certificate.clone(), key: key.clone() }),
         _ => None,
     };
-    // Whoever speaks of certificates means TLS, also on this machine.
-    let means_tls = flags.insecure || flags.ca_file.is_some() || client.is_some();
+    // A certificate implies TLS, also on this machine.
+    let means_tls = connection.insecure || connection.ca_file.is_some() || client.is_some();
     Ok(HttpConfig {
-        plain_http: flags.plain_http.or(means_tls.then_some(false)),
-        tls: Tls { insecure: flags.insecure, ca_file: flags.ca_file.clone(), client, directories: certificate_directories(environment) },
+        plain_http: connection.plain_http.or(means_tls.then_some(false)),
+        tls: Tls {
+            insecure: connection.insecure,
+            ca_file: connection.ca_file.clone(),
+            client,
+            directories: certificate_directories(environment),
+        },
         credentials: Arc::new(Credentials::new(credential_files(flags, environment), helper_directories())),
-        trusted_realms: flags.trusted_realms.clone(),
-        timing: Timing { progress: flags.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
+        trusted_realms: connection.trusted_realms.clone(),
+        timing: Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
         ..HttpConfig::new(registry)
     })
 }
 
-/// Where docker and podman keep certificates of single registries.
+/// The directories of docker and podman with certificates by registry.
 fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     if let Some(home) = environment.config_home.clone().or_else(|| Some(environment.home.as_ref()?.join(".config"))) {
@@ -144,27 +149,27 @@ fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
     directories
 }
 
-/// Whether the file with credentials that the user names is one. Those in the usual places may be missing.
+/// Checks the credentials file that the user named. Those in default places may be missing.
 ///
 /// # Errors
-/// It cannot be read, or holds no JSON.
+/// It cannot be read or is not JSON.
 fn check_named_credentials(flags: &RegistryFlags) -> Result<(), Failure> {
-    let Some(file) = &flags.registry_config else { return Ok(()) };
+    let Some(file) = &flags.transport.registry_config else { return Ok(()) };
     let unusable = |why: &dyn std::fmt::Display| {
-        let shown = crate::cli::terminal::escape::path(file);
-        Failure::usage(format!("the file with credentials {shown} cannot be used: {why}; check --registry-config"))
+        let shown = escape::path(file);
+        Failure::usage(format!("cannot use the credentials file {shown}: {why}; check --registry-config"))
     };
     let text = std::fs::read(file).map_err(|error| unusable(&error))?;
     if text.trim_ascii().is_empty() {
         return Ok(());
     }
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|_| unusable(&"it is not JSON"))?;
-    if value.is_object() { Ok(()) } else { Err(unusable(&"it is no JSON object")) }
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|_| unusable(&"not JSON"))?;
+    if value.is_object() { Ok(()) } else { Err(unusable(&"not a JSON object")) }
 }
 
-/// Files with credentials, in the order in which they count. A file that the user names is the only one.
+/// Credentials files by priority. A file that the user names is the only one.
 fn credential_files(flags: &RegistryFlags, environment: &Environment) -> Vec<PathBuf> {
-    if let Some(file) = &flags.registry_config {
+    if let Some(file) = &flags.transport.registry_config {
         return vec![file.clone()];
     }
     let absolute = |path: PathBuf| std::path::absolute(path).ok();
@@ -180,7 +185,7 @@ fn credential_files(flags: &RegistryFlags, environment: &Environment) -> Vec<Pat
     files
 }
 
-/// Where credential helpers are looked for; a service manager may start us without PATH.
+/// Directories of credential helpers. A service manager may start us without PATH.
 fn helper_directories() -> Vec<PathBuf> {
     match environment::variable("PATH") {
         Some(path) => std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect(),
@@ -188,13 +193,13 @@ fn helper_directories() -> Vec<PathBuf> {
     }
 }
 
-/// Opens or makes the place where edits are staged. `quota` bounds the bytes.
+/// Opens or creates the store of staged edits. `quota` limits its bytes.
 ///
 /// # Errors
-/// The directory cannot be made or is not this user's.
+/// The directory cannot be created or belongs to another user.
 pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>, Failure> {
-    let shown = crate::cli::terminal::escape::path(state_directory);
-    let hint = |error| Failure::from(error).context(format_args!("the state directory {shown} cannot be used"));
+    let shown = escape::path(state_directory);
+    let hint = |error| Failure::from(error).context(format_args!("cannot use the state directory {shown}"));
     Ok(Arc::new(Uppers::open(state_directory, quota).map_err(hint)?))
 }
 
@@ -204,7 +209,7 @@ pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Wr
     fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext }
 }
 
-/// What edits mean under these flags. `encrypted`: there is a passphrase.
+/// The meaning of edits under these flags. `encrypted`: there is a passphrase.
 pub fn meaning(parts: &Parts, flags: &WriteFlags, encrypted: bool) -> Meaning {
     let options = parts.artifacts.options();
     Meaning {
@@ -217,10 +222,10 @@ pub fn meaning(parts: &Parts, flags: &WriteFlags, encrypted: bool) -> Meaning {
     }
 }
 
-/// Opens or makes the cache.
+/// Opens or creates the cache.
 ///
 /// # Errors
-/// The directory cannot be made.
+/// The directory cannot be created.
 pub fn open_cache(storage: &Storage) -> Result<SpanCache, Failure> {
     Ok(SpanCache::open(cache_config(storage)?)?)
 }
@@ -245,7 +250,7 @@ fn key_ring(passphrases: Vec<Passphrase>) -> KeyRing {
     KeyRing::new(sources.collect())
 }
 
-/// Names of `--repo`, which count from the registry's root or from the prefix that is mounted.
+/// Repositories of `--repo`, relative to the registry's root or to the mounted prefix.
 fn repositories(source: &Source, names: &[String]) -> Result<Vec<Repository>, Failure> {
     let prefix = match source {
         Source::Registry { prefix, .. } => prefix.as_ref(),
@@ -264,28 +269,33 @@ fn repositories(source: &Source, names: &[String]) -> Result<Vec<Repository>, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::settings::flags::Connection;
 
     #[test]
-    fn certificates_mean_tls_also_on_this_machine() {
+    fn certificates_imply_tls_on_localhost_too() {
         let registry = Registry::parse("localhost:5000").unwrap();
         let environment = Environment::default();
-        let plain = |flags: &RegistryFlags| http(registry.clone(), flags, &environment).unwrap().plain_http;
-        assert_eq!(plain(&RegistryFlags::default()), None);
-        assert_eq!(plain(&RegistryFlags { ca_file: Some("/ca.pem".into()), ..RegistryFlags::default() }), Some(false));
-        assert_eq!(plain(&RegistryFlags { plain_http: Some(false), ..RegistryFlags::default() }), Some(false));
+        let plain = |connection: Connection| {
+            let flags = RegistryFlags { connection, ..RegistryFlags::default() };
+            http(registry.clone(), &flags, &environment).unwrap().plain_http
+        };
+        assert_eq!(plain(Connection::default()), None);
+        assert_eq!(plain(Connection { ca_file: Some("/ca.pem".into()), ..Connection::default() }), Some(false));
+        assert_eq!(plain(Connection { plain_http: Some(false), ..Connection::default() }), Some(false));
     }
 
     #[test]
-    fn a_named_credential_file_is_the_only_one() {
+    fn a_named_credentials_file_is_the_only_one() {
         let environment = Environment { home: Some("/h".into()), runtime_directory: Some("/r".into()), ..Environment::default() };
-        let named = RegistryFlags { registry_config: Some("/auth.json".into()), ..RegistryFlags::default() };
+        let mut named = RegistryFlags::default();
+        named.transport.registry_config = Some("/auth.json".into());
         assert_eq!(credential_files(&named, &environment), [PathBuf::from("/auth.json")]);
         let usual = credential_files(&RegistryFlags::default(), &environment);
         assert!(usual.ends_with(&["/r/containers/auth.json".into(), "/h/.config/containers/auth.json".into()]));
     }
 
     #[test]
-    fn repositories_may_be_named_below_the_prefix_or_whole() {
+    fn repositories_may_be_named_relative_to_the_prefix_or_in_full() {
         let source = Source::parse("reg.io/team").unwrap();
         let names = ["app".to_owned(), "team/web".to_owned()];
         let found: Vec<String> = repositories(&source, &names).unwrap().iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! What commands ask about staged tags, answered alike by a daemon and by a command that finds none.
+//! Operations on staged tags, the same in a daemon and in a command without one.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::publish::{Listener, Options, Report};
 use crate::view::{self, State};
 
-/// The staged tags of one file system. One that is read-only has none.
+/// The staged tags of a file system; none if it is read-only.
 #[derive(Clone)]
 pub struct Edits {
     /// The file system.
     pub file_system: Arc<FileSystem>,
-    /// The registry is never asked.
+    /// Never ask the registry.
     pub offline: bool,
 }
 
@@ -24,7 +24,7 @@ impl Edits {
     /// The staged tags that are selected.
     ///
     /// # Errors
-    /// `NotFound` where a path or reference selects nothing that is shown here.
+    /// `NotFound` if a path or reference is not in this mount.
     pub async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
@@ -35,12 +35,12 @@ impl Edits {
     /// Publishes them. Dropping the future stops it.
     ///
     /// # Errors
-    /// As [`Edits::staged`]; `Unreachable` where nobody may be asked. What was not published is in the reports.
+    /// As [`Edits::staged`]; `Unreachable` if offline. Unpublished tags are in the reports.
     pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
         }
-        // Also a dry run compares with what is upstream.
+        // A dry run compares with upstream too.
         if self.offline {
             return self.refuse_offline(selection).await;
         }
@@ -52,16 +52,16 @@ impl Edits {
         match self.staged(selection).await?.iter().filter(|tag| tag.edited).count() {
             0 => Ok(Vec::new()),
             count => {
-                let message = format!("{count} tags are staged and the mount is offline; mount without --offline to publish them");
+                let message = format!("cannot publish {count} staged tags: the mount is offline; mount without --offline");
                 Err(Error::new(ErrorKind::Unreachable, message))
             }
         }
     }
 
-    /// What differs from upstream.
+    /// The differences from upstream.
     ///
     /// # Errors
-    /// As [`Edits::staged`], and why a tag cannot be compared.
+    /// As [`Edits::staged`], or a tag cannot be compared.
     pub async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
@@ -70,10 +70,10 @@ impl Edits {
         Ok(tags.into_iter().flat_map(|(reference, found)| found.into_iter().map(move |one| difference(&reference, one))).collect())
     }
 
-    /// Takes edits back; answers the references of the tags concerned.
+    /// Discards edits and returns the references of their tags.
     ///
     /// # Errors
-    /// As [`Edits::staged`], and why a tag cannot be changed.
+    /// As [`Edits::staged`], or a tag cannot be changed.
     pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
@@ -82,7 +82,7 @@ impl Edits {
         Ok(self.file_system.discard(selection).await?)
     }
 
-    /// Stages an empty tag; answers its path below the mount.
+    /// Stages an empty tag and returns its path below the mount.
     ///
     /// # Errors
     /// `ReadOnly`, and those of [`FileSystem::new_tag`].
@@ -100,7 +100,7 @@ impl From<crate::fs::Error> for Error {
     }
 }
 
-/// A difference as it travels.
+/// A difference on the control socket.
 fn difference(reference: &str, found: view::Difference) -> Difference {
     let path = String::from_utf8_lossy(&found.path).into_owned();
     let path_base64 = (path.as_bytes() != found.path).then(|| base64::engine::general_purpose::STANDARD.encode(&found.path));

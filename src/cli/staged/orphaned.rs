@@ -1,23 +1,21 @@
-//! Staged tags where no daemon is asked: this process builds the file systems that a mount of them would have, without a kernel, and
-//! takes over what a daemon that is gone left staged.
+//! Staged tags without a daemon: this process builds the file systems that a mount would have, without a kernel, and adopts tags that a
+//! dead daemon left staged.
 //!
-//! Tags of a running daemon are its own: they are neither shown nor touched.
+//! Tags of running daemons are neither shown nor touched.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::daemon::root;
 use crate::cli::exit::Failure;
-use crate::cli::settings::environment::Environment;
-use crate::cli::settings::file::File;
-use crate::cli::settings::flags::{ContentFlags, Reaching, WriteFlags};
+use crate::cli::settings::flags::{ContentFlags, Storage, WriteFlags};
+use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases::{self, Origin};
-use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::source::{reference, root};
 use crate::cli::staged::edits::Edits;
-use crate::cli::terminal::escape;
+use crate::cli::terminal::{escape, message};
 use crate::control::Difference;
 use crate::error::ErrorKind;
 use crate::fs::{self, FileSystem, Scope, Selection, StagedTag, TagName};
@@ -26,54 +24,52 @@ use crate::publish::{Listener, Options, Report};
 use crate::seal::Passphrase;
 use crate::staging::{Subject, Uppers};
 
-/// How registries and layouts are reached from here.
+/// How registries and layouts are reached without a daemon.
 pub struct Reach<'command> {
-    /// Flags, with the storage completed.
-    pub flags: &'command Reaching,
+    /// Directories and budget.
+    pub storage: &'command Storage,
     /// Where passphrases are read from, once they are needed.
     pub origins: &'command [Origin],
-    /// Never ask a registry.
+    /// Never ask a registry. The command then has no flags for registries.
     pub offline: bool,
-    /// The configuration file.
-    pub file: &'command File,
-    /// Directories.
-    pub environment: &'command Environment,
+    /// How the program was called.
+    pub invocation: &'command Invocation,
 }
 
-/// Which tags of a state directory a command means.
+/// The tags of a state directory that a command means.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The registry, layout or dead mount that they belong to; any if absent.
+    /// The source of their registry, layout or dead mount; any if absent.
     pub source: Option<Source>,
-    /// Which tags of it.
+    /// The tags of the source.
     pub selection: Selection,
 }
 
 impl Wanted {
-    /// Everything that nobody holds.
+    /// All tags without a daemon.
     pub fn all() -> Self {
         Self { source: None, selection: Selection::All }
     }
 
     /// Whether a staged tag is meant.
     fn means(&self, subject: &Subject, name: &TagName) -> bool {
-        let Some((root, authority)) = self.source.as_ref().and_then(root::of_source) else { return self.source.is_none() };
-        let scope = Scope { root: &root, authority: &authority };
-        scope.shows(&subject.authority, name) && scope.meant(&self.selection, name).is_some()
+        let Some(source) = &self.source else { return true };
+        let is_meant = |scope: Scope<'_>| scope.shows(&subject.authority, name) && scope.meant(&self.selection, name).is_some();
+        root::with_scope(source, is_meant) == Some(true)
     }
 }
 
-/// The staged tags of a state directory that are wanted and held by nobody. Nothing was opened.
+/// The wanted tags of a state directory that no process holds. None is open.
 #[derive(Default)]
 pub struct Found {
     uppers: Option<Arc<Uppers>>,
     subjects: Vec<(TagName, Subject)>,
-    /// What is wanted and held by another process, or cannot be listed at all.
+    /// On wanted tags that another process holds, and on unreadable ones.
     warnings: Vec<String>,
 }
 
 impl Found {
-    /// Looks for them.
+    /// Finds them.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -87,9 +83,9 @@ impl Found {
                 Ok((None, _)) => {}
                 Ok((Some(name), listed)) => match listed.holder {
                     None => subjects.push((name, listed.subject)),
-                    // Of everything there is, those of other mounts are left out without a word.
+                    // Without a selection, tags of mounts are skipped silently.
                     Some(_) if matches!(wanted.selection, Selection::All) => {}
-                    Some(pid) => warnings.push(format!("{} is held by process {pid}", reference_of(&name, &listed.subject))),
+                    Some(pid) => warnings.push(format!("{} is in use by process {pid}", reference_of(&name, &listed.subject))),
                 },
             }
         }
@@ -97,7 +93,7 @@ impl Found {
         Ok(Self { uppers: Some(uppers), subjects, warnings })
     }
 
-    /// References of the tags.
+    /// The references of the tags.
     pub fn references(&self) -> Vec<String> {
         let mut references: Vec<String> = self.subjects.iter().map(|(name, subject)| reference_of(name, subject)).collect();
         references.dedup();
@@ -107,35 +103,35 @@ impl Found {
 
 /// One registry or layout.
 pub struct Place {
-    /// As it is written in references.
+    /// The start of its references.
     pub source: String,
-    /// What is left of it.
+    /// Its tags.
     subjects: Vec<(TagName, Subject)>,
-    /// The file system, or why there can be none.
+    /// The file system, or why it cannot be opened.
     opened: Result<(Edits, Parts), Failure>,
 }
 
-/// All registries and layouts that are concerned.
-pub struct Here {
+/// Staged tags without a daemon, by registry or layout.
+pub struct Orphaned {
     places: Vec<Place>,
     uppers: Option<Arc<Uppers>>,
     selection: Selection,
 }
 
-impl Here {
-    /// Builds the file systems and takes over what is wanted.
+impl Orphaned {
+    /// Builds the file systems and adopts the wanted tags.
     ///
     /// # Errors
     /// A passphrase or the state directory cannot be read.
     pub async fn open(state_directory: Option<&Path>, wanted: &Wanted, reach: &Reach<'_>) -> Result<Self, Failure> {
         let found = Found::look(state_directory, wanted)?;
-        found.warnings.iter().for_each(|warning| crate::cli::terminal::message::warn(warning));
+        found.warnings.iter().for_each(|warning| message::warn(warning));
         let mut groups: BTreeMap<String, Vec<(TagName, Subject)>> = BTreeMap::new();
         for (name, subject) in found.subjects {
             groups.entry(subject.origin.clone()).or_default().push((name, subject));
         }
-        let mut here = Self { places: Vec::new(), uppers: found.uppers, selection: wanted.selection.clone() };
-        let Some(uppers) = here.uppers.clone() else { return Ok(here) };
+        let mut orphaned = Self { places: Vec::new(), uppers: found.uppers, selection: wanted.selection.clone() };
+        let Some(uppers) = orphaned.uppers.clone() else { return Ok(orphaned) };
         let mut sources = Vec::new();
         for (origin, subjects) in groups {
             let Some(authority) = subjects.first().map(|(_, subject)| &subject.authority) else { continue };
@@ -143,25 +139,25 @@ impl Here {
             sources.push((wanted.source.clone().map_or_else(own, Ok)?, Some(origin), subjects));
         }
         if let (true, Some(source), Selection::Path(_)) = (sources.is_empty(), &wanted.source, &wanted.selection) {
-            // Whether there can be such a path is for the file system to say.
+            // The file system knows whether there can be such a path.
             sources.push((source.clone(), None, Vec::new()));
         }
         let passphrases = if sources.is_empty() { Vec::new() } else { passphrases::read_all(reach.origins)? };
         for (source, origin, subjects) in sources {
             let opened = reach.open(&source, origin.as_deref(), &uppers, &passphrases);
-            here.places.push(Place { source: place_of(&source), subjects, opened });
+            orphaned.places.push(Place { source: start_of_references(&source), subjects, opened });
         }
-        for place in &here.places {
+        for place in &orphaned.places {
             if let Ok((edits, _)) = &place.opened {
                 for tag in edits.file_system.adopt_wanted(Some(&wanted.selection)).await {
-                    // A list says it beside the tag.
+                    // `status` shows this beside the tag.
                     if let Some(as_staged) = tag.as_staged.filter(|_| !reach.offline) {
-                        crate::cli::terminal::message::report(&format!("{}: {as_staged}", escape::terminal(&tag.reference)));
+                        message::report(&format!("{}: {as_staged}", escape::terminal(&tag.reference)));
                     }
                 }
             }
         }
-        Ok(here)
+        Ok(orphaned)
     }
 
     /// The staged tags, by registry or layout.
@@ -204,7 +200,7 @@ impl Here {
         Ok(reports)
     }
 
-    /// What differs from upstream.
+    /// The differences from upstream.
     ///
     /// # Errors
     /// As [`Edits::differences`].
@@ -217,7 +213,7 @@ impl Here {
         Ok(rows)
     }
 
-    /// Takes edits back.
+    /// Discards edits.
     ///
     /// # Errors
     /// As [`Edits::discard`].
@@ -226,7 +222,7 @@ impl Here {
         for place in &self.places {
             match (&place.opened, &self.uppers) {
                 (Ok((edits, _)), _) => references.extend(edits.discard(&self.selection).await?),
-                // The way out where a layout is gone, say.
+                // Works without the registry or layout.
                 (Err(_), Some(uppers)) if !matches!(self.selection, Selection::Path(_)) => {
                     place.subjects.iter().try_for_each(|(_, subject)| uppers.give_up(subject).map(drop))?;
                     references.extend(place.references());
@@ -237,22 +233,22 @@ impl Here {
         Ok(references)
     }
 
-    /// Which tags are meant.
+    /// The tags that are meant.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// Stages an empty tag of a mount that is dead; answers its path below it.
+    /// Stages an empty tag of a dead mount and returns its path.
     ///
     /// # Errors
     /// As [`Edits::new_tag`].
     pub async fn new_tag(&self, reference: &str) -> Result<String, Failure> {
-        let place = self.places.first().ok_or_else(|| Failure::mount("the mount is dead, and it could not be written to"))?;
+        let place = self.places.first().ok_or_else(|| Failure::mount("the mount is dead and was not writable"))?;
         let (edits, _) = place.opened.as_ref().map_err(Clone::clone)?;
         Ok(edits.new_tag(reference).await?)
     }
 
-    /// Ends the work: what is published leaves nothing behind, and what was seen is kept.
+    /// Removes what is published, keeps the documents that were read.
     pub async fn close(self) {
         for (edits, parts) in self.places.into_iter().filter_map(|place| place.opened.ok()) {
             edits.file_system.close().await;
@@ -268,7 +264,7 @@ impl Place {
 }
 
 impl Reach<'_> {
-    /// The file system of a source, as a mount of it would have it. `origin` is where its edits go, where there are any.
+    /// The file system of a source, as a mount would have it. `origin`: the origin of its edits, if any.
     fn open(
         &self,
         source: &Source,
@@ -276,23 +272,20 @@ impl Reach<'_> {
         uppers: &Arc<Uppers>,
         passphrases: &[Passphrase],
     ) -> Result<(Edits, Parts), Failure> {
-        let (root, authority) =
-            root::of_source(source).ok_or_else(|| Failure::usage(format!("{source} holds no tag that can be edited")))?;
-        let mut registry = self.flags.registry.clone();
-        self.file.complete_registry(&mut registry, reference::registry(source), self.environment)?;
-        if origin.is_some_and(|origin| origin.starts_with("http://")) && registry.plain_http.is_none() {
+        let (root, authority) = root::of_source(source).ok_or_else(|| Failure::usage(format!("{source} has no tag that can be edited")))?;
+        let (file, host) = (&self.invocation.file, reference::registry(source));
+        let mut registry = if self.offline { self.invocation.registry_of_file(host) } else { self.invocation.registry(host) }?;
+        if origin.is_some_and(|origin| origin.starts_with("http://")) {
             // As the mount that staged it was told.
-            registry.plain_http = Some(true);
+            registry.connection.plain_http.get_or_insert(true);
         }
-        let (mut content, mut writing) = (ContentFlags::default(), WriteFlags::default());
-        self.file.complete_content(&mut content);
-        self.file.complete_writing(&mut writing);
-        // Nothing is staged of what other views show.
-        content.view = None;
+        // Only the merged view can be edited.
+        let content = ContentFlags { view: None, ..file.group(None)? };
+        let writing: WriteFlags = file.group(None)?;
         let reading = Reading { flags: &content, offline: self.offline, by_digest: false, begins: true, passphrases: passphrases.to_vec() };
-        let parts = wiring::build(source, reading, &registry, &self.flags.storage, self.environment)?;
+        let parts = wiring::build(source, reading, &registry, self.storage, &self.invocation.environment)?;
         if let Some(origin) = origin.filter(|origin| *origin != parts.artifacts.origin()) {
-            let message = format!("the edits were made for {origin}, and the flags lead to {}", parts.artifacts.origin());
+            let message = format!("the edits belong to {origin}, but the flags lead to {}", parts.artifacts.origin());
             return Err(Failure::usage(message));
         }
         let meaning = wiring::meaning(&parts, &writing, !passphrases.is_empty());
@@ -310,8 +303,8 @@ fn reference_of((repository, tag): &TagName, subject: &Subject) -> String {
     format!("{}/{repository}:{tag}", subject.authority)
 }
 
-/// A registry or layout as it stands in front of references.
-fn place_of(source: &Source) -> String {
+/// A registry or layout, as references begin.
+fn start_of_references(source: &Source) -> String {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => registry.to_string(),
         Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
@@ -323,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_state_directory_nothing_is_left_and_none_is_made() {
+    fn no_state_directory_is_created_to_find_staged_tags() {
         let directory = tempfile::tempdir().unwrap();
         for state in [Some(directory.path()), None] {
             assert_eq!(Found::look(state, &Wanted::all()).unwrap().references(), Vec::<String>::new());
@@ -332,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tags_that_are_wanted_are_found() {
+    fn only_wanted_tags_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let uppers = Uppers::open(directory.path(), None).unwrap();
         for (authority, repository) in [("reg.io", "team/app"), ("reg.io", "other"), ("oci:/srv/layout", "layout")] {

@@ -1,15 +1,14 @@
-//! What became of each tag of a sync: a line for people, an object for programs, one exit code for all of them.
+//! The outcome of a sync: a line per tag for people, an object per tag for programs, one exit code for all.
 
 use serde::Serialize;
 
 use crate::cli::exit::{Code, Failure};
 use crate::cli::staged::summary;
-use crate::cli::terminal::escape;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, message, units};
 use crate::error::ErrorKind;
 use crate::publish::{Outcome, Report};
 
-/// Of several reasons the first of these is the exit code.
+/// Among several failures, the first of these is the exit code.
 const PRIORITY: [Code; 6] = [Code::Conflict, Code::NotPushed, Code::Authentication, Code::Key, Code::Unreachable, Code::Other];
 
 /// One tag. The keys are stable.
@@ -18,15 +17,15 @@ pub struct Row<'report> {
     reference: &'report str,
     /// `unchanged`, `published`, `deleted`, `dropped` or `failed`.
     outcome: &'static str,
-    /// What the tag held before.
+    /// Previous digest.
     before: Option<&'report str>,
-    /// What it holds now.
+    /// New digest.
     digest: Option<&'report str>,
-    /// An artifact that the repository had already.
+    /// The repository already had the artifact.
     known: bool,
-    /// Kind of the reason of a failure.
+    /// Kind of a failure.
     kind: Option<&'report str>,
-    /// The reason of a failure.
+    /// Message of a failure.
     message: Option<&'report str>,
     added: u64,
     changed: u64,
@@ -72,7 +71,7 @@ impl<'report> From<&'report Report> for Row<'report> {
     }
 }
 
-/// One line for a person; nothing for a failure, which is told on standard error.
+/// One line for people; none for a failure, which goes to standard error.
 pub fn line(report: &Report, dry_run: bool) -> Option<String> {
     let reference = escape::terminal(&report.reference);
     let would = |done: &str, would: &str| if dry_run { format!("would {would}") } else { done.to_owned() };
@@ -82,13 +81,13 @@ pub fn line(report: &Report, dry_run: bool) -> Option<String> {
             let mut facts = vec![before.as_ref().map_or_else(|| "new".to_owned(), |before| format!("was {}", escape::terminal(before)))];
             facts.extend(summary::changes(report.changes));
             if *known {
-                facts.push("an artifact that is there already".to_owned());
+                facts.push("already in the registry".to_owned());
             } else if !dry_run {
                 facts.push(format!("{} sent", units::show_size(report.sent.0)));
                 facts.push(format!("{} reused", units::show_size(report.reused.0)));
             }
             if report.ignored > 0 {
-                facts.push(format!("{} left out", report.ignored));
+                facts.push(format!("{} ignored", report.ignored));
             }
             let verb = would("published", "publish");
             Some(format!("{verb} {reference} {} ({})", escape::terminal(digest), facts.join(", ")))
@@ -99,7 +98,7 @@ pub fn line(report: &Report, dry_run: bool) -> Option<String> {
     }
 }
 
-/// Writes what became of a tag to the log.
+/// Logs the outcome of a tag.
 pub fn log(report: &Report) {
     match (&report.outcome, line(report, false)) {
         (Outcome::Failed { message, .. }, _) => tracing::warn!(reference = %report.reference, message, "not published"),
@@ -108,7 +107,7 @@ pub fn log(report: &Report) {
     }
 }
 
-/// Reference, exit code and message of a failure.
+/// The reference, exit code and message of a failure.
 fn failure(report: &Report) -> Option<(&str, Code, &str)> {
     match &report.outcome {
         Outcome::Failed { kind, message } => Some((&report.reference, code(kind), message)),
@@ -116,34 +115,34 @@ fn failure(report: &Report) -> Option<(&str, Code, &str)> {
     }
 }
 
-/// The code of a reason; one that has none of those of a sync counts as any other.
+/// The exit code of a failure; any other than those of a sync is `Other`.
 fn code(kind: &str) -> Code {
     let code = Code::from(ErrorKind::of_name(kind));
     if PRIORITY.contains(&code) { code } else { Code::Other }
 }
 
-/// The first reason, where something was not published.
+/// The first failure's message.
 pub fn reason(reports: &[Report]) -> Option<String> {
     reports.iter().find_map(failure).map(|(_, _, message)| message.to_owned())
 }
 
-/// How a sync ended. Several reasons are told one a line before the last line sums them up.
+/// The result of a sync. Several failures are printed one per line; the error then sums them up.
 ///
 /// # Errors
 /// At least one tag was not published.
-pub fn ended(reports: &[Report]) -> Result<(), Failure> {
+pub fn outcome(reports: &[Report]) -> Result<(), Failure> {
     let failures: Vec<_> = reports.iter().filter_map(failure).collect();
     let code = PRIORITY.into_iter().find(|code| failures.iter().any(|(_, found, _)| found == code));
-    let told = |(reference, _, message): &(&str, Code, &str)| {
-        // The message names the tag already where whoever wrote it knew it.
+    let shown = |(reference, _, message): &(&str, Code, &str)| {
+        // Some messages name the tag already.
         if message.contains(reference) { (*message).to_owned() } else { format!("{reference}: {message}") }
     };
     match (failures.as_slice(), code) {
         ([], _) | (_, None) => Ok(()),
-        ([only], Some(code)) => Err(Failure::new(code, told(only))),
+        ([only], Some(code)) => Err(Failure::new(code, shown(only))),
         (several, Some(code)) => {
-            several.iter().for_each(|one| crate::cli::terminal::message::report(&told(one)));
-            let message = format!("{} of {} tags were not published; what is staged stays", several.len(), reports.len());
+            several.iter().for_each(|one| message::report(&shown(one)));
+            let message = format!("{} of {} tags were not published; they stay staged", several.len(), reports.len());
             Err(Failure::new(code, message))
         }
     }
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_reasons_the_one_that_needs_a_person_most_is_the_exit_code() {
+    fn the_failure_that_most_needs_a_person_is_the_exit_code() {
         use ErrorKind as Kind;
         for (kinds, code) in [
             (vec![Kind::Unreachable, Kind::Conflict, Kind::Skipped], Code::Conflict),
@@ -176,21 +175,21 @@ mod tests {
         ] {
             let mut reports: Vec<Report> = kinds.iter().copied().map(failed).collect();
             reports.push(report(Outcome::Unchanged));
-            assert_eq!(ended(&reports).unwrap_err().code, code, "{kinds:?}");
+            assert_eq!(outcome(&reports).unwrap_err().code, code, "{kinds:?}");
         }
-        assert!(ended(&[report(Outcome::Unchanged)]).is_ok() && ended(&[]).is_ok());
+        assert!(outcome(&[report(Outcome::Unchanged)]).is_ok() && outcome(&[]).is_ok());
     }
 
     #[test]
-    fn one_reason_is_told_in_one_line_with_its_tag() {
-        assert_eq!(ended(&[failed(ErrorKind::Conflict)]).unwrap_err().message, "reg.io/team/app:v2: because");
+    fn one_failure_is_one_line_with_its_tag() {
+        assert_eq!(outcome(&[failed(ErrorKind::Conflict)]).unwrap_err().message, "reg.io/team/app:v2: because");
     }
 
     #[test]
-    fn a_line_says_what_was_and_what_is() {
+    fn a_line_has_the_old_and_the_new_digest() {
         let published = report(Outcome::Published { before: None, digest: "sha256:b".into(), known: false });
         let text = line(&published, false).unwrap();
-        assert_eq!(text, "published reg.io/team/app:v2 sha256:b (new, 3 added, 1 removed, 2.0 KiB sent, 0 B reused, 1 left out)");
+        assert_eq!(text, "published reg.io/team/app:v2 sha256:b (new, 3 added, 1 removed, 2.0 KiB sent, 0 B reused, 1 ignored)");
         assert!(line(&published, true).unwrap().starts_with("would publish reg.io"));
         let moved = report(Outcome::Published { before: Some("sha256:a".into()), digest: "sha256:b".into(), known: true });
         assert!(line(&moved, false).unwrap().contains("was sha256:a"));
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_for_programs_are_these() {
+    fn json_keys_are_stable() {
         let row = serde_json::to_value(Row::from(&failed(ErrorKind::Conflict))).unwrap();
         let keys: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
         let wanted = "added before blobs_reused blobs_sent bytes_reused bytes_sent changed digest ignored kind known message notes \

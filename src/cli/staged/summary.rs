@@ -1,11 +1,9 @@
-//! Staged tags in words: for `status`, for what is asked before a discard, for what a mount finds and what a daemon leaves.
+//! Staged tags in words: for `status`, the confirmation of a discard, the start of a mount and the end of a daemon.
 
-use crate::cli::terminal::escape;
-use crate::cli::terminal::output;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, output, units};
 use crate::fs::StagedTag;
 
-/// More tags than this are counted and not named.
+/// Tags beyond this number are counted, not named.
 const NAMED: usize = 5;
 
 /// `1 staged tag`, `3 staged tags`.
@@ -13,7 +11,7 @@ pub fn count(tags: usize) -> String {
     if tags == 1 { "1 staged tag".to_owned() } else { format!("{tags} staged tags") }
 }
 
-/// What was changed in a tag.
+/// The changes of a tag.
 pub fn summary(tag: &StagedTag) -> String {
     if let Some(error) = &tag.error {
         return format!("cannot be read: {}", escape::one_line(error));
@@ -31,38 +29,36 @@ pub fn summary(tag: &StagedTag) -> String {
     parts.join(", ")
 }
 
-/// Numbers of names that were added, changed and removed; nothing of those that are 0.
+/// Numbers of added, changed and removed names, without zeros.
 pub fn changes((added, changed, removed): (u64, u64, u64)) -> Vec<String> {
     let words = [(added, "added"), (changed, "changed"), (removed, "removed")];
     words.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect()
 }
 
-/// What a mount says of a tag that an earlier daemon left.
-pub fn from_before(tag: &StagedTag) -> String {
+/// A new mount's note on a tag that an earlier daemon left staged.
+pub fn staged_earlier(tag: &StagedTag) -> String {
     let name = name(tag);
     let as_staged = tag.as_staged.as_ref().map(|as_staged| format!(" ({})", escape::one_line(as_staged))).unwrap_or_default();
     match &tag.error {
-        Some(_) => format!("staged from before: {name} {}; `ocifs discard` takes it back", summary(tag)),
+        Some(_) => format!("staged earlier: {name} {}; `ocifs discard` drops it", summary(tag)),
         None => {
-            let doubt = doubt(tag).map_or(String::new(), |doubt| format!(" ({doubt})"));
-            format!(
-                "staged from before: {name}{as_staged}{doubt}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` takes it back"
-            )
+            let doubt = possibly_incomplete(tag).map_or(String::new(), |doubt| format!(" ({doubt})"));
+            format!("staged earlier: {name}{as_staged}{doubt}; `ocifs diff` shows it, `ocifs sync` publishes it, `ocifs discard` drops it")
         }
     }
 }
 
-/// What a daemon or a command says of tags that it could not publish.
+/// A message on tags that could not be published.
 pub fn stays(rest: &[StagedTag], why: &str) -> String {
     let mut names: Vec<String> = rest.iter().take(NAMED).map(name).collect();
     if rest.len() > NAMED {
         names.push(format!("{} more", rest.len() - NAMED));
     }
     let verb = if rest.len() == 1 { "stays" } else { "stay" };
-    format!("{} {verb} staged: {}; the next mount shows what was staged, `ocifs status` lists it", names.join(", "), escape::one_line(why))
+    format!("{} {verb} staged: {}; the next mount picks it up (see `ocifs status`)", names.join(", "), escape::one_line(why))
 }
 
-/// The list that `status` prints.
+/// The table of `status`.
 pub fn table(tags: &[StagedTag]) -> String {
     let row = |tag: &StagedTag| {
         let figure = |number: u64| if tag.deleted || tag.error.is_some() { String::new() } else { number.to_string() };
@@ -72,19 +68,19 @@ pub fn table(tags: &[StagedTag]) -> String {
     output::table(&["staged", "added", "changed", "removed", "size", ""], tags.iter().map(row).collect())
 }
 
-/// What a person must know of staged edits of encrypted artifacts, where there are any.
+/// A note on staged edits of encrypted artifacts, if there are any.
 pub fn plain_text_note<'tag>(tags: impl IntoIterator<Item = &'tag StagedTag>, state_directory: &str) -> Option<String> {
     tags.into_iter().any(|tag| tag.encrypted).then(|| {
         let shown = escape::terminal(state_directory);
-        format!("staged edits of encrypted artifacts lie unencrypted below {shown} until they are published")
+        format!("staged edits of encrypted artifacts are stored unencrypted below {shown} until published")
     })
 }
 
-/// Which files a power cut may have damaged.
-fn doubt(tag: &StagedTag) -> Option<String> {
+/// Files that a power cut may have damaged.
+fn possibly_incomplete(tag: &StagedTag) -> Option<String> {
     let shown: Vec<_> = tag.suspects.iter().take(NAMED).map(|path| escape::terminal(path)).collect();
     let more = if tag.suspects.len() > NAMED { format!(" and {} more", tag.suspects.len() - NAMED) } else { String::new() };
-    (!shown.is_empty()).then(|| format!("perhaps incomplete after a power cut: {}{more}", shown.join(", ")))
+    (!shown.is_empty()).then(|| format!("possibly incomplete after a power cut: {}{more}", shown.join(", ")))
 }
 
 fn remarks(tag: &StagedTag) -> String {
@@ -102,12 +98,12 @@ fn remarks(tag: &StagedTag) -> String {
     if let Some(conflict) = &tag.conflict {
         remarks.push(format!("conflict: {}", escape::one_line(conflict)));
     }
-    remarks.extend(doubt(tag));
+    remarks.extend(possibly_incomplete(tag));
     if tag.writers {
         remarks.push("open for writing".to_owned());
     }
     if tag.droppings > 0 {
-        remarks.push(format!("{} left out (--no-ignore)", tag.droppings));
+        remarks.push(format!("{} ignored (see --no-ignore)", tag.droppings));
     }
     if tag.encrypted {
         remarks.push("encrypted upstream".to_owned());
@@ -128,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_summed_up_without_its_zeros() {
+    fn a_summary_has_no_zeros() {
         assert_eq!(summary(&tag()), "3 added, 1 removed, 2.0 KiB");
         assert_eq!(summary(&StagedTag { deleted: true, ..tag() }), "deleted");
         assert_eq!(summary(&StagedTag { error: Some("a\u{1b}\nb".into()), ..tag() }), "cannot be read: a\\u{1b}; b");
     }
 
     #[test]
-    fn what_stays_is_named_up_to_a_number() {
+    fn many_tags_are_named_up_to_a_number() {
         let rest = vec![tag(); 7];
         let text = stays(&rest, "the registry is down");
         assert!(text.contains(", 2 more stay staged: the registry is down;"), "{text}");
@@ -143,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_says_what_is_special_about_a_tag() {
+    fn the_table_has_remarks_on_a_tag() {
         let odd = StagedTag {
             suspects: vec!["a\u{1b}".into()],
             droppings: 2,
@@ -153,7 +149,7 @@ mod tests {
             ..tag()
         };
         let text = table(std::slice::from_ref(&odd));
-        for part in ["reg.io/app:v\\u{1b}2", "3", "2.0 KiB", "conflict: moved", "open for writing", "2 left out", "power cut: a\\u{1b}"] {
+        for part in ["reg.io/app:v\\u{1b}2", "3", "2.0 KiB", "conflict: moved", "open for writing", "2 ignored", "power cut: a\\u{1b}"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(plain_text_note([&odd], "/s").unwrap().contains("/s"));

@@ -1,35 +1,31 @@
-//! What PATH or REF of `sync`, `diff`, `discard` and `new` means: staged tags of a mount whose daemon is asked, or what a daemon
-//! that is gone left behind.
+//! Resolves PATH or REF of `sync`, `diff`, `discard` and `new`: staged tags of a running daemon, or those that a dead one left.
 //!
-//! A path in a mount means that mount. A reference means the mount, or the daemon of one that is detached, that has it staged, else what
-//! is left of it, else a mount that covers it. Without either it is the mount of the working directory, else the only one.
+//! A path in a mount means that mount. A reference means the mount or detached daemon that has it staged, else orphaned edits of it, else a
+//! mount that covers it. The default is the mount of the working directory, else the only mount.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::command::mount;
-use crate::cli::command::status;
-use crate::cli::daemon::root;
 use crate::cli::exit::Failure;
-use crate::cli::mounts;
+use crate::cli::mounts::{self, health};
 use crate::cli::settings::environment::Environment;
+use crate::cli::source::{reference, root};
 use crate::cli::staged::orphaned::{Found, Wanted};
 use crate::cli::terminal::escape;
-use crate::control::{Client, Record, Request};
+use crate::control::{Client, Request};
 use crate::fs::{Scope, Selection, StagedTag};
 use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
-use crate::sys::process;
 
-/// How long a daemon may take to say what it has staged.
+/// How long a daemon may take to list staged tags.
 const PULSE: Duration = Duration::from_secs(5);
 
-/// Where the tags are that a command means.
+/// The place of the tags that a command means.
 pub enum Target {
-    /// In a mount.
+    /// In a running daemon.
     Mount(Box<AtMount>),
-    /// In a state directory, held by nobody.
-    Left(Option<PathBuf>, Wanted),
+    /// In a state directory, without a daemon.
+    Orphaned(Option<PathBuf>, Wanted),
 }
 
 /// Tags of a mount.
@@ -37,27 +33,27 @@ pub enum Target {
 pub struct AtMount {
     /// The mount.
     pub mount: Mount,
-    /// Its daemon.
+    /// The daemon.
     pub client: Client,
-    /// Which of its tags.
+    /// The tags that are meant.
     pub selection: Selection,
 }
 
-/// Finds mounts and their daemons.
+/// Resolves arguments.
 pub struct Finder<'command> {
     /// `--state-dir`, else the default.
     pub state_directory: Option<&'command Path>,
-    /// Whether a person named that directory.
+    /// Whether the user named that directory.
     pub is_named: bool,
-    /// Directories.
+    /// The environment.
     pub environment: &'command Environment,
 }
 
 impl Finder<'_> {
-    /// What a command means.
+    /// Resolves the argument of a command.
     ///
     /// # Errors
-    /// Nothing or too much could be meant.
+    /// An ambiguous or unknown argument.
     pub fn find(&self, text: Option<&str>) -> Result<Target, Failure> {
         let Some(text) = text else { return self.without_argument() };
         match self.read(text) {
@@ -67,11 +63,11 @@ impl Finder<'_> {
         }
     }
 
-    /// A path in a mount, or a reference: that begins with a registry or with `oci:`. In a mount a relative path that looks like
-    /// a registry (`v1.0/data`) is a path, unless it is the registry that is mounted or has a port.
+    /// Parses a path in a mount or a reference, which begins with a registry or `oci:`. In a mount, a relative path that looks like a registry
+    /// (`v1.0/data`) is a path, unless it is the mounted registry or has a port.
     ///
     /// # Errors
-    /// A path in no mount, or a reference that follows no grammar.
+    /// A path outside of all mounts, or an invalid reference.
     pub fn read(&self, text: &str) -> Result<Argument, Failure> {
         if !text.starts_with("oci:") {
             let inside = mounts::containing(Path::new(text), self.environment);
@@ -83,7 +79,7 @@ impl Finder<'_> {
                 _ => {}
             }
         }
-        mount::source(text, self.environment).map(Argument::Reference)
+        reference::parse(text, self.environment).map(Argument::Reference)
     }
 
     fn without_argument(&self) -> Result<Target, Failure> {
@@ -92,19 +88,19 @@ impl Finder<'_> {
         }
         let mut found = distinct()?;
         match (found.pop(), found.is_empty()) {
-            (None, _) => Ok(Target::Left(self.state_directory.map(Path::to_owned), Wanted::all())),
+            (None, _) => Ok(Target::Orphaned(self.state_directory.map(Path::to_owned), Wanted::all())),
             (Some(only), true) => self.in_mount(only, PathBuf::new()),
             (Some(last), false) => {
                 let names: Vec<String> = found.iter().chain([&last]).map(|mount| escape::path(&mount.mount_point)).collect();
-                Err(Failure::usage(format!("there are several mounts ({}); name one of them", names.join(", "))))
+                Err(Failure::usage(format!("there are several mounts ({}); name one", names.join(", "))))
             }
         }
     }
 
-    /// A path in a mount, by its daemon; in a dead one by what that left.
+    /// The target of a path in a mount; orphaned edits if it is dead.
     ///
     /// # Errors
-    /// The mount is dead and nothing is known of it.
+    /// The mount is dead and its state directory is unknown.
     pub fn in_mount(&self, mount: Mount, rest: PathBuf) -> Result<Target, Failure> {
         let client = self.client(&mount);
         let selection = selection(rest);
@@ -112,22 +108,22 @@ impl Finder<'_> {
             return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
         }
         let shown = escape::path(&mount.mount_point);
-        let unknown = |what: &str| Failure::mount(format!("the mount on {shown} is dead, and {what}"));
-        let source = Source::parse(&mount.source.to_string_lossy()).map_err(|_| unknown("what it showed is not known"))?;
+        let unknown = |what: &str| Failure::mount(format!("the mount on {shown} is dead and {what}"));
+        let source = Source::parse(&mount.source.to_string_lossy()).map_err(|_| unknown("its source is unknown"))?;
         let wanted = Wanted { source: Some(source), selection };
-        let recorded = recorded_state(client.record());
+        let recorded = mounts::recorded_state(client.record());
         let state = recorded.clone().or_else(|| self.state_directory.map(Path::to_owned));
         if recorded.is_none() && !self.is_named && Found::look(state.as_deref(), &wanted)?.references().is_empty() {
-            return Err(unknown("where it staged its edits is not known: name that directory with --state-dir"));
+            return Err(unknown("its state directory is unknown; set --state-dir"));
         }
-        Ok(Target::Left(state, wanted))
+        Ok(Target::Orphaned(state, wanted))
     }
 
-    /// A path in a mount that died and was taken away since, as its record tells.
+    /// A path in a mount that died and was unmounted since, by its record.
     fn once_mounted(&self, path: &Path) -> Option<Target> {
         let (record, rest) = mounts::recorded(path, self.state_directory, self.environment)?;
         let source = Source::parse(&record.source).ok()?;
-        Some(Target::Left(Some(recorded_state(Some(&record))?), Wanted { source: Some(source), selection: selection(rest) }))
+        Some(Target::Orphaned(Some(mounts::recorded_state(Some(&record))?), Wanted { source: Some(source), selection: selection(rest) }))
     }
 
     fn by_reference(&self, source: Source) -> Result<Target, Failure> {
@@ -138,12 +134,12 @@ impl Finder<'_> {
         for mount in distinct()?.into_iter().filter(|mount| scope_of(mount, |scope| scope.knows(&reference)) == Some(true)) {
             let client = self.client(&mount);
             if is_dead(&client, &mount) {
-                states.extend(recorded_state(client.record()).map(Some));
+                states.extend(mounts::recorded_state(client.record()).map(Some));
             } else {
                 covering.push(AtMount { mount, client, selection: selection.clone() });
             }
         }
-        // A daemon of an older version answers with all that it has staged.
+        // An older daemon lists all of its staged tags.
         let is_meant = |tag: &StagedTag| means(&selection, &tag.reference);
         let has_it = |client: &Client| staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_meant));
         if let Some(place) = covering.iter().position(|at| has_it(&at.client)) {
@@ -155,18 +151,19 @@ impl Finder<'_> {
             return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
         }
         let wanted = Wanted { source: Some(whole(source)), selection: selection.clone() };
-        // What cannot be listed counts as nothing: the command that works on it says why.
-        let is_left = |state: &Option<PathBuf>| Found::look(state.as_deref(), &wanted).is_ok_and(|found| !found.references().is_empty());
-        match (states.iter().position(is_left), covering.into_iter().next()) {
+        // Unreadable tags count as none: the command that opens them reports why.
+        let has_orphaned =
+            |state: &Option<PathBuf>| Found::look(state.as_deref(), &wanted).is_ok_and(|found| !found.references().is_empty());
+        match (states.iter().position(has_orphaned), covering.into_iter().next()) {
             (None, Some(mount)) => Ok(Target::Mount(Box::new(mount))),
-            (left, _) => Ok(Target::Left(states.swap_remove(left.unwrap_or_default()), wanted)),
+            (left, _) => Ok(Target::Orphaned(states.swap_remove(left.unwrap_or_default()), wanted)),
         }
     }
 
-    /// A mount that would show a tag (this one, if one is given), and the path of the tag in it.
+    /// A mount that covers a tag (this mount, if given), and the path of the tag in it.
     ///
     /// # Errors
-    /// The table of mounts cannot be read.
+    /// The mount table cannot be read.
     pub fn showing(&self, mount: Option<Mount>, reference: &str) -> Result<Option<(Mount, String)>, Failure> {
         let mounts = mount.map_or_else(mounts::all, |mount| Ok(vec![mount]))?;
         let with_path = |mount: Mount| {
@@ -181,12 +178,12 @@ impl Finder<'_> {
     }
 }
 
-/// What is staged at and below a path of a mount; everything if that is empty.
+/// Selects a path of a mount; everything if it is empty.
 pub fn selection(path: PathBuf) -> Selection {
     if path.as_os_str().is_empty() { Selection::All } else { Selection::Path(path.to_string_lossy().into_owned()) }
 }
 
-/// What a person wrote.
+/// A parsed PATH or REF.
 #[derive(Debug)]
 pub enum Argument {
     /// A path below a mount.
@@ -204,19 +201,15 @@ pub fn staged(client: &Client, selection: Selection) -> Result<Vec<StagedTag>, F
     Ok(client.collect(&Request::Staged { selection }, &mut |_| {})?)
 }
 
-/// What this says of what a mount shows, as far as that is known.
-fn scope_of<T>(mount: &Mount, say: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
-    let source = Source::parse(&mount.source.to_string_lossy()).ok()?;
-    root::of_source(&source).map(|(root, authority)| say(Scope { root: &root, authority: &authority }))
+/// Applies a function to the scope of a mount, if that is known.
+fn scope_of<T>(mount: &Mount, apply: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
+    root::with_scope(&Source::parse(&mount.source.to_string_lossy()).ok()?, apply)
 }
 
-/// Whether a tag is selected, by its reference.
+/// Whether a selection includes a tag, by its reference.
 fn means(selection: &Selection, reference: &str) -> bool {
-    let place = Source::parse(reference).ok().and_then(|source| root::of_source(&whole(source)));
-    place.is_some_and(|(root, authority)| {
-        let scope = Scope { root: &root, authority: &authority };
-        scope.tag(reference).is_some_and(|name| scope.meant(selection, &name).is_some())
-    })
+    let is_meant = |scope: Scope<'_>| scope.tag(reference).is_some_and(|name| scope.meant(selection, &name).is_some());
+    Source::parse(reference).ok().and_then(|source| root::with_scope(&whole(source), is_meant)) == Some(true)
 }
 
 /// The registry or layout of a source.
@@ -229,19 +222,11 @@ fn whole(source: Source) -> Source {
 
 /// Whether the daemon of a mount is gone for good.
 fn is_dead(client: &Client, mount: &Mount) -> bool {
-    client.daemon().is_none() && status::is_dead(mount)
+    client.daemon().is_none() && health::is_dead(mount)
 }
 
-/// Where the daemon of a dead mount staged edits, as it wrote down itself. Nobody else's directory is believed.
-pub fn recorded_state(record: Option<&Record>) -> Option<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let directory = record?.state_directory.as_ref()?;
-    let metadata = std::fs::symlink_metadata(directory).ok()?;
-    (metadata.is_dir() && metadata.uid() == process::effective_uid()).then(|| directory.clone())
-}
-
-/// Mounts of this user, of which each has a daemon of its own: a bind mount shows what another one shows. What another user mounted
-/// is meant by its path only, or anybody could answer for a registry.
+/// Mounts of this user, one per daemon: bind mounts repeat them. Mounts of other users are reached by path only, since any user could
+/// otherwise answer for a registry.
 fn distinct() -> Result<Vec<Mount>, Failure> {
     let mut found: Vec<Mount> = Vec::new();
     for mount in mounts::all()?.into_iter().filter(mounts::is_own) {
@@ -252,15 +237,14 @@ fn distinct() -> Result<Vec<Mount>, Failure> {
     Ok(found)
 }
 
-/// Whether a text begins like a reference with its registry.
+/// Whether a text begins with a registry.
 fn begins_with_registry(text: &str) -> bool {
     let first = text.split('/').next().unwrap_or_default();
     let is_path = first.is_empty() || first.starts_with('~') || first == "." || first == "..";
     !is_path && (first == "localhost" || first.contains(['.', ':']))
 }
 
-/// Whether a relative path that could lie in this mount begins with a registry instead: with the one that is mounted, or with a host
-/// and a port.
+/// Whether a relative path in this mount begins with a registry instead: the mounted one, or a host and port.
 fn means_registry(text: &str, mount: &Mount) -> bool {
     let Some((first, _)) = text.split_once('/') else { return false };
     let mounted = mount.source.to_string_lossy();
@@ -283,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_of_a_mount_only_its_own_registry_or_a_port_makes_a_reference() {
+    fn in_a_mount_only_its_own_registry_or_a_port_makes_a_reference() {
         let mount = Mount {
             id: 1,
             device: (0, 1),
@@ -300,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_staged_tag_is_told_from_others_by_its_reference() {
+    fn a_reference_selects_its_own_tags_only() {
         let by = |text: &str| Selection::Reference(text.to_owned());
         assert!(means(&by("reg.io/team"), "reg.io/team/app:v1") && means(&by("oci:/srv/layout"), "oci:/srv/layout:v1"));
         assert!(!means(&by("reg.io/team"), "reg.io/other:v1") && !means(&by("reg.io"), "other.io/app:v1"));
     }
 
     #[test]
-    fn what_is_neither_in_a_mount_nor_a_reference_is_an_error() {
+    fn a_text_that_is_neither_path_nor_reference_is_an_error() {
         let environment = Environment::default();
         let finder = Finder { state_directory: None, is_named: false, environment: &environment };
         let failure = finder.read("/no/such/mount/app").unwrap_err();

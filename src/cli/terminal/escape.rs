@@ -1,7 +1,7 @@
-//! Text that came from a registry or a file system, on its way to a terminal or a log.
+//! Escaping of text from registries and file systems for terminals and logs.
 //!
-//! Nothing in it may move the cursor, change colours or reorder what is read: control characters and the marks
-//! that turn the direction of text are shown as escapes, everything else stays as it is.
+//! Such text cannot move the cursor, change colours or reorder the line: control characters and direction marks become escapes, everything
+//! else is unchanged.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -22,11 +22,11 @@ pub fn terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON with every dangerous character escaped as JSON has it, so that it still means the same.
+/// JSON with every dangerous character as a JSON escape: the same value.
 pub fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        // Line breaks stand between the values only; those inside of strings are escaped already.
+        // Line breaks occur between values only; those in strings are escaped already.
         if character != '\n' && is_dangerous(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 out.push_str(&format!("\\u{unit:04x}"));
@@ -38,7 +38,7 @@ pub fn json(text: &str) -> String {
     out
 }
 
-/// A path, with bytes that are no UTF-8 as replacement characters.
+/// A path, with replacement characters for invalid UTF-8.
 pub fn path(path: &Path) -> String {
     terminal(&path.to_string_lossy()).into_owned()
 }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn json_with_escapes_means_the_same() {
+    fn escaped_json_keeps_its_value() {
         let value = serde_json::json!({ "a\u{9b}": "b\u{202e}\u{e0001}\n\u{7f}ü" });
         let shown = json(&serde_json::to_string_pretty(&value).unwrap());
         assert!(shown.lines().all(|line| matches!(terminal(line), Cow::Borrowed(_))), "{shown}");
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_text_of_any_language_stays() {
+    fn ordinary_text_of_any_language_is_unchanged() {
         for text in ["Grüße", "日本語", "عربي", "🙂", "a b"] {
             assert!(matches!(terminal(text), Cow::Borrowed(_)), "{text}");
         }

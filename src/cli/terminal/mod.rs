@@ -1,7 +1,15 @@
 //! Standard output and standard error.
+//!
+//! - `escape`: text from registries and file systems, made safe for terminals and logs
+//! - `message`: messages and warnings on standard error
+//! - `output`: results on standard output as tables, pairs or JSON
+//! - `progress`: bars of a sync
+//! - `prompt`: questions
+//! - `units`: sizes and durations
 
 pub mod escape;
 pub mod message;
 pub mod output;
 pub mod progress;
+pub mod prompt;
 pub mod units;

@@ -1,4 +1,4 @@
-//! Results on standard output: tables for people, JSON for programs. A reader that closes the pipe is no error.
+//! Results on standard output: tables for people, JSON for programs. A closed pipe is not an error.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,8 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
-use crate::cli::terminal::escape;
+use crate::cli::terminal::{escape, units};
+use crate::control::CacheStatus;
 
 /// Prints a value as JSON with stable keys.
 ///
@@ -28,7 +29,7 @@ pub fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A table without borders; the cells must be escaped already.
+/// A table without borders. Cells must be escaped.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -44,11 +45,22 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.join("\n")
 }
 
-/// Lines of `name  value`, values below one another.
+/// Lines of `name  value` with aligned values.
 pub fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let lines: Vec<String> = pairs.iter().map(|(name, value)| format!("{name:width$}  {value}").trim_end().to_owned()).collect();
     lines.join("\n")
+}
+
+/// The usage of a cache, as pairs.
+pub fn cache_pairs(cache: &CacheStatus) -> Vec<(&'static str, String)> {
+    vec![
+        ("cache", escape::path(&cache.directory)),
+        ("content", format!("{} of {}", units::show_size(cache.data), units::show_size(cache.size))),
+        ("pinned", units::show_size(cache.pinned)),
+        ("indexes", units::show_size(cache.indexes)),
+        ("streams", cache.streams.to_string()),
+    ]
 }
 
 #[cfg(test)]
@@ -56,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_below_one_another() {
+    fn columns_are_aligned() {
         let text = table(&["a", "size"], vec![vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]]);
         assert_eq!(text, "A          SIZE\nlong name  1\nx          22");
         assert_eq!(pairs(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2");

@@ -1,4 +1,4 @@
-//! How a sync goes on, told on standard error: bars on a terminal, a line for each tag and note elsewhere.
+//! Progress of a sync on standard error: bars on a terminal, else a line for each tag and note.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::terminal::escape;
+use crate::cli::terminal::{escape, message};
 use crate::publish::Event;
 
-/// What is shown while bytes move.
+/// The bar while bytes move.
 const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
-/// How often what moves is drawn while nothing is heard.
+/// How often a bar is redrawn between events.
 const TICK: Duration = Duration::from_millis(200);
-/// What is shown before their number is known.
+/// The bar before the number of bytes is known.
 const SPINNER: &str = "{prefix} {msg} {spinner}";
 
-/// Hears events.
+/// Shows events.
 pub struct Progress {
-    /// `None` where nobody would see bars.
+    /// `None` without a terminal.
     bars: Option<MultiProgress>,
     tags: HashMap<String, ProgressBar>,
 }
 
 impl Progress {
-    /// For standard error as it is.
+    /// Progress on standard error.
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self::with(terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr())))
@@ -35,7 +35,7 @@ impl Progress {
     }
 
     /// Shows an event.
-    pub fn hear(&mut self, event: &Event) {
+    pub fn show(&mut self, event: &Event) {
         match event {
             Event::Begin { reference } => self.begin(reference),
             Event::Packed { reference, done, total } => self.advance(reference, "packing", *done, *total),
@@ -63,7 +63,7 @@ impl Progress {
                 bar.enable_steady_tick(TICK);
                 self.tags.insert(reference.to_owned(), bar);
             }
-            None => crate::cli::terminal::message::report(&format!("{shown}: publishing")),
+            None => message::report(&format!("{shown}: publishing")),
         }
     }
 
@@ -77,11 +77,11 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// A line that stays, above the bars.
+    /// A permanent line above the bars.
     fn above(&self, line: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| crate::cli::terminal::message::report(line)),
-            None => crate::cli::terminal::message::report(line),
+            Some(bars) => bars.suspend(|| message::report(line)),
+            None => message::report(line),
         }
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Progress {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A mistake in a template costs the form of the bar, not the sync.
+    // A bad template must not fail the sync.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_understood() {
+    fn templates_are_valid() {
         assert!(ProgressStyle::with_template(BAR).is_ok() && ProgressStyle::with_template(SPINNER).is_ok());
     }
 
@@ -161,14 +161,14 @@ mod tests {
         let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
         let mut progress = Progress::with(Some(MultiProgress::with_draw_target(target)));
         let reference = "reg.io/app:v\u{202e}1".to_owned();
-        progress.hear(&Event::Begin { reference: reference.clone() });
-        progress.hear(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
+        progress.show(&Event::Begin { reference: reference.clone() });
+        progress.show(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
         progress.tags[&reference].force_draw();
         let shown = screen.0.lock().unwrap().clone();
         assert!(shown.contains("reg.io/app:v\\u{202e}1 sending") && shown.contains("1.00 MiB/4.00 MiB"), "{shown:?}");
         let outcome = Outcome::Unchanged;
         let report = Report { reference, outcome, sent: (0, 0), reused: (0, 0), changes: (0, 0, 0), ignored: 0, notes: Vec::new() };
-        progress.hear(&Event::End { report });
+        progress.show(&Event::End { report });
         assert!(progress.tags.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them: `64MiB`, `10G`, `90s`, `5m`.
+//! Human-readable sizes and durations: `64MiB`, `10G`, `90s`, `5m`.
 
 use std::time::Duration;
 
@@ -93,13 +93,13 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     if !digits.contains('.') {
         return Some(value);
     }
-    // Nine digits are more than anybody means; the limit keeps the product small.
+    // The limit keeps the product small.
     let numerator: u64 = fraction.parse().ok().filter(|_| fraction.len() <= 9)?;
     let part = u128::from(numerator) * u128::from(*factor) / 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     value.checked_add(u64::try_from(part).ok()?)
 }
 
-/// A size for people: three digits at most before the unit, powers of 1024.
+/// A human-readable size in powers of 1024, with at most three digits before the unit.
 pub fn show_size(bytes: u64) -> String {
     let mut unit = "B";
     let mut value = bytes;
@@ -115,7 +115,7 @@ pub fn show_size(bytes: u64) -> String {
     if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
 }
 
-/// A duration for people, in its two largest units.
+/// A human-readable duration in its two largest units.
 pub fn show_duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_have_binary_and_decimal_units() {
         for (text, bytes) in [
             ("0", 0),
             ("4096", 4096),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
+    fn durations_may_have_several_parts() {
         for (text, milliseconds) in
             [("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h30m", 5_400_000), ("0", 0), ("500ms", 500), ("1.5s", 1500)]
         {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short() {
+    fn shown_figures_are_short() {
         let shown: Vec<String> = [0, 1023, 1024, 1536, 10 << 30, 812 << 20, u64::MAX].iter().map(|bytes| show_size(*bytes)).collect();
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB", "812 MiB", "15.9 EiB"]);
         assert_eq!([59, 61, 3_700, 90_000].map(show_duration), ["59s", "1m1s", "1h1m", "1d1h"]);

@@ -1,5 +1,4 @@
-//! Events on their way to a client that may be slow: the latest progress of each tag counts, nothing ever blocks, and memory
-//! is bounded.
+//! A bounded queue of events for a client that may be slow. It keeps the latest progress of each tag and never blocks.
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
@@ -9,18 +8,18 @@ use tokio::sync::Notify;
 
 use crate::publish::Event;
 
-/// Events that wait at most. What is said of a tag at its end comes once more with the answer.
+/// Most events in the queue. The outcome of a tag is in the answer too.
 const LIMIT: usize = 1 << 14;
 
-/// Events that wait.
+/// The queue.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct EventQueue {
     events: Mutex<VecDeque<Event>>,
     filled: Notify,
 }
 
-impl Outbox {
-    /// Adds an event. Progress replaces earlier progress of the same tag that still waits.
+impl EventQueue {
+    /// Adds an event. Progress replaces queued progress of the same tag.
     pub(super) fn push(&self, event: Event) {
         let mut events = self.events();
         let same = |known: &Event| discriminant(known) == discriminant(&event) && progress_of(known) == progress_of(&event);
@@ -34,12 +33,12 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Takes all that waits.
+    /// Takes all events.
     pub(super) fn take(&self) -> VecDeque<Event> {
         std::mem::take(&mut *self.events())
     }
 
-    /// Waits until something was added since the last time.
+    /// Waits until an event was added since the last call.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }
@@ -66,22 +65,22 @@ mod tests {
 
     #[test]
     fn only_the_latest_progress_of_a_tag_waits() {
-        let outbox = Outbox::default();
+        let queue = EventQueue::default();
         let begin = Event::Begin { reference: "a".into() };
         let packed = Event::Packed { reference: "a".into(), done: 1, total: 10 };
         for event in [begin.clone(), sent("a", 1), packed.clone(), sent("b", 2), sent("a", 3)] {
-            outbox.push(event);
+            queue.push(event);
         }
-        assert_eq!(outbox.take(), [begin, sent("a", 3), packed, sent("b", 2)]);
-        assert!(outbox.take().is_empty());
+        assert_eq!(queue.take(), [begin, sent("a", 3), packed, sent("b", 2)]);
+        assert!(queue.take().is_empty());
     }
 
     #[test]
     fn a_client_that_does_not_read_costs_bounded_memory() {
-        let outbox = Outbox::default();
+        let queue = EventQueue::default();
         for number in 0..2 * LIMIT {
-            outbox.push(Event::Note { reference: String::new(), text: number.to_string() });
+            queue.push(Event::Note { reference: String::new(), text: number.to_string() });
         }
-        assert_eq!(outbox.take().len(), LIMIT);
+        assert_eq!(queue.take().len(), LIMIT);
     }
 }

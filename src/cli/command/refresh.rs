@@ -1,0 +1,52 @@
+//! `ocifs refresh`: makes daemons revalidate tags and lists.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::exit::Failure;
+use crate::cli::mounts;
+use crate::cli::settings::flags::StateDirectory;
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::terminal::escape;
+use crate::control::{PATIENCE, Request};
+
+/// Forget cached tags and lists; the next lookup asks the registry
+#[derive(Args, Clone, Debug)]
+pub struct Refresh {
+    /// A mount or a path in it; all mounts if absent
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+
+    /// The mount's state directory.
+    #[command(flatten)]
+    state: StateDirectory,
+}
+
+impl Refresh {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// PATH lies in no mount, or a daemon does not answer.
+    pub fn run(self, Invocation { environment, .. }: Invocation) -> Result<(), Failure> {
+        let state_directory = self.state.or_default(&environment);
+        let (found, path) = match &self.path {
+            Some(path) => {
+                let (mount, rest) = mounts::containing(path, &environment)?;
+                let rest = rest.to_string_lossy().into_owned();
+                (vec![mount], (!rest.is_empty()).then_some(rest))
+            }
+            None => (mounts::all()?, None),
+        };
+        if found.is_empty() {
+            return Err(Failure::mount("nothing is mounted"));
+        }
+        for mount in &found {
+            let client = mounts::client(mount, state_directory.as_deref(), &environment);
+            client
+                .ask(&Request::Refresh { path: path.clone() }, PATIENCE)
+                .map_err(|error| Failure::from(error).context(escape::path(&mount.mount_point)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! Finds out whether the daemon behind a mount is gone when it cannot be asked. Only here a mount is touched, in a thread that may hang.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::sys::mountinfo::Mount;
+
+/// How long a mount may take to answer before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The state of a mount without a reachable daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// The daemon is gone for good.
+    Dead,
+    /// The daemon does not answer the kernel.
+    Hung,
+    /// Neither: this user may not see the daemon.
+    Unknown,
+}
+
+/// Reads the root of a mount.
+pub fn health(mount: &Mount) -> Health {
+    match look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop)) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Health::Dead,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Health::Hung,
+        _ => Health::Unknown,
+    }
+}
+
+/// Whether the daemon of a mount is gone for good.
+pub fn is_dead(mount: &Mount) -> bool {
+    health(mount) == Health::Dead
+}
+
+/// Accesses a path in its own thread, so that a hung mount cannot block forever.
+///
+/// # Errors
+/// `TimedOut` if it hangs, else those of `how`.
+pub fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || sender.send(how(&path)));
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,90 @@
+//! One call of the program: its command line, the configuration file and the environment.
+
+use std::ffi::OsString;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, FromArgMatches};
+
+use super::environment::{self, Environment};
+use super::file::File;
+use super::flags::RegistryFlags;
+use super::passphrases::{self, Origin};
+use crate::cli::exit::Failure;
+use crate::oci::Registry;
+use crate::sys::inherited::Inherited;
+
+/// The context of a command besides its own flags.
+pub struct Invocation {
+    /// The whole command line as clap knows it, with what the file says for all registries as defaults.
+    pub command: Command,
+    /// As typed, with mount options as flags.
+    pub arguments: Vec<OsString>,
+    /// The parsed flags.
+    pub matches: ArgMatches,
+    /// The configuration file.
+    pub file: File,
+    /// The environment.
+    pub environment: Environment,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Descriptors that the program was started with.
+    pub inherited: Inherited,
+}
+
+impl Invocation {
+    /// How a registry is reached: flags first, then its own section of the file, then what the file says for all registries.
+    ///
+    /// # Errors
+    /// Settings that exclude each other.
+    pub fn registry(&self, registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
+        let command = self.command.clone();
+        let command = registry.map_or(command.clone(), |registry| self.file.as_defaults_for(registry, command));
+        let flags = command.try_get_matches_from(&self.arguments).and_then(|matches| RegistryFlags::from_arg_matches(innermost(&matches)));
+        consistent(flags.map_err(|error| Failure::usage(error.to_string()))?)
+    }
+
+    /// The same for a command without such flags.
+    ///
+    /// # Errors
+    /// As [`Invocation::registry`].
+    pub fn registry_of_file(&self, registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
+        consistent(self.file.group(registry)?)
+    }
+
+    /// Sources of passphrases: the command line, the environment, the configuration file. Hides those that were typed.
+    pub fn origins(&self, flags: &passphrases::Flags) -> Vec<Origin> {
+        passphrases::hide_secrets(flags);
+        passphrases::protect_memory();
+        let mut origins = self.typed_origins(flags);
+        let variable = environment::variable("OCIFS_PASSPHRASE").and_then(|secret| secret.into_string().ok());
+        origins.extend(variable.map(|secret| Origin::Literal(secret.into())));
+        origins.extend(self.file.passphrases());
+        origins
+    }
+
+    /// Sources of passphrases on the command line.
+    pub fn typed_origins(&self, flags: &passphrases::Flags) -> Vec<Origin> {
+        passphrases::in_order(flags, innermost(&self.matches))
+    }
+
+    /// Whether the user set a flag, on the command line or in the environment.
+    pub fn is_given(&self, id: &str) -> bool {
+        innermost(&self.matches).value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
+    }
+}
+
+/// The matches of the innermost command, which hold its flags.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
+}
+
+fn consistent(flags: RegistryFlags) -> Result<RegistryFlags, Failure> {
+    let connection = &flags.connection;
+    if connection.cert_file.is_some() != connection.key_file.is_some() {
+        return Err(Failure::usage("a client certificate needs both --cert-file and --key-file"));
+    }
+    if connection.plain_http == Some(true) && connection.insecure {
+        return Err(Failure::usage("--plain-http and --insecure exclude each other: without TLS there is no certificate to ignore"));
+    }
+    Ok(flags)
+}
