@@ -72,14 +72,15 @@ impl FileSystem {
             Key::Tag(..) | Key::Metadata(..) | Key::Odd(..) => self.moving_ttl(),
             Key::Digest(..) | Key::Member(..) => FOREVER,
         };
-        let overdue = matches!(&key, Key::Tag(repository, tag) if !self.context.artifacts.is_fresh(repository, tag));
-        let view = self.views.name(key, || origin)?;
+        // Attributes are kept as long as the name: while they are, the kernel asks for them only if they refuse something.
+        let unentered_ttl = if self.admits_others() { NAME_TTL } else { name_ttl };
+        let (number, opened) = self.views.number(key, || origin)?;
+        let Some(view) = opened else { return Ok(Entry { name_ttl: unentered_ttl, ..self.named_attributes(number) }) };
         // A listing must not prolong what is due to be asked for again, or a script that lists before it reads would
         // never see a tag move. What nobody entered shows nothing that could be old.
-        let name_ttl = match view.shown() {
-            Some(_) if overdue => Duration::ZERO,
-            // Attributes are kept as long as the name: while they are, the kernel asks for them only if they refuse something.
-            None if self.admits_others() => NAME_TTL,
+        let name_ttl = match (view.shown(), view.key()) {
+            (None, _) => unentered_ttl,
+            (Some(_), Key::Tag(repository, tag)) if !self.context.artifacts.is_fresh(&repository, &tag) => Duration::ZERO,
             _ => name_ttl,
         };
         match self.attributes_of(&view, 0) {
@@ -112,6 +113,12 @@ impl FileSystem {
         }
         let inode = self.number(Inode::of_view(view.number(), node));
         Ok(Entry { inode, attributes, name_ttl: FOREVER, attributes_ttl })
+    }
+
+    /// Attributes of the directory of a tag of which nothing was asked beyond its name; not counted.
+    pub(super) fn named_attributes(&self, view: u32) -> Entry {
+        let inode = Inode::of_view(view, 0).encode();
+        Entry { inode, attributes: self.context.defaults.directory(), name_ttl: FOREVER, attributes_ttl: NAME_TTL }
     }
 
     /// Attributes of something above tags; not counted.

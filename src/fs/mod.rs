@@ -208,6 +208,11 @@ impl FileSystem {
         self.views.get(inode.view()).filter(|view| !view.is_closed()).ok_or_else(stale)
     }
 
+    /// Whether an inode is the directory of a tag of which nothing was asked beyond its name. What is known of it without that needs no view.
+    fn is_only_named(&self, inode: Inode) -> bool {
+        inode.node() == 0 && self.views.is_only_named(inode.view())
+    }
+
     fn place(&self, inode: Inode) -> Result<Arc<Place>, Error> {
         self.places.get(inode.node()).ok_or_else(stale)
     }
@@ -282,6 +287,9 @@ impl FileSystem {
         if inode.view() == 0 {
             let place = self.place(inode)?;
             return Ok(self.place_attributes(number, &place));
+        }
+        if self.is_only_named(inode) && !self.admits_others() {
+            return Ok(self.named_attributes(inode.view()));
         }
         let view = self.view(inode)?;
         if number == ROOT || inode.node() == 0 && self.admits_others() {

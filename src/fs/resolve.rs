@@ -94,7 +94,7 @@ impl FileSystem {
             return Ok(Finding::Nothing(ABSENT_TTL));
         };
         let key = Key::Digest(repository.clone(), digest);
-        if self.views.current(&key).is_none() {
+        if !self.views.knows(&key) {
             match self.context.artifacts.manifest(repository, &digest).await {
                 Ok(_) => {}
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(Finding::Nothing(ABSENT_TTL)),
@@ -181,7 +181,7 @@ impl FileSystem {
 
     fn is_listed_tag(&self, path: &Option<Repository>, tag: Option<&Tag>) -> bool {
         path.as_ref().zip(tag).is_some_and(|(repository, tag)| {
-            self.lists_tag(repository, tag) || self.views.current(&Key::Tag(repository.clone(), tag.clone())).is_some()
+            self.lists_tag(repository, tag) || self.views.knows(&Key::Tag(repository.clone(), tag.clone()))
         })
     }
 
@@ -272,7 +272,7 @@ impl FileSystem {
             return Ok(!staged.deleted);
         }
         let keys = [Key::Tag(repository.clone(), tag.clone()), Key::Metadata(repository.clone(), tag.clone())];
-        let bound: Vec<_> = keys.iter().filter_map(|key| self.views.current(key)).filter(|view| view.shown().is_some()).collect();
+        let bound: Vec<_> = keys.iter().filter_map(|key| self.views.opened(key)).filter(|view| view.shown().is_some()).collect();
         if bound.is_empty() && self.lists_tag(repository, tag) {
             return Ok(true);
         }

@@ -2,6 +2,7 @@
 
 use super::place::Place;
 use super::{Error, FileSystem};
+use crate::artifact::is_own_name;
 use crate::view::{State, state_name};
 
 impl FileSystem {
@@ -12,6 +13,9 @@ impl FileSystem {
     pub async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {
+            if self.is_only_named(inode) && !is_own_name(name) {
+                return Ok(None);
+            }
             return self.view(inode)?.xattr(&self.context, inode.node(), name).await;
         }
         let place = self.place(inode)?;
@@ -34,6 +38,7 @@ impl FileSystem {
         let inode = self.inode(number);
         match inode.view() {
             0 => self.place(inode).map(|_| Vec::new()),
+            _ if self.is_only_named(inode) => Ok(Vec::new()),
             _ => self.view(inode)?.xattr_names(inode.node()),
         }
     }

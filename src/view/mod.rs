@@ -20,7 +20,7 @@ mod xattr;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ pub use overlay::{
 };
 pub use pins::Pin;
 pub use reader::Reader;
-pub use table::{VIEW_LIMIT, Views};
+pub use table::{FIRST_VIEW, VIEW_LIMIT, Views};
 pub use xattr::state_name;
 
 use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
@@ -227,8 +227,6 @@ pub struct View {
     closed: AtomicBool,
     /// When the kernel was told what its directory is, once it was entered.
     told: OnceLock<Instant>,
-    /// Lookups that the kernel has not forgotten; changed only under the lock of the table.
-    lookups: AtomicU64,
     /// Files that were opened while only the transport vouched for them: the kernel may hold such pages.
     /// Held only for set operations.
     unverified: Mutex<HashSet<ViewNode>>,
@@ -252,7 +250,6 @@ impl View {
             pins: Arc::default(),
             closed: AtomicBool::new(false),
             told: OnceLock::new(),
-            lookups: AtomicU64::new(0),
             unverified: Mutex::default(),
         }
     }

@@ -1,41 +1,95 @@
-//! The views of a mount: numbered when first named, counted while the kernel knows them, never numbered again.
+//! The views of a mount: numbered when first named, opened when first used, counted while the kernel knows them, never numbered again.
+//!
+//! A listing names every tag of a repository, and hardly any of them is ever entered. Until something is asked of a tag beyond its name,
+//! it is a number and a key here.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Key, Origin, View};
 use crate::error::ErrorKind;
 use crate::staging::Upper;
 
-/// Numbers below this one are given out: 23 bits, 0 stands for the namespace above tags.
+/// Numbers below this one are given out: 23 bits. 0 stands for the namespace above tags.
 pub const VIEW_LIMIT: u32 = 1 << 23;
+/// The first number that is given out. Node 0 of view 1 would be inode 1, which is the root of the mount.
+pub const FIRST_VIEW: u32 = 2;
+
+/// A view as far as anybody has looked at it.
+enum Slot {
+    /// By its name alone.
+    Named(Arc<Key>),
+    Open(Arc<View>),
+}
+
+struct Known {
+    slot: Slot,
+    /// Lookups that the kernel has not forgotten.
+    lookups: u64,
+}
+
+impl Known {
+    fn key(&self) -> Key {
+        match &self.slot {
+            Slot::Named(key) => key.as_ref().clone(),
+            Slot::Open(view) => view.key(),
+        }
+    }
+
+    fn opened(&self) -> Option<Arc<View>> {
+        match &self.slot {
+            Slot::Named(_) => None,
+            Slot::Open(view) => Some(Arc::clone(view)),
+        }
+    }
+
+    fn open(&mut self, number: u32) -> Option<Arc<View>> {
+        if let Slot::Named(key) = &self.slot {
+            self.slot = Slot::Open(Arc::new(View::new(number, key.as_ref().clone(), origin_of(key)?)));
+        }
+        self.opened()
+    }
+}
+
+/// Where the content of a view comes from whose key says so: that of a tag, which listings name by the thousand.
+fn origin_of(key: &Key) -> Option<Origin> {
+    match key {
+        Key::Tag(repository, tag) => Some(Origin::Tag(repository.clone(), tag.clone())),
+        Key::Metadata(repository, tag) => Some(Origin::TagMetadata(repository.clone(), tag.clone())),
+        Key::Digest(..) | Key::Odd(..) | Key::Member(..) => None,
+    }
+}
 
 struct Inner {
     next: u32,
-    views: HashMap<u32, Arc<View>>,
+    known: HashMap<u32, Known>,
     /// The view that a new lookup of a key gets.
-    current: HashMap<Key, u32>,
+    current: HashMap<Arc<Key>, u32>,
 }
 
 impl Inner {
-    fn number(&mut self, key: Key, origin: impl FnOnce() -> Origin, given: Option<Arc<Upper>>) -> Result<Arc<View>, Error> {
+    fn number(&mut self, key: Key, slot: impl FnOnce(u32, &Arc<Key>) -> Slot) -> Result<u32, Error> {
         let number = self.next;
         if number >= VIEW_LIMIT {
             return Err(Error::new(
                 ErrorKind::NoSpace,
-                "this mount has shown 8,388,607 directories of tags and can number no more; mount again",
+                format!("this mount has numbered {} directories of tags and has no more numbers; mount again", VIEW_LIMIT - FIRST_VIEW),
             ));
         }
         self.next += 1;
-        let view = Arc::new(View::new(number, key.clone(), origin()));
-        if let Some(upper) = given {
-            view.give(upper);
-        }
-        view.lookups.store(1, Ordering::Relaxed);
-        self.views.insert(number, Arc::clone(&view));
+        let key = Arc::new(key);
+        self.known.insert(number, Known { slot: slot(number, &key), lookups: 1 });
         self.current.insert(key, number);
-        Ok(view)
+        Ok(number)
+    }
+
+    fn current(&mut self, key: &Key) -> Option<(u32, &mut Known)> {
+        let number = *self.current.get(key)?;
+        self.known.get_mut(&number).map(|known| (number, known))
+    }
+
+    fn number_of(&self, key: &Key) -> Option<u32> {
+        self.current.get(key).copied()
     }
 }
 
@@ -47,7 +101,7 @@ pub struct Views {
 
 impl Default for Views {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { next: 1, views: HashMap::new(), current: HashMap::new() }) }
+        Self { inner: Mutex::new(Inner { next: FIRST_VIEW, known: HashMap::new(), current: HashMap::new() }) }
     }
 }
 
@@ -56,49 +110,87 @@ impl Views {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The view of a key, numbered now if there is none, with one lookup more.
+    /// Numbers the view of a key, unless it has a number, with one lookup more. Answers the number, and the view where it was opened:
+    /// that of a tag is not opened for its name alone.
     ///
     /// # Errors
     /// NoSpace when all numbers of a mount's life are used up.
-    pub fn name(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<Arc<View>, Error> {
+    pub fn number(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<(u32, Option<Arc<View>>), Error> {
         let mut inner = self.inner();
-        if let Some(view) = inner.current.get(&key).and_then(|number| inner.views.get(number)) {
-            view.lookups.fetch_add(1, Ordering::Relaxed);
-            return Ok(Arc::clone(view));
+        if let Some((number, known)) = inner.current(&key) {
+            known.lookups += 1;
+            return Ok((number, known.opened()));
         }
-        inner.number(key, origin, None)
+        let is_light = matches!(key, Key::Tag(..) | Key::Metadata(..));
+        let number = inner.number(key, |number, key| {
+            if is_light { Slot::Named(Arc::clone(key)) } else { Slot::Open(Arc::new(View::new(number, key.as_ref().clone(), origin()))) }
+        })?;
+        Ok((number, inner.known.get(&number).and_then(Known::opened)))
     }
 
-    /// The view of a number.
+    /// The view of a key, numbered now if there is none, with one lookup more.
+    ///
+    /// # Errors
+    /// As [`Views::number`].
+    pub fn name(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<Arc<View>, Error> {
+        let (number, opened) = self.number(key, origin)?;
+        opened.or_else(|| self.get(number)).ok_or_else(|| Error::new(ErrorKind::Gone, "the directory is not known any more"))
+    }
+
+    /// The view of a number, opened now if it was only named.
     pub fn get(&self, number: u32) -> Option<Arc<View>> {
-        self.inner().views.get(&number).cloned()
+        self.inner().known.get_mut(&number)?.open(number)
     }
 
-    /// All views that the kernel knows.
+    /// Whether nothing was asked of a view beyond its name.
+    pub fn is_only_named(&self, number: u32) -> bool {
+        self.inner().known.get(&number).is_some_and(|known| matches!(known.slot, Slot::Named(_)))
+    }
+
+    /// All views that are open.
     pub fn all(&self) -> Vec<Arc<View>> {
-        self.inner().views.values().map(Arc::clone).collect()
+        self.inner().known.values().filter_map(Known::opened).collect()
     }
 
-    /// The view that a new lookup of the key would get.
+    /// The view that a new lookup of the key would get, opened now if it was only named.
     pub fn current(&self, key: &Key) -> Option<Arc<View>> {
-        let inner = self.inner();
-        inner.current.get(key).and_then(|number| inner.views.get(number)).cloned()
+        let mut inner = self.inner();
+        let (number, known) = inner.current(key)?;
+        known.open(number)
+    }
+
+    /// The same, if it is open.
+    pub fn opened(&self, key: &Key) -> Option<Arc<View>> {
+        self.inner().current(key).and_then(|(_, known)| known.opened())
+    }
+
+    /// Whether the kernel knows a view by this key.
+    pub fn knows(&self, key: &Key) -> bool {
+        self.inner().current.contains_key(key)
     }
 
     /// A new view of a key, which a lookup finds from now on, with one lookup. It shows what is given once it is entered.
     ///
     /// # Errors
-    /// As [`Views::name`].
+    /// As [`Views::number`].
     pub fn replace(&self, key: Key, origin: Origin, given: Option<Arc<Upper>>) -> Result<Arc<View>, Error> {
-        self.inner().number(key, || origin, given)
+        let mut made = None;
+        self.inner().number(key, |number, key| {
+            let view = Arc::new(View::new(number, key.as_ref().clone(), origin));
+            if let Some(upper) = given {
+                view.give(upper);
+            }
+            Slot::Open(Arc::clone(made.insert(view)))
+        })?;
+        made.ok_or_else(|| Error::new(ErrorKind::Other, "no view was made"))
     }
 
     /// Makes the next lookup of the view's key get a new view, if this one is still what it would get.
     pub fn retire(&self, number: u32) {
         let mut inner = self.inner();
-        let key = inner.views.get(&number).map(|view| view.key());
+        let key = inner.known.get(&number).map(Known::key);
         if let Some(key) = key
-            && inner.current.get(&key) == Some(&number)
+            && inner.number_of(&key) == Some(number)
         {
             inner.current.remove(&key);
         }
@@ -108,19 +200,19 @@ impl Views {
     pub fn rename(&self, view: &View, key: Key) {
         let mut inner = self.inner();
         let before = view.key();
-        if inner.current.get(&before) == Some(&view.number) {
+        if inner.number_of(&before) == Some(view.number) {
             inner.current.remove(&before);
         }
         view.set_key(key.clone());
-        inner.current.insert(key, view.number);
+        inner.current.insert(Arc::new(key), view.number);
     }
 
     /// Counts one lookup more of a node of the view; `false` if the kernel has forgotten the view meanwhile.
     pub fn retain(&self, number: u32) -> bool {
-        let inner = self.inner();
-        let view = inner.views.get(&number);
-        view.is_some_and(|view| {
-            view.lookups.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.inner();
+        let known = inner.known.get_mut(&number);
+        known.is_some_and(|known| {
+            known.lookups += 1;
             true
         })
     }
@@ -129,23 +221,22 @@ impl Views {
     /// published are tidied away with it. Its number is never used again.
     pub fn forget(&self, number: u32, lookups: u64) -> Option<Arc<View>> {
         let mut inner = self.inner();
-        let view = inner.views.get(&number)?;
-        let before = view.lookups.load(Ordering::Relaxed);
-        view.lookups.store(before.saturating_sub(lookups), Ordering::Relaxed);
-        if before > lookups {
+        let known = inner.known.get_mut(&number)?;
+        known.lookups = known.lookups.saturating_sub(lookups);
+        if known.lookups > 0 {
             return None;
         }
-        let dropped = inner.views.remove(&number)?;
+        let dropped = inner.known.remove(&number)?;
         let key = dropped.key();
-        if inner.current.get(&key) == Some(&number) {
+        if inner.number_of(&key) == Some(number) {
             inner.current.remove(&key);
         }
-        Some(dropped)
+        dropped.opened()
     }
 
     /// How many views the kernel knows.
     pub fn len(&self) -> usize {
-        self.inner().views.len()
+        self.inner().known.len()
     }
 
     /// Whether the kernel knows no view.
@@ -196,7 +287,25 @@ mod tests {
         assert_eq!(name(&views, "v2").number(), moved.number());
         assert_eq!(views.current(&hidden.key()).unwrap().number(), moved.number());
         assert_ne!(name(&views, "v1").number(), moved.number());
-        assert!(views.get(hidden.number()).is_some(), "whoever is inside stays");
+        assert!(views.get(hidden.number()).is_some(), "a shell inside stays");
+    }
+
+    #[test]
+    fn a_tag_that_is_only_named_is_no_view_until_it_is_used() {
+        let views = Views::default();
+        let (repository, tag) = (Repository::parse("app").unwrap(), Tag::parse("v1").unwrap());
+        let key = Key::Tag(repository.clone(), tag.clone());
+        let list = || views.number(key.clone(), || Origin::Tag(repository.clone(), tag.clone())).unwrap();
+        let (number, view) = list();
+        assert!(number >= FIRST_VIEW && view.is_none() && views.is_only_named(number));
+        assert!(views.knows(&key) && views.opened(&key).is_none() && views.all().is_empty());
+        assert_eq!(list().0, number, "a name keeps its number");
+        let used = views.get(number).unwrap();
+        assert_eq!((used.number(), used.key()), (number, key.clone()));
+        assert!(Arc::ptr_eq(&used, &list().1.unwrap()) && !views.is_only_named(number));
+        assert!(Arc::ptr_eq(&used, &views.opened(&key).unwrap()));
+        assert!(views.forget(number, 2).is_none(), "three lookups were counted");
+        assert!(views.forget(number, 1).is_some() && !views.knows(&key) && views.is_empty());
     }
 
     #[test]

@@ -236,6 +236,9 @@ async fn listing_a_thousand_tags_makes_no_request_for_any_of_them() {
         assert_eq!(world.fs.listxattr(entry.inode).unwrap(), [[0; 0]; 0]);
     }
     assert_eq!(world.requests().iter().filter(|(kind, _)| *kind != RequestKind::Tags).count(), 0);
+    assert!(world.fs.views.all().is_empty(), "a listed tag is a number");
+    assert_eq!(world.list("app/v7").await, ["a"]);
+    assert_eq!(world.fs.views.all().len(), 1);
 }
 
 #[tokio::test]
