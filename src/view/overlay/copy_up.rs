@@ -10,7 +10,8 @@ use super::layered::Layered;
 use super::merged::gone;
 use crate::artifact::is_own_name;
 use crate::error::ErrorKind;
-use crate::staging::{Below, Content, Error as Fault, Node, ORIGIN, TreeNode};
+use crate::oci::Digest;
+use crate::staging::{Below, Content, Error as Fault, Node, NodeKey, ORIGIN, STAGED, TreeNode};
 use crate::view::Error;
 
 /// How much of a file its next content begins with.
@@ -48,8 +49,9 @@ impl OpenFile {
         self.overlay.change(|edit| {
             let now = edit.now;
             let mut origin = None;
+            let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
             edit.update(self.node, |node| {
-                origin = origin_of(node);
+                origin = origin_of(self.node, node, under);
                 node.content = Content::Data(data.id());
                 node.ctime = now;
             })?;
@@ -82,11 +84,12 @@ impl OpenFile {
     }
 }
 
-/// Where in a tree the content of a row lies.
-fn origin_of(node: &Node) -> Option<Vec<u8>> {
+/// Where in a tree the content of a row lies, if that is to be noted. Of a node of the tree below its place there is, by which it is found
+/// again; that stays noted, whatever newer tree the node has come to refer to since.
+fn origin_of(key: NodeKey, node: &Node, under: Option<Digest>) -> Option<Vec<u8>> {
     match &node.content {
-        Content::Tree(tree) => Some(tree.path.clone()),
-        Content::Data(_) | Content::None => None,
+        Content::Tree(tree) if key >= STAGED || Some(tree.manifest) == under => Some(tree.path.clone()),
+        Content::Tree(_) | Content::Data(_) | Content::None => None,
     }
 }
 

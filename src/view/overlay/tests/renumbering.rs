@@ -88,3 +88,16 @@ async fn edits_of_what_was_published_before_are_found_again_too() {
     let tag = Overlay::open(&world.context, upper).await.unwrap();
     assert_eq!(shown(&world, &tag).await, before);
 }
+
+#[tokio::test]
+async fn a_node_of_the_tree_below_is_found_again_that_was_published_under_another_name_and_written_again() {
+    let world = World::new();
+    let tag = world.sample().await;
+    rename(&tag, "one", "symlink", Replace::Yes).unwrap();
+    world.write(&tag, "two", b"changed").await;
+    world.publish(&tag).await;
+    world.write(&tag, "two", b"again").await;
+    let tag = world.again(tag).await;
+    assert_eq!(world.read(&tag, "symlink").await, b"again");
+    assert_eq!(world.changes(&tag).await, ["C symlink", "C two"]);
+}
