@@ -9,15 +9,16 @@
 mod attributes;
 mod authority;
 mod edited;
+mod error;
 mod meaning;
 mod metadata;
+mod origin;
 mod overlay;
 mod pins;
 mod reader;
 mod table;
 mod xattr;
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -29,8 +30,10 @@ use tokio::sync::OnceCell;
 pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
 pub use edited::Begun;
+pub use error::Error;
 pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
+pub use origin::{Key, Member, Origin};
 pub use overlay::{
     ArtifactOf, Difference, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, Replace, SetAttributes, State, Writer,
     walk_tree,
@@ -40,10 +43,10 @@ pub use reader::Reader;
 pub use table::{FIRST_VIEW, VIEW_LIMIT, Views};
 pub use xattr::state_name;
 
-use crate::artifact::{self, Artifact, Artifacts, Kind, NodeId, ViewMode};
-use crate::content::{self, Verified};
+use crate::artifact::{Artifact, Artifacts, Kind, NodeId, ViewMode};
+use crate::content::Verified;
 use crate::error::ErrorKind;
-use crate::oci::{Digest, Manifest, Repository, Tag};
+use crate::oci::{Digest, Repository};
 use crate::staging::{Upper, Uppers};
 
 /// An operation that the kernel has judged arrives here in less.
@@ -51,43 +54,6 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// Number of a node inside a view; 0 is the view's own directory.
 pub type ViewNode = u64;
-
-/// Why a view did not answer.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// What a caller can act on.
-    pub kind: ErrorKind,
-    /// What happened; registry text in it is escaped.
-    pub message: Cow<'static, str>,
-}
-
-impl Error {
-    /// An error of a kind, with a message for people.
-    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
-
-impl From<crate::staging::Error> for Error {
-    fn from(error: crate::staging::Error) -> Self {
-        Self::new(error.kind, error.message)
-    }
-}
-
-impl From<artifact::Error> for Error {
-    fn from(error: artifact::Error) -> Self {
-        Self::new(error.kind, error.message)
-    }
-}
-
-impl From<content::Error> for Error {
-    fn from(error: content::Error) -> Self {
-        // A name that a manifest has exists, also where its bytes are gone.
-        let kind = if error.kind == ErrorKind::NotFound { ErrorKind::Gone } else { error.kind };
-        Self::new(kind, error.message)
-    }
-}
 
 /// What all views of a mount share.
 #[derive(Clone)]
@@ -104,83 +70,6 @@ pub struct Context {
     pub tag_ttl: Duration,
     /// Where edits are staged; `None` where nothing can be written.
     pub staging: Option<Arc<Uppers>>,
-}
-
-/// By what a view is found again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// The files of a tag.
-    Tag(Repository, Tag),
-    /// The files of a manifest by digest. The name is the path component that leads to it.
-    Digest(Repository, Digest),
-    /// A name of a layout that is no tag, as it is shown, and what it names: when that changes, it is another view.
-    Odd(String, Digest),
-    /// The metadata of a tag.
-    Metadata(Repository, Tag),
-    /// A directory of another view that is a view of its own: the other's number and the name of the member.
-    Member(u32, Member),
-}
-
-/// Which directory of a metadata view is a view of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Member {
-    /// A layer by its number.
-    Layer(u32),
-    /// A platform of an index by its number in the index.
-    Platform(u32),
-    /// An attachment.
-    Referrer(Digest),
-}
-
-/// Where the content of a view comes from.
-#[derive(Clone, Debug)]
-pub enum Origin {
-    /// What a tag names when it is entered.
-    Tag(Repository, Tag),
-    /// A manifest by digest.
-    Digest(Repository, Digest),
-    /// About what a tag names when it is entered.
-    TagMetadata(Repository, Tag),
-    /// About a manifest; `depth` directories lie between it and the repository's.
-    DigestMetadata {
-        /// The repository.
-        repository: Repository,
-        /// The manifest.
-        digest: Digest,
-        /// Directories up to that of the repository.
-        depth: usize,
-    },
-    /// One layer alone.
-    Layer {
-        /// The repository.
-        repository: Repository,
-        /// The image manifest that names it.
-        manifest: Arc<Manifest>,
-        /// Its number there.
-        number: usize,
-    },
-    /// One member of an index.
-    Platform {
-        /// The repository.
-        repository: Repository,
-        /// The member's manifest.
-        digest: Digest,
-    },
-}
-
-impl Origin {
-    /// The repository that everything is asked from.
-    pub fn repository(&self) -> &Repository {
-        match self {
-            Self::Tag(repository, _) | Self::Digest(repository, _) | Self::TagMetadata(repository, _) => repository,
-            Self::DigestMetadata { repository, .. } | Self::Layer { repository, .. } | Self::Platform { repository, .. } => repository,
-        }
-    }
-
-    /// Whether the user named a digest, so that nothing else is to be trusted.
-    fn is_pinned(&self) -> bool {
-        matches!(self, Self::Digest(..))
-    }
 }
 
 /// What a bound view shows.
