@@ -55,6 +55,8 @@ pub enum ErrorKind {
     NoAttribute,
     /// A name, link or value longer than may be.
     TooLong,
+    /// A file longer than may be.
+    TooLarge,
     /// Safety refused to publish: the change would lose too much.
     Skipped,
     /// Anything else, mostly local input and output.
@@ -62,7 +64,7 @@ pub enum ErrorKind {
 }
 
 /// Every kind and its name. Names never change: they are in answers of daemons and in the output of commands.
-const NAMES: [(ErrorKind, &str); 25] = [
+const NAMES: [(ErrorKind, &str); 26] = [
     (ErrorKind::NotFound, "not-found"),
     (ErrorKind::Denied, "denied"),
     (ErrorKind::KeyMissing, "key-missing"),
@@ -86,6 +88,7 @@ const NAMES: [(ErrorKind, &str); 25] = [
     (ErrorKind::CrossDevice, "cross-device"),
     (ErrorKind::NoAttribute, "no-attribute"),
     (ErrorKind::TooLong, "too-long"),
+    (ErrorKind::TooLarge, "too-large"),
     (ErrorKind::Skipped, "skipped"),
     (ErrorKind::Other, "other"),
 ];

@@ -94,6 +94,11 @@ impl Ledger {
         self.word(USED).load(Ordering::SeqCst)
     }
 
+    /// The same, if it was counted since the machine started.
+    pub fn known(&self) -> Option<u64> {
+        Some(self.used()).filter(|used| *used < UNKNOWN)
+    }
+
     /// Bytes stored since the cache was made: the clock by which uses are compared. Shared by all processes, never
     /// set back by a wrong wall clock.
     pub fn now(&self) -> u64 {

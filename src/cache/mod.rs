@@ -234,6 +234,11 @@ impl SpanCache {
         self.shared.limit()
     }
 
+    /// Bytes that are counted as used, without a look at the disk; none before they were counted for the first time.
+    pub fn used(&self) -> u64 {
+        self.shared.ledger.known().unwrap_or(0)
+    }
+
     /// Figures. Walks the cache.
     pub fn usage(&self) -> Result<Usage, Error> {
         upkeep::usage(&self.shared)

@@ -40,6 +40,7 @@ use crate::sys::process;
 pub fn main() -> ExitCode {
     // Before there is a second thread.
     process::share_memory_pools();
+    process::survive_file_size_limit();
     // Before anything is opened. Without /proc nothing is mounted, and other commands are short-lived.
     let inherited = Inherited::withhold().unwrap_or_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();

@@ -21,7 +21,7 @@ pub enum Root {
 /// Figures for `statfs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes in all; the cache budget.
+    /// Bytes in all.
     pub total: u64,
     /// Bytes of it that are unused.
     pub free: u64,
@@ -46,7 +46,7 @@ pub struct Config {
     pub mount_json: Vec<u8>,
     /// Content of `.oci/status.json` at the root.
     pub status_json: Made,
-    /// What `df` shows.
+    /// What `df` shows of a mount that cannot be written to.
     pub space: Arc<dyn Fn() -> Space + Send + Sync>,
     /// Which other users the kernel lets in.
     pub others: Others,

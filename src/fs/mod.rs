@@ -5,6 +5,7 @@
 //! is known here. What is promised to a user stands in `SEMANTICS.md` beside this file.
 
 mod access;
+mod adoption;
 mod changes;
 mod config;
 mod directory;
@@ -19,6 +20,7 @@ mod place;
 mod resolve;
 mod selection;
 mod staged;
+mod status;
 mod syncing;
 mod tag_state;
 mod tags;
@@ -44,8 +46,9 @@ pub use handle::{OpenDirectory, OpenFile};
 pub use inode::{Inode, ROOT};
 pub use selection::{Scope, Selection, tag_of};
 pub use staged::TagName;
+pub use status::StagedTag;
 pub use syncing::several_under_one_name;
-pub use writing::{StagedTag, Writing};
+pub use writing::Writing;
 
 use crate::artifact::{Artifacts, Kind};
 use crate::error::ErrorKind;
@@ -336,12 +339,14 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Figures for `df`: room for edits where it is bounded, else the cache budget and what of it is unused.
-    pub fn statfs(&self) -> Space {
-        match self.config.writing.as_ref().map(|writing| writing.uppers.usage()) {
-            Some((used, Some(quota))) => Space { total: quota, free: quota.saturating_sub(used) },
-            _ => (self.config.space)(),
-        }
+    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
+    ///
+    /// # Errors
+    /// What the disk says that holds the edits.
+    pub async fn statfs(&self) -> Result<Space, Error> {
+        let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
+        let (total, free) = files::blocking(move || Ok(uppers.room()?)).await?;
+        Ok(Space { total, free })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tag_state::{Action, Claim, Event, Left, Refusal, TagState, ViewNumber};
-use super::{Key, View};
+use super::{Key, StagedTag, View};
 use crate::oci::{Repository, Tag};
 use crate::view::Views;
 
@@ -55,6 +55,8 @@ struct Inner {
     made: BTreeSet<Repository>,
     /// Tags whose edits cannot be read, and why.
     broken: BTreeMap<TagName, String>,
+    /// Older edits of tags that have newer ones, as they are listed.
+    beside: Vec<(TagName, StagedTag)>,
 }
 
 /// The table.
@@ -247,6 +249,16 @@ impl Staged {
     /// Tags whose edits cannot be read, and why.
     pub fn broken(&self) -> Vec<(TagName, String)> {
         self.inner().broken.iter().map(|(name, why)| (name.clone(), why.clone())).collect()
+    }
+
+    /// Notes older edits of a tag that has newer ones: the next mount takes them over once those are published or taken back.
+    pub fn lie_beside(&self, name: TagName, tag: StagedTag) {
+        self.inner().beside.push((name, tag));
+    }
+
+    /// Older edits of tags that have newer ones.
+    pub fn beside(&self) -> Vec<(TagName, StagedTag)> {
+        self.inner().beside.clone()
     }
 
     /// Notes that a repository was made here.

@@ -290,10 +290,12 @@ impl Filesystem for Adapter {
         self.seek(inode, handle, offset, whence, reply);
     }
 
-    fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
-        let space = self.file_system.statfs();
-        let (total, free) = (space.total / u64::from(BLOCK), space.free / u64::from(BLOCK));
-        reply.statfs(total, free, free, 0, 0, BLOCK, 255, BLOCK);
+    fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
+        let file_system = Arc::clone(&self.file_system);
+        self.run(request, "statfs", inode, reply, async move { file_system.statfs().await }, |reply, space| {
+            let (total, free) = (space.total / u64::from(BLOCK), space.free / u64::from(BLOCK));
+            reply.statfs(total, free, free, 0, 0, BLOCK, 255, BLOCK);
+        });
     }
 
     /// Programs ask every file that they open whether it is a terminal.

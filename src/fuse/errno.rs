@@ -35,6 +35,7 @@ pub fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::CrossDevice => Errno::EXDEV,
         ErrorKind::NoAttribute => Errno::NO_XATTR,
         ErrorKind::TooLong => Errno::ENAMETOOLONG,
+        ErrorKind::TooLarge => Errno::EFBIG,
         ErrorKind::Skipped => Errno::ECANCELED,
     }
 }
@@ -64,6 +65,7 @@ pub fn level(kind: ErrorKind) -> Level {
         | ErrorKind::Conflict
         | ErrorKind::Busy
         | ErrorKind::NoSpace
+        | ErrorKind::TooLarge
         | ErrorKind::Skipped
         | ErrorKind::Unsupported => Level::WARN,
         ErrorKind::Integrity | ErrorKind::Other => Level::ERROR,
@@ -75,12 +77,13 @@ mod tests {
     use super::*;
 
     /// Every kind, with the errno that the contract names.
-    const TABLE: [(ErrorKind, &str, i32); 25] = [
+    const TABLE: [(ErrorKind, &str, i32); 26] = [
         (ErrorKind::Exists, "EEXIST", 17),
         (ErrorKind::NotEmpty, "ENOTEMPTY", 39),
         (ErrorKind::CrossDevice, "EXDEV", 18),
         (ErrorKind::NoAttribute, "ENODATA", 61),
         (ErrorKind::TooLong, "ENAMETOOLONG", 36),
+        (ErrorKind::TooLarge, "EFBIG", 27),
         (ErrorKind::Skipped, "ECANCELED", 125),
         (ErrorKind::NotFound, "ENOENT", 2),
         (ErrorKind::Denied, "EACCES", 13),

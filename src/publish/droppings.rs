@@ -6,12 +6,13 @@
 //! begins at the root, any other matches a name at any depth; a `/` at the end means directories only; `!` takes an earlier
 //! match back; `\` takes a special meaning from what follows. What lies in a directory that is left out is left out too.
 
+use super::snapshot::is_within;
 use crate::artifact::Kind;
 
 /// The file with the patterns.
-pub(super) const IGNORE_FILE: &[u8] = b".ocifsignore";
+pub const IGNORE_FILE: &[u8] = b".ocifsignore";
 /// Bytes of it that are read.
-pub(super) const IGNORE_LIMIT: u64 = 256 << 10;
+pub const IGNORE_LIMIT: u32 = 256 << 10;
 
 /// What is always a dropping: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi, what Docker and
 /// podman put into every container. Names that end in `~` are not: they may be wanted backups.
@@ -20,11 +21,31 @@ const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n/.dockerenv\n/run/
 const MOUNTED_OVER: [&[u8]; 4] = [b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b"dev/console"];
 const MOUNTS: &[u8] = b"etc/mtab";
 
-/// Whether a path that the tag lacks upstream is always a dropping, whatever `.ocifsignore` says. `has_base`: the tag holds something
-/// upstream.
-pub fn is_dropping(path: &[u8], kind: Kind, size: u64, has_base: bool) -> bool {
-    static USUAL: std::sync::LazyLock<Droppings> = std::sync::LazyLock::new(|| Droppings::new(b""));
-    USUAL.matches(path, kind, size) || has_base && is_left_by_a_runtime(path, kind, size)
+/// Judges which names of a tag a publish leaves out, asked for them in the order of their paths.
+pub struct LeftOut {
+    droppings: Droppings,
+    /// The directory that is left out with everything below.
+    directory: Option<Vec<u8>>,
+}
+
+impl LeftOut {
+    /// By the usual droppings and an ignore file. `has_base`: the tag holds something upstream.
+    pub fn new(ignore_file: &[u8], has_base: bool) -> Self {
+        let droppings = Droppings::new(ignore_file);
+        Self { droppings: if has_base { droppings.and_of_runtimes() } else { droppings }, directory: None }
+    }
+
+    /// Whether the name is left out. `is_upstream`: the tag holds it upstream.
+    pub fn has(&mut self, path: &[u8], kind: Kind, size: u64, is_upstream: bool) -> bool {
+        if self.directory.as_ref().is_some_and(|above| is_within(path, above)) {
+            return true;
+        }
+        let is_left_out = kind == Kind::Socket || !is_upstream && self.droppings.matches(path, kind, size);
+        if is_left_out && kind == Kind::Directory {
+            self.directory = Some(path.to_vec());
+        }
+        is_left_out
+    }
 }
 
 /// Whether a container runtime made this in a root file system that lacked it. In a tag that is new as a whole, it was copied there.
@@ -162,6 +183,11 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// Whether a path that the tag lacks upstream is left out without an ignore file.
+    fn is_dropping(path: &[u8], kind: Kind, size: u64, has_base: bool) -> bool {
+        LeftOut::new(b"", has_base).has(path, kind, size, false)
+    }
+
     fn is_left_out(ignore: &str, path: &str) -> bool {
         let kind = if path.ends_with('/') { Kind::Directory } else { Kind::File };
         Droppings::new(ignore.as_bytes()).matches(path.trim_end_matches('/').as_bytes(), kind, 1)
@@ -232,5 +258,16 @@ mod tests {
     fn a_hostile_pattern_ends() {
         let pattern = "*a".repeat(200) + "**b" + &"*a".repeat(200);
         assert!(!is_left_out(&format!("/{pattern}"), &"a".repeat(4000)));
+    }
+
+    #[test]
+    fn what_lies_in_a_directory_that_is_left_out_is_left_out_and_a_socket_always() {
+        let mut left_out = LeftOut::new(b"built/\n", true);
+        let mut has = |path: &str, kind, is_upstream| left_out.has(path.as_bytes(), kind, 1, is_upstream);
+        assert!(
+            has("built", Kind::Directory, false) && has("built/deep", Kind::Directory, false) && has("built/deep/a", Kind::File, false)
+        );
+        assert!(!has("builtin", Kind::File, false) && !has("kept.swp", Kind::File, true));
+        assert!(has("new.swp", Kind::File, false) && has("socket", Kind::Socket, true));
     }
 }

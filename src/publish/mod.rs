@@ -39,7 +39,7 @@ pub use crate::view::ArtifactKind;
 use crate::view::{Context, Overlay};
 use crate::{artifact, layer, oci, registry, seal as envelope, staging, view};
 
-pub use droppings::is_dropping;
+pub use droppings::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
 pub use options::{Options, Sizes};
 pub use report::{Event, Listener, Next, Outcome, Report};
 

@@ -132,8 +132,7 @@ async fn droppings(snapshot: &Arc<dyn Snapshot>) -> Result<Droppings, Error> {
         if entry.path != IGNORE_FILE || entry.kind != Kind::File {
             break;
         }
-        let length = u32::try_from(entry.size.min(IGNORE_LIMIT)).unwrap_or(0);
-        let text = snapshot.open(&entry).await?.read(0, length).await?;
+        let text = snapshot.open(&entry).await?.read(0, IGNORE_LIMIT).await?;
         return Ok(Droppings::new(&text));
     }
     Ok(Droppings::new(b""))

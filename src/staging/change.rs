@@ -245,6 +245,21 @@ impl<'upper> Change<'upper> {
         self.is_tidying = true;
     }
 
+    /// The cookie that the next name gets; all others are smaller.
+    pub fn next_cookie(&self) -> u64 {
+        self.marks.next_cookie
+    }
+
+    /// Counts the changes that this process committed before this one.
+    pub fn changes(&self) -> u64 {
+        self.state.changes
+    }
+
+    /// What [`Change::changes`] is right after this one, as far as it was done.
+    pub fn changes_then(&self) -> u64 {
+        self.state.changes + u64::from(self.is_changed)
+    }
+
     /// To what the upper is bound when this is committed.
     pub fn binding(&self) -> Binding {
         self.state.binding

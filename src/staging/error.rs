@@ -9,6 +9,7 @@ use rusqlite::ErrorCode;
 
 use crate::durable;
 use crate::error::ErrorKind;
+use crate::sys::space::is_too_large;
 
 /// Why an upper cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ impl Error {
     /// An error of the system: `what` is the beginning of a sentence that the path ends.
     pub(super) fn system(what: &str, path: &Path, error: &io::Error) -> Self {
         let shown = shown(path);
+        if is_too_large(error) {
+            return Self::new(ErrorKind::TooLarge, format!("{what} {shown}: the file would be longer than the disk or `ulimit -f` allows"));
+        }
         if is_full(error) {
             let space =
                 durable::free(path.parent().unwrap_or(path)).map_or(String::new(), |free| format!(" ({} bytes are free)", free.available));

@@ -15,6 +15,7 @@ mod log;
 mod open;
 mod place;
 mod ranges;
+mod reserve;
 mod rows;
 mod schema;
 mod settle;

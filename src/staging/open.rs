@@ -18,6 +18,7 @@ use super::error::Error;
 use super::freeze;
 use super::log::Log;
 use super::place::Hold;
+use super::reserve::Reserve;
 use super::rows::{StoredDigest, integer, unsigned};
 use super::store::{Place, Store, path};
 use super::upper::{Database, Marks, Shared, State, Upper, store_marks, store_state};
@@ -26,7 +27,7 @@ use crate::durable;
 use crate::sys::instance::mount_instance;
 
 /// Makes a whole upper in an empty directory.
-pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding) -> Result<(), Error> {
+pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding, meaning: Option<&str>) -> Result<(), Error> {
     for name in ["data", "packs"] {
         let path = directory.join(name);
         durable::make_directory(&path).map_err(|error| Error::system("cannot make", &path, &error))?;
@@ -35,7 +36,7 @@ pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding) -> Re
     schema::create(&directory.join("upper.db"), |connection| {
         connection.execute("INSERT INTO upper (id, deleted, edited, generation, nodes, cookies, data) VALUES (1, 0, 0, 0, 0, 0, 0)", [])?;
         store_marks(connection, &FIRST)?;
-        connection.execute("UPDATE upper SET opened = ?", [instance(directory)])?;
+        connection.execute("UPDATE upper SET opened = ?, meaning = ?", params![instance(directory), meaning])?;
         store_state(connection, binding, differs(binding))
     })?;
     durable::sync_directory(directory).map_err(|error| Error::system("cannot sync", directory, &error))
@@ -52,7 +53,7 @@ pub(super) fn open(place: Place, hold: Hold, budget: &Arc<Budget>) -> Result<Upp
     let connection = schema::open(&path)?;
     let failed = |error: &rusqlite::Error| Error::database("cannot open", &path, error);
     let (state, marks) = read_state(&connection).map_err(|error| failed(&error))?;
-    let log = Log::open(&path)?;
+    let (log, reserve) = (Log::open(&path)?, Reserve::open(&path)?);
     remove_snapshots(&place.directory)?;
     let files = data_files(&place.directory)?;
     let next = files.last_key_value().map_or(0, |(id, _)| id + 1).max(marks.data);
@@ -60,7 +61,7 @@ pub(super) fn open(place: Place, hold: Hold, budget: &Arc<Budget>) -> Result<Upp
     store.account.add(files.values().sum());
     let mut database = Database { connection, marks };
     mend(&mut database.connection, &store, &files)?;
-    let shared = Arc::new(Shared { database: Mutex::new(database), state: Mutex::new(state), store, _hold: hold });
+    let shared = Arc::new(Shared { database: Mutex::new(database), state: Mutex::new(state), reserve, store, _hold: hold });
     shared.store.belong_to(&shared);
     shared.collect()?;
     Ok(Upper { shared })

@@ -18,6 +18,7 @@ use super::budget::Account;
 use super::data::Staged;
 use super::error::{Error, shown};
 use super::log::Log;
+use super::reserve::Room;
 use super::upper::Shared;
 use super::waste::Waste;
 use super::{DataAttributes, DataId, Subject};
@@ -62,6 +63,7 @@ pub(super) struct Store {
     place: RwLock<Place>,
     pub account: Account,
     pub log: Log,
+    room: Room,
     /// The number of the next file.
     pub next: AtomicU64,
     open: Mutex<HashMap<DataId, Weak<Staged>>>,
@@ -75,8 +77,6 @@ pub(super) struct Store {
     notes: Mutex<Notes>,
     /// Where the database is.
     shared: OnceLock<Weak<Shared>>,
-    /// Bytes written since the disk was last asked for its room.
-    unasked: AtomicU64,
     /// The upper was removed: what is open stays usable, nothing else is.
     removed: AtomicBool,
     /// Changed only under the lock of the database.
@@ -97,12 +97,6 @@ pub(super) enum Standing {
 /// `data` itself among its directories.
 const ROOT: u64 = 256;
 
-/// What staged bytes leave free on the disk, so that the database can still record that a file was removed: whoever fills the disk
-/// must be able to make room again.
-const ROOM: u64 = 256 << 10;
-/// The disk is asked for its room again after so many bytes.
-const ASK_AFTER: u64 = 64 << 10;
-
 /// A lock whose holder never leaves a half-made state.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,6 +108,7 @@ impl Store {
             place: RwLock::new(place),
             account,
             log,
+            room: Room::default(),
             next: AtomicU64::new(next),
             open: Mutex::default(),
             fresh: Mutex::default(),
@@ -122,8 +117,6 @@ impl Store {
             frozen: AtomicU64::new(0),
             notes: Mutex::default(),
             shared: OnceLock::new(),
-            // The first write asks.
-            unasked: AtomicU64::new(ASK_AFTER),
             removed: AtomicBool::new(false),
             standing: Mutex::new(Standing::Current),
         }
@@ -172,14 +165,7 @@ impl Store {
 
     /// Whether the disk has room for so many bytes more and for what the database needs. A disk that cannot be asked has.
     pub fn has_room(&self, bytes: u64) -> bool {
-        if self.unasked.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < ASK_AFTER {
-            return true;
-        }
-        let room = durable::free(&self.place().directory).map_or(u64::MAX, |free| free.available);
-        let has_room = room >= bytes.saturating_add(ROOM);
-        // A full disk is asked each time.
-        self.unasked.store(if has_room { 0 } else { ASK_AFTER }, Ordering::Relaxed);
-        has_room
+        self.with_directory(|directory| self.room.has(directory, bytes))
     }
 
     /// The upper was removed with all its files. Bytes of those that are open count until they are closed.

@@ -12,6 +12,7 @@ use super::change::Change;
 use super::data::DataFile;
 use super::error::Error;
 use super::place::Hold;
+use super::reserve::Reserve;
 use super::rows::{self, Source, integer};
 use super::store::{Store, lock};
 use super::{Below, Binding, DataId, Journal, Rows, Subject, TreeNode, bases};
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub database: Mutex<Database>,
     /// What the last commit left, for those who must not wait for a transaction.
     pub state: Mutex<State>,
+    /// Not dropped before the connection.
+    pub reserve: Reserve,
     pub store: Arc<Store>,
     pub _hold: Hold,
 }
@@ -99,6 +102,19 @@ impl Shared {
         self.store.with_directory(|directory| self.store.log.sync(directory))
     }
 
+    /// Makes sure, before a change takes the lock of the database, that it finds room for its pages, also on a full disk: what was given
+    /// up is freed then, and the log begins anew. A change for which that was not enough fails as a whole.
+    pub fn make_room(&self) {
+        if self.reserve.keep() {
+            return;
+        }
+        let restart = |connection: &Connection| connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        if let Err(error) = self.collect().and_then(|_| self.read("cannot make room in", restart)) {
+            tracing::debug!(%error, "the disk is full");
+        }
+        self.reserve.keep();
+    }
+
     /// One transaction that belongs to no edit. Whatever fails leaves the database as it was.
     pub fn transact<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let mut database = self.database()?;
@@ -151,6 +167,7 @@ impl Upper {
     /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process; a power cut only after
     /// the next [`Upper::sync`]. `work` runs once. An upper that was released takes its tag back first; Gone for one that is retired.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.shared.make_room();
         let database = self.shared.database()?;
         self.take_back(&database)?;
         self.commit(database, work)
@@ -158,6 +175,7 @@ impl Upper {
 
     /// As [`Upper::change`], for what is no edit: it changes nothing that is published, and needs no tag.
     pub fn tidy<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.shared.make_room();
         self.commit(self.shared.database()?, |change| {
             change.set_tidying();
             work(change)

@@ -14,6 +14,7 @@ use super::error::{Error, shown};
 use super::freeze::FrozenUpper;
 use super::open;
 use super::place::{Hold, holder, lock_names};
+use super::reserve::left;
 use super::store::{Place, Standing, lock};
 use super::upper::{Database, Upper};
 use super::{Binding, Listed, Rows, Subject};
@@ -111,8 +112,9 @@ impl Uppers {
         open::open(Place { subject: subject.clone(), directory }, hold, &self.budget).map(Some)
     }
 
-    /// Makes the upper of a tag that has none. Busy as [`Uppers::find`]; Exists where there is one.
-    pub fn create(&self, subject: &Subject, binding: Binding) -> Result<Upper, Error> {
+    /// Makes the upper of a tag that has none, and writes down what decides the meaning of its edits beside the binding. Busy as
+    /// [`Uppers::find`]; Exists where there is one.
+    pub fn create(&self, subject: &Subject, binding: Binding, meaning: Option<&str>) -> Result<Upper, Error> {
         let directory = self.directory(subject);
         let names = lock_names(&self.root)?;
         if directory.exists() {
@@ -123,7 +125,7 @@ impl Uppers {
         let making = self.root.join(format!("{MAKING}{}", subject.directory_name()));
         remove_tree(&making)?;
         durable::make_directory(&making).map_err(|error| Error::system("cannot make", &making, &error))?;
-        let made = open::make(&making, subject, &binding)
+        let made = open::make(&making, subject, &binding, meaning)
             .and_then(|()| Hold::take(&making, subject))
             .and_then(|hold| self.rename(&making, &directory).map(|()| hold));
         let hold = made.inspect_err(|_| {
@@ -141,6 +143,13 @@ impl Uppers {
         let directory = self.directory(subject);
         let Some(_hold) = Hold::take(&directory, subject)? else { return Ok(false) };
         remove_tree(&take_away(&directory)?).map(|()| true)
+    }
+
+    /// How many bytes may be staged in all, and how many more: what the disk holds and has left, within the quota. Asks the disk alone.
+    pub fn room(&self) -> Result<(u64, u64), Error> {
+        let disk = durable::free(&self.root).map_err(|error| Error::system("cannot ask the disk of", &self.root, &error))?;
+        let quota = self.budget.quota.unwrap_or(u64::MAX);
+        Ok((disk.total.min(quota), left(&disk).min(quota.saturating_sub(self.budget.used()))))
     }
 
     /// Bytes staged by the uppers that are open here, and the quota.

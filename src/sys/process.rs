@@ -86,6 +86,15 @@ pub fn share_memory_pools() {
     }
 }
 
+/// Makes a write beyond `ulimit -f` fail with an error, as any other full disk does, instead of ending the process. (The runtime of Rust
+/// does the same for a pipe that nobody reads.)
+pub fn survive_file_size_limit() {
+    // SAFETY: no handler is installed, so nothing of ours runs in a signal.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Whether SIGHUP is ignored, as `nohup` arranges it for what it starts.
 pub fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -47,6 +47,8 @@ pub fn occupied(metadata: &std::fs::Metadata) -> u64 {
 /// What a file system has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Free {
+    /// Bytes in all.
+    pub total: u64,
     /// Bytes that this user may still write.
     pub available: u64,
     /// Size of a block.
@@ -57,12 +59,17 @@ pub struct Free {
 pub fn free(path: &Path) -> io::Result<Free> {
     let answer = rustix::fs::statvfs(path)?;
     let block = answer.f_frsize.max(1);
-    Ok(Free { available: answer.f_bavail.saturating_mul(block), block })
+    Ok(Free { total: answer.f_blocks.saturating_mul(block), available: answer.f_bavail.saturating_mul(block), block })
 }
 
 /// Whether an error says that there is no space: disk full, quota, or beyond the largest file.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+}
+
+/// Whether an error says that the file would be longer than this process or the file system allows.
+pub fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EFBIG)
 }
 
 /// Whether an error says that the file system cannot do this at all.

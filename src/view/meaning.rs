@@ -69,18 +69,19 @@ impl Meaning {
     /// # Errors
     /// What the disk says.
     pub fn record(&self, upper: &Upper) -> Result<(), Error> {
-        let text = serde_json::to_string(self).map_err(|error| Error::new(ErrorKind::Other, format!("cannot record flags: {error}")))?;
-        Ok(upper.set_meaning(&text)?)
+        Ok(upper.set_meaning(&self.text()?)?)
     }
 
-    /// Makes the upper of a tag that has none, for edits that mean this.
+    fn text(&self) -> Result<String, Error> {
+        serde_json::to_string(self).map_err(|error| Error::new(ErrorKind::Other, format!("cannot record flags: {error}")))
+    }
+
+    /// Makes the upper of a tag that has none, for edits that mean this: it is there with its meaning or not at all.
     ///
     /// # Errors
     /// As [`Uppers::create`].
     pub fn begin(&self, uppers: &Uppers, subject: &Subject, binding: Binding) -> Result<Upper, Error> {
-        let upper = uppers.create(subject, binding)?;
-        self.record(&upper)?;
-        Ok(upper)
+        Ok(uppers.create(subject, binding, Some(&self.text()?))?)
     }
 
     /// What a person must know of edits that were begun under other flags than those of this mount.
@@ -164,7 +165,7 @@ mod tests {
         let subject = |tag: &str| Subject { origin: "o".into(), authority: "reg.io".into(), repository: "app".into(), tag: tag.into() };
         drop(meaning().begin(&uppers, &subject("v1"), Binding::default()).unwrap());
         assert_eq!(Meaning::of(&uppers.find(&subject("v1")).unwrap().unwrap()).unwrap(), Some(meaning()));
-        let older = uppers.create(&subject("v2"), Binding::default()).unwrap();
+        let older = uppers.create(&subject("v2"), Binding::default(), None).unwrap();
         assert_eq!(Meaning::of(&older).unwrap(), None);
         older.set_meaning("{}").unwrap();
         assert_eq!(Meaning::of(&older).unwrap_err().kind, ErrorKind::Integrity);

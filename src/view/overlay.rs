@@ -22,6 +22,7 @@ mod plain;
 mod removed;
 mod renumber;
 mod table;
+mod upstream;
 mod walk;
 mod writer;
 

@@ -91,6 +91,78 @@ fn a_full_disk_is_told_at_the_write_and_earlier_files_stay() {
     assert_eq!(upstream(&registry, "app/v1/late"), b"late\n");
 }
 
+/// Fills a disk to its last byte, as another program.
+fn fill(path: &Path) -> u64 {
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write(&vec![7; size]).is_ok_and(|written| written > 0) {}
+    }
+    file.metadata().unwrap().len()
+}
+
+#[test]
+fn files_are_removed_on_a_disk_that_others_filled_and_df_tells_what_it_has() {
+    if lacks(&ROOT_NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let _disk = SmallDisk::over(home.path("state"), "16m");
+    let mount = home.mount(&registry.host(), &[]);
+    for number in 0..200 {
+        mount.write(&format!("app/v1/published/{number}"), "old");
+    }
+    mount.sync(&[]);
+    mount.write("app/v1/staged", noise(1, 1 << 20));
+    let room = || {
+        let told = rustix::fs::statvfs(mount.root()).unwrap();
+        (told.f_blocks * told.f_frsize, told.f_bavail * told.f_frsize)
+    };
+    let (total, free) = room();
+    assert!(total == 16 << 20 && free > 1 << 20 && free < 15 << 20, "{total} {free}");
+    assert!(fill(&home.path("state/filler")) > 0);
+    assert_eq!(room(), (16 << 20, 0));
+    // Each of these needs room, and gives none back.
+    for number in 0..200 {
+        std::fs::remove_file(mount.path(format!("app/v1/published/{number}"))).unwrap();
+    }
+    std::fs::remove_dir(mount.path("app/v1/published")).unwrap();
+    std::fs::remove_file(mount.path("app/v1/staged")).unwrap();
+    copied(&mount.path("app/v1/late"), &noise(2, 128 << 10)).unwrap();
+    assert_eq!(mount.ls("app/v1").unwrap(), ["late"]);
+    std::fs::remove_file(home.path("state/filler")).unwrap();
+    mount.sync(&["--force"]);
+    mount.unmount();
+    assert_eq!(upstream(&registry, "app/v1/late"), noise(2, 128 << 10));
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_of_the_write_and_ends_nothing() {
+    if lacks(&[Need::Fuse, Need::Tool("docker-registry"), Need::Tool("prlimit")]) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let mount = home.mount(&registry.host(), &[]);
+    mount.write("app/v1/early", "early\n");
+    let daemon = mount.daemon();
+    let limit = |bytes: &str| {
+        let pid = daemon.as_raw_nonzero().to_string();
+        let output = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    limit("2097152");
+    let error = copied(&mount.path("app/v1/big"), &noise(1, 8 << 20)).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::FBIG.raw_os_error()), "{error}");
+    assert_eq!(mount.daemon(), daemon, "it lives");
+    assert_eq!(mount.cat("app/v1/early").unwrap(), b"early\n");
+    std::fs::remove_file(mount.path("app/v1/big")).unwrap();
+    limit("unlimited");
+    // The kernel tells whoever syncs next that something it held was not taken.
+    mount.run("sync", &[]);
+    mount.sync(&[]);
+    mount.unmount();
+    assert_eq!(upstream(&registry, "app/v1/early"), b"early\n");
+}
+
 #[test]
 fn a_disk_without_room_to_pack_keeps_the_staging() {
     if lacks(&ROOT_NEEDS) {
@@ -277,11 +349,18 @@ fn a_disk_that_vanishes_gives_errors_and_its_return_gives_back_what_was_synced()
     let mount = home.mount(&registry.host(), &[]);
     mount.write("app/v1/early", "");
     copied(&mount.path("app/v1/early"), b"early\n").unwrap();
+    copied(&mount.path("app/v1/open"), b"early\n").unwrap();
     std::fs::File::open(mount.path("app/v1")).unwrap().sync_all().unwrap();
+    let mut open = std::fs::File::options().append(true).open(mount.path("app/v1/open")).unwrap();
     disk.cut();
-    assert!(copied(&mount.path("app/v1/late"), b"late\n").is_err());
+    // Nothing is made for this one: it is the write that fails, or what it is synced by.
+    assert!(open.write_all(&noise(1, 1 << 20)).and_then(|()| open.sync_all()).is_err());
+    assert!(open.set_len(0).is_err());
+    drop(open);
+    assert!(std::fs::File::create(mount.path("app/v1/late")).is_err());
     assert!(std::fs::create_dir(mount.path("app/v2")).is_err());
     let daemon = mount.daemon();
+    told(&mount.run("sync", &[]), 1, &["was not staged"]);
     told(&mount.run("sync", &[]), 1, &["state"]);
     told(&mount.run("status", &[]), 0, &["app:v1"]);
     assert_eq!(mount.daemon(), daemon, "it lives");
@@ -291,7 +370,8 @@ fn a_disk_that_vanishes_gives_errors_and_its_return_gives_back_what_was_synced()
     disk.power_up();
     let again = home.mount(&registry.host(), &[]);
     assert_eq!(again.cat("app/v1/early").unwrap(), b"early\n");
-    again.sync(&[]);
+    assert!(again.cat("app/v1/open").unwrap().starts_with(b"early\n"));
+    again.sync(&["--force"]);
     again.unmount();
     assert_eq!(upstream(&registry, "app/v1/early"), b"early\n");
 }

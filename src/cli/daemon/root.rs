@@ -106,6 +106,5 @@ pub fn config(plan: &Plan, at: Root, parts: &Parts, info: &Arc<MountInfo>, writi
 
 /// `df` shows the cache's budget, which reading fills.
 fn space(cache: &crate::cache::SpanCache) -> Space {
-    let usage = cache.usage().unwrap_or_default();
-    Space { total: usage.size, free: usage.size.saturating_sub(usage.spans) }
+    Space { total: cache.size(), free: cache.size().saturating_sub(cache.used()) }
 }

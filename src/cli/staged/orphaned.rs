@@ -331,7 +331,7 @@ mod tests {
         for (authority, repository) in [("reg.io", "team/app"), ("reg.io", "other"), ("oci:/srv/layout", "layout")] {
             let (origin, authority) = (format!("of {authority}"), authority.to_owned());
             let subject = Subject { origin, authority, repository: repository.to_owned(), tag: "v1".to_owned() };
-            uppers.create(&subject, crate::staging::Binding::default()).unwrap();
+            uppers.create(&subject, crate::staging::Binding::default(), None).unwrap();
         }
         let found = |source: Option<&str>, selection: Selection| {
             let source = source.map(|source| Source::parse(source).unwrap());

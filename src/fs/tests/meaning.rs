@@ -134,7 +134,7 @@ async fn edits_of_an_older_ocifs_mean_what_the_first_mount_says_and_it_says_so_o
     let world = World::writable(registry());
     let subject =
         Subject { origin: world.registry_origin(), authority: "reg.io".to_owned(), repository: "app".to_owned(), tag: "new".to_owned() };
-    drop(Uppers::open(&world.state_directory(), None).unwrap().create(&subject, Binding::default()).unwrap());
+    drop(Uppers::open(&world.state_directory(), None).unwrap().create(&subject, Binding::default(), None).unwrap());
     // A command that only asks settles nothing.
     let world = world.again(Setup::writable());
     assert!(world.fs.adopt_wanted(Some(&Selection::All)).await[0].as_staged.as_ref().unwrap().contains("older"));

@@ -8,6 +8,7 @@ mod model;
 mod namespace;
 mod promises;
 mod reading;
+mod status;
 mod syncing;
 mod tags;
 pub(crate) mod world;

@@ -207,7 +207,7 @@ async fn numbers_that_the_kernel_never_got_are_stale() {
 #[tokio::test]
 async fn df_shows_the_cache_budget() {
     let world = World::new(registry());
-    assert_eq!(world.fs.statfs(), Space { total: 1 << 30, free: 1 << 29 });
+    assert_eq!(world.fs.statfs().await.unwrap(), Space { total: 1 << 30, free: 1 << 29 });
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::oci::{Tag, Version};
 use crate::publish::{Listener, Options, Outcome, Report};
 use crate::registry::{Fault, Memory, Pull, RequestKind};
 
-fn registry() -> Memory {
+pub(super) fn registry() -> Memory {
     let registry = Memory::new();
     add_files(&registry, "team/app", "v1", &[("a.txt", "hello"), ("dir/b.txt", "there")]);
     registry
@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-fn published(reports: &[Report]) -> Vec<&str> {
+pub(super) fn published(reports: &[Report]) -> Vec<&str> {
     reports.iter().filter(|report| matches!(report.outcome, Outcome::Published { .. })).map(|report| report.reference.as_str()).collect()
 }
 

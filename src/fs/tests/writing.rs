@@ -264,7 +264,7 @@ async fn a_mount_by_digest_is_read_only() {
 async fn figures_of_the_disk_are_those_of_the_quota() {
     let world = World::with(registry(), Setup { quota: Some(1 << 20), ..Setup::writable() });
     world.put("team/app/v1/new.txt", "0123456789").await;
-    let space = world.fs.statfs();
+    let space = world.fs.statfs().await.unwrap();
     assert_eq!(space.total, 1 << 20);
     assert!(space.free < 1 << 20, "{space:?}");
     let error = world.write("team/app/v1/large.txt", &"x".repeat(2 << 20)).await.unwrap_err();

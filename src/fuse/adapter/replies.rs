@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fuser::{
-    Errno, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
+    Errno, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr,
 };
 
 use crate::fs::{Entry, Lookup};
@@ -22,7 +23,7 @@ pub(super) trait Refuse: Send + 'static {
 macro_rules! refuse {
     ($($reply:ty),*) => { $(impl Refuse for $reply { fn refuse(self, errno: Errno) { self.error(errno); } })* };
 }
-refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr);
+refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr);
 
 pub(super) fn answer_entry(reply: ReplyEntry, lookup: Lookup) {
     match lookup {

@@ -201,7 +201,8 @@ async fn what_is_sealed_in_a_way_that_is_not_known_is_refused() {
     let world = World::new();
     let config = (media_type::OCI_EMPTY, &b"{}"[..]);
     let digest = world.registry.add_artifact("app", "v1", config, &[("a/b", b"x", &[])], &[("dev.ocifs.seal", "age")]);
-    let upper = world.uppers.create(&super::world::subject("v1"), Binding { under: Some(digest), expected: Some(digest), deleted: false });
+    let upper =
+        world.uppers.create(&super::world::subject("v1"), Binding { under: Some(digest), expected: Some(digest), deleted: false }, None);
     let opened = crate::view::Overlay::open(&world.publisher.context, upper.unwrap()).await;
     assert_eq!(opened.err().map(|error| error.kind), Some(ErrorKind::KeyMissing));
 }

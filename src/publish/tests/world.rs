@@ -142,7 +142,7 @@ impl World {
     }
 
     pub async fn begin_at(&self, subject: &Subject, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(subject, binding).unwrap();
+        let upper = self.uppers.create(subject, binding, None).unwrap();
         Overlay::open(&self.publisher.context, upper).await.unwrap()
     }
 

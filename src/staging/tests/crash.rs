@@ -306,7 +306,7 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
 fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
     let Some(disk) = Disk::new() else { return };
     let rounds: u64 = std::env::var("OCIFS_TEST_POWER_CUTS").map_or(3, |text| text.parse().unwrap());
-    drop(open(&disk.path()).create(&subject("v1"), bound()).unwrap());
+    drop(open(&disk.path()).create(&subject("v1"), bound(), None).unwrap());
     let mut random = rand::rngs::StdRng::seed_from_u64(rounds);
     let (mut next, mut model) = (0, State::new());
     for round in 0..rounds {
@@ -354,7 +354,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
 fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     let (_, synced) = add(&upper, b"synced", b"kept");
     let (key, again_written) = add(&upper, b"written again", b"before");
     for id in [synced, again_written] {
@@ -391,7 +391,7 @@ fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
 fn what_a_mount_makes_durable_at_its_end_is_not_suspected_later() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     let (_, id) = add(&upper, b"a", &[7; 10_000]);
     upper.sync_all().unwrap();
     drop(upper);
@@ -406,7 +406,7 @@ fn what_a_mount_makes_durable_at_its_end_is_not_suspected_later() {
 fn a_power_cut_after_a_write_to_a_published_file_leaves_its_other_bytes() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     let tree = TreeNode { size: 10_000, ..tree_node(1) };
     let key = upper.change(|change| change.add_node(&Node { content: Content::Tree(tree.clone()), ..file(Content::None) })).unwrap();
     upper.change(|change| change.put_name(0, b"a", Named::Node(key))).unwrap();

@@ -131,7 +131,7 @@ fn zeros_are_filled_in_as_holes_also_over_what_an_attempt_left() {
 fn a_failed_write_cannot_show_through_a_filled_file() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = Uppers::open(directory.path(), Some(64 << 10)).unwrap();
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     let (_, data) = over_tree(&upper);
     let (_, spoiled) = data.begin_filling().unwrap();
     // The rows of its own bytes cannot be stored: the write fails after the bytes are in the file.

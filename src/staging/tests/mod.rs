@@ -50,7 +50,7 @@ pub(super) fn open(directory: &Path) -> Uppers {
 pub(super) fn begin() -> (tempfile::TempDir, Uppers, Upper) {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     (directory, uppers, upper)
 }
 
@@ -152,7 +152,7 @@ fn what_was_changed_is_there_after_the_upper_is_opened_again() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     assert!(uppers.find(&subject("v1")).unwrap().is_none());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     assert!(!upper.is_edited());
     let data = upper.new_data().unwrap();
     data.write_at(0, b"hello").unwrap();
@@ -183,16 +183,16 @@ fn what_was_changed_is_there_after_the_upper_is_opened_again() {
 fn a_second_opener_is_told_who_holds_the_upper() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (open(directory.path()), open(directory.path()));
-    let upper = one.create(&subject("v1"), bound()).unwrap();
+    let upper = one.create(&subject("v1"), bound(), None).unwrap();
     let busy = two.find(&subject("v1")).err().unwrap();
     assert_eq!(busy.kind, ErrorKind::Busy);
     assert!(busy.message.contains(&std::process::id().to_string()), "{busy}");
-    assert_eq!(two.create(&subject("v1"), bound()).err().unwrap().kind, ErrorKind::Busy);
+    assert_eq!(two.create(&subject("v1"), bound(), None).err().unwrap().kind, ErrorKind::Busy);
     let listed = two.list().unwrap().pop().unwrap().unwrap();
     assert_eq!((listed.subject, listed.holder), (subject("v1"), Some(std::process::id())));
     drop(upper);
     assert_eq!(two.list().unwrap().pop().unwrap().unwrap().holder, None);
-    assert_eq!(two.create(&subject("v1"), bound()).err().unwrap().kind, ErrorKind::Exists);
+    assert_eq!(two.create(&subject("v1"), bound(), None).err().unwrap().kind, ErrorKind::Exists);
     two.find(&subject("v1")).unwrap().unwrap().remove().unwrap();
     assert!(two.list().unwrap().is_empty());
 }
@@ -201,7 +201,7 @@ fn a_second_opener_is_told_who_holds_the_upper() {
 fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), Binding::default()).unwrap();
+    let upper = uppers.create(&subject("v1"), Binding::default(), None).unwrap();
     let data = upper.new_data().unwrap();
     data.write_at(0, b"hello").unwrap();
     let id = data.id();

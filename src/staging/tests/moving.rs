@@ -14,7 +14,7 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
     assert!(uppers.find(&subject("v1")).unwrap().is_none());
     assert_eq!(uppers.find(&subject("v2")).err().unwrap().kind, ErrorKind::Busy);
     // The old tag can be staged anew at once, and both go on beside each other.
-    let other = uppers.create(&subject("v1"), bound()).unwrap();
+    let other = uppers.create(&subject("v1"), bound(), None).unwrap();
     let (_, second) = add(&other, b"other", b"two");
     data.write_at(3, b"!").unwrap();
     let (late, _) = add(&upper, b"late", b"three");
@@ -37,7 +37,7 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
 #[test]
 fn an_upper_does_not_move_onto_another() {
     let (_directory, uppers, upper) = begin();
-    let other = uppers.create(&subject("v2"), bound()).unwrap();
+    let other = uppers.create(&subject("v2"), bound(), None).unwrap();
     assert_eq!(upper.move_to(&subject("v2")).unwrap_err().kind, ErrorKind::Busy);
     drop(other);
     assert_eq!(upper.move_to(&subject("v2")).unwrap_err().kind, ErrorKind::Exists);
@@ -64,7 +64,7 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
     let (_, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
     upper.remove().unwrap();
-    let anew = uppers.create(&subject("v1"), Binding::default()).unwrap();
+    let anew = uppers.create(&subject("v1"), Binding::default(), None).unwrap();
     assert!(!upper.is_edited());
     for error in [
         upper.remove().err(),
@@ -113,7 +113,7 @@ fn leftovers_of_killed_makers_and_removers_are_swept() {
 fn an_upper_that_cannot_be_read_is_listed_beside_the_others_and_can_be_given_up() {
     let (directory, uppers, upper) = begin();
     drop(upper);
-    drop(uppers.create(&subject("v2"), bound()).unwrap());
+    drop(uppers.create(&subject("v2"), bound(), None).unwrap());
     let broken = directory.path().join("uppers").join(subject("v1").directory_name());
     for text in [&b"{"[..], b"", b"[]", b"{\"version\":1}", &[b' '; 70 << 10], b"\xff"] {
         std::fs::write(broken.join("about.json"), text).unwrap();
@@ -184,7 +184,7 @@ fn the_lock_of_a_killed_process_is_free_and_that_of_a_living_one_names_it() {
 fn an_upper_with_edits_is_neither_retired_nor_removed_as_clean() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
     assert!(!upper.retire(&subject("v1@1")).unwrap() && !upper.remove_if_clean().unwrap());
     assert!(!upper.remove_if(|rows| Ok(rows.name(0, b"name")?.is_none())).unwrap());
@@ -197,11 +197,11 @@ fn what_is_retired_or_removed_as_clean_answers_gone_to_every_later_edit() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap_err().kind;
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     assert!(upper.retire(&subject("v1@1")).unwrap());
     assert_eq!(edit(&upper), ErrorKind::Gone);
     assert!(upper.rows().name(0, b"name").unwrap().is_none(), "it can still be read");
-    let next = uppers.create(&subject("v1"), bound()).unwrap();
+    let next = uppers.create(&subject("v1"), bound(), None).unwrap();
     assert!(next.remove_if_clean().unwrap());
     assert_eq!(edit(&next), ErrorKind::Gone);
     assert!(upper.remove_if_clean().unwrap());
@@ -212,8 +212,8 @@ fn what_is_retired_or_removed_as_clean_answers_gone_to_every_later_edit() {
 fn a_new_or_deleted_tag_is_never_removed_as_clean() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let new = uppers.create(&subject("v1"), Binding::default()).unwrap();
-    let deleted = uppers.create(&subject("v2"), Binding { deleted: true, ..bound() }).unwrap();
+    let new = uppers.create(&subject("v1"), Binding::default(), None).unwrap();
+    let deleted = uppers.create(&subject("v2"), Binding { deleted: true, ..bound() }, None).unwrap();
     assert!(!new.remove_if_clean().unwrap() && !deleted.remove_if_clean().unwrap());
 }
 
@@ -221,7 +221,7 @@ fn a_new_or_deleted_tag_is_never_removed_as_clean() {
 fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
     let frozen = upper.freeze().unwrap();
     assert!(!upper.remove_if_clean().unwrap(), "it is being published");
@@ -258,7 +258,7 @@ fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
 fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_has_it() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).map_err(|error| error.kind);
     assert!(upper.release(&subject("v1@1-1")).unwrap() && upper.is_released());
     assert!(!upper.release(&subject("v1@1-1")).unwrap(), "once");
@@ -266,7 +266,7 @@ fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_ha
     upper.tidy(|change| change.drop_node(7)).unwrap();
     assert!(upper.is_released() && !upper.has_edits(), "tidying is no edit");
 
-    let other = uppers.create(&subject("v1"), bound()).unwrap();
+    let other = uppers.create(&subject("v1"), bound(), None).unwrap();
     assert_eq!(edit(&upper), Err(ErrorKind::Busy));
     drop(other);
     assert_eq!(edit(&upper), Err(ErrorKind::Exists));
@@ -283,7 +283,7 @@ fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_ha
 fn what_is_released_can_be_retired_and_taken_back_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound()).unwrap();
+    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
     assert!(upper.release(&subject("v1@1-1")).unwrap());
     assert!(upper.retire(&subject("v1@1-1")).unwrap());
     assert_eq!(upper.reclaim().unwrap_err().kind, ErrorKind::Gone);

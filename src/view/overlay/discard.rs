@@ -3,294 +3,384 @@
 //! A file that was edited, replaced or removed comes back as a fresh node that refers to the tree, so that no inode comes to
 //! mean other bytes; a directory that is there keeps its node and gets its attributes back. Whoever has the old file open
 //! goes on with it, without a name.
-
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+//!
+//! It goes by small transactions, between which everybody else may change the tag. Each leaves a valid state, in which a part of the
+//! edits is taken back: what a crash leaves is taken back by the next discard. What others changed meanwhile stays an edit.
 
 use super::Overlay;
-use super::copy_up::without_own;
 use super::edit::Edit;
-use super::ground::{Ground, find};
-use super::merged::{Merged, fault, not_found};
+use super::merged::{STAGED_NAMES, Seen, not_found};
 use super::plain::Forgotten;
-use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
+use super::upstream::Upstream;
+use crate::artifact::{Kind, NodeId};
 use crate::error::ErrorKind;
-use crate::staging::{Binding, Content, Error as Fault, Node, NodeKey, STAGED};
+use crate::staging::{Binding, Error as Fault, NameRow, Named, NodeKey};
 use crate::view::Error;
 
+/// Names in one transaction, more or less: few enough that nobody waits for long.
+const BATCH: usize = 64;
+/// Passes over a whole tag that others change meanwhile.
+const PASSES: u32 = 3;
+
 impl Overlay {
-    /// Takes back what was changed below a path (all if empty): names lead to fresh nodes that refer to the tree. Answers the inodes and names that the
-    /// kernel must forget. After all was taken back nothing is left to publish, unless the tag is new.
+    /// Takes back what was changed below a path (all if empty): names lead to fresh nodes that refer to the tree. Tells `forget` the inodes
+    /// and names that the kernel must forget, transaction by transaction, with no lock held. After all was taken back nothing is left to
+    /// publish, unless the tag is new or others changed it meanwhile. The bytes are free then.
     ///
     /// # Errors
-    /// Other where the tree that the tag is expected to hold was not opened ([`Overlay::fetch_expected`]); NotFound where neither the tag nor what it is expected to hold has the path; what the disk says.
-    pub fn discard(&self, path: &[u8]) -> Result<Vec<Forgotten>, Error> {
+    /// Other where the tree that the tag is expected to hold was not opened ([`Overlay::fetch_expected`]); NotFound where neither the tag
+    /// nor what it is expected to hold has the path; what the disk says. A part may have been taken back then.
+    pub fn discard(&self, path: &[u8], forget: &mut dyn FnMut(Vec<Forgotten>)) -> Result<(), Error> {
         let expected = match self.binding().expected {
             None => None,
             Some(digest) => Some(self.artifact(&digest).ok_or_else(|| {
                 Error::new(ErrorKind::Other, format!("the tree of {digest}, which the tag is expected to hold, is not open"))
             })?),
         };
-        let ground = Ground::new(expected.clone());
-        let _names = self.names();
-        let _gate = self.gate_alone();
-        let forgotten = self.change(|edit| {
-            let mut discard = Discard {
-                upstream: &ground,
-                artifact: expected.as_ref(),
-                forgotten: Vec::new(),
-                made: HashMap::new(),
-                work: Vec::new(),
-                restored: Vec::new(),
-            };
-            discard.start(edit, path)?;
-            discard.run(edit)?;
-            if path.is_empty() {
-                let binding = self.upper().binding();
-                edit.change.bind(Binding { deleted: false, ..binding })?;
-                edit.change.set_unedited();
+        let mut discard = Discard::new(Upstream::new(expected));
+        self.take_back(&mut discard, forget, |discard, edit| discard.start(edit, path))?;
+        for pass in 1.. {
+            while !discard.work.is_empty() {
+                self.take_back(&mut discard, forget, |discard, edit| discard.some(edit))?;
             }
-            Ok(discard.forgotten)
-        })?;
-        // What is written from now on counts again.
-        self.next_epoch();
-        Ok(forgotten)
+            if !path.is_empty() || self.take_back(&mut discard, forget, |discard, edit| discard.end(edit, pass == PASSES))? {
+                break;
+            }
+        }
+        if let Err(error) = self.upper().collect() {
+            tracing::warn!("the bytes of discarded edits are not freed yet: {error}");
+        }
+        Ok(())
+    }
+
+    /// One transaction of a discard.
+    fn take_back<T>(
+        &self,
+        discard: &mut Discard,
+        forget: &mut dyn FnMut(Vec<Forgotten>),
+        work: impl FnOnce(&mut Discard, &mut Edit<'_, '_>) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        let value = {
+            let _names = self.names();
+            let _gate = self.gate_alone();
+            let value = self.change(|edit| {
+                discard.is_disturbed |= discard.changes.is_some_and(|changes| changes != edit.change.changes());
+                let value = work(discard, edit)?;
+                discard.changes = Some(edit.change.changes_then());
+                Ok(value)
+            })?;
+            // What is written from now on counts again.
+            self.next_epoch();
+            value
+        };
+        forget(std::mem::take(&mut discard.forgotten));
+        Ok(value)
     }
 }
 
-/// A directory to be made like that of the tree.
-struct Job {
+/// A directory that is to be like one of the tree.
+#[derive(Clone)]
+struct Place {
     directory: NodeKey,
     /// The directory upstream, if there is one.
     upstream: Option<NodeId>,
     path: Vec<u8>,
 }
 
-struct Discard<'a> {
-    upstream: &'a Ground,
-    artifact: Option<&'a Arc<Artifact>>,
-    forgotten: Vec<Forgotten>,
-    /// Which node here stands for one upstream.
-    made: HashMap<NodeId, NodeKey>,
-    /// A stack instead of recursion: nothing bounds how deep directories lie.
-    work: Vec<Job>,
-    /// Directories that get the attributes from upstream, once all in them is done.
-    restored: Vec<(NodeKey, NodeId)>,
+/// A directory that goes with everything below it, from the bottom up: what is without a name has nothing in it then.
+#[derive(Clone)]
+struct Removal {
+    parent: NodeKey,
+    name: Vec<u8>,
+    directory: NodeKey,
+    /// The cookie of the last name that was removed, or will be before this goes on.
+    after: u64,
 }
 
-impl Discard<'_> {
+/// What is still to be done. Others may have changed the directories meanwhile.
+enum Job {
+    /// Make names that are here what they are upstream: those behind the first cookie and before the second.
+    Here(Place, u64, u64),
+    /// Make names that are upstream only, behind a cookie.
+    There(Place, u64),
+    /// Make a name once the directory in its place is gone.
+    Name(Place, Vec<u8>),
+    Remove(Removal),
+    /// Give a directory the attributes from upstream, once all in it is done.
+    Attributes(NodeKey, NodeId),
+}
+
+struct Discard {
+    upstream: Upstream,
+    forgotten: Vec<Forgotten>,
+    /// A stack instead of recursion: nothing bounds how deep directories lie.
+    work: Vec<Job>,
+    /// Changes of the upper up to the last transaction of this discard.
+    changes: Option<u64>,
+    /// Others changed the tag in this pass.
+    is_disturbed: bool,
+}
+
+impl Discard {
+    fn new(upstream: Upstream) -> Self {
+        Self { upstream, forgotten: Vec::new(), work: Vec::new(), changes: None, is_disturbed: false }
+    }
+
     /// Finds the place; directories on the way that are not here any more are made again.
     fn start(&mut self, edit: &mut Edit<'_, '_>, path: &[u8]) -> Result<(), Fault> {
         let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let Some((last, parents)) = names.split_last() else {
-            self.enter(0, self.artifact.map(|_| 0), Vec::new());
+            self.enter(edit, 0, self.upstream.root(), Vec::new());
             return Ok(());
         };
-        let is_there = self.artifact.is_some_and(|artifact| find(&artifact.tree, &names.join(&b'/')).is_some());
-        if !is_there && edit.merged().find(path)?.is_none() {
+        if !self.upstream.has(&names.join(&b'/')) && edit.merged().find(path)?.is_none() {
             return Err(not_found());
         }
-        let (mut directory, mut upstream, mut at) = (0, self.artifact.map(|_| 0), Vec::new());
+        let mut place = Place { directory: 0, upstream: self.upstream.root(), path: Vec::new() };
         for name in parents {
-            upstream = upstream.and_then(|id| self.lookup(id, name));
-            join(&mut at, name);
-            let here = match edit.merged().lookup(directory, name)? {
+            let upstream = place.upstream.and_then(|id| self.upstream.lookup(id, name));
+            let path = join(&place.path, name);
+            let here = match edit.merged().lookup(place.directory, name)? {
                 Some(key) if edit.merged().see(key)?.kind() == Kind::Directory => Some(key),
-                other => {
-                    self.remove(edit, directory, name, other)?;
-                    None
-                }
+                Some(key) => self.remove(edit, place.directory, name, key).map(|()| None)?,
+                None => None,
             };
-            directory = match (here, upstream) {
+            let directory = match (here, upstream) {
                 (Some(key), _) => key,
                 (None, Some(id)) => {
-                    let made = self.make(edit, directory, name, id, &at)?;
-                    self.restored.push((made, id));
+                    let made = self.make(edit, place.directory, name, id, &path)?;
+                    self.work.push(Job::Attributes(made, id));
                     made
                 }
                 (None, None) => return Err(not_found()),
             };
+            place = Place { directory, upstream, path };
         }
-        let theirs = upstream.and_then(|id| self.lookup(id, last));
-        let mine = edit.merged().lookup(directory, last)?;
-        self.restore_name(edit, directory, last, (mine, theirs), &at)
+        let theirs = place.upstream.and_then(|id| self.upstream.lookup(id, last));
+        let mine = edit.merged().lookup(place.directory, last)?;
+        self.restore_name(edit, &place, last, (mine, theirs))
     }
 
-    fn run(&mut self, edit: &mut Edit<'_, '_>) -> Result<(), Fault> {
-        while let Some(job) = self.work.pop() {
-            for (name, sides) in self.names(edit.merged(), &job)? {
-                self.restore_name(edit, job.directory, &name, sides, &job.path)?;
-            }
-        }
-        while let Some((key, id)) = self.restored.pop() {
-            self.restore_attributes(edit, key, id)?;
+    /// Does a little of what is to be done.
+    fn some(&mut self, edit: &mut Edit<'_, '_>) -> Result<(), Fault> {
+        let mut names = 0;
+        while names < BATCH
+            && let Some(job) = self.work.pop()
+        {
+            names += 1;
+            names += match job {
+                Job::Here(place, after, until) => self.restore_here(edit, place, after, until)?,
+                Job::There(place, after) => self.restore_there(edit, place, after)?,
+                Job::Name(place, name) => self.restore_missing(edit, &place, &name)?,
+                Job::Remove(removal) => self.empty(edit, removal)?,
+                Job::Attributes(key, id) if is_alive(edit, key)? => {
+                    if self.upstream.restore_attributes(edit, key, id)? {
+                        self.forgotten.push(Forgotten::Node(key));
+                    }
+                    1
+                }
+                Job::Attributes(..) => 0,
+            };
         }
         Ok(())
     }
 
-    fn enter(&mut self, directory: NodeKey, upstream: Option<NodeId>, path: Vec<u8>) {
-        if let Some(id) = upstream {
-            self.restored.push((directory, id));
+    /// Ends a pass over the whole tag; `false` if it is worth another one.
+    fn end(&mut self, edit: &mut Edit<'_, '_>, is_last: bool) -> Result<bool, Fault> {
+        if std::mem::take(&mut self.is_disturbed) {
+            if is_last {
+                tracing::warn!("the tag was changed while its edits were taken back; what was changed stays");
+            } else {
+                self.enter(edit, 0, self.upstream.root(), Vec::new());
+            }
+            return Ok(is_last);
         }
-        self.work.push(Job { directory, upstream, path });
+        let binding = edit.change.binding();
+        edit.change.bind(Binding { deleted: false, ..binding })?;
+        edit.change.set_unedited();
+        Ok(true)
     }
 
-    fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.upstream.tree()?.lookup(directory, name)
+    fn enter(&mut self, edit: &Edit<'_, '_>, directory: NodeKey, upstream: Option<NodeId>, path: Vec<u8>) {
+        let place = Place { directory, upstream, path };
+        if let Some(id) = upstream {
+            self.work.extend([Job::Attributes(directory, id), Job::There(place.clone(), 0)]);
+        }
+        // Names that are made from now on are as they should be, or somebody else's.
+        self.work.push(Job::Here(place, 0, STAGED_NAMES + edit.change.next_cookie()));
     }
 
-    fn kind(&self, id: NodeId) -> Option<Kind> {
-        self.upstream.tree()?.node(id).map(|node| node.kind)
-    }
-
-    /// All names of a directory, here and upstream.
-    fn names(&self, merged: Merged<'_>, job: &Job) -> Result<Names, Fault> {
-        let mut names = Names::new();
-        merged.children(job.directory, 0, &mut |_, name, key| {
-            names.entry(name.to_vec()).or_default().0 = Some(key);
-            true
-        })?;
-        if let (Some(tree), Some(id)) = (self.upstream.tree(), job.upstream) {
-            for child in tree.children(id, 0) {
-                names.entry(child.name.to_vec()).or_default().1 = Some(child.node);
+    fn restore_here(&mut self, edit: &mut Edit<'_, '_>, place: Place, after: u64, until: u64) -> Result<usize, Fault> {
+        if !is_alive(edit, place.directory)? {
+            return Ok(0);
+        }
+        let Some(page) = page(edit, place.directory, after)? else { return Ok(0) };
+        self.work.push(Job::Here(place.clone(), page.last, until));
+        for (cookie, name, key) in &page.names {
+            if *cookie < until {
+                let theirs = place.upstream.and_then(|id| self.upstream.lookup(id, name));
+                self.restore_name(edit, &place, name, (Some(*key), theirs))?;
             }
         }
-        Ok(names)
+        Ok(page.rows)
+    }
+
+    fn restore_there(&mut self, edit: &mut Edit<'_, '_>, place: Place, after: u64) -> Result<usize, Fault> {
+        let names = place.upstream.map(|id| self.upstream.names(id, after, BATCH)).unwrap_or_default();
+        let Some((cookie, _)) = names.last() else { return Ok(0) };
+        self.work.push(Job::There(place.clone(), *cookie));
+        names.iter().try_for_each(|(_, name)| self.restore_missing(edit, &place, name).map(drop))?;
+        Ok(names.len())
+    }
+
+    /// Makes a name of the directory upstream, unless there is one here.
+    fn restore_missing(&mut self, edit: &mut Edit<'_, '_>, place: &Place, name: &[u8]) -> Result<usize, Fault> {
+        if is_alive(edit, place.directory)? && edit.merged().lookup(place.directory, name)?.is_none() {
+            let theirs = place.upstream.and_then(|id| self.upstream.lookup(id, name));
+            self.restore_name(edit, place, name, (None, theirs))?;
+        }
+        Ok(1)
+    }
+
+    /// Removes some of what is in a directory, and in the end itself.
+    fn empty(&mut self, edit: &mut Edit<'_, '_>, mut removal: Removal) -> Result<usize, Fault> {
+        let key = removal.directory;
+        if edit.merged().lookup(removal.parent, &removal.name)? != Some(key) {
+            return Ok(0);
+        }
+        if let Some(page) = page(edit, key, removal.after)? {
+            removal.after = page.last;
+            self.work.push(Job::Remove(removal));
+            for (_, name, child) in &page.names {
+                self.clear(edit, key, name, *child)?;
+            }
+            return Ok(page.rows);
+        }
+        let hidden = hide(edit, key)?;
+        if hidden.iter().any(|row| row.named != Named::Whiteout) {
+            removal.after = 0;
+        } else if hidden.is_empty() {
+            return self.remove(edit, removal.parent, &removal.name, key).map(|()| 1);
+        } else {
+            hidden.iter().try_for_each(|row| edit.change.drop_name(key, &row.name))?;
+        }
+        self.work.push(Job::Remove(removal));
+        Ok(BATCH)
+    }
+
+    /// Takes a name away: now, or by and by if it is that of a directory.
+    fn clear(&mut self, edit: &mut Edit<'_, '_>, parent: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
+        if edit.merged().see(key)?.kind() == Kind::Directory {
+            self.work.push(Job::Remove(Removal { parent, name: name.to_vec(), directory: key, after: 0 }));
+            return Ok(());
+        }
+        self.remove(edit, parent, name, key)
     }
 
     /// Makes one name what it is upstream.
-    fn restore_name(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], sides: Sides, parent: &[u8]) -> Result<(), Fault> {
-        let mut path = parent.to_vec();
-        join(&mut path, name);
+    fn restore_name(&mut self, edit: &mut Edit<'_, '_>, place: &Place, name: &[u8], sides: Sides) -> Result<(), Fault> {
+        let path = join(&place.path, name);
         if let (Some(key), Some(id)) = sides {
-            let kinds = (edit.merged().see(key)?.kind(), self.kind(id));
+            let kinds = (edit.merged().see(key)?.kind(), self.upstream.kind(id));
             if kinds == (Kind::Directory, Some(Kind::Directory)) {
-                self.enter(key, Some(id), path);
+                self.enter(edit, key, Some(id), path);
                 return Ok(());
             }
-            // Names of one node upstream are names of one node here.
-            if self.is_same(edit, key, id)? && *self.made.entry(id).or_insert(key) == key {
+            if self.upstream.stands_for(edit, key, id)? {
                 return Ok(());
+            }
+            if kinds.0 == Kind::Directory {
+                self.work.push(Job::Name(place.clone(), name.to_vec()));
             }
         }
-        self.remove(edit, directory, name, sides.0)?;
-        if let Some(id) = sides.1 {
-            let made = self.make(edit, directory, name, id, &path)?;
-            if self.kind(id) == Some(Kind::Directory) {
-                self.enter(made, Some(id), path);
+        if let Some(key) = sides.0 {
+            self.clear(edit, place.directory, name, key)?;
+        }
+        if let Some(id) = sides.1
+            && edit.merged().lookup(place.directory, name)?.is_none()
+        {
+            let made = self.make(edit, place.directory, name, id, &path)?;
+            if self.upstream.kind(id) == Some(Kind::Directory) {
+                self.enter(edit, made, Some(id), path);
             }
         }
         Ok(())
     }
 
-    /// Whether a node is still exactly that of the tree upstream.
-    fn is_same(&self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
-        let Some(there) = self.upstream.row_without_path(id, (0, 0)) else { return Ok(false) };
-        let Some(row) = edit.merged().row(key)? else {
-            let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
-            return Ok(under == self.artifact.map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id));
-        };
-        let same_content = match (&row.content, &there.content) {
-            (Content::Tree(one), Content::Tree(other)) => (one.manifest, one.node) == (other.manifest, other.node),
-            _ => false,
-        };
-        let same = same_content && (row.mode, row.owner, row.mtime) == (there.mode, there.owner, there.mtime);
-        Ok(same && without_own(edit.merged().xattrs(key)?) == without_own(self.xattrs(id)))
-    }
-
-    fn xattrs(&self, id: NodeId) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let xattrs = self.upstream.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
-        xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
-    }
-
-    /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
+    /// Gives a name to a node of the tree upstream. A directory is empty.
     fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Fault> {
         self.forgotten.push(Forgotten::Name(directory, name.to_vec()));
-        let mut row = self.upstream.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
-        let several = row.kind != Kind::Directory && row.links > 1;
-        if several && let Some(key) = self.linked(edit, id)? {
-            edit.update(key, |node| node.links = node.links.saturating_add(1))?;
-            edit.put_name(directory, name, key)?;
-            return Ok(key);
-        }
-        row.links = if row.kind == Kind::Directory { 2 } else { 1 };
-        row.parent = if row.kind == Kind::Directory { directory } else { 0 };
-        if let Content::Tree(tree) = &mut row.content {
-            tree.path = path.to_vec();
-        }
-        let is_directory = row.kind == Kind::Directory;
-        let key = self.add(edit, &row, id)?;
-        edit.put_name(directory, name, key)?;
-        edit.changed_names(directory, i32::from(is_directory))?;
-        if several {
-            self.made.insert(id, key);
-        }
-        Ok(key)
+        self.upstream.make(edit, directory, name, id, path)
     }
 
-    fn add(&self, edit: &mut Edit<'_, '_>, row: &Node, id: NodeId) -> Result<NodeKey, Fault> {
-        let key = edit.change.add_node(row)?;
-        let xattrs = without_own(self.xattrs(id));
-        if !xattrs.is_empty() {
-            edit.change.put_xattrs(key, &xattrs)?;
-        }
-        Ok(key)
-    }
-
-    /// The node that has other names of a hard-linked file and is as upstream.
-    fn linked(&self, edit: &Edit<'_, '_>, id: NodeId) -> Result<Option<NodeKey>, Fault> {
-        if let Some(key) = self.made.get(&id) {
-            return Ok(Some(*key));
-        }
-        let key = NodeKey::from(id);
-        let alive = edit.merged().row(key)?.is_some_and(|row| row.links > 0);
-        Ok(if alive && self.is_same(edit, key, id)? { Some(key) } else { None })
-    }
-
-    /// Takes a name away, with everything below it.
-    fn remove(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], key: Option<NodeKey>) -> Result<(), Fault> {
-        let Some(key) = key else { return Ok(()) };
-        self.forgotten.push(Forgotten::Name(directory, name.to_vec()));
+    /// Takes a name away; a directory is empty.
+    fn remove(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
+        self.forgotten.extend([Forgotten::Name(directory, name.to_vec()), Forgotten::Node(key)]);
         let is_directory = edit.merged().see(key)?.kind() == Kind::Directory;
         edit.take_name(directory, name)?;
         edit.changed_names(directory, -i32::from(is_directory))?;
-        let mut open = vec![key];
-        while let Some(key) = open.pop() {
-            self.forgotten.push(Forgotten::Node(key));
-            if edit.merged().see(key)?.kind() == Kind::Directory {
-                edit.merged().children(key, 0, &mut |_, _, child| {
-                    open.push(child);
-                    true
-                })?;
-            }
-            edit.lose_name(key)?;
-        }
-        Ok(())
-    }
-
-    fn restore_attributes(&mut self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<(), Fault> {
-        let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
-        let is_its_own = key < STAGED && under == self.artifact.map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id);
-        if is_its_own && edit.merged().row(key)?.is_none() {
-            return Ok(());
-        }
-        let there = self.upstream.row_without_path(id, edit.now).ok_or_else(|| fault(ErrorKind::Gone, "no such directory upstream"))?;
-        edit.update(key, |node| (node.mode, node.owner, node.mtime) = (there.mode, there.owner, there.mtime))?;
-        let kept: Vec<_> = edit.merged().xattrs(key)?.into_iter().filter(|(name, _)| is_own_name(name)).collect();
-        let xattrs: Vec<_> = without_own(self.xattrs(id)).into_iter().chain(kept).collect();
-        edit.change.put_xattrs(key, &xattrs)?;
-        self.forgotten.push(Forgotten::Node(key));
-        Ok(())
+        edit.lose_name(key)
     }
 }
 
 /// What a name leads to here and upstream.
 type Sides = (Option<NodeKey>, Option<NodeId>);
-type Names = BTreeMap<Vec<u8>, Sides>;
 
-fn join(path: &mut Vec<u8>, name: &[u8]) {
-    if !path.is_empty() {
-        path.push(b'/');
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, name].join(&b'/') }
+}
+
+/// Whether a directory is still there.
+fn is_alive(edit: &Edit<'_, '_>, key: NodeKey) -> Result<bool, Fault> {
+    match edit.merged().see(key) {
+        Ok(Seen::Row(row)) => Ok(row.kind == Kind::Directory && row.links > 0),
+        Ok(Seen::Lower(_, node)) => Ok(node.kind == Kind::Directory),
+        Err(error) if error.kind == ErrorKind::Gone => Ok(false),
+        Err(error) => Err(error),
     }
-    path.extend_from_slice(name);
+}
+
+/// A few rows of a directory.
+struct Page {
+    /// The cookie of the last of them.
+    last: u64,
+    rows: usize,
+    /// The names that they show, with cookies.
+    names: Vec<(u64, Vec<u8>, NodeKey)>,
+}
+
+/// The next few rows of a directory behind a cookie, those of the tree below first, hidden or not. `None` at the end.
+fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Page>, Fault> {
+    let (merged, mut names) = (edit.merged(), Vec::new());
+    if after < STAGED_NAMES
+        && let Some(tree) = edit.ground.tree()
+        && let Some(id) = merged.below(directory)?
+    {
+        let (mut last, mut rows) = (after, 0);
+        for child in tree.children(id, after).take(BATCH) {
+            (last, rows) = (child.cookie, rows + 1);
+            if merged.lookup(directory, child.name)? == Some(child.node.into()) {
+                names.push((child.cookie, child.name.to_vec(), child.node.into()));
+            }
+        }
+        if rows > 0 {
+            return Ok(Some(Page { last, rows, names }));
+        }
+    }
+    let rows = edit.rows().names(directory, after.saturating_sub(STAGED_NAMES), BATCH)?;
+    let Some(last) = rows.last().map(|row| STAGED_NAMES + row.cookie) else { return Ok(None) };
+    let count = rows.len();
+    names.extend(rows.into_iter().filter_map(|row| match row.named {
+        Named::Node(key) => Some((STAGED_NAMES + row.cookie, row.name, key)),
+        Named::Whiteout => None,
+    }));
+    Ok(Some(Page { last, rows: count, names }))
+}
+
+/// Hides the tree below of a directory of which all names are hidden one by one, so that the rows that do it can go. Answers a few of them.
+fn hide(edit: &mut Edit<'_, '_>, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
+    if edit.merged().below(directory)?.is_some() {
+        edit.update(directory, |node| node.opaque = true)?;
+    }
+    edit.rows().names(directory, 0, BATCH)
 }

@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::staging::{Error as Fault, Named, Node, NodeKey, Rows};
 
 /// Cookies of names that the upper has begin here; those of the tree are smaller.
-const STAGED_NAMES: u64 = 1 << 40;
+pub(super) const STAGED_NAMES: u64 = 1 << 40;
 /// Rows of names that are read at a time, and so many at most are remembered while the tree's names are filtered.
 const BATCH: usize = 256;
 

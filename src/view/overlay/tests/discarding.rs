@@ -45,7 +45,7 @@ async fn all_that_was_done_is_taken_back_at_once() {
     world.mkdir(&tag, "empty/new");
     tag.set_xattr(node(&tag, "empty"), b"user.x", b"1", false, false).unwrap();
     tag.set_attributes(&world.context, node(&tag, "pipe"), SetAttributes { uid: Some(1), ..Default::default() }).await.unwrap();
-    let forgotten = tag.discard(b"").unwrap();
+    let forgotten = discarded(&tag, b"").unwrap();
     assert_eq!(everything(&world, &tag).await, before);
     assert!(!tag.is_edited() && world.changes(&tag).await.is_empty());
     assert!(forgotten.contains(&Forgotten::Name(0, b"file".to_vec())) && forgotten.contains(&Forgotten::Node(edited)));
@@ -64,13 +64,13 @@ async fn one_path_is_taken_back_and_its_neighbours_stay() {
     world.write(&tag, "dir/inner", b"changed").await;
     world.write(&tag, "dir/deep/bottom", b"changed").await;
     remove(&tag, "file", false).unwrap();
-    tag.discard(b"dir/deep").unwrap();
+    discarded(&tag, b"dir/deep").unwrap();
     assert_eq!(world.changes(&tag).await, ["C dir/inner", "R file"]);
-    tag.discard(b"file").unwrap();
+    discarded(&tag, b"file").unwrap();
     assert_eq!(world.changes(&tag).await, ["C dir/inner"]);
-    tag.discard(b"dir/inner").unwrap();
+    discarded(&tag, b"dir/inner").unwrap();
     assert_eq!(world.changes(&tag).await, [""; 0]);
-    assert_eq!(kind(tag.discard(b"nothing/here")), ErrorKind::NotFound);
+    assert_eq!(kind(discarded(&tag, b"nothing/here")), ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn directories_on_the_way_to_a_path_are_made_again() {
     for (path, is_directory) in [("dir/deep/bottom", false), ("dir/deep", true), ("dir/inner", false), ("dir", true)] {
         remove(&tag, path, is_directory).unwrap();
     }
-    tag.discard(b"dir/deep/bottom").unwrap();
+    discarded(&tag, b"dir/deep/bottom").unwrap();
     assert_eq!(world.read(&tag, "dir/deep/bottom").await, b"bottom");
     assert_eq!(world.changes(&tag).await, ["R dir/inner"]);
 }
@@ -97,7 +97,7 @@ async fn after_a_publish_edits_are_taken_back_to_what_was_published() {
     world.write(&tag, "file", b"later").await;
     remove(&tag, "new/file", false).unwrap();
     remove(&tag, "dir/inner", false).unwrap();
-    tag.discard(b"").unwrap();
+    discarded(&tag, b"").unwrap();
     assert_eq!(world.changes(&tag).await, [""; 0]);
     assert_eq!(everything(&world, &tag).await, before);
 }
@@ -108,7 +108,7 @@ async fn a_file_that_is_open_goes_on_without_a_name() {
     let tag = world.sample().await;
     let writer = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
     writer.write(0, b"J").await.unwrap();
-    tag.discard(b"file").unwrap();
+    discarded(&tag, b"file").unwrap();
     writer.write(0, b"C").await.unwrap();
     assert_eq!(writer.read(0, 10).await.unwrap(), "Cello");
     assert_eq!(world.read(&tag, "file").await, b"hello");
@@ -122,6 +122,85 @@ async fn a_new_tag_is_emptied() {
     let tag = world.empty("v1").await;
     world.mkdir(&tag, "a");
     world.write(&tag, "a/b", b"x").await;
-    tag.discard(b"").unwrap();
+    discarded(&tag, b"").unwrap();
     assert!(tag.is_empty().unwrap() && tag.is_edited());
+}
+
+/// A tag of several directories with many files, and edits of all sorts in it.
+async fn edited_all_over(world: &World) -> Arc<Overlay> {
+    let mut items = Vec::new();
+    for directory in ["a", "b"] {
+        items.push(Item::Dir(directory));
+    }
+    let names: Vec<String> = (0..200).flat_map(|number| ["a", "b"].map(|directory| format!("{directory}/{number}"))).collect();
+    items.extend(names.iter().map(|name| Item::File(name, b"upstream".to_vec())));
+    let tag = world.over("v1", world.push("v1", &items)).await;
+    for number in 0..150 {
+        world.write(&tag, &format!("a/{number}"), b"changed").await;
+        remove(&tag, &format!("b/{number}"), false).unwrap();
+    }
+    rename(&tag, "b", "a/moved", Replace::Yes).unwrap();
+    world.mkdir(&tag, "new");
+    for number in 0..150 {
+        world.write(&tag, &format!("new/{number}"), b"new").await;
+    }
+    world.write(&tag, "b", b"a file in the place of a directory").await;
+    tag
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_discard_and_what_is_changed_meanwhile_is_taken_back_or_stays_an_edit() {
+    let world = World::new();
+    let tag = edited_all_over(&world).await;
+    let mut pauses = 0;
+    tag.discard(b"", &mut |_| {
+        pauses += 1;
+        // A name cannot be made while any lock is held.
+        world.make(&tag, &format!("made-{pauses}"), Kind::File).unwrap();
+    })
+    .unwrap();
+    assert!(pauses > 10, "{pauses} transactions");
+    assert!(tag.is_edited());
+    let left = world.changes(&tag).await;
+    assert!(!left.is_empty() && left.iter().all(|line| line.starts_with("A made-")), "{left:?}");
+    discarded(&tag, b"").unwrap();
+    assert!(!tag.is_edited() && world.changes(&tag).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_discard_that_was_killed_leaves_a_valid_state_and_the_next_one_ends_it() {
+    for after in [1, 3, 7] {
+        let world = World::new();
+        let before = {
+            let tag = edited_all_over(&world).await;
+            let mut left = after;
+            let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                tag.discard(b"", &mut |_| {
+                    left -= 1;
+                    assert!(left > 0, "killed here");
+                })
+            }));
+            assert!(died.is_err());
+            everything(&world, &tag).await
+        };
+        let upper = world.uppers.find(&subject("v1")).unwrap().unwrap();
+        let tag = Overlay::open(&world.context, upper).await.unwrap();
+        assert_eq!(everything(&world, &tag).await, before, "after {after} transactions");
+        assert!(tag.is_edited());
+        discarded(&tag, b"").unwrap();
+        assert!(!tag.is_edited() && world.changes(&tag).await.is_empty(), "after {after} transactions");
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_what_is_discarded_are_free_at_once() {
+    let world = World::new();
+    let tag = world.sample().await;
+    world.write(&tag, "file", &vec![1; 1 << 20]).await;
+    world.write(&tag, "dir/new", &vec![2; 1 << 20]).await;
+    assert!(world.uppers.usage().0 >= 2 << 20);
+    discarded(&tag, b"dir").unwrap();
+    assert!(world.uppers.usage().0 < 2 << 20);
+    discarded(&tag, b"").unwrap();
+    assert_eq!(world.uppers.usage().0, 0);
 }

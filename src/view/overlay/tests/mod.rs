@@ -145,7 +145,7 @@ impl World {
     }
 
     async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(&subject(tag), binding).unwrap();
+        let upper = self.uppers.create(&subject(tag), binding, None).unwrap();
         Overlay::open(&self.context, upper).await.unwrap()
     }
 
@@ -264,6 +264,13 @@ pub(super) fn sample() -> Vec<Item<'static>> {
         Item::Fifo("pipe"),
         Item::Symlink("symlink", "dir/inner"),
     ]
+}
+
+/// Takes back what was changed below a path. Answers all that the kernel must forget.
+pub(super) fn discarded(overlay: &Overlay, path: &[u8]) -> Result<Vec<super::Forgotten>, Error> {
+    let mut forgotten = Vec::new();
+    overlay.discard(path, &mut |some| forgotten.extend(some))?;
+    Ok(forgotten)
 }
 
 /// The node of a path.

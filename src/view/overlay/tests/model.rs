@@ -231,7 +231,7 @@ impl Pair<'_> {
             }
             Operation::Discard if self.frozen.is_none() => {
                 self.open = Default::default();
-                self.tag().discard(b"").unwrap();
+                discarded(self.tag(), b"").unwrap();
                 self.model = self.upstream.clone().unwrap_or_else(Model::new);
                 self.model.nodes[0].mtime = self.model.now();
                 assert_eq!(self.tag().is_edited(), self.upstream.is_none());

@@ -249,7 +249,7 @@ async fn a_tag_that_was_bound_otherwise_is_compared_with_what_it_is_bound_to() {
     tag.move_to(&subject("moved"), binding).unwrap();
     assert_eq!(tag.subject(), subject("moved"));
     assert!(world.changes(&tag).await.contains(&"R else".to_owned()));
-    tag.discard(b"").unwrap();
+    discarded(&tag, b"").unwrap();
     assert_eq!(list(&tag, ""), ["else"]);
 }
 

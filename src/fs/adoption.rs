@@ -1,0 +1,135 @@
+//! Taking over edits that an earlier mount left.
+
+use std::sync::Arc;
+
+use super::files::blocking;
+use super::selection::{Scope, tag_of};
+use super::status::{StagedTag, reference_of};
+use super::{Error, FileSystem, Selection};
+use crate::error::ErrorKind;
+use crate::oci::Tag;
+use crate::staging::{self, Subject, Upper};
+use crate::view::Meaning;
+
+impl FileSystem {
+    /// Takes over the uppers of the state directory that this mount covers and nobody holds. Asks no registry. Called before the mount
+    /// is announced; answers what is still staged from before. `error` says what could not be taken over.
+    pub async fn adopt(&self) -> Vec<StagedTag> {
+        self.adopt_wanted(None).await
+    }
+
+    /// The same for a command, which means some of them. One that another process took just now counts as unreadable then, since the
+    /// command cannot do what it was asked for.
+    pub async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
+        let Some(uppers) = self.context.staging.clone() else { return Vec::new() };
+        let origin = self.context.artifacts.origin().to_owned();
+        let (root, authority, selection) = (self.config.root.clone(), self.context.authority.clone(), wanted.cloned());
+        let asked = wanted.is_some();
+        let found = blocking(move || {
+            let (scope, selection) = (Scope { root: &root, authority: &authority }, selection.unwrap_or_default());
+            let is_wanted = |subject: &Subject| {
+                subject.origin == origin
+                    && tag_of(subject).is_some_and(|name| scope.covers(&name) && scope.meant(&selection, &name).is_some())
+            };
+            let list = uppers.list()?.into_iter().filter_map(|listed| match listed {
+                Ok(listed) if listed.holder.is_some() || !is_wanted(&listed.subject) => None,
+                Ok(listed) => Some((uppers.find(&listed.subject), listed.subject)),
+                // A command says so itself.
+                Err(_) if asked => None,
+                Err(error) => {
+                    tracing::warn!("staged edits that cannot be read: {error}");
+                    None
+                }
+            });
+            Ok(list.collect::<Vec<_>>())
+        });
+        let (found, odd): (Vec<_>, Vec<_>) = match found.await {
+            Ok(found) => found.into_iter().partition(|(_, subject)| Tag::parse(&subject.tag).is_ok()),
+            Err(error) => return vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
+        };
+        // What a tag's own name holds goes first.
+        let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject, asked)).collect();
+        staged.extend(odd.into_iter().filter_map(|(upper, subject)| self.adopt_retired(upper, subject, asked)));
+        staged
+    }
+
+    /// Takes over what is left of the directory of a tag that moved while somebody was inside. Edits in it are those of the tag.
+    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut subject: Subject, asked: bool) -> Option<StagedTag> {
+        let is_clean = |upper: &Upper| match upper.remove_if_clean() {
+            Ok(removed) => removed,
+            Err(error) => {
+                tracing::warn!("a directory of a tag that moved stays in the state directory: {error}");
+                false
+            }
+        };
+        let shown = reference_of(&self.context, &subject);
+        let name = tag_of(&subject)?;
+        subject.tag = name.1.to_string();
+        match upper {
+            Ok(None) => None,
+            Err(error) if error.kind == ErrorKind::Busy => None,
+            Ok(Some(upper)) if is_clean(&upper) => None,
+            Ok(Some(upper)) => match upper.move_to(&subject) {
+                Ok(()) => self.adopt_one(Ok(Some(upper)), &subject, asked),
+                Err(error) => {
+                    let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.context, &subject));
+                    tracing::warn!("{message}");
+                    let path = self.scope().path(&name);
+                    let tag = StagedTag { reference: shown, path, edited: true, error: Some(message), ..StagedTag::default() };
+                    self.staged.lie_beside(name, tag.clone());
+                    Some(tag)
+                }
+            },
+            Err(error) => Some(StagedTag { reference: shown, error: Some(error.to_string()), ..StagedTag::default() }),
+        }
+    }
+
+    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, subject: &Subject, asked: bool) -> Option<StagedTag> {
+        let name = tag_of(subject)?;
+        if !self.scope().covers(&name) {
+            return None;
+        }
+        let (reference, path) = (self.reference(&name), self.scope().path(&name));
+        let staged = StagedTag { reference, path, ..StagedTag::default() };
+        let result = match upper.map(|upper| upper.map(|upper| (upper.remove_if_clean(), upper))) {
+            // Without edits, or another mount took it just now.
+            Ok(None | Some((Ok(true), _))) => return None,
+            Err(error) if error.kind == ErrorKind::Busy && !asked => return None,
+            Err(error) | Ok(Some((Err(error), _))) => Err(Error::from(error)),
+            Ok(Some((Ok(false), upper))) => {
+                let deleted = upper.binding().deleted;
+                let names = upper.suspect_names().unwrap_or_default();
+                let suspects: Vec<String> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                let as_staged = self.as_staged(&upper, asked);
+                as_staged.and_then(|as_staged| self.stage(&name, Arc::new(upper)).map(|_| (deleted, as_staged, suspects)))
+            }
+        };
+        match result {
+            Ok((deleted, as_staged, suspects)) => {
+                tracing::info!("{} has edits that are not published", staged.reference);
+                if !suspects.is_empty() {
+                    let (reference, count) = (&staged.reference, suspects.len());
+                    tracing::warn!("{count} files of {reference} were written shortly before a power cut and may be incomplete");
+                }
+                Some(StagedTag { edited: true, deleted, as_staged, suspects, ..staged })
+            }
+            Err(error) => {
+                self.staged.break_tag(name, error.to_string());
+                Some(StagedTag { error: Some(error.to_string()), ..staged })
+            }
+        }
+    }
+
+    /// What is to be said of the meaning of edits that are taken over. Those of an ocifs that recorded none mean what the flags of the
+    /// mount say that takes them over, from then on; a command that only `asked` for them does not settle that.
+    fn as_staged(&self, upper: &Upper, asked: bool) -> Result<Option<String>, Error> {
+        let own = &self.context.meaning;
+        if let Some(meaning) = Meaning::of(upper)? {
+            return Ok(meaning.beside(own, upper.binding()));
+        }
+        if !asked {
+            own.record(upper)?;
+        }
+        Ok(Some(format!("staged by an older ocifs, taken for platform {}, kind {}", own.platform, own.kind.name())))
+    }
+}

@@ -1,0 +1,168 @@
+//! What is staged, counted: `status` in plain data.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::selection::Selected;
+use super::staged::StagedView;
+use super::{Error, FileSystem, Selection};
+use crate::artifact::Kind;
+use crate::oci::{Digest, Repository};
+use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
+use crate::staging::Subject;
+use crate::view::{Context, Difference, Meaning, Overlay, State};
+
+/// One tag with edits. Keys are stable: scripts read them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StagedTag {
+    /// Its reference.
+    pub reference: String,
+    /// Where it is below the mount; empty for the mount itself.
+    pub path: String,
+    /// Something differs from what was published last.
+    pub edited: bool,
+    /// Names that upstream lacks.
+    pub added: u64,
+    /// Names whose content or attributes differ.
+    pub changed: u64,
+    /// Names that are gone here.
+    pub removed: u64,
+    /// Staged bytes.
+    pub bytes: u64,
+    /// Names that a sync leaves out: droppings such as `.DS_Store`, what `.ocifsignore` names, sockets.
+    pub droppings: u64,
+    /// The tag was deleted here.
+    pub deleted: bool,
+    /// Files that are open for writing.
+    pub writers: bool,
+    /// What is upstream is encrypted; the edits are not until they are published.
+    pub encrypted: bool,
+    /// Paths of files whose bytes a power cut may have damaged; a sync asks for `--force`.
+    pub suspects: Vec<String>,
+    /// Why the last sync refused, where the tag moved upstream.
+    pub conflict: Option<String>,
+    /// What of its edits means something else than this mount's flags say, in words.
+    pub as_staged: Option<String>,
+    /// Why it cannot be read, where that is so. The figures are 0 then.
+    pub error: Option<String>,
+}
+
+/// What is staged of one tag, counted. The path is the mount's to say.
+async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
+    let (subject, binding) = (overlay.subject(), overlay.binding());
+    let meaning = Meaning::of(overlay.upper()).ok().flatten();
+    let mut tag = StagedTag {
+        as_staged: meaning.and_then(|meaning| meaning.beside(&context.meaning, binding)),
+        reference: reference_of(context, &subject),
+        edited: overlay.is_edited(),
+        deleted: binding.deleted,
+        writers: overlay.has_writers(),
+        encrypted: is_encrypted(context, &subject, binding.expected).await,
+        ..StagedTag::default()
+    };
+    if binding.deleted {
+        return tag;
+    }
+    match overlay.suspects() {
+        Ok(paths) => tag.suspects = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
+        Err(error) => tag.error = Some(error.to_string()),
+    }
+    match count_all(context, overlay, &mut tag).await {
+        Ok(()) => {}
+        Err(error) => tag.error = Some(error.to_string()),
+    }
+    tag
+}
+
+/// Counts what differs from upstream.
+async fn count_all(context: &Context, overlay: &Arc<Overlay>, tag: &mut StagedTag) -> Result<(), Error> {
+    let differences = overlay.differences(context).await?;
+    let mut left_out = LeftOut::new(&ignore_file(context, overlay).await?, overlay.binding().expected.is_some());
+    for difference in &differences {
+        count(tag, difference);
+        let is_upstream = difference.state == State::Changed;
+        let is_there = is_upstream || difference.state == State::Added;
+        if is_there && left_out.has(&difference.path, difference.kind, difference.after.unwrap_or(0), is_upstream) {
+            tag.droppings += u64::from(difference.kind != Kind::Directory);
+        }
+    }
+    Ok(())
+}
+
+/// The patterns that the tag itself names.
+async fn ignore_file(context: &Context, overlay: &Arc<Overlay>) -> Result<Bytes, Error> {
+    match overlay.lookup(0, IGNORE_FILE)? {
+        Some(node) if overlay.attributes(context, node)?.kind == Kind::File => {
+            overlay.open_reader(context, node).await?.read(0, IGNORE_LIMIT).await
+        }
+        _ => Ok(Bytes::new()),
+    }
+}
+
+fn count(tag: &mut StagedTag, difference: &Difference) {
+    match difference.state {
+        State::Clean => {}
+        State::Added => tag.added += 1,
+        State::Changed => tag.changed += 1,
+        State::Removed => tag.removed += 1,
+    }
+    if matches!(difference.state, State::Added | State::Changed) && difference.kind == Kind::File {
+        tag.bytes = tag.bytes.saturating_add(difference.after.unwrap_or(0));
+    }
+}
+
+pub(super) fn reference_of(context: &Context, subject: &Subject) -> String {
+    let repository = Repository::parse(&subject.repository).ok();
+    format!("{}:{}", context.authority.reference(repository.as_ref()), subject.tag)
+}
+
+/// Whether what is upstream is encrypted, as far as its manifest is known.
+async fn is_encrypted(context: &Context, subject: &Subject, digest: Option<Digest>) -> bool {
+    let (Some(digest), Ok(repository)) = (digest, Repository::parse(&subject.repository)) else { return false };
+    let manifest = context.artifacts.manifest(&repository, &digest).await;
+    manifest.is_ok_and(|manifest| {
+        let says = |key: &str| manifest.annotations().get(key).map(String::as_str);
+        says("io.oci-sync.encrypted") == Some("true") || says("dev.ocifs.seal").is_some()
+    })
+}
+
+impl FileSystem {
+    /// The tags that are staged by this mount, by path.
+    pub async fn staged(&self) -> Vec<StagedTag> {
+        self.staged_all(self.selected(&Selection::All), &Selection::All).await
+    }
+
+    /// Those that a command means.
+    ///
+    /// # Errors
+    /// As [`FileSystem::sync`].
+    pub async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
+        Ok(self.staged_all(self.select(selection).await?, selection).await)
+    }
+
+    async fn staged_all(&self, selected: Vec<Selected>, selection: &Selection) -> Vec<StagedTag> {
+        let beside = self.staged.beside().into_iter().filter(|(name, _)| self.scope().meant(selection, name).is_some());
+        let mut tags: Vec<StagedTag> = beside.map(|(_, tag)| tag).collect();
+        for Selected { name, staged, .. } in selected {
+            let mut tag = match staged {
+                Ok(staged) => self.staged_one(staged).await,
+                Err(why) => StagedTag { error: Some(why), ..StagedTag::default() },
+            };
+            (tag.reference, tag.path) = (self.reference(&name), self.scope().path(&name));
+            tags.push(tag);
+        }
+        tags.sort_by(|one, other| one.path.cmp(&other.path));
+        tags
+    }
+
+    async fn staged_one(&self, staged: StagedView) -> StagedTag {
+        let tag = match self.overlay_of(&staged).await {
+            Ok(overlay) => staged_tag(&self.context, &overlay).await,
+            Err(error) => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
+        };
+        StagedTag { conflict: staged.conflict, ..tag }
+    }
+}

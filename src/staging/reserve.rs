@@ -1,0 +1,103 @@
+//! Room on the disk that is kept for the database: whoever fills the disk, or finds it filled, must be able to remove something.
+//!
+//! The files of the database have blocks behind their ends before they need them, and staged bytes leave some room to everything else.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::error::Error;
+use super::schema::log_path;
+use crate::durable;
+use crate::sys::space::{KEEP_SIZE, allocate_as, is_too_large};
+
+/// What staged bytes leave free on the disk.
+const ROOM: u64 = 256 << 10;
+/// The disk is asked for its room again after so many bytes.
+const ASK_AFTER: u64 = 64 << 10;
+/// A file has so much more than it holds before a transaction begins: many times what one change takes,
+const LEAST: u64 = 256 << 10;
+/// and gets so much at a time.
+const STEP: u64 = 512 << 10;
+
+/// What is kept for the database of one upper.
+pub(super) struct Reserve {
+    log: Kept,
+    database: Kept,
+}
+
+/// The room that a disk has for staged bytes: how many were written since it was last asked.
+pub(super) struct Room(AtomicU64);
+
+/// A file of SQLite, open for as long as SQLite has it open: closing it would end SQLite's locks.
+struct Kept {
+    file: File,
+    /// This file system keeps nothing for anybody.
+    is_hopeless: AtomicBool,
+}
+
+impl Kept {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let file = durable::open_private(path, false).map_err(|error| Error::system("cannot open", path, &error))?;
+        Ok(Self { file, is_hopeless: AtomicBool::new(false) })
+    }
+
+    fn keep(&self) -> bool {
+        let Ok(metadata) = self.file.metadata() else { return true };
+        let length = metadata.len();
+        // Looked at each time, since SQLite gives back what lies behind the end of a database.
+        if self.is_hopeless.load(Ordering::Relaxed) || durable::occupied(&metadata) >= length.saturating_add(LEAST) {
+            return true;
+        }
+        for step in [STEP, LEAST] {
+            match allocate_as(&self.file, KEEP_SIZE, length, step) {
+                Ok(()) => return true,
+                Err(error) if durable::is_full(&error) && !is_too_large(&error) => {}
+                Err(_) => {
+                    self.is_hopeless.store(true, Ordering::Relaxed);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Reserve {
+    /// For a database that is open and was read from.
+    pub fn open(database: &Path) -> Result<Self, Error> {
+        Ok(Self { log: Kept::open(&log_path(database))?, database: Kept::open(database)? })
+    }
+
+    /// Gives the files the blocks that the next changes need. `false` where the disk is full: they have to do with what they have. The
+    /// database comes first: while it can grow, the log can begin anew.
+    pub fn keep(&self) -> bool {
+        let (database, log) = (self.database.keep(), self.log.keep());
+        database && log
+    }
+}
+
+impl Default for Room {
+    /// The first write asks.
+    fn default() -> Self {
+        Self(AtomicU64::new(ASK_AFTER))
+    }
+}
+
+impl Room {
+    /// Whether the disk has room for so many staged bytes more. A disk that cannot be asked has.
+    pub fn has(&self, directory: &Path, bytes: u64) -> bool {
+        if self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < ASK_AFTER {
+            return true;
+        }
+        let has_room = durable::free(directory).map_or(u64::MAX, |free| left(&free)) >= bytes;
+        // A full disk is asked each time.
+        self.0.store(if has_room { 0 } else { ASK_AFTER }, Ordering::Relaxed);
+        has_room
+    }
+}
+
+/// Bytes that can still be staged on a disk.
+pub(super) fn left(disk: &durable::Free) -> u64 {
+    disk.available.saturating_sub(ROOM)
+}

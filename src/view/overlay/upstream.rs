@@ -1,0 +1,138 @@
+//! The tree that edits are taken back to: which nodes here are as they are there, and fresh nodes that refer to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::copy_up::without_own;
+use super::edit::Edit;
+use super::ground::{Ground, find};
+use super::merged::fault;
+use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
+use crate::error::ErrorKind;
+use crate::staging::{Content, Error as Fault, Node, NodeKey, STAGED};
+
+/// What the tag is expected to hold; nothing for a new tag.
+pub(super) struct Upstream {
+    ground: Ground,
+    artifact: Option<Arc<Artifact>>,
+    /// Which node here stands for one upstream that has several names.
+    made: HashMap<NodeId, NodeKey>,
+}
+
+impl Upstream {
+    pub fn new(artifact: Option<Arc<Artifact>>) -> Self {
+        Self { ground: Ground::new(artifact.clone()), artifact, made: HashMap::new() }
+    }
+
+    /// The tag's own directory.
+    pub fn root(&self) -> Option<NodeId> {
+        self.artifact.as_ref().map(|_| 0)
+    }
+
+    /// Whether it holds a path.
+    pub fn has(&self, path: &[u8]) -> bool {
+        self.ground.tree().is_some_and(|tree| find(tree, path).is_some())
+    }
+
+    /// A few names of a directory behind a cookie, with theirs.
+    pub fn names(&self, directory: NodeId, after: u64, limit: usize) -> Vec<(u64, Vec<u8>)> {
+        let Some(tree) = self.ground.tree() else { return Vec::new() };
+        tree.children(directory, after).take(limit).map(|child| (child.cookie, child.name.to_vec())).collect()
+    }
+
+    /// The node of a name.
+    pub fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.ground.tree()?.lookup(directory, name)
+    }
+
+    /// The kind of a node.
+    pub fn kind(&self, id: NodeId) -> Option<Kind> {
+        self.ground.tree()?.node(id).map(|node| node.kind)
+    }
+
+    /// Whether a node is as upstream, and is the one here that stands for it: names of one node upstream are names of one node here.
+    pub fn stands_for(&mut self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
+        if !self.is_same(edit, key, id)? {
+            return Ok(false);
+        }
+        let several = self.ground.tree().and_then(|tree| tree.node(id)).is_some_and(|node| node.links > 1);
+        Ok(!several || *self.made.entry(id).or_insert(key) == key)
+    }
+
+    /// Whether a node is still exactly that of the tree upstream.
+    fn is_same(&self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
+        let Some(there) = self.ground.row_without_path(id, (0, 0)) else { return Ok(false) };
+        let Some(row) = edit.merged().row(key)? else {
+            let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
+            return Ok(under == self.artifact.as_ref().map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id));
+        };
+        let same_content = match (&row.content, &there.content) {
+            (Content::Tree(one), Content::Tree(other)) => (one.manifest, one.node) == (other.manifest, other.node),
+            _ => false,
+        };
+        let same = same_content && (row.mode, row.owner, row.mtime) == (there.mode, there.owner, there.mtime);
+        Ok(same && without_own(edit.merged().xattrs(key)?) == without_own(self.xattrs(id)))
+    }
+
+    fn xattrs(&self, id: NodeId) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let xattrs = self.ground.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
+        xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
+    pub fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Fault> {
+        let mut row = self.ground.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
+        let several = row.kind != Kind::Directory && row.links > 1;
+        if several && let Some(key) = self.linked(edit, id)? {
+            edit.update(key, |node| node.links = node.links.saturating_add(1))?;
+            edit.put_name(directory, name, key)?;
+            return Ok(key);
+        }
+        row.links = if row.kind == Kind::Directory { 2 } else { 1 };
+        row.parent = if row.kind == Kind::Directory { directory } else { 0 };
+        if let Content::Tree(tree) = &mut row.content {
+            tree.path = path.to_vec();
+        }
+        let is_directory = row.kind == Kind::Directory;
+        let key = self.add(edit, &row, id)?;
+        edit.put_name(directory, name, key)?;
+        edit.changed_names(directory, i32::from(is_directory))?;
+        if several {
+            self.made.insert(id, key);
+        }
+        Ok(key)
+    }
+
+    fn add(&self, edit: &mut Edit<'_, '_>, row: &Node, id: NodeId) -> Result<NodeKey, Fault> {
+        let key = edit.change.add_node(row)?;
+        let xattrs = without_own(self.xattrs(id));
+        if !xattrs.is_empty() {
+            edit.change.put_xattrs(key, &xattrs)?;
+        }
+        Ok(key)
+    }
+
+    /// The node that has other names of a hard-linked file and is as upstream.
+    fn linked(&self, edit: &Edit<'_, '_>, id: NodeId) -> Result<Option<NodeKey>, Fault> {
+        let made = self.made.get(&id).copied();
+        let key = made.unwrap_or(NodeKey::from(id));
+        // A node of the tree without a row is as it was; whether any name still leads to it is not known unless one was seen.
+        let alive = edit.merged().row(key)?.map_or(made.is_some(), |row| row.links > 0);
+        Ok(if alive && self.is_same(edit, key, id)? { Some(key) } else { None })
+    }
+
+    /// Gives a directory the attributes that it has upstream; `false` where nobody ever changed them.
+    pub fn restore_attributes(&self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
+        let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
+        let is_its_own =
+            key < STAGED && under == self.artifact.as_ref().map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id);
+        if is_its_own && edit.merged().row(key)?.is_none() {
+            return Ok(false);
+        }
+        let there = self.ground.row_without_path(id, edit.now).ok_or_else(|| fault(ErrorKind::Gone, "no such directory upstream"))?;
+        edit.update(key, |node| (node.mode, node.owner, node.mtime) = (there.mode, there.owner, there.mtime))?;
+        let kept: Vec<_> = edit.merged().xattrs(key)?.into_iter().filter(|(name, _)| is_own_name(name)).collect();
+        let xattrs: Vec<_> = without_own(self.xattrs(id)).into_iter().chain(kept).collect();
+        edit.change.put_xattrs(key, &xattrs).map(|()| true)
+    }
+}
