@@ -11,7 +11,7 @@ use super::outline::{Outline, Reader};
 use super::tree::{self, Tree};
 use super::{Artifact, Dialect, Error, Inner, ViewMode};
 use crate::cache::Protection;
-use crate::content::{BlobSource, Sealing, Use};
+use crate::content::{BlobSource, Sealing, Use, trim};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Digest, Manifest, Platform, Repository};
@@ -49,13 +49,20 @@ impl Kept {
         Some(artifact)
     }
 
-    pub fn put(&self, key: Key, artifact: Arc<Artifact>) {
+    /// Keeps an artifact. `memory` bounds the bytes of trees that lie in memory.
+    pub fn put(&self, key: Key, artifact: Arc<Artifact>, memory: u64) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(other, _)| *other != key);
         kept.push_back((key, artifact));
-        while kept.len() > KEPT {
-            kept.pop_front();
-        }
+        trim(&mut kept, KEPT, memory, |(_, artifact)| artifact.memory());
+    }
+}
+
+impl Artifact {
+    /// Bytes of memory that its tree takes: one that is stored as it is is mapped.
+    fn memory(&self) -> u64 {
+        let is_encrypted = self.sources.iter().any(|source| source.sealing != Sealing::None);
+        if is_encrypted { self.tree.as_bytes().len() as u64 } else { 0 }
     }
 }
 
@@ -71,7 +78,7 @@ impl Inner {
         let (artifact, whole) = self.realise(key, manifest, outline, strict).await?;
         let artifact = Arc::new(artifact);
         if whole {
-            self.kept.put(key.clone(), Arc::clone(&artifact));
+            self.kept.put(key.clone(), Arc::clone(&artifact), self.contents.budget().kept());
         }
         Ok(artifact)
     }

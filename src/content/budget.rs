@@ -5,6 +5,7 @@
 //! this order only: packing, spans, windows. So nothing ever waits in a circle. Prefetch has a share of its own, so a reader
 //! that waits for bytes never queues behind bytes that nobody has asked for yet.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -87,6 +88,11 @@ impl Budget {
     /// Bytes that one use may take together.
     pub fn share(&self, purpose: Use) -> u64 {
         share_of(self.inner.limit, purpose)
+    }
+
+    /// Bytes that indexes of encrypted layers, or trees of encrypted artifacts, may take while they are kept for later.
+    pub fn kept(&self) -> u64 {
+        self.share(Use::Large) / 4
     }
 
     /// Bytes that recently fetched spans may take.
@@ -175,6 +181,25 @@ fn pieces(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX).min(u32::MAX >> 4)
 }
 
+/// Trims what is kept though nobody uses it, the most recent last, to a number and to bytes of memory; the most recent
+/// one stays whatever it takes. What takes no memory goes for the number only.
+pub fn trim<T>(kept: &mut VecDeque<T>, count: usize, memory: u64, bytes: impl Fn(&T) -> u64) {
+    let mut total: u64 = kept.iter().map(&bytes).sum();
+    let mut at = 0;
+    while total > memory && at + 1 < kept.len() {
+        match kept.get(at).map_or(0, &bytes) {
+            0 => at += 1,
+            size => {
+                total -= size;
+                kept.remove(at);
+            }
+        }
+    }
+    while kept.len() > count {
+        kept.pop_front();
+    }
+}
+
 /// Turns of one mount's requests and first passes.
 pub(super) struct Turns {
     demand: Arc<Semaphore>,
@@ -231,6 +256,19 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(all);
         waiting.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_number_and_in_memory() {
+        let trimmed = |sizes: &[u64], count, memory| {
+            let mut kept: VecDeque<u64> = sizes.iter().copied().collect();
+            trim(&mut kept, count, memory, |size| *size);
+            Vec::from(kept)
+        };
+        assert_eq!(trimmed(&[1, 0, 2, 3, 0, 4], 9, 7), [0, 3, 0, 4]);
+        assert_eq!(trimmed(&[1, 0, 2, 3], 2, 100), [2, 3]);
+        assert_eq!(trimmed(&[0, 9], 9, 1), [0, 9]);
+        assert!(trimmed(&[], 9, 0).is_empty());
     }
 
     #[tokio::test]

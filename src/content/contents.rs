@@ -42,7 +42,8 @@ impl Contents {
     /// Blobs of one registry or layout.
     pub fn new(config: Config) -> Self {
         let shared = Arc::new(Shared::new(config));
-        Self { inner: Arc::new(Inner { shared, indexing: Flight::default(), readers: Mutex::default() }) }
+        let readers = Mutex::new(Readers::new(shared.budget.kept()));
+        Self { inner: Arc::new(Inner { shared, indexing: Flight::default(), readers }) }
     }
 
     /// Bytes received and decoded so far, by anything. What stands still is stuck.

@@ -32,7 +32,7 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use budget::{Budget, Granted, MEMORY_LEAST, MEMORY_LIMIT, Use};
+pub use budget::{Budget, Granted, MEMORY_LEAST, MEMORY_LIMIT, Use, trim};
 pub use contents::Contents;
 pub use keys::{KeyRing, Lent, PassphraseSource};
 pub use names::stream_keys;

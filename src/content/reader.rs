@@ -182,6 +182,12 @@ impl Reader {
         }
     }
 
+    /// Bytes of memory that its index takes: one that is stored as it is is mapped.
+    pub(super) fn memory(&self) -> u64 {
+        let index = self.envelope.as_ref().and_then(|_| self.index.get());
+        index.map_or(0, |index| index.as_bytes().len() as u64)
+    }
+
     /// The index, once the blob was checked.
     pub(super) fn index(&self) -> Option<&LayerIndex> {
         self.index.get()

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
+use super::budget::trim;
 use super::reader::Reader;
 use super::{BlobSource, Sealing};
 use crate::layer::Form;
@@ -47,14 +48,20 @@ impl Target {
     }
 }
 
-#[derive(Default)]
 pub(super) struct Readers {
+    /// Bytes of memory that the indexes of those that are kept may take.
+    memory: u64,
     known: HashMap<Target, Weak<Reader>>,
     /// The most recent last.
     kept: VecDeque<Arc<Reader>>,
 }
 
 impl Readers {
+    /// None yet.
+    pub(super) fn new(memory: u64) -> Self {
+        Self { memory, known: HashMap::new(), kept: VecDeque::new() }
+    }
+
     /// A reader that is still there.
     pub(super) fn get(&mut self, target: &Target) -> Option<Arc<Reader>> {
         let reader = self.known.get(target)?.upgrade()?;
@@ -80,8 +87,6 @@ impl Readers {
 
     fn keep(&mut self, reader: &Arc<Reader>) {
         self.kept.push_back(Arc::clone(reader));
-        while self.kept.len() > KEPT {
-            self.kept.pop_front();
-        }
+        trim(&mut self.kept, KEPT, self.memory, |reader| reader.memory());
     }
 }
