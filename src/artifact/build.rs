@@ -178,7 +178,8 @@ impl Inner {
             }
             Ok(tree)
         });
-        built.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })?
+        let built = self.contents.working(built).await;
+        built.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })?
     }
 
     /// The index of every archive, and of every file with which one travels, several at a time, in the order of the

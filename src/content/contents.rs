@@ -51,6 +51,11 @@ impl Contents {
         self.inner.shared.progress()
     }
 
+    /// Waits for work of this machine, which counts as progress for as long as it goes on.
+    pub async fn working<T>(&self, work: impl Future<Output = T>) -> T {
+        self.inner.shared.working(work).await
+    }
+
     /// The index of a blob: from the cache, else the one that travels with it, else by one pass over the blob that
     /// also fills the cache.
     ///
@@ -323,7 +328,11 @@ async fn index_plain(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerI
     }
     let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
     let (index, _) = pass::run(shared, source, shared.fill(&key, &Protection::Plain), None).await?;
-    Ok(shared.store_index(source, &name, index, &Protection::Plain))
+    let (storing, source) = (Arc::clone(shared), source.clone());
+    let label = source.label();
+    let stored = tokio::task::spawn_blocking(move || storing.store_index(&source, &name, index, &Protection::Plain));
+    let abandoned = |_| Error::new(ErrorKind::Other, format!("{label}: storing its index was abandoned; see the log"));
+    shared.working(stored).await.map_err(abandoned)
 }
 
 /// The same for what lies in an envelope: the tag is checked first, then the ciphertext is read once more.

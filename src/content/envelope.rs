@@ -156,7 +156,7 @@ pub(super) async fn index(shared: &Arc<Shared>, source: &BlobSource, opened: &Op
         send(&scan, &plain).await;
     }
     drop(input);
-    scan.finish(source, source.descriptor.digest).await
+    shared.working(scan.finish(source, source.descriptor.digest)).await
 }
 
 /// A thread that ended early is reported when it is joined.

@@ -46,7 +46,7 @@ pub(super) async fn run(
     let hashed = hashing.await.map_err(|_| abandoned(source))?;
     sent?;
     check(source, &hashed)?;
-    let index = scan.finish(source, hashed.digest).await?;
+    let index = shared.working(scan.finish(source, hashed.digest)).await?;
     Ok((index, hashed.trial))
 }
 

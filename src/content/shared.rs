@@ -27,6 +27,8 @@ const LEAST_INDEX: u64 = 64 << 20;
 const SEALED_COPIES: u64 = 4;
 /// Largest window of a frame in an encrypted layer, 8 MiB and what a decoder has beside it. Its memory is that of the index.
 const SEALED_WINDOW: u64 = 9 << 20;
+/// Work that goes on for so long is noted as progress.
+const WORKING: Duration = Duration::from_secs(1);
 /// Most wrong streams that are remembered.
 const POISONED: usize = 4096;
 
@@ -122,6 +124,17 @@ impl Shared {
     pub(super) fn moved(&self, bytes: usize) {
         self.progress.fetch_add(bytes as u64, Ordering::Relaxed);
         self.cache.moved(bytes as u64);
+    }
+
+    /// Waits for work of this machine, which counts as progress for as long as it goes on.
+    pub(super) async fn working<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(WORKING, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.moved(1),
+            }
+        }
     }
 
     /// Bytes that arrived or were decoded so far.

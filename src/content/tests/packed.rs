@@ -243,3 +243,10 @@ async fn a_layer_whose_window_does_not_fit_is_an_error_that_names_both() {
         assert!(error.message.contains(part), "{error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn long_work_of_this_machine_is_progress() {
+    let contents = Place::new().contents();
+    contents.working(tokio::time::sleep(Duration::from_secs(5))).await;
+    assert!(contents.progress() >= 4, "{}", contents.progress());
+}
