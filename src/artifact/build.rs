@@ -49,6 +49,11 @@ impl Kept {
         Some(artifact)
     }
 
+    /// Hands out those that were kept.
+    pub fn take(&self) -> VecDeque<(Key, Arc<Artifact>)> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Keeps an artifact. `memory` bounds the bytes of trees that lie in memory.
     pub fn put(&self, key: Key, artifact: Arc<Artifact>, memory: u64) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,7 +30,7 @@ use known::Known;
 use secrets::OpenedHere;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::SpanCache;
+use crate::cache::{Room, SpanCache};
 use crate::content::{self, BlobSource, Budget, ContentStream, Contents, Sealing};
 use crate::error::ErrorKind;
 use crate::flight::Flight;
@@ -285,6 +285,20 @@ impl Artifacts {
     /// Forgets how fresh tags and lists are (all, or of one repository), so that the next use asks.
     pub fn refresh(&self, repository: Option<&Repository>) {
         self.inner.known.refresh(repository);
+    }
+
+    /// Lets go of trees, indexes and streams that nobody uses, and of all that the cache does not hold any more.
+    pub fn let_go(&self) {
+        drop(self.inner.kept.take());
+        self.inner.contents.let_go();
+        self.inner.cache.let_go();
+    }
+
+    /// Counts bytes that lie outside of the cache in its budget, for as long as the answer is held; `None` if there is no
+    /// room.
+    pub async fn room(&self, bytes: u64) -> Option<Arc<Room>> {
+        let cache = self.inner.cache.clone();
+        tokio::task::spawn_blocking(move || cache.room(bytes)).await.ok().flatten().map(Arc::new)
     }
 
     /// Bytes received and decoded so far, of any stream: stands still only if nothing moves.

@@ -187,6 +187,26 @@ async fn titles_that_clash_or_escape_lose_no_data() {
     assert_eq!(artifact.tree.xattrs(up), [(&b"user.oci.title"[..], &b"../up"[..])]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trees_and_indexes_that_nobody_uses_are_let_go() {
+    let (registry, cache) = memory();
+    let layer = tar_of(&[("a", "1"), ("b", "2")]);
+    registry.add_artifact("r", "v2", (media_type::OCI_CONFIG, b"{}"), &[(GZIP, &layer, &[])], &[]);
+    let artifacts = artifacts(registry, cache.path(), false, None);
+    let artifact = shown(&artifacts, &repository("r"), "v2").await.unwrap();
+    contents(&artifacts, &repository("r"), &artifact).await;
+    let mapped = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains(&*cache.path().join("v2/documents").to_string_lossy())).count()
+    };
+    let (tree, before) = (Arc::downgrade(&artifact), mapped());
+    artifacts.let_go();
+    assert!(tree.upgrade().is_some() && mapped() < before, "the index goes, and what is used stays");
+    drop(artifact);
+    artifacts.let_go();
+    assert!(tree.upgrade().is_none() && mapped() == 0);
+}
+
 #[tokio::test]
 async fn a_manifest_with_a_title_is_a_file_without_being_a_blob() {
     let (registry, cache) = memory();

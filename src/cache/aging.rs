@@ -1,6 +1,7 @@
 //! Documents in the budget: counted with the spans, and removed by age once no span is left to go.
 //!
-//! The time of last use is the modification time of the file, kept to the hour. What a pin names stays.
+//! The time of last use is the modification time of the file, kept to the hour. What a pin names stays, and so does what
+//! a process has mapped: removing that would free nothing and no longer count.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -51,7 +52,7 @@ pub fn count(shared: &Shared) -> Result<u64, Error> {
 }
 
 /// Removes documents, those first that were not used for longest, until `goal` bytes are free or only `pinned` ones
-/// are left. Answers the bytes that they occupied. Who has one mapped keeps it.
+/// or mapped ones are left. Answers the bytes that they occupied.
 pub fn remove_oldest(shared: &Shared, pinned: &Pinned, goal: u64) -> Result<u64, Error> {
     // Two walks and no list of names: the first sums bytes by age, the second removes what is older than the step that
     // suffices.
@@ -98,5 +99,8 @@ fn removable(kind: &OsStr, entry: &DirEntry, pinned: &Pinned) -> Option<(u64, u6
     }
     let metadata: Metadata = entry.metadata().ok()?;
     let used = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    if durable::is_used(&entry.path()).unwrap_or(true) {
+        return None;
+    }
     Some((used.as_secs() / STEP.as_secs(), durable::occupied(&metadata)))
 }

@@ -61,7 +61,13 @@ pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> 
         tracing::debug!(%error, document = %path.display(), "its use cannot be noted");
     }
     match protection {
-        Protection::Plain => Ok(Some(Arc::new(bytes))),
+        Protection::Plain => {
+            // Where that cannot be said, or it is being removed right now, its blocks go with the map.
+            if let Err(error) = durable::mark_used(&file) {
+                tracing::debug!(%error, document = %path.display(), "that it is used cannot be noted");
+            }
+            Ok(Some(Arc::new(bytes)))
+        }
         Protection::Sealed(chunk_key) => {
             let sealed = bytes.as_ref();
             let mut open = Vec::with_capacity(sealed.len());

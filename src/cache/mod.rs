@@ -73,6 +73,7 @@ pub use cached::CachedStream;
 pub use claim::Claim;
 pub use documents::Document;
 pub use fill::Fill;
+pub use shared::Room;
 
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -245,9 +246,20 @@ impl SpanCache {
     }
 
     /// Unlinks everything that is not pinned (everything with `pinned`; the pins themselves stay). Open files keep
-    /// working.
+    /// working, and their blocks are free once every process has let go of them: see [`SpanCache::let_go`].
     pub fn clear(&self, pinned: bool) -> Result<(), Error> {
         upkeep::clear(&self.shared, pinned)
+    }
+
+    /// Closes what this process has open of what was unlinked. Whoever reads on fetches it anew.
+    pub fn let_go(&self) {
+        self.shared.let_go();
+    }
+
+    /// Counts bytes that lie outside of the cache, such as packed layers that wait to be sent, in the budget for as long
+    /// as the answer is held; spans make way for them. `None` if there is no room. Blocks on the disk.
+    pub fn room(&self, bytes: u64) -> Option<Room> {
+        self.shared.lend(bytes)
     }
 
     /// Checks every span, plain or sealed, against its checksum; broken ones become misses. (checked, broken).

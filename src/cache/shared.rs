@@ -240,6 +240,21 @@ impl Shared {
         Arc::clone(stream)
     }
 
+    /// Closes what is open of streams that were unlinked meanwhile.
+    pub fn let_go(&self) {
+        let owners: Vec<Arc<Stream>> = hold(&self.open_files).iter().filter_map(|(_, owner)| owner.upgrade()).collect();
+        owners.iter().for_each(|owner| owner.let_go());
+    }
+
+    /// Takes room for bytes that lie elsewhere. `None` if there is none to be had, or that cannot be told.
+    pub fn lend(self: &Arc<Self>, bytes: u64) -> Option<Room> {
+        let reserved = self.reserve(bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "bytes outside of the cache are not counted");
+            None
+        });
+        reserved.map(|reservation| Room { shared: Arc::clone(self), reservation: Mutex::new(Some(reservation)) })
+    }
+
     /// Notes that a stream has opened a file, and closes the one that was not used for longest if there are many.
     pub fn note_open_file(&self, stream: &Arc<Stream>, slot: u32) {
         let mut files = hold(&self.open_files);
@@ -259,6 +274,35 @@ impl Shared {
         {
             owner.close_file(key.1);
         }
+    }
+}
+
+/// Room in the budget for bytes that lie outside of the cache, counted until it is given back or dropped.
+pub struct Room {
+    shared: Arc<Shared>,
+    /// Held for one look.
+    reservation: Mutex<Option<Reservation>>,
+}
+
+impl Room {
+    /// The bytes count no more.
+    pub fn give_back(&self) {
+        let reservation = hold(&self.reservation).take();
+        let bytes = reservation.as_ref().map_or(0, Reservation::bytes);
+        drop(reservation);
+        self.shared.give_back(bytes);
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Room").field(&hold(&self.reservation).as_ref().map(Reservation::bytes)).finish()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

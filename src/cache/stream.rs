@@ -146,6 +146,15 @@ impl Stream {
         }
     }
 
+    /// Closes the files of a stream that was unlinked, so that their blocks are free.
+    pub fn let_go(&self) {
+        if self.dead() {
+            for slot in &self.files {
+                *slot.file.write().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        }
+    }
+
     fn file(self: &Arc<Self>, which: Which, create: bool) -> io::Result<Arc<File>> {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let number = match which {

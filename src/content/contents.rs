@@ -51,6 +51,13 @@ impl Contents {
         self.inner.shared.progress()
     }
 
+    /// Lets go of indexes and streams that nobody reads just now.
+    pub fn let_go(&self) {
+        // They end outside of the lock.
+        let kept = self.readers().let_go();
+        drop(kept);
+    }
+
     /// Waits for work of this machine, which counts as progress for as long as it goes on.
     pub async fn working<T>(&self, work: impl Future<Output = T>) -> T {
         self.inner.shared.working(work).await

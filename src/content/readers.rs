@@ -85,6 +85,11 @@ impl Readers {
         reader
     }
 
+    /// Hands out the readers that stay open for nobody.
+    pub(super) fn let_go(&mut self) -> VecDeque<Arc<Reader>> {
+        std::mem::take(&mut self.kept)
+    }
+
     fn keep(&mut self, reader: &Arc<Reader>) {
         self.kept.push_back(Arc::clone(reader));
         trim(&mut self.kept, KEPT, self.memory, |reader| reader.memory());

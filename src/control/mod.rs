@@ -57,6 +57,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// Let go of what the cache does not hold any more.
+    LetGo,
     /// The daemon's version.
     Version,
     /// Unmount, then end.
@@ -147,7 +149,7 @@ pub struct CacheStatus {
     pub directory: PathBuf,
     /// Content.
     pub data: u64,
-    /// Indexes and trees, which do not count against the budget.
+    /// Indexes, trees and manifests, which count in the budget too.
     pub indexes: u64,
     /// The part of the content that belongs to pinned artifacts.
     pub pinned: u64,
@@ -185,6 +187,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn status(&self) -> Result<Status, Error>;
     /// Revalidates tags and lists, all or those of a path.
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error>;
+    /// Drops what the cache does not hold any more.
+    async fn let_go(&self) -> Result<(), Error>;
     /// Unmounts. The daemon ends after it has sent its answer.
     async fn unmount(&self, lazy: bool) -> Result<(), Error>;
     /// The staged tags that are selected.

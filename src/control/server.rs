@@ -219,6 +219,7 @@ async fn answer(handler: &dyn Handler, request: Request, queue: &Arc<EventQueue>
         Request::Status => value(handler.status().await?),
         Request::Version => value(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") })),
         Request::Refresh { path } => handler.refresh(path.as_deref()).await.and(nothing),
+        Request::LetGo => handler.let_go().await.and(nothing),
         Request::Unmount { lazy } => handler.unmount(lazy).await.and(nothing),
         Request::Staged { selection } => list(handler.staged(&selection).await?),
         Request::Sync { selection, options, passphrases } => {

@@ -32,6 +32,10 @@ impl Handler for Example {
         }
     }
 
+    async fn let_go(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn unmount(&self, lazy: bool) -> Result<(), Error> {
         if lazy { Ok(()) } else { Err(Error::new(ErrorKind::Busy, "in use")) }
     }

@@ -74,6 +74,17 @@ impl RangeLock {
     }
 }
 
+/// Marks a file as used for as long as this opening of it is open or mapped anywhere. `false` if somebody is about to
+/// remove it.
+pub fn mark_used(file: &File) -> io::Result<bool> {
+    try_lock(file, WHOLE, Sharing::Shared)
+}
+
+/// Whether anybody has marked an existing file.
+pub fn is_used(path: &Path) -> io::Result<bool> {
+    Ok(RangeLock::try_range(path, WHOLE, Sharing::Exclusive)?.is_none())
+}
+
 impl Drop for RangeLock {
     /// Closing would do, but for a child process between its fork and its exec: it has the descriptor too, and would keep the lock.
     fn drop(&mut self) {
@@ -86,6 +97,25 @@ impl Drop for RangeLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_used_as_long_as_anybody_has_marked_and_mapped_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "content").unwrap();
+        assert!(!is_used(&path).unwrap());
+        let maps = [(); 2].map(|()| {
+            let file = open_private(&path, false).unwrap();
+            assert!(mark_used(&file).unwrap());
+            // The file is closed; only the map is left of it.
+            crate::sys::mapped::Bytes::map(&file).unwrap()
+        });
+        for map in maps {
+            assert!(is_used(&path).unwrap());
+            drop(map);
+        }
+        assert!(!is_used(&path).unwrap());
+    }
 
     #[test]
     fn a_lock_ends_when_it_is_dropped_though_a_child_has_its_descriptor_still() {

@@ -9,10 +9,11 @@ use super::join;
 use super::kinds::{self, Built, Work};
 use super::packing::blocking;
 use super::plan::Without;
-use super::produce;
+use super::produce::{self, Made};
 use super::rebase::Rebased;
 use super::report::Progress;
 use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
+use super::store::{self, Used};
 use super::survey::{Survey, Terms, survey};
 use super::tag::{Expected, Target};
 use super::upload::{Counts, Uploader};
@@ -284,21 +285,29 @@ impl<'a> Publish<'a> {
         }
         self.keep_secret(ground, &survey).await?;
         let mut work = self.work(ground, survey, snapshot);
+        let sent = self.send(&mut work).await;
+        prune(&work).await;
+        let built = sent?;
+        let counts = work.uploader.as_ref().map(|uploader| uploader.counts()).unwrap_or_default();
+        let outcome = published(&built.top, false);
+        Ok((built, counts, Report { outcome, ..report }))
+    }
+
+    /// Packs and sends everything but the tag.
+    async fn send(&self, work: &mut Work) -> Result<Built, Error> {
         let kind = self.options.as_kind.unwrap_or(self.publisher.kind);
-        let mut built = work.build(kind).await?;
+        let built = work.build(kind).await?;
         match self.push_manifests(&built).await {
             Err(error) if error.kind == ErrorKind::Invalid => {
                 // A blob may have gone since it was seen: everything is asked for once more.
                 tracing::warn!("{}: {error}; its blobs are asked for again", self.reference);
                 work.doubt();
-                built = work.build(kind).await?;
+                let built = work.build(kind).await?;
                 self.push_manifests(&built).await?;
+                Ok(built)
             }
-            other => other?,
+            other => other.map(|()| built),
         }
-        let counts = work.uploader.as_ref().map(|uploader| uploader.counts()).unwrap_or_default();
-        let outcome = published(&built.top, false);
-        Ok((built, counts, Report { outcome, ..report }))
     }
 
     fn work(&self, ground: &Ground, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Work {
@@ -320,6 +329,7 @@ impl<'a> Publish<'a> {
             snapshot,
             survey,
             store: self.overlay.upper().packs(),
+            used: Used::default(),
             uploader,
             progress: Arc::clone(&self.progress),
             doubtful: false,
@@ -383,6 +393,8 @@ impl<'a> Publish<'a> {
         artifacts.published(&self.repository, &self.target, Arc::clone(&built.top));
         produce::adopt(artifacts, &self.repository, &built.made).await?;
         let artifact = self.artifact(&built.top.digest).await?;
+        // What was packed goes now, and its place in the cache is its own.
+        built.made.iter().for_each(Made::give_room_back);
         join::join_cache(artifacts, &artifact, &built.made, &self.publisher.push).await;
         Ok(artifact)
     }
@@ -391,6 +403,16 @@ impl<'a> Publish<'a> {
         let frozen = give_back(lent).await?;
         let overlay = Arc::clone(self.overlay);
         blocking(move || Ok(overlay.settle(frozen, &artifact)?)).await
+    }
+}
+
+/// Keeps of the packed layers only those of this publish, which the next attempt may want.
+async fn prune(work: &Work) {
+    let (directory, used) = (work.store.clone(), Arc::clone(&work.used));
+    let pruned =
+        blocking(move || store::prune(&directory, &used).map_err(|error| Error::disk("removing packed layers in", &directory, &error)));
+    if let Err(error) = pruned.await {
+        tracing::warn!("{error}");
     }
 }
 

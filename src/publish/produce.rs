@@ -42,11 +42,22 @@ pub(super) enum Made {
     Packed(Ready),
 }
 
+impl Made {
+    /// What was packed does not count in the budget of the cache any more.
+    pub fn give_room_back(&self) {
+        if let Self::Packed(Ready { room: Some(room), .. }) = self {
+            room.give_back();
+        }
+    }
+}
+
 /// Packs and sends.
 pub(super) struct Producer {
     pub snapshot: Arc<dyn Snapshot>,
     pub store: Store,
     pub budget: Budget,
+    /// Whose cache makes room for what is packed.
+    pub artifacts: Artifacts,
     /// `None`: only to see what it would become.
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
@@ -104,10 +115,13 @@ impl Producer {
     async fn found(&self, layer: &LayerPlan) -> Result<Option<Ready>, Error> {
         let (store, identity) = (self.store.clone(), layer.identity);
         let found = blocking(move || store.find(&identity)).await?;
-        match (&found, &self.sealed) {
-            (Some(ready), Some(sealed)) if !sealed.opens(&ready.path).await? => Ok(None),
-            _ => Ok(found),
+        let Some(ready) = found else { return Ok(None) };
+        if let Some(sealed) = &self.sealed
+            && !sealed.opens(&ready.path).await?
+        {
+            return Ok(None);
         }
+        Ok(Some(Ready { room: self.artifacts.room(ready.blob.1).await, ..ready }))
     }
 
     async fn pack(&self, plan: Arc<Plan>, wanted: &[bool]) -> Result<Vec<(usize, Ready)>, Error> {
@@ -155,7 +169,10 @@ impl Producer {
             budget: &self.budget,
             told: &move || progress.packed(),
         };
-        packing::pack(layer, job, how).await
+        // Before a byte of it is written; packed, it is hardly larger.
+        let room = self.artifacts.room(layer.bytes).await;
+        let ready = packing::pack(layer, job, how).await?;
+        Ok(Ready { room, ..ready })
     }
 
     /// Sends a packed layer and its index.

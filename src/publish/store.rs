@@ -3,11 +3,12 @@
 //! A layer counts as there when its account is, which is written last; its bytes are hashed again before they are used, so a
 //! file that a power cut left torn is packed anew. The directory belongs to one upper and is emptied when it settles.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::plan::identity::Identity;
 use super::seal::Sealed;
+use crate::cache::Room;
 use crate::durable;
 use crate::layer::{self, LayerIndex, Packed, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
@@ -33,7 +35,11 @@ pub(super) struct Store {
     sealed: bool,
     /// For indexes on their way.
     resources: Resources,
+    used: Used,
 }
+
+/// Layers that one publish found or packed; the others that wait in the directory are of publishes that failed before.
+pub(super) type Used = Arc<Mutex<HashSet<Identity>>>;
 
 /// One packed layer.
 #[derive(Clone, Debug)]
@@ -46,6 +52,8 @@ pub(super) struct Ready {
     pub path: PathBuf,
     /// The index that travels with it, where it may: its digest, length and file.
     pub travelling: Option<(Digest, u64, PathBuf)>,
+    /// Room in the cache's budget, as long as it waits.
+    pub room: Option<Arc<Room>>,
     /// The key of a layer that was sealed just now, and its index, which may not lie on the disk.
     pub sealed: Option<Arc<(Sealed, LayerIndex)>>,
 }
@@ -61,9 +69,13 @@ struct Account {
 
 impl Store {
     /// The packed layers of a directory, which is made if it is missing.
-    pub fn open(directory: PathBuf, sealed: bool, resources: Resources) -> Result<Self, Error> {
+    pub fn open(directory: PathBuf, sealed: bool, used: Used, resources: Resources) -> Result<Self, Error> {
         durable::make_directory(&directory).map_err(|error| Error::disk("making", &directory, &error))?;
-        Ok(Self { directory, sealed, resources })
+        Ok(Self { directory, sealed, used, resources })
+    }
+
+    fn use_now(&self, identity: &Identity) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(*identity);
     }
 
     fn path(&self, identity: &Identity, ending: &str) -> PathBuf {
@@ -93,6 +105,9 @@ impl Store {
         if let Some((digest, size, path)) = &ready.travelling {
             whole = whole && holds(path, digest, *size)?;
         }
+        if whole {
+            self.use_now(identity);
+        }
         Ok(whole.then_some(ready))
     }
 
@@ -107,6 +122,7 @@ impl Store {
             diff_id: Digest::parse(&account.diff_id).ok()?,
             path: self.path(identity, "blob"),
             travelling,
+            room: None,
             sealed: None,
         })
     }
@@ -138,8 +154,24 @@ impl Store {
         let text = serde_json::to_vec(&account).map_err(|error| Error::other(format!("describing a packed layer: {error}")))?;
         let file = self.path(identity, "json");
         durable::replace(&file, &[&text]).map_err(|error| Error::disk("writing", &file, &error))?;
-        Ok(Ready { blob, diff_id: packed.stream.0, path, travelling: index, sealed: None })
+        self.use_now(identity);
+        Ok(Ready { blob, diff_id: packed.stream.0, path, travelling: index, room: None, sealed: None })
     }
+}
+
+/// Removes the layers that a publish did not use, and those that it did not finish. Blocks.
+pub(super) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
+    let kept: HashSet<String> =
+        used.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|identity| Digest::from_sha256(*identity).hex()).collect();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_kept = name.split('.').next().is_some_and(|stem| kept.contains(stem)) && !name.ends_with(".part");
+        if !is_kept {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Ready {

@@ -235,6 +235,58 @@ fn clearing_the_cache_takes_nothing_from_open_files() {
     mount.unmount();
 }
 
+/// What a daemon still has of files of the cache that were deleted: open, and mapped.
+fn deleted(mount: &Mount, cache: &Path) -> (Vec<PathBuf>, Vec<String>) {
+    let pid = mount.daemon().as_raw_nonzero();
+    let of_cache = |path: &str| path.starts_with(cache.to_str().unwrap()) && path.ends_with(" (deleted)");
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
+    let open = links.filter(|target| of_cache(&target.to_string_lossy())).collect();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mapped = maps.lines().filter_map(|line| line.split_once('/')).map(|(_, path)| format!("/{path}"));
+    (open, mapped.filter(|path| of_cache(path)).collect())
+}
+
+#[test]
+fn clearing_the_cache_frees_what_a_running_mount_has_open() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let registry = Registry::plain();
+    let raw = noise(12, 6 * MIB);
+    let packed = vec![("big".to_owned(), noise(13, 5 * MIB)), ("small".to_owned(), noise(14, 1000))];
+    let mut draft = Draft::new();
+    draft.files("raw", &[("file", &raw)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&packed)));
+    draft.image("packed", &[layer]);
+    draft.layout().push(&registry.url(), "data");
+    let (home, other) = (Home::new(), Home::new());
+    let mount = home.mount(&registry.host(), &[]);
+    let elsewhere = other.mount(&registry.host(), &[]);
+    let cache = home.path("cache");
+    let clear =
+        || run(&home, &["cache", "clear", "--cache-dir", cache.to_str().unwrap(), "--state-dir", home.path("state").to_str().unwrap()]);
+    let mut held = std::fs::File::open(mount.path("data/raw/file")).unwrap();
+    let mut first = vec![0; MIB];
+    held.read_exact(&mut first).unwrap();
+    for name in ["data/raw/file", "data/packed/big", "data/packed/small"] {
+        mount.cat(name).unwrap();
+    }
+    clear();
+    let (open, mapped) = deleted(&mount, &cache);
+    assert_eq!(open, Vec::<PathBuf>::new(), "{mapped:?}");
+    // Directories that the kernel knows need their trees, and the file that is open its index and table; nobody needs the layer's.
+    let needed = |path: &&String| ["/documents/tree/", "/table", ".streamed-"].iter().any(|part| path.contains(part));
+    assert!(mapped.iter().all(|path| needed(&path)), "{mapped:?}");
+    assert!(mapped.iter().filter(|path| path.contains("/table")).count() <= 1, "{mapped:?}");
+    let mut rest = Vec::new();
+    held.read_to_end(&mut rest).unwrap();
+    assert!(rest == raw[MIB..], "wrong bytes");
+    drop(held);
+    assert!(mount.cat("data/packed/big").unwrap() == packed[0].1, "wrong bytes");
+    mount.unmount();
+    elsewhere.unmount();
+}
+
 /// Names, modes, whether the time is the archived one (what has none shows the start of the mount), and contents of
 /// all files below a tag.
 fn snapshot(mount: &Mount, folder: &str) -> Vec<(PathBuf, u32, bool, Vec<u8>)> {

@@ -171,6 +171,7 @@ fn thirty_two_readers_of_a_registry_that_hangs_make_few_requests_and_the_next_on
     assert!(first <= 32, "each file is asked for once: {first} requests");
     let next = refused_for_all();
     assert!(next <= 32, "and once more to look: {next} requests");
+    println!("32 readers of a registry that hangs: {first} requests, the next 32: {next}");
     let log = mount.log();
     assert!(log.contains("within 0.4 s"), "the next ones only look: {log}");
     registry.resume();

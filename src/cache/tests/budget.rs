@@ -229,3 +229,73 @@ fn a_stream_that_died_in_its_place_is_swept() {
     }
     assert!(!directory.exists());
 }
+
+/// Deleted files of a cache that this process still has open.
+fn deleted_and_open(place: &Place) -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|link| fs::read_link(link.unwrap().path()).ok());
+    links.filter(|target| target.starts_with(place.path()) && target.to_string_lossy().ends_with(" (deleted)")).count()
+}
+
+#[test]
+fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetched_again() {
+    let place = Place::new(16 * MIB);
+    let (cache, clearing) = (place.open(), place.open());
+    let layout = StreamLayout { members: std::iter::once(MIB..3 * MIB).collect(), ..even(4, MIB) };
+    fill(&cache, 1, &layout, &Protection::Plain);
+    fill(&cache, 2, &layout, &Protection::Plain);
+    clearing.pin("kept", &[blob(2)]).unwrap();
+    let [stream, kept] = [1, 2].map(|seed| {
+        let stream = cache.stream(&blob(seed), &layout, &Protection::Plain).unwrap();
+        assert!((0..4).all(|span| check(&stream, seed, &layout, span)));
+        stream
+    });
+    clearing.clear(false).unwrap();
+    assert_eq!(deleted_and_open(&place), 2);
+    cache.let_go();
+    assert_eq!(deleted_and_open(&place), 0);
+    assert!((0..4).all(|span| !check(&stream, 1, &layout, span) && check(&kept, 2, &layout, span)));
+    assert!(store(&stream, 1, &layout, 1) && check(&stream, 1, &layout, 1));
+}
+
+#[test]
+fn room_that_was_lent_counts_until_it_is_given_back() {
+    let place = Place::new(2 * MIB);
+    let (cache, other) = (place.open(), place.open());
+    let layout = even(7, 256 * KIB);
+    fill(&cache, 1, &layout, &Protection::Plain);
+    let room = other.room(MIB).unwrap();
+    let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    let here = || (0..7).filter(|span| check(&stream, 1, &layout, *span)).count();
+    assert!(place.occupied() <= MIB && here() > 0, "spans made way: {}", place.occupied());
+    for span in 0..7 {
+        store(&stream, 1, &layout, span);
+    }
+    assert!(place.occupied() <= MIB, "and it stays taken: {}", place.occupied());
+    assert!(other.room(MIB + 256 * KIB).is_none(), "what is lent makes no way");
+    room.give_back();
+    assert!((0..7).all(|span| store(&stream, 1, &layout, span)));
+    assert_eq!(here(), 7);
+    drop(room);
+    assert!(other.room(4 * MIB).is_none());
+}
+
+#[test]
+fn a_document_that_somebody_has_mapped_stays_and_counts() {
+    let place = Place::new(MIB);
+    let (cache, reader) = (place.open(), place.open());
+    cache.store_document("tree", "mapped", &bytes(1, 0..50_000), &Protection::Plain).unwrap();
+    let path = place.path().join("v2/documents/tree/mapped.plain");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(360_000);
+    let grow_old = || fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    let mapped = reader.document("tree", "mapped", &Protection::Plain).unwrap().unwrap();
+    let crowd = || {
+        grow_old();
+        (0..40)
+            .for_each(|number| cache.store_document("tree", &number.to_string(), &bytes(number, 0..50_000), &Protection::Plain).unwrap());
+    };
+    crowd();
+    assert!(path.exists() && occupied_with_documents(&place) <= place.size);
+    drop(mapped);
+    crowd();
+    assert!(!path.exists() && occupied_with_documents(&place) <= place.size);
+}

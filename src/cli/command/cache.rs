@@ -8,6 +8,7 @@ use crate::artifact::{Artifact, ViewMode};
 use crate::cache::SpanCache;
 use crate::cli::daemon::info::cache_status;
 use crate::cli::exit::{Code, Failure};
+use crate::cli::mounts;
 use crate::cli::runtime::block_on;
 use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Storage};
@@ -15,8 +16,9 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Parts, Reading};
-use crate::cli::terminal::{escape, output, units};
+use crate::cli::terminal::{escape, message, output, units};
 use crate::content::stream_keys;
+use crate::control::{PATIENCE, Request};
 use crate::oci::{Digest, Platform, Repository, Source, Version};
 use crate::seal::Passphrase;
 
@@ -128,10 +130,18 @@ fn verify(flags: Info, environment: &Environment) -> Result<(), Failure> {
 }
 
 fn clear(flags: Clear, environment: &Environment) -> Result<(), Failure> {
-    let cache = open(flags.storage, environment)?;
+    let storage = flags.storage.with_directories(environment)?;
+    let cache = wiring::open_cache(&storage)?;
     let before = cache.usage()?;
     cache.clear(flags.pinned)?;
     let after = cache.usage()?;
+    // Blocks are free only once nobody has them open or mapped.
+    for daemon in mounts::running(storage.state_dir.as_deref(), environment) {
+        if let (Err(error), Some(record)) = (daemon.ask(&Request::LetGo, PATIENCE), daemon.record()) {
+            let mount_point = escape::path(&record.mount_point);
+            message::warn(&format!("what the daemon of {mount_point} (pid {}) has open is freed when it ends: {error}", record.pid));
+        }
+    }
     let freed = (before.spans + before.indexes).saturating_sub(after.spans + after.indexes);
     output::line(&format!("freed {}", units::show_size(freed)))
 }

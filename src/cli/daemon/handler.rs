@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use crate::artifact::Artifacts;
 use crate::cache::SpanCache;
 use crate::cli::daemon::attached::Attached;
 use crate::cli::daemon::info::MountInfo;
@@ -28,6 +29,8 @@ pub struct RequestHandler {
     pub file_system: Arc<FileSystem>,
     /// The cache.
     pub cache: SpanCache,
+    /// What is read through it.
+    pub artifacts: Artifacts,
     /// What is mounted.
     pub source: Source,
     /// Its place in the mount table; `None` if the caller mounted.
@@ -59,6 +62,12 @@ impl Handler for RequestHandler {
         }
         tracing::info!(path, "refreshed");
         Ok(())
+    }
+
+    async fn let_go(&self) -> Result<(), Error> {
+        let artifacts = self.artifacts.clone();
+        let done = tokio::task::spawn_blocking(move || artifacts.let_go()).await;
+        done.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
     }
 
     async fn unmount(&self, lazy: bool) -> Result<(), Error> {

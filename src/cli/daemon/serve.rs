@@ -188,6 +188,7 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
         info,
         file_system,
         cache: parts.cache.clone(),
+        artifacts: parts.artifacts.clone(),
         source: plan.source.clone(),
         attached: attached.clone(),
         connection: session.connection(),

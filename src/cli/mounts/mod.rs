@@ -8,4 +8,4 @@ pub mod busy;
 pub mod health;
 mod table;
 
-pub use table::{all, at, below_root, client, containing, detached, is_own, of_record, recorded, recorded_state};
+pub use table::{all, at, below_root, client, containing, detached, is_own, of_record, recorded, recorded_state, running};

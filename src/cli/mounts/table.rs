@@ -100,6 +100,11 @@ pub fn of_record(record: &Record) -> Mount {
     }
 }
 
+/// This user's daemons that run.
+pub fn running(state_directory: Option<&Path>, environment: &Environment) -> Vec<Client> {
+    Client::running(&socket_directories(state_directory, None, environment))
+}
+
 fn socket_directories(state_directory: Option<&Path>, owner: Option<u32>, environment: &Environment) -> Vec<PathBuf> {
     let mut directories = environment.socket_directories(state_directory, owner);
     directories.extend(control::bound_directories());

@@ -17,7 +17,7 @@ use super::produce::{Known, Made, Producer};
 use super::report::Progress;
 use super::seal::Sealed;
 use super::snapshot::{Entries, Snapshot};
-use super::store::Store;
+use super::store::{Store, Used};
 use super::survey::{Remember, Survey};
 use super::upload::{Source, Uploader};
 use super::{ArtifactKind, Error, manifest::files as titled};
@@ -43,6 +43,8 @@ pub(super) struct Work {
     pub snapshot: Arc<dyn Snapshot>,
     pub survey: Survey,
     pub store: std::path::PathBuf,
+    /// Packed layers that this publish uses.
+    pub used: Used,
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
     /// Whether nothing is taken for there without asking.
@@ -167,8 +169,9 @@ impl Work {
     fn producer(&self, snapshot: Arc<dyn Snapshot>, sealed: Option<Sealed>, with_index: bool) -> Result<Producer, Error> {
         Ok(Producer {
             snapshot,
-            store: Store::open(self.store.clone(), sealed.is_some(), self.artifacts.resources(sealed.is_some()))?,
+            store: Store::open(self.store.clone(), sealed.is_some(), Arc::clone(&self.used), self.artifacts.resources(sealed.is_some()))?,
             budget: self.artifacts.budget().clone(),
+            artifacts: self.artifacts.clone(),
             uploader: self.uploader.clone(),
             progress: Arc::clone(&self.progress),
             sealed,

@@ -187,3 +187,36 @@ async fn a_dry_run_changes_nothing_and_names_the_digest() {
     assert_eq!((world.tagged("v1"), world.registry.count(RequestKind::PushBlob), report.sent), (old, 0, (0, 0)));
     assert_eq!(world.published(&overlay).await, digest_of(&report));
 }
+
+#[tokio::test]
+async fn publishes_that_fail_again_and_again_leave_no_more_than_the_next_one_wants() {
+    let world = World::new();
+    let overlay = world.empty("v1").await;
+    let edit = Edit(&world, &overlay);
+    world.registry.plan(RequestKind::PushTag, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    let blobs = || {
+        let packs = std::fs::read_dir(overlay.upper().packs()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut packs: Vec<String> = packs.filter(|name| name.ends_with(".blob") || name.ends_with(".part")).collect();
+        packs.sort();
+        packs
+    };
+    edit.file("same", &[1; 5000]).await;
+    let mut last = Vec::new();
+    for round in 0..4 {
+        edit.file("other", &[round; 3000]).await;
+        if round.is_multiple_of(2) {
+            world.registry.plan(RequestKind::PushBlob, 0, 1, Fault::Error(ErrorKind::Unreachable));
+        }
+        world.publish(&overlay).await.unwrap_err();
+        let now = blobs();
+        assert!(!now.is_empty() && now.len() <= 1 && now != last, "{now:?} after {last:?}");
+        last = now;
+    }
+    // What is wanted again was kept.
+    let overlay_blobs = last;
+    world.publish(&overlay).await.unwrap_err();
+    assert_eq!(blobs(), overlay_blobs);
+    world.registry.mend();
+    world.publish(&overlay).await.unwrap();
+    assert!(blobs().is_empty());
+}
