@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::oci::{Digest, Platform, Tag, Version, media_type};
-use crate::registry::{Fault, Memory, RequestKind, Trust};
+use crate::registry::{Fault, Memory, PlainLayer, RequestKind, Trust};
 
 const FROM: &str = "from/app";
 const TO: &str = "to/app";
@@ -49,7 +49,7 @@ impl Pair {
     /// An artifact of two layers.
     fn artifact(&self, name: &str) -> Digest {
         let one = format!("layer of {name}");
-        let layers: [(&str, &[u8], &[(&str, &str)]); 2] = [("a/b", b"shared", &[]), ("a/b", one.as_bytes(), &[])];
+        let layers: [PlainLayer<'_>; 2] = [("a/b", b"shared", &[]), ("a/b", one.as_bytes(), &[])];
         self.from.add_artifact(FROM, name, (media_type::OCI_CONFIG, b"{}"), &layers, &[])
     }
 

@@ -6,7 +6,7 @@ use super::world::{Edit, Seen, World, digest_of};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, media_type};
-use crate::registry::RequestKind;
+use crate::registry::{PlainLayer, RequestKind};
 use crate::staging::Binding;
 
 const TITLE: &str = "org.opencontainers.image.title";
@@ -138,7 +138,7 @@ async fn a_list_of_blobs_takes_other_bytes_and_no_other_names() {
 }
 
 /// An artifact whose config lists the digests of its layers, as a model and a WebAssembly component of other tools do.
-fn listing(world: &World, tag: &str, (config_type, config): (&str, &Value), layers: &[(&str, &[u8], &[(&str, &str)])]) -> Digest {
+fn listing(world: &World, tag: &str, (config_type, config): (&str, &Value), layers: &[PlainLayer<'_>]) -> Digest {
     world.registry.add_artifact("app", tag, (config_type, config.to_string().as_bytes()), layers, &[])
 }
 
