@@ -252,6 +252,10 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let entry = inner.record(&request, &path);
     let fault = inner.fault(request.method().as_str(), &path);
+    let request = match fault {
+        Some(Fault::Status(_) | Fault::EveryOther(_) | Fault::Refuse(..)) => drained(request, &entry).await,
+        _ => request,
+    };
     match &fault {
         Some(Fault::Status(status) | Fault::EveryOther(status)) => return empty(StatusCode::from_u16(*status).unwrap(), None),
         Some(Fault::Refuse(status, body)) => return refusal(*status, body),
@@ -283,6 +287,16 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     let mut response = Response::builder().status(answer.status());
     response.headers_mut().unwrap().extend(end_to_end(answer.headers()));
     response.body(Body::from_stream(spoiled(answer.bytes_stream(), fault, entry))).unwrap()
+}
+
+/// The request once all of its body has arrived: who is answered earlier may see the connection break instead.
+async fn drained(request: Request, entry: &Entry) -> Request {
+    let (head, body) = request.into_parts();
+    let mut body = body.into_data_stream();
+    while let Some(Ok(piece)) = body.next().await {
+        entry.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }
+    Request::from_parts(head, Body::empty())
 }
 
 fn empty(status: StatusCode, location: Option<&str>) -> Response<Body> {
