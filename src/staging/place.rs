@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Subject;
 use super::error::Error;
 use crate::durable::RangeLock;
 use crate::error::ErrorKind;
+use crate::sys::process;
 
 const NAME: &str = "lock";
 
@@ -27,6 +28,7 @@ impl Hold {
             let failed = |error: &io::Error| Error::system("cannot lock", &path, error);
             let lock = match RangeLock::file(&path, Duration::ZERO) {
                 Ok(Some(lock)) => lock,
+                Ok(None) if is_free_after_its_end(directory) => continue,
                 Ok(None) => return Err(busy(directory, subject)),
                 // Removed by its holder between the two questions.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.is_dir() => return Ok(None),
@@ -41,11 +43,32 @@ impl Hold {
     }
 }
 
+/// How long a lock may outlast the end of its holder.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Whether the lock is free after all, waiting for a holder that is ending. A daemon that was killed a moment ago would hide its
+/// edits from the next one otherwise.
+fn is_free_after_its_end(directory: &Path) -> bool {
+    let (start, path) = (Instant::now(), directory.join(NAME));
+    loop {
+        // In this sequence: one that is gone by the second question has freed it.
+        let is_ending = written_holder(directory).is_some_and(process::is_ending);
+        if !matches!(RangeLock::is_held(&path), Ok(true)) {
+            return true;
+        }
+        if !is_ending || start.elapsed() > ENDING {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The process that holds an upper, if any does: 0 if its number cannot be read. Takes no lock.
 pub(super) fn holder(directory: &Path) -> Result<Option<u32>, Error> {
     let path = directory.join(NAME);
     match RangeLock::is_held(&path) {
         Ok(false) => Ok(None),
+        Ok(true) if is_free_after_its_end(directory) => Ok(None),
         Ok(true) => Ok(Some(written_holder(directory).unwrap_or(0))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::system("cannot look at", &path, &error)),
@@ -72,5 +95,37 @@ pub(super) fn lock_names(root: &Path) -> Result<RangeLock, Error> {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err(Error::new(ErrorKind::Busy, format!("another process keeps {} locked", super::error::shown(&path)))),
         Err(error) => Err(Error::system("cannot lock", &path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_outlasts_its_killed_holder_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !process::is_ending(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let lock = RangeLock::file(&path, Duration::ZERO).unwrap().unwrap();
+        lock.write(format!("{}\n", child.id()).as_bytes()).unwrap();
+        let released = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(lock);
+        });
+        assert_eq!(holder(directory.path()).unwrap(), None);
+        released.join().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_runs_is_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = RangeLock::file(&directory.path().join(NAME), Duration::ZERO).unwrap().unwrap();
+        lock.write(format!("{}\n", std::process::id()).as_bytes()).unwrap();
+        assert_eq!(holder(directory.path()).unwrap(), Some(std::process::id()));
     }
 }

@@ -139,6 +139,24 @@ pub fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Whether a process was killed or has exited and is not gone yet. A busy machine can take a while to end its last thread, and
+/// until then its files stay open and its locks held.
+pub fn is_ending(pid: u32) -> bool {
+    /// `PF_EXITING` of the kernel, in the field `flags` of proc_pid_stat(5).
+    const EXITING: u64 = 0x4;
+    const KILL: u64 = 1 << 8;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let mut fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default().split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let flags: u64 = fields.nth(5).and_then(|flags| flags.parse().ok()).unwrap_or_default();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        u64::from_str_radix(mask.trim(), 16).unwrap_or_default()
+    };
+    matches!(state, "Z" | "X") || flags & EXITING != 0 || (pending("SigPnd:") | pending("ShdPnd:")) & KILL != 0
+}
+
 /// A process of a certain user, held so that its id cannot come to mean another process.
 #[derive(Debug)]
 pub struct Process {
@@ -202,6 +220,17 @@ fn is_run_by(pid: u32, user: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_nobody_waited_for_yet_is_ending_and_one_that_runs_is_not() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !is_ending(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.wait().unwrap();
+        assert!(!is_ending(child.id()));
+        assert!(!is_ending(std::process::id()));
+    }
 
     #[test]
     fn this_process_has_a_start_time_and_an_unused_id_has_none() {
