@@ -20,6 +20,8 @@ mod caching;
 mod commands;
 #[path = "mount/containers.rs"]
 mod containers;
+#[path = "mount/copying.rs"]
+mod copying;
 #[path = "mount/crashes.rs"]
 mod crashes;
 #[path = "mount/credentials.rs"]

@@ -69,6 +69,37 @@ pub struct Copied {
     pub size: u64,
 }
 
+/// The member of an index that fits a platform best; the manifest itself if it is no index.
+///
+/// # Errors
+/// NotFound, with the platforms that there are.
+pub fn member_for(manifest: &Manifest, platform: &Platform) -> Result<Digest, Error> {
+    let Some(index) = manifest.index() else { return Ok(manifest.digest) };
+    let known = || index.manifests.iter().filter_map(|member| member.platform.as_ref().map(|theirs| (member, theirs)));
+    let best = known().filter_map(|(member, theirs)| Some((platform.rank(theirs)?, member.digest))).min_by_key(|(rank, _)| *rank);
+    best.map(|(_, digest)| digest).ok_or_else(|| {
+        let known: Vec<String> = known().map(|(_, theirs)| theirs.to_string()).collect();
+        let known = known.join(", ");
+        Error::new(ErrorKind::NotFound, format!("index {} has no member for {platform}; it has {}", manifest.digest, known.escape_debug()))
+    })
+}
+
+/// Puts a tag on a manifest that the destination has, and looks whether it holds.
+///
+/// # Errors
+/// Those of the destination; Conflict if the tag holds something else right after.
+pub async fn put_tag(destination: &Destination, manifest: &Manifest, tag: &Tag) -> Result<(), Error> {
+    let Destination { push, repository } = destination;
+    let version = Version::Tag(tag.clone());
+    push.push_manifest(repository, &version, manifest).await?;
+    let now = push.resolve(repository, &version).await?.digest;
+    if now != manifest.digest {
+        let message = format!("{repository}:{tag} was put as {} and holds {now}: somebody else moved it meanwhile", manifest.digest);
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    Ok(())
+}
+
 /// Copies versions of one repository to another.
 pub struct Copier {
     source: Source,
@@ -108,36 +139,18 @@ impl Copier {
             self.place_referrers(root.clone()).await?;
         }
         for tag in tags {
-            self.tag(&root, tag).await?;
+            put_tag(&self.destination, &root, tag).await?;
         }
         Ok(Copied { digest: root.digest, media_type: root.media_type.clone(), size: root.raw.len() as u64 })
     }
 
-    /// The member of an index that fits a platform best; a manifest that is no index is its own member.
+    /// The member of an index for a platform; a manifest that is no index is its own member.
     async fn member(&self, root: Manifest, platform: &Platform) -> Result<Manifest, Error> {
-        let Some(index) = root.index() else { return Ok(root) };
-        let fits = |member: &&Descriptor| member.platform.as_ref().and_then(|theirs| platform.rank(theirs));
-        let best = index.manifests.iter().filter(|member| fits(member).is_some()).min_by_key(|member| fits(member));
-        let Some(best) = best else {
-            let known: Vec<String> = index.manifests.iter().filter_map(|member| Some(member.platform.as_ref()?.to_string())).collect();
-            let message = format!("index {} has no member for {platform}; it has {}", root.digest, known.join(", ").escape_debug());
-            return Err(Error::new(ErrorKind::NotFound, message));
-        };
-        Ok(self.source.pull.manifest(&self.source.repository, &Version::Digest(best.digest)).await?)
-    }
-
-    /// Puts a tag on a manifest that is there and looks whether it holds.
-    async fn tag(&self, manifest: &Manifest, tag: &Tag) -> Result<(), Error> {
-        let Destination { push, repository } = &self.destination;
-        let version = Version::Tag(tag.clone());
-        push.push_manifest(repository, &version, manifest).await?;
-        let now = push.resolve(repository, &version).await?;
-        if now.digest != manifest.digest {
-            let message =
-                format!("{repository}:{tag} was put as {} and holds {}: somebody else moved it meanwhile", manifest.digest, now.digest);
-            return Err(Error::new(ErrorKind::Conflict, message));
+        let Source { pull, repository } = &self.source;
+        match member_for(&root, platform)? {
+            digest if digest == root.digest => Ok(root),
+            digest => Ok(pull.manifest(repository, &Version::Digest(digest)).await?),
         }
-        Ok(())
     }
 
     /// Places a manifest with everything below it, once. Digests form no circles, so no call waits for itself.
@@ -200,7 +213,7 @@ impl Copier {
             match self.source.pull.manifest(&self.source.repository, &Version::Tag(tag.clone())).await {
                 Ok(signature) => {
                     self.place(signature.clone(), 0).await?;
-                    self.tag(&signature, &tag).await?;
+                    put_tag(&self.destination, &signature, &tag).await?;
                     placed.push(signature);
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => {}

@@ -15,7 +15,7 @@ use crate::error::ErrorKind;
 use crate::oci::Repository;
 use crate::registry::{self, Pull, Push};
 
-pub use copy::{Copied, Copier, Options, Tally};
+pub use copy::{Copied, Copier, Options, Tally, member_for, put_tag};
 
 /// Where artifacts come from.
 #[derive(Clone)]

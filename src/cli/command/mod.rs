@@ -5,14 +5,17 @@
 //! `staged` for edits, `mounts` for what is mounted, `source` for artifacts, `daemon` for serving, `terminal` for output.
 
 mod cache;
+mod cp;
 mod diff;
 mod discard;
 mod inspect;
 mod mount;
 mod new;
 mod refresh;
+mod resolve;
 mod status;
 mod sync;
+mod tag;
 mod umount;
 
 use std::path::PathBuf;
@@ -57,6 +60,9 @@ commands! {
     Refresh: refresh,
     Cache: cache,
     Inspect: inspect,
+    Cp: cp,
+    Tag: tag,
+    Resolve: resolve,
 }
 
 const STYLES: Styles = Styles::styled()

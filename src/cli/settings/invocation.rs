@@ -9,6 +9,7 @@ use super::environment::{self, Environment};
 use super::file::File;
 use super::flags::RegistryFlags;
 use super::passphrases::{self, Origin};
+use super::sides::{self, Side};
 use crate::cli::exit::Failure;
 use crate::oci::Registry;
 use crate::sys::inherited::Inherited;
@@ -37,9 +38,22 @@ impl Invocation {
     /// # Errors
     /// Settings that exclude each other.
     pub fn registry(&self, registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
+        self.registry_by(&self.arguments, registry)
+    }
+
+    /// The same for one side of a command that reaches two: its own flags come before those of both.
+    ///
+    /// # Errors
+    /// As [`Invocation::registry`].
+    pub fn registry_of_side(&self, side: Side, registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
+        let given = sides::given(side, innermost(&self.matches)).into_iter().map(OsString::from);
+        self.registry_by(&self.arguments.iter().cloned().chain(given).collect::<Vec<_>>(), registry)
+    }
+
+    fn registry_by(&self, arguments: &[OsString], registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
         let command = self.command.clone();
         let command = registry.map_or(command.clone(), |registry| self.file.as_defaults_for(registry, command));
-        let flags = command.try_get_matches_from(&self.arguments).and_then(|matches| RegistryFlags::from_arg_matches(innermost(&matches)));
+        let flags = command.try_get_matches_from(arguments).and_then(|matches| RegistryFlags::from_arg_matches(innermost(&matches)));
         consistent(flags.map_err(|error| Failure::usage(error.to_string()))?)
     }
 

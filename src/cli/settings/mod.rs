@@ -6,6 +6,7 @@
 //! - `mount_options`: `-o` lists and the arguments of mount(8), rewritten as flags
 //! - `environment`: home and XDG directories, and what follows from them
 //! - `passphrases`: where passphrases come from, and reading them
+//! - `sides`: flags of one side of a command with two registries
 //! - `invocation`: all of it for one call of the program
 
 pub mod environment;
@@ -15,3 +16,4 @@ pub mod invocation;
 pub mod mount;
 pub mod mount_options;
 pub mod passphrases;
+pub mod sides;

@@ -22,6 +22,38 @@ pub async fn of(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version
     }
 }
 
+/// The same for a command that changes or copies: no tag is guessed, except the only one of a layout.
+///
+/// # Errors
+/// As [`of`], and a repository without a tag or digest.
+pub async fn named(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
+    if let Source::Registry { registry, prefix: Some(repository) } = source {
+        return Err(Failure::usage(format!("{registry}/{repository} has no tag; write {registry}/{repository}:TAG")));
+    }
+    of(source, pull).await
+}
+
+/// The tag or digest that a source names. A name of a layout that is no tag counts as none.
+pub fn version(source: &Source) -> Option<Version> {
+    match source {
+        Source::Artifact { version, .. } => Some(version.clone()),
+        Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => Some(Version::Digest(*digest)),
+        Source::Layout { name: Some(name), .. } => name.tag().map(Version::Tag),
+        Source::Layout { name: None, .. } | Source::Registry { .. } => None,
+    }
+}
+
+/// The reference of another version in the repository or layout of a source.
+pub fn with_version(source: &Source, version: &Version) -> String {
+    match source {
+        Source::Artifact { registry, repository, .. } | Source::Registry { registry, prefix: Some(repository) } => {
+            format!("{registry}/{repository}{version}")
+        }
+        Source::Registry { registry, prefix: None } => format!("{registry}{version}"),
+        Source::Layout { directory, .. } => format!("oci:{}{version}", directory.display()),
+    }
+}
+
 async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
     let repository = Layout::repository()?;
     let names = pull.tags(&repository, None).await?.names;

@@ -101,7 +101,7 @@ pub fn build(
 ///
 /// # Errors
 /// As [`build`].
-fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
+pub fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
     match source {
         Source::Layout { directory, name } => {
             // A missing directory is more often a mistake.
@@ -112,6 +112,20 @@ fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => {
             Ok(Arc::new(HttpRegistry::new(http(registry.clone(), flags, environment)?)?))
         }
+    }
+}
+
+/// The registry of a destination, or its layout, which is made if the directory is missing or empty.
+///
+/// # Errors
+/// As [`registry`].
+pub fn destination(to: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
+    match to {
+        Source::Layout { directory, .. } => {
+            let layout = Layout::open_or_begin(directory);
+            Ok(Arc::new(layout.map_err(|error| Failure::from(error).context("cannot open the layout"))?))
+        }
+        other => registry(other, false, flags, environment),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::publish::Event;
 
 /// The bar while bytes move.
 const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
+/// The bar of a command that moves bytes; it fits a terminal of 40 columns.
+pub const TRANSFER: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
 /// How often a bar is redrawn between events.
 const TICK: Duration = Duration::from_millis(200);
 /// The bar before the number of bytes is known.
@@ -92,7 +94,8 @@ impl Drop for Progress {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+/// The style of a bar.
+pub fn style(template: &str) -> ProgressStyle {
     // A bad template must not fail the sync.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -152,7 +155,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        assert!(ProgressStyle::with_template(BAR).is_ok() && ProgressStyle::with_template(SPINNER).is_ok());
+        assert!([BAR, SPINNER, TRANSFER].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
     }
 
     #[test]

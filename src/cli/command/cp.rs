@@ -1,0 +1,290 @@
+//! `ocifs cp`: copies artifacts between registries and layouts, byte for byte.
+
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use crate::cli::exit::{Code, Failure};
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::settings::sides::{Side, Sides};
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, output, progress, units};
+use crate::oci::{Platform, Repository, Source, Tag, Version};
+use crate::registry::{Layout, Pull};
+use crate::transfer::{self, Copied, Copier, Options, Tally};
+
+/// How often the bar is redrawn.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Copy artifacts between registries and layouts; digests stay what they are
+#[derive(Args, Clone, Debug)]
+#[command(visible_alias = "copy", args_override_self = true)]
+pub struct Cp {
+    /// repository:tag, repository@digest, or oci:DIRECTORY:tag; with --all-tags a repository or layout
+    #[arg(value_name = "SRC")]
+    source: String,
+
+    /// repository[:tag[,tag]…] or oci:DIRECTORY[:tag[,tag]…] [default tag: that of SRC]
+    #[arg(value_name = "DST")]
+    destination: String,
+
+    /// Copy every tag
+    #[arg(long)]
+    all_tags: bool,
+
+    /// Also copy what refers to the artifact: signatures, attestations, SBOMs
+    #[arg(short, long, visible_alias = "include-referrers")]
+    recursive: bool,
+
+    /// Copy only this platform of a multi-platform image, os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
+    /// Blobs copied at a time [default: 4]
+    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reaching both registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+
+    /// Reaching one of them.
+    #[command(flatten)]
+    sides: Sides,
+}
+
+/// The output. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    source: String,
+    /// Every reference that now names the artifact.
+    destinations: Vec<String>,
+    digest: String,
+    media_type: String,
+    size: u64,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+struct Reports {
+    copied: Vec<Report>,
+    /// Bytes and blobs.
+    sent: (u64, u64),
+    /// Bytes and blobs that were there, or that the registry took from another of its repositories.
+    reused: (u64, u64),
+}
+
+impl Cp {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// One of the ends cannot be read or written. No tag is put on an artifact that did not arrive whole.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let (text, tags) = split_tags(&self.destination)?;
+        let (from, to) = (reference::parse(&self.source, environment)?, reference::parse(text, environment)?);
+        let flags = invocation.registry_of_side(Side::From, reference::registry(&from))?;
+        let pull = wiring::registry(&from, false, &flags, environment)?;
+        let flags = invocation.registry_of_side(Side::To, reference::registry(&to))?;
+        let push = wiring::destination(&to, &flags, environment)?;
+        let options = Options {
+            concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+            referrers: self.recursive,
+            platform: self.platform.clone(),
+        };
+        let (reports, tally) = until_interrupted(async {
+            let (repository, versions) = match self.all_tags {
+                true => all_tags(&from, pull.as_ref()).await?,
+                false => reference::named(&from, pull.as_ref()).await.map(|(repository, version)| (repository, vec![version]))?,
+            };
+            let source = transfer::Source { pull, repository };
+            let destination = transfer::Destination { push, repository: repository_of(&to)? };
+            let copier = Copier::new(source, destination, options);
+            let tally = copier.tally();
+            let _bar = Bar::new(self.quiet, Arc::clone(&tally));
+            let mut reports = Vec::new();
+            for version in versions {
+                let tags = if self.all_tags { vec![tag_of(&version)?] } else { tags_for(&to, &tags, &version)? };
+                let copied = copier.copy(&version, &tags).await?;
+                reports.push(report(&from, &version, &to, &tags, copied));
+            }
+            Ok((reports, tally))
+        })?;
+        self.print(reports, &tally)
+    }
+
+    fn print(&self, copied: Vec<Report>, tally: &Tally) -> Result<(), Failure> {
+        let pair = |counter: &(AtomicU64, AtomicU64)| (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed));
+        let reports = Reports { copied, sent: pair(&tally.sent), reused: pair(&tally.reused) };
+        match self.format {
+            Format::Json => output::json(&reports),
+            Format::Text if self.quiet => Ok(()),
+            Format::Text => output::line(&text(&reports)),
+        }
+    }
+}
+
+fn text(reports: &Reports) -> String {
+    let shown = |text: &str| escape::terminal(text).into_owned();
+    let mut lines = Vec::new();
+    for report in &reports.copied {
+        let destinations: Vec<String> = report.destinations.iter().map(|reference| shown(reference)).collect();
+        lines.push(format!("{} => {}", shown(&report.source), destinations.join(", ")));
+        lines.push(format!("  digest {}", report.digest));
+    }
+    let ((sent, sent_blobs), (reused, reused_blobs)) = (reports.sent, reports.reused);
+    let (sent, reused) = (units::show_size(sent), units::show_size(reused));
+    lines.push(format!("sent {sent} in {sent_blobs} blobs, {reused} in {reused_blobs} blobs were there"));
+    lines.join("\n")
+}
+
+fn report(from: &Source, version: &Version, to: &Source, tags: &[Tag], copied: Copied) -> Report {
+    let by_digest = [Version::Digest(copied.digest)];
+    let versions: Vec<Version> = tags.iter().cloned().map(Version::Tag).collect();
+    let versions = if versions.is_empty() { by_digest.to_vec() } else { versions };
+    Report {
+        source: reference::with_version(from, version),
+        destinations: versions.iter().map(|version| reference::with_version(to, version)).collect(),
+        digest: copied.digest.to_string(),
+        media_type: copied.media_type,
+        size: copied.size,
+    }
+}
+
+/// Splits `repository:one,two` into `repository:one` and the other tags.
+fn split_tags(text: &str) -> Result<(&str, Vec<Tag>), Failure> {
+    let Some((first, rest)) = text.split_once(',') else { return Ok((text, Vec::new())) };
+    let tags = rest.split(',').map(Tag::parse).collect::<Result<_, _>>()?;
+    Ok((first, tags))
+}
+
+/// The tags that are put: those that DST names, else the one of SRC; none if both have none.
+fn tags_for(to: &Source, others: &[Tag], version: &Version) -> Result<Vec<Tag>, Failure> {
+    let first = match reference::version(to) {
+        Some(Version::Digest(_)) => return Err(Failure::usage(format!("{to}: a copy cannot choose its digest; name a tag, or none"))),
+        Some(Version::Tag(tag)) => Some(tag),
+        None => match version {
+            Version::Tag(tag) => Some(tag.clone()),
+            Version::Digest(_) => None,
+        },
+    };
+    Ok(first.into_iter().chain(others.iter().cloned()).collect())
+}
+
+fn tag_of(version: &Version) -> Result<Tag, Failure> {
+    match version {
+        Version::Tag(tag) => Ok(tag.clone()),
+        Version::Digest(digest) => Err(Failure::usage(format!("--all-tags copies tags, and {digest} is none"))),
+    }
+}
+
+fn repository_of(to: &Source) -> Result<Repository, Failure> {
+    match to {
+        Source::Artifact { repository, .. } | Source::Registry { prefix: Some(repository), .. } => Ok(repository.clone()),
+        Source::Registry { registry, prefix: None } => Err(Failure::usage(format!("{registry} is a registry; name a repository in it"))),
+        Source::Layout { .. } => Ok(Layout::repository()?),
+    }
+}
+
+/// The repository of SRC and all of its tags.
+async fn all_tags(from: &Source, pull: &dyn Pull) -> Result<(Repository, Vec<Version>), Failure> {
+    if let Some(version) = reference::version(from) {
+        return Err(Failure::usage(format!("--all-tags copies a repository, and {from} names {version} of it")));
+    }
+    let repository = repository_of(from)?;
+    let (mut versions, mut after) = (Vec::new(), None);
+    loop {
+        let page = pull.tags(&repository, after.as_deref()).await?;
+        for name in page.names {
+            versions.push(Version::Tag(Tag::parse(&name)?));
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    match versions.is_empty() {
+        true => Err(Failure::new(Code::NotFound, format!("{from} has no tags"))),
+        false => Ok((repository, versions)),
+    }
+}
+
+/// A bar on standard error for as long as it lives.
+struct Bar {
+    bar: ProgressBar,
+    redrawing: JoinHandle<()>,
+}
+
+impl Bar {
+    fn new(quiet: bool, tally: Arc<Tally>) -> Self {
+        let is_shown = !quiet && std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(None, if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+        bar.set_style(progress::style(progress::TRANSFER));
+        bar.set_message("copying");
+        let drawn = bar.clone();
+        let redrawing = tokio::spawn(async move {
+            loop {
+                drawn.set_length(tally.total.load(Ordering::Relaxed));
+                drawn.set_position(tally.done.load(Ordering::Relaxed));
+                tokio::time::sleep(TICK).await;
+            }
+        });
+        Self { bar, redrawing }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.redrawing.abort();
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::parse(text).unwrap()
+    }
+
+    fn names(to: &str, others: &[&str], version: &str) -> Result<Vec<String>, Failure> {
+        let others: Vec<Tag> = others.iter().map(|tag| Tag::parse(tag).unwrap()).collect();
+        let tags = tags_for(&source(to), &others, &Version::Tag(Tag::parse(version).unwrap()))?;
+        Ok(tags.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_copy_has_the_tags_of_its_destination_else_that_of_its_source() {
+        assert_eq!(names("reg.io/app:v2", &["v3"], "v1").unwrap(), ["v2", "v3"]);
+        assert_eq!(names("reg.io/app", &[], "v1").unwrap(), ["v1"]);
+        assert_eq!(names("oci:/layout:v2", &[], "v1").unwrap(), ["v2"]);
+        let by_digest = format!("reg.io/app@{}", crate::oci::Digest::of(b"x"));
+        assert_eq!(names(&by_digest, &[], "v1").unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn several_tags_are_separated_by_commas() {
+        let (first, others) = split_tags("localhost:5000/app:v1,v2,latest").unwrap();
+        assert_eq!(first, "localhost:5000/app:v1");
+        assert_eq!(others.iter().map(ToString::to_string).collect::<Vec<_>>(), ["v2", "latest"]);
+        assert!(split_tags("reg.io/app:v1,").is_err());
+    }
+}

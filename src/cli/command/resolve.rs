@@ -1,0 +1,56 @@
+//! `ocifs resolve`: the digest that a tag names now.
+
+use clap::Args;
+
+use crate::cli::exit::Failure;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::RegistryFlags;
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::output;
+use crate::oci::{Platform, Version};
+use crate::transfer;
+
+/// Print the digest of an artifact
+#[derive(Args, Clone, Debug)]
+#[command(visible_alias = "digest")]
+pub struct Resolve {
+    /// repository:tag, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Print the whole reference by digest
+    #[arg(short = 'l', long)]
+    full_reference: bool,
+
+    /// The member of a multi-platform image, os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+impl Resolve {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The artifact cannot be found.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.reference, environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let pull = wiring::registry(&source, false, &flags, environment)?;
+        let digest = until_interrupted(async {
+            let (repository, version) = reference::named(&source, pull.as_ref()).await?;
+            let Some(platform) = &self.platform else { return Ok(pull.resolve(&repository, &version).await?.digest) };
+            let manifest = pull.manifest(&repository, &version).await?;
+            Ok(transfer::member_for(&manifest, platform)?)
+        })?;
+        match self.full_reference {
+            true => output::line(&reference::with_version(&source, &Version::Digest(digest))),
+            false => output::line(&digest.to_string()),
+        }
+    }
+}

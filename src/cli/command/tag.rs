@@ -1,0 +1,52 @@
+//! `ocifs tag`: further tags for an artifact, without moving a byte of it.
+
+use clap::Args;
+
+use crate::cli::exit::Failure;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::RegistryFlags;
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::output;
+use crate::oci::{Tag as Name, Version};
+use crate::transfer::{self, Destination};
+
+/// Put further tags on an artifact
+#[derive(Args, Clone, Debug)]
+pub struct Tag {
+    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// The new tags
+    #[arg(value_name = "TAG", required = true)]
+    tags: Vec<String>,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+impl Tag {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The artifact cannot be found, or the registry refuses a tag.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.reference, environment)?;
+        let tags: Vec<Name> = self.tags.iter().map(|tag| Name::parse(tag)).collect::<Result<_, _>>()?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let push = wiring::registry(&source, false, &flags, environment)?;
+        until_interrupted(async {
+            let (repository, version) = reference::named(&source, push.as_ref()).await?;
+            let manifest = push.manifest(&repository, &version).await?;
+            let destination = Destination { push, repository };
+            for tag in tags {
+                transfer::put_tag(&destination, &manifest, &tag).await?;
+                output::line(&format!("{}  {}", reference::with_version(&source, &Version::Tag(tag)), manifest.digest))?;
+            }
+            Ok(())
+        })
+    }
+}
