@@ -203,8 +203,15 @@ async fn trees_and_indexes_that_nobody_uses_are_let_go() {
     artifacts.let_go();
     assert!(tree.upgrade().is_some() && mapped() < before, "the index goes, and what is used stays");
     drop(artifact);
-    artifacts.let_go();
-    assert!(tree.upgrade().is_none() && mapped() == 0);
+    // What reads ahead may hold the last one for a moment.
+    for _ in 0..1000 {
+        artifacts.let_go();
+        if tree.upgrade().is_none() && mapped() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{} documents are still mapped", mapped());
 }
 
 #[tokio::test]
