@@ -26,8 +26,8 @@ use crate::registry::Pull;
 
 /// How long "does not exist" is kept, in memory only.
 const NEGATIVE: Duration = Duration::from_secs(5);
-/// Bytes of manifests kept in memory.
-const MANIFEST_BYTES: usize = 32 << 20;
+/// Bytes of manifests kept in memory, in each of two generations; all others are read from the cache.
+const MANIFEST_BYTES: usize = 4 << 20;
 
 type Answer<T> = Result<T, Error>;
 
