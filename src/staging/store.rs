@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use super::bases::{self, Stored};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::budget::Account;
 use super::data::Staged;
@@ -79,6 +79,8 @@ pub(super) struct Store {
     shared: OnceLock<Weak<Shared>>,
     /// The upper was removed: what is open stays usable, nothing else is.
     removed: AtomicBool,
+    /// A read or write of the database failed, and not for want of room.
+    disk_failed: AtomicBool,
     /// Changed only under the lock of the database.
     standing: Mutex<Standing>,
 }
@@ -118,6 +120,7 @@ impl Store {
             notes: Mutex::default(),
             shared: OnceLock::new(),
             removed: AtomicBool::new(false),
+            disk_failed: AtomicBool::new(false),
             standing: Mutex::new(Standing::Current),
         }
     }
@@ -197,7 +200,17 @@ impl Store {
 
     /// An error of the database, named with its place.
     pub fn database_error(&self, what: &str, error: &rusqlite::Error) -> Error {
-        Error::database(what, &self.place().database(), error)
+        let path = self.place().database();
+        let told = Error::database(what, &path, error);
+        if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
+            // What SQLite has in memory does not fit to what a disk kept that failed in between. That is no damage on the disk.
+            let text = format!("{what} {}: the disk failed before; see the kernel's log and mount anew", shown(&path));
+            return Error::new(ErrorKind::Other, text);
+        }
+        if told.kind == ErrorKind::Other && error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
+            self.disk_failed.store(true, Ordering::Release);
+        }
+        told
     }
 
     /// A new empty file, mode 0600, and its number.
