@@ -55,7 +55,7 @@ fn reason(output: &Output) -> (i32, String) {
 fn every_command_and_flag_is_in_the_help_under_a_heading() {
     let world = World::new();
     let help = world.prints(&["--help"]);
-    for command in ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect"] {
+    for command in ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect", "cp", "tag", "resolve"] {
         assert!(help.contains(&format!("  {command}")), "{command}");
     }
     let help = world.prints(&["mount", "--help"]);
