@@ -361,7 +361,7 @@ fn a_disk_that_vanishes_gives_errors_and_its_return_gives_back_what_was_synced()
     assert!(std::fs::File::create(mount.path("app/v1/late")).is_err());
     assert!(std::fs::create_dir(mount.path("app/v2")).is_err());
     let daemon = mount.daemon();
-    told(&mount.run("sync", &[]), 1, &["was not staged"]);
+    told(&mount.run("sync", &[]), 1, &["could not be staged"]);
     told(&mount.run("sync", &[]), 1, &["state"]);
     told(&mount.run("status", &[]), 0, &["app:v1"]);
     assert_eq!(mount.daemon(), daemon, "it lives");
