@@ -16,15 +16,20 @@ use std::sync::{LazyLock, Mutex};
 static WHOLE: LazyLock<Mutex<HashSet<[i64; 5]>>> = LazyLock::new(Mutex::default);
 
 /// Every file below `tag` that was fsynced has the bytes that it had then.
+#[track_caller]
 pub fn nothing_is_lost(mount: &Mount<'_>, kept: &Kept, tag: &str, seed: u64) {
     for (path, digest) in kept.iter().filter(|(path, _)| path.starts_with(tag)) {
-        let found = std::fs::read(mount.path(path)).unwrap_or_else(|error| panic!("round {seed}: {} is lost: {error}", path.display()));
+        let found = match std::fs::read(mount.path(path)) {
+            Ok(found) => found,
+            Err(error) => panic!("round {seed}: {} is lost: {error}; {}", path.display(), told(&mount.run("status", &[]))),
+        };
         let other = format!("round {seed}: {} has {} bytes that are not those made durable", path.display(), found.len());
         assert_eq!(<[u8; 32]>::from(Sha256::digest(&found)), *digest, "{other}");
     }
 }
 
 /// After everything was published, somebody else finds it upstream.
+#[track_caller]
 pub fn published_is_whole(registry: &Registry, kept: &Kept, tag: &str, seed: u64) {
     tags_are_whole(registry);
     let home = Home::new();
