@@ -273,7 +273,7 @@ impl View {
         }
     }
 
-    /// The names of a directory of metadata, as they are now. A tree is listed by [`artifact::Tree::children`].
+    /// The names of a directory of metadata, as they are now. A tree is listed by [`crate::artifact::Tree::children`].
     pub async fn names(&self, context: &Context, directory: ViewNode) -> Result<Vec<Name>, Error> {
         match self.enter(context).await? {
             Shown::Tree(_) | Shown::New => Err(Error::new(ErrorKind::Other, "a tree is listed by its cookies")),
