@@ -9,13 +9,13 @@ use tempfile::TempDir;
 const LAYOUT: &str = concat!("oci:", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oras-files/layout");
 
 /// A private home and nothing else of the environment.
-struct World(TempDir);
+struct PrivateHome(TempDir);
 
-impl World {
+impl PrivateHome {
     fn new() -> Self {
-        let world = Self(TempDir::new().unwrap());
-        std::fs::create_dir(world.0.path().join("mnt")).unwrap();
-        world
+        let home = Self(TempDir::new().unwrap());
+        std::fs::create_dir(home.0.path().join("mnt")).unwrap();
+        home
     }
 
     fn path(&self, name: &str) -> String {
@@ -53,12 +53,12 @@ fn reason(output: &Output) -> (i32, String) {
 
 #[test]
 fn every_command_and_flag_is_in_the_help_under_a_heading() {
-    let world = World::new();
-    let help = world.prints(&["--help"]);
+    let home = PrivateHome::new();
+    let help = home.prints(&["--help"]);
     for command in ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect", "cp", "tag", "resolve"] {
         assert!(help.contains(&format!("  {command}")), "{command}");
     }
-    let help = world.prints(&["mount", "--help"]);
+    let help = home.prints(&["mount", "--help"]);
     for heading in ["Content:", "Permissions:", "Writing:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
         assert!(help.contains(heading), "{heading}");
     }
@@ -77,15 +77,15 @@ fn every_command_and_flag_is_in_the_help_under_a_heading() {
         ("diff", "--format"),
         ("discard", "--yes"),
     ] {
-        let help = world.prints(&[command, "--help"]);
+        let help = home.prints(&[command, "--help"]);
         flags.split_whitespace().for_each(|flag| assert!(help.contains(flag), "{command} {flag}"));
     }
 }
 
 #[test]
 fn arguments_that_make_no_sense_are_usage_errors() {
-    let world = World::new();
-    let mnt = world.path("mnt");
+    let home = PrivateHome::new();
+    let mnt = home.path("mnt");
     for arguments in [
         vec!["mount"],
         vec!["mount", "reg.io"],
@@ -106,7 +106,7 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         vec!["umount", "--yes", &mnt],
         vec!["new"],
     ] {
-        let output = world.command(&arguments).output().unwrap();
+        let output = home.command(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
     for arguments in [
@@ -120,23 +120,23 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         vec!["sync", "reg.io/UPPER"],
         vec!["new", "reg.io/team/app"],
     ] {
-        assert_eq!(world.fails(&arguments).0, 2, "{arguments:?}");
+        assert_eq!(home.fails(&arguments).0, 2, "{arguments:?}");
     }
 }
 
 #[test]
 fn a_name_with_control_characters_never_reaches_the_terminal_as_such() {
-    let world = World::new();
-    let (code, text) = world.fails(&["mount", "reg.io/a\x1b[2J", &world.path("mnt")]);
+    let home = PrivateHome::new();
+    let (code, text) = home.fails(&["mount", "reg.io/a\x1b[2J", &home.path("mnt")]);
     assert!(code == 2 && !text.contains('\x1b'), "{text:?}");
 }
 
 #[test]
 fn a_mount_point_that_cannot_be_one_costs_15_before_the_network_is_asked() {
-    let world = World::new();
-    std::fs::write(world.path("file"), "").unwrap();
-    std::fs::create_dir_all(world.path("full/entry")).unwrap();
-    std::fs::create_dir_all(world.path(".cache/ocifs/mnt")).unwrap();
+    let home = PrivateHome::new();
+    std::fs::write(home.path("file"), "").unwrap();
+    std::fs::create_dir_all(home.path("full/entry")).unwrap();
+    std::fs::create_dir_all(home.path(".cache/ocifs/mnt")).unwrap();
     for (point, word) in [
         ("none", "does not exist"),
         ("file", "is not a directory"),
@@ -145,17 +145,17 @@ fn a_mount_point_that_cannot_be_one_costs_15_before_the_network_is_asked() {
         (".cache", "cache directory"),
     ] {
         // A registry that does not exist: asking it would be another exit code.
-        let (code, text) = world.fails(&["mount", "registry.invalid", &world.path(point)]);
+        let (code, text) = home.fails(&["mount", "registry.invalid", &home.path(point)]);
         assert!(code == 15 && text.contains(word), "{point}: {code} {text}");
     }
-    let (code, text) = world.fails(&["mount", LAYOUT, "/dev/fd/0"]);
+    let (code, text) = home.fails(&["mount", LAYOUT, "/dev/fd/0"]);
     assert!(code == 15 && text.contains("/dev/fuse"), "{text}");
 }
 
 #[test]
 fn what_is_not_there_has_an_exit_code_of_its_own() {
-    let world = World::new();
-    let mnt = world.path("mnt");
+    let home = PrivateHome::new();
+    let mnt = home.path("mnt");
     for (source, code) in [
         ("registry.invalid/team".to_owned(), 14),
         ("127.0.0.1:1/team".to_owned(), 14),
@@ -165,88 +165,88 @@ fn what_is_not_there_has_an_exit_code_of_its_own() {
         (format!("oci:{}/tests/fixtures/oci-sync-rust/layout:sealed", env!("CARGO_MANIFEST_DIR")), 12),
     ] {
         for arguments in [vec!["mount", "--check-only", &source, &mnt], vec!["mount", &source, &mnt]] {
-            let (found, text) = world.fails(&arguments);
+            let (found, text) = home.fails(&arguments);
             assert_eq!(found, code, "{source}: {text}");
         }
     }
     assert_eq!(std::fs::read_dir(&mnt).unwrap().count(), 0);
-    assert_eq!(world.fails(&["umount", &mnt]).0, 15);
-    assert_eq!(world.fails(&["status", &mnt]).0, 15);
-    assert_eq!(world.fails(&["refresh", &mnt]).0, 15);
-    assert_eq!(world.fails(&["umount", "/"]).0, 15);
+    assert_eq!(home.fails(&["umount", &mnt]).0, 15);
+    assert_eq!(home.fails(&["status", &mnt]).0, 15);
+    assert_eq!(home.fails(&["refresh", &mnt]).0, 15);
+    assert_eq!(home.fails(&["umount", "/"]).0, 15);
 }
 
 #[test]
 fn a_missing_home_is_named() {
-    let world = World::new();
+    let home = PrivateHome::new();
     if rustix::process::geteuid().is_root() {
         // Root has directories of the system and needs no home.
         return;
     }
-    let output = world.command(&["cache", "info"]).env_remove("HOME").env_remove("XDG_CACHE_HOME").output().unwrap();
+    let output = home.command(&["cache", "info"]).env_remove("HOME").env_remove("XDG_CACHE_HOME").output().unwrap();
     let (code, text) = reason(&output);
     assert!(code == 2 && text.contains("HOME") && text.contains("--cache-dir"), "{text}");
 }
 
 #[test]
 fn flags_count_before_the_environment_that_before_the_file_and_that_before_the_default() {
-    let world = World::new();
+    let home = PrivateHome::new();
     let size = |command: &mut Command| -> u64 {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         value["size"].as_u64().unwrap()
     };
-    let cache = world.path("cache");
+    let cache = home.path("cache");
     let info = ["cache", "info", "--format=json", "--cache-dir", &cache];
-    assert_eq!(size(&mut world.command(&info)), 10 << 30);
-    std::fs::create_dir_all(world.path(".config/ocifs")).unwrap();
-    std::fs::write(world.path(".config/ocifs/config.yaml"), "cache-size: 3GiB\n").unwrap();
-    assert_eq!(size(&mut world.command(&info)), 3 << 30);
-    assert_eq!(size(world.command(&info).env("OCIFS_CACHE_SIZE", "2GiB")), 2 << 30);
-    assert_eq!(size(world.command(&info).arg("--cache-size=1GiB").env("OCIFS_CACHE_SIZE", "2GiB")), 1 << 30);
-    std::fs::write(world.path("other.yaml"), "cache-size: 4GiB\n").unwrap();
-    assert_eq!(size(world.command(&info).args(["--config", &world.path("other.yaml")])), 4 << 30);
+    assert_eq!(size(&mut home.command(&info)), 10 << 30);
+    std::fs::create_dir_all(home.path(".config/ocifs")).unwrap();
+    std::fs::write(home.path(".config/ocifs/config.yaml"), "cache-size: 3GiB\n").unwrap();
+    assert_eq!(size(&mut home.command(&info)), 3 << 30);
+    assert_eq!(size(home.command(&info).env("OCIFS_CACHE_SIZE", "2GiB")), 2 << 30);
+    assert_eq!(size(home.command(&info).arg("--cache-size=1GiB").env("OCIFS_CACHE_SIZE", "2GiB")), 1 << 30);
+    std::fs::write(home.path("other.yaml"), "cache-size: 4GiB\n").unwrap();
+    assert_eq!(size(home.command(&info).args(["--config", &home.path("other.yaml")])), 4 << 30);
 }
 
 #[test]
 fn a_mistake_in_the_configuration_file_is_named_with_its_place() {
-    let world = World::new();
-    let file = world.path("config.yaml");
+    let home = PrivateHome::new();
+    let file = home.path("config.yaml");
     std::fs::write(&file, "cache-sise: 1G\n").unwrap();
-    let (code, text) = world.fails(&["cache", "info", "--config", &file]);
+    let (code, text) = home.fails(&["cache", "info", "--config", &file]);
     assert!(code == 2 && text.contains(&file) && text.contains("cache-sise"), "{text}");
-    assert!(world.fails(&["cache", "info", "--config", "/no/such.yaml"]).1.contains("/no/such.yaml"));
+    assert!(home.fails(&["cache", "info", "--config", "/no/such.yaml"]).1.contains("/no/such.yaml"));
 }
 
 #[test]
 fn inspect_says_what_an_artifact_is_without_fetching_it() {
-    let world = World::new();
+    let home = PrivateHome::new();
     let reference = format!("{LAYOUT}:v1");
-    let value: serde_json::Value = serde_json::from_str(&world.prints(&["inspect", "--format=json", &reference])).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&home.prints(&["inspect", "--format=json", &reference])).unwrap();
     assert_eq!((value["kind"].as_str(), value["encrypted"].as_bool()), (Some("files"), Some(false)));
     let layers = value["layers"].as_array().unwrap();
     let hello = layers.iter().find(|layer| layer["title"] == "hello.txt").unwrap();
     assert_eq!((hello["size"].as_u64(), hello["readable"].as_str()), (Some(12), Some("at-once")));
-    assert!(world.prints(&["inspect", &reference]).contains("hello.txt"));
+    assert!(home.prints(&["inspect", &reference]).contains("hello.txt"));
     let sealed = format!("oci:{}/tests/fixtures/oci-sync-rust/layout:sealed", env!("CARGO_MANIFEST_DIR"));
-    let value: serde_json::Value = serde_json::from_str(&world.prints(&["inspect", "--format=json", &sealed])).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&home.prints(&["inspect", "--format=json", &sealed])).unwrap();
     assert_eq!((value["kind"].as_str(), value["encrypted"].as_bool()), (Some("oci-sync"), Some(true)));
 }
 
 #[test]
 fn a_pinned_artifact_survives_clearing() {
-    let world = World::new();
+    let home = PrivateHome::new();
     let image = format!("oci:{}/tests/fixtures/image-umoci/layout:l1", env!("CARGO_MANIFEST_DIR"));
-    let cache = world.path("cache");
-    let with_cache = |arguments: &[&str]| world.prints(&[arguments, &["--cache-dir", &cache]].concat());
+    let cache = home.path("cache");
+    let with_cache = |arguments: &[&str]| home.prints(&[arguments, &["--cache-dir", &cache]].concat());
     assert!(with_cache(&["cache", "pin", &image]).contains("pinned"));
     with_cache(&["cache", "clear"]);
     let value: serde_json::Value = serde_json::from_str(&with_cache(&["cache", "info", "--format=json"])).unwrap();
     assert!(value["pinned"].as_u64().unwrap() > 0, "{value}");
     assert!(with_cache(&["cache", "verify"]).contains(" 0 broken"));
     with_cache(&["cache", "unpin", &image]);
-    assert_eq!(world.fails(&["cache", "unpin", &image, "--cache-dir", &cache]).0, 10);
+    assert_eq!(home.fails(&["cache", "unpin", &image, "--cache-dir", &cache]).0, 10);
     with_cache(&["cache", "clear"]);
     let value: serde_json::Value = serde_json::from_str(&with_cache(&["cache", "info", "--format=json"])).unwrap();
     assert_eq!(value["data"].as_u64(), Some(0));
@@ -254,58 +254,58 @@ fn a_pinned_artifact_survives_clearing() {
 
 #[test]
 fn called_as_mount_ocifs_it_takes_what_mount_8_passes() {
-    let world = World::new();
-    let helper = world.path("mount.ocifs");
+    let home = PrivateHome::new();
+    let helper = home.path("mount.ocifs");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ocifs"), &helper).unwrap();
     let run = |arguments: &[&str]| {
         Command::new(Path::new(&helper))
             .args(arguments)
             .env_clear()
-            .env("HOME", world.path(""))
-            .env("XDG_CACHE_HOME", world.path("c"))
-            .env("XDG_STATE_HOME", world.path("s"))
+            .env("HOME", home.path(""))
+            .env("XDG_CACHE_HOME", home.path("c"))
+            .env("XDG_STATE_HOME", home.path("s"))
             .output()
             .unwrap()
     };
-    let mnt = world.path("mnt");
+    let mnt = home.path("mnt");
     // -f is mount(8)'s rehearsal: everything but the mount.
     let output = run(&[LAYOUT, &mnt, "-sfnv", "-o", "rw,noauto,_netdev,user,x-systemd.automount,tag-ttl=5m"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(reason(&run(&[LAYOUT, &mnt, "-o", "colour=blue"])).0, 2);
     assert_eq!(reason(&run(&[LAYOUT])).0, 2);
-    assert_eq!(reason(&run(&[LAYOUT, &world.path("none"), "-o", "ro"])).0, 15);
+    assert_eq!(reason(&run(&[LAYOUT, &home.path("none"), "-o", "ro"])).0, 15);
 }
 
 #[test]
 fn a_passphrase_on_the_command_line_is_warned_about_and_its_value_is_not_repeated() {
-    let world = World::new();
-    let output = world.command(&["mount", "--check-only", "--passphrase", "hunter2", LAYOUT, &world.path("mnt")]).output().unwrap();
+    let home = PrivateHome::new();
+    let output = home.command(&["mount", "--check-only", "--passphrase", "hunter2", LAYOUT, &home.path("mnt")]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("warning") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
 fn where_nothing_was_ever_staged_there_is_nothing_to_do() {
-    let world = World::new();
+    let home = PrivateHome::new();
     for arguments in [&["sync", "reg.io/team"][..], &["discard", "--yes", "reg.io/team/app:v1"], &["discard", "reg.io"]] {
-        assert_eq!(world.prints(arguments), "nothing is staged\n", "{arguments:?}");
+        assert_eq!(home.prints(arguments), "nothing is staged\n", "{arguments:?}");
     }
-    assert_eq!(world.prints(&["diff", "reg.io/team/app:v1"]), "");
+    assert_eq!(home.prints(&["diff", "reg.io/team/app:v1"]), "");
     for command in ["sync", "diff"] {
-        assert_eq!(world.prints(&[command, "--format=json", "oci:/no/such/layout"]), "[]\n", "{command}");
+        assert_eq!(home.prints(&[command, "--format=json", "oci:/no/such/layout"]), "[]\n", "{command}");
     }
     // What only looks leaves no directory behind.
-    assert!(!Path::new(&world.path(".state/ocifs/uppers")).exists());
+    assert!(!Path::new(&home.path(".state/ocifs/uppers")).exists());
 }
 
 #[test]
 fn a_path_outside_of_every_mount_is_an_error() {
-    let world = World::new();
+    let home = PrivateHome::new();
     for command in ["sync", "diff", "discard", "new"] {
-        let (code, text) = world.fails(&[command, &world.path("mnt")]);
+        let (code, text) = home.fails(&[command, &home.path("mnt")]);
         assert!(code == 15 && text.contains("is not in a mount"), "{command}: {code} {text}");
     }
-    let (code, text) = world.fails(&["new", "registry.invalid/team/app:v1"]);
+    let (code, text) = home.fails(&["new", "registry.invalid/team/app:v1"]);
     assert!(code == 15 && text.contains("no mount covers registry.invalid/team/app:v1"), "{code} {text}");
 }
 
@@ -313,11 +313,11 @@ fn a_path_outside_of_every_mount_is_an_error() {
 fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
     use ocifs::artifact::ViewMode;
     use ocifs::layer::NodeKind;
-    use ocifs::staging::{Binding, Content, Named, Node, Subject, Uppers};
+    use ocifs::staging::{Binding, Content, Named, Node, TagKey, Uppers};
     use ocifs::view::{ArtifactKind, Meaning};
     let uppers = Uppers::open(state, None).unwrap();
-    let subject =
-        Subject { origin: origin.to_owned(), authority: authority.to_owned(), repository: repository.to_owned(), tag: "left".to_owned() };
+    let tag_key =
+        TagKey { origin: origin.to_owned(), authority: authority.to_owned(), repository: repository.to_owned(), tag: "left".to_owned() };
     let meaning = Meaning {
         platform: "linux/amd64".parse().unwrap(),
         view: ViewMode::Merged,
@@ -326,7 +326,7 @@ fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
         allow_delete: false,
         encrypted: false,
     };
-    let upper = meaning.begin(&uppers, &subject, Binding::default()).unwrap();
+    let upper = meaning.begin(&uppers, &tag_key, Binding::default()).unwrap();
     let data = upper.new_data().unwrap();
     data.write_at(0, b"what was written").unwrap();
     let node = Node {
@@ -352,46 +352,46 @@ fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
 
 #[test]
 fn what_a_crash_left_is_shown_kept_and_taken_back_without_a_mount() {
-    let world = World::new();
-    let state = world.path(".state/ocifs");
+    let home = PrivateHome::new();
+    let state = home.path(".state/ocifs");
     leave_staged(Path::new(&state), "http://localhost:1", "localhost:1", "team/app");
     let reference = "localhost:1/team/app:left";
-    let rows: serde_json::Value = serde_json::from_str(&world.prints(&["status", "--format=json"])).unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&home.prints(&["status", "--format=json"])).unwrap();
     let row = rows.as_array().unwrap().iter().find(|row| row["state"] == "left").unwrap();
     assert_eq!((row["source"].as_str(), row["mount_point"].is_null()), (Some("localhost:1"), true));
     assert_eq!((row["staged"][0]["reference"].as_str(), row["staged"][0]["added"].as_u64()), (Some(reference), Some(1)));
-    let text = world.prints(&["status"]);
+    let text = home.prints(&["status"]);
     assert!(text.contains(reference) && text.contains("outside any mount"), "{text}");
     // The registry is not there: nothing is lost, and the exit code says why.
-    let output = world.command(&["sync", "--format=json", reference]).output().unwrap();
+    let output = home.command(&["sync", "--format=json", reference]).output().unwrap();
     assert_eq!(output.status.code(), Some(14), "{}", String::from_utf8_lossy(&output.stderr));
     let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((reports[0]["outcome"].as_str(), reports[0]["reference"].as_str()), (Some("failed"), Some(reference)));
-    let (code, text) = world.fails(&["discard", reference]);
+    let (code, text) = home.fails(&["discard", reference]);
     assert!(code == 2 && text.contains("--yes"), "{text}");
-    assert!(world.prints(&["status"]).contains(reference));
-    assert_eq!(world.prints(&["discard", "--yes", "other.io"]), "nothing is staged\n");
-    assert_eq!(world.prints(&["discard", "--yes", reference]), format!("discarded the edits of {reference}\n"));
-    assert_eq!(world.prints(&["discard", "--yes", reference]), "nothing is staged\n");
+    assert!(home.prints(&["status"]).contains(reference));
+    assert_eq!(home.prints(&["discard", "--yes", "other.io"]), "nothing is staged\n");
+    assert_eq!(home.prints(&["discard", "--yes", reference]), format!("discarded the edits of {reference}\n"));
+    assert_eq!(home.prints(&["discard", "--yes", reference]), "nothing is staged\n");
 }
 
 #[test]
 fn what_a_crash_left_is_compared_and_published_without_a_mount() {
-    let world = World::new();
-    let layout = world.path("layout");
+    let home = PrivateHome::new();
+    let layout = home.path("layout");
     std::fs::create_dir(&layout).unwrap();
     let canonical = Path::new(&layout).canonicalize().unwrap();
     let authority = format!("oci:{}", canonical.display());
     let repository = ocifs::registry::Layout::repository().unwrap().to_string();
-    leave_staged(Path::new(&world.path(".state/ocifs")), &authority, &authority, &repository);
+    leave_staged(Path::new(&home.path(".state/ocifs")), &authority, &authority, &repository);
     let reference = format!("{authority}:left");
-    let rows: serde_json::Value = serde_json::from_str(&world.prints(&["diff", "--format=json", &reference])).unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&home.prints(&["diff", "--format=json", &reference])).unwrap();
     let file = rows.as_array().unwrap().iter().find(|row| row["path"] == "file.txt").unwrap();
     assert_eq!((file["state"].as_str(), file["kind"].as_str(), file["after"].as_u64()), (Some("added"), Some("file"), Some(16)));
-    assert!(world.prints(&["diff", &reference]).contains("file.txt"));
-    assert!(world.prints(&["sync", "--dry-run", &reference]).starts_with("would publish "));
-    assert!(world.prints(&["sync", &reference]).starts_with(&format!("published {reference} sha256:")));
-    assert_eq!(world.prints(&["sync", &reference]), "nothing is staged\n");
-    let value: serde_json::Value = serde_json::from_str(&world.prints(&["inspect", "--format=json", &reference])).unwrap();
+    assert!(home.prints(&["diff", &reference]).contains("file.txt"));
+    assert!(home.prints(&["sync", "--dry-run", &reference]).starts_with("would publish "));
+    assert!(home.prints(&["sync", &reference]).starts_with(&format!("published {reference} sha256:")));
+    assert_eq!(home.prints(&["sync", &reference]), "nothing is staged\n");
+    let value: serde_json::Value = serde_json::from_str(&home.prints(&["inspect", "--format=json", &reference])).unwrap();
     assert_eq!(value["kind"], "files");
 }

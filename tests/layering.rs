@@ -89,7 +89,7 @@ impl fmt::Display for Violation {
 }
 
 /// One file: its path relative to the package (`src/layer/tar.rs`), its text as it is and with literals blanked.
-struct Source<'text> {
+struct SourceFile<'text> {
     path: &'text Path,
     raw: &'text str,
     code: String,
@@ -97,7 +97,7 @@ struct Source<'text> {
     tests_from: usize,
 }
 
-impl<'text> Source<'text> {
+impl<'text> SourceFile<'text> {
     fn new(path: &'text Path, raw: &'text str) -> Self {
         let code = text::blank(raw);
         let tests_from = if is_test_file(path) { 0 } else { text::first_test_line(&code) };
@@ -130,7 +130,7 @@ fn is_test_file(path: &Path) -> bool {
 }
 
 fn check(path: &Path, raw: &str) -> Vec<Violation> {
-    let source = Source::new(path, raw);
+    let source = SourceFile::new(path, raw);
     let mut found = Vec::new();
     check_shape(&source, &mut found);
     check_unsafe(&source, &mut found);
@@ -142,7 +142,7 @@ fn check(path: &Path, raw: &str) -> Vec<Violation> {
     found
 }
 
-fn check_shape(source: &Source, found: &mut Vec<Violation>) {
+fn check_shape(source: &SourceFile, found: &mut Vec<Violation>) {
     if !source.raw.starts_with("//!") {
         found.push(source.report(0, "a file starts with `//!`: what it owns, promises and never does".into()));
     }
@@ -155,7 +155,7 @@ fn check_shape(source: &Source, found: &mut Vec<Violation>) {
     }
 }
 
-fn check_unsafe(source: &Source, found: &mut Vec<Violation>) {
+fn check_unsafe(source: &SourceFile, found: &mut Vec<Violation>) {
     if source.path.starts_with("src/sys") || source.path == Path::new("src/layer/inflate.rs") {
         return;
     }
@@ -167,7 +167,7 @@ fn check_unsafe(source: &Source, found: &mut Vec<Violation>) {
     }
 }
 
-fn check_imports(source: &Source, module: &str, found: &mut Vec<Violation>) {
+fn check_imports(source: &SourceFile, module: &str, found: &mut Vec<Violation>) {
     let layer_of = |name: &str| LAYERS.iter().find(|(module, _)| *module == name).map(|(_, layer)| *layer);
     let own = if module == "main" { Some(u8::MAX) } else { layer_of(module) };
     let Some(own) = own else {
@@ -187,7 +187,7 @@ fn check_imports(source: &Source, module: &str, found: &mut Vec<Violation>) {
     }
 }
 
-fn check_crates(source: &Source, module: &str, found: &mut Vec<Violation>) {
+fn check_crates(source: &SourceFile, module: &str, found: &mut Vec<Violation>) {
     for (line, code) in source.code.lines().enumerate().take(source.tests_from) {
         for name in text::roots_of_paths(code) {
             let owners = OWNERS.iter().chain([&CLAP]).find(|(owned, _)| *owned == name).map(|(_, owners)| *owners);
@@ -199,7 +199,7 @@ fn check_crates(source: &Source, module: &str, found: &mut Vec<Violation>) {
 }
 
 /// `super::super::oci` would be an import that [`check_imports`] cannot see.
-fn check_climbing(source: &Source, found: &mut Vec<Violation>) {
+fn check_climbing(source: &SourceFile, found: &mut Vec<Violation>) {
     let depth = source.depth();
     for (line, inner, climbs) in text::climbs(&source.code) {
         if climbs >= depth.saturating_add(inner) {
@@ -238,7 +238,7 @@ fn every_source_file_keeps_the_rules() {
 
 /// The files of a module, by paths below `src` and texts.
 fn files_of<'text>(module: &str, sources: impl Iterator<Item = (&'text Path, &'text str)>) -> Vec<circles::File> {
-    let sources = sources.map(|(path, raw)| Source::new(path, raw)).filter(|source| source.module() == Some(module));
+    let sources = sources.map(|(path, raw)| SourceFile::new(path, raw)).filter(|source| source.module() == Some(module));
     sources
         .filter(|source| source.tests_from > 0)
         .map(|source| circles::File::new(&below_src(source.path), &source.code, source.tests_from))

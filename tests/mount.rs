@@ -2,6 +2,8 @@
 
 #[path = "mount/access.rs"]
 mod access;
+#[path = "mount/attached_index.rs"]
+mod attached_index;
 #[path = "mount/bad_archives.rs"]
 mod bad_archives;
 #[path = "mount/bad_blobs.rs"]
@@ -69,8 +71,6 @@ mod suites;
 mod support;
 #[path = "mount/tags.rs"]
 mod tags;
-#[path = "mount/travelling.rs"]
-mod travelling;
 #[path = "mount/unprivileged.rs"]
 mod unprivileged;
 #[path = "mount/verification.rs"]

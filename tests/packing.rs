@@ -208,7 +208,7 @@ fn a_travelling_index_is_a_zstd_file() {
     let (packed, _) = pack(Packing::GzipTar, &everything());
     std::fs::write(
         folder.path().join("index.zst"),
-        ocifs::layer::travelling(&packed.index, &ocifs::sys::array::Scratch::memory()).unwrap(),
+        ocifs::layer::encode_attached(&packed.index, &ocifs::sys::array::Scratch::memory()).unwrap(),
     )
     .unwrap();
     run("zstd", &["-q", "-d", "index.zst"], folder.path());

@@ -74,7 +74,7 @@ impl Artifact {
 impl Inner {
     /// The artifact of a key, built if it is not here yet.
     pub async fn build(self: &Arc<Self>, key: &Key, strict: bool) -> Result<Arc<Artifact>, Error> {
-        let manifest = self.known.named_manifest(&key.repository, &key.manifest).await?;
+        let manifest = self.registry_cache.named_manifest(&key.repository, &key.manifest).await?;
         let mut reader = Reader::new(self, &key.repository, (key.view, &key.platform), strict);
         let outline = match key.layer {
             None => reader.outline(Arc::clone(&manifest)).await?,
@@ -201,7 +201,7 @@ impl Inner {
                 };
                 async move {
                     let failed = |error| Error::of_blob(&format!("a layer of {owner}"), &source.descriptor, error);
-                    let Some(has_other_form) = archive else { return me.contents.travelling(&source).await.map_err(failed) };
+                    let Some(has_other_form) = archive else { return me.contents.attached_index(&source).await.map_err(failed) };
                     match me.contents.index(&source).await {
                         Ok(index) => Ok(Some(index)),
                         Err(error) if has_other_form && matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported) => {

@@ -5,7 +5,7 @@
 
 use super::Error;
 use super::dialect::{Shape, Step, Wanted};
-use super::merge::{Merge, Occupied, Placing, RawFile, Source};
+use super::merge::{Merge, MergeSource, Occupied, Placing, RawFile};
 use crate::layer::{Codec, LayerIndex};
 use crate::sys::array::{Array, Scratch};
 
@@ -42,9 +42,9 @@ pub(super) fn compose(
     let mut sources = Vec::with_capacity(steps.len());
     for (number, step) in steps.iter().enumerate() {
         sources.push(match (&step.shape, index_of(number)) {
-            (Shape::Archive { placing, .. }, Some(index)) => Source::Layer { entries: index, image: placing.whiteouts },
-            (Shape::Archive { instead: Some(wanted), .. } | Shape::File(wanted), _) => Source::Raw(&wanted.raw),
-            (Shape::Archive { instead: None, .. }, None) => Source::Raw(&nothing),
+            (Shape::Archive { placing, .. }, Some(index)) => MergeSource::Layer { entries: index, image: placing.whiteouts },
+            (Shape::Archive { instead: Some(wanted), .. } | Shape::File(wanted), _) => MergeSource::Raw(&wanted.raw),
+            (Shape::Archive { instead: None, .. }, None) => MergeSource::Raw(&nothing),
         });
     }
     for (number, step) in steps.iter().enumerate() {
@@ -56,7 +56,7 @@ pub(super) fn compose(
     Ok(Composed { bytes: merge.encode(&sources)?, warnings })
 }
 
-fn put(merge: &mut Merge, sources: &[Source<'_>], number: usize, step: &Step, wanted: &Wanted) -> Result<(), Error> {
+fn put(merge: &mut Merge, sources: &[MergeSource<'_>], number: usize, step: &Step, wanted: &Wanted) -> Result<(), Error> {
     for (attempt, place) in wanted.title.places(&wanted.base, &step.descriptor.digest).enumerate() {
         match merge.occupied(&place) {
             Occupied::Free => {
@@ -73,11 +73,11 @@ fn put(merge: &mut Merge, sources: &[Source<'_>], number: usize, step: &Step, wa
 }
 
 /// Whether the bytes at a place are those of the file that asks for it.
-fn is_same(source: Option<&Source<'_>>, entry: u32, raw: &RawFile) -> bool {
+fn is_same(source: Option<&MergeSource<'_>>, entry: u32, raw: &RawFile) -> bool {
     let there = match source {
-        Some(Source::Raw(other)) => other.sha256,
-        Some(Source::Layer { entries, .. }) => entries.entry(entry).and_then(|entry| entry.sha256),
-        Some(Source::Bare) | None => None,
+        Some(MergeSource::Raw(other)) => other.sha256,
+        Some(MergeSource::Layer { entries, .. }) => entries.entry(entry).and_then(|entry| entry.sha256),
+        Some(MergeSource::Bare) | None => None,
     };
     there.is_some() && there == raw.sha256
 }

@@ -17,8 +17,8 @@ pub(super) use image::needs_config;
 pub(super) use index::{candidates, member_name, members, only_without_platform};
 pub(super) use title::Title;
 
+use super::attached_index::{index_of, is_index_layer};
 use super::merge::{Placing, RawFile};
-use super::travel::{index_of, is_index_layer};
 use super::{Dialect, ViewMode};
 use crate::content::Sealing;
 use crate::oci::{Algorithm, Descriptor, ImageManifest, Manifest, media_type};
@@ -123,7 +123,7 @@ fn merged(manifest: &Manifest, image: &ImageManifest, config: Option<&[u8]>, bas
         .unwrap_or_else(|| blobs::plan(image, base))
 }
 
-/// Finds the index that travels with each layer. Steps are in the order of the layers.
+/// Finds the index attached to each layer. Steps are in the order of the layers.
 fn with_indexes(mut plan: Plan, image: &ImageManifest) -> Plan {
     let mut steps = plan.steps.iter_mut().filter(|step| !step.is_manifest).peekable();
     for (number, layer) in image.layers.iter().enumerate() {

@@ -33,7 +33,7 @@ impl Artifact {
             ArtifactLayer {
                 number,
                 descriptor: descriptor.clone(),
-                index: super::travel::index_of(&image.layers, number),
+                index: super::attached_index::index_of(&image.layers, number),
                 blob: shown.map(|(_, blob)| blob),
                 unpacked: shown.is_some_and(|((_, source), _)| source.form == Form::Archive),
             }
@@ -136,10 +136,10 @@ impl Artifacts {
         let Some(source) = artifact.source(blob) else { return Ok(None) };
         let mut source = source.clone();
         source.repository = repository.clone();
-        source.strict = strict || self.inner.known.options.strict;
+        source.strict = strict || self.inner.registry_cache.options.strict;
         let index = match (&step.shape, source.form) {
             (Shape::Archive { .. }, Form::Archive) => self.inner.contents.index(&source).await.map(Some),
-            _ => self.inner.contents.travelling(&source).await,
+            _ => self.inner.contents.attached_index(&source).await,
         };
         index.map_err(|error| Error::of_blob("a layer", &source.descriptor, error))
     }

@@ -89,7 +89,7 @@ impl RawFile {
 }
 
 /// What describes nodes. The position of a source is the number of its blob.
-pub(super) enum Source<'a> {
+pub(super) enum MergeSource<'a> {
     /// Entries of a layer.
     Layer {
         /// The entries.
@@ -218,7 +218,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The bytes of the tree.
-    pub fn encode(self, sources: &[Source<'_>]) -> Result<Array<u8>, Error> {
+    pub fn encode(self, sources: &[MergeSource<'_>]) -> Result<Array<u8>, Error> {
         let draft: Draft = self.graph.into_draft()?;
         Encoder::encode(draft, sources, &self.warnings)
     }

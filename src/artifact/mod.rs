@@ -1,18 +1,18 @@
 //! Dialects: from a manifest to the tree of an artifact; the memory-mapped tree; what was seen, kept for offline use.
 
+pub mod attached_index;
 mod build;
 mod compose;
 mod describe;
 mod dialect;
 mod identity;
-mod known;
 mod layers;
 mod merge;
 mod outline;
 mod published;
 mod recognise;
+mod registry_cache;
 mod secrets;
-pub mod travel;
 mod tree;
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub use tree::{Child, Content, Kind, Node, NodeId, Tree, UNDATED};
 
 use build::{Kept, Key};
 use dialect::Step;
-use known::Known;
+use registry_cache::RegistryCache;
 use secrets::OpenedHere;
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +138,7 @@ impl Artifact {
 }
 
 struct Inner {
-    known: Arc<Known>,
+    registry_cache: Arc<RegistryCache>,
     contents: Contents,
     cache: SpanCache,
     kept: Kept,
@@ -158,9 +158,9 @@ impl Artifacts {
     /// Artifacts of `pull`, read through `contents`, with trees and what was seen kept in `cache`.
     pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
         let platform = Arc::new(options.platform.clone());
-        let known = Arc::new(Known::new(pull, cache.clone(), options));
+        let registry_cache = Arc::new(RegistryCache::new(pull, cache.clone(), options));
         let (kept, opened_here, flight) = (Kept::default(), OpenedHere::default(), Flight::default());
-        Self { inner: Arc::new(Inner { known, contents, cache, kept, opened_here, flight }), platform }
+        Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight }), platform }
     }
 
     /// The same, with another platform chosen from an index.
@@ -175,12 +175,12 @@ impl Artifacts {
 
     /// The place that everything comes from, as [`Pull::origin`] names it.
     pub fn origin(&self) -> &str {
-        self.inner.known.pull.origin()
+        self.inner.registry_cache.pull.origin()
     }
 
     /// What does not change during the mount.
     pub fn options(&self) -> &Options {
-        &self.inner.known.options
+        &self.inner.registry_cache.options
     }
 
     /// The digest of a tag: known and fresh, else asked for (HEAD; the first time a GET of the manifest, which is
@@ -189,38 +189,38 @@ impl Artifacts {
     /// # Errors
     /// NotFound only if the registry said so within 5 seconds, or offline for a tag that no list has.
     pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Digest, Error> {
-        self.inner.known.tag(repository, tag).await
+        self.inner.registry_cache.tag(repository, tag).await
     }
 
     /// The tags of a repository, bookkeeping tags left out. NotFound if the registry knows no such repository.
     pub async fn tags(&self, repository: &Repository) -> Result<Listing, Error> {
-        self.inner.known.tags(repository).await
+        self.inner.registry_cache.tags(repository).await
     }
 
     /// All repositories known at or below a prefix (full names); partial where the registry has no catalog.
     pub async fn repositories(&self, prefix: Option<&Repository>) -> Result<Listing, Error> {
-        self.inner.known.repositories(prefix).await
+        self.inner.registry_cache.repositories(prefix).await
     }
 
     /// Notes that a repository turned out to exist.
     pub fn learned(&self, repository: &Repository) {
-        self.inner.known.learned(repository);
+        self.inner.registry_cache.learned(repository);
     }
 
     /// Names of a repository that are full references and no tags (a layout by `podman save`), with their manifests.
     /// They name artifacts by digest; nothing else is known of them.
     pub async fn odd_names(&self, repository: &Repository) -> Result<Arc<[(String, Descriptor)]>, Error> {
-        Ok(self.inner.known.pull.odd_names(repository).await?.into())
+        Ok(self.inner.registry_cache.pull.odd_names(repository).await?.into())
     }
 
     /// A manifest by digest, remembered on disk.
     pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
-        self.inner.known.manifest(repository, digest).await
+        self.inner.registry_cache.manifest(repository, digest).await
     }
 
     /// The same for one that a tag or an index names: that it is missing is an error of the registry, and no absence.
     pub async fn named_manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
-        self.inner.known.named_manifest(repository, digest).await
+        self.inner.registry_cache.named_manifest(repository, digest).await
     }
 
     /// The artifact of a manifest, with its tree built or mapped.
@@ -243,7 +243,7 @@ impl Artifacts {
         if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
             return Ok(artifact);
         }
-        let strict = strict || self.inner.known.options.strict;
+        let strict = strict || self.inner.registry_cache.options.strict;
         let built = self.inner.flight.run(key.clone(), || {
             let inner = Arc::clone(&self.inner);
             async move { inner.build(&key, strict).await }
@@ -253,7 +253,7 @@ impl Artifacts {
 
     /// The manifests that refer to a digest.
     pub async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Arc<[Descriptor]>, Error> {
-        self.inner.known.referrers(repository, subject).await
+        self.inner.registry_cache.referrers(repository, subject).await
     }
 
     /// The stream that a file's content lies in; `blob` is the number that [`Content`] names.
@@ -267,13 +267,13 @@ impl Artifacts {
             return Ok(ContentStream::of_bytes(manifest.raw.clone()));
         }
         source.repository = repository.clone();
-        source.strict = strict || self.inner.known.options.strict;
+        source.strict = strict || self.inner.registry_cache.options.strict;
         self.open(&source).await
     }
 
     /// One blob as it is stored, neither unpacked nor opened.
     pub async fn blob(&self, repository: &Repository, descriptor: &Descriptor, strict: bool) -> Result<ContentStream, Error> {
-        let strict = strict || self.inner.known.options.strict;
+        let strict = strict || self.inner.registry_cache.options.strict;
         let (repository, descriptor) = (repository.clone(), descriptor.clone());
         self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict, index: None }).await
     }
@@ -284,7 +284,7 @@ impl Artifacts {
 
     /// Forgets how fresh tags and lists are (all, or of one repository), so that the next use asks.
     pub fn refresh(&self, repository: Option<&Repository>) {
-        self.inner.known.refresh(repository);
+        self.inner.registry_cache.refresh(repository);
     }
 
     /// Lets go of trees, indexes and streams that nobody uses, and of all that the cache does not hold any more.
@@ -318,27 +318,27 @@ impl Artifacts {
 
     /// Whether the registry is known not to answer just now, or is never asked, so that what was last known has to do.
     pub fn is_away(&self) -> bool {
-        self.inner.known.is_away()
+        self.inner.registry_cache.is_away()
     }
 
     /// Whether the last known list of a repository has a tag. Asks nobody.
     pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
-        self.inner.known.is_listed(repository, tag)
+        self.inner.registry_cache.is_listed(repository, tag)
     }
 
     /// Whether what is known of a tag may be used without asking the registry.
     pub fn is_fresh(&self, repository: &Repository, tag: &Tag) -> bool {
-        self.inner.known.is_tag_fresh(repository, tag)
+        self.inner.registry_cache.is_tag_fresh(repository, tag)
     }
 
     /// The digest a tag held when the registry was last asked, however long ago.
     pub fn last_known(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
-        self.inner.known.last_tag(repository, tag)
+        self.inner.registry_cache.last_tag(repository, tag)
     }
 
     /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
-        self.inner.known.flush().await;
+        self.inner.registry_cache.flush().await;
     }
 }
 

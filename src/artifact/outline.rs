@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
             kind: ErrorKind::Unsupported,
             message: format!("an index of {} has more than {FETCHES} members in all", self.repository),
         })?;
-        self.inner.known.named_manifest(self.repository, digest).await
+        self.inner.registry_cache.named_manifest(self.repository, digest).await
     }
 
     /// The member for the wanted platform, also inside indexes that do not say what they hold.

@@ -17,30 +17,30 @@ impl Artifacts {
     /// Notes that a tag was moved to a manifest by this program: what follows is answered by it, whatever was asked
     /// before.
     pub fn published(&self, repository: &Repository, tag: &Tag, manifest: Arc<Manifest>) {
-        self.inner.known.published(repository, tag, manifest);
+        self.inner.registry_cache.published(repository, tag, manifest);
     }
 
     /// Notes that a tag was deleted by this program.
     pub fn deleted(&self, repository: &Repository, tag: &Tag) {
-        self.inner.known.deleted(repository, tag);
+        self.inner.registry_cache.deleted(repository, tag);
     }
 
     /// Repositories of which anything was seen by this process, by name; asks nobody.
     pub fn seen_repositories(&self) -> Vec<Repository> {
-        self.inner.known.seen_repositories()
+        self.inner.registry_cache.seen_repositories()
     }
 
     /// Notes a manifest that this program sent, whatever names it.
     pub fn learned_manifest(&self, repository: &Repository, manifest: Arc<Manifest>) {
-        self.inner.known.learned_manifest(repository, manifest);
+        self.inner.registry_cache.learned_manifest(repository, manifest);
     }
 
     /// Keeps the index of a layer that was packed here, so that the tree of its artifact is built without fetching
-    /// anything; `travelling` is the digest of the blob that the index travels as. Not for what is encrypted.
-    pub async fn adopt(&self, index: &LayerIndex, travelling: Option<&Digest>) {
-        let (contents, index, travelling) = (self.inner.contents.clone(), index.clone(), travelling.copied());
+    /// anything; `attached_index` is the digest of the blob that the index travels as. Not for what is encrypted.
+    pub async fn adopt(&self, index: &LayerIndex, attached_index: Option<&Digest>) {
+        let (contents, index, attached_index) = (self.inner.contents.clone(), index.clone(), attached_index.copied());
         // A failure costs a fetch later, and is in the log.
-        let _ = tokio::task::spawn_blocking(move || contents.adopt(&index, travelling.as_ref())).await;
+        let _ = tokio::task::spawn_blocking(move || contents.adopt(&index, attached_index.as_ref())).await;
     }
 
     /// The same for an archive that was sealed here in an oci-sync envelope. The index is kept sealed.

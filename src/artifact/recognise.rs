@@ -23,7 +23,7 @@ pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0) };
 impl Artifacts {
     /// The manifests that the tags of a repository are known to stand for, as far as they are here.
     pub async fn known_artifacts(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
-        let (known, repository) = (Arc::clone(&self.inner.known), repository.clone());
+        let (known, repository) = (Arc::clone(&self.inner.registry_cache), repository.clone());
         tokio::task::spawn_blocking(move || known.local_manifests(&repository)).await.unwrap_or_default()
     }
 

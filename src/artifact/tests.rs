@@ -14,9 +14,9 @@ use crate::oci::media_type;
 use crate::registry::{Fault, Layout, Memory, PlainLayer, RequestKind, Trust};
 use crate::seal::Passphrase;
 
+mod attached_index;
 mod odd;
 mod published;
-mod travelling;
 
 /// Artifacts of `pull` with a cache in `directory`.
 pub(super) fn artifacts(pull: Arc<dyn Pull>, directory: &Path, offline: bool, secret: Option<&'static str>) -> Artifacts {

@@ -34,8 +34,8 @@ pub struct Fill {
     /// End of the stream so far, and of what it takes as stored.
     position: u64,
     stored: u64,
-    main: Target,
-    member: Target,
+    main: OutputFile,
+    member: OutputFile,
     /// Bytes counted for this fill.
     counted: u64,
     committed: bool,
@@ -43,7 +43,7 @@ pub struct Fill {
 
 /// The file that is written to now, and the end of the blocks counted for it.
 #[derive(Default)]
-struct Target {
+struct OutputFile {
     which: Option<Which>,
     file: Option<File>,
     counted: u64,
@@ -68,8 +68,8 @@ impl Fill {
             present: Vec::new(),
             position: 0,
             stored: 0,
-            main: Target::default(),
-            member: Target::default(),
+            main: OutputFile::default(),
+            member: OutputFile::default(),
             counted: 0,
             committed: false,
         })
@@ -148,7 +148,7 @@ impl Fill {
         let target = if which == Which::Main { &mut self.main } else { &mut self.member };
         // Members come one after another, so only the last one is kept open.
         if target.which != Some(which) {
-            *target = Target { which: Some(which), ..Target::default() };
+            *target = OutputFile { which: Some(which), ..OutputFile::default() };
         }
         target.counted = (at + bytes.len() as u64).div_ceil(block) * block;
         let file = match target.file.take() {

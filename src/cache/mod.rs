@@ -227,7 +227,7 @@ impl SpanCache {
     /// Where large arrays lie while something is being made: in files of this cache that count in its budget. Not for
     /// what comes from encrypted artifacts.
     pub fn scratch(&self) -> Scratch {
-        Scratch::on_disk(Arc::new(scratch::Place(Arc::clone(&self.shared))))
+        Scratch::on_disk(Arc::new(scratch::ScratchFiles(Arc::clone(&self.shared))))
     }
 
     /// Bytes of span data that fit.

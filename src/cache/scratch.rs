@@ -17,7 +17,7 @@ use crate::sys::array::{ScratchFile, ScratchPlace};
 const SMALL: u64 = 64 << 20;
 
 /// Makes scratch files in a cache.
-pub struct Place(pub Arc<Shared>);
+pub struct ScratchFiles(pub Arc<Shared>);
 
 struct Work {
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ struct Work {
     counted: u64,
 }
 
-impl ScratchPlace for Place {
+impl ScratchPlace for ScratchFiles {
     fn create(&self) -> io::Result<Box<dyn ScratchFile>> {
         let directory = self.0.work_directory()?;
         let file = durable::open_private(&directory.join("scratch"), true)?;

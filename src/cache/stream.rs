@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::Error;
 use super::layout::{Geometry, Piece, Which, blocks};
 use super::shared::{Shared, failed};
-use super::table::{self, Identity, State, Table};
+use super::table::{self, Identity, SpanState, Table};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -235,7 +235,7 @@ impl Stream {
         (self.table.identity().checksum(span, &bytes) == self.table.checksum(span)).then_some(bytes)
     }
 
-    fn drop_broken(&self, span: u32, state: State, error: &io::Error) {
+    fn drop_broken(&self, span: u32, state: SpanState, error: &io::Error) {
         // Missing files of a dead stream are no news.
         if self.table.withdraw(span, state) && !self.dead() {
             tracing::warn!(stream = %self.name, span, %error, "a cached span is broken and was dropped");

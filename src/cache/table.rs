@@ -64,9 +64,9 @@ impl Identity {
 
 /// State of a span at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State(u64);
+pub struct SpanState(u64);
 
-impl State {
+impl SpanState {
     /// Whether the span is here.
     pub fn present(self) -> bool {
         self.0 & 1 == 1
@@ -198,9 +198,9 @@ impl Table {
 
     /// State of a span; one that does not exist is absent. What is read from files after this call is at least as
     /// new as the state, what was read before is at most as new.
-    pub fn state(&self, span: u32) -> State {
+    pub fn state(&self, span: u32) -> SpanState {
         fence(Ordering::SeqCst);
-        let state = State(self.word(span, 0).map_or(0, |word| word.load(Ordering::SeqCst)));
+        let state = SpanState(self.word(span, 0).map_or(0, |word| word.load(Ordering::SeqCst)));
         fence(Ordering::SeqCst);
         state
     }
@@ -222,7 +222,7 @@ impl Table {
     }
 
     /// Makes a span absent if it is still as `seen`. Returns whether it did.
-    pub fn withdraw(&self, span: u32, seen: State) -> bool {
+    pub fn withdraw(&self, span: u32, seen: SpanState) -> bool {
         let absent = (seen.0 & !1).wrapping_add(2);
         let changed = seen.present()
             && self.word(span, 0).is_some_and(|word| word.compare_exchange(seen.0, absent, Ordering::SeqCst, Ordering::SeqCst).is_ok());
@@ -269,7 +269,7 @@ impl Table {
     }
 
     /// Numbers of the spans that are present, with their states.
-    pub fn present(&self) -> impl Iterator<Item = (u32, State)> + '_ {
+    pub fn present(&self) -> impl Iterator<Item = (u32, SpanState)> + '_ {
         (0..self.geometry.count()).map(|span| (span, self.state(span))).filter(|(_, state)| state.present())
     }
 }

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use command::{Cli, Command};
-use daemon::log::{self, Target};
+use daemon::log::{self, LogTarget};
 use exit::Failure;
 use settings::environment::Environment;
 use settings::file::File;
@@ -72,7 +72,7 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
     let verbose = cli.global.verbose;
     // A mount starts its log once it is known where to.
     if !matches!(cli.command, Command::Mount(_)) {
-        log::start(&Target::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
+        log::start(&LogTarget::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
     cli.command.run(Invocation { command, arguments, matches, file, environment, verbose, inherited })
 }

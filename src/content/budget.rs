@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
-use super::parked::Parked;
+use super::decoder_pool::DecoderPool;
 use crate::error::ErrorKind;
 use crate::layer::{self, Windows};
 
@@ -58,7 +58,7 @@ struct Inner {
     limit: u64,
     /// In the order of [`Use::ALL`].
     shares: [Arc<Semaphore>; 4],
-    parked: Parked,
+    decoder_pool: DecoderPool,
     /// Decoders that wait for their window.
     waiting: AtomicUsize,
     readers: AtomicU64,
@@ -81,8 +81,8 @@ impl Budget {
     pub fn new(limit: u64) -> Self {
         let limit = limit.max(MEMORY_LEAST);
         let share = |purpose| Arc::new(Semaphore::new(pieces(share_of(limit, purpose)) as usize));
-        let (shares, parked) = (Use::ALL.map(share), Parked::default());
-        Self { inner: Arc::new(Inner { limit, shares, parked, waiting: AtomicUsize::new(0), readers: AtomicU64::new(0) }) }
+        let (shares, decoder_pool) = (Use::ALL.map(share), DecoderPool::default());
+        Self { inner: Arc::new(Inner { limit, shares, decoder_pool, waiting: AtomicUsize::new(0), readers: AtomicU64::new(0) }) }
     }
 
     /// Bytes that one use may take together.
@@ -121,13 +121,13 @@ impl Budget {
         }
         // Before the parked ones go: none is parked from now on.
         let _waiting = Waiting::new(&self.inner.waiting);
-        self.inner.parked.clear();
+        self.inner.decoder_pool.clear();
         taking.await
     }
 
     /// Decoders that wait for the next sequential reader.
-    pub(super) fn parked(&self) -> &Parked {
-        &self.inner.parked
+    pub(super) fn decoder_pool(&self) -> &DecoderPool {
+        &self.inner.decoder_pool
     }
 
     /// Whether a decoder waits for memory, so that none may be parked.

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::budget::Budget;
+use super::key_probe::Opened;
 use super::reader::Reader;
-use super::readers::{Readers, Target};
+use super::readers::{ReaderKey, Readers};
 use super::shared::Shared;
 use super::stream::ContentStream;
-use super::trial::Opened;
-use super::{BlobSource, Config, Error, Lent, Sealing, Verified, envelope, names, pass, travelling};
+use super::{BlobSource, Config, Error, Lent, Sealing, Verified, attached_index, envelope, names, pass};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
@@ -22,12 +22,12 @@ use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 struct Found {
     index: LayerIndex,
     /// It travelled with the blob; otherwise this program made it.
-    travelled: bool,
+    attached: bool,
 }
 
 struct Inner {
     shared: Arc<Shared>,
-    indexing: Flight<Target, Result<Found, Error>>,
+    indexing: Flight<ReaderKey, Result<Found, Error>>,
     /// Held for map operations only, never across an await.
     readers: Mutex<Readers>,
 }
@@ -75,7 +75,7 @@ impl Contents {
 
     async fn find(&self, source: &BlobSource) -> Result<Found, Error> {
         let shared = &self.inner.shared;
-        let own = |index| Found { index, travelled: false };
+        let own = |index| Found { index, attached: false };
         if source.sealing == Sealing::None {
             if let Some(index) = shared.stored_index(source, &names::index(source), &Protection::Plain)? {
                 return Ok(own(index));
@@ -83,16 +83,16 @@ impl Contents {
             if let Some(index) = self.streamed(source)?.as_deref().and_then(Reader::index) {
                 return Ok(own(index.clone()));
             }
-            if let Some(index) = travelling::stored(shared, source) {
-                return Ok(Found { index, travelled: true });
+            if let Some(index) = attached_index::stored(shared, source) {
+                return Ok(Found { index, attached: true });
             }
         }
         let task = (Arc::clone(shared), source.clone());
-        let target = if self.trusts(source) { Target::travelled(source) } else { Target::of(source, false) };
+        let target = if self.trusts(source) { ReaderKey::attached(source) } else { ReaderKey::of(source, false) };
         let indexing = self.inner.indexing.run(target, || async move {
             let (shared, source) = task;
-            if let Some(index) = travelling::get(&shared, &source).await? {
-                return Ok(Found { index, travelled: true });
+            if let Some(index) = attached_index::get(&shared, &source).await? {
+                return Ok(Found { index, attached: true });
             }
             match source.sealing {
                 Sealing::None => index_plain(&shared, &source).await.map(own),
@@ -102,25 +102,25 @@ impl Contents {
         indexing.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
     }
 
-    /// The index that travels with a blob, where it can be had: what it says of the attributes of a raw blob is said
+    /// The index attached to a blob, where it can be had: what it says of the attributes of a raw blob is said
     /// nowhere else.
     ///
     /// # Errors
     /// Those of a registry that could not be asked.
-    pub async fn travelling(&self, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
-        travelling::get(&self.inner.shared, source).await
+    pub async fn attached_index(&self, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
+        attached_index::get(&self.inner.shared, source).await
     }
 
-    /// Whether nothing is known against the index that travels with a blob.
+    /// Whether nothing is known against the index attached to a blob.
     pub fn trusts(&self, source: &BlobSource) -> bool {
-        use travelling::Verdict;
-        matches!(travelling::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
+        use attached_index::Verdict;
+        matches!(attached_index::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
     }
 
-    /// Keeps the index of a layer that was just packed here, so that nothing of it has to be fetched; `travelling` is
+    /// Keeps the index of a layer that was just packed here, so that nothing of it has to be fetched; `attached_index` is
     /// the digest of the blob that it travels as. Not for what is encrypted: it is stored as it is. Blocks on the disk.
-    pub fn adopt(&self, index: &LayerIndex, travelling: Option<&Digest>) {
-        travelling::adopt(&self.inner.shared, index, travelling);
+    pub fn adopt(&self, index: &LayerIndex, attached_index: Option<&Digest>) {
+        attached_index::adopt(&self.inner.shared, index, attached_index);
     }
 
     /// The same for an archive that was sealed here in an envelope. Blocks on the disk.
@@ -140,7 +140,10 @@ impl Contents {
         let reader = match self.ready(source)? {
             Some(reader) => Some(reader),
             // With an index that is still to come, only the reader knows how far it will be verified.
-            None if source.form == Form::Raw && source.sealing == Sealing::None && !travelling::is_expected(&self.inner.shared, source) => {
+            None if source.form == Form::Raw
+                && source.sealing == Sealing::None
+                && !attached_index::is_expected(&self.inner.shared, source) =>
+            {
                 None
             }
             None => Some(self.reader(source).await?),
@@ -206,14 +209,14 @@ impl Contents {
     fn ready(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
         let trusted = self.trusts(source);
         // What was shown by an index that turned out wrong is compared with the blob's own first.
-        if (source.form == Form::Raw || trusted || travelling::is_harmless(&self.inner.shared, source))
-            && let Some(reader) = self.readers().get(&Target::of(source, false))
+        if (source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source))
+            && let Some(reader) = self.readers().get(&ReaderKey::of(source, false))
         {
             return Ok(Some(reader));
         }
         if trusted
             && source.index.is_some()
-            && let Some(reader) = self.readers().get(&Target::travelled(source))
+            && let Some(reader) = self.readers().get(&ReaderKey::attached(source))
         {
             return Ok(Some(reader));
         }
@@ -227,11 +230,11 @@ impl Contents {
         if let Some(reader) = self.streamed(source)? {
             return Ok(Some(reader));
         }
-        if let Some(index) = travelling::stored(shared, source) {
-            return Ok(Some(self.add_travelled(source, index)));
+        if let Some(index) = attached_index::stored(shared, source) {
+            return Ok(Some(self.add_attached(source, index)));
         }
         // Whoever read it by an index that turned out wrong was told that it is verified.
-        if shared.strict(source) || source.descriptor.size <= RAW_SPAN || !trusted || travelling::is_expected(shared, source) {
+        if shared.strict(source) || source.descriptor.size <= RAW_SPAN || !trusted || attached_index::is_expected(shared, source) {
             return Ok(None);
         }
         // What turned out wrong while it was served is from then on checked whole before its first byte: bad bytes
@@ -239,7 +242,7 @@ impl Contents {
         if shared.is_poisoned(&names::streaming(&source.descriptor)) {
             return Ok(None);
         }
-        let target = Target::of(source, true);
+        let target = ReaderKey::of(source, true);
         let known = self.readers().get(&target);
         match known {
             Some(reader) => Ok(Some(reader)),
@@ -253,7 +256,7 @@ impl Contents {
             return Ok(None);
         }
         let shared = &self.inner.shared;
-        let target = Target::of(source, true);
+        let target = ReaderKey::of(source, true);
         let known = self.readers().get(&target);
         if let Some(reader) = known.as_ref().filter(|reader| reader.verified() == Verified::Whole) {
             return Ok(Some(Arc::clone(reader)));
@@ -273,31 +276,31 @@ impl Contents {
     fn add_checked(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
         let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
         let reader = Reader::checked(&self.inner.shared, source, index, key);
-        self.readers().add(Target::of(source, false), reader)
+        self.readers().add(ReaderKey::of(source, false), reader)
     }
 
-    fn add_travelled(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
-        let key = source.index.as_ref().map_or(source.descriptor.digest, |by| names::travelled(&source.descriptor.digest, &by.digest));
-        let reader = Reader::travelled(&self.inner.shared, source, index, key);
-        self.readers().add(Target::travelled(source), reader)
+    fn add_attached(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
+        let key = source.index.as_ref().map_or(source.descriptor.digest, |by| names::attached(&source.descriptor.digest, &by.digest));
+        let reader = Reader::attached(&self.inner.shared, source, index, key);
+        self.readers().add(ReaderKey::attached(source), reader)
     }
 
     /// The reader of a blob, whatever it takes.
     pub(super) async fn reader(&self, source: &BlobSource) -> Result<Arc<Reader>, Error> {
         if source.form == Form::Raw
             && source.sealing == Sealing::None
-            && self.travelling(source).await?.is_none()
+            && self.attached_index(source).await?.is_none()
             && let Some(reader) = self.ready(source)?
         {
             // Without the index that it names it is read as if it named none.
             return Ok(reader);
         }
         let found = self.find(source).await?;
-        if found.travelled {
-            return Ok(self.add_travelled(source, found.index));
+        if found.attached {
+            return Ok(self.add_attached(source, found.index));
         }
         if source.sealing == Sealing::None {
-            travelling::check_entries(&self.inner.shared, source, &found.index)?;
+            attached_index::check_entries(&self.inner.shared, source, &found.index)?;
             return match self.ready(source)? {
                 Some(reader) => Ok(reader),
                 None => Ok(self.add_checked(source, found.index)),
@@ -308,7 +311,7 @@ impl Contents {
         let opened = envelope::open(shared, source).await?;
         let blob = stored_blob(shared, source).await?;
         let reader = Reader::sealed(shared, source, index, blob, opened);
-        Ok(self.readers().add(Target::of(source, false), reader))
+        Ok(self.readers().add(ReaderKey::of(source, false), reader))
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, Readers> {

@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::budget::Use;
 use super::input::Input;
+use super::key_probe::{KeyProbe, Opened, PROOF, VERSION, wrong_key};
 use super::pass::{self, ScanThread};
 use super::reader::Reader;
 use super::shared::Shared;
-use super::trial::{Opened, PROOF, Trial, VERSION, wrong_key};
 use super::{BlobSource, Error, Sealing, names};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
@@ -67,17 +67,17 @@ pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Op
     if let Some(opened) = remembered(shared, source).await? {
         return Ok(opened);
     }
-    let trial = Trial::new(&shared.keys, source)?;
-    let trial = match shared.stored_index(&stored, &name, &Protection::Plain)? {
-        Some(index) => read_through(shared, &stored, index, trial).await?,
+    let probe = KeyProbe::new(&shared.keys, source)?;
+    let probe = match shared.stored_index(&stored, &name, &Protection::Plain)? {
+        Some(index) => read_through(shared, &stored, index, probe).await?,
         None => {
             let key = names::stream(&stored.descriptor.digest, stored.form, stored.sealing);
-            let (index, trial) = pass::run(shared, &stored, shared.fill(&key, &Protection::Plain), Some(trial)).await?;
+            let (index, probe) = pass::run(shared, &stored, shared.fill(&key, &Protection::Plain), Some(probe)).await?;
             shared.store_index(&stored, &name, index, &Protection::Plain);
-            trial.ok_or_else(|| Error::new(ErrorKind::Other, "the check of an envelope was lost"))?
+            probe.ok_or_else(|| Error::new(ErrorKind::Other, "the check of an envelope was lost"))?
         }
     };
-    let opened = trial.finish(source)?;
+    let opened = probe.finish(source)?;
     remember(shared, &source.descriptor.digest, &opened);
     Ok(opened)
 }
@@ -124,20 +124,20 @@ pub(super) fn as_stored(source: &BlobSource) -> BlobSource {
 }
 
 /// Checks the tag over a blob whose digest was checked earlier.
-async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerIndex, mut trial: Trial) -> Result<Trial, Error> {
+async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerIndex, mut probe: KeyProbe) -> Result<KeyProbe, Error> {
     let size = index.stream_length();
     let blob = Reader::transient(shared, stored, index);
     let mut place = 0;
     while place < size {
         let piece = blob.read_for(place..(place + PIECE).min(size), Use::Demand).await?;
         place += piece.len() as u64;
-        trial = blocking(move || {
-            trial.update(&piece);
-            Ok(trial)
+        probe = blocking(move || {
+            probe.update(&piece);
+            Ok(probe)
         })
         .await?;
     }
-    Ok(trial)
+    Ok(probe)
 }
 
 /// The second pass: decrypts, indexes and fills the sealed cache from the checked ciphertext.

@@ -12,11 +12,11 @@ use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
 
 use super::Error;
 use super::budget::{Budget, Granted, Use};
-use super::cursor::Cursor;
+use super::decoder_pool::IDLE;
+use super::in_flight::PendingSpan;
 use super::input::{Input, Origin};
-use super::parked::IDLE;
 use super::reader::Reader;
-use super::slots::Slot;
+use super::sequential_decoder::SequentialDecoder;
 use crate::cache::Claim;
 use crate::error::ErrorKind;
 use crate::layer::{Codec, Restart, Span};
@@ -33,17 +33,17 @@ struct Held {
 }
 
 /// Fetches spans that readers wait for.
-pub(super) fn demand(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Use) {
-    for slots in runs(slots, |slot| slot.span) {
+pub(super) fn demand(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use) {
+    for pending in runs(pending, |pending_span| pending_span.span) {
         let reader = Arc::clone(reader);
-        tokio::spawn(async move { run(&reader, slots, rank, Held { memory: None, turn: None }).await });
+        tokio::spawn(async move { run(&reader, pending, rank, Held { memory: None, turn: None }).await });
     }
 }
 
 /// Fetches spans that readers will probably want. Takes its share of memory and requests before it takes the duty
 /// for a span, so that nobody ever waits for a fetch that itself waits for its turn.
 pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
-    let missing: Vec<u32> = spans.filter(|span| !reader.has(*span) && !reader.slots.has(*span)).collect();
+    let missing: Vec<u32> = spans.filter(|span| !reader.has(*span) && !reader.in_flight.has(*span)).collect();
     for spans in runs(missing, |span| *span) {
         let sequential = spans.first().is_some_and(|first| !can_restart(reader, *first));
         let reader = Arc::clone(reader);
@@ -52,9 +52,9 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
         tokio::spawn(async move {
             let _under_way = under_way;
             let Ok(held) = hold_ahead(&reader, &spans).await else { return };
-            let slots = take_ahead(&reader, &spans);
-            if !slots.is_empty() {
-                run(&reader, slots, Use::Prefetch, held).await;
+            let pending = take_ahead(&reader, &spans);
+            if !pending.is_empty() {
+                run(&reader, pending, Use::Prefetch, held).await;
             }
         });
         if sequential {
@@ -66,17 +66,17 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
 
 /// Takes the duty for the first consecutive spans that still need it, and for no others: a duty that is dropped is
 /// an error to whoever waits. What lies behind a gap is fetched when it is wanted.
-fn take_ahead(reader: &Reader, spans: &[u32]) -> Vec<Slot> {
-    let mut slots = Vec::new();
+fn take_ahead(reader: &Reader, spans: &[u32]) -> Vec<PendingSpan> {
+    let mut pending = Vec::new();
     for span in spans {
-        let slot = if reader.has(*span) { None } else { reader.slots.join(*span).1 };
-        match slot {
-            Some(slot) => slots.push(slot),
-            None if slots.is_empty() => {}
+        let pending_span = if reader.has(*span) { None } else { reader.in_flight.join(*span).1 };
+        match pending_span {
+            Some(pending_span) => pending.push(pending_span),
+            None if pending.is_empty() => {}
             None => break,
         }
     }
-    slots
+    pending
 }
 
 /// Counts one fetch ahead until it ends, in whatever way.
@@ -120,18 +120,18 @@ fn can_restart(reader: &Reader, number: u32) -> bool {
 }
 
 /// Answers every slot, whatever happens.
-async fn run(reader: &Arc<Reader>, slots: Vec<Slot>, rank: Use, held: Held) {
-    let mut open: BTreeMap<u32, Slot> = slots.into_iter().map(|slot| (slot.span, slot)).collect();
+async fn run(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use, held: Held) {
+    let mut open: BTreeMap<u32, PendingSpan> = pending.into_iter().map(|pending_span| (pending_span.span, pending_span)).collect();
     if let Err(error) = attempt(reader, &mut open, rank, held).await {
-        for slot in open.into_values() {
-            slot.land(Err(error.clone()));
+        for pending_span in open.into_values() {
+            pending_span.complete(Err(error.clone()));
         }
     }
 }
 
 /// Waits happen in one order for everybody: the parked decoders, memory, claims, the turn of the request, the window of a
 /// decoder.
-async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, Slot>, rank: Use, mut held: Held) -> Result<(), Error> {
+async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, rank: Use, mut held: Held) -> Result<(), Error> {
     let Some(first) = open.keys().next().copied() else { return Ok(()) };
     let sequence = if can_restart(reader, first) { None } else { Some(reader.sequence.lock().await) };
     // What a transient reader holds is accounted for by the reader that it serves.
@@ -146,11 +146,11 @@ async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, Slot>, rank: Use
 }
 
 /// Answers what came into the cache since the slots were taken.
-fn look_again(reader: &Reader, open: &mut BTreeMap<u32, Slot>) {
+fn look_again(reader: &Reader, open: &mut BTreeMap<u32, PendingSpan>) {
     let found: Vec<_> = open.keys().filter_map(|span| Some((*span, reader.piece(*span, reader.layout.span(*span))?))).collect();
     for (span, data) in found {
-        if let Some(slot) = open.remove(&span) {
-            slot.land(Ok(data));
+        if let Some(pending_span) = open.remove(&span) {
+            pending_span.complete(Ok(data));
         }
     }
 }
@@ -169,45 +169,45 @@ async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim>
 /// Fetches and decodes spans, from the closest place before them where decoding can begin.
 async fn fetch(
     reader: &Arc<Reader>,
-    open: &mut BTreeMap<u32, Slot>,
+    open: &mut BTreeMap<u32, PendingSpan>,
     spans: Range<u32>,
     rank: Use,
     turn: Option<OwnedSemaphorePermit>,
     sequence: Option<MutexGuard<'_, ()>>,
 ) -> Result<(), Error> {
-    let (from, mut cursor) = begin(reader, spans.start, sequence.is_some())?;
+    let (from, mut decoder) = begin(reader, spans.start, sequence.is_some())?;
     let blob = blob_range(reader, from..spans.end)?;
     let mut input = open_input(reader, blob, rank, turn).await?;
     for number in from..spans.end {
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
-        let slot = open.remove(&number);
+        let pending_span = open.remove(&number);
         let keeps = reader.keeps && spans.end - number <= ON_THE_WAY;
-        let task = Task { number, span, blob, slot, keeps, rank };
-        cursor = work(reader, task, cursor).await?;
+        let task = Task { number, span, blob, pending_span, keeps, rank };
+        decoder = work(reader, task, decoder).await?;
     }
-    if let (Some(_), Some(cursor)) = (&sequence, cursor)
-        && cursor.next() < reader.layout.count()
-        && !can_restart(reader, cursor.next())
+    if let (Some(_), Some(decoder)) = (&sequence, decoder)
+        && decoder.next() < reader.layout.count()
+        && !can_restart(reader, decoder.next())
     {
-        reader.shared.budget.parked().put(&reader.shared.budget, reader.number, cursor);
+        reader.shared.budget.decoder_pool().put(&reader.shared.budget, reader.number, decoder);
         expire_later(reader.shared.budget.clone());
     }
     Ok(())
 }
 
 /// Where decoding begins and with what; without a decoder the stream is the blob.
-fn begin(reader: &Reader, first: u32, takes_parked: bool) -> Result<(u32, Option<Cursor>), Error> {
+fn begin(reader: &Reader, first: u32, takes_pooled: bool) -> Result<(u32, Option<SequentialDecoder>), Error> {
     let Some(index) = reader.index().filter(|index| index.codec() != Codec::Identity) else { return Ok((first, None)) };
     let restart = index.restart_for(first);
-    let parked = reader.shared.budget.parked();
-    parked.expire();
-    let waiting = if takes_parked { parked.take(reader.number, restart, first) } else { None };
-    let cursor = match waiting {
-        Some(cursor) => cursor,
-        None => Cursor::new(index, restart, &reader.shared.windows())?,
+    let decoder_pool = reader.shared.budget.decoder_pool();
+    decoder_pool.expire();
+    let waiting = if takes_pooled { decoder_pool.take(reader.number, restart, first) } else { None };
+    let decoder = match waiting {
+        Some(decoder) => decoder,
+        None => SequentialDecoder::new(index, restart, &reader.shared.windows())?,
     };
-    Ok((cursor.next(), Some(cursor)))
+    Ok((decoder.next(), Some(decoder)))
 }
 
 fn blob_range(reader: &Reader, spans: Range<u32>) -> Result<Range<u64>, Error> {
@@ -237,31 +237,31 @@ struct Task {
     number: u32,
     span: Span,
     blob: Bytes,
-    slot: Option<Slot>,
+    pending_span: Option<PendingSpan>,
     keeps: bool,
     rank: Use,
 }
 
 /// Verifies, decodes, keeps and hands out one span; the decoder comes back. On a thread that may block, however small
 /// the span is: keeping it may begin an eviction.
-async fn work(reader: &Arc<Reader>, task: Task, cursor: Option<Cursor>) -> Result<Option<Cursor>, Error> {
+async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
     let worker = Arc::clone(reader);
     let label = reader.source.label();
-    let worked = tokio::task::spawn_blocking(move || work_here(&worker, task, cursor)).await;
+    let worked = tokio::task::spawn_blocking(move || work_here(&worker, task, decoder)).await;
     worked.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, format!("{label}: decoding was abandoned; see the log"))))
 }
 
-fn work_here(reader: &Reader, task: Task, mut cursor: Option<Cursor>) -> Result<Option<Cursor>, Error> {
-    let Task { number, span, blob, slot, keeps, rank } = task;
-    let data = verify(reader, number, &span, &blob).and_then(|()| decode(reader, number, &span, blob, cursor.as_mut()));
+fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
+    let Task { number, span, blob, pending_span, keeps, rank } = task;
+    let data = verify(reader, number, &span, &blob).and_then(|()| decode(reader, number, &span, blob, decoder.as_mut()));
     let data = match data {
         Ok(data) => data,
         Err(error) => {
             if error.kind == ErrorKind::Integrity {
                 reader.found_wrong();
             }
-            if let Some(slot) = slot {
-                slot.land(Err(error.clone()));
+            if let Some(pending_span) = pending_span {
+                pending_span.complete(Err(error.clone()));
             }
             return Err(error);
         }
@@ -270,14 +270,14 @@ fn work_here(reader: &Reader, task: Task, mut cursor: Option<Cursor>) -> Result<
     if keeps {
         reader.note_room(kept, rank);
     }
-    if !kept && slot.is_some() {
+    if !kept && pending_span.is_some() {
         reader.shared.recent.put(reader.number, number, data.clone());
     }
-    if let Some(slot) = slot {
-        slot.land(Ok(data.clone()));
+    if let Some(pending_span) = pending_span {
+        pending_span.complete(Ok(data.clone()));
     }
     reader.advance(Some((number, &data)));
-    Ok(cursor)
+    Ok(decoder)
 }
 
 /// Compares the bytes of a span with what the first pass saw.
@@ -302,10 +302,10 @@ fn verify(reader: &Reader, number: u32, span: &Span, blob: &[u8]) -> Result<(), 
     Err(Error::new(ErrorKind::Integrity, message))
 }
 
-fn decode(reader: &Reader, number: u32, span: &Span, blob: Bytes, cursor: Option<&mut Cursor>) -> Result<Bytes, Error> {
-    match (cursor, reader.index()) {
-        (Some(cursor), Some(index)) => {
-            let data = cursor.decode(index, span, &blob).map_err(|error| describe(reader, number, &error))?;
+fn decode(reader: &Reader, number: u32, span: &Span, blob: Bytes, decoder: Option<&mut SequentialDecoder>) -> Result<Bytes, Error> {
+    match (decoder, reader.index()) {
+        (Some(decoder), Some(index)) => {
+            let data = decoder.decode(index, span, &blob).map_err(|error| describe(reader, number, &error))?;
             reader.shared.moved(data.len());
             Ok(data.into())
         }
@@ -328,7 +328,7 @@ fn keep(reader: &Reader, number: u32, data: &[u8]) -> bool {
 fn expire_later(budget: Budget) {
     tokio::spawn(async move {
         tokio::time::sleep(IDLE).await;
-        budget.parked().expire();
+        budget.decoder_pool().expire();
     });
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Error;
 use super::budget::Use;
+use super::key_probe::Opened;
 use super::reader::Reader;
 use super::shared::Shared;
-use super::trial::Opened;
 use crate::error::ErrorKind;
 use crate::registry::BlobStream;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeReader};

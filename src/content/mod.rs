@@ -5,29 +5,29 @@
 //! that what it serves belongs to the digest that was asked for (or says [`Verified::Partial`]). Knows nothing
 //! of manifests, trees or paths.
 
+mod attached_index;
 mod budget;
 mod contents;
-mod cursor;
+mod decoder_pool;
 mod envelope;
 mod fetch;
+mod in_flight;
 mod input;
+mod key_probe;
 mod keys;
 mod layout;
 mod names;
-mod parked;
 mod pass;
 mod prefetch;
 mod reader;
 mod readers;
 mod recent;
+mod sequential_decoder;
 mod shared;
-mod slots;
 mod stream;
 mod streaming;
 #[cfg(test)]
 pub(crate) mod tests;
-mod travelling;
-mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ pub(super) const ENVELOPE: &str = "envelope";
 pub fn stream_keys(source: &BlobSource) -> Vec<Digest> {
     let blob = &source.descriptor;
     let mut keys = vec![streaming(blob)];
-    keys.extend(source.index.as_ref().map(|index| travelled(&blob.digest, &index.digest)));
+    keys.extend(source.index.as_ref().map(|index| attached(&blob.digest, &index.digest)));
     for form in [Form::Archive, Form::Raw] {
         for sealing in [Sealing::None, Sealing::OciSync] {
             keys.push(stream(&blob.digest, form, sealing));
@@ -54,14 +54,14 @@ pub(super) fn streamed_index(blob: &Descriptor) -> String {
     format!("{}.streamed-{}", blob.digest.path_name(), blob.size)
 }
 
-/// The stream of a blob that is read by an index that travels with it. Who names another index, or none, never reads
+/// The stream of a blob that is read by an index attached to it. Who names another index, or none, never reads
 /// what was kept by this one.
-pub(super) fn travelled(blob: &Digest, index: &Digest) -> Digest {
+pub(super) fn attached(blob: &Digest, index: &Digest) -> Digest {
     Digest::of(format!("{blob} by {index}").as_bytes())
 }
 
-/// The document that holds an index that travels with a blob.
-pub(super) fn travelled_index(blob: &Digest, index: &Digest) -> String {
+/// The document that holds an index attached to a blob.
+pub(super) fn attached_index_name(blob: &Digest, index: &Digest) -> String {
     format!("{}.by-{}", blob.path_name(), index.path_name())
 }
 
@@ -100,7 +100,7 @@ mod tests {
         };
         let mut keys = stream_keys(&source(b"x", Some(b"i")));
         keys.extend(stream_keys(&source(b"y", Some(b"i"))));
-        keys.push(travelled(&Digest::of(b"x"), &Digest::of(b"j")));
+        keys.push(attached(&Digest::of(b"x"), &Digest::of(b"j")));
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), 13);

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::key_probe::KeyProbe;
 use super::shared::Shared;
-use super::trial::Trial;
 use super::{BlobSource, Error};
 use crate::cache::Fill;
 use crate::error::ErrorKind;
@@ -25,29 +25,29 @@ const PIECE: usize = 256 << 10;
 struct Hashed {
     digest: Digest,
     length: u64,
-    trial: Option<Trial>,
+    probe: Option<KeyProbe>,
 }
 
-/// Reads a blob whole. `trial` sees all of its bytes and comes back finished.
+/// Reads a blob whole. `probe` sees all of its bytes and comes back finished.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     source: &BlobSource,
     fill: Option<Fill>,
-    trial: Option<Trial>,
-) -> Result<(LayerIndex, Option<Trial>), Error> {
+    probe: Option<KeyProbe>,
+) -> Result<(LayerIndex, Option<KeyProbe>), Error> {
     let _turn = shared.turns.pass().await?;
     tracing::debug!(size = source.descriptor.size, "reads {} whole, to know what is in it", source.label());
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
-    let hashing = tokio::task::spawn_blocking(move || hash(algorithm, pieces, trial));
+    let hashing = tokio::task::spawn_blocking(move || hash(algorithm, pieces, probe));
     let sent = download(shared, source, &to_hash, &scan.pieces).await;
     drop(to_hash);
     let hashed = hashing.await.map_err(|_| abandoned(source))?;
     sent?;
     check(source, &hashed)?;
     let index = shared.working(scan.finish(source, hashed.digest)).await?;
-    Ok((index, hashed.trial))
+    Ok((index, hashed.probe))
 }
 
 /// The thread that scans a logical blob piece by piece.
@@ -106,16 +106,16 @@ async fn download(shared: &Shared, source: &BlobSource, hash: &mpsc::Sender<Byte
     Ok(())
 }
 
-fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut trial: Option<Trial>) -> Hashed {
+fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut probe: Option<KeyProbe>) -> Hashed {
     let mut length = 0;
     while let Some(piece) = pieces.blocking_recv() {
         length += piece.len() as u64;
         hasher.update(&piece);
-        if let Some(trial) = &mut trial {
-            trial.update(&piece);
+        if let Some(probe) = &mut probe {
+            probe.update(&piece);
         }
     }
-    Hashed { digest: hasher.finish(), length, trial }
+    Hashed { digest: hasher.finish(), length, probe }
 }
 
 /// Compares what arrived with what the manifest says.

@@ -9,13 +9,13 @@ use futures_util::future::BoxFuture;
 
 use super::budget::Use;
 use super::fetch;
+use super::in_flight::{InFlight, Waiting};
+use super::key_probe::Opened;
 use super::layout::Layout;
 use super::prefetch::Tracks;
 use super::shared::Shared;
-use super::slots::{Slots, Waiting};
 use super::streaming::{Streaming, Verdict, Wanting};
-use super::trial::Opened;
-use super::{BlobSource, Error, Verified, names, travelling};
+use super::{BlobSource, Error, Verified, attached_index, names};
 use crate::cache::{CachedStream, Protection};
 use crate::error::ErrorKind;
 use crate::layer::{LayerIndex, Restart, Span};
@@ -37,10 +37,10 @@ pub(super) struct Reader {
     /// Whether fetched spans are stored in the cache.
     pub(super) keeps: bool,
     /// Whether the index is one that travels with the blob.
-    travelled: bool,
+    attached: bool,
     /// The stored blob, if what is read lies in an envelope.
     pub(super) envelope: Option<(Arc<Reader>, Opened)>,
-    pub(super) slots: Slots,
+    pub(super) in_flight: InFlight,
     /// Held by the one fetch that decodes from a parked decoder; taken before memory is.
     pub(super) sequence: tokio::sync::Mutex<()>,
     /// Fetches ahead that have not ended.
@@ -63,9 +63,9 @@ impl Reader {
             key,
             cached,
             keeps: true,
-            travelled: false,
+            attached: false,
             envelope: None,
-            slots: Slots::default(),
+            in_flight: InFlight::default(),
             sequence: tokio::sync::Mutex::default(),
             under_way: AtomicUsize::new(0),
             index: OnceLock::new(),
@@ -82,11 +82,11 @@ impl Reader {
         Arc::new(Self { index: OnceLock::from(index), ..Self::new(shared, source, layout, key, cached) })
     }
 
-    /// A reader by an index that travels with the blob and is not compared with it yet.
-    pub(super) fn travelled(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, key: Digest) -> Arc<Self> {
+    /// A reader by an index attached to the blob and is not compared with it yet.
+    pub(super) fn attached(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, key: Digest) -> Arc<Self> {
         let layout = Layout::of_index(&index);
         let cached = shared.cached(&key, &layout, &Protection::Plain);
-        Arc::new(Self { index: OnceLock::from(index), travelled: true, ..Self::new(shared, source, layout, key, cached) })
+        Arc::new(Self { index: OnceLock::from(index), attached: true, ..Self::new(shared, source, layout, key, cached) })
     }
 
     /// The same for what lies in an envelope; `blob` reads the ciphertext.
@@ -145,7 +145,8 @@ impl Reader {
     /// Whether what it reads by is not to be believed any more: the index that travelled turned out wrong, or a blob
     /// that is not checked yet came from where the transport vouches for nothing.
     pub(super) fn is_distrusted(&self) -> bool {
-        (self.travelled && self.shared.travel.is_distrusted(&self.key)) || (self.is_unchecked() && self.shared.strict(&self.source))
+        (self.attached && self.shared.attached_indexes.is_distrusted(&self.key))
+            || (self.is_unchecked() && self.shared.strict(&self.source))
     }
 
     /// Whether it serves a blob whose digest is not known yet.
@@ -157,7 +158,7 @@ impl Reader {
     ///
     /// # Errors
     /// Integrity if the digest does not hold.
-    pub(super) async fn settle(self: &Arc<Self>) -> Result<(), Error> {
+    pub(super) async fn finish_verification(self: &Arc<Self>) -> Result<(), Error> {
         let abandoned = || Error::new(ErrorKind::Other, format!("{}: checking was abandoned; see the log", self.source.label()));
         while let Some(streaming) = self.streaming.as_ref().filter(|_| self.index.get().is_none()) {
             let reader = Arc::clone(self);
@@ -177,8 +178,8 @@ impl Reader {
 
     /// Notes that a span does not fit the index.
     pub(super) fn found_wrong(&self) {
-        if self.travelled {
-            travelling::distrust(&self.shared, &self.source);
+        if self.attached {
+            attached_index::distrust(&self.shared, &self.source);
         }
     }
 
@@ -231,7 +232,7 @@ impl Reader {
             return Ok(data);
         }
         let first = self.layout.spans_of(&range).start;
-        let missed = !self.has(first) && !self.slots.has(first) && self.under_way.load(Ordering::Relaxed) == 0;
+        let missed = !self.has(first) && !self.in_flight.has(first) && self.under_way.load(Ordering::Relaxed) == 0;
         let mut gathered = self.gather(&range, 0, Use::Demand);
         self.read_ahead(&range, missed);
         let mut data = BytesMut::new();
@@ -329,8 +330,8 @@ impl Reader {
                 parts.push(Part::Here(data));
                 continue;
             }
-            let (waiting, slot) = self.slots.join(span);
-            mine.extend(slot);
+            let (waiting, pending_span) = self.in_flight.join(span);
+            mine.extend(pending_span);
             parts.push(Part::Later { waiting, start: self.layout.span(span).start, within });
         }
         fetch::demand(self, mine, rank);

@@ -16,20 +16,20 @@ const KNOWN: usize = 1024;
 
 /// What tells readers apart. The repository is part of it: it decides who may read.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Target {
+pub(super) struct ReaderKey {
     repository: Repository,
     digest: Digest,
     size: u64,
     archive: bool,
     sealing: Sealing,
-    /// The index that travels with it, if it is read by that.
+    /// The index attached to it, if it is read by that.
     index: Option<Digest>,
     /// Served while it is not yet checked.
     streaming: bool,
 }
 
-impl Target {
-    /// The way to read a source without the index that travels with it.
+impl ReaderKey {
+    /// The way to read a source without the index attached to it.
     pub(super) fn of(source: &BlobSource, streaming: bool) -> Self {
         Self {
             repository: source.repository.clone(),
@@ -43,7 +43,7 @@ impl Target {
     }
 
     /// The way to read it by that index.
-    pub(super) fn travelled(source: &BlobSource) -> Self {
+    pub(super) fn attached(source: &BlobSource) -> Self {
         Self { index: source.index.as_ref().map(|index| index.digest), ..Self::of(source, false) }
     }
 }
@@ -51,7 +51,7 @@ impl Target {
 pub(super) struct Readers {
     /// Bytes of memory that the indexes of those that are kept may take.
     memory: u64,
-    known: HashMap<Target, Weak<Reader>>,
+    known: HashMap<ReaderKey, Weak<Reader>>,
     /// The most recent last.
     kept: VecDeque<Arc<Reader>>,
 }
@@ -63,7 +63,7 @@ impl Readers {
     }
 
     /// A reader that is still there.
-    pub(super) fn get(&mut self, target: &Target) -> Option<Arc<Reader>> {
+    pub(super) fn get(&mut self, target: &ReaderKey) -> Option<Arc<Reader>> {
         let reader = self.known.get(target)?.upgrade()?;
         if let Some(place) = self.kept.iter().position(|kept| Arc::ptr_eq(kept, &reader)) {
             self.kept.remove(place);
@@ -73,7 +73,7 @@ impl Readers {
     }
 
     /// Adds a reader, unless somebody was faster: all must share one.
-    pub(super) fn add(&mut self, target: Target, reader: Arc<Reader>) -> Arc<Reader> {
+    pub(super) fn add(&mut self, target: ReaderKey, reader: Arc<Reader>) -> Arc<Reader> {
         if let Some(reader) = self.get(&target) {
             return reader;
         }

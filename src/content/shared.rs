@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::attached_index::Verdicts;
 use super::budget::{Budget, Turns, Use};
 use super::keys::KeyRing;
 use super::recent::Recent;
-use super::travelling::Verdicts;
 use super::{BlobSource, Config, Error, Sealing, VerifyPolicy, names};
 use crate::cache::{CachedStream, Claim, Fill, Protection, SpanCache};
 use crate::error::ErrorKind;
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) turns: Turns,
     pub(super) recent: Recent,
     /// What is thought of indexes that travel.
-    pub(super) travel: Verdicts,
+    pub(super) attached_indexes: Verdicts,
     verify: VerifyPolicy,
     progress: AtomicU64,
     /// Streams that turned out wrong while they were read. Held for one look.
@@ -55,7 +55,7 @@ impl Shared {
             recent: Recent::new(config.budget.recent()),
             turns: Turns::new(config.concurrency, config.passes),
             budget: config.budget,
-            travel: Verdicts::default(),
+            attached_indexes: Verdicts::default(),
             pull: config.pull,
             cache: config.cache,
             keys: config.keys,

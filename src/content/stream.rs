@@ -130,7 +130,7 @@ async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64
     // Asked only now: what was asked for at the same time counts, in whatever order it is answered.
     let completes = seen().count == reader.span_count();
     if completes {
-        reader.settle().await?;
+        reader.finish_verification().await?;
     }
     Ok(data)
 }

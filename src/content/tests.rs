@@ -16,21 +16,21 @@ use crate::oci::Digest;
 use crate::registry::Trust;
 use crate::registry::{Fault, Memory, RequestKind};
 
+pub(crate) mod attached_index;
 mod packed;
 mod raw;
 mod sealed;
-pub(crate) mod travelling;
 
 const REPOSITORY: &str = "team/app";
 const MIB: u64 = 1 << 20;
 
 /// A registry, a cache directory and a mount's worth of reading.
-struct Place {
+struct ContentFixture {
     memory: Arc<Memory>,
     directory: TempDir,
 }
 
-impl Place {
+impl ContentFixture {
     fn new() -> Self {
         Self::with(Trust::Transport)
     }
@@ -123,7 +123,7 @@ async fn read_all(stream: &ContentStream) -> Result<Vec<u8>, Error> {
     Ok(data)
 }
 
-fn is_stored(place: &Place, source: &BlobSource) -> bool {
+fn is_stored(place: &ContentFixture, source: &BlobSource) -> bool {
     let documents = [names::index(source), names::streamed_index(&source.descriptor)];
     let cache = place.cache(1 << 30);
     documents.iter().any(|name| cache.document(names::INDEX, name, &cache::Protection::Plain).unwrap().is_some())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::place::{Found, records};
+use super::endpoint::{Found, records};
 use super::{Error, LINE_LIMIT, Line, Record, Request, Status};
 use crate::error::ErrorKind;
 use crate::publish::Event;
@@ -36,7 +36,7 @@ impl Client {
     pub fn new(directories: &[PathBuf], mount: &Mount) -> Self {
         let owner = mount.user().unwrap_or_else(process::effective_uid);
         let mut found: Vec<Found> = directories.iter().flat_map(|directory| records(directory)).collect();
-        found.retain(|found| found.record.is_of(mount) && is_owner_s(found.owner, owner, &found.place.record()));
+        found.retain(|found| found.record.is_of(mount) && is_owner_s(found.owner, owner, &found.endpoint.record()));
         found.sort_by_key(|found| (!found.record.is_alive(), Reverse(found.written)));
         Self { owner, found }
     }
@@ -111,21 +111,23 @@ impl Client {
     /// Removes files of dead daemons.
     pub fn remove_leftovers(&self) {
         for found in self.found.iter().filter(|found| !found.record.is_alive()) {
-            found.place.remove();
+            found.endpoint.remove();
         }
     }
 
     fn connect(&self, patience: Duration) -> Result<UnixStream, Error> {
         let mut last = Error::new(ErrorKind::Unreachable, "this mount has no daemon");
-        for Found { place, .. } in &self.found {
-            match place.connect(patience).and_then(|stream| Ok((process::peer(&stream)?, stream))) {
-                Ok((peer, stream)) if is_owner_s(peer.uid, self.owner, &place.socket()) => return Ok(stream),
+        for Found { endpoint, .. } in &self.found {
+            match endpoint.connect(patience).and_then(|stream| Ok((process::peer(&stream)?, stream))) {
+                Ok((peer, stream)) if is_owner_s(peer.uid, self.owner, &endpoint.socket()) => return Ok(stream),
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     last = Error::new(ErrorKind::TimedOut, "the daemon does not accept requests")
                 }
-                Err(error) => last = Error::new(ErrorKind::Unreachable, format!("cannot connect to {}: {error}", place.socket().display())),
+                Err(error) => {
+                    last = Error::new(ErrorKind::Unreachable, format!("cannot connect to {}: {error}", endpoint.socket().display()))
+                }
             }
         }
         Err(last)

@@ -24,7 +24,7 @@ impl EventQueue {
         let mut events = self.events();
         let same = |known: &Event| discriminant(known) == discriminant(&event) && progress_of(known) == progress_of(&event);
         let earlier = progress_of(&event).and_then(|_| events.iter().rposition(same));
-        if let Some(earlier) = earlier.and_then(|place| events.get_mut(place)) {
+        if let Some(earlier) = earlier.and_then(|endpoint| events.get_mut(endpoint)) {
             *earlier = event;
         } else if events.len() < LIMIT {
             events.push_back(event);

@@ -7,8 +7,8 @@
 //! user are served.
 
 mod client;
+mod endpoint;
 mod event_queue;
-mod place;
 mod server;
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, PATIENCE, SILENCE};
-pub use place::{Found, Place, Record, bound_directories, records};
+pub use endpoint::{Endpoint, Found, Record, bound_directories, records};
 pub use server::Server;
 
 use crate::error::ErrorKind;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::event_queue::EventQueue;
-use super::{Error, Handler, LINE_LIMIT, Line, Place, Record, Request, place};
+use super::{Endpoint, Error, Handler, LINE_LIMIT, Line, Record, Request, endpoint};
 use crate::durable;
 use crate::error::ErrorKind;
 use crate::publish::Listener;
@@ -34,7 +34,7 @@ const CONVERSATIONS: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
-    place: Place,
+    endpoint: Endpoint,
     record: Record,
 }
 
@@ -45,18 +45,18 @@ impl Server {
     /// The directory or socket cannot be created.
     pub fn bind(in_directory: &Path, record: Record) -> io::Result<Self> {
         let directory = durable::private_directory(in_directory)?;
-        place::sweep(in_directory, record.device);
-        let place = Place::new(directory, in_directory);
-        let listener = UnixListener::bind(place.socket())?;
-        let server = Self { listener, place, record };
+        endpoint::sweep(in_directory, record.device);
+        let endpoint = Endpoint::new(directory, in_directory);
+        let listener = UnixListener::bind(endpoint.socket())?;
+        let server = Self { listener, endpoint, record };
         // Last: a record implies a listening socket.
-        server.place.write(&server.record)?;
+        server.endpoint.write(&server.record)?;
         Ok(server)
     }
 
     /// Removes the device number of the mount from the record, since it may be reused. Clients that found the daemon still reach it.
     pub fn mount_is_gone(&self) {
-        if let Err(error) = self.place.write(&Record { device: None, ..self.record.clone() }) {
+        if let Err(error) = self.endpoint.write(&Record { device: None, ..self.record.clone() }) {
             tracing::warn!(%error, "cannot update the record of this mount");
         }
     }
@@ -87,7 +87,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.place.remove();
+        self.endpoint.remove();
     }
 }
 
@@ -118,8 +118,8 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     };
     pump.take(&queue)?;
     match answer {
-        Ok(Answer::Value(value)) => pump.add(&Line::Ok(value))?,
-        Ok(Answer::List(members)) => pump.add_list(members)?,
+        Ok(Reply::Value(value)) => pump.add(&Line::Ok(value))?,
+        Ok(Reply::List(members)) => pump.add_list(members)?,
         Err(error) => pump.add(&error.into())?,
     }
     timeout(IDLE, pump.finish()).await?
@@ -208,13 +208,13 @@ impl Pump {
 }
 
 /// The answer of a handler.
-enum Answer {
+enum Reply {
     Value(serde_json::Value),
     List(Vec<serde_json::Value>),
 }
 
-async fn answer(handler: &dyn Handler, request: Request, queue: &Arc<EventQueue>) -> Result<Answer, Error> {
-    let nothing = Ok(Answer::Value(serde_json::Value::Null));
+async fn answer(handler: &dyn Handler, request: Request, queue: &Arc<EventQueue>) -> Result<Reply, Error> {
+    let nothing = Ok(Reply::Value(serde_json::Value::Null));
     match request {
         Request::Status => value(handler.status().await?),
         Request::Version => value(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") })),
@@ -234,12 +234,12 @@ async fn answer(handler: &dyn Handler, request: Request, queue: &Arc<EventQueue>
     }
 }
 
-fn value(answer: impl Serialize) -> Result<Answer, Error> {
-    to_json(answer).map(Answer::Value)
+fn value(answer: impl Serialize) -> Result<Reply, Error> {
+    to_json(answer).map(Reply::Value)
 }
 
-fn list(answer: Vec<impl Serialize>) -> Result<Answer, Error> {
-    answer.into_iter().map(to_json).collect::<Result<_, _>>().map(Answer::List)
+fn list(answer: Vec<impl Serialize>) -> Result<Reply, Error> {
+    answer.into_iter().map(to_json).collect::<Result<_, _>>().map(Reply::List)
 }
 
 fn to_json(value: impl Serialize) -> Result<serde_json::Value, Error> {

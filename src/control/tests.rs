@@ -53,7 +53,7 @@ impl Handler for Example {
     ) -> Result<Vec<Report>, Error> {
         let Selection::Reference(reference) = selection else {
             // Nobody waits for this one any more when it is dropped.
-            let _left = Left(self.left.clone());
+            let _left = DropSignal(self.left.clone());
             listener(Event::Begin { reference: "endless".into() });
             return std::future::pending().await;
         };
@@ -83,9 +83,9 @@ impl Handler for Example {
 }
 
 /// Tells when it is dropped.
-struct Left(Option<Arc<Notify>>);
+struct DropSignal(Option<Arc<Notify>>);
 
-impl Drop for Left {
+impl Drop for DropSignal {
     fn drop(&mut self) {
         if let Some(left) = &self.0 {
             left.notify_one();
@@ -124,15 +124,15 @@ fn client(directory: &Path) -> Client {
 }
 
 /// A place with this record and nobody who listens.
-fn place(directory: &Path, record: &Record) -> Place {
-    let place = Place::new(std::fs::File::open(directory).unwrap(), directory);
-    place.write(record).unwrap();
-    place
+fn endpoint(directory: &Path, record: &Record) -> Endpoint {
+    let endpoint = Endpoint::new(std::fs::File::open(directory).unwrap(), directory);
+    endpoint.write(record).unwrap();
+    endpoint
 }
 
 /// The only socket in a directory.
 fn socket(directory: &Path) -> std::path::PathBuf {
-    records(directory).pop().unwrap().place.socket()
+    records(directory).pop().unwrap().endpoint.socket()
 }
 
 async fn ask(directory: &Path, request: Request) -> Result<serde_json::Value, Error> {
@@ -165,7 +165,7 @@ async fn every_request_gets_the_handler_s_answer() {
 #[test]
 fn a_daemon_that_never_answers_costs_no_more_than_the_patience() {
     let root = tempfile::tempdir().unwrap();
-    let _listener = UnixListener::bind(place(root.path(), &record()).socket()).unwrap();
+    let _listener = UnixListener::bind(endpoint(root.path(), &record()).socket()).unwrap();
     let error = client(root.path()).ask(&Request::Status, Duration::from_millis(50)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::TimedOut);
     let daemon = client(root.path()).daemon();
@@ -175,7 +175,7 @@ fn a_daemon_that_never_answers_costs_no_more_than_the_patience() {
 #[tokio::test]
 async fn what_a_dead_daemon_left_is_unreachable_and_the_next_daemon_takes_it_away() {
     let root = tempfile::tempdir().unwrap();
-    let stale = place(root.path(), &Record { start_time: 1, ..record() });
+    let stale = endpoint(root.path(), &Record { start_time: 1, ..record() });
     drop(UnixListener::bind(stale.socket()).unwrap());
     assert_eq!(ask(root.path(), Request::Status).await.unwrap_err().kind, ErrorKind::Unreachable);
     let _server = Server::bind(root.path(), record()).unwrap();
@@ -199,7 +199,7 @@ async fn a_device_number_that_is_used_again_means_the_later_mount() {
     let at = |path: &str| Record { mount_point: path.into(), ..record() };
     let first = Server::bind(root.path(), at("/first")).unwrap();
     // Times of files are coarse.
-    std::fs::File::open(records(root.path())[0].place.record()).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    std::fs::File::open(records(root.path())[0].endpoint.record()).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     let second = Server::bind(root.path(), at("/second")).unwrap();
     assert_eq!(client(root.path()).record(), Some(&at("/second")));
     drop(second);
@@ -215,15 +215,15 @@ async fn a_device_number_that_is_used_again_means_the_later_mount() {
 #[test]
 fn a_mount_of_another_source_is_another_mount() {
     let root = tempfile::tempdir().unwrap();
-    place(root.path(), &Record { source: "reg.io".into(), ..record() });
-    place(root.path(), &Record { device: Some((0, 53)), ..record() });
+    endpoint(root.path(), &Record { source: "reg.io".into(), ..record() });
+    endpoint(root.path(), &Record { device: Some((0, 53)), ..record() });
     assert_eq!(client(root.path()).record(), None);
 }
 
 #[test]
 fn a_record_of_a_process_that_is_gone_names_nobody() {
     let root = tempfile::tempdir().unwrap();
-    place(root.path(), &Record { start_time: 1, ..record() });
+    endpoint(root.path(), &Record { start_time: 1, ..record() });
     assert!(client(root.path()).daemon().is_none());
     client(root.path()).remove_leftovers();
     assert_eq!(client(root.path()).record(), None);
@@ -233,13 +233,13 @@ fn a_record_of_a_process_that_is_gone_names_nobody() {
 fn a_record_or_a_socket_of_another_user_is_passed_over() {
     let root = tempfile::tempdir().unwrap();
     let own = process::effective_uid();
-    let listener = UnixListener::bind(place(root.path(), &record()).socket()).unwrap();
+    let listener = UnixListener::bind(endpoint(root.path(), &record()).socket()).unwrap();
     assert!(client(root.path()).daemon().is_some());
     // A mount of another user, for which this user wrote a record.
     let other = Client::new(&[root.path().to_owned()], &mount(own + 1));
     assert_eq!(other.record(), None, "not even root's");
     if own == 0 {
-        std::os::unix::fs::chown(records(root.path())[0].place.record(), Some(1), None).unwrap();
+        std::os::unix::fs::chown(records(root.path())[0].endpoint.record(), Some(1), None).unwrap();
         let other = Client::new(&[root.path().to_owned()], &mount(2));
         assert_eq!(other.record(), None);
         assert!(other.daemon().is_none());

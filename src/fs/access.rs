@@ -135,7 +135,7 @@ fn may(asker: &Asker, of: &Attributes, need: Need) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::tests::world::DEFAULTS;
+    use crate::fs::tests::test_mount::DEFAULTS;
 
     fn directory(mode: u32) -> Attributes {
         Attributes { mode, uid: 7, gid: 70, ..DEFAULTS.directory() }

@@ -8,7 +8,7 @@ use super::status::{StagedTag, reference_of};
 use super::{Error, FileSystem, Selection};
 use crate::error::ErrorKind;
 use crate::oci::Tag;
-use crate::staging::{self, Subject, Upper};
+use crate::staging::{self, TagKey, Upper};
 use crate::view::Meaning;
 
 impl FileSystem {
@@ -27,13 +27,13 @@ impl FileSystem {
         let asked = wanted.is_some();
         let found = blocking(move || {
             let (scope, selection) = (Scope { root: &root, authority: &authority }, selection.unwrap_or_default());
-            let is_wanted = |subject: &Subject| {
-                subject.origin == origin
-                    && tag_of(subject).is_some_and(|name| scope.covers(&name) && scope.meant(&selection, &name).is_some())
+            let is_wanted = |tag_key: &TagKey| {
+                tag_key.origin == origin
+                    && tag_of(tag_key).is_some_and(|name| scope.covers(&name) && scope.meant(&selection, &name).is_some())
             };
             let list = uppers.list()?.into_iter().filter_map(|listed| match listed {
-                Ok(listed) if listed.holder.is_some() || !is_wanted(&listed.subject) => None,
-                Ok(listed) => Some((uppers.find(&listed.subject), listed.subject)),
+                Ok(listed) if listed.holder.is_some() || !is_wanted(&listed.tag_key) => None,
+                Ok(listed) => Some((uppers.find(&listed.tag_key), listed.tag_key)),
                 // A command says so itself.
                 Err(_) if asked => None,
                 Err(error) => {
@@ -44,17 +44,17 @@ impl FileSystem {
             Ok(list.collect::<Vec<_>>())
         });
         let (found, odd): (Vec<_>, Vec<_>) = match found.await {
-            Ok(found) => found.into_iter().partition(|(_, subject)| Tag::parse(&subject.tag).is_ok()),
+            Ok(found) => found.into_iter().partition(|(_, tag_key)| Tag::parse(&tag_key.tag).is_ok()),
             Err(error) => return vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
         };
         // What a tag's own name holds goes first.
-        let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, subject)| self.adopt_one(upper, &subject, asked)).collect();
-        staged.extend(odd.into_iter().filter_map(|(upper, subject)| self.adopt_retired(upper, subject, asked)));
+        let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, tag_key)| self.adopt_one(upper, &tag_key, asked)).collect();
+        staged.extend(odd.into_iter().filter_map(|(upper, tag_key)| self.adopt_retired(upper, tag_key, asked)));
         staged
     }
 
     /// Takes over what is left of the directory of a tag that moved while somebody was inside. Edits in it are those of the tag.
-    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut subject: Subject, asked: bool) -> Option<StagedTag> {
+    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut tag_key: TagKey, asked: bool) -> Option<StagedTag> {
         let is_clean = |upper: &Upper| match upper.remove_if_clean() {
             Ok(removed) => removed,
             Err(error) => {
@@ -62,17 +62,17 @@ impl FileSystem {
                 false
             }
         };
-        let shown = reference_of(&self.context, &subject);
-        let name = tag_of(&subject)?;
-        subject.tag = name.1.to_string();
+        let shown = reference_of(&self.context, &tag_key);
+        let name = tag_of(&tag_key)?;
+        tag_key.tag = name.1.to_string();
         match upper {
             Ok(None) => None,
             Err(error) if error.kind == ErrorKind::Busy => None,
             Ok(Some(upper)) if is_clean(&upper) => None,
-            Ok(Some(upper)) => match upper.move_to(&subject) {
-                Ok(()) => self.adopt_one(Ok(Some(upper)), &subject, asked),
+            Ok(Some(upper)) => match upper.move_to(&tag_key) {
+                Ok(()) => self.adopt_one(Ok(Some(upper)), &tag_key, asked),
                 Err(error) => {
-                    let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.context, &subject));
+                    let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.context, &tag_key));
                     tracing::warn!("{message}");
                     let path = self.scope().path(&name);
                     let tag = StagedTag { reference: shown, path, edited: true, error: Some(message), ..StagedTag::default() };
@@ -84,8 +84,8 @@ impl FileSystem {
         }
     }
 
-    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, subject: &Subject, asked: bool) -> Option<StagedTag> {
-        let name = tag_of(subject)?;
+    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, tag_key: &TagKey, asked: bool) -> Option<StagedTag> {
+        let name = tag_of(tag_key)?;
         if !self.scope().covers(&name) {
             return None;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::editing::Editing;
-use super::place::Place;
+use super::location::Location;
 use super::{Entry, Error, FileSystem, NAME_LIMIT, OpenFile, View, read_only, too_long};
 use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
@@ -49,20 +49,20 @@ pub struct NewName {
 }
 
 /// What a change is made in.
-enum Target {
+enum ChangeParent {
     /// A directory of a tag.
     Tag(Arc<View>, ViewNode),
     /// A registry, prefix or repository, a window, a digest.
-    Namespace(Arc<Place>),
+    Namespace(Arc<Location>),
 }
 
 impl FileSystem {
-    fn target(&self, number: u64) -> Result<Target, Error> {
+    fn target(&self, number: u64) -> Result<ChangeParent, Error> {
         self.uppers()?;
         let inode = self.inode(number);
         match inode.view() {
-            0 => Ok(Target::Namespace(self.place(inode)?)),
-            _ => Ok(Target::Tag(self.view(inode)?, inode.node())),
+            0 => Ok(ChangeParent::Namespace(self.location(inode)?)),
+            _ => Ok(ChangeParent::Tag(self.view(inode)?, inode.node())),
         }
     }
 
@@ -72,15 +72,15 @@ impl FileSystem {
     /// As the call that asks for it; `NotPermitted` for files above tags.
     pub async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
         let (view, overlay, node) = match self.target(new.directory)? {
-            Target::Tag(view, directory) => {
+            ChangeParent::Tag(view, directory) => {
                 let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
                 let node = overlay.create(&self.context, directory, &new.name, &wanted)?;
                 (view, overlay, node)
             }
-            Target::Namespace(place) => {
-                return match (place.as_ref(), new.kind) {
-                    (Place::Directory(path), Kind::Directory) => self.make_directory(path, &new.name, caller, new.mode).await,
-                    (place, _) => Err(no_files(place)),
+            ChangeParent::Namespace(location) => {
+                return match (location.as_ref(), new.kind) {
+                    (Location::Directory(path), Kind::Directory) => self.make_directory(path, &new.name, caller, new.mode).await,
+                    (location, _) => Err(no_files(location)),
                 };
             }
         };
@@ -94,8 +94,8 @@ impl FileSystem {
     /// As [`FileSystem::make`].
     pub async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
         let (view, directory) = match self.target(new.directory)? {
-            Target::Tag(view, directory) => (view, directory),
-            Target::Namespace(place) => return Err(no_files(&place)),
+            ChangeParent::Tag(view, directory) => (view, directory),
+            ChangeParent::Namespace(location) => return Err(no_files(&location)),
         };
         let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
         let (node, file) = match overlay.create_file(&self.context, directory, &new.name, &wanted).await {
@@ -139,8 +139,8 @@ impl FileSystem {
     /// As `unlink(2)`; `NotPermitted` above tags.
     pub async fn unlink(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
         match self.target(directory)? {
-            Target::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, false),
-            Target::Namespace(place) => Err(no_files(&place)),
+            ChangeParent::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, false),
+            ChangeParent::Namespace(location) => Err(no_files(&location)),
         }
     }
 
@@ -150,10 +150,10 @@ impl FileSystem {
     /// As `rmdir(2)`; `NotPermitted` for a tag upstream where deleting is not allowed, and for repositories upstream.
     pub async fn rmdir(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
         match self.target(directory)? {
-            Target::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, true),
-            Target::Namespace(place) => match place.as_ref() {
-                Place::Directory(path) => self.remove_directory(path, name).await,
-                place => Err(no_files(place)),
+            ChangeParent::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, true),
+            ChangeParent::Namespace(location) => match location.as_ref() {
+                Location::Directory(path) => self.remove_directory(path, name).await,
+                location => Err(no_files(location)),
             },
         }
     }
@@ -164,21 +164,21 @@ impl FileSystem {
     /// As `rename(2)`; `CrossDevice` from one tag to another.
     pub async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), replace: Replace) -> Result<(), Error> {
         match (self.target(from.0)?, self.target(to.0)?) {
-            (Target::Tag(view, source), Target::Tag(other, target)) => {
+            (ChangeParent::Tag(view, source), ChangeParent::Tag(other, target)) => {
                 check_name(to.1)?;
                 if view.number() != other.number() {
                     return Err(across());
                 }
                 self.edit(&view).await?.rename((source, from.1), (target, to.1), replace)
             }
-            (Target::Namespace(source), Target::Namespace(target)) => match (source.as_ref(), target.as_ref()) {
-                (Place::Directory(path), Place::Directory(other)) if path == other => {
+            (ChangeParent::Namespace(source), ChangeParent::Namespace(target)) => match (source.as_ref(), target.as_ref()) {
+                (Location::Directory(path), Location::Directory(other)) if path == other => {
                     self.rename_directory(path, from.1, to.1, replace).await
                 }
-                (Place::Directory(_), Place::Directory(_)) => Err(across()),
+                (Location::Directory(_), Location::Directory(_)) => Err(across()),
                 _ => Err(read_only()),
             },
-            (Target::Tag(..), Target::Namespace(_)) | (Target::Namespace(_), Target::Tag(..)) => Err(across()),
+            (ChangeParent::Tag(..), ChangeParent::Namespace(_)) | (ChangeParent::Namespace(_), ChangeParent::Tag(..)) => Err(across()),
         }
     }
 
@@ -190,12 +190,12 @@ impl FileSystem {
         check_name(name)?;
         let node = self.inode(number);
         match self.target(directory)? {
-            Target::Tag(view, _) if view.number() != node.view() => Err(across()),
-            Target::Tag(view, directory) => {
+            ChangeParent::Tag(view, _) if view.number() != node.view() => Err(across()),
+            ChangeParent::Tag(view, directory) => {
                 self.edit(&view).await?.link(node.node(), directory, name)?;
                 self.node_entry(&view, node.node())
             }
-            Target::Namespace(place) => Err(no_files(&place)),
+            ChangeParent::Namespace(location) => Err(no_files(&location)),
         }
     }
 
@@ -205,7 +205,7 @@ impl FileSystem {
     /// As the call that asks for it; `NotPermitted` above tags.
     pub async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         match self.target(number)? {
-            Target::Tag(view, node) => {
+            ChangeParent::Tag(view, node) => {
                 let overlay = self.edit(&view).await?;
                 overlay.set_attributes(&self.context, node, set).await?;
                 let (owner, length) = (set.uid.is_some() || set.gid.is_some(), set.size.is_some());
@@ -214,7 +214,7 @@ impl FileSystem {
                 }
                 self.attributes_of(&view, node)
             }
-            Target::Namespace(place) => Err(no_files(&place)),
+            ChangeParent::Namespace(location) => Err(no_files(&location)),
         }
     }
 
@@ -263,8 +263,8 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::NotPermitted, "attributes of ocifs itself cannot be set"));
         }
         match self.target(number)? {
-            Target::Tag(view, node) => Ok((self.edit(&view).await?, node)),
-            Target::Namespace(place) => Err(no_files(&place)),
+            ChangeParent::Tag(view, node) => Ok((self.edit(&view).await?, node)),
+            ChangeParent::Namespace(location) => Err(no_files(&location)),
         }
     }
 }
@@ -282,9 +282,9 @@ fn across() -> Error {
 }
 
 /// Why there are no files above tags.
-fn no_files(place: &Place) -> Error {
-    match place {
-        Place::Directory(_) => {
+fn no_files(location: &Location) -> Error {
+    match location {
+        Location::Directory(_) => {
             Error::new(ErrorKind::NotPermitted, "a registry holds repositories, a repository holds tags; files belong into tags")
         }
         _ => read_only(),

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use super::location::Location;
 use super::names::Names;
-use super::place::Place;
 use super::resolve::{Item, tag_item};
-use super::window::{new_tag_names, repository_place};
+use super::window::{new_tag_names, repository_location};
 use super::{Entry, Error, FileSystem, Inode, OpenDirectory, ROOT, View};
 use crate::artifact::{NodeId, Tree};
 use crate::error::ErrorKind;
@@ -35,10 +35,10 @@ pub(super) struct Listed {
     /// The directory as the kernel knows it.
     number: u64,
     parent: u64,
-    source: Source,
+    source: ListingSource,
 }
 
-enum Source {
+enum ListingSource {
     /// A registry, prefix or repository at one moment.
     Namespace(Option<Repository>, Arc<Names>),
     /// `.oci/repos`
@@ -46,7 +46,7 @@ enum Source {
     /// `.oci/tags`
     Tags(Repository, Arc<Names>),
     /// `.oci`
-    Window(Vec<(&'static str, Place)>),
+    Window(Vec<(&'static str, Location)>),
     /// A directory of metadata at one moment.
     Metadata(Arc<View>, Vec<Name>),
     /// A directory of the files of an artifact, with the edits of the tag if there are any.
@@ -61,63 +61,63 @@ impl FileSystem {
     pub async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
         let inode = self.inode(number);
         let (source, parent) = match inode.view() {
-            0 => self.take_place(inode).await?,
+            0 => self.take_location(inode).await?,
             _ => self.take_view(inode).await?,
         };
         // Changes go through the kernel, which then drops what it keeps of the listing; what else changes it is told.
-        let immutable = matches!(source, Source::Files(..));
+        let immutable = matches!(source, ListingSource::Files(..));
         let handle = self.handles.open_directory(Listed { number, parent, source });
         Ok(OpenDirectory { handle, immutable })
     }
 
-    async fn take_view(&self, inode: Inode) -> Result<(Source, u64), Error> {
+    async fn take_view(&self, inode: Inode) -> Result<(ListingSource, u64), Error> {
         let view = self.view(inode)?;
         let shown = self.enter(&view).await?;
         if !view.is_directory(&self.context, inode.node()) {
             return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
         }
         let source = match shown {
-            Shown::Tree(_) | Shown::New => Source::Files(Arc::clone(&view), inode.node()),
-            Shown::Metadata(_) => Source::Metadata(Arc::clone(&view), view.names(&self.context, inode.node()).await?),
+            Shown::Tree(_) | Shown::New => ListingSource::Files(Arc::clone(&view), inode.node()),
+            Shown::Metadata(_) => ListingSource::Metadata(Arc::clone(&view), view.names(&self.context, inode.node()).await?),
         };
         let parent = match inode.node() {
-            0 => self.holder(&Place::Directory(Some(view.repository().clone()))),
+            0 => self.holder(&Location::Directory(Some(view.repository().clone()))),
             node => self.number(Inode::of_view(view.number(), view.parent(node))),
         };
         Ok((source, parent))
     }
 
-    async fn take_place(&self, inode: Inode) -> Result<(Source, u64), Error> {
-        let place = self.place(inode)?;
-        match place.as_ref() {
-            Place::Directory(path) => {
+    async fn take_location(&self, inode: Inode) -> Result<(ListingSource, u64), Error> {
+        let location = self.location(inode)?;
+        match location.as_ref() {
+            Location::Directory(path) => {
                 let names = self.names(path).await?;
                 if !names.exists {
                     return Err(Error::new(ErrorKind::NotFound, "no such repository, and none below that name"));
                 }
-                let parent = path.as_ref().map_or(ROOT, |path| self.holder(&Place::Directory(parent_of(path))));
-                Ok((Source::Namespace(path.clone(), names), parent))
+                let parent = path.as_ref().map_or(ROOT, |path| self.holder(&Location::Directory(parent_of(path))));
+                Ok((ListingSource::Namespace(path.clone(), names), parent))
             }
-            Place::Window(path) => Ok((Source::Window(self.window_names(path)), self.holder(&Place::Directory(path.clone())))),
-            Place::Repositories(path) => {
+            Location::Window(path) => Ok((ListingSource::Window(self.window_names(path)), self.holder(&Location::Directory(path.clone())))),
+            Location::Repositories(path) => {
                 let names = self.names(path).await?;
-                Ok((Source::Repositories(path.clone(), names), self.holder(&Place::Window(path.clone()))))
+                Ok((ListingSource::Repositories(path.clone(), names), self.holder(&Location::Window(path.clone()))))
             }
-            Place::Tags(repository) => {
+            Location::Tags(repository) => {
                 let path = Some(repository.clone());
                 let names = self.names(&path).await?;
-                Ok((Source::Tags(repository.clone(), names), self.holder(&Place::Window(path))))
+                Ok((ListingSource::Tags(repository.clone(), names), self.holder(&Location::Window(path))))
             }
-            Place::NewTag(repository, tag) => {
-                Ok((Source::Window(new_tag_names(repository, tag)), self.holder(&Place::Tags(repository.clone()))))
+            Location::NewTag(repository, tag) => {
+                Ok((ListingSource::Window(new_tag_names(repository, tag)), self.holder(&Location::Tags(repository.clone()))))
             }
             _ => Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
         }
     }
 
     /// The number of a place as `..` shows it; the root where the kernel does not know it.
-    fn holder(&self, place: &Place) -> u64 {
-        self.places.number(place).map_or(ROOT, |node| self.number(Inode::of_namespace(node)))
+    fn holder(&self, location: &Location) -> u64 {
+        self.locations.number(location).map_or(ROOT, |node| self.number(Inode::of_namespace(node)))
     }
 
     /// Hands out the names behind a cookie until `take` says that it took none: it answers `false` when full.
@@ -127,14 +127,14 @@ impl FileSystem {
     pub fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
         let listed = self.handles.directory(handle)?;
         for (cookie, name, number) in [(1, b".".as_slice(), listed.number), (DOTS, b"..", listed.parent)] {
-            let entry = Entry { inode: number, ..self.place_attributes(number, &Place::Directory(None)) };
+            let entry = Entry { inode: number, ..self.location_attributes(number, &Location::Directory(None)) };
             if after < cookie && !take(DirectoryEntry { cookie, name, entry }) {
                 return Ok(());
             }
         }
         let after = after.saturating_sub(DOTS);
         match &listed.source {
-            Source::Files(view, directory) => self.list_files(view, *directory, after, take),
+            ListingSource::Files(view, directory) => self.list_files(view, *directory, after, take),
             source => self.list_taken(source, after, take),
         }
     }
@@ -186,17 +186,17 @@ impl FileSystem {
         Ok(())
     }
 
-    fn list_taken(&self, source: &Source, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
-        let mut place = usize::try_from(after).unwrap_or(usize::MAX);
-        while let Some((name, item)) = self.taken(source, place) {
-            place += 1;
+    fn list_taken(&self, source: &ListingSource, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
+        let mut position = usize::try_from(after).unwrap_or(usize::MAX);
+        while let Some((name, item)) = self.taken(source, position) {
+            position += 1;
             // A name that is no tag or repository after all costs itself only.
             let Some(item) = item else { continue };
             let entry = match item {
                 Taken::Item(item) => self.item_entry(item, false)?,
                 Taken::Node(view, node) => self.node_entry(view, node)?,
             };
-            if !self.hand_out(place as u64, name, entry, take) {
+            if !self.hand_out(position as u64, name, entry, take) {
                 break;
             }
         }
@@ -213,47 +213,49 @@ impl FileSystem {
     }
 
     /// The name at a place of a listing, and what it leads to.
-    fn taken<'a>(&self, source: &'a Source, place: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
+    fn taken<'a>(&self, source: &'a ListingSource, position: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
         match source {
-            Source::Files(..) => None,
-            Source::Window(names) => names.get(place).map(|(name, place)| (name.as_bytes(), Some(Taken::Item(Item::Place(place.clone()))))),
-            Source::Metadata(view, names) => names.get(place).map(|name| {
+            ListingSource::Files(..) => None,
+            ListingSource::Window(names) => {
+                names.get(position).map(|(name, location)| (name.as_bytes(), Some(Taken::Item(Item::Location(location.clone())))))
+            }
+            ListingSource::Metadata(view, names) => names.get(position).map(|name| {
                 let taken = match &name.found {
                     Found::Node(node) => Taken::Node(view, *node),
                     Found::View(key, origin) => Taken::Item(Item::View(key.clone(), origin.clone())),
                 };
                 (name.name.as_slice(), Some(taken))
             }),
-            Source::Tags(repository, names) => {
-                let name = names.tags.get(place)?;
+            ListingSource::Tags(repository, names) => {
+                let name = names.tags.get(position)?;
                 let item = Tag::parse(name).ok().map(|tag| Taken::Item(self.metadata_of(repository, tag)));
                 Some((name.as_bytes(), item))
             }
-            Source::Repositories(path, names) => {
-                let name = names.children.get(place)?;
-                let child = self.child(path, name).map(|child| repository_place(child, names.has_tag(name)));
-                Some((name.as_bytes(), child.map(|place| Taken::Item(Item::Place(place)))))
+            ListingSource::Repositories(path, names) => {
+                let name = names.children.get(position)?;
+                let child = self.child(path, name).map(|child| repository_location(child, names.has_tag(name)));
+                Some((name.as_bytes(), child.map(|location| Taken::Item(Item::Location(location)))))
             }
-            Source::Namespace(path, names) => self.taken_name(path, names, place),
+            ListingSource::Namespace(path, names) => self.taken_name(path, names, position),
         }
     }
 
     /// Tags first, then names of a layout that are no tags, then the child repositories that no tag hides.
-    fn taken_name<'a>(&self, path: &Option<Repository>, names: &'a Names, place: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
-        if let Some(name) = names.tags.get(place) {
+    fn taken_name<'a>(&self, path: &Option<Repository>, names: &'a Names, position: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
+        if let Some(name) = names.tags.get(position) {
             let tag = path.as_ref().and_then(|repository| Some(tag_item(repository, Tag::parse(name).ok()?)));
             return Some((name.as_bytes(), tag.map(Taken::Item)));
         }
-        let place = place - names.tags.len();
-        if let Some((name, digest)) = names.odd.get(place) {
+        let position = position - names.tags.len();
+        if let Some((name, digest)) = names.odd.get(position) {
             let item = path.as_ref().map(|repository| Taken::Item(self.odd_item(repository, name, *digest)));
             return Some((name.as_bytes(), item));
         }
-        let name = names.children.get(place - names.odd.len())?;
+        let name = names.children.get(position - names.odd.len())?;
         if names.has_tag(name) {
             return Some((name.as_bytes(), None));
         }
-        let child = self.child(path, name).map(|child| Taken::Item(Item::Place(Place::Directory(Some(child)))));
+        let child = self.child(path, name).map(|child| Taken::Item(Item::Location(Location::Directory(Some(child)))));
         Some((name.as_bytes(), child))
     }
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::blocking;
-use super::place::Place;
+use super::location::Location;
 use super::staged::{StagedView, TagName};
 use super::tag_state::{Claim, Event, Refusal};
 use super::{Error, FileSystem, Inode, Key, Origin, ROOT, Root, View, read_only};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag, Version};
-use crate::staging::{Subject, Upper, Uppers};
+use crate::staging::{TagKey, Upper, Uppers};
 use crate::view::{Begun, Forgotten, Overlay};
 
 /// A change under way in an edited tag, which follows nothing until this is dropped.
@@ -40,7 +40,7 @@ struct Work<'fs> {
 impl Drop for Work<'_> {
     fn drop(&mut self) {
         let Self { file_system, view } = self;
-        file_system.staged.happened_in(&file_system.views, view, |left| Event::Ended(view.number(), left));
+        file_system.staged.happened_in(&file_system.views, view, |remaining| Event::Ended(view.number(), remaining));
         file_system.free_soon(view);
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Claimed<'fs> {
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         let (file_system, view) = (self.file_system, &self.staged.view);
-        file_system.staged.happened_in(&file_system.views, view, |left| Event::Released(view.number(), left));
+        file_system.staged.happened_in(&file_system.views, view, |remaining| Event::Released(view.number(), remaining));
         file_system.free_soon(view);
         file_system.namespace_changed();
     }
@@ -95,14 +95,14 @@ impl FileSystem {
         self.uppers()?;
         let inode = self.inode(number);
         if inode.view() == 0 {
-            return if matches!(self.place(inode)?.as_ref(), Place::Directory(_)) { Ok(()) } else { Err(read_only()) };
+            return if matches!(self.location(inode)?.as_ref(), Location::Directory(_)) { Ok(()) } else { Err(read_only()) };
         }
         if matches!(self.view(inode)?.key(), Key::Tag(..)) { Ok(()) } else { Err(read_only()) }
     }
 
     /// The name under which edits of a tag are staged.
-    pub(super) fn subject(&self, repository: &Repository, tag: &Tag) -> Subject {
-        Subject {
+    pub(super) fn tag_key(&self, repository: &Repository, tag: &Tag) -> TagKey {
+        TagKey {
             origin: self.context.artifacts.origin().to_owned(),
             authority: self.context.authority.to_string(),
             repository: repository.to_string(),
@@ -196,12 +196,12 @@ impl FileSystem {
     }
 
     /// Under which name the edits of a view lie that has given up the name of its tag. No tag has such a name.
-    fn aside(&self, view: &View) -> Option<Subject> {
+    fn aside(&self, view: &View) -> Option<TagKey> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let mut subject = view.subject(&self.context)?;
+        let mut tag_key = view.tag_key(&self.context)?;
         // Several mounts may share the state directory.
-        subject.tag = format!("{}@{}-{}", subject.tag, std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Some(subject)
+        tag_key.tag = format!("{}@{}-{}", tag_key.tag, std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Some(tag_key)
     }
 
     /// Shows an upper as the tag that it belongs to, through a view of its own.
@@ -310,7 +310,7 @@ impl FileSystem {
     /// Makes the kernel ask again for the name of a tag.
     pub(super) fn forget_tag_name(&self, repository: &Repository, tag: &Tag) {
         let Some(kernel) = self.kernel.get() else { return };
-        if let Some(node) = self.places.number(&Place::Directory(Some(repository.clone()))) {
+        if let Some(node) = self.locations.number(&Location::Directory(Some(repository.clone()))) {
             kernel.forget_name(self.number(Inode::of_namespace(node)), tag.as_str().as_bytes());
         }
     }
@@ -337,7 +337,7 @@ impl FileSystem {
 
     /// Forgets what directories of the namespace were seen to hold.
     pub(super) fn namespace_changed(&self) {
-        self.places.unsettle();
+        self.locations.unconfirm();
         *self.source_tags() = None;
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::place::Place;
+use super::location::Location;
 use super::resolve::Item;
 use super::{Attributes, Error, FOREVER, FileSystem, Inode, Key, NAME_TTL, Origin, Others, View};
 
@@ -47,17 +47,17 @@ impl FileSystem {
 
     /// An entry of anything that a name above tags leads to, counted as one lookup.
     pub(super) fn item_entry(&self, item: Item, guessed: bool) -> Result<Entry, Error> {
-        let place = match item {
+        let location = match item {
             Item::View(key, origin) => return self.view_entry(key, origin),
-            Item::Place(place) => place,
+            Item::Location(location) => location,
         };
-        let moves = matches!(place, Place::Directory(_) | Place::RepositoryLink(_) | Place::Pasted(..) | Place::NewTag(..));
-        let node = self.places.name(place.clone());
-        if matches!(place, Place::Directory(_)) && !guessed {
-            self.places.settle(node);
+        let moves = matches!(location, Location::Directory(_) | Location::RepositoryLink(_) | Location::Pasted(..) | Location::NewTag(..));
+        let node = self.locations.name(location.clone());
+        if matches!(location, Location::Directory(_)) && !guessed {
+            self.locations.confirm(node);
         }
         let number = self.number(Inode::of_namespace(node));
-        let entry = self.place_attributes(number, &place);
+        let entry = self.location_attributes(number, &location);
         let name_ttl = match (guessed, moves) {
             (true, _) => Duration::ZERO,
             (false, true) => self.moving_ttl(),
@@ -122,14 +122,14 @@ impl FileSystem {
     }
 
     /// Attributes of something above tags; not counted.
-    pub(super) fn place_attributes(&self, number: u64, place: &Place) -> Entry {
+    pub(super) fn location_attributes(&self, number: u64, location: &Location) -> Entry {
         let defaults = &self.context.defaults;
-        let (attributes, attributes_ttl) = match place {
-            Place::Window(_) if self.config.others == Others::Files => (defaults.private_directory(), FOREVER),
-            place if place.is_directory() => (defaults.directory(), FOREVER),
+        let (attributes, attributes_ttl) = match location {
+            Location::Window(_) if self.config.others == Others::Files => (defaults.private_directory(), FOREVER),
+            location if location.is_directory() => (defaults.directory(), FOREVER),
             // Made when read, so its size can change at any time.
-            Place::File(..) | Place::NewTagReference(..) => (defaults.file(self.made_file(place).len() as u64), Duration::ZERO),
-            _ => (defaults.symlink(&place.link().unwrap_or_default()), FOREVER),
+            Location::File(..) | Location::NewTagReference(..) => (defaults.file(self.made_file(location).len() as u64), Duration::ZERO),
+            _ => (defaults.symlink(&location.link().unwrap_or_default()), FOREVER),
         };
         Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl }
     }

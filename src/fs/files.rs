@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::handle::{Body, File};
-use super::place::Place;
+use super::location::Location;
 use super::tag_state::Event;
 use super::{Caller, Entry, Error, FOREVER, FileSystem, Inode, OpenFile, View, read_only};
 use crate::error::ErrorKind;
-use crate::view::{Overlay, Reader, SetAttributes, ViewNode, Writer};
+use crate::view::{FileHandle, Overlay, Reader, SetAttributes, ViewNode};
 
 /// The extended attribute that lends a program some of root's rights.
 const CAPABILITIES: &[u8] = b"security.capability";
@@ -54,19 +54,19 @@ impl FileSystem {
     }
 
     fn open_made(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
-        let place = self.place(self.inode(number))?;
-        if place.is_directory() {
+        let location = self.location(self.inode(number))?;
+        if location.is_directory() {
             return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file"));
         }
-        if write || !matches!(place.as_ref(), Place::File(..) | Place::NewTagReference(..)) {
+        if write || !matches!(location.as_ref(), Location::File(..) | Location::NewTagReference(..)) {
             return Err(read_only());
         }
-        let body = Body::Made(Reader::of_memory(self.made_file(&place)));
+        let body = Body::Made(Reader::of_memory(self.made_file(&location)));
         Ok(self.handles.open_file(File { number, body, attributes: None, view: None }, false))
     }
 
     /// A handle on a file of an edited tag.
-    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<Writer>, writable: bool) -> Result<OpenFile, Error> {
+    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>, writable: bool) -> Result<OpenFile, Error> {
         let keep = view.keeps_pages(file.node(), file.verified());
         let attributes = view.attributes(&self.context, file.node()).ok();
         let body = Body::Edited { file, writable, wrote: AtomicBool::new(false) };
@@ -103,7 +103,7 @@ impl FileSystem {
     }
 
     /// The open file with the edits of its tag, if it has any.
-    pub(super) async fn edited(&self, file: &File) -> Result<Option<Arc<Writer>>, Error> {
+    pub(super) async fn edited(&self, file: &File) -> Result<Option<Arc<FileHandle>>, Error> {
         match (&file.body, &file.view) {
             (Body::Edited { file, .. }, _) => Ok(Some(Arc::clone(file))),
             (Body::Pinned { now, .. }, Some(view)) => {
@@ -118,7 +118,7 @@ impl FileSystem {
 
     /// A file that is open for writing; its tag counts as edited until it is closed.
     /// `strip`: the caller may not keep the bits that lend its owner's rights to whoever runs it.
-    async fn writer(&self, handle: u64, strip: bool) -> Result<Arc<Writer>, Error> {
+    async fn writer(&self, handle: u64, strip: bool) -> Result<Arc<FileHandle>, Error> {
         let file = self.handles.file(handle)?;
         let (Body::Edited { file: writer, writable: true, wrote }, Some(view)) = (&file.body, &file.view) else {
             return Err(Error::new(ErrorKind::Invalid, "the file is not open for writing"));

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::directory::Listed;
 use super::{Attributes, Error, View};
 use crate::error::ErrorKind;
-use crate::view::{Pin, Reader, Writer};
+use crate::view::{FileHandle, Pin, Reader};
 
 /// The answer to opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +51,13 @@ pub(super) enum Body {
         reader: Reader,
         /// The same file as it is with the edits. A page is shared by all who have the file open, so that whoever reads it
         /// must be answered what was written meanwhile.
-        now: OnceCell<Arc<Writer>>,
+        now: OnceCell<Arc<FileHandle>>,
         /// Keeps what is staged of the file, should it lose its last name. Dropped last.
         _pin: Pin,
     },
     /// Follows what is written.
     Edited {
-        file: Arc<Writer>,
+        file: Arc<FileHandle>,
         writable: bool,
         /// Whether anything was written through this handle.
         wrote: AtomicBool,

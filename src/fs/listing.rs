@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::location::Location;
 use super::names::Names;
-use super::place::Place;
 use super::{Error, FileSystem};
 use crate::artifact::Listing;
 use crate::error::ErrorKind;
@@ -93,13 +93,13 @@ impl FileSystem {
     /// # Errors
     /// Why nothing can be said about it. A directory of which nothing is known is no error: see [`Names::exists`].
     pub(super) async fn names(&self, path: &Option<Repository>) -> Result<Arc<Names>, Error> {
-        let place = Place::Directory(path.clone());
-        if let Some(names) = self.places.names(&place, self.context.tag_ttl) {
+        let location = Location::Directory(path.clone());
+        if let Some(names) = self.locations.names(&location, self.context.tag_ttl) {
             return Ok(names);
         }
         let names = Arc::new(self.take_names(path).await?);
         self.warn_of_hidden(path, &names);
-        self.places.keep_names(&place, &names);
+        self.locations.keep_names(&location, &names);
         Ok(names)
     }
 
@@ -180,8 +180,8 @@ impl FileSystem {
 
     /// Whether a tag is known from a list that is fresh, without a request.
     pub(super) fn lists_tag(&self, repository: &Repository, tag: &Tag) -> bool {
-        let place = Place::Directory(Some(repository.clone()));
-        self.places.names(&place, self.context.tag_ttl).is_some_and(|names| names.has_tag(tag.as_str()))
+        let location = Location::Directory(Some(repository.clone()));
+        self.locations.names(&location, self.context.tag_ttl).is_some_and(|names| names.has_tag(tag.as_str()))
     }
 }
 

@@ -15,8 +15,8 @@ mod files;
 mod handle;
 mod inode;
 mod listing;
+mod location;
 mod names;
-mod place;
 mod resolve;
 mod selection;
 mod staged;
@@ -57,7 +57,7 @@ use crate::publish::{Publisher, Sizes};
 pub use crate::view::Error;
 use crate::view::{Attributes, Context, Found, Key, Origin, Shown, View, Views};
 use handle::Handles;
-use place::{Place, Places};
+use location::{Location, Locations};
 use resolve::Finding;
 use staged::Staged;
 
@@ -75,7 +75,7 @@ pub struct FileSystem {
     config: Config,
     context: Arc<Context>,
     views: Views,
-    places: Places,
+    locations: Locations,
     handles: Handles,
     /// The view whose directory is the root, where the root is content. Held for a copy only.
     root_view: RwLock<Option<Arc<View>>>,
@@ -122,12 +122,12 @@ impl FileSystem {
             Root::Prefix(path) => path.clone(),
             Root::Layout(repository) | Root::Content(repository, _) => Some(repository.clone()),
         };
-        let places = Places::new(Place::Directory(path));
+        let locations = Locations::new(Location::Directory(path));
         Ok(Self {
             config,
             context,
             views,
-            places,
+            locations,
             handles: Handles::default(),
             root_view: RwLock::new(root_view),
             staged: Staged::default(),
@@ -164,7 +164,7 @@ impl FileSystem {
     /// Makes the next use of tags and lists ask the registry (all, or of one repository).
     pub fn refresh(&self, repository: Option<&Repository>) {
         self.context.artifacts.refresh(repository);
-        self.places.unsettle();
+        self.locations.unconfirm();
         *self.source_tags() = None;
     }
 
@@ -216,8 +216,8 @@ impl FileSystem {
         inode.node() == 0 && self.views.is_only_named(inode.view())
     }
 
-    fn place(&self, inode: Inode) -> Result<Arc<Place>, Error> {
-        self.places.get(inode.node()).ok_or_else(stale)
+    fn location(&self, inode: Inode) -> Result<Arc<Location>, Error> {
+        self.locations.get(inode.node()).ok_or_else(stale)
     }
 
     /// What a name in a directory leads to, with one lookup more on what is found.
@@ -236,10 +236,10 @@ impl FileSystem {
                 None => Ok(Lookup::Absent(ABSENT_TTL)),
             };
         }
-        let place = self.place(inode)?;
-        let finding = match place.as_ref() {
-            Place::Directory(path) => self.find(path, name).await?,
-            place if place.is_directory() => self.find_in_window(place, name).await?,
+        let location = self.location(inode)?;
+        let finding = match location.as_ref() {
+            Location::Directory(path) => self.find(path, name).await?,
+            location if location.is_directory() => self.find_in_window(location, name).await?,
             _ => return Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
         };
         match finding {
@@ -276,7 +276,7 @@ impl FileSystem {
         }
         let inode = Inode::decode(number);
         match inode.view() {
-            0 => self.places.forget(inode.node(), lookups),
+            0 => self.locations.forget(inode.node(), lookups),
             view => drop(self.views.forget(view, lookups)),
         }
     }
@@ -288,8 +288,8 @@ impl FileSystem {
     pub async fn getattr(&self, number: u64) -> Result<Entry, Error> {
         let inode = self.inode(number);
         if inode.view() == 0 {
-            let place = self.place(inode)?;
-            return Ok(self.place_attributes(number, &place));
+            let location = self.location(inode)?;
+            return Ok(self.location_attributes(number, &location));
         }
         if self.is_only_named(inode) && !self.admits_others() {
             return Ok(self.named_attributes(inode.view()));
@@ -315,7 +315,7 @@ impl FileSystem {
         if inode.view() != 0 {
             return self.view(inode)?.target(inode.node());
         }
-        match self.place(inode)?.link() {
+        match self.location(inode)?.link() {
             Some(target) => Ok(target.into_bytes()),
             None => Err(Error::new(ErrorKind::Invalid, "not a symbolic link")),
         }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::listing::Catalog;
-use super::place::Place;
+use super::location::Location;
 use super::{ABSENT_TTL, Error, FileSystem};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
@@ -16,7 +16,7 @@ use crate::view::{Key, Origin};
 #[derive(Clone, Debug)]
 pub(super) enum Item {
     /// Something of the namespace.
-    Place(Place),
+    Location(Location),
     /// A view.
     View(Key, Origin),
 }
@@ -39,12 +39,12 @@ impl Finding {
         Self::Item { item, guessed: false }
     }
 
-    fn place(place: Place) -> Self {
-        Self::certain(Item::Place(place))
+    fn location(location: Location) -> Self {
+        Self::certain(Item::Location(location))
     }
 
     fn child(repository: Repository, guessed: bool) -> Self {
-        Self::Item { item: Item::Place(Place::Directory(Some(repository))), guessed }
+        Self::Item { item: Item::Location(Location::Directory(Some(repository))), guessed }
     }
 }
 
@@ -61,7 +61,7 @@ impl FileSystem {
     pub(super) async fn find(&self, path: &Option<Repository>, name: &[u8]) -> Result<Finding, Error> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
         if name == ".oci" {
-            return Ok(Finding::place(Place::Window(path.clone())));
+            return Ok(Finding::location(Location::Window(path.clone())));
         }
         if let Some(digest) = name.strip_prefix('@') {
             return self.find_digest(path, digest).await;
@@ -123,7 +123,7 @@ impl FileSystem {
         let tag = path.as_ref().and_then(|_| Tag::parse(component).ok());
         let directory = match self.find_plain(path, tag, Some(child.clone())).await? {
             Finding::Nothing(ttl) => return Ok(Finding::Nothing(ttl)),
-            Finding::Item { item: Item::Place(_), .. } => component.to_owned(),
+            Finding::Item { item: Item::Location(_), .. } => component.to_owned(),
             Finding::Item { item: Item::View(..), .. } => {
                 // A tag has the plain name; perhaps there is no such repository at all.
                 if let Finding::Nothing(ttl) = self.find_plain(path, None, Some(child)).await? {
@@ -132,7 +132,7 @@ impl FileSystem {
                 format!(".oci/repos/{component}")
             }
         };
-        Ok(Finding::place(Place::Pasted(path.clone(), name.to_owned(), format!("{directory}/{version}"))))
+        Ok(Finding::location(Location::Pasted(path.clone(), name.to_owned(), format!("{directory}/{version}"))))
     }
 
     /// A tag, a child repository, or nothing.
@@ -152,7 +152,7 @@ impl FileSystem {
             return Ok(Finding::Nothing(ABSENT_TTL));
         }
         if let Some(child) = &child
-            && self.places.is_settled(&Place::Directory(Some(child.clone())), self.context.tag_ttl)
+            && self.locations.is_confirmed(&Location::Directory(Some(child.clone())), self.context.tag_ttl)
             && !self.is_listed_tag(path, tag.as_ref())
         {
             return Ok(Finding::child(child.clone(), false));

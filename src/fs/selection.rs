@@ -8,7 +8,7 @@ use super::staged::{StagedView, TagName};
 use super::{Error, FileSystem, Lookup, ROOT, Root};
 use crate::error::ErrorKind;
 use crate::oci::{LayoutName, Repository, Source, Tag, Version};
-use crate::staging::Subject;
+use crate::staging::TagKey;
 use crate::view::Authority;
 
 /// Which staged tags a command means.
@@ -122,9 +122,9 @@ impl Scope<'_> {
 
 /// The tag whose edits an upper holds; `None` where its names follow no grammar. The directory of a tag that moved while somebody was
 /// inside has a name of its own.
-pub fn tag_of(subject: &Subject) -> Option<TagName> {
-    let tag = subject.tag.split('@').next().unwrap_or_default();
-    Some((Repository::parse(&subject.repository).ok()?, Tag::parse(tag).ok()?))
+pub fn tag_of(tag_key: &TagKey) -> Option<TagName> {
+    let tag = tag_key.tag.split('@').next().unwrap_or_default();
+    Some((Repository::parse(&tag_key.repository).ok()?, Tag::parse(tag).ok()?))
 }
 
 /// Whether a source of the right registry or layout is a tag or holds it.
@@ -243,7 +243,7 @@ impl FileSystem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::tests::world::repository;
+    use crate::fs::tests::test_mount::repository;
 
     fn name(of: &str, tag: &str) -> TagName {
         (repository(of), Tag::parse(tag).unwrap())

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::tag_state::{Action, Claim, Event, Left, Refusal, TagState, ViewNumber};
+use super::tag_state::{Action, Claim, Event, Refusal, Remaining, TagState, ViewNumber};
 use super::{Key, StagedTag, View};
 use crate::oci::{Repository, Tag};
 use crate::view::Views;
@@ -67,12 +67,12 @@ pub(super) struct Staged {
 }
 
 /// What is left of the edits of a view.
-pub(super) fn left(view: &View) -> Left {
+pub(super) fn left(view: &View) -> Remaining {
     match view.overlay() {
-        Some(overlay) if overlay.is_removed() => Left::Removed,
-        Some(overlay) if overlay.is_edited() => Left::Edits,
-        None if view.given().is_some() => Left::Edits,
-        _ => Left::Nothing(view.digest()),
+        Some(overlay) if overlay.is_removed() => Remaining::Removed,
+        Some(overlay) if overlay.is_edited() => Remaining::Edits,
+        None if view.given().is_some() => Remaining::Edits,
+        _ => Remaining::Nothing(view.digest()),
     }
 }
 
@@ -154,7 +154,7 @@ impl Staged {
 
     /// The same for the tag of a view with edits, whatever its name is by now. What is left of them is asked under the lock, under which
     /// the next change would begin. Nothing happens to a view that is not in the table.
-    pub fn happened_in(&self, views: &Views, view: &View, event: impl FnOnce(Left) -> Event) {
+    pub fn happened_in(&self, views: &Views, view: &View, event: impl FnOnce(Remaining) -> Event) {
         let mut inner = self.inner();
         let Some(name) = inner.names.get(&view.number()).cloned() else { return };
         let (result, freed) = inner.judge(views, &name, event(left(view)));

@@ -11,8 +11,8 @@ use super::{Error, FileSystem, Selection};
 use crate::artifact::Kind;
 use crate::oci::{Digest, Repository};
 use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
-use crate::staging::Subject;
-use crate::view::{Context, Difference, Meaning, Overlay, State};
+use crate::staging::TagKey;
+use crate::view::{Context, Difference, Meaning, Overlay, PathState};
 
 /// One tag with edits. Keys are stable: scripts read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,8 @@ pub struct StagedTag {
     /// Staged bytes.
     pub bytes: u64,
     /// Names that a sync leaves out: droppings such as `.DS_Store`, what `.ocifsignore` names, sockets.
-    pub droppings: u64,
+    #[serde(rename = "droppings")]
+    pub ignored: u64,
     /// The tag was deleted here.
     pub deleted: bool,
     /// Files that are open for writing.
@@ -52,15 +53,15 @@ pub struct StagedTag {
 
 /// What is staged of one tag, counted. The path is the mount's to say.
 async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
-    let (subject, binding) = (overlay.subject(), overlay.binding());
+    let (tag_key, binding) = (overlay.tag_key(), overlay.binding());
     let meaning = Meaning::of(overlay.upper()).ok().flatten();
     let mut tag = StagedTag {
         as_staged: meaning.and_then(|meaning| meaning.beside(&context.meaning, binding)),
-        reference: reference_of(context, &subject),
+        reference: reference_of(context, &tag_key),
         edited: overlay.is_edited(),
         deleted: binding.deleted,
         writers: overlay.has_writers(),
-        encrypted: is_encrypted(context, &subject, binding.expected).await,
+        encrypted: is_encrypted(context, &tag_key, binding.expected).await,
         ..StagedTag::default()
     };
     if binding.deleted {
@@ -83,10 +84,10 @@ async fn count_all(context: &Context, overlay: &Arc<Overlay>, tag: &mut StagedTa
     let mut left_out = LeftOut::new(&ignore_file(context, overlay).await?, overlay.binding().expected.is_some());
     for difference in &differences {
         count(tag, difference);
-        let is_upstream = difference.state == State::Changed;
-        let is_there = is_upstream || difference.state == State::Added;
+        let is_upstream = difference.state == PathState::Changed;
+        let is_there = is_upstream || difference.state == PathState::Added;
         if is_there && left_out.has(&difference.path, difference.kind, difference.after.unwrap_or(0), is_upstream) {
-            tag.droppings += u64::from(difference.kind != Kind::Directory);
+            tag.ignored += u64::from(difference.kind != Kind::Directory);
         }
     }
     Ok(())
@@ -104,24 +105,24 @@ async fn ignore_file(context: &Context, overlay: &Arc<Overlay>) -> Result<Bytes,
 
 fn count(tag: &mut StagedTag, difference: &Difference) {
     match difference.state {
-        State::Clean => {}
-        State::Added => tag.added += 1,
-        State::Changed => tag.changed += 1,
-        State::Removed => tag.removed += 1,
+        PathState::Clean => {}
+        PathState::Added => tag.added += 1,
+        PathState::Changed => tag.changed += 1,
+        PathState::Removed => tag.removed += 1,
     }
-    if matches!(difference.state, State::Added | State::Changed) && difference.kind == Kind::File {
+    if matches!(difference.state, PathState::Added | PathState::Changed) && difference.kind == Kind::File {
         tag.bytes = tag.bytes.saturating_add(difference.after.unwrap_or(0));
     }
 }
 
-pub(super) fn reference_of(context: &Context, subject: &Subject) -> String {
-    let repository = Repository::parse(&subject.repository).ok();
-    format!("{}:{}", context.authority.reference(repository.as_ref()), subject.tag)
+pub(super) fn reference_of(context: &Context, tag_key: &TagKey) -> String {
+    let repository = Repository::parse(&tag_key.repository).ok();
+    format!("{}:{}", context.authority.reference(repository.as_ref()), tag_key.tag)
 }
 
 /// Whether what is upstream is encrypted, as far as its manifest is known.
-async fn is_encrypted(context: &Context, subject: &Subject, digest: Option<Digest>) -> bool {
-    let (Some(digest), Ok(repository)) = (digest, Repository::parse(&subject.repository)) else { return false };
+async fn is_encrypted(context: &Context, tag_key: &TagKey, digest: Option<Digest>) -> bool {
+    let (Some(digest), Ok(repository)) = (digest, Repository::parse(&tag_key.repository)) else { return false };
     let manifest = context.artifacts.manifest(&repository, &digest).await;
     manifest.is_ok_and(|manifest| {
         let says = |key: &str| manifest.annotations().get(key).map(String::as_str);

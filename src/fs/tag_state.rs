@@ -50,7 +50,7 @@ pub(super) enum Claim {
 
 /// What is left of edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Remaining {
     /// Something is to be published, or a file is open for writing.
     Edits,
     /// Nothing; the directory shows this.
@@ -74,13 +74,13 @@ pub(super) enum Event {
     /// A change begins in this view.
     Began(ViewNumber),
     /// A change ended, whatever became of it.
-    Ended(ViewNumber, Left),
+    Ended(ViewNumber, Remaining),
     /// A file that was open for writing was closed.
-    Closed(ViewNumber, Left),
+    Closed(ViewNumber, Remaining),
     /// Somebody wants the tag to himself.
     Claimed(Claim),
     /// Who had the tag of this view to himself lets it go.
-    Released(ViewNumber, Left),
+    Released(ViewNumber, Remaining),
     /// The tag of this view was found empty and marked as deleted.
     Deleted(ViewNumber),
     /// What was staged of this view is gone: published elsewhere, or taken back.
@@ -147,18 +147,18 @@ impl TagState {
             Event::Retired(view) if self.view() == Some(view) => Ok((Self::Unseen, self.displaced())),
             Event::Dropped(view) if self.view() == Some(view) && self.is_staged() => Ok(dropped(view)),
             Event::Began(view) => self.began(view),
-            Event::Ended(of, left) => Ok(match self {
-                Self::Edited { view, work, claim } if view == of => rest(view, work.saturating_sub(1), claim, left),
+            Event::Ended(of, remaining) => Ok(match self {
+                Self::Edited { view, work, claim } if view == of => rest(view, work.saturating_sub(1), claim, remaining),
                 _ => (self, Vec::new()),
             }),
-            Event::Closed(of, left) => Ok(match self {
-                Self::Edited { view, work, claim } if view == of => rest(view, work, claim, left),
+            Event::Closed(of, remaining) => Ok(match self {
+                Self::Edited { view, work, claim } if view == of => rest(view, work, claim, remaining),
                 _ => (self, Vec::new()),
             }),
             Event::Claimed(by) => self.claimed(by),
-            Event::Released(of, left) => Ok(match self {
-                Self::Edited { view, work, .. } if view == of => rest(view, work, None, left),
-                Self::Deleted { view, .. } if view == of && left == Left::Removed => dropped(view),
+            Event::Released(of, remaining) => Ok(match self {
+                Self::Edited { view, work, .. } if view == of => rest(view, work, None, remaining),
+                Self::Deleted { view, .. } if view == of && remaining == Remaining::Removed => dropped(view),
                 Self::Deleted { view, .. } if view == of => (Self::Deleted { view, claim: None }, Vec::new()),
                 _ => (self, Vec::new()),
             }),
@@ -218,10 +218,10 @@ fn dropped(view: ViewNumber) -> (TagState, Vec<Action>) {
 }
 
 /// A tag follows what is upstream again once nothing is left, nothing is under way and nobody has it to himself.
-fn rest(view: ViewNumber, work: u32, claim: Option<Claim>, left: Left) -> (TagState, Vec<Action>) {
-    match left {
-        Left::Removed if claim.is_none() => dropped(view),
-        Left::Nothing(shows) if work == 0 && claim.is_none() => (TagState::Following { view, shows }, vec![Action::LetGo(view)]),
+fn rest(view: ViewNumber, work: u32, claim: Option<Claim>, remaining: Remaining) -> (TagState, Vec<Action>) {
+    match remaining {
+        Remaining::Removed if claim.is_none() => dropped(view),
+        Remaining::Nothing(shows) if work == 0 && claim.is_none() => (TagState::Following { view, shows }, vec![Action::LetGo(view)]),
         _ => (TagState::Edited { view, work, claim }, Vec::new()),
     }
 }

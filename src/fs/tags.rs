@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::changes::Caller;
 use super::editing::Removal;
 use super::files::blocking;
-use super::place::Place;
+use super::location::Location;
 use super::resolve::{Finding, Item, tag_item};
 use super::staged::TagName;
 use super::tag_state::{Claim, Event};
@@ -45,7 +45,7 @@ impl FileSystem {
                 let child = self.child(path, text).ok_or_else(|| invalid(name, "repository", REPOSITORY_GRAMMAR))?;
                 self.staged.make_repository(child.clone());
                 self.namespace_changed();
-                self.item_entry(Item::Place(Place::Directory(Some(child))), false)
+                self.item_entry(Item::Location(Location::Directory(Some(child))), false)
             }
         }
     }
@@ -68,10 +68,10 @@ impl FileSystem {
         let uppers = Arc::clone(self.uppers()?);
         // What was deleted here is what the new tag replaces.
         let expected = self.bury(name).await?;
-        let (subject, meaning) = (self.subject(&name.0, &name.1), self.context.meaning.clone());
-        let made = blocking(move || match uppers.find(&subject)? {
+        let (tag_key, meaning) = (self.tag_key(&name.0, &name.1), self.context.meaning.clone());
+        let made = blocking(move || match uppers.find(&tag_key)? {
             Some(upper) => Ok((upper, true)),
-            None => Ok((meaning.begin(&uppers, &subject, Binding { under: None, expected, deleted: false })?, false)),
+            None => Ok((meaning.begin(&uppers, &tag_key, Binding { under: None, expected, deleted: false })?, false)),
         });
         let (upper, found) = made.await?;
         let view = self.stage(name, Arc::new(upper))?;
@@ -99,7 +99,7 @@ impl FileSystem {
         match self.find(path, name).await? {
             Finding::Nothing(_) => Err(Error::new(ErrorKind::NotFound, "no such name")),
             Finding::Item { item: Item::View(Key::Tag(repository, tag), _), .. } => self.remove_tag(&(repository, tag)).await,
-            Finding::Item { item: Item::Place(Place::Directory(Some(child))), .. } => self.remove_repository(&child),
+            Finding::Item { item: Item::Location(Location::Directory(Some(child))), .. } => self.remove_repository(&child),
             Finding::Item { .. } => Err(read_only()),
         }
     }
@@ -158,7 +158,7 @@ impl FileSystem {
         let source = match self.find(path, from).await? {
             Finding::Nothing(_) => return Err(Error::new(ErrorKind::NotFound, "no such name")),
             Finding::Item { item: Item::View(Key::Tag(repository, tag), _), .. } => (repository, tag),
-            Finding::Item { item: Item::Place(Place::Directory(Some(child))), .. } => {
+            Finding::Item { item: Item::Location(Location::Directory(Some(child))), .. } => {
                 return self.rename_repository(path, &child, to).await;
             }
             Finding::Item { .. } => return Err(read_only()),
@@ -193,11 +193,11 @@ impl FileSystem {
         let _claimed = self.claim(from, Claim::Whole)?;
         let before = editing.binding();
         let expected = self.bury(to).await?;
-        let (uppers, subject, other) = (Arc::clone(self.uppers()?), self.subject(&to.0, &to.1), self.subject(&from.0, &from.1));
+        let (uppers, tag_key, other) = (Arc::clone(self.uppers()?), self.tag_key(&to.0, &to.1), self.tag_key(&from.0, &from.1));
         let (overlay, meaning) = (Arc::clone(&editing), self.context.meaning.clone());
         // Moved first: a crash between the two leaves both names, never none.
         let deleted = blocking(move || {
-            overlay.move_to(&subject, Binding { under: before.under, expected, deleted: false })?;
+            overlay.move_to(&tag_key, Binding { under: before.under, expected, deleted: false })?;
             let deleted = Binding { under: None, expected: before.expected, deleted: true };
             before.expected.map(|_| meaning.begin(&uppers, &other, deleted)).transpose()
         })
@@ -220,7 +220,7 @@ impl FileSystem {
         let child = self.child(path, text).ok_or_else(|| invalid(to, "repository", REPOSITORY_GRAMMAR))?;
         self.staged.drop_repository(from);
         self.staged.make_repository(child.clone());
-        self.places.rename(&Place::Directory(Some(from.clone())), Place::Directory(Some(child)));
+        self.locations.rename(&Location::Directory(Some(from.clone())), Location::Directory(Some(child)));
         self.namespace_changed();
         Ok(())
     }

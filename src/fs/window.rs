@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::place::{Place, WindowFile};
+use super::location::{Location, WindowFile};
 use super::resolve::{Finding, Item, metadata_item};
 use super::{ABSENT_TTL, Error, FileSystem};
 use crate::oci::{Repository, Tag};
 
-impl Place {
+impl Location {
     /// The target of a link.
     pub(super) fn link(&self) -> Option<String> {
         match self {
@@ -24,40 +24,42 @@ impl Place {
 
 impl FileSystem {
     /// The fixed names of a window.
-    pub(super) fn window_names(&self, path: &Option<Repository>) -> Vec<(&'static str, Place)> {
+    pub(super) fn window_names(&self, path: &Option<Repository>) -> Vec<(&'static str, Location)> {
         let mut names = Vec::new();
         if self.is_source(path) {
-            names.push(("mount.json", Place::File(path.clone(), WindowFile::Mount)));
-            names.push(("status.json", Place::File(path.clone(), WindowFile::Status)));
+            names.push(("mount.json", Location::File(path.clone(), WindowFile::Mount)));
+            names.push(("status.json", Location::File(path.clone(), WindowFile::Status)));
         }
         if let Some(repository) = path {
-            names.push(("repo.json", Place::File(path.clone(), WindowFile::Repository)));
-            names.push(("tags", Place::Tags(repository.clone())));
+            names.push(("repo.json", Location::File(path.clone(), WindowFile::Repository)));
+            names.push(("tags", Location::Tags(repository.clone())));
         }
         if !self.is_layout() {
-            names.push(("repos", Place::Repositories(path.clone())));
+            names.push(("repos", Location::Repositories(path.clone())));
         }
         names
     }
 
     /// What a name in a window or in its `repos` and `tags` leads to.
-    pub(super) async fn find_in_window(&self, place: &Place, name: &[u8]) -> Result<Finding, Error> {
+    pub(super) async fn find_in_window(&self, location: &Location, name: &[u8]) -> Result<Finding, Error> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
-        match place {
-            Place::Window(path) => {
+        match location {
+            Location::Window(path) => {
                 let found = self.window_names(path).into_iter().find(|(other, _)| *other == name);
-                Ok(found.map_or(Finding::Nothing(ABSENT_TTL), |(_, place)| Finding::Item { item: Item::Place(place), guessed: false }))
+                Ok(found
+                    .map_or(Finding::Nothing(ABSENT_TTL), |(_, location)| Finding::Item { item: Item::Location(location), guessed: false }))
             }
-            Place::Repositories(path) => self.find_repository(path, name).await,
-            Place::Tags(repository) => match Tag::parse(name) {
+            Location::Repositories(path) => self.find_repository(path, name).await,
+            Location::Tags(repository) => match Tag::parse(name) {
                 Ok(tag) if self.tag_exists(repository, &tag).await? => {
                     Ok(Finding::Item { item: self.metadata_of(repository, tag), guessed: false })
                 }
                 _ => Ok(Finding::Nothing(ABSENT_TTL)),
             },
-            Place::NewTag(repository, tag) => {
+            Location::NewTag(repository, tag) => {
                 let found = new_tag_names(repository, tag).into_iter().find(|(other, _)| *other == name);
-                Ok(found.map_or(Finding::Nothing(ABSENT_TTL), |(_, place)| Finding::Item { item: Item::Place(place), guessed: false }))
+                Ok(found
+                    .map_or(Finding::Nothing(ABSENT_TTL), |(_, location)| Finding::Item { item: Item::Location(location), guessed: false }))
             }
             _ => Ok(Finding::Nothing(ABSENT_TTL)),
         }
@@ -73,24 +75,24 @@ impl FileSystem {
             (Some(repository), Ok(tag)) => self.tag_exists(repository, &tag).await?,
             _ => false,
         };
-        Ok(Finding::Item { item: Item::Place(repository_place(child, hidden)), guessed: false })
+        Ok(Finding::Item { item: Item::Location(repository_location(child, hidden)), guessed: false })
     }
 
     /// What `.oci/tags/NAME` is: of a tag that is not upstream yet there is little to say.
     pub(super) fn metadata_of(&self, repository: &Repository, tag: Tag) -> Item {
         match self.staged.tag(repository, &tag) {
-            Some(staged) if staged.new => Item::Place(Place::NewTag(repository.clone(), tag)),
+            Some(staged) if staged.new => Item::Location(Location::NewTag(repository.clone(), tag)),
             _ => metadata_item(repository, tag),
         }
     }
 
     /// The bytes of a file that is made when it is read; none for other places.
-    pub(super) fn made_file(&self, place: &Place) -> Bytes {
-        match place {
-            Place::File(_, WindowFile::Mount) => Bytes::from(self.config.mount_json.clone()),
-            Place::File(_, WindowFile::Status) => Bytes::from((self.config.status_json)()),
-            Place::File(path, WindowFile::Repository) => Bytes::from(self.repository_json(path)),
-            Place::NewTagReference(repository, tag) => {
+    pub(super) fn made_file(&self, location: &Location) -> Bytes {
+        match location {
+            Location::File(_, WindowFile::Mount) => Bytes::from(self.config.mount_json.clone()),
+            Location::File(_, WindowFile::Status) => Bytes::from((self.config.status_json)()),
+            Location::File(path, WindowFile::Repository) => Bytes::from(self.repository_json(path)),
+            Location::NewTagReference(repository, tag) => {
                 Bytes::from(format!("{}:{tag}\n", self.context.authority.reference(Some(repository))))
             }
             _ => Bytes::new(),
@@ -99,7 +101,7 @@ impl FileSystem {
 
     /// What is known of a repository without asking for it.
     fn repository_json(&self, path: &Option<Repository>) -> String {
-        let names = self.places.last_names(&Place::Directory(path.clone()));
+        let names = self.locations.last_names(&Location::Directory(path.clone()));
         let repository = path.as_ref().map(Repository::as_str).unwrap_or_default();
         let listing = match &names {
             None => "unknown",
@@ -119,11 +121,11 @@ impl FileSystem {
 }
 
 /// The names of `.oci/tags/NAME` of a tag that is not upstream yet.
-pub(super) fn new_tag_names(repository: &Repository, tag: &Tag) -> Vec<(&'static str, Place)> {
-    vec![("fs", Place::NewTagLink(tag.clone())), ("reference", Place::NewTagReference(repository.clone(), tag.clone()))]
+pub(super) fn new_tag_names(repository: &Repository, tag: &Tag) -> Vec<(&'static str, Location)> {
+    vec![("fs", Location::NewTagLink(tag.clone())), ("reference", Location::NewTagReference(repository.clone(), tag.clone()))]
 }
 
 /// What `.oci/repos/NAME` is.
-pub(super) fn repository_place(child: Repository, hidden: bool) -> Place {
-    if hidden { Place::Directory(Some(child)) } else { Place::RepositoryLink(child) }
+pub(super) fn repository_location(child: Repository, hidden: bool) -> Location {
+    if hidden { Location::Directory(Some(child)) } else { Location::RepositoryLink(child) }
 }

@@ -114,8 +114,8 @@ impl FileSystem {
 
     /// Removes edits that cannot be read.
     async fn give_up(&self, name: &TagName) -> Result<(), Error> {
-        let (uppers, subject) = (Arc::clone(self.uppers()?), self.subject(&name.0, &name.1));
-        blocking(move || Ok(uppers.give_up(&subject)?)).await?;
+        let (uppers, tag_key) = (Arc::clone(self.uppers()?), self.tag_key(&name.0, &name.1));
+        blocking(move || Ok(uppers.give_up(&tag_key)?)).await?;
         self.staged.mend_tag(name);
         Ok(())
     }

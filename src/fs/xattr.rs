@@ -1,9 +1,9 @@
 //! Extended attributes of the namespace above tags; those of views are the views' own.
 
-use super::place::Place;
+use super::location::Location;
 use super::{Error, FileSystem};
 use crate::artifact::is_own_name;
-use crate::view::{State, state_name};
+use crate::view::{PathState, state_name};
 
 impl FileSystem {
     /// The value of an extended attribute, `None` where there is no such attribute.
@@ -18,11 +18,11 @@ impl FileSystem {
             }
             return self.view(inode)?.xattr(&self.context, inode.node(), name).await;
         }
-        let place = self.place(inode)?;
-        match (name, place.as_ref()) {
-            (b"user.ocifs.state", _) => Ok(Some(state_name(State::Clean).as_bytes().to_vec())),
-            (b"user.oci.reference", Place::Directory(path)) => Ok(Some(self.context.authority.reference(path.as_ref()).into_bytes())),
-            (b"user.oci.listing", Place::Directory(path)) => {
+        let location = self.location(inode)?;
+        match (name, location.as_ref()) {
+            (b"user.ocifs.state", _) => Ok(Some(state_name(PathState::Clean).as_bytes().to_vec())),
+            (b"user.oci.reference", Location::Directory(path)) => Ok(Some(self.context.authority.reference(path.as_ref()).into_bytes())),
+            (b"user.oci.listing", Location::Directory(path)) => {
                 let complete = self.names(path).await?.complete;
                 Ok(Some(if complete { b"complete".to_vec() } else { b"partial".to_vec() }))
             }
@@ -37,7 +37,7 @@ impl FileSystem {
     pub fn listxattr(&self, number: u64) -> Result<Vec<Vec<u8>>, Error> {
         let inode = self.inode(number);
         match inode.view() {
-            0 => self.place(inode).map(|_| Vec::new()),
+            0 => self.location(inode).map(|_| Vec::new()),
             _ if self.is_only_named(inode) => Ok(Vec::new()),
             _ => self.view(inode)?.xattr_names(inode.node()),
         }

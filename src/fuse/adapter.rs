@@ -68,7 +68,7 @@ impl Adapter {
                 result = &mut work => result,
                 ending = watched.ending() => Err(ended(ending)),
             };
-            settle(name, inode, reply, result, answer);
+            respond(name, inode, reply, result, answer);
         });
     }
 
@@ -81,7 +81,7 @@ impl Adapter {
         A: FnOnce(R, T) + Send + 'static,
     {
         let Some((reply, answer, work)) = self.begin(name, inode, reply, work, answer) else { return };
-        self.runtime.spawn(async move { settle(name, inode, reply, work.await, answer) });
+        self.runtime.spawn(async move { respond(name, inode, reply, work.await, answer) });
     }
 
     /// Polls an operation once, here and now. What is left is handed back.
@@ -93,7 +93,7 @@ impl Adapter {
     {
         let mut work = Box::pin(work);
         match self.poll(work.as_mut()) {
-            Ok(Poll::Ready(result)) => settle(name, inode, reply, result, answer),
+            Ok(Poll::Ready(result)) => respond(name, inode, reply, result, answer),
             Ok(Poll::Pending) => return Some((reply, answer, work)),
             Err(()) => panicked(name, inode, reply),
         }
@@ -120,7 +120,7 @@ fn ended(ending: Ending) -> Error {
     }
 }
 
-fn settle<R: Refuse, T>(name: &'static str, inode: INodeNo, reply: R, result: Result<T, Error>, answer: impl FnOnce(R, T)) {
+fn respond<R: Refuse, T>(name: &'static str, inode: INodeNo, reply: R, result: Result<T, Error>, answer: impl FnOnce(R, T)) {
     match result {
         Ok(value) => answer(reply, value),
         Err(error) => {
@@ -216,7 +216,7 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        settle("flush", inode, reply, self.file_system.close_report(handle.0), |reply, ()| reply.ok());
+        respond("flush", inode, reply, self.file_system.close_report(handle.0), |reply, ()| reply.ok());
     }
 
     fn fsync(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {

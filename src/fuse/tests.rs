@@ -16,14 +16,14 @@ mod writing;
 
 use super::{Options, Session};
 use crate::error::ErrorKind;
-use crate::fs::tests::world::{Setup, World, add_files};
+use crate::fs::tests::test_mount::{Setup, TestMount, add_files};
 use crate::registry::{Fault, Memory, RequestKind};
 use crate::sys;
 
 /// One mount; unmounted when dropped.
 pub(super) struct Mount {
     directory: tempfile::TempDir,
-    world: World,
+    mount: TestMount,
     runtime: Runtime,
     session: Option<Session>,
 }
@@ -43,10 +43,10 @@ impl Mount {
             }
         };
         let runtime = Runtime::new().unwrap();
-        let world = World::with(registry, setup);
+        let mount = TestMount::with(registry, setup);
         let options = Options { threads: 2, deadline };
-        let session = Session::start(Arc::clone(&world.fs), device, runtime.handle().clone(), &options).unwrap();
-        Some(Self { directory, world, runtime, session: Some(session) })
+        let session = Session::start(Arc::clone(&mount.fs), device, runtime.handle().clone(), &options).unwrap();
+        Some(Self { directory, mount, runtime, session: Some(session) })
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -54,9 +54,9 @@ impl Mount {
     }
 
     /// Waits until the kernel was told everything that it has to forget.
-    fn settle(&self) {
+    fn flush_notices(&self) {
         // Notices are handed on in their order.
-        self.world.fs.kernel_cache().unwrap().hand_over(crate::fs::ROOT);
+        self.mount.fs.kernel_cache().unwrap().hand_over(crate::fs::ROOT);
     }
 
     fn list(&self, path: &str) -> Vec<String> {
@@ -69,7 +69,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        self.world.registry.release();
+        self.mount.registry.release();
         // A file that was just closed may still be on its way out of the kernel.
         let busy = || match sys::unmount::unmount(self.directory.path(), sys::unmount::Force::None) {
             Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => true,
@@ -135,9 +135,9 @@ fn errors_reach_a_program_as_the_errno_of_the_contract() {
     assert_eq!(errno(fs::write(mount.path("team/app/v1/a.txt"), "x")), Some(30));
     assert_eq!(errno(fs::create_dir(mount.path("team/app/v9"))), Some(30));
     assert_eq!(errno(fs::remove_file(mount.path("team/app/v1/a.txt"))), Some(30));
-    mount.world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
+    mount.mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
     assert_eq!(errno(fs::read(mount.path("team/app/v2/a.txt"))), Some(13));
-    mount.world.registry.mend();
+    mount.mount.registry.mend();
     assert_eq!(fs::read_to_string(mount.path("team/app/v2/a.txt")).unwrap(), "again");
 }
 
@@ -159,7 +159,7 @@ fn df_answers_without_a_request() {
     let space = rustix::fs::statvfs(mount.directory.path()).unwrap();
     assert_eq!(space.f_blocks * space.f_frsize, 1 << 30);
     assert_eq!(space.f_bavail * space.f_frsize, 1 << 29);
-    assert_eq!(mount.world.requests(), []);
+    assert_eq!(mount.mount.requests(), []);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_tag_that_moves_is_seen_at_its_path_while_open_files_stay() {
     let Some(mount) = Mount::new(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() }, PATIENT) else { return };
     let path = mount.path("team/app/v1/a.txt");
     let mut open = fs::File::open(&path).unwrap();
-    add_files(&mount.world.registry, "team/app", "v1", &[("a.txt", "moved")]);
+    add_files(&mount.mount.registry, "team/app", "v1", &[("a.txt", "moved")]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "moved");
     let mut text = String::new();
     std::io::Read::read_to_string(&mut open, &mut text).unwrap();
@@ -185,12 +185,12 @@ fn wait_for(registry: &Memory, kind: RequestKind) {
 fn a_signal_ends_a_program_that_waits_for_a_registry_that_hangs() {
     let Some(mount) = Mount::new(registry(), Setup::default(), PATIENT) else { return };
     for (signal, number, file) in [("INT", 2, "team/app/v1/a.txt"), ("KILL", 9, "team/app/v2/a.txt")] {
-        mount.world.requests();
-        mount.world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Stall);
+        mount.mount.requests();
+        mount.mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Stall);
         // Whoever started the tests may have told them to ignore the signal.
         let mut cat =
             Command::new("env").args(["--default-signal=INT", "cat"]).arg(mount.path(file)).stdout(Stdio::null()).spawn().unwrap();
-        wait_for(&mount.world.registry, RequestKind::Blob);
+        wait_for(&mount.mount.registry, RequestKind::Blob);
         let sent = Command::new("kill").args(["-s", signal, &cat.id().to_string()]).status().unwrap();
         assert!(sent.success());
         assert_eq!(cat.wait().unwrap().signal(), Some(number));
@@ -201,14 +201,14 @@ fn a_signal_ends_a_program_that_waits_for_a_registry_that_hangs() {
 fn a_program_that_waits_for_a_registry_that_hangs_gets_a_timeout_in_the_end() {
     let Some(mount) = Mount::new(registry(), Setup::default(), Duration::from_millis(300)) else { return };
     assert_eq!(mount.list("team/app/v1"), ["a.txt", "dir", "empty"]);
-    mount.world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Stall);
+    mount.mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Stall);
     assert_eq!(errno(fs::read(mount.path("team/app/v1/a.txt"))), Some(110));
 }
 
 #[test]
 fn a_mount_is_unmounted_while_the_registry_hangs() {
     let Some(mount) = Mount::new(registry(), Setup::default(), Duration::from_millis(300)) else { return };
-    mount.world.registry.plan(RequestKind::Repositories, 0, u32::MAX, Fault::Stall);
+    mount.mount.registry.plan(RequestKind::Repositories, 0, u32::MAX, Fault::Stall);
     assert_eq!(errno(fs::read_dir(mount.directory.path())), Some(110));
     // Dropping unmounts, and waits until the session has ended.
 }
@@ -226,7 +226,7 @@ fn many_readers_of_one_file_fetch_it_once() {
         }
     });
     let fetched: u64 =
-        mount.world.registry.requests().iter().filter_map(|request| request.range.as_ref()).map(|range| range.end - range.start).sum();
+        mount.mount.registry.requests().iter().filter_map(|request| request.range.as_ref()).map(|range| range.end - range.start).sum();
     assert_eq!(fetched, large.len() as u64);
 }
 

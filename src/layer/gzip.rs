@@ -20,7 +20,7 @@ const FLAGS_RESERVED: u8 = 0xe0;
 
 /// Where in a member the next byte lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum MemberState {
     /// The fixed header; so many of its 10 bytes are here.
     Fixed(u8),
     /// Length of the extra field, so many of its 2 bytes are here.
@@ -44,7 +44,7 @@ enum State {
 /// A gzip stream being decoded.
 pub(super) struct Gzip {
     inflate: Inflate,
-    state: State,
+    state: MemberState,
     /// Offset in the blob (or from where decoding began), for messages.
     offset: u64,
     flags: u8,
@@ -64,7 +64,7 @@ impl Gzip {
     pub(super) fn new() -> Result<Self, Error> {
         Ok(Self {
             inflate: Inflate::new().map_err(|error| malformed(&error, 0))?,
-            state: State::Fixed(0),
+            state: MemberState::Fixed(0),
             offset: 0,
             flags: 0,
             field: [0; 10],
@@ -80,7 +80,7 @@ impl Gzip {
     pub(super) fn resume(unused_bits: u8, value: u8, history: &[u8]) -> Result<Self, Error> {
         let mut gzip = Self::new()?;
         gzip.inflate.resume(unused_bits, value, history).map_err(|error| malformed(&error, 0))?;
-        gzip.state = State::Body;
+        gzip.state = MemberState::Body;
         gzip.checked = false;
         Ok(gzip)
     }
@@ -88,8 +88,8 @@ impl Gzip {
     /// Decodes a piece; see [`super::decode::Reader::step`].
     pub(super) fn step(&mut self, input: &[u8], output: &mut [u8], stop_at_block: bool) -> Result<Step, Error> {
         let step = match self.state {
-            State::Body => self.body(input, output, stop_at_block)?,
-            State::Padding => self.padding(input)?,
+            MemberState::Body => self.body(input, output, stop_at_block)?,
+            MemberState::Padding => self.padding(input)?,
             _ => self.framing(input)?,
         };
         self.offset += step.consumed as u64;
@@ -105,7 +105,7 @@ impl Gzip {
             Stop::Exhausted | Stop::LastBlockEnd { .. } => None,
             Stop::BlockEnd { unused_bits } => Some(Boundary::Block { unused_bits }),
             Stop::StreamEnd => {
-                self.state = State::Trailer(0);
+                self.state = MemberState::Trailer(0);
                 if progress.consumed == 0 && progress.produced == 0 {
                     return self.framing(input);
                 }
@@ -129,47 +129,47 @@ impl Gzip {
     fn framing(&mut self, input: &[u8]) -> Result<Step, Error> {
         let mut consumed = 0;
         for &byte in input {
-            if self.state == State::Fixed(0) && self.complete && byte == 0 {
-                self.state = State::Padding;
+            if self.state == MemberState::Fixed(0) && self.complete && byte == 0 {
+                self.state = MemberState::Padding;
                 break;
             }
             consumed += 1;
             self.frame_byte(byte)?;
-            if self.state == State::Fixed(0) {
+            if self.state == MemberState::Fixed(0) {
                 return Ok(Step { consumed, boundary: Some(Boundary::Clean), ..Step::default() });
             }
-            if self.state == State::Body {
+            if self.state == MemberState::Body {
                 break;
             }
         }
         // Entering the padding takes no byte: report it as a step of its own so that the caller goes on.
-        if self.state == State::Padding && consumed == 0 {
+        if self.state == MemberState::Padding && consumed == 0 {
             return self.padding(input);
         }
         Ok(Step { consumed, ..Step::default() })
     }
 
     fn frame_byte(&mut self, byte: u8) -> Result<(), Error> {
-        if !matches!(self.state, State::Trailer(_)) {
+        if !matches!(self.state, MemberState::Trailer(_)) {
             self.header_length += 1;
             if self.header_length > HEADER_LIMIT {
                 return Err(self.broken("header of more than 1 MiB"));
             }
-            if !matches!(self.state, State::HeaderChecksum(_)) {
+            if !matches!(self.state, MemberState::HeaderChecksum(_)) {
                 self.header_checksum.update(&[byte]);
             }
         }
         match self.state {
-            State::Fixed(at) => self.collect(at, 10, byte, State::Fixed, Self::fixed_header)?,
-            State::ExtraLength(at) => self.collect(at, 2, byte, State::ExtraLength, Self::extra_length)?,
-            State::Extra(left) if left > 1 => self.state = State::Extra(left - 1),
-            State::Extra(_) => self.after_extra()?,
-            State::Name if byte == 0 => self.after_name()?,
-            State::Comment if byte == 0 => self.after_comment()?,
-            State::Name | State::Comment => {}
-            State::HeaderChecksum(at) => self.collect(at, 2, byte, State::HeaderChecksum, Self::check_header)?,
-            State::Trailer(at) => self.collect(at, 8, byte, State::Trailer, Self::check_trailer)?,
-            State::Body | State::Padding => {}
+            MemberState::Fixed(at) => self.collect(at, 10, byte, MemberState::Fixed, Self::fixed_header)?,
+            MemberState::ExtraLength(at) => self.collect(at, 2, byte, MemberState::ExtraLength, Self::extra_length)?,
+            MemberState::Extra(left) if left > 1 => self.state = MemberState::Extra(left - 1),
+            MemberState::Extra(_) => self.after_extra()?,
+            MemberState::Name if byte == 0 => self.after_name()?,
+            MemberState::Comment if byte == 0 => self.after_comment()?,
+            MemberState::Name | MemberState::Comment => {}
+            MemberState::HeaderChecksum(at) => self.collect(at, 2, byte, MemberState::HeaderChecksum, Self::check_header)?,
+            MemberState::Trailer(at) => self.collect(at, 8, byte, MemberState::Trailer, Self::check_trailer)?,
+            MemberState::Body | MemberState::Padding => {}
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Gzip {
         at: u8,
         length: u8,
         byte: u8,
-        state: fn(u8) -> State,
+        state: fn(u8) -> MemberState,
         act: fn(&mut Self) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if let Some(slot) = self.field.get_mut(usize::from(at)) {
@@ -207,7 +207,7 @@ impl Gzip {
         }
         self.flags = flags;
         if flags & FLAG_EXTRA != 0 {
-            self.state = State::ExtraLength(0);
+            self.state = MemberState::ExtraLength(0);
             return Ok(());
         }
         self.after_extra()
@@ -217,7 +217,7 @@ impl Gzip {
         match u16::from_le_bytes([self.field[0], self.field[1]]) {
             0 => self.after_extra(),
             length => {
-                self.state = State::Extra(length);
+                self.state = MemberState::Extra(length);
                 Ok(())
             }
         }
@@ -225,7 +225,7 @@ impl Gzip {
 
     fn after_extra(&mut self) -> Result<(), Error> {
         if self.flags & FLAG_NAME != 0 {
-            self.state = State::Name;
+            self.state = MemberState::Name;
             return Ok(());
         }
         self.after_name()
@@ -233,7 +233,7 @@ impl Gzip {
 
     fn after_name(&mut self) -> Result<(), Error> {
         if self.flags & FLAG_COMMENT != 0 {
-            self.state = State::Comment;
+            self.state = MemberState::Comment;
             return Ok(());
         }
         self.after_comment()
@@ -241,7 +241,7 @@ impl Gzip {
 
     fn after_comment(&mut self) -> Result<(), Error> {
         if self.flags & FLAG_CHECKSUM != 0 {
-            self.state = State::HeaderChecksum(0);
+            self.state = MemberState::HeaderChecksum(0);
             return Ok(());
         }
         self.begin_body()
@@ -258,7 +258,7 @@ impl Gzip {
         self.inflate.reset().map_err(|error| malformed(&error, self.offset))?;
         self.body_checksum.reset();
         self.checked = true;
-        self.state = State::Body;
+        self.state = MemberState::Body;
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl Gzip {
         self.complete = true;
         self.header_length = 0;
         self.header_checksum.reset();
-        self.state = State::Fixed(0);
+        self.state = MemberState::Fixed(0);
         Ok(())
     }
 
@@ -287,8 +287,8 @@ impl Gzip {
     /// Checks that the blob may end here.
     pub(super) fn finish(&self) -> Result<(), Error> {
         match self.state {
-            State::Fixed(0) if self.complete => Ok(()),
-            State::Padding => Ok(()),
+            MemberState::Fixed(0) if self.complete => Ok(()),
+            MemberState::Padding => Ok(()),
             _ => Err(self.broken("the data ends inside a member")),
         }
     }

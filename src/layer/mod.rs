@@ -30,7 +30,8 @@ pub use index::{Entry, Extent, LayerIndex};
 pub use kind::{FileKind, NodeKind};
 pub use limits::{Limits, Resources, WINDOW_MOST, Windows, WindowsUpTo};
 pub use pack::{
-    PackEntry, Packed, Packer, Packing, SPAN, TRAVELLING_MOST, arrived, compressible, sample_ranges, travelling, travelling_memory,
+    ATTACHED_INDEX_MOST, PackEntry, Packed, Packer, Packing, SPAN, attached_index_memory, compressible, decode_attached, encode_attached,
+    sample_ranges,
 };
 pub use scan::{Form, Scan};
 pub use sink::SpanSink;

@@ -10,13 +10,13 @@ use crate::oci::Digest;
 use crate::sys::array::Scratch;
 
 /// What an index layer holds.
-pub(crate) fn travelling(index: &LayerIndex) -> Result<Vec<u8>, Error> {
-    super::travelling(index, &Scratch::memory()).map(|bytes| bytes.to_vec())
+pub(crate) fn encode_attached(index: &LayerIndex) -> Result<Vec<u8>, Error> {
+    super::encode_attached(index, &Scratch::memory()).map(|bytes| bytes.to_vec())
 }
 
 /// Opens it again.
-pub(crate) fn arrived(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
-    super::arrived(bytes, blob, &Resources::default())
+pub(crate) fn decode_attached(bytes: &[u8], blob: &Digest) -> Result<LayerIndex, Error> {
+    super::decode_attached(bytes, blob, &Resources::default())
 }
 
 /// Keeps what a scan produces and checks the order.

@@ -24,7 +24,7 @@ const GAP: u32 = 64 * 1024;
 
 /// Where the next byte lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum FrameState {
     /// Magic number of a frame, so many of its bytes are here.
     Magic(u8),
     /// Length of a skippable frame, so many of its bytes are here.
@@ -45,7 +45,7 @@ pub(super) struct Zstandard {
     windows: Arc<dyn Windows>,
     /// The window that was granted, and the grant.
     granted: Option<(u64, Box<dyn Send>)>,
-    state: State,
+    state: FrameState,
     field: [u8; HEADER_MOST],
     /// Offset in the blob (or from where decoding began), for messages.
     offset: u64,
@@ -57,7 +57,7 @@ impl Zstandard {
     /// At the first byte of a frame.
     pub(super) fn new(windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         let (windows, field) = (Arc::clone(windows), [0; HEADER_MOST]);
-        Ok(Self { decoder: decoder()?, windows, granted: None, state: State::Magic(0), field, offset: 0, complete: false })
+        Ok(Self { decoder: decoder()?, windows, granted: None, state: FrameState::Magic(0), field, offset: 0, complete: false })
     }
 
     /// Whether these are the first bytes of a zstd stream.
@@ -69,10 +69,10 @@ impl Zstandard {
     /// Decodes a piece; see [`super::decode::Reader::step`].
     pub(super) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Error> {
         let step = match self.state {
-            State::Frame => self.frame(input, output)?,
-            State::Skip(left, gap) => self.skip(input, left, gap),
-            State::Padding => self.padding(input)?,
-            State::Magic(_) | State::SkipLength(_) | State::Header(_) => self.framing(input)?,
+            FrameState::Frame => self.frame(input, output)?,
+            FrameState::Skip(left, gap) => self.skip(input, left, gap),
+            FrameState::Padding => self.padding(input)?,
+            FrameState::Magic(_) | FrameState::SkipLength(_) | FrameState::Header(_) => self.framing(input)?,
         };
         self.offset += step.consumed as u64;
         Ok(step)
@@ -81,7 +81,7 @@ impl Zstandard {
     fn frame(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Error> {
         let (consumed, produced, left) = self.run(input, output)?;
         let boundary = (left == 0).then(|| {
-            self.state = State::Magic(0);
+            self.state = FrameState::Magic(0);
             self.complete = true;
             Boundary::Clean
         });
@@ -100,12 +100,12 @@ impl Zstandard {
         let consumed = input.len().min(left as usize);
         let left = left - consumed as u32;
         let boundary = (left == 0).then(|| {
-            self.state = State::Magic(0);
+            self.state = FrameState::Magic(0);
             self.complete = true;
             Boundary::Clean
         });
         if left > 0 {
-            self.state = State::Skip(left, gap);
+            self.state = FrameState::Skip(left, gap);
         }
         Step { consumed, boundary, gap, ..Step::default() }
     }
@@ -123,23 +123,23 @@ impl Zstandard {
     fn framing(&mut self, input: &[u8]) -> Result<Step, Error> {
         let mut consumed = 0;
         for &byte in input {
-            if self.state == State::Magic(0) && self.complete && byte == 0 {
-                self.state = State::Padding;
+            if self.state == FrameState::Magic(0) && self.complete && byte == 0 {
+                self.state = FrameState::Padding;
                 return if consumed == 0 { self.padding(input) } else { Ok(Step { consumed, ..Step::default() }) };
             }
             consumed += 1;
             let at = match self.state {
-                State::Magic(at) | State::SkipLength(at) | State::Header(at) => at,
-                State::Skip(..) | State::Frame | State::Padding => break,
+                FrameState::Magic(at) | FrameState::SkipLength(at) | FrameState::Header(at) => at,
+                FrameState::Skip(..) | FrameState::Frame | FrameState::Padding => break,
             };
             if let Some(slot) = self.field.get_mut(usize::from(at)) {
                 *slot = byte;
             }
             match self.state {
-                State::Magic(at @ 0..3) => self.state = State::Magic(at + 1),
-                State::SkipLength(at @ 0..3) => self.state = State::SkipLength(at + 1),
-                State::Header(at) if usize::from(at) + 1 < header_length(&self.field) => self.state = State::Header(at + 1),
-                State::Header(_) => {
+                FrameState::Magic(at @ 0..3) => self.state = FrameState::Magic(at + 1),
+                FrameState::SkipLength(at @ 0..3) => self.state = FrameState::SkipLength(at + 1),
+                FrameState::Header(at) if usize::from(at) + 1 < header_length(&self.field) => self.state = FrameState::Header(at + 1),
+                FrameState::Header(_) => {
                     self.begin_frame()?;
                     return Ok(Step { consumed, ..Step::default() });
                 }
@@ -147,7 +147,7 @@ impl Zstandard {
                     if let Some(boundary) = self.field_complete()? {
                         return Ok(Step { consumed, boundary: Some(boundary), ..Step::default() });
                     }
-                    if !matches!(self.state, State::Header(_)) {
+                    if !matches!(self.state, FrameState::Header(_)) {
                         return Ok(Step { consumed, ..Step::default() });
                     }
                 }
@@ -159,17 +159,17 @@ impl Zstandard {
     /// Acts on a whole magic number or length.
     fn field_complete(&mut self) -> Result<Option<Boundary>, Error> {
         let value = u32::from_le_bytes(self.field.first_chunk().copied().unwrap_or_default());
-        if matches!(self.state, State::SkipLength(_)) {
+        if matches!(self.state, FrameState::SkipLength(_)) {
             if value == 0 {
-                self.state = State::Magic(0);
+                self.state = FrameState::Magic(0);
                 self.complete = true;
                 return Ok(Some(Boundary::Clean));
             }
-            self.state = State::Skip(value, value >= GAP);
+            self.state = FrameState::Skip(value, value >= GAP);
             return Ok(None);
         }
         if value & SKIPPABLE_MASK == SKIPPABLE {
-            self.state = State::SkipLength(0);
+            self.state = FrameState::SkipLength(0);
             return Ok(None);
         }
         if value != MAGIC {
@@ -179,7 +179,7 @@ impl Zstandard {
                 "no frame header"
             }));
         }
-        self.state = State::Header(4);
+        self.state = FrameState::Header(4);
         Ok(None)
     }
 
@@ -196,7 +196,7 @@ impl Zstandard {
             self.decoder = decoder()?;
             self.granted = Some((window, self.windows.grant(window + BESIDE)?));
         }
-        self.state = State::Frame;
+        self.state = FrameState::Frame;
         let (field, length) = (self.field, header_length(&self.field));
         match self.run(field.get(..length).unwrap_or_default(), &mut [])? {
             (consumed, 0, left) if consumed == length && left > 0 => Ok(()),
@@ -207,8 +207,8 @@ impl Zstandard {
     /// Checks that the blob may end here.
     pub(super) fn finish(&self) -> Result<(), Error> {
         match self.state {
-            State::Magic(0) if self.complete => Ok(()),
-            State::Padding => Ok(()),
+            FrameState::Magic(0) if self.complete => Ok(()),
+            FrameState::Padding => Ok(()),
             _ => Err(self.broken("the data ends inside a frame")),
         }
     }

@@ -1,4 +1,4 @@
-//! One publish from beginning to end: what an interrupted one left, freeze, survey, safety, build, manifests, tag, settlement.
+//! One publish from beginning to end: what an interrupted one left, freeze, survey, safety, build, manifests, tag, commit.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::report::Progress;
 use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
 use super::store::{self, Used};
 use super::survey::{Survey, Terms, survey};
-use super::tag::{Expected, Target};
+use super::tag::{Expected, RemoteTag};
 use super::upload::{Counts, Uploader};
 use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag, Version};
 use crate::registry;
-use crate::staging::{Binding, Journal, Subject};
+use crate::staging::{Binding, Journal, TagKey};
 use crate::view::{Frozen, Overlay};
 
 /// One publish.
@@ -30,7 +30,7 @@ pub(super) struct Publish<'a> {
     pub(super) publisher: &'a Publisher,
     pub(super) overlay: &'a Arc<Overlay>,
     pub(super) options: &'a Options,
-    subject: Subject,
+    tag_key: TagKey,
     pub(super) repository: Repository,
     /// The tag that was edited.
     pub(super) tag: Tag,
@@ -41,7 +41,7 @@ pub(super) struct Publish<'a> {
 }
 
 /// What is compared with what, and where it goes.
-pub(super) struct Ground {
+pub(super) struct Baseline {
     /// To what the edits are bound.
     pub binding: Binding,
     /// What the edited tag holds upstream.
@@ -63,17 +63,17 @@ pub(super) struct Lent {
 
 impl<'a> Publish<'a> {
     pub fn begin(publisher: &'a Publisher, overlay: &'a Arc<Overlay>, options: &'a Options, listener: &Listener) -> Result<Self, Error> {
-        let subject = overlay.subject();
+        let tag_key = overlay.tag_key();
         let invalid = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Invalid, error.to_string());
-        let repository = Repository::parse(&subject.repository).map_err(|error| invalid(&error))?;
-        let tag = Tag::parse(&subject.tag).map_err(|error| invalid(&error))?;
+        let repository = Repository::parse(&tag_key.repository).map_err(|error| invalid(&error))?;
+        let tag = Tag::parse(&tag_key.tag).map_err(|error| invalid(&error))?;
         let target = match &options.as_tag {
             Some(other) => Tag::parse(other).map_err(|error| invalid(&error))?,
             None => tag.clone(),
         };
         let reference = format!("{}:{target}", publisher.context.authority.reference(Some(&repository)));
         let progress = Progress::new(reference.clone(), Arc::clone(listener));
-        Ok(Self { publisher, overlay, options, subject, repository, tag, target, reference, progress })
+        Ok(Self { publisher, overlay, options, tag_key, repository, tag, target, reference, progress })
     }
 
     pub async fn run(self) -> Result<(Report, Next), Error> {
@@ -83,8 +83,8 @@ impl<'a> Publish<'a> {
         Ok((report, next))
     }
 
-    pub(super) fn target<'b>(&'b self, tag: &'b Tag) -> Target<'b> {
-        Target { push: &*self.publisher.push, repository: &self.repository, tag }
+    pub(super) fn target<'b>(&'b self, tag: &'b Tag) -> RemoteTag<'b> {
+        RemoteTag { push: &*self.publisher.push, repository: &self.repository, tag }
     }
 
     pub(super) fn goes_elsewhere(&self) -> bool {
@@ -110,19 +110,19 @@ impl<'a> Publish<'a> {
             None => None,
         };
         let at_target = if self.goes_elsewhere() { self.target(&self.target).now().await? } else { upstream };
-        let ground = Ground { binding, upstream, at_target, base, finished };
+        let baseline = Baseline { binding, upstream, at_target, base, finished };
         let frozen = self.freeze(rebases).await?;
         let generation = frozen.generation();
         let (alive, mut gone) = mpsc::channel(1);
         let (snapshot, back) = FrozenSnapshot::lend(frozen, Arc::clone(&self.publisher.context), alive);
         let lent = Lent { snapshot: snapshot as Arc<dyn Snapshot>, back, generation };
-        let result = if rebases { self.rebase(ground, lent).await } else { self.edit(ground, lent).await };
+        let result = if rebases { self.rebase(baseline, lent).await } else { self.edit(baseline, lent).await };
         // Threads that still walk end soon; until then the next publish would find the tag frozen.
         let _ = gone.recv().await;
         result
     }
 
-    /// Takes up what a killed publish left: if its tag is there, only the settlement is missing.
+    /// Takes up what a killed publish left: if its tag is there, only the commit is missing.
     fn finish_interrupted(&self, upstream: Option<Digest>) -> Result<Option<(Option<Digest>, Digest)>, Error> {
         let upper = self.overlay.upper();
         let Some(journal) = upper.journal()? else { return Ok(None) };
@@ -173,48 +173,48 @@ impl<'a> Publish<'a> {
     }
 
     /// Publishes the edits of a tag on top of what it was bound to.
-    async fn edit(&self, ground: Ground, lent: Lent) -> Result<(Report, Next), Error> {
-        let survey = self.survey(&lent.snapshot, ground.base.as_ref()).await?;
-        if survey.changes == (0, 0, 0) && ground.base.is_some() {
-            return self.nothing_differs(&ground, survey, lent).await;
+    async fn edit(&self, baseline: Baseline, lent: Lent) -> Result<(Report, Next), Error> {
+        let survey = self.survey(&lent.snapshot, baseline.base.as_ref()).await?;
+        if survey.changes == (0, 0, 0) && baseline.base.is_some() {
+            return self.nothing_differs(&baseline, survey, lent).await;
         }
-        let known = self.known_tree(&ground, &survey).await?;
-        self.refuse_moved(&ground, known.as_ref().map(|manifest| manifest.digest))?;
-        self.check_safety(&ground, &survey)?;
-        if let Some(base) = &ground.base {
+        let known = self.known_tree(&baseline, &survey).await?;
+        self.refuse_moved(&baseline, known.as_ref().map(|manifest| manifest.digest))?;
+        self.check_safety(&baseline, &survey)?;
+        if let Some(base) = &baseline.base {
             kinds::check(base)?;
         }
-        let (built, counts, report) = self.make(&ground, survey, known, &lent.snapshot).await?;
+        let (built, counts, report) = self.make(&baseline, survey, known, &lent.snapshot).await?;
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: false }));
         }
-        if ground.base.as_ref().is_some_and(|base| base.manifest.digest == built.top.digest) && !self.goes_elsewhere() {
+        if baseline.base.as_ref().is_some_and(|base| base.manifest.digest == built.top.digest) && !self.goes_elsewhere() {
             // What differs cannot be published: it is left out, or no archive of this kind holds it.
-            let base = ground.base.clone().ok_or_else(|| Error::other("a tag without a base"))?;
-            let clean = self.settle(lent, base).await?;
+            let base = baseline.base.clone().ok_or_else(|| Error::other("a tag without a base"))?;
+            let clean = self.commit(lent, base).await?;
             return Ok((Report { outcome: Outcome::Unchanged, ..report }, Next::Continues { clean }));
         }
-        self.confirm(&ground, lent.generation, &built, self.expected(&ground)).await?;
+        self.confirm(&baseline, lent.generation, &built, self.expected(&baseline)).await?;
         let artifact = self.learn(&built).await?;
         if self.goes_elsewhere() {
-            let subject = Subject { tag: self.target.to_string(), ..self.subject.clone() };
-            self.overlay.upper().move_to(&subject)?;
+            let tag_key = TagKey { tag: self.target.to_string(), ..self.tag_key.clone() };
+            self.overlay.upper().move_to(&tag_key)?;
         }
-        let clean = self.settle(lent, artifact).await?;
+        let clean = self.commit(lent, artifact).await?;
         self.overlay.upper().set_journal(None)?;
-        self.note_signatures(&ground).await;
+        self.note_signatures(&baseline).await;
         let next = if self.goes_elsewhere() { Next::Moved(self.target.clone()) } else { Next::Continues { clean } };
         Ok((self.counted(report, counts), next))
     }
 
     /// Publishes the edits laid over what is upstream now. The view of before cannot show that, so it ends.
-    async fn rebase(&self, ground: Ground, lent: Lent) -> Result<(Report, Next), Error> {
-        let (built, counts, report) = self.mix(&ground, &lent).await?;
+    async fn rebase(&self, baseline: Baseline, lent: Lent) -> Result<(Report, Next), Error> {
+        let (built, counts, report) = self.mix(&baseline, &lent).await?;
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: false }));
         }
         if let Some(built) = built {
-            self.confirm(&ground, lent.generation, &built, Expected::Exactly(ground.upstream)).await?;
+            self.confirm(&baseline, lent.generation, &built, Expected::Exactly(baseline.upstream)).await?;
             self.learn(&built).await?;
             self.overlay.upper().set_journal(None)?;
         }
@@ -223,10 +223,10 @@ impl<'a> Publish<'a> {
     }
 
     /// Makes the artifact of the mixture; `None` if that is what is upstream. Nobody reads the frozen state when this returns.
-    async fn mix(&self, ground: &Ground, lent: &Lent) -> Result<(Option<Built>, Counts, Report), Error> {
-        let Some(theirs) = ground.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
+    async fn mix(&self, baseline: &Baseline, lent: &Lent) -> Result<(Option<Built>, Counts, Report), Error> {
+        let Some(theirs) = baseline.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
-        let before = match &ground.binding.expected.or(ground.binding.under) {
+        let before = match &baseline.binding.expected.or(baseline.binding.under) {
             Some(digest) => Some(self.tree(&self.artifact(digest).await?, &lent.snapshot)),
             None => None,
         };
@@ -234,12 +234,12 @@ impl<'a> Publish<'a> {
         let rebased = Rebased::new(&lent.snapshot, before, &upstream).await.map_err(|error| self.ways_out(error))?;
         let mixed: Arc<dyn Snapshot> = Arc::new(rebased);
         let survey = self.survey(&mixed, Some(&theirs)).await?;
-        self.check_safety(ground, &survey)?;
+        self.check_safety(baseline, &survey)?;
         if survey.changes == (0, 0, 0) {
             return Ok((None, Counts::default(), self.report(&survey, Outcome::Unchanged)));
         }
-        let known = self.known_tree(ground, &survey).await?;
-        let (built, counts, report) = self.make(ground, survey, known, &mixed).await?;
+        let known = self.known_tree(baseline, &survey).await?;
+        let (built, counts, report) = self.make(baseline, survey, known, &mixed).await?;
         Ok((Some(built), counts, report))
     }
 
@@ -262,14 +262,14 @@ impl<'a> Publish<'a> {
     /// Everything up to the manifests: nothing is named by a tag yet. `known` is an artifact that shows the very same tree.
     async fn make(
         &self,
-        ground: &Ground,
+        baseline: &Baseline,
         survey: Survey,
         known: Option<Arc<Manifest>>,
         snapshot: &Arc<dyn Snapshot>,
     ) -> Result<(Built, Counts, Report), Error> {
         let report = self.report(&survey, Outcome::Unchanged);
         let published = |manifest: &Manifest, known: bool| Outcome::Published {
-            before: ground.at_target.map(|digest| digest.to_string()),
+            before: baseline.at_target.map(|digest| digest.to_string()),
             digest: manifest.digest.to_string(),
             known,
         };
@@ -283,8 +283,8 @@ impl<'a> Publish<'a> {
                 Err(error) => return Err(error),
             }
         }
-        self.keep_secret(ground, &survey).await?;
-        let mut work = self.work(ground, survey, snapshot);
+        self.keep_secret(baseline, &survey).await?;
+        let mut work = self.work(baseline, survey, snapshot);
         let sent = self.send(&mut work).await;
         prune(&work).await;
         let built = sent?;
@@ -310,7 +310,7 @@ impl<'a> Publish<'a> {
         }
     }
 
-    fn work(&self, ground: &Ground, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Work {
+    fn work(&self, baseline: &Baseline, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Work {
         let concurrency: NonZeroUsize = self.options.concurrency.unwrap_or(self.publisher.concurrency);
         let snapshot: Arc<dyn Snapshot> = if survey.left_out.is_empty() {
             Arc::clone(snapshot)
@@ -324,7 +324,7 @@ impl<'a> Publish<'a> {
         Work {
             artifacts: self.publisher.context.artifacts.clone(),
             repository: self.repository.clone(),
-            base: ground.base.clone(),
+            base: baseline.base.clone(),
             platform: self.publisher.context.artifacts.platform().clone(),
             snapshot,
             survey,
@@ -369,18 +369,18 @@ impl<'a> Publish<'a> {
     }
 
     /// Writes the journal, then puts and confirms the tag.
-    async fn confirm(&self, ground: &Ground, generation: u64, built: &Built, expected: Expected) -> Result<(), Error> {
+    async fn confirm(&self, baseline: &Baseline, generation: u64, built: &Built, expected: Expected) -> Result<(), Error> {
         let journal =
-            Journal { generation, expected: ground.at_target.map(|digest| digest.to_string()), digest: built.top.digest.to_string() };
+            Journal { generation, expected: baseline.at_target.map(|digest| digest.to_string()), digest: built.top.digest.to_string() };
         let upper = self.overlay.upper();
         self.target(&self.target).put(&built.top, expected, || Ok(upper.set_journal(Some(&journal))?)).await
     }
 
-    pub(super) fn expected(&self, ground: &Ground) -> Expected {
+    pub(super) fn expected(&self, baseline: &Baseline) -> Expected {
         match (self.options.force, self.goes_elsewhere()) {
             (true, _) => Expected::Anything,
             (false, true) => Expected::Exactly(None),
-            (false, false) => Expected::Exactly(ground.binding.expected),
+            (false, false) => Expected::Exactly(baseline.binding.expected),
         }
     }
 
@@ -399,10 +399,10 @@ impl<'a> Publish<'a> {
         Ok(artifact)
     }
 
-    pub(super) async fn settle(&self, lent: Lent, artifact: Arc<Artifact>) -> Result<bool, Error> {
+    pub(super) async fn commit(&self, lent: Lent, artifact: Arc<Artifact>) -> Result<bool, Error> {
         let frozen = give_back(lent).await?;
         let overlay = Arc::clone(self.overlay);
-        blocking(move || Ok(overlay.settle(frozen, &artifact)?)).await
+        blocking(move || Ok(overlay.commit_publish(frozen, &artifact)?)).await
     }
 }
 

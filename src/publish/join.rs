@@ -30,7 +30,7 @@ pub(super) async fn join_cache(artifacts: &Artifacts, artifact: &Artifact, made:
         .iter()
         .filter_map(|made| match made {
             Made::Packed(ready) => Some((ready.blob.0, ready.path.clone())),
-            Made::Known(_) => None,
+            Made::Remote(_) => None,
         })
         .collect();
     // A layout is read in place.

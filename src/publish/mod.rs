@@ -5,13 +5,13 @@
 //! deletes a sibling. It knows no mount: `fs` and the command line hand it edited tags.
 
 mod compare;
-mod droppings;
-mod ends;
 mod flow;
+mod ignore;
 mod join;
 mod kinds;
 mod manifest;
 mod options;
+mod outcomes;
 mod packing;
 mod plan;
 mod produce;
@@ -39,7 +39,7 @@ pub use crate::view::ArtifactKind;
 use crate::view::{Context, Overlay};
 use crate::{artifact, layer, oci, registry, seal as envelope, staging, view};
 
-pub use droppings::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
+pub use ignore::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
 pub use options::{Options, Sizes};
 pub use report::{Event, Listener, Next, Outcome, Report};
 

@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::Error;
-use super::plan::groups::{Assigner, Place};
+use super::plan::groups::{Assigner, Placement};
 use super::plan::identity::{archived, of_index};
 use super::plan::parents::{Above, Named};
 use super::plan::{LayerPlan, Plan, Selector};
@@ -25,7 +25,7 @@ use super::store::{Ready, Store};
 use crate::artifact::Kind;
 use crate::content::{Budget, Use};
 use crate::error::ErrorKind;
-use crate::layer::{PackEntry, Packed, Packer, Packing, travelling_memory};
+use crate::layer::{PackEntry, Packed, Packer, Packing, attached_index_memory};
 use crate::view::{self, FrozenEntry};
 
 /// Files up to this size are read whole, several ahead.
@@ -99,7 +99,7 @@ fn groups(snapshot: &dyn Snapshot, plan: &Plan, wanted: &[bool], mut assigner: A
     let mut above = Above::default();
     snapshot.walk(&mut |entry| {
         above.step(&entry);
-        let (Place::Group(group) | Place::Alone(group)) = assigner.place(&entry) else { return Ok(()) };
+        let (Placement::Group(group) | Placement::Alone(group)) = assigner.place(&entry) else { return Ok(()) };
         let number = group as usize;
         let Some(layer) = plan.layers.get(number).filter(|_| wanted.get(number) == Some(&true)) else { return Ok(()) };
         let layer_open = open.entry(group).or_default();
@@ -227,7 +227,7 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
         ));
     }
     drop(granted);
-    let _granted = how.budget.take(Use::Packing, if how.with_index { travelling_memory(&packed.index) } else { 0 }).await?;
+    let _granted = how.budget.take(Use::Packing, if how.with_index { attached_index_memory(&packed.index) } else { 0 }).await?;
     let (store, identity, with_index, sealed) = (how.store.clone(), layer.identity, how.with_index, how.sealed);
     blocking(move || {
         let mut ready = store.keep(&identity, &packed, blob, with_index)?;

@@ -16,7 +16,7 @@ use super::report::Progress;
 use super::seal::Sealed;
 use super::snapshot::Snapshot;
 use super::store::{Ready, Store};
-use super::upload::{Source, Uploader};
+use super::upload::{BlobBytes, Uploader};
 use crate::artifact::Artifacts;
 use crate::content::{Budget, Use};
 use crate::oci::{Descriptor, Repository};
@@ -26,7 +26,7 @@ const PACKED: usize = 4;
 
 /// A layer that a registry is known to have, with its index.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct RemoteLayer {
     pub layer: Descriptor,
     pub index: Option<Descriptor>,
     /// Where it was seen; `None` if the tag itself holds it.
@@ -37,7 +37,7 @@ pub(super) struct Known {
 #[derive(Clone, Debug)]
 pub(super) enum Made {
     /// It was there.
-    Known(Known),
+    Remote(RemoteLayer),
     /// It was packed here.
     Packed(Ready),
 }
@@ -70,11 +70,11 @@ pub(super) struct Producer {
 
 impl Producer {
     /// Makes the layers of a plan, in its order.
-    pub async fn produce(&self, plan: Plan, known: &HashMap<Identity, Known>) -> Result<Vec<Made>, Error> {
+    pub async fn produce(&self, plan: Plan, remote: &HashMap<Identity, RemoteLayer>) -> Result<Vec<Made>, Error> {
         let mut made: Vec<Option<Made>> = Vec::with_capacity(plan.layers.len());
         for layer in &plan.layers {
-            made.push(match known.get(&layer.identity) {
-                Some(known) if self.still_there(known).await? => Some(Made::Known(known.clone())),
+            made.push(match remote.get(&layer.identity) {
+                Some(remote) if self.still_there(remote).await? => Some(Made::Remote(remote.clone())),
                 _ => self.found(layer).await?.map(Made::Packed),
             });
         }
@@ -83,7 +83,7 @@ impl Producer {
         self.progress.expect_packed(bytes);
         let found = made.iter().flatten().filter_map(|made| match made {
             Made::Packed(ready) => Some(ready.clone()),
-            Made::Known(_) => None,
+            Made::Remote(_) => None,
         });
         let found: Vec<Ready> = found.collect();
         let sending =
@@ -98,10 +98,10 @@ impl Producer {
     }
 
     /// Whether a known layer may be named: the tag holds it, or the repository has it (now).
-    async fn still_there(&self, known: &Known) -> Result<bool, Error> {
+    async fn still_there(&self, remote: &RemoteLayer) -> Result<bool, Error> {
         let Some(uploader) = &self.uploader else { return Ok(true) };
-        let blobs = [Some(&known.layer), known.index.as_ref()];
-        if let Some(repository) = &known.repository {
+        let blobs = [Some(&remote.layer), remote.index.as_ref()];
+        if let Some(repository) = &remote.repository {
             for blob in blobs.into_iter().flatten() {
                 if !uploader.is_there(blob, Some(repository)).await? {
                     return Ok(false);
@@ -179,10 +179,10 @@ impl Producer {
     async fn send(&self, ready: &Ready) -> Result<(), Error> {
         let Some(uploader) = &self.uploader else { return Ok(()) };
         let layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
-        uploader.send(&layer, &Source::File(ready.path.clone())).await?;
-        if let Some((digest, size, path)) = &ready.travelling {
+        uploader.send(&layer, &BlobBytes::File(ready.path.clone())).await?;
+        if let Some((digest, size, path)) = &ready.attached_index {
             let index = Descriptor::new("application/octet-stream", *digest, *size);
-            uploader.send(&index, &Source::File(path.clone())).await?;
+            uploader.send(&index, &BlobBytes::File(path.clone())).await?;
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ pub(super) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: 
         let resources = artifacts.resources(false);
         let index = blocking(move || reading.index(&resources)).await?;
         if let Some(index) = index {
-            artifacts.adopt(&index, ready.travelling.as_ref().map(|(digest, ..)| digest)).await;
+            artifacts.adopt(&index, ready.attached_index.as_ref().map(|(digest, ..)| digest)).await;
         }
     }
     Ok(())

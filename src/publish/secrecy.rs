@@ -3,7 +3,7 @@
 //! Told by content: a file counts as secret if an encrypted artifact that was opened here holds its bytes, unless the repository holds
 //! them in clear already.
 
-use super::flow::{Ground, Publish};
+use super::flow::{Baseline, Publish};
 use super::snapshot::show;
 use super::survey::{Secret, Survey};
 use super::{ArtifactKind, Error};
@@ -32,12 +32,12 @@ impl Publish<'_> {
     ///
     /// # Errors
     /// KeyMissing with the names of the first files.
-    pub(super) async fn keep_secret(&self, ground: &Ground, survey: &Survey) -> Result<(), Error> {
-        if survey.secret.is_empty() || self.becomes_encrypted(ground).await? {
+    pub(super) async fn keep_secret(&self, baseline: &Baseline, survey: &Survey) -> Result<(), Error> {
+        if survey.secret.is_empty() || self.becomes_encrypted(baseline).await? {
             return Ok(());
         }
         let mut secret: Vec<&Secret> = survey.secret.iter().collect();
-        if let Some(base) = ground.base.as_ref().filter(|base| !is_encrypted(base)) {
+        if let Some(base) = baseline.base.as_ref().filter(|base| !is_encrypted(base)) {
             drop_known(base, &mut secret);
         }
         let artifacts = &self.publisher.context.artifacts;
@@ -66,8 +66,8 @@ impl Publish<'_> {
         ))
     }
 
-    async fn becomes_encrypted(&self, ground: &Ground) -> Result<bool, Error> {
-        match &ground.base {
+    async fn becomes_encrypted(&self, baseline: &Baseline) -> Result<bool, Error> {
+        match &baseline.base {
             Some(base) => Ok(is_encrypted(base)),
             None if self.options.as_kind.unwrap_or(self.publisher.kind) == ArtifactKind::OciSync => {
                 Ok(self.publisher.context.artifacts.seal_key(None, &[0; 32]).await?.is_some())

@@ -1,7 +1,7 @@
 //! Packed layers that wait to be pushed, named by what they contain: a publish that was stopped finds them again.
 //!
 //! A layer counts as there when its account is, which is written last; its bytes are hashed again before they are used, so a
-//! file that a power cut left torn is packed anew. The directory belongs to one upper and is emptied when it settles.
+//! file that a power cut left torn is packed anew. The directory belongs to one upper and is emptied when it commits.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -50,8 +50,8 @@ pub(super) struct Ready {
     pub diff_id: Digest,
     /// Its file.
     pub path: PathBuf,
-    /// The index that travels with it, where it may: its digest, length and file.
-    pub travelling: Option<(Digest, u64, PathBuf)>,
+    /// The index attached to it, where it may: its digest, length and file.
+    pub attached_index: Option<(Digest, u64, PathBuf)>,
     /// Room in the cache's budget, as long as it waits.
     pub room: Option<Arc<Room>>,
     /// The key of a layer that was sealed just now, and its index, which may not lie on the disk.
@@ -102,7 +102,7 @@ impl Store {
             other => other.map_err(|error| Error::disk("reading", path, &error)),
         };
         let mut whole = holds(&ready.path, &ready.blob.0, ready.blob.1)?;
-        if let Some((digest, size, path)) = &ready.travelling {
+        if let Some((digest, size, path)) = &ready.attached_index {
             whole = whole && holds(path, digest, *size)?;
         }
         if whole {
@@ -113,7 +113,7 @@ impl Store {
 
     fn read(&self, identity: &Identity, account: &[u8]) -> Option<Ready> {
         let account: Account = serde_json::from_slice(account).ok()?;
-        let travelling = match account.index {
+        let attached_index = match account.index {
             Some((digest, size)) => Some((Digest::parse(&digest).ok()?, size, self.path(identity, "index"))),
             None => None,
         };
@@ -121,7 +121,7 @@ impl Store {
             blob: (Digest::parse(&account.blob).ok()?, account.size),
             diff_id: Digest::parse(&account.diff_id).ok()?,
             path: self.path(identity, "blob"),
-            travelling,
+            attached_index,
             room: None,
             sealed: None,
         })
@@ -131,7 +131,7 @@ impl Store {
     pub fn keep(&self, identity: &Identity, packed: &Packed, blob: (Digest, u64), with_index: bool) -> Result<Ready, Error> {
         let path = self.path(identity, "blob");
         fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;
-        let index = match layer::travelling(&packed.index, &self.resources.scratch) {
+        let index = match layer::encode_attached(&packed.index, &self.resources.scratch) {
             _ if !with_index => None,
             Ok(bytes) => {
                 let path = self.path(identity, "index");
@@ -155,7 +155,7 @@ impl Store {
         let file = self.path(identity, "json");
         durable::replace(&file, &[&text]).map_err(|error| Error::disk("writing", &file, &error))?;
         self.use_now(identity);
-        Ok(Ready { blob, diff_id: packed.stream.0, path, travelling: index, room: None, sealed: None })
+        Ok(Ready { blob, diff_id: packed.stream.0, path, attached_index: index, room: None, sealed: None })
     }
 }
 
@@ -177,10 +177,10 @@ pub(super) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
 impl Ready {
     /// The index of the layer. Blocks.
     pub fn index(&self, resources: &Resources) -> Result<Option<LayerIndex>, Error> {
-        let Some((_, _, path)) = &self.travelling else { return Ok(None) };
+        let Some((_, _, path)) = &self.attached_index else { return Ok(None) };
         let mut bytes = Array::new(&resources.scratch);
         File::open(path).and_then(|mut file| io::copy(&mut file, &mut bytes)).map_err(|error| Error::disk("reading", path, &error))?;
-        Ok(Some(layer::arrived(&bytes, &self.blob.0, resources)?))
+        Ok(Some(layer::decode_attached(&bytes, &self.blob.0, resources)?))
     }
 }
 

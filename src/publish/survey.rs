@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::compare::{Comparer, Difference, Join, Pair};
-use super::droppings::{Droppings, IGNORE_FILE, IGNORE_LIMIT};
+use super::ignore::{IGNORE_FILE, IGNORE_LIMIT, IgnoreRules};
 use super::plan::PathSet;
 use super::plan::foreign::directory_key;
 use super::plan::groups::Totals;
@@ -81,7 +81,7 @@ struct Walk {
     survey: Survey,
     identity: TreeIdentity,
     left_out: HashSet<Vec<u8>>,
-    droppings: Droppings,
+    ignore: IgnoreRules,
     remember: Remember,
     names: FirstNames,
     /// The directory that is being left out.
@@ -92,12 +92,12 @@ struct Walk {
 
 /// Surveys a snapshot against what the tag holds.
 pub(super) async fn survey(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>, terms: &Terms<'_>) -> Result<Survey, Error> {
-    let droppings = match (terms.no_ignore, &old) {
-        (true, _) => Droppings::none(),
-        (false, None) => droppings(new).await?,
-        (false, Some(_)) => droppings(new).await?.and_of_runtimes(),
+    let ignore = match (terms.no_ignore, &old) {
+        (true, _) => IgnoreRules::none(),
+        (false, None) => ignore(new).await?,
+        (false, Some(_)) => ignore(new).await?.and_of_runtimes(),
     };
-    let mut walk = Walk::new(droppings, TreeIdentity::new(terms.defaults), terms.remember, terms.sizes);
+    let mut walk = Walk::new(ignore, TreeIdentity::new(terms.defaults), terms.remember, terms.sizes);
     let mut join = Join::new(new, old);
     let mut comparer = Comparer::new(Arc::clone(new));
     while let Some(pair) = join.next().await? {
@@ -123,7 +123,7 @@ async fn secret(reading: &dyn Snapshot, pair: &Pair, secrets: &Secrets) -> Resul
 }
 
 /// The droppings that the tag itself names.
-async fn droppings(snapshot: &Arc<dyn Snapshot>) -> Result<Droppings, Error> {
+async fn ignore(snapshot: &Arc<dyn Snapshot>) -> Result<IgnoreRules, Error> {
     let mut entries = Entries::of(Arc::clone(snapshot));
     while let Some(entry) = entries.next().await? {
         if order(&entry.path, IGNORE_FILE).is_lt() {
@@ -133,13 +133,13 @@ async fn droppings(snapshot: &Arc<dyn Snapshot>) -> Result<Droppings, Error> {
             break;
         }
         let text = snapshot.open(&entry).await?.read(0, IGNORE_LIMIT).await?;
-        return Ok(Droppings::new(&text));
+        return Ok(IgnoreRules::new(&text));
     }
-    Ok(Droppings::new(b""))
+    Ok(IgnoreRules::new(b""))
 }
 
 impl Walk {
-    fn new(droppings: Droppings, identity: TreeIdentity, remember: Remember, sizes: Sizes) -> Self {
+    fn new(ignore: IgnoreRules, identity: TreeIdentity, remember: Remember, sizes: Sizes) -> Self {
         let survey = Survey {
             changes: (0, 0, 0),
             files: (0, 0),
@@ -155,7 +155,7 @@ impl Walk {
             secret: Vec::new(),
         };
         let (names, left_out) = (FirstNames::default(), HashSet::new());
-        Self { survey, identity, left_out, droppings, remember, names, leaving: None, gone: None }
+        Self { survey, identity, left_out, ignore, remember, names, leaving: None, gone: None }
     }
 
     fn pair(&mut self, pair: &Pair, difference: Difference, secret: Option<Secret>) -> Result<(), Error> {
@@ -213,7 +213,7 @@ impl Walk {
             self.note(format!("sockets cannot be published: `{}` is left out", show(&new.path)));
             return true;
         }
-        if !is_upstream && self.droppings.matches(&new.path, new.kind, new.size) {
+        if !is_upstream && self.ignore.matches(&new.path, new.kind, new.size) {
             self.leave_out(new);
             return true;
         }

@@ -14,7 +14,7 @@ use crate::registry::{Push, TagDeletion};
 const PUTS: u32 = 3;
 
 /// One tag of a registry.
-pub(super) struct Target<'a> {
+pub(super) struct RemoteTag<'a> {
     pub push: &'a dyn Push,
     pub repository: &'a Repository,
     pub tag: &'a Tag,
@@ -29,7 +29,7 @@ pub(super) enum Expected {
     Anything,
 }
 
-impl Target<'_> {
+impl RemoteTag<'_> {
     /// What the tag holds now; `None` if it does not exist.
     pub async fn now(&self) -> Result<Option<Digest>, Error> {
         match self.push.resolve(self.repository, &Version::Tag(self.tag.clone())).await {

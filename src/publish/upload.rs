@@ -14,7 +14,7 @@ use crate::registry::{BlobPlacer, Placed, Push, UploadSource, Uploaded};
 
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum BlobBytes {
     /// In a packed layer.
     File(PathBuf),
     /// In memory: a config, a list.
@@ -67,11 +67,11 @@ impl Uploader {
     }
 
     /// Makes sure that the repository has a blob.
-    pub async fn send(&self, descriptor: &Descriptor, source: &Source) -> Result<(), Error> {
+    pub async fn send(&self, descriptor: &Descriptor, source: &BlobBytes) -> Result<(), Error> {
         let open = || -> Result<_, Error> {
             let bytes: Arc<dyn UploadSource> = match source {
-                Source::File(path) => Arc::new(FileSource::open(path, descriptor.size)?),
-                Source::Bytes(bytes) => Arc::new(bytes.clone()),
+                BlobBytes::File(path) => Arc::new(FileSource::open(path, descriptor.size)?),
+                BlobBytes::Bytes(bytes) => Arc::new(bytes.clone()),
             };
             let told = self.progress.upload(descriptor.size);
             let uploaded: Uploaded = Arc::new(move |offset| told.reached(offset));

@@ -109,7 +109,7 @@ pub struct Found {
 
 /// The place that a credential is wanted for.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct CredentialScope<'a> {
     /// The registry.
     pub registry: &'a Registry,
     /// The repository, where the request concerns one.
@@ -124,12 +124,12 @@ pub struct Credentials {
     helper_directories: Vec<PathBuf>,
     helper_limit: Duration,
     /// Never held across an await.
-    answers: Mutex<HashMap<(String, String), (Instant, Answer)>>,
-    asking: Flight<(String, String), Answer>,
+    answers: Mutex<HashMap<(String, String), (Instant, HelperResult)>>,
+    asking: Flight<(String, String), HelperResult>,
 }
 
 /// What a helper says, or why it says nothing.
-type Answer = Result<Option<Credential>, String>;
+type HelperResult = Result<Option<Credential>, String>;
 
 impl Credentials {
     /// Looks into `files` in this order; the first that has something for a registry counts. A file that does not
@@ -154,7 +154,7 @@ impl Credentials {
     /// # Errors
     /// A credential file that cannot be read or parsed. A helper that fails is a note and no error, since much can
     /// be read without credentials.
-    pub async fn find(&self, place: Place<'_>, fresh: bool) -> Result<Found, Error> {
+    pub async fn find(&self, place: CredentialScope<'_>, fresh: bool) -> Result<Found, Error> {
         let mut notes = Vec::new();
         for lookup in self.files.lookups(place)? {
             match lookup {
@@ -171,7 +171,7 @@ impl Credentials {
         Ok(Found { credential: Credential::Anonymous, source: None, notes })
     }
 
-    async fn ask(&self, name: &str, server: &str, fresh: bool) -> Answer {
+    async fn ask(&self, name: &str, server: &str, fresh: bool) -> HelperResult {
         let key = (name.to_owned(), server.to_owned());
         let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some((asked, answer)) = known

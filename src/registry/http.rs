@@ -60,7 +60,7 @@ use self::clients::Clients;
 use self::exchange::{Call, Exchange};
 use self::origin::{Origin, TrustedRealm};
 use self::referrer::Linked;
-use self::session::Parked;
+use self::session::IdleSessions;
 use super::credentials::Credentials;
 use super::{BlobStream, Error, Page, Pull, Resolved, Trust};
 use crate::error::ErrorKind;
@@ -116,7 +116,7 @@ struct Http {
     exchange: Exchange,
     shortcuts: Shortcuts,
     sizes: UploadSizes,
-    parked: Parked,
+    idle_sessions: IdleSessions,
     /// It refused chunks, and took a large blob in one request.
     chunkless: AtomicBool,
     linked: Linked,
@@ -145,7 +145,7 @@ impl HttpRegistry {
             exchange: Exchange::new(clients, authorizer, own, timing),
             shortcuts: Shortcuts::default(),
             sizes: upload,
-            parked: Parked::default(),
+            idle_sessions: IdleSessions::default(),
             chunkless: AtomicBool::new(false),
             linked: Linked::default(),
             registry,

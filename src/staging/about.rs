@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Error, shown};
-use super::{Binding, Subject};
+use super::{Binding, TagKey};
 use crate::durable;
 use crate::error::ErrorKind;
 
@@ -21,14 +21,15 @@ pub(super) struct About {
     /// Grows with every change that an older program would misread.
     pub version: u32,
     /// The tag.
-    pub subject: Subject,
+    #[serde(rename = "subject")]
+    pub tag_key: TagKey,
     /// The digest that the edits began with, for people.
     pub under: Option<String>,
 }
 
 impl About {
-    pub fn new(subject: &Subject, binding: &Binding) -> Self {
-        Self { version: VERSION, subject: subject.clone(), under: binding.under.map(|digest| digest.to_string()) }
+    pub fn new(tag_key: &TagKey, binding: &Binding) -> Self {
+        Self { version: VERSION, tag_key: tag_key.clone(), under: binding.under.map(|digest| digest.to_string()) }
     }
 
     /// Replaces the document durably.
@@ -73,7 +74,7 @@ impl About {
     }
 }
 
-impl Subject {
+impl TagKey {
     /// The tag as people write it, escaped for messages.
     pub(super) fn shown(&self) -> String {
         let text = if self.authority.starts_with("oci:") {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, params};
 
 use super::error::Error;
-use super::rows::{self, Source, integer};
+use super::rows::{self, ReadRows, integer};
 use super::store::{Store, lock};
-use super::upper::{Database, Marks, Shared, State, store_marks, store_state};
+use super::upper::{Database, Marks, Shared, UpperState, store_marks, store_state};
 use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
 use crate::error::ErrorKind;
 
@@ -23,8 +23,8 @@ pub struct Change<'upper> {
     marks: &'upper mut Marks,
     before: Marks,
     shared: &'upper Shared,
-    state: State,
-    state_before: State,
+    state: UpperState,
+    state_before: UpperState,
     /// Bytes to which a node does not refer any more.
     released: Vec<DataId>,
     /// Bytes to which a node refers now.
@@ -45,7 +45,7 @@ struct Inside<'upper> {
     store: &'upper Arc<Store>,
 }
 
-impl Source for Inside<'_> {
+impl ReadRows for Inside<'_> {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         work(&lock(&self.connection)).map_err(|error| self.store.database_error(what, &error))
     }
@@ -92,7 +92,7 @@ impl<'upper> Change<'upper> {
             }
         }
         let (marks, state) = (*self.marks, self.state);
-        let mut waste = Vec::new();
+        let mut unreferenced = Vec::new();
         self.run(|connection| {
             if (marks.nodes, marks.cookies, marks.data) != (before.nodes, before.cookies, before.data) {
                 store_marks(connection, &marks)?;
@@ -102,7 +102,7 @@ impl<'upper> Change<'upper> {
             }
             for id in released {
                 if !rows::is_referred(connection, id)? {
-                    waste.push(id);
+                    unreferenced.push(id);
                 }
             }
             connection.prepare_cached("COMMIT")?.execute([])
@@ -111,7 +111,7 @@ impl<'upper> Change<'upper> {
         *lock(&self.shared.state) = self.state;
         self.shared.store.set_referred(&self.referred);
         self.laid.iter().for_each(|id| self.shared.store.set_partial(*id, true));
-        Ok(waste)
+        Ok(unreferenced)
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
@@ -141,7 +141,7 @@ impl<'upper> Change<'upper> {
             return Err(Error::new(ErrorKind::Invalid, format!("{key} is no number of a node")));
         }
         if let Content::Data(id) = node.content
-            && lock(&self.inside.store.waste).contains(id)
+            && lock(&self.inside.store.pending_deletes).contains(id)
         {
             return Err(Error::new(ErrorKind::Gone, format!("the staged bytes {id} were given up by an earlier change")));
         }

@@ -14,9 +14,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Error;
-use super::rows::{Source, integer, unsigned};
+use super::rows::{ReadRows, integer, unsigned};
 use super::store::{Store, lock};
-use super::upper::{Shared, State, Upper};
+use super::upper::{Shared, Upper, UpperState};
 use super::{Binding, DataId, Rows, bases, schema};
 use crate::durable;
 use crate::error::ErrorKind;
@@ -36,7 +36,7 @@ pub struct Freeze {
 
 /// A freeze that has its moment: what is committed from now on is not in it.
 pub struct Marked {
-    state: State,
+    state: UpperState,
     reader: Connection,
     mark: Mark,
 }
@@ -55,7 +55,7 @@ impl Drop for Mark {
 pub struct FrozenUpper {
     snapshot: Snapshot,
     /// What the upper was when it was frozen.
-    pub(super) state: State,
+    pub(super) state: UpperState,
     mark: Mark,
 }
 
@@ -65,7 +65,7 @@ struct Snapshot {
     path: PathBuf,
 }
 
-impl Source for Snapshot {
+impl ReadRows for Snapshot {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         work(&lock(&self.connection)).map_err(|error| self.store.database_error(what, &error))
     }
@@ -80,7 +80,7 @@ impl Upper {
     pub fn prepare_freeze(&self) -> Result<Freeze, Error> {
         let shared = Arc::clone(&self.shared);
         shared.store.check()?;
-        let path = shared.store.place().database();
+        let path = shared.store.location().database();
         let reader = schema::open_again(&path).map_err(|error| Error::database(WHAT, &path, &error))?;
         Ok(Freeze { shared, reader })
     }
@@ -98,7 +98,7 @@ impl Freeze {
         let store = &self.shared.store;
         let database = self.shared.database()?;
         if store.has_frozen() {
-            let text = format!("{} is being published already", store.place().subject.shown());
+            let text = format!("{} is being published already", store.location().tag_key.shown());
             return Err(Error::new(ErrorKind::Busy, text));
         }
         let failed = |error: rusqlite::Error| store.database_error(WHAT, &error);
@@ -122,7 +122,7 @@ impl Marked {
     pub fn finish(self) -> Result<FrozenUpper, Error> {
         let Self { state, reader, mark } = self;
         let store = Arc::clone(&mark.0.store);
-        let path = store.place().directory.join(format!("{PREFIX}{}.db", state.generation));
+        let path = store.location().directory.join(format!("{PREFIX}{}.db", state.generation));
         remove_snapshot(&path);
         durable::open_private(&path, true).map_err(|error| Error::system(WHAT, &path, &error))?;
         let connection = copy_database(&reader, &path).map_err(|error| {

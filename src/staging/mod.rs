@@ -8,23 +8,23 @@ mod about;
 mod bases;
 mod budget;
 mod change;
+mod commit;
 mod data;
 mod error;
 mod freeze;
+mod hold;
 mod log;
 mod open;
-mod place;
+mod pending_deletes;
 mod ranges;
 mod reserve;
 mod rows;
 mod schema;
-mod settle;
 mod store;
 mod suspects;
 mod under;
 mod upper;
 mod uppers;
-mod waste;
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Which tag an upper belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Subject {
+pub struct TagKey {
     /// Where it is published, as `Pull::origin` names it.
     pub origin: String,
     /// The place as users write it in references, `reg.io` or `oci:/srv/layout`.
@@ -177,7 +177,7 @@ pub struct Journal {
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// The tag.
-    pub subject: Subject,
+    pub tag_key: TagKey,
     /// The process that holds it, if any does.
     pub holder: Option<u32>,
     /// Its directory.

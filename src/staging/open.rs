@@ -16,23 +16,23 @@ use super::budget::{Account, Budget};
 use super::change::FIRST;
 use super::error::Error;
 use super::freeze;
+use super::hold::Hold;
 use super::log::Log;
-use super::place::Hold;
 use super::reserve::Reserve;
 use super::rows::{StoredDigest, integer, unsigned};
-use super::store::{Place, Store, path};
-use super::upper::{Database, Marks, Shared, State, Upper, store_marks, store_state};
-use super::{Binding, DataId, NodeKey, Subject, schema};
+use super::store::{Store, UpperLocation, path};
+use super::upper::{Database, Marks, Shared, Upper, UpperState, store_marks, store_state};
+use super::{Binding, DataId, NodeKey, TagKey, schema};
 use crate::durable;
 use crate::sys::instance::mount_instance;
 
 /// Makes a whole upper in an empty directory.
-pub(super) fn make(directory: &Path, subject: &Subject, binding: &Binding, meaning: Option<&str>) -> Result<(), Error> {
+pub(super) fn make(directory: &Path, tag_key: &TagKey, binding: &Binding, meaning: Option<&str>) -> Result<(), Error> {
     for name in ["data", "packs"] {
         let path = directory.join(name);
         durable::make_directory(&path).map_err(|error| Error::system("cannot make", &path, &error))?;
     }
-    About::new(subject, binding).write(directory)?;
+    About::new(tag_key, binding).write(directory)?;
     schema::create(&directory.join("upper.db"), |connection| {
         connection.execute("INSERT INTO upper (id, deleted, edited, generation, nodes, cookies, data) VALUES (1, 0, 0, 0, 0, 0, 0)", [])?;
         store_marks(connection, &FIRST)?;
@@ -48,16 +48,16 @@ fn differs(binding: &Binding) -> bool {
 }
 
 /// Opens an upper that this process holds.
-pub(super) fn open(place: Place, hold: Hold, budget: &Arc<Budget>) -> Result<Upper, Error> {
-    let path = place.database();
+pub(super) fn open(location: UpperLocation, hold: Hold, budget: &Arc<Budget>) -> Result<Upper, Error> {
+    let path = location.database();
     let connection = schema::open(&path)?;
     let failed = |error: &rusqlite::Error| Error::database("cannot open", &path, error);
     let (state, marks) = read_state(&connection).map_err(|error| failed(&error))?;
     let (log, reserve) = (Log::open(&path)?, Reserve::open(&path)?);
-    remove_snapshots(&place.directory)?;
-    let files = data_files(&place.directory)?;
+    remove_snapshots(&location.directory)?;
+    let files = data_files(&location.directory)?;
     let next = files.last_key_value().map_or(0, |(id, _)| id + 1).max(marks.data);
-    let store = Arc::new(Store::new(place, Account::new(budget.clone()), log, next));
+    let store = Arc::new(Store::new(location, Account::new(budget.clone()), log, next));
     store.account.add(files.values().sum());
     let mut database = Database { connection, marks };
     mend(&mut database.connection, &store, &files)?;
@@ -72,12 +72,12 @@ fn instance(directory: &Path) -> Option<String> {
     mount_instance(directory).inspect_err(|error| tracing::debug!(%error, "a power cut cannot be told from a kill here")).ok()
 }
 
-fn read_state(connection: &Connection) -> rusqlite::Result<(State, Marks)> {
+fn read_state(connection: &Connection) -> rusqlite::Result<(UpperState, Marks)> {
     let columns = "under, expected, deleted, edited, generation, nodes, cookies, data";
     connection.query_row(&format!("SELECT {columns} FROM upper"), [], |row| {
         let digest = |column| row.get::<_, Option<StoredDigest>>(column).map(|digest| digest.map(|digest| digest.0));
         let binding = Binding { under: digest(0)?, expected: digest(1)?, deleted: row.get(2)? };
-        let state = State { binding, edited: row.get(3)?, generation: unsigned(row, 4)?, changes: 0 };
+        let state = UpperState { binding, edited: row.get(3)?, generation: unsigned(row, 4)?, changes: 0 };
         let (nodes, cookies) = (unsigned(row, 5)?, unsigned(row, 6)?);
         Ok((state, Marks { next_node: nodes, nodes, next_cookie: cookies, cookies, data: unsigned(row, 7)? }))
     })
@@ -137,7 +137,7 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
     }
     if !found.missing.is_empty() {
         tracing::warn!(
-            tag = %store.place().subject.shown(), files = found.missing.len(),
+            tag = %store.location().tag_key.shown(), files = found.missing.len(),
             "staged files lost their bytes in a crash before they were synced"
         );
         for id in &found.missing {
@@ -146,7 +146,7 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
         }
     }
     mend_lengths(connection, store, &stored, &found.referred)?;
-    suspect(connection, &store.place().directory, &found.missing).map_err(|error| failed(&error))?;
+    suspect(connection, &store.location().directory, &found.missing).map_err(|error| failed(&error))?;
     store.set_stored(bases::read_all(connection).map_err(|error| failed(&error))?);
     store.give_up(orphans);
     Ok(())

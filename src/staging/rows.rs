@@ -14,14 +14,14 @@ use crate::layer::NodeKind;
 use crate::oci::Digest;
 
 /// Whoever can lend a connection for reading.
-pub(super) trait Source: Send + Sync {
+pub(super) trait ReadRows: Send + Sync {
     /// Runs a read; `what` begins the sentence of an error.
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error>;
     /// Where staged bytes are.
     fn store(&self) -> &Arc<Store>;
 }
 
-impl<S: Source> Rows for S {
+impl<S: ReadRows> Rows for S {
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error> {
         self.read("cannot read", |connection| node(connection, key))
     }

@@ -1,7 +1,7 @@
 //! The files with staged bytes of one upper: where they are, which are open, which are frozen.
 //!
 //! Knows no nodes. A file is never written again while a frozen generation may have it, and never unlinked before the commit that
-//! gave it up is durable (`waste.rs`).
+//! gave it up is durable (`pending_deletes.rs`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
@@ -18,21 +18,21 @@ use super::budget::Account;
 use super::data::Staged;
 use super::error::{Error, shown};
 use super::log::Log;
+use super::pending_deletes::PendingDeletes;
 use super::reserve::Room;
 use super::upper::Shared;
-use super::waste::Waste;
-use super::{DataAttributes, DataId, Subject};
+use super::{DataAttributes, DataId, TagKey};
 use crate::durable;
 use crate::error::ErrorKind;
 
 /// Where an upper is and whose it is; both change when it is moved.
 #[derive(Clone)]
-pub(super) struct Place {
-    pub subject: Subject,
+pub(super) struct UpperLocation {
+    pub tag_key: TagKey,
     pub directory: PathBuf,
 }
 
-impl Place {
+impl UpperLocation {
     pub fn database(&self) -> PathBuf {
         self.directory.join("upper.db")
     }
@@ -60,7 +60,7 @@ struct Times {
 /// The staged bytes of one upper. Locks: each is held for a moment, none while another of them is taken, except that of the place, which
 /// is taken last.
 pub(super) struct Store {
-    place: RwLock<Place>,
+    location: RwLock<UpperLocation>,
     pub account: Account,
     pub log: Log,
     room: Room,
@@ -71,7 +71,7 @@ pub(super) struct Store {
     fresh: Mutex<BTreeSet<u64>>,
     /// Held while `fresh` is worked off, so that nobody takes the empty set of one who is not done for success.
     naming: Mutex<()>,
-    pub waste: Mutex<Waste>,
+    pub pending_deletes: Mutex<PendingDeletes>,
     /// A frozen generation may have files of smaller numbers; 0: none is frozen.
     frozen: AtomicU64,
     notes: Mutex<Notes>,
@@ -91,7 +91,7 @@ pub(super) enum Standing {
     /// It has the name and the lock.
     Current,
     /// It has neither until the next change. This is the tag.
-    Released(Subject),
+    Released(TagKey),
     /// It is that of no tag any more, and is not changed again.
     Retired,
 }
@@ -105,9 +105,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Store {
-    pub fn new(place: Place, account: Account, log: Log, next: DataId) -> Self {
+    pub fn new(location: UpperLocation, account: Account, log: Log, next: DataId) -> Self {
         Self {
-            place: RwLock::new(place),
+            location: RwLock::new(location),
             account,
             log,
             room: Room::default(),
@@ -115,7 +115,7 @@ impl Store {
             open: Mutex::default(),
             fresh: Mutex::default(),
             naming: Mutex::default(),
-            waste: Mutex::default(),
+            pending_deletes: Mutex::default(),
             frozen: AtomicU64::new(0),
             notes: Mutex::default(),
             shared: OnceLock::new(),
@@ -125,24 +125,24 @@ impl Store {
         }
     }
 
-    pub fn place(&self) -> Place {
-        self.place.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn location(&self) -> UpperLocation {
+        self.location.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The upper was renamed.
     ///
     /// Nobody works with its files while `rename` runs, which gets the new directory.
-    pub fn move_to(&self, place: Place, rename: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-        let mut current = self.place.write().unwrap_or_else(PoisonError::into_inner);
-        rename(&place.directory)?;
-        *current = place;
+    pub fn move_to(&self, location: UpperLocation, rename: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+        let mut current = self.location.write().unwrap_or_else(PoisonError::into_inner);
+        rename(&location.directory)?;
+        *current = location;
         Ok(())
     }
 
     /// Renames the upper to where it is removed. Nobody works with its files meanwhile, and everybody is told from then on.
     pub fn take_away(&self, rename: impl FnOnce(&Path) -> Result<PathBuf, Error>) -> Result<PathBuf, Error> {
-        let place = self.place.write().unwrap_or_else(PoisonError::into_inner);
-        let taken = rename(&place.directory)?;
+        let location = self.location.write().unwrap_or_else(PoisonError::into_inner);
+        let taken = rename(&location.directory)?;
         self.removed.store(true, Ordering::Release);
         Ok(taken)
     }
@@ -150,7 +150,7 @@ impl Store {
     /// Gone once the upper was removed.
     pub fn check(&self) -> Result<(), Error> {
         if self.removed.load(Ordering::Acquire) {
-            let text = format!("the edits of {} were removed", self.place().subject.shown());
+            let text = format!("the edits of {} were removed", self.location().tag_key.shown());
             return Err(Error::new(ErrorKind::Gone, text));
         }
         Ok(())
@@ -175,7 +175,7 @@ impl Store {
     pub fn set_removed(&self) {
         self.removed.store(true, Ordering::Release);
         lock(&self.fresh).clear();
-        self.forget_waste();
+        self.forget_pending_deletes();
         self.account.remove(u64::MAX);
         let open: Vec<Arc<Staged>> = lock(&self.open).values().filter_map(Weak::upgrade).collect();
         for staged in open {
@@ -185,7 +185,7 @@ impl Store {
 
     /// Works in the directory of the upper, which is neither moved nor removed meanwhile. What runs asks for no place.
     pub fn with_directory<T>(&self, work: impl FnOnce(&Path) -> T) -> T {
-        work(&self.place.read().unwrap_or_else(PoisonError::into_inner).directory)
+        work(&self.location.read().unwrap_or_else(PoisonError::into_inner).directory)
     }
 
     pub fn path(&self, id: DataId) -> PathBuf {
@@ -200,7 +200,7 @@ impl Store {
 
     /// An error of the database, named with its place.
     pub fn database_error(&self, what: &str, error: &rusqlite::Error) -> Error {
-        let path = self.place().database();
+        let path = self.location().database();
         let told = Error::database(what, &path, error);
         if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
             // What SQLite has in memory does not fit to what a disk kept that failed in between. That is no damage on the disk.
@@ -348,7 +348,7 @@ impl Store {
 
     /// The upper, with its database; Gone once it was closed.
     pub fn shared(&self) -> Result<Arc<Shared>, Error> {
-        let gone = || Error::new(ErrorKind::Gone, format!("the edits of {} are not open here any more", self.place().subject.shown()));
+        let gone = || Error::new(ErrorKind::Gone, format!("the edits of {} are not open here any more", self.location().tag_key.shown()));
         self.shared.get().and_then(Weak::upgrade).ok_or_else(gone)
     }
 

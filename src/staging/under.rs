@@ -14,7 +14,7 @@ use super::bases::{self, StoredBase};
 use super::data::{DataFile, Extent, Staged, read_exact_or_zeros};
 use super::error::Error;
 use super::ranges::Ranges;
-use super::rows::{Source, is_referred};
+use super::rows::{ReadRows, is_referred};
 use super::store::lock;
 use super::{DataId, TreeNode};
 use crate::durable;

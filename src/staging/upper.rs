@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 use super::change::Change;
 use super::data::DataFile;
 use super::error::Error;
-use super::place::Hold;
+use super::hold::Hold;
 use super::reserve::Reserve;
-use super::rows::{self, Source, integer};
+use super::rows::{self, ReadRows, integer};
 use super::store::{Store, lock};
-use super::{Below, Binding, DataId, Journal, Rows, Subject, TreeNode, bases};
+use super::{Below, Binding, DataId, Journal, Rows, TagKey, TreeNode, bases};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::sys::syncfs::sync_file_system;
@@ -32,7 +32,7 @@ pub struct Upper {
 pub(super) struct Shared {
     pub database: Mutex<Database>,
     /// What the last commit left, for those who must not wait for a transaction.
-    pub state: Mutex<State>,
+    pub state: Mutex<UpperState>,
     /// Not dropped before the connection.
     pub reserve: Reserve,
     pub store: Arc<Store>,
@@ -57,7 +57,7 @@ pub(super) struct Marks {
 
 /// What is asked often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct UpperState {
     pub binding: Binding,
     pub edited: bool,
     pub generation: u64,
@@ -65,14 +65,14 @@ pub(super) struct State {
     pub changes: u64,
 }
 
-impl State {
+impl UpperState {
     /// Whether something is left to publish: a change, a tag that is not upstream yet, a deletion.
     pub fn has_edits(&self) -> bool {
         if self.binding.deleted { self.binding.expected.is_some() } else { self.binding.expected.is_none() || self.edited }
     }
 }
 
-impl Source for Shared {
+impl ReadRows for Shared {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let database = self.database()?;
         work(&database.connection).map_err(|error| self.store.database_error(what, &error))
@@ -90,7 +90,7 @@ impl Shared {
         self.store.check().map(|()| database)
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> UpperState {
         *lock(&self.state)
     }
 
@@ -134,8 +134,8 @@ impl Drop for Shared {
 
 impl Upper {
     /// The tag.
-    pub fn subject(&self) -> Subject {
-        self.shared.store.place().subject
+    pub fn tag_key(&self) -> TagKey {
+        self.shared.store.location().tag_key
     }
 
     /// To what it is bound now.
@@ -189,9 +189,9 @@ impl Upper {
     ) -> Result<T, Error> {
         let mut change = Change::begin(&mut database, &self.shared)?;
         let value = work(&mut change)?;
-        let waste = change.commit()?;
+        let released = change.commit()?;
         // Given up before the next transaction begins, so that none can refer to them again.
-        let is_worth_it = !waste.is_empty() && self.shared.store.give_up(waste);
+        let is_worth_it = !released.is_empty() && self.shared.store.give_up(released);
         drop(database);
         if is_worth_it {
             // The change itself is done; a sync that fails is reported by every later one too.
@@ -264,7 +264,7 @@ impl Upper {
     pub fn sync_all(&self) -> Result<(), Error> {
         let unsynced = "SELECT EXISTS (SELECT 1 FROM unsynced)";
         if self.shared.read("cannot read", |connection| connection.query_row(unsynced, [], |row| row.get(0)))? {
-            let directory = self.shared.store.place().directory;
+            let directory = self.shared.store.location().directory;
             let synced = File::open(&directory).and_then(|directory| sync_file_system(&directory));
             synced.map_err(|error| Error::system("cannot sync", &directory, &error))?;
             self.shared.transact("cannot sync", |connection| connection.execute("DELETE FROM unsynced", []))?;
@@ -312,9 +312,9 @@ impl Upper {
         self.shared.sync()
     }
 
-    /// A directory of this upper for layers that are packed and not yet pushed; never counted in the quota, emptied by `settle`.
+    /// A directory of this upper for layers that are packed and not yet pushed; never counted in the quota, emptied by `commit`.
     pub fn packs(&self) -> PathBuf {
-        self.shared.store.place().directory.join("packs")
+        self.shared.store.location().directory.join("packs")
     }
 }
 

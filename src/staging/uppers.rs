@@ -12,12 +12,12 @@ use super::budget::Budget;
 use super::change::Change;
 use super::error::{Error, shown};
 use super::freeze::FrozenUpper;
+use super::hold::{Hold, holder, lock_names};
 use super::open;
-use super::place::{Hold, holder, lock_names};
 use super::reserve::left;
-use super::store::{Place, Standing, lock};
+use super::store::{Standing, UpperLocation, lock};
 use super::upper::{Database, Upper};
-use super::{Binding, Listed, Rows, Subject};
+use super::{Binding, Listed, Rows, TagKey};
 use crate::durable;
 use crate::error::ErrorKind;
 
@@ -52,10 +52,10 @@ impl Uppers {
                 remove_tree(&path)?;
             } else if is_directory_name(&name)
                 && let Ok(about) = About::read(&path)
-                && about.subject.directory_name() != name
+                && about.tag_key.directory_name() != name
                 && holder(&path)?.is_none()
             {
-                self.rename(&path, &self.directory(&about.subject))?;
+                self.rename(&path, &self.directory(&about.tag_key))?;
             }
         }
         Ok(())
@@ -75,8 +75,8 @@ impl Uppers {
         Ok(entries)
     }
 
-    fn directory(&self, subject: &Subject) -> PathBuf {
-        self.root.join(subject.directory_name())
+    fn directory(&self, tag_key: &TagKey) -> PathBuf {
+        self.root.join(tag_key.directory_name())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
@@ -90,43 +90,43 @@ impl Uppers {
             // Removed since its name was read.
             Err(_) if !directory.exists() => None,
             Err(error) => Some(Err(error)),
-            Ok(about) => Some(holder(&directory).map(|holder| Listed { subject: about.subject, holder, directory })),
+            Ok(about) => Some(holder(&directory).map(|holder| Listed { tag_key: about.tag_key, holder, directory })),
         };
         Ok(entries.filter_map(|(_, directory)| look(directory)).collect())
     }
 
     /// Opens the upper of a tag if there is one. Busy (with the pid) where another process holds it.
-    pub fn find(&self, subject: &Subject) -> Result<Option<Upper>, Error> {
-        let directory = self.directory(subject);
+    pub fn find(&self, tag_key: &TagKey) -> Result<Option<Upper>, Error> {
+        let directory = self.directory(tag_key);
         if !directory.exists() {
             // Perhaps another process was killed while it moved one here.
             self.tidy()?;
         }
-        let Some(hold) = Hold::take(&directory, subject)? else { return Ok(None) };
-        if About::read(&directory)?.subject.directory_name() != subject.directory_name() {
+        let Some(hold) = Hold::take(&directory, tag_key)? else { return Ok(None) };
+        if About::read(&directory)?.tag_key.directory_name() != tag_key.directory_name() {
             // Or while it moved this one away.
             drop(hold);
             self.tidy()?;
             return Ok(None);
         }
-        open::open(Place { subject: subject.clone(), directory }, hold, &self.budget).map(Some)
+        open::open(UpperLocation { tag_key: tag_key.clone(), directory }, hold, &self.budget).map(Some)
     }
 
     /// Makes the upper of a tag that has none, and writes down what decides the meaning of its edits beside the binding. Busy as
     /// [`Uppers::find`]; Exists where there is one.
-    pub fn create(&self, subject: &Subject, binding: Binding, meaning: Option<&str>) -> Result<Upper, Error> {
-        let directory = self.directory(subject);
+    pub fn create(&self, tag_key: &TagKey, binding: Binding, meaning: Option<&str>) -> Result<Upper, Error> {
+        let directory = self.directory(tag_key);
         let names = lock_names(&self.root)?;
         if directory.exists() {
             // Busy if it is held.
-            let _hold = Hold::take(&directory, subject)?;
-            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", subject.shown(), shown(&directory))));
+            let _hold = Hold::take(&directory, tag_key)?;
+            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", tag_key.shown(), shown(&directory))));
         }
-        let making = self.root.join(format!("{MAKING}{}", subject.directory_name()));
+        let making = self.root.join(format!("{MAKING}{}", tag_key.directory_name()));
         remove_tree(&making)?;
         durable::make_directory(&making).map_err(|error| Error::system("cannot make", &making, &error))?;
-        let made = open::make(&making, subject, &binding, meaning)
-            .and_then(|()| Hold::take(&making, subject))
+        let made = open::make(&making, tag_key, &binding, meaning)
+            .and_then(|()| Hold::take(&making, tag_key))
             .and_then(|hold| self.rename(&making, &directory).map(|()| hold));
         let hold = made.inspect_err(|_| {
             if let Err(error) = remove_tree(&making) {
@@ -135,13 +135,13 @@ impl Uppers {
         })?;
         drop(names);
         let hold = hold.ok_or_else(|| Error::system("cannot lock", &directory, &io::ErrorKind::NotFound.into()))?;
-        open::open(Place { subject: subject.clone(), directory }, hold, &self.budget)
+        open::open(UpperLocation { tag_key: tag_key.clone(), directory }, hold, &self.budget)
     }
 
     /// Removes an upper without opening its database, for one that cannot be opened. `false` if there is none, Busy where it is held.
-    pub fn give_up(&self, subject: &Subject) -> Result<bool, Error> {
-        let directory = self.directory(subject);
-        let Some(_hold) = Hold::take(&directory, subject)? else { return Ok(false) };
+    pub fn give_up(&self, tag_key: &TagKey) -> Result<bool, Error> {
+        let directory = self.directory(tag_key);
+        let Some(_hold) = Hold::take(&directory, tag_key)? else { return Ok(false) };
         remove_tree(&take_away(&directory)?).map(|()| true)
     }
 
@@ -161,21 +161,21 @@ impl Uppers {
 impl Upper {
     /// Moves the upper to another tag of the repository that has none (`mv v1 v2`, `--as`): the lock goes with it. Exists where the
     /// other has one, Busy where that is held.
-    pub fn move_to(&self, subject: &Subject) -> Result<(), Error> {
+    pub fn move_to(&self, tag_key: &TagKey) -> Result<(), Error> {
         // Neither removed nor changed meanwhile.
         let database = self.shared.database()?;
         self.take_back(&database)?;
-        self.relocate(&database, subject)
+        self.relocate(&database, tag_key)
     }
 
     /// Gives up name and lock of the tag until the next change if nothing is left to publish; answers whether it did. The upper lies
     /// under `aside` meanwhile, can be read, and keeps its nodes.
-    pub fn release(&self, aside: &Subject) -> Result<bool, Error> {
+    pub fn release(&self, aside: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if self.is_needed() || self.shared.store.standing() != Standing::Current {
             return Ok(false);
         }
-        let tag = self.subject();
+        let tag = self.tag_key();
         self.relocate(&database, aside)?;
         self.shared.store.set_standing(Standing::Released(tag));
         Ok(true)
@@ -207,14 +207,14 @@ impl Upper {
         }
     }
 
-    /// Gives up the name of the tag for a directory of `subject` if nothing is left to publish; answers whether it did. Every later
+    /// Gives up the name of the tag for a directory of `tag_key` if nothing is left to publish; answers whether it did. Every later
     /// change answers Gone then, and what is there can still be read.
-    pub fn retire(&self, subject: &Subject) -> Result<bool, Error> {
+    pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if self.is_needed() {
             return Ok(false);
         }
-        self.relocate(&database, subject)?;
+        self.relocate(&database, tag_key)?;
         self.shared.store.set_standing(Standing::Retired);
         Ok(true)
     }
@@ -224,24 +224,24 @@ impl Upper {
         self.shared.state().has_edits() || self.shared.store.has_frozen()
     }
 
-    fn relocate(&self, _database: &Database, subject: &Subject) -> Result<(), Error> {
-        let place = self.shared.store.place();
-        let root = place.directory.parent().unwrap_or(&place.directory).to_path_buf();
-        let directory = root.join(subject.directory_name());
+    fn relocate(&self, _database: &Database, tag_key: &TagKey) -> Result<(), Error> {
+        let location = self.shared.store.location();
+        let root = location.directory.parent().unwrap_or(&location.directory).to_path_buf();
+        let directory = root.join(tag_key.directory_name());
         let _names = lock_names(&root)?;
-        if directory == place.directory {
+        if directory == location.directory {
             return Ok(());
         }
         if directory.exists() {
-            let _hold = Hold::take(&directory, subject)?;
-            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", subject.shown(), shown(&directory))));
+            let _hold = Hold::take(&directory, tag_key)?;
+            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", tag_key.shown(), shown(&directory))));
         }
         let binding = self.binding();
         // The document first: a crash behind it is ended by the next start, which trusts the document.
-        About::new(subject, &binding).write(&place.directory)?;
-        let next = Place { subject: subject.clone(), directory };
-        if let Err(error) = self.shared.store.move_to(next, |directory| rename(&root, &place.directory, directory)) {
-            About::new(&place.subject, &binding).write(&place.directory)?;
+        About::new(tag_key, &binding).write(&location.directory)?;
+        let next = UpperLocation { tag_key: tag_key.clone(), directory };
+        if let Err(error) = self.shared.store.move_to(next, |directory| rename(&root, &location.directory, directory)) {
+            About::new(&location.tag_key, &binding).write(&location.directory)?;
             return Err(error);
         }
         Ok(())
@@ -254,7 +254,7 @@ impl Upper {
     pub fn remove(&self) -> Result<(), Error> {
         let database = self.shared.database()?;
         if self.shared.store.has_frozen() {
-            return Err(Error::new(ErrorKind::Busy, format!("{} is being published", self.subject().shown())));
+            return Err(Error::new(ErrorKind::Busy, format!("{} is being published", self.tag_key().shown())));
         }
         self.take_away(&database)
     }

@@ -22,11 +22,11 @@ pub(super) struct RemoteBlob {
     descriptor: Descriptor,
     /// Never held across an await.
     failure: std::sync::Mutex<Option<Error>>,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
 }
 
 /// Where the stream stands. An upload reads one piece at a time, so nobody waits for the lock.
-struct State {
+struct StreamState {
     stream: Option<BlobStream>,
     /// Offset of the next byte that the stream gives, after what is in `rest`.
     position: u64,
@@ -40,7 +40,7 @@ struct State {
 impl RemoteBlob {
     pub fn new(source: Source, descriptor: Descriptor) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
-        let state = State { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
+        let state = StreamState { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
         Self { source, descriptor, failure: std::sync::Mutex::default(), state: Mutex::new(state) }
     }
 
@@ -56,7 +56,7 @@ impl RemoteBlob {
     }
 
     /// The next bytes of the stream; empty at its end.
-    async fn next(&self, state: &mut State) -> io::Result<Bytes> {
+    async fn next(&self, state: &mut StreamState) -> io::Result<Bytes> {
         if !state.rest.is_empty() {
             return Ok(std::mem::take(&mut state.rest));
         }
@@ -72,7 +72,7 @@ impl RemoteBlob {
     }
 }
 
-impl State {
+impl StreamState {
     /// Hashes what of a piece was not hashed before.
     fn hash(&mut self, offset: u64, piece: &[u8]) {
         let skip = self.hashed.checked_sub(offset).and_then(|skip| usize::try_from(skip).ok());

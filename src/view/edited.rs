@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Context, Error, Key, Meaning, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
 use crate::error::ErrorKind;
-use crate::staging::{Binding, Subject, Upper, Uppers};
+use crate::staging::{Binding, TagKey, Upper, Uppers};
 
 /// How edits of a tag begin.
 pub enum Begun {
@@ -31,10 +31,10 @@ impl From<Error> for Unbegun {
 }
 
 /// A new upper. One that is there and holds nothing gives way.
-async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, subject: Subject, binding: Binding) -> Result<Upper, Unbegun> {
-    let made = tokio::task::spawn_blocking(move || match uppers.find(&subject)? {
+async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, tag_key: TagKey, binding: Binding) -> Result<Upper, Unbegun> {
+    let made = tokio::task::spawn_blocking(move || match uppers.find(&tag_key)? {
         Some(upper) if !upper.remove_if_clean()? => Ok((upper, false)),
-        _ => meaning.begin(&uppers, &subject, binding).map(|upper| (upper, true)),
+        _ => meaning.begin(&uppers, &tag_key, binding).map(|upper| (upper, true)),
     });
     let made: Result<_, Error> = made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
     match made? {
@@ -44,14 +44,14 @@ async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, subject: Subject, bin
 }
 
 /// Takes the lock of a tag back that was released when nothing was left to publish.
-async fn reclaim(uppers: &Arc<Uppers>, subject: Subject, overlay: &Arc<Overlay>) -> Result<Begun, Error> {
+async fn reclaim(uppers: &Arc<Uppers>, tag_key: TagKey, overlay: &Arc<Overlay>) -> Result<Begun, Error> {
     if !overlay.is_released() {
         return Ok(Begun::Edits(Arc::clone(overlay)));
     }
     let (uppers, ours) = (Arc::clone(uppers), Arc::clone(overlay));
     let reclaimed = tokio::task::spawn_blocking(move || match ours.reclaim_tag() {
         // What a mount left that is gone.
-        Err(error) if error.kind == ErrorKind::Exists => match uppers.find(&subject)? {
+        Err(error) if error.kind == ErrorKind::Exists => match uppers.find(&tag_key)? {
             Some(upper) if !upper.remove_if_clean()? => Ok(Begun::Found(Arc::new(upper))),
             _ => ours.reclaim_tag().map(|()| Begun::Edits(ours)),
         },
@@ -109,9 +109,9 @@ impl View {
     }
 
     /// Under which name edits of this view are staged; `None` for what is no tag.
-    pub fn subject(&self, context: &Context) -> Option<Subject> {
+    pub fn tag_key(&self, context: &Context) -> Option<TagKey> {
         match self.key() {
-            Key::Tag(repository, tag) => Some(Subject {
+            Key::Tag(repository, tag) => Some(TagKey {
                 origin: context.artifacts.origin().to_owned(),
                 authority: context.authority.to_string(),
                 repository: repository.to_string(),
@@ -127,11 +127,11 @@ impl View {
     /// `ReadOnly` for what is no tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
     /// process edits the tag; what the registry and the disk say.
     pub async fn edit(&self, context: &Context) -> Result<Begun, Error> {
-        let (Some(uppers), Some(subject)) = (&context.staging, self.subject(context)) else {
+        let (Some(uppers), Some(tag_key)) = (&context.staging, self.tag_key(context)) else {
             return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed"));
         };
         if let Some(overlay) = self.overlay() {
-            return reclaim(uppers, subject, overlay).await;
+            return reclaim(uppers, tag_key, overlay).await;
         }
         let under = match self.enter(context).await? {
             Shown::Tree(artifact) if artifact.dialect == Dialect::Members => {
@@ -145,7 +145,7 @@ impl View {
         };
         let binding = Binding { under: Some(under), expected: Some(under), deleted: false };
         let begin = async {
-            let made = make_upper(Arc::clone(uppers), context.meaning.clone(), subject, binding).await?;
+            let made = make_upper(Arc::clone(uppers), context.meaning.clone(), tag_key, binding).await?;
             let overlay = Overlay::open(context, made).await.map_err(Unbegun::Failed)?;
             overlay.share_pins(&self.pins);
             overlay.keep_filling();

@@ -8,7 +8,7 @@ use super::{Context, Error};
 use crate::artifact::ViewMode;
 use crate::error::ErrorKind;
 use crate::oci::Platform;
-use crate::staging::{Binding, Subject, Upper, Uppers};
+use crate::staging::{Binding, TagKey, Upper, Uppers};
 
 /// What kind of artifact a new tag becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,8 +80,8 @@ impl Meaning {
     ///
     /// # Errors
     /// As [`Uppers::create`].
-    pub fn begin(&self, uppers: &Uppers, subject: &Subject, binding: Binding) -> Result<Upper, Error> {
-        Ok(uppers.create(subject, binding, Some(&self.text()?))?)
+    pub fn begin(&self, uppers: &Uppers, tag_key: &TagKey, binding: Binding) -> Result<Upper, Error> {
+        Ok(uppers.create(tag_key, binding, Some(&self.text()?))?)
     }
 
     /// What a person must know of edits that were begun under other flags than those of this mount.
@@ -162,10 +162,10 @@ mod tests {
     fn an_upper_keeps_what_its_edits_mean_and_says_when_it_does_not_know() {
         let directory = tempfile::tempdir().unwrap();
         let uppers = Uppers::open(directory.path(), None).unwrap();
-        let subject = |tag: &str| Subject { origin: "o".into(), authority: "reg.io".into(), repository: "app".into(), tag: tag.into() };
-        drop(meaning().begin(&uppers, &subject("v1"), Binding::default()).unwrap());
-        assert_eq!(Meaning::of(&uppers.find(&subject("v1")).unwrap().unwrap()).unwrap(), Some(meaning()));
-        let older = uppers.create(&subject("v2"), Binding::default(), None).unwrap();
+        let tag_key = |tag: &str| TagKey { origin: "o".into(), authority: "reg.io".into(), repository: "app".into(), tag: tag.into() };
+        drop(meaning().begin(&uppers, &tag_key("v1"), Binding::default()).unwrap());
+        assert_eq!(Meaning::of(&uppers.find(&tag_key("v1")).unwrap().unwrap()).unwrap(), Some(meaning()));
+        let older = uppers.create(&tag_key("v2"), Binding::default(), None).unwrap();
         assert_eq!(Meaning::of(&older).unwrap(), None);
         older.set_meaning("{}").unwrap();
         assert_eq!(Meaning::of(&older).unwrap_err().kind, ErrorKind::Integrity);

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Attributes, Context, Defaults, Error, Found, Key, Member, Name, Origin, Reader, ViewNode, no_node};
-use crate::artifact::travel::is_index_layer;
+use crate::artifact::attached_index::is_index_layer;
 use crate::error::ErrorKind;
 use crate::layer::Extent;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};

@@ -35,7 +35,7 @@ pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
 pub use origin::{Key, Member, Origin};
 pub use overlay::{
-    ArtifactOf, Difference, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, Replace, SetAttributes, State, Writer,
+    ArtifactOf, Difference, FileHandle, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, PathState, Replace, SetAttributes,
     walk_tree,
 };
 pub use pins::Pin;

@@ -6,14 +6,15 @@
 //! The upper is the only truth: what is kept in memory says where the upper need not be asked, and which files are open.
 
 mod attributes;
+mod base;
 mod copy_up;
 mod difference;
 mod discard;
 mod edit;
 mod file;
+mod file_handle;
 mod fill;
 mod frozen;
-mod ground;
 mod layered;
 mod merged;
 mod names;
@@ -24,7 +25,6 @@ mod renumber;
 mod table;
 mod upstream;
 mod walk;
-mod writer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,19 +33,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
+pub use file_handle::FileHandle;
 pub use frozen::{ArtifactOf, Frozen, FrozenContent, FrozenEntry, walk_tree};
-pub use plain::{Difference, Forgotten, NewNode, Replace, SetAttributes, State};
-pub use writer::Writer;
+pub use plain::{Difference, Forgotten, NewNode, PathState, Replace, SetAttributes};
 
 use super::pins::Pins;
 use super::{Error, ViewNode};
 use crate::artifact::Artifact;
 use crate::oci::Digest;
-use crate::staging::{Binding, Change, Error as Fault, Subject, Upper};
+use crate::staging::{Binding, Change, Error as Fault, TagKey, Upper};
 use attributes::AccessTimes;
+use base::Base;
 use edit::Edit;
 use file::Blobs;
-use ground::Ground;
 use merged::Merged;
 use removed::Removed;
 use table::Table;
@@ -53,26 +53,26 @@ use walk::Walk;
 
 /// An edited tag. Shared by its view, by open files and by a publish.
 ///
-/// Locks, in the order in which they are taken: `names`, `gate`, the turn of an open file, the upper's own, `table`. None is held while
+/// Locks, in the order in which they are taken: `names`, `freeze_lock`, the turn of an open file, the upper's own, `table`. None is held while
 /// anything is fetched, and none for longer than one change, one write or one small batch takes.
 pub struct Overlay {
     upper: Arc<Upper>,
-    ground: Ground,
+    base: Base,
     /// Artifacts that rows refer to, the one that the tag is expected to hold among them. Held for map operations only.
     artifacts: RwLock<HashMap<Digest, Arc<Artifact>>>,
     blobs: Blobs,
     table: Table,
     /// Held by changes of names, and while a file is opened.
     names: Mutex<()>,
-    /// Shared by whoever writes bytes, taken alone by a freeze and a settlement.
-    gate: RwLock<()>,
+    /// Shared by whoever writes bytes, taken alone by a freeze and a commit.
+    freeze_lock: RwLock<()>,
     /// Told when there is something to fill in from below.
     filler: Arc<Notify>,
     /// Somebody fills in.
     is_filling: AtomicBool,
     /// Handles that may write.
     writers: AtomicU64,
-    /// Grows with every freeze and settlement; each file is counted as changed once an epoch.
+    /// Grows with every freeze and commit; each file is counted as changed once an epoch.
     epoch: AtomicU64,
     /// Generations that are frozen just now.
     frozen: Arc<AtomicU64>,
@@ -84,8 +84,8 @@ pub struct Overlay {
 
 impl Overlay {
     /// The tag.
-    pub fn subject(&self) -> Subject {
-        self.upper.subject()
+    pub fn tag_key(&self) -> TagKey {
+        self.upper.tag_key()
     }
 
     /// To what it is bound.
@@ -119,7 +119,7 @@ impl Overlay {
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        Ok(self.upper.remove_if(|rows| Merged { rows, ground: &self.ground }.is_empty(0))?)
+        Ok(self.upper.remove_if(|rows| Merged { rows, base: &self.base }.is_empty(0))?)
     }
 
     /// Removes the upper if this generation, published elsewhere, is still all of it; answers whether it did.
@@ -128,7 +128,7 @@ impl Overlay {
     /// As [`Overlay::remove_if_clean`].
     pub fn remove_if_unchanged(&self, frozen: Frozen) -> Result<bool, Error> {
         let _names = self.names();
-        let _gate = self.gate_alone();
+        let _gate = self.freeze_lock_exclusive();
         Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen.into_upper())?)
     }
 
@@ -151,8 +151,8 @@ impl Overlay {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn move_to(&self, subject: &Subject, binding: Binding) -> Result<(), Error> {
-        self.upper.move_to(subject)?;
+    pub fn move_to(&self, tag_key: &TagKey, binding: Binding) -> Result<(), Error> {
+        self.upper.move_to(tag_key)?;
         Ok(self.upper.change(|change| change.bind(binding))?)
     }
 
@@ -176,7 +176,7 @@ impl Overlay {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn release_tag(&self, aside: &Subject) -> Result<bool, Error> {
+    pub fn release_tag(&self, aside: &TagKey) -> Result<bool, Error> {
         Ok(!self.has_writers() && self.upper.release(aside)?)
     }
 
@@ -198,8 +198,8 @@ impl Overlay {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn retire(&self, subject: &Subject) -> Result<bool, Error> {
-        Ok(self.upper.retire(subject)?)
+    pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
+        Ok(self.upper.retire(tag_key)?)
     }
 
     /// Paths of files that a power cut may have damaged: their bytes were not synced before it.
@@ -272,19 +272,19 @@ impl Overlay {
     }
 
     fn merged(&self) -> Merged<'_> {
-        Merged { rows: self.upper.rows(), ground: &self.ground }
+        Merged { rows: self.upper.rows(), base: &self.base }
     }
 
     fn names(&self) -> MutexGuard<'_, ()> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn gate(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    fn freeze_lock(&self) -> RwLockReadGuard<'_, ()> {
+        self.freeze_lock.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn gate_alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    fn freeze_lock_exclusive(&self) -> RwLockWriteGuard<'_, ()> {
+        self.freeze_lock.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets files live that are open through handles of the view.
@@ -314,8 +314,8 @@ impl Overlay {
     }
 
     fn edit<'change, 'upper>(&'change self, change: &'change mut Change<'upper>) -> Edit<'change, 'upper> {
-        let Self { ground, table, removed, .. } = self;
-        Edit { change, ground, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() }
+        let Self { base, table, removed, .. } = self;
+        Edit { change, base, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() }
     }
 }
 

@@ -17,10 +17,10 @@ pub const READ_LIMIT: u32 = 4 << 20;
 /// An open file: always the bytes that it was opened on.
 pub struct Reader {
     size: u64,
-    source: Source,
+    source: ReaderSource,
 }
 
-enum Source {
+enum ReaderSource {
     Hole,
     Memory(Bytes),
     File(File),
@@ -38,27 +38,27 @@ pub trait Pieces: Send + Sync {
 impl Reader {
     /// A file of zeros.
     pub fn of_hole(size: u64) -> Self {
-        Self { size, source: Source::Hole }
+        Self { size, source: ReaderSource::Hole }
     }
 
     /// A file that lies in memory.
     pub fn of_memory(bytes: Bytes) -> Self {
-        Self { size: bytes.len() as u64, source: Source::Memory(bytes) }
+        Self { size: bytes.len() as u64, source: ReaderSource::Memory(bytes) }
     }
 
     /// A file of this machine that does not change.
     pub fn of_file(size: u64, file: File) -> Self {
-        Self { size, source: Source::File(file) }
+        Self { size, source: ReaderSource::File(file) }
     }
 
     /// A file whose pieces lie in a stream, in file order.
     pub fn of_stream(size: u64, stream: ContentStream, extents: Vec<Extent>) -> Self {
-        Self { size, source: Source::Stream { stream, extents } }
+        Self { size, source: ReaderSource::Stream { stream, extents } }
     }
 
     /// A file whose bytes lie in several places, which do not change.
     pub fn of_pieces(size: u64, pieces: Box<dyn Pieces>) -> Self {
-        Self { size, source: Source::Pieces(pieces) }
+        Self { size, source: ReaderSource::Pieces(pieces) }
     }
 
     /// Length of the file.
@@ -69,8 +69,8 @@ impl Reader {
     /// How far the bytes are checked against the digest.
     pub fn verified(&self) -> Verified {
         match &self.source {
-            Source::Hole | Source::Memory(_) | Source::File(_) | Source::Pieces(_) => Verified::Whole,
-            Source::Stream { stream, .. } => stream.verified(),
+            ReaderSource::Hole | ReaderSource::Memory(_) | ReaderSource::File(_) | ReaderSource::Pieces(_) => Verified::Whole,
+            ReaderSource::Stream { stream, .. } => stream.verified(),
         }
     }
 
@@ -80,9 +80,11 @@ impl Reader {
             return None;
         }
         let extents = match &self.source {
-            Source::Hole => &[],
-            Source::Memory(_) | Source::File(_) | Source::Pieces(_) => return Some(if data { offset } else { self.size }),
-            Source::Stream { extents, .. } => extents.as_slice(),
+            ReaderSource::Hole => &[],
+            ReaderSource::Memory(_) | ReaderSource::File(_) | ReaderSource::Pieces(_) => {
+                return Some(if data { offset } else { self.size });
+            }
+            ReaderSource::Stream { extents, .. } => extents.as_slice(),
         };
         if data {
             let next = extents.iter().find(|extent| extent.file.saturating_add(extent.length) > offset)?;
@@ -110,11 +112,11 @@ impl Reader {
         let start = offset.min(self.size);
         let end = start.saturating_add(length.into()).min(self.size);
         match &self.source {
-            Source::Hole => Ok(zeros(start, end).freeze()),
-            Source::Memory(bytes) => Ok(within(bytes, start, end)),
-            Source::File(file) => read_file(file, start, end),
-            Source::Stream { stream, extents } => read_extents(stream, extents, start, end).await,
-            Source::Pieces(pieces) => pieces.read(start, u32::try_from(end - start).unwrap_or(u32::MAX)).await,
+            ReaderSource::Hole => Ok(zeros(start, end).freeze()),
+            ReaderSource::Memory(bytes) => Ok(within(bytes, start, end)),
+            ReaderSource::File(file) => read_file(file, start, end),
+            ReaderSource::Stream { stream, extents } => read_extents(stream, extents, start, end).await,
+            ReaderSource::Pieces(pieces) => pieces.read(start, u32::try_from(end - start).unwrap_or(u32::MAX)).await,
         }
     }
 }

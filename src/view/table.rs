@@ -22,13 +22,13 @@ enum Slot {
     Open(Arc<View>),
 }
 
-struct Known {
+struct TableEntry {
     slot: Slot,
     /// Lookups that the kernel has not forgotten.
     lookups: u64,
 }
 
-impl Known {
+impl TableEntry {
     fn key(&self) -> Key {
         match &self.slot {
             Slot::Named(key) => key.as_ref().clone(),
@@ -62,7 +62,7 @@ fn origin_of(key: &Key) -> Option<Origin> {
 
 struct Inner {
     next: u32,
-    known: HashMap<u32, Known>,
+    entries: HashMap<u32, TableEntry>,
     /// The view that a new lookup of a key gets.
     current: HashMap<Arc<Key>, u32>,
 }
@@ -78,14 +78,14 @@ impl Inner {
         }
         self.next += 1;
         let key = Arc::new(key);
-        self.known.insert(number, Known { slot: slot(number, &key), lookups: 1 });
+        self.entries.insert(number, TableEntry { slot: slot(number, &key), lookups: 1 });
         self.current.insert(key, number);
         Ok(number)
     }
 
-    fn current(&mut self, key: &Key) -> Option<(u32, &mut Known)> {
+    fn current(&mut self, key: &Key) -> Option<(u32, &mut TableEntry)> {
         let number = *self.current.get(key)?;
-        self.known.get_mut(&number).map(|known| (number, known))
+        self.entries.get_mut(&number).map(|entry| (number, entry))
     }
 
     fn number_of(&self, key: &Key) -> Option<u32> {
@@ -101,7 +101,7 @@ pub struct Views {
 
 impl Default for Views {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { next: FIRST_VIEW, known: HashMap::new(), current: HashMap::new() }) }
+        Self { inner: Mutex::new(Inner { next: FIRST_VIEW, entries: HashMap::new(), current: HashMap::new() }) }
     }
 }
 
@@ -117,15 +117,15 @@ impl Views {
     /// NoSpace when all numbers of a mount's life are used up.
     pub fn number(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<(u32, Option<Arc<View>>), Error> {
         let mut inner = self.inner();
-        if let Some((number, known)) = inner.current(&key) {
-            known.lookups += 1;
-            return Ok((number, known.opened()));
+        if let Some((number, entry)) = inner.current(&key) {
+            entry.lookups += 1;
+            return Ok((number, entry.opened()));
         }
         let is_light = matches!(key, Key::Tag(..) | Key::Metadata(..));
         let number = inner.number(key, |number, key| {
             if is_light { Slot::Named(Arc::clone(key)) } else { Slot::Open(Arc::new(View::new(number, key.as_ref().clone(), origin()))) }
         })?;
-        Ok((number, inner.known.get(&number).and_then(Known::opened)))
+        Ok((number, inner.entries.get(&number).and_then(TableEntry::opened)))
     }
 
     /// The view of a key, numbered now if there is none, with one lookup more.
@@ -139,29 +139,29 @@ impl Views {
 
     /// The view of a number, opened now if it was only named.
     pub fn get(&self, number: u32) -> Option<Arc<View>> {
-        self.inner().known.get_mut(&number)?.open(number)
+        self.inner().entries.get_mut(&number)?.open(number)
     }
 
     /// Whether nothing was asked of a view beyond its name.
     pub fn is_only_named(&self, number: u32) -> bool {
-        self.inner().known.get(&number).is_some_and(|known| matches!(known.slot, Slot::Named(_)))
+        self.inner().entries.get(&number).is_some_and(|entry| matches!(entry.slot, Slot::Named(_)))
     }
 
     /// All views that are open.
     pub fn all(&self) -> Vec<Arc<View>> {
-        self.inner().known.values().filter_map(Known::opened).collect()
+        self.inner().entries.values().filter_map(TableEntry::opened).collect()
     }
 
     /// The view that a new lookup of the key would get, opened now if it was only named.
     pub fn current(&self, key: &Key) -> Option<Arc<View>> {
         let mut inner = self.inner();
-        let (number, known) = inner.current(key)?;
-        known.open(number)
+        let (number, entry) = inner.current(key)?;
+        entry.open(number)
     }
 
     /// The same, if it is open.
     pub fn opened(&self, key: &Key) -> Option<Arc<View>> {
-        self.inner().current(key).and_then(|(_, known)| known.opened())
+        self.inner().current(key).and_then(|(_, entry)| entry.opened())
     }
 
     /// Whether the kernel knows a view by this key.
@@ -188,7 +188,7 @@ impl Views {
     /// Makes the next lookup of the view's key get a new view, if this one is still what it would get.
     pub fn retire(&self, number: u32) {
         let mut inner = self.inner();
-        let key = inner.known.get(&number).map(Known::key);
+        let key = inner.entries.get(&number).map(TableEntry::key);
         if let Some(key) = key
             && inner.number_of(&key) == Some(number)
         {
@@ -210,9 +210,9 @@ impl Views {
     /// Counts one lookup more of a node of the view; `false` if the kernel has forgotten the view meanwhile.
     pub fn retain(&self, number: u32) -> bool {
         let mut inner = self.inner();
-        let known = inner.known.get_mut(&number);
-        known.is_some_and(|known| {
-            known.lookups += 1;
+        let entry = inner.entries.get_mut(&number);
+        entry.is_some_and(|entry| {
+            entry.lookups += 1;
             true
         })
     }
@@ -221,12 +221,12 @@ impl Views {
     /// published are tidied away with it. Its number is never used again.
     pub fn forget(&self, number: u32, lookups: u64) -> Option<Arc<View>> {
         let mut inner = self.inner();
-        let known = inner.known.get_mut(&number)?;
-        known.lookups = known.lookups.saturating_sub(lookups);
-        if known.lookups > 0 {
+        let entry = inner.entries.get_mut(&number)?;
+        entry.lookups = entry.lookups.saturating_sub(lookups);
+        if entry.lookups > 0 {
             return None;
         }
-        let dropped = inner.known.remove(&number)?;
+        let dropped = inner.entries.remove(&number)?;
         let key = dropped.key();
         if inner.number_of(&key) == Some(number) {
             inner.current.remove(&key);
@@ -236,7 +236,7 @@ impl Views {
 
     /// How many views the kernel knows.
     pub fn len(&self) -> usize {
-        self.inner().known.len()
+        self.inner().entries.len()
     }
 
     /// Whether the kernel knows no view.

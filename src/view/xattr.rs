@@ -3,18 +3,18 @@
 //! The names `user.oci.*` and `user.ocifs.*` are answered everywhere and listed nowhere, so that `cp -a` copies
 //! none of them. An archive's own attributes pass through untouched.
 
-use super::{Context, Error, Key, Origin, Shown, State, View, ViewNode, node_id};
+use super::{Context, Error, Key, Origin, PathState, Shown, View, ViewNode, node_id};
 use crate::artifact::{Artifact, Kind, is_own_name};
 use crate::content::Verified;
 use crate::oci::{Digest, Manifest, ManifestBody};
 
 /// How `user.ocifs.state` says how something differs from upstream.
-pub fn state_name(state: State) -> &'static str {
+pub fn state_name(state: PathState) -> &'static str {
     match state {
-        State::Clean => "clean",
-        State::Added => "added",
-        State::Changed => "changed",
-        State::Removed => "removed",
+        PathState::Clean => "clean",
+        PathState::Added => "added",
+        PathState::Changed => "changed",
+        PathState::Removed => "removed",
     }
 }
 
@@ -54,8 +54,8 @@ impl View {
     }
 
     /// How a node differs from upstream; nothing differs where nothing can be edited.
-    fn state(&self, node: ViewNode) -> Result<State, Error> {
-        self.overlay().map_or(Ok(State::Clean), |overlay| overlay.state(node))
+    fn state(&self, node: ViewNode) -> Result<PathState, Error> {
+        self.overlay().map_or(Ok(PathState::Clean), |overlay| overlay.state(node))
     }
 
     fn archived_xattr_names(&self, node: ViewNode) -> Vec<Vec<u8>> {
@@ -116,7 +116,7 @@ impl View {
             return Ok(None);
         }
         let Shown::Tree(artifact) = self.enter(context).await? else { return Ok(None) };
-        if !OF_ARTIFACT.contains(&name) && self.state(node)? != State::Clean {
+        if !OF_ARTIFACT.contains(&name) && self.state(node)? != PathState::Clean {
             // What is staged comes from no layer.
             return Ok(None);
         }

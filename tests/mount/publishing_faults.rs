@@ -12,13 +12,13 @@ use std::process::{Command, Output};
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
 /// A registry with `team/app:v1` (`one`, `two`, `three`), a proxy in front of it, and somebody who edits.
-pub struct World {
+pub struct ProxiedRegistry {
     pub registry: Registry,
     pub proxy: Proxy,
     pub home: Home,
 }
 
-impl World {
+impl ProxiedRegistry {
     pub fn new() -> Self {
         Self::of(Variant::default())
     }
@@ -79,24 +79,24 @@ fn artifact(files: &[(&str, &[u8])]) -> Draft {
     draft
 }
 
-/// The edits of [`World::edited`] are read through the mount.
+/// The edits of [`ProxiedRegistry::edited`] are read through the mount.
 #[track_caller]
 pub fn shows_edits(mount: &Mount) {
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
     assert_eq!(mount.cat("app/v2/sub/new").unwrap(), b"new\n");
 }
 
-/// The edits of [`World::edited`] are in the mount and in the next one, and are published once the registry takes them.
+/// The edits of [`ProxiedRegistry::edited`] are in the mount and in the next one, and are published once the registry takes them.
 #[track_caller]
-pub fn nothing_is_lost(world: &World, mount: Mount) {
+pub fn nothing_is_lost(proxied: &ProxiedRegistry, mount: Mount) {
     shows_edits(&mount);
     mount.leave();
-    let again = world.mount(&[]);
+    let again = proxied.mount(&[]);
     shows_edits(&again);
     again.sync(&[]);
     again.unmount();
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
-    assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
+    assert_eq!(proxied.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(proxied.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
 }
 
 /// A sync that fails: the exit code, words of one of the lines, and one line a reason.
@@ -122,13 +122,13 @@ fn a_read_only_registry_refuses_and_what_is_staged_stays() {
     if lacks(&NEEDS) {
         return;
     }
-    let mut world = World::of(Variant { read_only: true, ..Variant::default() });
-    let mount = world.edited(&[]);
+    let mut proxied = ProxiedRegistry::of(Variant { read_only: true, ..Variant::default() });
+    let mount = proxied.edited(&[]);
     fails(&mount, &[], 1, &["app:v1", "app:v2", "2 of 2 tags were not published"]);
     shows_edits(&mount);
     mount.leave();
-    world.registry.become_variant(Variant::default());
-    nothing_is_lost(&world, world.mount(&[]));
+    proxied.registry.become_variant(Variant::default());
+    nothing_is_lost(&proxied, proxied.mount(&[]));
 }
 
 #[test]
@@ -136,13 +136,13 @@ fn who_may_not_push_is_told_so_and_pushes_once_it_is_allowed() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::of(Variant { tokens: true, ..Variant::default() });
-    world.registry.tokens().set_anonymous(true);
-    let mount = world.home.mount(&format!("{}/team/app", world.registry.host()), &[]);
+    let proxied = ProxiedRegistry::of(Variant { tokens: true, ..Variant::default() });
+    proxied.registry.tokens().set_anonymous(true);
+    let mount = proxied.home.mount(&format!("{}/team/app", proxied.registry.host()), &[]);
     mount.write("v1/one", "edited\n");
     fails(&mount, &[], 11, &["app:v1"]);
     assert_eq!(mount.cat("v1/one").unwrap(), b"edited\n");
-    world.registry.tokens().set_pushes(true);
+    proxied.registry.tokens().set_pushes(true);
     mount.sync(&[]);
     mount.unmount();
 }
@@ -163,22 +163,22 @@ fn each_refusal_has_its_code_and_its_words_and_loses_nothing() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&[]);
     for (method, path, status, body, code, word) in REFUSALS {
-        world.proxy.spoil_method(method, path, 1000, Fault::Refuse(status, body));
+        proxied.proxy.spoil_method(method, path, 1000, Fault::Refuse(status, body));
         // A blob that arrived in an earlier round is not sent again.
         let content = format!("{method} {path} {status} {body}");
         mount.write("app/v1/one", &content);
         mount.write("app/v2/sub/new", &content);
         fails(&mount, &[], code, &["app:v1", "app:v2", word]);
-        world.proxy.mend();
+        proxied.proxy.mend();
         assert_eq!(mount.cat("app/v1/one").unwrap(), content.as_bytes());
         assert_eq!(mount.cat("app/v2/sub/new").unwrap(), content.as_bytes());
     }
     mount.write("app/v1/one", "edited\n");
     mount.write("app/v2/sub/new", "new\n");
-    nothing_is_lost(&world, mount);
+    nothing_is_lost(&proxied, mount);
 }
 
 #[test]
@@ -186,18 +186,18 @@ fn an_upload_session_that_is_lost_begins_anew() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&[]);
     const UNKNOWN: &str = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}"#;
     mount.write("app/v2/big", noise(2, 12 << 20));
-    world.proxy.spoil_method("PATCH", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
+    proxied.proxy.spoil_method("PATCH", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
     mount.sync(&[]);
     // A session that takes no chunk may be one of a registry that takes none: the next one gets the blob in one request.
-    assert_eq!(world.proxy.count("PATCH", "/blobs/uploads/"), 1, "{:?}", world.proxy.requests());
+    assert_eq!(proxied.proxy.count("PATCH", "/blobs/uploads/"), 1, "{:?}", proxied.proxy.requests());
     mount.write("app/v2/big", noise(3, 12 << 20));
-    world.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
+    proxied.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
     mount.sync(&[]);
-    nothing_is_lost(&world, mount);
+    nothing_is_lost(&proxied, mount);
 }
 
 #[test]
@@ -205,12 +205,12 @@ fn an_upload_session_that_is_lost_each_time_fails_without_loss() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&[]);
-    world.proxy.spoil_method("PUT", "/blobs/uploads/", 1000, Fault::Status(404));
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&[]);
+    proxied.proxy.spoil_method("PUT", "/blobs/uploads/", 1000, Fault::Status(404));
     fails(&mount, &[], 14, &["app:v1", "app:v2", "lost the upload"]);
-    world.proxy.mend();
-    nothing_is_lost(&world, mount);
+    proxied.proxy.mend();
+    nothing_is_lost(&proxied, mount);
 }
 
 #[test]
@@ -218,24 +218,24 @@ fn a_tag_whose_last_answer_is_lost_is_asked_for_and_not_put_twice() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&[]);
-    world.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAnswer);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&[]);
+    proxied.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAnswer);
     mount.sync(&[]);
-    assert_eq!(world.proxy.count("PUT", "/manifests/v1"), 1);
-    nothing_is_lost(&world, mount);
+    assert_eq!(proxied.proxy.count("PUT", "/manifests/v1"), 1);
+    nothing_is_lost(&proxied, mount);
 }
 
 /// v1 edited here after somebody else has moved it; the two digests.
-fn moved(world: &World) -> (Mount<'_>, String, String) {
-    let mount = world.mount(&[]);
+fn moved(proxied: &ProxiedRegistry) -> (Mount<'_>, String, String) {
+    let mount = proxied.mount(&[]);
     mount.write("app/v1/one", "edited\n");
-    let expected = world.digest("v1").unwrap();
-    world.somebody_pushes("v1", &[("one", b"1\n"), ("two", b"theirs\n"), ("three", b"3\n")]);
-    let now = world.digest("v1").unwrap();
+    let expected = proxied.digest("v1").unwrap();
+    proxied.somebody_pushes("v1", &[("one", b"1\n"), ("two", b"theirs\n"), ("three", b"3\n")]);
+    let now = proxied.digest("v1").unwrap();
     let said = fails(&mount, &[], 13, &[&expected, &now, "--as TAG", "--rebase", "--theirs", "--force"]);
     assert!(said.contains("app:v1"), "{said}");
-    assert_eq!(world.digest("v1").as_ref(), Some(&now), "nothing is overwritten");
+    assert_eq!(proxied.digest("v1").as_ref(), Some(&now), "nothing is overwritten");
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
     let umount = mount.run("umount", &[]);
     told(&umount, 16, &[&now, "stays mounted"]);
@@ -245,9 +245,9 @@ fn moved(world: &World) -> (Mount<'_>, String, String) {
 
 /// What somebody else sees of `one` and `two`.
 #[track_caller]
-fn holds(world: &World, tag: &str, one: &str, two: &str) {
-    assert_eq!(world.upstream(&format!("app/{tag}/one")).as_deref(), Some(one.as_bytes()));
-    assert_eq!(world.upstream(&format!("app/{tag}/two")).as_deref(), Some(two.as_bytes()));
+fn holds(proxied: &ProxiedRegistry, tag: &str, one: &str, two: &str) {
+    assert_eq!(proxied.upstream(&format!("app/{tag}/one")).as_deref(), Some(one.as_bytes()));
+    assert_eq!(proxied.upstream(&format!("app/{tag}/two")).as_deref(), Some(two.as_bytes()));
 }
 
 #[test]
@@ -255,18 +255,18 @@ fn edits_of_a_tag_that_moved_go_to_another_tag() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    world.somebody_pushes("taken", &[("x", b"x")]);
-    let (mount, _, now) = moved(&world);
-    let taken = world.digest("taken").unwrap();
+    let proxied = ProxiedRegistry::new();
+    proxied.somebody_pushes("taken", &[("x", b"x")]);
+    let (mount, _, now) = moved(&proxied);
+    let taken = proxied.digest("taken").unwrap();
     fails(&mount, &["--as", "taken"], 13, &[&taken]);
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
     mount.sync(&["--as", "mine"]);
-    assert_eq!(world.digest("v1"), Some(now));
+    assert_eq!(proxied.digest("v1"), Some(now));
     assert_eq!(mount.cat("app/mine/one").unwrap(), b"edited\n");
     mount.unmount();
-    holds(&world, "mine", "edited\n", "2\n");
-    holds(&world, "v1", "1\n", "theirs\n");
+    holds(&proxied, "mine", "edited\n", "2\n");
+    holds(&proxied, "v1", "1\n", "theirs\n");
 }
 
 #[test]
@@ -274,12 +274,12 @@ fn edits_of_a_tag_that_moved_overwrite_it_by_force() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let (mount, ..) = moved(&world);
+    let proxied = ProxiedRegistry::new();
+    let (mount, ..) = moved(&proxied);
     mount.sync(&["--force"]);
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
     mount.unmount();
-    holds(&world, "v1", "edited\n", "2\n");
+    holds(&proxied, "v1", "edited\n", "2\n");
 }
 
 #[test]
@@ -287,13 +287,13 @@ fn edits_of_a_tag_that_moved_are_dropped_for_theirs() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let (mount, _, now) = moved(&world);
+    let proxied = ProxiedRegistry::new();
+    let (mount, _, now) = moved(&proxied);
     mount.sync(&["--theirs"]);
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"1\n");
     assert_eq!(mount.cat("app/v1/two").unwrap(), b"theirs\n");
     mount.unmount();
-    assert_eq!(world.digest("v1"), Some(now));
+    assert_eq!(proxied.digest("v1"), Some(now));
 }
 
 #[test]
@@ -301,13 +301,13 @@ fn edits_of_a_tag_that_moved_are_laid_over_it() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let (mount, ..) = moved(&world);
+    let proxied = ProxiedRegistry::new();
+    let (mount, ..) = moved(&proxied);
     mount.sync(&["--rebase"]);
     assert_eq!(mount.cat("app/v1/one").unwrap(), b"edited\n");
     assert_eq!(mount.cat("app/v1/two").unwrap(), b"theirs\n");
     mount.unmount();
-    holds(&world, "v1", "edited\n", "theirs\n");
+    holds(&proxied, "v1", "edited\n", "theirs\n");
 }
 
 #[test]
@@ -315,14 +315,14 @@ fn what_both_sides_changed_is_not_rebased() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let (mount, ..) = moved(&world);
+    let proxied = ProxiedRegistry::new();
+    let (mount, ..) = moved(&proxied);
     mount.write("app/v1/two", "mine\n");
     fails(&mount, &["--rebase"], 13, &["two"]);
     assert_eq!(mount.cat("app/v1/two").unwrap(), b"mine\n");
     mount.sync(&["--force"]);
     mount.unmount();
-    holds(&world, "v1", "edited\n", "mine\n");
+    holds(&proxied, "v1", "edited\n", "mine\n");
 }
 
 #[test]
@@ -330,24 +330,24 @@ fn a_tag_that_lost_all_or_most_of_its_files_is_published_by_force_alone() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let before = world.digest("v1").unwrap();
-    let mount = world.mount(&[]);
+    let proxied = ProxiedRegistry::new();
+    let before = proxied.digest("v1").unwrap();
+    let mount = proxied.mount(&[]);
     for names in [&["one", "two"][..], &["one", "two", "three"]] {
         for name in names {
             let _ = std::fs::remove_file(mount.path(format!("app/v1/{name}")));
         }
         fails(&mount, &[], 16, &["app:v1", "--force"]);
-        assert_eq!(world.digest("v1").as_ref(), Some(&before));
+        assert_eq!(proxied.digest("v1").as_ref(), Some(&before));
         assert_eq!(mount.ls("app/v1").unwrap().len(), 3 - names.len());
     }
     mount.leave();
-    let again = world.mount(&[]);
+    let again = proxied.mount(&[]);
     assert_eq!(again.ls("app/v1").unwrap().len(), 0);
     again.sync(&["--force"]);
     again.unmount();
-    assert_ne!(world.digest("v1"), Some(before));
-    assert_eq!(world.upstream("app/v1/one"), None);
+    assert_ne!(proxied.digest("v1"), Some(before));
+    assert_eq!(proxied.upstream("app/v1/one"), None);
 }
 
 #[test]
@@ -355,18 +355,18 @@ fn a_tag_is_deleted_only_where_that_is_allowed_and_its_sibling_stays() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
+    let proxied = ProxiedRegistry::new();
     let same: [(&str, &[u8]); 3] = [("one", b"1\n"), ("two", b"2\n"), ("three", b"3\n")];
-    world.somebody_pushes("sibling", &same);
-    let digest = world.digest("v1").unwrap();
-    assert_eq!(world.digest("sibling").as_ref(), Some(&digest), "one manifest, two tags");
+    proxied.somebody_pushes("sibling", &same);
+    let digest = proxied.digest("v1").unwrap();
+    assert_eq!(proxied.digest("sibling").as_ref(), Some(&digest), "one manifest, two tags");
     let remove = |mount: &Mount| {
         for (name, _) in same {
             std::fs::remove_file(mount.path(format!("app/v1/{name}"))).unwrap();
         }
         std::fs::remove_dir(mount.path("app/v1"))
     };
-    let careful = world.mount(&[]);
+    let careful = proxied.mount(&[]);
     let refused = remove(&careful).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::PERM.raw_os_error()));
     fails(&careful, &[], 16, &["app:v1"]);
@@ -376,19 +376,19 @@ fn a_tag_is_deleted_only_where_that_is_allowed_and_its_sibling_stays() {
     careful.sync(&[]);
     assert_eq!(careful.ls("app").unwrap(), ["renamed", "sibling", "v1"], "the old name shows again");
     careful.unmount();
-    assert_eq!(world.digest("v1").as_ref(), Some(&digest));
-    assert_eq!(world.digest("renamed").as_ref(), Some(&digest));
+    assert_eq!(proxied.digest("v1").as_ref(), Some(&digest));
+    assert_eq!(proxied.digest("renamed").as_ref(), Some(&digest));
 
-    let bold = world.mount(&["--allow-delete"]);
+    let bold = proxied.mount(&["--allow-delete"]);
     remove(&bold).unwrap();
     assert_eq!(bold.ls("app").unwrap(), ["renamed", "sibling"]);
     bold.sync(&[]);
     bold.unmount();
-    assert_eq!(world.digest("v1"), None);
+    assert_eq!(proxied.digest("v1"), None);
     for sibling in ["sibling", "renamed"] {
-        assert_eq!(world.digest(sibling).as_ref(), Some(&digest), "{sibling}");
+        assert_eq!(proxied.digest(sibling).as_ref(), Some(&digest), "{sibling}");
     }
-    assert_eq!(world.upstream("app/sibling/two").as_deref(), Some(&b"2\n"[..]));
+    assert_eq!(proxied.upstream("app/sibling/two").as_deref(), Some(&b"2\n"[..]));
 }
 
 #[test]
@@ -397,8 +397,8 @@ fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_las
         return;
     }
     use std::sync::atomic::{AtomicBool, Ordering};
-    let world = World::new();
-    let mount = world.mount(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.mount(&[]);
     mount.write("app/live/steady", "steady\n");
     let stop = AtomicBool::new(false);
     let target = mount.path("app/live/counter");
@@ -416,7 +416,7 @@ fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_las
         });
         for _ in 0..4 {
             syncs.push(mount.run("sync", &[]));
-            versions.extend(world.digest("live"));
+            versions.extend(proxied.digest("live"));
         }
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap()
@@ -426,10 +426,10 @@ fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_las
     }
     mount.sync(&[]);
     mount.unmount();
-    assert_eq!(world.upstream("app/live/counter").unwrap(), version(last));
-    assert_eq!(world.upstream("app/live/steady").unwrap(), b"steady\n");
+    assert_eq!(proxied.upstream("app/live/counter").unwrap(), version(last));
+    assert_eq!(proxied.upstream("app/live/steady").unwrap(), b"steady\n");
     for digest in versions {
-        let Some(bytes) = world.upstream(&format!("app/@{}/counter", digest.replace(':', "-"))) else { continue };
+        let Some(bytes) = proxied.upstream(&format!("app/@{}/counter", digest.replace(':', "-"))) else { continue };
         let text = String::from_utf8(bytes).unwrap();
         let round: u64 = text.lines().next().unwrap().parse().unwrap();
         assert_eq!(text, version_text(round), "{digest}");
@@ -450,8 +450,8 @@ fn two_mounts_of_one_tag_have_one_writer_whose_process_the_log_names() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let (first, second) = (world.mount(&[]), world.mount(&[]));
+    let proxied = ProxiedRegistry::new();
+    let (first, second) = (proxied.mount(&[]), proxied.mount(&[]));
     first.write("app/v1/one", "edited\n");
     let busy = std::fs::write(second.path("app/v1/two"), "mine\n").unwrap_err();
     assert_eq!(busy.raw_os_error(), Some(rustix::io::Errno::BUSY.raw_os_error()));
@@ -462,8 +462,8 @@ fn two_mounts_of_one_tag_have_one_writer_whose_process_the_log_names() {
     second.unmount();
     assert_eq!(first.cat("app/v1/one").unwrap(), b"edited\n");
     first.unmount();
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
-    assert_eq!(world.upstream("app/other/file").as_deref(), Some(&b"other\n"[..]));
+    assert_eq!(proxied.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(proxied.upstream("app/other/file").as_deref(), Some(&b"other\n"[..]));
 }
 
 #[test]
@@ -471,31 +471,31 @@ fn what_a_daemon_could_not_push_on_its_way_out_is_announced_by_the_next_mount() 
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&["--io-timeout", "2s"]);
-    world.proxy.spoil("/", usize::MAX, Fault::Break);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&["--io-timeout", "2s"]);
+    proxied.proxy.spoil("/", usize::MAX, Fault::Break);
     let daemon = mount.daemon();
     take_away(&mount);
     ended(daemon);
-    let state = world.home.path("state");
+    let state = proxied.home.path("state");
     let flags = ["--state-dir", state.to_str().unwrap()];
-    let status = world.home.run(&[&["status"], &flags[..]].concat());
+    let status = proxied.home.run(&[&["status"], &flags[..]].concat());
     let said = text(&status);
     assert!(said.contains("app:v1") && said.contains("app:v2"), "{said}");
-    world.proxy.mend();
-    let point = world.home.path("mounts/again");
+    proxied.proxy.mend();
+    let point = proxied.home.path("mounts/again");
     std::fs::create_dir(&point).unwrap();
-    let cache = world.home.path("cache");
-    let source = format!("{}/team", world.proxy.host());
+    let cache = proxied.home.path("cache");
+    let source = format!("{}/team", proxied.proxy.host());
     let mut args = vec!["mount", &source, point.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
     args.extend(flags);
-    let announced = world.home.run(&args);
+    let announced = proxied.home.run(&args);
     let said = text(&announced);
     assert!(announced.status.success() && said.contains("staged earlier") && said.contains("app:v1"), "{said}");
-    let gone = world.home.run(&["umount", point.to_str().unwrap()]);
+    let gone = proxied.home.run(&["umount", point.to_str().unwrap()]);
     assert!(gone.status.success(), "{}", text(&gone));
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
-    assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
+    assert_eq!(proxied.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(proxied.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
 }
 
 /// Unmounts as somebody does who knows nothing of ocifs.
@@ -520,21 +520,21 @@ fn without_a_daemon_a_sync_publishes_what_was_left() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&[]);
     let daemon = mount.daemon();
     kill_process(daemon, Signal::KILL).unwrap();
     ended(daemon);
     let _ = mount.run("umount", &[]);
-    let (state, cache) = (world.home.path("state"), world.home.path("cache"));
+    let (state, cache) = (proxied.home.path("state"), proxied.home.path("cache"));
     let flags = ["--state-dir", state.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
-    world.proxy.spoil_method("POST", "/blobs/uploads/", 1000, Fault::Refuse(403, "{}"));
-    let all = format!("{}/team", world.proxy.host());
-    let sync = || world.home.run(&[&["sync", &all], &flags[..]].concat());
+    proxied.proxy.spoil_method("POST", "/blobs/uploads/", 1000, Fault::Refuse(403, "{}"));
+    let all = format!("{}/team", proxied.proxy.host());
+    let sync = || proxied.home.run(&[&["sync", &all], &flags[..]].concat());
     told(&sync(), 11, &["app:v1", "app:v2"]);
-    world.proxy.mend();
+    proxied.proxy.mend();
     let done = sync();
     assert!(done.status.success(), "{}", text(&done));
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
-    assert_eq!(world.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
+    assert_eq!(proxied.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(proxied.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
 }

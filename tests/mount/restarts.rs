@@ -1,7 +1,7 @@
 //! Registries that hang, go away or restart while something is published: a sync that can be finished is, any other is told and loses
 //! nothing.
 
-use crate::publishing_faults::{World, fails, nothing_is_lost, shows_edits, told};
+use crate::publishing_faults::{ProxiedRegistry, fails, nothing_is_lost, shows_edits, told};
 use crate::support::artifacts::noise;
 use crate::support::is_long;
 use crate::support::mounting::{Home, Mount, text};
@@ -21,20 +21,20 @@ fn with_the_registry_down_a_sync_says_so_and_umount_keeps_the_mount() {
     if lacks(&NEEDS) {
         return;
     }
-    let mut world = World::new();
-    let source = format!("{}/team", world.registry.host());
-    let mount = world.home.mount(&source, &["--io-timeout", "2s"]);
+    let mut proxied = ProxiedRegistry::new();
+    let source = format!("{}/team", proxied.registry.host());
+    let mount = proxied.home.mount(&source, &["--io-timeout", "2s"]);
     mount.write("app/v1/one", "edited\n");
     mount.write("app/v2/sub/new", "new\n");
-    world.registry.stop();
+    proxied.registry.stop();
     fails(&mount, &[], 14, &["app:v1", "app:v2"]);
     let kept = mount.run("umount", &[]);
     told(&kept, 16, &["stays mounted", "--as TAG", "--no-sync", "--discard"]);
     shows_edits(&mount);
-    world.registry.start_again();
+    proxied.registry.start_again();
     mount.sync(&[]);
     mount.unmount();
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(proxied.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
 }
 
 #[test]
@@ -42,24 +42,24 @@ fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&["--io-timeout", "20s"]);
-    world.registry.hang();
-    world.proxy.forget();
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&["--io-timeout", "20s"]);
+    proxied.registry.hang();
+    proxied.proxy.forget();
     let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    world.proxy.wait_for("HEAD", "/manifests/v1");
+    proxied.proxy.wait_for("HEAD", "/manifests/v1");
     interrupt(&sync);
     let output = sync.wait_with_output().unwrap();
     told(&output, 130, &["staged edits are kept"]);
     shows_edits(&mount);
     mount.leave();
-    world.registry.resume();
-    let mount = world.mount(&["--io-timeout", "1s"]);
+    proxied.registry.resume();
+    let mount = proxied.mount(&["--io-timeout", "1s"]);
     shows_edits(&mount);
-    world.registry.hang();
+    proxied.registry.hang();
     fails(&mount, &[], 14, &["app:v1", "app:v2"]);
-    world.registry.resume();
-    nothing_is_lost(&world, mount);
+    proxied.registry.resume();
+    nothing_is_lost(&proxied, mount);
 }
 
 #[test]
@@ -67,17 +67,17 @@ fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.edited(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.edited(&[]);
     mount.write("app/v2/big", noise(1, 5 << 20));
-    world.proxy.spoil_method("PUT", "/manifests/", 100, Fault::Stall(0));
-    world.proxy.spoil_method("PUT", "/blobs/uploads/", 100, Fault::Stall(0));
+    proxied.proxy.spoil_method("PUT", "/manifests/", 100, Fault::Stall(0));
+    proxied.proxy.spoil_method("PUT", "/blobs/uploads/", 100, Fault::Stall(0));
     let sync = mount.ocifs("sync", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    world.proxy.wait_for("PUT", "/");
+    proxied.proxy.wait_for("PUT", "/");
     interrupt(&sync);
     told(&sync.wait_with_output().unwrap(), 130, &["staged edits are kept"]);
-    world.proxy.mend();
-    nothing_is_lost(&world, mount);
+    proxied.proxy.mend();
+    nothing_is_lost(&proxied, mount);
 }
 
 #[test]
@@ -85,18 +85,18 @@ fn a_tag_that_was_put_before_the_registry_went_is_found_published_by_the_next_sy
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.mount(&["--io-timeout", "2s"]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.mount(&["--io-timeout", "2s"]);
     mount.write("app/v1/one", "edited\n");
-    world.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAllFromHere);
+    proxied.proxy.spoil_method("PUT", "/manifests/v1", 1, Fault::LoseAllFromHere);
     fails(&mount, &[], 14, &["app:v1"]);
-    world.proxy.mend();
-    world.proxy.forget();
-    let put = world.digest("v1").unwrap();
+    proxied.proxy.mend();
+    proxied.proxy.forget();
+    let put = proxied.digest("v1").unwrap();
     assert!(mount.sync(&[]).contains(&put));
-    assert_eq!(world.proxy.count("PUT", "/"), 0, "{:?}", world.proxy.requests());
+    assert_eq!(proxied.proxy.count("PUT", "/"), 0, "{:?}", proxied.proxy.requests());
     mount.unmount();
-    assert_eq!(world.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
+    assert_eq!(proxied.upstream("app/v1/one").as_deref(), Some(&b"edited\n"[..]));
 }
 
 fn interrupt(process: &Child) {
@@ -154,15 +154,15 @@ fn a_sync_of_several_blobs_goes_on_when_connections_break_and_are_refused() {
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.mount(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.mount(&[]);
     let sending = |request: &Recorded| ["PUT", "PATCH"].contains(&request.method.as_str()) && request.received > 0;
     four_blobs_each(&mount, || {
-        until("an upload begins", || world.proxy.requests().iter().any(sending));
-        world.proxy.refuse();
+        until("an upload begins", || proxied.proxy.requests().iter().any(sending));
+        proxied.proxy.refuse();
         std::thread::sleep(RESTART);
-        world.proxy.forget();
-        world.proxy.listen_again();
+        proxied.proxy.forget();
+        proxied.proxy.listen_again();
     });
     mount.unmount();
 }
@@ -172,14 +172,14 @@ fn an_upload_to_a_registry_that_fails_every_other_chunk_ends_and_sends_little_tw
     if lacks(&NEEDS) {
         return;
     }
-    let world = World::new();
-    let mount = world.mount(&[]);
+    let proxied = ProxiedRegistry::new();
+    let mount = proxied.mount(&[]);
     let bytes = noise(41, 100 << 20);
     mount.write("app/v2/large", &bytes);
-    world.proxy.spoil_method("PATCH", "/blobs/uploads/", 1000, Fault::EveryOther(500));
-    world.proxy.forget();
+    proxied.proxy.spoil_method("PATCH", "/blobs/uploads/", 1000, Fault::EveryOther(500));
+    proxied.proxy.forget();
     mount.sync(&[]);
-    let (chunks, sent) = (world.proxy.count("PATCH", "/"), world.proxy.received("PATCH") + world.proxy.received("PUT"));
+    let (chunks, sent) = (proxied.proxy.count("PATCH", "/"), proxied.proxy.received("PATCH") + proxied.proxy.received("PUT"));
     println!("every other chunk fails: {chunks} chunks, {sent} bytes sent of {}", bytes.len());
     // Four chunks, of which every other one is sent twice.
     assert!(chunks <= 8 && sent < 2 * bytes.len() as u64, "{chunks} chunks, {sent} bytes");

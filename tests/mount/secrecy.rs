@@ -10,7 +10,7 @@ use std::process::Output;
 const MAP: &str = "the treasure map\n";
 
 /// A layout with a plain tag, and a home with a passphrase.
-fn world() -> (Draft, Home, PathBuf) {
+fn proxied() -> (Draft, Home, PathBuf) {
     let mut draft = Draft::new();
     draft.files("plain", &[("file", b"content\n")]);
     let home = Home::new();
@@ -43,7 +43,7 @@ fn a_copy_of_an_encrypted_tag_is_that_tag_and_its_files_alone_are_refused_until_
     if lacks(&[Need::Fuse, Need::Tool("getfattr")]) {
         return;
     }
-    let (draft, home, secret) = world();
+    let (draft, home, secret) = proxied();
     let shell = Shell::new();
     let with_key = ["--passphrase-file", secret.to_str().unwrap()];
     let mount = home.mount(&source(&draft), &[&with_key[..], &["--as-kind", "oci-sync"]].concat());
@@ -72,7 +72,7 @@ fn a_passphrase_of_a_sync_encrypts_a_new_tag_and_is_seen_nowhere() {
     if lacks(&[Need::Fuse, Need::Tool("getfattr")]) {
         return;
     }
-    let (draft, home, secret) = world();
+    let (draft, home, secret) = proxied();
     let shell = Shell::new();
     let mount = home.mount(&source(&draft), &[]);
     std::fs::create_dir(mount.path("sealed")).unwrap();

@@ -50,7 +50,7 @@ impl Layout {
     /// Sends every entry to `url/v2/repository`: tagged ones by tag, others (referrers) by digest.
     pub fn push(&self, url: &str, repository: &str) {
         super::runtime().block_on(async {
-            let mut target = Target {
+            let mut target = UploadTarget {
                 base: format!("{url}/v2/{repository}"),
                 client: reqwest::Client::builder().no_proxy().build().unwrap(),
                 layout: self,
@@ -77,7 +77,7 @@ fn digest(descriptor: &Value) -> &str {
     descriptor["digest"].as_str().unwrap()
 }
 
-struct Target<'layout> {
+struct UploadTarget<'layout> {
     base: String,
     client: reqwest::Client,
     layout: &'layout Layout,
@@ -85,7 +85,7 @@ struct Target<'layout> {
     sent: HashSet<String>,
 }
 
-impl Target<'_> {
+impl UploadTarget<'_> {
     /// Sends what a manifest refers to, then the manifest.
     async fn manifest(&mut self, descriptor: &Value, name: &str) {
         let bytes = self.layout.blob(digest(descriptor));

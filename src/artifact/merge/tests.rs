@@ -85,7 +85,8 @@ fn merge_as(layers: &[Vec<Item>], placing: &Placing) -> (Tree, Vec<String>) {
         merge.layer(number as u32, layer, placing).unwrap();
     }
     let warnings = merge.warnings().to_vec();
-    let sources: Vec<Source<'_>> = layers.iter().map(|layer| Source::Layer { entries: layer, image: placing.whiteouts }).collect();
+    let sources: Vec<MergeSource<'_>> =
+        layers.iter().map(|layer| MergeSource::Layer { entries: layer, image: placing.whiteouts }).collect();
     (Tree::open(Arc::new(merge.encode(&sources).unwrap())).unwrap(), warnings)
 }
 
@@ -349,7 +350,7 @@ fn raw_files_have_no_attributes_but_those_of_the_manifest() {
     assert_eq!(merge.occupied(b"d/t/x"), Occupied::Blocked);
     assert_eq!(merge.occupied(b"d"), Occupied::Directory);
     assert_eq!(merge.occupied(b"e/f"), Occupied::Free);
-    let tree = Tree::open(Arc::new(merge.encode(&[Source::Raw(&raw)]).unwrap())).unwrap();
+    let tree = Tree::open(Arc::new(merge.encode(&[MergeSource::Raw(&raw)]).unwrap())).unwrap();
     let node = tree.node(find(&tree, "d/t").unwrap()).unwrap();
     assert_eq!((node.mode, node.owner, node.mtime, node.size, node.links), (None, None, None, 4, 1));
     assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mode, None);

@@ -1,8 +1,8 @@
 //! What a publish of this program tells and asks: tags, trees that are known, layers and their entries.
 
-use super::travelling::{publish, tag_layers};
+use super::attached_index::{publish, tag_layers};
 use super::*;
-use crate::content::tests::travelling::file;
+use crate::content::tests::attached_index::file;
 use crate::layer::{FileKind, PackEntry, Packing};
 
 const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1000, 1000) };

@@ -8,7 +8,7 @@ use std::io;
 use super::format::{self, CHECKSUM_AT, HAS_MODE, HAS_MTIME, HAS_OWNER, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
 use super::{Kind, NodeId};
 use crate::artifact::Error;
-use crate::artifact::merge::{Entries, RawFile, Source};
+use crate::artifact::merge::{Entries, MergeSource, RawFile};
 use crate::error::ErrorKind;
 use crate::layer::{Entry, Extent, FileKind};
 use crate::sys::array::{Array, Scratch};
@@ -107,7 +107,7 @@ pub(in crate::artifact) struct Encoder {
 
 impl Encoder {
     /// The bytes of the tree.
-    pub fn encode(draft: Draft, sources: &[Source<'_>], warnings: &[String]) -> Result<Array<u8>, Error> {
+    pub fn encode(draft: Draft, sources: &[MergeSource<'_>], warnings: &[String]) -> Result<Array<u8>, Error> {
         let Draft { scratch, nodes, names, name_count, heap } = draft;
         let (extents, xattrs) = (Array::new(&scratch), Array::new(&scratch));
         let mut encoder = Self { extents, extent_count: 0, xattrs, xattr_count: 0, heap };
@@ -115,9 +115,9 @@ impl Encoder {
         let mut out = Array::new(&scratch);
         out.grow(format::HEADER, 0).map_err(no_room)?;
         for placed in nodes.iter().map(|words| Placed::from_words(*words)) {
-            let source = sources.get(placed.source as usize).unwrap_or(&Source::Bare);
+            let source = sources.get(placed.source as usize).unwrap_or(&MergeSource::Bare);
             let mut record = encoder.node(&placed, source)?;
-            if let (Source::Bare, Some(time)) = (source, time_below(&placed, (&nodes, &names), sources)) {
+            if let (MergeSource::Bare, Some(time)) = (source, time_below(&placed, (&nodes, &names), sources)) {
                 record.flags |= HAS_MTIME;
                 (record.mtime, record.nanoseconds) = time;
             }
@@ -141,7 +141,7 @@ impl Encoder {
         Ok(out)
     }
 
-    fn node(&mut self, placed: &Placed, source: &Source<'_>) -> Result<NodeRecord, Error> {
+    fn node(&mut self, placed: &Placed, source: &MergeSource<'_>) -> Result<NodeRecord, Error> {
         let mut record = NodeRecord { links: placed.links, ..NodeRecord::default() };
         if placed.directory {
             record.kind = Some(Kind::Directory);
@@ -150,10 +150,10 @@ impl Encoder {
             record.count = placed.count;
         }
         match source {
-            Source::Bare => {}
-            Source::Raw(raw) if placed.directory => raw_owner(raw, &mut record),
-            Source::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
-            Source::Layer { entries, image } => {
+            MergeSource::Bare => {}
+            MergeSource::Raw(raw) if placed.directory => raw_owner(raw, &mut record),
+            MergeSource::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
+            MergeSource::Layer { entries, image } => {
                 let entry = entries.entry(placed.entry).ok_or_else(too_large)?;
                 self.entry(*entries, &entry, placed, &mut record)?;
                 if placed.implied && *image {
@@ -270,16 +270,16 @@ impl Encoder {
 }
 
 /// The time of what lies first in a directory that nothing describes.
-fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[Source<'_>]) -> Option<(i64, u32)> {
+fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[MergeSource<'_>]) -> Option<(i64, u32)> {
     let mut placed = *placed;
     loop {
         match sources.get(placed.source as usize) {
-            Some(Source::Layer { entries, .. }) => {
+            Some(MergeSource::Layer { entries, .. }) => {
                 return entries.entry(placed.entry).map(|entry| (entry.mtime, entry.mtime_nanoseconds));
             }
-            Some(Source::Raw(raw)) => return raw.mtime,
-            Some(Source::Bare) | None if placed.count == 0 => return None,
-            Some(Source::Bare) | None => {
+            Some(MergeSource::Raw(raw)) => return raw.mtime,
+            Some(MergeSource::Bare) | None if placed.count == 0 => return None,
+            Some(MergeSource::Bare) | None => {
                 let first = names.get(placed.first as usize * format::NAME..)?.get(..format::NAME)?;
                 placed = Placed::from_words(*nodes.get(NameRecord::read(first).node as usize)?);
             }

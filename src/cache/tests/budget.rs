@@ -4,15 +4,15 @@ use super::*;
 
 #[test]
 fn the_least_recently_used_spans_go_first_and_the_budget_holds() {
-    let place = Place::new(4 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(4 * MIB);
+    let cache = fixture.open();
     let layout = even(40, 256 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     for span in 0..40 {
         assert!(store(&stream, 1, &layout, span));
         // Span 0 is used all the time.
         assert!(check(&stream, 1, &layout, 0));
-        assert!(place.occupied() <= place.size, "{}", place.occupied());
+        assert!(fixture.occupied() <= fixture.size, "{}", fixture.occupied());
     }
     assert!(check(&stream, 1, &layout, 39));
     assert!(!stream.has(1) && !stream.has(2));
@@ -22,8 +22,8 @@ fn the_least_recently_used_spans_go_first_and_the_budget_holds() {
 
 #[test]
 fn two_instances_share_one_budget() {
-    let place = Place::new(4 * MIB);
-    let caches = [place.open(), place.open()];
+    let fixture = CacheFixture::new(4 * MIB);
+    let caches = [fixture.open(), fixture.open()];
     let layout = even(32, 128 * KIB);
     let streams: Vec<_> =
         caches.iter().zip(0..).map(|(cache, seed)| cache.stream(&blob(seed), &layout, &Protection::Plain).unwrap()).collect();
@@ -31,7 +31,7 @@ fn two_instances_share_one_budget() {
         for (stream, seed) in streams.iter().zip(0..) {
             assert!(store(stream, seed, &layout, span));
             assert!(check(stream, seed, &layout, span));
-            assert!(place.occupied() <= place.size);
+            assert!(fixture.occupied() <= fixture.size);
         }
     }
     for (stream, seed) in streams.iter().zip(0..) {
@@ -43,8 +43,8 @@ fn two_instances_share_one_budget() {
 
 #[test]
 fn pinned_streams_are_never_evicted_and_a_full_budget_of_them_leaves_no_room() {
-    let place = Place::new(2 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(2 * MIB);
+    let cache = fixture.open();
     let layout = even(7, 256 * KIB);
     cache.pin("team/app@v1", &[blob(1)]).unwrap();
     let pinned = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
@@ -57,18 +57,18 @@ fn pinned_streams_are_never_evicted_and_a_full_budget_of_them_leaves_no_room() {
     assert!(cache.unpin("team/app@v1").unwrap());
     assert!(!cache.unpin("team/app@v1").unwrap());
     assert!(store(&other, 2, &layout, 0) && check(&other, 2, &layout, 0));
-    assert!(place.occupied() <= place.size);
+    assert!(fixture.occupied() <= fixture.size);
 }
 
 #[test]
 fn a_fill_larger_than_the_budget_keeps_its_first_spans() {
-    let place = Place::new(2 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(2 * MIB);
+    let cache = fixture.open();
     let layout = even(16, 256 * KIB);
     fill(&cache, 1, &even(4, 256 * KIB), &Protection::Plain);
     let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
     let kept = fill_spans(&mut unfinished, 2, &layout);
-    assert!(place.occupied() <= place.size);
+    assert!(fixture.occupied() <= fixture.size);
     unfinished.commit().unwrap();
     let first_left_out = kept.iter().position(|kept| !kept).unwrap();
     assert!(first_left_out >= 6 && kept[first_left_out..].iter().all(|kept| !kept), "{kept:?}");
@@ -80,35 +80,35 @@ fn a_fill_larger_than_the_budget_keeps_its_first_spans() {
 
 #[test]
 fn min_free_of_the_file_system_is_kept() {
-    let place = Place::new(64 * MIB);
-    let cache = SpanCache::open(Config { directory: place.path(), size: place.size, min_free: u64::MAX / 2 }).unwrap();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = SpanCache::open(Config { directory: fixture.path(), size: fixture.size, min_free: u64::MAX / 2 }).unwrap();
     let layout = even(2, 4096);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!(!store(&stream, 1, &layout, 0));
-    assert_eq!(place.occupied(), 0);
+    assert_eq!(fixture.occupied(), 0);
 }
 
 #[test]
 fn tiny_spans_that_share_blocks_are_counted_and_freed_as_blocks() {
-    let place = Place::new(MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let cache = fixture.open();
     let layout = even(40_000, 100);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     for span in 0..20_000 {
         assert!(store(&stream, 1, &layout, span), "{span}");
         if span % 256 == 0 {
-            assert!(place.occupied() <= place.size);
+            assert!(fixture.occupied() <= fixture.size);
         }
     }
-    assert!(place.occupied() <= place.size);
+    assert!(fixture.occupied() <= fixture.size);
     let here = (0..20_000).filter(|span| check(&stream, 1, &layout, *span)).count();
     assert!(here > 5_000, "{here}");
 }
 
 #[test]
 fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
-    let place = Place::new(16 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(16 * MIB);
+    let cache = fixture.open();
     let layout = even(4, 256 * KIB);
     cache.pin("kept", &[blob(1)]).unwrap();
     let streams: Vec<_> = (1..3)
@@ -135,15 +135,15 @@ fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
     assert!(store(&streams[1], 2, &layout, 3) && check(&streams[1], 2, &layout, 3));
     assert_eq!(cache.usage().unwrap().streams, 2);
     cache.clear(true).unwrap();
-    assert_eq!(cache.usage().unwrap(), Usage { size: place.size, ..Usage::default() });
-    assert_eq!(place.occupied(), 0);
+    assert_eq!(cache.usage().unwrap(), Usage { size: fixture.size, ..Usage::default() });
+    assert_eq!(fixture.occupied(), 0);
     assert!(store(&streams[0], 1, &layout, 2) && check(&streams[0], 1, &layout, 2));
 }
 
 #[test]
 fn a_forgotten_stream_is_gone_in_every_form_and_others_stay() {
-    let place = Place::new(16 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(16 * MIB);
+    let cache = fixture.open();
     let (coarse, fine) = (even(2, 100_000), even(4, 50_000));
     for (seed, layout) in [(1, &coarse), (1, &fine), (2, &coarse)] {
         fill(&cache, seed, layout, &Protection::Plain);
@@ -153,30 +153,30 @@ fn a_forgotten_stream_is_gone_in_every_form_and_others_stay() {
     cache.forget_stream(&blob(1)).unwrap();
     cache.forget_stream(&blob(77)).unwrap();
     assert_eq!(cache.usage().unwrap().streams, 1);
-    assert!(!place.open().stream(&blob(1), &coarse, &Protection::Plain).unwrap().has(0));
+    assert!(!fixture.open().stream(&blob(1), &coarse, &Protection::Plain).unwrap().has(0));
     assert!(store(&stream, 1, &fine, 0) && check(&stream, 1, &fine, 0));
 }
 
 /// Bytes that spans and documents occupy.
-fn occupied_with_documents(place: &Place) -> u64 {
+fn occupied_with_documents(fixture: &CacheFixture) -> u64 {
     let mut documents = Vec::new();
-    files(&place.path().join("v2/documents"), &mut documents);
-    place.occupied() + documents.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.blocks() * 512).sum::<u64>()
+    files(&fixture.path().join("v2/documents"), &mut documents);
+    fixture.occupied() + documents.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.blocks() * 512).sum::<u64>()
 }
 
 #[test]
 fn documents_count_and_go_after_the_spans_the_oldest_first_and_pinned_ones_never() {
-    let place = Place::new(MIB);
-    let pinning = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let pinning = fixture.open();
     pinning.record_documents();
     pinning.store_document("tree", "pinned", b"tree", &Protection::Plain).unwrap();
     pinning.pin("kept", &[blob(9)]).unwrap();
-    let cache = place.open();
+    let cache = fixture.open();
     let of_pinned = format!("{}.archive", blob(9).path_name());
     cache.store_document("index", &of_pinned, b"index", &Protection::Plain).unwrap();
     let has = |kind: &str, key: &str| cache.document(kind, key, &Protection::Plain).unwrap().is_some();
     let grow_old = |kind: &str, key: &str, hours: u64| {
-        let path = place.path().join(format!("v2/documents/{kind}/{key}.plain"));
+        let path = fixture.path().join(format!("v2/documents/{kind}/{key}.plain"));
         let time = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
         fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
     };
@@ -192,7 +192,7 @@ fn documents_count_and_go_after_the_spans_the_oldest_first_and_pinned_ones_never
         let key = number.to_string();
         cache.store_document("tree", &key, &bytes(number, 0..50_000), &Protection::Plain).unwrap();
         grow_old("tree", &key, 100 - number);
-        assert!(occupied_with_documents(&place) <= place.size, "{number}");
+        assert!(occupied_with_documents(&fixture) <= fixture.size, "{number}");
         assert!(
             (0..number).all(|earlier| has("tree", &earlier.to_string())) || !(stream.has(0) || stream.has(1)),
             "{number}: spans go first"
@@ -206,24 +206,24 @@ fn documents_count_and_go_after_the_spans_the_oldest_first_and_pinned_ones_never
     assert!(kept.len() > 10 && kept.len() < 25 && kept == (40 - kept.len() as u64..40).collect::<Vec<_>>(), "{kept:?}");
     assert!(has("tree", "pinned") && has("index", &of_pinned) && has("tree", "used"));
     // A span still finds room.
-    assert!(store(&stream, 1, &layout, 0) && occupied_with_documents(&place) <= place.size);
+    assert!(store(&stream, 1, &layout, 0) && occupied_with_documents(&fixture) <= fixture.size);
 }
 
 #[test]
 fn a_document_that_does_not_fit_is_an_error_that_says_so() {
-    let place = Place::new(MIB);
-    let error = place.open().store_document("index", "large", &bytes(1, 0..300_000), &Protection::Plain).unwrap_err();
+    let fixture = CacheFixture::new(MIB);
+    let error = fixture.open().store_document("index", "large", &bytes(1, 0..300_000), &Protection::Plain).unwrap_err();
     assert!(error.kind == ErrorKind::NoSpace && error.message.contains("--cache-size"), "{error}");
 }
 
 #[test]
 fn a_stream_that_died_in_its_place_is_swept() {
-    let place = Place::new(MIB);
+    let fixture = CacheFixture::new(MIB);
     let layout = even(4, 100_000);
-    fill(&place.open(), 1, &layout, &Protection::Plain);
-    let directory = place.tables()[0].parent().unwrap().to_owned();
+    fill(&fixture.open(), 1, &layout, &Protection::Plain);
+    let directory = fixture.tables()[0].parent().unwrap().to_owned();
     super::super::table::Table::open(&directory).unwrap().unwrap().kill();
-    let cache = place.open();
+    let cache = fixture.open();
     for seed in 2..5 {
         fill(&cache, seed, &layout, &Protection::Plain);
     }
@@ -231,15 +231,15 @@ fn a_stream_that_died_in_its_place_is_swept() {
 }
 
 /// Deleted files of a cache that this process still has open.
-fn deleted_and_open(place: &Place) -> usize {
+fn deleted_and_open(fixture: &CacheFixture) -> usize {
     let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|link| fs::read_link(link.unwrap().path()).ok());
-    links.filter(|target| target.starts_with(place.path()) && target.to_string_lossy().ends_with(" (deleted)")).count()
+    links.filter(|target| target.starts_with(fixture.path()) && target.to_string_lossy().ends_with(" (deleted)")).count()
 }
 
 #[test]
 fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetched_again() {
-    let place = Place::new(16 * MIB);
-    let (cache, clearing) = (place.open(), place.open());
+    let fixture = CacheFixture::new(16 * MIB);
+    let (cache, clearing) = (fixture.open(), fixture.open());
     let layout = StreamLayout { members: std::iter::once(MIB..3 * MIB).collect(), ..even(4, MIB) };
     fill(&cache, 1, &layout, &Protection::Plain);
     fill(&cache, 2, &layout, &Protection::Plain);
@@ -250,27 +250,27 @@ fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetc
         stream
     });
     clearing.clear(false).unwrap();
-    assert_eq!(deleted_and_open(&place), 2);
+    assert_eq!(deleted_and_open(&fixture), 2);
     cache.let_go();
-    assert_eq!(deleted_and_open(&place), 0);
+    assert_eq!(deleted_and_open(&fixture), 0);
     assert!((0..4).all(|span| !check(&stream, 1, &layout, span) && check(&kept, 2, &layout, span)));
     assert!(store(&stream, 1, &layout, 1) && check(&stream, 1, &layout, 1));
 }
 
 #[test]
 fn room_that_was_lent_counts_until_it_is_given_back() {
-    let place = Place::new(2 * MIB);
-    let (cache, other) = (place.open(), place.open());
+    let fixture = CacheFixture::new(2 * MIB);
+    let (cache, other) = (fixture.open(), fixture.open());
     let layout = even(7, 256 * KIB);
     fill(&cache, 1, &layout, &Protection::Plain);
     let room = other.room(MIB).unwrap();
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     let here = || (0..7).filter(|span| check(&stream, 1, &layout, *span)).count();
-    assert!(place.occupied() <= MIB && here() > 0, "spans made way: {}", place.occupied());
+    assert!(fixture.occupied() <= MIB && here() > 0, "spans made way: {}", fixture.occupied());
     for span in 0..7 {
         store(&stream, 1, &layout, span);
     }
-    assert!(place.occupied() <= MIB, "and it stays taken: {}", place.occupied());
+    assert!(fixture.occupied() <= MIB, "and it stays taken: {}", fixture.occupied());
     assert!(other.room(MIB + 256 * KIB).is_none(), "what is lent makes no way");
     room.give_back();
     assert!((0..7).all(|span| store(&stream, 1, &layout, span)));
@@ -281,10 +281,10 @@ fn room_that_was_lent_counts_until_it_is_given_back() {
 
 #[test]
 fn a_document_that_somebody_has_mapped_stays_and_counts() {
-    let place = Place::new(MIB);
-    let (cache, reader) = (place.open(), place.open());
+    let fixture = CacheFixture::new(MIB);
+    let (cache, reader) = (fixture.open(), fixture.open());
     cache.store_document("tree", "mapped", &bytes(1, 0..50_000), &Protection::Plain).unwrap();
-    let path = place.path().join("v2/documents/tree/mapped.plain");
+    let path = fixture.path().join("v2/documents/tree/mapped.plain");
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(360_000);
     let grow_old = || fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
     let mapped = reader.document("tree", "mapped", &Protection::Plain).unwrap().unwrap();
@@ -294,8 +294,8 @@ fn a_document_that_somebody_has_mapped_stays_and_counts() {
             .for_each(|number| cache.store_document("tree", &number.to_string(), &bytes(number, 0..50_000), &Protection::Plain).unwrap());
     };
     crowd();
-    assert!(path.exists() && occupied_with_documents(&place) <= place.size);
+    assert!(path.exists() && occupied_with_documents(&fixture) <= fixture.size);
     drop(mapped);
     crowd();
-    assert!(!path.exists() && occupied_with_documents(&place) <= place.size);
+    assert!(!path.exists() && occupied_with_documents(&fixture) <= fixture.size);
 }

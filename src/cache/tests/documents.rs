@@ -6,8 +6,8 @@ use super::*;
 
 #[test]
 fn a_document_is_read_back_replaced_and_forgotten_while_old_readers_keep_theirs() {
-    let place = Place::new(MIB);
-    let (cache, other) = (place.open(), place.open());
+    let fixture = CacheFixture::new(MIB);
+    let (cache, other) = (fixture.open(), fixture.open());
     let read = |cache: &SpanCache| cache.document("tree", "k", &Protection::Plain).unwrap();
     assert!(read(&cache).is_none());
     cache.store_document("tree", "k", b"first", &Protection::Plain).unwrap();
@@ -24,10 +24,10 @@ fn a_document_is_read_back_replaced_and_forgotten_while_old_readers_keep_theirs(
 
 #[test]
 fn clear_leaves_a_file_that_somebody_is_about_to_rename() {
-    let place = Place::new(MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let cache = fixture.open();
     cache.store_document("tree", "k", b"document", &Protection::Plain).unwrap();
-    let half_written = place.path().join("v2/documents/tree/.new-abc");
+    let half_written = fixture.path().join("v2/documents/tree/.new-abc");
     std::fs::write(&half_written, b"half").unwrap();
     cache.clear(true).unwrap();
     assert!(half_written.exists());
@@ -36,8 +36,8 @@ fn clear_leaves_a_file_that_somebody_is_about_to_rename() {
 
 #[test]
 fn every_key_has_a_file_of_its_own_inside_its_kind() {
-    let place = Place::new(MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let cache = fixture.open();
     let long = "x".repeat(5_000);
     let keys = [
         "",
@@ -64,7 +64,7 @@ fn every_key_has_a_file_of_its_own_inside_its_kind() {
     for key in keys {
         assert_eq!((*cache.document("manifest", key, &Protection::Plain).unwrap().unwrap()).as_ref(), key.as_bytes());
     }
-    assert_eq!(fs::read_dir(place.path().join("v2/documents/manifest")).unwrap().count(), keys.len());
+    assert_eq!(fs::read_dir(fixture.path().join("v2/documents/manifest")).unwrap().count(), keys.len());
     for kind in ["", "..", "a/b", "A", "a b"] {
         assert!(cache.store_document(kind, "k", b"", &Protection::Plain).is_err());
     }
@@ -72,10 +72,10 @@ fn every_key_has_a_file_of_its_own_inside_its_kind() {
 
 #[test]
 fn a_document_with_any_flipped_byte_or_another_length_is_a_miss() {
-    let place = Place::new(MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let cache = fixture.open();
     cache.store_document("index", "k", &bytes(1, 0..300), &Protection::Plain).unwrap();
-    let path = place.path().join("v2/documents/index/k.plain");
+    let path = fixture.path().join("v2/documents/index/k.plain");
     let good = fs::read(&path).unwrap();
     let found = |content: &[u8]| {
         fs::remove_file(&path).unwrap();
@@ -98,13 +98,13 @@ fn a_document_with_any_flipped_byte_or_another_length_is_a_miss() {
 
 #[test]
 fn nothing_in_the_cache_is_open_to_others() {
-    let place = Place::new(MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let cache = fixture.open();
     cache.store_document("index", "k", b"x", &Protection::Plain).unwrap();
     cache.pin("p", &[blob(1)]).unwrap();
     fill(&cache, 1, &even(2, 1000), &Protection::Plain);
     let mut all = Vec::new();
-    files(&place.path(), &mut all);
+    files(&fixture.path(), &mut all);
     assert!(all.len() > 6);
     for path in all {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
@@ -114,10 +114,10 @@ fn nothing_in_the_cache_is_open_to_others() {
 
 #[test]
 fn a_directory_that_others_may_write_to_is_refused() {
-    let place = Place::new(MIB);
-    fs::create_dir(place.path()).unwrap();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let refused = SpanCache::open(Config { directory: place.path(), size: MIB, min_free: 0 });
+    let fixture = CacheFixture::new(MIB);
+    fs::create_dir(fixture.path()).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = SpanCache::open(Config { directory: fixture.path(), size: MIB, min_free: 0 });
     assert_eq!(refused.err().map(|error| error.kind), Some(ErrorKind::Denied));
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(fixture.path()).unwrap().count(), 0);
 }

@@ -21,47 +21,47 @@ fn a_flipped_zeroed_or_cut_span_is_a_miss_and_can_be_stored_again() {
         |path| fs::remove_file(path).unwrap(),
     ];
     for damage in damages {
-        let place = Place::new(64 * MIB);
+        let fixture = CacheFixture::new(64 * MIB);
         let layout = even(3, 40_000);
-        fill(&place.open(), 1, &layout, &Protection::Plain);
-        damage(&place.data_files()[0]);
-        let cache = place.open();
+        fill(&fixture.open(), 1, &layout, &Protection::Plain);
+        damage(&fixture.data_files()[0]);
+        let cache = fixture.open();
         let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
         assert!(!check(&stream, 1, &layout, 1) && !stream.has(1));
         assert!(store(&stream, 1, &layout, 1) && check(&stream, 1, &layout, 1));
         assert!((0..3).all(|span| check(&stream, 1, &layout, span) || store(&stream, 1, &layout, span)));
-        assert!((0..3).all(|span| check(&place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap(), 1, &layout, span)));
+        assert!((0..3).all(|span| check(&fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap(), 1, &layout, span)));
     }
 }
 
 #[test]
 fn verify_finds_what_is_broken_and_only_that() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = even(5, 100_000);
     fill(&cache, 1, &layout, &Protection::Plain);
     fill(&cache, 2, &layout, &Protection::Plain);
     assert_eq!(cache.verify().unwrap(), (10, 0));
-    flip(&place.data_files()[0], 250_000);
+    flip(&fixture.data_files()[0], 250_000);
     assert_eq!(cache.verify().unwrap(), (10, 1));
     assert_eq!(cache.verify().unwrap(), (9, 0));
 }
 
 #[test]
 fn a_table_that_cannot_be_opened_just_now_costs_nothing() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = even(5, 100_000);
     fill(&cache, 1, &layout, &Protection::Plain);
     cache.pin("kept", &[blob(1)]).unwrap();
-    let table = place.tables().remove(0);
+    let table = fixture.tables().remove(0);
     let aside = table.with_extension("aside");
     // Opening it fails, as it does with too many open files.
     fs::rename(&table, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, &table).unwrap();
     cache.clear(false).unwrap();
     fs::rename(&aside, &table).unwrap();
-    let stream = place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    let stream = fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!((0..5).all(|span| check(&stream, 1, &layout, span)));
 }
 
@@ -69,15 +69,15 @@ fn a_table_that_cannot_be_opened_just_now_costs_nothing() {
 fn a_damaged_table_costs_its_stream_and_nothing_else() {
     let layout = even(5, 10_000);
     let length = {
-        let place = Place::new(64 * MIB);
-        fill(&place.open(), 1, &layout, &Protection::Plain);
-        fs::metadata(&place.tables()[0]).unwrap().len()
+        let fixture = CacheFixture::new(64 * MIB);
+        fill(&fixture.open(), 1, &layout, &Protection::Plain);
+        fs::metadata(&fixture.tables()[0]).unwrap().len()
     };
     for at in (0..length).step_by(8) {
-        let place = Place::new(64 * MIB);
-        fill(&place.open(), 1, &layout, &Protection::Plain);
-        flip(&place.tables()[0], at);
-        let cache = place.open();
+        let fixture = CacheFixture::new(64 * MIB);
+        fill(&fixture.open(), 1, &layout, &Protection::Plain);
+        flip(&fixture.tables()[0], at);
+        let cache = fixture.open();
         let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
         for span in 0..5 {
             assert!(check(&stream, 1, &layout, span) || store(&stream, 1, &layout, span));
@@ -85,10 +85,10 @@ fn a_damaged_table_costs_its_stream_and_nothing_else() {
         }
     }
     for cut in [0, 7, 100, length - 8, length - 1] {
-        let place = Place::new(64 * MIB);
-        fill(&place.open(), 1, &layout, &Protection::Plain);
-        fs::OpenOptions::new().write(true).open(&place.tables()[0]).unwrap().set_len(cut).unwrap();
-        let stream = place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
+        let fixture = CacheFixture::new(64 * MIB);
+        fill(&fixture.open(), 1, &layout, &Protection::Plain);
+        fs::OpenOptions::new().write(true).open(&fixture.tables()[0]).unwrap().set_len(cut).unwrap();
+        let stream = fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
         assert!((0..5).all(|span| !check(&stream, 1, &layout, span) && store(&stream, 1, &layout, span)));
     }
 }
@@ -96,10 +96,10 @@ fn a_damaged_table_costs_its_stream_and_nothing_else() {
 #[test]
 fn a_lost_or_garbled_ledger_is_counted_anew_before_anything_is_stored() {
     for damage in [None, Some(0), Some(8)] {
-        let place = Place::new(2 * MIB);
+        let fixture = CacheFixture::new(2 * MIB);
         let layout = even(7, 256 * KIB);
-        fill(&place.open(), 1, &layout, &Protection::Plain);
-        let ledger = place.path().join("v2/ledger");
+        fill(&fixture.open(), 1, &layout, &Protection::Plain);
+        let ledger = fixture.path().join("v2/ledger");
         match damage {
             None => fs::remove_file(&ledger).unwrap(),
             Some(0) => flip(&ledger, 0),
@@ -110,33 +110,33 @@ fn a_lost_or_garbled_ledger_is_counted_anew_before_anything_is_stored() {
                 file.write_all_at(&[1; 8], 24).unwrap();
             }
         }
-        let cache = place.open();
+        let cache = fixture.open();
         let stream = cache.stream(&blob(2), &layout, &Protection::Plain).unwrap();
         for span in 0..7 {
             assert!(store(&stream, 2, &layout, span));
-            assert!(place.occupied() <= place.size);
+            assert!(fixture.occupied() <= fixture.size);
         }
     }
 }
 
 #[test]
 fn what_a_killed_writer_left_behind_is_swept_away() {
-    let place = Place::new(2 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(2 * MIB);
+    let cache = fixture.open();
     let layout = even(16, 128 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!(store(&stream, 1, &layout, 0));
     // Bytes without a table entry, as a writer leaves them that dies before it publishes, and an unfinished fill of
     // an owner that is gone.
-    let file = fs::OpenOptions::new().write(true).open(&place.data_files()[0]).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&fixture.data_files()[0]).unwrap();
     file.write_all_at(&vec![9; MIB as usize], MIB).unwrap();
-    let dead = place.path().join("v2/work/1000-00000000000000aa-0");
+    let dead = fixture.path().join("v2/work/1000-00000000000000aa-0");
     fs::create_dir(&dead).unwrap();
     fs::write(dead.join("x.main"), vec![9; 512 << 10]).unwrap();
     for span in 1..16 {
         assert!(store(&stream, 1, &layout, span));
     }
-    assert!(place.occupied() <= place.size && !dead.exists());
+    assert!(fixture.occupied() <= fixture.size && !dead.exists());
     for span in 0..16 {
         check(&stream, 1, &layout, span);
     }
@@ -165,12 +165,12 @@ impl Drop for Tmpfs<'_> {
 
 #[test]
 fn a_disk_that_others_fill_is_no_error_and_room_is_used_when_it_is_there_again() {
-    let place = Place::new(64 * MIB);
-    let Some(_tmpfs) = Tmpfs::mount(place.directory.path(), "size=2m,mode=700") else { return };
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let Some(_tmpfs) = Tmpfs::mount(fixture.directory.path(), "size=2m,mode=700") else { return };
+    let cache = fixture.open();
     let layout = even(16, 256 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
-    let other = place.directory.path().join("other");
+    let other = fixture.directory.path().join("other");
     fs::write(&other, vec![1; 1 << 20]).unwrap();
     assert!((0..16).any(|span| store(&stream, 1, &layout, span)));
     let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
@@ -188,16 +188,16 @@ fn a_disk_that_others_fill_is_no_error_and_room_is_used_when_it_is_there_again()
 
 #[test]
 fn a_write_that_the_disk_refuses_is_not_kept_and_no_error() {
-    let place = Place::new(64 * MIB);
-    let Some(_tmpfs) = Tmpfs::mount(place.directory.path(), "size=8m,nr_inodes=64,mode=700") else { return };
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let Some(_tmpfs) = Tmpfs::mount(fixture.directory.path(), "size=8m,nr_inodes=64,mode=700") else { return };
+    let cache = fixture.open();
     let layout = even(4, 64 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
     // There are blocks, so the reservation holds, but no inodes: making the data file fails with ENOSPC.
     let mut others = Vec::new();
-    while let Ok(()) = fs::write(place.directory.path().join(others.len().to_string()), b"") {
-        others.push(place.directory.path().join(others.len().to_string()));
+    while let Ok(()) = fs::write(fixture.directory.path().join(others.len().to_string()), b"") {
+        others.push(fixture.directory.path().join(others.len().to_string()));
     }
     assert!(!store(&stream, 1, &layout, 0) && !check(&stream, 1, &layout, 0));
     assert!(!unfinished.span(&bytes(2, span_range(&layout, 0))).unwrap());
@@ -209,17 +209,17 @@ fn a_write_that_the_disk_refuses_is_not_kept_and_no_error() {
 
 #[test]
 fn a_link_in_place_of_a_data_file_is_never_followed() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = even(2, 64 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!(store(&stream, 1, &layout, 0));
-    let path = place.data_files().remove(0);
-    let target = place.directory.path().join("target");
+    let path = fixture.data_files().remove(0);
+    let target = fixture.directory.path().join("target");
     fs::write(&target, bytes(1, 0..2 * 64 * KIB)).unwrap();
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(&target, &path).unwrap();
-    let fresh = place.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    let fresh = fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!(fresh.store(1, &[7; 64 << 10]).is_err());
     assert!(!fresh.has(1) && !check(&fresh, 1, &layout, 0));
     assert!(fs::read(&target).unwrap() == bytes(1, 0..2 * 64 * KIB));
@@ -227,22 +227,22 @@ fn a_link_in_place_of_a_data_file_is_never_followed() {
 
 #[test]
 fn a_claimed_size_makes_no_huge_table() {
-    let place = Place::new(MIB);
+    let fixture = CacheFixture::new(MIB);
     let layout = even(1 << 20, MIB);
-    let refused = place.open().stream(&blob(1), &layout, &Protection::Plain);
+    let refused = fixture.open().stream(&blob(1), &layout, &Protection::Plain);
     assert_eq!(refused.err().map(|error| error.kind), Some(ErrorKind::NoSpace));
-    assert!(place.tables().is_empty());
+    assert!(fixture.tables().is_empty());
 }
 
 #[test]
 fn a_stream_that_cannot_be_buried_does_not_die() {
-    let place = Place::new(MIB);
-    let (cache, other) = (place.open(), place.open());
+    let fixture = CacheFixture::new(MIB);
+    let (cache, other) = (fixture.open(), fixture.open());
     let layout = even(4, 100_000);
     fill(&cache, 1, &layout, &Protection::Plain);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     // No directory can be made there, as on a full disk.
-    let work = place.path().join("v2/work");
+    let work = fixture.path().join("v2/work");
     fs::remove_dir_all(&work).unwrap();
     fs::write(&work, "").unwrap();
     assert!(cache.clear(true).is_err() && cache.forget_stream(&blob(1)).is_err());
@@ -251,5 +251,5 @@ fn a_stream_that_cannot_be_buried_does_not_die() {
     fs::remove_file(&work).unwrap();
     fs::create_dir(&work).unwrap();
     cache.clear(true).unwrap();
-    assert!(place.tables().is_empty());
+    assert!(fixture.tables().is_empty());
 }

@@ -19,12 +19,12 @@ pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
 
 /// A cache in a directory of its own.
-pub struct Place {
+pub struct CacheFixture {
     pub directory: tempfile::TempDir,
     pub size: u64,
 }
 
-impl Place {
+impl CacheFixture {
     pub fn new(size: u64) -> Self {
         Self { directory: tempfile::tempdir().unwrap(), size }
     }

@@ -35,8 +35,8 @@ fn churn(cache: &SpanCache, seed: u64, rounds: u64) -> (u64, u64) {
 
 #[test]
 fn readers_writers_and_evictors_of_two_instances_never_see_other_bytes() {
-    let place = Place::new(2 * MIB);
-    let caches = [place.open(), place.open()];
+    let fixture = CacheFixture::new(2 * MIB);
+    let caches = [fixture.open(), fixture.open()];
     let done = AtomicBool::new(false);
     let worst = AtomicU64::new(0);
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -44,7 +44,7 @@ fn readers_writers_and_evictors_of_two_instances_never_see_other_bytes() {
             let mut before = Vec::new();
             while !done.load(Ordering::Relaxed) {
                 // Two looks that agree are one moment.
-                let now = place.occupied_by_file();
+                let now = fixture.occupied_by_file();
                 if now == before {
                     worst.fetch_max(now.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
                 }
@@ -63,14 +63,14 @@ fn readers_writers_and_evictors_of_two_instances_never_see_other_bytes() {
         let (hits, stores) = result.unwrap();
         assert!(hits > 0 && stores > 0);
     }
-    assert!(worst.load(Ordering::Relaxed) <= place.size, "{} bytes at one time", worst.load(Ordering::Relaxed));
+    assert!(worst.load(Ordering::Relaxed) <= fixture.size, "{} bytes at one time", worst.load(Ordering::Relaxed));
 }
 
-fn child(place: &Place, test: &str) -> Child {
+fn child(fixture: &CacheFixture, test: &str) -> Child {
     let exact = format!("cache::tests::racing::{test}");
     Command::new(std::env::current_exe().unwrap())
         .args([exact.as_str(), "--exact", "--nocapture"])
-        .env(AS_CHILD, place.path())
+        .env(AS_CHILD, fixture.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -85,35 +85,35 @@ fn parents_cache() -> Option<SpanCache> {
 /// Also what a second process does in the test below.
 #[test]
 fn one_process_alone_never_sees_other_bytes() {
-    let place = Place::new(2 * MIB);
-    let (hits, stores) = churn(&parents_cache().unwrap_or_else(|| place.open()), std::process::id().into(), 1_500);
+    let fixture = CacheFixture::new(2 * MIB);
+    let (hits, stores) = churn(&parents_cache().unwrap_or_else(|| fixture.open()), std::process::id().into(), 1_500);
     assert!(hits > 0 && stores > 0);
 }
 
 #[test]
 fn two_processes_share_the_budget_and_never_see_other_bytes() {
-    let place = Place::new(2 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(2 * MIB);
+    let cache = fixture.open();
     let mut children =
-        [child(&place, "one_process_alone_never_sees_other_bytes"), child(&place, "one_process_alone_never_sees_other_bytes")];
+        [child(&fixture, "one_process_alone_never_sees_other_bytes"), child(&fixture, "one_process_alone_never_sees_other_bytes")];
     let (hits, stores) = churn(&cache, 1, 1_500);
     assert!(hits > 0 && stores > 0);
     for child in &mut children {
         while child.try_wait().unwrap().is_none() {
-            assert!(place.occupied() <= place.size);
+            assert!(fixture.occupied() <= fixture.size);
             std::thread::yield_now();
         }
         assert!(child.wait().unwrap().success());
     }
-    assert!(place.occupied() <= place.size);
+    assert!(fixture.occupied() <= fixture.size);
 }
 
 /// Also what the process does that is killed in the test below.
 #[test]
 fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
-    let place = Place::new(2 * MIB);
+    let fixture = CacheFixture::new(2 * MIB);
     let parents = parents_cache();
-    let cache = parents.clone().unwrap_or_else(|| place.open());
+    let cache = parents.clone().unwrap_or_else(|| fixture.open());
     let layout = even(24, 64 * KIB + 100);
     let mut unfinished = cache.fill(&blob(1), &Protection::Plain).unwrap();
     for span in 0..20 {
@@ -135,9 +135,9 @@ fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
 
 #[test]
 fn a_killed_process_leaves_its_budget_and_its_claims_to_the_others() {
-    let place = Place::new(2 * MIB);
-    let cache = place.open();
-    let mut child = child(&place, "an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process");
+    let fixture = CacheFixture::new(2 * MIB);
+    let cache = fixture.open();
+    let mut child = child(&fixture, "an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process");
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert!(lines.map(Result::unwrap).any(|line| line.ends_with("READY")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -156,15 +156,15 @@ fn a_killed_process_leaves_its_budget_and_its_claims_to_the_others() {
     let stream = cache.stream(&blob(9), &wide, &Protection::Plain).unwrap();
     for span in 0..13 {
         assert!(store(&stream, 9, &wide, span));
-        assert!(place.occupied() <= place.size);
+        assert!(fixture.occupied() <= fixture.size);
     }
     assert!((0..13).all(|span| check(&stream, 9, &wide, span)));
 }
 
 #[test]
 fn a_claim_excludes_tasks_and_instances_and_is_handed_on() {
-    let place = Place::new(MIB);
-    let (cache, other) = (place.open(), place.open());
+    let fixture = CacheFixture::new(MIB);
+    let (cache, other) = (fixture.open(), fixture.open());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let inside = AtomicU64::new(0);
@@ -191,8 +191,8 @@ fn a_claim_excludes_tasks_and_instances_and_is_handed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
-    let place = Place::new(MIB);
-    let (holder, other) = (place.open(), place.open());
+    let fixture = CacheFixture::new(MIB);
+    let (holder, other) = (fixture.open(), fixture.open());
     let held = holder.claim("one", PATIENCE, || ()).await.unwrap().unwrap();
     let patience = Duration::from_secs(10);
     for waiting in [&holder, &other] {
@@ -201,7 +201,7 @@ async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
             for _ in 0..100 {
                 tokio::time::sleep(patience / 2).await;
                 // What the others do says nothing of the holder.
-                place.open().moved(1);
+                fixture.open().moved(1);
                 holder.moved(1);
             }
         };
@@ -268,9 +268,9 @@ proptest! {
 
     #[test]
     fn any_sequence_keeps_the_budget_and_answers_right_bytes_or_none(steps in steps(), size in 200_000..1_500_000_u64) {
-        let place = Place::new(size);
-        let mut cache = place.open();
-        let second = place.open();
+        let fixture = CacheFixture::new(size);
+        let mut cache = fixture.open();
+        let second = fixture.open();
         let mut pinned = [false; 3];
         let open = |cache: &SpanCache, number: u8| cache.stream(&blob(number.into()), &cuts(number), &Protection::Plain).unwrap();
         for (at, step) in steps.into_iter().enumerate() {
@@ -304,9 +304,9 @@ proptest! {
                 }
                 Step::Clear => here.clear(false).unwrap(),
                 Step::Forget(number) => here.forget_stream(&blob(number.into())).unwrap(),
-                Step::Reopen => cache = place.open(),
+                Step::Reopen => cache = fixture.open(),
             }
-            prop_assert!(place.occupied() <= size, "{} of {size}", place.occupied());
+            prop_assert!(fixture.occupied() <= size, "{} of {size}", fixture.occupied());
         }
         prop_assert!(second.verify().unwrap().1 == 0);
     }

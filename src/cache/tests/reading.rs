@@ -12,8 +12,8 @@ fn with_members() -> StreamLayout {
 
 #[test]
 fn a_stored_span_is_read_back_in_any_part_and_what_was_not_stored_is_a_miss() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = with_members();
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     for span in 0..layout.starts.len() as u32 {
@@ -34,8 +34,8 @@ fn a_stored_span_is_read_back_in_any_part_and_what_was_not_stored_is_a_miss() {
 
 #[test]
 fn a_committed_fill_is_read_by_this_and_by_another_instance() {
-    let place = Place::new(64 * MIB);
-    let (cache, other) = (place.open(), place.open());
+    let fixture = CacheFixture::new(64 * MIB);
+    let (cache, other) = (fixture.open(), fixture.open());
     let layout = with_members();
     assert!(fill(&cache, 3, &layout, &Protection::Plain).iter().all(|kept| *kept));
     for cache in [&cache, &other] {
@@ -46,34 +46,34 @@ fn a_committed_fill_is_read_by_this_and_by_another_instance() {
 
 #[test]
 fn a_member_has_a_file_of_its_own_that_is_exactly_the_member() {
-    let place = Place::new(64 * MIB);
+    let fixture = CacheFixture::new(64 * MIB);
     let layout = with_members();
-    fill(&place.open(), 3, &layout, &Protection::Plain);
+    fill(&fixture.open(), 3, &layout, &Protection::Plain);
     for member in layout.members.iter() {
         let suffix = format!(".{:x}", member.start);
-        let file = place.data_files().into_iter().find(|path| path.to_str().unwrap().ends_with(&suffix)).unwrap();
+        let file = fixture.data_files().into_iter().find(|path| path.to_str().unwrap().ends_with(&suffix)).unwrap();
         assert!(fs::read(file).unwrap() == bytes(3, member.clone()));
     }
 }
 
 #[test]
 fn a_fill_is_invisible_until_it_is_committed_and_gone_when_it_is_dropped() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = with_members();
     let mut unfinished = cache.fill(&blob(4), &Protection::Plain).unwrap();
     fill_spans(&mut unfinished, 4, &layout);
     let stream = cache.stream(&blob(4), &layout, &Protection::Plain).unwrap();
-    assert!(!stream.has(0) && place.occupied() >= layout.length);
+    assert!(!stream.has(0) && fixture.occupied() >= layout.length);
     drop(unfinished);
-    assert_eq!(place.occupied(), 0);
+    assert_eq!(fixture.occupied(), 0);
     assert!(!check(&stream, 4, &layout, 0));
 }
 
 #[test]
 fn a_stream_that_was_open_before_the_commit_sees_the_fill() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = even(4, 100_000);
     let early = cache.stream(&blob(5), &layout, &Protection::Plain).unwrap();
     fill(&cache, 5, &layout, &Protection::Plain);
@@ -82,8 +82,8 @@ fn a_stream_that_was_open_before_the_commit_sees_the_fill() {
 
 #[test]
 fn streams_that_are_cut_differently_are_different_objects() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let (coarse, fine) = (even(2, 100_000), even(4, 50_000));
     let one = cache.stream(&blob(6), &coarse, &Protection::Plain).unwrap();
     let two = cache.stream(&blob(6), &fine, &Protection::Plain).unwrap();
@@ -95,8 +95,8 @@ fn streams_that_are_cut_differently_are_different_objects() {
 
 #[test]
 fn spans_of_odd_sizes_down_to_nothing_are_kept() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = StreamLayout { starts: [0, 1, 1, 5_000, 5_001, 9_000].into(), length: 9_000, members: [].into() };
     let stream = cache.stream(&blob(7), &layout, &Protection::Plain).unwrap();
     for span in 0..6 {
@@ -107,8 +107,8 @@ fn spans_of_odd_sizes_down_to_nothing_are_kept() {
 
 #[test]
 fn wrong_arguments_are_errors_and_never_bytes() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = even(2, 1_000);
     let stream = cache.stream(&blob(8), &layout, &Protection::Plain).unwrap();
     assert!(stream.store(0, &[1; 999]).is_err());
@@ -139,8 +139,8 @@ const LONGEST: u64 = super::super::layout::LONGEST_SPAN;
 
 #[test]
 fn a_member_that_is_announced_after_its_bytes_is_an_error() {
-    let place = Place::new(64 * MIB);
-    let mut fill = place.open().fill(&blob(1), &Protection::Plain).unwrap();
+    let fixture = CacheFixture::new(64 * MIB);
+    let mut fill = fixture.open().fill(&blob(1), &Protection::Plain).unwrap();
     fill.span(&[0; 100]).unwrap();
     assert!(fill.member(99..99 + 2 * MIB).is_err());
     fill.member(100..100 + 2 * MIB).unwrap();
@@ -149,8 +149,8 @@ fn a_member_that_is_announced_after_its_bytes_is_an_error() {
 
 #[test]
 fn more_members_than_files_may_be_open_are_all_readable() {
-    let place = Place::new(1 << 30);
-    let cache = place.open();
+    let fixture = CacheFixture::new(1 << 30);
+    let cache = fixture.open();
     // Sparse members: each has one stored span of 4 KiB, the rest is never stored.
     let count = 400;
     let starts = (0..count).flat_map(|member| [member * MIB, member * MIB + 4096]).collect();
@@ -164,6 +164,6 @@ fn more_members_than_files_may_be_open_are_all_readable() {
         assert!((0..count as u32).all(|member| check(&stream, 1, &layout, 2 * member)));
     }
     let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-    let open = open.filter(|target| target.starts_with(place.path())).count();
+    let open = open.filter(|target| target.starts_with(fixture.path())).count();
     assert!(open <= 256 + 8, "{open} files are open");
 }

@@ -17,9 +17,9 @@ fn layout() -> StreamLayout {
 }
 
 /// Whether any file of the cache has 32 bytes of the stream in it.
-fn leaks(place: &Place, seed: u64, length: u64) -> bool {
+fn leaks(fixture: &CacheFixture, seed: u64, length: u64) -> bool {
     let mut all = Vec::new();
-    files(&place.path(), &mut all);
+    files(&fixture.path(), &mut all);
     let marks: Vec<_> = (0..length - 32).step_by(400_021).map(|at| bytes(seed, at..at + 32)).collect();
     all.iter().any(|path| {
         let content = fs::read(path).unwrap();
@@ -29,12 +29,12 @@ fn leaks(place: &Place, seed: u64, length: u64) -> bool {
 
 #[test]
 fn sealed_spans_are_read_back_in_any_part_after_stores_and_after_a_fill() {
-    let place = Place::new(64 * MIB);
-    let (cache, layout) = (place.open(), layout());
+    let fixture = CacheFixture::new(64 * MIB);
+    let (cache, layout) = (fixture.open(), layout());
     fill(&cache, 1, &layout, &key(1));
     let filled = cache.stream(&blob(1), &layout, &key(1)).unwrap();
     let stored = cache.stream(&blob(2), &layout, &key(1)).unwrap();
-    let other = place.open().stream(&blob(1), &layout, &key(1)).unwrap();
+    let other = fixture.open().stream(&blob(1), &layout, &key(1)).unwrap();
     for span in 0..layout.starts.len() as u32 {
         assert!(store(&stored, 2, &layout, span));
         for (stream, seed) in [(&filled, 1), (&stored, 2), (&other, 1)] {
@@ -46,20 +46,20 @@ fn sealed_spans_are_read_back_in_any_part_after_stores_and_after_a_fill() {
             }
         }
     }
-    assert!(!leaks(&place, 1, layout.length) && !leaks(&place, 2, layout.length));
+    assert!(!leaks(&fixture, 1, layout.length) && !leaks(&fixture, 2, layout.length));
 }
 
 #[test]
 fn the_search_for_plaintext_finds_it_in_a_plain_stream() {
-    let place = Place::new(64 * MIB);
-    fill(&place.open(), 1, &layout(), &Protection::Plain);
-    assert!(leaks(&place, 1, layout().length));
+    let fixture = CacheFixture::new(64 * MIB);
+    fill(&fixture.open(), 1, &layout(), &Protection::Plain);
+    assert!(leaks(&fixture, 1, layout().length));
 }
 
 #[test]
 fn another_key_reads_nothing_and_damages_nothing() {
-    let place = Place::new(64 * MIB);
-    let (cache, layout) = (place.open(), layout());
+    let fixture = CacheFixture::new(64 * MIB);
+    let (cache, layout) = (fixture.open(), layout());
     fill(&cache, 1, &layout, &key(1));
     let right = cache.stream(&blob(1), &layout, &key(1)).unwrap();
     let wrong = cache.stream(&blob(1), &layout, &key(2)).unwrap();
@@ -72,8 +72,8 @@ fn another_key_reads_nothing_and_damages_nothing() {
 
 #[test]
 fn sealed_documents_open_with_their_key_alone_and_stay_for_it() {
-    let place = Place::new(MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(MIB);
+    let cache = fixture.open();
     for length in [0, 1, 16_384, 16_385, 100_000] {
         let content = bytes(9, 0..length);
         cache.store_document("index", "k", &content, &key(1)).unwrap();
@@ -81,7 +81,7 @@ fn sealed_documents_open_with_their_key_alone_and_stay_for_it() {
         assert!(cache.document("index", "k", &Protection::Plain).unwrap().is_none());
         assert_eq!((*cache.document("index", "k", &key(1)).unwrap().unwrap()).as_ref(), content);
     }
-    assert!(!leaks(&place, 9, 100_000));
+    assert!(!leaks(&fixture, 9, 100_000));
     cache.forget_document("index", "k").unwrap();
     assert!(cache.document("index", "k", &key(1)).unwrap().is_none());
 }

@@ -77,27 +77,27 @@ fn swap(one: &Path, other: &Path) {
 }
 
 /// All files of a fresh, full cache whose swap matters.
-fn full() -> (Place, Vec<PathBuf>) {
-    let place = Place::new(64 * MIB);
-    fill_all(&place.open());
+fn full() -> (CacheFixture, Vec<PathBuf>) {
+    let fixture = CacheFixture::new(64 * MIB);
+    fill_all(&fixture.open());
     let mut all = Vec::new();
-    files(&place.path(), &mut all);
+    files(&fixture.path(), &mut all);
     all.retain(|path| path.extension().is_none_or(|extension| extension != "lock"));
     all.sort();
-    (place, all)
+    (fixture, all)
 }
 
 /// Another cache with the same files.
-fn copy(from: &Place, all: &[PathBuf]) -> (Place, Vec<PathBuf>) {
-    let place = Place::new(from.size);
+fn copy(from: &CacheFixture, all: &[PathBuf]) -> (CacheFixture, Vec<PathBuf>) {
+    let fixture = CacheFixture::new(from.size);
     let copies = all.iter().map(|path| {
-        let copy = place.path().join(path.strip_prefix(from.path()).unwrap());
+        let copy = fixture.path().join(path.strip_prefix(from.path()).unwrap());
         durable::make_directory(copy.parent().unwrap()).unwrap();
         fs::copy(path, &copy).unwrap();
         copy
     });
     let copies = copies.collect();
-    (place, copies)
+    (fixture, copies)
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn any_two_files_that_change_places_are_misses_and_never_other_bytes() {
     assert_eq!(read_all(&copy(&original, &files).0.open()), WHOLE);
     for one in 0..files.len() {
         for other in one + 1..files.len() {
-            let (place, all) = copy(&original, &files);
+            let (fixture, all) = copy(&original, &files);
             swap(&all[one], &all[other]);
-            let found = read_all(&place.open());
+            let found = read_all(&fixture.open());
             let neither_is_content =
                 [one, other].iter().all(|at| all[*at].ends_with("ledger") || all[*at].parent().unwrap().ends_with("pins"));
             assert_eq!(found < WHOLE, !neither_is_content, "{} and {}: {found}", all[one].display(), all[other].display());
@@ -119,44 +119,44 @@ fn any_two_files_that_change_places_are_misses_and_never_other_bytes() {
 
 #[test]
 fn streams_that_change_places_with_all_their_files_are_misses() {
-    let (place, _) = full();
-    let tables = place.tables();
+    let (fixture, _) = full();
+    let tables = fixture.tables();
     let directories: Vec<&Path> = tables.iter().map(|table| table.parent().unwrap()).collect();
     for pair in directories.chunks_exact(2) {
         swap(pair[0], pair[1]);
     }
-    assert_eq!(read_all(&place.open()), documents().len());
-    fill_all(&place.open());
-    assert_eq!(read_all(&place.open()), WHOLE);
+    assert_eq!(read_all(&fixture.open()), documents().len());
+    fill_all(&fixture.open());
+    assert_eq!(read_all(&fixture.open()), WHOLE);
 }
 
 #[test]
 fn verify_finds_what_lies_in_the_place_of_something_else() {
-    let (place, all) = full();
-    assert_eq!(place.open().verify().unwrap(), (WHOLE as u64, 0));
+    let (fixture, all) = full();
+    assert_eq!(fixture.open().verify().unwrap(), (WHOLE as u64, 0));
     let of_kind = |part: &str| all.iter().filter(|path| path.to_string_lossy().contains(part)).cloned().collect::<Vec<_>>();
     let documents = of_kind("/documents/");
     swap(&documents[0], documents.last().unwrap());
-    assert_eq!(place.open().verify().unwrap(), (WHOLE as u64, 2));
-    assert_eq!(place.open().verify().unwrap(), (WHOLE as u64 - 2, 0));
+    assert_eq!(fixture.open().verify().unwrap(), (WHOLE as u64, 2));
+    assert_eq!(fixture.open().verify().unwrap(), (WHOLE as u64 - 2, 0));
     let tables = of_kind("/table");
     swap(&tables[0], &tables[1]);
     // Each stands for its five spans.
-    assert_eq!(place.open().verify().unwrap(), (WHOLE as u64 - 2 - 10 + 2, 2));
-    assert_eq!(place.open().verify().unwrap(), (WHOLE as u64 - 2 - 10, 0));
+    assert_eq!(fixture.open().verify().unwrap(), (WHOLE as u64 - 2 - 10 + 2, 2));
+    assert_eq!(fixture.open().verify().unwrap(), (WHOLE as u64 - 2 - 10, 0));
 }
 
 #[test]
 fn a_data_file_that_is_replaced_while_the_stream_is_open_is_checked_anew() {
-    let place = Place::new(64 * MIB);
-    let cache = place.open();
+    let fixture = CacheFixture::new(64 * MIB);
+    let cache = fixture.open();
     let layout = even(2, 10_000);
     let open = |seed: u64| {
         fill(&cache, seed, &layout, &Protection::Plain);
         cache.stream(&blob(seed), &layout, &Protection::Plain).unwrap()
     };
     let stream = open(0);
-    let path = place.data_files().remove(0);
+    let path = fixture.data_files().remove(0);
     assert!(check(&stream, 0, &layout, 0) && check(&stream, 0, &layout, 1));
     // More files than are kept open.
     let others: Vec<_> = (1..600).map(open).collect();
@@ -171,13 +171,13 @@ fn a_data_file_that_is_replaced_while_the_stream_is_open_is_checked_anew() {
 
 #[test]
 fn what_an_older_version_kept_is_swept() {
-    let place = Place::new(64 * MIB);
-    let old = place.path().join("v1/streams/aa");
+    let fixture = CacheFixture::new(64 * MIB);
+    let old = fixture.path().join("v1/streams/aa");
     durable::make_directory(&old).unwrap();
     fs::write(old.join("data"), vec![1; 100_000]).unwrap();
-    let cache = place.open();
-    assert!(!place.path().join("v1").exists());
+    let cache = fixture.open();
+    assert!(!fixture.path().join("v1").exists());
     fill(&cache, 1, &even(2, 1000), &Protection::Plain);
-    assert_eq!(fs::read_dir(place.path().join("v2/work")).unwrap().count(), 0);
-    assert!(place.occupied() < 100_000);
+    assert_eq!(fs::read_dir(fixture.path().join("v2/work")).unwrap().count(), 0);
+    assert!(fixture.occupied() < 100_000);
 }

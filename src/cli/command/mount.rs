@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::cli::daemon::log;
 use crate::cli::daemon::mount_point::MountPoint;
-use crate::cli::daemon::plan::{Plan, Target};
+use crate::cli::daemon::plan::{MountTarget, Plan};
 use crate::cli::daemon::serve::{self, Announce};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::settings::environment::Environment;
@@ -49,10 +49,10 @@ impl Mount {
     }
 }
 
-fn target(flags: &Mount, environment: &Environment) -> Result<Target, Failure> {
+fn target(flags: &Mount, environment: &Environment) -> Result<MountTarget, Failure> {
     match mount::given_descriptor(&flags.directory) {
-        Some(device) => Ok(Target::Given(device?)),
-        None => environment.absolute(&flags.directory, None).map(Target::Directory),
+        Some(device) => Ok(MountTarget::Given(device?)),
+        None => environment.absolute(&flags.directory, None).map(MountTarget::Directory),
     }
 }
 
@@ -64,13 +64,13 @@ fn ready_to_serve(plan: &Plan) -> Result<Option<MountPoint>, Failure> {
 }
 
 fn start_log(plan: &Plan) -> Result<(), Failure> {
-    let target = plan.log_file().map_or(log::Target::Terminal, log::Target::File);
+    let target = plan.log_file().map_or(log::LogTarget::Terminal, log::LogTarget::File);
     let shown = match &target {
-        log::Target::File(path) => escape::path(path),
-        log::Target::Terminal => "standard error".to_owned(),
+        log::LogTarget::File(path) => escape::path(path),
+        log::LogTarget::Terminal => "standard error".to_owned(),
     };
     let failed = |error| Failure::other(format!("cannot write the log {shown}: {error}; give --log-file or --state-dir"));
-    if let (log::Target::File(path), None) = (&target, &plan.flags.log.log_file) {
+    if let (log::LogTarget::File(path), None) = (&target, &plan.flags.log.log_file) {
         for directory in [Some(plan.state_directory()?), path.parent()].into_iter().flatten() {
             durable::private_directory(directory).map_err(failed)?;
         }

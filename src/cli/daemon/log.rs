@@ -25,7 +25,7 @@ const FILE_LIMIT: u64 = 16 << 20;
 
 /// Destination of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum LogTarget {
     /// Standard error.
     Terminal,
     /// Appended to a file.
@@ -49,10 +49,10 @@ pub fn file_of(state_directory: &Path, mount_point: &Path) -> PathBuf {
 ///
 /// # Errors
 /// The file cannot be opened. A second call changes nothing.
-pub fn start(target: &Target, format: Option<LogFormat>, verbose: u8) -> io::Result<()> {
+pub fn start(target: &LogTarget, format: Option<LogFormat>, verbose: u8) -> io::Result<()> {
     let level = match (verbose, target) {
-        (0, Target::Terminal) => Level::WARN,
-        (0, Target::File(_)) => Level::INFO,
+        (0, LogTarget::Terminal) => Level::WARN,
+        (0, LogTarget::File(_)) => Level::INFO,
         (1, _) => Level::DEBUG,
         _ => Level::TRACE,
     };
@@ -60,14 +60,14 @@ pub fn start(target: &Target, format: Option<LogFormat>, verbose: u8) -> io::Res
     let filter = environment::variable("OCIFS_LOG")
         .and_then(|text| EnvFilter::try_new(text.to_str()?).ok())
         .unwrap_or_else(|| EnvFilter::new(format!("warn,fuser=error,ocifs={}", level.as_str().to_lowercase())));
-    let journal = environment::variable("JOURNAL_STREAM").is_some() && *target == Target::Terminal;
+    let journal = environment::variable("JOURNAL_STREAM").is_some() && *target == LogTarget::Terminal;
     let format = format.unwrap_or(if journal { LogFormat::Journal } else { LogFormat::Text });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     let started = match (target, format) {
-        (Target::Terminal, LogFormat::Text) => builder.with_writer(io::stderr).without_time().with_target(false).finish().try_init(),
-        (Target::Terminal, LogFormat::Json) => builder.with_writer(io::stderr).json().finish().try_init(),
-        (Target::Terminal, LogFormat::Journal) => builder.with_writer(io::stderr).event_format(Journal::default()).finish().try_init(),
-        (Target::File(path), format) => {
+        (LogTarget::Terminal, LogFormat::Text) => builder.with_writer(io::stderr).without_time().with_target(false).finish().try_init(),
+        (LogTarget::Terminal, LogFormat::Json) => builder.with_writer(io::stderr).json().finish().try_init(),
+        (LogTarget::Terminal, LogFormat::Journal) => builder.with_writer(io::stderr).event_format(Journal::default()).finish().try_init(),
+        (LogTarget::File(path), format) => {
             let file = Mutex::new(Bounded::open(path)?);
             match format {
                 LogFormat::Text => builder.with_writer(file).finish().try_init(),

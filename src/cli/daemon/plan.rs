@@ -19,14 +19,14 @@ use crate::sys::inherited::Inherited;
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a mount goes.
-pub enum Target {
+pub enum MountTarget {
     /// An absolute path, not checked yet.
     Directory(PathBuf),
     /// Already mounted: the descriptor of an existing FUSE mount.
     Given(OwnedFd),
 }
 
-impl Target {
+impl MountTarget {
     /// The path in the log's name.
     pub fn path(&self) -> &Path {
         match self {
@@ -43,7 +43,7 @@ pub struct Plan {
     /// The source.
     pub source: Source,
     /// The mount point.
-    pub target: Target,
+    pub target: MountTarget,
     /// Passphrases by priority.
     pub passphrases: Vec<Passphrase>,
     /// The environment.
@@ -73,7 +73,7 @@ impl Plan {
     /// # Errors
     /// It cannot be used.
     pub fn mount_point(&self) -> Result<Option<MountPoint>, Failure> {
-        let Target::Directory(directory) = &self.target else { return Ok(None) };
+        let MountTarget::Directory(directory) = &self.target else { return Ok(None) };
         let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", self.state_directory()?)];
         reserved.extend(self.flags.reaching.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
         if let Source::Layout { directory, .. } = &self.source {

@@ -17,7 +17,7 @@ use crate::cli::daemon::attached::Attached;
 use crate::cli::daemon::handler::RequestHandler;
 use crate::cli::daemon::info::MountInfo;
 use crate::cli::daemon::mount_point::MountPoint;
-use crate::cli::daemon::plan::{Plan, Target};
+use crate::cli::daemon::plan::{MountTarget, Plan};
 use crate::cli::daemon::root;
 use crate::cli::daemon::shutdown::{self, Signals};
 use crate::cli::exit::{Code, Failure};
@@ -241,11 +241,11 @@ fn info(plan: &Plan, point: Option<&MountPoint>, writing: Option<&fs::Writing>) 
 }
 
 fn attach(plan: &mut Plan, point: Option<MountPoint>, read_only: bool) -> Result<(OwnedFd, Option<Attached>), Failure> {
-    let taken = Target::Directory(plan.target.path().to_owned());
+    let taken = MountTarget::Directory(plan.target.path().to_owned());
     match (std::mem::replace(&mut plan.target, taken), point) {
-        (Target::Given(descriptor), _) => Ok((descriptor, None)),
-        (Target::Directory(directory), None) => Err(Failure::mount(format!("{} was not prepared", escape::path(&directory)))),
-        (Target::Directory(_), Some(point)) => {
+        (MountTarget::Given(descriptor), _) => Ok((descriptor, None)),
+        (MountTarget::Directory(directory), None) => Err(Failure::mount(format!("{} was not prepared", escape::path(&directory)))),
+        (MountTarget::Directory(_), Some(point)) => {
             let options = mount::Options {
                 source: plan.source.to_string(),
                 read_only,

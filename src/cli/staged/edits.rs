@@ -9,7 +9,7 @@ use crate::control::{Difference, Error};
 use crate::error::ErrorKind;
 use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::publish::{Listener, Options, Report};
-use crate::view::{self, State};
+use crate::view::{self, PathState};
 
 /// The staged tags of a file system; none if it is read-only.
 #[derive(Clone)]
@@ -105,10 +105,10 @@ fn difference(reference: &str, found: view::Difference) -> Difference {
     let path = String::from_utf8_lossy(&found.path).into_owned();
     let path_base64 = (path.as_bytes() != found.path).then(|| base64::engine::general_purpose::STANDARD.encode(&found.path));
     let state = match found.state {
-        State::Clean => "clean",
-        State::Added => "added",
-        State::Changed => "changed",
-        State::Removed => "removed",
+        PathState::Clean => "clean",
+        PathState::Added => "added",
+        PathState::Changed => "changed",
+        PathState::Removed => "removed",
     };
     let kind = match found.kind {
         Kind::File => "file",

@@ -22,7 +22,7 @@ use crate::fs::{self, FileSystem, Scope, Selection, StagedTag, TagName};
 use crate::oci::Source;
 use crate::publish::{Listener, Options, Report};
 use crate::seal::Passphrase;
-use crate::staging::{Subject, Uppers};
+use crate::staging::{TagKey, Uppers};
 
 /// How registries and layouts are reached without a daemon.
 pub struct Reach<'command> {
@@ -52,9 +52,9 @@ impl Wanted {
     }
 
     /// Whether a staged tag is meant.
-    fn means(&self, subject: &Subject, name: &TagName) -> bool {
+    fn means(&self, tag_key: &TagKey, name: &TagName) -> bool {
         let Some(source) = &self.source else { return true };
-        let is_meant = |scope: Scope<'_>| scope.shows(&subject.authority, name) && scope.meant(&self.selection, name).is_some();
+        let is_meant = |scope: Scope<'_>| scope.shows(&tag_key.authority, name) && scope.meant(&self.selection, name).is_some();
         root::with_scope(source, is_meant) == Some(true)
     }
 }
@@ -63,7 +63,7 @@ impl Wanted {
 #[derive(Default)]
 pub struct Found {
     uppers: Option<Arc<Uppers>>,
-    subjects: Vec<(TagName, Subject)>,
+    tag_keys: Vec<(TagName, TagKey)>,
     /// On wanted tags that another process holds, and on unreadable ones.
     warnings: Vec<String>,
 }
@@ -76,44 +76,44 @@ impl Found {
     pub fn look(state_directory: Option<&Path>, wanted: &Wanted) -> Result<Self, Failure> {
         let Some(state) = state_directory.filter(|state| state.join("uppers").is_dir()) else { return Ok(Self::default()) };
         let uppers = wiring::uppers(state, None)?;
-        let (mut subjects, mut warnings) = (Vec::new(), Vec::new());
+        let (mut tag_keys, mut warnings) = (Vec::new(), Vec::new());
         for listed in uppers.list()? {
-            match listed.map(|listed| (fs::tag_of(&listed.subject).filter(|name| wanted.means(&listed.subject, name)), listed)) {
+            match listed.map(|listed| (fs::tag_of(&listed.tag_key).filter(|name| wanted.means(&listed.tag_key, name)), listed)) {
                 Err(error) => warnings.push(error.message),
                 Ok((None, _)) => {}
                 Ok((Some(name), listed)) => match listed.holder {
-                    None => subjects.push((name, listed.subject)),
+                    None => tag_keys.push((name, listed.tag_key)),
                     // Without a selection, tags of mounts are skipped silently.
                     Some(_) if matches!(wanted.selection, Selection::All) => {}
-                    Some(pid) => warnings.push(format!("{} is in use by process {pid}", reference_of(&name, &listed.subject))),
+                    Some(pid) => warnings.push(format!("{} is in use by process {pid}", reference_of(&name, &listed.tag_key))),
                 },
             }
         }
-        subjects.sort();
-        Ok(Self { uppers: Some(uppers), subjects, warnings })
+        tag_keys.sort();
+        Ok(Self { uppers: Some(uppers), tag_keys, warnings })
     }
 
     /// The references of the tags.
     pub fn references(&self) -> Vec<String> {
-        let mut references: Vec<String> = self.subjects.iter().map(|(name, subject)| reference_of(name, subject)).collect();
+        let mut references: Vec<String> = self.tag_keys.iter().map(|(name, tag_key)| reference_of(name, tag_key)).collect();
         references.dedup();
         references
     }
 }
 
 /// One registry or layout.
-pub struct Place {
+pub struct StagedSource {
     /// The start of its references.
     pub source: String,
     /// Its tags.
-    subjects: Vec<(TagName, Subject)>,
+    tag_keys: Vec<(TagName, TagKey)>,
     /// The file system, or why it cannot be opened.
     opened: Result<(Edits, Parts), Failure>,
 }
 
 /// Staged tags without a daemon, by registry or layout.
 pub struct Orphaned {
-    places: Vec<Place>,
+    sources: Vec<StagedSource>,
     uppers: Option<Arc<Uppers>>,
     selection: Selection,
 }
@@ -126,29 +126,29 @@ impl Orphaned {
     pub async fn open(state_directory: Option<&Path>, wanted: &Wanted, reach: &Reach<'_>) -> Result<Self, Failure> {
         let found = Found::look(state_directory, wanted)?;
         found.warnings.iter().for_each(|warning| message::warn(warning));
-        let mut groups: BTreeMap<String, Vec<(TagName, Subject)>> = BTreeMap::new();
-        for (name, subject) in found.subjects {
-            groups.entry(subject.origin.clone()).or_default().push((name, subject));
+        let mut groups: BTreeMap<String, Vec<(TagName, TagKey)>> = BTreeMap::new();
+        for (name, tag_key) in found.tag_keys {
+            groups.entry(tag_key.origin.clone()).or_default().push((name, tag_key));
         }
-        let mut orphaned = Self { places: Vec::new(), uppers: found.uppers, selection: wanted.selection.clone() };
+        let mut orphaned = Self { sources: Vec::new(), uppers: found.uppers, selection: wanted.selection.clone() };
         let Some(uppers) = orphaned.uppers.clone() else { return Ok(orphaned) };
         let mut sources = Vec::new();
-        for (origin, subjects) in groups {
-            let Some(authority) = subjects.first().map(|(_, subject)| &subject.authority) else { continue };
+        for (origin, tag_keys) in groups {
+            let Some(authority) = tag_keys.first().map(|(_, tag_key)| &tag_key.authority) else { continue };
             let own = || Source::parse(authority).or_else(|_| Source::parse(&format!("{authority}/")));
-            sources.push((wanted.source.clone().map_or_else(own, Ok)?, Some(origin), subjects));
+            sources.push((wanted.source.clone().map_or_else(own, Ok)?, Some(origin), tag_keys));
         }
         if let (true, Some(source), Selection::Path(_)) = (sources.is_empty(), &wanted.source, &wanted.selection) {
             // The file system knows whether there can be such a path.
             sources.push((source.clone(), None, Vec::new()));
         }
         let passphrases = if sources.is_empty() { Vec::new() } else { passphrases::read_all(reach.origins)? };
-        for (source, origin, subjects) in sources {
+        for (source, origin, tag_keys) in sources {
             let opened = reach.open(&source, origin.as_deref(), &uppers, &passphrases);
-            orphaned.places.push(Place { source: start_of_references(&source), subjects, opened });
+            orphaned.sources.push(StagedSource { source: start_of_references(&source), tag_keys, opened });
         }
-        for place in &orphaned.places {
-            if let Ok((edits, _)) = &place.opened {
+        for source in &orphaned.sources {
+            if let Ok((edits, _)) = &source.opened {
                 for tag in edits.file_system.adopt_wanted(Some(&wanted.selection)).await {
                     // `status` shows this beside the tag.
                     if let Some(as_staged) = tag.as_staged.filter(|_| !reach.offline) {
@@ -166,15 +166,15 @@ impl Orphaned {
     /// As [`Edits::staged`].
     pub async fn staged(&self) -> Result<Vec<(&str, Vec<StagedTag>)>, Failure> {
         let mut all = Vec::new();
-        for place in &self.places {
-            let staged = match &place.opened {
+        for source in &self.sources {
+            let staged = match &source.opened {
                 Ok((edits, _)) => edits.staged(&self.selection).await?,
                 Err(failure) => {
                     let unreadable = |reference| StagedTag { reference, error: Some(failure.message.clone()), ..StagedTag::default() };
-                    place.references().map(unreadable).collect()
+                    source.references().map(unreadable).collect()
                 }
             };
-            all.push((place.source.as_str(), staged));
+            all.push((source.source.as_str(), staged));
         }
         Ok(all)
     }
@@ -184,16 +184,16 @@ impl Orphaned {
     /// # Errors
     /// As [`Edits::sync`].
     pub async fn sync(&self, options: &Options, listener: &Listener) -> Result<Vec<Report>, Failure> {
-        if options.as_tag.is_some() && self.places.len() > 1 {
+        if options.as_tag.is_some() && self.sources.len() > 1 {
             return Err(fs::several_under_one_name().into());
         }
         let mut reports = Vec::new();
-        for place in &self.places {
-            match &place.opened {
+        for source in &self.sources {
+            match &source.opened {
                 Ok((edits, _)) => reports.extend(edits.sync(&self.selection, options, listener).await?),
                 Err(Failure { code, message }) => {
                     let failed = |reference| Report::failed(reference, ErrorKind::from(*code), message.clone());
-                    reports.extend(place.references().map(failed));
+                    reports.extend(source.references().map(failed));
                 }
             }
         }
@@ -206,8 +206,8 @@ impl Orphaned {
     /// As [`Edits::differences`].
     pub async fn differences(&self) -> Result<Vec<Difference>, Failure> {
         let mut rows = Vec::new();
-        for place in &self.places {
-            let (edits, _) = place.opened.as_ref().map_err(|failure| failure.clone().context(escape::terminal(&place.source)))?;
+        for source in &self.sources {
+            let (edits, _) = source.opened.as_ref().map_err(|failure| failure.clone().context(escape::terminal(&source.source)))?;
             rows.extend(edits.differences(&self.selection).await?);
         }
         Ok(rows)
@@ -219,15 +219,15 @@ impl Orphaned {
     /// As [`Edits::discard`].
     pub async fn discard(&self) -> Result<Vec<String>, Failure> {
         let mut references = Vec::new();
-        for place in &self.places {
-            match (&place.opened, &self.uppers) {
+        for source in &self.sources {
+            match (&source.opened, &self.uppers) {
                 (Ok((edits, _)), _) => references.extend(edits.discard(&self.selection).await?),
                 // Works without the registry or layout.
                 (Err(_), Some(uppers)) if !matches!(self.selection, Selection::Path(_)) => {
-                    place.subjects.iter().try_for_each(|(_, subject)| uppers.give_up(subject).map(drop))?;
-                    references.extend(place.references());
+                    source.tag_keys.iter().try_for_each(|(_, tag_key)| uppers.give_up(tag_key).map(drop))?;
+                    references.extend(source.references());
                 }
-                (Err(failure), _) => return Err(failure.clone().context(escape::terminal(&place.source))),
+                (Err(failure), _) => return Err(failure.clone().context(escape::terminal(&source.source))),
             }
         }
         Ok(references)
@@ -243,23 +243,23 @@ impl Orphaned {
     /// # Errors
     /// As [`Edits::new_tag`].
     pub async fn new_tag(&self, reference: &str) -> Result<String, Failure> {
-        let place = self.places.first().ok_or_else(|| Failure::mount("the mount is dead and was not writable"))?;
-        let (edits, _) = place.opened.as_ref().map_err(Clone::clone)?;
+        let source = self.sources.first().ok_or_else(|| Failure::mount("the mount is dead and was not writable"))?;
+        let (edits, _) = source.opened.as_ref().map_err(Clone::clone)?;
         Ok(edits.new_tag(reference).await?)
     }
 
     /// Removes what is published, keeps the documents that were read.
     pub async fn close(self) {
-        for (edits, parts) in self.places.into_iter().filter_map(|place| place.opened.ok()) {
+        for (edits, parts) in self.sources.into_iter().filter_map(|source| source.opened.ok()) {
             edits.file_system.close().await;
             parts.artifacts.flush().await;
         }
     }
 }
 
-impl Place {
+impl StagedSource {
     fn references(&self) -> impl Iterator<Item = String> + '_ {
-        self.subjects.iter().map(|(name, subject)| reference_of(name, subject))
+        self.tag_keys.iter().map(|(name, tag_key)| reference_of(name, tag_key))
     }
 }
 
@@ -296,11 +296,11 @@ impl Reach<'_> {
     }
 }
 
-fn reference_of((repository, tag): &TagName, subject: &Subject) -> String {
-    if subject.authority.starts_with("oci:") {
-        return format!("{}:{tag}", subject.authority);
+fn reference_of((repository, tag): &TagName, tag_key: &TagKey) -> String {
+    if tag_key.authority.starts_with("oci:") {
+        return format!("{}:{tag}", tag_key.authority);
     }
-    format!("{}/{repository}:{tag}", subject.authority)
+    format!("{}/{repository}:{tag}", tag_key.authority)
 }
 
 /// A registry or layout, as references begin.
@@ -330,8 +330,8 @@ mod tests {
         let uppers = Uppers::open(directory.path(), None).unwrap();
         for (authority, repository) in [("reg.io", "team/app"), ("reg.io", "other"), ("oci:/srv/layout", "layout")] {
             let (origin, authority) = (format!("of {authority}"), authority.to_owned());
-            let subject = Subject { origin, authority, repository: repository.to_owned(), tag: "v1".to_owned() };
-            uppers.create(&subject, crate::staging::Binding::default(), None).unwrap();
+            let tag_key = TagKey { origin, authority, repository: repository.to_owned(), tag: "v1".to_owned() };
+            uppers.create(&tag_key, crate::staging::Binding::default(), None).unwrap();
         }
         let found = |source: Option<&str>, selection: Selection| {
             let source = source.map(|source| Source::parse(source).unwrap());

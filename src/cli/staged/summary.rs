@@ -102,8 +102,8 @@ fn remarks(tag: &StagedTag) -> String {
     if tag.writers {
         remarks.push("open for writing".to_owned());
     }
-    if tag.droppings > 0 {
-        remarks.push(format!("{} ignored (see --no-ignore)", tag.droppings));
+    if tag.ignored > 0 {
+        remarks.push(format!("{} ignored (see --no-ignore)", tag.ignored));
     }
     if tag.encrypted {
         remarks.push("encrypted upstream".to_owned());
@@ -142,7 +142,7 @@ mod tests {
     fn the_table_has_remarks_on_a_tag() {
         let odd = StagedTag {
             suspects: vec!["a\u{1b}".into()],
-            droppings: 2,
+            ignored: 2,
             writers: true,
             conflict: Some("moved".into()),
             encrypted: true,

@@ -7,30 +7,30 @@ async fn a_file_of_every_kind_of_archive_is_read_with_one_request_and_again_with
     let big = noise(5 * MIB as usize, 1);
     let archive = tar(&[("small", b"hello"), ("big", &big), ("last", b"end")]);
     for packed in [archive.clone(), gzip(&archive), zstd(&archive)] {
-        let place = Place::new();
-        let source = place.add(Form::Archive, &packed);
-        let contents = place.contents();
+        let fixture = ContentFixture::new();
+        let source = fixture.add(Form::Archive, &packed);
+        let contents = fixture.contents();
         let index = contents.index(&source).await.unwrap();
         let stream = contents.open(&source).await.unwrap();
         assert_eq!(stream.read(extent(&index, "small")).await.unwrap(), "hello");
         assert_eq!(stream.read(extent(&index, "big")).await.unwrap(), big);
         assert_eq!(stream.read(extent(&index, "last")).await.unwrap(), "end");
-        assert_eq!((place.requests(), stream.verified()), (1, Verified::Whole));
+        assert_eq!((fixture.requests(), stream.verified()), (1, Verified::Whole));
 
         // Another mount finds everything, and its reads do not even have to wait.
-        let again = Contents::new(place.config(1 << 30));
+        let again = Contents::new(fixture.config(1 << 30));
         let stream = again.open(&source).now_or_never().unwrap().unwrap();
         assert_eq!(stream.read(extent(&index, "big")).now_or_never().unwrap().unwrap(), big);
-        assert_eq!(place.requests(), 1);
+        assert_eq!(fixture.requests(), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cold_readers_in_two_daemons_fetch_a_blob_once() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let big = noise(3 * MIB as usize, 2);
-    let source = place.add(Form::Archive, &gzip(&tar(&[("big", &big)])));
-    let daemons = [place.contents(), Contents::new(place.config(1 << 30))];
+    let source = fixture.add(Form::Archive, &gzip(&tar(&[("big", &big)])));
+    let daemons = [fixture.contents(), Contents::new(fixture.config(1 << 30))];
     let reads = (0..32).map(|number| {
         let (contents, source, big) = (daemons[number % 2].clone(), source.clone(), big.clone());
         async move {
@@ -40,7 +40,7 @@ async fn cold_readers_in_two_daemons_fetch_a_blob_once() {
         }
     });
     join_all(reads.map(tokio::spawn)).await.into_iter().for_each(Result::unwrap);
-    assert_eq!(place.requests(), 1);
+    assert_eq!(fixture.requests(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,17 +48,17 @@ async fn evicted_spans_are_fetched_again_alone_and_only_once() {
     let big = noise(8 * MIB as usize, 3);
     let archive = tar(&[("big", &big)]);
     for packed in [archive.clone(), gzip(&archive)] {
-        let place = Place::new();
-        let source = place.add(Form::Archive, &packed);
-        let index = place.contents().index(&source).await.unwrap();
-        place.cache(1 << 30).clear(true).unwrap();
+        let fixture = ContentFixture::new();
+        let source = fixture.add(Form::Archive, &packed);
+        let index = fixture.contents().index(&source).await.unwrap();
+        fixture.cache(1 << 30).clear(true).unwrap();
         let contents = {
             // `clear` takes the index as well; the data alone is what eviction takes.
-            let cache = place.cache(1 << 30);
+            let cache = fixture.cache(1 << 30);
             cache.store_document(names::INDEX, &names::index(&source), index.as_bytes(), &cache::Protection::Plain).unwrap();
-            Contents::new(Config { cache, ..place.config(1 << 30) })
+            Contents::new(Config { cache, ..fixture.config(1 << 30) })
         };
-        place.memory.forget_requests();
+        fixture.memory.forget_requests();
         let stream = contents.open(&source).await.unwrap();
         let file = extent(&index, "big");
         let middle = file.start + 5 * MIB..file.start + 5 * MIB + 4096;
@@ -69,28 +69,28 @@ async fn evicted_spans_are_fetched_again_alone_and_only_once() {
         for read in join_all(reads.map(tokio::spawn)).await {
             assert_eq!(read.unwrap(), big[5 * MIB as usize..5 * MIB as usize + 4096]);
         }
-        assert_eq!(place.requests(), 1);
-        assert!(place.asked() < 3 * MIB, "{}", place.asked());
+        assert_eq!(fixture.requests(), 1);
+        assert!(fixture.asked() < 3 * MIB, "{}", fixture.asked());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_of_a_span_is_never_served_and_remembered_by_who_has_the_file_open_alone() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let big = noise(4 * MIB as usize, 4);
-    let source = place.add(Form::Archive, &tar(&[("big", &big)]));
+    let source = fixture.add(Form::Archive, &tar(&[("big", &big)]));
     // No room at all: every span has to be fetched again.
-    let contents = Contents::new(place.config(0));
+    let contents = Contents::new(fixture.config(0));
     let index = contents.index(&source).await.unwrap();
     let stream = contents.open(&source).await.unwrap();
-    place.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(77));
+    fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(77));
     let range = 2 * MIB..2 * MIB + 100;
     let error = stream.read(range.clone()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains(&source.descriptor.digest.short()) && error.message.contains("span 2"), "{error}");
-    let asked = place.asked();
+    let asked = fixture.asked();
     assert_eq!(stream.read(range.start..range.start + 1).await.unwrap_err().message, error.message);
-    assert_eq!(place.asked(), asked, "what failed the check was fetched again");
+    assert_eq!(fixture.asked(), asked, "what failed the check was fetched again");
     let offset = (range.start - extent(&index, "big").start) as usize;
     assert_eq!(stream.read(range.end..range.end + 100).await.unwrap(), big[offset + 100..offset + 200]);
     assert_eq!(contents.open(&source).await.unwrap().read(range).await.unwrap(), big[offset..offset + 100]);
@@ -106,37 +106,37 @@ async fn flipped_short_and_long_blobs_are_refused_and_nothing_of_them_is_kept() 
     };
     let longer = [good.as_slice(), b"x"].concat();
     for bad in [flipped(good.clone()), good[..good.len() - 1].to_vec(), longer] {
-        let place = Place::new();
-        let source = place.add(Form::Archive, &good);
-        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
-        let contents = place.contents();
+        let fixture = ContentFixture::new();
+        let source = fixture.add(Form::Archive, &good);
+        fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+        let contents = fixture.contents();
         let error = contents.index(&source).await.err().unwrap();
         assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
-        assert!(contents.open(&source).await.is_err() && !is_stored(&place, &source));
+        assert!(contents.open(&source).await.is_err() && !is_stored(&fixture, &source));
         // The failure is not remembered either.
-        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, good.clone());
+        fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, good.clone());
         contents.index(&source).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_digest_names_what_was_expected_and_found() {
-    let place = Place::new();
-    let source = place.add(Form::Archive, &tar(&[("a", b"good")]));
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Archive, &tar(&[("a", b"good")]));
     let bad = tar(&[("a", b"evil")]);
-    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad.clone());
-    let error = place.contents().index(&source).await.err().unwrap();
+    fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad.clone());
+    let error = fixture.contents().index(&source).await.err().unwrap();
     assert!(error.message.contains(&source.descriptor.digest.to_string()), "{error}");
     assert!(error.message.contains(&Digest::of(&bad).to_string()), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_archive_with_the_right_digest_is_said_to_be_broken_as_published() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let mut packed = gzip(&tar(&[("a", &noise(300_000, 6))]));
     packed.truncate(packed.len() / 2);
-    let source = place.add(Form::Archive, &packed);
-    let error = place.contents().index(&source).await.err().unwrap();
+    let source = fixture.add(Form::Archive, &packed);
+    let error = fixture.contents().index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains("as published"), "{error}");
 }
@@ -147,17 +147,17 @@ async fn a_layer_larger_than_the_cache_is_read_in_one_pass_and_right_at_random()
     let names: Vec<String> = (0..12).map(|number| format!("f{number}")).collect();
     let archive = tar(&names.iter().zip(&files).map(|(name, data)| (name.as_str(), data.as_slice())).collect::<Vec<_>>());
     for packed in [zstd(&archive), gzip(&archive), archive.clone()] {
-        let place = Place::new();
-        let source = place.add(Form::Archive, &packed);
-        let contents = Contents::new(place.config(3 * MIB));
+        let fixture = ContentFixture::new();
+        let source = fixture.add(Form::Archive, &packed);
+        let contents = Contents::new(fixture.config(3 * MIB));
         contents.index(&source).await.unwrap();
         let stream = contents.open(&source).await.unwrap();
-        place.memory.forget_requests();
+        fixture.memory.forget_requests();
         assert!(read_all(&stream).await.unwrap() == archive);
         let once = packed.len() as u64;
-        assert!(place.asked() < once + once / 4, "{} of {once}", place.asked());
-        for place in [9 * MIB, MIB, 11 * MIB, 4 * MIB + 77] {
-            let range = place..(place + 100_000).min(archive.len() as u64);
+        assert!(fixture.asked() < once + once / 4, "{} of {once}", fixture.asked());
+        for from in [9 * MIB, MIB, 11 * MIB, 4 * MIB + 77] {
+            let range = from..(from + 100_000).min(archive.len() as u64);
             assert!(stream.read(range.clone()).await.unwrap() == archive[range.start as usize..range.end as usize]);
         }
     }
@@ -165,9 +165,9 @@ async fn a_layer_larger_than_the_cache_is_read_in_one_pass_and_right_at_random()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_archive_and_a_range_beyond_the_end_are_empty() {
-    let place = Place::new();
-    let source = place.add(Form::Archive, &tar(&[]));
-    let stream = place.contents().open(&source).await.unwrap();
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Archive, &tar(&[]));
+    let stream = fixture.contents().open(&source).await.unwrap();
     let length = stream.length();
     assert!(stream.read(length..length + 5).await.unwrap().is_empty());
     assert_eq!(stream.read(0..length + 5).await.unwrap().len() as u64, length);
@@ -175,29 +175,29 @@ async fn an_empty_archive_and_a_range_beyond_the_end_are_empty() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_that_stalls_ends_with_the_deadline() {
-    let place = Place::new();
-    let source = place.add(Form::Archive, &tar(&[("a", &noise(MIB as usize, 7))]));
-    place.memory.plan(RequestKind::Blob, 0, 1, Fault::StallAfter(1000));
-    let config = Config { io_timeout: Duration::from_millis(50), ..place.config(1 << 30) };
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Archive, &tar(&[("a", &noise(MIB as usize, 7))]));
+    fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::StallAfter(1000));
+    let config = Config { io_timeout: Duration::from_millis(50), ..fixture.config(1 << 30) };
     assert_eq!(Contents::new(config).index(&source).await.err().unwrap().kind, ErrorKind::TimedOut);
-    assert!(!is_stored(&place, &source));
+    assert!(!is_stored(&fixture, &source));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_useless_index_in_the_cache_is_made_again() {
-    let place = Place::new();
-    let source = place.add(Form::Archive, &tar(&[("a", b"data")]));
-    let cache = place.cache(1 << 30);
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Archive, &tar(&[("a", b"data")]));
+    let cache = fixture.cache(1 << 30);
     cache.store_document(names::INDEX, &names::index(&source), b"not an index", &cache::Protection::Plain).unwrap();
-    let index = place.contents().index(&source).await.unwrap();
-    assert_eq!((index.entry_count(), place.requests()), (1, 1));
+    let index = fixture.contents().index(&source).await.unwrap();
+    assert_eq!((index.entry_count(), fixture.requests()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_claims_another_size_than_the_checked_blob_is_refused() {
-    let place = Place::new();
-    let mut source = place.add(Form::Archive, &tar(&[("a", b"data")]));
-    let contents = place.contents();
+    let fixture = ContentFixture::new();
+    let mut source = fixture.add(Form::Archive, &tar(&[("a", b"data")]));
+    let contents = fixture.contents();
     contents.index(&source).await.unwrap();
     source.descriptor.size += 1;
     let error = contents.index(&source).await.err().unwrap();
@@ -214,13 +214,13 @@ fn zstd_with_window(data: &[u8], window_log: u32) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_decoder_makes_way_for_a_window_that_is_wanted() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let big = noise(20 * MIB as usize, 31);
-    let source = place.add(Form::Archive, &zstd_with_window(&tar(&[("big", &big)]), 24));
+    let source = fixture.add(Form::Archive, &zstd_with_window(&tar(&[("big", &big)]), 24));
     // Memory for one window of 16 MiB, and a cache that keeps hardly anything: read backwards, each read needs a decoder.
     let budget = Budget::new(MEMORY_LEAST);
     assert!((16 * MIB..32 * MIB).contains(&budget.share(budget::Use::Large)));
-    let contents = Contents::new(Config { budget, ..place.config(2 * MIB) });
+    let contents = Contents::new(Config { budget, ..fixture.config(2 * MIB) });
     let place_of_big = extent(&contents.index(&source).await.unwrap(), "big").start;
     let stream = contents.open(&source).await.unwrap();
     let backwards = async {
@@ -234,9 +234,9 @@ async fn a_parked_decoder_makes_way_for_a_window_that_is_wanted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_whose_window_does_not_fit_is_an_error_that_names_both() {
-    let place = Place::new();
-    let source = place.add(Form::Archive, &zstd_with_window(&tar(&[("big", &noise(MIB as usize, 3))]), 25));
-    let contents = Contents::new(Config { budget: Budget::new(MEMORY_LEAST), ..place.config(1 << 30) });
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Archive, &zstd_with_window(&tar(&[("big", &noise(MIB as usize, 3))]), 25));
+    let contents = Contents::new(Config { budget: Budget::new(MEMORY_LEAST), ..fixture.config(1 << 30) });
     let error = contents.index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Unsupported);
     for part in [&*source.descriptor.digest.short().to_string(), "window of 34078720 bytes", "--memory-limit"] {
@@ -246,7 +246,7 @@ async fn a_layer_whose_window_does_not_fit_is_an_error_that_names_both() {
 
 #[tokio::test(start_paused = true)]
 async fn long_work_of_this_machine_is_progress() {
-    let contents = Place::new().contents();
+    let contents = ContentFixture::new().contents();
     contents.working(tokio::time::sleep(Duration::from_secs(5))).await;
     assert!(contents.progress() >= 4, "{}", contents.progress());
 }

@@ -4,62 +4,62 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_raw_blob_is_checked_whole_before_its_first_byte() {
-    let place = Place::new();
-    let source = place.add(Form::Raw, b"some text");
-    let contents = place.contents();
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Raw, b"some text");
+    let contents = fixture.contents();
     let stream = contents.open(&source).await.unwrap();
-    assert_eq!((stream.length(), stream.verified(), place.requests()), (9, Verified::Unread, 0));
+    assert_eq!((stream.length(), stream.verified(), fixture.requests()), (9, Verified::Unread, 0));
     assert_eq!(stream.read(5..9).await.unwrap(), "text");
-    assert_eq!((stream.verified(), place.requests()), (Verified::Whole, 1));
-    place.memory.add_blob_as(REPOSITORY, Digest::of(b"other"), b"evil!".to_vec());
+    assert_eq!((stream.verified(), fixture.requests()), (Verified::Whole, 1));
+    fixture.memory.add_blob_as(REPOSITORY, Digest::of(b"other"), b"evil!".to_vec());
     let other = BlobSource { descriptor: Descriptor::new("a/b", Digest::of(b"other"), 5), ..source };
     assert_eq!(contents.open(&other).await.unwrap().read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_raw_blob_is_read_without_a_request() {
-    let place = Place::new();
-    let source = place.add(Form::Raw, b"");
-    assert!(place.contents().open(&source).await.unwrap().read(0..10).await.unwrap().is_empty());
-    assert_eq!(place.requests(), 0);
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Raw, b"");
+    assert!(fixture.contents().open(&source).await.unwrap().read(0..10).await.unwrap().is_empty());
+    assert_eq!(fixture.requests(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tail_of_a_large_raw_blob_costs_only_its_span() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(20 * MIB as usize + 5, 1);
-    let source = place.add(Form::Raw, &data);
-    let stream = place.contents().open(&source).await.unwrap();
+    let source = fixture.add(Form::Raw, &data);
+    let stream = fixture.contents().open(&source).await.unwrap();
     assert_eq!(stream.read(20 * MIB..20 * MIB + 5).await.unwrap(), data[20 * MIB as usize..]);
-    assert_eq!((stream.verified(), place.asked()), (Verified::Partial, 5));
+    assert_eq!((stream.verified(), fixture.asked()), (Verified::Partial, 5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_raw_blob_is_verified_once_all_of_it_was_read() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(9 * MIB as usize + 77, 2);
-    let source = place.add(Form::Raw, &data);
-    let contents = place.contents();
+    let source = fixture.add(Form::Raw, &data);
+    let contents = fixture.contents();
     let stream = contents.open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);
     until(|| stream.verified() == Verified::Whole).await;
-    assert_eq!(place.asked(), data.len() as u64);
+    assert_eq!(fixture.asked(), data.len() as u64);
     // A stricter reader, and another mount, need no further byte.
     let strict = BlobSource { strict: true, ..source };
-    for contents in [contents, Contents::new(place.config(1 << 30))] {
+    for contents in [contents, Contents::new(fixture.config(1 << 30))] {
         let stream = contents.open(&strict).await.unwrap();
         assert_eq!(stream.verified(), Verified::Whole);
         assert!(stream.read(0..data.len() as u64).await.unwrap() == data);
     }
-    assert_eq!(place.asked(), data.len() as u64);
+    assert_eq!(fixture.asked(), data.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_raw_blob_read_backwards_is_verified_too() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(6 * MIB as usize, 3);
-    let source = place.add(Form::Raw, &data);
-    let stream = place.contents().open(&source).await.unwrap();
+    let source = fixture.add(Form::Raw, &data);
+    let stream = fixture.contents().open(&source).await.unwrap();
     for span in (0..6).rev() {
         stream.read(span * MIB..span * MIB + 1).await.unwrap();
     }
@@ -68,28 +68,29 @@ async fn a_large_raw_blob_read_backwards_is_verified_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_is_mended() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(4 * MIB as usize, 4);
-    let source = place.add(Form::Raw, &data);
+    let source = fixture.add(Form::Raw, &data);
     let mut bad = data.clone();
     bad[3 * MIB as usize] ^= 1;
-    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+    fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
 
-    let contents = place.contents();
+    let contents = fixture.contents();
     let stream = contents.open(&source).await.unwrap();
     // The read that completes the blob fails, and what follows.
     assert_eq!(read_all(&stream).await.unwrap_err().kind, ErrorKind::Integrity);
     let layout = layout::Layout::of_raw(source.descriptor.size).unwrap();
-    let cached = || place.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
+    let cached =
+        || fixture.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
     until(|| (0..4).all(|span| !cached().has(span))).await;
     let error = stream.read(0..1).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains(&source.descriptor.digest.to_string()), "{error}");
     let later = contents.open(&source).await.unwrap();
     assert_eq!(later.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
-    assert!(!is_stored(&place, &source));
+    assert!(!is_stored(&fixture, &source));
 
-    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
+    fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
     let mended = contents.open(&source).await.unwrap();
     assert!(read_all(&mended).await.unwrap() == data);
     assert_eq!(mended.verified(), Verified::Whole);
@@ -108,14 +109,14 @@ async fn whoever_reads_all_of_a_wrong_blob_fails_in_whatever_order_and_whatever_
         (vec![3, 5, 1, 4, 0, 2], 0),
     ] {
         for bad in [true, false] {
-            let place = Place::new();
-            let source = place.add(Form::Raw, &data);
+            let fixture = ContentFixture::new();
+            let source = fixture.add(Form::Raw, &data);
             if bad {
                 let mut bytes = data.clone();
                 bytes[2 * MIB as usize] ^= 1;
-                place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bytes);
+                fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bytes);
             }
-            let contents = Contents::new(place.config(cache));
+            let contents = Contents::new(fixture.config(cache));
             let stream = contents.open(&source).await.unwrap();
             let mut outcomes = Vec::new();
             for span in &order {
@@ -132,16 +133,16 @@ async fn whoever_reads_all_of_a_wrong_blob_fails_in_whatever_order_and_whatever_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_counts_for_a_moment_where_it_was_met() {
     for kind in [ErrorKind::TimedOut, ErrorKind::Unreachable] {
-        let place = Place::new();
+        let fixture = ContentFixture::new();
         let data = noise(3 * MIB as usize, 17);
-        let source = place.add(Form::Raw, &data);
-        let contents = place.contents();
+        let source = fixture.add(Form::Raw, &data);
+        let contents = fixture.contents();
         let stream = contents.open(&source).await.unwrap();
-        place.memory.plan(RequestKind::Blob, 0, 1, Fault::Error(kind));
+        fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Error(kind));
         // The kernel asks for a page of what it did not get at once.
         assert_eq!(stream.read(0..MIB).await.unwrap_err().kind, kind);
         assert_eq!(stream.read(0..4096).await.unwrap_err().kind, kind);
-        assert_eq!(place.requests(), 1);
+        assert_eq!(fixture.requests(), 1);
         // Others, and other places, ask for themselves.
         assert_eq!(contents.open(&source).await.unwrap().read(0..4096).await.unwrap(), data[..4096]);
         assert_eq!(stream.read(2 * MIB..2 * MIB + 9).await.unwrap(), data[2 * MIB as usize..2 * MIB as usize + 9]);
@@ -151,10 +152,10 @@ async fn an_outage_counts_for_a_moment_where_it_was_met() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_the_end_do_not_wait_for_the_rest() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(20 * MIB as usize, 15);
-    let source = place.add(Form::Raw, &data);
-    let contents = place.contents();
+    let source = fixture.add(Form::Raw, &data);
+    let contents = fixture.contents();
     let (one, other) = (contents.open(&source).await.unwrap(), contents.open(&source).await.unwrap());
     for span in [0, 1, 2, 19] {
         one.read(span * MIB..span * MIB + 1).await.unwrap();
@@ -167,19 +168,19 @@ async fn readers_of_the_end_do_not_wait_for_the_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_is_redirected_to_an_untrusted_transport_is_checked_before_its_first_byte() {
     for bad in [false, true] {
-        let place = Place::new();
+        let fixture = ContentFixture::new();
         let data = noise(3 * MIB as usize, 16);
-        let source = place.add(Form::Raw, &data);
+        let source = fixture.add(Form::Raw, &data);
         if bad {
             let mut bytes = data.clone();
             bytes[data.len() - 1] ^= 1;
-            place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bytes);
+            fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bytes);
         }
-        let contents = place.contents();
+        let contents = fixture.contents();
         let stream = contents.open(&source).await.unwrap();
-        place.memory.plan(RequestKind::Blob, 0, 1, Fault::Strayed);
+        fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Strayed);
         let read = stream.read(0..1).await;
-        assert!(place.requests() > 1);
+        assert!(fixture.requests() > 1);
         match bad {
             true => assert_eq!(read.unwrap_err().kind, ErrorKind::Integrity),
             false => assert_eq!((read.unwrap(), stream.verified()), (data[..1].to_vec().into(), Verified::Whole)),
@@ -189,19 +190,19 @@ async fn a_blob_that_is_redirected_to_an_untrusted_transport_is_checked_before_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_is_fetched_again_before_the_blob_is_checked_must_be_the_same() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(6 * MIB as usize, 12);
-    let source = place.add(Form::Raw, &data);
+    let source = fixture.add(Form::Raw, &data);
     // The cache keeps nothing and memory hardly anything, so the first spans are soon gone.
-    let config = Config { budget: Budget::new(MEMORY_LEAST), ..place.config(0) };
+    let config = Config { budget: Budget::new(MEMORY_LEAST), ..fixture.config(0) };
     let contents = Contents::new(config);
     let stream = contents.open(&source).await.unwrap();
     for span in 0..5 {
         stream.read(span * MIB..span * MIB + 1).await.unwrap();
     }
-    place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
+    fixture.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
     assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
-    place.memory.mend();
+    fixture.memory.mend();
     let stream = contents.open(&source).await.unwrap();
     assert_eq!(stream.read(0..1).await.unwrap(), data[..1]);
     stream.read(5 * MIB..6 * MIB).await.unwrap();
@@ -216,20 +217,20 @@ async fn a_strict_reader_gets_no_byte_of_a_bad_blob_whatever_makes_it_strict() {
         (Trust::Transport, VerifyPolicy::Strict, false),
         (Trust::Transport, VerifyPolicy::Auto, true),
     ] {
-        let place = Place::with(trust);
-        let source = BlobSource { strict, ..place.add(Form::Raw, &data) };
+        let fixture = ContentFixture::with(trust);
+        let source = BlobSource { strict, ..fixture.add(Form::Raw, &data) };
         let mut bad = data.clone();
         bad[data.len() - 1] ^= 1;
-        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
-        let contents = Contents::new(Config { verify, ..place.config(1 << 30) });
+        fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+        let contents = Contents::new(Config { verify, ..fixture.config(1 << 30) });
         let stream = contents.open(&source).await.unwrap();
         let mut asked = 0;
         for retry in 0..3 {
             assert_eq!(stream.read(retry..retry + 1).await.unwrap_err().kind, ErrorKind::Integrity);
-            assert!(retry == 0 || place.asked() == asked, "what failed the check was fetched again");
-            asked = place.asked();
+            assert!(retry == 0 || fixture.asked() == asked, "what failed the check was fetched again");
+            asked = fixture.asked();
         }
-        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
+        fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, data.clone());
         let stream = contents.open(&source).await.unwrap();
         assert!(stream.read(0..data.len() as u64).await.unwrap() == data);
         assert_eq!(stream.verified(), Verified::Whole);
@@ -238,14 +239,14 @@ async fn a_strict_reader_gets_no_byte_of_a_bad_blob_whatever_makes_it_strict() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
-    let place = Place::with(Trust::Digest);
+    let fixture = ContentFixture::with(Trust::Digest);
     let data = noise(6 * MIB as usize, 6);
-    let source = place.add(Form::Raw, &data);
+    let source = fixture.add(Form::Raw, &data);
     // Memory that holds hardly more than one span.
-    let config = Config { budget: Budget::new(MEMORY_LEAST), ..place.config(2 * MIB) };
+    let config = Config { budget: Budget::new(MEMORY_LEAST), ..fixture.config(2 * MIB) };
     let stream = Contents::new(config).open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);
-    place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
+    fixture.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
     let kinds = join_all((0..6).map(|span| stream.read(span * MIB..span * MIB + 1))).await;
     assert!(kinds.iter().any(|read| read.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity)));
     for (span, read) in kinds.iter().enumerate() {
@@ -255,57 +256,57 @@ async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequential_reader_of_a_large_blob_makes_few_requests() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(48 * MIB as usize, 7);
-    let source = place.add(Form::Raw, &data);
-    let stream = place.contents().open(&source).await.unwrap();
+    let source = fixture.add(Form::Raw, &data);
+    let stream = fixture.contents().open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);
-    assert_eq!(place.asked(), data.len() as u64);
-    assert!(place.requests() < 24, "{}", place.requests());
+    assert_eq!(fixture.asked(), data.len() as u64);
+    assert!(fixture.requests() < 24, "{}", fixture.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_large_request_is_fetched_in_parallel_ranges() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(40 * MIB as usize, 8);
-    let source = place.add(Form::Raw, &data);
-    let stream = place.contents().open(&source).await.unwrap();
+    let source = fixture.add(Form::Raw, &data);
+    let stream = fixture.contents().open(&source).await.unwrap();
     assert!(stream.read(0..40 * MIB).await.unwrap() == data);
-    assert_eq!((place.requests(), place.asked()), (5, 40 * MIB));
+    assert_eq!((fixture.requests(), fixture.asked()), (5, 40 * MIB));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demand_read_does_not_wait_for_stalled_prefetch() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(64 * MIB as usize, 9);
-    let source = place.add(Form::Raw, &data);
-    let stream = place.contents().open(&source).await.unwrap();
+    let source = fixture.add(Form::Raw, &data);
+    let stream = fixture.contents().open(&source).await.unwrap();
     stream.read(0..4096).await.unwrap();
-    place.memory.plan(RequestKind::Blob, 0, 8, Fault::Stall);
+    fixture.memory.plan(RequestKind::Blob, 0, 8, Fault::Stall);
     for start in (4096..MIB).step_by(128 << 10) {
         stream.read(start..start + 4096).await.unwrap();
     }
-    until(|| place.requests() > 1).await;
-    place.memory.mend();
+    until(|| fixture.requests() > 1).await;
+    fixture.memory.mend();
     assert_eq!(stream.read(60 * MIB..60 * MIB + 9).await.unwrap(), data[60 * MIB as usize..60 * MIB as usize + 9]);
-    place.memory.release();
+    fixture.memory.release();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_reads_of_a_span_that_the_cache_does_not_keep_fetch_it_once() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let data = noise(4 * MIB as usize, 10);
-    let source = place.add(Form::Raw, &data);
-    let stream = Contents::new(place.config(0)).open(&source).await.unwrap();
+    let source = fixture.add(Form::Raw, &data);
+    let stream = Contents::new(fixture.config(0)).open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);
-    assert!(place.asked() <= data.len() as u64, "{}", place.asked());
+    assert!(fixture.asked() <= data.len() as u64, "{}", fixture.asked());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_index_says_of_a_raw_blob_has_the_borders_of_the_unindexed_one() {
-    let place = Place::new();
-    let source = BlobSource { strict: true, ..place.add(Form::Raw, &noise(5 * MIB as usize + 9, 11)) };
-    let index = place.contents().index(&source).await.unwrap();
+    let fixture = ContentFixture::new();
+    let source = BlobSource { strict: true, ..fixture.add(Form::Raw, &noise(5 * MIB as usize + 9, 11)) };
+    let index = fixture.contents().index(&source).await.unwrap();
     let raw = layout::Layout::of_raw(source.descriptor.size).unwrap();
     assert_eq!(layout::Layout::of_index(&index).cached, raw.cached);
 }

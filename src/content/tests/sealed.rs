@@ -3,7 +3,7 @@
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, KeyInit};
 
-use super::travelling::{file, pack_entries};
+use super::attached_index::{file, pack_entries};
 use super::*;
 use crate::layer::Packing;
 use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
@@ -26,48 +26,48 @@ fn ring(passphrases: &[&str]) -> KeyRing {
     KeyRing::new(passphrases.iter().map(source).collect())
 }
 
-fn sealed(place: &Place, blob: &[u8]) -> BlobSource {
-    BlobSource { sealing: Sealing::OciSync, ..place.add(Form::Archive, blob) }
+fn sealed(fixture: &ContentFixture, blob: &[u8]) -> BlobSource {
+    BlobSource { sealing: Sealing::OciSync, ..fixture.add(Form::Archive, blob) }
 }
 
-fn contents(place: &Place, size: u64, passphrases: &[&str]) -> Contents {
-    Contents::new(Config { keys: ring(passphrases), ..place.config(size) })
+fn contents(fixture: &ContentFixture, size: u64, passphrases: &[&str]) -> Contents {
+    Contents::new(Config { keys: ring(passphrases), ..fixture.config(size) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_archive_opens_with_one_request_and_the_right_one_of_several_passphrases() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let big = noise(5 * MIB as usize, 1);
-    let source = sealed(&place, &seal(&gzip(&tar(&[("secret-name", &big)]))));
-    let first = contents(&place, 1 << 30, &["wrong", PASSPHRASE, "other"]);
+    let source = sealed(&fixture, &seal(&gzip(&tar(&[("secret-name", &big)]))));
+    let first = contents(&fixture, 1 << 30, &["wrong", PASSPHRASE, "other"]);
     let index = first.index(&source).await.unwrap();
     let stream = first.open(&source).await.unwrap();
     assert!(stream.read(extent(&index, "secret-name")).await.unwrap() == big);
-    assert_eq!((place.requests(), stream.verified()), (1, Verified::Whole));
+    assert_eq!((fixture.requests(), stream.verified()), (1, Verified::Whole));
 
     // Offline, with the passphrase: everything; with another: KeyWrong; with none: KeyMissing.
-    place.memory.remove_blob(REPOSITORY, &source.descriptor.digest);
-    let again = contents(&place, 1 << 30, &[PASSPHRASE]);
+    fixture.memory.remove_blob(REPOSITORY, &source.descriptor.digest);
+    let again = contents(&fixture, 1 << 30, &[PASSPHRASE]);
     assert!(again.open(&source).await.unwrap().read(extent(&index, "secret-name")).await.unwrap() == big);
     assert!(matches!(again.protection(&source).await.unwrap(), cache::Protection::Sealed(_)));
-    let wrong = contents(&place, 1 << 30, &["wrong"]);
+    let wrong = contents(&fixture, 1 << 30, &["wrong"]);
     assert_eq!(wrong.open(&source).await.err().unwrap().kind, ErrorKind::KeyWrong);
-    let none = contents(&place, 1 << 30, &[]);
+    let none = contents(&fixture, 1 << 30, &[]);
     assert_eq!(none.open(&source).await.err().unwrap().kind, ErrorKind::KeyMissing);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_plaintext_and_no_name_of_a_sealed_archive_reaches_the_disk() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let text = b"attack at dawn, attack at dawn, attack at dawn".repeat(50_000);
-    let source = sealed(&place, &seal(&tar(&[("secret-name", &text)])));
-    contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
-    keeps_secret(&place, &[b"attack at dawn", b"secret-name"]);
+    let source = sealed(&fixture, &seal(&tar(&[("secret-name", &text)])));
+    contents(&fixture, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
+    keeps_secret(&fixture, &[b"attack at dawn", b"secret-name"]);
 }
 
 /// None of the files of the cache holds any of these.
-fn keeps_secret(place: &Place, secrets: &[&[u8]]) {
-    let mut folders = vec![place.directory.path().to_path_buf()];
+fn keeps_secret(fixture: &ContentFixture, secrets: &[&[u8]]) {
+    let mut folders = vec![fixture.directory.path().to_path_buf()];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -87,45 +87,45 @@ fn keeps_secret(place: &Place, secrets: &[&[u8]]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_passphrase_is_told_from_a_wrong_blob() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let blob = seal(&tar(&[("a", b"data")]));
-    let source = sealed(&place, &blob);
-    let error = contents(&place, 1 << 30, &["wrong"]).index(&source).await.err().unwrap();
+    let source = sealed(&fixture, &blob);
+    let error = contents(&fixture, 1 << 30, &["wrong"]).index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::KeyWrong, "{error}");
     // The ciphertext was right, so the right passphrase needs no further request.
-    contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
-    assert_eq!(place.requests(), 1);
+    contents(&fixture, 1 << 30, &[PASSPHRASE]).index(&source).await.unwrap();
+    assert_eq!(fixture.requests(), 1);
 
-    let place = Place::new();
-    let source = sealed(&place, &blob);
+    let fixture = ContentFixture::new();
+    let source = sealed(&fixture, &blob);
     let mut bad = blob.clone();
     bad[60] ^= 1;
-    place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
-    let error = contents(&place, 1 << 30, &["wrong"]).index(&source).await.err().unwrap();
+    fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+    let error = contents(&fixture, 1 << 30, &["wrong"]).index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_passphrase_nothing_is_fetched() {
-    let place = Place::new();
-    let source = sealed(&place, &seal(&tar(&[("a", b"data")])));
-    assert_eq!(place.contents().index(&source).await.err().unwrap().kind, ErrorKind::KeyMissing);
-    assert_eq!(place.requests(), 0);
+    let fixture = ContentFixture::new();
+    let source = sealed(&fixture, &seal(&tar(&[("a", b"data")])));
+    assert_eq!(fixture.contents().index(&source).await.err().unwrap().kind, ErrorKind::KeyMissing);
+    assert_eq!(fixture.requests(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_digests() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let archive = tar(&[("big", &noise(7 * MIB as usize, 2))]);
-    let source = sealed(&place, &seal(&archive));
+    let source = sealed(&fixture, &seal(&archive));
     // Memory that holds hardly more than one span.
-    let contents = Contents::new(Config { keys: ring(&[PASSPHRASE]), budget: Budget::new(MEMORY_LEAST), ..place.config(2 * MIB) });
+    let contents = Contents::new(Config { keys: ring(&[PASSPHRASE]), budget: Budget::new(MEMORY_LEAST), ..fixture.config(2 * MIB) });
     let stream = contents.open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == archive);
     for start in [6 * MIB, 5, 3 * MIB + 9] {
         assert!(stream.read(start..start + 5000).await.unwrap() == archive[start as usize..start as usize + 5000]);
     }
-    place.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
+    fixture.memory.plan(RequestKind::Blob, 0, u32::MAX, Fault::Flipped(0));
     let reads = join_all((0..7).map(|span| stream.read(span * MIB + 100..span * MIB + 101))).await;
     assert!(reads.iter().any(|read| read.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity)));
     for (span, byte) in reads.iter().enumerate().filter_map(|(span, read)| Some((span, read.as_ref().ok()?))) {
@@ -135,24 +135,24 @@ async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_di
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_short_for_an_envelope_is_an_integrity_error() {
-    let place = Place::new();
-    let source = sealed(&place, b"short");
-    let error = contents(&place, 1 << 30, &[PASSPHRASE]).index(&source).await.err().unwrap();
+    let fixture = ContentFixture::new();
+    let source = sealed(&fixture, b"short");
+    let error = contents(&fixture, 1 << 30, &[PASSPHRASE]).index(&source).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_was_sealed_here_is_listed_without_a_request_and_its_names_stay_secret() {
-    let place = Place::new();
+    let fixture = ContentFixture::new();
     let (packed, plain) = pack_entries(Packing::GzipTar, &[(file("secret-name", b"data"), b"data")]);
     let blob = seal(&plain);
-    let source = sealed(&place, &blob);
+    let source = sealed(&fixture, &blob);
     let header = EnvelopeHeader::parse(&blob).unwrap();
     let key = EnvelopeKey::derive(&Passphrase::new(PASSPHRASE.into()), &header.salt).unwrap();
-    let contents = contents(&place, 1 << 30, &["wrong", PASSPHRASE]);
+    let contents = contents(&fixture, 1 << 30, &["wrong", PASSPHRASE]);
     contents.adopt_sealed(&source, header, &key, &packed.index).unwrap();
     let index = contents.index(&source).await.unwrap();
-    assert_eq!((index.entry(0).unwrap().path, place.requests()), (&b"secret-name"[..], 0));
+    assert_eq!((index.entry(0).unwrap().path, fixture.requests()), (&b"secret-name"[..], 0));
     assert_eq!(contents.open(&source).await.unwrap().read(extent(&index, "secret-name")).await.unwrap(), "data");
     // What is sealed next is sealed with the passphrase that opens this.
     let next = contents.seal_key(Some(&source), [3; 32]).await.unwrap().unwrap();
@@ -165,5 +165,5 @@ async fn an_archive_that_was_sealed_here_is_listed_without_a_request_and_its_nam
     assert_eq!(sealed_by(&next), sealed_by(&expected));
     let other = BlobSource { descriptor: Descriptor::new("a/b", Digest::of(b"other"), 5), ..source };
     assert_eq!(contents.adopt_sealed(&other, header, &key, &packed.index).unwrap_err().kind, ErrorKind::Integrity);
-    keeps_secret(&place, &[b"secret-name"]);
+    keeps_secret(&fixture, &[b"secret-name"]);
 }

@@ -43,10 +43,10 @@ fn an_edit_in_a_directory_that_was_replaced_is_refused() {
 
 #[test]
 fn a_tag_follows_again_only_when_nothing_is_left_and_nothing_is_under_way() {
-    let nothing = Left::Nothing(Some(digest("x")));
+    let nothing = Remaining::Nothing(Some(digest("x")));
     let following = TagState::Following { view: 1, shows: Some(digest("x")) };
     assert_eq!(edited(1, None).next(Event::Ended(1, nothing)), Ok((following, vec![Action::LetGo(1)])));
-    assert_eq!(edited(1, None).next(Event::Ended(1, Left::Edits)), Ok((edited(0, None), Vec::new())));
+    assert_eq!(edited(1, None).next(Event::Ended(1, Remaining::Edits)), Ok((edited(0, None), Vec::new())));
     assert_eq!(edited(2, None).next(Event::Ended(1, nothing)), Ok((edited(1, None), Vec::new())));
     let publishing = Some(Claim::Publish);
     assert_eq!(edited(1, publishing).next(Event::Ended(1, nothing)), Ok((edited(0, publishing), Vec::new())));
@@ -76,8 +76,8 @@ struct Walk {
 }
 
 impl Walk {
-    fn left(&self, view: ViewNumber) -> Left {
-        if self.edits == Some(view) { Left::Edits } else { Left::Nothing(Some(digest("shown"))) }
+    fn left(&self, view: ViewNumber) -> Remaining {
+        if self.edits == Some(view) { Remaining::Edits } else { Remaining::Nothing(Some(digest("shown"))) }
     }
 
     fn apply(&mut self, event: Event) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{Asker, Credentials, NAME_TTL, Need, Others, ROOT};
-use super::world::{CALLER, Setup, World, add_files};
+use super::test_mount::{CALLER, Setup, TestMount, add_files};
 use crate::error::ErrorKind;
 use crate::publish::Options;
 use crate::registry::{Memory, RequestKind};
@@ -18,67 +18,67 @@ fn asker(uid: u32) -> Asker {
 }
 
 /// A registry with the tags `closed` (0700) and `open` (0777) of user 1000, and two that others made, and a mount of it for all users.
-async fn mount(others: Others) -> World {
+async fn mount_for(others: Others) -> TestMount {
     let registry = Memory::new();
     add_files(&registry, "team/app", "v1", &[("a.txt", "hello")]);
-    let world = World::writable(registry);
+    let mount = TestMount::writable(registry);
     for (tag, mode) in [("closed", 0o700), ("open", 0o777)] {
         let path = format!("team/app/{tag}");
-        world.mkdir(&path).await;
-        world.put(&format!("{path}/file"), "text").await;
-        let inode = world.entry(&path).await.inode;
-        world.fs.setattr(CALLER, inode, SetAttributes { mode: Some(mode), ..SetAttributes::default() }).await.unwrap();
+        mount.mkdir(&path).await;
+        mount.put(&format!("{path}/file"), "text").await;
+        let inode = mount.entry(&path).await.inode;
+        mount.fs.setattr(CALLER, inode, SetAttributes { mode: Some(mode), ..SetAttributes::default() }).await.unwrap();
     }
-    world.fs.sync(&crate::fs::Selection::All, &Options::default(), &(std::sync::Arc::new(|_| {}) as _)).await.unwrap();
-    world.beside(Setup { others, tag_ttl: Duration::ZERO, ..Setup::writable() })
+    mount.fs.sync(&crate::fs::Selection::All, &Options::default(), &(std::sync::Arc::new(|_| {}) as _)).await.unwrap();
+    mount.beside(Setup { others, tag_ttl: Duration::ZERO, ..Setup::writable() })
 }
 
 #[tokio::test]
 async fn whoever_comes_first_is_judged_by_the_artifact_s_own_mode() {
-    let world = mount(Others::Files).await;
-    let (closed, open) = (world.entry("team/app/closed").await.inode, world.entry("team/app/open").await.inode);
+    let mount = mount_for(Others::Files).await;
+    let (closed, open) = (mount.entry("team/app/closed").await.inode, mount.entry("team/app/open").await.inode);
     let kind = |result: Result<(), crate::fs::Error>| result.err().map(|error| error.kind);
     for need in [Need::Search, Need::Read, Need::Write] {
-        assert_eq!(kind(world.fs.admit(&asker(7), closed, need).await), Some(ErrorKind::Denied), "{need:?}");
-        assert_eq!(kind(world.fs.admit(&asker(1000), closed, need).await), None, "{need:?}");
-        assert_eq!(kind(world.fs.admit(&asker(7), open, need).await), None, "{need:?}");
+        assert_eq!(kind(mount.fs.admit(&asker(7), closed, need).await), Some(ErrorKind::Denied), "{need:?}");
+        assert_eq!(kind(mount.fs.admit(&asker(1000), closed, need).await), None, "{need:?}");
+        assert_eq!(kind(mount.fs.admit(&asker(7), open, need).await), None, "{need:?}");
     }
-    assert_eq!(kind(world.fs.admit(&asker(7), open, Need::Own).await), Some(ErrorKind::NotPermitted));
-    assert_eq!(world.fs.getattr(closed).await.unwrap().attributes.mode, 0o700);
+    assert_eq!(kind(mount.fs.admit(&asker(7), open, Need::Own).await), Some(ErrorKind::NotPermitted));
+    assert_eq!(mount.fs.getattr(closed).await.unwrap().attributes.mode, 0o700);
 }
 
 #[tokio::test]
 async fn what_provisional_modes_refuse_is_asked_about_and_no_name_is_kept_until_the_kernel_knows_better() {
-    let world = mount(Others::Files).await;
-    let open = world.entry("team/app/open").await;
+    let mount = mount_for(Others::Files).await;
+    let open = mount.entry("team/app/open").await;
     assert_eq!(open.attributes.mode, 0o755);
-    assert_eq!(world.fs.getattr(open.inode).await.unwrap().attributes.mode, 0o777);
-    assert_eq!(world.entry("team/app/open/file").await.name_ttl, Duration::ZERO);
-    let alone = mount(Others::None).await;
+    assert_eq!(mount.fs.getattr(open.inode).await.unwrap().attributes.mode, 0o777);
+    assert_eq!(mount.entry("team/app/open/file").await.name_ttl, Duration::ZERO);
+    let alone = mount_for(Others::None).await;
     assert_eq!(alone.entry("team/app/open/file").await.name_ttl, crate::fs::FOREVER);
 }
 
 #[tokio::test]
 async fn listing_tags_for_other_users_costs_no_manifest() {
-    let world = mount(Others::Files).await;
-    world.list_entries("team/app").await.unwrap();
-    world.requests();
-    for (name, entry) in world.list_entries("team/app").await.unwrap() {
+    let mount = mount_for(Others::Files).await;
+    mount.list_entries("team/app").await.unwrap();
+    mount.requests();
+    for (name, entry) in mount.list_entries("team/app").await.unwrap() {
         // The kernel has both as long, and so asks for the name first.
         assert_eq!((entry.attributes.mode, entry.name_ttl, entry.attributes_ttl), (0o755, NAME_TTL, NAME_TTL), "{name}");
-        world.fs.getxattr(entry.inode, b"system.posix_acl_access").await.unwrap();
+        mount.fs.getxattr(entry.inode, b"system.posix_acl_access").await.unwrap();
     }
-    let asked = world.requests();
+    let asked = mount.requests();
     assert!(!asked.iter().any(|(kind, _)| matches!(kind, RequestKind::Manifest | RequestKind::Resolve)), "{asked:?}");
 }
 
 #[tokio::test]
 async fn the_metadata_window_is_the_mounting_user_s_alone_unless_it_is_exposed() {
     for (others, mode) in [(Others::None, 0o755), (Others::Files, 0o700), (Others::Everything, 0o755)] {
-        let world = mount(others).await;
+        let mount = mount_for(others).await;
         for path in [".oci", "team/.oci", "team/app/.oci"] {
-            assert_eq!(world.entry(path).await.attributes.mode, mode, "{path} {others:?}");
+            assert_eq!(mount.entry(path).await.attributes.mode, mode, "{path} {others:?}");
         }
-        world.fs.admit(&asker(7), ROOT, Need::Search).await.unwrap();
+        mount.fs.admit(&asker(7), ROOT, Need::Search).await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! The `.oci` windows and extended attributes.
 
 use super::super::ROOT;
-use super::world::{Setup, World, add_files};
+use super::test_mount::{Setup, TestMount, add_files};
 use crate::artifact::{Kind, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, media_type};
@@ -17,33 +17,33 @@ fn registry() -> (Memory, Digest) {
 #[tokio::test]
 async fn the_window_is_found_by_name_and_never_listed() {
     let (registry, _) = registry();
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     for path in ["", "app", "app/web"] {
-        assert_eq!(world.entry(&format!("{path}/.oci")).await.attributes.kind, Kind::Directory);
-        assert!(world.list(path).await.iter().all(|name| name != ".oci"));
+        assert_eq!(mount.entry(&format!("{path}/.oci")).await.attributes.kind, Kind::Directory);
+        assert!(mount.list(path).await.iter().all(|name| name != ".oci"));
     }
-    world.absent("app/v1/.oci").await;
+    mount.absent("app/v1/.oci").await;
 }
 
 #[tokio::test]
 async fn the_root_s_window_tells_of_the_mount() {
     let (registry, _) = registry();
-    let world = World::new(registry);
-    assert_eq!(world.list(".oci").await, ["mount.json", "status.json", "repos"]);
-    assert_eq!(world.text(".oci/mount.json").await, "{\"mount\":true}\n");
-    assert_eq!(world.text(".oci/status.json").await, "{\"status\":true}\n");
-    assert_eq!(world.link(".oci/repos/app").await, "../../app");
+    let mount = TestMount::new(registry);
+    assert_eq!(mount.list(".oci").await, ["mount.json", "status.json", "repos"]);
+    assert_eq!(mount.text(".oci/mount.json").await, "{\"mount\":true}\n");
+    assert_eq!(mount.text(".oci/status.json").await, "{\"status\":true}\n");
+    assert_eq!(mount.link(".oci/repos/app").await, "../../app");
 }
 
 #[tokio::test]
 async fn the_window_of_a_repository_holds_its_tags_and_repositories() {
     let (registry, _) = registry();
-    let world = World::new(registry);
-    assert_eq!(world.list("app/.oci").await, ["repo.json", "tags", "repos"]);
-    assert_eq!(world.list("app/.oci/tags").await, ["v1"]);
-    assert_eq!(world.list("app/.oci/repos").await, ["web"]);
-    world.absent("app/.oci/tags/v9").await;
-    let repo: serde_json::Value = serde_json::from_str(&world.text("app/.oci/repo.json").await).unwrap();
+    let mount = TestMount::new(registry);
+    assert_eq!(mount.list("app/.oci").await, ["repo.json", "tags", "repos"]);
+    assert_eq!(mount.list("app/.oci/tags").await, ["v1"]);
+    assert_eq!(mount.list("app/.oci/repos").await, ["web"]);
+    mount.absent("app/.oci/tags/v9").await;
+    let repo: serde_json::Value = serde_json::from_str(&mount.text("app/.oci/repo.json").await).unwrap();
     assert_eq!(repo["repository"], "app");
     assert_eq!(repo["tags"], 1);
 }
@@ -54,56 +54,56 @@ async fn listing_the_window_s_tags_makes_no_request_for_any_of_them() {
     for number in 0..100 {
         registry.tag("app", &format!("t{number}"), digest);
     }
-    let world = World::new(registry);
-    world.list("app").await;
-    world.requests();
-    assert_eq!(world.list("app/.oci/tags").await.len(), 101);
-    assert_eq!(world.requests(), []);
+    let mount = TestMount::new(registry);
+    mount.list("app").await;
+    mount.requests();
+    assert_eq!(mount.list("app/.oci/tags").await.len(), 101);
+    assert_eq!(mount.requests(), []);
 }
 
 #[tokio::test]
 async fn a_tag_s_metadata_are_the_registry_s_exact_bytes() {
     let (registry, digest) = registry();
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     let tag = "app/.oci/tags/v1";
-    assert_eq!(world.text(&format!("{tag}/digest")).await, format!("{digest}\n"));
-    assert_eq!(world.text(&format!("{tag}/reference")).await, "reg.io/app:v1\n");
-    assert_eq!(world.text(&format!("{tag}/media-type")).await, format!("{}\n", media_type::OCI_MANIFEST));
-    assert_eq!(Digest::of(&world.read(&format!("{tag}/manifest.json")).await.unwrap()), digest);
-    assert_eq!(world.text(&format!("{tag}/config.json")).await, "{}");
-    assert_eq!(world.text(&format!("{tag}/annotations.json")).await, "{}\n");
-    assert_eq!(world.link(&format!("{tag}/fs")).await, "../../../v1");
-    world.absent(&format!("{tag}/index.json")).await;
-    world.absent(&format!("{tag}/platforms")).await;
+    assert_eq!(mount.text(&format!("{tag}/digest")).await, format!("{digest}\n"));
+    assert_eq!(mount.text(&format!("{tag}/reference")).await, "reg.io/app:v1\n");
+    assert_eq!(mount.text(&format!("{tag}/media-type")).await, format!("{}\n", media_type::OCI_MANIFEST));
+    assert_eq!(Digest::of(&mount.read(&format!("{tag}/manifest.json")).await.unwrap()), digest);
+    assert_eq!(mount.text(&format!("{tag}/config.json")).await, "{}");
+    assert_eq!(mount.text(&format!("{tag}/annotations.json")).await, "{}\n");
+    assert_eq!(mount.link(&format!("{tag}/fs")).await, "../../../v1");
+    mount.absent(&format!("{tag}/index.json")).await;
+    mount.absent(&format!("{tag}/platforms")).await;
 }
 
 #[tokio::test]
 async fn blobs_are_shown_as_stored_and_layers_each_alone() {
     let (registry, _) = registry();
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     let one = Digest::of(b"one");
-    assert_eq!(world.text(&format!("app/.oci/tags/v1/blobs/{}", one.path_name())).await, "one");
-    assert_eq!(world.list("app/.oci/tags/v1/blobs").await.len(), 3);
-    let layers = world.list("app/.oci/tags/v1/layers").await;
+    assert_eq!(mount.text(&format!("app/.oci/tags/v1/blobs/{}", one.path_name())).await, "one");
+    assert_eq!(mount.list("app/.oci/tags/v1/blobs").await.len(), 3);
+    let layers = mount.list("app/.oci/tags/v1/layers").await;
     assert_eq!(layers, [format!("00-{}", one.short()), format!("01-{}", Digest::of(b"two").short())]);
-    assert_eq!(world.text(&format!("app/.oci/tags/v1/layers/{}/a.txt", layers[0])).await, "one");
-    world.absent(&format!("app/.oci/tags/v1/blobs/{}", Digest::of(b"x").path_name())).await;
+    assert_eq!(mount.text(&format!("app/.oci/tags/v1/layers/{}/a.txt", layers[0])).await, "one");
+    mount.absent(&format!("app/.oci/tags/v1/blobs/{}", Digest::of(b"x").path_name())).await;
 }
 
 #[tokio::test]
 async fn sizes_and_names_of_metadata_are_known_without_reading_a_blob() {
     let (registry, _) = registry();
-    let world = World::new(registry);
-    for (name, entry) in world.list_entries("app/.oci/tags/v1").await.unwrap() {
+    let mount = TestMount::new(registry);
+    for (name, entry) in mount.list_entries("app/.oci/tags/v1").await.unwrap() {
         if entry.attributes.kind == Kind::File {
-            let text = world.text(&format!("app/.oci/tags/v1/{name}")).await;
+            let text = mount.text(&format!("app/.oci/tags/v1/{name}")).await;
             assert_eq!(text.len() as u64, entry.attributes.size, "{name}");
         }
     }
-    world.requests();
-    world.list("app/.oci/tags/v1/blobs").await;
-    world.list("app/.oci/tags/v1/layers").await;
-    assert_eq!(world.requests(), []);
+    mount.requests();
+    mount.list("app/.oci/tags/v1/blobs").await;
+    mount.list("app/.oci/tags/v1/layers").await;
+    assert_eq!(mount.requests(), []);
 }
 
 pub(super) fn add_index(registry: &Memory) -> (Digest, Digest, Digest) {
@@ -124,16 +124,16 @@ pub(super) fn add_index(registry: &Memory) -> (Digest, Digest, Digest) {
 async fn every_platform_of_an_index_is_shown_and_the_tag_is_the_chosen_one() {
     let registry = Memory::new();
     let (index, amd, _) = add_index(&registry);
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     let tag = "app/.oci/tags/multi";
-    assert_eq!(world.list(&format!("{tag}/platforms")).await, ["linux-arm64", "linux-amd64"]);
-    assert_eq!(world.text(&format!("{tag}/platforms/linux-arm64/arch")).await, "arm64");
-    assert_eq!(world.text("app/multi/arch").await, "amd64");
-    assert_eq!(world.text(&format!("{tag}/digest")).await, format!("{index}\n"));
-    assert_eq!(Digest::of(&world.read(&format!("{tag}/index.json")).await.unwrap()), index);
-    assert_eq!(Digest::of(&world.read(&format!("{tag}/manifest.json")).await.unwrap()), amd);
-    assert_eq!(world.xattr("app/multi", "user.oci.platform").await.as_deref(), Some("linux/amd64"));
-    assert_eq!(world.xattr("app/multi", "user.oci.digest").await, Some(index.to_string()));
+    assert_eq!(mount.list(&format!("{tag}/platforms")).await, ["linux-arm64", "linux-amd64"]);
+    assert_eq!(mount.text(&format!("{tag}/platforms/linux-arm64/arch")).await, "arm64");
+    assert_eq!(mount.text("app/multi/arch").await, "amd64");
+    assert_eq!(mount.text(&format!("{tag}/digest")).await, format!("{index}\n"));
+    assert_eq!(Digest::of(&mount.read(&format!("{tag}/index.json")).await.unwrap()), index);
+    assert_eq!(Digest::of(&mount.read(&format!("{tag}/manifest.json")).await.unwrap()), amd);
+    assert_eq!(mount.xattr("app/multi", "user.oci.platform").await.as_deref(), Some("linux/amd64"));
+    assert_eq!(mount.xattr("app/multi", "user.oci.digest").await, Some(index.to_string()));
 }
 
 #[tokio::test]
@@ -144,13 +144,13 @@ async fn an_index_is_edited_through_its_platform_and_not_without_one() {
         [{"mediaType": media_type::OCI_MANIFEST, "digest": arm.to_string(), "size": 2, "platform": {"os": "linux", "architecture": "arm64"}}]});
     let other = registry.add_manifest("app", other.to_string());
     registry.tag("app", "other", other);
-    let world = World::writable(registry);
-    assert_eq!(world.list("app/other").await, ["linux-arm64"]);
-    assert_eq!(world.write("app/other/linux-arm64/arch", "x").await.unwrap_err().kind, ErrorKind::ReadOnly);
-    assert_eq!(world.make("app/other/new", Kind::Directory).await.unwrap_err().kind, ErrorKind::ReadOnly);
-    world.put("app/multi/arch", "edited").await;
-    assert_eq!(world.text("app/multi/arch").await, "edited");
-    assert_eq!(world.text("app/.oci/tags/multi/platforms/linux-amd64/arch").await, "amd64");
+    let mount = TestMount::writable(registry);
+    assert_eq!(mount.list("app/other").await, ["linux-arm64"]);
+    assert_eq!(mount.write("app/other/linux-arm64/arch", "x").await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(mount.make("app/other/new", Kind::Directory).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    mount.put("app/multi/arch", "edited").await;
+    assert_eq!(mount.text("app/multi/arch").await, "edited");
+    assert_eq!(mount.text("app/.oci/tags/multi/platforms/linux-amd64/arch").await, "amd64");
 }
 
 #[tokio::test]
@@ -158,9 +158,9 @@ async fn layers_and_blobs_as_they_are_stored_cannot_be_changed() {
     for view in [ViewMode::Layers, ViewMode::Blobs] {
         let registry = Memory::new();
         add_files(&registry, "app", "v1", &[("a.txt", "hello")]);
-        let world = World::with(registry, Setup { view, ..Setup::writable() });
-        world.list("app/v1").await;
-        assert_eq!(world.make("app/v1/new", Kind::Directory).await.unwrap_err().kind, ErrorKind::ReadOnly, "{view:?}");
+        let mount = TestMount::with(registry, Setup { view, ..Setup::writable() });
+        mount.list("app/v1").await;
+        assert_eq!(mount.make("app/v1/new", Kind::Directory).await.unwrap_err().kind, ErrorKind::ReadOnly, "{view:?}");
     }
 }
 
@@ -172,29 +172,29 @@ async fn attachments_are_directories_like_those_of_tags() {
         "config": {"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(b"{}").to_string(), "size": 2},
         "layers": [], "subject": {"mediaType": media_type::OCI_MANIFEST, "digest": digest.to_string(), "size": 2}});
     let attached = registry.add_manifest("app", text.to_string());
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     let referrers = "app/.oci/tags/v1/referrers";
-    assert_eq!(world.list(referrers).await, ["application_spdx+json"]);
-    assert_eq!(world.list(&format!("{referrers}/application_spdx+json")).await, [attached.short()]);
+    assert_eq!(mount.list(referrers).await, ["application_spdx+json"]);
+    assert_eq!(mount.list(&format!("{referrers}/application_spdx+json")).await, [attached.short()]);
     let directory = format!("{referrers}/application_spdx+json/{}", attached.short());
-    assert_eq!(world.text(&format!("{directory}/digest")).await, format!("{attached}\n"));
-    assert_eq!(world.text(&format!("{directory}/artifact-type")).await, "application/spdx+json\n");
-    assert_eq!(world.link(&format!("{directory}/fs")).await, format!("../../../../../../@{}", attached.path_name()));
-    assert_eq!(world.list(&format!("{directory}/referrers")).await, [""; 0]);
+    assert_eq!(mount.text(&format!("{directory}/digest")).await, format!("{attached}\n"));
+    assert_eq!(mount.text(&format!("{directory}/artifact-type")).await, "application/spdx+json\n");
+    assert_eq!(mount.link(&format!("{directory}/fs")).await, format!("../../../../../../@{}", attached.path_name()));
+    assert_eq!(mount.list(&format!("{directory}/referrers")).await, [""; 0]);
 }
 
 #[tokio::test]
 async fn attachments_are_not_asked_for_until_they_are_listed() {
     let (registry, _) = registry();
-    let world = World::new(registry);
-    world.list("app/.oci/tags/v1").await;
-    assert_eq!(world.registry.count(RequestKind::Referrers), 0);
+    let mount = TestMount::new(registry);
+    mount.list("app/.oci/tags/v1").await;
+    assert_eq!(mount.registry.count(RequestKind::Referrers), 0);
 }
 
 #[tokio::test]
 async fn own_attributes_are_readable_everywhere_and_never_listed() {
     let (registry, digest) = registry();
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     for (path, name, value) in [
         ("", "user.oci.reference", "reg.io".to_owned()),
         ("", "user.oci.listing", "complete".to_owned()),
@@ -211,24 +211,24 @@ async fn own_attributes_are_readable_everywhere_and_never_listed() {
         ("app/v1/a.txt", "user.ocifs.state", "clean".to_owned()),
         ("app/.oci/tags/v1/digest", "user.oci.digest", digest.to_string()),
     ] {
-        assert_eq!(world.xattr(path, name).await, Some(value), "{path} {name}");
+        assert_eq!(mount.xattr(path, name).await, Some(value), "{path} {name}");
     }
-    world.read("app/v1/a.txt").await.unwrap();
-    assert_eq!(world.xattr("app/v1/a.txt", "user.oci.verified").await.as_deref(), Some("whole"));
+    mount.read("app/v1/a.txt").await.unwrap();
+    assert_eq!(mount.xattr("app/v1/a.txt", "user.oci.verified").await.as_deref(), Some("whole"));
     for path in ["app", "app/v1", "app/v1/a.txt", "app/.oci/tags/v1"] {
-        let inode = world.entry(path).await.inode;
-        assert_eq!(world.fs.listxattr(inode).unwrap(), [[0; 0]; 0], "{path}");
+        let inode = mount.entry(path).await.inode;
+        assert_eq!(mount.fs.listxattr(inode).unwrap(), [[0; 0]; 0], "{path}");
     }
-    assert_eq!(world.fs.listxattr(ROOT).unwrap(), [[0; 0]; 0]);
-    assert_eq!(world.xattr("app/v1", "user.oci.nonsense").await, None);
-    assert_eq!(world.xattr("app/v1", "user.mine").await, None);
+    assert_eq!(mount.fs.listxattr(ROOT).unwrap(), [[0; 0]; 0]);
+    assert_eq!(mount.xattr("app/v1", "user.oci.nonsense").await, None);
+    assert_eq!(mount.xattr("app/v1", "user.mine").await, None);
 }
 
 #[tokio::test]
 async fn the_digest_of_a_tag_that_nobody_entered_costs_no_layer() {
     let (registry, digest) = registry();
-    let world = World::new(registry);
-    assert_eq!(world.xattr("app/v1", "user.oci.digest").await, Some(digest.to_string()));
-    assert_eq!(world.xattr("app/v1", "user.oci.media-type").await.as_deref(), Some(media_type::OCI_MANIFEST));
-    assert_eq!(world.registry.count(RequestKind::Blob), 0);
+    let mount = TestMount::new(registry);
+    assert_eq!(mount.xattr("app/v1", "user.oci.digest").await, Some(digest.to_string()));
+    assert_eq!(mount.xattr("app/v1", "user.oci.media-type").await.as_deref(), Some(media_type::OCI_MANIFEST));
+    assert_eq!(mount.registry.count(RequestKind::Blob), 0);
 }

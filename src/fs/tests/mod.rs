@@ -11,5 +11,5 @@ mod reading;
 mod status;
 mod syncing;
 mod tags;
-pub(crate) mod world;
+pub(crate) mod test_mount;
 mod writing;

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
 use super::super::{Error, Inode, Key, Lookup, NewName, Selection};
-use super::world::{CALLER, Setup, World, add_files};
+use super::test_mount::{CALLER, Setup, TestMount, add_files};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -37,7 +37,7 @@ enum Fate {
 
 /// What the answers so far say.
 #[derive(Default)]
-struct Known {
+struct ModelState {
     /// Directories of tags that somebody is in: inode and the tag that they show.
     directories: Vec<(u64, String)>,
     files: BTreeMap<String, Fate>,
@@ -66,7 +66,7 @@ impl Drop for Trace {
     }
 }
 
-impl Known {
+impl ModelState {
     fn taint(&mut self) {
         self.writing.values_mut().for_each(|tainted| *tainted = true);
     }
@@ -90,8 +90,8 @@ impl Known {
 /// A mount with its model. Cloned into each operation.
 #[derive(Clone)]
 struct Model {
-    world: World,
-    known: Arc<Mutex<Known>>,
+    mount: TestMount,
+    state: Arc<Mutex<ModelState>>,
     repository: u64,
 }
 
@@ -102,18 +102,18 @@ fn expected(error: &Error) -> bool {
 
 impl Model {
     async fn new() -> Self {
-        let world = World::in_memory(Memory::new(), Setup { tag_ttl: Duration::ZERO, allow_delete: true, ..Setup::writable() });
-        let model = Self { world, known: Arc::default(), repository: 0 };
+        let mount = TestMount::in_memory(Memory::new(), Setup { tag_ttl: Duration::ZERO, allow_delete: true, ..Setup::writable() });
+        let model = Self { mount, state: Arc::default(), repository: 0 };
         model.moves("v1");
         model.moves("v2");
-        let repository = model.world.entry("team/app").await.inode;
+        let repository = model.mount.entry("team/app").await.inode;
         Self { repository, ..model }
     }
 
     /// What an operation answered, unless it failed as it may.
     fn allowed<T>(&self, what: &str, result: Result<T, Error>) -> Option<T> {
         let told = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
-        self.known().trace.0.push(format!("{what}: {told}"));
+        self.state().trace.0.push(format!("{what}: {told}"));
         match result {
             Ok(value) => Some(value),
             Err(error) if expected(&error) => None,
@@ -121,47 +121,47 @@ impl Model {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap()
+    fn state(&self) -> std::sync::MutexGuard<'_, ModelState> {
+        self.state.lock().unwrap()
     }
 
     /// Somebody else moves a tag.
     fn moves(&self, tag: &str) {
-        let mut known = self.known();
-        known.next += 1;
-        known.trace.0.push(format!("{tag} moves"));
-        let digest = add_files(&self.world.registry, "team/app", tag, &[("a.txt", &format!("version {}", known.next))]);
-        known.versions.entry(tag.to_owned()).or_default().push(digest);
+        let mut state = self.state();
+        state.next += 1;
+        state.trace.0.push(format!("{tag} moves"));
+        let digest = add_files(&self.mount.registry, "team/app", tag, &[("a.txt", &format!("version {}", state.next))]);
+        state.versions.entry(tag.to_owned()).or_default().push(digest);
     }
 
     fn is_staged(&self, tag: &str) -> bool {
-        self.world.fs.staged.all().iter().any(|((_, name), _)| name.as_str() == tag)
+        self.mount.fs.staged.all().iter().any(|((_, name), _)| name.as_str() == tag)
     }
 
     /// A lookup of a tag found a directory.
     fn found(&self, tag: &str, inode: u64) {
-        let mut known = self.known();
-        known.found(inode);
-        if !known.directories.iter().any(|(other, _)| *other == inode) {
-            known.directories.push((inode, tag.to_owned()));
+        let mut state = self.state();
+        state.found(inode);
+        if !state.directories.iter().any(|(other, _)| *other == inode) {
+            state.directories.push((inode, tag.to_owned()));
         }
     }
 
     /// Looks a tag up, enters it, and checks that it is not older than what was shown before.
     async fn look(self, tag: &'static str) {
-        let before = self.known().confirmed.get(tag).copied();
+        let before = self.state().confirmed.get(tag).copied();
         let was_staged = self.is_staged(tag);
-        let Some(Lookup::Found(entry)) = self.allowed(&format!("look {tag}"), self.world.fs.lookup(self.repository, tag.as_bytes()).await)
+        let Some(Lookup::Found(entry)) = self.allowed(&format!("look {tag}"), self.mount.fs.lookup(self.repository, tag.as_bytes()).await)
         else {
             return;
         };
         self.found(tag, entry.inode);
-        let Some(open) = self.allowed("opendir", self.world.fs.opendir(entry.inode).await) else { return };
-        self.world.fs.releasedir(open.handle);
-        let shown = self.allowed("getxattr", self.world.fs.getxattr(entry.inode, b"user.oci.digest").await).flatten();
-        let mut known = self.known();
+        let Some(open) = self.allowed("opendir", self.mount.fs.opendir(entry.inode).await) else { return };
+        self.mount.fs.releasedir(open.handle);
+        let shown = self.allowed("getxattr", self.mount.fs.getxattr(entry.inode, b"user.oci.digest").await).flatten();
+        let mut state = self.state();
         let shown = shown.and_then(|text| Digest::parse(std::str::from_utf8(&text).unwrap().trim()).ok());
-        let version = shown.and_then(|shown| known.versions.get(tag)?.iter().rposition(|digest| *digest == shown));
+        let version = shown.and_then(|shown| state.versions.get(tag)?.iter().rposition(|digest| *digest == shown));
         if was_staged || self.is_staged(tag) {
             return;
         }
@@ -169,7 +169,7 @@ impl Model {
             assert!(version >= before, "{tag} shows version {version} after {before}");
         }
         if let Some(version) = version {
-            let confirmed = known.confirmed.entry(tag.to_owned()).or_default();
+            let confirmed = state.confirmed.entry(tag.to_owned()).or_default();
             *confirmed = version.max(*confirmed);
         }
     }
@@ -177,28 +177,28 @@ impl Model {
     /// Writes a file in a directory that was entered, and makes it durable.
     async fn write(self, at: usize) {
         let (name, directory) = {
-            let mut known = self.known();
-            known.next += 1;
-            let name = format!("f{}", known.next);
-            let tainted = known.taking_back > 0;
-            known.writing.insert(name.clone(), tainted);
-            (name, known.directories[at].0)
+            let mut state = self.state();
+            state.next += 1;
+            let name = format!("f{}", state.next);
+            let tainted = state.taking_back > 0;
+            state.writing.insert(name.clone(), tainted);
+            (name, state.directories[at].0)
         };
         let new = NewName { directory, name: name.clone().into_bytes(), kind: Kind::File, mode: 0o644, device: (0, 0), target: Vec::new() };
-        let made = self.world.fs.create(CALLER, new, true).await;
+        let made = self.mount.fs.create(CALLER, new, true).await;
         let mut acknowledged = false;
         if let Some((entry, open)) = self.allowed(&format!("create {name} in {directory:x}"), made) {
-            self.known().found(entry.inode);
-            let written = self.world.fs.write(open.handle, 0, name.as_bytes(), false).await;
+            self.state().found(entry.inode);
+            let written = self.mount.fs.write(open.handle, 0, name.as_bytes(), false).await;
             if self.allowed("write", written).is_some() {
-                acknowledged = self.allowed(&format!("fsync {name}"), self.world.fs.fsync(open.handle).await).is_some();
+                acknowledged = self.allowed(&format!("fsync {name}"), self.mount.fs.fsync(open.handle).await).is_some();
             }
-            self.world.fs.release(open.handle);
+            self.mount.fs.release(open.handle);
         }
-        let mut known = self.known();
-        let tainted = known.writing.remove(&name).unwrap();
+        let mut state = self.state();
+        let tainted = state.writing.remove(&name).unwrap();
         if acknowledged {
-            known.files.insert(name, if tainted { Fate::Free } else { Fate::Staged(at) });
+            state.files.insert(name, if tainted { Fate::Free } else { Fate::Staged(at) });
         }
     }
 
@@ -211,25 +211,25 @@ impl Model {
             device: (0, 0),
             target: Vec::new(),
         };
-        if let Some(entry) = self.allowed(&format!("mkdir {tag}"), self.world.fs.make(CALLER, new).await) {
+        if let Some(entry) = self.allowed(&format!("mkdir {tag}"), self.mount.fs.make(CALLER, new).await) {
             self.found(tag, entry.inode);
         }
     }
 
     async fn rmdir(self, tag: &'static str) {
-        if self.allowed(&format!("rmdir {tag}"), self.world.fs.rmdir(self.repository, tag.as_bytes()).await).is_some() {
-            let lost: Vec<String> = self.known().staged_in(tag).collect();
+        if self.allowed(&format!("rmdir {tag}"), self.mount.fs.rmdir(self.repository, tag.as_bytes()).await).is_some() {
+            let lost: Vec<String> = self.state().staged_in(tag).collect();
             assert!(lost.is_empty(), "rmdir {tag} took {lost:?}");
         }
     }
 
     async fn rename(self, from: &'static str, to: &'static str) {
         let (from_name, to_name) = ((self.repository, from.as_bytes()), (self.repository, to.as_bytes()));
-        let Some(Lookup::Found(entry)) = self.allowed("lookup", self.world.fs.lookup(self.repository, from.as_bytes()).await) else {
+        let Some(Lookup::Found(entry)) = self.allowed("lookup", self.mount.fs.lookup(self.repository, from.as_bytes()).await) else {
             return;
         };
         self.found(from, entry.inode);
-        if self.allowed(&format!("rename {from} {to}"), self.world.fs.rename(from_name, to_name, Replace::No).await).is_some() {
+        if self.allowed(&format!("rename {from} {to}"), self.mount.fs.rename(from_name, to_name, Replace::No).await).is_some() {
             self.moved(from, to);
         }
     }
@@ -237,9 +237,9 @@ impl Model {
     /// Whether the directory of one tag is found under the name of another now.
     fn is_shown_as(&self, tag: &str, target: &str) -> bool {
         let views =
-            self.known().directories.iter().filter(|(_, at)| at == tag).map(|(inode, _)| Inode::decode(*inode).view()).collect::<Vec<_>>();
+            self.state().directories.iter().filter(|(_, at)| at == tag).map(|(inode, _)| Inode::decode(*inode).view()).collect::<Vec<_>>();
         let is_it = |key: &Key| matches!(key, Key::Tag(_, tag) if tag.as_str() == target);
-        views.into_iter().filter_map(|view| self.world.fs.views.get(view)).any(|view| is_it(&view.key()))
+        views.into_iter().filter_map(|view| self.mount.fs.views.get(view)).any(|view| is_it(&view.key()))
     }
 
     /// The directory of one tag has the name of another now; what had that name shows nothing any more.
@@ -247,8 +247,8 @@ impl Model {
         if from == to {
             return;
         }
-        let mut known = self.known();
-        for (_, tag) in &mut known.directories {
+        let mut state = self.state();
+        for (_, tag) in &mut state.directories {
             match tag {
                 tag if tag == to => *tag = format!("{to} before"),
                 tag if tag == from => to.clone_into(tag),
@@ -259,44 +259,44 @@ impl Model {
 
     async fn discard(self, tag: &'static str) {
         let staged = {
-            let mut known = self.known();
-            known.taking_back += 1;
-            known.taint();
-            known.staged_in(tag).collect::<BTreeSet<_>>()
+            let mut state = self.state();
+            state.taking_back += 1;
+            state.taint();
+            state.staged_in(tag).collect::<BTreeSet<_>>()
         };
-        let result = self.world.fs.discard(&Selection::Path(format!("team/app/{tag}"))).await;
+        let result = self.mount.fs.discard(&Selection::Path(format!("team/app/{tag}"))).await;
         let taken = self.allowed(&format!("discard {tag}"), result).is_some_and(|references| !references.is_empty());
         self.took_back(taken, tag, &staged);
     }
 
     fn took_back(&self, taken: bool, tag: &str, staged: &BTreeSet<String>) {
-        let mut known = self.known();
-        known.taking_back -= 1;
-        known.taint();
-        let now: Vec<String> = if taken { known.staged_in(tag).collect() } else { Vec::new() };
+        let mut state = self.state();
+        state.taking_back -= 1;
+        state.taint();
+        let now: Vec<String> = if taken { state.staged_in(tag).collect() } else { Vec::new() };
         let gone = now.into_iter().chain(if taken { staged.clone() } else { BTreeSet::new() });
         for name in gone.collect::<Vec<_>>() {
-            known.files.insert(name, Fate::Free);
+            state.files.insert(name, Fate::Free);
         }
     }
 
     async fn sync(self, tag: &'static str, options: Options) {
         let target = options.as_tag.clone().unwrap_or_else(|| tag.to_owned());
         let staged = {
-            let mut known = self.known();
-            known.forget_versions(&target);
+            let mut state = self.state();
+            state.forget_versions(&target);
             if options.theirs {
-                known.taking_back += 1;
-                known.taint();
+                state.taking_back += 1;
+                state.taint();
             }
-            known.staged_in(tag).collect::<BTreeSet<_>>()
+            state.staged_in(tag).collect::<BTreeSet<_>>()
         };
         let selection = Selection::Path(format!("team/app/{tag}"));
         let listener: crate::publish::Listener = Arc::new(|_| {});
-        let reports = self.allowed("sync", self.world.fs.sync(&selection, &options, &listener).await).unwrap_or_default();
+        let reports = self.allowed("sync", self.mount.fs.sync(&selection, &options, &listener).await).unwrap_or_default();
         let outcome = reports.into_iter().next().map(|report| report.outcome);
-        self.known().trace.0.push(format!("sync {tag} {:?} force {}: {outcome:?}", options.as_tag, options.force));
-        self.known().forget_versions(&target);
+        self.state().trace.0.push(format!("sync {tag} {:?} force {}: {outcome:?}", options.as_tag, options.force));
+        self.state().forget_versions(&target);
         if options.theirs {
             self.took_back(outcome == Some(Outcome::Dropped), tag, &staged);
         }
@@ -305,11 +305,11 @@ impl Model {
         if target != tag && self.is_shown_as(tag, &target) {
             self.moved(tag, &target);
         }
-        let other = World::with_shared(Arc::clone(&self.world.registry));
+        let other = TestMount::with_shared(Arc::clone(&self.mount.registry));
         let published = other.list(&format!("team/app/@{}", digest.path_name())).await;
-        let mut known = self.known();
+        let mut state = self.state();
         for name in published {
-            if let Some(fate) = known.files.get_mut(&name)
+            if let Some(fate) = state.files.get_mut(&name)
                 && matches!(fate, Fate::Staged(_))
             {
                 *fate = Fate::Published;
@@ -319,27 +319,27 @@ impl Model {
 
     /// The kernel forgets a directory that nobody uses.
     fn forget(&self, at: usize) {
-        let mut known = self.known();
-        let (inode, _) = known.directories[at];
+        let mut state = self.state();
+        let (inode, _) = state.directories[at];
         let view = Inode::decode(inode).view();
-        self.world.fs.forget(inode, known.lookups.remove(&view).unwrap_or(0));
-        let gone = known.directories.iter_mut().filter(|(inode, _)| Inode::decode(*inode).view() == view);
+        self.mount.fs.forget(inode, state.lookups.remove(&view).unwrap_or(0));
+        let gone = state.directories.iter_mut().filter(|(inode, _)| Inode::decode(*inode).view() == view);
         gone.for_each(|(inode, _)| *inode = 0);
     }
 
     /// What this mount shows, once all answers have come.
     async fn check_live(&self) {
-        for ((repository, tag), staged) in self.world.fs.staged.all() {
+        for ((repository, tag), staged) in self.mount.fs.staged.all() {
             let key = Key::Tag(repository, tag.clone());
-            let current = self.world.fs.views.current(&key).map(|view| view.number());
+            let current = self.mount.fs.views.current(&key).map(|view| view.number());
             assert_eq!(current, Some(staged.view.number()), "the directory of {tag} with edits is the one that a lookup finds");
         }
         for tag in TAGS {
-            let found = self.world.fs.lookup(self.repository, tag.as_bytes()).await.unwrap();
+            let found = self.mount.fs.lookup(self.repository, tag.as_bytes()).await.unwrap();
             if let (Lookup::Found(entry), false) = (found, self.is_staged(tag)) {
-                self.world.fs.releasedir(self.world.fs.opendir(entry.inode).await.unwrap().handle);
-                let shown = self.world.fs.getxattr(entry.inode, b"user.oci.digest").await.unwrap();
-                let upstream = self.world.registry.tagged("team/app").get(tag).map(ToString::to_string);
+                self.mount.fs.releasedir(self.mount.fs.opendir(entry.inode).await.unwrap().handle);
+                let shown = self.mount.fs.getxattr(entry.inode, b"user.oci.digest").await.unwrap();
+                let upstream = self.mount.registry.tagged("team/app").get(tag).map(ToString::to_string);
                 assert_eq!(shown.map(|text| String::from_utf8(text).unwrap()), upstream, "{tag} follows upstream");
             }
         }
@@ -347,15 +347,15 @@ impl Model {
 
     /// What the next mount takes over: each acknowledged file that is not published, in the tag that it was written to.
     async fn check_adopted(self) {
-        let files = std::mem::take(&mut *self.known());
-        let Self { world, .. } = self;
-        let world = world.again(Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
-        let adopted: Vec<String> = world.fs.adopt().await.into_iter().map(|tag| tag.reference).collect();
+        let files = std::mem::take(&mut *self.state());
+        let Self { mount, .. } = self;
+        let mount = mount.again(Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+        let adopted: Vec<String> = mount.fs.adopt().await.into_iter().map(|tag| tag.reference).collect();
         for (name, fate) in &files.files {
             let Fate::Staged(at) = fate else { continue };
             let tag = &files.directories[*at].1;
             assert!(adopted.contains(&format!("reg.io/team/app:{tag}")), "{name} of {tag} is not adopted: {adopted:?}");
-            let text = world.read(&format!("team/app/{tag}/{name}")).await;
+            let text = mount.read(&format!("team/app/{tag}/{name}")).await;
             assert_eq!(text.as_deref().ok(), Some(name.as_bytes()), "{name} of {tag}: {text:?}");
         }
     }
@@ -378,7 +378,7 @@ fn begin(model: &Model, random: &mut StdRng, tasks: &mut JoinSet<()>) {
     let model = model.clone();
     let (tag, other) = (TAGS[random.random_range(0..TAGS.len())], TAGS[random.random_range(0..TAGS.len())]);
     let directories: Vec<usize> =
-        model.known().directories.iter().enumerate().filter(|(_, (inode, _))| *inode != 0).map(|(at, _)| at).collect();
+        model.state().directories.iter().enumerate().filter(|(_, (inode, _))| *inode != 0).map(|(at, _)| at).collect();
     let at = (!directories.is_empty()).then(|| directories[random.random_range(0..directories.len())]);
     match random.random_range(0..30) {
         0..=5 => drop(tasks.spawn(model.look(tag))),
@@ -412,23 +412,23 @@ async fn sequence(seed: u64) {
         match random.random_range(0..8) {
             0 | 1 => {
                 let fault = if random.random_range(0..3) > 0 { Fault::StallAnswer } else { Fault::Stall };
-                model.world.registry.plan(HELD[random.random_range(0..HELD.len())], 0, 1, fault);
+                model.mount.registry.plan(HELD[random.random_range(0..HELD.len())], 0, 1, fault);
             }
             2 => {
-                model.world.registry.release();
+                model.mount.registry.release();
                 run(&mut tasks, random.random_range(0..2) > 0).await;
-                model.world.registry.stall_again();
+                model.mount.registry.stall_again();
             }
             _ => begin(&model, &mut random, &mut tasks),
         }
         run(&mut tasks, false).await;
     }
-    model.world.registry.mend();
-    model.world.registry.release();
+    model.mount.registry.mend();
+    model.mount.registry.release();
     run(&mut tasks, true).await;
     model.check_live().await;
     if random.random_range(0..2) > 0 {
-        model.world.fs.close().await;
+        model.mount.fs.close().await;
     }
     model.check_adopted().await;
 }

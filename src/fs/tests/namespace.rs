@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{ABSENT_TTL, NAME_TTL, Root};
-use super::world::{Setup, World, add_files, repository};
+use super::test_mount::{Setup, TestMount, add_files, repository};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Tag, Version};
@@ -20,20 +20,20 @@ fn team() -> Memory {
 
 #[tokio::test]
 async fn a_registry_is_a_tree_of_prefixes_repositories_tags_and_files() {
-    let world = World::new(team());
-    assert_eq!(world.list("").await, ["tea", "team"]);
-    assert_eq!(world.list("team").await, ["app"]);
-    assert_eq!(world.list("team/app").await, ["v1", "v2", "web"]);
-    assert_eq!(world.list("team/app/web").await, ["v3"]);
-    assert_eq!(world.list("team/app/v1").await, ["a.txt"]);
-    assert_eq!(world.text("team/app/v2/a.txt").await, "two");
+    let mount = TestMount::new(team());
+    assert_eq!(mount.list("").await, ["tea", "team"]);
+    assert_eq!(mount.list("team").await, ["app"]);
+    assert_eq!(mount.list("team/app").await, ["v1", "v2", "web"]);
+    assert_eq!(mount.list("team/app/web").await, ["v3"]);
+    assert_eq!(mount.list("team/app/v1").await, ["a.txt"]);
+    assert_eq!(mount.text("team/app/v2/a.txt").await, "two");
 }
 
 #[tokio::test]
 async fn a_prefix_is_mounted_by_whole_components() {
-    let world = World::of_prefix(team(), "team");
-    assert_eq!(world.list("").await, ["app"]);
-    let half = World::with(team(), Setup { root: Root::Prefix(Some(repository("tea"))), ..Setup::default() });
+    let mount = TestMount::of_prefix(team(), "team");
+    assert_eq!(mount.list("").await, ["app"]);
+    let half = TestMount::with(team(), Setup { root: Root::Prefix(Some(repository("tea"))), ..Setup::default() });
     assert_eq!(half.list("").await, ["v1"]);
 }
 
@@ -42,20 +42,20 @@ async fn a_source_with_a_tag_or_digest_is_the_content_itself() {
     let registry = team();
     let digest = add_files(&registry, "team/app", "v9", &[("n.txt", "nine")]);
     let version = Version::Tag(Tag::parse("v1").unwrap());
-    let world = World::with(registry, Setup { root: Root::Content(repository("team/app"), version), ..Setup::default() });
-    assert_eq!(world.list("").await, ["a.txt"]);
-    assert_eq!(world.text("a.txt").await, "one");
-    assert_eq!(world.absent(".oci").await, ABSENT_TTL);
+    let mount = TestMount::with(registry, Setup { root: Root::Content(repository("team/app"), version), ..Setup::default() });
+    assert_eq!(mount.list("").await, ["a.txt"]);
+    assert_eq!(mount.text("a.txt").await, "one");
+    assert_eq!(mount.absent(".oci").await, ABSENT_TTL);
     let root = Root::Content(repository("team/app"), Version::Digest(digest));
-    let world = world.again(Setup { root, ..Setup::default() });
-    assert_eq!(world.text("n.txt").await, "nine");
-    assert_eq!(world.fs.getattr(1).await.unwrap().inode, 1);
+    let mount = mount.again(Setup { root, ..Setup::default() });
+    assert_eq!(mount.text("n.txt").await, "nine");
+    assert_eq!(mount.fs.getattr(1).await.unwrap().inode, 1);
 }
 
 #[tokio::test]
 async fn a_source_that_holds_nothing_yet_is_an_empty_directory() {
-    let world = World::of_prefix(Memory::new(), "new");
-    assert_eq!(world.list("").await, [""; 0]);
+    let mount = TestMount::of_prefix(Memory::new(), "new");
+    assert_eq!(mount.list("").await, [""; 0]);
 }
 
 #[tokio::test]
@@ -65,16 +65,16 @@ async fn a_layout_lists_its_tags_and_names_that_are_full_references() {
     let mut descriptor = crate::oci::Descriptor::new(crate::oci::media_type::OCI_MANIFEST, digest, 1);
     descriptor.size = 2;
     registry.add_odd_name("localhost/app:v1", descriptor);
-    let world = World::with(registry, Setup { root: Root::Layout(repository("layout")), ..Setup::default() });
-    assert_eq!(world.list("").await, ["v1", "localhost_app:v1"]);
-    assert_eq!(world.text("localhost_app:v1/a.txt").await, "one");
-    assert_eq!(world.text("v1/a.txt").await, "one");
-    world.absent("nothing").await;
-    world.absent("nothing:v1").await;
+    let mount = TestMount::with(registry, Setup { root: Root::Layout(repository("layout")), ..Setup::default() });
+    assert_eq!(mount.list("").await, ["v1", "localhost_app:v1"]);
+    assert_eq!(mount.text("localhost_app:v1/a.txt").await, "one");
+    assert_eq!(mount.text("v1/a.txt").await, "one");
+    mount.absent("nothing").await;
+    mount.absent("nothing:v1").await;
     // A layout has no repository name of its own, so no reference shows one.
-    let tag = world.entry("v1").await.inode;
-    assert_eq!(world.fs.getxattr(tag, b"user.oci.reference").await.unwrap().unwrap(), b"oci:/srv/layout:v1");
-    assert_eq!(world.text(".oci/tags/v1/reference").await, "oci:/srv/layout:v1\n");
+    let tag = mount.entry("v1").await.inode;
+    assert_eq!(mount.fs.getxattr(tag, b"user.oci.reference").await.unwrap().unwrap(), b"oci:/srv/layout:v1");
+    assert_eq!(mount.text(".oci/tags/v1/reference").await, "oci:/srv/layout:v1\n");
 }
 
 #[tokio::test]
@@ -82,11 +82,11 @@ async fn a_full_reference_of_a_layout_that_moved_is_a_new_directory() {
     let registry = Memory::new();
     let descriptor = |digest| crate::oci::Descriptor::new(crate::oci::media_type::OCI_MANIFEST, digest, 2);
     registry.add_odd_name("localhost/app:v1", descriptor(add_files(&registry, "layout", "v1", &[("a.txt", "one")])));
-    let world = World::with(registry, Setup { root: Root::Layout(repository("layout")), ..Setup::default() });
-    assert_eq!(world.text("localhost_app:v1/a.txt").await, "one");
-    world.registry.add_odd_name("localhost/app:v1", descriptor(add_files(&world.registry, "layout", "v1", &[("a.txt", "two")])));
-    world.fs.refresh(None);
-    assert_eq!(world.text("localhost_app:v1/a.txt").await, "two");
+    let mount = TestMount::with(registry, Setup { root: Root::Layout(repository("layout")), ..Setup::default() });
+    assert_eq!(mount.text("localhost_app:v1/a.txt").await, "one");
+    mount.registry.add_odd_name("localhost/app:v1", descriptor(add_files(&mount.registry, "layout", "v1", &[("a.txt", "two")])));
+    mount.fs.refresh(None);
+    assert_eq!(mount.text("localhost_app:v1/a.txt").await, "two");
 }
 
 fn collision() -> Memory {
@@ -97,45 +97,45 @@ fn collision() -> Memory {
 
 #[tokio::test]
 async fn a_tag_wins_the_plain_name_and_the_repository_stays_reachable() {
-    let world = World::new(collision());
-    assert_eq!(world.list("team/app").await, ["v1", "v2", "web"]);
-    assert_eq!(world.text("team/app/web/tag.txt").await, "tag");
-    assert_eq!(world.list("team/app/.oci/repos/web").await, ["v3"]);
-    assert_eq!(world.text("team/app/.oci/repos/web/v3/w.txt").await, "web");
-    assert_eq!(world.text("team/app/.oci/tags/web/reference").await, "reg.io/team/app:web\n");
-    assert_eq!(world.link("team/app:web").await, "app/web");
-    assert_eq!(world.link("team/app/web:v3").await, ".oci/repos/web/v3");
+    let mount = TestMount::new(collision());
+    assert_eq!(mount.list("team/app").await, ["v1", "v2", "web"]);
+    assert_eq!(mount.text("team/app/web/tag.txt").await, "tag");
+    assert_eq!(mount.list("team/app/.oci/repos/web").await, ["v3"]);
+    assert_eq!(mount.text("team/app/.oci/repos/web/v3/w.txt").await, "web");
+    assert_eq!(mount.text("team/app/.oci/tags/web/reference").await, "reg.io/team/app:web\n");
+    assert_eq!(mount.link("team/app:web").await, "app/web");
+    assert_eq!(mount.link("team/app/web:v3").await, ".oci/repos/web/v3");
 }
 
 #[tokio::test]
 async fn a_tag_wins_without_a_listing_too() {
-    let world = World::new(collision());
-    assert_eq!(world.text("team/app/web/tag.txt").await, "tag");
+    let mount = TestMount::new(collision());
+    assert_eq!(mount.text("team/app/web/tag.txt").await, "tag");
 }
 
 #[tokio::test]
 async fn a_repository_that_no_tag_hides_is_a_link_in_the_window() {
-    let world = World::new(team());
-    assert_eq!(world.list("team/app/.oci/repos").await, ["web"]);
-    assert_eq!(world.link("team/app/.oci/repos/web").await, "../../web");
-    world.absent("team/app/.oci/repos/nothing").await;
+    let mount = TestMount::new(team());
+    assert_eq!(mount.list("team/app/.oci/repos").await, ["web"]);
+    assert_eq!(mount.link("team/app/.oci/repos/web").await, "../../web");
+    mount.absent("team/app/.oci/repos/nothing").await;
 }
 
 #[tokio::test]
 async fn names_that_no_grammar_allows_are_absent_without_a_request() {
-    let world = World::new(team());
-    world.entry("team/app").await;
-    world.requests();
+    let mount = TestMount::new(team());
+    mount.entry("team/app").await;
+    mount.requests();
     for name in [".git", "Desktop.ini", ".Trash", ".hidden", "a b", "é", ".Trash-1000", "@x", "@sha256-12", "app:", ":v1", "App:v1"] {
-        assert_eq!(world.absent(name).await, ABSENT_TTL, "{name}");
+        assert_eq!(mount.absent(name).await, ABSENT_TTL, "{name}");
     }
-    assert_eq!(world.fs.lookup(1, b"\xff\xfe").await.unwrap(), super::super::Lookup::Absent(ABSENT_TTL));
-    assert_eq!(world.requests(), []);
+    assert_eq!(mount.fs.lookup(1, b"\xff\xfe").await.unwrap(), super::super::Lookup::Absent(ABSENT_TTL));
+    assert_eq!(mount.requests(), []);
     for name in [".git", ".Trash", ".hidden", "-x", "a b"] {
-        let directory = world.entry("team/app").await.inode;
-        world.requests();
-        world.fs.lookup(directory, name.as_bytes()).await.unwrap();
-        assert_eq!(world.requests(), [], "{name}");
+        let directory = mount.entry("team/app").await.inode;
+        mount.requests();
+        mount.fs.lookup(directory, name.as_bytes()).await.unwrap();
+        assert_eq!(mount.requests(), [], "{name}");
     }
 }
 
@@ -145,9 +145,9 @@ async fn names_of_the_registry_that_break_the_grammar_are_hidden() {
     registry.tag("team/app", "..", Digest::of(b"x"));
     registry.tag("team/app", "a/b", Digest::of(b"x"));
     registry.add_repository("UPPER/../x");
-    let world = World::new(registry);
-    assert_eq!(world.list("").await, ["tea", "team"]);
-    assert_eq!(world.list("team/app").await, ["v1", "v2", "web"]);
+    let mount = TestMount::new(registry);
+    assert_eq!(mount.list("").await, ["tea", "team"]);
+    assert_eq!(mount.list("team/app").await, ["v1", "v2", "web"]);
 }
 
 fn without_catalog() -> Memory {
@@ -158,59 +158,59 @@ fn without_catalog() -> Memory {
 
 #[tokio::test]
 async fn without_a_catalog_a_name_below_source_is_found_without_a_request_and_not_kept() {
-    let world = World::new(without_catalog());
-    world.list("").await;
-    world.requests();
-    let entry = world.entry("typo").await;
+    let mount = TestMount::new(without_catalog());
+    mount.list("").await;
+    mount.requests();
+    let entry = mount.entry("typo").await;
     assert_eq!(entry.name_ttl, Duration::ZERO);
-    assert_eq!(world.registry.count(RequestKind::Tags) + world.registry.count(RequestKind::Resolve), 0);
-    assert_eq!(world.list_trouble("typo").await, ErrorKind::NotFound);
+    assert_eq!(mount.registry.count(RequestKind::Tags) + mount.registry.count(RequestKind::Resolve), 0);
+    assert_eq!(mount.list_trouble("typo").await, ErrorKind::NotFound);
 }
 
 #[tokio::test]
 async fn without_a_catalog_a_deep_path_is_found_by_its_name() {
-    let world = World::new(without_catalog());
-    assert_eq!(world.text("team/app/v1/a.txt").await, "one");
-    assert_eq!(world.text("team/app/web/v3/w.txt").await, "web");
-    assert_eq!(world.absent("team/app/v9").await, ABSENT_TTL);
-    assert_eq!(world.list("").await, ["team"], "what was found once is listed");
-    assert_eq!(world.xattr("", "user.oci.listing").await.as_deref(), Some("partial"));
+    let mount = TestMount::new(without_catalog());
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "one");
+    assert_eq!(mount.text("team/app/web/v3/w.txt").await, "web");
+    assert_eq!(mount.absent("team/app/v9").await, ABSENT_TTL);
+    assert_eq!(mount.list("").await, ["team"], "what was found once is listed");
+    assert_eq!(mount.xattr("", "user.oci.listing").await.as_deref(), Some("partial"));
 }
 
 #[tokio::test]
 async fn without_a_catalog_repositories_that_the_user_named_are_listed() {
-    let world = World::with(without_catalog(), Setup { repositories: vec!["team/app", "other"], ..Setup::default() });
-    assert_eq!(world.list("").await, ["other", "team"]);
-    assert_eq!(world.list("team").await, ["app"]);
+    let mount = TestMount::with(without_catalog(), Setup { repositories: vec!["team/app", "other"], ..Setup::default() });
+    assert_eq!(mount.list("").await, ["other", "team"]);
+    assert_eq!(mount.list("team").await, ["app"]);
 }
 
 #[tokio::test]
 async fn without_a_catalog_a_repository_is_mounted_with_its_tags() {
-    let world = World::of_prefix(without_catalog(), "team/app");
-    assert_eq!(world.list("").await, ["v1", "v2"]);
-    assert_eq!(world.text("v1/a.txt").await, "one");
-    assert_eq!(world.absent("v9").await, ABSENT_TTL);
-    assert_eq!(world.text("web/v3/w.txt").await, "web");
+    let mount = TestMount::of_prefix(without_catalog(), "team/app");
+    assert_eq!(mount.list("").await, ["v1", "v2"]);
+    assert_eq!(mount.text("v1/a.txt").await, "one");
+    assert_eq!(mount.absent("v9").await, ABSENT_TTL);
+    assert_eq!(mount.text("web/v3/w.txt").await, "web");
 }
 
 #[tokio::test]
 async fn a_list_is_never_a_negative_answer() {
-    let world = World::new(team());
-    assert_eq!(world.list("team/app").await, ["v1", "v2", "web"]);
-    add_files(&world.registry, "team/app", "v3", &[("a.txt", "three")]);
-    add_files(&world.registry, "fresh", "v1", &[("f.txt", "fresh")]);
-    assert_eq!(world.text("team/app/v3/a.txt").await, "three");
-    assert_eq!(world.text("fresh/v1/f.txt").await, "fresh");
+    let mount = TestMount::new(team());
+    assert_eq!(mount.list("team/app").await, ["v1", "v2", "web"]);
+    add_files(&mount.registry, "team/app", "v3", &[("a.txt", "three")]);
+    add_files(&mount.registry, "fresh", "v1", &[("f.txt", "fresh")]);
+    assert_eq!(mount.text("team/app/v3/a.txt").await, "three");
+    assert_eq!(mount.text("fresh/v1/f.txt").await, "fresh");
 }
 
 #[tokio::test]
 async fn an_absent_name_is_asked_for_and_kept_absent_for_five_seconds_at_most() {
-    let world = World::new(team());
-    world.list("team/app").await;
-    world.requests();
-    let ttl = world.absent("team/app/v9").await;
+    let mount = TestMount::new(team());
+    mount.list("team/app").await;
+    mount.requests();
+    let ttl = mount.absent("team/app/v9").await;
     assert!(ttl <= Duration::from_secs(5));
-    assert!(!world.requests().is_empty());
+    assert!(!mount.requests().is_empty());
 }
 
 #[tokio::test]
@@ -220,103 +220,103 @@ async fn listing_a_thousand_tags_makes_no_request_for_any_of_them() {
     for number in 1..1000 {
         registry.tag("app", &format!("v{number}"), digest);
     }
-    let world = World::new(registry);
-    world.entry("app").await;
-    world.requests();
-    let entries = world.list_entries("app").await.unwrap();
+    let mount = TestMount::new(registry);
+    mount.entry("app").await;
+    mount.requests();
+    let entries = mount.list_entries("app").await.unwrap();
     assert_eq!(entries.len(), 1000);
-    let directory = world.entry("app").await.inode;
+    let directory = mount.entry("app").await.inode;
     for (name, entry) in &entries {
         // What `ls -l` asks for every name.
-        let again = world.fs.lookup(directory, name.as_bytes()).await.unwrap().found().unwrap();
+        let again = mount.fs.lookup(directory, name.as_bytes()).await.unwrap().found().unwrap();
         assert_eq!(again.inode, entry.inode);
-        assert_eq!(world.fs.getattr(entry.inode).await.unwrap().attributes, entry.attributes);
-        assert_eq!(world.fs.getxattr(entry.inode, b"system.posix_acl_access").await.unwrap(), None);
-        assert_eq!(world.fs.getxattr(entry.inode, b"security.selinux").await.unwrap(), None);
-        assert_eq!(world.fs.listxattr(entry.inode).unwrap(), [[0; 0]; 0]);
+        assert_eq!(mount.fs.getattr(entry.inode).await.unwrap().attributes, entry.attributes);
+        assert_eq!(mount.fs.getxattr(entry.inode, b"system.posix_acl_access").await.unwrap(), None);
+        assert_eq!(mount.fs.getxattr(entry.inode, b"security.selinux").await.unwrap(), None);
+        assert_eq!(mount.fs.listxattr(entry.inode).unwrap(), [[0; 0]; 0]);
     }
-    assert_eq!(world.requests().iter().filter(|(kind, _)| *kind != RequestKind::Tags).count(), 0);
-    assert!(world.fs.views.all().is_empty(), "a listed tag is a number");
-    assert_eq!(world.list("app/v7").await, ["a"]);
-    assert_eq!(world.fs.views.all().len(), 1);
+    assert_eq!(mount.requests().iter().filter(|(kind, _)| *kind != RequestKind::Tags).count(), 0);
+    assert!(mount.fs.views.all().is_empty(), "a listed tag is a number");
+    assert_eq!(mount.list("app/v7").await, ["a"]);
+    assert_eq!(mount.fs.views.all().len(), 1);
 }
 
 #[tokio::test]
 async fn a_tag_shows_the_mount_s_start_until_it_is_entered_and_its_tree_s_root_then() {
-    let world = World::new(team());
-    let tag = world.entry("team/app/v1").await;
-    assert_eq!(tag.attributes.time, super::world::DEFAULTS.time);
+    let mount = TestMount::new(team());
+    let tag = mount.entry("team/app/v1").await;
+    assert_eq!(tag.attributes.time, super::test_mount::DEFAULTS.time);
     assert_eq!(tag.attributes.kind, Kind::Directory);
     assert!(tag.name_ttl <= NAME_TTL && tag.attributes_ttl <= NAME_TTL);
-    world.list("team/app/v1").await;
-    let entered = world.entry("team/app/v1").await;
+    mount.list("team/app/v1").await;
+    let entered = mount.entry("team/app/v1").await;
     assert_eq!(entered.inode, tag.inode);
-    assert_eq!(world.fs.getattr(tag.inode).await.unwrap().attributes, entered.attributes);
+    assert_eq!(mount.fs.getattr(tag.inode).await.unwrap().attributes, entered.attributes);
 }
 
 #[tokio::test]
 async fn the_first_read_of_a_file_costs_one_manifest_and_one_blob_and_the_second_nothing() {
-    let world = World::new(team());
-    world.list("").await;
-    world.requests();
-    assert_eq!(world.text("team/app/v1/a.txt").await, "one");
-    let count = |kind| world.registry.count(kind);
+    let mount = TestMount::new(team());
+    mount.list("").await;
+    mount.requests();
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "one");
+    let count = |kind| mount.registry.count(kind);
     assert!(count(RequestKind::Resolve) <= 1);
     assert_eq!(count(RequestKind::Manifest), 1);
     assert_eq!(count(RequestKind::Blob), 1);
-    world.requests();
-    assert_eq!(world.text("team/app/v1/a.txt").await, "one");
-    assert_eq!(world.requests(), []);
+    mount.requests();
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "one");
+    assert_eq!(mount.requests(), []);
 }
 
 #[tokio::test]
 async fn a_moved_tag_is_a_new_directory_and_whoever_is_inside_stays() {
-    let world = World::with(team(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() });
-    let old = world.entry("team/app/v1").await;
-    let file = world.entry("team/app/v1/a.txt").await;
-    let open = world.fs.open(file.inode, false).await.unwrap();
-    let new_digest = add_files(&world.registry, "team/app", "v1", &[("a.txt", "moved"), ("b.txt", "new")]);
-    let new = world.entry("team/app/v1").await;
+    let mount = TestMount::with(team(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() });
+    let old = mount.entry("team/app/v1").await;
+    let file = mount.entry("team/app/v1/a.txt").await;
+    let open = mount.fs.open(file.inode, false).await.unwrap();
+    let new_digest = add_files(&mount.registry, "team/app", "v1", &[("a.txt", "moved"), ("b.txt", "new")]);
+    let new = mount.entry("team/app/v1").await;
     assert_ne!(new.inode, old.inode);
-    assert_eq!(world.text("team/app/v1/a.txt").await, "moved");
-    assert_eq!(world.xattr("team/app/v1", "user.oci.digest").await, Some(new_digest.to_string()));
-    assert_eq!(world.fs.read(open.handle, 0, 100).await.unwrap(), "one");
-    let inside = world.fs.lookup(old.inode, b"a.txt").await.unwrap().found().unwrap();
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "moved");
+    assert_eq!(mount.xattr("team/app/v1", "user.oci.digest").await, Some(new_digest.to_string()));
+    assert_eq!(mount.fs.read(open.handle, 0, 100).await.unwrap(), "one");
+    let inside = mount.fs.lookup(old.inode, b"a.txt").await.unwrap().found().unwrap();
     assert_eq!(inside.inode, file.inode);
-    assert_eq!(world.fs.lookup(old.inode, b"b.txt").await.unwrap().found(), None);
+    assert_eq!(mount.fs.lookup(old.inode, b"b.txt").await.unwrap().found(), None);
 }
 
 #[tokio::test]
 async fn a_fresh_tag_is_not_asked_for_again_and_a_refreshed_one_is() {
-    let world = World::new(team());
-    let before = world.entry("team/app/v1/a.txt").await;
-    add_files(&world.registry, "team/app", "v1", &[("a.txt", "moved")]);
-    assert_eq!(world.entry("team/app/v1/a.txt").await.inode, before.inode);
-    world.fs.refresh(None);
-    assert_eq!(world.text("team/app/v1/a.txt").await, "moved");
+    let mount = TestMount::new(team());
+    let before = mount.entry("team/app/v1/a.txt").await;
+    add_files(&mount.registry, "team/app", "v1", &[("a.txt", "moved")]);
+    assert_eq!(mount.entry("team/app/v1/a.txt").await.inode, before.inode);
+    mount.fs.refresh(None);
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "moved");
 }
 
 #[tokio::test]
 async fn a_listing_does_not_prolong_the_name_of_a_tag_that_is_due_to_be_asked_for() {
-    let world = World::new(team());
-    world.text("team/app/v1/a.txt").await;
+    let mount = TestMount::new(team());
+    mount.text("team/app/v1/a.txt").await;
     let ttl_of = async |tag: &str| {
-        let entries = world.list_entries("team/app").await.unwrap();
+        let entries = mount.list_entries("team/app").await.unwrap();
         entries.into_iter().find(|(name, _)| name == tag).unwrap().1.name_ttl
     };
     assert!(ttl_of("v1").await > Duration::ZERO, "asked for a moment ago");
-    world.fs.refresh(None);
+    mount.fs.refresh(None);
     assert_eq!(ttl_of("v1").await, Duration::ZERO);
     assert!(ttl_of("v2").await > Duration::ZERO, "nobody entered it, so a listing of many tags stays cheap");
-    assert!(world.entry("team/app/v1").await.name_ttl > Duration::ZERO, "asked for again");
+    assert!(mount.entry("team/app/v1").await.name_ttl > Duration::ZERO, "asked for again");
 }
 
 #[tokio::test]
 async fn the_last_known_digest_of_a_tag_serves_while_the_registry_is_unreachable() {
-    let world = World::with(team(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() });
-    assert_eq!(world.text("team/app/v1/a.txt").await, "one");
-    unreachable(&world.registry);
-    assert_eq!(world.text("team/app/v1/a.txt").await, "one");
+    let mount = TestMount::with(team(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() });
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "one");
+    unreachable(&mount.registry);
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "one");
 }
 
 fn unreachable(registry: &Memory) {
@@ -335,26 +335,26 @@ fn unreachable(registry: &Memory) {
 
 #[tokio::test]
 async fn trouble_with_the_network_is_never_absence() {
-    let world = World::new(team());
-    unreachable(&world.registry);
-    assert_eq!(world.list_trouble("").await, ErrorKind::Unreachable);
-    assert_eq!(world.trouble("team").await, ErrorKind::Unreachable);
-    world.registry.mend();
-    world.list("").await;
-    unreachable(&world.registry);
-    assert_eq!(world.trouble("team/app/v1").await, ErrorKind::Unreachable);
-    assert_eq!(world.trouble("team/app/nothing").await, ErrorKind::Unreachable);
-    world.registry.mend();
-    assert_eq!(world.text("team/app/v1/a.txt").await, "one", "a failure is not remembered");
+    let mount = TestMount::new(team());
+    unreachable(&mount.registry);
+    assert_eq!(mount.list_trouble("").await, ErrorKind::Unreachable);
+    assert_eq!(mount.trouble("team").await, ErrorKind::Unreachable);
+    mount.registry.mend();
+    mount.list("").await;
+    unreachable(&mount.registry);
+    assert_eq!(mount.trouble("team/app/v1").await, ErrorKind::Unreachable);
+    assert_eq!(mount.trouble("team/app/nothing").await, ErrorKind::Unreachable);
+    mount.registry.mend();
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "one", "a failure is not remembered");
 }
 
 #[tokio::test]
 async fn a_registry_that_refuses_access_is_not_taken_for_an_empty_one() {
-    let world = World::of_prefix(team(), "team/app");
-    world.registry.plan(RequestKind::Resolve, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
-    world.registry.plan(RequestKind::Manifest, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
-    world.registry.plan(RequestKind::Tags, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
-    assert_eq!(world.trouble("v1").await, ErrorKind::Denied);
+    let mount = TestMount::of_prefix(team(), "team/app");
+    mount.registry.plan(RequestKind::Resolve, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
+    mount.registry.plan(RequestKind::Manifest, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
+    mount.registry.plan(RequestKind::Tags, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
+    assert_eq!(mount.trouble("v1").await, ErrorKind::Denied);
 }
 
 #[tokio::test]
@@ -362,33 +362,33 @@ async fn bookkeeping_tags_are_not_listed_and_open_by_name() {
     let registry = team();
     let name = format!("sha256-{}", "0".repeat(64));
     add_files(&registry, "team/app", &format!("{name}.sig"), &[("s.txt", "signature")]);
-    let world = World::new(registry);
-    assert_eq!(world.list("team/app").await, ["v1", "v2", "web"]);
-    assert_eq!(world.text(&format!("team/app/{name}.sig/s.txt")).await, "signature");
+    let mount = TestMount::new(registry);
+    assert_eq!(mount.list("team/app").await, ["v1", "v2", "web"]);
+    assert_eq!(mount.text(&format!("team/app/{name}.sig/s.txt")).await, "signature");
 }
 
 #[tokio::test]
 async fn a_digest_path_is_found_by_name_immutable_and_never_listed() {
     let registry = team();
     let digest = add_files(&registry, "team/app", "v1", &[("a.txt", "one")]);
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     let path = format!("team/app/@{}", digest.path_name());
-    assert_eq!(world.text(&format!("{path}/a.txt")).await, "one");
-    assert!(world.entry(&path).await.name_ttl > Duration::from_secs(86_400));
-    assert_ne!(world.entry(&path).await.inode, world.entry("team/app/v1").await.inode, "two views of one digest");
-    world.absent(&format!("team/app/@{}", Digest::of(b"nothing").path_name())).await;
-    world.absent(&format!("@{}", digest.path_name())).await;
-    assert!(world.list("team/app").await.iter().all(|name| !name.starts_with('@')));
+    assert_eq!(mount.text(&format!("{path}/a.txt")).await, "one");
+    assert!(mount.entry(&path).await.name_ttl > Duration::from_secs(86_400));
+    assert_ne!(mount.entry(&path).await.inode, mount.entry("team/app/v1").await.inode, "two views of one digest");
+    mount.absent(&format!("team/app/@{}", Digest::of(b"nothing").path_name())).await;
+    mount.absent(&format!("@{}", digest.path_name())).await;
+    assert!(mount.list("team/app").await.iter().all(|name| !name.starts_with('@')));
 }
 
 #[tokio::test]
 async fn pasted_references_are_links_to_the_path_without_a_colon() {
-    let world = World::new(team());
+    let mount = TestMount::new(team());
     let digest = Digest::of(b"x");
-    assert_eq!(world.link("team/app:v1").await, "app/v1");
-    assert_eq!(world.link(&format!("team/app@{digest}")).await, format!("app/@{}", digest.path_name()));
-    world.absent("team/nothing:v1").await;
-    assert!(world.list("team").await.iter().all(|name| !name.contains(':')));
+    assert_eq!(mount.link("team/app:v1").await, "app/v1");
+    assert_eq!(mount.link(&format!("team/app@{digest}")).await, format!("app/@{}", digest.path_name()));
+    mount.absent("team/nothing:v1").await;
+    assert!(mount.list("team").await.iter().all(|name| !name.contains(':')));
 }
 
 #[tokio::test]
@@ -396,37 +396,37 @@ async fn two_tags_of_one_digest_are_two_directories_with_inodes_of_their_own() {
     let registry = team();
     let digest = add_files(&registry, "team/app", "v1", &[("a.txt", "one")]);
     registry.tag("team/app", "same", digest);
-    let world = World::new(registry);
-    assert_ne!(world.entry("team/app/v1/a.txt").await.inode, world.entry("team/app/same/a.txt").await.inode);
-    assert_eq!(world.text("team/app/same/a.txt").await, "one");
+    let mount = TestMount::new(registry);
+    assert_ne!(mount.entry("team/app/v1/a.txt").await.inode, mount.entry("team/app/same/a.txt").await.inode);
+    assert_eq!(mount.text("team/app/same/a.txt").await, "one");
 }
 
 #[tokio::test]
 async fn inodes_are_the_same_in_every_listing_and_lookup() {
-    let world = World::new(team());
+    let mount = TestMount::new(team());
     for path in ["", "team", "team/app", "team/app/v1", "team/app/.oci", "team/app/.oci/tags/v1"] {
-        for (name, entry) in world.list_entries(path).await.unwrap() {
-            assert_eq!(world.entry(&format!("{path}/{name}")).await.inode, entry.inode, "{path}/{name}");
+        for (name, entry) in mount.list_entries(path).await.unwrap() {
+            assert_eq!(mount.entry(&format!("{path}/{name}")).await.inode, entry.inode, "{path}/{name}");
         }
     }
 }
 
 #[tokio::test]
 async fn what_the_kernel_forgets_is_forgotten() {
-    let world = World::new(team());
-    let entries = world.list_entries("team/app").await.unwrap();
+    let mount = TestMount::new(team());
+    let entries = mount.list_entries("team/app").await.unwrap();
     for (_, entry) in &entries {
-        world.fs.forget(entry.inode, 1);
+        mount.fs.forget(entry.inode, 1);
     }
-    let error = world.fs.getattr(entries[0].1.inode).await.unwrap_err();
+    let error = mount.fs.getattr(entries[0].1.inode).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Gone);
-    assert_ne!(world.entry("team/app/v1").await.inode, entries[0].1.inode, "a number is never used again");
+    assert_ne!(mount.entry("team/app/v1").await.inode, entries[0].1.inode, "a number is never used again");
 }
 
 #[tokio::test]
 async fn an_unknown_tag_of_a_repository_that_refuses_what_lies_below_is_absent() {
-    let world = World::of_prefix(without_catalog(), "team/app");
-    world.list("").await;
-    world.registry.plan(RequestKind::Tags, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
-    assert_eq!(world.absent("v9").await, Duration::ZERO, "absent, and not kept");
+    let mount = TestMount::of_prefix(without_catalog(), "team/app");
+    mount.list("").await;
+    mount.registry.plan(RequestKind::Tags, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
+    assert_eq!(mount.absent("v9").await, Duration::ZERO, "absent, and not kept");
 }

@@ -1,7 +1,7 @@
 //! Files: bytes, handles, errors, and what the kernel may keep.
 
 use super::super::{KernelCache, Lookup, ROOT, Space};
-use super::world::{Setup, World, add_files};
+use super::test_mount::{Setup, TestMount, add_files};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -16,55 +16,55 @@ fn registry() -> Memory {
 
 #[tokio::test]
 async fn a_file_is_read_by_ranges_up_to_its_end() {
-    let world = World::new(registry());
-    let file = world.entry("app/v1/a.txt").await;
-    let open = world.fs.open(file.inode, false).await.unwrap();
+    let mount = TestMount::new(registry());
+    let file = mount.entry("app/v1/a.txt").await;
+    let open = mount.fs.open(file.inode, false).await.unwrap();
     assert!(open.keep_cache && !open.direct);
-    assert_eq!(world.fs.read(open.handle, 1, 3).await.unwrap(), "ell");
-    assert_eq!(world.fs.read(open.handle, 3, 100).await.unwrap(), "lo");
-    assert_eq!(world.fs.read(open.handle, 5, 100).await.unwrap(), "");
-    assert_eq!(world.fs.read(open.handle, u64::MAX, 100).await.unwrap(), "");
-    world.fs.release(open.handle);
-    assert_eq!(world.fs.read(open.handle, 0, 1).await.unwrap_err().kind, ErrorKind::Invalid);
-    assert_eq!(world.text("app/v1/empty").await, "");
+    assert_eq!(mount.fs.read(open.handle, 1, 3).await.unwrap(), "ell");
+    assert_eq!(mount.fs.read(open.handle, 3, 100).await.unwrap(), "lo");
+    assert_eq!(mount.fs.read(open.handle, 5, 100).await.unwrap(), "");
+    assert_eq!(mount.fs.read(open.handle, u64::MAX, 100).await.unwrap(), "");
+    mount.fs.release(open.handle);
+    assert_eq!(mount.fs.read(open.handle, 0, 1).await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(mount.text("app/v1/empty").await, "");
 }
 
 #[tokio::test]
 async fn files_and_names_inside_a_tag_are_kept_by_the_kernel_for_ever() {
-    let world = World::new(registry());
-    let file = world.entry("app/v1/a.txt").await;
+    let mount = TestMount::new(registry());
+    let file = mount.entry("app/v1/a.txt").await;
     assert_eq!((file.name_ttl, file.attributes_ttl), (super::super::FOREVER, super::super::FOREVER));
     assert_eq!((file.attributes.mode, file.attributes.uid, file.attributes.size), (0o644, 1000, 5));
-    let directory = world.entry("app/v1").await;
-    assert!(world.fs.opendir(directory.inode).await.unwrap().immutable);
-    let repository = world.entry("app").await;
-    assert!(!world.fs.opendir(repository.inode).await.unwrap().immutable);
+    let directory = mount.entry("app/v1").await;
+    assert!(mount.fs.opendir(directory.inode).await.unwrap().immutable);
+    let repository = mount.entry("app").await;
+    assert!(!mount.fs.opendir(repository.inode).await.unwrap().immutable);
 }
 
 #[tokio::test]
 async fn what_was_read_once_is_read_while_the_registry_is_gone() {
-    let world = World::new(registry());
-    assert_eq!(world.text("app/v1/a.txt").await, "hello");
-    world.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
-    assert_eq!(world.text("app/v1/a.txt").await, "hello");
+    let mount = TestMount::new(registry());
+    assert_eq!(mount.text("app/v1/a.txt").await, "hello");
+    mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    assert_eq!(mount.text("app/v1/a.txt").await, "hello");
 }
 
 #[tokio::test]
 async fn an_offline_mount_shows_what_an_earlier_one_saw_and_nothing_else() {
-    let world = World::new(registry());
-    world.list("").await;
-    world.list("app").await;
-    assert_eq!(world.text("app/v1/a.txt").await, "hello");
-    world.fs.flush().await;
-    let world = world.again(Setup { offline: true, ..Setup::default() });
-    world.registry.forget_requests();
-    assert_eq!(world.list("").await, ["app"]);
-    assert_eq!(world.list("app/v1").await, ["a.txt", "empty"]);
-    assert_eq!(world.text("app/v1/a.txt").await, "hello");
+    let mount = TestMount::new(registry());
+    mount.list("").await;
+    mount.list("app").await;
+    assert_eq!(mount.text("app/v1/a.txt").await, "hello");
+    mount.fs.flush().await;
+    let mount = mount.again(Setup { offline: true, ..Setup::default() });
+    mount.registry.forget_requests();
+    assert_eq!(mount.list("").await, ["app"]);
+    assert_eq!(mount.list("app/v1").await, ["a.txt", "empty"]);
+    assert_eq!(mount.text("app/v1/a.txt").await, "hello");
     for name in ["nothing", "app/nothing", "app/v1/nothing"] {
-        world.absent(name).await;
+        mount.absent(name).await;
     }
-    assert_eq!(world.requests(), []);
+    assert_eq!(mount.requests(), []);
 }
 
 #[tokio::test]
@@ -73,41 +73,41 @@ async fn what_an_offline_mount_lists_and_cannot_read_is_unreachable_and_never_ab
     add_files(&registry, "app", "entered", &[("read", "1"), ("unread", &"2".repeat(200_000))]);
     add_files(&registry, "app", "unseen", &[("x", "x")]);
     add_files(&registry, "other", "v1", &[("x", "x")]);
-    let world = World::new(registry);
-    world.list("").await;
-    world.list("app").await;
-    assert_eq!(world.text("app/entered/read").await, "1");
-    world.fs.flush().await;
-    let world = world.again(Setup { offline: true, ..Setup::default() });
-    world.registry.forget_requests();
+    let mount = TestMount::new(registry);
+    mount.list("").await;
+    mount.list("app").await;
+    assert_eq!(mount.text("app/entered/read").await, "1");
+    mount.fs.flush().await;
+    let mount = mount.again(Setup { offline: true, ..Setup::default() });
+    mount.registry.forget_requests();
     // Looked up before anything is listed, and again after that.
     for _ in 0..2 {
-        assert!(matches!(world.lookup("app/unseen").await, Ok(Lookup::Found(_))));
-        assert!(matches!(world.lookup("app/entered/unread").await, Ok(Lookup::Found(_))));
-        assert_eq!(world.lookup("app/unseen/x").await.unwrap_err().kind, ErrorKind::Unreachable);
-        let tag = world.entry("app/unseen").await;
-        assert_eq!(world.fs.opendir(tag.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
-        assert_eq!(world.read("app/entered/unread").await.unwrap_err().kind, ErrorKind::Unreachable);
-        let other = world.entry("other").await;
-        assert_eq!(world.fs.opendir(other.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
-        assert_eq!(world.list("").await, ["app", "other"]);
-        assert_eq!(world.list("app").await, ["entered", "unseen", "v1"]);
+        assert!(matches!(mount.lookup("app/unseen").await, Ok(Lookup::Found(_))));
+        assert!(matches!(mount.lookup("app/entered/unread").await, Ok(Lookup::Found(_))));
+        assert_eq!(mount.lookup("app/unseen/x").await.unwrap_err().kind, ErrorKind::Unreachable);
+        let tag = mount.entry("app/unseen").await;
+        assert_eq!(mount.fs.opendir(tag.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
+        assert_eq!(mount.read("app/entered/unread").await.unwrap_err().kind, ErrorKind::Unreachable);
+        let other = mount.entry("other").await;
+        assert_eq!(mount.fs.opendir(other.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
+        assert_eq!(mount.list("").await, ["app", "other"]);
+        assert_eq!(mount.list("app").await, ["entered", "unseen", "v1"]);
     }
-    assert_eq!(world.requests(), []);
+    assert_eq!(mount.requests(), []);
 }
 
 #[tokio::test]
 async fn a_listed_tag_is_found_while_the_registry_is_away_and_cannot_be_entered() {
     let registry = registry();
     add_files(&registry, "app", "unseen", &[("x", "x")]);
-    let world = World::with(registry, Setup { tag_ttl: std::time::Duration::ZERO, ..Setup::default() });
-    world.list("app").await;
+    let mount = TestMount::with(registry, Setup { tag_ttl: std::time::Duration::ZERO, ..Setup::default() });
+    mount.list("app").await;
     for kind in [RequestKind::Manifest, RequestKind::Resolve, RequestKind::Tags, RequestKind::Repositories, RequestKind::Ping] {
-        world.registry.plan(kind, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+        mount.registry.plan(kind, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
     }
-    let tag = world.entry("app/unseen").await;
-    assert_eq!(world.fs.opendir(tag.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
-    assert_eq!(world.lookup("app/nothing").await.unwrap_err().kind, ErrorKind::Unreachable, "perhaps it exists");
+    let tag = mount.entry("app/unseen").await;
+    assert_eq!(mount.fs.opendir(tag.inode).await.unwrap_err().kind, ErrorKind::Unreachable);
+    assert_eq!(mount.lookup("app/nothing").await.unwrap_err().kind, ErrorKind::Unreachable, "perhaps it exists");
 }
 
 #[tokio::test]
@@ -122,13 +122,13 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
     }
     let registry = registry();
     registry.add_blob_as("app", Digest::of(b"hello"), "jello");
-    let world = World::new(registry);
+    let mount = TestMount::new(registry);
     let seen = Arc::new(Seen(Mutex::default()));
-    world.fs.set_kernel_cache(seen.clone());
-    let error = world.read("app/v1/a.txt").await.unwrap_err();
+    mount.fs.set_kernel_cache(seen.clone());
+    let error = mount.read("app/v1/a.txt").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
-    let file = world.entry("app/v1/a.txt").await;
-    match world.fs.open(file.inode, false).await {
+    let file = mount.entry("app/v1/a.txt").await;
+    match mount.fs.open(file.inode, false).await {
         Err(error) => assert_eq!(error.kind, ErrorKind::Integrity),
         Ok(_) => assert!(seen.0.lock().unwrap().contains(&file.inode)),
     }
@@ -139,75 +139,75 @@ async fn pages_of_a_blob_that_is_not_checked_yet_are_not_kept_and_dropped_once_w
     let registry = Memory::new();
     let large = "0123456789abcdef".repeat(200_000);
     add_files(&registry, "app", "v1", &[("large", &large)]);
-    let world = World::new(registry);
-    let file = world.entry("app/v1/large").await.inode;
-    let first = world.fs.open(file, false).await.unwrap();
+    let mount = TestMount::new(registry);
+    let file = mount.entry("app/v1/large").await.inode;
+    let first = mount.fs.open(file, false).await.unwrap();
     assert!(!first.keep_cache, "only the transport vouches for it");
-    assert_eq!(world.xattr("app/v1/large", "user.oci.verified").await.as_deref(), Some("partial"));
+    assert_eq!(mount.xattr("app/v1/large", "user.oci.verified").await.as_deref(), Some("partial"));
     let mut offset = 0;
     while offset < large.len() as u64 {
-        offset += world.fs.read(first.handle, offset, 1 << 20).await.unwrap().len() as u64;
+        offset += mount.fs.read(first.handle, offset, 1 << 20).await.unwrap().len() as u64;
     }
-    while world.xattr("app/v1/large", "user.oci.verified").await.as_deref() == Some("partial") {
+    while mount.xattr("app/v1/large", "user.oci.verified").await.as_deref() == Some("partial") {
         tokio::task::yield_now().await;
     }
-    assert!(!world.fs.open(file, false).await.unwrap().keep_cache, "pages from before may be in memory");
-    assert!(world.fs.open(file, false).await.unwrap().keep_cache);
+    assert!(!mount.fs.open(file, false).await.unwrap().keep_cache, "pages from before may be in memory");
+    assert!(mount.fs.open(file, false).await.unwrap().keep_cache);
 }
 
 #[tokio::test]
 async fn a_blob_that_is_gone_is_stale_and_not_absent() {
     let registry = registry();
     registry.remove_blob("app", &Digest::of(b"hello"));
-    let world = World::new(registry);
-    assert_eq!(world.read("app/v1/a.txt").await.unwrap_err().kind, ErrorKind::Gone);
-    assert_eq!(world.list("app/v1").await, ["a.txt", "empty"]);
+    let mount = TestMount::new(registry);
+    assert_eq!(mount.read("app/v1/a.txt").await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(mount.list("app/v1").await, ["a.txt", "empty"]);
 }
 
 #[tokio::test]
 async fn nothing_can_be_written_on_a_read_only_mount() {
-    let world = World::new(registry());
-    let file = world.entry("app/v1/a.txt").await;
-    assert_eq!(world.fs.open(file.inode, true).await.unwrap_err().kind, ErrorKind::ReadOnly);
-    assert_eq!(world.fs.access(file.inode, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
-    assert_eq!(world.fs.access(ROOT, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
-    let set = world.fs.setxattr(file.inode, b"user.mine", b"1", false, false).await;
+    let mount = TestMount::new(registry());
+    let file = mount.entry("app/v1/a.txt").await;
+    assert_eq!(mount.fs.open(file.inode, true).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(mount.fs.access(file.inode, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(mount.fs.access(ROOT, true, false).await.unwrap_err().kind, ErrorKind::ReadOnly);
+    let set = mount.fs.setxattr(file.inode, b"user.mine", b"1", false, false).await;
     assert_eq!(set.unwrap_err().kind, ErrorKind::ReadOnly);
     for kind in [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo] {
         for path in ["new", "app/new", "app/v1/new"] {
-            assert_eq!(world.make(path, kind).await.unwrap_err().kind, ErrorKind::ReadOnly, "{kind:?} {path}");
+            assert_eq!(mount.make(path, kind).await.unwrap_err().kind, ErrorKind::ReadOnly, "{kind:?} {path}");
         }
     }
-    assert_eq!(world.remove("app/v1/a.txt").await.unwrap_err().kind, ErrorKind::ReadOnly);
-    assert_eq!(world.rename("app/v1/a.txt", "app/v1/b.txt").await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(mount.remove("app/v1/a.txt").await.unwrap_err().kind, ErrorKind::ReadOnly);
+    assert_eq!(mount.rename("app/v1/a.txt", "app/v1/b.txt").await.unwrap_err().kind, ErrorKind::ReadOnly);
 }
 
 #[tokio::test]
 async fn what_is_no_directory_has_no_names_and_what_is_one_has_no_bytes() {
-    let world = World::new(registry());
-    let file = world.entry("app/v1/a.txt").await;
-    assert_eq!(world.fs.lookup(file.inode, b"x").await.unwrap_err().kind, ErrorKind::NotDirectory);
-    assert_eq!(world.fs.opendir(file.inode).await.unwrap_err().kind, ErrorKind::NotDirectory);
-    let tag = world.entry("app/v1").await;
-    assert_eq!(world.fs.open(tag.inode, false).await.unwrap_err().kind, ErrorKind::IsDirectory);
-    assert_eq!(world.fs.readlink(file.inode).unwrap_err().kind, ErrorKind::Invalid);
-    assert_eq!(world.fs.access(file.inode, false, true).await.unwrap_err().kind, ErrorKind::Denied);
-    assert_eq!(world.fs.access(tag.inode, false, true).await.map_err(|error| error.kind), Ok(()));
+    let mount = TestMount::new(registry());
+    let file = mount.entry("app/v1/a.txt").await;
+    assert_eq!(mount.fs.lookup(file.inode, b"x").await.unwrap_err().kind, ErrorKind::NotDirectory);
+    assert_eq!(mount.fs.opendir(file.inode).await.unwrap_err().kind, ErrorKind::NotDirectory);
+    let tag = mount.entry("app/v1").await;
+    assert_eq!(mount.fs.open(tag.inode, false).await.unwrap_err().kind, ErrorKind::IsDirectory);
+    assert_eq!(mount.fs.readlink(file.inode).unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(mount.fs.access(file.inode, false, true).await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(mount.fs.access(tag.inode, false, true).await.map_err(|error| error.kind), Ok(()));
 }
 
 #[tokio::test]
 async fn numbers_that_the_kernel_never_got_are_stale() {
-    let world = World::new(registry());
+    let mount = TestMount::new(registry());
     for number in [2, 77, u64::MAX, 5 << 41] {
-        assert_eq!(world.fs.getattr(number).await.unwrap_err().kind, ErrorKind::Gone, "{number}");
-        world.fs.forget(number, 1);
+        assert_eq!(mount.fs.getattr(number).await.unwrap_err().kind, ErrorKind::Gone, "{number}");
+        mount.fs.forget(number, 1);
     }
 }
 
 #[tokio::test]
 async fn df_shows_the_cache_budget() {
-    let world = World::new(registry());
-    assert_eq!(world.fs.statfs().await.unwrap(), Space { total: 1 << 30, free: 1 << 29 });
+    let mount = TestMount::new(registry());
+    assert_eq!(mount.fs.statfs().await.unwrap(), Space { total: 1 << 30, free: 1 << 29 });
 }
 
 #[tokio::test]
@@ -216,11 +216,11 @@ async fn a_listing_is_continued_behind_any_name() {
     let files: Vec<(String, String)> = (0..50).map(|number| (format!("f{number:02}"), String::new())).collect();
     let borrowed: Vec<(&str, &str)> = files.iter().map(|(name, data)| (name.as_str(), data.as_str())).collect();
     add_files(&registry, "app", "v1", &borrowed);
-    let world = World::new(registry);
-    let directory = world.entry("app/v1").await;
-    let handle = world.fs.opendir(directory.inode).await.unwrap().handle;
+    let mount = TestMount::new(registry);
+    let directory = mount.entry("app/v1").await;
+    let handle = mount.fs.opendir(directory.inode).await.unwrap().handle;
     let mut all = Vec::new();
-    world
+    mount
         .fs
         .readdirplus(handle, 0, &mut |found| {
             all.push((found.cookie, found.name.to_vec()));
@@ -234,7 +234,7 @@ async fn a_listing_is_continued_behind_any_name() {
             next = Some(found.name.to_vec());
             false
         };
-        world.fs.readdirplus(handle, *cookie, &mut take).unwrap();
+        mount.fs.readdirplus(handle, *cookie, &mut take).unwrap();
         assert_eq!(next.as_ref(), all.get(place + 1).map(|(_, name)| name));
     }
 }

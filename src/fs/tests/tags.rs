@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Lookup;
-use super::world::{Setup, World, add_files};
+use super::test_mount::{Setup, TestMount, add_files};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::fs::{Root, Selection};
@@ -21,159 +21,160 @@ fn deleting() -> Setup {
 
 #[tokio::test]
 async fn mkdir_names_a_repository_a_tag_or_a_directory_by_where_it_is() {
-    let world = World::writable(registry());
-    world.mkdir("tools").await;
-    world.mkdir("tools/v1").await;
-    world.mkdir("tools/v1/bin").await;
-    world.mkdir("team/web").await;
-    world.mkdir("team/app/v2").await;
-    assert_eq!(world.list("").await, ["team", "tools"]);
-    assert_eq!(world.list("team").await, ["app", "web"]);
-    assert_eq!(world.list("team/app").await, ["v1", "v2"]);
-    assert_eq!(world.list("tools").await, ["v1"]);
-    assert_eq!(world.list("tools/v1").await, ["bin"]);
-    assert_eq!(world.list("team/web").await, [""; 0]);
-    assert_eq!(world.xattr("tools/v1", "user.oci.reference").await.as_deref(), Some("reg.io/tools:v1"));
-    assert_eq!(world.xattr("tools/v1", "user.oci.digest").await, None, "it is not upstream");
-    assert!(world.registry.tagged("tools").is_empty());
-    let staged: Vec<String> = world.fs.staged().await.into_iter().map(|tag| tag.path).collect();
+    let mount = TestMount::writable(registry());
+    mount.mkdir("tools").await;
+    mount.mkdir("tools/v1").await;
+    mount.mkdir("tools/v1/bin").await;
+    mount.mkdir("team/web").await;
+    mount.mkdir("team/app/v2").await;
+    assert_eq!(mount.list("").await, ["team", "tools"]);
+    assert_eq!(mount.list("team").await, ["app", "web"]);
+    assert_eq!(mount.list("team/app").await, ["v1", "v2"]);
+    assert_eq!(mount.list("tools").await, ["v1"]);
+    assert_eq!(mount.list("tools/v1").await, ["bin"]);
+    assert_eq!(mount.list("team/web").await, [""; 0]);
+    assert_eq!(mount.xattr("tools/v1", "user.oci.reference").await.as_deref(), Some("reg.io/tools:v1"));
+    assert_eq!(mount.xattr("tools/v1", "user.oci.digest").await, None, "it is not upstream");
+    assert!(mount.registry.tagged("tools").is_empty());
+    let staged: Vec<String> = mount.fs.staged().await.into_iter().map(|tag| tag.path).collect();
     assert_eq!(staged, ["team/app/v2", "tools/v1"]);
 }
 
 #[tokio::test]
 async fn mkdir_of_what_exists_upstream_says_so_and_asks_when_it_must() {
     let registry = registry();
-    let world = World::writable(registry);
-    assert_eq!(world.make("team", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
-    assert_eq!(world.make("team/app", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
-    assert_eq!(world.make("team/app/v1", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
-    world.list("team/app").await;
-    add_files(&world.registry, "team/app", "v2", &[("a.txt", "again")]);
-    assert_eq!(world.make("team/app/v2", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists, "no list is a negative answer");
-    let directory = world.entry("team/app").await.inode;
-    world.registry.plan(RequestKind::Manifest, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    let mount = TestMount::writable(registry);
+    assert_eq!(mount.make("team", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(mount.make("team/app", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(mount.make("team/app/v1", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
+    mount.list("team/app").await;
+    add_files(&mount.registry, "team/app", "v2", &[("a.txt", "again")]);
+    assert_eq!(mount.make("team/app/v2", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists, "no list is a negative answer");
+    let directory = mount.entry("team/app").await.inode;
+    mount.registry.plan(RequestKind::Manifest, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
     let new =
         crate::fs::NewName { directory, name: b"v3".to_vec(), kind: Kind::Directory, mode: 0o755, device: (0, 0), target: Vec::new() };
-    assert_eq!(world.fs.make(super::world::CALLER, new).await.unwrap_err().kind, ErrorKind::Unreachable);
+    assert_eq!(mount.fs.make(super::test_mount::CALLER, new).await.unwrap_err().kind, ErrorKind::Unreachable);
 }
 
 #[tokio::test]
 async fn names_against_the_grammar_are_invalid() {
-    let world = World::writable(registry());
+    let mount = TestMount::writable(registry());
     for path in ["Upper", "a b", "team/_x", "team/app/-v", "team/app/a b", "team/app/v1:x", "C:", "team/app/.hidden"] {
-        assert_eq!(world.make(path, Kind::Directory).await.unwrap_err().kind, ErrorKind::Invalid, "{path}");
+        assert_eq!(mount.make(path, Kind::Directory).await.unwrap_err().kind, ErrorKind::Invalid, "{path}");
     }
-    assert_eq!(world.make("team/.oci", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(mount.make("team/.oci", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
 }
 
 #[tokio::test]
 async fn a_source_that_holds_nothing_yet_is_a_prefix_and_new_names_what_that_cannot_say() {
-    let world = World::with(Memory::new(), Setup { root: Root::Prefix(Some(super::world::repository("team/app"))), ..Setup::writable() });
-    world.mkdir("web").await;
-    assert_eq!(world.entry("web").await.attributes.kind, Kind::Directory);
-    world.mkdir("web/v1").await;
-    assert_eq!(world.fs.staged().await[0].reference, "reg.io/team/app/web:v1");
-    assert_eq!(world.fs.new_tag("reg.io/team/app:v1").await.unwrap(), "v1");
-    assert_eq!(world.fs.new_tag("reg.io/team/app/deep/er:v1").await.unwrap(), "deep/er/v1");
-    world.put("v1/file", "text").await;
-    world.put("deep/er/v1/file", "text").await;
-    assert_eq!(world.list("").await, ["v1", "deep", "web"]);
-    assert_eq!(world.fs.new_tag("reg.io/team/app:v1").await.unwrap_err().kind, ErrorKind::Exists);
-    assert_eq!(world.fs.new_tag("reg.io/other:v1").await.unwrap_err().kind, ErrorKind::Invalid);
-    assert_eq!(world.fs.new_tag("reg.io/team/app").await.unwrap_err().kind, ErrorKind::Invalid);
+    let mount =
+        TestMount::with(Memory::new(), Setup { root: Root::Prefix(Some(super::test_mount::repository("team/app"))), ..Setup::writable() });
+    mount.mkdir("web").await;
+    assert_eq!(mount.entry("web").await.attributes.kind, Kind::Directory);
+    mount.mkdir("web/v1").await;
+    assert_eq!(mount.fs.staged().await[0].reference, "reg.io/team/app/web:v1");
+    assert_eq!(mount.fs.new_tag("reg.io/team/app:v1").await.unwrap(), "v1");
+    assert_eq!(mount.fs.new_tag("reg.io/team/app/deep/er:v1").await.unwrap(), "deep/er/v1");
+    mount.put("v1/file", "text").await;
+    mount.put("deep/er/v1/file", "text").await;
+    assert_eq!(mount.list("").await, ["v1", "deep", "web"]);
+    assert_eq!(mount.fs.new_tag("reg.io/team/app:v1").await.unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(mount.fs.new_tag("reg.io/other:v1").await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(mount.fs.new_tag("reg.io/team/app").await.unwrap_err().kind, ErrorKind::Invalid);
 }
 
 #[tokio::test]
 async fn without_a_catalog_a_tag_is_made_in_a_repository_that_nobody_has_seen() {
     let registry = registry();
     registry.set_catalog(false);
-    let world = World::writable(registry);
-    assert_eq!(world.make("tools", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists, "it is found without a request");
-    world.mkdir("tools/v1").await;
-    world.put("tools/v1/file", "text").await;
-    assert_eq!(world.list("tools").await, ["v1"]);
+    let mount = TestMount::writable(registry);
+    assert_eq!(mount.make("tools", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists, "it is found without a request");
+    mount.mkdir("tools/v1").await;
+    mount.put("tools/v1/file", "text").await;
+    assert_eq!(mount.list("tools").await, ["v1"]);
 }
 
 #[tokio::test]
 async fn a_repository_that_was_made_here_and_holds_nothing_can_be_removed_and_renamed() {
-    let world = World::writable(registry());
-    world.mkdir("tools").await;
-    let before = world.entry("tools").await.inode;
-    world.rename("tools", "kit").await.unwrap();
-    assert_eq!(world.entry("kit").await.inode, before);
-    world.absent("tools").await;
-    world.mkdir("kit/v1").await;
-    assert_eq!(world.fs.staged().await[0].reference, "reg.io/kit:v1");
-    assert_eq!(world.remove("kit").await.unwrap_err().kind, ErrorKind::NotEmpty);
-    assert_eq!(world.rename("kit", "tools").await.unwrap_err().kind, ErrorKind::NotPermitted);
-    world.remove("kit/v1").await.unwrap();
-    assert_eq!(world.list("").await, ["kit", "team"], "its directory stays");
-    world.remove("kit").await.unwrap();
-    world.absent("kit").await;
-    assert_eq!(world.remove("team").await.unwrap_err().kind, ErrorKind::NotPermitted);
+    let mount = TestMount::writable(registry());
+    mount.mkdir("tools").await;
+    let before = mount.entry("tools").await.inode;
+    mount.rename("tools", "kit").await.unwrap();
+    assert_eq!(mount.entry("kit").await.inode, before);
+    mount.absent("tools").await;
+    mount.mkdir("kit/v1").await;
+    assert_eq!(mount.fs.staged().await[0].reference, "reg.io/kit:v1");
+    assert_eq!(mount.remove("kit").await.unwrap_err().kind, ErrorKind::NotEmpty);
+    assert_eq!(mount.rename("kit", "tools").await.unwrap_err().kind, ErrorKind::NotPermitted);
+    mount.remove("kit/v1").await.unwrap();
+    assert_eq!(mount.list("").await, ["kit", "team"], "its directory stays");
+    mount.remove("kit").await.unwrap();
+    mount.absent("kit").await;
+    assert_eq!(mount.remove("team").await.unwrap_err().kind, ErrorKind::NotPermitted);
 }
 
 #[tokio::test]
 async fn a_tag_that_is_staged_only_is_gone_with_rmdir() {
-    let world = World::writable(registry());
-    world.mkdir("team/app/v2").await;
-    world.put("team/app/v2/file", "text").await;
-    let inside = world.entry("team/app/v2").await.inode;
-    assert_eq!(world.remove("team/app/v2").await.unwrap_err().kind, ErrorKind::NotEmpty);
-    world.remove("team/app/v2/file").await.unwrap();
-    world.remove("team/app/v2").await.unwrap();
-    assert_eq!(world.list("team/app").await, ["v1"]);
-    assert_eq!(world.fs.staged().await, []);
-    assert_eq!(world.fs.lookup(inside, b"file").await.unwrap_err().kind, ErrorKind::Gone);
-    world.mkdir("team/app/v2").await;
-    assert_ne!(world.entry("team/app/v2").await.inode, inside);
+    let mount = TestMount::writable(registry());
+    mount.mkdir("team/app/v2").await;
+    mount.put("team/app/v2/file", "text").await;
+    let inside = mount.entry("team/app/v2").await.inode;
+    assert_eq!(mount.remove("team/app/v2").await.unwrap_err().kind, ErrorKind::NotEmpty);
+    mount.remove("team/app/v2/file").await.unwrap();
+    mount.remove("team/app/v2").await.unwrap();
+    assert_eq!(mount.list("team/app").await, ["v1"]);
+    assert_eq!(mount.fs.staged().await, []);
+    assert_eq!(mount.fs.lookup(inside, b"file").await.unwrap_err().kind, ErrorKind::Gone);
+    mount.mkdir("team/app/v2").await;
+    assert_ne!(mount.entry("team/app/v2").await.inode, inside);
 }
 
 #[tokio::test]
 async fn a_tag_upstream_is_not_deleted_unless_that_is_allowed() {
-    let world = World::writable(registry());
-    assert_eq!(world.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::NotPermitted);
-    assert_eq!(world.fs.staged().await, []);
-    let world = World::with(registry(), deleting());
-    assert_eq!(world.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::NotEmpty);
+    let mount = TestMount::writable(registry());
+    assert_eq!(mount.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::NotPermitted);
+    assert_eq!(mount.fs.staged().await, []);
+    let mount = TestMount::with(registry(), deleting());
+    assert_eq!(mount.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::NotEmpty);
     for path in ["team/app/v1/a.txt", "team/app/v1/dir/b.txt", "team/app/v1/dir", "team/app/v1"] {
-        world.remove(path).await.unwrap();
+        mount.remove(path).await.unwrap();
     }
-    world.absent("team/app/v1").await;
-    assert_eq!(world.list("team/app").await, [""; 0]);
-    assert_eq!(world.list("team/app/.oci/tags").await, [""; 0]);
-    let staged = world.fs.staged().await;
+    mount.absent("team/app/v1").await;
+    assert_eq!(mount.list("team/app").await, [""; 0]);
+    assert_eq!(mount.list("team/app/.oci/tags").await, [""; 0]);
+    let staged = mount.fs.staged().await;
     assert!(staged[0].deleted && staged[0].reference == "reg.io/team/app:v1", "{staged:?}");
-    world.mkdir("team/app/v1").await;
-    assert_eq!(world.list("team/app/v1").await, [""; 0]);
-    assert!(!world.fs.staged().await[0].deleted);
-    world.fs.discard(&Selection::All).await.unwrap();
-    assert_eq!(world.list("team/app/v1").await, ["a.txt", "dir"]);
+    mount.mkdir("team/app/v1").await;
+    assert_eq!(mount.list("team/app/v1").await, [""; 0]);
+    assert!(!mount.fs.staged().await[0].deleted);
+    mount.fs.discard(&Selection::All).await.unwrap();
+    assert_eq!(mount.list("team/app/v1").await, ["a.txt", "dir"]);
 }
 
 #[tokio::test]
 async fn a_tag_that_is_renamed_keeps_its_directory_and_its_edits() {
-    let world = World::writable(registry());
-    world.put("team/app/v1/new.txt", "new").await;
-    let inside = world.entry("team/app/v1/dir").await.inode;
-    let file = world.entry("team/app/v1/a.txt").await.inode;
-    let open = world.fs.open(file, true).await.unwrap().handle;
-    world.rename("team/app/v1", "team/app/v2").await.unwrap();
-    assert_eq!(world.list("team/app").await, ["v2"]);
-    world.absent("team/app/v1").await;
-    assert_eq!(world.entry("team/app/v2/a.txt").await.inode, file);
-    assert_eq!(world.text("team/app/v2/new.txt").await, "new");
-    world.fs.write(open, 0, b"J", false).await.unwrap();
-    assert_eq!(world.text("team/app/v2/a.txt").await, "Jello");
-    assert!(world.fs.lookup(inside, b"b.txt").await.unwrap().found().is_some());
-    assert_eq!(world.xattr("team/app/v2", "user.oci.reference").await.as_deref(), Some("reg.io/team/app:v2"));
-    let staged: Vec<(String, bool)> = world.fs.staged().await.into_iter().map(|tag| (tag.reference, tag.deleted)).collect();
+    let mount = TestMount::writable(registry());
+    mount.put("team/app/v1/new.txt", "new").await;
+    let inside = mount.entry("team/app/v1/dir").await.inode;
+    let file = mount.entry("team/app/v1/a.txt").await.inode;
+    let open = mount.fs.open(file, true).await.unwrap().handle;
+    mount.rename("team/app/v1", "team/app/v2").await.unwrap();
+    assert_eq!(mount.list("team/app").await, ["v2"]);
+    mount.absent("team/app/v1").await;
+    assert_eq!(mount.entry("team/app/v2/a.txt").await.inode, file);
+    assert_eq!(mount.text("team/app/v2/new.txt").await, "new");
+    mount.fs.write(open, 0, b"J", false).await.unwrap();
+    assert_eq!(mount.text("team/app/v2/a.txt").await, "Jello");
+    assert!(mount.fs.lookup(inside, b"b.txt").await.unwrap().found().is_some());
+    assert_eq!(mount.xattr("team/app/v2", "user.oci.reference").await.as_deref(), Some("reg.io/team/app:v2"));
+    let staged: Vec<(String, bool)> = mount.fs.staged().await.into_iter().map(|tag| (tag.reference, tag.deleted)).collect();
     assert_eq!(staged, [("reg.io/team/app:v1".to_owned(), true), ("reg.io/team/app:v2".to_owned(), false)]);
-    world.fs.release(open);
-    world.rename("team/app/v2", "team/app/v1").await.unwrap();
-    assert_eq!(world.list("team/app").await, ["v1"]);
-    assert_eq!(world.text("team/app/v1/a.txt").await, "Jello");
-    assert_eq!(world.fs.staged().await.len(), 1);
+    mount.fs.release(open);
+    mount.rename("team/app/v2", "team/app/v1").await.unwrap();
+    assert_eq!(mount.list("team/app").await, ["v1"]);
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "Jello");
+    assert_eq!(mount.fs.staged().await.len(), 1);
 }
 
 #[tokio::test]
@@ -181,31 +182,31 @@ async fn a_tag_takes_no_name_that_is_taken_and_no_other_repository() {
     let registry = registry();
     add_files(&registry, "team/app", "v2", &[("a.txt", "again")]);
     add_files(&registry, "team/web", "v1", &[("a.txt", "web")]);
-    let world = World::writable(registry);
-    assert_eq!(world.rename("team/app/v1", "team/app/v2").await.unwrap_err().kind, ErrorKind::NotEmpty);
-    assert_eq!(world.rename("team/app/v1", "team/web/v2").await.unwrap_err().kind, ErrorKind::CrossDevice);
-    assert_eq!(world.rename("team/app/v1", "team/app/not a tag").await.unwrap_err().kind, ErrorKind::Invalid);
-    world.mkdir("team/app/v3").await;
-    world.rename("team/app/v1", "team/app/v3").await.unwrap();
-    assert_eq!(world.text("team/app/v3/a.txt").await, "hello", "an empty one is replaced, as by rename(2)");
+    let mount = TestMount::writable(registry);
+    assert_eq!(mount.rename("team/app/v1", "team/app/v2").await.unwrap_err().kind, ErrorKind::NotEmpty);
+    assert_eq!(mount.rename("team/app/v1", "team/web/v2").await.unwrap_err().kind, ErrorKind::CrossDevice);
+    assert_eq!(mount.rename("team/app/v1", "team/app/not a tag").await.unwrap_err().kind, ErrorKind::Invalid);
+    mount.mkdir("team/app/v3").await;
+    mount.rename("team/app/v1", "team/app/v3").await.unwrap();
+    assert_eq!(mount.text("team/app/v3/a.txt").await, "hello", "an empty one is replaced, as by rename(2)");
 }
 
 #[tokio::test]
 async fn a_staged_tag_is_in_the_window_too() {
-    let world = World::writable(registry());
-    world.mkdir("team/app/v2").await;
-    assert_eq!(world.list("team/app/.oci/tags").await, ["v1", "v2"]);
-    assert_eq!(world.list("team/app/.oci/tags/v2").await, ["fs", "reference"]);
-    assert_eq!(world.link("team/app/.oci/tags/v2/fs").await, "../../../v2");
-    assert_eq!(world.text("team/app/.oci/tags/v2/reference").await, "reg.io/team/app:v2\n");
-    assert_eq!(world.link("team/app:v2").await, "app/v2");
+    let mount = TestMount::writable(registry());
+    mount.mkdir("team/app/v2").await;
+    assert_eq!(mount.list("team/app/.oci/tags").await, ["v1", "v2"]);
+    assert_eq!(mount.list("team/app/.oci/tags/v2").await, ["fs", "reference"]);
+    assert_eq!(mount.link("team/app/.oci/tags/v2/fs").await, "../../../v2");
+    assert_eq!(mount.text("team/app/.oci/tags/v2/reference").await, "reg.io/team/app:v2\n");
+    assert_eq!(mount.link("team/app:v2").await, "app/v2");
 }
 
 #[tokio::test]
 async fn another_mount_is_told_that_a_tag_is_busy_and_sees_nothing_of_its_edits() {
-    let world = World::writable(registry());
-    world.put("team/app/v1/a.txt", "mine").await;
-    let other = world.beside(Setup::writable());
+    let mount = TestMount::writable(registry());
+    mount.put("team/app/v1/a.txt", "mine").await;
+    let other = mount.beside(Setup::writable());
     assert_eq!(other.fs.adopt().await, []);
     assert_eq!(other.write("team/app/v1/a.txt", "theirs").await.unwrap_err().kind, ErrorKind::Busy);
     assert_eq!(other.text("team/app/v1/a.txt").await, "hello");
@@ -214,68 +215,68 @@ async fn another_mount_is_told_that_a_tag_is_busy_and_sees_nothing_of_its_edits(
 
 #[tokio::test]
 async fn edits_that_nobody_holds_are_adopted_by_the_next_mount() {
-    let world = World::with(registry(), deleting());
-    add_files(&world.registry, "team/app", "old", &[]);
-    world.put("team/app/v1/a.txt", "mine").await;
-    world.mkdir("tools").await;
-    world.mkdir("tools/v1").await;
-    world.remove("team/app/old").await.unwrap();
-    world.mkdir("empty").await;
-    let world = world.again(Setup::writable());
-    let mut adopted: Vec<(String, bool)> = world.fs.adopt().await.into_iter().map(|tag| (tag.path, tag.deleted)).collect();
+    let mount = TestMount::with(registry(), deleting());
+    add_files(&mount.registry, "team/app", "old", &[]);
+    mount.put("team/app/v1/a.txt", "mine").await;
+    mount.mkdir("tools").await;
+    mount.mkdir("tools/v1").await;
+    mount.remove("team/app/old").await.unwrap();
+    mount.mkdir("empty").await;
+    let mount = mount.again(Setup::writable());
+    let mut adopted: Vec<(String, bool)> = mount.fs.adopt().await.into_iter().map(|tag| (tag.path, tag.deleted)).collect();
     adopted.sort();
     let expected = [("team/app/old", true), ("team/app/v1", false), ("tools/v1", false)];
     assert_eq!(adopted, expected.map(|(path, deleted)| (path.to_owned(), deleted)));
-    assert_eq!(world.list("").await, ["team", "tools"], "a repository without a tag is forgotten");
-    assert_eq!(world.list("team/app").await, ["v1"]);
-    assert_eq!(world.text("team/app/v1/a.txt").await, "mine");
-    assert_eq!(world.list("tools/v1").await, [""; 0]);
-    assert_eq!(world.fs.staged().await.len(), 3);
+    assert_eq!(mount.list("").await, ["team", "tools"], "a repository without a tag is forgotten");
+    assert_eq!(mount.list("team/app").await, ["v1"]);
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "mine");
+    assert_eq!(mount.list("tools/v1").await, [""; 0]);
+    assert_eq!(mount.fs.staged().await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_mount_adopts_only_what_it_covers() {
-    let world = World::writable(registry());
-    world.put("team/app/v1/a.txt", "mine").await;
-    let world = world.again(Setup { root: Root::Prefix(Some(super::world::repository("tea"))), ..Setup::writable() });
-    assert_eq!(world.fs.adopt().await, []);
-    assert_eq!(world.fs.staged().await, []);
+    let mount = TestMount::writable(registry());
+    mount.put("team/app/v1/a.txt", "mine").await;
+    let mount = mount.again(Setup { root: Root::Prefix(Some(super::test_mount::repository("tea"))), ..Setup::writable() });
+    assert_eq!(mount.fs.adopt().await, []);
+    assert_eq!(mount.fs.staged().await, []);
 }
 
 #[tokio::test]
 async fn a_tag_with_edits_follows_nothing_upstream_and_one_without_does() {
-    let world = World::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
-    world.put("team/app/v1/a.txt", "mine").await;
-    let edited = world.entry("team/app/v1").await.inode;
-    add_files(&world.registry, "team/app", "v1", &[("a.txt", "moved")]);
-    assert_eq!(world.entry("team/app/v1").await.inode, edited);
-    assert_eq!(world.text("team/app/v1/a.txt").await, "mine");
-    world.fs.discard(&Selection::All).await.unwrap();
-    assert_eq!(world.text("team/app/v1/a.txt").await, "moved");
+    let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+    mount.put("team/app/v1/a.txt", "mine").await;
+    let edited = mount.entry("team/app/v1").await.inode;
+    add_files(&mount.registry, "team/app", "v1", &[("a.txt", "moved")]);
+    assert_eq!(mount.entry("team/app/v1").await.inode, edited);
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "mine");
+    mount.fs.discard(&Selection::All).await.unwrap();
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "moved");
 }
 
 #[tokio::test]
 async fn a_tag_that_moved_is_not_edited_through_its_old_directory() {
-    let world = World::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
-    let file = world.entry("team/app/v1/a.txt").await.inode;
-    let directory = world.entry("team/app/v1").await.inode;
-    add_files(&world.registry, "team/app", "v1", &[("a.txt", "moved")]);
-    assert_eq!(world.fs.open(file, true).await.unwrap_err().kind, ErrorKind::Gone);
-    assert_eq!(world.fs.unlink(directory, b"a.txt").await.unwrap_err().kind, ErrorKind::Gone);
-    world.put("team/app/v1/a.txt", "mine").await;
-    assert_eq!(world.text("team/app/v1/a.txt").await, "mine");
-    assert!(matches!(world.fs.lookup(directory, b"a.txt").await.unwrap(), Lookup::Found(_)), "whoever is inside stays");
+    let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+    let file = mount.entry("team/app/v1/a.txt").await.inode;
+    let directory = mount.entry("team/app/v1").await.inode;
+    add_files(&mount.registry, "team/app", "v1", &[("a.txt", "moved")]);
+    assert_eq!(mount.fs.open(file, true).await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(mount.fs.unlink(directory, b"a.txt").await.unwrap_err().kind, ErrorKind::Gone);
+    mount.put("team/app/v1/a.txt", "mine").await;
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "mine");
+    assert!(matches!(mount.fs.lookup(directory, b"a.txt").await.unwrap(), Lookup::Found(_)), "whoever is inside stays");
 }
 
 #[tokio::test]
 async fn a_view_with_edits_stays_when_the_kernel_forgets_it() {
-    let world = World::writable(registry());
-    let (directory, file) = (world.entry("team/app/v1").await.inode, world.entry("team/app/v1/a.txt").await.inode);
-    let open = world.fs.open(file, true).await.unwrap().handle;
-    world.fs.write(open, 0, b"J", false).await.unwrap();
-    world.fs.release(open);
-    world.fs.forget(directory, 2);
-    world.fs.forget(file, 1);
-    assert_eq!(world.entry("team/app/v1").await.inode, directory, "it is the same view");
-    assert_eq!(world.text("team/app/v1/a.txt").await, "Jello");
+    let mount = TestMount::writable(registry());
+    let (directory, file) = (mount.entry("team/app/v1").await.inode, mount.entry("team/app/v1/a.txt").await.inode);
+    let open = mount.fs.open(file, true).await.unwrap().handle;
+    mount.fs.write(open, 0, b"J", false).await.unwrap();
+    mount.fs.release(open);
+    mount.fs.forget(directory, 2);
+    mount.fs.forget(file, 1);
+    assert_eq!(mount.entry("team/app/v1").await.inode, directory, "it is the same view");
+    assert_eq!(mount.text("team/app/v1/a.txt").await, "Jello");
 }

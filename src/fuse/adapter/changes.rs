@@ -12,7 +12,7 @@ use fuser::{
 };
 
 use super::replies::{GENERATION, answer_found, shorter};
-use super::{Adapter, panicked, settle};
+use super::{Adapter, panicked, respond};
 use crate::artifact::Kind;
 use crate::fs::{Caller, Need, NewName};
 use crate::fuse::attributes::of_entry;
@@ -63,7 +63,7 @@ impl Adapter {
         let answer = move |reply: ReplyWrite, ()| reply.written(length);
         let polled = self.poll(pin!(self.file_system.write(handle, offset, data, strip)));
         match polled {
-            Ok(Poll::Ready(result)) => settle("write", inode, reply, result, answer),
+            Ok(Poll::Ready(result)) => respond("write", inode, reply, result, answer),
             Err(()) => panicked("write", inode, reply),
             Ok(Poll::Pending) => {
                 let (file_system, data) = (Arc::clone(&self.file_system), data.to_vec());

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::{Mount, PATIENT, errno, registry};
 use crate::fs::Selection;
-use crate::fs::tests::world::Setup;
+use crate::fs::tests::test_mount::Setup;
 
 /// A mount that can be written to.
 fn writable() -> Option<Mount> {
@@ -144,7 +144,7 @@ fn what_is_written_through_a_mapping_is_in_the_file() {
     let Some(mount) = writable() else { return };
     let script = "python3 - <<'END'\nimport mmap\nfor name, size in (('mapped', 100000), ('a.txt', 5)):\n  mode = 'w+b' if name == 'mapped' else 'r+b'\n  f = open(name, mode)\n  f.truncate(size)\n  m = mmap.mmap(f.fileno(), size)\n  m[0:3] = b'abc'\n  m[size - 1:size] = b'z'\n  m.close()\n  f.close()\n  d = open(name, 'rb').read()\n  assert len(d) == size and d[:3] == b'abc' and d[-1:] == b'z', d[:10]\nEND";
     run(&mount.path("team/app/v1"), script);
-    let staged = mount.runtime.block_on(mount.world.fs.differences(&Selection::All)).unwrap();
+    let staged = mount.runtime.block_on(mount.mount.fs.differences(&Selection::All)).unwrap();
     assert_eq!(staged[0].1.len(), 2, "{staged:?}");
 }
 
@@ -273,8 +273,8 @@ fn what_is_discarded_shows_upstream_again_and_open_files_keep_their_own() {
     fs::remove_file(tag.join("empty")).unwrap();
     let mut open = fs::File::open(tag.join("a.txt")).unwrap();
     assert_eq!(mount.list("team/app/v1"), ["a.txt", "dir", "new"]);
-    mount.runtime.block_on(mount.world.fs.discard(&Selection::Path("team/app/v1".to_owned()))).unwrap();
-    mount.settle();
+    mount.runtime.block_on(mount.mount.fs.discard(&Selection::Path("team/app/v1".to_owned()))).unwrap();
+    mount.flush_notices();
     assert_eq!(mount.list("team/app/v1"), ["a.txt", "dir", "empty"]);
     assert_eq!(fs::read_to_string(tag.join("a.txt")).unwrap(), "hello");
     let mut text = String::new();
@@ -287,7 +287,7 @@ fn what_is_discarded_shows_upstream_again_and_open_files_keep_their_own() {
 #[test]
 fn a_tag_that_another_mount_edits_is_busy() {
     let Some(mount) = writable() else { return };
-    let other = mount.world.beside(Setup::writable());
+    let other = mount.mount.beside(Setup::writable());
     mount.runtime.block_on(other.put("team/app/v1/a.txt", "theirs"));
     assert_eq!(errno(fs::write(mount.path("team/app/v1/a.txt"), "x")), Some(16));
     assert_eq!(errno(fs::create_dir(mount.path("team/app/v1/new"))), Some(16));

@@ -4,6 +4,7 @@
 //! is one member with a full flush at each span's end, so that any tool reads it and a span needs no window. The bytes are
 //! specified in `FORMAT.md`.
 
+mod attached_index;
 mod deflate;
 mod header;
 mod pipeline;
@@ -12,15 +13,14 @@ mod splice;
 mod stage;
 #[cfg(test)]
 mod tests;
-mod travel;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
 
+pub use self::attached_index::{ATTACHED_INDEX_MOST, attached_index_memory, decode_attached, encode_attached};
 use self::header::BLOCK;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
-pub use self::travel::{TRAVELLING_MOST, arrived, travelling, travelling_memory};
 use super::build::{Blob, Builder, NewContent, NewEntry};
 use super::{Codec, Error, FileKind, LayerIndex, RAW_SPAN, Resources};
 use crate::oci::Digest;

@@ -244,7 +244,7 @@ impl Threads {
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..workers {
             let compressor = Compressor::new(packing)?;
-            let (waiting, answer, failure) = (waiting.clone(), Answer(ready.clone()), failure.clone());
+            let (waiting, answer, failure) = (waiting.clone(), ResultSender(ready.clone()), failure.clone());
             self.compressors.push(spawn(move || compress(compressor, &waiting, &answer, &failure))?);
         }
         if packing == Packing::GzipTar {
@@ -292,9 +292,9 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result
 }
 
 /// A compressor's way to the writer; tells it even when the compressor panics, so that nobody waits for its span.
-struct Answer(Sender<Result<Ready, Error>>);
+struct ResultSender(Sender<Result<Ready, Error>>);
 
-impl Drop for Answer {
+impl Drop for ResultSender {
     fn drop(&mut self) {
         if thread::panicking() {
             let _ = self.0.send(Err(ended_early()));
@@ -302,7 +302,7 @@ impl Drop for Answer {
     }
 }
 
-fn compress(mut compressor: Compressor, waiting: &Mutex<Receiver<Job>>, answer: &Answer, failure: &Failure) {
+fn compress(mut compressor: Compressor, waiting: &Mutex<Receiver<Job>>, answer: &ResultSender, failure: &Failure) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };

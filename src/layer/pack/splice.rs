@@ -18,7 +18,7 @@ pub(super) struct Splicer {
 
 /// Where bits lie in a stream: those of a byte count from the lowest.
 #[derive(Clone, Copy)]
-struct Place {
+struct LastBlock {
     /// First bit of the last block.
     last_block: usize,
     /// First bit behind it.
@@ -51,7 +51,7 @@ impl Splicer {
     }
 
     /// Decodes, compares, and notes where the last block lies.
-    fn read_back(&mut self, packed: &[u8], data: &[u8]) -> Result<Place, Error> {
+    fn read_back(&mut self, packed: &[u8], data: &[u8]) -> Result<LastBlock, Error> {
         self.inflate.reset().map_err(failed)?;
         // Room for a byte too many, so that the decoder never stops for want of it.
         self.plain.resize(data.len() + 1, 0);
@@ -66,7 +66,7 @@ impl Splicer {
                 Stop::LastBlockEnd { unused_bits } => {
                     let end = (taken * 8).saturating_sub(unused_bits.into());
                     let same = taken == packed.len() && self.plain.get(..made) == Some(data);
-                    return if same { Ok(Place { last_block, end }) } else { Err(wrong()) };
+                    return if same { Ok(LastBlock { last_block, end }) } else { Err(wrong()) };
                 }
                 Stop::Exhausted if progress.consumed + progress.produced > 0 => {}
                 Stop::Exhausted | Stop::StreamEnd => return Err(wrong()),

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::layer::tests::{arrived, check_spans, noise, scan, text, travelling};
+use crate::layer::tests::{check_spans, decode_attached, encode_attached, noise, scan, text};
 use crate::layer::{Form, Restart};
 
 /// An output whose bytes can be looked at afterwards.
@@ -130,7 +130,7 @@ fn a_raw_layer_is_the_file_and_its_index_knows_the_attributes() {
 fn an_index_travels_and_arrives_as_it_was() {
     for packing in [Packing::GzipTar, Packing::Tar, Packing::Raw] {
         let (packed, _) = pack(packing, 2, &[file(b"a", &text(2_500_000, 1))], 100_000);
-        let index = arrived(&travelling(&packed.index).unwrap(), &packed.blob.0).unwrap();
+        let index = decode_attached(&encode_attached(&packed.index).unwrap(), &packed.blob.0).unwrap();
         assert!(index.as_bytes() == packed.index.as_bytes());
     }
 }
@@ -167,7 +167,7 @@ fn version_1_has_these_bytes() {
         ("layer", blob, include_str!("golden/layer.hex")),
         ("index", packed.index.as_bytes().to_vec(), include_str!("golden/index.hex")),
         ("index of a raw layer", raw.index.as_bytes().to_vec(), include_str!("golden/raw-index.hex")),
-        ("travelling", travelling(&packed.index).unwrap(), include_str!("golden/travelling.hex")),
+        ("attached index", encode_attached(&packed.index).unwrap(), include_str!("golden/attached_index.hex")),
     ] {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected.split_whitespace().collect::<String>(), "{what}");

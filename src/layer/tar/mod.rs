@@ -21,7 +21,7 @@ use super::build::Builder;
 use super::sink::SpanSink;
 
 /// Where the next byte belongs.
-enum State {
+enum ArchiveState {
     /// A header block.
     Header,
     /// A header block, behind one block of zeros.
@@ -44,7 +44,7 @@ enum State {
 
 /// A walk in progress.
 pub(super) struct Walker {
-    state: State,
+    state: ArchiveState,
     /// Offset in the stream of the next byte.
     position: u64,
     block: [u8; BLOCK],
@@ -63,7 +63,7 @@ const HOLE_BUDGET: u64 = 256 << 20;
 impl Walker {
     pub(super) fn new() -> Self {
         Self {
-            state: State::Header,
+            state: ArchiveState::Header,
             position: 0,
             block: [0; BLOCK],
             block_filled: 0,
@@ -78,17 +78,17 @@ impl Walker {
     pub(super) fn push(&mut self, mut bytes: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
         while !bytes.is_empty() {
             let taken = match &mut self.state {
-                State::End => bytes.len(),
-                State::Padding(left) => {
+                ArchiveState::End => bytes.len(),
+                ArchiveState::Padding(left) => {
                     let taken = limited(bytes, *left);
                     *left -= taken.len() as u64;
                     let taken = taken.len();
-                    if matches!(self.state, State::Padding(0)) {
-                        self.state = State::Header;
+                    if matches!(self.state, ArchiveState::Padding(0)) {
+                        self.state = ArchiveState::Header;
                     }
                     taken
                 }
-                State::Content { left, pending, .. } => {
+                ArchiveState::Content { left, pending, .. } => {
                     let taken = limited(bytes, *left);
                     *left -= taken.len() as u64;
                     pending.content(taken);
@@ -98,7 +98,7 @@ impl Walker {
                     }
                     taken
                 }
-                State::Extended { left, .. } => {
+                ArchiveState::Extended { left, .. } => {
                     let taken = limited(bytes, *left);
                     *left -= taken.len() as u64;
                     self.text.extend_from_slice(taken);
@@ -143,26 +143,26 @@ impl Walker {
 
     /// Acts on a block that begins at `self.position`.
     fn block_complete(&mut self, block: &[u8; BLOCK], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
-        match std::mem::replace(&mut self.state, State::Header) {
-            State::AfterZeros if is_zero(block) => {
+        match std::mem::replace(&mut self.state, ArchiveState::Header) {
+            ArchiveState::AfterZeros if is_zero(block) => {
                 if self.names.any() {
                     let position = self.position;
                     builder.warn(|| format!("the archive ends at byte {position} behind an extended header"));
                 }
-                self.state = State::End;
+                self.state = ArchiveState::End;
                 Ok(())
             }
-            State::AfterZeros => Err(self.broken("a single block of zeros inside the archive")),
-            State::OldSparse { pieces, size, stored, pending } => self.old_sparse(block, pieces, size, stored, pending, builder),
-            State::LeadingMap { map, size, stored, pending } => self.leading_map(block, map, size, stored, pending, builder),
-            State::LinkContent { stored, pending } => self.link_content(block, stored, pending, builder, sink),
+            ArchiveState::AfterZeros => Err(self.broken("a single block of zeros inside the archive")),
+            ArchiveState::OldSparse { pieces, size, stored, pending } => self.old_sparse(block, pieces, size, stored, pending, builder),
+            ArchiveState::LeadingMap { map, size, stored, pending } => self.leading_map(block, map, size, stored, pending, builder),
+            ArchiveState::LinkContent { stored, pending } => self.link_content(block, stored, pending, builder, sink),
             _ => self.header(block, builder, sink),
         }
     }
 
     fn header(&mut self, block: &[u8; BLOCK], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
         if is_zero(block) {
-            self.state = State::AfterZeros;
+            self.state = ArchiveState::AfterZeros;
             return Ok(());
         }
         let Some(header) = Header::parse(block) else { return Err(self.broken("no tar header, or one whose checksum does not match")) };
@@ -174,7 +174,7 @@ impl Walker {
                     return Err(self.broken("an extended header is too long"));
                 }
                 self.text.clear();
-                self.state = State::Extended { at: self.position, type_flag, left: size, padding: padding(size) };
+                self.state = ArchiveState::Extended { at: self.position, type_flag, left: size, padding: padding(size) };
                 if size == 0 { self.extended_ends() } else { Ok(()) }
             }
             // Volume labels, continued files, old lists of names, Solaris access lists: no entries.
@@ -197,13 +197,13 @@ impl Walker {
         if header.type_flag() == b'S' {
             let Some((pieces, more, real)) = header.old_sparse() else { return Err(self.broken("the map of a sparse file is malformed")) };
             if more {
-                self.state = State::OldSparse { pieces, size: real, stored, pending };
+                self.state = ArchiveState::OldSparse { pieces, size: real, stored, pending };
                 return Ok(());
             }
             return self.begin_sparse(pending, &pieces, real, stored, self.position + BLOCK as u64, builder);
         }
         if pending.is_hard_link() && stored > 0 {
-            self.state = State::LinkContent { stored, pending };
+            self.state = ArchiveState::LinkContent { stored, pending };
             return Ok(());
         }
         if !pending.has_content() {
@@ -215,7 +215,7 @@ impl Walker {
         if sparse.has_leading_map() || map.is_some() {
             let Some(real) = sparse.size else { return Err(self.broken("a sparse file has no size")) };
             let Some(pieces) = map.filter(|_| !sparse.has_leading_map()) else {
-                self.state = State::LeadingMap { map: LeadingMap::default(), size: real, stored, pending };
+                self.state = ArchiveState::LeadingMap { map: LeadingMap::default(), size: real, stored, pending };
                 return if stored < BLOCK as u64 { Err(self.broken("the map of a sparse file is cut")) } else { Ok(()) };
             };
             return self.begin_sparse(pending, &pieces, real, stored, self.position + BLOCK as u64, builder);
@@ -244,7 +244,7 @@ impl Walker {
             return Err(self.broken("the map of a sparse file is too long"));
         }
         if more {
-            self.state = State::OldSparse { pieces, size, stored, pending };
+            self.state = ArchiveState::OldSparse { pieces, size, stored, pending };
             return Ok(());
         }
         self.begin_sparse(pending, &pieces, size, stored, self.position + BLOCK as u64, builder)
@@ -268,7 +268,7 @@ impl Walker {
                 self.begin_sparse(pending, &pieces, size, stored - map.length(), self.position + BLOCK as u64, builder)
             }
             None if map.length() + BLOCK as u64 <= stored => {
-                self.state = State::LeadingMap { map, size, stored, pending };
+                self.state = ArchiveState::LeadingMap { map, size, stored, pending };
                 Ok(())
             }
             _ => Err(self.broken("the map of a sparse file is cut")),
@@ -293,11 +293,11 @@ impl Walker {
         pending.whole(self.position, stored);
         let first = limited(block, stored);
         pending.content(first);
-        self.state = State::Content { left: stored - first.len() as u64, padding: padding(stored), pending };
+        self.state = ArchiveState::Content { left: stored - first.len() as u64, padding: padding(stored), pending };
         if stored <= BLOCK as u64 {
             // The block held the padding too.
             self.content_ends(builder)?;
-            self.state = State::Header;
+            self.state = ArchiveState::Header;
         }
         Ok(())
     }
@@ -321,22 +321,24 @@ impl Walker {
 
     fn begin_content(&mut self, pending: Box<Pending>, stored: u64, builder: &mut Builder) -> Result<(), Error> {
         self.check_end(stored)?;
-        self.state = State::Content { left: stored, padding: padding(stored), pending };
+        self.state = ArchiveState::Content { left: stored, padding: padding(stored), pending };
         if stored == 0 { self.content_ends(builder) } else { Ok(()) }
     }
 
     fn content_ends(&mut self, builder: &mut Builder) -> Result<(), Error> {
-        if let State::Content { padding, mut pending, .. } = std::mem::replace(&mut self.state, State::Header) {
+        if let ArchiveState::Content { padding, mut pending, .. } = std::mem::replace(&mut self.state, ArchiveState::Header) {
             pending.finish(&mut self.hole_budget, builder)?;
             if padding > 0 {
-                self.state = State::Padding(padding);
+                self.state = ArchiveState::Padding(padding);
             }
         }
         Ok(())
     }
 
     fn extended_ends(&mut self) -> Result<(), Error> {
-        let State::Extended { at, type_flag, padding, .. } = std::mem::replace(&mut self.state, State::Header) else { return Ok(()) };
+        let ArchiveState::Extended { at, type_flag, padding, .. } = std::mem::replace(&mut self.state, ArchiveState::Header) else {
+            return Ok(());
+        };
         let text = std::mem::take(&mut self.text);
         let result = match type_flag {
             b'L' => {
@@ -356,7 +358,7 @@ impl Walker {
         };
         result.map_err(|pax::Malformed(what)| Error::broken(format!("tar: {what}, at byte {at} of the stream")))?;
         if padding > 0 {
-            self.state = State::Padding(padding);
+            self.state = ArchiveState::Padding(padding);
         }
         Ok(())
     }
@@ -364,11 +366,11 @@ impl Walker {
     /// Ends the walk where the stream ends.
     pub(super) fn finish(&mut self, builder: &mut Builder) -> Result<(), Error> {
         let partial = self.block.get(..self.block_filled).unwrap_or_default();
-        match std::mem::replace(&mut self.state, State::End) {
-            State::End => return Ok(()),
-            State::AfterZeros if partial.iter().all(|byte| *byte == 0) => return Ok(()),
-            State::Header | State::Padding(_) if partial.is_empty() && !self.names.any() => {}
-            State::LinkContent { mut pending, .. } if partial.is_empty() => pending.finish(&mut self.hole_budget, builder)?,
+        match std::mem::replace(&mut self.state, ArchiveState::End) {
+            ArchiveState::End => return Ok(()),
+            ArchiveState::AfterZeros if partial.iter().all(|byte| *byte == 0) => return Ok(()),
+            ArchiveState::Header | ArchiveState::Padding(_) if partial.is_empty() && !self.names.any() => {}
+            ArchiveState::LinkContent { mut pending, .. } if partial.is_empty() => pending.finish(&mut self.hole_budget, builder)?,
             _ => return Err(Error::broken(format!("tar: the archive is cut at byte {} of the stream", self.position))),
         }
         // Some writers leave the end marker out, and nothing is lost by it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Built, Work};
-use crate::artifact::travel;
+use crate::artifact::attached_index;
 use crate::oci::Descriptor;
 use crate::publish::Error;
 use crate::publish::manifest::{descriptor, files as titled};
@@ -31,8 +31,8 @@ impl Work {
         let plan = files::plan(&snapshot, self.survey.totals).await?;
         let order = order(&plan.layers);
         let titles: Vec<Option<String>> = plan.layers.iter().map(|layer| layer.title.clone()).collect();
-        let known = if plan.layers.is_empty() { HashMap::new() } else { self.known().await? };
-        let made = self.producer(Arc::clone(&snapshot), None, true)?.produce(plan, &known).await?;
+        let remote = if plan.layers.is_empty() { HashMap::new() } else { self.remote_layers().await? };
+        let made = self.producer(Arc::clone(&snapshot), None, true)?.produce(plan, &remote).await?;
         let taken = |title: &String| standing.iter().any(|layer| layer["annotations"][titled::TITLE] == title.as_str());
         let mut roots = titled::roots().filter(|title| !taken(title));
         let ordered = order.into_iter().filter_map(|number| Some((made.get(number)?, titles.get(number)?)));
@@ -54,19 +54,19 @@ fn order(layers: &[LayerPlan]) -> Vec<usize> {
 fn described(made: &Made, title: Option<&str>, roots: &mut impl Iterator<Item = String>) -> Vec<Descriptor> {
     let mut root = || roots.next().unwrap_or_default();
     match made {
-        Made::Known(known) => {
-            let mut layer = known.layer.clone();
+        Made::Remote(remote) => {
+            let mut layer = remote.layer.clone();
             if title.is_none() {
                 layer.annotations.insert(titled::TITLE.to_owned(), root());
             }
-            std::iter::once(layer).chain(known.index.clone()).collect()
+            std::iter::once(layer).chain(remote.index.clone()).collect()
         }
         Made::Packed(ready) => {
             let layer = match title {
                 Some(title) => titled::raw(ready.blob, title),
                 None => titled::archive(ready.blob, &ready.diff_id, &root()),
             };
-            let index = ready.travelling.as_ref().map(|(index, size, _)| travel::index_layer(&layer.digest, *index, *size));
+            let index = ready.attached_index.as_ref().map(|(index, size, _)| attached_index::index_layer(&layer.digest, *index, *size));
             std::iter::once(layer).chain(index).collect()
         }
     }

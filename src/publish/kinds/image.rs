@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Built, Work};
-use crate::artifact::{Artifact, travel};
+use crate::artifact::{Artifact, attached_index};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Manifest, media_type};
@@ -66,9 +66,10 @@ impl Work {
             return Err(Error::new(ErrorKind::Other, "a layer was not packed"));
         };
         let mut layer = Descriptor::new(image::layer_type(base), ready.blob.0, ready.blob.1);
-        let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
+        let index =
+            ready.attached_index.as_ref().map(|(digest, size, _)| Descriptor::new(attached_index::INDEX_MEDIA_TYPE, *digest, *size));
         if let Some(index) = &index {
-            travel::bind(&mut layer, index.digest, index.size);
+            attached_index::bind(&mut layer, index.digest, index.size);
             self.send_empty().await?;
         }
         Ok((layer, index, made, ready))

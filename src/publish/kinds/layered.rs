@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Built, CONFIG_LIMIT, Work};
-use crate::artifact::{Artifact, Dialect, travel};
+use crate::artifact::{Artifact, Dialect, attached_index};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Digest, ImageManifest, media_type};
@@ -26,8 +26,8 @@ const OF_CONTENT: [&str; 6] = [
     "org.cnai.model.file.metadata+json",
     titled::CONTENT,
     "containerd.io/snapshot/stargz/toc.digest",
-    travel::INDEX_DIGEST,
-    travel::INDEX_SIZE,
+    attached_index::INDEX_DIGEST,
+    attached_index::INDEX_SIZE,
 ];
 /// Config of a Helm chart: a copy of what one of its files says.
 const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
@@ -202,7 +202,7 @@ fn unsupported(why: &str) -> Error {
 
 /// Whether a layer holds no content of the artifact: our indexes, and what stands for "no layer".
 fn is_silent(layer: &Descriptor) -> bool {
-    travel::is_index_layer(layer) || layer.media_type == media_type::OCI_EMPTY && layer.annotation(titled::TITLE).is_none()
+    attached_index::is_index_layer(layer) || layer.media_type == media_type::OCI_EMPTY && layer.annotation(titled::TITLE).is_none()
 }
 
 /// The layers with content, with what they hold without compression.
@@ -229,7 +229,7 @@ fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool
             Some(Fate::Stays) => {
                 standing.extend(written.get(layer.number).cloned());
                 let neighbour = written.get(layer.number + 1).filter(|_| layer.index.is_some());
-                let of = neighbour.and_then(|next| next.get("annotations")?.get(travel::INDEX_OF)?.as_str());
+                let of = neighbour.and_then(|next| next.get("annotations")?.get(attached_index::INDEX_OF)?.as_str());
                 if of.and_then(|of| Digest::parse(of).ok()) == Some(layer.descriptor.digest) {
                     standing.extend(neighbour.cloned());
                 }
@@ -241,8 +241,8 @@ fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool
                 new.annotations.retain(|key, _| !OF_CONTENT.contains(&key.as_str()));
                 standing.push(descriptor(&new));
                 let described = with_index && plan.described.get(*number) == Some(&true);
-                if let Some((index, size, _)) = ready.travelling.as_ref().filter(|_| described) {
-                    standing.push(descriptor(&travel::index_layer(&new.digest, *index, *size)));
+                if let Some((index, size, _)) = ready.attached_index.as_ref().filter(|_| described) {
+                    standing.push(descriptor(&attached_index::index_layer(&new.digest, *index, *size)));
                 }
             }
             None | Some(Fate::Goes | Fate::Silent) => {}

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use super::manifest::{self, EMPTY};
 use super::plan::identity::{Identity, of_index};
 use super::plan::{PathSet, Without};
-use super::produce::{Known, Made, Producer};
+use super::produce::{Made, Producer, RemoteLayer};
 use super::report::Progress;
 use super::seal::Sealed;
 use super::snapshot::{Entries, Snapshot};
 use super::store::{Store, Used};
 use super::survey::{Remember, Survey};
-use super::upload::{Source, Uploader};
+use super::upload::{BlobBytes, Uploader};
 use super::{ArtifactKind, Error, manifest::files as titled};
 use crate::artifact::{Artifact, Artifacts, Dialect, ViewMode};
 use crate::error::ErrorKind;
@@ -207,7 +207,7 @@ impl Work {
     async fn send(&self, media_type: &str, bytes: Bytes) -> Result<(Digest, u64), Error> {
         let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
         if let Some(uploader) = &self.uploader {
-            uploader.send(&descriptor, &Source::Bytes(bytes)).await?;
+            uploader.send(&descriptor, &BlobBytes::Bytes(bytes)).await?;
         }
         Ok((descriptor.digest, descriptor.size))
     }
@@ -231,47 +231,47 @@ impl Work {
 
     /// Layers that ocifs wrote and a registry has, by what they contain: of the tag itself, of other artifacts
     /// of the repository, and of other repositories that this process has seen.
-    async fn known(&self) -> Result<HashMap<Identity, Known>, Error> {
-        let mut known = HashMap::new();
+    async fn remote_layers(&self) -> Result<HashMap<Identity, RemoteLayer>, Error> {
+        let mut remote = HashMap::new();
         for other in self.artifacts.seen_repositories().iter().filter(|other| **other != self.repository).take(LOOKED_AT) {
-            self.add_repository(other, &mut known).await?;
+            self.add_repository(other, &mut remote).await?;
         }
-        self.add_repository(&self.repository, &mut known).await?;
+        self.add_repository(&self.repository, &mut remote).await?;
         if let Some(base) = &self.base {
             let from = Some(&self.repository).filter(|_| self.doubtful);
-            self.add_known(base, &self.repository, from, &mut known).await?;
+            self.add_remote_layers(base, &self.repository, from, &mut remote).await?;
         }
-        Ok(known)
+        Ok(remote)
     }
 
-    async fn add_repository(&self, repository: &Repository, known: &mut HashMap<Identity, Known>) -> Result<(), Error> {
+    async fn add_repository(&self, repository: &Repository, remote: &mut HashMap<Identity, RemoteLayer>) -> Result<(), Error> {
         for manifest in self.artifacts.known_artifacts(repository).await.into_iter().take(LOOKED_AT) {
             if manifest.image().is_none_or(|image| image.artifact_type.as_deref() != Some(titled::ARTIFACT_TYPE)) {
                 continue;
             }
             match self.artifacts.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
-                Ok(artifact) => self.add_known(&artifact, repository, Some(repository), known).await?,
+                Ok(artifact) => self.add_remote_layers(&artifact, repository, Some(repository), remote).await?,
                 Err(error) => tracing::debug!("layers of {} are not looked at: {error}", manifest.digest),
             }
         }
         Ok(())
     }
 
-    async fn add_known(
+    async fn add_remote_layers(
         &self,
         artifact: &Artifact,
         repository: &Repository,
         from: Option<&Repository>,
-        known: &mut HashMap<Identity, Known>,
+        remote: &mut HashMap<Identity, RemoteLayer>,
     ) -> Result<(), Error> {
         for layer in artifact.layers() {
-            let (Some(_), Some(travelling)) = (layer.blob, &layer.index) else { continue };
+            let (Some(_), Some(attached_index)) = (layer.blob, &layer.index) else { continue };
             let Some(index) = self.artifacts.layer_index(repository, artifact, layer.number, false).await? else { continue };
             let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
             let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
             if let Some(identity) = of_index(&index, packing, title) {
-                let (layer, index) = (layer.descriptor.clone(), Some(travelling.clone()));
-                known.insert(identity, Known { layer, index, repository: from.cloned() });
+                let (layer, index) = (layer.descriptor.clone(), Some(attached_index.clone()));
+                remote.insert(identity, RemoteLayer { layer, index, repository: from.cloned() });
             }
         }
         Ok(())

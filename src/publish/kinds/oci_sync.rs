@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Built, Work};
-use crate::artifact::{Artifact, travel};
+use crate::artifact::{Artifact, attached_index};
 use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::layer::Packing;
@@ -34,9 +34,10 @@ impl Work {
         let made = self.producer(snapshot, sealed, !is_sealed)?.produce(plan, &HashMap::new()).await?;
         let Some(Made::Packed(ready)) = made.first() else { return Err(Error::other("an archive was not packed")) };
         let mut layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
-        let index = ready.travelling.as_ref().map(|(digest, size, _)| Descriptor::new(travel::INDEX_MEDIA_TYPE, *digest, *size));
+        let index =
+            ready.attached_index.as_ref().map(|(digest, size, _)| Descriptor::new(attached_index::INDEX_MEDIA_TYPE, *digest, *size));
         if let Some(index) = &index {
-            travel::bind(&mut layer, index.digest, index.size);
+            attached_index::bind(&mut layer, index.digest, index.size);
             self.send_empty().await?;
         }
         self.send(media_type::OCI_CONFIG, Bytes::from_static(EMPTY)).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{descriptor, empty, finish};
-use crate::artifact::travel::INDEX_ARTIFACT_TYPE;
+use crate::artifact::attached_index::INDEX_ARTIFACT_TYPE;
 use crate::oci::{Descriptor, Manifest, media_type};
 use crate::publish::Error;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-use super::groups::{Assigner, Place, Totals};
+use super::groups::{Assigner, Placement, Totals};
 use super::identity::{LayerIdentity, archived};
 use super::parents::{Above, Named};
 use super::{LayerPlan, Plan, Selector};
@@ -73,18 +73,18 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
     while let Some((entry, sha256)) = hashed.try_next().await? {
         above.step(&entry);
         match assigner.place(&entry) {
-            Place::Link { group, first } => {
+            Placement::Link { group, first } => {
                 if let Some(layer) = layers.get_mut(group as usize) {
                     layer.add_link(&entry, &first, &above);
                 }
             }
-            Place::Alone(_) => {
+            Placement::Alone(_) => {
                 let raw = is_raw(&**snapshot, &entry).await?;
                 let mut layer = Draft::new(if raw.is_some() { Packing::Raw } else { Packing::GzipTar }, raw);
                 layer.add(&entry, sha256, &above);
                 layers.push(layer);
             }
-            Place::Group(group) => {
+            Placement::Group(group) => {
                 if group as usize >= layers.len() {
                     layers.push(Draft::new(Packing::GzipTar, None));
                 }

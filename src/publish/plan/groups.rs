@@ -68,7 +68,7 @@ impl Scale {
 
 /// Where an entry goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::publish) enum Place {
+pub(in crate::publish) enum Placement {
     /// Into a group; a new one if its number was not seen before.
     Group(u32),
     /// Alone into a layer of that number, which is a new one.
@@ -104,17 +104,17 @@ impl Assigner {
     }
 
     /// The place of the next entry.
-    pub fn place(&mut self, entry: &FrozenEntry) -> Place {
+    pub fn place(&mut self, entry: &FrozenEntry) -> Placement {
         let has_names = entry.links > 1 && entry.kind != Kind::Directory;
         if has_names && let Some((group, first)) = self.named.get(&entry.node) {
-            return Place::Link { group: *group, first: first.clone() };
+            return Placement::Link { group: *group, first: first.clone() };
         }
         let place = if entry.kind == Kind::File && entry.size >= self.scale.large {
-            Place::Alone(self.new_group())
+            Placement::Alone(self.new_group())
         } else {
-            Place::Group(self.grouped(entry))
+            Placement::Group(self.grouped(entry))
         };
-        if has_names && let Place::Alone(group) | Place::Group(group) = &place {
+        if has_names && let Placement::Alone(group) | Placement::Group(group) = &place {
             self.named.insert(entry.node, (*group, entry.path.clone()));
         }
         place
@@ -223,7 +223,7 @@ pub(in crate::publish) mod tests {
         let mut layers: Vec<Vec<Vec<u8>>> = Vec::new();
         for entry in entries {
             let group = match assigner.place(entry) {
-                Place::Group(group) | Place::Alone(group) | Place::Link { group, .. } => group as usize,
+                Placement::Group(group) | Placement::Alone(group) | Placement::Link { group, .. } => group as usize,
             };
             if group == layers.len() {
                 layers.push(Vec::new());

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::world::{Edit, World, digest_of};
+use super::fixture::{Edit, PublishFixture, digest_of};
 use crate::error::ErrorKind;
 use crate::publish::{ArtifactKind, Event, Next, Options};
 use crate::registry::{Fault, RequestKind};
@@ -29,11 +29,11 @@ fn faults() -> [Fault; 5] {
 }
 
 /// An edit of a published tag.
-async fn edited(world: &World) -> Arc<Overlay> {
-    let overlay = world.empty("v1").await;
-    let edit = Edit(world, &overlay);
+async fn edited(fixture: &PublishFixture) -> Arc<Overlay> {
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(fixture, &overlay);
     edit.sample().await;
-    world.published(&overlay).await;
+    fixture.published(&overlay).await;
     edit.file("docs/new.txt", &[7; 3000]).await;
     edit.remove("pipe");
     edit.file("docs/a.txt", b"other").await;
@@ -43,32 +43,32 @@ async fn edited(world: &World) -> Arc<Overlay> {
 
 /// Publishes with one fault; whether it was struck.
 async fn strike(kind: ArtifactKind, request: RequestKind, skip: u32, fault: Fault) -> bool {
-    let world = World::with(kind, None);
-    let overlay = edited(&world).await;
-    let old = world.tagged("v1").unwrap();
-    let staged = world.staged(&overlay).await;
-    world.registry.forget_requests();
-    world.registry.plan(request, skip, 1, fault.clone());
-    let result = world.publish(&overlay).await;
-    let struck = world.registry.count(request) > skip as usize;
-    world.registry.mend();
+    let fixture = PublishFixture::with(kind, None);
+    let overlay = edited(&fixture).await;
+    let old = fixture.tagged("v1").unwrap();
+    let staged = fixture.staged(&overlay).await;
+    fixture.registry.forget_requests();
+    fixture.registry.plan(request, skip, 1, fault.clone());
+    let result = fixture.publish(&overlay).await;
+    let struck = fixture.registry.count(request) > skip as usize;
+    fixture.registry.mend();
     let what = format!("{kind:?} {request:?} {skip} {fault:?}: {result:?}");
-    let now = world.tagged("v1").unwrap();
+    let now = fixture.tagged("v1").unwrap();
     match &result {
         Ok((report, _)) => assert_eq!(now, digest_of(report), "{what}"),
         Err(_) => assert!(now == old || matches!(request, RequestKind::PushTag | RequestKind::Resolve), "{what}"),
     }
     // No tag stands for something that is not there.
-    assert!(now == old || world.seen(&now).await == staged, "{what}");
-    assert_eq!(world.staged(&overlay).await, staged, "{what}");
+    assert!(now == old || fixture.seen(&now).await == staged, "{what}");
+    assert_eq!(fixture.staged(&overlay).await, staged, "{what}");
     // What is not published is found by the next process.
-    let overlay = if result.is_err() { world.again(overlay).await } else { overlay };
-    assert_eq!(world.staged(&overlay).await, staged, "{what}");
-    world.publish(&overlay).await.unwrap_or_else(|error| panic!("{what}, and then {error}"));
-    let now = world.tagged("v1").unwrap();
-    assert_eq!(world.seen(&now).await, staged, "{what}");
+    let overlay = if result.is_err() { fixture.again(overlay).await } else { overlay };
+    assert_eq!(fixture.staged(&overlay).await, staged, "{what}");
+    fixture.publish(&overlay).await.unwrap_or_else(|error| panic!("{what}, and then {error}"));
+    let now = fixture.tagged("v1").unwrap();
+    assert_eq!(fixture.seen(&now).await, staged, "{what}");
     assert_eq!(overlay.binding().expected, Some(now), "{what}");
-    assert_eq!(world.publish(&overlay).await.unwrap().0.sent, (0, 0), "{what}");
+    assert_eq!(fixture.publish(&overlay).await.unwrap().0.sent, (0, 0), "{what}");
     struck
 }
 
@@ -99,101 +99,101 @@ async fn every_request_of_an_image_s_publish_may_fail_once() {
 #[tokio::test]
 async fn a_registry_that_refuses_everything_costs_nothing_and_says_which_tag() {
     for (fault, kind) in [(ErrorKind::Denied, ErrorKind::Denied), (ErrorKind::Unsupported, ErrorKind::Unsupported)] {
-        let world = World::new();
-        let overlay = edited(&world).await;
-        let staged = world.staged(&overlay).await;
-        world.registry.plan(RequestKind::PushBlob, 0, u32::MAX, Fault::Error(fault));
-        let error = world.publish(&overlay).await.unwrap_err();
+        let fixture = PublishFixture::new();
+        let overlay = edited(&fixture).await;
+        let staged = fixture.staged(&overlay).await;
+        fixture.registry.plan(RequestKind::PushBlob, 0, u32::MAX, Fault::Error(fault));
+        let error = fixture.publish(&overlay).await.unwrap_err();
         assert_eq!(error.kind, kind);
         assert!(error.message.starts_with("reg.test/app:v1: "), "{error}");
-        assert_eq!(world.staged(&overlay).await, staged);
-        world.registry.mend();
-        world.publish(&overlay).await.unwrap();
+        assert_eq!(fixture.staged(&overlay).await, staged);
+        fixture.registry.mend();
+        fixture.publish(&overlay).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_stopped_publish_is_taken_up_where_it_was() {
-    let world = World::new();
-    let overlay = world.empty("v1").await;
-    let edit = Edit(&world, &overlay);
+    let fixture = PublishFixture::new();
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(&fixture, &overlay);
     for number in 0..3_u8 {
         edit.file(&format!("big{number}"), &vec![number; 5 << 20]).await;
     }
     edit.set("", SetAttributes { mode: Some(0o755), uid: Some(7), gid: Some(8), ..SetAttributes::default() }).await;
     edit.times().await;
-    let staged = world.staged(&overlay).await;
+    let staged = fixture.staged(&overlay).await;
     // The last blob stalls; whoever waits for it goes away.
-    world.registry.plan(RequestKind::PushBlob, 5, 1, Fault::Stall);
+    fixture.registry.plan(RequestKind::PushBlob, 5, 1, Fault::Stall);
     {
-        let publish = world.publish(&overlay);
+        let publish = fixture.publish(&overlay);
         tokio::pin!(publish);
         loop {
             tokio::select! {
                 result = &mut publish => panic!("{result:?}"),
                 () = tokio::task::yield_now() => {}
             }
-            if world.registry.count(RequestKind::PushBlob) > 5 {
+            if fixture.registry.count(RequestKind::PushBlob) > 5 {
                 break;
             }
         }
     }
-    world.registry.mend();
-    let overlay = world.again(overlay).await;
-    assert!(world.staged(&overlay).await == staged);
-    world.registry.forget_requests();
-    world.events.lock().unwrap().clear();
-    let (report, _) = world.publish(&overlay).await.unwrap();
+    fixture.registry.mend();
+    let overlay = fixture.again(overlay).await;
+    assert!(fixture.staged(&overlay).await == staged);
+    fixture.registry.forget_requests();
+    fixture.events.lock().unwrap().clear();
+    let (report, _) = fixture.publish(&overlay).await.unwrap();
     assert!(report.reused.1 >= 5, "{report:?}");
-    for event in world.events.lock().unwrap().iter() {
+    for event in fixture.events.lock().unwrap().iter() {
         // At most what was being packed just then.
         assert!(!matches!(event, Event::Packed { total, .. } if *total > 2 * (5 << 20)), "{event:?}");
     }
-    assert!(world.seen(&digest_of(&report)).await == staged);
+    assert!(fixture.seen(&digest_of(&report)).await == staged);
 }
 
 #[tokio::test]
 async fn a_blob_that_is_gone_when_the_manifest_is_put_is_sent_again() {
-    let world = World::new();
-    let overlay = world.empty("v1").await;
-    let edit = Edit(&world, &overlay);
+    let fixture = PublishFixture::new();
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("large", &vec![1; 5 << 20]).await;
     edit.file("small", b"1").await;
     edit.set("", SetAttributes { mode: Some(0o755), uid: Some(7), gid: Some(8), ..SetAttributes::default() }).await;
     // A file that is open stays staged.
-    let writer = overlay.open_writer(&world.publisher.context, edit.find("large"), false).await.unwrap();
-    let (report, next) = world.publish(&overlay).await.unwrap();
+    let writer = overlay.open_writer(&fixture.publisher.context, edit.find("large"), false).await.unwrap();
+    let (report, next) = fixture.publish(&overlay).await.unwrap();
     assert_eq!(next, Next::Continues { clean: false });
-    let (artifact, ..) = world.elsewhere(&digest_of(&report)).await;
+    let (artifact, ..) = fixture.elsewhere(&digest_of(&report)).await;
     let layers = artifact.layers();
     let large = layers.iter().max_by_key(|layer| layer.descriptor.size).unwrap();
     drop(writer);
-    world.registry.remove_blob("app", &large.descriptor.digest);
+    fixture.registry.remove_blob("app", &large.descriptor.digest);
     edit.file("small", b"2").await;
-    let staged = world.staged(&overlay).await;
-    let (report, _) = world.publish(&overlay).await.unwrap();
-    assert_eq!(world.seen(&digest_of(&report)).await, staged);
+    let staged = fixture.staged(&overlay).await;
+    let (report, _) = fixture.publish(&overlay).await.unwrap();
+    assert_eq!(fixture.seen(&digest_of(&report)).await, staged);
 }
 
 #[tokio::test]
 async fn a_dry_run_changes_nothing_and_names_the_digest() {
-    let world = World::new();
-    let overlay = edited(&world).await;
-    let old = world.tagged("v1");
-    world.registry.forget_requests();
-    let (report, _) = world.publish_with(&overlay, Options { dry_run: true, ..Options::default() }).await.unwrap();
-    let preview = world.publisher.preview(&overlay, &Options::default()).await.unwrap();
+    let fixture = PublishFixture::new();
+    let overlay = edited(&fixture).await;
+    let old = fixture.tagged("v1");
+    fixture.registry.forget_requests();
+    let (report, _) = fixture.publish_with(&overlay, Options { dry_run: true, ..Options::default() }).await.unwrap();
+    let preview = fixture.publisher.preview(&overlay, &Options::default()).await.unwrap();
     assert_eq!(preview, Some(digest_of(&report)));
-    assert_eq!((world.tagged("v1"), world.registry.count(RequestKind::PushBlob), report.sent), (old, 0, (0, 0)));
-    assert_eq!(world.published(&overlay).await, digest_of(&report));
+    assert_eq!((fixture.tagged("v1"), fixture.registry.count(RequestKind::PushBlob), report.sent), (old, 0, (0, 0)));
+    assert_eq!(fixture.published(&overlay).await, digest_of(&report));
 }
 
 #[tokio::test]
 async fn publishes_that_fail_again_and_again_leave_no_more_than_the_next_one_wants() {
-    let world = World::new();
-    let overlay = world.empty("v1").await;
-    let edit = Edit(&world, &overlay);
-    world.registry.plan(RequestKind::PushTag, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
+    let fixture = PublishFixture::new();
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(&fixture, &overlay);
+    fixture.registry.plan(RequestKind::PushTag, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
     let blobs = || {
         let packs = std::fs::read_dir(overlay.upper().packs()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut packs: Vec<String> = packs.filter(|name| name.ends_with(".blob") || name.ends_with(".part")).collect();
@@ -205,18 +205,18 @@ async fn publishes_that_fail_again_and_again_leave_no_more_than_the_next_one_wan
     for round in 0..4 {
         edit.file("other", &[round; 3000]).await;
         if round.is_multiple_of(2) {
-            world.registry.plan(RequestKind::PushBlob, 0, 1, Fault::Error(ErrorKind::Unreachable));
+            fixture.registry.plan(RequestKind::PushBlob, 0, 1, Fault::Error(ErrorKind::Unreachable));
         }
-        world.publish(&overlay).await.unwrap_err();
+        fixture.publish(&overlay).await.unwrap_err();
         let now = blobs();
         assert!(!now.is_empty() && now.len() <= 1 && now != last, "{now:?} after {last:?}");
         last = now;
     }
     // What is wanted again was kept.
     let overlay_blobs = last;
-    world.publish(&overlay).await.unwrap_err();
+    fixture.publish(&overlay).await.unwrap_err();
     assert_eq!(blobs(), overlay_blobs);
-    world.registry.mend();
-    world.publish(&overlay).await.unwrap();
+    fixture.registry.mend();
+    fixture.publish(&overlay).await.unwrap();
     assert!(blobs().is_empty());
 }

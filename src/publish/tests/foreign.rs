@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::{Edit, Seen, World, digest_of};
+use super::fixture::{Edit, PublishFixture, Seen, digest_of};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, media_type};
@@ -27,7 +27,7 @@ fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// What `oras push a.txt sub/b.bin dir/` makes.
-fn oras(world: &World) -> Digest {
+fn oras(fixture: &PublishFixture) -> Digest {
     let directory = packed(&[("dir/", b""), ("dir/one", b"1"), ("dir/two", b"2")]);
     let unpack = [(TITLE, "dir"), ("io.deis.oras.content.unpack", "true")];
     let layers = [
@@ -36,11 +36,11 @@ fn oras(world: &World) -> Digest {
         ("application/vnd.oci.image.layer.v1.tar+gzip", directory.as_slice(), &unpack[..]),
     ];
     let annotations = [("k", "v"), ("org.opencontainers.image.created", "2024-05-06T07:08:09Z")];
-    world.registry.add_artifact("app", "v1", ("application/vnd.example.config", b"{}"), &layers, &annotations)
+    fixture.registry.add_artifact("app", "v1", ("application/vnd.example.config", b"{}"), &layers, &annotations)
 }
 
-fn manifest(world: &World, digest: &Digest) -> Value {
-    serde_json::from_slice(&world.registry.held("app")[digest]).unwrap()
+fn manifest(fixture: &PublishFixture, digest: &Digest) -> Value {
+    serde_json::from_slice(&fixture.registry.held("app")[digest]).unwrap()
 }
 
 /// Names, kinds and contents.
@@ -50,44 +50,44 @@ fn contents(seen: Vec<Seen>) -> Vec<(String, Kind, Vec<u8>)> {
 
 #[tokio::test]
 async fn a_changed_titled_file_stays_one_and_its_neighbours_stay_byte_for_byte() {
-    let world = World::new();
-    let digest = oras(&world);
-    let before = manifest(&world, &digest);
-    let overlay = world.over("v1", digest).await;
-    Edit(&world, &overlay).file("a.txt", b"changed").await;
-    let staged = contents(world.staged(&overlay).await);
-    let digest = world.published(&overlay).await;
-    let after = manifest(&world, &digest);
+    let fixture = PublishFixture::new();
+    let digest = oras(&fixture);
+    let before = manifest(&fixture, &digest);
+    let overlay = fixture.over("v1", digest).await;
+    Edit(&fixture, &overlay).file("a.txt", b"changed").await;
+    let staged = contents(fixture.staged(&overlay).await);
+    let digest = fixture.published(&overlay).await;
+    let after = manifest(&fixture, &digest);
     let layers = after["layers"].as_array().unwrap();
     assert_eq!(layers[0]["mediaType"], "text/plain");
     assert_eq!((&layers[0]["annotations"]["mine"], &layers[0]["annotations"][TITLE]), (&"stays".into(), &"a.txt".into()));
     assert_eq!(layers[0]["digest"], Digest::of(b"changed").to_string());
     assert_eq!(layers[layers.len() - 2..], before["layers"].as_array().unwrap()[1..]);
     assert_eq!((&after["config"], &after["annotations"]), (&before["config"], &before["annotations"]));
-    assert_eq!(contents(world.seen(&digest).await), staged);
-    world.registry.forget_requests();
-    assert_eq!(world.publish(&overlay).await.unwrap().0.sent, (0, 0));
+    assert_eq!(contents(fixture.seen(&digest).await), staged);
+    fixture.registry.forget_requests();
+    assert_eq!(fixture.publish(&overlay).await.unwrap().0.sent, (0, 0));
 }
 
 #[tokio::test]
 async fn what_is_new_or_was_in_a_changed_directory_is_packed_anew() {
-    let world = World::new();
-    let digest = oras(&world);
-    let before = manifest(&world, &digest);
-    let overlay = world.over("v1", digest).await;
-    let edit = Edit(&world, &overlay);
+    let fixture = PublishFixture::new();
+    let digest = oras(&fixture);
+    let before = manifest(&fixture, &digest);
+    let overlay = fixture.over("v1", digest).await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("new", b"new").await;
-    let staged = contents(world.staged(&overlay).await);
-    let digest = world.published(&overlay).await;
-    assert_eq!(contents(world.seen(&digest).await), staged);
-    let after = manifest(&world, &digest);
+    let staged = contents(fixture.staged(&overlay).await);
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(contents(fixture.seen(&digest).await), staged);
+    let after = manifest(&fixture, &digest);
     assert_eq!(after["layers"].as_array().unwrap()[..3], before["layers"].as_array().unwrap()[..]);
     edit.file("dir/one", b"other").await;
     edit.remove("sub/b.bin");
-    let staged = contents(world.staged(&overlay).await);
-    let digest = world.published(&overlay).await;
-    assert_eq!(contents(world.seen(&digest).await), staged);
-    let after = manifest(&world, &digest);
+    let staged = contents(fixture.staged(&overlay).await);
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(contents(fixture.seen(&digest).await), staged);
+    let after = manifest(&fixture, &digest);
     let layers = after["layers"].as_array().unwrap();
     assert_eq!(layers[0], before["layers"][0]);
     assert!(!layers.contains(&before["layers"][1]) && !layers.contains(&before["layers"][2]));
@@ -95,24 +95,25 @@ async fn what_is_new_or_was_in_a_changed_directory_is_packed_anew() {
 
 #[tokio::test]
 async fn an_archive_is_repacked_with_its_media_type_and_keeps_the_rest() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let chart = packed(&[("chart/Chart.yaml", b"name: x"), ("chart/values.yaml", b"a: 1")]);
     let layer = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
     let provenance = "application/vnd.cncf.helm.chart.provenance.v1.prov";
     let config = ("application/vnd.cncf.helm.config.v1+json", &b"{\"name\":\"x\"}"[..]);
     let layers = [(layer, chart.as_slice(), &[][..]), (provenance, &b"signed"[..], &[][..])];
-    let digest = world.registry.add_artifact("app", "v1", config, &layers, &[(TITLE, "x"), ("org.opencontainers.image.version", "1.0.0")]);
-    let before = manifest(&world, &digest);
-    let overlay = world.over("v1", digest).await;
-    let edit = Edit(&world, &overlay);
+    let digest =
+        fixture.registry.add_artifact("app", "v1", config, &layers, &[(TITLE, "x"), ("org.opencontainers.image.version", "1.0.0")]);
+    let before = manifest(&fixture, &digest);
+    let overlay = fixture.over("v1", digest).await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("chart/values.yaml", b"a: 2").await;
     edit.file("chart/more", b"more").await;
-    let staged = contents(world.staged(&overlay).await);
-    let (report, _) = world.publish(&overlay).await.unwrap();
+    let staged = contents(fixture.staged(&overlay).await);
+    let (report, _) = fixture.publish(&overlay).await.unwrap();
     assert!(report.notes.iter().any(|note| note.contains("provenance")), "{:?}", report.notes);
     let digest = digest_of(&report);
-    let after = manifest(&world, &digest);
-    assert_eq!(contents(world.seen(&digest).await), staged);
+    let after = manifest(&fixture, &digest);
+    assert_eq!(contents(fixture.seen(&digest).await), staged);
     assert_eq!(after["layers"][0]["mediaType"], layer);
     assert_eq!((&after["layers"][1], &after["config"]), (&before["layers"][1], &before["config"]));
     assert_eq!((after["layers"].as_array().unwrap().len(), &after["annotations"]), (2, &before["annotations"]));
@@ -120,37 +121,37 @@ async fn an_archive_is_repacked_with_its_media_type_and_keeps_the_rest() {
 
 #[tokio::test]
 async fn a_list_of_blobs_takes_other_bytes_and_no_other_names() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let config = ("application/vnd.wasm.config.v0+json", &b"{}"[..]);
-    let digest = world.registry.add_artifact("app", "v1", config, &[("application/wasm", b"\0asm", &[("a", "b")])], &[]);
-    let overlay = world.over("v1", digest).await;
-    let edit = Edit(&world, &overlay);
+    let digest = fixture.registry.add_artifact("app", "v1", config, &[("application/wasm", b"\0asm", &[("a", "b")])], &[]);
+    let overlay = fixture.over("v1", digest).await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("module.wasm", b"\0asm2").await;
-    let digest = world.published(&overlay).await;
-    let after = manifest(&world, &digest);
+    let digest = fixture.published(&overlay).await;
+    let after = manifest(&fixture, &digest);
     assert_eq!(after["layers"][0]["digest"], Digest::of(b"\0asm2").to_string());
     assert_eq!((&after["layers"][0]["mediaType"], &after["layers"][0]["annotations"]["a"]), (&"application/wasm".into(), &"b".into()));
     assert_eq!(after["layers"].as_array().unwrap().len(), 1);
     edit.file("more", b"1").await;
-    let error = world.publish(&overlay).await.unwrap_err();
-    assert_eq!((error.kind, world.tagged("v1")), (ErrorKind::Unsupported, Some(digest)));
+    let error = fixture.publish(&overlay).await.unwrap_err();
+    assert_eq!((error.kind, fixture.tagged("v1")), (ErrorKind::Unsupported, Some(digest)));
     assert!(error.message.contains("`more`"), "{error}");
 }
 
 /// An artifact whose config lists the digests of its layers, as a model and a WebAssembly component of other tools do.
-fn listing(world: &World, tag: &str, (config_type, config): (&str, &Value), layers: &[PlainLayer<'_>]) -> Digest {
-    world.registry.add_artifact("app", tag, (config_type, config.to_string().as_bytes()), layers, &[])
+fn listing(fixture: &PublishFixture, tag: &str, (config_type, config): (&str, &Value), layers: &[PlainLayer<'_>]) -> Digest {
+    fixture.registry.add_artifact("app", tag, (config_type, config.to_string().as_bytes()), layers, &[])
 }
 
 /// The config of a manifest.
-fn config_of(world: &World, manifest: &Value) -> Value {
+fn config_of(fixture: &PublishFixture, manifest: &Value) -> Value {
     let digest = Digest::parse(manifest["config"]["digest"].as_str().unwrap()).unwrap();
-    serde_json::from_slice(&world.registry.held("app")[&digest]).unwrap()
+    serde_json::from_slice(&fixture.registry.held("app")[&digest]).unwrap()
 }
 
 #[tokio::test]
 async fn a_config_that_lists_layer_digests_lists_those_of_the_new_layers() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let of = |bytes: &[u8]| Digest::of(bytes).to_string();
     let weights = [
         ("application/vnd.cncf.model.weight.v1.raw", &b"one"[..], &[("org.cncf.model.filepath", "a.bin")][..]),
@@ -168,53 +169,56 @@ async fn a_config_that_lists_layer_digests_lists_those_of_the_new_layers() {
     ];
     for (number, (config_type, config, layers, file, place)) in cases.into_iter().enumerate() {
         let tag = format!("v{number}");
-        let digest = listing(&world, &tag, (config_type, config), layers);
-        let overlay = world.over(&tag, digest).await;
-        Edit(&world, &overlay).file(file, b"changed").await;
-        let (report, _) = world.publish(&overlay).await.unwrap();
-        let after = manifest(&world, &digest_of(&report));
+        let digest = listing(&fixture, &tag, (config_type, config), layers);
+        let overlay = fixture.over(&tag, digest).await;
+        Edit(&fixture, &overlay).file(file, b"changed").await;
+        let (report, _) = fixture.publish(&overlay).await.unwrap();
+        let after = manifest(&fixture, &digest_of(&report));
         let is_index = |layer: &Value| layer["mediaType"].as_str().unwrap().contains("ocifs");
         let real: Vec<&Value> =
             after["layers"].as_array().unwrap().iter().filter(|layer| !is_index(layer)).map(|layer| &layer["digest"]).collect();
         let mut expected = config.clone();
         *expected.pointer_mut(place).unwrap() = json!(real);
-        assert_eq!(config_of(&world, &after), expected);
+        assert_eq!(config_of(&fixture, &after), expected);
         assert_eq!((&after["config"]["mediaType"], report.notes), (&config_type.into(), Vec::<String>::new()));
     }
 }
 
 #[tokio::test]
 async fn a_config_that_names_layers_in_its_own_way_stays_and_a_note_says_which_are_stale() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let config = json!({"model": {"path": "w.bin", "digest": Digest::of(b"W").to_string()}});
     let layers = [("application/vnd.kitops.modelkit.model.v1.tar", &b"W"[..], &[(TITLE, "w.bin")][..])];
-    let digest = listing(&world, "v1", ("application/vnd.kitops.modelkit.config.v1+json", &config), &layers);
-    let overlay = world.over("v1", digest).await;
-    Edit(&world, &overlay).file("w.bin", b"changed").await;
-    let (report, _) = world.publish(&overlay).await.unwrap();
-    assert_eq!(config_of(&world, &manifest(&world, &digest_of(&report))), config);
+    let digest = listing(&fixture, "v1", ("application/vnd.kitops.modelkit.config.v1+json", &config), &layers);
+    let overlay = fixture.over("v1", digest).await;
+    Edit(&fixture, &overlay).file("w.bin", b"changed").await;
+    let (report, _) = fixture.publish(&overlay).await.unwrap();
+    assert_eq!(config_of(&fixture, &manifest(&fixture, &digest_of(&report))), config);
     assert!(report.notes.iter().any(|note| note.contains(&Digest::of(b"W").to_string())), "{:?}", report.notes);
 }
 
 #[tokio::test]
 async fn what_is_sealed_in_a_way_that_is_not_known_is_refused() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let config = (media_type::OCI_EMPTY, &b"{}"[..]);
-    let digest = world.registry.add_artifact("app", "v1", config, &[("a/b", b"x", &[])], &[("dev.ocifs.seal", "age")]);
-    let upper =
-        world.uppers.create(&super::world::subject("v1"), Binding { under: Some(digest), expected: Some(digest), deleted: false }, None);
-    let opened = crate::view::Overlay::open(&world.publisher.context, upper.unwrap()).await;
+    let digest = fixture.registry.add_artifact("app", "v1", config, &[("a/b", b"x", &[])], &[("dev.ocifs.seal", "age")]);
+    let upper = fixture.uppers.create(
+        &super::fixture::tag_key("v1"),
+        Binding { under: Some(digest), expected: Some(digest), deleted: false },
+        None,
+    );
+    let opened = crate::view::Overlay::open(&fixture.publisher.context, upper.unwrap()).await;
     assert_eq!(opened.err().map(|error| error.kind), Some(ErrorKind::KeyMissing));
 }
 
 #[tokio::test]
 async fn a_renamed_tag_of_another_tool_is_put_as_it_is() {
-    let world = World::new();
-    let digest = oras(&world);
-    let renamed = world.begin("v2", Binding { under: Some(digest), expected: None, deleted: false }).await;
-    world.registry.forget_requests();
-    let digest_now = world.published(&renamed).await;
-    assert_eq!((digest_now, world.tagged("v2"), world.tagged("v1")), (digest, Some(digest), Some(digest)));
-    assert_eq!(world.registry.count(RequestKind::PushBlob), 0);
+    let fixture = PublishFixture::new();
+    let digest = oras(&fixture);
+    let renamed = fixture.begin("v2", Binding { under: Some(digest), expected: None, deleted: false }).await;
+    fixture.registry.forget_requests();
+    let digest_now = fixture.published(&renamed).await;
+    assert_eq!((digest_now, fixture.tagged("v2"), fixture.tagged("v1")), (digest, Some(digest), Some(digest)));
+    assert_eq!(fixture.registry.count(RequestKind::PushBlob), 0);
     assert_eq!(renamed.binding().expected, Some(digest));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::{Edit, Seen, World, repository};
+use super::fixture::{Edit, PublishFixture, Seen, repository};
 use crate::artifact::Kind;
 use crate::oci::{Digest, media_type};
 use crate::publish::{ArtifactKind, Outcome};
@@ -34,7 +34,7 @@ fn archive(names: &[&str]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn base(world: &World, tag: &str, layers: &[&[&str]]) -> Digest {
+fn base(fixture: &PublishFixture, tag: &str, layers: &[&[&str]]) -> Digest {
     let archives: Vec<Vec<u8>> = layers.iter().map(|names| archive(names)).collect();
     let diff_ids: Vec<String> = archives.iter().map(|archive| Digest::of(archive).to_string()).collect();
     let config = json!({
@@ -43,11 +43,11 @@ fn base(world: &World, tag: &str, layers: &[&[&str]]) -> Digest {
     });
     let layers: Vec<_> = archives.iter().map(|archive| (LAYER, archive.as_slice(), [].as_slice())).collect();
     let config = config.to_string();
-    world.registry.add_artifact("app", tag, (media_type::OCI_CONFIG, config.as_bytes()), &layers, &[("k", "v")])
+    fixture.registry.add_artifact("app", tag, (media_type::OCI_CONFIG, config.as_bytes()), &layers, &[("k", "v")])
 }
 
-async fn config(world: &World, digest: &Digest) -> Value {
-    let (artifact, context, _directory) = world.elsewhere(digest).await;
+async fn config(fixture: &PublishFixture, digest: &Digest) -> Value {
+    let (artifact, context, _directory) = fixture.elsewhere(digest).await;
     let config = artifact.shown.image().unwrap().config.clone();
     let stream = context.artifacts.blob(&repository(), &config, true).await.unwrap();
     serde_json::from_slice(&stream.read(0..config.size).await.unwrap()).unwrap()
@@ -60,28 +60,28 @@ fn known(seen: Vec<Seen>) -> Vec<Seen> {
 
 #[tokio::test]
 async fn a_new_image_is_one_layer_with_platform_and_no_time() {
-    let world = World::with(ArtifactKind::Image, None);
-    let overlay = world.empty("v1").await;
-    Edit(&world, &overlay).sample().await;
-    let staged = world.staged(&overlay).await;
-    let digest = world.published(&overlay).await;
-    assert_eq!(world.seen(&digest).await, staged);
-    let config = config(&world, &digest).await;
+    let fixture = PublishFixture::with(ArtifactKind::Image, None);
+    let overlay = fixture.empty("v1").await;
+    Edit(&fixture, &overlay).sample().await;
+    let staged = fixture.staged(&overlay).await;
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(fixture.seen(&digest).await, staged);
+    let config = config(&fixture, &digest).await;
     assert_eq!((&config["os"], &config["architecture"]), (&json!("linux"), &json!("amd64")));
     assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 1);
     assert_eq!(config.get("created"), None);
-    assert_eq!(world.elsewhere(&digest).await.0.layers().len(), 1);
-    let referrers = world.registry.referrers(&repository(), &digest).await.unwrap();
+    assert_eq!(fixture.elsewhere(&digest).await.0.layers().len(), 1);
+    let referrers = fixture.registry.referrers(&repository(), &digest).await.unwrap();
     assert_eq!(referrers[0].artifact_type.as_deref(), Some("application/vnd.ocifs.index.v1"));
 }
 
 #[tokio::test]
 async fn an_edit_of_an_image_is_one_layer_more_that_shows_the_frozen_tree() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let names = ["etc/", "etc/a", "etc/b", "etc/c = etc/b", "usr/", "usr/deep/", "usr/deep/x", "usr/deep/y", "gone/", "gone/1", "file"];
-    let digest = base(&world, "v1", &[&names]);
-    let overlay = world.over("v1", digest).await;
-    let edit = Edit(&world, &overlay);
+    let digest = base(&fixture, "v1", &[&names]);
+    let overlay = fixture.over("v1", digest).await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("etc/a", b"changed").await;
     edit.link("etc/b", "etc/d");
     edit.remove("gone/1");
@@ -92,95 +92,95 @@ async fn an_edit_of_an_image_is_one_layer_more_that_shows_the_frozen_tree() {
     edit.file("file/inside", b"1").await;
     edit.make("usr/link", Kind::Symlink, "../etc/a");
     edit.times().await;
-    let staged = world.staged(&overlay).await;
-    world.registry.forget_requests();
-    let new = world.published(&overlay).await;
-    assert_eq!(known(world.seen(&new).await), known(staged));
-    let (artifact, ..) = world.elsewhere(&new).await;
+    let staged = fixture.staged(&overlay).await;
+    fixture.registry.forget_requests();
+    let new = fixture.published(&overlay).await;
+    assert_eq!(known(fixture.seen(&new).await), known(staged));
+    let (artifact, ..) = fixture.elsewhere(&new).await;
     let layers = &artifact.shown.image().unwrap().layers;
     assert_eq!(layers.len(), 2);
     assert_eq!(artifact.shown.annotations()["k"], "v");
-    let config = config(&world, &new).await;
+    let config = config(&fixture, &new).await;
     assert_eq!((&config["config"]["Env"][0], &config["unknown"]["x"]), (&json!("A=b"), &json!(1)));
     assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
     assert_eq!(config["history"].as_array().unwrap().len(), 2);
     // The layer below was neither read nor sent.
-    assert_eq!(world.registry.count(RequestKind::PushBlob), 4, "layer, index, config of the image, config of the referrer");
+    assert_eq!(fixture.registry.count(RequestKind::PushBlob), 4, "layer, index, config of the image, config of the referrer");
 }
 
 #[tokio::test]
 async fn a_second_edit_through_the_same_view_is_a_second_layer() {
-    let world = World::new();
-    let digest = base(&world, "v1", &[&["a", "d/", "d/x"]]);
-    let overlay = world.over("v1", digest).await;
-    let edit = Edit(&world, &overlay);
+    let fixture = PublishFixture::new();
+    let digest = base(&fixture, "v1", &[&["a", "d/", "d/x"]]);
+    let overlay = fixture.over("v1", digest).await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("new", b"1").await;
-    world.published(&overlay).await;
+    fixture.published(&overlay).await;
     edit.remove("d/x");
     edit.file("new", b"22").await;
     edit.times().await;
-    let staged = world.staged(&overlay).await;
-    let digest = world.published(&overlay).await;
-    assert_eq!(known(world.seen(&digest).await), known(staged));
-    assert_eq!(world.elsewhere(&digest).await.0.shown.image().unwrap().layers.len(), 3);
+    let staged = fixture.staged(&overlay).await;
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(known(fixture.seen(&digest).await), known(staged));
+    assert_eq!(fixture.elsewhere(&digest).await.0.shown.image().unwrap().layers.len(), 3);
 }
 
 #[tokio::test]
 async fn beyond_a_hundred_layers_those_of_edits_become_one() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let lowest = ["d/", "d/old", "d/sub/", "d/sub/x", "keep", "f"];
     let mut layers: Vec<&[&str]> = vec![&lowest];
     layers.extend(std::iter::repeat_n(&["same"][..], 97));
-    let digest = base(&world, "v1", &layers);
-    let overlay = world.over("v1", digest).await;
-    let edit = Edit(&world, &overlay);
+    let digest = base(&fixture, "v1", &layers);
+    let overlay = fixture.over("v1", digest).await;
+    let edit = Edit(&fixture, &overlay);
     // First edit: a directory goes, a file becomes a directory.
     for path in ["d/sub/x", "d/sub", "d/old", "d", "f"] {
         edit.remove(path);
     }
     edit.dir("f");
     edit.file("f/inside", b"1").await;
-    let first = world.published(&overlay).await;
-    assert_eq!(world.elsewhere(&first).await.0.shown.image().unwrap().layers.len(), 99);
+    let first = fixture.published(&overlay).await;
+    assert_eq!(fixture.elsewhere(&first).await.0.shown.image().unwrap().layers.len(), 99);
     // Second: the directory is there again, without what it held.
     edit.dir("d");
     edit.file("d/new", b"2").await;
-    let second = world.published(&overlay).await;
-    assert_eq!(world.elsewhere(&second).await.0.shown.image().unwrap().layers.len(), 100);
+    let second = fixture.published(&overlay).await;
+    assert_eq!(fixture.elsewhere(&second).await.0.shown.image().unwrap().layers.len(), 100);
     edit.remove("f/inside");
     edit.file("last", b"3").await;
     edit.times().await;
-    let staged = world.staged(&overlay).await;
-    let third = world.published(&overlay).await;
-    let (artifact, ..) = world.elsewhere(&third).await;
+    let staged = fixture.staged(&overlay).await;
+    let third = fixture.published(&overlay).await;
+    let (artifact, ..) = fixture.elsewhere(&third).await;
     assert_eq!(artifact.shown.image().unwrap().layers.len(), 99);
-    assert_eq!(config(&world, &third).await["rootfs"]["diff_ids"].as_array().unwrap().len(), 99);
-    assert_eq!(known(world.seen(&third).await), known(staged));
+    assert_eq!(config(&fixture, &third).await["rootfs"]["diff_ids"].as_array().unwrap().len(), 99);
+    assert_eq!(known(fixture.seen(&third).await), known(staged));
 }
 
 #[tokio::test]
 async fn an_edit_of_an_index_replaces_the_shown_member_alone() {
-    let world = World::new();
-    let (amd, arm) = (base(&world, "amd", &[&["a"]]), base(&world, "arm", &[&["b"]]));
+    let fixture = PublishFixture::new();
+    let (amd, arm) = (base(&fixture, "amd", &[&["a"]]), base(&fixture, "arm", &[&["b"]]));
     let member = |digest: &Digest, architecture: &str| {
-        let size = world.registry.held("app")[digest].len();
+        let size = fixture.registry.held("app")[digest].len();
         json!({"mediaType": media_type::OCI_MANIFEST, "digest": digest.to_string(), "size": size, "platform": {"architecture": architecture, "os": "linux"}})
     };
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [member(&amd, "amd64"), member(&arm, "arm64")], "annotations": {"k": "v"}});
-    let index = world.registry.add_manifest("app", index.to_string());
-    world.registry.tag("app", "v1", index);
-    let overlay = world.over("v1", index).await;
-    let edit = Edit(&world, &overlay);
+    let index = fixture.registry.add_manifest("app", index.to_string());
+    fixture.registry.tag("app", "v1", index);
+    let overlay = fixture.over("v1", index).await;
+    let edit = Edit(&fixture, &overlay);
     edit.file("new", b"1").await;
     edit.times().await;
-    let staged = world.staged(&overlay).await;
-    let digest = world.published(&overlay).await;
-    assert_eq!(known(world.seen(&digest).await), known(staged));
-    let (artifact, ..) = world.elsewhere(&digest).await;
+    let staged = fixture.staged(&overlay).await;
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(known(fixture.seen(&digest).await), known(staged));
+    let (artifact, ..) = fixture.elsewhere(&digest).await;
     let members = &artifact.manifest.index().unwrap().manifests;
     assert_eq!((members.len(), members[1].digest), (2, arm));
     assert_ne!(members[0].digest, amd);
     assert_eq!(artifact.manifest.annotations()["k"], "v");
-    let (report, _) = world.publish(&overlay).await.unwrap();
+    let (report, _) = fixture.publish(&overlay).await.unwrap();
     assert_eq!(report.outcome, Outcome::Unchanged);
 }

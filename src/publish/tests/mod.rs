@@ -2,10 +2,10 @@
 
 mod faults;
 mod files;
+mod fixture;
 mod foreign;
 mod image;
 mod oci_sync;
 mod random;
 mod secrecy;
 mod tags;
-mod world;

@@ -6,20 +6,20 @@ use aes_gcm::aead::{Aead, KeyInit};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use serde_json::Value;
 
-use super::world::{Edit, World};
+use super::fixture::{Edit, PublishFixture};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::publish::ArtifactKind;
 
 const PASSPHRASE: &str = "open sesame";
 
-fn manifest(world: &World, digest: &Digest) -> Value {
-    serde_json::from_slice(&world.registry.held("app")[digest]).unwrap()
+fn manifest(fixture: &PublishFixture, digest: &Digest) -> Value {
+    serde_json::from_slice(&fixture.registry.held("app")[digest]).unwrap()
 }
 
-fn layer(world: &World, manifest: &Value) -> Vec<u8> {
+fn layer(fixture: &PublishFixture, manifest: &Value) -> Vec<u8> {
     let digest = Digest::parse(manifest["layers"][0]["digest"].as_str().unwrap()).unwrap();
-    world.registry.held("app")[&digest].to_vec()
+    fixture.registry.held("app")[&digest].to_vec()
 }
 
 fn opened(envelope: &[u8], passphrase: &str) -> Vec<u8> {
@@ -49,49 +49,49 @@ fn has(files: &[(String, Vec<u8>)], path: &str, bytes: &[u8]) -> bool {
 
 #[tokio::test]
 async fn a_new_plain_artifact_has_the_fields_of_the_tool() {
-    let world = World::with(ArtifactKind::OciSync, None);
-    let overlay = world.empty("v1").await;
-    Edit(&world, &overlay).sample().await;
-    let staged = world.staged(&overlay).await;
-    let digest = world.published(&overlay).await;
-    assert_eq!(world.seen(&digest).await, staged);
-    let manifest = manifest(&world, &digest);
+    let fixture = PublishFixture::with(ArtifactKind::OciSync, None);
+    let overlay = fixture.empty("v1").await;
+    Edit(&fixture, &overlay).sample().await;
+    let staged = fixture.staged(&overlay).await;
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(fixture.seen(&digest).await, staged);
+    let manifest = manifest(&fixture, &digest);
     assert_eq!(manifest["annotations"]["io.oci-sync.encrypted"], "false");
     assert_eq!(manifest["config"]["digest"], Digest::of(b"{}").to_string());
     assert_eq!(manifest["layers"][0]["mediaType"], "application/octet-stream");
-    assert!(has(&unpacked(&layer(&world, &manifest)), "docs/a.txt", b"hello"));
+    assert!(has(&unpacked(&layer(&fixture, &manifest)), "docs/a.txt", b"hello"));
 }
 
 #[tokio::test]
 async fn a_new_artifact_is_sealed_where_there_is_a_passphrase() {
-    let world = World::with(ArtifactKind::OciSync, Some(PASSPHRASE));
-    let overlay = world.empty("v1").await;
-    let edit = Edit(&world, &overlay);
+    let fixture = PublishFixture::with(ArtifactKind::OciSync, Some(PASSPHRASE));
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(&fixture, &overlay);
     edit.sample().await;
-    let staged = world.staged(&overlay).await;
-    let digest = world.published(&overlay).await;
-    assert_eq!(world.seen(&digest).await, staged);
-    let first = manifest(&world, &digest);
+    let staged = fixture.staged(&overlay).await;
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(fixture.seen(&digest).await, staged);
+    let first = manifest(&fixture, &digest);
     assert_eq!(first["annotations"]["io.oci-sync.encrypted"], "true");
     assert_eq!(first["layers"][0].get("annotations"), None, "an index would give the names away");
-    assert!(has(&unpacked(&opened(&layer(&world, &first), PASSPHRASE)), "docs/a.txt", b"hello"));
+    assert!(has(&unpacked(&opened(&layer(&fixture, &first), PASSPHRASE)), "docs/a.txt", b"hello"));
     // An edit is sealed again, with another salt, and nothing plain is left anywhere.
     edit.file("docs/secret", b"TOP-SECRET-WORDS").await;
-    let staged = world.staged(&overlay).await;
-    let digest = world.published(&overlay).await;
-    assert_eq!(world.seen(&digest).await, staged);
-    let second = manifest(&world, &digest);
-    let (one, two) = (layer(&world, &first), layer(&world, &second));
+    let staged = fixture.staged(&overlay).await;
+    let digest = fixture.published(&overlay).await;
+    assert_eq!(fixture.seen(&digest).await, staged);
+    let second = manifest(&fixture, &digest);
+    let (one, two) = (layer(&fixture, &first), layer(&fixture, &second));
     assert_ne!(one[..44], two[..44]);
     assert!(has(&unpacked(&opened(&two, PASSPHRASE)), "docs/secret", b"TOP-SECRET-WORDS"));
-    for blob in world.registry.held("app").values() {
+    for blob in fixture.registry.held("app").values() {
         assert!(!blob.windows(16).any(|window| window == b"TOP-SECRET-WORDS" || window == b"docs/nothing\0\0\0\0"));
     }
 }
 
 #[tokio::test]
 async fn labels_and_version_of_an_edited_artifact_stay() {
-    let world = World::new();
+    let fixture = PublishFixture::new();
     let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
     let mut header = tar::Header::new_ustar();
     header.set_size(5);
@@ -101,26 +101,26 @@ async fn labels_and_version_of_an_edited_artifact_stay() {
     let packed = archive.into_inner().unwrap().finish().unwrap();
     let annotations = [("io.oci-sync.version", "7.7"), ("io.oci-sync.encrypted", "false"), ("team", "<x>")];
     let config = (crate::oci::media_type::OCI_CONFIG, &b"{}"[..]);
-    let digest = world.registry.add_artifact("app", "v1", config, &[("application/octet-stream", &packed, &[])], &annotations);
-    let overlay = world.over("v1", digest).await;
-    Edit(&world, &overlay).file("base/file", b"other").await;
-    let digest = world.published(&overlay).await;
-    let manifest = manifest(&world, &digest);
+    let digest = fixture.registry.add_artifact("app", "v1", config, &[("application/octet-stream", &packed, &[])], &annotations);
+    let overlay = fixture.over("v1", digest).await;
+    Edit(&fixture, &overlay).file("base/file", b"other").await;
+    let digest = fixture.published(&overlay).await;
+    let manifest = manifest(&fixture, &digest);
     for (key, value) in annotations {
         assert_eq!(manifest["annotations"][key], value);
     }
-    assert!(has(&unpacked(&layer(&world, &manifest)), "base/file", b"other"));
+    assert!(has(&unpacked(&layer(&fixture, &manifest)), "base/file", b"other"));
 }
 
 #[tokio::test]
 async fn what_is_sealed_is_never_published_without_its_passphrase() {
-    let world = World::with(ArtifactKind::OciSync, Some(PASSPHRASE));
-    let overlay = world.empty("v1").await;
-    Edit(&world, &overlay).sample().await;
-    let digest = world.published(&overlay).await;
-    let held = world.registry.held("app");
+    let fixture = PublishFixture::with(ArtifactKind::OciSync, Some(PASSPHRASE));
+    let overlay = fixture.empty("v1").await;
+    Edit(&fixture, &overlay).sample().await;
+    let digest = fixture.published(&overlay).await;
+    let held = fixture.registry.held("app");
     drop(overlay);
-    let stranger = World::with(ArtifactKind::OciSync, None);
+    let stranger = PublishFixture::with(ArtifactKind::OciSync, None);
     for (digest, bytes) in held {
         stranger.registry.add_blob_as("app", digest, bytes.clone());
         if bytes.starts_with(b"{\"schema") {
@@ -128,7 +128,11 @@ async fn what_is_sealed_is_never_published_without_its_passphrase() {
         }
     }
     stranger.registry.tag("app", "v1", digest);
-    let error =
-        stranger.publisher.context.artifacts.artifact(&super::world::repository(), &digest, crate::artifact::ViewMode::Merged, false).await;
+    let error = stranger
+        .publisher
+        .context
+        .artifacts
+        .artifact(&super::fixture::repository(), &digest, crate::artifact::ViewMode::Merged, false)
+        .await;
     assert_eq!(error.err().map(|error| error.kind), Some(ErrorKind::KeyMissing));
 }

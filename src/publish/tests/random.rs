@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::world::{Edit, Seen, World};
+use super::fixture::{Edit, PublishFixture, Seen};
 use crate::artifact::{Kind, ViewMode};
 use crate::layer::FileKind;
 use crate::oci::{Digest, media_type};
@@ -55,10 +55,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A step that cannot be done is none.
-async fn apply(world: &World, overlay: &Arc<Overlay>, step: &Step) {
-    let edit = Edit(world, overlay);
+async fn apply(fixture: &PublishFixture, overlay: &Arc<Overlay>, step: &Step) {
+    let edit = Edit(fixture, overlay);
     let find = |path: &str| path.split('/').try_fold(0, |node, name| overlay.lookup(node, name.as_bytes()).ok().flatten());
-    let kind = |path: &str| find(path).map(|node| overlay.attributes(&world.publisher.context, node).unwrap().kind);
+    let kind = |path: &str| find(path).map(|node| overlay.attributes(&fixture.publisher.context, node).unwrap().kind);
     let above = |path: &str| path.rsplit_once('/').map_or(Some(Kind::Directory), |(above, _)| kind(above)) == Some(Kind::Directory);
     let place = |path: &'static str| {
         let (up, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -73,7 +73,7 @@ async fn apply(world: &World, overlay: &Arc<Overlay>, step: &Step) {
         }
         Step::Hole(path, size) if above(PATHS[path]) && matches!(kind(PATHS[path]), None | Some(Kind::File)) => {
             edit.file(PATHS[path], b"").await;
-            let writer = overlay.open_writer(&world.publisher.context, find(PATHS[path]).unwrap(), false).await.unwrap();
+            let writer = overlay.open_writer(&fixture.publisher.context, find(PATHS[path]).unwrap(), false).await.unwrap();
             writer.write(size.into(), b"!").await.unwrap();
             drop(writer);
             edit.time(PATHS[path]).await;
@@ -171,12 +171,12 @@ fn sizes() -> impl Strategy<Value = Sizes> {
     prop_oneof![1 => Just(Sizes::default()), 7 => small]
 }
 
-async fn begin(world: &World, base: Base) -> Arc<Overlay> {
+async fn begin(fixture: &PublishFixture, base: Base) -> Arc<Overlay> {
     const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     const TITLE: &str = "org.opencontainers.image.title";
     let layer = base_layer();
     let (config, layers) = match base {
-        Base::New(_) => return world.empty("v1").await,
+        Base::New(_) => return fixture.empty("v1").await,
         Base::Image => (media_type::OCI_CONFIG, vec![(LAYER, layer.as_slice(), &[][..])]),
         Base::Archive => ("application/vnd.example.config", vec![(LAYER, layer.as_slice(), &[][..])]),
         Base::Titled => {
@@ -185,14 +185,14 @@ async fn begin(world: &World, base: Base) -> Arc<Overlay> {
             ("application/vnd.example.config", [(LAYER, layer.as_slice(), unpacked)].into_iter().chain(files).collect())
         }
     };
-    let digest = world.registry.add_artifact("app", "v1", (config, b"{}"), &layers, &[]);
-    world.over("v1", digest).await
+    let digest = fixture.registry.add_artifact("app", "v1", (config, b"{}"), &layers, &[]);
+    fixture.over("v1", digest).await
 }
 
 /// ORAS unpacks layers at once, in any order, and makes no directory: every archive names parents and targets of links first.
-async fn archives_stand_alone(world: &World, digest: &Digest) {
-    let artifacts = &world.publisher.context.artifacts;
-    let repository = super::world::repository();
+async fn archives_stand_alone(fixture: &PublishFixture, digest: &Digest) {
+    let artifacts = &fixture.publisher.context.artifacts;
+    let repository = super::fixture::repository();
     let artifact = artifacts.artifact(&repository, digest, ViewMode::Merged, false).await.unwrap();
     for layer in artifact.layers().iter().filter(|layer| layer.unpacked && layer.index.is_some()) {
         let index = artifacts.layer_index(&repository, &artifact, layer.number, false).await.unwrap().unwrap();
@@ -212,18 +212,18 @@ async fn archives_stand_alone(world: &World, digest: &Digest) {
 
 async fn check(base: Base, sizes: Sizes, steps: &[Step]) {
     let kind = if let Base::New(kind) = base { kind } else { ArtifactKind::default() };
-    let world = World::with(kind, None).sized(sizes);
-    let overlay = begin(&world, base).await;
+    let fixture = PublishFixture::with(kind, None).sized(sizes);
+    let overlay = begin(&fixture, base).await;
     for step in steps.iter().chain([&Step::Publish]) {
         if !matches!(step, Step::Publish) {
-            apply(&world, &overlay, step).await;
+            apply(&fixture, &overlay, step).await;
             continue;
         }
-        let staged = world.staged(&overlay).await;
-        let (report, _) = world.publish_with(&overlay, Options { force: true, ..Options::default() }).await.unwrap();
+        let staged = fixture.staged(&overlay).await;
+        let (report, _) = fixture.publish_with(&overlay, Options { force: true, ..Options::default() }).await.unwrap();
         let digest = overlay.binding().expected.unwrap_or_else(|| panic!("{report:?}"));
-        assert_eq!(comparable(world.seen(&digest).await), comparable(staged), "{report:?}");
-        archives_stand_alone(&world, &digest).await;
+        assert_eq!(comparable(fixture.seen(&digest).await), comparable(staged), "{report:?}");
+        archives_stand_alone(&fixture, &digest).await;
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::super::Error;
-use super::{Credential, Place, Secret};
+use super::{Credential, CredentialScope, Secret};
 use crate::error::ErrorKind;
 
 /// Largest credential file.
@@ -64,7 +64,7 @@ impl Files {
     }
 
     /// What to try for a place, in order.
-    pub(super) fn lookups(&self, place: Place<'_>) -> Result<Vec<Lookup>, Error> {
+    pub(super) fn lookups(&self, place: CredentialScope<'_>) -> Result<Vec<Lookup>, Error> {
         let mut lookups = Vec::new();
         for path in &self.paths {
             if let Some(parsed) = self.parsed(path)? {
@@ -107,7 +107,7 @@ impl Files {
 }
 
 impl Parsed {
-    fn lookups(&self, place: Place<'_>, path: &Path, lookups: &mut Vec<Lookup>) -> Result<(), Error> {
+    fn lookups(&self, place: CredentialScope<'_>, path: &Path, lookups: &mut Vec<Lookup>) -> Result<(), Error> {
         if let Some(name) = best(&self.helpers, place) {
             lookups.push(Lookup::Helper { name: name.clone(), server: server(place) });
         } else if !self.store.is_empty() {
@@ -152,16 +152,16 @@ impl Entry {
 }
 
 /// What a helper is asked for.
-fn server(place: Place<'_>) -> String {
+fn server(place: CredentialScope<'_>) -> String {
     if place.registry.as_str() == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { place.registry.to_string() }
 }
 
-fn best<'a, T>(entries: &'a HashMap<String, T>, place: Place<'_>) -> Option<&'a T> {
+fn best<'a, T>(entries: &'a HashMap<String, T>, place: CredentialScope<'_>) -> Option<&'a T> {
     best_of(entries.iter(), place)
 }
 
 /// The entry whose key is the longest that covers the place, by whole path segments.
-fn best_of<'a, T>(entries: impl Iterator<Item = (&'a String, &'a T)>, place: Place<'_>) -> Option<&'a T> {
+fn best_of<'a, T>(entries: impl Iterator<Item = (&'a String, &'a T)>, place: CredentialScope<'_>) -> Option<&'a T> {
     entries
         .filter_map(|(key, value)| covered(key, place).map(|length| (length, key, value)))
         // Of two spellings of one key the order must not depend on the hash.
@@ -170,7 +170,7 @@ fn best_of<'a, T>(entries: impl Iterator<Item = (&'a String, &'a T)>, place: Pla
 }
 
 /// How many characters of path a key matches, `None` where it does not cover the place.
-fn covered(key: &str, place: Place<'_>) -> Option<usize> {
+fn covered(key: &str, place: CredentialScope<'_>) -> Option<usize> {
     let (scheme, rest) = match key.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, key),

@@ -24,7 +24,7 @@ const OUTPUT_LIMIT: u64 = 64 << 10;
 const NOT_FOUND: &str = "credentials not found";
 
 #[derive(Deserialize)]
-struct Answer {
+struct HelperOutput {
     #[serde(rename = "Username", default)]
     user: String,
     #[serde(rename = "Secret", default)]
@@ -55,7 +55,7 @@ pub(super) async fn get(directories: &[PathBuf], name: &str, server: &str, limit
     if !success {
         return if text.contains(NOT_FOUND) { Ok(None) } else { Err(failed("reported an error; run it by hand to see it")) };
     }
-    let answer: Answer = serde_json::from_str(text).map_err(|_| failed("did not print the JSON that helpers print"))?;
+    let answer: HelperOutput = serde_json::from_str(text).map_err(|_| failed("did not print the JSON that helpers print"))?;
     if answer.secret.is_empty() {
         return Ok(None);
     }

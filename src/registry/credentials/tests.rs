@@ -29,7 +29,7 @@ fn helper(directory: &Path, name: &str, script: &str) {
 
 async fn found(credentials: &Credentials, registry: &str, repository: &str, tls: bool) -> Found {
     let (registry, repository) = (Registry::parse(registry).unwrap(), Repository::parse(repository).ok());
-    credentials.find(Place { registry: &registry, repository: repository.as_ref(), tls }, false).await.unwrap()
+    credentials.find(CredentialScope { registry: &registry, repository: repository.as_ref(), tls }, false).await.unwrap()
 }
 
 async fn user(credentials: &Credentials, registry: &str, repository: &str) -> Option<String> {
@@ -174,7 +174,7 @@ async fn a_broken_file_is_an_error_that_names_it_and_quotes_nothing() {
         let path = directory.path().join("broken.json");
         fs::write(&path, text).unwrap();
         let credentials = Credentials::new(vec![path], Vec::new());
-        let error = credentials.find(Place { registry: &registry, repository: None, tls: true }, false).await.unwrap_err();
+        let error = credentials.find(CredentialScope { registry: &registry, repository: None, tls: true }, false).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid, "{text}");
         assert!(error.message.contains("broken.json") && !error.message.contains("secret"), "{error}");
     }

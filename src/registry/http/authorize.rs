@@ -13,7 +13,7 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use super::super::Error;
-use super::super::credentials::{Credential, Credentials, Found, Place, Secret};
+use super::super::credentials::{Credential, CredentialScope, Credentials, Found, Secret};
 use super::challenge::Challenge;
 use super::clients::Clients;
 use super::header::{basic, bearer};
@@ -263,7 +263,7 @@ impl Authorizer {
     }
 
     async fn find(&self, scope: &Scope, fresh: bool) -> Result<Found, Error> {
-        let place = Place { registry: &self.registry, repository: scope.repository(), tls: self.own.is_tls() };
+        let place = CredentialScope { registry: &self.registry, repository: scope.repository(), tls: self.own.is_tls() };
         self.credentials.find(place, fresh).await
     }
 

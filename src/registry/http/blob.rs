@@ -19,7 +19,7 @@ use super::super::{BlobStream, Error};
 use super::Http;
 use super::answer;
 use super::authorize::Scope;
-use super::exchange::{Answer, Call};
+use super::exchange::{Call, ResponseHead};
 use super::retry::{Attempts, Cause, Failure};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Repository};
@@ -204,7 +204,7 @@ impl Transfer {
         }
     }
 
-    async fn accept(&mut self, answer: Answer) -> Result<Incoming, Failure> {
+    async fn accept(&mut self, answer: ResponseHead) -> Result<Incoming, Failure> {
         let (status, headers) = (answer.response.status(), answer.response.headers().clone());
         let length = answer.response.content_length();
         let integrity = |why: String| Failure::Final(Error::new(ErrorKind::Integrity, format!("{}: {why}", self.call.what)));

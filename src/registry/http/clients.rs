@@ -38,13 +38,13 @@ pub struct Tls {
 /// Clients that differ.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
-    place: Place,
+    place: Destination,
     /// A client certificate is shown, if there is one.
     identified: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum Destination {
     /// The registry itself.
     Own,
     /// Plain HTTP elsewhere.
@@ -92,13 +92,13 @@ impl Clients {
 
     fn kind(&self, origin: &Origin, identified: bool) -> Kind {
         let place = if *origin == self.own {
-            Place::Own
+            Destination::Own
         } else if !origin.is_tls() {
-            Place::Plain { loopback: origin.is_loopback() }
+            Destination::Plain { loopback: origin.is_loopback() }
         } else if self.named.contains(&origin.authority()) {
-            Place::Named(origin.authority())
+            Destination::Named(origin.authority())
         } else {
-            Place::Elsewhere { loopback: origin.is_loopback() }
+            Destination::Elsewhere { loopback: origin.is_loopback() }
         };
         Kind { place, identified: identified && (*origin == self.own || self.trusted.contains(origin)) }
     }
@@ -118,7 +118,7 @@ impl Clients {
             builder = builder.tls_certs_only([]);
         } else {
             let mut loaded = match kind.place {
-                Place::Own | Place::Named(_) => {
+                Destination::Own | Destination::Named(_) => {
                     certificates::from_directories(&self.tls.directories, &origin.authority(), kind.identified)?
                 }
                 _ => Loaded::default(),
@@ -126,7 +126,7 @@ impl Clients {
             if let Some(path) = &self.tls.ca_file {
                 loaded.authorities.extend(certificates::authorities(path)?);
             }
-            if kind.place == Place::Own {
+            if kind.place == Destination::Own {
                 if let Some(files) = self.tls.client.as_ref().filter(|_| kind.identified) {
                     loaded.identity = Some(certificates::identity(files)?);
                 }

@@ -66,7 +66,7 @@ impl Call {
 }
 
 /// The head of an answer and where it came from.
-pub(super) struct Answer {
+pub(super) struct ResponseHead {
     pub(super) response: Response,
     /// Where a redirect to another origin led.
     pub(super) elsewhere: Option<Url>,
@@ -150,7 +150,7 @@ impl Exchange {
     }
 
     /// Sends until there is an answer that another attempt would not change. Statuses are the caller's business.
-    pub(super) async fn open(&self, call: &Call, attempts: &mut Attempts) -> Result<Answer, Error> {
+    pub(super) async fn open(&self, call: &Call, attempts: &mut Attempts) -> Result<ResponseHead, Error> {
         loop {
             match self.attempt(call, attempts).await {
                 Ok(answer) => return Ok(answer),
@@ -181,8 +181,8 @@ impl Exchange {
     }
 
     /// Reads the body of an answer.
-    pub(super) async fn whole(&self, call: &Call, answer: Answer, limit: u64, attempts: &mut Attempts) -> Result<Whole, Failure> {
-        let Answer { response, elsewhere } = answer;
+    pub(super) async fn whole(&self, call: &Call, answer: ResponseHead, limit: u64, attempts: &mut Attempts) -> Result<Whole, Failure> {
+        let ResponseHead { response, elsewhere } = answer;
         let (elsewhere, status, headers) = (elsewhere.is_some(), response.status(), response.headers().clone());
         if call.method == Method::HEAD {
             return Ok(Whole { elsewhere, status, headers, body: Bytes::new() });
@@ -218,7 +218,7 @@ impl Exchange {
     }
 
     /// One attempt, with the credentials that are wanted.
-    pub(super) async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
+    pub(super) async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<ResponseHead, Failure> {
         let answer = match self.authorized(call, attempts).await {
             Err(Failure::Final(error)) if error.kind == ErrorKind::Denied => {
                 return Err(Failure::Final(self.without_token(call, error).await));
@@ -251,7 +251,7 @@ impl Exchange {
         Ok(answer)
     }
 
-    async fn refusal(&self, call: &Call, answer: Answer, attempts: &Attempts) -> Error {
+    async fn refusal(&self, call: &Call, answer: ResponseHead, attempts: &Attempts) -> Error {
         let (status, headers) = (answer.response.status().as_u16(), answer.response.headers().clone());
         let what = match &answer.elsewhere {
             Some(url) => format!("{} at {}", call.what, origin::shown(url)),
@@ -268,7 +268,7 @@ impl Exchange {
         refused(&what, status, &headers, &body, answer.elsewhere.is_none())
     }
 
-    async fn authorized(&self, call: &Call, attempts: &Attempts) -> Result<Answer, Failure> {
+    async fn authorized(&self, call: &Call, attempts: &Attempts) -> Result<ResponseHead, Failure> {
         if let Some(url) = &call.shortcut {
             match self.follow(call, url.clone(), None, true, attempts).await {
                 Ok(answer) if answer.response.status().is_success() => return Ok(answer),
@@ -306,7 +306,7 @@ impl Exchange {
         authorization: Option<&Authorization>,
         mut left_home: bool,
         attempts: &Attempts,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ResponseHead, Failure> {
         let mut url = start;
         left_home |= Origin::of(&url).as_ref() != Some(&self.own);
         let mut trail = Vec::new();
@@ -319,7 +319,7 @@ impl Exchange {
                 _ => None,
             };
             let Some(location) = location else {
-                return Ok(Answer { response, elsewhere: left_home.then_some(url) });
+                return Ok(ResponseHead { response, elsewhere: left_home.then_some(url) });
             };
             trail.push(origin::shown(&url));
             let bad = |why: &str| Failure::Final(Error::new(ErrorKind::Unreachable, format!("{}: {why}", call.what)));

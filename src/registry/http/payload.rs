@@ -42,10 +42,10 @@ enum Content {
 /// How far the latest sending got.
 struct Flow {
     /// Never held across an await.
-    state: Mutex<State>,
+    state: Mutex<SendState>,
 }
 
-struct State {
+struct SendState {
     /// When something was last taken, or sending began.
     last: Instant,
     /// When something was last taken, over all sendings.
@@ -58,7 +58,7 @@ struct State {
 
 impl Flow {
     fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { last: Instant::now(), moved: None, whole: false, failed: None }) })
+        Arc::new(Self { state: Mutex::new(SendState { last: Instant::now(), moved: None, whole: false, failed: None }) })
     }
 
     fn moved(&self) {
@@ -69,10 +69,10 @@ impl Flow {
 
     fn begin(&self) {
         let mut state = self.state();
-        *state = State { last: Instant::now(), moved: state.moved, whole: false, failed: None };
+        *state = SendState { last: Instant::now(), moved: state.moved, whole: false, failed: None };
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SendState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

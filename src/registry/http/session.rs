@@ -14,7 +14,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::super::Error;
 use super::Http;
 use super::authorize::Scope;
-use super::exchange::{Answer, Call, Whole};
+use super::exchange::{Call, ResponseHead, Whole};
 use super::{answer, origin};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository};
@@ -35,12 +35,12 @@ pub(super) struct Session {
 
 /// Sessions that nobody uses yet.
 #[derive(Default)]
-pub(super) struct Parked {
+pub(super) struct IdleSessions {
     /// Never held across an await.
     sessions: Mutex<HashMap<(Repository, Digest), Session>>,
 }
 
-impl Parked {
+impl IdleSessions {
     pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> Option<Session> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *digest))
     }
@@ -140,7 +140,7 @@ impl<'http> Uploads<'http> {
         let call = self.call(Method::DELETE, session.location);
         let mut attempts = exchange.attempts().only_once();
         let asking = exchange.open(&call, &mut attempts);
-        if let Ok(Ok(Answer { response, .. })) = tokio::time::timeout(COURTESY, asking).await {
+        if let Ok(Ok(ResponseHead { response, .. })) = tokio::time::timeout(COURTESY, asking).await {
             tracing::debug!(what = self.what, status = response.status().as_u16(), "an upload was given up");
         }
     }
@@ -149,7 +149,7 @@ impl<'http> Uploads<'http> {
     pub(super) async fn park(&self, digest: &Digest, from: &Url, answer: &Whole) {
         // An address that cannot be used is a session that cannot be given up either.
         let Ok(session) = self.session(from, &answer.headers, true) else { return };
-        if let Some(surplus) = self.http.parked.put(self.repository, *digest, session) {
+        if let Some(surplus) = self.http.idle_sessions.put(self.repository, *digest, session) {
             self.cancel(surplus).await;
         }
     }

@@ -51,13 +51,13 @@ pub(super) struct Token {
 
 /// What is `null` is as absent.
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     token: Option<Secret>,
     access_token: Option<Secret>,
     expires_in: Option<Number>,
 }
 
-impl Answer {
+impl TokenResponse {
     fn token(self) -> Option<(Secret, Duration)> {
         let life = self.expires_in.and_then(|seconds| seconds.as_f64()).filter(|seconds| *seconds >= 1.0);
         let life = life.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs_f64(seconds.min(LONGEST_LIFE)));
@@ -137,7 +137,7 @@ async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing
         }
     }
     let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its answer holds no usable token")));
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| unusable())?;
+    let answer: TokenResponse = serde_json::from_slice(&body).map_err(|_| unusable())?;
     let (secret, life) = answer.token().ok_or_else(unusable)?;
     // A tenth before the end, so that no request is under way with a token that ends.
     Ok(Token { secret, renew: Instant::now() + life.mul_f64(0.9) })

@@ -84,7 +84,7 @@ pub(super) async fn push(
     }
     let (attempts, chunk) = (http.exchange.attempts_to_write(), http.sizes.chunk);
     let mut upload = Upload { uploads, descriptor, source, uploaded, attempts, chunk, disturbed: false, high: 0, setbacks: 0 };
-    let mut session = http.parked.take(repository, &descriptor.digest);
+    let mut session = http.idle_sessions.take(repository, &descriptor.digest);
     let mut restarts = 0;
     let mut refused = None;
     loop {

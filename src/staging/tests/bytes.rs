@@ -10,7 +10,7 @@ const MIB: usize = 1 << 20;
 fn limited(quota: u64) -> (tempfile::TempDir, Uppers, Upper) {
     let directory = tempfile::tempdir().unwrap();
     let uppers = Uppers::open(directory.path(), Some(quota)).unwrap();
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     (directory, uppers, upper)
 }
 
@@ -128,14 +128,14 @@ fn the_quota_refuses_what_is_too_much_and_keeps_what_was_there() {
 fn the_quota_is_one_for_all_uppers_and_counts_what_was_there_before() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     add(&upper, b"a", &vec![1; 3 * MIB]);
     drop(upper);
     assert_eq!(uppers.usage().0, 0);
     let uppers = Uppers::open(directory.path(), Some(4 << 20)).unwrap();
     let first = again(&uppers);
     assert!(uppers.usage().0 >= 3 << 20);
-    let second = uppers.create(&subject("v2"), bound(), None).unwrap();
+    let second = uppers.create(&tag_key("v2"), bound(), None).unwrap();
     let data = second.new_data().unwrap();
     assert_eq!(data.write_at(0, &vec![1; 2 * MIB]).unwrap_err().kind, ErrorKind::NoSpace);
     drop(first);
@@ -252,7 +252,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_refuses_writes_and_changes_and_loses_nothing() {
     let Some(disk) = SmallDisk::mount("size=1m,mode=700") else { return };
     let uppers = open(disk.0.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (key, id) = add(&upper, b"kept", b"kept bytes");
     let data = upper.new_data().unwrap();
     data.write_at(0, &[1; 5000]).unwrap();
@@ -291,12 +291,12 @@ fn a_full_disk_refuses_writes_and_changes_and_loses_nothing() {
 fn a_read_only_disk_is_named_in_the_error() {
     let Some(disk) = SmallDisk::mount("size=4m,mode=700") else { return };
     let uppers = open(disk.0.path());
-    drop(uppers.create(&subject("v1"), bound(), None).unwrap());
+    drop(uppers.create(&tag_key("v1"), bound(), None).unwrap());
     disk.remount("remount,ro");
     for error in [
         Uppers::open(disk.0.path(), None).err().unwrap(),
-        uppers.find(&subject("v1")).err().unwrap(),
-        uppers.create(&subject("v2"), bound(), None).err().unwrap(),
+        uppers.find(&tag_key("v1")).err().unwrap(),
+        uppers.create(&tag_key("v2"), bound(), None).err().unwrap(),
     ] {
         assert_eq!(error.kind, ErrorKind::ReadOnly, "{error}");
         assert!(error.message.contains("read-only"), "{error}");
@@ -309,7 +309,7 @@ fn a_disk_that_vanished_is_an_error_and_no_panic() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let uppers = open(&state);
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (key, id) = add(&upper, b"a", b"bytes");
     std::fs::remove_dir_all(&state).unwrap();
     for error in [
@@ -317,7 +317,7 @@ fn a_disk_that_vanished_is_an_error_and_no_panic() {
         upper.rows().open_data(id).err().unwrap(),
         upper.freeze().err().unwrap(),
         uppers.list().err().unwrap(),
-        uppers.create(&subject("v2"), bound(), None).err().unwrap(),
+        uppers.create(&tag_key("v2"), bound(), None).err().unwrap(),
         upper.remove().err().unwrap(),
     ] {
         assert_eq!(error.kind, ErrorKind::Other, "{error}");
@@ -333,7 +333,7 @@ fn a_disk_that_vanished_is_an_error_and_no_panic() {
 fn what_is_staged_can_be_removed_on_a_disk_that_others_filled() {
     let Some(disk) = SmallDisk::mount("size=8m,mode=700") else { return };
     let uppers = open(disk.0.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (key, _) = add(&upper, b"large", &vec![1; 2 * MIB]);
     let filler = std::fs::File::create(disk.0.path().join("filler")).unwrap();
     let mut at = 0;

@@ -31,12 +31,12 @@ enum Step {
     Remove(Vec<u8>),
     Rename(Vec<u8>, Vec<u8>),
     Mark(Vec<u8>, Vec<u8>),
-    /// One byte at an offset, and whether it is written while a generation is frozen that is settled then.
+    /// One byte at an offset, and whether it is written while a generation is frozen that is committed then.
     Patch(Vec<u8>, u64, u8, bool),
     Cut(Vec<u8>, u64),
     Fill,
     Sync,
-    Settle,
+    Commit,
 }
 
 /// The step of a number. `whole`: bytes are written once, and synced before a node refers to them.
@@ -53,7 +53,7 @@ fn step(number: u64, whole: bool) -> Step {
         11..14 => Step::Rename(name(&mut random), name(&mut random)),
         14..17 => Step::Mark(name(&mut random), number.to_be_bytes().to_vec()),
         17..19 => Step::Sync,
-        19 => Step::Settle,
+        19 => Step::Commit,
         20..28 => {
             let name = name(&mut random);
             Step::Patch(name, random.random_range(0..25_000), random.random(), random.random_range(0..4) == 0)
@@ -96,7 +96,7 @@ fn apply(state: &mut State, step: &Step) {
                 bytes.resize(usize::try_from(*length).unwrap(), 0);
             }
         }
-        Step::Fill | Step::Sync | Step::Settle => {}
+        Step::Fill | Step::Sync | Step::Commit => {}
     }
 }
 
@@ -119,7 +119,7 @@ fn patch(upper: &Upper, name: &[u8], at: u64, byte: u8) -> Result<(), Error> {
 
 /// Settles a generation. Clean files refer to a tree: here the "tree" keeps the whole content as the path of the node, so that it can be
 /// read and compared.
-fn settle_all(upper: &Upper, frozen: FrozenUpper) -> Result<(), Error> {
+fn commit_all(upper: &Upper, frozen: FrozenUpper) -> Result<(), Error> {
     upper.set_journal(Some(&Journal { generation: frozen.generation(), expected: None, digest: digest(7).to_string() }))?;
     let mut references = Vec::new();
     for (key, node) in frozen.rows().nodes(None, usize::MAX)? {
@@ -128,7 +128,7 @@ fn settle_all(upper: &Upper, frozen: FrozenUpper) -> Result<(), Error> {
             references.push((key, TreeNode { size: path.len() as u64, path, ..tree_node(1) }));
         }
     }
-    settle(upper, frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
+    commit(upper, frozen, digest(7), &mut references.into_iter(), &|id| id % 5 == 0).map(|_| ())
 }
 
 fn node_of(rows: &dyn Rows, name: &[u8]) -> Result<Option<NodeKey>, Error> {
@@ -177,7 +177,7 @@ fn perform(upper: &Upper, step: &Step) -> Result<(), Error> {
         Step::Patch(name, at, byte, is_late) => {
             let frozen = if *is_late { Some(upper.freeze()?) } else { None };
             patch(upper, name, *at, *byte)?;
-            frozen.map_or(Ok(()), |frozen| settle_all(upper, frozen))
+            frozen.map_or(Ok(()), |frozen| commit_all(upper, frozen))
         }
         Step::Cut(name, length) => writable(upper, name)?.map_or(Ok(()), |data| data.set_length(*length)),
         Step::Fill => {
@@ -186,7 +186,7 @@ fn perform(upper: &Upper, step: &Step) -> Result<(), Error> {
             }
             Ok(())
         }
-        Step::Settle => settle_all(upper, upper.freeze()?),
+        Step::Commit => commit_all(upper, upper.freeze()?),
     }
 }
 
@@ -306,7 +306,7 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
 fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
     let Some(disk) = Disk::new() else { return };
     let rounds: u64 = std::env::var("OCIFS_TEST_POWER_CUTS").map_or(3, |text| text.parse().unwrap());
-    drop(open(&disk.path()).create(&subject("v1"), bound(), None).unwrap());
+    drop(open(&disk.path()).create(&tag_key("v1"), bound(), None).unwrap());
     let mut random = rand::rngs::StdRng::seed_from_u64(rounds);
     let (mut next, mut model) = (0, State::new());
     for round in 0..rounds {
@@ -327,7 +327,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
             let line = line.unwrap();
             let Some(number) = line.strip_suffix(" done").and_then(|number| number.parse::<u64>().ok()) else { continue };
             acknowledged = number + 1;
-            if matches!(step(number, true), Step::Sync | Step::Settle) {
+            if matches!(step(number, true), Step::Sync | Step::Commit) {
                 synced = acknowledged;
             }
             if acknowledged >= cut_after {
@@ -354,7 +354,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
 fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (_, synced) = add(&upper, b"synced", b"kept");
     let (key, again_written) = add(&upper, b"written again", b"before");
     for id in [synced, again_written] {
@@ -391,7 +391,7 @@ fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
 fn what_a_mount_makes_durable_at_its_end_is_not_suspected_later() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (_, id) = add(&upper, b"a", &[7; 10_000]);
     upper.sync_all().unwrap();
     drop(upper);
@@ -406,7 +406,7 @@ fn what_a_mount_makes_durable_at_its_end_is_not_suspected_later() {
 fn a_power_cut_after_a_write_to_a_published_file_leaves_its_other_bytes() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let tree = TreeNode { size: 10_000, ..tree_node(1) };
     let key = upper.change(|change| change.add_node(&Node { content: Content::Tree(tree.clone()), ..file(Content::None) })).unwrap();
     upper.change(|change| change.put_name(0, b"a", Named::Node(key))).unwrap();

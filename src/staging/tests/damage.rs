@@ -26,7 +26,7 @@ fn filled() -> (tempfile::TempDir, PathBuf) {
     frozen.keep_sha256(1, [1; 32]).unwrap();
     drop(frozen);
     drop((upper, uppers));
-    let database = directory.path().join("uppers").join(subject("v1").directory_name()).join("upper.db");
+    let database = directory.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db");
     (directory, database)
 }
 
@@ -59,7 +59,7 @@ fn use_all(upper: &Upper) -> Result<(), Error> {
     let frozen = upper.freeze()?;
     frozen.sha256(1)?;
     let references: Vec<_> = frozen.rows().nodes(None, 1000)?.into_iter().map(|(key, _)| (key, tree_node(1))).collect();
-    settle(upper, frozen, digest(2), &mut references.into_iter(), &|_| false)?;
+    commit(upper, frozen, digest(2), &mut references.into_iter(), &|_| false)?;
     upper.sync()
 }
 
@@ -85,7 +85,7 @@ fn a_database_with_any_bytes_wrong_is_an_error_or_works_and_never_panics() {
             }
         }
         std::fs::write(&database, &bytes).unwrap();
-        match open(directory.path()).find(&subject("v1")) {
+        match open(directory.path()).find(&tag_key("v1")) {
             Ok(upper) => {
                 opened += 1;
                 // What it says may be wrong, but it says it without a panic.
@@ -118,7 +118,7 @@ fn a_missing_empty_or_foreign_database_is_damaged_and_nothing_is_deleted() {
     let (directory, database) = filled();
     let files = data_files(directory.path());
     let refuse = |what: &str| {
-        let error = open(directory.path()).find(&subject("v1")).err().unwrap();
+        let error = open(directory.path()).find(&tag_key("v1")).err().unwrap();
         assert_eq!(error.kind, ErrorKind::Integrity, "{what}: {error}");
         let data = database.parent().unwrap().join("data");
         assert!(error.message.contains(data.to_str().unwrap()) && error.message.contains("ocifs discard"), "{error}");
@@ -132,7 +132,7 @@ fn a_missing_empty_or_foreign_database_is_damaged_and_nothing_is_deleted() {
     refuse("missing");
     rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
     refuse("another program's");
-    assert!(open(directory.path()).give_up(&subject("v1")).unwrap());
+    assert!(open(directory.path()).give_up(&tag_key("v1")).unwrap());
     assert!(data_files(directory.path()).is_empty());
 }
 
@@ -142,7 +142,7 @@ fn a_schema_that_says_more_than_ours_is_not_run() {
     let connection = rusqlite::Connection::open(&database).unwrap();
     connection.execute_batch("CREATE TRIGGER evil AFTER INSERT ON nodes BEGIN DELETE FROM names; END").unwrap();
     drop(connection);
-    assert_eq!(open(directory.path()).find(&subject("v1")).err().unwrap().kind, ErrorKind::Integrity);
+    assert_eq!(open(directory.path()).find(&tag_key("v1")).err().unwrap().kind, ErrorKind::Integrity);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_database_of_a_newer_version_is_left_alone_with_one_clear_message() {
     };
     set(3);
     let before = std::fs::read(&database).unwrap();
-    let error = open(directory.path()).find(&subject("v1")).err().unwrap();
+    let error = open(directory.path()).find(&tag_key("v1")).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Unsupported);
     for part in [database.to_str().unwrap(), "format 3", "up to 2", "ocifs discard"] {
         assert!(error.message.contains(part), "{error}");
@@ -180,7 +180,7 @@ fn values_that_no_version_stores_are_damage() {
         run(restore);
     }
     rusqlite::Connection::open(&database).unwrap().execute_batch("DELETE FROM upper").unwrap();
-    assert_eq!(open(directory.path()).find(&subject("v1")).err().unwrap().kind, ErrorKind::Integrity);
+    assert_eq!(open(directory.path()).find(&tag_key("v1")).err().unwrap().kind, ErrorKind::Integrity);
 }
 
 #[test]
@@ -190,6 +190,6 @@ fn a_database_of_an_older_version_that_is_damaged_is_left_alone() {
     // Says version 1 and has tables of version 2.
     run("PRAGMA user_version = 1");
     let before = std::fs::read(&database).unwrap();
-    assert_eq!(open(directory.path()).find(&subject("v1")).err().unwrap().kind, ErrorKind::Integrity);
+    assert_eq!(open(directory.path()).find(&tag_key("v1")).err().unwrap().kind, ErrorKind::Integrity);
     assert_eq!(std::fs::read(&database).unwrap(), before);
 }

@@ -7,7 +7,7 @@ fn nothing_open(_: DataId) -> bool {
 }
 
 fn snapshots(directory: &Path) -> usize {
-    let upper = directory.join("uppers").join(subject("v1").directory_name());
+    let upper = directory.join("uppers").join(tag_key("v1").directory_name());
     let names = std::fs::read_dir(upper).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().starts_with("frozen-")).count()
 }
@@ -57,7 +57,7 @@ fn frozen_bytes_refuse_every_change_and_a_file_over_them_takes_it() {
     assert!(!over.is_fixed());
     over.write_at(0, b"T").unwrap();
     assert_eq!((contents(&upper, id), contents(&upper, over.id())), (b"one".to_vec(), b"Tne".to_vec()));
-    let clean = settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap();
+    let clean = commit(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &nothing_open).unwrap();
     assert!(!clean && upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(over.id()));
     assert_eq!(upper.binding().expected, Some(digest(2)));
@@ -70,7 +70,7 @@ fn a_file_that_is_only_open_keeps_its_bytes_and_is_no_edit() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let frozen = upper.freeze().unwrap();
-    assert!(settle(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap());
+    assert!(commit(&upper, frozen, digest(2), &mut [(key, tree_node(1))].into_iter(), &|open| open == id).unwrap());
     assert!(!upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(id));
     assert_eq!(data_files(directory.path()).len(), 1);
@@ -88,7 +88,7 @@ fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees()
     upper.change(|change| change.put_node(moved, &Node { content: Content::Tree(tree_node(6)), ..link.clone() })).unwrap();
     let newer = TreeNode { manifest: digest(9), ..tree_node(1) };
     let references = [(key, newer.clone()), (other, newer.clone()), (moved, newer.clone()), (77, newer.clone())];
-    assert!(!settle(&upper, frozen, digest(9), &mut references.into_iter(), &nothing_open).unwrap());
+    assert!(!commit(&upper, frozen, digest(9), &mut references.into_iter(), &nothing_open).unwrap());
     drop(upper);
     let upper = again(&uppers);
     let node = upper.rows().node(key).unwrap().unwrap();
@@ -114,7 +114,7 @@ fn what_is_changed_between_two_batches_of_a_settlement_stays_staged() {
     over.write_at(0, b"late").unwrap();
     upper.change(|change| change.drop_node(gone)).unwrap();
     while upper.refer_some(&frozen, &mut references, &nothing_open).unwrap() {}
-    assert!(!upper.settle(frozen, digest(2)).unwrap(), "there is something to publish");
+    assert!(!upper.commit_publish(frozen, digest(2)).unwrap(), "there is something to publish");
     upper.collect().unwrap();
     assert_eq!(upper.rows().node(late.0).unwrap().unwrap().content, Content::Data(over.id()));
     assert_eq!((contents(&upper, over.id()), upper.rows().node(gone).unwrap()), (b"late".to_vec(), None));
@@ -127,7 +127,7 @@ fn many_files_settle_in_batches_and_are_all_freed() {
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x").0).collect();
     let frozen = upper.freeze().unwrap();
     let mut references = keys.iter().map(|key| (*key, tree_node(1)));
-    assert!(settle(&upper, frozen, digest(2), &mut references, &nothing_open).unwrap());
+    assert!(commit(&upper, frozen, digest(2), &mut references, &nothing_open).unwrap());
     assert!(data_files(directory.path()).is_empty());
     assert_eq!(uppers.usage().0, 0);
     assert!(keys.iter().all(|key| matches!(upper.rows().node(*key).unwrap().unwrap().content, Content::Tree(_))));
@@ -186,7 +186,7 @@ fn the_journal_is_kept_until_it_is_cleared_or_settled() {
     upper.set_journal(Some(&journal)).unwrap();
     std::fs::write(upper.packs().join("layer"), b"packed").unwrap();
     let frozen = upper.freeze().unwrap();
-    settle(&upper, frozen, digest(4), &mut std::iter::empty(), &nothing_open).unwrap();
+    commit(&upper, frozen, digest(4), &mut std::iter::empty(), &nothing_open).unwrap();
     assert_eq!(upper.journal().unwrap(), None);
     assert_eq!(std::fs::read_dir(upper.packs()).unwrap().count(), 0);
 }
@@ -201,6 +201,6 @@ fn asking_who_is_open_may_look_at_the_upper() {
         upper.change(|change| change.put_xattr(key, b"user.late", Some(b"1"))).unwrap();
         (key, tree_node(1))
     });
-    assert!(!settle(&upper, frozen, digest(2), &mut references, &ask).unwrap());
+    assert!(!commit(&upper, frozen, digest(2), &mut references, &ask).unwrap());
     assert!(upper.is_edited());
 }

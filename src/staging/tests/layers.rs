@@ -69,7 +69,7 @@ fn a_cut_that_a_kill_interrupted_is_made_at_the_next_opening() {
     data.write_at(7, b"own").unwrap();
     let id = data.id();
     drop((data, upper));
-    let database = directory.path().join("uppers").join(subject("v1").directory_name()).join("upper.db");
+    let database = directory.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db");
     // As the first half of a cut to three bytes leaves it.
     let half = format!("UPDATE bases SET kept = 3, cut = 3 WHERE data = {id}; DELETE FROM extents");
     rusqlite::Connection::open(&database).unwrap().execute_batch(&half).unwrap();
@@ -131,11 +131,11 @@ fn zeros_are_filled_in_as_holes_also_over_what_an_attempt_left() {
 fn a_failed_write_cannot_show_through_a_filled_file() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = Uppers::open(directory.path(), Some(64 << 10)).unwrap();
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (_, data) = over_tree(&upper);
     let (_, spoiled) = data.begin_filling().unwrap();
     // The rows of its own bytes cannot be stored: the write fails after the bytes are in the file.
-    let database = directory.path().join("uppers").join(subject("v1").directory_name()).join("upper.db");
+    let database = directory.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db");
     upper.change(|change| change.put_name(0, b"x", Named::Whiteout)).unwrap();
     upper.shared.transact("cannot", |connection| connection.execute_batch("ALTER TABLE extents RENAME TO hidden")).unwrap();
     assert!(data.write_at(2, b"junk").is_err());
@@ -236,9 +236,9 @@ fn where_staged_bytes_lie_is_checked_when_it_is_read() {
         let (_, data) = over_tree(&upper);
         assert_eq!(data.id(), 1);
         drop((data, upper));
-        let database = directory.path().join("uppers").join(subject("v1").directory_name()).join("upper.db");
+        let database = directory.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db");
         rusqlite::Connection::open(&database).unwrap().execute_batch(damage).unwrap();
-        let read = uppers.find(&subject("v1")).and_then(|upper| upper.unwrap().data(1)?.is_whole());
+        let read = uppers.find(&tag_key("v1")).and_then(|upper| upper.unwrap().data(1)?.is_whole());
         assert_eq!(read.unwrap_err().kind, ErrorKind::Integrity, "{damage}");
     }
 }

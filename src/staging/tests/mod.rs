@@ -14,8 +14,8 @@ use std::path::Path;
 use super::*;
 use crate::error::ErrorKind;
 
-pub(super) fn subject(tag: &str) -> Subject {
-    Subject { origin: "https://reg.io".to_owned(), authority: "reg.io".to_owned(), repository: "team/app".to_owned(), tag: tag.to_owned() }
+pub(super) fn tag_key(tag: &str) -> TagKey {
+    TagKey { origin: "https://reg.io".to_owned(), authority: "reg.io".to_owned(), repository: "team/app".to_owned(), tag: tag.to_owned() }
 }
 
 pub(super) fn digest(byte: u8) -> Digest {
@@ -50,12 +50,12 @@ pub(super) fn open(directory: &Path) -> Uppers {
 pub(super) fn begin() -> (tempfile::TempDir, Uppers, Upper) {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     (directory, uppers, upper)
 }
 
-/// A whole settlement, all of its parts in turn.
-pub(super) fn settle(
+/// A whole commit, all of its parts in turn.
+pub(super) fn commit(
     upper: &Upper,
     frozen: FrozenUpper,
     digest: Digest,
@@ -63,14 +63,14 @@ pub(super) fn settle(
     is_open: &dyn Fn(DataId) -> bool,
 ) -> Result<bool, Error> {
     while upper.refer_some(&frozen, references, is_open)? {}
-    let clean = upper.settle(frozen, digest)?;
+    let clean = upper.commit_publish(frozen, digest)?;
     upper.collect()?;
     Ok(clean)
 }
 
 /// Opens the upper of `v1` again, after it was dropped.
 pub(super) fn again(uppers: &Uppers) -> Upper {
-    uppers.find(&subject("v1")).unwrap().unwrap()
+    uppers.find(&tag_key("v1")).unwrap().unwrap()
 }
 
 /// Adds a file with staged bytes under a name of the root.
@@ -151,8 +151,8 @@ pub(super) fn data_files(directory: &Path) -> Vec<std::path::PathBuf> {
 fn what_was_changed_is_there_after_the_upper_is_opened_again() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    assert!(uppers.find(&subject("v1")).unwrap().is_none());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    assert!(uppers.find(&tag_key("v1")).unwrap().is_none());
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     assert!(!upper.is_edited());
     let data = upper.new_data().unwrap();
     data.write_at(0, b"hello").unwrap();
@@ -169,7 +169,7 @@ fn what_was_changed_is_there_after_the_upper_is_opened_again() {
         .unwrap();
     assert!(key > STAGED && upper.is_edited());
     drop(upper);
-    let upper = uppers.find(&subject("v1")).unwrap().unwrap();
+    let upper = uppers.find(&tag_key("v1")).unwrap().unwrap();
     assert!(upper.is_edited());
     assert_eq!(upper.binding(), bound());
     assert_eq!(upper.rows().node(key).unwrap(), Some(node));
@@ -183,17 +183,17 @@ fn what_was_changed_is_there_after_the_upper_is_opened_again() {
 fn a_second_opener_is_told_who_holds_the_upper() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (open(directory.path()), open(directory.path()));
-    let upper = one.create(&subject("v1"), bound(), None).unwrap();
-    let busy = two.find(&subject("v1")).err().unwrap();
+    let upper = one.create(&tag_key("v1"), bound(), None).unwrap();
+    let busy = two.find(&tag_key("v1")).err().unwrap();
     assert_eq!(busy.kind, ErrorKind::Busy);
     assert!(busy.message.contains(&std::process::id().to_string()), "{busy}");
-    assert_eq!(two.create(&subject("v1"), bound(), None).err().unwrap().kind, ErrorKind::Busy);
+    assert_eq!(two.create(&tag_key("v1"), bound(), None).err().unwrap().kind, ErrorKind::Busy);
     let listed = two.list().unwrap().pop().unwrap().unwrap();
-    assert_eq!((listed.subject, listed.holder), (subject("v1"), Some(std::process::id())));
+    assert_eq!((listed.tag_key, listed.holder), (tag_key("v1"), Some(std::process::id())));
     drop(upper);
     assert_eq!(two.list().unwrap().pop().unwrap().unwrap().holder, None);
-    assert_eq!(two.create(&subject("v1"), bound(), None).err().unwrap().kind, ErrorKind::Exists);
-    two.find(&subject("v1")).unwrap().unwrap().remove().unwrap();
+    assert_eq!(two.create(&tag_key("v1"), bound(), None).err().unwrap().kind, ErrorKind::Exists);
+    two.find(&tag_key("v1")).unwrap().unwrap().remove().unwrap();
     assert!(two.list().unwrap().is_empty());
 }
 
@@ -201,7 +201,7 @@ fn a_second_opener_is_told_who_holds_the_upper() {
 fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), Binding::default(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), Binding::default(), None).unwrap();
     let data = upper.new_data().unwrap();
     data.write_at(0, b"hello").unwrap();
     let id = data.id();
@@ -212,7 +212,7 @@ fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
     assert_eq!(upper.freeze().err().unwrap().kind, ErrorKind::Busy);
     assert_eq!(upper.data(id).unwrap().write_at(0, b"j").err().unwrap().kind, ErrorKind::Busy);
     let tree = TreeNode { manifest: digest(2), node: 7, path: b"a".to_vec(), sha256: Some([3; 32]), size: 5 };
-    assert!(settle(&upper, frozen, digest(2), &mut [(key, tree.clone())].into_iter(), &|_| false).unwrap());
+    assert!(commit(&upper, frozen, digest(2), &mut [(key, tree.clone())].into_iter(), &|_| false).unwrap());
     assert!(!upper.is_edited());
     assert_eq!(upper.binding().expected, Some(digest(2)));
     let node = upper.rows().node(key).unwrap().unwrap();

@@ -9,12 +9,12 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
     let (directory, uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
-    upper.move_to(&subject("v2")).unwrap();
-    assert_eq!(upper.subject(), subject("v2"));
-    assert!(uppers.find(&subject("v1")).unwrap().is_none());
-    assert_eq!(uppers.find(&subject("v2")).err().unwrap().kind, ErrorKind::Busy);
+    upper.move_to(&tag_key("v2")).unwrap();
+    assert_eq!(upper.tag_key(), tag_key("v2"));
+    assert!(uppers.find(&tag_key("v1")).unwrap().is_none());
+    assert_eq!(uppers.find(&tag_key("v2")).err().unwrap().kind, ErrorKind::Busy);
     // The old tag can be staged anew at once, and both go on beside each other.
-    let other = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let other = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (_, second) = add(&other, b"other", b"two");
     data.write_at(3, b"!").unwrap();
     let (late, _) = add(&upper, b"late", b"three");
@@ -24,12 +24,12 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
     drop((frozen, data, upper));
     add(&other, b"more", b"four");
     drop(other);
-    let upper = uppers.find(&subject("v2")).unwrap().unwrap();
+    let upper = uppers.find(&tag_key("v2")).unwrap().unwrap();
     assert_eq!(contents(&upper, id), b"one!");
     assert!(upper.rows().node(key).unwrap().is_some() && upper.rows().node(late).unwrap().is_some());
     assert_eq!(contents(&again(&uppers), second), b"two");
     assert_eq!(again(&uppers).rows().names(0, 0, 10).unwrap().len(), 2);
-    let tags: Vec<_> = uppers.list().unwrap().into_iter().map(|listed| listed.unwrap().subject.tag).collect();
+    let tags: Vec<_> = uppers.list().unwrap().into_iter().map(|listed| listed.unwrap().tag_key.tag).collect();
     assert!(tags.len() == 2 && tags.contains(&"v1".to_owned()) && tags.contains(&"v2".to_owned()));
     assert_eq!(data_files(directory.path()).len(), 4);
 }
@@ -37,12 +37,12 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
 #[test]
 fn an_upper_does_not_move_onto_another() {
     let (_directory, uppers, upper) = begin();
-    let other = uppers.create(&subject("v2"), bound(), None).unwrap();
-    assert_eq!(upper.move_to(&subject("v2")).unwrap_err().kind, ErrorKind::Busy);
+    let other = uppers.create(&tag_key("v2"), bound(), None).unwrap();
+    assert_eq!(upper.move_to(&tag_key("v2")).unwrap_err().kind, ErrorKind::Busy);
     drop(other);
-    assert_eq!(upper.move_to(&subject("v2")).unwrap_err().kind, ErrorKind::Exists);
-    upper.move_to(&subject("v1")).unwrap();
-    assert_eq!(upper.subject(), subject("v1"));
+    assert_eq!(upper.move_to(&tag_key("v2")).unwrap_err().kind, ErrorKind::Exists);
+    upper.move_to(&tag_key("v1")).unwrap();
+    assert_eq!(upper.tag_key(), tag_key("v1"));
     drop(upper);
     again(&uppers);
 }
@@ -53,9 +53,9 @@ fn a_move_that_was_killed_is_ended_by_whoever_looks_next() {
     let (key, _) = add(&upper, b"a", b"one");
     let directory = upper.packs().parent().unwrap().to_path_buf();
     drop(upper);
-    super::super::about::About::new(&subject("v2"), &bound()).write(&directory).unwrap();
-    assert!(uppers.find(&subject("v1")).unwrap().is_none());
-    assert!(uppers.find(&subject("v2")).unwrap().unwrap().rows().node(key).unwrap().is_some());
+    super::super::about::About::new(&tag_key("v2"), &bound()).write(&directory).unwrap();
+    assert!(uppers.find(&tag_key("v1")).unwrap().is_none());
+    assert!(uppers.find(&tag_key("v2")).unwrap().unwrap().rows().node(key).unwrap().is_some());
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
     let (_, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
     upper.remove().unwrap();
-    let anew = uppers.create(&subject("v1"), Binding::default(), None).unwrap();
+    let anew = uppers.create(&tag_key("v1"), Binding::default(), None).unwrap();
     assert!(!upper.is_edited());
     for error in [
         upper.remove().err(),
@@ -76,7 +76,7 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
         upper.journal().err(),
         upper.set_journal(None).err(),
         upper.freeze().err(),
-        upper.move_to(&subject("v2")).err(),
+        upper.move_to(&tag_key("v2")).err(),
     ] {
         assert_eq!(error.unwrap().kind, ErrorKind::Gone);
     }
@@ -113,8 +113,8 @@ fn leftovers_of_killed_makers_and_removers_are_swept() {
 fn an_upper_that_cannot_be_read_is_listed_beside_the_others_and_can_be_given_up() {
     let (directory, uppers, upper) = begin();
     drop(upper);
-    drop(uppers.create(&subject("v2"), bound(), None).unwrap());
-    let broken = directory.path().join("uppers").join(subject("v1").directory_name());
+    drop(uppers.create(&tag_key("v2"), bound(), None).unwrap());
+    let broken = directory.path().join("uppers").join(tag_key("v1").directory_name());
     for text in [&b"{"[..], b"", b"[]", b"{\"version\":1}", &[b' '; 70 << 10], b"\xff"] {
         std::fs::write(broken.join("about.json"), text).unwrap();
         let (good, bad): (Vec<_>, Vec<_>) = uppers.list().unwrap().into_iter().partition(Result::is_ok);
@@ -124,26 +124,26 @@ fn an_upper_that_cannot_be_read_is_listed_beside_the_others_and_can_be_given_up(
         assert!(error.message.contains(broken.to_str().unwrap()), "{error}");
     }
     std::fs::write(broken.join("about.json"), b"{\"version\":2}").unwrap();
-    assert_eq!(uppers.find(&subject("v1")).err().unwrap().kind, ErrorKind::Unsupported);
-    assert!(open(directory.path()).give_up(&subject("v1")).unwrap());
-    assert!(!uppers.give_up(&subject("v1")).unwrap());
+    assert_eq!(uppers.find(&tag_key("v1")).err().unwrap().kind, ErrorKind::Unsupported);
+    assert!(open(directory.path()).give_up(&tag_key("v1")).unwrap());
+    assert!(!uppers.give_up(&tag_key("v1")).unwrap());
     assert_eq!(uppers.list().unwrap().len(), 1);
 }
 
 #[test]
 fn one_that_is_held_is_not_given_up() {
     let (_directory, uppers, upper) = begin();
-    assert_eq!(uppers.give_up(&subject("v1")).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(uppers.give_up(&tag_key("v1")).unwrap_err().kind, ErrorKind::Busy);
     drop(upper);
-    assert!(uppers.give_up(&subject("v1")).unwrap());
+    assert!(uppers.give_up(&tag_key("v1")).unwrap());
 }
 
 #[test]
 fn tags_of_different_places_have_different_uppers() {
     let names = |origin: &str, repository: &str, tag: &str| {
-        let subject =
-            Subject { origin: origin.to_owned(), authority: "x".to_owned(), repository: repository.to_owned(), tag: tag.to_owned() };
-        subject.directory_name()
+        let tag_key =
+            TagKey { origin: origin.to_owned(), authority: "x".to_owned(), repository: repository.to_owned(), tag: tag.to_owned() };
+        tag_key.directory_name()
     };
     let all = [names("a", "b", "c"), names("ab", "", "c"), names("a", "bc", ""), names("a", "b", "d"), names("", "ab", "c")];
     let different: std::collections::BTreeSet<_> = all.iter().collect();
@@ -152,9 +152,9 @@ fn tags_of_different_places_have_different_uppers() {
 
 #[test]
 fn messages_escape_what_a_registry_may_have_put_into_names() {
-    let evil = Subject { repository: "a\u{1b}[31m".to_owned(), ..subject("v1") };
+    let evil = TagKey { repository: "a\u{1b}[31m".to_owned(), ..tag_key("v1") };
     assert_eq!(evil.shown(), "reg.io/a\\u{1b}[31m:v1");
-    let layout = Subject { authority: "oci:/srv/layout".to_owned(), ..subject("v1") };
+    let layout = TagKey { authority: "oci:/srv/layout".to_owned(), ..tag_key("v1") };
     assert_eq!(layout.shown(), "oci:/srv/layout:v1");
 }
 
@@ -170,7 +170,7 @@ fn the_lock_of_a_killed_process_is_free_and_that_of_a_living_one_names_it() {
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert!(lines.any(|line| line.unwrap().ends_with("held")));
-    let busy = uppers.find(&subject("v1")).err().unwrap();
+    let busy = uppers.find(&tag_key("v1")).err().unwrap();
     assert_eq!(busy.kind, ErrorKind::Busy);
     assert!(busy.message.contains(&format!("process {}", child.id())), "{busy}");
     assert_eq!(uppers.list().unwrap()[0].as_ref().unwrap().holder, Some(child.id()));
@@ -184,12 +184,12 @@ fn the_lock_of_a_killed_process_is_free_and_that_of_a_living_one_names_it() {
 fn an_upper_with_edits_is_neither_retired_nor_removed_as_clean() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
-    assert!(!upper.retire(&subject("v1@1")).unwrap() && !upper.remove_if_clean().unwrap());
+    assert!(!upper.retire(&tag_key("v1@1")).unwrap() && !upper.remove_if_clean().unwrap());
     assert!(!upper.remove_if(|rows| Ok(rows.name(0, b"name")?.is_none())).unwrap());
     drop(upper);
-    assert!(uppers.find(&subject("v1")).unwrap().unwrap().has_edits());
+    assert!(uppers.find(&tag_key("v1")).unwrap().unwrap().has_edits());
 }
 
 #[test]
@@ -197,11 +197,11 @@ fn what_is_retired_or_removed_as_clean_answers_gone_to_every_later_edit() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap_err().kind;
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
-    assert!(upper.retire(&subject("v1@1")).unwrap());
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
+    assert!(upper.retire(&tag_key("v1@1")).unwrap());
     assert_eq!(edit(&upper), ErrorKind::Gone);
     assert!(upper.rows().name(0, b"name").unwrap().is_none(), "it can still be read");
-    let next = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let next = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     assert!(next.remove_if_clean().unwrap());
     assert_eq!(edit(&next), ErrorKind::Gone);
     assert!(upper.remove_if_clean().unwrap());
@@ -212,8 +212,8 @@ fn what_is_retired_or_removed_as_clean_answers_gone_to_every_later_edit() {
 fn a_new_or_deleted_tag_is_never_removed_as_clean() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let new = uppers.create(&subject("v1"), Binding::default(), None).unwrap();
-    let deleted = uppers.create(&subject("v2"), Binding { deleted: true, ..bound() }, None).unwrap();
+    let new = uppers.create(&tag_key("v1"), Binding::default(), None).unwrap();
+    let deleted = uppers.create(&tag_key("v2"), Binding { deleted: true, ..bound() }, None).unwrap();
     assert!(!new.remove_if_clean().unwrap() && !deleted.remove_if_clean().unwrap());
 }
 
@@ -221,7 +221,7 @@ fn a_new_or_deleted_tag_is_never_removed_as_clean() {
 fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap();
     let frozen = upper.freeze().unwrap();
     assert!(!upper.remove_if_clean().unwrap(), "it is being published");
@@ -248,7 +248,7 @@ fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
             });
         }
         for round in 0..300 {
-            upper.move_to(&subject(if round % 2 == 0 { "v2" } else { "v1" })).unwrap();
+            upper.move_to(&tag_key(if round % 2 == 0 { "v2" } else { "v1" })).unwrap();
         }
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
@@ -258,33 +258,33 @@ fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
 fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_has_it() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).map_err(|error| error.kind);
-    assert!(upper.release(&subject("v1@1-1")).unwrap() && upper.is_released());
-    assert!(!upper.release(&subject("v1@1-1")).unwrap(), "once");
+    assert!(upper.release(&tag_key("v1@1-1")).unwrap() && upper.is_released());
+    assert!(!upper.release(&tag_key("v1@1-1")).unwrap(), "once");
     assert!(upper.rows().name(0, b"name").unwrap().is_none(), "it can be read");
     upper.tidy(|change| change.drop_node(7)).unwrap();
     assert!(upper.is_released() && !upper.has_edits(), "tidying is no edit");
 
-    let other = uppers.create(&subject("v1"), bound(), None).unwrap();
+    let other = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     assert_eq!(edit(&upper), Err(ErrorKind::Busy));
     drop(other);
     assert_eq!(edit(&upper), Err(ErrorKind::Exists));
-    uppers.find(&subject("v1")).unwrap().unwrap().remove().unwrap();
+    uppers.find(&tag_key("v1")).unwrap().unwrap().remove().unwrap();
     edit(&upper).unwrap();
-    assert_eq!((upper.subject(), upper.is_released(), upper.has_edits()), (subject("v1"), false, true));
-    assert!(!upper.release(&subject("v1@1-1")).unwrap(), "there are edits");
-    assert_eq!(uppers.find(&subject("v1")).err().unwrap().kind, ErrorKind::Busy);
+    assert_eq!((upper.tag_key(), upper.is_released(), upper.has_edits()), (tag_key("v1"), false, true));
+    assert!(!upper.release(&tag_key("v1@1-1")).unwrap(), "there are edits");
+    assert_eq!(uppers.find(&tag_key("v1")).err().unwrap().kind, ErrorKind::Busy);
     drop(upper);
-    assert!(uppers.find(&subject("v1")).unwrap().unwrap().has_edits());
+    assert!(uppers.find(&tag_key("v1")).unwrap().unwrap().has_edits());
 }
 
 #[test]
 fn what_is_released_can_be_retired_and_taken_back_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
-    let upper = uppers.create(&subject("v1"), bound(), None).unwrap();
-    assert!(upper.release(&subject("v1@1-1")).unwrap());
-    assert!(upper.retire(&subject("v1@1-1")).unwrap());
+    let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
+    assert!(upper.release(&tag_key("v1@1-1")).unwrap());
+    assert!(upper.retire(&tag_key("v1@1-1")).unwrap());
     assert_eq!(upper.reclaim().unwrap_err().kind, ErrorKind::Gone);
 }

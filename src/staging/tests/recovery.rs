@@ -95,7 +95,7 @@ fn a_frozen_generation_that_was_killed_is_dropped() {
     assert!(upper.is_edited());
     let next = upper.freeze().unwrap();
     assert!(next.generation() > generation);
-    let place = copy.path().join("uppers").join(subject("v1").directory_name());
+    let place = copy.path().join("uppers").join(tag_key("v1").directory_name());
     let snapshots =
         std::fs::read_dir(place).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("frozen-"));
     assert!(snapshots.count() <= 2);
@@ -108,7 +108,7 @@ fn a_log_that_was_cut_short_leaves_the_changes_before_the_cut() {
         upper.change(|change| change.put_name(0, format!("{number:03}").as_bytes(), Named::Whiteout)).unwrap();
     }
     let (copy, _uppers) = kill(directory.path(), upper);
-    let log = copy.path().join("uppers").join(subject("v1").directory_name()).join("upper.db-wal");
+    let log = copy.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db-wal");
     let mut length = std::fs::metadata(&log).unwrap().len();
     let mut before = usize::MAX;
     while length > 0 {

@@ -118,7 +118,7 @@ fn a_new_tag_a_retag_and_a_deletion_are_edits_from_the_beginning() {
     let uppers = open(directory.path());
     let retag = Binding { under: Some(digest(1)), ..Binding::default() };
     for (tag, binding) in [("new", Binding::default()), ("retag", retag), ("gone", Binding { deleted: true, ..bound() })] {
-        let upper = uppers.create(&subject(tag), binding, None).unwrap();
+        let upper = uppers.create(&tag_key(tag), binding, None).unwrap();
         assert!(upper.is_edited(), "{tag}");
         assert_eq!(upper.binding(), binding);
     }

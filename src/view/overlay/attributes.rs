@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Overlay;
 use super::copy_up::without_own;
+use super::file_handle::FileHandle;
 use super::merged::Seen;
 use super::plain::SetAttributes;
-use super::writer::Writer;
 use crate::artifact::{self, Kind, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Content, Node};
@@ -99,7 +99,7 @@ impl Overlay {
         }
         Ok(match seen {
             Seen::Row(row) => row.target,
-            Seen::Lower(id, _) => self.ground.tree().and_then(|tree| tree.target(id)).map(<[u8]>::to_vec).unwrap_or_default(),
+            Seen::Lower(id, _) => self.base.tree().and_then(|tree| tree.target(id)).map(<[u8]>::to_vec).unwrap_or_default(),
         })
     }
 
@@ -123,14 +123,14 @@ impl Overlay {
         }
         if let Some(size) = set.size {
             match seen.kind() {
-                Kind::File => Writer::new(self.hold(node)?, true).set_length(size).await?,
+                Kind::File => FileHandle::new(self.hold(node)?, true).set_length(size).await?,
                 Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "a directory has no length to set")),
                 _ => return Err(Error::new(ErrorKind::Invalid, "only a regular file has a length to set")),
             }
         }
         let is_staged = matches!(&seen, Seen::Row(Node { content: Content::Data(_), .. }));
         if let Some(mtime) = set.mtime.filter(|_| is_staged || set.size.is_some()) {
-            let is_kept = Writer::new(self.hold(node)?, false).set_mtime(mtime).await?;
+            let is_kept = FileHandle::new(self.hold(node)?, false).set_mtime(mtime).await?;
             // Staged bytes have their times themselves: what the kernel writes back after each write needs no transaction.
             if is_kept && (set.mode, set.uid, set.gid) == (None, None, None) {
                 return Ok(());

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::file::{OpenFile, Source};
+use super::file::{ByteSource, OpenFile};
 use super::layered::Layered;
 use super::merged::gone;
 use crate::artifact::is_own_name;
@@ -22,7 +22,7 @@ pub(super) enum Keep {
 }
 
 /// What a write finds.
-pub(super) enum Target {
+pub(super) enum WriteTarget {
     /// The bytes to be written, until the turn ends.
     Ready(Arc<Layered>),
     /// Too much lies in one another: this must be filled in first.
@@ -30,26 +30,26 @@ pub(super) enum Target {
 }
 
 impl OpenFile {
-    /// The bytes to be written. To be asked, and used, under the gate and in the file's turn.
-    pub fn target(&self, keep: Keep) -> Result<Target, Fault> {
+    /// The bytes to be written. To be asked, and used, under the freeze lock and in the file's turn.
+    pub fn target(&self, keep: Keep) -> Result<WriteTarget, Fault> {
         let (below, lower) = match self.source() {
-            Source::Data(layered) => {
+            ByteSource::Data(layered) => {
                 if layered.data.needs_filling()? && keep == Keep::All {
-                    return Ok(Target::Deep(layered));
+                    return Ok(WriteTarget::Deep(layered));
                 }
                 if !layered.data.is_fixed() {
-                    return Ok(Target::Ready(layered));
+                    return Ok(WriteTarget::Ready(layered));
                 }
                 (Below::Data(layered.data.clone()), None)
             }
-            Source::Lower(lower) => (Below::Tree(self.tree_node(&lower)?), Some(lower)),
+            ByteSource::Lower(lower) => (Below::Tree(self.tree_node(&lower)?), Some(lower)),
         };
         let upper = self.overlay.upper();
         let data = if keep == Keep::All { upper.new_over(&below)? } else { upper.new_data()? };
         self.overlay.change(|edit| {
             let now = edit.now;
             let mut origin = None;
-            let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
+            let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
             edit.update(self.node, |node| {
                 origin = origin_of(self.node, node, under);
                 node.content = Content::Data(data.id());
@@ -64,9 +64,9 @@ impl OpenFile {
             }
         })?;
         let layered = Arc::new(Layered::over(data, lower));
-        self.set_source(Source::Data(Arc::clone(&layered)));
+        self.set_source(ByteSource::Data(Arc::clone(&layered)));
         self.overlay.wake_filler();
-        Ok(Target::Ready(layered))
+        Ok(WriteTarget::Ready(layered))
     }
 
     /// The node of a tree that an open file shows.
@@ -74,7 +74,7 @@ impl OpenFile {
         let overlay = &self.overlay;
         let row = match overlay.merged().row(self.node)? {
             Some(row) => row,
-            None => overlay.ground.row(lower.node, (0, 0)).ok_or_else(gone)?,
+            None => overlay.base.row(lower.node, (0, 0)).ok_or_else(gone)?,
         };
         match row.content {
             // Perhaps that of a newer tree, with the same bytes.

@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use super::Overlay;
+use super::base::Base;
 use super::copy_up::{blocking, without_own};
 use super::file::Blobs;
 use super::frozen::{FrozenContent, FrozenEntry, NoRows, hash_data, hash_reader};
-use super::ground::Ground;
 use super::merged::{Merged, Seen};
-use super::plain::{Difference, State};
+use super::plain::{Difference, PathState};
 use super::walk::Walk;
 use crate::artifact::{Artifact, Kind, ViewMode};
 use crate::error::ErrorKind;
@@ -36,38 +36,38 @@ impl Overlay {
     ///
     /// # Errors
     /// Gone for a node that is not there.
-    pub fn state(&self, node: ViewNode) -> Result<State, Error> {
+    pub fn state(&self, node: ViewNode) -> Result<PathState, Error> {
         let row = match self.merged().see(node)? {
-            Seen::Lower(..) => return Ok(State::Clean),
+            Seen::Lower(..) => return Ok(PathState::Clean),
             Seen::Row(row) => row,
         };
         if row.links == 0 {
-            return Ok(State::Removed);
+            return Ok(PathState::Removed);
         }
         if !self.is_edited() {
-            return Ok(State::Clean);
+            return Ok(PathState::Clean);
         }
         match &row.content {
             Content::Tree(tree) => self.state_of_tree(node, &row, tree),
-            Content::Data(_) if self.merged().xattrs(node)?.iter().any(|(name, _)| name == ORIGIN) => Ok(State::Changed),
-            Content::None if node == 0 => Ok(State::Clean),
-            Content::Data(_) | Content::None => Ok(State::Added),
+            Content::Data(_) if self.merged().xattrs(node)?.iter().any(|(name, _)| name == ORIGIN) => Ok(PathState::Changed),
+            Content::None if node == 0 => Ok(PathState::Clean),
+            Content::Data(_) | Content::None => Ok(PathState::Added),
         }
     }
 
-    fn state_of_tree(&self, key: NodeKey, row: &Node, tree: &TreeNode) -> Result<State, Error> {
+    fn state_of_tree(&self, key: NodeKey, row: &Node, tree: &TreeNode) -> Result<PathState, Error> {
         if self.merged().find(&tree.path)? != Some(key) {
-            return Ok(State::Added);
+            return Ok(PathState::Added);
         }
         let there = self.artifact(&tree.manifest).and_then(|artifact| {
             let node = artifact.tree.node(tree.node)?;
             let xattrs = artifact.tree.xattrs(tree.node).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
             Some((node, without_own(xattrs)))
         });
-        let Some((there, xattrs)) = there else { return Ok(State::Changed) };
+        let Some((there, xattrs)) = there else { return Ok(PathState::Changed) };
         let same_time = row.kind == Kind::Directory || row.mtime == there.mtime;
         let same = (row.mode, row.owner) == (there.mode, there.owner) && same_time && without_own(self.merged().xattrs(key)?) == xattrs;
-        Ok(if same { State::Clean } else { State::Changed })
+        Ok(if same { PathState::Clean } else { PathState::Changed })
     }
 
     /// All that differs from what the tag is expected to hold, by path.
@@ -118,12 +118,12 @@ impl Overlay {
     }
 
     fn compare(&self, expected: Option<&Arc<Artifact>>, defaults: &Defaults, deleted: bool) -> Result<Found, Error> {
-        let (ground, nothing) = (Ground::new(expected.cloned()), Ground::new(None));
+        let (base, nothing) = (Base::new(expected.cloned()), Base::new(None));
         let artifacts: HashMap<_, _> = expected.iter().map(|artifact| (artifact.manifest.digest, Arc::clone(artifact))).collect();
         let artifacts = RwLock::new(artifacts);
-        let live = if deleted { Merged { rows: &NoRows, ground: &nothing } } else { self.merged() };
+        let live = if deleted { Merged { rows: &NoRows, base: &nothing } } else { self.merged() };
         let mut live = Walk::new(live, &self.artifacts);
-        let mut upstream = Walk::new(Merged { rows: &NoRows, ground: &ground }, &artifacts);
+        let mut upstream = Walk::new(Merged { rows: &NoRows, base: &base }, &artifacts);
         // Nodes of one tree have one number on both sides.
         let is_same_tree = !deleted && expected.is_some_and(|artifact| self.binding().under == Some(artifact.manifest.digest));
         let mut found = Found::default();
@@ -139,7 +139,7 @@ impl Overlay {
             let other = if side == Ordering::Less { None } else { std::mem::replace(&mut theirs, upstream.next()?) };
             match (ours, other) {
                 (Some(ours), Some(other)) => {
-                    let untouched = is_same_tree && ours.node == other.node && !self.ground.is_marked(ours.node);
+                    let untouched = is_same_tree && ours.node == other.node && !self.base.is_marked(ours.node);
                     let is_new_root = ours.path.is_empty() && expected.is_none();
                     if !untouched && !is_new_root {
                         found.note(ours, other, defaults);
@@ -149,14 +149,20 @@ impl Overlay {
                     found.differences.push(Difference {
                         after: bytes(&ours),
                         path: ours.path,
-                        state: State::Added,
+                        state: PathState::Added,
                         kind: ours.kind,
                         before: None,
                     });
                 }
                 (None, Some(other)) => {
                     let before = bytes(&other);
-                    found.differences.push(Difference { path: other.path, state: State::Removed, kind: other.kind, before, after: None });
+                    found.differences.push(Difference {
+                        path: other.path,
+                        state: PathState::Removed,
+                        kind: other.kind,
+                        before,
+                        after: None,
+                    });
                 }
                 (None, None) => {}
             }
@@ -179,7 +185,7 @@ impl Found {
 }
 
 fn changed(mine: FrozenEntry, theirs: &FrozenEntry) -> Difference {
-    Difference { before: bytes(theirs), after: bytes(&mine), path: mine.path, state: State::Changed, kind: mine.kind }
+    Difference { before: bytes(theirs), after: bytes(&mine), path: mine.path, state: PathState::Changed, kind: mine.kind }
 }
 
 fn bytes(entry: &FrozenEntry) -> Option<u64> {

@@ -62,7 +62,7 @@ impl Overlay {
     ) -> Result<T, Error> {
         let value = {
             let _names = self.names();
-            let _gate = self.gate_alone();
+            let _gate = self.freeze_lock_exclusive();
             let value = self.change(|edit| {
                 discard.is_disturbed |= discard.changes.is_some_and(|changes| changes != edit.change.changes());
                 let value = work(discard, edit)?;
@@ -80,7 +80,7 @@ impl Overlay {
 
 /// A directory that is to be like one of the tree.
 #[derive(Clone)]
-struct Place {
+struct DirectoryPair {
     directory: NodeKey,
     /// The directory upstream, if there is one.
     upstream: Option<NodeId>,
@@ -100,11 +100,11 @@ struct Removal {
 /// What is still to be done. Others may have changed the directories meanwhile.
 enum Job {
     /// Make names that are here what they are upstream: those behind the first cookie and before the second.
-    Here(Place, u64, u64),
+    Here(DirectoryPair, u64, u64),
     /// Make names that are upstream only, behind a cookie.
-    There(Place, u64),
+    There(DirectoryPair, u64),
     /// Make a name once the directory in its place is gone.
-    Name(Place, Vec<u8>),
+    Name(DirectoryPair, Vec<u8>),
     Remove(Removal),
     /// Give a directory the attributes from upstream, once all in it is done.
     Attributes(NodeKey, NodeId),
@@ -136,29 +136,29 @@ impl Discard {
         if !self.upstream.has(&names.join(&b'/')) && edit.merged().find(path)?.is_none() {
             return Err(not_found());
         }
-        let mut place = Place { directory: 0, upstream: self.upstream.root(), path: Vec::new() };
+        let mut pair = DirectoryPair { directory: 0, upstream: self.upstream.root(), path: Vec::new() };
         for name in parents {
-            let upstream = place.upstream.and_then(|id| self.upstream.lookup(id, name));
-            let path = join(&place.path, name);
-            let here = match edit.merged().lookup(place.directory, name)? {
+            let upstream = pair.upstream.and_then(|id| self.upstream.lookup(id, name));
+            let path = join(&pair.path, name);
+            let here = match edit.merged().lookup(pair.directory, name)? {
                 Some(key) if edit.merged().see(key)?.kind() == Kind::Directory => Some(key),
-                Some(key) => self.remove(edit, place.directory, name, key).map(|()| None)?,
+                Some(key) => self.remove(edit, pair.directory, name, key).map(|()| None)?,
                 None => None,
             };
             let directory = match (here, upstream) {
                 (Some(key), _) => key,
                 (None, Some(id)) => {
-                    let made = self.make(edit, place.directory, name, id, &path)?;
+                    let made = self.make(edit, pair.directory, name, id, &path)?;
                     self.work.push(Job::Attributes(made, id));
                     made
                 }
                 (None, None) => return Err(not_found()),
             };
-            place = Place { directory, upstream, path };
+            pair = DirectoryPair { directory, upstream, path };
         }
-        let theirs = place.upstream.and_then(|id| self.upstream.lookup(id, last));
-        let mine = edit.merged().lookup(place.directory, last)?;
-        self.restore_name(edit, &place, last, (mine, theirs))
+        let theirs = pair.upstream.and_then(|id| self.upstream.lookup(id, last));
+        let mine = edit.merged().lookup(pair.directory, last)?;
+        self.restore_name(edit, &pair, last, (mine, theirs))
     }
 
     /// Does a little of what is to be done.
@@ -169,9 +169,9 @@ impl Discard {
         {
             names += 1;
             names += match job {
-                Job::Here(place, after, until) => self.restore_here(edit, place, after, until)?,
-                Job::There(place, after) => self.restore_there(edit, place, after)?,
-                Job::Name(place, name) => self.restore_missing(edit, &place, &name)?,
+                Job::Here(pair, after, until) => self.restore_here(edit, pair, after, until)?,
+                Job::There(pair, after) => self.restore_there(edit, pair, after)?,
+                Job::Name(pair, name) => self.restore_missing(edit, &pair, &name)?,
                 Job::Remove(removal) => self.empty(edit, removal)?,
                 Job::Attributes(key, id) if is_alive(edit, key)? => {
                     if self.upstream.restore_attributes(edit, key, id)? {
@@ -202,42 +202,42 @@ impl Discard {
     }
 
     fn enter(&mut self, edit: &Edit<'_, '_>, directory: NodeKey, upstream: Option<NodeId>, path: Vec<u8>) {
-        let place = Place { directory, upstream, path };
+        let pair = DirectoryPair { directory, upstream, path };
         if let Some(id) = upstream {
-            self.work.extend([Job::Attributes(directory, id), Job::There(place.clone(), 0)]);
+            self.work.extend([Job::Attributes(directory, id), Job::There(pair.clone(), 0)]);
         }
         // Names that are made from now on are as they should be, or somebody else's.
-        self.work.push(Job::Here(place, 0, STAGED_NAMES + edit.change.next_cookie()));
+        self.work.push(Job::Here(pair, 0, STAGED_NAMES + edit.change.next_cookie()));
     }
 
-    fn restore_here(&mut self, edit: &mut Edit<'_, '_>, place: Place, after: u64, until: u64) -> Result<usize, Fault> {
-        if !is_alive(edit, place.directory)? {
+    fn restore_here(&mut self, edit: &mut Edit<'_, '_>, pair: DirectoryPair, after: u64, until: u64) -> Result<usize, Fault> {
+        if !is_alive(edit, pair.directory)? {
             return Ok(0);
         }
-        let Some(page) = page(edit, place.directory, after)? else { return Ok(0) };
-        self.work.push(Job::Here(place.clone(), page.last, until));
+        let Some(page) = page(edit, pair.directory, after)? else { return Ok(0) };
+        self.work.push(Job::Here(pair.clone(), page.last, until));
         for (cookie, name, key) in &page.names {
             if *cookie < until {
-                let theirs = place.upstream.and_then(|id| self.upstream.lookup(id, name));
-                self.restore_name(edit, &place, name, (Some(*key), theirs))?;
+                let theirs = pair.upstream.and_then(|id| self.upstream.lookup(id, name));
+                self.restore_name(edit, &pair, name, (Some(*key), theirs))?;
             }
         }
         Ok(page.rows)
     }
 
-    fn restore_there(&mut self, edit: &mut Edit<'_, '_>, place: Place, after: u64) -> Result<usize, Fault> {
-        let names = place.upstream.map(|id| self.upstream.names(id, after, BATCH)).unwrap_or_default();
+    fn restore_there(&mut self, edit: &mut Edit<'_, '_>, pair: DirectoryPair, after: u64) -> Result<usize, Fault> {
+        let names = pair.upstream.map(|id| self.upstream.names(id, after, BATCH)).unwrap_or_default();
         let Some((cookie, _)) = names.last() else { return Ok(0) };
-        self.work.push(Job::There(place.clone(), *cookie));
-        names.iter().try_for_each(|(_, name)| self.restore_missing(edit, &place, name).map(drop))?;
+        self.work.push(Job::There(pair.clone(), *cookie));
+        names.iter().try_for_each(|(_, name)| self.restore_missing(edit, &pair, name).map(drop))?;
         Ok(names.len())
     }
 
     /// Makes a name of the directory upstream, unless there is one here.
-    fn restore_missing(&mut self, edit: &mut Edit<'_, '_>, place: &Place, name: &[u8]) -> Result<usize, Fault> {
-        if is_alive(edit, place.directory)? && edit.merged().lookup(place.directory, name)?.is_none() {
-            let theirs = place.upstream.and_then(|id| self.upstream.lookup(id, name));
-            self.restore_name(edit, place, name, (None, theirs))?;
+    fn restore_missing(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8]) -> Result<usize, Fault> {
+        if is_alive(edit, pair.directory)? && edit.merged().lookup(pair.directory, name)?.is_none() {
+            let theirs = pair.upstream.and_then(|id| self.upstream.lookup(id, name));
+            self.restore_name(edit, pair, name, (None, theirs))?;
         }
         Ok(1)
     }
@@ -278,8 +278,8 @@ impl Discard {
     }
 
     /// Makes one name what it is upstream.
-    fn restore_name(&mut self, edit: &mut Edit<'_, '_>, place: &Place, name: &[u8], sides: Sides) -> Result<(), Fault> {
-        let path = join(&place.path, name);
+    fn restore_name(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8], sides: Sides) -> Result<(), Fault> {
+        let path = join(&pair.path, name);
         if let (Some(key), Some(id)) = sides {
             let kinds = (edit.merged().see(key)?.kind(), self.upstream.kind(id));
             if kinds == (Kind::Directory, Some(Kind::Directory)) {
@@ -290,16 +290,16 @@ impl Discard {
                 return Ok(());
             }
             if kinds.0 == Kind::Directory {
-                self.work.push(Job::Name(place.clone(), name.to_vec()));
+                self.work.push(Job::Name(pair.clone(), name.to_vec()));
             }
         }
         if let Some(key) = sides.0 {
-            self.clear(edit, place.directory, name, key)?;
+            self.clear(edit, pair.directory, name, key)?;
         }
         if let Some(id) = sides.1
-            && edit.merged().lookup(place.directory, name)?.is_none()
+            && edit.merged().lookup(pair.directory, name)?.is_none()
         {
-            let made = self.make(edit, place.directory, name, id, &path)?;
+            let made = self.make(edit, pair.directory, name, id, &path)?;
             if self.upstream.kind(id) == Some(Kind::Directory) {
                 self.enter(edit, made, Some(id), path);
             }
@@ -353,7 +353,7 @@ struct Page {
 fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Page>, Fault> {
     let (merged, mut names) = (edit.merged(), Vec::new());
     if after < STAGED_NAMES
-        && let Some(tree) = edit.ground.tree()
+        && let Some(tree) = edit.base.tree()
         && let Some(id) = merged.below(directory)?
     {
         let (mut last, mut rows) = (after, 0);

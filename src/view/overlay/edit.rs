@@ -1,8 +1,8 @@
-//! One change of one tag, inside a transaction of its upper. What is changed of a node of the tree is raised first: the upper gets
+//! One change of one tag, inside a transaction of its upper. What is changed of a node of the tree gets its metadata copied up first: the upper gets
 //! a row with all its attributes, and no bytes.
 
+use super::base::Base;
 use super::copy_up::without_own;
-use super::ground::Ground;
 use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found};
 use super::removed::Removed;
 use super::table::Table;
@@ -17,7 +17,7 @@ const BATCH: usize = 256;
 /// A transaction that knows what lies below.
 pub(super) struct Edit<'edit, 'upper> {
     pub change: &'edit mut Change<'upper>,
-    pub ground: &'edit Ground,
+    pub base: &'edit Base,
     pub table: &'edit Table,
     pub removed: &'edit Removed,
     pub pins: Option<&'edit Pins>,
@@ -31,21 +31,21 @@ impl Edit<'_, '_> {
     }
 
     pub fn merged(&self) -> Merged<'_> {
-        Merged { rows: self.change.rows(), ground: self.ground }
+        Merged { rows: self.change.rows(), base: self.base }
     }
 
-    /// Changes a node, which is raised if the upper has no row of it. Answers the row as it is now.
+    /// Changes a node, whose metadata is copied up if the upper has no row of it. Answers the row as it is now.
     pub fn update(&mut self, key: NodeKey, work: impl FnOnce(&mut Node)) -> Result<Node, Fault> {
         let (mut node, fresh) = match self.merged().row(key)? {
             Some(row) => (row, false),
-            None => (self.raised(key)?, true),
+            None => (self.copy_up_metadata(key)?, true),
         };
         work(&mut node);
         if fresh {
-            self.ground.mark(key);
+            self.base.mark(key);
         }
         self.change.put_node(key, &node)?;
-        if fresh && let Some(id) = self.ground.lower(key) {
+        if fresh && let Some(id) = self.base.lower(key) {
             let xattrs = without_own(self.merged().tree_xattrs(id));
             if !xattrs.is_empty() {
                 self.change.put_xattrs(key, &xattrs)?;
@@ -55,16 +55,16 @@ impl Edit<'_, '_> {
     }
 
     /// The row that a node of the tree gets.
-    fn raised(&self, key: NodeKey) -> Result<Node, Fault> {
+    fn copy_up_metadata(&self, key: NodeKey) -> Result<Node, Fault> {
         match self.merged().see(key)? {
             Seen::Row(row) => Ok(row),
-            Seen::Lower(id, _) => self.ground.row(id, self.now).ok_or_else(gone),
+            Seen::Lower(id, _) => self.base.row(id, self.now).ok_or_else(gone),
         }
     }
 
     /// The kind, owner and so on of a directory in which a name is about to be made.
     pub fn directory(&self, key: NodeKey) -> Result<Node, Fault> {
-        let node = self.raised(key)?;
+        let node = self.copy_up_metadata(key)?;
         if node.kind != Kind::Directory {
             return Err(not_a_directory());
         }
@@ -88,14 +88,14 @@ impl Edit<'_, '_> {
 
     /// Makes a name lead to a node.
     pub fn put_name(&mut self, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
-        self.ground.mark(directory);
+        self.base.mark(directory);
         self.change.put_name(directory, name, Named::Node(key))
     }
 
     /// Takes a name away: what the tree has under it must not show again.
     pub fn take_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Fault> {
         if self.merged().lookup_below(directory, name)?.is_some() {
-            self.ground.mark(directory);
+            self.base.mark(directory);
             return self.change.put_name(directory, name, Named::Whiteout);
         }
         self.change.drop_name(directory, name)

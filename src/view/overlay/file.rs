@@ -66,7 +66,7 @@ impl Blobs {
 
 /// Where the bytes of an open file are now.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum ByteSource {
     Lower(Arc<Lower>),
     Data(Arc<Layered>),
 }
@@ -76,7 +76,7 @@ pub(super) struct OpenFile {
     pub overlay: Arc<Overlay>,
     pub node: ViewNode,
     /// Held for copying only.
-    source: RwLock<Source>,
+    source: RwLock<ByteSource>,
     /// Held while it is decided to which bytes a write goes, and while it is made.
     turn: Mutex<()>,
     /// The epoch of the overlay in which the file was last counted as changed.
@@ -86,7 +86,7 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> ByteSource {
         self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -94,7 +94,7 @@ impl OpenFile {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set_source(&self, source: Source) {
+    pub fn set_source(&self, source: ByteSource) {
         let before = std::mem::replace(&mut *self.source.write().unwrap_or_else(PoisonError::into_inner), source);
         // Closed outside of the lock.
         drop(before);
@@ -103,8 +103,8 @@ impl OpenFile {
     /// The staged bytes, if there are any.
     pub fn data(&self) -> Option<Arc<Layered>> {
         match self.source() {
-            Source::Data(data) => Some(data),
-            Source::Lower(_) => None,
+            ByteSource::Data(data) => Some(data),
+            ByteSource::Lower(_) => None,
         }
     }
 
@@ -112,7 +112,7 @@ impl OpenFile {
         self.data().map(|layered| layered.data.id())
     }
 
-    /// Counts the file as changed, once an epoch, and not at all while that changes nothing. Under the gate.
+    /// Counts the file as changed, once an epoch, and not at all while that changes nothing. Under the freeze lock.
     pub fn mark(&self) -> Result<(), Fault> {
         let epoch = self.overlay.epoch();
         if self.marked.load(Ordering::Acquire) == epoch {
@@ -155,7 +155,7 @@ impl Overlay {
             _ => return Err(fault(ErrorKind::NotPermitted, "a device or link of a tag cannot be opened here")),
         }
         let (source, is_orphan) = match seen {
-            Seen::Lower(id, _) => (Source::Lower(Arc::new(Lower::new(self.ground.artifact().cloned().ok_or_else(gone)?, id))), false),
+            Seen::Lower(id, _) => (ByteSource::Lower(Arc::new(Lower::new(self.base.artifact().cloned().ok_or_else(gone)?, id))), false),
             Seen::Row(row) => (self.source_of(&row.content)?, row.links == 0),
         };
         let file = Arc::new(OpenFile {
@@ -170,10 +170,10 @@ impl Overlay {
         Ok(file)
     }
 
-    fn source_of(&self, content: &Content) -> Result<Source, Fault> {
+    fn source_of(&self, content: &Content) -> Result<ByteSource, Fault> {
         match content {
-            Content::Data(id) => Ok(Source::Data(Arc::new(Layered::new(self.upper().data(*id)?)))),
-            Content::Tree(node) => Ok(Source::Lower(Arc::new(self.lower_of(node)?))),
+            Content::Data(id) => Ok(ByteSource::Data(Arc::new(Layered::new(self.upper().data(*id)?)))),
+            Content::Tree(node) => Ok(ByteSource::Lower(Arc::new(self.lower_of(node)?))),
             Content::None => Err(gone()),
         }
     }

@@ -79,8 +79,8 @@ async fn keep_filling(overlay: Weak<Overlay>) {
 
 fn tell(overlay: &Weak<Overlay>, error: &Error) {
     let Some(overlay) = overlay.upgrade() else { return };
-    let subject = overlay.subject();
-    let tag = format!("{}:{}", subject.repository, subject.tag);
+    let tag_key = overlay.tag_key();
+    let tag = format!("{}:{}", tag_key.repository, tag_key.tag);
     tracing::warn!(
         "a partly written file of {tag} still needs what it was before, since the rest cannot be copied into the state directory yet: {error}"
     );

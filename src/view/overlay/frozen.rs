@@ -10,9 +10,9 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::Overlay;
+use super::base::{Base, find};
 use super::copy_up::blocking;
 use super::file::Blobs;
-use super::ground::{Ground, find};
 use super::merged::{Merged, fault};
 use super::walk::Walk;
 use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
@@ -117,7 +117,7 @@ impl Overlay {
         let prepared = self.upper().prepare_freeze()?;
         let (marked, outstanding) = {
             // Writers stop for this moment only, however much there is.
-            let _gate = self.gate_alone();
+            let _gate = self.freeze_lock_exclusive();
             let marked = prepared.mark()?;
             self.frozen.fetch_add(1, Ordering::AcqRel);
             self.next_epoch();
@@ -131,7 +131,7 @@ impl Overlay {
     ///
     /// # Errors
     /// What the disk says; the edits are whole then and are published once more.
-    pub fn settle(&self, frozen: Frozen, artifact: &Arc<Artifact>) -> Result<bool, Error> {
+    pub fn commit_publish(&self, frozen: Frozen, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let references = frozen.references(artifact)?;
         let mut referred = frozen.upper.manifests()?;
         let Frozen { upper, _outstanding, .. } = frozen;
@@ -140,7 +140,7 @@ impl Overlay {
         // Few at a time, so that no writer waits for long.
         while self.alone(|is_open| self.upper().refer_some(&upper, &mut references, is_open))? {}
         let clean = self.alone(|_| {
-            let clean = self.upper().settle(upper, artifact.manifest.digest);
+            let clean = self.upper().commit_publish(upper, artifact.manifest.digest);
             self.next_epoch();
             clean
         })?;
@@ -156,11 +156,11 @@ impl Overlay {
     /// Does something while nobody opens or writes a file, knowing which bytes are open.
     fn alone<T>(&self, work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
         let names = self.names();
-        let gate = self.gate_alone();
+        let freeze_lock = self.freeze_lock_exclusive();
         let open = self.table.all();
         let busy: HashSet<DataId> = open.iter().filter_map(|file| file.data_id()).collect();
         let result = work(&|id| busy.contains(&id));
-        drop((gate, names));
+        drop((freeze_lock, names));
         // Files are closed where no lock is held.
         drop(open);
         result
@@ -183,7 +183,7 @@ impl Frozen {
     }
 
     fn walker(&self) -> Walk<'_> {
-        Walk::new(Merged { rows: self.upper.rows(), ground: &self.overlay.ground }, &self.overlay.artifacts)
+        Walk::new(Merged { rows: self.upper.rows(), base: &self.overlay.base }, &self.overlay.artifacts)
     }
 
     /// All names, parents before children, names of a directory in the order of their bytes, the tag's own directory first with
@@ -335,9 +335,9 @@ pub(super) async fn hash_reader(reader: Reader) -> Result<[u8; 32], Error> {
 /// # Errors
 /// What `visit` answers.
 pub fn walk_tree(artifact: &Arc<Artifact>, visit: &mut dyn FnMut(FrozenEntry) -> Result<(), Error>) -> Result<(), Error> {
-    let ground = Ground::new(Some(Arc::clone(artifact)));
+    let base = Base::new(Some(Arc::clone(artifact)));
     let artifacts = RwLock::new([(artifact.manifest.digest, Arc::clone(artifact))].into());
-    let mut walk = Walk::new(Merged { rows: &NoRows, ground: &ground }, &artifacts);
+    let mut walk = Walk::new(Merged { rows: &NoRows, base: &base }, &artifacts);
     while let Some(entry) = walk.next()? {
         visit(entry)?;
     }

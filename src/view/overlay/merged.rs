@@ -1,6 +1,6 @@
 //! The upper laid over its tree, for reading: nodes, names, attributes. Of the rows as they are, inside a transaction, or frozen.
 
-use super::ground::Ground;
+use super::base::Base;
 use crate::artifact::{self, Kind, NodeId};
 use crate::error::ErrorKind;
 use crate::staging::{Error as Fault, Named, Node, NodeKey, Rows};
@@ -17,7 +17,7 @@ pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 #[derive(Clone, Copy)]
 pub(super) struct Merged<'a> {
     pub rows: &'a dyn Rows,
-    pub ground: &'a Ground,
+    pub base: &'a Base,
 }
 
 /// What is known of a node.
@@ -56,7 +56,7 @@ pub(super) fn not_a_directory() -> Fault {
 impl Merged<'_> {
     /// The row of a node, if the upper has one.
     pub fn row(&self, key: NodeKey) -> Result<Option<Node>, Fault> {
-        if self.ground.is_marked(key) { self.rows.node(key) } else { Ok(None) }
+        if self.base.is_marked(key) { self.rows.node(key) } else { Ok(None) }
     }
 
     /// A node; Gone if there is none of this number.
@@ -64,7 +64,7 @@ impl Merged<'_> {
         if let Some(row) = self.row(key)? {
             return Ok(Seen::Row(row));
         }
-        let lower = self.ground.lower(key).and_then(|id| Some(Seen::Lower(id, self.ground.tree()?.node(id)?)));
+        let lower = self.base.lower(key).and_then(|id| Some(Seen::Lower(id, self.base.tree()?.node(id)?)));
         match lower {
             Some(seen) => Ok(seen),
             None if key == 0 => Ok(Seen::Row(empty_root())),
@@ -74,21 +74,21 @@ impl Merged<'_> {
 
     /// The directory of the tree whose names show through.
     pub fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Fault> {
-        let Some(id) = self.ground.lower(directory) else { return Ok(None) };
+        let Some(id) = self.base.lower(directory) else { return Ok(None) };
         let opaque = self.row(directory)?.is_some_and(|row| row.opaque);
         Ok(if opaque { None } else { Some(id) })
     }
 
     /// The node that the tree below has under a name.
     pub fn lookup_below(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeId>, Fault> {
-        let Some(tree) = self.ground.tree() else { return Ok(None) };
-        let Some(found) = self.ground.lower(directory).and_then(|id| tree.lookup(id, name)) else { return Ok(None) };
+        let Some(tree) = self.base.tree() else { return Ok(None) };
+        let Some(found) = self.base.lower(directory).and_then(|id| tree.lookup(id, name)) else { return Ok(None) };
         Ok(self.below(directory)?.map(|_| found))
     }
 
     /// The node of a name.
     pub fn lookup(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeKey>, Fault> {
-        if self.ground.is_marked(directory)
+        if self.base.is_marked(directory)
             && let Some(named) = self.rows.name(directory, name)?
         {
             return Ok(match named {
@@ -115,7 +115,7 @@ impl Merged<'_> {
     pub fn parent(&self, directory: NodeKey) -> Result<NodeKey, Fault> {
         match self.see(directory)? {
             Seen::Row(row) if row.kind == Kind::Directory => Ok(row.parent),
-            Seen::Lower(id, node) if node.kind == Kind::Directory => Ok(self.ground.tree().map_or(0, |tree| tree.parent(id).into())),
+            Seen::Lower(id, node) if node.kind == Kind::Directory => Ok(self.base.tree().map_or(0, |tree| tree.parent(id).into())),
             _ => Err(not_a_directory()),
         }
     }
@@ -145,7 +145,7 @@ impl Merged<'_> {
     /// Names behind a cookie, those of the tree first, until `take` answers `false`.
     pub fn children(&self, directory: NodeKey, after: u64, take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool) -> Result<(), Fault> {
         if after < STAGED_NAMES
-            && let Some(tree) = self.ground.tree()
+            && let Some(tree) = self.base.tree()
             && let Some(id) = self.below(directory)?
         {
             let overridden = self.overridden(directory)?;
@@ -159,7 +159,7 @@ impl Merged<'_> {
                 }
             }
         }
-        if !self.ground.is_marked(directory) {
+        if !self.base.is_marked(directory) {
             return Ok(());
         }
         let mut after = after.saturating_sub(STAGED_NAMES);
@@ -181,7 +181,7 @@ impl Merged<'_> {
 
     /// The names that the upper has in a directory, sorted; `None` if they are too many to remember.
     fn overridden(&self, directory: NodeKey) -> Result<Option<Vec<Vec<u8>>>, Fault> {
-        if !self.ground.is_marked(directory) {
+        if !self.base.is_marked(directory) {
             return Ok(Some(Vec::new()));
         }
         let rows = self.rows.names(directory, 0, BATCH)?;
@@ -203,7 +203,7 @@ impl Merged<'_> {
 
     /// Extended attributes of a node of the tree.
     pub fn tree_xattrs(&self, id: NodeId) -> Xattrs {
-        let xattrs = self.ground.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
+        let xattrs = self.base.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
         xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }
 }

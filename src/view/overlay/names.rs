@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Overlay;
 use super::edit::{Edit, check_name, check_new_name};
+use super::file_handle::FileHandle;
 use super::merged::{fault, not_a_directory, not_found};
 use super::plain::{NewNode, Replace};
-use super::writer::Writer;
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::staging::{Content, DataFile, Error as Fault, Node, NodeKey};
@@ -38,7 +38,7 @@ impl Overlay {
         directory: ViewNode,
         name: &[u8],
         new: &NewNode,
-    ) -> Result<(ViewNode, Arc<Writer>), Error> {
+    ) -> Result<(ViewNode, Arc<FileHandle>), Error> {
         // Its bytes stay open until the writer has them.
         let (node, _bytes) = self.make(context, directory, name, new)?;
         Ok((node, self.open_writer(context, node, false).await?))

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::Overlay;
 use super::attributes::AccessTimes;
+use super::base::Base;
 use super::file::Blobs;
-use super::ground::Ground;
 use super::removed::Removed;
 use super::renumber::{each_row, renumber};
 use super::table::Table;
@@ -25,7 +25,7 @@ impl Overlay {
     /// What fetching an artifact or reading the database says.
     pub async fn open(context: &Context, upper: impl Into<Arc<Upper>>) -> Result<Arc<Self>, Error> {
         let upper = upper.into();
-        let name = upper.subject().repository;
+        let name = upper.tag_key().repository;
         let repository = Repository::parse(&name)
             .map_err(|error| Error::new(ErrorKind::Invalid, format!("staged edits belong to {}: {error}", name.escape_debug())))?;
         let binding = upper.binding();
@@ -36,19 +36,19 @@ impl Overlay {
             artifacts.insert(digest, context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.meaning.strict).await?);
         }
         renumber(&upper, &artifacts)?;
-        let ground = Ground::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));
+        let base = Base::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));
         each_row(upper.rows(), |key, _| {
-            ground.mark(key);
+            base.mark(key);
             Ok(())
         })?;
         let overlay = Self {
             upper,
-            ground,
+            base,
             artifacts: RwLock::new(artifacts),
             blobs: Blobs { artifacts: context.artifacts.clone(), repository, strict: context.meaning.strict },
             table: Table::default(),
             names: Mutex::new(()),
-            gate: RwLock::new(()),
+            freeze_lock: RwLock::new(()),
             filler: Arc::default(),
             is_filling: AtomicBool::new(false),
             writers: AtomicU64::new(0),

@@ -48,7 +48,7 @@ pub enum Replace {
 
 /// How a path differs from what the tag holds upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum PathState {
     /// As upstream.
     Clean,
     /// Not there upstream.
@@ -65,7 +65,7 @@ pub struct Difference {
     /// Path in the tag.
     pub path: Vec<u8>,
     /// Added, changed or removed.
-    pub state: State,
+    pub state: PathState,
     /// Kind now, or before if removed.
     pub kind: Kind,
     /// Bytes upstream, for what is there.

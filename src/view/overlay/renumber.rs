@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ground::find;
+use super::base::find;
 use super::merged::fault;
 use crate::artifact::Artifact;
 use crate::error::ErrorKind;

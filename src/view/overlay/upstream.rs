@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::base::{Base, find};
 use super::copy_up::without_own;
 use super::edit::Edit;
-use super::ground::{Ground, find};
 use super::merged::fault;
 use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
 use crate::error::ErrorKind;
@@ -13,7 +13,7 @@ use crate::staging::{Content, Error as Fault, Node, NodeKey, STAGED};
 
 /// What the tag is expected to hold; nothing for a new tag.
 pub(super) struct Upstream {
-    ground: Ground,
+    base: Base,
     artifact: Option<Arc<Artifact>>,
     /// Which node here stands for one upstream that has several names.
     made: HashMap<NodeId, NodeKey>,
@@ -21,7 +21,7 @@ pub(super) struct Upstream {
 
 impl Upstream {
     pub fn new(artifact: Option<Arc<Artifact>>) -> Self {
-        Self { ground: Ground::new(artifact.clone()), artifact, made: HashMap::new() }
+        Self { base: Base::new(artifact.clone()), artifact, made: HashMap::new() }
     }
 
     /// The tag's own directory.
@@ -31,23 +31,23 @@ impl Upstream {
 
     /// Whether it holds a path.
     pub fn has(&self, path: &[u8]) -> bool {
-        self.ground.tree().is_some_and(|tree| find(tree, path).is_some())
+        self.base.tree().is_some_and(|tree| find(tree, path).is_some())
     }
 
     /// A few names of a directory behind a cookie, with theirs.
     pub fn names(&self, directory: NodeId, after: u64, limit: usize) -> Vec<(u64, Vec<u8>)> {
-        let Some(tree) = self.ground.tree() else { return Vec::new() };
+        let Some(tree) = self.base.tree() else { return Vec::new() };
         tree.children(directory, after).take(limit).map(|child| (child.cookie, child.name.to_vec())).collect()
     }
 
     /// The node of a name.
     pub fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.ground.tree()?.lookup(directory, name)
+        self.base.tree()?.lookup(directory, name)
     }
 
     /// The kind of a node.
     pub fn kind(&self, id: NodeId) -> Option<Kind> {
-        self.ground.tree()?.node(id).map(|node| node.kind)
+        self.base.tree()?.node(id).map(|node| node.kind)
     }
 
     /// Whether a node is as upstream, and is the one here that stands for it: names of one node upstream are names of one node here.
@@ -55,15 +55,15 @@ impl Upstream {
         if !self.is_same(edit, key, id)? {
             return Ok(false);
         }
-        let several = self.ground.tree().and_then(|tree| tree.node(id)).is_some_and(|node| node.links > 1);
+        let several = self.base.tree().and_then(|tree| tree.node(id)).is_some_and(|node| node.links > 1);
         Ok(!several || *self.made.entry(id).or_insert(key) == key)
     }
 
     /// Whether a node is still exactly that of the tree upstream.
     fn is_same(&self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
-        let Some(there) = self.ground.row_without_path(id, (0, 0)) else { return Ok(false) };
+        let Some(there) = self.base.row_without_path(id, (0, 0)) else { return Ok(false) };
         let Some(row) = edit.merged().row(key)? else {
-            let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
+            let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
             return Ok(under == self.artifact.as_ref().map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id));
         };
         let same_content = match (&row.content, &there.content) {
@@ -75,13 +75,13 @@ impl Upstream {
     }
 
     fn xattrs(&self, id: NodeId) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let xattrs = self.ground.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
+        let xattrs = self.base.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
         xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }
 
     /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
     pub fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Fault> {
-        let mut row = self.ground.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
+        let mut row = self.base.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
         let several = row.kind != Kind::Directory && row.links > 1;
         if several && let Some(key) = self.linked(edit, id)? {
             edit.update(key, |node| node.links = node.links.saturating_add(1))?;
@@ -123,13 +123,13 @@ impl Upstream {
 
     /// Gives a directory the attributes that it has upstream; `false` where nobody ever changed them.
     pub fn restore_attributes(&self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
-        let under = edit.ground.artifact().map(|artifact| artifact.manifest.digest);
+        let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
         let is_its_own =
             key < STAGED && under == self.artifact.as_ref().map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id);
         if is_its_own && edit.merged().row(key)?.is_none() {
             return Ok(false);
         }
-        let there = self.ground.row_without_path(id, edit.now).ok_or_else(|| fault(ErrorKind::Gone, "no such directory upstream"))?;
+        let there = self.base.row_without_path(id, edit.now).ok_or_else(|| fault(ErrorKind::Gone, "no such directory upstream"))?;
         edit.update(key, |node| (node.mode, node.owner, node.mtime) = (there.mode, there.owner, there.mtime))?;
         let kept: Vec<_> = edit.merged().xattrs(key)?.into_iter().filter(|(name, _)| is_own_name(name)).collect();
         let xattrs: Vec<_> = without_own(self.xattrs(id)).into_iter().chain(kept).collect();

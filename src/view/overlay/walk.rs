@@ -89,7 +89,7 @@ impl<'a> Walk<'a> {
         let seen = self.merged.see(key)?;
         let (mut row, lower) = match seen {
             Seen::Row(row) => (row, None),
-            Seen::Lower(id, _) => (self.merged.ground.row_without_path(id, (0, 0)).ok_or_else(super::merged::gone)?, Some(id)),
+            Seen::Lower(id, _) => (self.merged.base.row_without_path(id, (0, 0)).ok_or_else(super::merged::gone)?, Some(id)),
         };
         let xattrs = match lower {
             Some(id) => self.merged.tree_xattrs(id),
@@ -139,7 +139,7 @@ impl Level {
     /// The next name by its bytes: of the upper and of the tree, where the upper says nothing of it.
     fn next(&mut self, merged: &Merged<'_>) -> Option<(Vec<u8>, NodeKey)> {
         loop {
-            let below = self.below.and_then(|id| merged.ground.tree()?.children(id, self.cookie).next());
+            let below = self.below.and_then(|id| merged.base.tree()?.children(id, self.cookie).next());
             let of_upper = match (&below, self.rows.peek()) {
                 (Some(child), Some(row)) => row.name.as_slice() <= child.name,
                 (None, Some(_)) => true,
@@ -166,7 +166,7 @@ impl Level {
 /// What the upper says of the names of a directory, sorted by name.
 fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
     let mut all: Vec<NameRow> = Vec::new();
-    if !merged.ground.is_marked(directory) {
+    if !merged.base.is_marked(directory) {
         return Ok(all);
     }
     loop {

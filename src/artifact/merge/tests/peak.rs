@@ -43,7 +43,7 @@ fn make_both() {
         let index = index(&Resources { scratch: scratch.clone(), ..Resources::default() });
         let mut merge = Merge::new(&scratch).unwrap();
         merge.layer(0, &index, &Placing::default()).unwrap();
-        let bytes = merge.encode(&[Source::Layer { entries: &index, image: false }]).unwrap();
+        let bytes = merge.encode(&[MergeSource::Layer { entries: &index, image: false }]).unwrap();
         let tree = Tree::open(Arc::new(bytes)).unwrap();
         running.store(false, Ordering::Relaxed);
         (index, tree, sampler.join().unwrap())

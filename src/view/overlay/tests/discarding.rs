@@ -4,7 +4,7 @@ use super::super::{Forgotten, SetAttributes};
 use super::*;
 
 /// Paths, kinds, bytes and attributes of everything.
-async fn everything(world: &World, tag: &Arc<Overlay>) -> Vec<String> {
+async fn everything(fixture: &OverlayFixture, tag: &Arc<Overlay>) -> Vec<String> {
     let (mut open, mut lines) = (vec![(0, String::new())], Vec::new());
     while let Some((directory, path)) = open.pop() {
         let mut found = Vec::new();
@@ -14,9 +14,9 @@ async fn everything(world: &World, tag: &Arc<Overlay>) -> Vec<String> {
         })
         .unwrap();
         for (path, node) in found {
-            let attributes = tag.attributes(&world.context, node).unwrap();
+            let attributes = tag.attributes(&fixture.context, node).unwrap();
             let bytes = match attributes.kind {
-                Kind::File => tag.open_reader(&world.context, node).await.unwrap().read(0, 4 << 20).await.unwrap(),
+                Kind::File => tag.open_reader(&fixture.context, node).await.unwrap().read(0, 4 << 20).await.unwrap(),
                 _ => ::bytes::Bytes::new(),
             };
             let Attributes { kind, mode, uid, gid, links, time, .. } = attributes;
@@ -32,147 +32,147 @@ async fn everything(world: &World, tag: &Arc<Overlay>) -> Vec<String> {
 
 #[tokio::test]
 async fn all_that_was_done_is_taken_back_at_once() {
-    let world = World::new();
-    let tag = world.sample().await;
-    let before = everything(&world, &tag).await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    let before = everything(&fixture, &tag).await;
     let edited = node(&tag, "file");
-    world.write(&tag, "file", b"changed").await;
-    world.write(&tag, "one", b"changed too").await;
+    fixture.write(&tag, "file", b"changed").await;
+    fixture.write(&tag, "one", b"changed too").await;
     rename(&tag, "dir/deep", "deep", Replace::Yes).unwrap();
     remove(&tag, "dir/inner", false).unwrap();
     remove(&tag, "dir", true).unwrap();
-    world.write(&tag, "dir", b"a file now").await;
-    world.mkdir(&tag, "empty/new");
+    fixture.write(&tag, "dir", b"a file now").await;
+    fixture.mkdir(&tag, "empty/new");
     tag.set_xattr(node(&tag, "empty"), b"user.x", b"1", false, false).unwrap();
-    tag.set_attributes(&world.context, node(&tag, "pipe"), SetAttributes { uid: Some(1), ..Default::default() }).await.unwrap();
+    tag.set_attributes(&fixture.context, node(&tag, "pipe"), SetAttributes { uid: Some(1), ..Default::default() }).await.unwrap();
     let forgotten = discarded(&tag, b"").unwrap();
-    assert_eq!(everything(&world, &tag).await, before);
-    assert!(!tag.is_edited() && world.changes(&tag).await.is_empty());
+    assert_eq!(everything(&fixture, &tag).await, before);
+    assert!(!tag.is_edited() && fixture.changes(&tag).await.is_empty());
     assert!(forgotten.contains(&Forgotten::Name(0, b"file".to_vec())) && forgotten.contains(&Forgotten::Node(edited)));
     assert_ne!(node(&tag, "file"), edited, "an edited inode does not come to mean other bytes");
-    assert_eq!((node(&tag, "one"), world.attributes(&tag, "one").links), (node(&tag, "two"), 2));
-    world.write(&tag, "file", b"edited again").await;
+    assert_eq!((node(&tag, "one"), fixture.attributes(&tag, "one").links), (node(&tag, "two"), 2));
+    fixture.write(&tag, "file", b"edited again").await;
     assert!(tag.is_edited());
-    let tag = world.again(tag).await;
-    assert_eq!(world.changes(&tag).await, ["C file"]);
+    let tag = fixture.again(tag).await;
+    assert_eq!(fixture.changes(&tag).await, ["C file"]);
 }
 
 #[tokio::test]
 async fn one_path_is_taken_back_and_its_neighbours_stay() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "dir/inner", b"changed").await;
-    world.write(&tag, "dir/deep/bottom", b"changed").await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "dir/inner", b"changed").await;
+    fixture.write(&tag, "dir/deep/bottom", b"changed").await;
     remove(&tag, "file", false).unwrap();
     discarded(&tag, b"dir/deep").unwrap();
-    assert_eq!(world.changes(&tag).await, ["C dir/inner", "R file"]);
+    assert_eq!(fixture.changes(&tag).await, ["C dir/inner", "R file"]);
     discarded(&tag, b"file").unwrap();
-    assert_eq!(world.changes(&tag).await, ["C dir/inner"]);
+    assert_eq!(fixture.changes(&tag).await, ["C dir/inner"]);
     discarded(&tag, b"dir/inner").unwrap();
-    assert_eq!(world.changes(&tag).await, [""; 0]);
+    assert_eq!(fixture.changes(&tag).await, [""; 0]);
     assert_eq!(kind(discarded(&tag, b"nothing/here")), ErrorKind::NotFound);
 }
 
 #[tokio::test]
 async fn directories_on_the_way_to_a_path_are_made_again() {
-    let world = World::new();
-    let tag = world.sample().await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
     for (path, is_directory) in [("dir/deep/bottom", false), ("dir/deep", true), ("dir/inner", false), ("dir", true)] {
         remove(&tag, path, is_directory).unwrap();
     }
     discarded(&tag, b"dir/deep/bottom").unwrap();
-    assert_eq!(world.read(&tag, "dir/deep/bottom").await, b"bottom");
-    assert_eq!(world.changes(&tag).await, ["R dir/inner"]);
+    assert_eq!(fixture.read(&tag, "dir/deep/bottom").await, b"bottom");
+    assert_eq!(fixture.changes(&tag).await, ["R dir/inner"]);
 }
 
 #[tokio::test]
 async fn after_a_publish_edits_are_taken_back_to_what_was_published() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "file", b"published").await;
-    world.mkdir(&tag, "new");
-    world.write(&tag, "new/file", b"published").await;
-    world.publish(&tag).await;
-    let before = everything(&world, &tag).await;
-    world.write(&tag, "file", b"later").await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "file", b"published").await;
+    fixture.mkdir(&tag, "new");
+    fixture.write(&tag, "new/file", b"published").await;
+    fixture.publish(&tag).await;
+    let before = everything(&fixture, &tag).await;
+    fixture.write(&tag, "file", b"later").await;
     remove(&tag, "new/file", false).unwrap();
     remove(&tag, "dir/inner", false).unwrap();
     discarded(&tag, b"").unwrap();
-    assert_eq!(world.changes(&tag).await, [""; 0]);
-    assert_eq!(everything(&world, &tag).await, before);
+    assert_eq!(fixture.changes(&tag).await, [""; 0]);
+    assert_eq!(everything(&fixture, &tag).await, before);
 }
 
 #[tokio::test]
 async fn a_file_that_is_open_goes_on_without_a_name() {
-    let world = World::new();
-    let tag = world.sample().await;
-    let writer = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
     writer.write(0, b"J").await.unwrap();
     discarded(&tag, b"file").unwrap();
     writer.write(0, b"C").await.unwrap();
     assert_eq!(writer.read(0, 10).await.unwrap(), "Cello");
-    assert_eq!(world.read(&tag, "file").await, b"hello");
+    assert_eq!(fixture.read(&tag, "file").await, b"hello");
     let number = writer.node();
-    assert_eq!(tag.attributes(&world.context, number).unwrap().links, 0);
+    assert_eq!(tag.attributes(&fixture.context, number).unwrap().links, 0);
 }
 
 #[tokio::test]
 async fn a_new_tag_is_emptied() {
-    let world = World::new();
-    let tag = world.empty("v1").await;
-    world.mkdir(&tag, "a");
-    world.write(&tag, "a/b", b"x").await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.empty("v1").await;
+    fixture.mkdir(&tag, "a");
+    fixture.write(&tag, "a/b", b"x").await;
     discarded(&tag, b"").unwrap();
     assert!(tag.is_empty().unwrap() && tag.is_edited());
 }
 
 /// A tag of several directories with many files, and edits of all sorts in it.
-async fn edited_all_over(world: &World) -> Arc<Overlay> {
+async fn edited_all_over(fixture: &OverlayFixture) -> Arc<Overlay> {
     let mut items = Vec::new();
     for directory in ["a", "b"] {
         items.push(Item::Dir(directory));
     }
     let names: Vec<String> = (0..200).flat_map(|number| ["a", "b"].map(|directory| format!("{directory}/{number}"))).collect();
     items.extend(names.iter().map(|name| Item::File(name, b"upstream".to_vec())));
-    let tag = world.over("v1", world.push("v1", &items)).await;
+    let tag = fixture.over("v1", fixture.push("v1", &items)).await;
     for number in 0..150 {
-        world.write(&tag, &format!("a/{number}"), b"changed").await;
+        fixture.write(&tag, &format!("a/{number}"), b"changed").await;
         remove(&tag, &format!("b/{number}"), false).unwrap();
     }
     rename(&tag, "b", "a/moved", Replace::Yes).unwrap();
-    world.mkdir(&tag, "new");
+    fixture.mkdir(&tag, "new");
     for number in 0..150 {
-        world.write(&tag, &format!("new/{number}"), b"new").await;
+        fixture.write(&tag, &format!("new/{number}"), b"new").await;
     }
-    world.write(&tag, "b", b"a file in the place of a directory").await;
+    fixture.write(&tag, "b", b"a file in the place of a directory").await;
     tag
 }
 
 #[tokio::test]
 async fn nobody_waits_for_a_discard_and_what_is_changed_meanwhile_is_taken_back_or_stays_an_edit() {
-    let world = World::new();
-    let tag = edited_all_over(&world).await;
+    let fixture = OverlayFixture::new();
+    let tag = edited_all_over(&fixture).await;
     let mut pauses = 0;
     tag.discard(b"", &mut |_| {
         pauses += 1;
         // A name cannot be made while any lock is held.
-        world.make(&tag, &format!("made-{pauses}"), Kind::File).unwrap();
+        fixture.make(&tag, &format!("made-{pauses}"), Kind::File).unwrap();
     })
     .unwrap();
     assert!(pauses > 10, "{pauses} transactions");
     assert!(tag.is_edited());
-    let left = world.changes(&tag).await;
+    let left = fixture.changes(&tag).await;
     assert!(!left.is_empty() && left.iter().all(|line| line.starts_with("A made-")), "{left:?}");
     discarded(&tag, b"").unwrap();
-    assert!(!tag.is_edited() && world.changes(&tag).await.is_empty());
+    assert!(!tag.is_edited() && fixture.changes(&tag).await.is_empty());
 }
 
 #[tokio::test]
 async fn a_discard_that_was_killed_leaves_a_valid_state_and_the_next_one_ends_it() {
     for after in [1, 3, 7] {
-        let world = World::new();
+        let fixture = OverlayFixture::new();
         let before = {
-            let tag = edited_all_over(&world).await;
+            let tag = edited_all_over(&fixture).await;
             let mut left = after;
             let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 tag.discard(b"", &mut |_| {
@@ -181,26 +181,26 @@ async fn a_discard_that_was_killed_leaves_a_valid_state_and_the_next_one_ends_it
                 })
             }));
             assert!(died.is_err());
-            everything(&world, &tag).await
+            everything(&fixture, &tag).await
         };
-        let upper = world.uppers.find(&subject("v1")).unwrap().unwrap();
-        let tag = Overlay::open(&world.context, upper).await.unwrap();
-        assert_eq!(everything(&world, &tag).await, before, "after {after} transactions");
+        let upper = fixture.uppers.find(&tag_key("v1")).unwrap().unwrap();
+        let tag = Overlay::open(&fixture.context, upper).await.unwrap();
+        assert_eq!(everything(&fixture, &tag).await, before, "after {after} transactions");
         assert!(tag.is_edited());
         discarded(&tag, b"").unwrap();
-        assert!(!tag.is_edited() && world.changes(&tag).await.is_empty(), "after {after} transactions");
+        assert!(!tag.is_edited() && fixture.changes(&tag).await.is_empty(), "after {after} transactions");
     }
 }
 
 #[tokio::test]
 async fn the_bytes_of_what_is_discarded_are_free_at_once() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "file", &vec![1; 1 << 20]).await;
-    world.write(&tag, "dir/new", &vec![2; 1 << 20]).await;
-    assert!(world.uppers.usage().0 >= 2 << 20);
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "file", &vec![1; 1 << 20]).await;
+    fixture.write(&tag, "dir/new", &vec![2; 1 << 20]).await;
+    assert!(fixture.uppers.usage().0 >= 2 << 20);
     discarded(&tag, b"dir").unwrap();
-    assert!(world.uppers.usage().0 < 2 << 20);
+    assert!(fixture.uppers.usage().0 < 2 << 20);
     discarded(&tag, b"").unwrap();
-    assert_eq!(world.uppers.usage().0, 0);
+    assert_eq!(fixture.uppers.usage().0, 0);
 }

@@ -21,7 +21,7 @@ use crate::content::{self, Contents};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, media_type};
 use crate::registry::{Memory, RequestKind, Trust};
-use crate::staging::{Binding, Subject, Uppers};
+use crate::staging::{Binding, TagKey, Uppers};
 use crate::view::{ArtifactKind, Attributes, Authority, Context, Defaults, Error, Meaning, ViewNode};
 
 pub(super) const DEFAULTS: Defaults =
@@ -37,7 +37,7 @@ pub(super) enum Item<'a> {
 }
 
 /// A registry in memory, a cache, and a state directory.
-pub(super) struct World {
+pub(super) struct OverlayFixture {
     pub registry: Arc<Memory>,
     pub context: Context,
     pub uppers: Uppers,
@@ -48,11 +48,11 @@ pub(super) fn repository() -> Repository {
     Repository::parse("app").unwrap()
 }
 
-pub(super) fn subject(tag: &str) -> Subject {
-    Subject { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
+pub(super) fn tag_key(tag: &str) -> TagKey {
+    TagKey { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
 }
 
-impl World {
+impl OverlayFixture {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
@@ -145,16 +145,16 @@ impl World {
     }
 
     async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(&subject(tag), binding, None).unwrap();
+        let upper = self.uppers.create(&tag_key(tag), binding, None).unwrap();
         Overlay::open(&self.context, upper).await.unwrap()
     }
 
     /// The tag as the next process finds it.
     pub async fn again(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
-        let subject = overlay.subject();
+        let tag_key = overlay.tag_key();
         assert_eq!(Arc::strong_count(&overlay), 1, "somebody else holds the tag");
         drop(overlay);
-        let upper = self.uppers.find(&subject).unwrap().expect("the upper is there");
+        let upper = self.uppers.find(&tag_key).unwrap().expect("the upper is there");
         Overlay::open(&self.context, upper).await.unwrap()
     }
 
@@ -174,9 +174,9 @@ impl World {
     /// Makes an artifact of a frozen state, as a publish would.
     pub async fn publish(&self, overlay: &Arc<Overlay>) -> bool {
         let frozen = overlay.freeze().unwrap();
-        let digest = self.push_frozen(&overlay.subject().tag, &frozen).await;
+        let digest = self.push_frozen(&overlay.tag_key().tag, &frozen).await;
         let artifact = self.artifact(&digest).await;
-        overlay.settle(frozen, &artifact).unwrap()
+        overlay.commit_publish(frozen, &artifact).unwrap()
     }
 
     pub async fn push_frozen(&self, tag: &str, frozen: &Frozen) -> Digest {
@@ -294,7 +294,7 @@ pub(super) fn new(kind: Kind) -> NewNode {
     NewNode { kind, mode: 0o640, owner: (1, 2), device: (0, 0), target: Vec::new() }
 }
 
-impl World {
+impl OverlayFixture {
     pub fn attributes(&self, overlay: &Overlay, path: &str) -> Attributes {
         overlay.attributes(&self.context, node(overlay, path)).unwrap()
     }
@@ -327,10 +327,10 @@ impl World {
         let differences = overlay.differences(&self.context).await.unwrap();
         let text = |difference: &super::Difference| {
             let letter = match difference.state {
-                super::State::Added => 'A',
-                super::State::Changed => 'C',
-                super::State::Removed => 'R',
-                super::State::Clean => '?',
+                super::PathState::Added => 'A',
+                super::PathState::Changed => 'C',
+                super::PathState::Removed => 'R',
+                super::PathState::Clean => '?',
             };
             format!("{letter} {}", String::from_utf8_lossy(&difference.path))
         };

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 
-use super::super::{SetAttributes, Writer};
-use super::reference::{Answer, Model, Node, Seen, Time};
+use super::super::{FileHandle, SetAttributes};
+use super::reference::{Model, ModelResult, Node, Seen, Time};
 use super::*;
 use crate::sys::space::{KEEP_SIZE, PUNCH_HOLE};
 
@@ -32,7 +32,7 @@ enum Operation {
     Punch(String, usize, usize),
     Fill,
     Freeze,
-    Settle,
+    Commit,
     Restart,
     Discard,
 }
@@ -73,7 +73,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (path(), offset(), 1..3_000usize).prop_map(|(path, offset, length)| Punch(path, offset, length)),
         2 => Just(Fill),
         3 => Just(Freeze),
-        2 => Just(Settle),
+        2 => Just(Commit),
         1 => Just(Restart),
         1 => Just(Discard),
     ]
@@ -81,14 +81,14 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 /// An open file, and what it is in the reference.
 struct Open {
-    writer: Arc<Writer>,
+    writer: Arc<FileHandle>,
     node: usize,
     writes: bool,
 }
 
 /// Both sides.
-struct Pair<'world> {
-    world: &'world World,
+struct Pair<'fixture> {
+    fixture: &'fixture OverlayFixture,
     tag: Option<Arc<Overlay>>,
     model: Model,
     /// What the tag is expected to hold upstream; `None` while it is new.
@@ -123,7 +123,7 @@ fn base() -> (Vec<Item<'static>>, Model) {
     (items, model)
 }
 
-fn answer<T>(result: Result<T, Error>) -> Answer<T> {
+fn answer<T>(result: Result<T, Error>) -> ModelResult<T> {
     result.map_err(|error| error.kind)
 }
 
@@ -133,19 +133,19 @@ impl Pair<'_> {
     }
 
     /// As the kernel walks a path.
-    fn find(&self, path: &str) -> Answer<ViewNode> {
+    fn find(&self, path: &str) -> ModelResult<ViewNode> {
         path.split('/').try_fold(0, |at, name| {
-            if self.tag().attributes(&self.world.context, at).unwrap().kind != Kind::Directory {
+            if self.tag().attributes(&self.fixture.context, at).unwrap().kind != Kind::Directory {
                 return Err(ErrorKind::NotDirectory);
             }
             answer(self.tag().lookup(at, name.as_bytes()))?.ok_or(ErrorKind::NotFound)
         })
     }
 
-    fn split<'a>(&self, path: &'a str) -> Answer<(ViewNode, &'a [u8])> {
+    fn split<'a>(&self, path: &'a str) -> ModelResult<(ViewNode, &'a [u8])> {
         let Some((directory, name)) = path.rsplit_once('/') else { return Ok((0, path.as_bytes())) };
         let directory = self.find(directory)?;
-        let found = self.tag().attributes(&self.world.context, directory).unwrap().kind;
+        let found = self.tag().attributes(&self.fixture.context, directory).unwrap().kind;
         if found == Kind::Directory { Ok((directory, name.as_bytes())) } else { Err(ErrorKind::NotDirectory) }
     }
 
@@ -214,18 +214,18 @@ impl Pair<'_> {
                 let frozen = self.tag().freeze().unwrap();
                 self.frozen = Some((frozen, self.model.clone()));
             }
-            Operation::Settle => self.settle().await,
+            Operation::Commit => self.commit().await,
             Operation::Restart => {
                 self.frozen = None;
                 self.open = Default::default();
                 let tag = self.tag.take().unwrap();
-                let (subject, binding, is_edited) = (tag.subject(), tag.binding(), tag.is_edited());
+                let (tag_key, binding, is_edited) = (tag.tag_key(), tag.binding(), tag.is_edited());
                 drop(tag);
-                self.tag = Some(match self.world.uppers.find(&subject).unwrap() {
-                    Some(upper) => Overlay::open(&self.world.context, upper).await.unwrap(),
+                self.tag = Some(match self.fixture.uppers.find(&tag_key).unwrap() {
+                    Some(upper) => Overlay::open(&self.fixture.context, upper).await.unwrap(),
                     None => {
                         assert!(!is_edited, "edits are gone");
-                        self.world.over(&subject.tag, binding.expected.unwrap()).await
+                        self.fixture.over(&tag_key.tag, binding.expected.unwrap()).await
                     }
                 });
             }
@@ -240,10 +240,10 @@ impl Pair<'_> {
         }
     }
 
-    fn make(&mut self, kind: Kind, path: &str) -> (Answer<()>, Answer<()>) {
+    fn make(&mut self, kind: Kind, path: &str) -> (ModelResult<()>, ModelResult<()>) {
         let target = if kind == Kind::Symlink { b"a/b".to_vec() } else { Vec::new() };
         let made = NewNode { target: target.clone(), ..new(kind) };
-        let here = self.split(path).and_then(|(directory, name)| answer(self.tag().create(&self.world.context, directory, name, &made)));
+        let here = self.split(path).and_then(|(directory, name)| answer(self.tag().create(&self.fixture.context, directory, name, &made)));
         let mode = if kind == Kind::Symlink { 0o777 } else { made.mode };
         let node = Node { target, ..Node::new(kind, mode, made.owner, self.model.now()) };
         let node = self.inherited(path, node);
@@ -262,10 +262,10 @@ impl Pair<'_> {
     }
 
     /// A file for reading or writing on both sides; errors must agree.
-    async fn handle(&self, path: &str, writes: bool) -> (Answer<Arc<Writer>>, Answer<usize>) {
+    async fn handle(&self, path: &str, writes: bool) -> (ModelResult<Arc<FileHandle>>, ModelResult<usize>) {
         let here = match self.find(path) {
-            Ok(node) if writes => answer(self.tag().open_writer(&self.world.context, node, false).await),
-            Ok(node) => answer(self.tag().open_reader(&self.world.context, node).await),
+            Ok(node) if writes => answer(self.tag().open_writer(&self.fixture.context, node, false).await),
+            Ok(node) => answer(self.tag().open_reader(&self.fixture.context, node).await),
             Err(error) => Err(error),
         };
         let there = self.model.find(path).and_then(|node| match self.model.nodes[node].kind {
@@ -276,7 +276,7 @@ impl Pair<'_> {
         (here, there)
     }
 
-    async fn write(&mut self, path: &str, offset: usize, data: &[u8]) -> (Answer<()>, Answer<()>) {
+    async fn write(&mut self, path: &str, offset: usize, data: &[u8]) -> (ModelResult<()>, ModelResult<()>) {
         match self.handle(path, true).await {
             (Ok(writer), Ok(node)) => {
                 writer.write(offset as u64, data).await.unwrap();
@@ -287,7 +287,7 @@ impl Pair<'_> {
         }
     }
 
-    async fn punch(&mut self, path: &str, offset: usize, length: usize) -> (Answer<()>, Answer<()>) {
+    async fn punch(&mut self, path: &str, offset: usize, length: usize) -> (ModelResult<()>, ModelResult<()>) {
         match self.handle(path, true).await {
             (Ok(writer), Ok(node)) => {
                 writer.allocate(PUNCH_HOLE | KEEP_SIZE, offset as u64, length as u64).await.unwrap();
@@ -302,10 +302,10 @@ impl Pair<'_> {
         }
     }
 
-    async fn truncate(&mut self, path: &str, size: usize) -> (Answer<()>, Answer<()>) {
+    async fn truncate(&mut self, path: &str, size: usize) -> (ModelResult<()>, ModelResult<()>) {
         let set = SetAttributes { size: Some(size as u64), ..Default::default() };
         let here = match self.find(path) {
-            Ok(node) => answer(self.tag().set_attributes(&self.world.context, node, set).await),
+            Ok(node) => answer(self.tag().set_attributes(&self.fixture.context, node, set).await),
             Err(error) => Err(error),
         };
         let there = self.model.find(path).and_then(|node| match self.model.nodes[node].kind {
@@ -319,15 +319,15 @@ impl Pair<'_> {
         (here, there)
     }
 
-    async fn set(&mut self, path: &str, set: SetAttributes, work: impl FnOnce(&mut Node)) -> (Answer<()>, Answer<()>) {
+    async fn set(&mut self, path: &str, set: SetAttributes, work: impl FnOnce(&mut Node)) -> (ModelResult<()>, ModelResult<()>) {
         let here = match self.find(path) {
-            Ok(node) => answer(self.tag().set_attributes(&self.world.context, node, set).await),
+            Ok(node) => answer(self.tag().set_attributes(&self.fixture.context, node, set).await),
             Err(error) => Err(error),
         };
         (here, self.model.find(path).map(|node| work(&mut self.model.nodes[node])))
     }
 
-    fn set_xattr(&mut self, path: &str, name: u8, value: u8) -> (Answer<()>, Answer<()>) {
+    fn set_xattr(&mut self, path: &str, name: u8, value: u8) -> (ModelResult<()>, ModelResult<()>) {
         let (name, value) = (format!("user.{name}").into_bytes(), vec![b'0' + value]);
         let here = self.find(path).and_then(|node| answer(self.tag().set_xattr(node, &name, &value, false, false)));
         let there = self.model.find(path).map(|node| {
@@ -336,7 +336,7 @@ impl Pair<'_> {
         (here, there)
     }
 
-    fn remove_xattr(&mut self, path: &str, name: u8) -> (Answer<()>, Answer<()>) {
+    fn remove_xattr(&mut self, path: &str, name: u8) -> (ModelResult<()>, ModelResult<()>) {
         let name = format!("user.{name}").into_bytes();
         let here = self.find(path).and_then(|node| answer(self.tag().remove_xattr(node, &name)));
         let there =
@@ -344,7 +344,7 @@ impl Pair<'_> {
         (here, there)
     }
 
-    async fn copy(&mut self, from: &str, to: &str) -> (Answer<()>, Answer<()>) {
+    async fn copy(&mut self, from: &str, to: &str) -> (ModelResult<()>, ModelResult<()>) {
         let source = match self.handle(from, false).await {
             (Ok(writer), Ok(node)) => (writer, node),
             (here, there) => return (here.map(|_| ()), there.map(|_| ())),
@@ -362,7 +362,7 @@ impl Pair<'_> {
         }
     }
 
-    async fn open_file(&mut self, slot: usize, path: &str, writes: bool) -> (Answer<()>, Answer<()>) {
+    async fn open_file(&mut self, slot: usize, path: &str, writes: bool) -> (ModelResult<()>, ModelResult<()>) {
         match self.handle(path, writes).await {
             (Ok(writer), Ok(node)) => {
                 self.open[slot] = Some(Open { writer, node, writes });
@@ -373,18 +373,18 @@ impl Pair<'_> {
     }
 
     /// Publishes what was frozen, or what there is now.
-    async fn settle(&mut self) {
+    async fn commit(&mut self) {
         let (frozen, model) = match self.frozen.take() {
             Some(frozen) => frozen,
             None => (self.tag().freeze().unwrap(), self.model.clone()),
         };
-        assert_eq!(frozen_names(self.world, &frozen).await, names_of(&model));
-        let digest = self.world.push_frozen(&self.tag().subject().tag, &frozen).await;
-        let artifact = self.world.artifact(&digest).await;
-        let is_clean = self.tag().settle(frozen, &artifact).unwrap();
+        assert_eq!(frozen_names(self.fixture, &frozen).await, names_of(&model));
+        let digest = self.fixture.push_frozen(&self.tag().tag_key().tag, &frozen).await;
+        let artifact = self.fixture.artifact(&digest).await;
+        let is_clean = self.tag().commit_publish(frozen, &artifact).unwrap();
         self.upstream = Some(model);
         if is_clean {
-            assert_eq!(self.tag().differences(&self.world.context).await.unwrap(), []);
+            assert_eq!(self.tag().differences(&self.fixture.context).await.unwrap(), []);
         }
     }
 
@@ -403,7 +403,7 @@ impl Pair<'_> {
             let node = &self.model.nodes[open.node];
             assert!(open.writer.read(0, 4 << 20).await.unwrap() == node.bytes, "an open file shows other bytes");
         }
-        let differences = self.tag().differences(&self.world.context).await.unwrap();
+        let differences = self.tag().differences(&self.fixture.context).await.unwrap();
         let told: std::collections::BTreeSet<String> =
             differences.into_iter().map(|difference| String::from_utf8(difference.path).unwrap()).filter(|path| !path.is_empty()).collect();
         let (must, may) = self.model.differences(self.upstream.as_ref().unwrap_or(&Model::new()));
@@ -424,7 +424,7 @@ impl Pair<'_> {
             for (name, node) in found {
                 assert_eq!(tag.lookup(directory, name.as_bytes()).unwrap(), Some(node));
                 let path = format!("{prefix}{name}");
-                if tag.attributes(&self.world.context, node).unwrap().kind == Kind::Directory {
+                if tag.attributes(&self.fixture.context, node).unwrap().kind == Kind::Directory {
                     assert_eq!(tag.parent(node).unwrap(), directory, "{path}");
                     open.push((node, format!("{path}/")));
                 }
@@ -441,7 +441,7 @@ impl Pair<'_> {
     }
 
     async fn seen_of(&self, node: ViewNode, same_as: String) -> Seen {
-        let (tag, context) = (self.tag(), &self.world.context);
+        let (tag, context) = (self.tag(), &self.fixture.context);
         let Attributes { kind, mode, uid, gid, links, time, size, .. } = tag.attributes(context, node).unwrap();
         let bytes = match kind {
             Kind::File => tag.open_reader(context, node).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
@@ -456,7 +456,7 @@ impl Pair<'_> {
 }
 
 /// Paths, links and bytes of a frozen state.
-async fn frozen_names(world: &World, frozen: &Frozen) -> Vec<(String, u32, Vec<u8>)> {
+async fn frozen_names(fixture: &OverlayFixture, frozen: &Frozen) -> Vec<(String, u32, Vec<u8>)> {
     let mut entries = Vec::new();
     frozen
         .walk(&mut |entry| {
@@ -467,7 +467,7 @@ async fn frozen_names(world: &World, frozen: &Frozen) -> Vec<(String, u32, Vec<u
     let mut names = Vec::new();
     for entry in entries.into_iter().skip(1) {
         let bytes = match entry.kind {
-            Kind::File => frozen.open(&world.context, &entry).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
+            Kind::File => frozen.open(&fixture.context, &entry).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
             _ => Vec::new(),
         };
         names.push((String::from_utf8(entry.path).unwrap(), entry.links, bytes));
@@ -481,15 +481,15 @@ fn names_of(model: &Model) -> Vec<(String, u32, Vec<u8>)> {
 }
 
 /// Runs a sequence on a tag of its own, which began empty or with the base tree.
-async fn run(world: &World, base_digest: Option<Digest>, operations: &[Operation]) {
+async fn run(fixture: &OverlayFixture, base_digest: Option<Digest>, operations: &[Operation]) {
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let name = format!("t{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let (tag, model) = match base_digest {
-        Some(digest) => (world.over(&name, digest).await, base().1),
-        None => (world.empty(&name).await, Model::new()),
+        Some(digest) => (fixture.over(&name, digest).await, base().1),
+        None => (fixture.empty(&name).await, Model::new()),
     };
     let upstream = base_digest.map(|_| model.clone());
-    let mut pair = Pair { world, tag: Some(tag), model, upstream, open: Default::default(), frozen: None };
+    let mut pair = Pair { fixture, tag: Some(tag), model, upstream, open: Default::default(), frozen: None };
     pair.compare().await;
     for operation in operations {
         pair.run(operation).await;
@@ -501,21 +501,21 @@ async fn run(world: &World, base_digest: Option<Digest>, operations: &[Operation
 }
 
 /// One world for all sequences: what they publish shares a cache.
-fn shared() -> &'static (World, Digest, tokio::runtime::Runtime) {
-    static WORLD: OnceLock<(World, Digest, tokio::runtime::Runtime)> = OnceLock::new();
+fn shared() -> &'static (OverlayFixture, Digest, tokio::runtime::Runtime) {
+    static WORLD: OnceLock<(OverlayFixture, Digest, tokio::runtime::Runtime)> = OnceLock::new();
     WORLD.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let world = World::new();
-        let digest = world.push("base", &base().0);
+        let fixture = OverlayFixture::new();
+        let digest = fixture.push("base", &base().0);
         drop(_inside);
-        (world, digest, runtime)
+        (fixture, digest, runtime)
     })
 }
 
 fn check(with_base: bool, operations: &[Operation]) {
-    let (world, digest, runtime) = shared();
-    runtime.block_on(run(world, with_base.then_some(*digest), operations));
+    let (fixture, digest, runtime) = shared();
+    runtime.block_on(run(fixture, with_base.then_some(*digest), operations));
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! Freezing, walking, settling, and what differs before and after.
 
-use super::super::{FrozenContent, FrozenEntry, SetAttributes, State, walk_tree};
+use super::super::{FrozenContent, FrozenEntry, PathState, SetAttributes, walk_tree};
 use super::*;
 
 fn entries(frozen: &Frozen) -> Vec<FrozenEntry> {
@@ -20,14 +20,14 @@ fn paths(entries: &[FrozenEntry]) -> Vec<String> {
 
 #[tokio::test]
 async fn a_frozen_state_is_walked_parents_first_and_by_the_bytes_of_names() {
-    let world = World::new();
-    let digest = world
+    let fixture = OverlayFixture::new();
+    let digest = fixture
         .push("v1", &[Item::Dir("a"), Item::File("a/x", b"1".to_vec()), Item::File("a-b", b"2".to_vec()), Item::File("b", b"3".to_vec())]);
-    let tag = world.over("v1", digest).await;
-    world.mkdir(&tag, "a/n");
-    world.make(&tag, "a/n/z", Kind::Fifo).unwrap();
-    world.write(&tag, "a.c", b"4").await;
-    world.write(&tag, "b", b"five").await;
+    let tag = fixture.over("v1", digest).await;
+    fixture.mkdir(&tag, "a/n");
+    fixture.make(&tag, "a/n/z", Kind::Fifo).unwrap();
+    fixture.write(&tag, "a.c", b"4").await;
+    fixture.write(&tag, "b", b"five").await;
     remove(&tag, "a/x", false).unwrap();
     let frozen = tag.freeze().unwrap();
     remove(&tag, "a-b", false).unwrap();
@@ -35,16 +35,16 @@ async fn a_frozen_state_is_walked_parents_first_and_by_the_bytes_of_names() {
     assert_eq!(paths(&entries), ["", "a", "a/n", "a/n/z", "a-b", "a.c", "b"]);
     assert_eq!((entries[6].size, entries[6].links), (4, 1));
     assert!(matches!(entries[6].content, FrozenContent::Data(_)) && matches!(entries[4].content, FrozenContent::Tree { .. }));
-    let sha256 = frozen.sha256(&world.context.artifacts, &entries[6]).await.unwrap();
+    let sha256 = frozen.sha256(&fixture.context.artifacts, &entries[6]).await.unwrap();
     assert_eq!(Digest::from_sha256(sha256), Digest::of(b"five"));
     assert_eq!(frozen.binding().expected, Some(digest));
 }
 
 #[tokio::test]
 async fn an_unedited_tag_is_walked_exactly_as_its_tree() {
-    let world = World::new();
-    let tag = world.sample().await;
-    let artifact = world.artifact(&tag.binding().under.unwrap()).await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    let artifact = fixture.artifact(&tag.binding().under.unwrap()).await;
     let mut of_tree = Vec::new();
     walk_tree(&artifact, &mut |entry| {
         of_tree.push(format!("{entry:?}"));
@@ -59,67 +59,67 @@ async fn an_unedited_tag_is_walked_exactly_as_its_tree() {
 
 #[tokio::test]
 async fn what_an_archive_does_not_say_stays_unsaid_through_edits_of_something_else() {
-    let world = World::new();
+    let fixture = OverlayFixture::new();
     let layers = [("text/plain", &b"raw"[..], [("org.opencontainers.image.title", "raw")].as_slice())];
-    let digest = world.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
-    let tag = world.over("v1", digest).await;
-    world.write(&tag, "raw", b"edited").await;
+    let digest = fixture.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
+    let tag = fixture.over("v1", digest).await;
+    fixture.write(&tag, "raw", b"edited").await;
     let frozen = tag.freeze().unwrap();
     let entry = &entries(&frozen)[1];
     assert_eq!((entry.mode, entry.owner), (None, None));
     assert!(entry.mtime.is_some());
     drop(frozen);
     let set = SetAttributes { gid: Some(9), ..Default::default() };
-    tag.set_attributes(&world.context, node(&tag, "raw"), set).await.unwrap();
+    tag.set_attributes(&fixture.context, node(&tag, "raw"), set).await.unwrap();
     assert_eq!(entries(&tag.freeze().unwrap())[1].owner, Some((1000, 9)));
 }
 
 #[tokio::test]
 async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_inodes() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.mkdir(&tag, "new");
-    world.write(&tag, "new/file", b"staged").await;
-    world.write(&tag, "file", b"changed").await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.mkdir(&tag, "new");
+    fixture.write(&tag, "new/file", b"staged").await;
+    fixture.write(&tag, "file", b"changed").await;
     link(&tag, "new/file", "hard").unwrap();
     rename(&tag, "dir", "moved", Replace::Yes).unwrap();
     let numbers = ["new", "new/file", "file", "moved/inner"].map(|path| node(&tag, path));
-    assert_eq!(world.changes(&tag).await.len(), 12);
-    assert!(world.publish(&tag).await, "nothing is left to publish");
+    assert_eq!(fixture.changes(&tag).await.len(), 12);
+    assert!(fixture.publish(&tag).await, "nothing is left to publish");
     assert!(!tag.is_edited());
-    assert_eq!(world.changes(&tag).await, [""; 0]);
-    assert_eq!(world.uppers.usage().0, 0, "the bytes are freed");
+    assert_eq!(fixture.changes(&tag).await, [""; 0]);
+    assert_eq!(fixture.uppers.usage().0, 0, "the bytes are freed");
     assert_eq!(["new", "new/file", "file", "moved/inner"].map(|path| node(&tag, path)), numbers);
-    assert_eq!((world.read(&tag, "hard").await, world.read(&tag, "file").await), (b"staged".to_vec(), b"changed".to_vec()));
-    assert_eq!(world.attributes(&tag, "hard").links, 2);
+    assert_eq!((fixture.read(&tag, "hard").await, fixture.read(&tag, "file").await), (b"staged".to_vec(), b"changed".to_vec()));
+    assert_eq!(fixture.attributes(&tag, "hard").links, 2);
     // Edit, sync, edit, sync.
-    world.write(&tag, "hard", b"once more").await;
-    assert_eq!(world.changes(&tag).await, ["C hard", "C new/file"]);
-    assert!(world.publish(&tag).await);
-    let tag = world.again_edited(tag).await;
-    assert_eq!(world.read(&tag, "new/file").await, b"once more");
+    fixture.write(&tag, "hard", b"once more").await;
+    assert_eq!(fixture.changes(&tag).await, ["C hard", "C new/file"]);
+    assert!(fixture.publish(&tag).await);
+    let tag = fixture.again_edited(tag).await;
+    assert_eq!(fixture.read(&tag, "new/file").await, b"once more");
     assert_eq!(node(&tag, "new/file"), numbers[1]);
 }
 
 #[tokio::test]
 async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
-    let world = World::new();
-    let tag = world.sample().await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
     for number in 0..20 {
-        world.write(&tag, ["file", "dir/inner"][number % 2], number.to_string().as_bytes()).await;
-        assert!(world.publish(&tag).await);
+        fixture.write(&tag, ["file", "dir/inner"][number % 2], number.to_string().as_bytes()).await;
+        assert!(fixture.publish(&tag).await);
         // Below, expected now, and expected before: what was frozen referred to that.
         let held = tag.artifacts.read().unwrap().len();
         assert!(held <= 4, "{held} artifacts after {number} publishes");
     }
-    assert_eq!((world.read(&tag, "file").await, world.read(&tag, "dir/inner").await), (b"18".to_vec(), b"19".to_vec()));
-    assert_eq!(world.changes(&tag).await, [""; 0]);
-    let tag = world.again_edited(tag).await;
-    assert_eq!(world.read(&tag, "dir/inner").await, b"19");
+    assert_eq!((fixture.read(&tag, "file").await, fixture.read(&tag, "dir/inner").await), (b"18".to_vec(), b"19".to_vec()));
+    assert_eq!(fixture.changes(&tag).await, [""; 0]);
+    let tag = fixture.again_edited(tag).await;
+    assert_eq!(fixture.read(&tag, "dir/inner").await, b"19");
 }
 
-impl World {
-    /// As [`World::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
+impl OverlayFixture {
+    /// As [`OverlayFixture::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
     async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
         let set = SetAttributes { mode: Some(0o700), ..Default::default() };
         overlay.set_attributes(&self.context, 0, set).await.unwrap();
@@ -129,151 +129,151 @@ impl World {
 
 #[tokio::test]
 async fn what_is_written_after_the_freeze_is_not_in_it_and_stays_to_be_published() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "closed", b"1").await;
-    world.write(&tag, "open", b"1").await;
-    let open = tag.open_writer(&world.context, node(&tag, "open"), false).await.unwrap();
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "closed", b"1").await;
+    fixture.write(&tag, "open", b"1").await;
+    let open = tag.open_writer(&fixture.context, node(&tag, "open"), false).await.unwrap();
     open.write(0, b"2").await.unwrap();
     let frozen = tag.freeze().unwrap();
-    world.write(&tag, "closed", b"later").await;
+    fixture.write(&tag, "closed", b"later").await;
     open.write(0, b"later").await.unwrap();
     drop(open);
-    let digest = world.push_frozen("sample", &frozen).await;
-    let artifact = world.artifact(&digest).await;
-    let of = |path: &str| artifact.tree.node(super::super::ground::find(&artifact.tree, path.as_bytes()).unwrap()).unwrap().size;
+    let digest = fixture.push_frozen("sample", &frozen).await;
+    let artifact = fixture.artifact(&digest).await;
+    let of = |path: &str| artifact.tree.node(super::super::base::find(&artifact.tree, path.as_bytes()).unwrap()).unwrap().size;
     assert_eq!((of("closed"), of("open")), (1, 1));
-    assert!(!tag.settle(frozen, &artifact).unwrap());
+    assert!(!tag.commit_publish(frozen, &artifact).unwrap());
     assert!(tag.is_edited());
-    assert_eq!(world.changes(&tag).await, ["C closed", "C open"]);
-    assert_eq!((world.read(&tag, "closed").await, world.read(&tag, "open").await), (b"later".to_vec(), b"later".to_vec()));
-    assert!(world.publish(&tag).await);
-    assert_eq!(world.changes(&tag).await, [""; 0]);
+    assert_eq!(fixture.changes(&tag).await, ["C closed", "C open"]);
+    assert_eq!((fixture.read(&tag, "closed").await, fixture.read(&tag, "open").await), (b"later".to_vec(), b"later".to_vec()));
+    assert!(fixture.publish(&tag).await);
+    assert_eq!(fixture.changes(&tag).await, [""; 0]);
 }
 
 #[tokio::test]
 async fn a_writer_that_stays_open_through_a_publish_makes_the_tag_edited_again() {
-    let world = World::new();
-    let tag = world.empty("v1").await;
-    world.write(&tag, "log", b"1").await;
-    let writer = tag.open_writer(&world.context, node(&tag, "log"), false).await.unwrap();
+    let fixture = OverlayFixture::new();
+    let tag = fixture.empty("v1").await;
+    fixture.write(&tag, "log", b"1").await;
+    let writer = tag.open_writer(&fixture.context, node(&tag, "log"), false).await.unwrap();
     writer.write(1, b"2").await.unwrap();
-    world.publish(&tag).await;
+    fixture.publish(&tag).await;
     writer.write(2, b"3").await.unwrap();
     drop(writer);
     assert!(tag.upper().is_edited());
-    let tag = world.again(tag).await;
+    let tag = fixture.again(tag).await;
     assert!(tag.is_edited());
-    assert_eq!((world.read(&tag, "log").await, world.changes(&tag).await), (b"123".to_vec(), vec!["C log".to_owned()]));
+    assert_eq!((fixture.read(&tag, "log").await, fixture.changes(&tag).await), (b"123".to_vec(), vec!["C log".to_owned()]));
 }
 
 #[tokio::test]
 async fn times_that_are_written_back_after_a_publish_do_not_make_the_tag_edited() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "file", b"1").await;
-    let mtime = Some(world.attributes(&tag, "file").time);
-    world.publish(&tag).await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "file", b"1").await;
+    let mtime = Some(fixture.attributes(&tag, "file").time);
+    fixture.publish(&tag).await;
     let file = node(&tag, "file");
-    tag.set_attributes(&world.context, file, SetAttributes { mtime, atime: Some((5, 0)), ..Default::default() }).await.unwrap();
+    tag.set_attributes(&fixture.context, file, SetAttributes { mtime, atime: Some((5, 0)), ..Default::default() }).await.unwrap();
     assert!(!tag.is_edited());
-    tag.set_attributes(&world.context, file, SetAttributes { mtime: Some((5, 0)), ..Default::default() }).await.unwrap();
+    tag.set_attributes(&fixture.context, file, SetAttributes { mtime: Some((5, 0)), ..Default::default() }).await.unwrap();
     assert!(tag.is_edited());
 }
 
 #[tokio::test]
 async fn a_reader_that_stays_open_through_a_publish_sees_what_is_written_after_it() {
-    let world = World::new();
-    let tag = world.empty("v1").await;
-    world.write(&tag, "file", b"1").await;
-    let reader = tag.open_reader(&world.context, node(&tag, "file")).await.unwrap();
-    world.publish(&tag).await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.empty("v1").await;
+    fixture.write(&tag, "file", b"1").await;
+    let reader = tag.open_reader(&fixture.context, node(&tag, "file")).await.unwrap();
+    fixture.publish(&tag).await;
     assert_eq!(reader.read(0, 10).await.unwrap(), "1");
-    world.write(&tag, "file", b"2").await;
+    fixture.write(&tag, "file", b"2").await;
     assert_eq!(reader.read(0, 10).await.unwrap(), "2");
 }
 
 #[tokio::test]
 async fn a_generation_that_is_dropped_changes_nothing() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "file", b"staged").await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "file", b"staged").await;
     drop(tag.freeze().unwrap());
     assert!(tag.is_edited());
-    world.write(&tag, "file", b"again").await;
-    let tag = world.again(tag).await;
-    assert_eq!((world.read(&tag, "file").await, world.changes(&tag).await), (b"again".to_vec(), vec!["C file".to_owned()]));
+    fixture.write(&tag, "file", b"again").await;
+    let tag = fixture.again(tag).await;
+    assert_eq!((fixture.read(&tag, "file").await, fixture.changes(&tag).await), (b"again".to_vec(), vec!["C file".to_owned()]));
 }
 
 #[tokio::test]
 async fn differences_are_told_by_content_and_attributes_and_not_by_directory_times() {
-    let world = World::new();
-    let tag = world.sample().await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
     let chmod = SetAttributes { mode: Some(0o600), ..Default::default() };
-    tag.set_attributes(&world.context, node(&tag, "dir/inner"), chmod).await.unwrap();
-    let mtime = Some(world.attributes(&tag, "file").time);
-    world.write(&tag, "file", b"HELLO").await;
-    tag.set_attributes(&world.context, node(&tag, "file"), SetAttributes { mtime, ..Default::default() }).await.unwrap();
-    world.write(&tag, "one", b"linked").await;
-    tag.set_attributes(&world.context, node(&tag, "one"), SetAttributes { mtime, ..Default::default() }).await.unwrap();
+    tag.set_attributes(&fixture.context, node(&tag, "dir/inner"), chmod).await.unwrap();
+    let mtime = Some(fixture.attributes(&tag, "file").time);
+    fixture.write(&tag, "file", b"HELLO").await;
+    tag.set_attributes(&fixture.context, node(&tag, "file"), SetAttributes { mtime, ..Default::default() }).await.unwrap();
+    fixture.write(&tag, "one", b"linked").await;
+    tag.set_attributes(&fixture.context, node(&tag, "one"), SetAttributes { mtime, ..Default::default() }).await.unwrap();
     rename(&tag, "dir/deep", "deep", Replace::Yes).unwrap();
     remove(&tag, "empty", true).unwrap();
-    world.make(&tag, "empty", Kind::File).unwrap();
+    fixture.make(&tag, "empty", Kind::File).unwrap();
     tag.set_xattr(node(&tag, "pipe"), b"trusted.x", b"1", false, false).unwrap();
     let expected = ["A deep", "A deep/bottom", "R dir/deep", "R dir/deep/bottom", "C dir/inner", "C empty", "C file", "C pipe"];
-    assert_eq!(world.changes(&tag).await, expected);
-    let differences = tag.differences(&world.context).await.unwrap();
+    assert_eq!(fixture.changes(&tag).await, expected);
+    let differences = tag.differences(&fixture.context).await.unwrap();
     assert_eq!((differences[1].before, differences[1].after, differences[3].before, differences[3].after), (None, Some(6), Some(6), None));
-    assert_eq!(tag.state(node(&tag, "file")).unwrap(), State::Changed);
-    assert_eq!(tag.state(node(&tag, "dir/inner")).unwrap(), State::Changed);
-    assert_eq!(tag.state(node(&tag, "empty")).unwrap(), State::Added);
-    assert_eq!((tag.state(node(&tag, "symlink")).unwrap(), tag.state(node(&tag, "dir")).unwrap()), (State::Clean, State::Clean));
+    assert_eq!(tag.state(node(&tag, "file")).unwrap(), PathState::Changed);
+    assert_eq!(tag.state(node(&tag, "dir/inner")).unwrap(), PathState::Changed);
+    assert_eq!(tag.state(node(&tag, "empty")).unwrap(), PathState::Added);
+    assert_eq!((tag.state(node(&tag, "symlink")).unwrap(), tag.state(node(&tag, "dir")).unwrap()), (PathState::Clean, PathState::Clean));
 }
 
 #[tokio::test]
 async fn a_tag_that_was_deleted_differs_by_all_it_has_upstream() {
-    let world = World::new();
-    let tag = world.sample().await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
     let binding = Binding { deleted: true, ..tag.binding() };
     tag.upper().change(|change| change.bind(binding)).unwrap();
-    assert_eq!(world.changes(&tag).await.len(), 10);
+    assert_eq!(fixture.changes(&tag).await.len(), 10);
     assert!(tag.is_edited());
 }
 
 #[tokio::test]
 async fn a_tag_that_was_bound_otherwise_is_compared_with_what_it_is_bound_to() {
-    let world = World::new();
-    let tag = world.sample().await;
-    let other = world.push("other", &[Item::File("else", Vec::new())]);
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    let other = fixture.push("other", &[Item::File("else", Vec::new())]);
     let binding = Binding { expected: Some(other), ..tag.binding() };
-    tag.move_to(&subject("moved"), binding).unwrap();
-    assert_eq!(tag.subject(), subject("moved"));
-    assert!(world.changes(&tag).await.contains(&"R else".to_owned()));
+    tag.move_to(&tag_key("moved"), binding).unwrap();
+    assert_eq!(tag.tag_key(), tag_key("moved"));
+    assert!(fixture.changes(&tag).await.contains(&"R else".to_owned()));
     discarded(&tag, b"").unwrap();
     assert_eq!(list(&tag, ""), ["else"]);
 }
 
 #[tokio::test]
 async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
-    let world = World::new();
-    let tag = world.sample().await;
-    let subject = tag.subject();
-    world.write(&tag, "file", b"staged").await;
-    world.publish(&tag).await;
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    let tag_key = tag.tag_key();
+    fixture.write(&tag, "file", b"staged").await;
+    fixture.publish(&tag).await;
     drop(tag);
-    assert!(world.uppers.find(&subject).unwrap().is_none());
-    let tag = world.empty("v2").await;
-    let subject = tag.subject();
+    assert!(fixture.uppers.find(&tag_key).unwrap().is_none());
+    let tag = fixture.empty("v2").await;
+    let tag_key = tag.tag_key();
     drop(tag);
-    assert!(world.uppers.find(&subject).unwrap().is_some(), "a new tag is still to be made");
+    assert!(fixture.uppers.find(&tag_key).unwrap().is_some(), "a new tag is still to be made");
 }
 
 #[tokio::test]
 async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
-    let world = World::new();
-    let tag = world.sample().await;
-    world.write(&tag, "file", b"staged").await;
-    let writer = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    fixture.write(&tag, "file", b"staged").await;
+    let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
     for end in 0..20 {
         let frozen = tag.freeze().unwrap();
         let late = format!("late {end}");
@@ -284,7 +284,7 @@ async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
             tokio::task::yield_now().await;
         }
         drop(frozen);
-        let other = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+        let other = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
         other.write(7, b"other").await.unwrap();
         if first.is_pending() {
             write.await.unwrap();
@@ -294,38 +294,38 @@ async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
         assert!(writer.read(0, 100).await.unwrap().starts_with(late.as_bytes()));
     }
     drop(writer);
-    let tag = world.again(tag).await;
-    assert_eq!(&world.read(&tag, "file").await[7..], b"other");
+    let tag = fixture.again(tag).await;
+    assert_eq!(&fixture.read(&tag, "file").await[7..], b"other");
 }
 
 #[tokio::test]
 async fn a_freeze_copies_no_bytes_and_shows_open_files_as_they_were() {
-    let world = World::new();
-    let tag = world.empty("v1").await;
-    world.make(&tag, "log", Kind::File).unwrap();
-    let writer = tag.open_writer(&world.context, node(&tag, "log"), false).await.unwrap();
+    let fixture = OverlayFixture::new();
+    let tag = fixture.empty("v1").await;
+    fixture.make(&tag, "log", Kind::File).unwrap();
+    let writer = tag.open_writer(&fixture.context, node(&tag, "log"), false).await.unwrap();
     writer.write(0, &vec![1; 1 << 20]).await.unwrap();
-    let before = world.uppers.usage().0;
+    let before = fixture.uppers.usage().0;
     let frozen = tag.freeze().unwrap();
-    assert_eq!(world.uppers.usage().0, before);
+    assert_eq!(fixture.uppers.usage().0, before);
     writer.write(0, b"later").await.unwrap();
     writer.set_length(2 << 20).await.unwrap();
-    assert!(world.uppers.usage().0 <= before + 8192, "a write stores what is written");
+    assert!(fixture.uppers.usage().0 <= before + 8192, "a write stores what is written");
     let entry = entries(&frozen).pop().unwrap();
-    let reader = frozen.open(&world.context, &entry).await.unwrap();
+    let reader = frozen.open(&fixture.context, &entry).await.unwrap();
     assert!(reader.size() == 1 << 20 && reader.read(0, 2 << 20).await.unwrap() == vec![1; 1 << 20]);
     drop((frozen, reader));
     tag.fill().await.unwrap();
     tag.upper().sync().unwrap();
     assert_eq!(writer.read(0, 6).await.unwrap(), "later\u{1}");
-    assert!(world.uppers.usage().0 <= before + 8192, "what lay below is gone");
+    assert!(fixture.uppers.usage().0 <= before + 8192, "what lay below is gone");
 }
 
 #[tokio::test]
 async fn publishes_that_all_fail_while_a_file_is_written_leave_it_whole() {
-    let world = World::new();
-    let tag = world.sample().await;
-    let writer = tag.open_writer(&world.context, node(&tag, "file"), false).await.unwrap();
+    let fixture = OverlayFixture::new();
+    let tag = fixture.sample().await;
+    let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
     let mut expected = b"hello".to_vec();
     for round in 0..40_u8 {
         let at = usize::from(round) % 7;
@@ -341,6 +341,6 @@ async fn publishes_that_all_fail_while_a_file_is_written_leave_it_whole() {
         assert_eq!(writer.read(0, 100).await.unwrap(), expected);
     }
     drop(writer);
-    let tag = world.again(tag).await;
-    assert_eq!(world.read(&tag, "file").await, expected);
+    let tag = fixture.again(tag).await;
+    assert_eq!(fixture.read(&tag, "file").await, expected);
 }

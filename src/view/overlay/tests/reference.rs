@@ -55,7 +55,7 @@ pub(super) struct Seen {
     pub mtime: Option<i64>,
 }
 
-pub(super) type Answer<T> = Result<T, ErrorKind>;
+pub(super) type ModelResult<T> = Result<T, ErrorKind>;
 
 impl Model {
     pub fn new() -> Self {
@@ -67,7 +67,7 @@ impl Model {
         Time::Moment(self.moments)
     }
 
-    pub fn find(&self, path: &str) -> Answer<usize> {
+    pub fn find(&self, path: &str) -> ModelResult<usize> {
         path.split('/').try_fold(0, |at, name| {
             if self.nodes[at].kind != Kind::Directory {
                 return Err(ErrorKind::NotDirectory);
@@ -77,7 +77,7 @@ impl Model {
     }
 
     /// The directory of a path, and its last name.
-    pub fn split<'a>(&self, path: &'a str) -> Answer<(usize, &'a str)> {
+    pub fn split<'a>(&self, path: &'a str) -> ModelResult<(usize, &'a str)> {
         let (directory, name) = match path.rsplit_once('/') {
             Some((directory, name)) => (self.find(directory)?, name),
             None => (0, path),
@@ -105,7 +105,7 @@ impl Model {
         directory == other || self.nodes[other].children.values().any(|child| self.is_within(directory, *child))
     }
 
-    pub fn make(&mut self, path: &str, node: Node) -> Answer<usize> {
+    pub fn make(&mut self, path: &str, node: Node) -> ModelResult<usize> {
         let (directory, name) = self.split(path)?;
         if self.named(directory, name).is_some() {
             return Err(ErrorKind::Exists);
@@ -116,7 +116,7 @@ impl Model {
         Ok(made)
     }
 
-    pub fn remove(&mut self, path: &str, is_directory: bool) -> Answer<()> {
+    pub fn remove(&mut self, path: &str, is_directory: bool) -> ModelResult<()> {
         let (directory, name) = self.split(path)?;
         let node = self.named(directory, name).ok_or(ErrorKind::NotFound)?;
         match (is_directory, self.nodes[node].kind == Kind::Directory) {
@@ -129,7 +129,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn link(&mut self, from: &str, to: &str) -> Answer<()> {
+    pub fn link(&mut self, from: &str, to: &str) -> ModelResult<()> {
         let node = self.find(from)?;
         let (directory, name) = self.split(to)?;
         if self.named(directory, name).is_some() {
@@ -142,7 +142,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn rename(&mut self, from: &str, to: &str, replace: Replace) -> Answer<()> {
+    pub fn rename(&mut self, from: &str, to: &str, replace: Replace) -> ModelResult<()> {
         let ((from, old), (to, new)) = (self.split(from)?, self.split(to)?);
         let moved = self.named(from, old).ok_or(ErrorKind::NotFound)?;
         let target = self.named(to, new);

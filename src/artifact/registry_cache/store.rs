@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::Known;
+use super::RegistryCache;
 use super::memory::Seen;
 use crate::artifact::Listing;
 use crate::cache::Protection;
@@ -98,7 +98,7 @@ struct StoredDescriptor {
     annotations: BTreeMap<String, String>,
 }
 
-impl Known {
+impl RegistryCache {
     /// Has something stored soon.
     pub(super) fn mark(self: &Arc<Self>, dirty: Dirty) {
         if self.writer.push(dirty) {

@@ -16,13 +16,13 @@ type Running = Arc<Mutex<HashMap<u32, watch::Receiver<Option<Outcome>>>>>;
 
 /// The spans of one stream that are being fetched.
 #[derive(Default)]
-pub(super) struct Slots {
+pub(super) struct InFlight {
     /// Held only for map operations, never across an await.
     running: Running,
 }
 
 /// The duty to answer for one span. Dropped without an answer, it tells that the fetch was abandoned.
-pub(super) struct Slot {
+pub(super) struct PendingSpan {
     pub(super) span: u32,
     sender: watch::Sender<Option<Outcome>>,
     running: Running,
@@ -33,16 +33,16 @@ pub(super) struct Waiting {
     receiver: watch::Receiver<Option<Outcome>>,
 }
 
-impl Slots {
+impl InFlight {
     /// Joins the fetch of a span, or takes the duty to fetch it.
-    pub(super) fn join(&self, span: u32) -> (Waiting, Option<Slot>) {
+    pub(super) fn join(&self, span: u32) -> (Waiting, Option<PendingSpan>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(receiver) = running.get(&span) {
             return (Waiting { receiver: receiver.clone() }, None);
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(span, receiver.clone());
-        (Waiting { receiver }, Some(Slot { span, sender, running: Arc::clone(&self.running) }))
+        (Waiting { receiver }, Some(PendingSpan { span, sender, running: Arc::clone(&self.running) }))
     }
 
     /// Whether a span is being fetched.
@@ -51,16 +51,16 @@ impl Slots {
     }
 }
 
-impl Slot {
+impl PendingSpan {
     /// Answers everybody who waits.
-    pub(super) fn land(self, outcome: Outcome) {
+    pub(super) fn complete(self, outcome: Outcome) {
         // Removed before it is announced: whoever asks later looks into the cache first.
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
         self.sender.send_replace(Some(outcome));
     }
 }
 
-impl Drop for Slot {
+impl Drop for PendingSpan {
     fn drop(&mut self) {
         if self.sender.borrow().is_none() {
             self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
@@ -85,21 +85,21 @@ mod tests {
 
     #[tokio::test]
     async fn many_wait_for_one_fetch_and_the_next_begins_anew() {
-        let slots = Slots::default();
-        let (first, slot) = slots.join(7);
-        let (second, none) = slots.join(7);
-        assert!(none.is_none() && slots.has(7));
-        slot.unwrap().land(Ok(Bytes::from_static(b"seven")));
+        let in_flight = InFlight::default();
+        let (first, pending_span) = in_flight.join(7);
+        let (second, none) = in_flight.join(7);
+        assert!(none.is_none() && in_flight.has(7));
+        pending_span.unwrap().complete(Ok(Bytes::from_static(b"seven")));
         assert_eq!(first.outcome().await.unwrap(), second.outcome().await.unwrap());
-        assert!(slots.join(7).1.is_some());
+        assert!(in_flight.join(7).1.is_some());
     }
 
     #[tokio::test]
     async fn an_abandoned_fetch_ends_the_wait_and_frees_the_span() {
-        let slots = Slots::default();
-        let (waiting, slot) = slots.join(7);
-        drop(slot);
+        let in_flight = InFlight::default();
+        let (waiting, pending_span) = in_flight.join(7);
+        drop(pending_span);
         assert_eq!(waiting.outcome().await.unwrap_err().kind, ErrorKind::Other);
-        assert!(!slots.has(7));
+        assert!(!in_flight.has(7));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::memory::TagAnswer;
 use super::store::Dirty;
-use super::{Answer, Known};
+use super::{Lookup, RegistryCache};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag};
@@ -13,7 +13,7 @@ use crate::oci::{Digest, Manifest, Repository, Tag};
 /// Most manifests of one repository that are looked at.
 const KNOWN: usize = 1000;
 
-impl Known {
+impl RegistryCache {
     /// Notes that a tag was moved to a manifest.
     pub fn published(self: &Arc<Self>, repository: &Repository, tag: &Tag, manifest: Arc<Manifest>) {
         self.load_tags(repository);
@@ -64,7 +64,7 @@ impl Known {
     }
 
     /// The answer for a tag that was written while it was asked for.
-    pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Answer<Digest> {
+    pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
         match self.memory().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Ok(digest),
             TagAnswer::Absent | TagAnswer::Unknown => {
@@ -75,7 +75,7 @@ impl Known {
 
     /// The list of a repository that was written to while its tags were asked for: what is known of what was written
     /// counts, and nothing of the answer is kept.
-    pub(super) fn list_of_before(&self, repository: &Repository, answer: Answer<Listing>) -> Answer<Listing> {
+    pub(super) fn list_of_before(&self, repository: &Repository, answer: Lookup<Listing>) -> Lookup<Listing> {
         let mut memory = self.memory();
         let known = memory.repository(repository).tags.keys().filter(|tag| !tag.is_bookkeeping());
         let mut names: BTreeSet<String> = known.map(|tag| tag.as_str().to_owned()).collect();

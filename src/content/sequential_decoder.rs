@@ -10,7 +10,7 @@ use crate::layer::{self, LayerIndex, Restart, Span, SpanDecoder, Windows};
 const LONGEST: u64 = 16 << 20;
 
 /// Decodes consecutive spans.
-pub(super) struct Cursor {
+pub(super) struct SequentialDecoder {
     decoder: SpanDecoder,
     windows: Arc<dyn Windows>,
     /// The span that comes next.
@@ -21,7 +21,7 @@ pub(super) struct Cursor {
     rest: Vec<u8>,
 }
 
-impl Cursor {
+impl SequentialDecoder {
     /// A cursor in front of a span that can restart.
     pub(super) fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, layer::Error> {
         let (decoder, windows) = (SpanDecoder::new(index, number, windows)?, Arc::clone(windows));

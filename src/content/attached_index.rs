@@ -77,7 +77,7 @@ impl Verdicts {
 /// The index that a source names, if it can travel: that of a sealed layer would tell names.
 fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
     let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;
-    Some((index, names::travelled(&source.descriptor.digest, &index.digest)))
+    Some((index, names::attached(&source.descriptor.digest, &index.digest)))
 }
 
 /// What is thought of the index that a source names; `None` if it names none.
@@ -87,26 +87,26 @@ pub(super) fn verdict(shared: &Shared, source: &BlobSource) -> Option<Verdict> {
 }
 
 fn verdict_on(shared: &Shared, blob: &Digest, index: &Digest) -> Verdict {
-    let key = names::travelled(blob, index);
-    if let Some(known) = shared.travel.get(&key) {
+    let key = names::attached(blob, index);
+    if let Some(known) = shared.attached_indexes.get(&key) {
         return known;
     }
     let verdict = match shared.cache.document(names::INDEX, &names::distrusted(blob, index), &Protection::Plain) {
         Ok(Some(_)) => Verdict::Distrusted,
         _ => Verdict::Fine,
     };
-    shared.travel.set(key, verdict);
+    shared.attached_indexes.set(key, verdict);
     verdict
 }
 
 /// Never uses an index again for a blob.
 pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
     let Some((index, key)) = named(source) else { return };
-    if shared.travel.is_distrusted(&key) {
+    if shared.attached_indexes.is_distrusted(&key) {
         return;
     }
     tracing::warn!("the index {} that travels with {} does not fit it and is not used any more", index.digest.short(), source.label());
-    shared.travel.set(key, Verdict::Distrusted);
+    shared.attached_indexes.set(key, Verdict::Distrusted);
     let marker = names::distrusted(&source.descriptor.digest, &index.digest);
     if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
         tracing::warn!(%error, "the next mount will find that out again");
@@ -124,18 +124,18 @@ pub(super) fn is_harmless(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Harmless)
 }
 
-/// The index that travels with a blob, if it is here. Nobody is asked.
+/// The index attached to a blob, if it is here. Nobody is asked.
 pub(super) fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
     let (index, _) = named(source)?;
     if verdict(shared, source) != Some(Verdict::Fine) {
         return None;
     }
-    let name = names::travelled_index(&source.descriptor.digest, &index.digest);
+    let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
     // A manifest that claims another size is found out when the blob is asked for.
     shared.stored_index(source, &name, &Protection::Plain).ok().flatten().filter(|index| problem(source, index).is_none())
 }
 
-/// The index that travels with a blob, fetched if it is not here. `None` if there is none that can be used.
+/// The index attached to a blob, fetched if it is not here. `None` if there is none that can be used.
 ///
 /// # Errors
 /// Those of a registry that could not be asked.
@@ -147,7 +147,7 @@ pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opt
     if let Some(stored) = stored(shared, source) {
         return Ok(Some(stored));
     }
-    let name = names::travelled_index(&source.descriptor.digest, &index.digest);
+    let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
     let _claim = shared.claim(&format!("{}.{name}", names::INDEX)).await;
     if let Some(stored) = stored(shared, source) {
         return Ok(Some(stored));
@@ -156,7 +156,7 @@ pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opt
         Ok(index) => Ok(Some(index)),
         Err(error) if is_useless(error.kind) => {
             tracing::debug!("{} is read without the index {} that it names: {error}", source.label(), index.digest.short());
-            shared.travel.set(key, Verdict::Missing);
+            shared.attached_indexes.set(key, Verdict::Missing);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -173,7 +173,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
         return Err(Error::new(ErrorKind::Unsupported, format!("its size is said to be {} bytes", index.size)));
     }
     let bytes = fetch(shared, source, index).await?;
-    let _turn = shared.travel.opening.lock().await;
+    let _turn = shared.attached_indexes.opening.lock().await;
     let (shared, source, expected, name) = (Arc::clone(shared), source.clone(), index.digest, name.to_owned());
     let opened = tokio::task::spawn_blocking(move || {
         let mut hasher = Hasher::new(expected.algorithm());
@@ -181,7 +181,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
         if hasher.finish() != expected {
             return Err(Error::new(ErrorKind::Integrity, "its bytes do not match its digest"));
         }
-        let index = layer::arrived(&bytes, &source.descriptor.digest, &shared.resources(Sealing::None))?;
+        let index = layer::decode_attached(&bytes, &source.descriptor.digest, &shared.resources(Sealing::None))?;
         drop(bytes);
         match problem(&source, &index) {
             Some(problem) => Err(Error::new(ErrorKind::Integrity, problem)),
@@ -209,7 +209,7 @@ async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) ->
     Ok(bytes)
 }
 
-/// Why a sound index cannot be used to read a blob; what [`layer::arrived`] does not know.
+/// Why a sound index cannot be used to read a blob; what [`layer::decode_attached`] does not know.
 fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
     if index.blob_digest() != source.descriptor.digest || index.blob_length() != source.descriptor.size {
         return Some("it is of another blob");
@@ -242,16 +242,16 @@ fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
     None
 }
 
-/// Keeps the index of a layer that was packed here: as what travels with it, so that what others read of it and what
+/// Keeps the index of a layer that was packed here: as the index attached to it, so that what others read of it and what
 /// is read here share one place in the cache; else as the blob's own.
-pub(super) fn adopt(shared: &Shared, index: &LayerIndex, travelling: Option<&Digest>) {
+pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<&Digest>) {
     let blob = index.blob_digest();
     let form = if index.is_archive() { Form::Archive } else { Form::Raw };
-    let name = match travelling {
+    let name = match attached_index {
         Some(by) if matches!(verdict_on(shared, &blob, by), Verdict::Fine | Verdict::Missing) => {
             // It may have been asked for before it was sent.
-            shared.travel.set(names::travelled(&blob, by), Verdict::Fine);
-            names::travelled_index(&blob, by)
+            shared.attached_indexes.set(names::attached(&blob, by), Verdict::Fine);
+            names::attached_index_name(&blob, by)
         }
         _ => names::index_of(&blob, form, Sealing::None),
     };
@@ -282,10 +282,10 @@ pub(super) fn check_entries(shared: &Shared, source: &BlobSource, own: &LayerInd
         Some(Verdict::Distrusted) => {}
         _ => return Ok(()),
     }
-    let name = names::travelled_index(&source.descriptor.digest, &index.digest);
+    let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
     let there = shared.stored_index(source, &name, &Protection::Plain).ok().flatten();
     let same = there.is_some_and(|there| has_entries_of(&there, own));
-    shared.travel.set(key, if same { Verdict::Harmless } else { Verdict::Lies });
+    shared.attached_indexes.set(key, if same { Verdict::Harmless } else { Verdict::Lies });
     if same { Ok(()) } else { Err(lies()) }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::layer::tests::travelling;
+use crate::layer::tests::encode_attached;
 use crate::layer::{PackEntry, Packed, Packer, Packing};
 
 /// An output that can be looked at afterwards.
@@ -54,9 +54,9 @@ pub(crate) fn pack_entries(packing: Packing, entries: &[(PackEntry, &[u8])]) -> 
 }
 
 /// A blob in the registry that names an index in the registry.
-fn add(place: &Place, form: Form, blob: &[u8], index: &[u8]) -> BlobSource {
-    let index = place.memory.add_blob(REPOSITORY, "index", index.to_vec());
-    BlobSource { index: Some(index), ..place.add(form, blob) }
+fn add(fixture: &ContentFixture, form: Form, blob: &[u8], index: &[u8]) -> BlobSource {
+    let index = fixture.memory.add_blob(REPOSITORY, "index", index.to_vec());
+    BlobSource { index: Some(index), ..fixture.add(form, blob) }
 }
 
 fn form_of(packing: Packing) -> Form {
@@ -64,38 +64,38 @@ fn form_of(packing: Packing) -> Form {
 }
 
 /// Ranges of the blob itself that were asked for.
-fn ranges(place: &Place, source: &BlobSource) -> Vec<Range<u64>> {
+fn ranges(fixture: &ContentFixture, source: &BlobSource) -> Vec<Range<u64>> {
     let wanted = source.descriptor.digest.to_string();
-    place.memory.requests().into_iter().filter(|request| request.object == wanted).filter_map(|request| request.range).collect()
+    fixture.memory.requests().into_iter().filter(|request| request.object == wanted).filter_map(|request| request.range).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_is_listed_without_it_and_read_span_by_span_verified_and_again_by_the_next_mount() {
     let data = noise(9 * MIB as usize, 21);
     for (packing, strict) in [(Packing::GzipTar, false), (Packing::Tar, true), (Packing::Raw, false), (Packing::Raw, true)] {
-        let place = Place::new();
+        let fixture = ContentFixture::new();
         let (packed, blob) = pack(packing, &[("big", &data)]);
-        let source = BlobSource { strict, ..add(&place, form_of(packing), &blob, &travelling(&packed.index).unwrap()) };
-        let contents = place.contents();
+        let source = BlobSource { strict, ..add(&fixture, form_of(packing), &blob, &encode_attached(&packed.index).unwrap()) };
+        let contents = fixture.contents();
         let index = match packing {
-            Packing::Raw => contents.travelling(&source).await.unwrap().unwrap(),
+            Packing::Raw => contents.attached_index(&source).await.unwrap().unwrap(),
             _ => contents.index(&source).await.unwrap(),
         };
-        assert_eq!((index.entry(0).unwrap().mode, ranges(&place, &source)), (0o640, Vec::new()));
+        assert_eq!((index.entry(0).unwrap().mode, ranges(&fixture, &source)), (0o640, Vec::new()));
         let stream = contents.open(&source).await.unwrap();
         let start = index.extents(0)[0].stream;
         let middle = start + 5 * MIB..start + 5 * MIB + 4096;
         assert_eq!(stream.read(middle.clone()).await.unwrap(), data[5 * MIB as usize..5 * MIB as usize + 4096]);
         assert_eq!(stream.verified(), Verified::Whole);
-        let asked: u64 = ranges(&place, &source).iter().map(|range| range.end - range.start).sum();
+        let asked: u64 = ranges(&fixture, &source).iter().map(|range| range.end - range.start).sum();
         assert!(asked < 3 * MIB, "{packing:?}: {asked}");
         assert!(read_all(&stream).await.unwrap()[start as usize..][..data.len()] == data);
 
         // Another mount finds index and data.
-        place.memory.forget_requests();
-        let stream = Contents::new(place.config(1 << 30)).open(&source).await.unwrap();
+        fixture.memory.forget_requests();
+        let stream = Contents::new(fixture.config(1 << 30)).open(&source).await.unwrap();
         assert_eq!(stream.read(middle).await.unwrap().len(), 4096);
-        assert_eq!(place.requests(), 0);
+        assert_eq!(fixture.requests(), 0);
     }
 }
 
@@ -103,24 +103,24 @@ async fn a_blob_is_listed_without_it_and_read_span_by_span_verified_and_again_by
 async fn an_index_that_cannot_be_used_is_no_error_and_the_blob_is_read_whole() {
     let data = noise(2 * MIB as usize, 22);
     let (packed, blob) = pack(Packing::GzipTar, &[("a", &data)]);
-    let good = travelling(&packed.index).unwrap();
+    let good = encode_attached(&packed.index).unwrap();
     let (other, _) = pack(Packing::GzipTar, &[("b", b"other")]);
     let shorter = other.index.of_blob(packed.blob.0).unwrap();
     let (raw, _) = pack(Packing::Raw, &[("a", &blob)]);
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("garbage", b"no index at all".to_vec()),
         ("cut", good[..good.len() - 1].to_vec()),
-        ("of another blob", travelling(&other.index).unwrap()),
-        ("of another length", travelling(&shorter).unwrap()),
-        ("of another form", travelling(&raw.index).unwrap()),
+        ("of another blob", encode_attached(&other.index).unwrap()),
+        ("of another length", encode_attached(&shorter).unwrap()),
+        ("of another form", encode_attached(&raw.index).unwrap()),
         ("empty", Vec::new()),
     ];
     for (what, bytes) in cases {
-        let place = Place::new();
-        let source = add(&place, Form::Archive, &blob, &bytes);
-        let contents = place.contents();
+        let fixture = ContentFixture::new();
+        let source = add(&fixture, Form::Archive, &blob, &bytes);
+        let contents = fixture.contents();
         let index = contents.index(&source).await.unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(ranges(&place, &source), vec![0..blob.len() as u64], "{what}");
+        assert_eq!(ranges(&fixture, &source), vec![0..blob.len() as u64], "{what}");
         let stream = contents.open(&source).await.unwrap();
         assert!(stream.read(extent(&index, "a")).await.unwrap() == data, "{what}");
     }
@@ -129,33 +129,33 @@ async fn an_index_that_cannot_be_used_is_no_error_and_the_blob_is_read_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_is_gone_flipped_or_longer_than_said_is_no_error() {
     let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
-    let good = travelling(&packed.index).unwrap();
+    let good = encode_attached(&packed.index).unwrap();
     for what in ["gone", "flipped", "longer", "huge"] {
-        let place = Place::new();
-        let mut source = add(&place, Form::Archive, &blob, &good);
+        let fixture = ContentFixture::new();
+        let mut source = add(&fixture, Form::Archive, &blob, &good);
         let index = source.index.clone().unwrap();
         match what {
-            "gone" => place.memory.remove_blob(REPOSITORY, &index.digest),
-            "flipped" => place.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(30)),
+            "gone" => fixture.memory.remove_blob(REPOSITORY, &index.digest),
+            "flipped" => fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(30)),
             "longer" => source.index = Some(Descriptor { size: index.size - 1, ..index }),
             _ => source.index = Some(Descriptor { size: u64::MAX, ..index }),
         }
-        let index = place.contents().index(&source).await.unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!((index.entry_count(), ranges(&place, &source).len()), (1, 1), "{what}");
+        let index = fixture.contents().index(&source).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!((index.entry_count(), ranges(&fixture, &source).len()), (1, 1), "{what}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_raw_blob_whose_index_is_gone_is_read_as_if_it_named_none() {
     let data = noise(4 * MIB as usize, 28);
-    let place = Place::new();
-    let source = add(&place, Form::Raw, &data, b"gone");
-    place.memory.remove_blob(REPOSITORY, &source.index.as_ref().unwrap().digest);
-    let stream = place.contents().open(&source).await.unwrap();
+    let fixture = ContentFixture::new();
+    let source = add(&fixture, Form::Raw, &data, b"gone");
+    fixture.memory.remove_blob(REPOSITORY, &source.index.as_ref().unwrap().digest);
+    let stream = fixture.contents().open(&source).await.unwrap();
     assert_eq!(stream.read(3 * MIB..3 * MIB + 10).await.unwrap(), data[3 * MIB as usize..3 * MIB as usize + 10]);
-    assert_eq!((stream.verified(), ranges(&place, &source).len()), (Verified::Partial, 1));
+    assert_eq!((stream.verified(), ranges(&fixture, &source).len()), (Verified::Partial, 1));
     let strict = BlobSource { strict: true, ..source };
-    let stream = place.contents().open(&strict).await.unwrap();
+    let stream = fixture.contents().open(&strict).await.unwrap();
     assert_eq!(stream.read(0..10).await.unwrap(), data[..10]);
     assert_eq!(stream.verified(), Verified::Whole);
 }
@@ -163,16 +163,16 @@ async fn a_large_raw_blob_whose_index_is_gone_is_read_as_if_it_named_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_does_not_answer_for_an_index_is_an_error_and_asked_again() {
     let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
-    let place = Place::new();
-    let source = add(&place, Form::Archive, &blob, &travelling(&packed.index).unwrap());
-    let contents = place.contents();
+    let fixture = ContentFixture::new();
+    let source = add(&fixture, Form::Archive, &blob, &encode_attached(&packed.index).unwrap());
+    let contents = fixture.contents();
     for fault in [Fault::Error(ErrorKind::Unreachable), Fault::Short(5, ErrorKind::TimedOut)] {
-        place.memory.plan(RequestKind::Blob, 0, 1, fault.clone());
+        fixture.memory.plan(RequestKind::Blob, 0, 1, fault.clone());
         let error = contents.index(&source).await.err().unwrap();
         assert!(matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut), "{fault:?}: {error}");
     }
     contents.index(&source).await.unwrap();
-    assert_eq!(ranges(&place, &source), Vec::new());
+    assert_eq!(ranges(&fixture, &source), Vec::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,15 +180,15 @@ async fn a_flipped_span_is_never_served_and_the_blob_is_read_whole_instead() {
     let data = noise(6 * MIB as usize, 23);
     for packing in [Packing::GzipTar, Packing::Tar, Packing::Raw] {
         let (packed, blob) = pack(packing, &[("a", &data)]);
-        let place = Place::new();
-        let source = add(&place, form_of(packing), &blob, &travelling(&packed.index).unwrap());
-        let contents = place.contents();
+        let fixture = ContentFixture::new();
+        let source = add(&fixture, form_of(packing), &blob, &encode_attached(&packed.index).unwrap());
+        let contents = fixture.contents();
         let stream = contents.open(&source).await.unwrap();
         let start = packed.index.extents(0)[0].stream;
-        place.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(100));
+        fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(100));
         let read = stream.read(start + 3 * MIB..start + 3 * MIB + 100).await.unwrap();
         assert_eq!(read, data[3 * MIB as usize..3 * MIB as usize + 100], "{packing:?}");
-        assert!(!contents.trusts(&source) && !Contents::new(place.config(1 << 30)).trusts(&source));
+        assert!(!contents.trusts(&source) && !Contents::new(fixture.config(1 << 30)).trusts(&source));
         // A stream that is opened now is read without the index from the start.
         let again = contents.open(&source).await.unwrap();
         assert!(read_all(&again).await.unwrap()[start as usize..][..data.len()] == data, "{packing:?}");
@@ -201,12 +201,12 @@ async fn a_blob_that_is_broken_itself_is_an_error_with_or_without_an_index() {
     let data = noise(4 * MIB as usize, 24);
     for packing in [Packing::GzipTar, Packing::Raw] {
         let (packed, blob) = pack(packing, &[("a", &data)]);
-        let place = Place::new();
-        let source = BlobSource { strict: true, ..add(&place, form_of(packing), &blob, &travelling(&packed.index).unwrap()) };
+        let fixture = ContentFixture::new();
+        let source = BlobSource { strict: true, ..add(&fixture, form_of(packing), &blob, &encode_attached(&packed.index).unwrap()) };
         let mut bad = blob.clone();
         bad[3 * MIB as usize] ^= 1;
-        place.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
-        let contents = place.contents();
+        fixture.memory.add_blob_as(REPOSITORY, source.descriptor.digest, bad);
+        let contents = fixture.contents();
         let stream = contents.open(&source).await.unwrap();
         let range = 0..data.len() as u64;
         for _ in 0..2 {
@@ -220,16 +220,16 @@ async fn a_blob_that_is_broken_itself_is_an_error_with_or_without_an_index() {
 /// The index of a tar of the same length, said to be that of the blob.
 fn lie(blob: Digest, path: &str, length: usize) -> Vec<u8> {
     let (packed, _) = pack(Packing::Tar, &[(path, &noise(length, 99))]);
-    travelling(&packed.index.of_blob(blob).unwrap()).unwrap()
+    encode_attached(&packed.index.of_blob(blob).unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_error() {
     let data = noise(3 * MIB as usize, 25);
     let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
-    let place = Place::new();
-    let source = add(&place, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
-    let contents = place.contents();
+    let fixture = ContentFixture::new();
+    let source = add(&fixture, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
+    let contents = fixture.contents();
     let shown = contents.index(&source).await.unwrap();
     assert_eq!(shown.entry(0).unwrap().path, b"z");
     let stream = contents.open(&source).await.unwrap();
@@ -241,7 +241,7 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
     // Opened anew, here and by the next mount, it is what the blob says.
     assert!(!contents.trusts(&source));
     let plain = BlobSource { index: None, ..source };
-    for contents in [contents, Contents::new(place.config(1 << 30))] {
+    for contents in [contents, Contents::new(fixture.config(1 << 30))] {
         let index = contents.index(&plain).await.unwrap();
         assert!(contents.open(&plain).await.unwrap().read(extent(&index, "a")).await.unwrap() == data);
     }
@@ -251,11 +251,11 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
 async fn an_index_counts_for_nobody_who_does_not_name_it() {
     let data = noise(3 * MIB as usize, 26);
     let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
-    let place = Place::new();
-    let lying = add(&place, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
-    let honest = add(&place, Form::Archive, &blob, &travelling(&packed.index).unwrap());
+    let fixture = ContentFixture::new();
+    let lying = add(&fixture, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
+    let honest = add(&fixture, Form::Archive, &blob, &encode_attached(&packed.index).unwrap());
     let plain = BlobSource { index: None, ..honest.clone() };
-    let contents = place.contents();
+    let contents = fixture.contents();
     assert_eq!(contents.index(&lying).await.unwrap().entry(0).unwrap().path, b"z");
     let stream = contents.open(&lying).await.unwrap();
     for source in [&honest, &plain] {
@@ -271,27 +271,27 @@ async fn an_index_counts_for_nobody_who_does_not_name_it() {
 async fn what_was_packed_here_is_listed_without_any_request() {
     for packing in [Packing::GzipTar, Packing::Raw] {
         let (packed, blob) = pack(packing, &[("a", b"data")]);
-        let travels = travelling(&packed.index).unwrap();
-        let place = Place::new();
-        let source = add(&place, form_of(packing), &blob, &travels);
-        let contents = place.contents();
+        let travels = encode_attached(&packed.index).unwrap();
+        let fixture = ContentFixture::new();
+        let source = add(&fixture, form_of(packing), &blob, &travels);
+        let contents = fixture.contents();
         contents.adopt(&packed.index, Some(&Digest::of(&travels)));
-        for contents in [contents, Contents::new(place.config(1 << 30))] {
+        for contents in [contents, Contents::new(fixture.config(1 << 30))] {
             let index = match packing {
-                Packing::Raw => contents.travelling(&source).await.unwrap().unwrap(),
+                Packing::Raw => contents.attached_index(&source).await.unwrap().unwrap(),
                 _ => contents.index(&source).await.unwrap(),
             };
             assert_eq!(index.entry(0).unwrap().path, b"a");
         }
-        assert_eq!(place.requests(), 0);
+        assert_eq!(fixture.requests(), 0);
     }
     // Without a name to travel by it is the blob's own.
     let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
-    let place = Place::new();
-    let source = place.add(Form::Archive, &blob);
-    let contents = place.contents();
+    let fixture = ContentFixture::new();
+    let source = fixture.add(Form::Archive, &blob);
+    let contents = fixture.contents();
     contents.adopt(&packed.index, None);
-    assert_eq!((contents.index(&source).await.unwrap().entry_count(), place.requests()), (1, 0));
+    assert_eq!((contents.index(&source).await.unwrap().entry_count(), fixture.requests()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,17 +300,17 @@ async fn no_flip_of_an_index_can_panic_or_make_wrong_bytes_be_served() {
     let (packed, blob) = pack(Packing::GzipTar, &[("a", &data), ("b", b"second")]);
     let good = packed.index.as_bytes().to_vec();
     let mut accepted = 0;
-    for place in 0..good.len() {
+    for at in 0..good.len() {
         let mut bytes = good.clone();
-        bytes[place] ^= 1 << (place % 8);
+        bytes[at] ^= 1 << (at % 8);
         let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[24..]).to_le_bytes();
         bytes[16..24].copy_from_slice(&checksum);
-        let Some(travels) = LayerIndex::open(Arc::new(bytes)).ok().and_then(|index| travelling(&index).ok()) else { continue };
-        let world = Place::new();
-        let source = add(&world, Form::Archive, &blob, &travels);
-        let contents = world.contents();
+        let Some(travels) = LayerIndex::open(Arc::new(bytes)).ok().and_then(|index| encode_attached(&index).ok()) else { continue };
+        let fixture = ContentFixture::new();
+        let source = add(&fixture, Form::Archive, &blob, &travels);
+        let contents = fixture.contents();
         let index = contents.index(&source).await.unwrap();
-        accepted += u32::from(ranges(&world, &source).is_empty());
+        accepted += u32::from(ranges(&fixture, &source).is_empty());
         let Ok(stream) = contents.open(&source).await else { continue };
         for entry in index.entries() {
             for extent in index.extents(entry.number) {
@@ -318,7 +318,7 @@ async fn no_flip_of_an_index_can_panic_or_make_wrong_bytes_be_served() {
                 if let Ok(read) = stream.read(extent.stream..extent.stream + extent.length).await {
                     let whole = decoded(&blob);
                     let end = (extent.stream + extent.length).min(whole.len() as u64) as usize;
-                    assert!(read == whole[(extent.stream as usize).min(end)..end], "byte {place}");
+                    assert!(read == whole[(extent.stream as usize).min(end)..end], "byte {at}");
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::layer::format::{self, entry, header, span};
 use crate::layer::pack::tests::{entry as entry_of, file, pack};
-use crate::layer::tests::{arrived, scan, text, travelling};
+use crate::layer::tests::{decode_attached, encode_attached, scan, text};
 use crate::layer::{Form, PackEntry, Packing};
 
 /// An index with two spans, entries with links and attributes.
@@ -34,29 +34,29 @@ fn changed(index: &LayerIndex, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 #[test]
 fn any_zstd_tool_opens_it() {
     let index = sample();
-    let bytes = travelling(&index).unwrap();
+    let bytes = encode_attached(&index).unwrap();
     assert!(zstd::decode_all(&bytes[..]).unwrap() == index.as_bytes());
-    assert!(bytes == travelling(&index).unwrap());
+    assert!(bytes == encode_attached(&index).unwrap());
 }
 
 #[test]
 fn cut_flipped_and_longer_ones_are_refused() {
     let index = sample();
-    let bytes = travelling(&index).unwrap();
+    let bytes = encode_attached(&index).unwrap();
     for length in 0..bytes.len() {
-        assert_eq!(arrived(&bytes[..length], &index.blob_digest()).unwrap_err().kind, ErrorKind::Integrity, "{length}");
+        assert_eq!(decode_attached(&bytes[..length], &index.blob_digest()).unwrap_err().kind, ErrorKind::Integrity, "{length}");
     }
     for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x40;
-        match arrived(&flipped, &index.blob_digest()) {
+        match decode_attached(&flipped, &index.blob_digest()) {
             // The window that the frame asks for may be another one.
             Ok(same) => assert!(same.as_bytes() == index.as_bytes(), "{at}"),
             Err(error) => assert_eq!(error.kind, if at == 15 { ErrorKind::Unsupported } else { ErrorKind::Integrity }, "{at}"),
         }
     }
     for tail in [&b"x"[..], &bytes[16..], &bytes] {
-        assert_eq!(arrived(&[&bytes, tail].concat(), &index.blob_digest()).unwrap_err().kind, ErrorKind::Integrity);
+        assert_eq!(decode_attached(&[&bytes, tail].concat(), &index.blob_digest()).unwrap_err().kind, ErrorKind::Integrity);
     }
 }
 
@@ -64,8 +64,8 @@ fn cut_flipped_and_longer_ones_are_refused() {
 fn newer_versions_and_other_blobs_are_named() {
     let index = sample();
     let newer = changed(&index, |bytes| bytes[header::VERSION] = 2);
-    assert_eq!(arrived(&newer, &index.blob_digest()).unwrap_err().kind, ErrorKind::Unsupported);
-    let error = arrived(&travelling(&index).unwrap(), &Digest::of(b"other")).unwrap_err();
+    assert_eq!(decode_attached(&newer, &index.blob_digest()).unwrap_err().kind, ErrorKind::Unsupported);
+    let error = decode_attached(&encode_attached(&index).unwrap(), &Digest::of(b"other")).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains(&index.blob_digest().to_string()), "{error}");
 }
@@ -113,9 +113,9 @@ fn records_that_share_or_lack_something_are_refused() {
     ];
     for (what, change) in cases {
         let bytes = changed(&index, change);
-        assert_eq!(arrived(&bytes, &index.blob_digest()).map(drop).expect_err(what).kind, ErrorKind::Integrity, "{what}");
+        assert_eq!(decode_attached(&bytes, &index.blob_digest()).map(drop).expect_err(what).kind, ErrorKind::Integrity, "{what}");
     }
-    assert!(arrived(&changed(&index, |_| ()), &index.blob_digest()).is_ok());
+    assert!(decode_attached(&changed(&index, |_| ()), &index.blob_digest()).is_ok());
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn an_index_that_would_be_no_help_does_not_travel_and_warnings_stay_behind() {
     let archive = archive.into_inner().unwrap();
     encoder.write_all(&archive).unwrap();
     let windows = scan(Form::Archive, &encoder.finish().unwrap()).unwrap().0;
-    assert_eq!(travelling(&windows).unwrap_err().kind, ErrorKind::Unsupported);
+    assert_eq!(encode_attached(&windows).unwrap_err().kind, ErrorKind::Unsupported);
 
     let mut odd = tar::Header::new_ustar();
     odd.set_entry_type(tar::EntryType::new(b'V'));
@@ -138,10 +138,10 @@ fn an_index_that_would_be_no_help_does_not_travel_and_warnings_stay_behind() {
     let labelled = [&archive[..archive.len() - 1024], odd.as_bytes(), &[0; 1024]].concat();
     let warned = scan(Form::Archive, &labelled).unwrap().0;
     assert_eq!(warned.warnings().len(), 1);
-    let arrived = arrived(&travelling(&warned).unwrap(), &warned.blob_digest()).unwrap();
-    assert!(arrived.warnings().is_empty());
-    assert_eq!(format!("{:?}", arrived.entry(0)), format!("{:?}", warned.entry(0)));
-    assert_eq!((arrived.span_count(), arrived.span(1)), (warned.span_count(), warned.span(1)));
+    let decode_attached = decode_attached(&encode_attached(&warned).unwrap(), &warned.blob_digest()).unwrap();
+    assert!(decode_attached.warnings().is_empty());
+    assert_eq!(format!("{:?}", decode_attached.entry(0)), format!("{:?}", warned.entry(0)));
+    assert_eq!((decode_attached.span_count(), decode_attached.span(1)), (warned.span_count(), warned.span(1)));
     let other = warned.of_blob(Digest::of(b"sealed")).unwrap();
     assert_eq!((other.blob_digest(), other.warnings()), (Digest::of(b"sealed"), warned.warnings()));
 }
@@ -154,7 +154,7 @@ proptest! {
         static SAMPLE: std::sync::LazyLock<LayerIndex> = std::sync::LazyLock::new(sample);
         let range = format::HEADER + 4 * format::ENTRY + 2 * format::SPAN + 2 * format::XATTR;
         let bytes = changed(&SAMPLE, |bytes| changes.into_iter().for_each(|(at, value)| bytes[40 + at.index(range - 40)] = value));
-        if let Ok(index) = arrived(&bytes, &SAMPLE.blob_digest()) {
+        if let Ok(index) = decode_attached(&bytes, &SAMPLE.blob_digest()) {
             let held: usize = index
                 .entries()
                 .map(|entry| {

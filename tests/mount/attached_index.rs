@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex};
 
-use ocifs::layer::{FileKind, PackEntry, Packer, Packing, travelling};
+use ocifs::layer::{FileKind, PackEntry, Packer, Packing, encode_attached};
 use serde_json::{Value, json};
 
 use crate::support::artifacts::{Draft, LAYER, MANIFEST, noise};
@@ -55,7 +55,7 @@ fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2
         _ => json!({ "org.opencontainers.image.title": ".", "io.deis.oras.content.unpack": "true" }),
     };
     let mut index =
-        draft.blob("application/vnd.ocifs.index.v1+zstd", &travelling(&packed.index, &ocifs::sys::array::Scratch::memory()).unwrap());
+        draft.blob("application/vnd.ocifs.index.v1+zstd", &encode_attached(&packed.index, &ocifs::sys::array::Scratch::memory()).unwrap());
     index["annotations"] = json!({ "dev.ocifs.index.of": layer["digest"] });
     [layer, index]
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::cursor::Cursor;
+use super::sequential_decoder::SequentialDecoder;
 
 /// Decoders that wait at most, of all streams.
 const DECODERS: usize = 8;
@@ -16,38 +16,38 @@ struct Entry {
     since: Instant,
     /// The number of the reader that it belongs to.
     reader: u64,
-    cursor: Cursor,
+    decoder: SequentialDecoder,
 }
 
 /// The waiting decoders, the most recent last. Each holds the memory of its window.
 #[derive(Default)]
-pub(super) struct Parked {
+pub(super) struct DecoderPool {
     /// Held for a few moves.
     entries: Mutex<VecDeque<Entry>>,
 }
 
-impl Parked {
+impl DecoderPool {
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The decoder of a reader that has least to decode before it reaches `span`, if it stands at `restart` or behind it.
-    pub(super) fn take(&self, reader: u64, restart: u32, span: u32) -> Option<Cursor> {
+    pub(super) fn take(&self, reader: u64, restart: u32, span: u32) -> Option<SequentialDecoder> {
         let mut entries = self.entries();
-        let fits = |entry: &Entry| entry.reader == reader && (restart..=span).contains(&entry.cursor.next());
+        let fits = |entry: &Entry| entry.reader == reader && (restart..=span).contains(&entry.decoder.next());
         let fitting = entries.iter().enumerate().filter(|(_, entry)| fits(entry));
-        let (place, _) = fitting.max_by_key(|(_, entry)| entry.cursor.next())?;
-        entries.remove(place).map(|entry| entry.cursor)
+        let (place, _) = fitting.max_by_key(|(_, entry)| entry.decoder.next())?;
+        entries.remove(place).map(|entry| entry.decoder)
     }
 
     /// Keeps a decoder, unless another one waits for memory; the one that waited longest goes if there are too many.
-    pub(super) fn put(&self, budget: &Budget, reader: u64, cursor: Cursor) {
+    pub(super) fn put(&self, budget: &Budget, reader: u64, decoder: SequentialDecoder) {
         let mut entries = self.entries();
         // Under the lock: whoever waits clears what was parked before it was seen here.
         if budget.is_short() {
             return;
         }
-        entries.push_back(Entry { since: Instant::now(), reader, cursor });
+        entries.push_back(Entry { since: Instant::now(), reader, decoder });
         while entries.len() > DECODERS {
             entries.pop_front();
         }

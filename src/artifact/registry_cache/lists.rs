@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::memory::Seen;
 use super::outage::is_outage;
 use super::store::Dirty;
-use super::{Answer, Known, is_fresh};
+use super::{Lookup, RegistryCache, is_fresh};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
@@ -19,9 +19,9 @@ const SMALL_PAGE: usize = 100;
 /// Passes over a list that changes while it is read.
 const ATTEMPTS: u32 = 3;
 
-impl Known {
+impl RegistryCache {
     /// The tags of a repository.
-    pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Answer<Listing> {
+    pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Lookup<Listing> {
         self.load_tags(repository);
         let away = self.is_away();
         let last = {
@@ -56,7 +56,7 @@ impl Known {
         self.answered(asked, older).await
     }
 
-    async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Answer<Listing> {
+    async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Lookup<Listing> {
         let writes = self.memory().writes(repository, None);
         let good = |name: &str| Tag::parse(name).is_ok();
         let hidden = |name: &str| Tag::parse(name).is_ok_and(|tag| tag.is_bookkeeping());
@@ -89,7 +89,7 @@ impl Known {
     }
 
     /// The repositories at or below a prefix, by their full names.
-    pub async fn repositories(self: &Arc<Self>, prefix: Option<&Repository>) -> Answer<Listing> {
+    pub async fn repositories(self: &Arc<Self>, prefix: Option<&Repository>) -> Lookup<Listing> {
         self.load_catalog();
         let away = self.is_away();
         let (fresh, last) = {
@@ -120,7 +120,7 @@ impl Known {
         Ok(Listing { names: names.into_iter().filter(below).collect(), complete: list.complete })
     }
 
-    async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>, is_known: bool) -> Answer<Listing> {
+    async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>, is_known: bool) -> Lookup<Listing> {
         let answer = self.pages(None, |name| Repository::parse(name).is_ok(), |_| false).await;
         let list = match answer {
             Ok(list) => list,

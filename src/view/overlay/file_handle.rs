@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Overlay;
-use super::copy_up::{Keep, Target};
-use super::file::{OpenFile, Source};
+use super::copy_up::{Keep, WriteTarget};
+use super::file::{ByteSource, OpenFile};
 use super::fill::fill_whole;
 use crate::content::Verified;
 use crate::staging::{Content, DataFile, Error as Fault, STAGED};
@@ -18,7 +18,7 @@ use crate::view::{Context, Error, ViewNode};
 const COPY: u64 = 1 << 20;
 
 /// A regular file that is open for writing (and reading). The bytes are staged from the first write on.
-pub struct Writer {
+pub struct FileHandle {
     file: Arc<OpenFile>,
     may_write: bool,
     /// The last write that failed and that no close has reported. Held for copying only.
@@ -30,9 +30,9 @@ impl Overlay {
     ///
     /// # Errors
     /// What opening the blob says; Gone for a node that is not there.
-    pub async fn open_reader(self: &Arc<Self>, _context: &Context, node: ViewNode) -> Result<Arc<Writer>, Error> {
-        let writer = Writer::new(self.hold(node)?, false);
-        if let Source::Lower(lower) = writer.file.source() {
+    pub async fn open_reader(self: &Arc<Self>, _context: &Context, node: ViewNode) -> Result<Arc<FileHandle>, Error> {
+        let writer = FileHandle::new(self.hold(node)?, false);
+        if let ByteSource::Lower(lower) = writer.file.source() {
             lower.reader(&self.blobs).await?;
         }
         Ok(Arc::new(writer))
@@ -42,8 +42,8 @@ impl Overlay {
     ///
     /// # Errors
     /// Gone for a node that is not there, IsDirectory; with `truncate` what the disk says.
-    pub async fn open_writer(self: &Arc<Self>, _context: &Context, node: ViewNode, truncate: bool) -> Result<Arc<Writer>, Error> {
-        let writer = Writer::new(self.hold(node)?, true);
+    pub async fn open_writer(self: &Arc<Self>, _context: &Context, node: ViewNode, truncate: bool) -> Result<Arc<FileHandle>, Error> {
+        let writer = FileHandle::new(self.hold(node)?, true);
         if truncate {
             writer.set_length(0).await?;
         }
@@ -51,7 +51,7 @@ impl Overlay {
     }
 }
 
-impl Writer {
+impl FileHandle {
     pub(super) fn new(file: Arc<OpenFile>, may_write: bool) -> Self {
         if may_write {
             file.writers.fetch_add(1, Ordering::AcqRel);
@@ -68,8 +68,8 @@ impl Writer {
     /// How far the bytes are checked against the digest that they come from. Staged ones are the user's own.
     pub fn verified(&self) -> Verified {
         match self.file.source() {
-            Source::Data(layered) => layered.verified(),
-            Source::Lower(lower) => lower.opened().map_or(Verified::Whole, crate::view::Reader::verified),
+            ByteSource::Data(layered) => layered.verified(),
+            ByteSource::Lower(lower) => lower.opened().map_or(Verified::Whole, crate::view::Reader::verified),
         }
     }
 
@@ -84,11 +84,11 @@ impl Writer {
     /// What the disk or the registry says.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         match self.file.source() {
-            Source::Data(layered) => {
+            ByteSource::Data(layered) => {
                 let overlay = &self.file.overlay;
                 layered.plan(overlay, offset, length.min(READ_LIMIT))?.read(&overlay.blobs).await
             }
-            Source::Lower(lower) => lower.reader(&self.file.overlay.blobs).await?.read(offset, length).await,
+            ByteSource::Lower(lower) => lower.reader(&self.file.overlay.blobs).await?.read(offset, length).await,
         }
     }
 
@@ -105,7 +105,7 @@ impl Writer {
     /// Cuts or extends.
     ///
     /// # Errors
-    /// As [`Writer::write`].
+    /// As [`FileHandle::write`].
     pub async fn set_length(&self, length: u64) -> Result<(), Error> {
         let result = {
             let keep = if length == 0 { Keep::Nothing } else { Keep::All };
@@ -117,7 +117,7 @@ impl Writer {
     /// `fallocate`.
     ///
     /// # Errors
-    /// Unsupported for modes that the disk does not know; as [`Writer::write`].
+    /// Unsupported for modes that the disk does not know; as [`FileHandle::write`].
     pub async fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
         self.with_data(Keep::All, |data| data.allocate(mode, offset, length)).await
     }
@@ -135,14 +135,14 @@ impl Writer {
     async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Fault>) -> Result<T, Error> {
         loop {
             let deep = {
-                let _gate = self.file.overlay.gate();
+                let _gate = self.file.overlay.freeze_lock();
                 let _turn = self.file.turn();
                 match self.file.target(keep)? {
-                    Target::Ready(layered) => {
+                    WriteTarget::Ready(layered) => {
                         self.file.mark()?;
                         return Ok(work(&layered.data)?);
                     }
-                    Target::Deep(layered) => layered,
+                    WriteTarget::Deep(layered) => layered,
                 }
             };
             fill_whole(&Arc::downgrade(&self.file.overlay), &deep).await?;
@@ -162,8 +162,8 @@ impl Writer {
     /// What the disk says.
     pub async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         match self.file.source() {
-            Source::Data(layered) => Ok(layered.seek(&self.file.overlay, offset, data)?),
-            Source::Lower(lower) => Ok(lower.seek(offset, data)),
+            ByteSource::Data(layered) => Ok(layered.seek(&self.file.overlay, offset, data)?),
+            ByteSource::Lower(lower) => Ok(lower.seek(offset, data)),
         }
     }
 
@@ -190,21 +190,21 @@ impl Writer {
 
     fn size(&self) -> Result<u64, Error> {
         match self.file.source() {
-            Source::Data(layered) => Ok(layered.data.length()?),
-            Source::Lower(lower) => Ok(lower.size),
+            ByteSource::Data(layered) => Ok(layered.data.length()?),
+            ByteSource::Lower(lower) => Ok(lower.size),
         }
     }
 
     /// Lets an empty file refer to the bytes of a whole one that lies in a tree of this tag. `false` if that cannot be.
     fn share(&self, source: &Self, length: u64) -> Result<bool, Error> {
         let overlay = &self.file.overlay;
-        let Source::Lower(lower) = source.file.source() else { return Ok(false) };
+        let ByteSource::Lower(lower) = source.file.source() else { return Ok(false) };
         // A node of the tree below keeps where it came from.
         let is_new = self.file.node >= STAGED && Arc::ptr_eq(overlay, &source.file.overlay);
         if !is_new || lower.size == 0 || length < lower.size || self.size()? != 0 {
             return Ok(false);
         }
-        let _gate = overlay.gate();
+        let _gate = overlay.freeze_lock();
         let _turn = self.file.turn();
         if self.size()? != 0 {
             return Ok(false);
@@ -213,7 +213,7 @@ impl Writer {
             .change(|edit| {
                 let content = match edit.merged().row(source.file.node)? {
                     Some(row) => row.content,
-                    None => edit.ground.row(lower.node, edit.now).map_or(Content::None, |row| row.content),
+                    None => edit.base.row(lower.node, edit.now).map_or(Content::None, |row| row.content),
                 };
                 if !matches!(content, Content::Tree(_)) {
                     return Ok(false);
@@ -228,7 +228,7 @@ impl Writer {
             })
             .inspect(|shared| {
                 if *shared {
-                    self.file.set_source(Source::Lower(Arc::clone(&lower)));
+                    self.file.set_source(ByteSource::Lower(Arc::clone(&lower)));
                 }
             })
             .map_err(Error::from)
@@ -258,7 +258,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for FileHandle {
     fn drop(&mut self) {
         if self.may_write {
             self.file.writers.fetch_sub(1, Ordering::AcqRel);

@@ -73,7 +73,7 @@ impl Upper {
 
     /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Answers whether nothing was
     /// changed since the freeze, so that nothing is left to publish. Nobody may open or write a file meanwhile.
-    pub fn settle(&self, frozen: FrozenUpper, digest: Digest) -> Result<bool, Error> {
+    pub fn commit_publish(&self, frozen: FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let is_clean = self.expect(&frozen, digest)?;
         self.shared.sync()?;
         Ok(is_clean)
@@ -128,13 +128,13 @@ impl Upper {
     /// Gives up bytes that no node has taken again meanwhile.
     fn give_up(&self, released: Vec<DataId>) -> Result<(), Error> {
         let database = self.shared.database()?;
-        let mut waste = Vec::new();
+        let mut pending_deletes = Vec::new();
         for id in released {
             if !is_referred(&database.connection, id).map_err(|error| self.shared.store.database_error("cannot settle", &error))? {
-                waste.push(id);
+                pending_deletes.push(id);
             }
         }
-        self.shared.store.give_up(waste);
+        self.shared.store.give_up(pending_deletes);
         Ok(())
     }
 

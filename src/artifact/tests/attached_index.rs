@@ -1,9 +1,9 @@
 //! Artifacts whose layers bring their indexes along.
 
 use super::*;
-use crate::artifact::travel;
-use crate::content::tests::travelling::{file, pack_entries};
-use crate::layer::tests::travelling;
+use crate::artifact::attached_index;
+use crate::content::tests::attached_index::{file, pack_entries};
+use crate::layer::tests::encode_attached;
 use crate::layer::{FileKind, PackEntry, Packed, Packing};
 
 /// A layer as it is published: its blob and its index in the registry.
@@ -21,9 +21,9 @@ pub(super) fn publish(registry: &Memory, packing: Packing, title: &str, entries:
     if packing != Packing::Raw {
         descriptor.annotations.insert(UNPACK.0.to_owned(), UNPACK.1.to_owned());
     }
-    let bytes = travelling(&packed.index).unwrap();
-    let stored = registry.add_blob("r", travel::INDEX_MEDIA_TYPE, bytes);
-    let index = travel::index_layer(&descriptor.digest, stored.digest, stored.size);
+    let bytes = encode_attached(&packed.index).unwrap();
+    let stored = registry.add_blob("r", attached_index::INDEX_MEDIA_TYPE, bytes);
+    let index = attached_index::index_layer(&descriptor.digest, stored.digest, stored.size);
     Published { packed, descriptor, index }
 }
 
@@ -113,7 +113,7 @@ async fn layers_of_images_and_of_oci_sync_name_their_indexes() {
     let mut one = publish(&registry, Packing::GzipTar, ".", &[(file("a", b"1"), b"1")]);
     one.descriptor.annotations.clear();
     let plain = one.descriptor.clone();
-    travel::bind(&mut one.descriptor, one.index.digest, one.index.size);
+    attached_index::bind(&mut one.descriptor, one.index.digest, one.index.size);
     let sync = json!({"io.oci-sync.version": "1"});
     let sealed = json!({"io.oci-sync.version": "1", "io.oci-sync.encrypted": "true"});
     for (name, config, layer, annotations, expected) in [
@@ -166,9 +166,9 @@ async fn a_tree_that_a_lying_index_showed_is_built_anew_once_a_span_does_not_mat
     let (truth, lie) = (vec![1; 5000], vec![2; 5000]);
     let mut layer = publish(&registry, Packing::Tar, ".", &[(file("a", &truth), &truth)]);
     let (other, _) = pack_entries(Packing::Tar, &[(file("z", &lie), &lie)]);
-    let bytes = travelling(&other.index.of_blob(layer.descriptor.digest).unwrap()).unwrap();
-    let stored = registry.add_blob("r", travel::INDEX_MEDIA_TYPE, bytes);
-    layer.index = travel::index_layer(&layer.descriptor.digest, stored.digest, stored.size);
+    let bytes = encode_attached(&other.index.of_blob(layer.descriptor.digest).unwrap()).unwrap();
+    let stored = registry.add_blob("r", attached_index::INDEX_MEDIA_TYPE, bytes);
+    layer.index = attached_index::index_layer(&layer.descriptor.digest, stored.digest, stored.size);
     tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&layer.descriptor, &layer.index], json!({}));
     let first = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
     let before = shown(&first, &repository("r"), "v1").await.unwrap();

@@ -20,7 +20,7 @@ pub const DEFAULTS: Defaults =
 
 /// One mount over one registry. The cache directory goes with it.
 #[derive(Clone)]
-pub struct World {
+pub struct TestMount {
     pub registry: Arc<Memory>,
     pub fs: Arc<FileSystem>,
     directory: Arc<tempfile::TempDir>,
@@ -81,7 +81,7 @@ pub fn repository(name: &str) -> Repository {
     Repository::parse(name).unwrap()
 }
 
-impl World {
+impl TestMount {
     /// A mount of the whole registry in which names and tags stay fresh.
     pub fn new(registry: Memory) -> Self {
         Self::with(registry, Setup::default())

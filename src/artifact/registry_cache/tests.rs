@@ -22,18 +22,18 @@ impl Rig {
         Self { registry, cache: tempfile::tempdir().unwrap() }
     }
 
-    fn known(&self, lifetime: Duration, offline: bool) -> Arc<Known> {
+    fn cache(&self, lifetime: Duration, offline: bool) -> Arc<RegistryCache> {
         open(Arc::clone(&self.registry) as Arc<dyn Pull>, self.cache.path(), lifetime, offline)
     }
 
     /// Answers are fresh for ever.
-    fn fresh(&self) -> Arc<Known> {
-        self.known(Duration::from_secs(1 << 30), false)
+    fn fresh(&self) -> Arc<RegistryCache> {
+        self.cache(Duration::from_secs(1 << 30), false)
     }
 
     /// Answers are stale at once.
-    fn stale(&self) -> Arc<Known> {
-        self.known(Duration::ZERO, false)
+    fn stale(&self) -> Arc<RegistryCache> {
+        self.cache(Duration::ZERO, false)
     }
 
     fn requests(&self) -> [usize; 4] {
@@ -47,11 +47,11 @@ impl Rig {
     }
 }
 
-fn open(pull: Arc<dyn Pull>, cache: &Path, tag_ttl: Duration, offline: bool) -> Arc<Known> {
+fn open(pull: Arc<dyn Pull>, cache: &Path, tag_ttl: Duration, offline: bool) -> Arc<RegistryCache> {
     let cache = SpanCache::open(cache::Config { directory: cache.to_owned(), size: 1 << 30, min_free: 0 }).unwrap();
     let repositories = vec![Repository::parse("team/named").unwrap()];
     let platform = "linux/amd64".parse().unwrap();
-    Arc::new(Known::new(pull, cache, Options { tag_ttl, platform, view: ViewMode::Merged, offline, strict: false, repositories }))
+    Arc::new(RegistryCache::new(pull, cache, Options { tag_ttl, platform, view: ViewMode::Merged, offline, strict: false, repositories }))
 }
 
 fn app() -> Repository {
@@ -69,11 +69,11 @@ fn names(listing: &Listing) -> Vec<&str> {
 #[tokio::test]
 async fn the_first_use_of_a_tag_is_one_get_and_a_later_one_at_most_a_head() {
     let rig = Rig::new();
-    let known = rig.stale();
-    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
-    known.manifest(&app(), &digest).await.unwrap();
+    let cache = rig.stale();
+    let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
+    cache.manifest(&app(), &digest).await.unwrap();
     assert_eq!(rig.requests(), [1, 0, 0, 0]);
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
     assert_eq!(rig.requests(), [1, 1, 0, 0]);
     let fresh = rig.fresh();
     for _ in 0..3 {
@@ -85,9 +85,9 @@ async fn the_first_use_of_a_tag_is_one_get_and_a_later_one_at_most_a_head() {
 #[tokio::test]
 async fn many_who_ask_at_once_share_one_request() {
     let rig = Rig::new();
-    let known = rig.fresh();
+    let cache = rig.fresh();
     let (repository, name) = (app(), tag("v1"));
-    let all = futures_util::future::join_all((0..32).map(|_| known.tag(&repository, &name))).await;
+    let all = futures_util::future::join_all((0..32).map(|_| cache.tag(&repository, &name))).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(rig.requests(), [1, 0, 0, 0]);
 }
@@ -95,77 +95,77 @@ async fn many_who_ask_at_once_share_one_request() {
 #[tokio::test]
 async fn a_tag_that_moved_is_seen_after_its_time_or_a_refresh() {
     let rig = Rig::new();
-    let known = rig.fresh();
-    let old = known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.fresh();
+    let old = cache.tag(&app(), &tag("v1")).await.unwrap();
     let new = rig.registry.add_artifact("team/app", "v1", (media_type::OCI_EMPTY, b"{}"), &[("a/b", b"new", &[])], &[]);
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), old);
-    known.refresh(Some(&Repository::parse("team/other").unwrap()));
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), old);
-    known.refresh(Some(&app()));
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), new);
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), old);
+    cache.refresh(Some(&Repository::parse("team/other").unwrap()));
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), old);
+    cache.refresh(Some(&app()));
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), new);
 }
 
 #[tokio::test]
 async fn an_absent_tag_is_asked_for_once_and_again_after_a_refresh() {
     let rig = Rig::new();
-    let known = rig.fresh();
-    known.tags(&app()).await.unwrap();
+    let cache = rig.fresh();
+    cache.tags(&app()).await.unwrap();
     for _ in 0..3 {
-        assert_eq!(known.tag(&app(), &tag("v9")).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(cache.tag(&app(), &tag("v9")).await.unwrap_err().kind, ErrorKind::NotFound);
     }
     assert_eq!(rig.requests(), [1, 0, 1, 0]);
     // The list lacks it and is fresh, yet a list is never a negative answer.
     rig.registry.add_artifact("team/app", "v9", (media_type::OCI_EMPTY, b"{}"), &[], &[]);
-    known.refresh(None);
-    known.tag(&app(), &tag("v9")).await.unwrap();
+    cache.refresh(None);
+    cache.tag(&app(), &tag("v9")).await.unwrap();
 }
 
 #[tokio::test]
 async fn while_the_registry_is_unreachable_the_last_known_answer_serves() {
     let rig = Rig::new();
-    let known = rig.stale();
-    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
-    assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v1", "v2"]);
+    let cache = rig.stale();
+    let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
+    assert_eq!(names(&cache.tags(&app()).await.unwrap()), ["v1", "v2"]);
     rig.cut();
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
-    let listing = known.tags(&app()).await.unwrap();
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    let listing = cache.tags(&app()).await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["v1", "v2"], false));
     // During an outage nobody waits for another attempt, but what was never known fails as what it is.
     let asked = rig.requests();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     assert_eq!(rig.requests(), asked);
-    assert_eq!(known.tag(&app(), &tag("v3")).await.unwrap_err().kind, ErrorKind::Unreachable);
+    assert_eq!(cache.tag(&app(), &tag("v3")).await.unwrap_err().kind, ErrorKind::Unreachable);
     rig.registry.mend();
-    known.refresh(None);
-    assert!(known.tags(&app()).await.unwrap().complete);
+    cache.refresh(None);
+    assert!(cache.tags(&app()).await.unwrap().complete);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
     let rig = Rig::new();
-    let known = rig.stale();
-    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.stale();
+    let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
     for kind in [RequestKind::Resolve, RequestKind::Tags, RequestKind::Ping] {
         rig.registry.plan(kind, 0, 1000, Fault::Stall);
     }
     let begun = tokio::time::Instant::now();
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
     // The first one finds out, which takes a moment; nobody after that waits at all.
     assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
     let found_out = tokio::time::Instant::now();
     for _ in 0..100 {
-        assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
-        assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v1"]);
+        assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
+        assert_eq!(names(&cache.tags(&app()).await.unwrap()), ["v1"]);
     }
     assert_eq!((found_out.elapsed(), rig.requests()), (Duration::ZERO, [1, 1, 0, 0]));
     // The question went on meanwhile, and its answer counts.
     let moved = rig.registry.add_artifact("team/app", "v1", (media_type::OCI_EMPTY, b"{}"), &[("a/b", b"new", &[])], &[]);
     rig.registry.mend();
     rig.registry.release();
-    while known.is_away() {
+    while cache.is_away() {
         tokio::task::yield_now().await;
     }
-    assert_eq!((known.last_tag(&app(), &tag("v1")), rig.requests()[1]), (Some(moved), 1));
+    assert_eq!((cache.last_tag(&app(), &tag("v1")), rig.requests()[1]), (Some(moved), 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,44 +174,44 @@ async fn a_long_list_that_comes_page_by_page_is_waited_for() {
     let digest = rig.registry.tagged("team/app")["v1"];
     (0..50).for_each(|number| rig.registry.tag("team/app", &format!("n{number:02}"), digest));
     rig.registry.set_page_size(5);
-    let known = rig.stale();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.stale();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     rig.registry.plan(RequestKind::Tags, 0, 11, Fault::Delay(Duration::from_millis(1500)));
-    let listing = known.tags(&app()).await.unwrap();
+    let listing = cache.tags(&app()).await.unwrap();
     assert_eq!((listing.names.len(), listing.complete), (52, true));
 }
 
 #[tokio::test]
 async fn whatever_got_no_answer_is_a_sign_of_an_outage_until_it_is_over_or_forgotten() {
     let rig = Rig::new();
-    let known = rig.stale();
-    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.stale();
+    let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
     // Somebody read a blob in vain.
     rig.registry.fall_silent();
     for _ in 0..3 {
-        assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), digest);
+        assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
     }
     assert_eq!(rig.requests(), [1, 0, 0, 0]);
     // What is not known is asked for, and an answer is the end of it.
-    known.tag(&app(), &tag("v2")).await.unwrap();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    cache.tag(&app(), &tag("v2")).await.unwrap();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     assert_eq!(rig.requests(), [2, 1, 0, 0]);
     rig.registry.fall_silent();
-    known.refresh(None);
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    cache.refresh(None);
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     assert_eq!(rig.requests(), [2, 2, 0, 0]);
 }
 
 #[test]
 fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
     let rig = Rig::new();
-    let known = rig.fresh();
-    known.memory().outage = outage::Outage::long_ago();
-    assert!(known.is_away() && known.is_away());
+    let cache = rig.fresh();
+    cache.memory().outage = outage::Outage::long_ago();
+    assert!(cache.is_away() && cache.is_away());
     assert_eq!(rig.registry.count(RequestKind::Ping), 0);
     // The next one that is inside looks.
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        while known.is_away() {
+        while cache.is_away() {
             tokio::task::yield_now().await;
         }
     });
@@ -222,23 +222,23 @@ fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
 #[tokio::test]
 async fn a_refusal_is_no_outage() {
     let rig = Rig::new();
-    let known = rig.stale();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.stale();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     rig.registry.plan(RequestKind::Resolve, 0, 1, Fault::Error(ErrorKind::Denied));
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::Denied);
 }
 
 #[tokio::test]
 async fn what_was_seen_once_is_known_offline_in_another_mount() {
     let rig = Rig::new();
-    let known = rig.fresh();
-    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
-    known.tags(&app()).await.unwrap();
-    known.repositories(None).await.unwrap();
-    known.referrers(&app(), &digest).await.unwrap();
-    known.flush().await;
+    let cache = rig.fresh();
+    let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
+    cache.tags(&app()).await.unwrap();
+    cache.repositories(None).await.unwrap();
+    cache.referrers(&app(), &digest).await.unwrap();
+    cache.flush().await;
     rig.registry.forget_requests();
-    let offline = rig.known(Duration::ZERO, true);
+    let offline = rig.cache(Duration::ZERO, true);
     assert_eq!(offline.tag(&app(), &tag("v1")).await.unwrap(), digest);
     assert_eq!(offline.manifest(&app(), &digest).await.unwrap().digest, digest);
     assert_eq!(names(&offline.tags(&app()).await.unwrap()), ["v1", "v2"]);
@@ -256,13 +256,13 @@ async fn what_was_seen_once_is_known_offline_in_another_mount() {
 #[tokio::test]
 async fn a_deleted_tag_is_forgotten_on_disk_too() {
     let rig = Rig::new();
-    let known = rig.stale();
-    known.tag(&app(), &tag("v1")).await.unwrap();
-    known.tag(&app(), &tag("v2")).await.unwrap();
+    let cache = rig.stale();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
+    cache.tag(&app(), &tag("v2")).await.unwrap();
     rig.registry.untag("team/app", "v1");
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
-    known.flush().await;
-    let offline = rig.known(Duration::ZERO, true);
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+    cache.flush().await;
+    let offline = rig.cache(Duration::ZERO, true);
     assert_eq!(offline.tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
     offline.tag(&app(), &tag("v2")).await.unwrap();
 }
@@ -288,71 +288,71 @@ async fn lists_have_all_pages_without_bookkeeping_and_bad_names() {
         rig.registry.tag("team/app", &format!("n{number:02}"), digest);
     }
     rig.registry.set_page_size(7);
-    let known = rig.fresh();
-    let listing = known.tags(&app()).await.unwrap();
+    let cache = rig.fresh();
+    let listing = cache.tags(&app()).await.unwrap();
     assert_eq!((listing.names.len(), listing.complete), (52, true));
     assert!(listing.names.is_sorted());
-    known.tag(&app(), &tag(&format!("sha256-{hex}"))).await.unwrap();
+    cache.tag(&app(), &tag(&format!("sha256-{hex}"))).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_registry_without_a_catalog_lists_what_is_known() {
     let rig = Rig::new();
     rig.registry.set_catalog(false);
-    let known = rig.fresh();
-    let listing = known.repositories(None).await.unwrap();
+    let cache = rig.fresh();
+    let listing = cache.repositories(None).await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["team/named"], false));
-    known.tag(&app(), &tag("v1")).await.unwrap();
-    known.learned(&Repository::parse("teams/x").unwrap());
+    cache.tag(&app(), &tag("v1")).await.unwrap();
+    cache.learned(&Repository::parse("teams/x").unwrap());
     let team = Repository::parse("team").unwrap();
-    assert_eq!(names(&known.repositories(Some(&team)).await.unwrap()), ["team/app", "team/named"]);
+    assert_eq!(names(&cache.repositories(Some(&team)).await.unwrap()), ["team/app", "team/named"]);
     assert_eq!(rig.requests()[3], 1);
 }
 
 #[tokio::test]
 async fn a_refused_list_of_repositories_does_not_erase_what_was_listed_before() {
     let rig = Rig::new();
-    let known = rig.stale();
-    known.repositories(None).await.unwrap();
+    let cache = rig.stale();
+    cache.repositories(None).await.unwrap();
     rig.registry.plan(RequestKind::Repositories, 0, 1, Fault::Error(ErrorKind::Denied));
-    let listing = known.repositories(None).await.unwrap();
+    let listing = cache.repositories(None).await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["team/app", "team/named"], false));
-    known.flush().await;
-    assert_eq!(names(&rig.known(Duration::ZERO, true).repositories(None).await.unwrap()), ["team/app", "team/named"]);
+    cache.flush().await;
+    assert_eq!(names(&rig.cache(Duration::ZERO, true).repositories(None).await.unwrap()), ["team/app", "team/named"]);
 }
 
 #[tokio::test]
 async fn during_an_outage_known_tags_are_listed_without_a_request() {
     let rig = Rig::new();
-    let known = rig.stale();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.stale();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     rig.cut();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     let asked = rig.requests();
-    assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v1"]);
+    assert_eq!(names(&cache.tags(&app()).await.unwrap()), ["v1"]);
     assert_eq!(rig.requests(), asked);
 }
 
 #[tokio::test]
 async fn names_that_do_not_exist_take_no_memory() {
     let rig = Rig::new();
-    let known = rig.fresh();
-    known.tag(&app(), &tag("v1")).await.unwrap();
-    let before = known.memory().repositories_in_memory();
+    let cache = rig.fresh();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
+    let before = cache.memory().repositories_in_memory();
     for number in 0..20 {
         let nothing = Repository::parse(&format!("no/such{number}")).unwrap();
-        assert_eq!(known.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(cache.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
     }
-    assert_eq!(known.memory().repositories_in_memory(), before);
+    assert_eq!(cache.memory().repositories_in_memory(), before);
 }
 
 #[tokio::test]
 async fn an_unknown_repository_is_asked_for_once() {
     let rig = Rig::new();
-    let known = rig.fresh();
+    let cache = rig.fresh();
     let nothing = Repository::parse("no/such").unwrap();
     for _ in 0..3 {
-        assert_eq!(known.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(cache.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
     }
     assert_eq!(rig.requests(), [0, 0, 1, 0]);
 }
@@ -361,8 +361,8 @@ async fn an_unknown_repository_is_asked_for_once() {
 async fn a_manifest_that_cannot_be_read_does_not_hide_its_tag() {
     let rig = Rig::new();
     rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
-    let known = rig.fresh();
-    known.tag(&app(), &tag("v1")).await.unwrap();
+    let cache = rig.fresh();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
     // The last makes sure that the registry has what it names.
     assert_eq!(rig.requests(), [1, 2, 0, 0]);
 }
@@ -373,19 +373,19 @@ async fn a_digest_that_the_registry_names_and_does_not_have_is_its_error_and_no_
     rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
     rig.registry.plan(RequestKind::Resolve, 1, 1, Fault::Error(ErrorKind::NotFound));
     assert_eq!(rig.fresh().tag(&app(), &tag("v1")).await.unwrap_err().kind, ErrorKind::Integrity);
-    let known = rig.fresh();
-    assert_eq!(known.named_manifest(&app(), &Digest::of(b"named")).await.unwrap_err().kind, ErrorKind::Gone);
-    assert_eq!(known.manifest(&app(), &Digest::of(b"asked for")).await.unwrap_err().kind, ErrorKind::NotFound);
+    let cache = rig.fresh();
+    assert_eq!(cache.named_manifest(&app(), &Digest::of(b"named")).await.unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(cache.manifest(&app(), &Digest::of(b"asked for")).await.unwrap_err().kind, ErrorKind::NotFound);
 }
 
 #[tokio::test]
 async fn a_stored_manifest_with_other_bytes_is_asked_for_again() {
     let rig = Rig::new();
-    let known = rig.fresh();
-    let digest = known.tag(&app(), &tag("v1")).await.unwrap();
-    known.flush().await;
+    let cache = rig.fresh();
+    let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
+    cache.flush().await;
     let key = Digest::of(format!("https://reg.test\nmanifest\nteam/app\n{digest}").as_bytes()).hex();
-    known.cache.store_document("manifest", &key, b"{}", &crate::cache::Protection::Plain).unwrap();
+    cache.cache.store_document("manifest", &key, b"{}", &crate::cache::Protection::Plain).unwrap();
     assert_eq!(rig.fresh().manifest(&app(), &digest).await.unwrap().digest, digest);
     assert_eq!(rig.requests()[0], 2);
 }
@@ -408,49 +408,49 @@ async fn overtaken<T>(rig: &Rig, kind: RequestKind, question: impl Future<Output
 #[tokio::test]
 async fn an_answer_to_an_older_question_never_overrules_what_was_written_meanwhile() {
     let rig = Rig::new();
-    let known = rig.fresh();
+    let cache = rig.fresh();
     let of_v2 = rig.registry.tagged("team/app")["v2"];
-    let manifest = known.manifest(&app(), &of_v2).await.unwrap();
-    let publish = || known.published(&app(), &tag("v1"), Arc::clone(&manifest));
-    let answer = overtaken(&rig, RequestKind::Manifest, known.tag(&app(), &tag("v1")), publish).await;
+    let manifest = cache.manifest(&app(), &of_v2).await.unwrap();
+    let publish = || cache.published(&app(), &tag("v1"), Arc::clone(&manifest));
+    let answer = overtaken(&rig, RequestKind::Manifest, cache.tag(&app(), &tag("v1")), publish).await;
     assert_eq!(answer.unwrap(), of_v2);
-    assert_eq!(known.tag(&app(), &tag("v1")).await.unwrap(), of_v2);
+    assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), of_v2);
 
     let rig = Rig::new();
-    let known = rig.fresh();
-    let gone = overtaken(&rig, RequestKind::Manifest, known.tag(&app(), &tag("v1")), || known.deleted(&app(), &tag("v1"))).await;
+    let cache = rig.fresh();
+    let gone = overtaken(&rig, RequestKind::Manifest, cache.tag(&app(), &tag("v1")), || cache.deleted(&app(), &tag("v1"))).await;
     assert_eq!(gone.unwrap_err().kind, ErrorKind::NotFound);
 
     let rig = Rig::new();
-    let known = rig.fresh();
-    let listed = overtaken(&rig, RequestKind::Tags, known.tags(&app()), || {
-        known.published(&app(), &tag("new"), Arc::clone(&manifest));
-        known.deleted(&app(), &tag("v1"));
+    let cache = rig.fresh();
+    let listed = overtaken(&rig, RequestKind::Tags, cache.tags(&app()), || {
+        cache.published(&app(), &tag("new"), Arc::clone(&manifest));
+        cache.deleted(&app(), &tag("v1"));
     })
     .await
     .unwrap();
     assert_eq!((names(&listed), listed.complete), (vec!["new", "v2"], false));
     // The next list is asked for again.
     rig.registry.untag("team/app", "v1");
-    assert_eq!(names(&known.tags(&app()).await.unwrap()), ["v2"]);
+    assert_eq!(names(&cache.tags(&app()).await.unwrap()), ["v2"]);
 }
 
 #[tokio::test]
 async fn a_repository_that_was_just_made_is_known_though_the_registry_said_no_before() {
     let rig = Rig::new();
-    let known = rig.fresh();
+    let cache = rig.fresh();
     let of_v1 = rig.registry.tagged("team/app")["v1"];
-    let manifest = known.manifest(&app(), &of_v1).await.unwrap();
+    let manifest = cache.manifest(&app(), &of_v1).await.unwrap();
     let new = Repository::parse("team/new").unwrap();
-    known.repositories(None).await.unwrap();
-    assert_eq!(known.tags(&new).await.unwrap_err().kind, ErrorKind::NotFound);
-    assert_eq!(known.tag(&new, &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
-    known.published(&new, &tag("v1"), manifest);
-    assert_eq!(known.tag(&new, &tag("v1")).await.unwrap(), of_v1);
-    assert!(known.repositories(None).await.unwrap().names.contains(&"team/new".to_owned()));
+    cache.repositories(None).await.unwrap();
+    assert_eq!(cache.tags(&new).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(cache.tag(&new, &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
+    cache.published(&new, &tag("v1"), manifest);
+    assert_eq!(cache.tag(&new, &tag("v1")).await.unwrap(), of_v1);
+    assert!(cache.repositories(None).await.unwrap().names.contains(&"team/new".to_owned()));
     rig.registry.add_repository("team/new");
     rig.registry.tag("team/new", "v1", of_v1);
-    assert_eq!(names(&known.tags(&new).await.unwrap()), ["v1"]);
+    assert_eq!(names(&cache.tags(&new).await.unwrap()), ["v1"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ const MOUNTS: &[u8] = b"etc/mtab";
 
 /// Judges which names of a tag a publish leaves out, asked for them in the order of their paths.
 pub struct LeftOut {
-    droppings: Droppings,
+    rules: IgnoreRules,
     /// The directory that is left out with everything below.
     directory: Option<Vec<u8>>,
 }
@@ -31,8 +31,8 @@ pub struct LeftOut {
 impl LeftOut {
     /// By the usual droppings and an ignore file. `has_base`: the tag holds something upstream.
     pub fn new(ignore_file: &[u8], has_base: bool) -> Self {
-        let droppings = Droppings::new(ignore_file);
-        Self { droppings: if has_base { droppings.and_of_runtimes() } else { droppings }, directory: None }
+        let rules = IgnoreRules::new(ignore_file);
+        Self { rules: if has_base { rules.and_of_runtimes() } else { rules }, directory: None }
     }
 
     /// Whether the name is left out. `is_upstream`: the tag holds it upstream.
@@ -40,7 +40,7 @@ impl LeftOut {
         if self.directory.as_ref().is_some_and(|above| is_within(path, above)) {
             return true;
         }
-        let is_left_out = kind == Kind::Socket || !is_upstream && self.droppings.matches(path, kind, size);
+        let is_left_out = kind == Kind::Socket || !is_upstream && self.rules.matches(path, kind, size);
         if is_left_out && kind == Kind::Directory {
             self.directory = Some(path.to_vec());
         }
@@ -65,13 +65,13 @@ struct Pattern {
 }
 
 /// Which paths are droppings.
-pub(super) struct Droppings {
+pub(super) struct IgnoreRules {
     patterns: Vec<Pattern>,
     /// Whether what container runtimes leave is among them.
     of_runtimes: bool,
 }
 
-impl Droppings {
+impl IgnoreRules {
     /// The usual ones and those of an ignore file.
     pub fn new(ignore_file: &[u8]) -> Self {
         let lines = ALWAYS.as_bytes().split(|byte| *byte == b'\n').chain(ignore_file.split(|byte| *byte == b'\n'));
@@ -190,14 +190,14 @@ mod tests {
 
     fn is_left_out(ignore: &str, path: &str) -> bool {
         let kind = if path.ends_with('/') { Kind::Directory } else { Kind::File };
-        Droppings::new(ignore.as_bytes()).matches(path.trim_end_matches('/').as_bytes(), kind, 1)
+        IgnoreRules::new(ignore.as_bytes()).matches(path.trim_end_matches('/').as_bytes(), kind, 1)
     }
 
     #[test]
     fn what_systems_and_editors_leave_is_a_dropping_at_any_depth() {
         for path in [".DS_Store", "a/b/.DS_Store", "a/.nfs000123", ".fuse_hidden0001", "a/.x.txt.swp", "x.swp"] {
             assert!(is_left_out("", path), "{path}");
-            assert!(!Droppings::none().matches(path.as_bytes(), Kind::File, 1), "{path}");
+            assert!(!IgnoreRules::none().matches(path.as_bytes(), Kind::File, 1), "{path}");
         }
         for path in ["DS_Store", "swp", "notes~", "a/.gitignore", ".ocifsignore"] {
             assert!(!is_left_out("", path), "{path}");
@@ -218,7 +218,7 @@ mod tests {
             assert!(!is_dropping(path, Kind::Directory, 0, true));
         }
         assert!(is_dropping(b"etc/mtab", Kind::Symlink, 12, true) && !is_dropping(b"etc/mtab", Kind::File, 12, true));
-        let wanted = |ignore: &[u8]| !Droppings::new(ignore).and_of_runtimes().matches(b"etc/hosts", Kind::File, 0);
+        let wanted = |ignore: &[u8]| !IgnoreRules::new(ignore).and_of_runtimes().matches(b"etc/hosts", Kind::File, 0);
         assert!(wanted(b"!/etc/hosts") && !wanted(b""));
     }
 

@@ -1,4 +1,4 @@
-//! The travelling form of an index: what an index layer holds, and what is checked when one arrives.
+//! The attached form of an index: what an index layer holds, and what is checked when one arrives.
 //!
 //! An index that arrives was made by anybody. Promises: nothing is allocated from a length that it declares, it is for the blob that
 //! the caller means, every span can be fetched and checked on its own, and no two records share anything, so that reading all of it
@@ -12,8 +12,8 @@ use crate::layer::{Error, FileKind, LayerIndex, Resources, Restart};
 use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
-/// Largest travelling index, and largest index in it: readers refuse more. A layer that would need more travels without one.
-pub const TRAVELLING_MOST: u64 = 256 << 20;
+/// Largest attached index, and largest index in it: readers refuse more. A layer that would need more travels without one.
+pub const ATTACHED_INDEX_MOST: u64 = 256 << 20;
 
 /// A skippable frame, so that the whole is still what any zstd tool opens: its own magic, its length, ours, and the version.
 const MAGIC: [u8; 16] = *b"\x5e\x2a\x4d\x18\x08\x00\x00\x00ocifsTI\x01";
@@ -35,23 +35,23 @@ const PATH: usize = 1 << 20;
 /// Most bytes of the blob that a span takes. What is written here takes little more than the span holds.
 const SPAN_BLOB: u64 = 8 << 20;
 
-/// The travelling form of an index: what an index layer holds. The same index gives the same bytes.
+/// The attached form of an index: what an index layer holds. The same index gives the same bytes.
 ///
 /// # Errors
 /// Unsupported for an index that is no help to a reader: of a layer that needs windows, or lacks a digest of a span, or larger than
-/// [`TRAVELLING_MOST`]. Such a layer travels without one. NoSpace and Other if there is no scratch space.
-pub fn travelling(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
+/// [`ATTACHED_INDEX_MOST`]. Such a layer travels without one. NoSpace and Other if there is no scratch space.
+pub fn encode_attached(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
     let plain = index.without_warnings(scratch)?;
     check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot travel: {problem}", plain.blob_digest())))?;
     let bytes = plain.as_bytes();
-    if bytes.len() as u64 > TRAVELLING_MOST {
-        return Err(Error::limit(format!("the index of {} is larger than {TRAVELLING_MOST} bytes", plain.blob_digest())));
+    if bytes.len() as u64 > ATTACHED_INDEX_MOST {
+        return Err(Error::limit(format!("the index of {} is larger than {ATTACHED_INDEX_MOST} bytes", plain.blob_digest())));
     }
     compress(bytes, scratch).map_err(|error| Error::other(format!("an index cannot be compressed: {error}")))
 }
 
 /// Bytes of memory that compressing an index takes: the window, and tables that are as large as a short index or as four windows.
-pub fn travelling_memory(index: &LayerIndex) -> u64 {
+pub fn attached_index_memory(index: &LayerIndex) -> u64 {
     let length = (index.as_bytes().len() as u64).min(1 << WINDOW_LOG);
     (1 << 20) + 8 * length
 }
@@ -68,11 +68,11 @@ fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
     encoder.finish()
 }
 
-/// Opens a travelling index that is meant for this blob; everything in it is checked, nothing is trusted.
+/// Opens a attached index that is meant for this blob; everything in it is checked, nothing is trusted.
 ///
 /// # Errors
 /// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
-pub fn arrived(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<LayerIndex, Error> {
+pub fn decode_attached(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<LayerIndex, Error> {
     let broken = |problem: &str| Error::broken(format!("the index that travels with {blob} is refused: {problem}"));
     let (magic, frame) = bytes.split_first_chunk::<16>().ok_or_else(|| broken("it is too short"))?;
     if magic.get(..15) != MAGIC.get(..15) {
@@ -81,7 +81,7 @@ pub fn arrived(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<Lay
     if magic.last() != Some(&VERSION) {
         return Err(Error::limit(format!("the index that travels with {blob} has a version that this program does not read")));
     }
-    let most = TRAVELLING_MOST.min(resources.limits.index_bytes);
+    let most = ATTACHED_INDEX_MOST.min(resources.limits.index_bytes);
     let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
     let index = LayerIndex::open(Arc::new(plain)).map_err(|error| Error {
         kind: error.kind,
@@ -150,5 +150,5 @@ fn check(index: &LayerIndex) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
-#[path = "travel_tests.rs"]
+#[path = "attached_index_tests.rs"]
 mod tests;

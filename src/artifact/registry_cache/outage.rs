@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Answer, Error, Known, abandoned};
+use super::{Error, Lookup, RegistryCache, abandoned};
 use crate::error::ErrorKind;
 use crate::flight::Abandoned;
 
@@ -51,7 +51,7 @@ impl Outage {
     }
 }
 
-impl Known {
+impl RegistryCache {
     /// Whether the registry is away or never asked, so that asking would only make somebody wait.
     pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
         if self.options.offline {
@@ -87,7 +87,7 @@ impl Known {
 
     /// Waits for an answer. Whoever knows an older one takes that once the registry says nothing for a while; the question
     /// goes on meanwhile, and its answer counts when it comes.
-    pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Answer<T>, Abandoned>>, older: Option<T>) -> Answer<T> {
+    pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Lookup<T>, Abandoned>>, older: Option<T>) -> Lookup<T> {
         let Some(older) = older else { return asked.await.map_err(abandoned)? };
         let mut asked = std::pin::pin!(asked);
         let mut since = tokio::time::Instant::now();

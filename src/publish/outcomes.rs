@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::flow::{Ground, Lent, Publish};
+use super::flow::{Baseline, Lent, Publish};
 use super::manifest::files as titled;
 use super::packing::blocking;
 use super::snapshot::show;
@@ -23,25 +23,25 @@ const SUSPECTS: usize = 8;
 
 impl Publish<'_> {
     /// The frozen state is what the edits were laid on: the tag holds it already, or another tag is put for it. No blob is sent.
-    pub(super) async fn nothing_differs(&self, ground: &Ground, survey: Survey, lent: Lent) -> Result<(Report, Next), Error> {
-        let Some(base) = ground.base.clone() else { return Err(Error::other("a tag without a base")) };
+    pub(super) async fn nothing_differs(&self, baseline: &Baseline, survey: Survey, lent: Lent) -> Result<(Report, Next), Error> {
+        let Some(base) = baseline.base.clone() else { return Err(Error::other("a tag without a base")) };
         let mut report = self.report(&survey, Outcome::Unchanged);
-        if self.goes_elsewhere() || ground.binding.expected != Some(base.manifest.digest) {
+        if self.goes_elsewhere() || baseline.binding.expected != Some(base.manifest.digest) {
             report.outcome = Outcome::Published {
-                before: ground.at_target.map(|digest| digest.to_string()),
+                before: baseline.at_target.map(|digest| digest.to_string()),
                 digest: base.manifest.digest.to_string(),
                 known: true,
             };
-            self.refuse_moved(ground, Some(base.manifest.digest))?;
+            self.refuse_moved(baseline, Some(base.manifest.digest))?;
             if self.options.dry_run {
                 return Ok((report, Next::Continues { clean: false }));
             }
-            self.target(&self.target).put(&base.manifest, self.expected(ground), || Ok(())).await?;
+            self.target(&self.target).put(&base.manifest, self.expected(baseline), || Ok(())).await?;
             self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
-            let clean = if self.goes_elsewhere() { true } else { self.settle(lent, base).await? };
+            let clean = if self.goes_elsewhere() { true } else { self.commit(lent, base).await? };
             return Ok((report, Next::Continues { clean }));
         }
-        if let Some((before, digest)) = ground.finished {
+        if let Some((before, digest)) = baseline.finished {
             report.outcome =
                 Outcome::Published { before: before.map(|digest| digest.to_string()), digest: digest.to_string(), known: false };
             self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
@@ -49,23 +49,23 @@ impl Publish<'_> {
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: true }));
         }
-        let clean = self.settle(lent, base).await?;
+        let clean = self.commit(lent, base).await?;
         Ok((report, Next::Continues { clean }))
     }
 
     /// Refuses a tag that does not hold what the edits began with, before anything is packed. `wanted` is what it is to hold, where that
     /// is known: a tag that holds it already was put by a publish whose answer was lost, or has nothing to lose.
-    pub(super) fn refuse_moved(&self, ground: &Ground, wanted: Option<Digest>) -> Result<(), Error> {
-        if self.options.force || (wanted.is_some() && ground.at_target == wanted) {
+    pub(super) fn refuse_moved(&self, baseline: &Baseline, wanted: Option<Digest>) -> Result<(), Error> {
+        if self.options.force || (wanted.is_some() && baseline.at_target == wanted) {
             return Ok(());
         }
         if !self.goes_elsewhere() {
-            let Binding { expected, .. } = ground.binding;
-            return if ground.upstream == expected { Ok(()) } else { Err(self.target(&self.tag).moved(expected, ground.upstream)) };
+            let Binding { expected, .. } = baseline.binding;
+            return if baseline.upstream == expected { Ok(()) } else { Err(self.target(&self.tag).moved(expected, baseline.upstream)) };
         }
         let journal = self.overlay.upper().journal()?;
         let put_before = journal.and_then(|journal| Digest::parse(&journal.digest).ok());
-        match ground.at_target {
+        match baseline.at_target {
             Some(now) if put_before != Some(now) => {
                 let message = format!("the tag exists already and holds {now}: --force overwrites it; all edits are kept");
                 Err(Error::new(ErrorKind::Conflict, message))
@@ -75,7 +75,7 @@ impl Publish<'_> {
     }
 
     /// Refuses what is more likely a mistake than a wish.
-    pub(super) fn check_safety(&self, ground: &Ground, survey: &Survey) -> Result<(), Error> {
+    pub(super) fn check_safety(&self, baseline: &Baseline, survey: &Survey) -> Result<(), Error> {
         let skipped = |what: String| Err(Error::new(ErrorKind::Skipped, format!("{what}: nothing was published and all edits are kept")));
         if self.options.force {
             return Ok(());
@@ -88,11 +88,11 @@ impl Publish<'_> {
             return skipped(format!("{what} (write them again, discard them, or --force publishes them as they are)"));
         }
         if survey.names == 0 {
-            let what = if ground.at_target.is_some() { "the tag would be emptied" } else { "the new tag is empty" };
+            let what = if baseline.at_target.is_some() { "the tag would be emptied" } else { "the new tag is empty" };
             return skipped(format!("{what} (--force publishes that)"));
         }
         let (before, now) = survey.files;
-        if ground.at_target.is_some() && before.saturating_sub(now).saturating_mul(2) > before {
+        if baseline.at_target.is_some() && before.saturating_sub(now).saturating_mul(2) > before {
             return skipped(format!("{now} of {before} files would be left, less than half (--force publishes that)"));
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Publish<'_> {
 
     /// An artifact of the repository that shows the very same tree. An edit of something that has more than a tree (other platforms, a
     /// config, annotations) keeps those.
-    pub(super) async fn known_tree(&self, ground: &Ground, survey: &Survey) -> Result<Option<Arc<Manifest>>, Error> {
+    pub(super) async fn known_tree(&self, baseline: &Baseline, survey: &Survey) -> Result<Option<Arc<Manifest>>, Error> {
         if self.options.as_kind.is_some() {
             return Ok(None);
         }
@@ -116,7 +116,7 @@ impl Publish<'_> {
         };
         // A copy of an encrypted tag stays one, unless it is meant to be plain.
         let found = found.filter(|found| !self.options.plaintext || !self.publisher.context.artifacts.is_secret(&found.digest));
-        let Some(base) = &ground.base else { return Ok(found) };
+        let Some(base) = &baseline.base else { return Ok(found) };
         Ok(found.filter(|found| {
             let (Some(one), Some(other)) = (found.image(), base.manifest.image()) else { return false };
             let same = (&one.config.digest, &one.artifact_type, &one.annotations, &one.subject)
@@ -206,8 +206,8 @@ impl Publish<'_> {
     }
 
     /// Says that signatures of what the tag held do not cover what it holds now. Costs nothing but the note if it fails.
-    pub(super) async fn note_signatures(&self, ground: &Ground) {
-        let Some(base) = &ground.base else { return };
+    pub(super) async fn note_signatures(&self, baseline: &Baseline) {
+        let Some(base) = &baseline.base else { return };
         let digest = base.manifest.digest;
         let artifacts = &self.publisher.context.artifacts;
         let referrers = artifacts.referrers(&self.repository, &digest).await.unwrap_or_default();

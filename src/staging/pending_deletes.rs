@@ -19,12 +19,12 @@ const ROWS: usize = 256;
 
 /// What waits for a durable commit.
 #[derive(Default)]
-pub(super) struct Waste {
+pub(super) struct PendingDeletes {
     ids: HashSet<DataId>,
     bytes: u64,
 }
 
-impl Waste {
+impl PendingDeletes {
     pub fn contains(&self, id: DataId) -> bool {
         self.ids.contains(&id)
     }
@@ -35,25 +35,25 @@ impl Store {
     pub fn give_up(&self, ids: impl IntoIterator<Item = DataId>) -> bool {
         for id in ids {
             let occupied = std::fs::symlink_metadata(self.path(id)).map_or(0, |metadata| durable::occupied(&metadata));
-            let mut waste = lock(&self.waste);
-            waste.ids.insert(id);
-            waste.bytes += occupied;
+            let mut pending_deletes = lock(&self.pending_deletes);
+            pending_deletes.ids.insert(id);
+            pending_deletes.bytes += occupied;
         }
-        let waste = lock(&self.waste);
-        waste.ids.len() >= FILES || waste.bytes >= BYTES
+        let pending_deletes = lock(&self.pending_deletes);
+        pending_deletes.ids.len() >= FILES || pending_deletes.bytes >= BYTES
     }
 
     /// The whole upper goes.
-    pub fn forget_waste(&self) {
-        lock(&self.waste).ids.clear();
+    pub fn forget_pending_deletes(&self) {
+        lock(&self.pending_deletes).ids.clear();
     }
 
     /// What may be unlinked once it is durable that nothing refers to it.
-    fn take_waste(&self) -> HashSet<DataId> {
-        let waste = std::mem::take(&mut *lock(&self.waste));
-        let (kept, gone): (HashSet<_>, HashSet<_>) = waste.ids.into_iter().partition(|id| self.is_frozen(*id));
+    fn take_pending_deletes(&self) -> HashSet<DataId> {
+        let pending_deletes = std::mem::take(&mut *lock(&self.pending_deletes));
+        let (kept, gone): (HashSet<_>, HashSet<_>) = pending_deletes.ids.into_iter().partition(|id| self.is_frozen(*id));
         // What a generation keeps is not worth another attempt before it ends.
-        lock(&self.waste).ids.extend(kept);
+        lock(&self.pending_deletes).ids.extend(kept);
         gone
     }
 }
@@ -65,7 +65,7 @@ impl Shared {
         let (store, mut count) = (&self.store, 0);
         // Removed with everything.
         while store.check().is_ok() {
-            let gone = store.take_waste();
+            let gone = store.take_pending_deletes();
             if gone.is_empty() {
                 break;
             }
@@ -74,7 +74,7 @@ impl Shared {
             match unlinked.and_then(|()| self.forget(&gone)) {
                 Ok(released) => store.give_up(released),
                 Err(error) => {
-                    lock(&store.waste).ids.extend(gone);
+                    lock(&store.pending_deletes).ids.extend(gone);
                     return Err(error);
                 }
             };

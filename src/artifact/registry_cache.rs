@@ -29,24 +29,24 @@ const NEGATIVE: Duration = Duration::from_secs(5);
 /// Bytes of manifests kept in memory, in each of two generations; all others are read from the cache.
 const MANIFEST_BYTES: usize = 4 << 20;
 
-type Answer<T> = Result<T, Error>;
+type Lookup<T> = Result<T, Error>;
 
 /// What is known, and the way to ask.
-pub(super) struct Known {
+pub(super) struct RegistryCache {
     pub pull: Arc<dyn Pull>,
     pub options: Options,
     cache: SpanCache,
     /// Never held across an await.
     memory: Mutex<Memory>,
     manifests: Mutex<Generations<(Repository, Digest), Arc<Manifest>>>,
-    tag_flight: Flight<(Repository, Tag), Answer<Digest>>,
-    list_flight: Flight<Option<Repository>, Answer<Listing>>,
-    manifest_flight: Flight<(Repository, Digest), Answer<Arc<Manifest>>>,
-    referrers_flight: Flight<(Repository, Digest), Answer<Arc<[Descriptor]>>>,
+    tag_flight: Flight<(Repository, Tag), Lookup<Digest>>,
+    list_flight: Flight<Option<Repository>, Lookup<Listing>>,
+    manifest_flight: Flight<(Repository, Digest), Lookup<Arc<Manifest>>>,
+    referrers_flight: Flight<(Repository, Digest), Lookup<Arc<[Descriptor]>>>,
     writer: Writer,
 }
 
-impl Known {
+impl RegistryCache {
     pub fn new(pull: Arc<dyn Pull>, cache: SpanCache, options: Options) -> Self {
         Self {
             pull,
@@ -67,7 +67,7 @@ impl Known {
     }
 
     /// The digest of a tag: fresh, or asked for, or the last known while the registry cannot be reached.
-    pub async fn tag(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> Answer<Digest> {
+    pub async fn tag(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
         self.load_tags(repository);
         let last = match self.memory().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) => return Ok(digest),
@@ -104,7 +104,7 @@ impl Known {
         self.options.offline || matches!(known, TagAnswer::Fresh(_)) || self.is_away()
     }
 
-    async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Answer<Digest> {
+    async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Lookup<Digest> {
         let version = Version::Tag(tag.clone());
         let writes = self.memory().writes(repository, Some(tag));
         // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
@@ -145,7 +145,7 @@ impl Known {
         }
     }
 
-    async fn fetch_tag(self: &Arc<Self>, repository: &Repository, version: &Version) -> Answer<Digest> {
+    async fn fetch_tag(self: &Arc<Self>, repository: &Repository, version: &Version) -> Lookup<Digest> {
         match self.pull.manifest(repository, version).await {
             Ok(manifest) => {
                 let digest = manifest.digest;
@@ -167,7 +167,7 @@ impl Known {
     }
 
     /// A manifest by digest, from memory, from disk, or asked for.
-    pub async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Answer<Arc<Manifest>> {
+    pub async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
         let key = (repository.clone(), *digest);
         let kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&key);
         if let Some(manifest) = kept {
@@ -192,7 +192,7 @@ impl Known {
     }
 
     /// The same for one that a tag or an index names, so that it exists: its absence is not that of a name.
-    pub async fn named_manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Answer<Arc<Manifest>> {
+    pub async fn named_manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
         self.manifest(repository, digest).await.map_err(|error| match error.kind {
             ErrorKind::NotFound => Error { kind: ErrorKind::Gone, message: error.message },
             _ => error,
@@ -226,7 +226,7 @@ impl Known {
     }
 
     /// The manifests that refer to a digest.
-    pub async fn referrers(self: &Arc<Self>, repository: &Repository, subject: &Digest) -> Answer<Arc<[Descriptor]>> {
+    pub async fn referrers(self: &Arc<Self>, repository: &Repository, subject: &Digest) -> Lookup<Arc<[Descriptor]>> {
         let key = (repository.clone(), *subject);
         let (fresh, last) = self.memory().referrers(&key, self.options.tag_ttl);
         let last = last.or_else(|| self.stored_referrers(repository, subject));
@@ -242,7 +242,7 @@ impl Known {
         let asked = self.referrers_flight.run(key.clone(), || {
             let me = Arc::clone(self);
             async move {
-                let found: Answer<Vec<_>> = me.pull.referrers(&key.0, &key.1).await.map_err(Error::from);
+                let found: Lookup<Vec<_>> = me.pull.referrers(&key.0, &key.1).await.map_err(Error::from);
                 match found {
                     Ok(found) => {
                         me.reached();

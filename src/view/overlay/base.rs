@@ -13,7 +13,7 @@ use crate::staging::{Content, Node, NodeKey, STAGED, TreeNode};
 const WORD: u64 = 64;
 
 /// The tree below an upper; none for a tag that began empty.
-pub(super) struct Ground {
+pub(super) struct Base {
     artifact: Option<Arc<Artifact>>,
     /// One bit a node of the tree: the upper has a row of it.
     marks: Vec<AtomicU64>,
@@ -28,7 +28,7 @@ struct Home {
     cookie: u32,
 }
 
-impl Ground {
+impl Base {
     pub fn new(artifact: Option<Arc<Artifact>>) -> Self {
         let nodes = artifact.as_ref().map_or(0, |artifact| u64::from(artifact.tree.node_count()));
         let marks = (0..nodes.div_ceil(WORD)).map(|_| AtomicU64::new(0)).collect();

@@ -11,7 +11,7 @@ use crate::oci::{Digest, Repository};
 use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report, Sizes};
 use crate::registry::{Memory, Trust};
 use crate::seal::Passphrase;
-use crate::staging::{Binding, Subject, Uppers};
+use crate::staging::{Binding, TagKey, Uppers};
 use crate::view::{Authority, Context, Defaults, FrozenEntry, Meaning, NewNode, Overlay, SetAttributes, ViewNode, walk_tree};
 
 const DEFAULTS: Defaults =
@@ -19,7 +19,7 @@ const DEFAULTS: Defaults =
 
 pub const TIME: (i64, u32) = (1_600_000_000, 5_000_000);
 
-pub struct World {
+pub struct PublishFixture {
     pub registry: Arc<Memory>,
     pub publisher: Publisher,
     pub uppers: Arc<Uppers>,
@@ -32,8 +32,8 @@ pub fn repository() -> Repository {
     Repository::parse("app").unwrap()
 }
 
-pub fn subject(tag: &str) -> Subject {
-    Subject { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
+pub fn tag_key(tag: &str) -> TagKey {
+    TagKey { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
 }
 
 fn keys(passphrase: Option<&'static str>) -> KeyRing {
@@ -88,7 +88,7 @@ pub struct Seen {
     pub bytes: Vec<u8>,
 }
 
-impl World {
+impl PublishFixture {
     pub fn new() -> Self {
         Self::with(ArtifactKind::Files, None)
     }
@@ -138,21 +138,21 @@ impl World {
     }
 
     pub async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
-        self.begin_at(&subject(tag), binding).await
+        self.begin_at(&tag_key(tag), binding).await
     }
 
-    pub async fn begin_at(&self, subject: &Subject, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(subject, binding, None).unwrap();
+    pub async fn begin_at(&self, tag_key: &TagKey, binding: Binding) -> Arc<Overlay> {
+        let upper = self.uppers.create(tag_key, binding, None).unwrap();
         Overlay::open(&self.publisher.context, upper).await.unwrap()
     }
 
     /// The tag as the next process finds it.
     pub async fn again(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
-        let subject = overlay.subject();
+        let tag_key = overlay.tag_key();
         drop(overlay);
         let upper = loop {
             // A publish that was stopped may still be leaving on another thread.
-            match self.uppers.find(&subject) {
+            match self.uppers.find(&tag_key) {
                 Ok(upper) => break upper.expect("the upper is there"),
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -278,7 +278,7 @@ pub fn digest_of(report: &Report) -> Digest {
 }
 
 /// Changes by path, in a tag that is edited.
-pub struct Edit<'a>(pub &'a World, pub &'a Arc<Overlay>);
+pub struct Edit<'a>(pub &'a PublishFixture, pub &'a Arc<Overlay>);
 
 impl Edit<'_> {
     fn context(&self) -> &Context {

@@ -38,7 +38,7 @@ pub fn is_index_layer(layer: &Descriptor) -> bool {
     layer.media_type.starts_with(INDEX_LAYER)
 }
 
-/// The index that travels with a layer, by its number in the manifest: its neighbour, or what its annotations name.
+/// The index attached to a layer, by its number in the manifest: its neighbour, or what its annotations name.
 pub fn index_of(layers: &[Descriptor], number: usize) -> Option<Descriptor> {
     let layer = layers.get(number).filter(|layer| !is_index_layer(layer))?;
     let neighbour = layers.get(number + 1).filter(|next| next.media_type == INDEX_MEDIA_TYPE);

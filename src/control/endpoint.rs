@@ -52,13 +52,13 @@ impl Record {
 
 /// Socket and record of one daemon.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Endpoint {
     directory: Arc<File>,
     path: PathBuf,
     name: String,
 }
 
-impl Place {
+impl Endpoint {
     /// A new place in a directory.
     pub(super) fn new(directory: File, path: &Path) -> Self {
         Self { directory: Arc::new(directory), path: path.to_owned(), name: format!("{PREFIX}{:016x}", rand::random::<u64>()) }
@@ -118,7 +118,7 @@ impl Place {
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The place.
-    pub place: Place,
+    pub endpoint: Endpoint,
     /// The record.
     pub record: Record,
     /// The user who wrote it.
@@ -132,16 +132,16 @@ pub fn records(directory: &Path) -> Vec<Found> {
     let Ok(opened) = beneath::open_directory(directory).map(Arc::new) else { return Vec::new() };
     let names = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let names = names.filter_map(|name| is_name(name.strip_suffix(".json")?).then(|| name.trim_end_matches(".json").to_owned()));
-    let places = names.map(|name| Place { directory: Arc::clone(&opened), path: directory.to_owned(), name });
-    places.filter_map(|place| read(place).ok()).collect()
+    let endpoints = names.map(|name| Endpoint { directory: Arc::clone(&opened), path: directory.to_owned(), name });
+    endpoints.filter_map(|endpoint| read(endpoint).ok()).collect()
 }
 
-fn read(place: Place) -> io::Result<Found> {
-    let file = beneath::open_file(&place.directory, Path::new(&place.record_name()))?;
+fn read(endpoint: Endpoint) -> io::Result<Found> {
+    let file = beneath::open_file(&endpoint.directory, Path::new(&endpoint.record_name()))?;
     let metadata = file.metadata()?;
     let mut text = Vec::new();
     file.take(LINE_LIMIT).read_to_end(&mut text)?;
-    Ok(Found { place, record: serde_json::from_slice(&text)?, owner: metadata.uid(), written: metadata.modified()? })
+    Ok(Found { endpoint, record: serde_json::from_slice(&text)?, owner: metadata.uid(), written: metadata.modified()? })
 }
 
 fn is_name(text: &str) -> bool {
@@ -151,10 +151,10 @@ fn is_name(text: &str) -> bool {
 /// Removes files of dead daemons in a directory, unless their mounts still exist.
 pub(super) fn sweep(directory: &Path, taken: Option<(u32, u32)>) {
     let table = mountinfo::all().unwrap_or_default();
-    for Found { place, record, .. } in records(directory) {
+    for Found { endpoint, record, .. } in records(directory) {
         let is_mounted = record.device != taken && table.iter().any(|mount| record.is_of(mount));
-        if !is_mounted && place.is_abandoned(&record) {
-            place.remove();
+        if !is_mounted && endpoint.is_abandoned(&record) {
+            endpoint.remove();
         }
     }
 }
@@ -188,14 +188,14 @@ mod tests {
         Record { pid: 0, start_time: 1, device: Some(device), source, mount_point: "/mnt".into(), state_directory: None, log: None }
     }
 
-    fn place(directory: &Path) -> Place {
-        Place::new(File::open(directory).unwrap(), directory)
+    fn endpoint(directory: &Path) -> Endpoint {
+        Endpoint::new(File::open(directory).unwrap(), directory)
     }
 
     #[test]
     fn a_directory_with_a_bound_socket_is_found() {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(place(directory.path()).socket()).unwrap();
+        let listener = UnixListener::bind(endpoint(directory.path()).socket()).unwrap();
         assert!(bound_directories().contains(&directory.path().to_owned()));
         drop(listener);
         assert!(!bound_directories().contains(&directory.path().to_owned()));
@@ -214,13 +214,13 @@ mod tests {
     #[test]
     fn what_is_no_record_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
-        place(directory.path()).write(&record((0, 1))).unwrap();
+        endpoint(directory.path()).write(&record((0, 1))).unwrap();
         let good = records(directory.path());
         assert_eq!((good.len(), good[0].owner), (1, process::effective_uid()));
-        fs::copy(good[0].place.record(), directory.path().join("other.json")).unwrap();
-        std::os::unix::fs::symlink(good[0].place.record(), place(directory.path()).record()).unwrap();
-        fs::write(place(directory.path()).record(), "{").unwrap();
-        fs::create_dir(place(directory.path()).record()).unwrap();
+        fs::copy(good[0].endpoint.record(), directory.path().join("other.json")).unwrap();
+        std::os::unix::fs::symlink(good[0].endpoint.record(), endpoint(directory.path()).record()).unwrap();
+        fs::write(endpoint(directory.path()).record(), "{").unwrap();
+        fs::create_dir(endpoint(directory.path()).record()).unwrap();
         assert_eq!(records(directory.path()).len(), 1);
     }
 
@@ -230,7 +230,7 @@ mod tests {
         let pid = std::process::id();
         let alive = Record { pid, start_time: process::start_time(pid).unwrap(), ..record((0, 1)) };
         let (running, elsewhere, dead, reused) =
-            (place(directory.path()), place(directory.path()), place(directory.path()), place(directory.path()));
+            (endpoint(directory.path()), endpoint(directory.path()), endpoint(directory.path()), endpoint(directory.path()));
         running.write(&alive).unwrap();
         elsewhere.write(&record((0, 2))).unwrap();
         let _listener = UnixListener::bind(elsewhere.socket()).unwrap();

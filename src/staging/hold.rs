@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Subject;
+use super::TagKey;
 use super::error::Error;
 use crate::durable::RangeLock;
 use crate::error::ErrorKind;
@@ -19,7 +19,7 @@ pub(super) struct Hold {
 
 impl Hold {
     /// Takes an upper. `None` where there is none (any more).
-    pub fn take(directory: &Path, subject: &Subject) -> Result<Option<Self>, Error> {
+    pub fn take(directory: &Path, tag_key: &TagKey) -> Result<Option<Self>, Error> {
         let path = directory.join(NAME);
         loop {
             if !directory.is_dir() {
@@ -29,7 +29,7 @@ impl Hold {
             let lock = match RangeLock::file(&path, Duration::ZERO) {
                 Ok(Some(lock)) => lock,
                 Ok(None) if is_free_after_its_end(directory) => continue,
-                Ok(None) => return Err(busy(directory, subject)),
+                Ok(None) => return Err(busy(directory, tag_key)),
                 // Removed by its holder between the two questions.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.is_dir() => return Ok(None),
                 Err(error) => return Err(failed(&error)),
@@ -79,13 +79,13 @@ fn written_holder(directory: &Path) -> Option<u32> {
     std::fs::read_to_string(directory.join(NAME)).ok()?.trim().parse().ok()
 }
 
-fn busy(directory: &Path, subject: &Subject) -> Error {
+fn busy(directory: &Path, tag_key: &TagKey) -> Error {
     let who = match written_holder(directory) {
         Some(pid) if pid == std::process::id() => format!("this process ({pid})"),
         Some(pid) => format!("process {pid}"),
         None => "another process".to_owned(),
     };
-    Error::new(ErrorKind::Busy, format!("{} is staged by {who}; unmount there, or edit it there", subject.shown()))
+    Error::new(ErrorKind::Busy, format!("{} is staged by {who}; unmount there, or edit it there", tag_key.shown()))
 }
 
 /// The lock under which names in the directory of all uppers change. Held for moments.

@@ -35,7 +35,7 @@ impl Opened {
 }
 
 /// Tries every passphrase on a blob that passes by. Blocks.
-pub(super) struct Trial {
+pub(super) struct KeyProbe {
     keys: KeyRing,
     size: u64,
     seen: u64,
@@ -49,7 +49,7 @@ struct Begun {
     checks: Vec<(EnvelopeKey, EnvelopeCheck)>,
 }
 
-impl Trial {
+impl KeyProbe {
     /// A trial on a blob of a claimed size.
     pub(super) fn new(keys: &KeyRing, source: &BlobSource) -> Result<Self, Error> {
         ciphertext_length(source.descriptor.size).map_err(|error| Error::new(error.kind, format!("{}: {error}", source.label())))?;
