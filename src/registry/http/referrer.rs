@@ -1,10 +1,12 @@
 //! Referrers where the registry has no API for them: an index under a tag, read, extended, put and confirmed.
 //!
 //! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema>. No registry compares and swaps, so
-//! whoever writes at the same time may win; then the entry is added again, a few times.
+//! the tag is compared just before it is put, and an entry that another writer overwrote is added again, a few times. Changes of one
+//! client wait for each other.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -15,7 +17,9 @@ use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, media_type};
 
 /// How often an entry is added again that somebody else overwrote.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 10;
+/// Longest wait before that, in milliseconds.
+const PAUSE: u64 = 200;
 /// Manifests that are remembered.
 const KNOWN: usize = 4096;
 
@@ -24,6 +28,8 @@ const KNOWN: usize = 4096;
 pub(super) struct Linked {
     /// Never held across an await.
     known: Mutex<HashSet<(Repository, Digest)>>,
+    /// Held by whoever changes a list, while it asks and writes: lists are read, changed and put in turn.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Linked {
@@ -45,16 +51,34 @@ pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest,
     if http.linked.has(repository, &referrer.digest) || pages::keeps_referrers(http, repository, subject).await? {
         return Ok(());
     }
+    let wanted = referrer.digest.to_string();
+    change(http, repository, subject, |entries| {
+        let is_new = !entries.iter().any(|entry| digest_of(entry) == Some(&wanted));
+        if is_new {
+            entries.push(entry(referrer));
+        }
+        is_new
+    })
+    .await
+}
+
+/// Changes the list of referrers until `edit` finds nothing more to change.
+async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: impl Fn(&mut Vec<Value>) -> bool) -> Result<(), Error> {
     let version = Version::Tag(pages::fallback(subject)?);
-    for _ in 0..ROUNDS {
-        let mut index = read(http, repository, &version).await?;
+    let _turn = http.linked.changing.lock().await;
+    for round in 0..ROUNDS {
+        if round > 1 {
+            tokio::time::sleep(Duration::from_millis(rand::random_range(0..PAUSE))).await;
+        }
+        let (mut index, held) = read(http, repository, &version).await?;
         let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
         let Some(entries) = entries else { return Err(occupied(http, repository, &version)) };
-        let wanted = referrer.digest.to_string();
-        if entries.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&wanted)) {
+        if !edit(entries) {
             return Ok(());
         }
-        entries.push(entry(referrer));
+        if now(http, repository, &version).await? != held {
+            continue;
+        }
         match store(http, repository, &version, &index).await {
             // docker-registry wants every member to exist, and some may have been deleted.
             Err(error) if error.kind == ErrorKind::Invalid => {
@@ -70,8 +94,21 @@ pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest,
     ))
 }
 
-/// The index as it is, or a new one.
-async fn read(http: &Http, repository: &Repository, version: &Version) -> Result<Value, Error> {
+fn digest_of(entry: &Value) -> Option<&str> {
+    entry.get("digest").and_then(Value::as_str)
+}
+
+/// What the tag holds now, if it exists.
+async fn now(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
+    match manifest::resolve(http, repository, version).await {
+        Ok(resolved) => Ok(Some(resolved.digest)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The index as it is and its digest, or a new one.
+async fn read(http: &Http, repository: &Repository, version: &Version) -> Result<(Value, Option<Digest>), Error> {
     match manifest::read(http, repository, version).await {
         Ok(manifest) if manifest.index().is_some() => {
             let mut index: Value = serde_json::from_slice(&manifest.raw).map_err(|_| occupied(http, repository, version))?;
@@ -80,11 +117,11 @@ async fn read(http: &Http, repository: &Repository, version: &Version) -> Result
             {
                 members.insert("manifests".to_owned(), json!([]));
             }
-            Ok(index)
+            Ok((index, Some(manifest.digest)))
         }
         Ok(_) => Err(occupied(http, repository, version)),
         Err(error) if error.kind == ErrorKind::NotFound => {
-            Ok(json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}))
+            Ok((json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}), None))
         }
         Err(error) => Err(error),
     }
@@ -122,7 +159,7 @@ async fn drop_missing(http: &Http, repository: &Repository, index: &mut Value) -
     let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else { return Ok(()) };
     let mut kept = Vec::new();
     for entry in std::mem::take(entries) {
-        let digest = entry.get("digest").and_then(Value::as_str).and_then(|digest| Digest::parse(digest).ok());
+        let digest = digest_of(&entry).and_then(|digest| Digest::parse(digest).ok());
         let Some(digest) = digest else { continue };
         match manifest::resolve(http, repository, &Version::Digest(digest)).await {
             Err(error) if error.kind == ErrorKind::NotFound => {}

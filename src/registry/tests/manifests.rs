@@ -217,6 +217,26 @@ async fn the_fallback_tag_keeps_what_others_wrote_and_drops_what_is_gone() {
 }
 
 #[tokio::test]
+async fn referrers_that_are_linked_at_once_are_all_found() {
+    let (_, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
+    let mut linked = Vec::new();
+    for name in ["one", "two", "three", "four", "five", "six"] {
+        linked.push(pushed(&client, name).await);
+    }
+    let (repository, subject) = (repository(), linked[0].0.digest);
+    let linking = linked.iter().map(|(_, referrer, _)| {
+        let (client, repository, referrer) = (&client, &repository, referrer.descriptor());
+        async move { client.link_referrer(repository, &subject, &referrer).await }
+    });
+    futures_util::future::try_join_all(linking).await.unwrap();
+    let mut found: Vec<Digest> = client.referrers(&repository, &subject).await.unwrap().iter().map(|found| found.digest).collect();
+    let mut expected: Vec<Digest> = linked.iter().map(|(_, referrer, _)| referrer.digest).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn an_entry_that_others_overwrite_is_added_again_and_not_for_ever() {
     for (overwritten, expected) in [(1, Ok(())), (usize::MAX, Err(ErrorKind::Busy))] {
         let (registry, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
