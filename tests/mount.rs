@@ -38,6 +38,8 @@ mod harness;
 mod interop;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
+#[path = "mount/listing.rs"]
+mod listing;
 #[path = "mount/made_here.rs"]
 mod made_here;
 #[path = "mount/model.rs"]

@@ -6,7 +6,7 @@ use super::build::source_of;
 use super::dialect;
 use super::outline::{Outline, Reader};
 use super::{Artifacts, Dialect, Error, ViewMode};
-use crate::content::BlobSource;
+use crate::content::{BlobSource, Sealing};
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// What an artifact is.
@@ -24,6 +24,20 @@ pub struct Description {
     pub sources: Vec<BlobSource>,
     /// Parts that cannot be shown as they are; known only for artifacts opened before.
     pub warnings: Vec<String>,
+}
+
+impl Description {
+    /// Whether a key is needed to read it.
+    pub fn is_encrypted(&self) -> bool {
+        self.dialect == Dialect::Sealed || self.sources.iter().any(|source| source.sealing != Sealing::None)
+    }
+
+    /// Bytes of all layers as stored.
+    pub fn size(&self) -> u64 {
+        let layers = self.shown.image().filter(|_| self.sources.is_empty()).map(|image| image.layers.iter());
+        let sizes = layers.into_iter().flatten().chain(self.sources.iter().map(|source| &source.descriptor));
+        sizes.fold(0, |total, layer| total.saturating_add(layer.size))
+    }
 }
 
 impl Artifacts {
@@ -52,6 +66,28 @@ impl Artifacts {
         let warnings = self.inner.known_warnings(&key, &shown, &mut plan, &mut sources);
         Ok(Description { manifest, shown, dialect: plan.dialect, platform, sources, warnings })
     }
+
+    /// When an artifact was made, in seconds since 1970: what its manifest says, else what the config of an image says.
+    ///
+    /// # Errors
+    /// The config of an image cannot be read.
+    pub async fn created(&self, repository: &Repository, description: &Description) -> Result<Option<i64>, Error> {
+        let annotated =
+            [&description.manifest, &description.shown].into_iter().find_map(|manifest| dialect::created(manifest.annotations()));
+        if annotated.is_some() || description.dialect != Dialect::Image {
+            return Ok(annotated);
+        }
+        let Some(image) = description.shown.image() else { return Ok(None) };
+        let reader = Reader::new(&self.inner, repository, (ViewMode::Merged, &self.platform), true);
+        let config: Option<Config> = serde_json::from_slice(&reader.config(image).await?).ok();
+        Ok(config.and_then(|config| dialect::time_of(&config.created?)))
+    }
+}
+
+/// What is read of the config of an image.
+#[derive(serde::Deserialize)]
+struct Config {
+    created: Option<String>,
 }
 
 impl Dialect {

@@ -17,6 +17,8 @@ pub(super) use image::needs_config;
 pub(super) use index::{candidates, member_name, members, only_without_platform};
 pub(super) use title::Title;
 
+use std::collections::BTreeMap;
+
 use super::attached_index::{index_of, is_index_layer};
 use super::merge::{Placing, RawFile};
 use super::{Dialect, ViewMode};
@@ -104,9 +106,23 @@ pub(super) fn plan(manifest: &Manifest, config: Option<&[u8]>, view: ViewMode, b
     Some(dated(plan, image))
 }
 
+/// When a manifest says that it was made, in seconds since 1970.
+pub(super) fn created(annotations: &BTreeMap<String, String>) -> Option<i64> {
+    moment(annotations).map(|(seconds, _)| seconds)
+}
+
+/// The seconds since 1970 of a time as RFC 3339 writes it.
+pub(super) fn time_of(text: &str) -> Option<i64> {
+    time::parse(text).map(|(seconds, _)| seconds)
+}
+
+fn moment(annotations: &BTreeMap<String, String>) -> Option<(i64, u32)> {
+    annotations.get(CREATED).and_then(|text| time::parse(text))
+}
+
 /// Gives files without a time of their own the one at which the manifest was made.
 fn dated(mut plan: Plan, image: &ImageManifest) -> Plan {
-    let created = image.annotations.get(CREATED).and_then(|text| time::parse(text));
+    let created = moment(&image.annotations);
     for step in &mut plan.steps {
         if let Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. } = &mut step.shape {
             wanted.raw.mtime = wanted.raw.mtime.or(created);

@@ -91,7 +91,8 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| broken(manifest, "is an index, where an image manifest belongs"))
     }
 
-    async fn config(&self, image: &ImageManifest) -> Result<Vec<u8>, Error> {
+    /// The config of an image; empty if it is too large to be one.
+    pub async fn config(&self, image: &ImageManifest) -> Result<Vec<u8>, Error> {
         if image.config.size > CONFIG_LIMIT {
             return Ok(Vec::new());
         }

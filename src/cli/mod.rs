@@ -4,6 +4,7 @@
 //! - `command`: the commands, one file each
 //! - `settings`: flags, environment, configuration file and mount options become plain structs
 //! - `source`: from SOURCE or REF to the opened modules below the file system
+//! - `listing`: what a registry, a repository and an artifact hold
 //! - `mounts`: mounts on this machine, their health and users
 //! - `staged`: staged tags, with or without a daemon
 //! - `daemon`: the serving process of a mount
@@ -12,6 +13,7 @@
 mod command;
 mod daemon;
 mod exit;
+mod listing;
 mod mounts;
 mod runtime;
 mod settings;

@@ -61,7 +61,7 @@ fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2
 }
 
 /// A registry with one artifact of a gzip layer and a raw one, 8 MiB each; the four layers of its manifest.
-fn published(data: &[u8]) -> (Registry, [Value; 4]) {
+pub(super) fn published(data: &[u8]) -> (Registry, [Value; 4]) {
     let registry = Registry::plain();
     let mut draft = Draft::new();
     let [packed, packed_index] = layers(&draft, Packing::GzipTar, "packed", data);

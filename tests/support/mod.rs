@@ -3,6 +3,7 @@
 //! stands for it, also when the test fails.
 
 pub mod artifacts;
+pub mod commands;
 pub mod layouts;
 pub mod mounting;
 pub mod proxy;

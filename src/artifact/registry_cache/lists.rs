@@ -10,14 +10,7 @@ use super::{Lookup, RegistryCache, is_fresh};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
-use crate::registry::Page;
-
-/// Most names of one list; what lies beyond is left out, and the list says that it is not complete.
-const NAME_LIMIT: usize = 1_000_000;
-/// A page counts as this many names, so that a list of tiny pages ends too, after at most 10,000 requests.
-const SMALL_PAGE: usize = 100;
-/// Passes over a list that changes while it is read.
-const ATTEMPTS: u32 = 3;
+use crate::registry::all_names;
 
 impl RegistryCache {
     /// The tags of a repository.
@@ -157,61 +150,27 @@ impl RegistryCache {
         in_catalog || memory.learned.contains(repository) || self.options.repositories.contains(repository)
     }
 
-    /// Every page of a list, from the start again if the list changed meanwhile.
+    /// A whole list: names outside the grammar are hidden and counted.
     async fn pages(
         &self,
         repository: Option<&Repository>,
         good: impl Fn(&str) -> bool,
         hidden: impl Fn(&str) -> bool,
     ) -> Result<Listing, Error> {
-        for _ in 1..ATTEMPTS {
-            match self.all_pages(repository, &good, &hidden).await {
-                Err(error) if error.kind == ErrorKind::Conflict => {}
-                answer => return answer,
-            }
-        }
-        self.all_pages(repository, &good, &hidden).await
-    }
-
-    /// One pass over the pages: names outside the grammar are hidden and counted.
-    async fn all_pages(
-        &self,
-        repository: Option<&Repository>,
-        good: &impl Fn(&str) -> bool,
-        hidden: &impl Fn(&str) -> bool,
-    ) -> Result<Listing, Error> {
-        let (mut names, mut bad, mut complete) = (BTreeSet::new(), 0_u64, true);
-        let mut after: Option<String> = None;
-        let mut seen = 0;
-        loop {
-            let page: Page = match repository {
-                Some(repository) => self.pull.tags(repository, after.as_deref()).await?,
-                None => self.pull.repositories(after.as_deref()).await?,
-            };
-            self.reached();
-            seen += page.names.len().max(SMALL_PAGE);
-            for name in page.names {
-                if !good(&name) {
-                    bad += 1;
-                } else if !hidden(&name) {
-                    names.insert(name);
-                }
-            }
-            // A registry that turns in a circle or never ends must not keep us.
-            match page.next {
-                None => break,
-                next if next == after || seen >= NAME_LIMIT => {
-                    complete = false;
-                    break;
-                }
-                next => after = next,
+        let found = all_names(&*self.pull, repository, || self.reached()).await?;
+        let (mut names, mut bad) = (BTreeSet::new(), 0_u64);
+        for name in found.names {
+            if !good(&name) {
+                bad += 1;
+            } else if !hidden(&name) {
+                names.insert(name);
             }
         }
         if bad > 0 {
             let list = repository.map_or_else(|| "repositories".to_owned(), |name| format!("tags of {name}"));
             tracing::warn!("{bad} names in the list of {list} do not follow the grammar and are not shown");
         }
-        Ok(Listing { names: names.into_iter().collect(), complete })
+        Ok(Listing { names: names.into_iter().collect(), complete: found.complete })
     }
 }
 

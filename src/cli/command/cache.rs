@@ -112,7 +112,7 @@ fn info(flags: Info, environment: &Environment) -> Result<(), Failure> {
     let storage = flags.storage.with_directories(environment)?;
     let figures = cache_status(storage.cache_dir.as_deref().unwrap_or(Path::new("")), &wiring::open_cache(&storage)?)?;
     match flags.format {
-        Format::Json => output::json(&figures),
+        format @ (Format::Json | Format::Yaml) => output::data(format, &figures),
         Format::Text => output::line(&output::pairs(&output::cache_pairs(&figures))),
     }
 }
@@ -120,7 +120,7 @@ fn info(flags: Info, environment: &Environment) -> Result<(), Failure> {
 fn verify(flags: Info, environment: &Environment) -> Result<(), Failure> {
     let (checked, broken) = open(flags.storage, environment)?.verify()?;
     match flags.format {
-        Format::Json => output::json(&serde_json::json!({ "checked": checked, "broken": broken }))?,
+        format @ (Format::Json | Format::Yaml) => output::data(format, &serde_json::json!({ "checked": checked, "broken": broken }))?,
         Format::Text => output::line(&format!("{checked} pieces checked, {broken} broken"))?,
     }
     if broken > 0 {

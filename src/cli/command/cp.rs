@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::cli::exit::{Code, Failure};
+use crate::cli::listing::holding;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
@@ -134,7 +135,7 @@ impl Cp {
         let pair = |counter: &(AtomicU64, AtomicU64)| (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed));
         let reports = Reports { copied, sent: pair(&tally.sent), reused: pair(&tally.reused) };
         match self.format {
-            Format::Json => output::json(&reports),
+            format @ (Format::Json | Format::Yaml) => output::data(format, &reports),
             Format::Text if self.quiet => Ok(()),
             Format::Text => output::line(&text(&reports)),
         }
@@ -209,17 +210,7 @@ async fn all_tags(from: &Source, pull: &dyn Pull) -> Result<(Repository, Vec<Ver
         return Err(Failure::usage(format!("--all-tags copies a repository, and {from} names {version} of it")));
     }
     let repository = repository_of(from)?;
-    let (mut versions, mut after) = (Vec::new(), None);
-    loop {
-        let page = pull.tags(&repository, after.as_deref()).await?;
-        for name in page.names {
-            versions.push(Version::Tag(Tag::parse(&name)?));
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let versions: Vec<Version> = holding::tags(pull, &repository).await?.into_iter().map(Version::Tag).collect();
     match versions.is_empty() {
         true => Err(Failure::new(Code::NotFound, format!("{from} has no tags"))),
         false => Ok((repository, versions)),

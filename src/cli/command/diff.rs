@@ -31,7 +31,7 @@ impl Diff {
         let target = asking.finder().find(self.tags.target.as_deref())?;
         let rows = asking.ask(target, async |peer| peer.differences().await)?;
         match self.format {
-            Format::Json => output::json(&rows),
+            format @ (Format::Json | Format::Yaml) => output::data(format, &rows),
             Format::Text => text(&rows).iter().try_for_each(|line| output::line(line)),
         }
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::artifact::{Description, Dialect};
+use crate::artifact::Description;
 use crate::cli::exit::Failure;
 use crate::cli::runtime::block_on;
 use crate::cli::settings::flags::{ContentFlags, Format, RegistryFlags, Storage};
@@ -91,7 +91,7 @@ impl Inspect {
             Ok(report(source.to_string(), &digest, &description))
         })?;
         match self.format {
-            Format::Json => output::json(&report),
+            format @ (Format::Json | Format::Yaml) => output::data(format, &report),
             Format::Text => output::line(&text(&report)),
         }
     }
@@ -99,7 +99,6 @@ impl Inspect {
 
 fn report(reference: String, digest: &Digest, description: &Description) -> Report {
     let layers: Vec<Layer> = description.sources.iter().map(layer).collect();
-    let encrypted = description.dialect == Dialect::Sealed || description.sources.iter().any(|source| source.sealing != Sealing::None);
     Report {
         reference,
         digest: digest.to_string(),
@@ -108,8 +107,8 @@ fn report(reference: String, digest: &Digest, description: &Description) -> Repo
         kind: description.dialect.name(),
         platform: description.platform.as_ref().map(ToString::to_string),
         platforms: platforms(&description.manifest),
-        encrypted,
-        size: layers.iter().fold(0, |total, layer| total.saturating_add(layer.size)),
+        encrypted: description.is_encrypted(),
+        size: description.size(),
         layers,
         warnings: description.warnings.clone(),
     }

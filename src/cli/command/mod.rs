@@ -8,10 +8,14 @@ mod cache;
 mod cp;
 mod diff;
 mod discard;
+mod discover;
 mod inspect;
+mod list;
+mod ls;
 mod mount;
 mod new;
 mod refresh;
+mod repo;
 mod resolve;
 mod status;
 mod sync;
@@ -60,6 +64,10 @@ commands! {
     Refresh: refresh,
     Cache: cache,
     Inspect: inspect,
+    Ls: ls,
+    List: list,
+    Repo: repo,
+    Discover: discover,
     Cp: cp,
     Tag: tag,
     Resolve: resolve,

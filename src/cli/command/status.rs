@@ -95,7 +95,7 @@ impl Status {
         }
         rows.extend(without_mount(only_one, &rows, state_directory, &invocation)?);
         match (self.format, only_one) {
-            (Format::Json, _) => return output::json(&rows),
+            (format @ (Format::Json | Format::Yaml), _) => return output::data(format, &rows),
             (Format::Text, true) => rows.iter().take(1).try_for_each(|row| output::line(&details(row)))?,
             (Format::Text, false) if rows.iter().all(|row| row.mount_point.is_none()) => output::line("nothing is mounted")?,
             (Format::Text, false) => output::line(&overview(&rows))?,

@@ -111,7 +111,7 @@ pub async fn at_mount(target: AtMount, options: Options) -> Result<Vec<Report>, 
 /// Standard output cannot be written.
 pub fn print(reports: &[Report], dry_run: bool, format: Format) -> Result<(), Failure> {
     match format {
-        Format::Json => output::json(&reports.iter().map(report::Row::from).collect::<Vec<_>>()),
+        format @ (Format::Json | Format::Yaml) => output::data(format, &reports.iter().map(report::Row::from).collect::<Vec<_>>()),
         Format::Text if reports.is_empty() => output::line("nothing is staged"),
         Format::Text => reports.iter().filter_map(|report| report::line(report, dry_run)).try_for_each(|line| output::line(&line)),
     }

@@ -301,9 +301,12 @@ pub enum View {
 pub enum Format {
     /// For people
     #[default]
+    #[value(alias = "table")]
     Text,
     /// For programs; keys are stable
     Json,
+    /// The same as YAML
+    Yaml,
 }
 
 /// `--log-format`.

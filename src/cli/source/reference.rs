@@ -1,8 +1,9 @@
 //! REF of commands on one artifact: the forms of SOURCE of `mount`, with `latest` as the default tag.
 
 use super::root;
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Code, Failure};
 use crate::cli::settings::environment::Environment;
+use crate::cli::terminal::escape;
 use crate::oci::{Digest, LayoutName, Registry, Repository, Source, Tag, Version};
 use crate::registry::{Layout, Pull};
 
@@ -82,20 +83,111 @@ pub fn registry(source: &Source) -> Option<&Registry> {
     }
 }
 
-/// Parses SOURCE or REF. The directory of a layout becomes absolute, since the daemon works in `/`.
+/// Parses SOURCE or REF, also as other tools spell it (`docker://`, `cr://`). The directory of a layout becomes absolute, since the
+/// daemon works in `/`.
 ///
 /// # Errors
-/// Invalid text.
+/// Invalid text; where another spelling is meant, it is named.
 pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
+    let text = ["docker://", "cr://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+    check_scheme(text)?;
     Ok(match Source::parse(text)? {
         Source::Layout { directory, name } => Source::Layout { directory: environment.absolute(&directory, None)?, name },
         other => other,
     })
 }
 
+/// Refuses what is spelled for something else.
+fn check_scheme(text: &str) -> Result<(), Failure> {
+    let wrong = |rest: &str, right: String| {
+        let scheme = text.strip_suffix(rest).unwrap_or_default();
+        Err(Failure::usage(format!("`{}` does not begin a reference; write {}", scheme, escape::terminal(&right))))
+    };
+    if let Some(rest) = text.strip_prefix("oci://") {
+        let why = "tools disagree on `oci://`: for a registry write";
+        return Err(Failure::usage(format!("{why} {rest}, for a layout directory oci:{rest}").escape_debug().to_string()));
+    }
+    match text.split_once("://") {
+        Some(("http" | "https", rest)) => wrong(rest, format!("{rest} (and --plain-http for a registry without TLS)")),
+        Some((_, rest)) if !text.starts_with("oci:") => wrong(rest, format!("{rest} for a registry, oci:DIRECTORY for a layout")),
+        _ => Ok(()),
+    }
+}
+
+/// Splits `REF/path` into the reference and the path in the artifact: what stands behind the first slash after a tag or digest.
+pub fn split_path(text: &str) -> (&str, Option<&str>) {
+    let version = match text.strip_prefix("oci:") {
+        Some(_) => text.find("@sha").or_else(|| text.get(4..)?.find(':').map(|at| at + 4)),
+        // The colon of a port stands before the first slash.
+        None => {
+            let start = text.find("://").map_or(0, |at| at + 3);
+            let slash = text.get(start..).and_then(|rest| rest.find('/')).map(|at| at + start);
+            slash.and_then(|slash| text.get(slash..)?.find([':', '@']).map(|at| at + slash))
+        }
+    };
+    let slash = version.and_then(|version| text.get(version..)?.find('/').map(|at| at + version));
+    match slash.map(|slash| text.split_at(slash)) {
+        Some((reference, path)) => (reference, Some(path.trim_start_matches('/'))),
+        None => (text, None),
+    }
+}
+
+/// What is wrong with a repository that does not exist, where the user may have meant a tag.
+pub async fn no_repository(source: &Source, pull: &dyn Pull, failure: Failure) -> Failure {
+    let Source::Registry { registry, prefix: Some(repository) } = source else { return failure };
+    if failure.code != Code::NotFound {
+        return failure;
+    }
+    let Some((parent, last)) = repository.as_str().rsplit_once('/') else { return failure };
+    let (Ok(parent), Ok(tag)) = (Repository::parse(parent), Tag::parse(last)) else { return failure };
+    match pull.resolve(&parent, &Version::Tag(tag)).await {
+        Ok(_) => Failure::new(failure.code, format!("there is no repository {source}; for the tag write {registry}/{parent}:{last}")),
+        Err(_) => failure,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spellings_of_other_tools_are_read_or_explained() {
+        let environment = Environment::default();
+        for text in ["docker://reg.io/a:v1", "cr://reg.io/a:v1"] {
+            assert_eq!(parse(text, &environment).unwrap().to_string(), "reg.io/a:v1");
+        }
+        for (text, right) in [
+            ("https://reg.io/a:v1", "write reg.io/a:v1"),
+            ("oci://reg.io/a", "oci:reg.io/a"),
+            ("ftp://reg.io/a", "write reg.io/a"),
+            ("http://\u{1b}[2J", "\\u{1b}[2J"),
+        ] {
+            let failure = parse(text, &environment).unwrap_err();
+            assert!(failure.message.contains(right), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_path_in_an_artifact_begins_behind_its_tag_or_digest() {
+        let digest = Digest::of(b"x");
+        let by_digest = format!("reg.io/a@{digest}/etc/passwd");
+        for (text, reference, path) in [
+            ("reg.io/a:v1", "reg.io/a:v1", None),
+            ("reg.io/a/b", "reg.io/a/b", None),
+            ("localhost:5000", "localhost:5000", None),
+            ("localhost:5000/a", "localhost:5000/a", None),
+            ("localhost:5000/a:v1/etc/x:y", "localhost:5000/a:v1", Some("etc/x:y")),
+            ("reg.io/a:v1/", "reg.io/a:v1", Some("")),
+            ("docker://reg.io/a:v1/etc", "docker://reg.io/a:v1", Some("etc")),
+            ("https://localhost:5000/a", "https://localhost:5000/a", None),
+            ("oci:/l/m:v1", "oci:/l/m:v1", None),
+            ("oci:/l/m:v1/etc", "oci:/l/m:v1", Some("etc")),
+            ("oci:/l/m", "oci:/l/m", None),
+            (&by_digest, by_digest.strip_suffix("/etc/passwd").unwrap(), Some("etc/passwd")),
+        ] {
+            assert_eq!(split_path(text), (reference, path), "{text}");
+        }
+    }
 
     #[test]
     fn the_directory_of_a_layout_becomes_absolute() {

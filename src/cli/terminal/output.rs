@@ -1,21 +1,40 @@
-//! Results on standard output: tables for people, JSON for programs. A closed pipe is not an error.
+//! Results on standard output: tables for people, JSON and YAML for programs. A closed pipe is not an error.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
+use crate::cli::settings::flags::Format;
 use crate::cli::terminal::{escape, units};
 use crate::control::CacheStatus;
 
-/// Prints a value as JSON with stable keys.
+/// Prints a value for programs, with stable keys: as YAML if that is the format, else as JSON.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
-    line(&escape::json(&text))
+pub fn data(format: Format, value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
+    if format == Format::Yaml {
+        let yaml = serde_saphyr::to_string(&value).map_err(|error| Failure::other(error.to_string()))?;
+        // JSON is YAML too, and can hold every character as an escape.
+        if yaml.lines().all(|line| matches!(escape::terminal(line), std::borrow::Cow::Borrowed(_))) {
+            return line(yaml.trim_end());
+        }
+    }
+    line(&escape::json(&json))
+}
+
+/// Prints a value for programs, or for people as `text` says; nothing for an empty text.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn show<T: Serialize + ?Sized>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    match format {
+        Format::Text => Some(text(value)).filter(|text| !text.is_empty()).map_or(Ok(()), |text| line(&text)),
+        Format::Json | Format::Yaml => data(format, value),
+    }
 }
 
 /// Prints one line (or several).
@@ -23,7 +42,22 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 /// # Errors
 /// Standard output cannot be written.
 pub fn line(text: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout().lock(), "{text}") {
+    lines([text])
+}
+
+/// Prints many lines.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn lines(lines: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut written = lines.into_iter().try_for_each(|line| writeln!(out, "{}", line.as_ref()));
+    written = written.and_then(|()| out.flush());
+    unless_closed(written)
+}
+
+fn unless_closed(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(format!("cannot write to standard output: {error}"))),
         _ => Ok(()),
     }

@@ -126,6 +126,21 @@ pub fn show_duration(seconds: u64) -> String {
     }
 }
 
+/// Seconds since 1970 as RFC 3339 writes them, in UTC.
+pub fn show_time(seconds: i64) -> String {
+    let (days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The proleptic Gregorian calendar, counted in eras of 400 years that begin in March.
+    let shifted = days.saturating_add(719_468);
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", clock / 3600, clock / 60 % 60, clock % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +174,20 @@ mod tests {
         for text in ["", "s", "5 parsecs", "-5s", "1m-3s", "99999999999999999999w", "é"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        for (seconds, shown) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_202_615, "2024-02-29T10:30:15Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+        ] {
+            assert_eq!(show_time(seconds), shown);
+        }
+        assert!(!show_time(i64::MAX).is_empty() && !show_time(i64::MIN).is_empty());
     }
 
     #[test]

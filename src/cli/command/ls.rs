@@ -1,0 +1,208 @@
+//! `ocifs ls`: the repositories of a registry, the tags of a repository, the files of an artifact.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::artifact::{Artifact, Listing, ViewMode};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::listing::labels::Wanted;
+use crate::cli::listing::tags::{self, Name, Row, Rows};
+use crate::cli::listing::tree::{self, Entry, Walk};
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching, View};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::settings::passphrases;
+use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::source::{reference, root};
+use crate::cli::terminal::{escape, output};
+use crate::error::ErrorKind;
+use crate::oci::{Platform, Repository, Source, Version};
+use crate::registry::Layout;
+
+/// List repositories of a registry, tags of a repository, or files of an artifact
+#[derive(Args, Clone, Debug)]
+pub struct Ls {
+    /// registry, registry/prefix, registry/repository, oci:DIRECTORY, or an artifact like registry/repository:tag[/path]
+    #[arg(value_name = "REG|REPO|REF")]
+    place: String,
+
+    /// Show mode, owner, size and time of files; whole digests of tags
+    #[arg(short, long)]
+    long: bool,
+
+    /// List everything below a directory of an artifact
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// Only tags with this label, KEY or KEY=VALUE; repeatable, all of them must hold
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<Wanted>,
+
+    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    platform: Option<Platform>,
+
+    /// How the artifact is shown: by its kind, a directory per layer, or a file per blob [default: merged]
+    #[arg(long, value_name = "VIEW", env = "OCIFS_VIEW", hide_env = true)]
+    view: Option<View>,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reading it.
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// The output for a registry, a prefix or a repository. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Names {
+    reference: String,
+    /// False where the registry does not list everything.
+    complete: bool,
+    /// Names of repositories, without the registry.
+    repositories: Vec<String>,
+    tags: Vec<Row>,
+}
+
+/// The output for an artifact. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Files {
+    reference: String,
+    digest: String,
+    kind: &'static str,
+    entries: Vec<Entry>,
+}
+
+impl Ls {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// There is nothing of this name, or it cannot be read.
+    pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let (text, path) = reference::split_path(&self.place);
+        let source = reference::parse(text, environment)?;
+        let whole = reference::parse(&self.place, environment)?;
+        let path = path.unwrap_or_default();
+        self.reaching.storage = std::mem::take(&mut self.reaching.storage).with_directories(environment)?;
+        self.reaching.registry = invocation.registry(reference::registry(&source))?;
+        let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
+        let content = ContentFlags { platform: self.platform.clone(), view: self.view, ..ContentFlags::default() };
+        let reading =
+            Reading { flags: &content, offline: false, by_digest: reference::digest(&source).is_some(), begins: false, passphrases };
+        until_interrupted(async {
+            let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
+            let shown = match &source {
+                Source::Registry { .. } | Source::Layout { name: None, .. } => self.names(&source, &parts).await,
+                // A name of a layout may hold slashes itself.
+                Source::Layout { .. } if reference::named(&whole, parts.pull.as_ref()).await.is_ok() => {
+                    self.files(&whole, "", &parts).await
+                }
+                Source::Artifact { .. } | Source::Layout { .. } => self.files(&source, path, &parts).await,
+            };
+            parts.artifacts.flush().await;
+            shown
+        })
+    }
+
+    async fn names(&self, source: &Source, parts: &Parts) -> Result<(), Failure> {
+        let repository = match source {
+            Source::Registry { prefix, .. } => prefix.clone(),
+            _ => Some(Layout::repository()?),
+        };
+        let (tags, below) = tokio::join!(tags_of(parts, repository.as_ref()), repositories_below(source, parts, repository.as_ref()));
+        let (listed, below) = match (tags, below) {
+            (Ok(tags), Ok(below)) => (tags, below),
+            // The tags are there, whoever may list the repositories.
+            (Ok(Some(tags)), Err(error)) => {
+                tracing::info!("the repositories below {source} are not listed: {error}");
+                (Some(tags), Listing { names: [].into(), complete: false })
+            }
+            (Err(error), _) | (Ok(None), Err(error)) => return Err(error),
+        };
+        let is_empty_registry = repository.is_none() && below.complete;
+        if listed.is_none() && below.names.is_empty() && !is_empty_registry {
+            return Err(nothing(source, parts, below.complete).await);
+        }
+        let mut found = Rows::default();
+        if let (Some(tags), Some(repository)) = (&listed, &repository) {
+            let odd = parts.artifacts.odd_names(repository).await?;
+            let odd = odd.iter().map(|(name, manifest)| (name.clone(), Some(manifest.digest)));
+            let names: Vec<Name> = tags.names.iter().map(|tag| (tag.clone(), None)).chain(odd).collect();
+            found = tags::rows(&parts.artifacts, repository, &names, &self.labels).await;
+        }
+        let complete = below.complete && listed.is_none_or(|tags| tags.complete);
+        let names =
+            Names { reference: source.to_string(), complete, repositories: below.names.to_vec(), tags: std::mem::take(&mut found.rows) };
+        output::show(self.format, &names, |names| self.text(source, names))?;
+        found.complain(&source.to_string())
+    }
+
+    fn text(&self, source: &Source, names: &Names) -> String {
+        let registry = reference::registry(source).map(|registry| format!("{registry}/")).unwrap_or_default();
+        let repositories: Vec<String> = names.repositories.iter().map(|name| format!("{registry}{name}")).collect();
+        let parts = [tags::table(&names.tags, self.long), repositories.join("\n")];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+    }
+
+    async fn files(&self, source: &Source, path: &str, parts: &Parts) -> Result<(), Failure> {
+        let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
+        let digest = match &version {
+            Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
+            Version::Digest(digest) => *digest,
+        };
+        let view: ViewMode = parts.artifacts.options().view;
+        let artifact = parts.artifacts.artifact(&repository, &digest, view, false).await?;
+        self.print(source, path, &artifact)
+    }
+
+    fn print(&self, source: &Source, path: &str, artifact: &Artifact) -> Result<(), Failure> {
+        let defaults = root::defaults(std::time::Duration::ZERO);
+        let failed = |failure: Failure| failure.context(escape::terminal(&source.to_string()));
+        let walk = Walk::new(&artifact.tree, &defaults, path, self.recursive).map_err(failed)?;
+        if self.format == Format::Text {
+            return output::lines(walk.map(|entry| tree::line(&entry, self.long)));
+        }
+        let files = Files {
+            reference: source.to_string(),
+            digest: artifact.manifest.digest.to_string(),
+            kind: artifact.dialect.name(),
+            entries: walk.collect(),
+        };
+        output::data(self.format, &files)
+    }
+}
+
+/// The tags of a repository; `None` if there is no such repository.
+async fn tags_of(parts: &Parts, repository: Option<&Repository>) -> Result<Option<Listing>, Failure> {
+    let Some(repository) = repository else { return Ok(None) };
+    match parts.artifacts.tags(repository).await {
+        Ok(listing) => Ok(Some(listing)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The repositories below a registry or prefix, without the prefix itself.
+async fn repositories_below(source: &Source, parts: &Parts, prefix: Option<&Repository>) -> Result<Listing, Failure> {
+    if matches!(source, Source::Layout { .. }) {
+        return Ok(Listing { names: [].into(), complete: true });
+    }
+    let listing = parts.artifacts.repositories(prefix).await?;
+    let names = listing.names.iter().filter(|name| prefix.is_none_or(|prefix| prefix.as_str() != name.as_str()));
+    Ok(Listing { names: names.cloned().collect(), complete: listing.complete })
+}
+
+async fn nothing(source: &Source, parts: &Parts, is_listed: bool) -> Failure {
+    let why = match (source, is_listed) {
+        (Source::Registry { prefix: None, registry }, _) => {
+            let message = format!("{registry} does not list its repositories; name one, like {registry}/app");
+            return Failure::other(message);
+        }
+        (_, true) => format!("{source} is neither a repository nor a prefix of one"),
+        (_, false) => format!("there is no repository {source}, and the registry does not list what may lie below"),
+    };
+    reference::no_repository(source, parts.pull.as_ref(), Failure::new(Code::NotFound, why)).await
+}

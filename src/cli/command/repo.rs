@@ -1,0 +1,164 @@
+//! `ocifs repo`: names of repositories and tags alone, one a line, as `oras repo` prints them.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::cli::exit::Failure;
+use crate::cli::listing::holding;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, output};
+use crate::oci::{Repository, Source};
+use crate::registry::{Layout, all_names};
+
+/// List names of repositories and tags, one a line
+#[derive(Args, Clone, Debug)]
+pub struct Repo {
+    /// The action.
+    #[command(subcommand)]
+    command: Action,
+}
+
+/// What is listed.
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// List the repositories of a registry, or those below a prefix
+    #[command(visible_alias = "list")]
+    Ls(Listed),
+    /// List the tags of a repository; with a tag or digest those that hold the same digest
+    #[command(visible_alias = "show-tags")]
+    Tags(Tags),
+}
+
+/// Flags of both.
+#[derive(Args, Clone, Debug)]
+struct Listed {
+    /// registry or registry/prefix; for tags registry/repository, registry/repository:tag or oci:DIRECTORY
+    #[arg(value_name = "REG|REPO")]
+    place: String,
+
+    /// Only names after this one
+    #[arg(long, value_name = "NAME")]
+    last: Option<String>,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// Flags of `tags`.
+#[derive(Args, Clone, Debug)]
+struct Tags {
+    /// Common ones.
+    #[command(flatten)]
+    listed: Listed,
+
+    /// Leave out tags made of a digest: signatures, attestations, lists of referrers
+    #[arg(long)]
+    exclude_digest_tags: bool,
+}
+
+/// The output of `ls`.
+#[derive(Debug, Serialize)]
+struct Repositories {
+    registry: String,
+    repositories: Vec<String>,
+}
+
+/// The output of `tags`.
+#[derive(Debug, Serialize)]
+struct TagNames {
+    tags: Vec<String>,
+}
+
+impl Repo {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        match self.command {
+            Action::Ls(flags) => repositories(flags, &invocation),
+            Action::Tags(flags) => tags(flags, &invocation),
+        }
+    }
+}
+
+fn repositories(flags: Listed, invocation: &Invocation) -> Result<(), Failure> {
+    let environment = &invocation.environment;
+    let source = reference::parse(&flags.place, environment)?;
+    let Source::Registry { registry, prefix } = &source else {
+        return Err(Failure::usage(format!("{source} is no registry; its tags are listed by `ocifs repo tags {source}`")));
+    };
+    let pull = wiring::registry(&source, false, &invocation.registry(Some(registry))?, environment)?;
+    let names = until_interrupted(async { Ok(all_names(pull.as_ref(), None, || ()).await?.names) })?;
+    let mut names: Vec<String> = names.into_iter().filter(|name| is_below(name, prefix.as_ref())).collect();
+    names.sort_unstable();
+    names.retain(|name| is_after(name, flags.last.as_deref()));
+    let found = Repositories { registry: registry.to_string(), repositories: names };
+    output::show(flags.format, &found, |found| lines(&found.repositories))
+}
+
+/// Whether a repository is the prefix or lies below it, by whole components.
+fn is_below(name: &str, prefix: Option<&Repository>) -> bool {
+    Repository::parse(name).is_ok_and(|name| prefix.is_none_or(|prefix| name.is_within(prefix.as_str())))
+}
+
+fn is_after(name: &str, last: Option<&str>) -> bool {
+    last.is_none_or(|last| name > last)
+}
+
+fn lines(names: &[String]) -> String {
+    names.iter().map(|name| escape::terminal(name)).collect::<Vec<_>>().join("\n")
+}
+
+fn tags(flags: Tags, invocation: &Invocation) -> Result<(), Failure> {
+    let environment = &invocation.environment;
+    let source = reference::parse(&flags.listed.place, environment)?;
+    let registry = invocation.registry(reference::registry(&source))?;
+    let pull = wiring::registry(&source, false, &registry, environment)?;
+    let names = until_interrupted(async {
+        let (repository, digest) = match &source {
+            Source::Registry { prefix: None, registry } => {
+                return Err(Failure::usage(format!("{registry} is a registry; name a repository, like {registry}/app")));
+            }
+            Source::Registry { prefix: Some(repository), .. } => (repository.clone(), None),
+            Source::Layout { name: None, .. } => (Layout::repository()?, None),
+            Source::Artifact { .. } | Source::Layout { .. } => {
+                let (repository, version) = reference::named(&source, pull.as_ref()).await?;
+                let digest = pull.resolve(&repository, &version).await?.digest;
+                (repository, Some(digest))
+            }
+        };
+        let mut tags = match holding::tags(pull.as_ref(), &repository).await {
+            Ok(tags) => tags,
+            Err(failure) => return Err(reference::no_repository(&source, pull.as_ref(), failure).await),
+        };
+        tags.retain(|tag| is_after(tag.as_str(), flags.listed.last.as_deref()) && !(flags.exclude_digest_tags && tag.is_bookkeeping()));
+        match digest {
+            Some(digest) => holding::holding(pull.as_ref(), &repository, tags, &digest).await,
+            None => Ok(tags),
+        }
+    })?;
+    let found = TagNames { tags: names.iter().map(ToString::to_string).collect() };
+    output::show(flags.listed.format, &found, |found| lines(&found.tags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_matched_by_whole_components() {
+        let prefix = Repository::parse("team/app").unwrap();
+        let found = |name: &str| is_below(name, Some(&prefix));
+        assert!(found("team/app") && found("team/app/web"));
+        assert!(!found("team/application") && !found("team") && !found("BAD"));
+    }
+}

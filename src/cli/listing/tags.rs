@@ -1,0 +1,171 @@
+//! The tags of a repository with what their manifests say. No layer is fetched.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+
+use super::labels::{self, Wanted};
+use crate::artifact::{Artifacts, Error};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::terminal::{escape, message, output, units};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository, Tag};
+
+/// Manifests fetched at once.
+const AT_ONCE: usize = 8;
+/// Annotation with the time at which an artifact was made.
+const CREATED: &str = "org.opencontainers.image.created";
+/// Annotation with the version of oci-sync.
+const VERSION: &str = "io.oci-sync.version";
+
+/// One tag. The keys are stable.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The tag.
+    pub tag: String,
+    /// The digest that it holds.
+    pub digest: String,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// Artifact type.
+    pub artifact_type: Option<String>,
+    /// The dialect.
+    pub kind: &'static str,
+    /// Whether a key is needed to read it.
+    pub encrypted: bool,
+    /// Bytes of all layers as stored; for an index those of the platform that would be shown.
+    pub size: u64,
+    /// When it was made, as RFC 3339.
+    pub created: Option<String>,
+    /// Annotations that people gave.
+    pub labels: BTreeMap<String, String>,
+    /// The same as `created`, in seconds since 1970.
+    #[serde(skip)]
+    pub seconds: Option<i64>,
+    /// The version of oci-sync that wrote it.
+    #[serde(skip)]
+    pub version: Option<String>,
+    /// Bytes of the first layer.
+    #[serde(skip)]
+    pub first_layer: u64,
+}
+
+/// Rows, and the tags that cannot be read.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// In the order of the names.
+    pub rows: Vec<Row>,
+    failed: Vec<(String, Error)>,
+}
+
+impl Rows {
+    /// Tells which tags could not be read. The others are shown all the same.
+    ///
+    /// # Errors
+    /// One that says how many there are, with the code of the first.
+    pub fn complain(self, repository: &str) -> Result<(), Failure> {
+        for (tag, error) in &self.failed {
+            message::warn(&format!("{repository}:{tag}: {}", error.message));
+        }
+        match self.failed.first() {
+            None => Ok(()),
+            Some((_, first)) => {
+                let (failed, all) = (self.failed.len(), self.failed.len() + self.rows.len());
+                Err(Failure::new(Code::from(first.kind), format!("{failed} of {all} tags of {repository} cannot be read")))
+            }
+        }
+    }
+}
+
+/// What a row is of: a tag, or another name of a layout with the digest that it stands for.
+pub type Name = (String, Option<Digest>);
+
+/// The rows of these names, as far as their labels are wanted.
+pub async fn rows(artifacts: &Artifacts, repository: &Repository, names: &[Name], wanted: &[Wanted]) -> Rows {
+    let mut found = Rows::default();
+    let reading = names.iter().map(|name| async move { (&name.0, row(artifacts, repository, name).await) });
+    let mut reading = stream::iter(reading).buffered(AT_ONCE);
+    while let Some((name, row)) = reading.next().await {
+        match row {
+            Ok(row) if wanted.iter().all(|wanted| wanted.holds(&row.labels)) => found.rows.push(row),
+            Ok(_) => {}
+            // It was deleted since the list was made.
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => found.failed.push((name.clone(), error)),
+        }
+    }
+    found
+}
+
+async fn row(artifacts: &Artifacts, repository: &Repository, (name, digest): &Name) -> Result<Row, Error> {
+    let digest = match digest {
+        Some(digest) => *digest,
+        None => {
+            let tag = Tag::parse(name).map_err(|error| Error { kind: ErrorKind::Invalid, message: error.to_string() })?;
+            artifacts.tag(repository, &tag).await?
+        }
+    };
+    let description = artifacts.describe(repository, &digest).await?;
+    let seconds = artifacts.created(repository, &description).await?;
+    let manifest = &description.manifest;
+    Ok(Row {
+        tag: name.clone(),
+        digest: digest.to_string(),
+        media_type: manifest.media_type.clone(),
+        artifact_type: description.shown.artifact_type().map(str::to_owned),
+        kind: description.dialect.name(),
+        encrypted: description.is_encrypted(),
+        size: description.size(),
+        created: seconds.map(units::show_time),
+        labels: labels::of(manifest),
+        seconds,
+        version: manifest.annotations().get(VERSION).cloned(),
+        first_layer: manifest.image().and_then(|image| image.layers.first()).map_or(0, |layer| layer.size),
+    })
+}
+
+/// The table of rows; with `long`, with whole digests and media types.
+pub fn table(rows: &[Row], long: bool) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let cells = rows.iter().map(|row| {
+        let age = row.seconds.map(|seconds| units::show_duration(now.saturating_sub(seconds.max(0).unsigned_abs())));
+        let digest = if long { row.digest.clone() } else { short(&row.digest) };
+        let mut cells = vec![
+            escape::terminal(&row.tag).into_owned(),
+            digest,
+            units::show_size(row.size),
+            row.kind.to_owned(),
+            age.unwrap_or_else(|| "-".to_owned()),
+            yes_or_no(row.encrypted).to_owned(),
+        ];
+        cells.extend(long.then(|| escape::terminal(row.artifact_type.as_ref().unwrap_or(&row.media_type)).into_owned()));
+        // The age says it.
+        cells.push(shown(row.labels.iter().filter(|(key, _)| *key != CREATED)));
+        cells
+    });
+    let mut header = vec!["tag", "digest", "size", "kind", "age", "encrypted"];
+    header.extend(long.then_some("type"));
+    header.push("labels");
+    output::table(&header, cells.collect())
+}
+
+/// Labels as `key=value`, separated by commas, escaped.
+pub fn shown<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let pairs: Vec<String> = labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    escape::terminal(&pairs.join(",")).into_owned()
+}
+
+/// A word for people.
+pub fn yes_or_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// The start of a digest, enough to tell artifacts apart.
+fn short(digest: &str) -> String {
+    digest.split(':').nth(1).unwrap_or(digest).chars().take(12).collect()
+}

@@ -1,0 +1,191 @@
+//! The files of an artifact, from its tree: one directory, or everything below it.
+
+use serde::Serialize;
+
+use crate::artifact::{Kind, NodeId, Tree};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::terminal::{escape, units};
+use crate::view::Defaults;
+
+/// One file. The keys are stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Path in the artifact.
+    pub path: String,
+    /// `directory`, `file`, `symlink`, `fifo`, `socket`, `char-device` or `block-device`.
+    pub kind: &'static str,
+    /// Permission bits in octal.
+    pub mode: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Last change, as RFC 3339.
+    pub modified: String,
+    /// Target of a symlink.
+    pub target: Option<String>,
+    /// SHA-256 of a file in hexadecimal, where known.
+    pub sha256: Option<String>,
+}
+
+/// The entries of a directory of a tree, sorted by name; of everything below it if `recursive`. A file is its own entry.
+pub struct Walk<'a> {
+    tree: &'a Tree,
+    defaults: &'a Defaults,
+    recursive: bool,
+    /// Open directories: node, path, and cookie of the last name.
+    open: Vec<(NodeId, String, u64)>,
+    only: Option<(NodeId, String)>,
+}
+
+impl<'a> Walk<'a> {
+    /// Starts at a path.
+    ///
+    /// # Errors
+    /// NotFound if the artifact has no such path; a symlink on the way is named, as it is not followed.
+    pub fn new(tree: &'a Tree, defaults: &'a Defaults, path: &str, recursive: bool) -> Result<Self, Failure> {
+        let (mut node, mut at) = (0, String::new());
+        for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
+            if let Some(target) = tree.target(node) {
+                let target = String::from_utf8_lossy(target);
+                return Err(missing(path, &format!("{at} is a symlink to {target}, which is not followed")));
+            }
+            node = tree.lookup(node, name.as_bytes()).ok_or_else(|| missing(path, "no such file or directory"))?;
+            at = join(&at, name);
+        }
+        let is_directory = tree.node(node).is_some_and(|node| node.kind == Kind::Directory);
+        let (open, only) = if is_directory { (vec![(node, at, 0)], None) } else { (Vec::new(), Some((node, at))) };
+        Ok(Self { tree, defaults, recursive, open, only })
+    }
+
+    fn entry(&self, node: NodeId, path: String) -> Option<Entry> {
+        let attributes = self.defaults.of_node(&self.tree.node(node)?);
+        let content = self.tree.content(node);
+        Some(Entry {
+            path,
+            kind: kind(attributes.kind),
+            mode: format!("{:04o}", attributes.mode),
+            uid: attributes.uid,
+            gid: attributes.gid,
+            size: attributes.size,
+            modified: units::show_time(attributes.time.0),
+            target: self.tree.target(node).map(|target| String::from_utf8_lossy(target).into_owned()),
+            sha256: content.and_then(|content| content.sha256).map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        })
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        if let Some((node, path)) = self.only.take() {
+            return self.entry(node, path);
+        }
+        loop {
+            let (directory, path, after) = self.open.last_mut()?;
+            let Some(child) = self.tree.children(*directory, *after).next() else {
+                self.open.pop();
+                continue;
+            };
+            *after = child.cookie;
+            let path = join(path, &String::from_utf8_lossy(child.name));
+            if self.recursive && self.tree.node(child.node).is_some_and(|node| node.kind == Kind::Directory) {
+                self.open.push((child.node, path.clone(), 0));
+            }
+            return self.entry(child.node, path);
+        }
+    }
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
+fn missing(path: &str, why: &str) -> Failure {
+    Failure::new(Code::NotFound, format!("{path}: {why}"))
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Directory => "directory",
+        Kind::File => "file",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::CharDevice => "char-device",
+        Kind::BlockDevice => "block-device",
+    }
+}
+
+/// An entry as a line for people; with `long` as `ls -l` and `tar -tv` show it.
+pub fn line(entry: &Entry, long: bool) -> String {
+    let slash = if entry.kind == "directory" { "/" } else { "" };
+    let name = format!("{}{slash}", escape::terminal(&entry.path));
+    if !long {
+        return name;
+    }
+    let target = entry.target.as_ref().map(|target| format!(" -> {}", escape::terminal(target))).unwrap_or_default();
+    let owner = format!("{}/{}", entry.uid, entry.gid);
+    let time = entry.modified.replace('T', " ");
+    format!("{} {owner:>9} {:>11} {} {name}{target}", permissions(entry), entry.size, time.get(..16).unwrap_or(&time))
+}
+
+/// `drwxr-xr-x`.
+fn permissions(entry: &Entry) -> String {
+    let bits = u32::from_str_radix(&entry.mode, 8).unwrap_or_default();
+    let first = match entry.kind {
+        "directory" => 'd',
+        "symlink" => 'l',
+        "fifo" => 'p',
+        "socket" => 's',
+        "char-device" => 'c',
+        "block-device" => 'b',
+        _ => '-',
+    };
+    let mut shown = String::from(first);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let part = bits >> shift;
+        shown.push(if part & 4 != 0 { 'r' } else { '-' });
+        shown.push(if part & 2 != 0 { 'w' } else { '-' });
+        shown.push(match (bits & special != 0, part & 1 != 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_shown_as_ls_shows_them() {
+        let entry = |kind: &'static str, mode: &str| Entry {
+            path: "x".into(),
+            kind,
+            mode: mode.into(),
+            uid: 0,
+            gid: 0,
+            size: 0,
+            modified: "2024-01-31T10:20:30Z".into(),
+            target: None,
+            sha256: None,
+        };
+        for (kind, mode, shown) in [
+            ("directory", "0755", "drwxr-xr-x"),
+            ("file", "0640", "-rw-r-----"),
+            ("file", "4755", "-rwsr-xr-x"),
+            ("file", "2644", "-rw-r-Sr--"),
+            ("directory", "1777", "drwxrwxrwt"),
+        ] {
+            assert_eq!(permissions(&entry(kind, mode)), shown);
+        }
+        assert_eq!(line(&entry("directory", "0755"), true), "drwxr-xr-x       0/0           0 2024-01-31 10:20 x/");
+    }
+}

@@ -1,0 +1,58 @@
+//! Whole lists of tags and repositories, page by page, bounded.
+
+use super::{Error, Pull};
+use crate::error::ErrorKind;
+use crate::oci::Repository;
+
+/// Most names of one list; what lies beyond is left out, and the list says that it is not complete.
+const NAME_LIMIT: usize = 1_000_000;
+/// A page counts as this many names, so that a list of tiny pages ends too, after at most 10,000 requests.
+const SMALL_PAGE: usize = 100;
+/// Passes over a list that changes while it is read.
+const ATTEMPTS: u32 = 3;
+
+/// Every name of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// As the registry sent them; the caller checks their grammar.
+    pub names: Vec<String>,
+    /// False where the list was cut.
+    pub complete: bool,
+}
+
+/// The tags of a repository, or without one the repositories, from the start again if the list changed meanwhile. `heard` is called
+/// after every page.
+///
+/// # Errors
+/// Those of [`Pull::tags`] and [`Pull::repositories`].
+pub async fn all_names(pull: &dyn Pull, repository: Option<&Repository>, heard: impl Fn()) -> Result<Names, Error> {
+    for _ in 1..ATTEMPTS {
+        match one_pass(pull, repository, &heard).await {
+            Err(error) if error.kind == ErrorKind::Conflict => {}
+            answer => return answer,
+        }
+    }
+    one_pass(pull, repository, &heard).await
+}
+
+async fn one_pass(pull: &dyn Pull, repository: Option<&Repository>, heard: &impl Fn()) -> Result<Names, Error> {
+    let (mut found, mut seen, mut after) = (Names { names: Vec::new(), complete: true }, 0, None::<String>);
+    loop {
+        let page = match repository {
+            Some(repository) => pull.tags(repository, after.as_deref()).await?,
+            None => pull.repositories(after.as_deref()).await?,
+        };
+        heard();
+        seen += page.names.len().max(SMALL_PAGE);
+        found.names.extend(page.names);
+        // A registry that turns in a circle or never ends must not keep us.
+        match page.next {
+            None => return Ok(found),
+            next if next == after || seen >= NAME_LIMIT => {
+                found.complete = false;
+                return Ok(found);
+            }
+            next => after = next,
+        }
+    }
+}
