@@ -56,6 +56,8 @@ mod outages;
 mod publishing;
 #[path = "mount/publishing_faults.rs"]
 mod publishing_faults;
+#[path = "mount/pushing.rs"]
+mod pushing;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/restarts.rs"]

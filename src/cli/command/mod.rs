@@ -14,6 +14,7 @@ mod list;
 mod ls;
 mod mount;
 mod new;
+mod push;
 mod refresh;
 mod repo;
 mod resolve;
@@ -68,6 +69,7 @@ commands! {
     List: list,
     Repo: repo,
     Discover: discover,
+    Push: push,
     Cp: cp,
     Tag: tag,
     Resolve: resolve,
