@@ -81,7 +81,7 @@ impl<'a> Publish<'a> {
     }
 
     pub async fn run(self) -> Result<(Report, Next), Error> {
-        self.progress.tell(Event::Begin { reference: self.reference.clone() });
+        self.progress.tell(Event::Begin { reference: self.reference.clone(), dry_run: self.options.dry_run });
         let (report, next) = self.publish().await.map_err(|error| error.about(&self.reference))?;
         self.progress.tell(Event::End { report: report.clone() });
         Ok((report, next))
@@ -315,6 +315,7 @@ impl<'a> Publish<'a> {
             progress: Arc::clone(&self.progress),
             doubtful: false,
             known: None,
+            attach_index: self.publisher.attach_index,
             new: NewArtifact::of_kind(self.options.as_kind.unwrap_or(self.publisher.kind)),
         }
     }

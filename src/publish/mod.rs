@@ -76,6 +76,8 @@ pub struct Publisher {
     pub concurrency: NonZeroUsize,
     /// How trees are cut into layers.
     pub sizes: Sizes,
+    /// Whether indexes of the layers of images and oci-sync artifacts are attached as referrers.
+    pub attach_index: bool,
 }
 
 impl Publisher {

@@ -75,7 +75,7 @@ impl Publisher {
         let authority = self.context.authority.reference(Some(&pushing.repository));
         let reference = pushing.tags.first().map_or_else(|| authority.clone(), |tag| format!("{authority}:{tag}"));
         let progress = Progress::new(reference.clone(), Arc::clone(listener));
-        progress.tell(Event::Begin { reference: reference.clone() });
+        progress.tell(Event::Begin { reference: reference.clone(), dry_run: pushing.dry_run });
         let pushed = Push { publisher: self, pushing, progress: &progress }.run().await.map_err(|error| error.about(&reference))?;
         progress.tell(Event::End { report: pushed.report.clone() });
         Ok(pushed)
@@ -216,6 +216,7 @@ impl Push<'_> {
             doubtful: false,
             known,
             new,
+            attach_index: self.publisher.attach_index,
         }
     }
 

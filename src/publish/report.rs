@@ -19,6 +19,9 @@ pub enum Event {
     Begin {
         /// Its reference.
         reference: String,
+        /// Nothing will be sent.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Bytes packed so far, of about so many.
     Packed {

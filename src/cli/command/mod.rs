@@ -95,7 +95,7 @@ Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 
 /// Mount any OCI registry as a directory
 #[derive(Debug, Parser)]
 #[command(name = "ocifs", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
-#[command(disable_help_subcommand = true, infer_long_args = false)]
+#[command(infer_long_args = false)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

@@ -105,6 +105,10 @@ pub struct Push {
     #[arg(long)]
     no_ignore: bool,
 
+    /// Do not attach the index of a layer as a referrer to images and oci-sync artifacts; their readers build their own
+    #[arg(long)]
+    no_index: bool,
+
     /// Blobs uploaded at a time [default: 4]
     #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
     concurrency: Option<NonZeroUsize>,
@@ -208,7 +212,7 @@ impl Push {
             let subject = format!("{source} {:?} {self:?}", std::env::current_dir().unwrap_or_default());
             let packs = blocking(move || Ok(Packs::claim(&state.join("push"), &subject)?)).await?;
             let pushing = self.pushing(&source, tags, &parts, &packs).await?;
-            let publisher = publisher(&source, &parts, encrypted);
+            let publisher = publisher(&source, &parts, encrypted, !self.no_index);
             let pushed = publisher.push(&pushing, &listener(self.quiet)).await?;
             parts.artifacts.flush().await;
             packs.finish();
@@ -291,7 +295,7 @@ impl Push {
     }
 }
 
-fn publisher(source: &Source, parts: &Parts, encrypted: bool) -> Publisher {
+fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
     let meaning = wiring::meaning(parts, &WriteFlags::default(), encrypted);
     let context = Context {
         artifacts: parts.artifacts.clone(),
@@ -307,6 +311,7 @@ fn publisher(source: &Source, parts: &Parts, encrypted: bool) -> Publisher {
         kind: ArtifactKind::Files,
         concurrency: wiring::CONCURRENCY,
         sizes: Sizes::default(),
+        attach_index,
     }
 }
 

@@ -233,7 +233,7 @@ pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>,
 /// How edits are staged and published.
 pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Writing {
     let concurrency = flags.concurrency.unwrap_or(CONCURRENCY);
-    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext }
+    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext, attach_index: !flags.no_index }
 }
 
 /// The meaning of edits under these flags. `encrypted`: there is a passphrase.

@@ -199,6 +199,7 @@ impl TestMount {
                 push: registry.clone(),
                 concurrency: NonZeroUsize::MIN,
                 plaintext: false,
+                attach_index: true,
             }),
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };

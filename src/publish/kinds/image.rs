@@ -60,7 +60,7 @@ impl Work {
         snapshot: Arc<dyn Snapshot>,
         plan: Plan,
     ) -> Result<(Descriptor, Option<Descriptor>, Vec<Made>, Ready), Error> {
-        let with_index = base.is_none_or(|base| base.media_type != media_type::DOCKER_MANIFEST);
+        let with_index = self.attach_index && base.is_none_or(|base| base.media_type != media_type::DOCKER_MANIFEST);
         let made = self.producer(snapshot, None, with_index)?.produce(plan, &HashMap::new()).await?;
         let Some(Made::Packed(ready)) = made.first().cloned() else {
             return Err(Error::new(ErrorKind::Other, "a layer was not packed"));

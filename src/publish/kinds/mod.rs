@@ -57,6 +57,8 @@ pub(super) struct Work {
     pub known: Option<Arc<Artifact>>,
     /// What is made where nothing is edited.
     pub new: NewArtifact,
+    /// Whether indexes are attached as referrers.
+    pub attach_index: bool,
 }
 
 /// The artifact, all of whose blobs are in the registry.

@@ -31,7 +31,7 @@ impl Work {
         }
         let snapshot = self.without(self.silent().await?);
         let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
-        let made = self.producer(snapshot, sealed, !is_sealed)?.produce(plan, &HashMap::new()).await?;
+        let made = self.producer(snapshot, sealed, self.attach_index && !is_sealed)?.produce(plan, &HashMap::new()).await?;
         let Some(Made::Packed(ready)) = made.first() else { return Err(Error::other("an archive was not packed")) };
         let mut layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
         let index =

@@ -267,6 +267,16 @@ async fn droppings_stay_at_home_unless_they_are_wanted() {
 }
 
 #[tokio::test]
+async fn indexes_are_attached_unless_they_are_not_wanted() {
+    for (attach_index, manifests) in [(true, 2), (false, 1)] {
+        let (mut fixture, source) = (PublishFixture::new(), sample());
+        fixture.publisher.attach_index = attach_index;
+        pushed(&fixture, &source.pushing(NewKind::Editable(ArtifactKind::Image), &["."])).await;
+        assert_eq!(fixture.registry.count(RequestKind::LinkReferrer), manifests - 1, "{attach_index}");
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_sends_nothing_and_tells_the_digest() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let dry = push(&fixture, &Pushing { dry_run: true, ..source.pushing(FILES, &["."]) }).await.unwrap();
