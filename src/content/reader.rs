@@ -139,7 +139,9 @@ impl Reader {
 
     /// How far the stream was checked.
     pub(super) fn verified(&self) -> Verified {
-        if self.index.get().is_some() { Verified::Whole } else { Verified::Partial }
+        // Whoever waited for the digest may come before the index is kept.
+        let is_whole = self.index.get().is_some() || self.streaming.as_ref().is_some_and(Streaming::has_held);
+        if is_whole { Verified::Whole } else { Verified::Partial }
     }
 
     /// Whether what it reads by is not to be believed any more: the index that travelled turned out wrong, or a blob

@@ -1,6 +1,7 @@
 //! Checking a raw blob while it is being read: its spans are hashed in order as they come in, from memory or
 //! from the cache, until the whole digest is known.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 
 use sha2::{Digest as _, Sha256};
@@ -27,6 +28,8 @@ pub(super) struct Streaming {
     /// SHA-256 of each span that was hashed: one that is fetched again must be the same. Held for one look.
     hashed: Mutex<Vec<[u8; 32]>>,
     failure: OnceLock<Error>,
+    /// The digest holds.
+    held: AtomicBool,
 }
 
 /// What the check waits for.
@@ -52,12 +55,18 @@ pub(super) enum Verdict {
 impl Streaming {
     pub(super) fn new(source: &BlobSource) -> Self {
         let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, &Resources::default()));
-        Self { progress: Mutex::new(Progress { next: 0, hashing: Some(hashing) }), hashed: Mutex::default(), failure: OnceLock::new() }
+        let progress = Mutex::new(Progress { next: 0, hashing: Some(hashing) });
+        Self { progress, hashed: Mutex::default(), failure: OnceLock::new(), held: AtomicBool::new(false) }
     }
 
     /// Why nothing of the blob may be served any more.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+
+    /// Whether the digest was found to hold.
+    pub(super) fn has_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 
     /// Which span is hashed next. Blocks while others are hashed.
@@ -122,6 +131,7 @@ impl Streaming {
         let found = hasher.finish();
         let expected = source.descriptor.digest;
         if found == expected {
+            self.held.store(true, Ordering::Release);
             return scan.finish(found, &mut Nowhere).map_or(Verdict::Open, |index| Verdict::Held(Box::new(index)));
         }
         let message = format!(

@@ -5,9 +5,9 @@
 #![allow(unsafe_code)]
 
 pub mod array;
-pub mod attributes;
 pub mod beneath;
 pub mod daemon;
+pub mod entry;
 pub mod extent;
 pub mod inherited;
 pub mod instance;

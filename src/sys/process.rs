@@ -55,6 +55,17 @@ pub fn make_new_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
+/// The permission bits that the umask takes from new files.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn umask() -> io::Result<u32> {
+    // The call that answers it also changes it, for all threads.
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:")).map(str::trim);
+    mask.and_then(|mask| u32::from_str_radix(mask, 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Raises the limit of open files to what the system allows this user; answers the limit in force.
 pub fn raise_open_file_limit() -> Option<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);

@@ -10,6 +10,7 @@ mod attributes;
 mod authority;
 mod edited;
 mod error;
+mod glob;
 mod meaning;
 mod metadata;
 mod origin;
@@ -31,12 +32,13 @@ pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
 pub use edited::Begun;
 pub use error::Error;
+pub use glob::glob;
 pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
 pub use origin::{Key, Member, Origin};
 pub use overlay::{
     ArtifactOf, Difference, FileHandle, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, PathState, Replace, SetAttributes,
-    hash_file, walk_tree,
+    walk_tree,
 };
 pub use pins::Pin;
 pub use reader::Reader;
@@ -337,14 +339,7 @@ impl View {
             Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file")),
             _ => return Err(Error::new(ErrorKind::NotPermitted, "a device or link of an artifact cannot be opened here")),
         }
-        let content = artifact.tree.content(id);
-        match content {
-            Some(content) if !content.extents.is_empty() => {
-                let stream = context.artifacts.stream(self.repository(), artifact, content.blob, self.strict(context)).await?;
-                Ok(Reader::of_stream(attributes.size, stream, content.extents))
-            }
-            _ => Ok(Reader::of_hole(attributes.size)),
-        }
+        Reader::of_tree(&context.artifacts, self.repository(), artifact, id, self.strict(context)).await
     }
 
     /// Whether the kernel may keep the pages that it has of a file, now that it is opened with a reader of these bytes. Pages

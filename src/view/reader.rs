@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use super::Error;
+use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
 use crate::content::{ContentStream, Verified};
 use crate::error::ErrorKind;
 use crate::layer::Extent;
+use crate::oci::Repository;
 
 /// Most bytes of one read. The kernel is told to ask for less.
 pub const READ_LIMIT: u32 = 4 << 20;
@@ -36,6 +38,27 @@ pub trait Pieces: Send + Sync {
 }
 
 impl Reader {
+    /// A regular file of a tree. `strict`: nothing is served before the blob that holds it was checked whole.
+    ///
+    /// # Errors
+    /// Gone for what is no regular file; what opening its stream says.
+    pub async fn of_tree(
+        artifacts: &Artifacts,
+        repository: &Repository,
+        artifact: &Artifact,
+        node: NodeId,
+        strict: bool,
+    ) -> Result<Self, Error> {
+        let file = artifact.tree.node(node).filter(|node| node.kind == Kind::File).ok_or_else(super::no_node)?;
+        match artifact.tree.content(node) {
+            Some(content) if !content.extents.is_empty() => {
+                let stream = artifacts.stream(repository, artifact, content.blob, strict).await?;
+                Ok(Self::of_stream(file.size, stream, content.extents))
+            }
+            _ => Ok(Self::of_hole(file.size)),
+        }
+    }
+
     /// A file of zeros.
     pub fn of_hole(size: u64) -> Self {
         Self { size, source: ReaderSource::Hole }

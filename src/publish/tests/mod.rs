@@ -6,7 +6,6 @@ mod fixture;
 mod foreign;
 mod image;
 mod oci_sync;
-mod pushing;
 mod random;
 mod secrecy;
 mod tags;

@@ -53,14 +53,7 @@ pub(super) struct Blobs {
 impl Blobs {
     /// A reader of a regular file of a tree.
     pub async fn open(&self, artifact: &Arc<Artifact>, node: NodeId) -> Result<Reader, Error> {
-        let size = artifact.tree.node(node).filter(|node| node.kind == Kind::File).ok_or_else(gone)?.size;
-        match artifact.tree.content(node) {
-            Some(content) if !content.extents.is_empty() => {
-                let stream = self.artifacts.stream(&self.repository, artifact, content.blob, self.strict).await?;
-                Ok(Reader::of_stream(size, stream, content.extents))
-            }
-            _ => Ok(Reader::of_hole(size)),
-        }
+        Reader::of_tree(&self.artifacts, &self.repository, artifact, node, self.strict).await
     }
 }
 
