@@ -12,6 +12,7 @@ pub mod content;
 pub mod control;
 pub mod durable;
 pub mod error;
+pub mod extract;
 pub mod flight;
 pub mod fs;
 pub mod fuse;

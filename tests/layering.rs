@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Every module and its layer. A module may import from lower layers only.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("error", 0),
     ("oci", 0),
     ("sys", 0),
@@ -29,6 +29,7 @@ const LAYERS: [(&str, u8); 19] = [
     ("view", 5),
     ("publish", 6),
     ("transfer", 6),
+    ("extract", 6),
     ("fs", 7),
     ("fuse", 8),
     ("control", 8),

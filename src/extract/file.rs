@@ -1,0 +1,206 @@
+//! One file: its bytes under no name, its attributes, then its name.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+
+use sha2::{Digest as _, Sha256};
+
+use super::directory::Directory;
+use super::place::{Placed, own_name, place, replace};
+use super::run::{Job, Work};
+use super::{Error, Source};
+use crate::artifact::{Node, NodeId};
+use crate::content::Verified;
+use crate::error::ErrorKind;
+use crate::sys::entry;
+use crate::view::Reader;
+
+/// Bytes read and written at a time.
+const STEP: u32 = 1 << 20;
+
+/// A file that is written and has no name of its own yet. What is not placed is gone.
+struct Unplaced<'a> {
+    file: File,
+    directory: &'a Directory,
+    /// The name under which it is written, on file systems without unnamed files.
+    own: Option<String>,
+}
+
+impl<'a> Unplaced<'a> {
+    fn new(directory: &'a Directory, mode: u32) -> io::Result<Self> {
+        if let Some(file) = entry::unnamed_file(&directory.file, mode)? {
+            return Ok(Self { file, directory, own: None });
+        }
+        let own = own_name();
+        let file = entry::make_file(&directory.file, OsStr::new(&own), mode)?;
+        Ok(Self { file, directory, own: Some(own) })
+    }
+
+    fn place(mut self, name: &OsStr, keep: bool) -> io::Result<Placed> {
+        let directory = &self.directory.file;
+        let Some(own) = &self.own else { return place(directory, name, keep, &|name| entry::name_file(&self.file, directory, name)) };
+        let moved = if keep { entry::rename(directory, OsStr::new(own), name, false) } else { replace(directory, OsStr::new(own), name) };
+        match moved {
+            Ok(()) => {
+                self.own = None;
+                Ok(Placed::New)
+            }
+            Err(error) if keep && error.kind() == io::ErrorKind::AlreadyExists => Ok(Placed::Kept),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Unplaced<'_> {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            // There is nobody left to tell.
+            let _ = entry::remove(&self.directory.file, OsStr::new(own));
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Extracts one file, unless it is there already.
+    pub(super) fn file(&self, job: &Job) -> Result<(), Error> {
+        let name = OsStr::from_bytes(&job.name);
+        let shown = || job.directory.join(name);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty => Error::new(
+                ErrorKind::NotEmpty,
+                format!("{} is a directory that holds something, and the artifact has something else there; move it away", shown().display()),
+            ),
+            _ => Error::of_disk(format_args!("write {}", shown().display()), &error),
+        };
+        let node = self.node(job.node)?;
+        if !job.directory.made {
+            if self.keep() && entry::status(&job.directory.file, name).map_err(failed)?.is_some() {
+                self.notes.note(|summary| summary.kept.add(|| shown().display().to_string()));
+                self.tally.done.fetch_add(node.size, Ordering::Relaxed);
+                return Ok(());
+            }
+            if self.is_there(job, &node) {
+                self.notes.note(|summary| summary.unchanged += 1);
+                self.tally.done.fetch_add(node.size, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        let reader = self.wait(self.source.open(job.node))?;
+        let unplaced = Unplaced::new(&job.directory, self.first_mode(job.node, &node)).map_err(failed)?;
+        self.write(&reader, &unplaced.file, &|error| failed(error))?;
+        self.describe_file(&unplaced.file, job.node, &node, &|| shown().display().to_string()).map_err(failed)?;
+        let placed = unplaced.place(name, self.keep()).map_err(failed)?;
+        self.notes.note(|summary| match placed {
+            Placed::New => {
+                summary.files += 1;
+                summary.bytes += node.size;
+            }
+            Placed::Kept => summary.kept.add(|| shown().display().to_string()),
+        });
+        Ok(())
+    }
+
+    /// Writes what is data; the rest stays a hole.
+    fn write(&self, reader: &Reader, file: &File, failed: &dyn Fn(io::Error) -> Error) -> Result<(), Error> {
+        let (size, mut end) = (reader.size(), 0);
+        while let Some(start) = reader.seek(end, true) {
+            let mut at = start;
+            end = reader.seek(start, false).unwrap_or(size);
+            while at < end {
+                self.check_stopped()?;
+                let wanted = u32::try_from(end - at).unwrap_or(STEP).min(STEP);
+                let bytes = self.wait(reader.read(at, wanted))?;
+                if bytes.is_empty() {
+                    return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
+                }
+                file.write_all_at(&bytes, at).map_err(failed)?;
+                at += bytes.len() as u64;
+                self.tally.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+        }
+        if end < size {
+            file.set_len(size).map_err(failed)?;
+        }
+        // The last read of a blob that was used while it was checked waits for the digest.
+        match reader.verified() {
+            Verified::Partial => Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read and is not verified")),
+            Verified::Whole | Verified::Unread => Ok(()),
+        }
+    }
+
+    /// Whether a file stands there with these very bytes; then its attributes are set.
+    fn is_there(&self, job: &Job, node: &Node) -> bool {
+        let name = OsStr::from_bytes(&job.name);
+        let Some(expected) = self.source.artifact.tree.content(job.node).and_then(|content| content.sha256) else { return false };
+        let alike = entry::status(&job.directory.file, name).ok().flatten();
+        if !alike.is_some_and(|status| status.is_file && status.size == node.size && status.links == 1) || node.links > 1 {
+            return false;
+        }
+        let Ok(file) = entry::open_file(&job.directory.file, name) else { return false };
+        if self.hash(&file, node.size).ok() != Some(expected) {
+            return false;
+        }
+        self.describe_file(&file, job.node, node, &|| job.directory.join(name).display().to_string()).is_ok()
+    }
+
+    fn hash(&self, file: &File, size: u64) -> io::Result<[u8; 32]> {
+        let (mut hasher, mut at) = (Sha256::new(), 0);
+        let mut buffer = vec![0; usize::try_from(size.min(STEP.into())).unwrap_or_default()];
+        while at < size && !self.is_stopped() {
+            let read = file.read_at(&mut buffer, at)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(buffer.get(..read).unwrap_or_default());
+            at += read as u64;
+        }
+        Ok(hasher.finalize().into())
+    }
+
+    /// Sets all attributes of an open file; its time last, since whatever else is done to it changes that.
+    pub(super) fn describe_file(&self, file: &File, id: NodeId, node: &Node, shown: &dyn Fn() -> String) -> io::Result<()> {
+        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
+            entry::set_owner(file, owner)?;
+        }
+        self.xattrs(id, shown, &|name, value| entry::set_xattr(file, name, value));
+        let mode = self.mode(node);
+        if std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o7777 != mode {
+            entry::set_mode(file, mode)?;
+        }
+        entry::set_time(file, self.time(node))
+    }
+
+    /// Extended attributes; what cannot be set is noted.
+    pub(super) fn xattrs(&self, id: NodeId, shown: &dyn Fn() -> String, set: &dyn Fn(&OsStr, &[u8]) -> io::Result<()>) {
+        for (name, value) in self.wanted_xattrs(id) {
+            if let Err(error) = set(OsStr::from_bytes(name), value) {
+                let name = String::from_utf8_lossy(name);
+                self.notes.note(|summary| summary.attributes.add(|| format!("{name} of {}: {error}", shown())));
+            }
+        }
+    }
+}
+
+/// Hands over the bytes of one file, in order, until there are no more or `write` wants no more.
+///
+/// # Errors
+/// What reading says, and `write`. What was handed over by then may be wrong.
+pub async fn stream(source: &Source, node: NodeId, write: &mut (dyn FnMut(&[u8]) -> io::Result<bool> + Send)) -> Result<(), Error> {
+    let reader = source.open(node).await?;
+    let mut at = 0;
+    while at < reader.size() {
+        let bytes = reader.read(at, STEP).await?;
+        if bytes.is_empty() {
+            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
+        }
+        at += bytes.len() as u64;
+        if !write(&bytes).map_err(|error| Error::of_disk("write to standard output", &error))? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

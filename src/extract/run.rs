@@ -1,0 +1,459 @@
+//! The passes over a tree: directories, files and what has no bytes; then further names of hard-linked files; then modes and times of
+//! directories, from the leaves up. Files are written by several threads, everything else is done in order by one.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::clash::Trial;
+use super::directory::{Directory, Target};
+use super::notes::{Notes, Summary};
+use super::place::{Placed, place};
+use super::walk::{Step, walk};
+use super::{Error, Options, Source, Tally, survey};
+use crate::artifact::{Kind, Node, NodeId, UNDATED, is_own_name};
+use crate::error::ErrorKind;
+use crate::sys::{entry, process};
+
+/// Files that wait for a thread. Each holds its directory open.
+const QUEUE: usize = 64;
+
+/// A file to be written.
+pub(super) struct Job {
+    pub node: NodeId,
+    pub directory: Arc<Directory>,
+    pub name: Vec<u8>,
+}
+
+/// The first name of a hard-linked node, by its directory and its place there.
+struct First {
+    /// Path of the directory.
+    directory: Arc<[u8]>,
+    name: Box<[u8]>,
+}
+
+/// What the first pass saw.
+#[derive(Default)]
+struct Seen {
+    /// The first names of nodes, if any node has a further one.
+    firsts: HashMap<NodeId, First>,
+    /// Directories that existed and are to be kept as they are.
+    found: HashSet<NodeId>,
+}
+
+/// What all threads share.
+pub(super) struct Work<'a> {
+    pub source: &'a Source,
+    options: &'a Options,
+    pub tally: &'a Tally,
+    pub notes: &'a Notes,
+    /// Bits that the umask takes.
+    umask: u32,
+    runtime: Handle,
+    stop: watch::Receiver<bool>,
+    /// Somebody failed: nothing more is begun.
+    failed: AtomicBool,
+    /// The first failure.
+    failure: Mutex<Option<Error>>,
+}
+
+/// Tells the threads to stop when it is dropped, and waits until they have.
+struct Threads {
+    stop: watch::Sender<bool>,
+    ended: Receiver<()>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        // Nothing is ever sent: it ends when the other side is gone.
+        let _ = self.ended.recv();
+    }
+}
+
+/// Extracts the selected names of an artifact. When the future is dropped, what is under way is given up first: no file that is not
+/// whole has a name then, and no other trace is left.
+///
+/// # Errors
+/// What the artifact's bytes or the disk say, the first of it. What was complete by then stays, and another run completes the rest.
+pub async fn extract(source: Source, target: &Target, options: Options, tally: Arc<Tally>) -> Result<Summary, Error> {
+    let (stop, stopped) = watch::channel(false);
+    let (end, ended) = sync_channel::<()>(0);
+    let _threads = Threads { stop, ended };
+    let (root, runtime) = (Arc::clone(&target.directory), Handle::current());
+    let running = tokio::task::spawn_blocking(move || {
+        let _end = end;
+        run(&source, &root, &options, &tally, runtime, stopped)
+    });
+    running.await.map_err(|error| Error::new(ErrorKind::Other, format!("extracting ended early: {error}")))?
+}
+
+fn run(
+    source: &Source,
+    root: &Arc<Directory>,
+    options: &Options,
+    tally: &Tally,
+    runtime: Handle,
+    stop: watch::Receiver<bool>,
+) -> Result<Summary, Error> {
+    let bytes = survey(&source.artifact, &options.selection).bytes;
+    tally.total.fetch_add(bytes, Ordering::Relaxed);
+    let umask = process::umask().map_err(|error| Error::of_disk("read the umask", &error))?;
+    let notes = Notes::default();
+    let (failed, failure) = (AtomicBool::new(false), Mutex::default());
+    let work = Work { source, options, tally, notes: &notes, umask, runtime, stop, failed, failure };
+    let Seen { firsts, found } = work.contents(root)?;
+    if !firsts.is_empty() {
+        work.links(root, &firsts)?;
+    }
+    work.directories(root, &found)?;
+    Ok(notes.summary())
+}
+
+impl Work<'_> {
+    pub fn keep(&self) -> bool {
+        self.options.keep
+    }
+
+    pub fn same_owner(&self) -> bool {
+        self.options.same_owner
+    }
+
+    /// Whether the extraction was given up.
+    pub fn is_stopped(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) || *self.stop.borrow()
+    }
+
+    /// # Errors
+    /// The extraction was given up.
+    pub fn check_stopped(&self) -> Result<(), Error> {
+        if self.is_stopped() { Err(interrupted()) } else { Ok(()) }
+    }
+
+    /// Waits for bytes, until the extraction is given up.
+    pub fn wait<T, E: Into<Error>>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
+        let mut stop = self.stop.clone();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => Err(interrupted()),
+                result = future => result.map_err(Into::into),
+            }
+        })
+    }
+
+    pub fn node(&self, id: NodeId) -> Result<Node, Error> {
+        self.source.artifact.tree.node(id).ok_or_else(|| Error::new(ErrorKind::Other, format!("the tree has no node {id}")))
+    }
+
+    /// Permission bits as the mount shows them; those that give more than access are for who wants owners too.
+    pub fn mode(&self, node: &Node) -> u32 {
+        let usual = if node.kind == Kind::Directory { 0o755 } else { 0o644 };
+        let mode = node.mode.unwrap_or(usual) & 0o7777;
+        if self.same_owner() { mode } else { mode & 0o777 & !self.umask }
+    }
+
+    /// The mode under which a file is made: nobody else sees more of it than in the end.
+    pub fn first_mode(&self, id: NodeId, node: &Node) -> u32 {
+        let mode = self.mode(node);
+        match self.same_owner() || self.wanted_xattrs(id).next().is_some() {
+            true => 0o600,
+            false => mode,
+        }
+    }
+
+    /// The modification time that the mount shows.
+    pub fn time(&self, node: &Node) -> (i64, u32) {
+        node.mtime.unwrap_or(UNDATED)
+    }
+
+    /// Extended attributes that are set.
+    pub fn wanted_xattrs(&self, id: NodeId) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let all = self.source.artifact.tree.xattrs(id).into_iter();
+        all.filter(|(name, _)| !is_own_name(name) && (self.same_owner() || name.starts_with(b"user.")))
+    }
+
+    fn fail(&self, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// The first pass.
+    fn contents(&self, root: &Arc<Directory>) -> Result<Seen, Error> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let queue = Mutex::new(queue);
+        let walked = std::thread::scope(|scope| {
+            for _ in 0..self.options.concurrency.get() {
+                scope.spawn(|| self.take_jobs(&queue));
+            }
+            // The threads end when the sender is gone.
+            Contents { work: self, jobs, levels: Vec::new(), seen: Seen::default(), linked: false }.walk(root)
+        });
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(failure) => Err(failure),
+            None => walked,
+        }
+    }
+
+    fn take_jobs(&self, queue: &Mutex<Receiver<Job>>) {
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        while let Ok(job) = next() {
+            if self.is_stopped() {
+                continue;
+            }
+            if let Err(error) = self.file(&job) {
+                self.fail(error);
+            }
+        }
+    }
+
+    /// The second pass: further names of hard-linked nodes.
+    fn links(&self, root: &Arc<Directory>, firsts: &HashMap<NodeId, First>) -> Result<(), Error> {
+        let mut levels = vec![Arc::clone(root)];
+        let mut last: Option<(Arc<[u8]>, Arc<Directory>)> = None;
+        walk(&self.source.artifact.tree, &self.options.selection, &mut |step| {
+            let Some(directory) = self.follow(&mut levels, step)? else { return Ok(()) };
+            let Step::Entry { node, path, name, .. } = step else { return Ok(()) };
+            let Some(first) = firsts.get(&node) else { return Ok(()) };
+            let parent = path.strip_suffix(name).unwrap_or_default();
+            if parent.strip_suffix(b"/").unwrap_or(parent) == &*first.directory && name == &*first.name {
+                return Ok(());
+            }
+            let from = match &last {
+                Some((path, directory)) if *path == first.directory => Arc::clone(directory),
+                _ => Arc::new(descend(root, &first.directory)?),
+            };
+            last = Some((Arc::clone(&first.directory), Arc::clone(&from)));
+            self.link(&from, &first.name, &directory, name, node)
+        })
+    }
+
+    fn link(&self, from: &Directory, first: &[u8], directory: &Directory, name: &[u8], node: NodeId) -> Result<(), Error> {
+        let (first, name) = (OsStr::from_bytes(first), OsStr::from_bytes(name));
+        let shown = directory.join(name);
+        let failed = |error: io::Error| Error::of_disk(format_args!("link {}", shown.display()), &error);
+        let is_one = entry::status(&from.file, first).map_err(failed)?.map(|status| status.identity)
+            == entry::status(&directory.file, name).map_err(failed)?.map(|status| status.identity);
+        let make = |name: &OsStr| entry::link((&from.file, first), &directory.file, name);
+        let as_it_was = if self.keep() { Placed::Kept } else { Placed::New };
+        let placed = if is_one { as_it_was } else { place(&directory.file, name, self.keep(), &make).map_err(failed)? };
+        let node = self.node(node)?;
+        self.notes.note(|summary| match placed {
+            Placed::Kept => summary.kept.add(|| shown.display().to_string()),
+            Placed::New if node.kind == Kind::File => {
+                summary.files += 1;
+                self.tally.done.fetch_add(node.size, Ordering::Relaxed);
+            }
+            Placed::New => summary.others += 1,
+        });
+        Ok(())
+    }
+
+    /// The last pass: what is said of directories.
+    fn directories(&self, root: &Arc<Directory>, found: &HashSet<NodeId>) -> Result<(), Error> {
+        let mut levels = vec![Arc::clone(root)];
+        walk(&self.source.artifact.tree, &self.options.selection, &mut |step| {
+            let directory = levels.last().cloned();
+            self.follow(&mut levels, step)?;
+            let (Step::Leave { node, path }, Some(directory)) = (step, directory) else { return Ok(()) };
+            // The directory that the user named keeps what the user gave it.
+            if (path.is_empty() && !directory.made) || found.contains(&node) {
+                return Ok(());
+            }
+            let shown = || directory.path.display().to_string();
+            let described = self.describe_file(&directory.file, node, &self.node(node)?, &shown);
+            described.map_err(|error| Error::of_disk(format_args!("set the mode or time of {}", shown()), &error))
+        })
+    }
+
+    /// Follows a walk through directories that exist. Answers the current one.
+    fn follow(&self, levels: &mut Vec<Arc<Directory>>, step: Step<'_>) -> Result<Option<Arc<Directory>>, Error> {
+        self.check_stopped()?;
+        match step {
+            Step::Enter { name, .. } => {
+                let current = levels.last().ok_or_else(astray)?;
+                levels.push(Arc::new(current.reenter(name)?));
+            }
+            Step::Leave { .. } => drop(levels.pop()),
+            Step::Entry { .. } => {}
+        }
+        Ok(levels.last().cloned())
+    }
+}
+
+/// The first pass under way.
+struct Contents<'a> {
+    work: &'a Work<'a>,
+    jobs: SyncSender<Job>,
+    levels: Vec<Level>,
+    seen: Seen,
+    /// Some node has a further name.
+    linked: bool,
+}
+
+/// A directory on the way.
+struct Level {
+    directory: Arc<Directory>,
+    /// Its path in the tree.
+    path: Arc<[u8]>,
+    /// Where the file system takes different names for one.
+    trial: Option<Trial>,
+}
+
+impl Contents<'_> {
+    fn walk(mut self, root: &Arc<Directory>) -> Result<Seen, Error> {
+        self.push(Arc::clone(root), b"")?;
+        walk(&self.work.source.artifact.tree, &self.work.options.selection, &mut |step| {
+            self.work.check_stopped()?;
+            match step {
+                Step::Enter { node, path, name } => self.enter(node, path, name),
+                Step::Entry { node, name, .. } => self.entry(node, name),
+                Step::Leave { .. } => {
+                    self.levels.pop();
+                    Ok(())
+                }
+            }
+        })?;
+        if !self.linked {
+            self.seen.firsts.clear();
+        }
+        Ok(self.seen)
+    }
+
+    fn push(&mut self, directory: Arc<Directory>, path: &[u8]) -> Result<(), Error> {
+        let trial = match self.levels.last() {
+            // A new directory does what its parent does.
+            Some(above) if directory.made && above.trial.is_none() => None,
+            _ => Trial::of_folding(&directory)
+                .map_err(|error| Error::of_disk(format_args!("write to {}", directory.path.display()), &error))?,
+        };
+        self.levels.push(Level { directory, path: Arc::from(path), trial });
+        Ok(())
+    }
+
+    /// The current directory, for another name in it.
+    fn current(&mut self, name: &[u8]) -> Result<&Level, Error> {
+        let level = self.levels.last_mut().ok_or_else(astray)?;
+        if let Some(trial) = &mut level.trial {
+            let place = level.directory.path.display();
+            let clash = trial.clash(name).map_err(|error| Error::of_disk(format_args!("write to {place}"), &error))?;
+            if let Some(other) = clash {
+                let (other, name) = (String::from_utf8_lossy(&other), String::from_utf8_lossy(name));
+                let message = format!(
+                    "{other} and {name} would be one file in {place}: this file system ignores case or spelling; pull to another one"
+                );
+                return Err(Error::new(ErrorKind::Exists, message));
+            }
+        }
+        Ok(level)
+    }
+
+    fn enter(&mut self, node: NodeId, path: &[u8], name: &[u8]) -> Result<(), Error> {
+        let (mode, keep) = (self.work.mode(&self.work.node(node)?) & 0o777, self.work.keep());
+        let entered = self.current(name)?.directory.enter(name, mode, keep)?;
+        if keep && !entered.made {
+            self.seen.found.insert(node);
+        }
+        self.push(Arc::new(entered), path)
+    }
+
+    fn entry(&mut self, id: NodeId, name: &[u8]) -> Result<(), Error> {
+        let node = self.work.node(id)?;
+        let Level { directory, path, .. } = self.current(name)?;
+        let (directory, path) = (Arc::clone(directory), Arc::clone(path));
+        if node.links > 1 {
+            if self.seen.firsts.contains_key(&id) {
+                self.linked = true;
+                return Ok(());
+            }
+            self.seen.firsts.insert(id, First { directory: path, name: name.into() });
+        }
+        if node.kind != Kind::File {
+            return self.work.without_bytes(&directory, name, id, &node);
+        }
+        // The other side is there as long as this one; a thread that failed goes on to take.
+        let _ = self.jobs.send(Job { node: id, directory, name: name.to_vec() });
+        Ok(())
+    }
+}
+
+impl Work<'_> {
+    /// Makes a link, pipe, socket or device.
+    fn without_bytes(&self, directory: &Directory, name: &[u8], id: NodeId, node: &Node) -> Result<(), Error> {
+        let name = OsStr::from_bytes(name);
+        let shown = || directory.join(name).display().to_string();
+        let failed = |error: io::Error| Error::of_disk(format_args!("make {}", shown()), &error);
+        let special = match node.kind {
+            Kind::CharDevice | Kind::BlockDevice if !self.same_owner() => {
+                self.notes.note(|summary| summary.devices.add(shown));
+                return Ok(());
+            }
+            Kind::CharDevice => Some(entry::Special::Character(node.device.0, node.device.1)),
+            Kind::BlockDevice => Some(entry::Special::Block(node.device.0, node.device.1)),
+            Kind::Fifo => Some(entry::Special::Fifo),
+            Kind::Socket => Some(entry::Special::Socket),
+            Kind::File | Kind::Directory | Kind::Symlink => None,
+        };
+        let target = self.source.artifact.tree.target(id).unwrap_or_default();
+        let file = &directory.file;
+        let placed = place(file, name, self.keep(), &|name| {
+            match special {
+                Some(special) => entry::make_special(file, name, special, self.mode(node))?,
+                None => entry::symlink(file, name, OsStr::from_bytes(target))?,
+            }
+            self.describe_name(file, name, id, node, &shown)
+        });
+        self.notes.note(|summary| match placed {
+            Ok(Placed::Kept) => summary.kept.add(shown),
+            _ => summary.others += 1,
+        });
+        placed.map(drop).map_err(failed)
+    }
+
+    fn describe_name(
+        &self,
+        directory: &std::fs::File,
+        name: &OsStr,
+        id: NodeId,
+        node: &Node,
+        shown: &dyn Fn() -> String,
+    ) -> io::Result<()> {
+        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
+            entry::set_owner_of_name(directory, name, owner)?;
+        }
+        self.xattrs(id, shown, &|attribute, value| entry::set_xattr_of_name(directory, name, attribute, value));
+        if node.kind != Kind::Symlink && self.same_owner() {
+            entry::set_mode_of_special(directory, name, self.mode(node))?;
+        }
+        entry::set_time_of_name(directory, name, self.time(node))
+    }
+}
+
+/// Opens a directory by its path from the root.
+fn descend(root: &Arc<Directory>, path: &[u8]) -> Result<Directory, Error> {
+    let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let mut directory = match names.next() {
+        Some(name) => root.reenter(name)?,
+        None => root.again()?,
+    };
+    for name in names {
+        directory = directory.reenter(name)?;
+    }
+    Ok(directory)
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "interrupted; what is complete stays")
+}
+
+fn astray() -> Error {
+    Error::new(ErrorKind::Other, "a walk left the tree")
+}

@@ -1,0 +1,38 @@
+//! Which names of a tree are extracted: all, or those that fit a glob, with everything below them.
+
+use super::Error;
+use crate::error::ErrorKind;
+use crate::view::glob;
+
+/// Globs over whole paths. Without any, everything is selected.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    globs: Vec<Vec<u8>>,
+}
+
+impl Selection {
+    /// Takes globs over paths of the tree; a slash at either end, or `./` in front, means nothing.
+    ///
+    /// # Errors
+    /// Invalid for an empty glob.
+    pub fn new(globs: &[String]) -> Result<Self, Error> {
+        let clean = |text: &String| {
+            let text = text.strip_prefix("./").unwrap_or(text).trim_matches('/');
+            if text.is_empty() {
+                return Err(Error::new(ErrorKind::Invalid, "a path to pull is empty; leave it out to pull everything"));
+            }
+            Ok(text.as_bytes().to_vec())
+        };
+        Ok(Self { globs: globs.iter().map(clean).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether everything is selected.
+    pub fn is_everything(&self) -> bool {
+        self.globs.is_empty()
+    }
+
+    /// Whether a path fits a glob itself.
+    pub(super) fn names(&self, path: &[u8]) -> bool {
+        self.globs.iter().any(|pattern| glob(pattern, path))
+    }
+}
