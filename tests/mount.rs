@@ -56,8 +56,8 @@ mod outages;
 mod publishing;
 #[path = "mount/publishing_faults.rs"]
 mod publishing_faults;
-#[path = "mount/pushing.rs"]
-mod pushing;
+#[path = "mount/pulling.rs"]
+mod pulling;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/restarts.rs"]

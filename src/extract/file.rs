@@ -72,7 +72,10 @@ impl Work<'_> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::DirectoryNotEmpty => Error::new(
                 ErrorKind::NotEmpty,
-                format!("{} is a directory that holds something, and the artifact has something else there; move it away", shown().display()),
+                format!(
+                    "{} is a directory that holds something, and the artifact has something else there; move it away",
+                    shown().display()
+                ),
             ),
             _ => Error::of_disk(format_args!("write {}", shown().display()), &error),
         };

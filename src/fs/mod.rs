@@ -112,7 +112,6 @@ impl FileSystem {
             kind: config.meaning.kind,
             concurrency: writing.concurrency,
             sizes: Sizes::default(),
-            attach_index: writing.attach_index,
         });
         let views = Views::default();
         let root_view = match &config.root {

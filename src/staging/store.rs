@@ -192,14 +192,10 @@ impl Store {
         self.with_directory(|directory| path(directory, id))
     }
 
-    /// The same for work that fails where the upper was removed before: the answer is Gone then, not what the disk says.
-    pub fn in_directory<T>(&self, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
-        self.with_directory(work).or_else(|error| self.check().and(Err(error)))
-    }
-
-    /// Works with the file of staged bytes where it is.
+    /// Works with the file of staged bytes where it is: the upper is neither moved nor removed meanwhile.
     fn at<T>(&self, id: DataId, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
-        self.in_directory(|directory| work(&path(directory, id)))
+        let result = self.with_directory(|directory| work(&path(directory, id)));
+        result.or_else(|error| self.check().and(Err(error)))
     }
 
     /// An error of the database, named with its place.
@@ -317,7 +313,7 @@ impl Store {
         let _turn = lock(&self.naming);
         let fresh = std::mem::take(&mut *lock(&self.fresh));
         for directory in &fresh {
-            let synced = self.in_directory(|upper| {
+            let synced = self.with_directory(|upper| {
                 let path = if *directory == ROOT { upper.join("data") } else { group_path(upper, *directory) };
                 durable::sync_directory(&path).map_err(|error| Error::system("cannot sync", &path, &error))
             });

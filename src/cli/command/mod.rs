@@ -14,7 +14,7 @@ mod list;
 mod ls;
 mod mount;
 mod new;
-mod push;
+mod pull;
 mod refresh;
 mod repo;
 mod resolve;
@@ -69,7 +69,7 @@ commands! {
     List: list,
     Repo: repo,
     Discover: discover,
-    Push: push,
+    Pull: pull,
     Cp: cp,
     Tag: tag,
     Resolve: resolve,
@@ -95,7 +95,7 @@ Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 
 /// Mount any OCI registry as a directory
 #[derive(Debug, Parser)]
 #[command(name = "ocifs", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
-#[command(infer_long_args = false)]
+#[command(disable_help_subcommand = true, infer_long_args = false)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

@@ -1,5 +1,6 @@
 //! Standard output and standard error.
 //!
+//! - `bar`: the bar of a command that moves bytes
 //! - `escape`: text from registries and file systems, made safe for terminals and logs
 //! - `message`: messages and warnings on standard error
 //! - `output`: results on standard output as tables, pairs or JSON
@@ -7,6 +8,7 @@
 //! - `prompt`: questions
 //! - `units`: sizes and durations
 
+pub mod bar;
 pub mod escape;
 pub mod message;
 pub mod output;

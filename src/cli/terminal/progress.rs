@@ -13,6 +13,8 @@ use crate::publish::Event;
 const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
 /// The bar of a command that moves bytes; it fits a terminal of 40 columns.
 pub const TRANSFER: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+/// The same while nobody knows how many bytes there will be.
+pub const UNBOUNDED: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
 /// How often a bar is redrawn between events.
 const TICK: Duration = Duration::from_millis(200);
 /// The bar before the number of bytes is known.
@@ -39,7 +41,7 @@ impl Progress {
     /// Shows an event.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Begin { reference, dry_run } => self.begin(reference, *dry_run),
+            Event::Begin { reference } => self.begin(reference),
             Event::Packed { reference, done, total } => self.advance(reference, "packing", *done, *total),
             Event::Sent { reference, done, total } => self.advance(reference, "sending", *done, *total),
             Event::Note { reference, text } => {
@@ -54,7 +56,7 @@ impl Progress {
         }
     }
 
-    fn begin(&mut self, reference: &str, dry_run: bool) {
+    fn begin(&mut self, reference: &str) {
         let shown = escape::terminal(reference).into_owned();
         match &self.bars {
             Some(bars) => {
@@ -65,7 +67,7 @@ impl Progress {
                 bar.enable_steady_tick(TICK);
                 self.tags.insert(reference.to_owned(), bar);
             }
-            None => message::report(&format!("{shown}: {}", if dry_run { "comparing" } else { "publishing" })),
+            None => message::report(&format!("{shown}: publishing")),
         }
     }
 
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        assert!([BAR, SPINNER, TRANSFER].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+        assert!([BAR, SPINNER, TRANSFER, UNBOUNDED].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
     }
 
     #[test]
@@ -164,7 +166,7 @@ mod tests {
         let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
         let mut progress = Progress::with(Some(MultiProgress::with_draw_target(target)));
         let reference = "reg.io/app:v\u{202e}1".to_owned();
-        progress.show(&Event::Begin { reference: reference.clone(), dry_run: false });
+        progress.show(&Event::Begin { reference: reference.clone() });
         progress.show(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
         progress.tags[&reference].force_draw();
         let shown = screen.0.lock().unwrap().clone();

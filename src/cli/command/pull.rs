@@ -1,0 +1,353 @@
+//! `ocifs pull`: the files of an artifact onto a disk, as a mount shows them.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use clap::{ArgAction, Args};
+use serde::Serialize;
+use serde::ser::SerializeSeq;
+
+use crate::artifact::{Artifact, Dialect, Kind, ViewMode};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Verify};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::settings::passphrases;
+use crate::cli::source::reference;
+use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::terminal::bar::{Bar, Figures};
+use crate::cli::terminal::{escape, message, output, units};
+use crate::content::Sealing;
+use crate::error::ErrorKind;
+use crate::extract::{self, Selection, Summary, Tally, Target};
+use crate::oci::{Digest, Platform, Repository, Source, Version};
+use crate::sys::process;
+use crate::transfer;
+
+/// Subjects of subjects that are followed.
+const SUBJECTS: usize = 16;
+
+/// Write the files of an artifact to a directory, as a mount shows them
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct Pull {
+    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF", required_unless_present = "remote")]
+    reference: Option<String>,
+
+    /// Directory to write to; made if it is missing [default: the working directory]
+    #[arg(value_name = "DIR", conflicts_with = "output")]
+    directory: Option<PathBuf>,
+
+    /// The same as DIR; `-` writes the one file that is pulled to standard output
+    #[arg(short, long, visible_short_alias = 'l', visible_alias = "local", value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// The same as REF
+    #[arg(short, long, value_name = "REF", conflicts_with = "reference")]
+    remote: Option<String>,
+
+    /// Pull only what fits this glob over whole paths, and what lies below it; `**` crosses directories; repeatable
+    #[arg(long = "path", value_name = "GLOB", action = ArgAction::Append)]
+    paths: Vec<String>,
+
+    /// Leave everything as it is that exists already, and fail if there was any such
+    #[arg(short, long)]
+    keep_old_files: bool,
+
+    /// Restore owners, all mode bits, all extended attributes and devices, as root
+    #[arg(long)]
+    same_owner: bool,
+
+    /// Also pull what the artifact refers to as its subject; of two files of one path that of the artifact stays
+    #[arg(long)]
+    include_subject: bool,
+
+    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    platform: Option<Platform>,
+
+    /// When content is verified: `strict` verifies whole blobs before the first byte; no file appears unverified either way [default: auto]
+    #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
+    verify: Option<Verify>,
+
+    /// Files written at a time [default: 4]
+    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reading it.
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// An artifact that is pulled.
+struct Wanted {
+    reference: String,
+    digest: Digest,
+    source: extract::Source,
+}
+
+/// The output. The keys are stable.
+#[derive(Serialize)]
+struct Report<'a> {
+    reference: &'a str,
+    digest: String,
+    media_type: &'a str,
+    platform: Option<String>,
+    /// Where it was written to.
+    directory: String,
+    files: Files<'a>,
+    /// Regular files that were there already.
+    unchanged: u64,
+    /// Names that exist and were left as they are.
+    kept: u64,
+    /// Parts of the artifact that are not there as they were archived.
+    warnings: Vec<String>,
+}
+
+/// The files of an artifact that were asked for.
+struct Files<'a> {
+    artifact: &'a Artifact,
+    selection: &'a Selection,
+    directory: &'a Path,
+}
+
+/// One of them.
+#[derive(Serialize)]
+struct File {
+    path: String,
+    size: u64,
+    digest: Option<String>,
+}
+
+impl Pull {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The artifact cannot be found or read, or the disk does not take it. Files that were complete by then stay.
+    pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let given = self.remote.take().or(self.reference.take()).unwrap_or_default();
+        let source = reference::parse(&given, environment)?;
+        self.reaching.storage = std::mem::take(&mut self.reaching.storage).with_directories(environment)?;
+        self.reaching.registry = invocation.registry(reference::registry(&source))?;
+        let selection = Selection::new(&self.paths)?;
+        let output = self.output.take().or(self.directory.take()).unwrap_or_else(|| PathBuf::from("."));
+        if output.as_os_str() == "-" && self.format != Format::Text {
+            return Err(Failure::usage("standard output takes either the file (`-o -`) or the report (`--format`)"));
+        }
+        let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
+        let is_typed = !invocation.typed_origins(&self.reaching.keys).is_empty();
+        process::raise_open_file_limit();
+        let content = ContentFlags { platform: self.platform.clone(), verify: self.verify, ..ContentFlags::default() };
+        let by_digest = reference::digest(&source).is_some();
+        let reading = Reading { flags: &content, offline: false, by_digest, begins: false, passphrases };
+        let done = until_interrupted(async {
+            let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
+            let done = self.pull(&parts, &source, &selection, &output, is_typed).await;
+            parts.artifacts.flush().await;
+            done
+        });
+        done.map_err(|failure| match failure.code {
+            Code::Interrupted => Failure::new(Code::Interrupted, "interrupted; files that are complete stay, and the next pull goes on"),
+            _ => failure,
+        })
+    }
+
+    async fn pull(&self, parts: &Parts, source: &Source, selection: &Selection, output: &Path, is_typed: bool) -> Result<(), Failure> {
+        let tally = Arc::new(Tally::default());
+        let bar = {
+            let (artifacts, tally) = (parts.artifacts.clone(), Arc::clone(&tally));
+            Bar::new(self.quiet, move || figures(artifacts.progress(), &tally))
+        };
+        let wanted = self.find(parts, source).await?;
+        let surveys: Vec<_> = wanted.iter().map(|one| extract::survey(&one.source.artifact, selection)).collect();
+        if !selection.is_everything() && surveys.iter().all(|survey| survey.names == 0) {
+            let message =
+                format!("nothing in {source} fits {}; a glob stands for a whole path, `**/` for any directories", self.paths.join(", "));
+            return Err(Failure::new(Code::NotFound, message));
+        }
+        let is_sealed = |one: &Wanted| one.source.artifact.sources().iter().any(|source| source.sealing != Sealing::None);
+        if is_typed && !wanted.iter().any(is_sealed) {
+            message::warn(&format!("{source} is not encrypted; the passphrase was not needed"));
+        }
+        if output.as_os_str() == "-" {
+            drop(bar);
+            return to_standard_output(&wanted, &surveys).await;
+        }
+        let target = Target::open(output)?;
+        let mut summaries = Vec::new();
+        for one in &wanted {
+            let options = extract::Options {
+                concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+                keep: self.keep_old_files,
+                same_owner: self.same_owner,
+                selection: selection.clone(),
+            };
+            summaries.push(extract::extract(one.source.clone(), &target, options, Arc::clone(&tally)).await?);
+        }
+        drop(bar);
+        self.print(&wanted, &summaries, selection, &target)
+    }
+
+    /// The artifact, and what it refers to in front of it.
+    async fn find(&self, parts: &Parts, source: &Source) -> Result<Vec<Wanted>, Failure> {
+        let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
+        let mut digest = match &version {
+            Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
+            Version::Digest(digest) => *digest,
+        };
+        let mut wanted = vec![self.open(parts, &repository, digest, reference::with_version(source, &version)).await?];
+        while self.include_subject
+            && wanted.len() <= SUBJECTS
+            && let Some(subject) = wanted.first().and_then(|one| one.source.artifact.manifest.subject())
+        {
+            digest = subject.digest;
+            let reference = reference::with_version(source, &Version::Digest(digest));
+            wanted.insert(0, self.open(parts, &repository, digest, reference).await?);
+        }
+        Ok(wanted)
+    }
+
+    async fn open(&self, parts: &Parts, repository: &Repository, digest: Digest, reference: String) -> Result<Wanted, Failure> {
+        let artifacts = parts.artifacts.clone();
+        let artifact = artifacts.artifact(repository, &digest, ViewMode::Merged, false).await.map_err(|error| match error.kind {
+            ErrorKind::KeyMissing => Failure::from(error).context(format_args!("{reference} (give --passphrase-file or --ask-passphrase)")),
+            _ => error.into(),
+        })?;
+        // An index that has nothing to do with platforms is a directory of its members, whatever platform is asked for.
+        let members = artifact.manifest.index().map(|index| index.manifests.as_slice()).unwrap_or_default();
+        let has_platforms = members.iter().any(|member| member.platform.as_ref().is_some_and(|platform| !platform.is_unknown()));
+        if let (Some(platform), Dialect::Members, true) = (&self.platform, artifact.dialect, has_platforms) {
+            transfer::member_for(&artifact.manifest, platform)?;
+        }
+        let source = extract::Source { artifacts, repository: repository.clone(), artifact, strict: false };
+        Ok(Wanted { reference, digest, source })
+    }
+
+    fn print(&self, wanted: &[Wanted], summaries: &[Summary], selection: &Selection, target: &Target) -> Result<(), Failure> {
+        let directory = std::path::absolute(target.path()).unwrap_or_else(|_| target.path().to_owned());
+        let kept: u64 = summaries.iter().map(|summary| summary.kept.count).sum();
+        for summary in summaries.iter().filter(|_| !self.quiet) {
+            warnings(summary).iter().for_each(|text| message::warn(text));
+        }
+        match self.format {
+            format @ (Format::Json | Format::Yaml) => {
+                let reports = wanted.iter().zip(summaries).map(|(one, summary)| report(one, summary, selection, &directory));
+                output::data(format, &Reports { pulled: reports.collect() })?;
+            }
+            Format::Text if self.quiet => {}
+            Format::Text => {
+                for (one, summary) in wanted.iter().zip(summaries) {
+                    output::line(&text(one, summary, &directory))?;
+                }
+            }
+        }
+        let Some(first) = summaries.iter().find_map(|summary| summary.kept.first.as_ref()) else { return Ok(()) };
+        Err(Failure::other(format!(
+            "{kept} names were left as they are, since they exist: {first}, …; without --keep-old-files they are replaced"
+        )))
+    }
+}
+
+/// All of it.
+#[derive(Serialize)]
+struct Reports<'a> {
+    pulled: Vec<Report<'a>>,
+}
+
+/// How far a pull is. Before the files of the artifact are known, what is read of it is to know them.
+fn figures(read: u64, tally: &Tally) -> Figures {
+    match tally.total.load(Ordering::Relaxed) {
+        0 => Figures { doing: "reading", done: read, total: None },
+        total => Figures { doing: "pulling", done: tally.done.load(Ordering::Relaxed), total: Some(total) },
+    }
+}
+
+async fn to_standard_output(wanted: &[Wanted], surveys: &[extract::Survey]) -> Result<(), Failure> {
+    let files: u64 = surveys.iter().map(|survey| survey.files).sum();
+    let found = wanted.iter().zip(surveys).find_map(|(one, survey)| Some((one, survey.file?)));
+    let Some((one, node)) = found.filter(|_| files == 1) else {
+        return Err(Failure::usage(format!("standard output takes one file, and this is {files}; choose one with --path")));
+    };
+    // Without the buffer of lines that text gets.
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+    let mut stdout = std::fs::File::from(stdout.map_err(|error| Failure::other(format!("cannot write to standard output: {error}")))?);
+    let mut write = |bytes: &[u8]| match stdout.write_all(bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
+    };
+    extract::stream(&one.source, node, &mut write).await?;
+    Ok(())
+}
+
+fn report<'a>(one: &'a Wanted, summary: &Summary, selection: &'a Selection, directory: &'a Path) -> Report<'a> {
+    let artifact = &one.source.artifact;
+    Report {
+        reference: &one.reference,
+        digest: one.digest.to_string(),
+        media_type: &artifact.manifest.media_type,
+        platform: artifact.platform.as_ref().map(ToString::to_string),
+        directory: directory.to_string_lossy().into_owned(),
+        files: Files { artifact, selection, directory },
+        unchanged: summary.unchanged,
+        kept: summary.kept.count,
+        warnings: artifact.tree.warnings().map(str::to_owned).chain(warnings(summary)).collect(),
+    }
+}
+
+impl Serialize for Files<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (tree, mut sequence) = (&self.artifact.tree, serializer.serialize_seq(None)?);
+        let mut outcome = Ok(());
+        extract::visit(tree, self.selection, &mut |path, node| {
+            let Some(file) = tree.node(node).filter(|file| file.kind == Kind::File && outcome.is_ok()) else { return };
+            let path = self.directory.join(OsStr::from_bytes(path)).to_string_lossy().into_owned();
+            let digest = tree.content(node).and_then(|content| content.sha256).map(|sha256| Digest::from_sha256(sha256).to_string());
+            outcome = sequence.serialize_element(&File { path, size: file.size, digest });
+        });
+        outcome?;
+        sequence.end()
+    }
+}
+
+/// What is not on the disk as it was archived.
+fn warnings(summary: &Summary) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |case: &extract::Case, what: &str| {
+        if let Some(first) = &case.first {
+            warnings.push(format!("{} {what}: {first}", case.count));
+        }
+    };
+    warn(&summary.devices, "devices were left out (--same-owner makes them, as root), the first");
+    warn(&summary.attributes, "extended attributes could not be set, the first");
+    warnings
+}
+
+fn text(one: &Wanted, summary: &Summary, directory: &Path) -> String {
+    let (reference, directory) = (escape::terminal(&one.reference), escape::path(directory));
+    let unchanged = match summary.unchanged {
+        0 => String::new(),
+        count => format!(", {count} were there"),
+    };
+    format!(
+        "{reference} => {directory}\n  digest {}\n  {} files, {}{unchanged}",
+        one.digest,
+        summary.files,
+        units::show_size(summary.bytes)
+    )
+}
