@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Descriptor, Digest, InvalidDigest, media_type};
+use super::{Descriptor, Digest, InvalidManifest, media_type};
 
 /// A parsed manifest and the bytes that it was parsed from.
 #[derive(Clone, Debug)]
@@ -58,27 +58,6 @@ pub struct Index {
     pub subject: Option<Descriptor>,
     /// Annotations of the index.
     pub annotations: BTreeMap<String, String>,
-}
-
-/// Why bytes are no manifest.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidManifest {
-    /// Not JSON, or not the shape of the specification.
-    #[error("manifest is not valid: {0}")]
-    Json(String),
-    /// It has `layers` and `manifests` both, so readers would disagree about it.
-    #[error("manifest claims to be an image and an index at once")]
-    Ambiguous,
-    /// Neither an image manifest nor an index.
-    #[error("manifest has the unknown media type `{}`", .0.escape_default())]
-    UnknownType(String),
-    /// A kind of manifest that is known by name and not read.
-    #[error("it is {0}, which is not supported")]
-    Unsupported(&'static str),
-    /// A descriptor holds a digest that is none.
-    #[error(transparent)]
-    Digest(#[from] InvalidDigest),
 }
 
 impl Manifest {

@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod digest;
+mod invalid_manifest;
 mod manifest;
 pub mod media_type;
 mod platform;
@@ -13,7 +14,8 @@ mod source;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
-pub use manifest::{ImageManifest, Index, InvalidManifest, Manifest, ManifestBody};
+pub use invalid_manifest::InvalidManifest;
+pub use manifest::{ImageManifest, Index, Manifest, ManifestBody};
 pub use platform::Platform;
 pub use reference::{InvalidReference, Reference, Registry, Repository, Tag, Version};
 pub use source::{LayoutName, Source};
