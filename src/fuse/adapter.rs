@@ -1,5 +1,6 @@
 //! Requests of the kernel as calls of the file system, and its answers as replies. What changes anything is in `changes`.
 
+mod arguments;
 mod changes;
 mod replies;
 
@@ -29,7 +30,7 @@ use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::fs::{Error, FileSystem, Need, NewName};
 use crate::view::SetAttributes;
-use changes::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
+use arguments::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
 use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
 
 /// Largest request either way; reads are never asked for more.
