@@ -19,6 +19,7 @@ mod rewrite;
 mod scan;
 mod sink;
 mod span;
+mod span_decoder;
 mod step;
 mod tar;
 #[cfg(test)]
@@ -35,7 +36,8 @@ pub use pack::{
 };
 pub use scan::{Form, Scan};
 pub use sink::SpanSink;
-pub use span::{Codec, Restart, Span, SpanDecoder};
+pub use span::{Codec, Restart, Span};
+pub use span_decoder::SpanDecoder;
 pub use tar::path::safe_name;
 
 use crate::error::ErrorKind;

@@ -3,8 +3,9 @@
 //! Promises: the output is a function of the span's bytes alone, ends at a byte border, needs nothing of the spans before it, and is
 //! never longer than the span stored as it is. What does not shrink is not tried: a sample decides.
 
-use libdeflater::{CompressionLvl, Compressor};
+use libdeflater::Compressor;
 
+use super::compressor::compressor;
 use super::{sample, splice::Splicer};
 use crate::layer::Error;
 
@@ -62,12 +63,6 @@ impl Deflater {
         self.splicer.splice(&mut self.packed, data, last)?;
         Ok(self.packed.len() < stored)
     }
-}
-
-/// A compressor of a level.
-pub(super) fn compressor(level: i32) -> Result<Compressor, Error> {
-    let level = CompressionLvl::new(level).map_err(|_| Error::other(format!("there is no compression of level {level}")))?;
-    Ok(Compressor::new(level))
 }
 
 /// Bytes that a span takes when stored.

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 
-use super::PackEntry;
+use super::entry::PackEntry;
 use crate::error::ErrorKind;
 use crate::layer::tar::path::{self, is_clean};
 use crate::layer::{Error, FileKind, Limits};
@@ -305,5 +305,16 @@ impl Block {
         let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
         self.put(148, format!("{sum:06o}\0 ").as_bytes());
         self.0
+    }
+}
+
+impl PackEntry {
+    /// Whether a tar can hold this entry, so that a plan can leave out what it cannot, with a note, instead of failing half-way:
+    /// sockets (which no program can use from an archive), attributes without a value, device numbers beyond 21 bits.
+    ///
+    /// # Errors
+    /// Invalid with the name and the reason.
+    pub fn check(&self) -> Result<(), Error> {
+        headers(self).map(drop)
     }
 }

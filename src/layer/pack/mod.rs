@@ -5,7 +5,9 @@
 //! specified in `FORMAT.md`.
 
 mod attached_index;
+mod compressor;
 mod deflate;
+mod entry;
 mod header;
 mod pipeline;
 mod sample;
@@ -18,6 +20,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 pub use self::attached_index::{ATTACHED_INDEX_MOST, attached_index_memory, decode_attached, encode_attached};
+pub use self::entry::{PackEntry, Packing};
 use self::header::BLOCK;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
@@ -27,51 +30,6 @@ use crate::oci::Digest;
 
 /// Length of every span but the last: the same as that of a scan's, so that both cut alike.
 pub const SPAN: NonZeroUsize = NonZeroUsize::new(RAW_SPAN as usize).unwrap();
-
-/// How a layer is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Packing {
-    /// One gzip member around a tar.
-    GzipTar,
-    /// A tar as it is.
-    Tar,
-    /// The bytes of one file, no archive: `begin` is called once, with a regular file.
-    Raw,
-}
-
-/// One entry to be written; plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackEntry {
-    /// Relative path as it shall stand in the index, without `./`; empty for the root directory.
-    pub path: Vec<u8>,
-    /// Kind; a hard link's `link` is the path of its target, which came before in the same layer.
-    pub kind: FileKind,
-    /// Permission bits including setuid, setgid and sticky.
-    pub mode: u32,
-    /// Owner and group.
-    pub owner: (u32, u32),
-    /// Seconds since the epoch, may be negative, and nanoseconds.
-    pub mtime: (i64, u32),
-    /// Bytes of a regular file; exactly so many must follow.
-    pub size: u64,
-    /// Major and minor of a device.
-    pub device: (u32, u32),
-    /// Target of a symlink or hard link.
-    pub link: Vec<u8>,
-    /// Extended attributes with their namespace, in order of their names.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl PackEntry {
-    /// Whether a tar can hold this entry, so that a plan can leave out what it cannot, with a note, instead of failing half-way:
-    /// sockets (which no program can use from an archive), attributes without a value, device numbers beyond 21 bits.
-    ///
-    /// # Errors
-    /// Invalid with the name and the reason.
-    pub fn check(&self) -> Result<(), Error> {
-        header::headers(self).map(drop)
-    }
-}
 
 /// What was written.
 #[derive(Debug)]

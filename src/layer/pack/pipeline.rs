@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::Packing;
+use super::entry::Packing;
 use super::stage::{Buffer, Compressor, Entries, Job, Ready, Writer, Written};
 use crate::layer::build::Builder;
 use crate::layer::{Error, Resources};

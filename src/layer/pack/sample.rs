@@ -2,7 +2,7 @@
 
 use libdeflater::Compressor;
 
-use super::deflate::compressor;
+use super::compressor::compressor;
 use crate::layer::Error;
 
 /// Level of compression of a sample: the quickest.

@@ -86,7 +86,7 @@ fn wrong() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::pack::deflate::compressor;
+    use crate::layer::pack::compressor::compressor;
 
     /// Streams that end at every bit of a byte, spliced one behind the other, are one stream.
     #[test]

@@ -11,8 +11,8 @@ use std::sync::mpsc::Sender;
 use flate2::Crc;
 use sha2::{Digest as _, Sha256};
 
-use super::Packing;
 use super::deflate::{self, Deflater};
+use super::entry::Packing;
 use crate::layer::build::Builder;
 use crate::layer::tar::Walker;
 use crate::layer::{Error, Resources, Restart, Span, SpanSink};
