@@ -4,6 +4,7 @@
 //! this module never reads the environment and never writes. Files are read again when they change, so that a login
 //! or a rotated password counts without a new mount. Secrets are wiped from memory when dropped and never printed.
 
+mod credential;
 mod files;
 mod helper;
 
@@ -13,13 +14,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
-
+pub use self::credential::{Credential, CredentialScope, Secret};
 use self::files::{Files, Lookup};
 use super::Error;
 use crate::flight::Flight;
-use crate::oci::{Registry, Repository};
 
 /// How long the answer of a helper is used before it is asked again.
 const HELPER_ANSWER: Duration = Duration::from_secs(300);
@@ -27,74 +25,6 @@ const HELPER_ANSWER: Duration = Duration::from_secs(300);
 const HELPER_FAILURE: Duration = Duration::from_secs(30);
 /// Answers of helpers that are kept.
 const HELPER_ANSWERS: usize = 256;
-
-/// Text that must not be seen.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
-    }
-
-    /// The text, for the one place that sends it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Secret {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Secret(***)")
-    }
-}
-
-/// What proves to a registry who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// Nothing is stored for the registry.
-    Anonymous,
-    /// User name and password.
-    Password {
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-    /// A refresh token that the token server exchanges.
-    IdentityToken(Secret),
-    /// A bearer token that is sent to the registry as it is.
-    RegistryToken(Secret),
-}
-
-impl Credential {
-    /// Tells credentials apart without holding them.
-    pub(super) fn id(&self) -> [u8; 32] {
-        let (kind, user, secret) = match self {
-            Self::Anonymous => ("anonymous", "", ""),
-            Self::Password { user, password } => ("password", user.as_str(), password.expose()),
-            Self::IdentityToken(token) => ("identity", "", token.expose()),
-            Self::RegistryToken(token) => ("registry", "", token.expose()),
-        };
-        let mut hasher = Sha256::new();
-        for part in [kind, user, secret] {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        hasher.finalize().into()
-    }
-}
 
 /// A credential and where it came from.
 #[derive(Clone, Debug)]
@@ -105,17 +35,6 @@ pub struct Found {
     pub source: Option<String>,
     /// What went wrong on the way, for the message of a refusal.
     pub notes: Vec<String>,
-}
-
-/// The place that a credential is wanted for.
-#[derive(Clone, Copy, Debug)]
-pub struct CredentialScope<'a> {
-    /// The registry.
-    pub registry: &'a Registry,
-    /// The repository, where the request concerns one.
-    pub repository: Option<&'a Repository>,
-    /// Whether the registry is reached by TLS.
-    pub tls: bool,
 }
 
 /// Where credentials are looked for.

@@ -24,9 +24,11 @@ mod certificates;
 mod challenge;
 mod chunked;
 mod clients;
+mod config;
 mod delete;
 mod exchange;
 mod header;
+mod learned;
 mod manifest;
 mod mount;
 mod origin;
@@ -38,6 +40,7 @@ mod referrer;
 mod refusal;
 mod retry;
 mod session;
+mod shared;
 mod token;
 mod upload;
 
@@ -47,79 +50,27 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use reqwest::{Method, Url};
+use reqwest::Method;
 
 pub use self::certificates::ClientCertificate;
 pub use self::clients::Tls;
+pub use self::config::{HttpConfig, UploadSizes};
 pub use self::retry::Timing;
-pub use self::upload::UploadSizes;
 
 use self::authorize::{Authorizer, Scope};
-use self::blob::Shortcuts;
 use self::clients::Clients;
 use self::exchange::{Call, Exchange};
+use self::learned::{IdleSessions, Linked, Shortcuts};
 use self::origin::{Origin, TrustedRealm};
-use self::referrer::Linked;
-use self::session::IdleSessions;
-use super::credentials::Credentials;
+use self::shared::Http;
 use super::{BlobStream, Error, Page, Pull, Resolved, Trust};
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Manifest, Registry, Repository, Version};
-
-/// How a registry is reached.
-#[derive(Clone, Debug)]
-pub struct HttpConfig {
-    /// The registry.
-    pub registry: Registry,
-    /// Plain HTTP or TLS; `None` is plain HTTP for loopback and TLS for everything else.
-    pub plain_http: Option<bool>,
-    /// Certificates.
-    pub tls: Tls,
-    /// Where credentials are found.
-    pub credentials: Arc<Credentials>,
-    /// Origins of token servers that get this registry's credentials, and the client certificate kept for them, although
-    /// they are not its own: `https://auth.example.org`, or with `?service=NAME` for tokens of that service only.
-    pub trusted_realms: Vec<String>,
-    /// Time limits and retries.
-    pub timing: Timing,
-    /// Sizes of the requests that blobs are sent in.
-    pub upload: UploadSizes,
-}
-
-impl HttpConfig {
-    /// The registry without credentials, with everything else as it is by default.
-    pub fn new(registry: Registry) -> Self {
-        Self {
-            registry,
-            plain_http: None,
-            tls: Tls::default(),
-            credentials: Arc::new(Credentials::none()),
-            trusted_realms: Vec::new(),
-            timing: Timing::default(),
-            upload: UploadSizes::default(),
-        }
-    }
-}
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
 /// A registry over HTTP. Cheap to clone; clones share connections, tokens and what was learned.
 #[derive(Clone)]
 pub struct HttpRegistry {
     http: Arc<Http>,
-}
-
-/// What the operations share.
-struct Http {
-    registry: Registry,
-    origin: String,
-    trust: Trust,
-    base: Url,
-    exchange: Exchange,
-    shortcuts: Shortcuts,
-    sizes: UploadSizes,
-    idle_sessions: IdleSessions,
-    /// It refused chunks, and took a large blob in one request.
-    chunkless: AtomicBool,
-    linked: Linked,
 }
 
 impl HttpRegistry {
@@ -158,13 +109,6 @@ fn trusted(realm: &str) -> Result<TrustedRealm, Error> {
     TrustedRealm::parse(realm).ok_or_else(|| {
         Error::new(ErrorKind::Invalid, format!("`{}` is not an origin like https://auth.example.org", realm.escape_default()))
     })
-}
-
-impl Http {
-    /// A URL below the base. The parts are checked types, so nothing needs to be escaped.
-    fn url(&self, path: &str) -> Result<Url, Error> {
-        self.base.join(path).map_err(|error| Error::new(ErrorKind::Invalid, format!("{path}: {error}")))
-    }
 }
 
 #[async_trait]

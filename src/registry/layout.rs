@@ -8,6 +8,7 @@
 mod blobs;
 mod entries;
 mod files;
+mod local;
 mod names;
 mod push;
 
@@ -19,17 +20,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::blobs::{Blobs, Stamp};
+use self::local::{INDEX, INDEX_LIMIT, MARKER, local};
 use self::names::Names;
 use super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
-
-/// The file that names the version of a layout; also the lock of those who change the index.
-const MARKER: &str = "oci-layout";
-/// The file that names the manifests.
-const INDEX: &str = "index.json";
-/// The index of a layout may be larger than a manifest of a registry, since it lists every tag.
-const INDEX_LIMIT: u64 = 64 << 20;
 
 /// An OCI image layout directory.
 pub struct Layout {
@@ -190,26 +185,6 @@ impl Layout {
             None => Ok(Vec::new()),
         }
     }
-}
-
-/// An error of the local file system, with the object in it.
-fn local(object: &str, error: &std::io::Error) -> Error {
-    let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::CrossesDevices => ErrorKind::Denied,
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
-        std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Unsupported,
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => ErrorKind::Invalid,
-        _ => ErrorKind::Other,
-    };
-    let object = object.escape_debug();
-    Error::new(
-        kind,
-        match error.kind() {
-            std::io::ErrorKind::CrossesDevices => format!("{object}: a link that leads out of the layout is not followed"),
-            _ => format!("{object}: {error}"),
-        },
-    )
 }
 
 #[async_trait]

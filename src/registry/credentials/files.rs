@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::super::Error;
-use super::{Credential, CredentialScope, Secret};
+use super::credential::{Credential, CredentialScope, Secret};
 use crate::error::ErrorKind;
 
 /// Largest credential file.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
-use super::{Credential, Secret};
+use super::credential::{Credential, Secret};
 use crate::sys::process;
 
 /// How long a helper may take.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::oci::{Registry, Repository};
 
 fn auth(user: &str) -> Value {
     use base64::Engine as _;

@@ -7,30 +7,23 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use reqwest::header::CONTENT_RANGE;
-use reqwest::{Method, StatusCode, Url};
-use tokio::time::Instant;
+use reqwest::{Method, StatusCode};
 
 use super::super::{BlobStream, Error};
-use super::Http;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Call, ResponseHead};
 use super::retry::{Attempts, Cause, Failure};
+use super::shared::Http;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Repository};
 
 /// Progress after which earlier failures say nothing any more.
 const PROGRESS: u64 = 64 << 10;
-/// How long the target of a redirect is used again; signed URLs live for minutes.
-const SHORTCUT_LIFE: Duration = Duration::from_secs(60);
-/// Targets of redirects that are kept.
-const SHORTCUTS: usize = 256;
-
 type Body = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
 /// Opens a range of a blob.
@@ -251,36 +244,6 @@ fn content_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (start, end) = (number(first)?, number(last)?.checked_add(1)?);
     let total = if total.trim() == "*" { None } else { Some(number(total)?) };
     (start < end && total.is_none_or(|total| end <= total)).then_some((start..end, total))
-}
-
-/// Where redirects of blobs led, for a short time.
-#[derive(Default)]
-pub(super) struct Shortcuts {
-    /// Never held across an await.
-    known: std::sync::Mutex<std::collections::HashMap<Digest, (Url, Instant)>>,
-}
-
-impl Shortcuts {
-    fn get(&self, digest: &Digest) -> Option<Url> {
-        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.get(digest).filter(|(_, until)| *until > Instant::now()).map(|(url, _)| url.clone())
-    }
-
-    fn put(&self, digest: Digest, url: Url) {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if known.len() >= SHORTCUTS {
-            known.clear();
-        }
-        // The life counts from the redirect, not from the last use: the signature does not live longer either.
-        known
-            .entry(digest)
-            .and_modify(|entry| {
-                if entry.0 != url {
-                    *entry = (url.clone(), Instant::now() + SHORTCUT_LIFE)
-                }
-            })
-            .or_insert((url.clone(), Instant::now() + SHORTCUT_LIFE));
-    }
 }
 
 #[cfg(test)]

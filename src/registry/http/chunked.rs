@@ -9,9 +9,10 @@ use reqwest::Method;
 
 use super::super::Error;
 use super::exchange::{Call, Whole};
+use super::learned::Session;
 use super::payload::Payload;
 use super::retry::{Cause, Failure};
-use super::session::{Reached, Session, range};
+use super::session::{Reached, range};
 use super::upload::{Ended, RESTARTS, Upload};
 use crate::error::ErrorKind;
 

@@ -12,7 +12,8 @@ use super::super::{Error, Push, TagDeletion};
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
-use super::{Http, HttpRegistry, manifest, put};
+use super::shared::Http;
+use super::{HttpRegistry, manifest, put};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 

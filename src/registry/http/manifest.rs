@@ -7,10 +7,10 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
 use super::super::{Error, MANIFEST_LIMIT, Resolved};
-use super::Http;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
 use super::retry::Attempts;
+use super::shared::Http;
 use crate::error::ErrorKind;
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Version, media_type};
 

@@ -4,12 +4,12 @@ use reqwest::Method;
 use reqwest::header::CONTENT_LENGTH;
 
 use super::super::Error;
-use super::Http;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::Call;
 use super::retry::Attempts;
 use super::session::Uploads;
+use super::shared::Http;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Repository};
 

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::super::{Error, Page};
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
-use super::{Http, manifest, origin};
+use super::shared::Http;
+use super::{manifest, origin};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 

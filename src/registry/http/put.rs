@@ -7,13 +7,13 @@
 use reqwest::Method;
 
 use super::super::{Error, MANIFEST_LIMIT};
-use super::Http;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
 use super::manifest::{broken, claimed};
 use super::payload::Payload;
 use super::retry::{Attempts, Cause, Failure};
+use super::shared::Http;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Hasher, Manifest, Repository, Version};
 

@@ -4,15 +4,14 @@
 //! the tag is compared just before it is put, and an entry that another writer overwrote is added again, a few times. Changes of one
 //! client wait for each other.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::super::{Error, MANIFEST_LIMIT};
-use super::{Http, manifest, pages, put};
+use super::shared::Http;
+use super::{manifest, pages, put};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, media_type};
 
@@ -20,31 +19,6 @@ use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, media_type};
 const ROUNDS: u32 = 10;
 /// Longest wait before that, in milliseconds.
 const PAUSE: u64 = 200;
-/// Manifests that are remembered.
-const KNOWN: usize = 4096;
-
-/// Manifests whose registry said that it keeps their subject itself.
-#[derive(Default)]
-pub(super) struct Linked {
-    /// Never held across an await.
-    known: Mutex<HashSet<(Repository, Digest)>>,
-    /// Held by whoever changes a list, while it asks and writes: lists are read, changed and put in turn.
-    changing: tokio::sync::Mutex<()>,
-}
-
-impl Linked {
-    pub(super) fn put(&self, repository: &Repository, referrer: Digest) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN {
-            known.clear();
-        }
-        known.insert((repository.clone(), referrer));
-    }
-
-    fn has(&self, repository: &Repository, referrer: &Digest) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&(repository.clone(), *referrer))
-    }
-}
 
 /// Makes sure that a referrer is found.
 pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {

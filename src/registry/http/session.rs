@@ -4,57 +4,22 @@
 //! own 202 may name another origin, no credential goes along there, and encryption is never lost. A session that a refused mount opened waits here for the
 //! upload of its blob.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
 use super::super::Error;
-use super::Http;
 use super::authorize::Scope;
 use super::exchange::{Call, ResponseHead, Whole};
+use super::learned::Session;
+use super::shared::Http;
 use super::{answer, origin};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository};
 
-/// Sessions that wait for their upload.
-const PARKED: usize = 64;
 /// Limit of giving up a session: a courtesy that nobody waits for long.
 const COURTESY: Duration = Duration::from_secs(5);
-
-/// An open upload.
-#[derive(Clone, Debug)]
-pub(super) struct Session {
-    /// Where its next request goes.
-    pub(super) location: Url,
-    /// Chunks must be at least so large, but for the last.
-    pub(super) least: u64,
-}
-
-/// Sessions that nobody uses yet.
-#[derive(Default)]
-pub(super) struct IdleSessions {
-    /// Never held across an await.
-    sessions: Mutex<HashMap<(Repository, Digest), Session>>,
-}
-
-impl IdleSessions {
-    pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> Option<Session> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *digest))
-    }
-
-    /// Keeps a session; the one that must be given up for it is answered.
-    fn put(&self, repository: &Repository, digest: Digest, session: Session) -> Option<Session> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (repository.clone(), digest);
-        if sessions.len() >= PARKED && !sessions.contains_key(&key) {
-            return Some(session);
-        }
-        sessions.insert(key, session)
-    }
-}
 
 /// One upload's way to its registry.
 pub(super) struct Uploads<'http> {

@@ -11,36 +11,20 @@ use bytes::Bytes;
 use reqwest::{Method, Url};
 
 use super::super::{Error, UploadSource, Uploaded};
-use super::Http;
 use super::answer;
 use super::exchange::{Call, Whole};
+use super::learned::Session;
 use super::manifest::{broken, claimed};
 use super::mount;
 use super::payload::Payload;
 use super::retry::{Attempts, Failure};
-use super::session::{Reached, Session, Uploads};
+use super::session::{Reached, Uploads};
+use super::shared::Http;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Repository};
 
 /// How often a blob is begun anew because its session was lost, or went back.
 pub(super) const RESTARTS: u32 = 4;
-
-/// Sizes of the requests that blobs are sent in.
-#[derive(Clone, Copy, Debug)]
-pub struct UploadSizes {
-    /// Largest blob that is sent in one request.
-    pub whole: u64,
-    /// Bytes of a chunk of a larger one, unless the registry wants more.
-    pub chunk: u64,
-    /// Chunks that a registry calls too large are made smaller down to this.
-    pub smallest: u64,
-}
-
-impl Default for UploadSizes {
-    fn default() -> Self {
-        Self { whole: 8 << 20, chunk: 32 << 20, smallest: 1 << 20 }
-    }
-}
 
 /// One blob on its way.
 pub(super) struct Upload<'http> {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::super::{BlobStream, Error};
-use super::local;
+use super::local::local;
 use crate::durable;
 use crate::error::ErrorKind;
 use crate::flight::Flight;

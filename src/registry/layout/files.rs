@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use super::MARKER;
+use super::local::MARKER;
 use crate::durable::{RangeLock, Sharing};
 use crate::sys::beneath;
 

@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
 use super::files::{self, Arriving};
-use super::{INDEX, INDEX_LIMIT, Layout, MARKER};
+use super::local::{INDEX, INDEX_LIMIT, MARKER};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
 

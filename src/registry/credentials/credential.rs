@@ -1,0 +1,87 @@
+//! Secrets, credentials, and the scope that one is wanted for.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::oci::{Registry, Repository};
+
+/// Text that must not be seen.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(***)")
+    }
+}
+
+/// What proves to a registry who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing is stored for the registry.
+    Anonymous,
+    /// User name and password.
+    Password {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A refresh token that the token server exchanges.
+    IdentityToken(Secret),
+    /// A bearer token that is sent to the registry as it is.
+    RegistryToken(Secret),
+}
+
+impl Credential {
+    /// Tells credentials apart without holding them.
+    pub(in crate::registry) fn id(&self) -> [u8; 32] {
+        let (kind, user, secret) = match self {
+            Self::Anonymous => ("anonymous", "", ""),
+            Self::Password { user, password } => ("password", user.as_str(), password.expose()),
+            Self::IdentityToken(token) => ("identity", "", token.expose()),
+            Self::RegistryToken(token) => ("registry", "", token.expose()),
+        };
+        let mut hasher = Sha256::new();
+        for part in [kind, user, secret] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize().into()
+    }
+}
+
+/// The place that a credential is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct CredentialScope<'a> {
+    /// The registry.
+    pub registry: &'a Registry,
+    /// The repository, where the request concerns one.
+    pub repository: Option<&'a Repository>,
+    /// Whether the registry is reached by TLS.
+    pub tls: bool,
+}
