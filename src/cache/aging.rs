@@ -9,16 +9,13 @@ use std::fs::{self, DirEntry, File, Metadata};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Error;
+use super::error::Error;
 use super::pins::Pinned;
 use super::shared::{Shared, failed};
 use crate::durable;
 
 /// How exactly the time of last use is kept.
 const STEP: Duration = Duration::from_secs(3600);
-
-/// A document as pins name it: kind and file.
-pub type DocumentName = (String, String);
 
 /// Calls `visit` for every document, unfinished ones among them, with its kind.
 pub fn each_document(shared: &Shared, mut visit: impl FnMut(&OsStr, &DirEntry) -> Result<(), Error>) -> Result<(), Error> {

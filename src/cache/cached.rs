@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::config::Protection;
+use super::error::Error;
 use super::layout::Geometry;
 use super::shared::Shared;
-use super::stream::{Stream, chunk_position, object_key};
-use super::{Error, Protection};
+use super::stream::{OpenStreams, Stream, chunk_position, object_key};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
 
 /// One cached stream.
 pub struct CachedStream {
-    shared: Arc<Shared>,
+    open: Arc<OpenStreams>,
     blob: Digest,
     geometry: Geometry,
     /// Belongs to this handle, not to the stream: another opener without the right key must not read through ours.
@@ -25,9 +26,9 @@ pub struct CachedStream {
 }
 
 impl CachedStream {
-    pub(super) fn new(shared: &Arc<Shared>, blob: &Digest, geometry: Geometry, protection: &Protection) -> Result<Self, Error> {
+    pub(super) fn new(open: &Arc<OpenStreams>, blob: &Digest, geometry: Geometry, protection: &Protection) -> Result<Self, Error> {
         let name = Shared::stream_name(blob, geometry.is_sealed(), &geometry.fingerprint());
-        let first = Stream::open(shared, &name, &geometry, true)?.ok_or_else(|| Error {
+        let first = Stream::open(open, &name, &geometry, true)?.ok_or_else(|| Error {
             kind: ErrorKind::Other,
             message: format!("the cache cannot make a stream for {blob}: its table is broken at once"),
         })?;
@@ -35,7 +36,7 @@ impl CachedStream {
             Protection::Plain => None,
             Protection::Sealed(key) => Some(key.clone()),
         };
-        Ok(Self { shared: Arc::clone(shared), blob: *blob, geometry, key, first })
+        Ok(Self { open: Arc::clone(open), blob: *blob, geometry, key, first })
     }
 
     /// The stream that is in use now.
@@ -51,7 +52,7 @@ impl CachedStream {
     fn living(&self, create: bool) -> Result<&Arc<Stream>, Error> {
         let stream = self.current();
         if stream.dead()
-            && let Some(next) = Stream::open(&self.shared, stream.name(), &self.geometry, create)?
+            && let Some(next) = Stream::open(&self.open, stream.name(), &self.geometry, create)?
             && !Arc::ptr_eq(&next, stream)
         {
             // If another thread was faster, its answer counts.

@@ -12,12 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::Digest as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::aging;
+use super::config::Protection;
+use super::document_name::file_name;
+use super::error::Error;
 use super::shared::{Shared, failed};
-use super::{Error, Protection};
 use crate::durable;
 use crate::error::ErrorKind;
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
@@ -33,9 +34,6 @@ const HEADER: usize = 64;
 const CHECKSUM: Range<usize> = 16..24;
 /// No document is larger than one part in so many of the budget.
 const LARGEST_SHARE: u64 = 4;
-/// Longest escaped key; longer ones are hashed.
-const LONGEST_NAME: usize = 200;
-
 struct MappedDocument(mapped::Bytes);
 
 impl AsRef<[u8]> for MappedDocument {
@@ -185,22 +183,4 @@ fn path(shared: &Shared, kind: &str, key: &str, sealed: bool) -> Result<PathBuf,
     }
     let suffix = if sealed { "sealed" } else { "plain" };
     Ok(shared.root.join("documents").join(kind).join(format!("{}.{suffix}", file_name(key))))
-}
-
-/// A file name for a key: different ones for different keys, readable where possible, and never one that leaves its
-/// directory or hides.
-pub fn file_name(key: &str) -> String {
-    let mut name = String::new();
-    for (at, byte) in key.bytes().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => name.push(char::from(byte)),
-            b'.' if at > 0 => name.push('.'),
-            _ => name.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    if !name.is_empty() && name.len() <= LONGEST_NAME {
-        return name;
-    }
-    let digest = sha2::Sha256::digest(key.as_bytes());
-    format!("~{}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }

@@ -11,12 +11,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Error;
 use super::aging;
+use super::error::Error;
 use super::layout::Which;
 use super::pins::{self, Pinned};
 use super::shared::{Shared, failed};
-use super::stream::{discard, file_name};
+use super::stream_files::{discard, file_name, occupied_by};
 use super::table::{self, Table};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::oci::Digest;
@@ -165,20 +165,6 @@ fn remove_old_temporaries(shared: &Shared) {
             }
         }
     }
-}
-
-/// Bytes of data that the files of one stream or fill occupy. The table is not data.
-pub fn occupied_by(directory: &Path) -> io::Result<u64> {
-    let mut total = 0_u64;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name() != table::FILE
-            && let Ok(metadata) = entry.metadata()
-        {
-            total = total.saturating_add(durable::occupied(&metadata));
-        }
-    }
-    Ok(total)
 }
 
 /// The blob that a stream's name tells.

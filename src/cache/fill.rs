@@ -10,11 +10,13 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::layout::{Geometry, LONGEST_SPAN, MEMBER_FILE, Which, split};
+use super::config::Protection;
+use super::error::Error;
+use super::layout::{Geometry, LONGEST_SPAN, MEMBER_FILE, StreamLayout, Which, split};
 use super::shared::{Shared, failed};
-use super::stream::{chunk_position, discard, member_file_name, object_key};
+use super::stream::{chunk_position, object_key};
+use super::stream_files::{discard, member_file_name};
 use super::table::{Identity, Table};
-use super::{Error, Protection, StreamLayout};
 use crate::durable;
 use crate::error::ErrorKind;
 use crate::oci::Digest;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::{Error, StreamLayout};
+use super::error::Error;
 use crate::error::ErrorKind;
 use crate::seal::{CHUNK, CHUNK_TAG};
 
@@ -195,4 +195,15 @@ impl Iterator for Pieces<'_> {
 /// Bytes of the blocks that a piece touches.
 pub fn blocks(at: &Range<u64>, block: u64) -> u64 {
     at.end.div_ceil(block) * block - at.start / block * block
+}
+
+/// Spans and members of a stream: what decides where bytes lie in the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLayout {
+    /// Start of every span, ascending from 0; the last ends at `length`.
+    pub starts: Arc<[u64]>,
+    /// Length of the stream.
+    pub length: u64,
+    /// Ranges of members of 1 MiB or more, ascending; each has a file of its own.
+    pub members: Arc<[Range<u64>]>,
 }

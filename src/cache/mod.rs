@@ -49,99 +49,50 @@
 mod aging;
 mod cached;
 mod claim;
+mod config;
+mod document_name;
 mod documents;
+mod error;
 mod evict;
 mod fill;
 mod layout;
 mod ledger;
 mod pins;
+mod room;
 mod scratch;
 mod shared;
 mod stream;
+mod stream_files;
 mod table;
 mod upkeep;
 
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use cached::CachedStream;
 pub use claim::Claim;
+pub use config::{Config, Protection};
 pub use documents::Document;
+pub use error::Error;
 pub use fill::Fill;
-pub use shared::Room;
+pub use layout::StreamLayout;
+pub use room::Room;
+pub use upkeep::Usage;
 
-use crate::error::ErrorKind;
 use crate::oci::Digest;
-use crate::seal::ChunkKey;
 use crate::sys::array::Scratch;
 use layout::Geometry;
 use shared::{Shared, failed};
-
-/// Why the cache did not do what was asked. A miss is no error.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// NoSpace, Busy, Denied, Invalid, or Other for failing disks.
-    pub kind: ErrorKind,
-    /// What happened to which file.
-    pub message: String,
-}
-
-/// Where the cache lies and how large it may grow.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The directory; made with mode 0700.
-    pub directory: PathBuf,
-    /// Most bytes of spans and documents over all daemons that share the directory.
-    pub size: u64,
-    /// Bytes of the file system that are left free.
-    pub min_free: u64,
-}
-
-/// How stored bytes are protected.
-#[derive(Clone)]
-pub enum Protection {
-    /// As they are.
-    Plain,
-    /// Sealed again chunk by chunk, since they come from an encrypted artifact.
-    Sealed(ChunkKey),
-}
-
-/// Spans and members of a stream: what decides where bytes lie in the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamLayout {
-    /// Start of every span, ascending from 0; the last ends at `length`.
-    pub starts: Arc<[u64]>,
-    /// Length of the stream.
-    pub length: u64,
-    /// Ranges of members of 1 MiB or more, ascending; each has a file of its own.
-    pub members: Arc<[Range<u64>]>,
-}
+use stream::OpenStreams;
 
 /// The cache of one directory. Cheap to clone.
 #[derive(Clone)]
 pub struct SpanCache {
     shared: Arc<Shared>,
-}
-
-/// Figures for `cache info` and `status`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of span data on disk.
-    pub spans: u64,
-    /// Bytes of indexes and trees.
-    pub indexes: u64,
-    /// Bytes of span data that belong to pinned streams.
-    pub pinned: u64,
-    /// Number of streams with any data.
-    pub streams: u64,
-    /// The budget.
-    pub size: u64,
+    streams: Arc<OpenStreams>,
 }
 
 impl SpanCache {
@@ -150,13 +101,15 @@ impl SpanCache {
     /// # Errors
     /// Denied if the directory belongs to somebody else or others may write to it, NoSpace, Busy, Other.
     pub fn open(config: Config) -> Result<Self, Error> {
-        Shared::open(config).map(|shared| Self { shared })
+        let shared = Shared::open(config)?;
+        let streams = Arc::new(OpenStreams::new(&shared));
+        Ok(Self { shared, streams })
     }
 
     /// The stream of a blob, ready for reads and single spans. A stream that is cut differently is another object.
     pub fn stream(&self, blob: &Digest, layout: &StreamLayout, protection: &Protection) -> Result<CachedStream, Error> {
         let geometry = Geometry::new(layout, matches!(protection, Protection::Sealed(_)))?;
-        CachedStream::new(&self.shared, blob, geometry, protection)
+        CachedStream::new(&self.streams, blob, geometry, protection)
     }
 
     /// Begins the first pass over a blob. Hold a [`Claim`] on it.
@@ -253,7 +206,7 @@ impl SpanCache {
 
     /// Closes what this process has open of what was unlinked. Whoever reads on fetches it anew.
     pub fn let_go(&self) {
-        self.shared.let_go();
+        self.streams.let_go();
     }
 
     /// Counts bytes that lie outside of the cache, such as packed layers that wait to be sent, in the budget for as long
@@ -264,6 +217,6 @@ impl SpanCache {
 
     /// Checks every span, plain or sealed, against its checksum; broken ones become misses. (checked, broken).
     pub fn verify(&self) -> Result<(u64, u64), Error> {
-        upkeep::verify(&self.shared)
+        upkeep::verify(&self.shared, &self.streams)
     }
 }

@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 
-use super::Error;
-use super::aging::DocumentName;
-use super::documents::file_name;
+use super::document_name::{DocumentName, file_name};
+use super::error::Error;
 use super::shared::{Shared, failed};
 use crate::durable;
 use crate::error::ErrorKind;

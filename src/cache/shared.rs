@@ -1,20 +1,17 @@
 //! The state behind an open cache: its directory, ledger, open streams and files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
-
-use super::aging::DocumentName;
 use super::claim::Claims;
-use super::ledger::{Ledger, Reservation};
-use super::stream::Stream;
-use super::{Config, Error, evict};
+use super::config::Config;
+use super::document_name::DocumentName;
+use super::error::Error;
+use super::ledger::Ledger;
 use crate::durable::{self, RangeLock};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -22,10 +19,8 @@ use crate::oci::Digest;
 /// Rises with each format that other versions cannot read.
 const VERSION: &str = "v2";
 const OLD_VERSION: &str = "v1";
-/// Most data files kept open.
-const OPEN_FILES: usize = 256;
 /// How long the fruitless search for room is remembered.
-const HOPELESS: Duration = Duration::from_secs(1);
+pub const HOPELESS: Duration = Duration::from_secs(1);
 
 /// What all handles of one open cache share.
 pub struct Shared {
@@ -36,13 +31,8 @@ pub struct Shared {
     /// Size of a block of the file system.
     pub(super) block: u64,
     pub(super) claims: Claims,
-    /// Streams that are open, by name. Held for map operations only.
-    streams: Mutex<HashMap<String, Weak<Stream>>>,
-    /// Files that streams keep open, the least recently opened first. Held for map operations only; taken before
-    /// the lock of a file's slot.
-    open_files: Mutex<LruCache<(u64, u32), Weak<Stream>>>,
     /// The last fruitless search for room: when, and for how many bytes.
-    hopeless: Mutex<Option<(Instant, u64)>>,
+    pub(super) hopeless: Mutex<Option<(Instant, u64)>>,
     counter: AtomicU64,
     /// Documents that were read or stored, where that is recorded. Held for one look.
     recorded: Mutex<Option<BTreeSet<DocumentName>>>,
@@ -88,8 +78,6 @@ impl Shared {
             root,
             ledger,
             block,
-            streams: Mutex::default(),
-            open_files: Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_FILES).unwrap_or(NonZeroUsize::MIN))),
             hopeless: Mutex::default(),
             counter: AtomicU64::new(0),
             recorded: Mutex::default(),
@@ -149,30 +137,6 @@ impl Shared {
         })
     }
 
-    /// Takes room for `bytes`, evicting if needed. `None` if there is none to be had.
-    pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
-        if bytes > self.limit() {
-            return Ok(None);
-        }
-        if self.disk_shortage(bytes)? == 0
-            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
-        {
-            return Ok(Some(reservation));
-        }
-        if hold(&self.hopeless).is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
-            return Ok(None);
-        }
-        let found = evict::make_room(self, bytes)?;
-        if found
-            && self.disk_shortage(bytes)? == 0
-            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
-        {
-            return Ok(Some(reservation));
-        }
-        *hold(&self.hopeless) = Some((Instant::now(), bytes));
-        Ok(None)
-    }
-
     /// Begins to record documents.
     pub fn record_documents(&self) {
         hold(&self.recorded).get_or_insert_default();
@@ -218,91 +182,6 @@ impl Shared {
             *warned = Some(Instant::now());
             tracing::warn!(%error, directory = %self.config.directory.display(), "no space left for the cache: what does not fit is not kept");
         }
-    }
-
-    /// The open stream of a name, if this process has one that is alive.
-    pub fn open_stream(&self, name: &str) -> Option<Arc<Stream>> {
-        hold(&self.streams).get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
-    }
-
-    /// Remembers an open stream. If another thread was faster, its stream is the answer.
-    pub fn remember_stream(&self, stream: &Arc<Stream>) -> Arc<Stream> {
-        let mut streams = hold(&self.streams);
-        if let Some(other) = streams.get(stream.name()).and_then(Weak::upgrade)
-            && other.is_same_life(stream)
-        {
-            return other;
-        }
-        if streams.len() % 64 == 63 {
-            streams.retain(|_, stream| stream.strong_count() > 0);
-        }
-        streams.insert(stream.name().to_owned(), Arc::downgrade(stream));
-        Arc::clone(stream)
-    }
-
-    /// Closes what is open of streams that were unlinked meanwhile.
-    pub fn let_go(&self) {
-        let owners: Vec<Arc<Stream>> = hold(&self.open_files).iter().filter_map(|(_, owner)| owner.upgrade()).collect();
-        owners.iter().for_each(|owner| owner.let_go());
-    }
-
-    /// Takes room for bytes that lie elsewhere. `None` if there is none to be had, or that cannot be told.
-    pub fn lend(self: &Arc<Self>, bytes: u64) -> Option<Room> {
-        let reserved = self.reserve(bytes).unwrap_or_else(|error| {
-            tracing::warn!(%error, "bytes outside of the cache are not counted");
-            None
-        });
-        reserved.map(|reservation| Room { shared: Arc::clone(self), reservation: Mutex::new(Some(reservation)) })
-    }
-
-    /// Notes that a stream has opened a file, and closes the one that was not used for longest if there are many.
-    pub fn note_open_file(&self, stream: &Arc<Stream>, slot: u32) {
-        let mut files = hold(&self.open_files);
-        // A second chance for files that were used since they were opened or spared last.
-        for _ in 0..files.len() {
-            if files.len() < OPEN_FILES {
-                break;
-            }
-            let Some((key, owner)) = files.pop_lru() else { break };
-            if owner.upgrade().is_some_and(|owner| owner.spare_file(key.1)) {
-                files.put(key, owner);
-            }
-        }
-        if let Some((key, owner)) = files.push((stream.number(), slot), Arc::downgrade(stream))
-            && key != (stream.number(), slot)
-            && let Some(owner) = owner.upgrade()
-        {
-            owner.close_file(key.1);
-        }
-    }
-}
-
-/// Room in the budget for bytes that lie outside of the cache, counted until it is given back or dropped.
-pub struct Room {
-    shared: Arc<Shared>,
-    /// Held for one look.
-    reservation: Mutex<Option<Reservation>>,
-}
-
-impl Room {
-    /// The bytes count no more.
-    pub fn give_back(&self) {
-        let reservation = hold(&self.reservation).take();
-        let bytes = reservation.as_ref().map_or(0, Reservation::bytes);
-        drop(reservation);
-        self.shared.give_back(bytes);
-    }
-}
-
-impl std::fmt::Debug for Room {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_tuple("Room").field(&hold(&self.reservation).as_ref().map(Reservation::bytes)).finish()
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }
 

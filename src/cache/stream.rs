@@ -1,21 +1,25 @@
 //! One life of a stream on disk: reading and writing stored spans by the protocol that the module documentation of
 //! `cache` tells. Knows stored bytes alone; keys are the business of `cached.rs`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lru::LruCache;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Error;
+use super::error::Error;
 use super::layout::{Geometry, Piece, Which, blocks};
-use super::shared::{Shared, failed};
+use super::shared::{Shared, failed, hold};
+use super::stream_files::{discard, file_name};
 use super::table::{self, Identity, SpanState, Table};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::error::ErrorKind;
@@ -28,6 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// One life of a stream on disk, open.
 pub struct Stream {
     shared: Arc<Shared>,
+    open: Arc<OpenStreams>,
     number: u64,
     name: String,
     directory: PathBuf,
@@ -50,19 +55,6 @@ struct Slot {
     identity: AtomicU64,
 }
 
-/// Name of a data file.
-pub fn file_name(identity: Identity, geometry: &Geometry, which: Which) -> Option<String> {
-    match which {
-        Which::Main => Some(format!("{:016x}.main", identity.instance)),
-        Which::Member(number) => geometry.members().get(number).map(|member| member_file_name(identity, member.start)),
-    }
-}
-
-/// Name of the data file of the member that begins here.
-pub fn member_file_name(identity: Identity, start: u64) -> String {
-    format!("{:016x}.{start:x}", identity.instance)
-}
-
 /// The key of one life of a stream.
 pub fn object_key(key: &ChunkKey, blob: &Digest, identity: Identity) -> ChunkKey {
     let mut context = b"ocifs cache stream 1\0".to_vec();
@@ -77,12 +69,81 @@ pub fn chunk_position(span: u32) -> u64 {
     u64::from(span) << 20
 }
 
+/// Most data files kept open.
+const OPEN_FILES: usize = 256;
+
+/// The streams of a cache that this process has open, and their files.
+pub struct OpenStreams {
+    shared: Arc<Shared>,
+    /// Streams that are open, by name. Held for map operations only.
+    streams: Mutex<HashMap<String, Weak<Stream>>>,
+    /// Files that streams keep open, the least recently opened first. Held for map operations only; taken before
+    /// the lock of a file's slot.
+    files: Mutex<LruCache<(u64, u32), Weak<Stream>>>,
+}
+
+impl OpenStreams {
+    /// None is open yet.
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        let files = LruCache::new(NonZeroUsize::new(OPEN_FILES).unwrap_or(NonZeroUsize::MIN));
+        Self { shared: Arc::clone(shared), streams: Mutex::default(), files: Mutex::new(files) }
+    }
+
+    /// The open stream of a name, if this process has one that is alive.
+    fn get(&self, name: &str) -> Option<Arc<Stream>> {
+        hold(&self.streams).get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
+    }
+
+    /// Remembers an open stream. If another thread was faster, its stream is the answer.
+    fn add(&self, stream: &Arc<Stream>) -> Arc<Stream> {
+        let mut streams = hold(&self.streams);
+        if let Some(other) = streams.get(stream.name()).and_then(Weak::upgrade)
+            && other.is_same_life(stream)
+        {
+            return other;
+        }
+        if streams.len() % 64 == 63 {
+            streams.retain(|_, stream| stream.strong_count() > 0);
+        }
+        streams.insert(stream.name().to_owned(), Arc::downgrade(stream));
+        Arc::clone(stream)
+    }
+
+    /// Closes what is open of streams that were unlinked meanwhile.
+    pub fn let_go(&self) {
+        let owners: Vec<Arc<Stream>> = hold(&self.files).iter().filter_map(|(_, owner)| owner.upgrade()).collect();
+        owners.iter().for_each(|owner| owner.let_go());
+    }
+
+    /// Notes that a stream has opened a file, and closes the one that was not used for longest if there are many.
+    fn note_file(&self, stream: &Arc<Stream>, slot: u32) {
+        let mut files = hold(&self.files);
+        // A second chance for files that were used since they were opened or spared last.
+        for _ in 0..files.len() {
+            if files.len() < OPEN_FILES {
+                break;
+            }
+            let Some((key, owner)) = files.pop_lru() else { break };
+            if owner.upgrade().is_some_and(|owner| owner.spare_file(key.1)) {
+                files.put(key, owner);
+            }
+        }
+        if let Some((key, owner)) = files.push((stream.number(), slot), Arc::downgrade(stream))
+            && key != (stream.number(), slot)
+            && let Some(owner) = owner.upgrade()
+        {
+            owner.close_file(key.1);
+        }
+    }
+}
+
 impl Stream {
     /// Opens the stream of this name and layout; makes it if `create`, else `None` if there is none.
-    pub fn open(shared: &Arc<Shared>, name: &str, geometry: &Geometry, create: bool) -> Result<Option<Arc<Self>>, Error> {
-        if let Some(stream) = shared.open_stream(name) {
+    pub fn open(open: &Arc<OpenStreams>, name: &str, geometry: &Geometry, create: bool) -> Result<Option<Arc<Self>>, Error> {
+        if let Some(stream) = open.get(name) {
             return Ok(Some(stream));
         }
+        let shared = &open.shared;
         let directory = shared.stream_directory(name);
         let path = directory.join(table::FILE);
         let load = || Table::open(&directory).map(|table| table.filter(|table| !table.dead() && fits(table, geometry)));
@@ -102,6 +163,7 @@ impl Stream {
         table.note_open(shared.ledger.now());
         let stream = Arc::new(Self {
             shared: Arc::clone(shared),
+            open: Arc::clone(open),
             number: shared.next_number(),
             name: name.to_owned(),
             directory,
@@ -111,7 +173,7 @@ impl Stream {
             replaced: AtomicU64::new(0),
             next: OnceLock::new(),
         });
-        Ok(Some(shared.remember_stream(&stream)))
+        Ok(Some(open.add(&stream)))
     }
 
     pub fn name(&self) -> &str {
@@ -177,7 +239,7 @@ impl Stream {
             self.replaced.fetch_add(1, Ordering::SeqCst);
         }
         *slot.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&file));
-        self.shared.note_open_file(self, u32::try_from(number).map_err(|_| missing())?);
+        self.open.note_file(self, u32::try_from(number).map_err(|_| missing())?);
         Ok(file)
     }
 
@@ -361,25 +423,4 @@ fn make(shared: &Shared, directory: &Path, name: &str, geometry: &Geometry) -> i
         let _ = std::fs::remove_dir_all(&work);
     }
     made
-}
-
-/// Unlinks a stream: first it says so in its table, then it leaves its place in one step, then its files go. Under
-/// the structure lock. Files that are open keep working. Answers the bytes that it occupied.
-pub fn discard(shared: &Shared, directory: &Path) -> Result<u64, Error> {
-    // The grave first: on a full disk a stream must not die in its place.
-    let grave = shared.work_directory().map_err(failed("make a directory in", &shared.root))?;
-    if let Ok(Some(table)) = Table::open(directory) {
-        table.kill();
-    }
-    match std::fs::rename(directory, &grave) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            let _ = std::fs::remove_dir(&grave);
-            return Err(failed("remove", directory)(error));
-        }
-    }
-    let occupied = super::evict::occupied_by(&grave).unwrap_or(0);
-    std::fs::remove_dir_all(&grave).map_err(failed("remove", &grave))?;
-    Ok(occupied)
 }

@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
-use super::StreamLayout;
-use super::layout::Geometry;
+use super::layout::{Geometry, StreamLayout};
 use crate::durable;
 use crate::sys::mapped::Words;
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aging::each_document;
-use super::documents::{self, file_name};
+use super::document_name::file_name;
+use super::documents;
+use super::error::Error;
 use super::shared::{Shared, failed};
-use super::stream::{Stream, discard};
+use super::stream::{OpenStreams, Stream};
+use super::stream_files::{discard, occupied_by};
 use super::table::Table;
-use super::{Error, Usage, evict, pins};
+use super::{evict, pins};
 use crate::durable;
 use crate::oci::Digest;
 
@@ -21,7 +24,7 @@ pub fn usage(shared: &Shared) -> Result<Usage, Error> {
     let pinned = pins::pinned(shared)?.blobs;
     let mut usage = Usage { size: shared.config.size, ..Usage::default() };
     evict::walk(shared, |directory, name| {
-        let occupied = evict::occupied_by(directory).unwrap_or(0);
+        let occupied = occupied_by(directory).unwrap_or(0);
         usage.spans += occupied;
         usage.streams += u64::from(occupied > 0);
         if evict::blob_of(name).is_some_and(|blob| pinned.contains(&blob)) {
@@ -94,7 +97,7 @@ pub fn forget_stream(shared: &Shared, blob: &Digest) -> Result<(), Error> {
 /// Checks every table, present span and document against its checksum, and that it lies in its own place: (checked
 /// spans and documents, broken ones; a stream with a broken table counts as one of either). No key is needed: what is
 /// checked is what is stored.
-pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
+pub fn verify(shared: &Shared, open: &Arc<OpenStreams>) -> Result<(u64, u64), Error> {
     let (mut streams, mut without_table) = (Vec::new(), Vec::new());
     evict::walk(shared, |directory, name| {
         match Table::open(directory) {
@@ -112,7 +115,7 @@ pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
         }
     }
     for (name, geometry) in streams {
-        let Some(stream) = Stream::open(shared, &name, &geometry, false)? else { continue };
+        let Some(stream) = Stream::open(open, &name, &geometry, false)? else { continue };
         for whole in (0..geometry.count()).filter_map(|span| stream.check(span)) {
             checked += 1;
             broken += u64::from(!whole);
@@ -129,4 +132,19 @@ pub fn verify(shared: &Arc<Shared>) -> Result<(u64, u64), Error> {
         Ok(())
     })?;
     Ok((checked, broken))
+}
+
+/// Figures for `cache info` and `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of span data on disk.
+    pub spans: u64,
+    /// Bytes of indexes and trees.
+    pub indexes: u64,
+    /// Bytes of span data that belong to pinned streams.
+    pub pinned: u64,
+    /// Number of streams with any data.
+    pub streams: u64,
+    /// The budget.
+    pub size: u64,
 }

@@ -13,7 +13,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use std::ops::Range;
+
 use super::*;
+use crate::error::ErrorKind;
+use crate::seal::ChunkKey;
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;

@@ -1,0 +1,73 @@
+//! Room in the budget: reserved, evicting if needed, or lent to bytes that lie elsewhere.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::error::Error;
+use super::evict;
+use super::ledger::Reservation;
+use super::shared::{HOPELESS, Shared, hold};
+
+impl Shared {
+    /// Takes room for `bytes`, evicting if needed. `None` if there is none to be had.
+    pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
+        if bytes > self.limit() {
+            return Ok(None);
+        }
+        if self.disk_shortage(bytes)? == 0
+            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
+        {
+            return Ok(Some(reservation));
+        }
+        if hold(&self.hopeless).is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
+            return Ok(None);
+        }
+        let found = evict::make_room(self, bytes)?;
+        if found
+            && self.disk_shortage(bytes)? == 0
+            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
+        {
+            return Ok(Some(reservation));
+        }
+        *hold(&self.hopeless) = Some((Instant::now(), bytes));
+        Ok(None)
+    }
+
+    /// Takes room for bytes that lie elsewhere. `None` if there is none to be had, or that cannot be told.
+    pub fn lend(self: &Arc<Self>, bytes: u64) -> Option<Room> {
+        let reserved = self.reserve(bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "bytes outside of the cache are not counted");
+            None
+        });
+        reserved.map(|reservation| Room { shared: Arc::clone(self), reservation: Mutex::new(Some(reservation)) })
+    }
+}
+
+/// Room in the budget for bytes that lie outside of the cache, counted until it is given back or dropped.
+pub struct Room {
+    shared: Arc<Shared>,
+    /// Held for one look.
+    reservation: Mutex<Option<Reservation>>,
+}
+
+impl Room {
+    /// The bytes count no more.
+    pub fn give_back(&self) {
+        let reservation = hold(&self.reservation).take();
+        let bytes = reservation.as_ref().map_or(0, Reservation::bytes);
+        drop(reservation);
+        self.shared.give_back(bytes);
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Room").field(&hold(&self.reservation).as_ref().map(Reservation::bytes)).finish()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}

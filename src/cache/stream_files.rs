@@ -1,0 +1,58 @@
+//! The files of a stream: their names, and how a stream goes.
+
+use std::path::Path;
+use std::{fs, io};
+
+use super::error::Error;
+use super::layout::{Geometry, Which};
+use super::shared::{Shared, failed};
+use super::table::{self, Identity, Table};
+use crate::durable;
+
+/// Name of a data file.
+pub fn file_name(identity: Identity, geometry: &Geometry, which: Which) -> Option<String> {
+    match which {
+        Which::Main => Some(format!("{:016x}.main", identity.instance)),
+        Which::Member(number) => geometry.members().get(number).map(|member| member_file_name(identity, member.start)),
+    }
+}
+
+/// Name of the data file of the member that begins here.
+pub fn member_file_name(identity: Identity, start: u64) -> String {
+    format!("{:016x}.{start:x}", identity.instance)
+}
+
+/// Unlinks a stream: first it says so in its table, then it leaves its place in one step, then its files go. Under
+/// the structure lock. Files that are open keep working. Answers the bytes that it occupied.
+pub fn discard(shared: &Shared, directory: &Path) -> Result<u64, Error> {
+    // The grave first: on a full disk a stream must not die in its place.
+    let grave = shared.work_directory().map_err(failed("make a directory in", &shared.root))?;
+    if let Ok(Some(table)) = Table::open(directory) {
+        table.kill();
+    }
+    match std::fs::rename(directory, &grave) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            let _ = std::fs::remove_dir(&grave);
+            return Err(failed("remove", directory)(error));
+        }
+    }
+    let occupied = occupied_by(&grave).unwrap_or(0);
+    std::fs::remove_dir_all(&grave).map_err(failed("remove", &grave))?;
+    Ok(occupied)
+}
+
+/// Bytes of data that the files of one stream or fill occupy. The table is not data.
+pub fn occupied_by(directory: &Path) -> io::Result<u64> {
+    let mut total = 0_u64;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() != table::FILE
+            && let Ok(metadata) = entry.metadata()
+        {
+            total = total.saturating_add(durable::occupied(&metadata));
+        }
+    }
+    Ok(total)
+}
