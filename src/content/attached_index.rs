@@ -9,13 +9,13 @@
 //! never used again for that layer, here or by a later mount; if it had described other entries than
 //! the layer has, then what was shown by it stays an error until the artifact is opened anew.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 
 use super::budget::Use;
 use super::shared::Shared;
+use super::verdicts::Verdict;
 use super::{BlobSource, Error, Sealing, names};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
@@ -27,53 +27,6 @@ use crate::sys::array::Array;
 const LARGEST: u64 = 64 << 20;
 /// Most bytes of a blob that one span may take: they are held in memory while they are checked.
 const WIDEST: u64 = 8 << 20;
-/// Most verdicts that are remembered.
-const VERDICTS: usize = 1 << 16;
-
-/// What is thought of one index for one blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Nothing is known against it.
-    Fine,
-    /// It could not be had or used just now.
-    Missing,
-    /// A span did not match.
-    Distrusted,
-    /// A span did not match, but its entries are those of the blob.
-    Harmless,
-    /// A span did not match, and its entries are not those of the blob.
-    Lies,
-}
-
-/// What is thought of the indexes that were met.
-#[derive(Default)]
-pub(super) struct Verdicts {
-    /// Held for one look.
-    known: Mutex<HashMap<Digest, Verdict>>,
-    /// Held while an index is opened: few bytes may become many.
-    opening: tokio::sync::Mutex<()>,
-}
-
-impl Verdicts {
-    fn get(&self, key: &Digest) -> Option<Verdict> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
-    }
-
-    fn set(&self, key: Digest, verdict: Verdict) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= VERDICTS {
-            // What was distrusted is found on disk again.
-            known.clear();
-        }
-        known.insert(key, verdict);
-    }
-
-    /// Whether a stream was read by an index that turned out wrong. Looks into memory only.
-    pub(super) fn is_distrusted(&self, key: &Digest) -> bool {
-        matches!(self.get(key), Some(Verdict::Distrusted | Verdict::Harmless | Verdict::Lies))
-    }
-}
-
 /// The index that a source names, if it can travel: that of a sealed layer would tell names.
 fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
     let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;

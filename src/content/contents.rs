@@ -7,7 +7,6 @@ use super::key_probe::Opened;
 use super::reader::Reader;
 use super::readers::{ReaderKey, Readers};
 use super::shared::Shared;
-use super::stream::ContentStream;
 use super::{BlobSource, Config, Error, Lent, Sealing, Verified, attached_index, envelope, names, pass};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
@@ -113,7 +112,7 @@ impl Contents {
 
     /// Whether nothing is known against the index attached to a blob.
     pub fn trusts(&self, source: &BlobSource) -> bool {
-        use attached_index::Verdict;
+        use super::verdicts::Verdict;
         matches!(attached_index::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
     }
 
@@ -129,26 +128,6 @@ impl Contents {
     /// Integrity if the index is not that of what the envelope holds.
     pub fn adopt_sealed(&self, source: &BlobSource, header: EnvelopeHeader, key: &EnvelopeKey, index: &LayerIndex) -> Result<(), Error> {
         envelope::adopt(&self.inner.shared, source, &Opened { header, key: key.clone() }, index)
-    }
-
-    /// The logical stream of a blob. An archive is indexed first; a raw blob costs nothing here.
-    ///
-    /// # Errors
-    /// Those of [`Contents::index`].
-    pub async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
-        check_empty(source)?;
-        let reader = match self.ready(source)? {
-            Some(reader) => Some(reader),
-            // With an index that is still to come, only the reader knows how far it will be verified.
-            None if source.form == Form::Raw
-                && source.sealing == Sealing::None
-                && !attached_index::is_expected(&self.inner.shared, source) =>
-            {
-                None
-            }
-            None => Some(self.reader(source).await?),
-        };
-        Ok(ContentStream::new(self, source, reader))
     }
 
     /// How what is derived from a blob has to be stored: sealed, if it comes from an encrypted artifact. Derive a
@@ -206,7 +185,7 @@ impl Contents {
     }
 
     /// A reader that needs no network to be there.
-    fn ready(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
+    pub(super) fn ready(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
         let trusted = self.trusts(source);
         // What was shown by an index that turned out wrong is compared with the blob's own first.
         if (source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source))
@@ -314,13 +293,17 @@ impl Contents {
         Ok(self.readers().add(ReaderKey::of(source, false), reader))
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     fn readers(&self) -> std::sync::MutexGuard<'_, Readers> {
         self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Nothing is ever read of a blob without bytes, so its digest is checked beforehand.
-fn check_empty(source: &BlobSource) -> Result<(), Error> {
+pub(super) fn check_empty(source: &BlobSource) -> Result<(), Error> {
     let Descriptor { digest, size, .. } = &source.descriptor;
     if *size > 0 || Hasher::new(digest.algorithm()).finish() == *digest {
         return Ok(());

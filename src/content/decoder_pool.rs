@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::budget::Budget;
 use super::sequential_decoder::SequentialDecoder;
 
 /// Decoders that wait at most, of all streams.
@@ -40,11 +39,11 @@ impl DecoderPool {
         entries.remove(place).map(|entry| entry.decoder)
     }
 
-    /// Keeps a decoder, unless another one waits for memory; the one that waited longest goes if there are too many.
-    pub(super) fn put(&self, budget: &Budget, reader: u64, decoder: SequentialDecoder) {
+    /// Keeps a decoder, unless memory `is_short`; the one that waited longest goes if there are too many.
+    pub(super) fn put(&self, is_short: impl FnOnce() -> bool, reader: u64, decoder: SequentialDecoder) {
         let mut entries = self.entries();
         // Under the lock: whoever waits clears what was parked before it was seen here.
-        if budget.is_short() {
+        if is_short() {
             return;
         }
         entries.push_back(Entry { since: Instant::now(), reader, decoder });

@@ -190,7 +190,8 @@ async fn fetch(
         && decoder.next() < reader.layout.count()
         && !can_restart(reader, decoder.next())
     {
-        reader.shared.budget.decoder_pool().put(&reader.shared.budget, reader.number, decoder);
+        let budget = &reader.shared.budget;
+        budget.decoder_pool().put(|| budget.is_short(), reader.number, decoder);
         expire_later(reader.shared.budget.clone());
     }
     Ok(())

@@ -21,6 +21,7 @@ mod pass;
 mod prefetch;
 mod reader;
 mod readers;
+mod reading;
 mod recent;
 mod sequential_decoder;
 mod shared;
@@ -28,6 +29,7 @@ mod stream;
 mod streaming;
 #[cfg(test)]
 pub(crate) mod tests;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
 
 use super::budget::Use;
-use super::fetch;
-use super::in_flight::{InFlight, Waiting};
+use super::in_flight::InFlight;
 use super::key_probe::Opened;
 use super::layout::Layout;
 use super::prefetch::Tracks;
@@ -20,9 +18,6 @@ use crate::cache::{CachedStream, Protection};
 use crate::error::ErrorKind;
 use crate::layer::{LayerIndex, Restart, Span};
 use crate::oci::Digest;
-
-/// Spans of one request that are waited for together.
-const GROUP: u32 = 16;
 
 /// One logical stream and everything that is under way for it.
 pub(super) struct Reader {
@@ -48,9 +43,9 @@ pub(super) struct Reader {
     index: OnceLock<LayerIndex>,
     streaming: Option<Streaming>,
     /// Held for the bookkeeping of one read.
-    tracks: Mutex<Tracks>,
+    pub(super) tracks: Mutex<Tracks>,
     /// The cache has no room for what is fetched ahead.
-    crowded: AtomicBool,
+    pub(super) crowded: AtomicBool,
 }
 
 impl Reader {
@@ -222,57 +217,8 @@ impl Reader {
         self.streaming.as_ref().is_some_and(|streaming| streaming.agrees(number, data))
     }
 
-    /// Bytes of a range, clipped to the stream. Ready at once if they are here.
-    pub(super) async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Error> {
-        let range = range.start.min(self.length())..range.end.min(self.length());
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        self.check()?;
-        if let Some(data) = self.here(&range) {
-            self.read_ahead(&range, false);
-            return Ok(data);
-        }
-        let first = self.layout.spans_of(&range).start;
-        let missed = !self.has(first) && !self.in_flight.has(first) && self.under_way.load(Ordering::Relaxed) == 0;
-        let mut gathered = self.gather(&range, 0, Use::Demand);
-        self.read_ahead(&range, missed);
-        let mut data = BytesMut::new();
-        let spans = self.layout.spans_of(&range);
-        loop {
-            for part in gathered.parts {
-                data.extend_from_slice(&part.bytes().await?);
-            }
-            if gathered.next >= spans.end {
-                break;
-            }
-            gathered = self.gather(&range, gathered.next, Use::Demand);
-        }
-        self.check()?;
-        Ok(data.freeze())
-    }
-
-    /// Bytes of a short range for another reader. Boxed, since readers of envelopes read from readers.
-    pub(super) fn read_for(self: &Arc<Self>, range: Range<u64>, rank: Use) -> BoxFuture<'_, Result<Bytes, Error>> {
-        Box::pin(async move {
-            if let Some(data) = self.here(&range) {
-                return Ok(data);
-            }
-            let mut data = BytesMut::new();
-            let mut next = self.layout.spans_of(&range).start;
-            while next < self.layout.spans_of(&range).end {
-                let gathered = self.gather(&range, next, rank);
-                next = gathered.next;
-                for part in gathered.parts {
-                    data.extend_from_slice(&part.bytes().await?);
-                }
-            }
-            Ok(data.freeze())
-        })
-    }
-
     /// The error of a blob that turned out wrong while it was read.
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         match self.streaming.as_ref().and_then(Streaming::failure) {
             Some(failure) => Err(failure.clone()),
             None => Ok(()),
@@ -280,7 +226,7 @@ impl Reader {
     }
 
     /// All of a range, if it is in the cache or in memory.
-    fn here(&self, range: &Range<u64>) -> Option<Bytes> {
+    pub(super) fn here(&self, range: &Range<u64>) -> Option<Bytes> {
         let spans = self.layout.spans_of(range);
         if spans.end.saturating_sub(spans.start) == 1 {
             return self.piece(spans.start, range.clone());
@@ -296,7 +242,7 @@ impl Reader {
         Some(data.freeze())
     }
 
-    fn within(&self, span: u32, range: &Range<u64>) -> Range<u64> {
+    pub(super) fn within(&self, span: u32, range: &Range<u64>) -> Range<u64> {
         let whole = self.layout.span(span);
         range.start.max(whole.start)..range.end.min(whole.end)
     }
@@ -319,39 +265,7 @@ impl Reader {
         Some(part_of(&data, self.layout.span(span).start, &within))
     }
 
-    /// The next spans of a range from `next` on: what is here, what others fetch, and what is fetched from now on.
-    fn gather(self: &Arc<Self>, range: &Range<u64>, next: u32, rank: Use) -> Gathered {
-        let spans = self.layout.spans_of(range);
-        let first = spans.start.max(next);
-        let end = spans.end.min(first.saturating_add(GROUP));
-        let mut parts = Vec::new();
-        let mut mine = Vec::new();
-        for span in first..end {
-            let within = self.within(span, range);
-            if let Some(data) = self.piece(span, within.clone()) {
-                parts.push(Part::Here(data));
-                continue;
-            }
-            let (waiting, pending_span) = self.in_flight.join(span);
-            mine.extend(pending_span);
-            parts.push(Part::Later { waiting, start: self.layout.span(span).start, within });
-        }
-        fetch::demand(self, mine, rank);
-        Gathered { parts, next: end }
-    }
-
-    fn read_ahead(self: &Arc<Self>, read: &Range<u64>, missed: bool) {
-        if self.crowded.load(Ordering::Relaxed) {
-            return;
-        }
-        let end = self.layout.end_of_member(read.end.saturating_sub(1));
-        let ahead = self.tracks().note(read, end, missed);
-        if let Some(ahead) = ahead {
-            fetch::ahead(self, self.layout.spans_of(&ahead));
-        }
-    }
-
-    fn tracks(&self) -> std::sync::MutexGuard<'_, Tracks> {
+    pub(super) fn tracks(&self) -> std::sync::MutexGuard<'_, Tracks> {
         self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -383,37 +297,8 @@ impl Reader {
     }
 }
 
-/// Some spans of a request.
-struct Gathered {
-    parts: Vec<Part>,
-    /// The span that comes after them.
-    next: u32,
-}
-
-/// Part of an answer.
-enum Part {
-    Here(Bytes),
-    Later { waiting: Waiting, start: u64, within: Range<u64> },
-}
-
-impl Part {
-    async fn bytes(self) -> Result<Bytes, Error> {
-        match self {
-            Self::Here(data) => Ok(data),
-            Self::Later { waiting, start, within } => {
-                let data = waiting.outcome().await?;
-                let part = part_of(&data, start, &within);
-                if part.len() as u64 == within.end - within.start {
-                    return Ok(part);
-                }
-                Err(Error::new(ErrorKind::Other, format!("a span at byte {start} came out shorter than its index says")))
-            }
-        }
-    }
-}
-
 /// The part of a span that begins at `start`.
-fn part_of(data: &Bytes, start: u64, within: &Range<u64>) -> Bytes {
+pub(super) fn part_of(data: &Bytes, start: u64, within: &Range<u64>) -> Bytes {
     let place = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(data.len());
     data.slice(place(within.start)..place(within.end).max(place(within.start)))
 }

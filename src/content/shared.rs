@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::attached_index::Verdicts;
 use super::budget::{Budget, Turns, Use};
 use super::keys::KeyRing;
 use super::recent::Recent;
+use super::verdicts::Verdicts;
 use super::{BlobSource, Config, Error, Sealing, VerifyPolicy, names};
 use crate::cache::{CachedStream, Claim, Fill, Protection, SpanCache};
 use crate::error::ErrorKind;
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) turns: Turns,
     pub(super) recent: Recent,
-    /// What is thought of indexes that travel.
+    /// The verdicts on attached indexes.
     pub(super) attached_indexes: Verdicts,
     verify: VerifyPolicy,
     progress: AtomicU64,

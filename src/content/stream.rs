@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::contents::Contents;
+use super::contents::{Contents, check_empty};
 use super::reader::Reader;
-use super::{BlobSource, Error, Verified};
+use super::{BlobSource, Error, Sealing, Verified, attached_index};
 use crate::error::ErrorKind;
+use crate::layer::Form;
 
 /// Ranges that are remembered one by one.
 const FAILED: usize = 64;
@@ -39,6 +40,25 @@ enum Opened {
     },
     /// Bytes that are here already.
     Bytes(Bytes),
+}
+
+impl Contents {
+    /// The logical stream of a blob. An archive is indexed first; a raw blob costs nothing here.
+    ///
+    /// # Errors
+    /// Those of [`Contents::index`].
+    pub async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
+        check_empty(source)?;
+        let reader = match self.ready(source)? {
+            Some(reader) => Some(reader),
+            // With an index that is still to come, only the reader knows how far it will be verified.
+            None if source.form == Form::Raw && source.sealing == Sealing::None && !attached_index::is_expected(self.shared(), source) => {
+                None
+            }
+            None => Some(self.reader(source).await?),
+        };
+        Ok(ContentStream::new(self, source, reader))
+    }
 }
 
 impl ContentStream {
