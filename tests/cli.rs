@@ -55,23 +55,26 @@ fn reason(output: &Output) -> (i32, String) {
 fn every_command_and_flag_is_in_the_help_under_a_heading() {
     let home = PrivateHome::new();
     let help = home.prints(&["--help"]);
-    for command in ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect", "cp", "tag", "resolve"] {
+    for command in
+        ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect", "push", "cp", "tag", "resolve"]
+    {
         assert!(help.contains(&format!("  {command}")), "{command}");
     }
     let help = home.prints(&["mount", "--help"]);
+    assert_eq!(home.prints(&["help", "mount"]), help);
     for heading in ["Content:", "Permissions:", "Writing:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
         assert!(help.contains(heading), "{heading}");
     }
     let flags = "--foreground --cache-dir --cache-size --cache-min-free --memory-limit --state-dir --tag-ttl --io-timeout --verify --view \
         --platform --repo --allow-other --uid --gid --file-mode --dir-mode --plain-http --insecure --ca-file --cert-file --key-file \
-        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --plaintext --staging-size --exit-timeout --as-kind --concurrency";
+        --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --plaintext --no-index --staging-size --exit-timeout --as-kind --concurrency";
     for flag in flags.split_whitespace() {
         assert!(help.contains(flag), "{flag}");
     }
     for (command, flags) in [
         (
             "sync",
-            "--dry-run --as --force --theirs --rebase --allow-delete --plaintext --as-kind --concurrency --no-ignore --format --state-dir",
+            "--yes --dry-run --as --force --theirs --rebase --allow-delete --plaintext --as-kind --concurrency --no-ignore --format --state-dir",
         ),
         ("umount", "--no-sync --discard --plaintext --yes --lazy"),
         ("diff", "--format"),
@@ -91,6 +94,7 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         vec!["mount", "reg.io"],
         vec!["frobnicate"],
         vec!["mount", "--cache-size=lots", "reg.io", &mnt],
+        vec!["mount", "--cache-size=10", "reg.io", &mnt],
         vec!["mount", "--memory-limit=1M", "reg.io", &mnt],
         vec!["mount", "--tag-ttl=soon", "reg.io", &mnt],
         vec!["mount", "--file-mode=9", "reg.io", &mnt],

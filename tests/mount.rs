@@ -58,6 +58,8 @@ mod publishing;
 mod publishing_faults;
 #[path = "mount/pulling.rs"]
 mod pulling;
+#[path = "mount/pushing.rs"]
+mod pushing;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/restarts.rs"]

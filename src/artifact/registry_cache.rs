@@ -27,7 +27,7 @@ use crate::registry::Pull;
 /// How long "does not exist" is kept, in memory only.
 const NEGATIVE: Duration = Duration::from_secs(5);
 /// Bytes of manifests kept in memory, in each of two generations; all others are read from the cache.
-const MANIFEST_BYTES: usize = 4 << 20;
+const MANIFEST_BYTES: usize = 1 << 20;
 
 type Lookup<T> = Result<T, Error>;
 

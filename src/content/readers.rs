@@ -11,8 +11,8 @@ use crate::oci::{Digest, Repository};
 
 /// Readers that stay open though nobody holds them, so that small files of one layer do not open it each.
 const KEPT: usize = 32;
-/// Known readers beyond which those that are gone are cleared away.
-const KNOWN: usize = 1024;
+/// Known readers beyond which those that are gone are cleared away: each of them still takes the memory of one that is there.
+const KNOWN: usize = 64;
 
 /// What tells readers apart. The repository is part of it: it decides who may read.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -52,6 +52,8 @@ pub(super) struct Readers {
     /// Bytes of memory that the indexes of those that are kept may take.
     memory: u64,
     known: HashMap<ReaderKey, Weak<Reader>>,
+    /// How many are known when those that are gone are cleared away the next time.
+    clear_at: usize,
     /// The most recent last.
     kept: VecDeque<Arc<Reader>>,
 }
@@ -59,7 +61,7 @@ pub(super) struct Readers {
 impl Readers {
     /// None yet.
     pub(super) fn new(memory: u64) -> Self {
-        Self { memory, known: HashMap::new(), kept: VecDeque::new() }
+        Self { memory, known: HashMap::new(), clear_at: KNOWN, kept: VecDeque::new() }
     }
 
     /// A reader that is still there.
@@ -77,8 +79,9 @@ impl Readers {
         if let Some(reader) = self.get(&target) {
             return reader;
         }
-        if self.known.len() >= KNOWN {
+        if self.known.len() >= self.clear_at {
             self.known.retain(|_, reader| reader.strong_count() > 0);
+            self.clear_at = KNOWN.max(self.known.len().saturating_mul(2));
         }
         self.known.insert(target, Arc::downgrade(&reader));
         self.keep(&reader);

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn only_the_latest_progress_of_a_tag_waits() {
         let queue = EventQueue::default();
-        let begin = Event::Begin { reference: "a".into() };
+        let begin = Event::Begin { reference: "a".into(), dry_run: false };
         let packed = Event::Packed { reference: "a".into(), done: 1, total: 10 };
         for event in [begin.clone(), sent("a", 1), packed.clone(), sent("b", 2), sent("a", 3)] {
             queue.push(event);

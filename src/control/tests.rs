@@ -54,11 +54,11 @@ impl Handler for Example {
         let Selection::Reference(reference) = selection else {
             // Nobody waits for this one any more when it is dropped.
             let _left = DropSignal(self.left.clone());
-            listener(Event::Begin { reference: "endless".into() });
+            listener(Event::Begin { reference: "endless".into(), dry_run: false });
             return std::future::pending().await;
         };
         let reference = reference.clone();
-        listener(Event::Begin { reference: reference.clone() });
+        listener(Event::Begin { reference: reference.clone(), dry_run: false });
         assert_eq!(passphrases, [Passphrase::new(b"tell nobody".to_vec())]);
         listener(Event::Note { reference: reference.clone(), text: format!("dry run: {}", options.dry_run) });
         let (sent, reused, changes) = Default::default();
@@ -277,7 +277,7 @@ async fn a_sync_tells_what_happens_before_it_answers() {
     let (answer, heard) = collect::<Report>(root.path(), request).await;
     assert_eq!(answer.unwrap()[0].reference, reference);
     let note = Event::Note { reference: reference.clone(), text: "dry run: true".into() };
-    assert_eq!(heard, [Event::Begin { reference }, note]);
+    assert_eq!(heard, [Event::Begin { reference, dry_run: false }, note]);
     serving.abort();
 }
 

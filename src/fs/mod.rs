@@ -112,6 +112,7 @@ impl FileSystem {
             kind: config.meaning.kind,
             concurrency: writing.concurrency,
             sizes: Sizes::default(),
+            attach_index: writing.attach_index,
         });
         let views = Views::default();
         let root_view = match &config.root {

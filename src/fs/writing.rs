@@ -28,6 +28,8 @@ pub struct Writing {
     pub concurrency: NonZeroUsize,
     /// What encrypted artifacts hold may be published in clear.
     pub plaintext: bool,
+    /// Indexes of layers are attached as referrers.
+    pub attach_index: bool,
 }
 
 impl FileSystem {

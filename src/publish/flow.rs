@@ -5,25 +5,29 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::deliver::Delivery;
 use super::join;
-use super::kinds::{self, Built, Work};
+use super::kinds::{self, Built, NewArtifact, Work};
 use super::packing::blocking;
 use super::plan::Without;
 use super::produce::{self, Made};
 use super::rebase::Rebased;
 use super::report::Progress;
 use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
-use super::store::{self, Used};
+use super::store::Used;
 use super::survey::{Survey, Terms, survey};
 use super::tag::{Expected, RemoteTag};
 use super::upload::{Counts, Uploader};
 use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
 use crate::error::ErrorKind;
-use crate::oci::{Digest, Manifest, Repository, Tag, Version};
-use crate::registry;
+use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Binding, Journal, TagKey};
 use crate::view::{Frozen, Overlay};
+
+/// Where a tag that was edited holds something else.
+const WAYS_OUT: &str = " and all edits are kept. Ways out: --as TAG publishes them elsewhere, --rebase lays them over what is there now, \
+                        --theirs drops them, --force overwrites the tag";
 
 /// One publish.
 pub(super) struct Publish<'a> {
@@ -77,14 +81,14 @@ impl<'a> Publish<'a> {
     }
 
     pub async fn run(self) -> Result<(Report, Next), Error> {
-        self.progress.tell(Event::Begin { reference: self.reference.clone() });
+        self.progress.tell(Event::Begin { reference: self.reference.clone(), dry_run: self.options.dry_run });
         let (report, next) = self.publish().await.map_err(|error| error.about(&self.reference))?;
         self.progress.tell(Event::End { report: report.clone() });
         Ok((report, next))
     }
 
     pub(super) fn target<'b>(&'b self, tag: &'b Tag) -> RemoteTag<'b> {
-        RemoteTag { push: &*self.publisher.push, repository: &self.repository, tag }
+        RemoteTag { push: &*self.publisher.push, repository: &self.repository, tag, ways_out: WAYS_OUT }
     }
 
     pub(super) fn goes_elsewhere(&self) -> bool {
@@ -276,7 +280,7 @@ impl<'a> Publish<'a> {
         if let Some(manifest) = known {
             let outcome = published(&manifest, true);
             let built = Built { top: manifest, before: Vec::new(), referrers: Vec::new(), made: Vec::new() };
-            match self.push_manifests(&built).await {
+            match self.delivery().manifests(&built).await {
                 Ok(()) => return Ok((built, Counts::default(), Report { outcome, ..report })),
                 // Its blobs are gone: it is packed like any other.
                 Err(error) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Gone) => {}
@@ -285,38 +289,15 @@ impl<'a> Publish<'a> {
         }
         self.keep_secret(baseline, &survey).await?;
         let mut work = self.work(baseline, survey, snapshot);
-        let sent = self.send(&mut work).await;
-        prune(&work).await;
-        let built = sent?;
+        let built = self.delivery().send(&mut work).await?;
         let counts = work.uploader.as_ref().map(|uploader| uploader.counts()).unwrap_or_default();
         let outcome = published(&built.top, false);
         Ok((built, counts, Report { outcome, ..report }))
     }
 
-    /// Packs and sends everything but the tag.
-    async fn send(&self, work: &mut Work) -> Result<Built, Error> {
-        let kind = self.options.as_kind.unwrap_or(self.publisher.kind);
-        let built = work.build(kind).await?;
-        match self.push_manifests(&built).await {
-            Err(error) if error.kind == ErrorKind::Invalid => {
-                // A blob may have gone since it was seen: everything is asked for once more.
-                tracing::warn!("{}: {error}; its blobs are asked for again", self.reference);
-                work.doubt();
-                let built = work.build(kind).await?;
-                self.push_manifests(&built).await?;
-                Ok(built)
-            }
-            other => other.map(|()| built),
-        }
-    }
-
     fn work(&self, baseline: &Baseline, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Work {
         let concurrency: NonZeroUsize = self.options.concurrency.unwrap_or(self.publisher.concurrency);
-        let snapshot: Arc<dyn Snapshot> = if survey.left_out.is_empty() {
-            Arc::clone(snapshot)
-        } else {
-            Arc::new(Without { inner: Arc::clone(snapshot), trees: Arc::clone(&survey.left_out), paths: Arc::default() })
-        };
+        let snapshot = Without::trees(Arc::clone(snapshot), &survey.left_out);
         let uploader = (!self.options.dry_run).then(|| {
             let push = Arc::clone(&self.publisher.push);
             Arc::new(Uploader::new(push, self.repository.clone(), concurrency, Arc::clone(&self.progress)))
@@ -333,39 +314,14 @@ impl<'a> Publish<'a> {
             uploader,
             progress: Arc::clone(&self.progress),
             doubtful: false,
+            known: None,
+            attach_index: self.publisher.attach_index,
+            new: NewArtifact::of_kind(self.options.as_kind.unwrap_or(self.publisher.kind)),
         }
     }
 
-    async fn push_manifests(&self, built: &Built) -> Result<(), Error> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let push = &self.publisher.push;
-        for manifest in built.before.iter().chain([&built.top]) {
-            push.push_manifest(&self.repository, &Version::Digest(manifest.digest), manifest).await?;
-            if let Some(subject) = manifest.subject() {
-                self.noted(push.link_referrer(&self.repository, &subject.digest, &manifest.descriptor()).await, &subject.digest)?;
-            }
-        }
-        for (subject, referrer) in &built.referrers {
-            let pushed = async {
-                push.push_manifest(&self.repository, &Version::Digest(referrer.digest), referrer).await?;
-                push.link_referrer(&self.repository, subject, &referrer.descriptor()).await
-            };
-            self.noted(pushed.await, subject)?;
-        }
-        Ok(())
-    }
-
-    /// Goes on, with a note, where a registry keeps no referrers of `subject`.
-    fn noted(&self, linked: Result<(), registry::Error>, subject: &Digest) -> Result<(), Error> {
-        match linked {
-            Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
-                self.progress.note(format!("the registry keeps no referrers, so what refers to {subject} may not be found there: {error}"));
-                Ok(())
-            }
-            other => Ok(other?),
-        }
+    fn delivery(&self) -> Delivery<'_> {
+        Delivery { publisher: self.publisher, repository: &self.repository, progress: &self.progress, dry_run: self.options.dry_run }
     }
 
     /// Writes the journal, then puts and confirms the tag.
@@ -403,16 +359,6 @@ impl<'a> Publish<'a> {
         let frozen = give_back(lent).await?;
         let overlay = Arc::clone(self.overlay);
         blocking(move || Ok(overlay.commit_publish(frozen, &artifact)?)).await
-    }
-}
-
-/// Keeps of the packed layers only those of this publish, which the next attempt may want.
-async fn prune(work: &Work) {
-    let (directory, used) = (work.store.clone(), Arc::clone(&work.used));
-    let pruned =
-        blocking(move || store::prune(&directory, &used).map_err(|error| Error::disk("removing packed layers in", &directory, &error)));
-    if let Err(error) = pruned.await {
-        tracing::warn!("{error}");
     }
 }
 

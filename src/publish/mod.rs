@@ -5,16 +5,21 @@
 //! deletes a sibling. It knows no mount: `fs` and the command line hand it edited tags.
 
 mod compare;
+mod deliver;
+mod directory;
 mod flow;
 mod ignore;
 mod join;
 mod kinds;
 mod manifest;
+mod metadata;
 mod options;
 mod outcomes;
 mod packing;
+mod packs;
 mod plan;
 mod produce;
+mod push;
 mod rebase;
 mod report;
 mod seal;
@@ -39,8 +44,13 @@ pub use crate::view::ArtifactKind;
 use crate::view::{Context, Overlay};
 use crate::{artifact, layer, oci, registry, seal as envelope, staging, view};
 
+pub use directory::Input;
 pub use ignore::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
+pub use kinds::NewKind;
+pub use metadata::{Config, ImageSpec, Metadata};
 pub use options::{Options, Sizes};
+pub use packs::Packs;
+pub use push::{Pushed, Pushing};
 pub use report::{Event, Listener, Next, Outcome, Report};
 
 /// Why a tag was not published. Everything staged is still there.
@@ -66,6 +76,8 @@ pub struct Publisher {
     pub concurrency: NonZeroUsize,
     /// How trees are cut into layers.
     pub sizes: Sizes,
+    /// Whether indexes of the layers of images and oci-sync artifacts are attached as referrers.
+    pub attach_index: bool,
 }
 
 impl Publisher {

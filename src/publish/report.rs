@@ -19,6 +19,9 @@ pub enum Event {
     Begin {
         /// Its reference.
         reference: String,
+        /// Nothing will be sent.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Bytes packed so far, of about so many.
     Packed {
@@ -108,6 +111,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// What the tag held before it was published.
+    pub fn before(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Published { before, .. } => before.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The account of a tag that was not published.
     pub fn failed(reference: String, kind: ErrorKind, message: String) -> Self {
         Self {
@@ -177,6 +188,10 @@ impl Progress {
             sent: Lane::default(),
             notes: Mutex::default(),
         })
+    }
+
+    pub fn reference(&self) -> &str {
+        &self.reference
     }
 
     pub fn tell(&self, event: Event) {

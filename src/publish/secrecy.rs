@@ -7,31 +7,66 @@ use super::flow::{Baseline, Publish};
 use super::snapshot::show;
 use super::survey::{Secret, Survey};
 use super::{ArtifactKind, Error};
-use crate::artifact::{Artifact, Dialect, Secrets, ViewMode};
+use crate::artifact::{Artifact, Artifacts, Dialect, Secrets, ViewMode};
 use crate::content::Sealing;
 use crate::error::ErrorKind;
+use crate::oci::Repository;
 
 /// Files that are named in a refusal.
 const NAMED: usize = 3;
 
+/// The files that may not be published in clear in a repository.
+pub(super) async fn secrets(artifacts: &Artifacts, repository: &Repository) -> Secrets {
+    let mut repositories = artifacts.seen_repositories();
+    if !repositories.contains(repository) {
+        repositories.push(repository.clone());
+    }
+    artifacts.secrets(&repositories).await
+}
+
+/// Refuses to publish secret files in clear, except those that an artifact of the repository shows to everybody.
+///
+/// # Errors
+/// KeyMissing with the names of the first files.
+pub(super) async fn refuse(artifacts: &Artifacts, repository: &Repository, mut secret: Vec<&Secret>) -> Result<(), Error> {
+    for manifest in artifacts.known_artifacts(repository).await {
+        if secret.is_empty() {
+            return Ok(());
+        }
+        match artifacts.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
+            Ok(artifact) if !is_encrypted(&artifact) => drop_known(&artifact, &mut secret),
+            Ok(_) => {}
+            Err(error) => tracing::debug!("files of {} do not count as known: {error}", manifest.digest),
+        }
+    }
+    let Some(first) = secret.first() else { return Ok(()) };
+    let names: Vec<String> = secret.iter().take(NAMED).map(|secret| format!("`{}`", show(&secret.path))).collect();
+    let more = secret.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Error::new(
+        ErrorKind::KeyMissing,
+        format!(
+            "{}{more} would become public: {} is encrypted and holds the same content. Nothing was published and all edits are kept. \
+             Ways out: --as-kind oci-sync with a passphrase encrypts a new tag, --plaintext publishes it in clear",
+            names.join(", "),
+            first.holder
+        ),
+    ))
+}
+
 impl Publish<'_> {
     /// The files that may not be published in clear; none where that is meant.
     pub(super) async fn secrets(&self) -> Secrets {
-        if self.options.plaintext {
-            return Secrets::default();
+        match self.options.plaintext {
+            true => Secrets::default(),
+            false => secrets(&self.publisher.context.artifacts, &self.repository).await,
         }
-        let artifacts = &self.publisher.context.artifacts;
-        let mut repositories = artifacts.seen_repositories();
-        if !repositories.contains(&self.repository) {
-            repositories.push(self.repository.clone());
-        }
-        artifacts.secrets(&repositories).await
     }
 
     /// Refuses to publish secret files in clear.
     ///
     /// # Errors
-    /// KeyMissing with the names of the first files.
+    /// Those of [`refuse`].
     pub(super) async fn keep_secret(&self, baseline: &Baseline, survey: &Survey) -> Result<(), Error> {
         if survey.secret.is_empty() || self.becomes_encrypted(baseline).await? {
             return Ok(());
@@ -40,30 +75,7 @@ impl Publish<'_> {
         if let Some(base) = baseline.base.as_ref().filter(|base| !is_encrypted(base)) {
             drop_known(base, &mut secret);
         }
-        let artifacts = &self.publisher.context.artifacts;
-        for manifest in artifacts.known_artifacts(&self.repository).await {
-            if secret.is_empty() {
-                return Ok(());
-            }
-            match artifacts.artifact(&self.repository, &manifest.digest, ViewMode::Merged, false).await {
-                Ok(artifact) if !is_encrypted(&artifact) => drop_known(&artifact, &mut secret),
-                Ok(_) => {}
-                Err(error) => tracing::debug!("files of {} do not count as known: {error}", manifest.digest),
-            }
-        }
-        let Some(first) = secret.first() else { return Ok(()) };
-        let names: Vec<String> = secret.iter().take(NAMED).map(|secret| format!("`{}`", show(&secret.path))).collect();
-        let more = secret.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Err(Error::new(
-            ErrorKind::KeyMissing,
-            format!(
-                "{}{more} would become public: {} is encrypted and holds the same content. Nothing was published and all edits are kept. \
-                 Ways out: --as-kind oci-sync with a passphrase encrypts a new tag, --plaintext publishes it in clear",
-                names.join(", "),
-                first.holder
-            ),
-        ))
+        refuse(&self.publisher.context.artifacts, &self.repository, secret).await
     }
 
     async fn becomes_encrypted(&self, baseline: &Baseline) -> Result<bool, Error> {

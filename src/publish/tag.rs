@@ -18,6 +18,8 @@ pub(super) struct RemoteTag<'a> {
     pub push: &'a dyn Push,
     pub repository: &'a Repository,
     pub tag: &'a Tag,
+    /// What can be done if the tag holds something else, for people.
+    pub ways_out: &'static str,
 }
 
 /// What a tag must hold to be put.
@@ -93,12 +95,6 @@ impl RemoteTag<'_> {
             (None, Some(now)) => format!("the tag exists already and holds {now}"),
             _ => format!("the tag moved: it was expected to hold {} and holds {}", show(expected), show(now)),
         };
-        Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "{message}. Nothing was overwritten and all edits are kept. Ways out: --as TAG publishes them elsewhere, --rebase lays \
-                 them over what is there now, --theirs drops them, --force overwrites the tag"
-            ),
-        )
+        Error::new(ErrorKind::Conflict, format!("{message}. Nothing was overwritten{}", self.ways_out))
     }
 }

@@ -70,7 +70,7 @@ impl Shared {
                 break;
             }
             let unlinked =
-                store.with_directory(|directory| store.log.sync(directory)).and_then(|()| gone.iter().try_for_each(|id| store.unlink(*id)));
+                store.in_directory(|directory| store.log.sync(directory)).and_then(|()| gone.iter().try_for_each(|id| store.unlink(*id)));
             match unlinked.and_then(|()| self.forget(&gone)) {
                 Ok(released) => store.give_up(released),
                 Err(error) => {

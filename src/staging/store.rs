@@ -192,10 +192,14 @@ impl Store {
         self.with_directory(|directory| path(directory, id))
     }
 
-    /// Works with the file of staged bytes where it is: the upper is neither moved nor removed meanwhile.
+    /// The same for work that fails where the upper was removed before: the answer is Gone then, not what the disk says.
+    pub fn in_directory<T>(&self, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
+        self.with_directory(work).or_else(|error| self.check().and(Err(error)))
+    }
+
+    /// Works with the file of staged bytes where it is.
     fn at<T>(&self, id: DataId, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
-        let result = self.with_directory(|directory| work(&path(directory, id)));
-        result.or_else(|error| self.check().and(Err(error)))
+        self.in_directory(|directory| work(&path(directory, id)))
     }
 
     /// An error of the database, named with its place.
@@ -313,7 +317,7 @@ impl Store {
         let _turn = lock(&self.naming);
         let fresh = std::mem::take(&mut *lock(&self.fresh));
         for directory in &fresh {
-            let synced = self.with_directory(|upper| {
+            let synced = self.in_directory(|upper| {
                 let path = if *directory == ROOT { upper.join("data") } else { group_path(upper, *directory) };
                 durable::sync_directory(&path).map_err(|error| Error::system("cannot sync", &path, &error))
             });

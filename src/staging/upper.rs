@@ -99,7 +99,7 @@ impl Shared {
         self.store.check()?;
         // The names first: no durable node without its file.
         self.store.sync_names()?;
-        self.store.with_directory(|directory| self.store.log.sync(directory))
+        self.store.in_directory(|directory| self.store.log.sync(directory))
     }
 
     /// Makes sure, before a change takes the lock of the database, that it finds room for its pages, also on a full disk: what was given

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod array;
+pub mod attributes;
 pub mod beneath;
 pub mod daemon;
 pub mod entry;

@@ -38,7 +38,7 @@ pub use metadata::Metadata;
 pub use origin::{Key, Member, Origin};
 pub use overlay::{
     ArtifactOf, Difference, FileHandle, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, PathState, Replace, SetAttributes,
-    walk_tree,
+    hash_file, walk_tree,
 };
 pub use pins::Pin;
 pub use reader::Reader;

@@ -34,7 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 pub use file_handle::FileHandle;
-pub use frozen::{ArtifactOf, Frozen, FrozenContent, FrozenEntry, walk_tree};
+pub use frozen::{ArtifactOf, Frozen, FrozenContent, FrozenEntry, hash_file, walk_tree};
 pub use plain::{Difference, Forgotten, NewNode, PathState, Replace, SetAttributes};
 
 use super::pins::Pins;

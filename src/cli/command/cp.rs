@@ -17,7 +17,7 @@ use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::bar::{Bar, Figures};
 use crate::cli::terminal::{escape, output, units};
 use crate::oci::{Platform, Repository, Source, Tag, Version};
-use crate::registry::{Layout, Pull};
+use crate::registry::Pull;
 use crate::transfer::{self, Copied, Copier, Options, Tally};
 
 /// Copy artifacts between registries and layouts; digests stay what they are
@@ -93,7 +93,7 @@ impl Cp {
     /// One of the ends cannot be read or written. No tag is put on an artifact that did not arrive whole.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
-        let (text, tags) = split_tags(&self.destination)?;
+        let (text, tags) = reference::split_tags(&self.destination)?;
         let (from, to) = (reference::parse(&self.source, environment)?, reference::parse(text, environment)?);
         let flags = invocation.registry_of_side(Side::From, reference::registry(&from))?;
         let pull = wiring::registry(&from, false, &flags, environment)?;
@@ -110,7 +110,7 @@ impl Cp {
                 false => reference::named(&from, pull.as_ref()).await.map(|(repository, version)| (repository, vec![version]))?,
             };
             let source = transfer::Source { pull, repository };
-            let destination = transfer::Destination { push, repository: repository_of(&to)? };
+            let destination = transfer::Destination { push, repository: reference::repository(&to)? };
             let copier = Copier::new(source, destination, options);
             let tally = copier.tally();
             let shown = Arc::clone(&tally);
@@ -164,13 +164,6 @@ fn report(from: &Source, version: &Version, to: &Source, tags: &[Tag], copied: C
     }
 }
 
-/// Splits `repository:one,two` into `repository:one` and the other tags.
-fn split_tags(text: &str) -> Result<(&str, Vec<Tag>), Failure> {
-    let Some((first, rest)) = text.split_once(',') else { return Ok((text, Vec::new())) };
-    let tags = rest.split(',').map(Tag::parse).collect::<Result<_, _>>()?;
-    Ok((first, tags))
-}
-
 /// The tags that are put: those that DST names, else the one of SRC; none if both have none.
 fn tags_for(to: &Source, others: &[Tag], version: &Version) -> Result<Vec<Tag>, Failure> {
     let first = match reference::version(to) {
@@ -191,20 +184,12 @@ fn tag_of(version: &Version) -> Result<Tag, Failure> {
     }
 }
 
-fn repository_of(to: &Source) -> Result<Repository, Failure> {
-    match to {
-        Source::Artifact { repository, .. } | Source::Registry { prefix: Some(repository), .. } => Ok(repository.clone()),
-        Source::Registry { registry, prefix: None } => Err(Failure::usage(format!("{registry} is a registry; name a repository in it"))),
-        Source::Layout { .. } => Ok(Layout::repository()?),
-    }
-}
-
 /// The repository of SRC and all of its tags.
 async fn all_tags(from: &Source, pull: &dyn Pull) -> Result<(Repository, Vec<Version>), Failure> {
     if let Some(version) = reference::version(from) {
         return Err(Failure::usage(format!("--all-tags copies a repository, and {from} names {version} of it")));
     }
-    let repository = repository_of(from)?;
+    let repository = reference::repository(from)?;
     let versions: Vec<Version> = holding::tags(pull, &repository).await?.into_iter().map(Version::Tag).collect();
     match versions.is_empty() {
         true => Err(Failure::new(Code::NotFound, format!("{from} has no tags"))),
@@ -238,13 +223,5 @@ mod tests {
         assert_eq!(names("oci:/layout:v2", &[], "v1").unwrap(), ["v2"]);
         let by_digest = format!("reg.io/app@{}", crate::oci::Digest::of(b"x"));
         assert_eq!(names(&by_digest, &[], "v1").unwrap_err().code, Code::Usage);
-    }
-
-    #[test]
-    fn several_tags_are_separated_by_commas() {
-        let (first, others) = split_tags("localhost:5000/app:v1,v2,latest").unwrap();
-        assert_eq!(first, "localhost:5000/app:v1");
-        assert_eq!(others.iter().map(ToString::to_string).collect::<Vec<_>>(), ["v2", "latest"]);
-        assert!(split_tags("reg.io/app:v1,").is_err());
     }
 }

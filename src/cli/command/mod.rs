@@ -15,6 +15,7 @@ mod ls;
 mod mount;
 mod new;
 mod pull;
+mod push;
 mod refresh;
 mod repo;
 mod resolve;
@@ -69,6 +70,7 @@ commands! {
     List: list,
     Repo: repo,
     Discover: discover,
+    Push: push,
     Pull: pull,
     Cp: cp,
     Tag: tag,
@@ -95,7 +97,7 @@ Exit codes: 0 ok, 1 other, 2 usage, 10 not found, 11 authentication, 12 key, 13 
 /// Mount any OCI registry as a directory
 #[derive(Debug, Parser)]
 #[command(name = "ocifs", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
-#[command(disable_help_subcommand = true, infer_long_args = false)]
+#[command(infer_long_args = false)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

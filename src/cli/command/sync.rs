@@ -4,13 +4,13 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Code, Failure};
 use crate::cli::settings::flags::{AsKind, Format, TagFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::{Asking, Peer};
 use crate::cli::staged::report;
 use crate::cli::staged::target::{AtMount, Target};
-use crate::cli::terminal::output;
+use crate::cli::terminal::{escape, output, prompt};
 use crate::oci::Tag;
 use crate::publish::{Options, Report};
 
@@ -57,6 +57,10 @@ pub struct Sync {
     #[arg(long)]
     no_ignore: bool,
 
+    /// Do not ask before tags are deleted in the registry; without a terminal nothing is asked
+    #[arg(short, long)]
+    yes: bool,
+
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -76,10 +80,26 @@ impl Sync {
         let asking = Asking::new(self.tags.reaching, &invocation)?;
         let target = asking.finder().find(self.tags.target.as_deref())?;
         let passphrases = if matches!(target, Target::Mount(_)) { asking.passphrases()? } else { Vec::new() };
-        let done = asking.ask(target, async |peer| peer.sync(&options, passphrases).await)?;
+        let is_asked = !self.yes && !options.dry_run && prompt::has_terminal();
+        let done = asking.ask(target, async |peer| {
+            if is_asked {
+                confirm_deletions(peer).await?;
+            }
+            peer.sync(&options, passphrases).await
+        })?;
         print(&done, options.dry_run, self.format)?;
         report::outcome(&done)
     }
+}
+
+/// Asks before tags are deleted in the registry.
+async fn confirm_deletions(peer: &Peer) -> Result<(), Failure> {
+    let staged = peer.staged().await?;
+    let deleted: Vec<_> = staged.iter().filter(|tag| tag.deleted).map(|tag| escape::terminal(&tag.reference)).collect();
+    if deleted.is_empty() || prompt::confirm(&format!("Delete {} in the registry?", deleted.join(", ")))? {
+        return Ok(());
+    }
+    Err(Failure::new(Code::NotPushed, "nothing was published; `ocifs discard` brings the tags back"))
 }
 
 fn options(flags: &Sync) -> Options {

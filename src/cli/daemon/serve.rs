@@ -54,9 +54,11 @@ pub enum Announce {
 
 impl Announce {
     /// Announces that the mount answers, with notes for the user.
-    fn ready(self, notes: &[String]) -> Result<(), Failure> {
+    fn ready(self, info: &MountInfo, notes: &[String]) -> Result<(), Failure> {
         match self {
             Self::Foreground => {
+                let (source, point) = (escape::terminal(&info.source), escape::path(&info.mount_point));
+                message::report(&format!("{source} is mounted on {point}"));
                 notes.iter().for_each(|note| message::report(note));
                 if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
                     tracing::debug!(%error, "no service manager was told");
@@ -335,7 +337,7 @@ impl Mounted {
         let Self { session, attached, device, server, handler, parts, stop, notes } = self;
         let undo = Undo(attached.clone());
         let foreground = matches!(announce, Announce::Foreground);
-        announce.ready(&notes)?;
+        announce.ready(&handler.info, &notes)?;
         undo.keep();
         tracing::info!(source = %handler.info.source, mount_point = %handler.info.mount_point.display(), ?device, "mounted");
         let server = server.map(Arc::new);

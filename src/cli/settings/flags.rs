@@ -106,6 +106,10 @@ pub struct WriteFlags {
     #[arg(long)]
     pub plaintext: bool,
 
+    /// Do not attach the index of a layer as a referrer to images and oci-sync artifacts; their readers build their own
+    #[arg(long)]
+    pub no_index: bool,
+
     /// Maximum bytes to stage; writes beyond fail with "no space left" [default: limited by the disk]
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_STAGING_SIZE", hide_env = true)]
     pub staging_size: Option<u64>,
@@ -132,7 +136,7 @@ pub struct Storage {
     pub cache_dir: Option<PathBuf>,
 
     /// Maximum size of the cache, shared by all mounts that use the directory [default: 10GiB]
-    #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_CACHE_SIZE", hide_env = true)]
+    #[arg(long, value_name = "SIZE", value_parser = units::cache_size, env = "OCIFS_CACHE_SIZE", hide_env = true)]
     pub cache_size: Option<u64>,
 
     /// Maximum memory for reading and publishing, besides that of the process itself [default: 256MiB]

@@ -1,9 +1,11 @@
 //! From SOURCE or REF to the opened modules below the file system.
 //!
+//! - `inputs`: files of this machine that a command packs
 //! - `reference`: parses SOURCE and REF, finds the artifact
 //! - `root`: the root of a mount of a source
 //! - `wiring`: builds registry, cache, content and artifacts
 
+pub mod inputs;
 pub mod reference;
 pub mod root;
 pub mod wiring;

@@ -34,6 +34,16 @@ pub async fn named(source: &Source, pull: &dyn Pull) -> Result<(Repository, Vers
     of(source, pull).await
 }
 
+/// Splits `repository:one,two` into `repository:one` and the other tags.
+///
+/// # Errors
+/// An invalid tag.
+pub fn split_tags(text: &str) -> Result<(&str, Vec<Tag>), Failure> {
+    let Some((first, rest)) = text.split_once(',') else { return Ok((text, Vec::new())) };
+    let tags = rest.split(',').map(Tag::parse).collect::<Result<_, _>>()?;
+    Ok((first, tags))
+}
+
 /// The tag or digest that a source names. A name of a layout that is no tag counts as none.
 pub fn version(source: &Source) -> Option<Version> {
     match source {
@@ -41,6 +51,18 @@ pub fn version(source: &Source) -> Option<Version> {
         Source::Layout { name: Some(LayoutName::Digest(digest)), .. } => Some(Version::Digest(*digest)),
         Source::Layout { name: Some(name), .. } => name.tag().map(Version::Tag),
         Source::Layout { name: None, .. } | Source::Registry { .. } => None,
+    }
+}
+
+/// The repository that a source names, or the only one of a layout.
+///
+/// # Errors
+/// A registry.
+pub fn repository(source: &Source) -> Result<Repository, Failure> {
+    match source {
+        Source::Artifact { repository, .. } | Source::Registry { prefix: Some(repository), .. } => Ok(repository.clone()),
+        Source::Registry { registry, prefix: None } => Err(Failure::usage(format!("{registry} is a registry; name a repository in it"))),
+        Source::Layout { .. } => Ok(Layout::repository()?),
     }
 }
 
@@ -187,6 +209,14 @@ mod tests {
         ] {
             assert_eq!(split_path(text), (reference, path), "{text}");
         }
+    }
+
+    #[test]
+    fn several_tags_are_separated_by_commas() {
+        let (first, others) = split_tags("localhost:5000/app:v1,v2,latest").unwrap();
+        assert_eq!(first, "localhost:5000/app:v1");
+        assert_eq!(others.iter().map(ToString::to_string).collect::<Vec<_>>(), ["v2", "latest"]);
+        assert!(split_tags("reg.io/app:v1,").is_err());
     }
 
     #[test]

@@ -68,7 +68,20 @@ pub fn build(
     storage: &Storage,
     environment: &Environment,
 ) -> Result<Parts, Failure> {
-    let push = self::registry(source, reading.begins, registry, environment)?;
+    over(self::registry(source, reading.begins, registry, environment)?, source, reading, registry, storage)
+}
+
+/// The same over a registry that is open already.
+///
+/// # Errors
+/// A cache directory that cannot be created.
+pub fn over(
+    push: Arc<dyn Push>,
+    source: &Source,
+    reading: Reading<'_>,
+    registry: &RegistryFlags,
+    storage: &Storage,
+) -> Result<Parts, Failure> {
     // A layout is read in place, also offline.
     let never_asked = reading.offline && !matches!(source, Source::Layout { .. });
     let pull: Arc<dyn Pull> = if never_asked { Arc::new(Offline::new(&*push)) } else { push.clone() };
@@ -220,7 +233,7 @@ pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>,
 /// How edits are staged and published.
 pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Writing {
     let concurrency = flags.concurrency.unwrap_or(CONCURRENCY);
-    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext }
+    fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext, attach_index: !flags.no_index }
 }
 
 /// The meaning of edits under these flags. `encrypted`: there is a passphrase.

@@ -41,7 +41,7 @@ impl Progress {
     /// Shows an event.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Begin { reference } => self.begin(reference),
+            Event::Begin { reference, dry_run } => self.begin(reference, *dry_run),
             Event::Packed { reference, done, total } => self.advance(reference, "packing", *done, *total),
             Event::Sent { reference, done, total } => self.advance(reference, "sending", *done, *total),
             Event::Note { reference, text } => {
@@ -56,7 +56,7 @@ impl Progress {
         }
     }
 
-    fn begin(&mut self, reference: &str) {
+    fn begin(&mut self, reference: &str, dry_run: bool) {
         let shown = escape::terminal(reference).into_owned();
         match &self.bars {
             Some(bars) => {
@@ -67,7 +67,7 @@ impl Progress {
                 bar.enable_steady_tick(TICK);
                 self.tags.insert(reference.to_owned(), bar);
             }
-            None => message::report(&format!("{shown}: publishing")),
+            None => message::report(&format!("{shown}: {}", if dry_run { "comparing" } else { "publishing" })),
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
         let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
         let mut progress = Progress::with(Some(MultiProgress::with_draw_target(target)));
         let reference = "reg.io/app:v\u{202e}1".to_owned();
-        progress.show(&Event::Begin { reference: reference.clone() });
+        progress.show(&Event::Begin { reference: reference.clone(), dry_run: false });
         progress.show(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
         progress.tags[&reference].force_draw();
         let shown = screen.0.lock().unwrap().clone();

@@ -9,10 +9,15 @@ use crate::cli::exit::Failure;
 /// # Errors
 /// Standard input or standard error is not a terminal.
 pub fn needs_terminal(what: &str) -> Result<(), Failure> {
-    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+    if has_terminal() {
         return Ok(());
     }
     Err(Failure::usage(format!("this would {what}; without a terminal, confirm with --yes")))
+}
+
+/// Whether there is somebody to be asked.
+pub fn has_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Asks a question and returns whether the answer is yes. The default is no.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::content::MEMORY_LEAST;
 
+/// Fewest bytes of a cache.
+const CACHE_LEAST: u64 = 8 << 20;
+
 /// Units of size. One letter is a power of 1024, as in `dd`, `truncate` and `fallocate`; `MB` is a power of 1000.
 const SIZES: [(&str, u64); 19] = [
     ("", 1),
@@ -56,6 +59,17 @@ pub fn memory(text: &str) -> Result<u64, String> {
     match size(text)? {
         bytes if bytes >= MEMORY_LEAST => Ok(bytes),
         _ => Err(format!("`{}` is too little memory; it takes at least {} MiB", text.escape_debug(), MEMORY_LEAST >> 20)),
+    }
+}
+
+/// Parses the size of a cache in bytes.
+///
+/// # Errors
+/// Those of [`size`], and a size that holds no piece of a layer; most likely the unit was forgotten.
+pub fn cache_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes >= CACHE_LEAST => Ok(bytes),
+        _ => Err(format!("`{}` is too small for a cache; it takes at least {} MiB", text.escape_debug(), CACHE_LEAST >> 20)),
     }
 }
 

@@ -349,7 +349,7 @@ impl Model {
     async fn check_adopted(self) {
         let files = std::mem::take(&mut *self.state());
         let Self { mount, .. } = self;
-        let mount = mount.again(Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
+        let mount = mount.again_alone(Setup { tag_ttl: Duration::ZERO, ..Setup::writable() }).await;
         let adopted: Vec<String> = mount.fs.adopt().await.into_iter().map(|tag| tag.reference).collect();
         for (name, fate) in &files.files {
             let Fate::Staged(at) = fate else { continue };

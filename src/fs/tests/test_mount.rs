@@ -147,6 +147,21 @@ impl TestMount {
         Self::over(registry, directory, setup)
     }
 
+    /// The same, once work in the background has let go of the last upper, as the end of a process does at once.
+    pub async fn again_alone(self, setup: Setup) -> Self {
+        let Self { registry, fs, directory } = self;
+        drop(fs);
+        let uppers = Uppers::open(&directory.path().join("state"), None).unwrap();
+        let is_held = || uppers.list().unwrap().into_iter().any(|listed| listed.is_ok_and(|listed| listed.holder.is_some()));
+        let ended = async {
+            while is_held() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("an upper is never let go");
+        Self::over(registry, directory, setup)
+    }
+
     fn over(registry: Arc<Memory>, directory: Arc<tempfile::TempDir>, setup: Setup) -> Self {
         let cache = SpanCache::open(cache::Config { directory: directory.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
         let pull: Arc<dyn Pull> = if setup.offline { Arc::new(Offline::new(&*registry)) } else { registry.clone() };
@@ -184,6 +199,7 @@ impl TestMount {
                 push: registry.clone(),
                 concurrency: NonZeroUsize::MIN,
                 plaintext: false,
+                attach_index: true,
             }),
             space: Arc::new(|| Space { total: 1 << 30, free: 1 << 29 }),
         };

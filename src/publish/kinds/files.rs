@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Built, Work};
+use super::Work;
 use crate::artifact::attached_index;
 use crate::oci::Descriptor;
 use crate::publish::Error;
@@ -14,13 +14,6 @@ use crate::publish::plan::{LayerPlan, PathSet, files};
 use crate::publish::produce::Made;
 
 impl Work {
-    pub(super) async fn new_files(&self) -> Result<Built, Error> {
-        let (layers, made) = self.grouped(self.silent_root().await?, &[]).await?;
-        self.send_empty().await?;
-        let top = titled::manifest(layers, None, None)?;
-        Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
-    }
-
     /// The layers of everything but these paths, as they stand in a manifest behind `standing`.
     pub(super) async fn grouped(&self, covered: PathSet, standing: &[Value]) -> Result<(Vec<Value>, Vec<Made>), Error> {
         if let Some(link) = &self.survey.escaping {

@@ -21,12 +21,12 @@ const LAYERS: usize = 100;
 
 impl Work {
     pub(super) async fn new_image(&self) -> Result<Built, Error> {
-        let snapshot = self.without(self.silent_root().await?);
+        let snapshot = self.without(self.silent().await?);
         let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
         let (layer, index, made, ready) = self.image_layer(None, snapshot, plan).await?;
         let config = self.send(media_type::OCI_CONFIG, image::new_config(&self.platform, &ready.diff_id)).await?;
         let (top, _) = image::manifest(config, vec![descriptor(&layer)], None)?;
-        image_built(top, index, made)
+        image_built(self.new.metadata.applied(&top)?, index, made)
     }
 
     pub(super) async fn edit_image(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
@@ -60,7 +60,7 @@ impl Work {
         snapshot: Arc<dyn Snapshot>,
         plan: Plan,
     ) -> Result<(Descriptor, Option<Descriptor>, Vec<Made>, Ready), Error> {
-        let with_index = base.is_none_or(|base| base.media_type != media_type::DOCKER_MANIFEST);
+        let with_index = self.attach_index && base.is_none_or(|base| base.media_type != media_type::DOCKER_MANIFEST);
         let made = self.producer(snapshot, None, with_index)?.produce(plan, &HashMap::new()).await?;
         let Some(Made::Packed(ready)) = made.first().cloned() else {
             return Err(Error::new(ErrorKind::Other, "a layer was not packed"));

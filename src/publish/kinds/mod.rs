@@ -3,6 +3,7 @@
 mod files;
 mod image;
 mod layered;
+mod new;
 mod oci_sync;
 
 use std::collections::HashMap;
@@ -25,6 +26,9 @@ use crate::artifact::{Artifact, Artifacts, Dialect, ViewMode};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository};
+pub(super) use new::NewArtifact;
+pub use new::NewKind;
+pub(super) use new::Own;
 
 /// Manifests of a repository, besides that of the tag, in which layers are looked for; and other repositories.
 const LOOKED_AT: usize = 8;
@@ -49,6 +53,12 @@ pub(super) struct Work {
     pub progress: Arc<Progress>,
     /// Whether nothing is taken for there without asking.
     pub doubtful: bool,
+    /// An artifact whose layers may be named again.
+    pub known: Option<Arc<Artifact>>,
+    /// What is made where nothing is edited.
+    pub new: NewArtifact,
+    /// Whether indexes are attached as referrers.
+    pub attach_index: bool,
 }
 
 /// The artifact, all of whose blobs are in the registry.
@@ -87,12 +97,13 @@ pub(super) fn check(base: &Artifact) -> Result<(), Error> {
 
 impl Work {
     /// Makes the artifact.
-    pub async fn build(&self, kind: ArtifactKind) -> Result<Built, Error> {
+    pub async fn build(&self) -> Result<Built, Error> {
         let Some(base) = &self.base else {
-            return match kind {
-                ArtifactKind::Files => self.new_files().await,
-                ArtifactKind::Image => self.new_image().await,
-                ArtifactKind::OciSync => self.oci_sync(None).await,
+            return match self.new.kind {
+                NewKind::Editable(ArtifactKind::Files) => self.new_files().await,
+                NewKind::Editable(ArtifactKind::Image) => self.new_image().await,
+                NewKind::Editable(ArtifactKind::OciSync) => self.oci_sync(None).await,
+                NewKind::Oras => self.new_oras().await,
             };
         };
         let built = match base.dialect {
@@ -203,6 +214,15 @@ impl Work {
         Ok(silent)
     }
 
+    /// Directories that nobody said anything about: the tag's own, and those above what was named.
+    async fn silent(&self) -> Result<PathSet, Error> {
+        let mut silent = self.silent_root().await?;
+        for path in &self.new.implied {
+            silent.insert(path);
+        }
+        Ok(silent)
+    }
+
     /// Sends a small blob that was made here.
     async fn send(&self, media_type: &str, bytes: Bytes) -> Result<(Digest, u64), Error> {
         let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
@@ -237,9 +257,9 @@ impl Work {
             self.add_repository(other, &mut remote).await?;
         }
         self.add_repository(&self.repository, &mut remote).await?;
-        if let Some(base) = &self.base {
+        for artifact in self.base.iter().chain(&self.known) {
             let from = Some(&self.repository).filter(|_| self.doubtful);
-            self.add_remote_layers(base, &self.repository, from, &mut remote).await?;
+            self.add_remote_layers(artifact, &self.repository, from, &mut remote).await?;
         }
         Ok(remote)
     }

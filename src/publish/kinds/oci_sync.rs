@@ -29,9 +29,9 @@ impl Work {
         if base.is_none() && !is_sealed {
             self.progress.note("not encrypted: no passphrase was given for the new oci-sync archive");
         }
-        let snapshot = self.without(self.silent_root().await?);
+        let snapshot = self.without(self.silent().await?);
         let plan = whole::plan(&snapshot, None, Packing::GzipTar, Vec::new()).await?;
-        let made = self.producer(snapshot, sealed, !is_sealed)?.produce(plan, &HashMap::new()).await?;
+        let made = self.producer(snapshot, sealed, self.attach_index && !is_sealed)?.produce(plan, &HashMap::new()).await?;
         let Some(Made::Packed(ready)) = made.first() else { return Err(Error::other("an archive was not packed")) };
         let mut layer = Descriptor::new("application/octet-stream", ready.blob.0, ready.blob.1);
         let index =
@@ -41,7 +41,8 @@ impl Work {
             self.send_empty().await?;
         }
         self.send(media_type::OCI_CONFIG, Bytes::from_static(EMPTY)).await?;
-        let top = oci_sync::manifest(&layer, is_sealed, base.map(|base| &*base.shown))?;
+        let labels = base.map_or(&self.new.metadata.annotations, |base| base.shown.annotations());
+        let top = oci_sync::manifest(&layer, is_sealed, labels)?;
         let referrers = match index {
             Some(index) => vec![(top.digest, referrer::manifest(&top, &[index])?)],
             None => Vec::new(),

@@ -14,9 +14,9 @@ const ENCRYPTED: &str = "io.oci-sync.encrypted";
 /// The version that is claimed for a new artifact: what the tool calls itself.
 const TOOL: &str = "0.1.0-dev";
 
-/// The manifest of one layer; the labels of `base` stay.
-pub(in crate::publish) fn manifest(layer: &Descriptor, sealed: bool, base: Option<&Manifest>) -> Result<Arc<Manifest>, Error> {
-    let mut annotations: BTreeMap<String, String> = base.map(|base| base.annotations().clone()).unwrap_or_default();
+/// The manifest of one layer with these labels, which may be all annotations of an earlier one.
+pub(in crate::publish) fn manifest(layer: &Descriptor, sealed: bool, labels: &BTreeMap<String, String>) -> Result<Arc<Manifest>, Error> {
+    let mut annotations = labels.clone();
     annotations.entry(VERSION.to_owned()).or_insert_with(|| TOOL.to_owned());
     annotations.insert(ENCRYPTED.to_owned(), sealed.to_string());
     let config = Descriptor::new(media_type::OCI_CONFIG, Digest::of(EMPTY), EMPTY.len() as u64);
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn a_new_manifest_is_byte_for_byte_that_of_the_tool() {
         let layer = Descriptor::new("application/octet-stream", Digest::of(b"x"), 1);
-        let manifest = manifest(&layer, false, None).unwrap();
+        let manifest = manifest(&layer, false, &BTreeMap::new()).unwrap();
         assert_eq!(manifest.raw.len(), 460);
         assert_eq!(manifest.digest.to_string(), "sha256:0b6b5e7aa98f588ba978ed50494fca8547a3f9dbcfc925924a693a55349d7b89");
     }
@@ -47,10 +47,10 @@ mod tests {
     #[test]
     fn labels_and_version_stay() {
         let layer = Descriptor::new("application/octet-stream", Digest::of(b"x"), 1);
-        let first = manifest(&layer, true, None).unwrap();
+        let first = manifest(&layer, true, &BTreeMap::new()).unwrap();
         let labelled = std::str::from_utf8(&first.raw).unwrap().replace("0.1.0-dev\"", "9.9\",\"team\":\"a\\u0026b\"");
         let base = Manifest::parse(labelled.clone().into(), Digest::of(labelled.as_bytes())).unwrap();
-        let edited = manifest(&layer, true, Some(&base)).unwrap();
+        let edited = manifest(&layer, true, base.annotations()).unwrap();
         assert_eq!(edited.annotations()["team"], "a&b");
         assert_eq!(edited.annotations()[VERSION], "9.9");
         assert_eq!(edited.annotations()[ENCRYPTED], "true");

@@ -106,6 +106,16 @@ pub(super) struct Without {
     pub paths: Arc<PathSet>,
 }
 
+impl Without {
+    /// A snapshot without these trees.
+    pub fn trees(inner: Arc<dyn Snapshot>, trees: &Arc<HashSet<Vec<u8>>>) -> Arc<dyn Snapshot> {
+        if trees.is_empty() {
+            return inner;
+        }
+        Arc::new(Self { inner, trees: Arc::clone(trees), paths: Arc::default() })
+    }
+}
+
 #[async_trait]
 impl Snapshot for Without {
     fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error> {

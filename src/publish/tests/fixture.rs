@@ -103,8 +103,14 @@ impl PublishFixture {
         let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
         let uppers = Arc::new(Uppers::open(&directory.path().join("state"), None).unwrap());
         let context = Arc::new(context(&registry, &directory.path().join("cache"), passphrase, Some(Arc::clone(&uppers))));
-        let publisher =
-            Publisher { context, push: registry.clone(), kind, concurrency: NonZeroUsize::new(4).unwrap(), sizes: Sizes::default() };
+        let publisher = Publisher {
+            context,
+            push: registry.clone(),
+            kind,
+            concurrency: NonZeroUsize::new(4).unwrap(),
+            sizes: Sizes::default(),
+            attach_index: true,
+        };
         Self { registry, publisher, uppers, events: Arc::default(), passphrase, directory }
     }
 

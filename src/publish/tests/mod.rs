@@ -6,6 +6,7 @@ mod fixture;
 mod foreign;
 mod image;
 mod oci_sync;
+mod pushing;
 mod random;
 mod secrecy;
 mod tags;

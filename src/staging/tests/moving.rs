@@ -95,6 +95,20 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
 }
 
 #[test]
+fn a_sync_that_a_removal_overtakes_answers_gone() {
+    let (directory, _uppers, upper) = begin();
+    let (_, id) = add(&upper, b"a", b"one");
+    let data = upper.data(id).unwrap();
+    // Renamed, and not yet told to the files that are open.
+    let away = directory.path().join("away");
+    let take =
+        |from: &Path| std::fs::rename(from, &away).map(|()| away.clone()).map_err(|error| Error::system("cannot rename", from, &error));
+    upper.shared.store.take_away(take).unwrap();
+    assert_eq!(data.sync().unwrap_err().kind, ErrorKind::Gone);
+    assert_eq!(upper.shared.store.sync_names().unwrap_err().kind, ErrorKind::Gone);
+}
+
+#[test]
 fn leftovers_of_killed_makers_and_removers_are_swept() {
     let (directory, uppers, upper) = begin();
     drop(upper);

@@ -107,7 +107,7 @@ impl Overlay {
     /// SHA-256 of a file's bytes, of which nothing is known.
     async fn hash(self: &Arc<Self>, entry: &FrozenEntry) -> Result<[u8; 32], Error> {
         match &entry.content {
-            FrozenContent::None => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
+            FrozenContent::None | FrozenContent::Disk => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
             FrozenContent::Tree { sha256: Some(known), .. } => Ok(*known),
             FrozenContent::Tree { artifact, node, .. } => hash_reader(self.blobs.open(&artifact.0, *node).await?).await,
             FrozenContent::Data(id) => {

@@ -88,6 +88,8 @@ pub enum FrozenContent {
     },
     /// Staged.
     Data(DataId),
+    /// In a directory of this machine that is published as it is.
+    Disk,
 }
 
 /// An artifact that is compared by its manifest's digest.
@@ -205,7 +207,7 @@ impl Frozen {
     /// Invalid for what is no regular file; what reading says.
     pub async fn sha256(&self, artifacts: &Artifacts, entry: &FrozenEntry) -> Result<[u8; 32], Error> {
         match &entry.content {
-            FrozenContent::None => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
+            FrozenContent::None | FrozenContent::Disk => Err(Error::new(ErrorKind::Invalid, "only a regular file of the tag has content")),
             FrozenContent::Tree { sha256: Some(sha256), .. } => Ok(*sha256),
             FrozenContent::Tree { artifact, node, .. } => {
                 let blobs = Blobs { artifacts: artifacts.clone(), ..self.overlay.blobs.clone() };
@@ -229,7 +231,7 @@ impl Frozen {
     /// Invalid for what is no regular file; what the disk or the registry says.
     pub async fn open(&self, context: &Context, entry: &FrozenEntry) -> Result<Reader, Error> {
         match &entry.content {
-            FrozenContent::None => Err(Error::new(ErrorKind::Invalid, "only a regular file has content")),
+            FrozenContent::None | FrozenContent::Disk => Err(Error::new(ErrorKind::Invalid, "only a regular file of the tag has content")),
             FrozenContent::Tree { artifact, node, .. } => {
                 let blobs = Blobs { artifacts: context.artifacts.clone(), ..self.overlay.blobs.clone() };
                 blobs.open(&artifact.0, *node).await
@@ -248,7 +250,7 @@ impl Frozen {
         let mut walk = self.walker();
         while let Some(entry) = walk.next()? {
             let known = match &entry.content {
-                FrozenContent::None => continue,
+                FrozenContent::None | FrozenContent::Disk => continue,
                 FrozenContent::Tree { artifact: of, sha256, .. } => {
                     // What is as in the tree below keeps referring to it: its number is found again by its path there.
                     let is_below = entry.node < STAGED && Some(of.0.manifest.digest) == self.upper.binding().under;
@@ -285,15 +287,21 @@ fn reference(artifact: &Artifact, entry: FrozenEntry, known: Option<[u8; 32]>) -
 /// SHA-256 of staged bytes that do not change meanwhile.
 pub(super) async fn hash_data(overlay: &Arc<Overlay>, data: DataFile, blobs: Blobs) -> Result<[u8; 32], Error> {
     match data.whole_file()? {
-        Some(file) => blocking(move || hash_file(file)).await,
+        Some(file) => {
+            let unreadable = |error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}"));
+            blocking(move || hash_file(file).map_err(unreadable)).await
+        }
         None => hash_reader(overlay.reader_of(data, blobs)?).await,
     }
 }
 
-fn hash_file(file: File) -> Result<[u8; 32], Error> {
+/// SHA-256 of a file from where it stands to its end. Blocks on the disk.
+///
+/// # Errors
+/// What the disk says.
+pub fn hash_file(file: File) -> std::io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
-    let copied = std::io::copy(&mut BufReader::with_capacity(FILE_CHUNK, file), &mut Hashing(&mut hasher));
-    copied.map_err(|error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}")))?;
+    std::io::copy(&mut BufReader::with_capacity(FILE_CHUNK, file), &mut Hashing(&mut hasher))?;
     Ok(hasher.finalize().into())
 }
 

@@ -1,0 +1,369 @@
+//! `ocifs push`: an artifact out of files and directories of this machine.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::cli::exit::Failure;
+use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching, WriteFlags};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::settings::passphrases;
+use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::source::{inputs, reference, root};
+use crate::cli::terminal::progress::Progress;
+use crate::cli::terminal::{escape, output, units};
+use crate::oci::{Descriptor, Digest, Platform, Repository, Source, Tag, Version};
+use crate::publish::{ArtifactKind, ImageSpec, Listener, Metadata, NewKind, Packs, Publisher, Pushed, Pushing, Sizes};
+use crate::view::Context;
+
+/// Pack files and directories into a new artifact and push it
+///
+/// Paths keep their names in the artifact, as they are given; `.` stands for the content of the working directory (see -C). A file
+/// becomes a layer of its own, a directory is cut into layers that later pushes reuse. The same input gives the same digest; with
+/// SOURCE_DATE_EPOCH no time is later than that.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Push {
+    /// repository:tag[,tag]… or oci:DIRECTORY:tag[,tag]…
+    #[arg(value_name = "REF", required_unless_present = "remote")]
+    reference: Option<String>,
+
+    /// Files and directories, each optionally with the media type of its layer; `-` reads standard input
+    #[arg(value_name = "PATH[:TYPE]")]
+    paths: Vec<PathBuf>,
+
+    /// A file or directory to push
+    #[arg(short = 'l', long = "local", value_name = "PATH")]
+    local: Vec<PathBuf>,
+
+    /// Where to push, like REF
+    #[arg(short = 'r', long = "remote", value_name = "REF")]
+    remote: Option<String>,
+
+    /// Paths are relative to this directory
+    #[arg(short = 'C', long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// What standard input is called in the artifact
+    #[arg(long, value_name = "NAME")]
+    title: Option<String>,
+
+    /// What the artifact becomes
+    #[arg(long, value_name = "KIND", value_enum, default_value_t, env = "OCIFS_AS_KIND", hide_env = true)]
+    as_kind: Kind,
+
+    /// Type of the artifact
+    #[arg(long, value_name = "TYPE")]
+    artifact_type: Option<String>,
+
+    /// An annotation of the manifest; a label of an oci-sync artifact
+    #[arg(short, long = "annotation", visible_alias = "label", value_name = "NAME=VALUE", value_parser = inputs::annotation)]
+    annotations: Vec<(String, String)>,
+
+    /// Annotations from a JSON file: objects by title, `$manifest` and `$config`
+    #[arg(long, value_name = "FILE")]
+    annotation_file: Option<PathBuf>,
+
+    /// The config of the artifact, optionally with its media type
+    #[arg(long, value_name = "FILE[:TYPE]")]
+    artifact_config: Option<PathBuf>,
+
+    /// Platform of an image, os/arch[/variant] [default: this machine's]
+    #[arg(long, visible_alias = "artifact-platform", value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    platform: Option<Platform>,
+
+    /// Form of the manifest
+    #[arg(long, value_name = "VERSION", value_enum, default_value_t)]
+    image_spec: Spec,
+
+    /// A tag or digest of the same repository that the artifact refers to
+    #[arg(long, value_name = "TAG|DIGEST")]
+    subject: Option<String>,
+
+    /// Write the manifest to this file too
+    #[arg(long, value_name = "FILE")]
+    export_manifest: Option<PathBuf>,
+
+    /// Owner and group of everything [default: those of the files]
+    #[arg(long, value_name = "UID[:GID]", value_parser = inputs::owner)]
+    owner: Option<(u32, u32)>,
+
+    /// Show what would happen; send nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Publish files of encrypted artifacts unencrypted; refused without this flag
+    #[arg(long)]
+    plaintext: bool,
+
+    /// Also publish temporary files of editors and systems, and files that `.ocifsignore` names
+    #[arg(long)]
+    no_ignore: bool,
+
+    /// Do not attach the index of a layer as a referrer to images and oci-sync artifacts; their readers build their own
+    #[arg(long)]
+    no_index: bool,
+
+    /// Blobs uploaded at a time [default: 4]
+    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reaching the registry.
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ocifs push reg.io/team/app:v1,latest -C build .      what is in build
+  ocifs push reg.io/team/model:v1 model.bin README.md  two files
+  ocifs push reg.io/team/app:v1 --as-kind image -C rootfs .
+  tar c data | ocifs push reg.io/team/backup:monday --title data.tar -";
+
+/// `--as-kind`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Titled layers that are reused between versions and read lazily; `oras pull` gets the same files
+    #[default]
+    Files,
+    /// A container image of one layer
+    Image,
+    /// One archive as oci-sync writes it, encrypted if there is a passphrase
+    OciSync,
+    /// As `oras push` has it: a layer for each path that is named
+    Oras,
+}
+
+/// `--image-spec`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Spec {
+    /// The type of the artifact is that of its config
+    #[value(name = "v1.0")]
+    V1_0,
+    /// The type of the artifact is a field of its own
+    #[default]
+    #[value(name = "v1.1")]
+    V1_1,
+}
+
+/// The output. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Row {
+    /// Every reference that names the artifact.
+    references: Vec<String>,
+    digest: String,
+    media_type: String,
+    artifact_type: Option<String>,
+    size: u64,
+    /// What the first tag held before.
+    before: Option<String>,
+    /// Bytes and blobs.
+    sent: (u64, u64),
+    /// Bytes and blobs that were there.
+    reused: (u64, u64),
+    /// Files left out: droppings, and what no archive can hold.
+    ignored: u64,
+    notes: Vec<String>,
+    dry_run: bool,
+}
+
+impl Push {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// A file cannot be read or the artifact cannot be pushed. No tag is put on an artifact that did not arrive whole.
+    pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let text = match self.remote.clone() {
+            None => self.reference.clone().unwrap_or_default(),
+            Some(remote) => {
+                // The first argument is no reference then.
+                self.paths.splice(0..0, self.reference.take().map(PathBuf::from));
+                remote
+            }
+        };
+        let (text, others) = reference::split_tags(&text)?;
+        let source = reference::parse(text, environment)?;
+        let tags = tags(&source, others)?;
+        let origins = invocation.origins(&self.reaching.keys);
+        let storage = self.reaching.storage.clone().with_directories(environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let state = storage.state_dir.clone().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))?;
+        let passphrases = passphrases::read_all(&origins)?;
+        let encrypted = !passphrases.is_empty();
+        let content = ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() };
+        let (pushed, references) = until_interrupted(async {
+            let reading = Reading { flags: &content, offline: false, by_digest: false, begins: true, passphrases };
+            let push = wiring::destination(&source, &flags, environment)?;
+            let parts = wiring::over(push, &source, reading, &flags, &storage)?;
+            let subject = format!("{source} {:?} {self:?}", std::env::current_dir().unwrap_or_default());
+            let packs = blocking(move || Ok(Packs::claim(&state.join("push"), &subject)?)).await?;
+            let pushing = self.pushing(&source, tags, &parts, &packs).await?;
+            let publisher = publisher(&source, &parts, encrypted, !self.no_index);
+            let pushed = publisher.push(&pushing, &listener(self.quiet)).await?;
+            parts.artifacts.flush().await;
+            packs.finish();
+            Ok((pushed, references(&source, &pushing.tags)))
+        })?;
+        if let Some(path) = &self.export_manifest {
+            std::fs::write(path, &pushed.manifest.raw)
+                .map_err(|error| Failure::other(format!("cannot write {}: {error}", escape::path(path))))?;
+        }
+        self.print(&row(references, pushed, self.dry_run))
+    }
+
+    async fn pushing(&self, source: &Source, tags: Vec<Tag>, parts: &Parts, packs: &Packs) -> Result<Pushing, Failure> {
+        let repository = reference::repository(source)?;
+        let kind = match self.as_kind {
+            Kind::Files => NewKind::Editable(ArtifactKind::Files),
+            Kind::Image => NewKind::Editable(ArtifactKind::Image),
+            Kind::OciSync => NewKind::Editable(ArtifactKind::OciSync),
+            Kind::Oras => NewKind::Oras,
+        };
+        let (given, naming) = (self.given(packs), inputs::Naming::of(kind));
+        let inputs = blocking(move || inputs::find(given, naming)).await?;
+        let source_date = inputs::source_date()?;
+        let mut metadata = self.metadata(source_date)?;
+        if let Some(subject) = &self.subject {
+            metadata.subject = Some(self.subject(subject, parts, &repository).await?);
+        }
+        Ok(Pushing {
+            repository,
+            tags,
+            inputs,
+            kind,
+            metadata,
+            owner: self.owner,
+            newest: source_date,
+            packs: packs.directory().to_path_buf(),
+            concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+            dry_run: self.dry_run,
+            plaintext: self.plaintext,
+            no_ignore: self.no_ignore,
+        })
+    }
+
+    fn given(&self, packs: &Packs) -> inputs::Given {
+        inputs::Given {
+            paths: self.paths.iter().chain(&self.local).cloned().collect(),
+            directory: self.directory.clone(),
+            title: self.title.clone(),
+            scratch: packs.directory().to_path_buf(),
+        }
+    }
+
+    fn metadata(&self, source_date: Option<i64>) -> Result<Metadata, Failure> {
+        let mut metadata = match &self.annotation_file {
+            Some(path) => inputs::annotation_file(path)?,
+            None => Metadata::default(),
+        };
+        metadata.annotations.extend(source_date.and_then(inputs::created));
+        metadata.annotations.extend(self.annotations.iter().cloned().collect::<BTreeMap<_, _>>());
+        metadata.artifact_type.clone_from(&self.artifact_type);
+        metadata.config = self.artifact_config.as_deref().map(inputs::config).transpose()?;
+        metadata.image_spec = match self.image_spec {
+            Spec::V1_0 => ImageSpec::V1_0,
+            Spec::V1_1 => ImageSpec::V1_1,
+        };
+        Ok(metadata)
+    }
+
+    async fn subject(&self, subject: &str, parts: &Parts, repository: &Repository) -> Result<Descriptor, Failure> {
+        let version = match Digest::parse(subject) {
+            Ok(digest) => Version::Digest(digest),
+            Err(_) => Version::Tag(Tag::parse(subject)?),
+        };
+        let manifest = parts.pull.manifest(repository, &version).await?;
+        Ok(manifest.descriptor())
+    }
+
+    fn print(&self, row: &Row) -> Result<(), Failure> {
+        output::show(self.format, row, |row| if self.quiet { String::new() } else { text(row) })
+    }
+}
+
+fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
+    let meaning = wiring::meaning(parts, &WriteFlags::default(), encrypted);
+    let context = Context {
+        artifacts: parts.artifacts.clone(),
+        meaning,
+        defaults: root::defaults(std::time::Duration::ZERO),
+        authority: root::authority(source),
+        tag_ttl: parts.artifacts.options().tag_ttl,
+        staging: None,
+    };
+    Publisher {
+        context: Arc::new(context),
+        push: Arc::clone(&parts.push),
+        kind: ArtifactKind::Files,
+        concurrency: wiring::CONCURRENCY,
+        sizes: Sizes::default(),
+        attach_index,
+    }
+}
+
+fn listener(quiet: bool) -> Listener {
+    if quiet {
+        return Arc::new(|_| {});
+    }
+    let progress = Mutex::new(Progress::new());
+    Arc::new(move |event| progress.lock().unwrap_or_else(PoisonError::into_inner).show(&event))
+}
+
+/// The tags that are put. None is guessed.
+fn tags(source: &Source, others: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
+    match reference::version(source) {
+        Some(Version::Tag(tag)) => Ok(std::iter::once(tag).chain(others).collect()),
+        Some(Version::Digest(_)) => Err(Failure::usage(format!("{source}: a push cannot choose its digest; name a tag"))),
+        None => Err(Failure::usage(format!("{source} has no tag; write {source}:TAG"))),
+    }
+}
+
+fn references(source: &Source, tags: &[Tag]) -> Vec<String> {
+    tags.iter().map(|tag| reference::with_version(source, &Version::Tag(tag.clone()))).collect()
+}
+
+fn row(references: Vec<String>, pushed: Pushed, dry_run: bool) -> Row {
+    let Pushed { report, manifest } = pushed;
+    Row {
+        references,
+        digest: manifest.digest.to_string(),
+        media_type: manifest.media_type.clone(),
+        artifact_type: manifest.artifact_type().map(str::to_owned),
+        size: manifest.raw.len() as u64,
+        before: report.before().map(str::to_owned),
+        sent: report.sent,
+        reused: report.reused,
+        ignored: report.ignored,
+        notes: report.notes,
+        dry_run,
+    }
+}
+
+fn text(row: &Row) -> String {
+    let references: Vec<String> = row.references.iter().map(|reference| escape::terminal(reference).into_owned()).collect();
+    let done = if row.dry_run { "would push" } else { "pushed" };
+    let mut lines = vec![format!("{done} {}", references.join(", ")), format!("  digest {}", row.digest)];
+    let ((sent, sent_blobs), (reused, reused_blobs)) = (row.sent, row.reused);
+    if !row.dry_run {
+        let (sent, reused) = (units::show_size(sent), units::show_size(reused));
+        lines.push(format!("  sent {sent} in {sent_blobs} blobs, {reused} in {reused_blobs} blobs were there"));
+    }
+    if row.ignored > 0 {
+        lines.push(format!("  {} files left out (--no-ignore includes them)", row.ignored));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,86 @@
+//! Sends what an artifact consists of: blobs while they are packed, then manifests by digest. Puts no tag.
+
+use super::kinds::{Built, Work};
+use super::packing::blocking;
+use super::report::Progress;
+use super::store;
+use super::{Error, Publisher};
+use crate::error::ErrorKind;
+use crate::oci::{Digest, Repository, Version};
+use crate::registry;
+
+/// Where an artifact goes.
+pub(super) struct Delivery<'a> {
+    pub publisher: &'a Publisher,
+    pub repository: &'a Repository,
+    pub progress: &'a Progress,
+    /// Nothing is sent.
+    pub dry_run: bool,
+}
+
+impl Delivery<'_> {
+    /// Packs and sends everything but the tag, and removes what earlier attempts packed in vain.
+    pub async fn send(&self, work: &mut Work) -> Result<Built, Error> {
+        let sent = self.build(work).await;
+        prune(work).await;
+        sent
+    }
+
+    async fn build(&self, work: &mut Work) -> Result<Built, Error> {
+        let built = work.build().await?;
+        match self.manifests(&built).await {
+            Err(error) if error.kind == ErrorKind::Invalid => {
+                // A blob may have gone since it was seen: everything is asked for once more.
+                tracing::warn!("{}: {error}; its blobs are asked for again", self.progress.reference());
+                work.doubt();
+                let built = work.build().await?;
+                self.manifests(&built).await?;
+                Ok(built)
+            }
+            other => other.map(|()| built),
+        }
+    }
+
+    /// Sends the manifests of an artifact whose blobs are there.
+    pub async fn manifests(&self, built: &Built) -> Result<(), Error> {
+        if self.dry_run {
+            return Ok(());
+        }
+        let push = &self.publisher.push;
+        for manifest in built.before.iter().chain([&built.top]) {
+            push.push_manifest(self.repository, &Version::Digest(manifest.digest), manifest).await?;
+            if let Some(subject) = manifest.subject() {
+                self.noted(push.link_referrer(self.repository, &subject.digest, &manifest.descriptor()).await, &subject.digest)?;
+            }
+        }
+        for (subject, referrer) in &built.referrers {
+            let pushed = async {
+                push.push_manifest(self.repository, &Version::Digest(referrer.digest), referrer).await?;
+                push.link_referrer(self.repository, subject, &referrer.descriptor()).await
+            };
+            self.noted(pushed.await, subject)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on, with a note, where a registry keeps no referrers of `subject`.
+    fn noted(&self, linked: Result<(), registry::Error>, subject: &Digest) -> Result<(), Error> {
+        match linked {
+            Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
+                self.progress.note(format!("the registry keeps no referrers, so what refers to {subject} may not be found there: {error}"));
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Keeps of the packed layers only those of this publish, which the next attempt may want.
+async fn prune(work: &Work) {
+    let (directory, used) = (work.store.clone(), std::sync::Arc::clone(&work.used));
+    let pruned =
+        blocking(move || store::prune(&directory, &used).map_err(|error| Error::disk("removing packed layers in", &directory, &error)));
+    if let Err(error) = pruned.await {
+        tracing::warn!("{error}");
+    }
+}

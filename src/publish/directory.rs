@@ -1,0 +1,306 @@
+//! Files and directories of this machine as a snapshot that is published.
+//!
+//! Nothing is copied before it is packed: a file that changes meanwhile makes the publish fail, and never an artifact of two states.
+//! Symbolic links are published as links; only a path that the user names is followed.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::Error;
+use super::packing::blocking;
+use super::plan::PathKey;
+use super::snapshot::{Snapshot, Visit, is_within, order, parent, show};
+use crate::artifact::{Kind, is_own_name};
+use crate::error::ErrorKind;
+use crate::sys::attributes::{device_numbers, xattrs};
+use crate::sys::beneath::{open_directory, open_file};
+use crate::view::{self, FrozenContent, FrozenEntry, Reader, ViewNode, hash_file};
+
+/// Directories in one another at most.
+const DEEPEST: usize = 4096;
+
+/// A path of this machine and where it stands in the artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Where it is on this machine.
+    pub disk: PathBuf,
+    /// Path in the artifact, `/` between names; empty for the artifact's own directory.
+    pub path: Vec<u8>,
+    /// Media type of its layer, where the user chose one.
+    pub media_type: Option<String>,
+    /// Nothing of it is published but its bytes: no mode, no owner, no time.
+    pub bytes_only: bool,
+}
+
+/// What of the files is published beside their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keeping {
+    /// Owner and group of everything; those of the files if `None`.
+    pub owner: Option<(u32, u32)>,
+    /// Later times are published as this one, in seconds since 1970.
+    pub newest: Option<i64>,
+    /// Whether further names of a file are links to the first one; else each is a file of its own.
+    pub hard_links: bool,
+}
+
+/// Files and directories of this machine.
+pub(super) struct DirectorySnapshot {
+    /// In the order of a walk; none lies within another.
+    inputs: Vec<Input>,
+    keeping: Keeping,
+    /// How many names files with several of them have here, and their numbers.
+    links: HashMap<(u64, u64), (ViewNode, u32)>,
+    /// What was hashed, so that no file is read twice for it.
+    hashes: Mutex<HashMap<PathKey, (Stamp, [u8; 32])>>,
+}
+
+/// Takes a path of the artifact, where it is on this machine, and what the disk says of it.
+type OnPath<'a> = dyn FnMut(&[u8], &Path, &Metadata) -> Result<(), view::Error> + 'a;
+
+/// By which a file that was changed is told from the one that was hashed.
+type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+
+impl DirectorySnapshot {
+    /// Takes stock of what is there. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A path that cannot be read, or two that stand for the same path in the artifact.
+    pub fn new(mut inputs: Vec<Input>, keeping: Keeping) -> Result<Self, Error> {
+        inputs.sort_by(|one, other| order(&one.path, &other.path));
+        for pair in inputs.windows(2) {
+            if let [one, other] = pair
+                && is_within(&other.path, &one.path)
+            {
+                let message = format!(
+                    "{} and {} would both be `{}` in the artifact; push them as different paths",
+                    one.disk.display(),
+                    other.disk.display(),
+                    show(&other.path)
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+        }
+        let mut snapshot = Self { inputs, keeping, links: HashMap::new(), hashes: Mutex::default() };
+        if keeping.hard_links {
+            let mut names: HashMap<(u64, u64), u32> = HashMap::new();
+            snapshot.each(&mut |_, _, metadata| {
+                if !metadata.is_dir() && metadata.nlink() > 1 {
+                    *names.entry((metadata.dev(), metadata.ino())).or_default() += 1;
+                }
+                Ok(())
+            })?;
+            names.retain(|_, count| *count > 1);
+            snapshot.links = (1..).zip(names).map(|(number, (file, count))| (file, (number, count))).collect();
+        }
+        Ok(snapshot)
+    }
+
+    /// Directories that are only there because something was named that lies in them, in the order of a walk.
+    pub fn implied(&self) -> Vec<Vec<u8>> {
+        let mut implied: Vec<Vec<u8>> = Vec::new();
+        if self.inputs.first().is_none_or(|input| !input.path.is_empty()) {
+            implied.push(Vec::new());
+        }
+        for input in &self.inputs {
+            let above = std::iter::successors(parent(&input.path), |path| parent(path));
+            implied.extend(above.filter(|path| !path.is_empty()).map(<[u8]>::to_vec));
+        }
+        implied.sort_by(|one, other| order(one, other));
+        implied.dedup();
+        implied
+    }
+
+    /// Everything in the order of a walk, without what is implied.
+    fn each(&self, visit: &mut OnPath<'_>) -> Result<(), view::Error> {
+        for input in &self.inputs {
+            let metadata = std::fs::metadata(&input.disk).map_err(|error| unreadable("cannot read", &input.disk, &error))?;
+            visit(&input.path, &input.disk, &metadata)?;
+            if metadata.is_dir() {
+                below(input, visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, path: &[u8], disk: &Path, metadata: &Metadata) -> Result<FrozenEntry, view::Error> {
+        let kind = kind(metadata);
+        let target = match kind {
+            Kind::Symlink => {
+                std::fs::read_link(disk).map_err(|error| unreadable("cannot read the link", disk, &error))?.into_os_string().into_vec()
+            }
+            _ => Vec::new(),
+        };
+        let known = self.links.get(&(metadata.dev(), metadata.ino())).filter(|_| kind != Kind::Directory);
+        let xattrs = xattrs(disk).map_err(|error| unreadable("cannot read the extended attributes of", disk, &error))?;
+        let time = (metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or_default());
+        let mtime = self.keeping.newest.map_or(time, |newest| time.min((newest, 0)));
+        Ok(FrozenEntry {
+            path: path.to_vec(),
+            node: known.map_or(0, |(number, _)| *number),
+            kind,
+            mode: Some(metadata.mode() & 0o7777),
+            owner: Some(self.keeping.owner.unwrap_or((metadata.uid(), metadata.gid()))),
+            mtime: Some(mtime),
+            size: if kind == Kind::File { metadata.len() } else { 0 },
+            links: known.map_or(1, |(_, count)| *count),
+            device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { device_numbers(metadata.rdev()) } else { (0, 0) },
+            target,
+            xattrs: xattrs.into_iter().filter(|(name, _)| is_kept(name)).collect(),
+            content: if kind == Kind::File { FrozenContent::Disk } else { FrozenContent::None },
+        })
+    }
+
+    /// Opens the file of an entry; no symbolic link is followed below what the user named.
+    fn file(&self, entry: &FrozenEntry) -> Result<(PathBuf, File, Metadata), view::Error> {
+        let no_file = || view::Error::new(ErrorKind::Invalid, "only a regular file has content");
+        let input = self.inputs.iter().find(|input| is_within(&entry.path, &input.path));
+        let input = input.filter(|_| matches!(entry.content, FrozenContent::Disk)).ok_or_else(no_file)?;
+        let rest = entry.path.get(input.path.len()..).unwrap_or_default();
+        let rest = OsStr::from_bytes(rest.strip_prefix(b"/").unwrap_or(rest));
+        let (disk, opened) = match rest.is_empty() {
+            true => (input.disk.clone(), File::open(&input.disk)),
+            false => (input.disk.join(rest), open_directory(&input.disk).and_then(|directory| open_file(&directory, Path::new(rest)))),
+        };
+        let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
+        let metadata = file.metadata().map_err(|error| unreadable("cannot read", &disk, &error))?;
+        if !metadata.is_file() || metadata.len() != entry.size {
+            return Err(view::Error::new(ErrorKind::Busy, format!("{} changed while it was published: push again", disk.display())));
+        }
+        Ok((disk, file, metadata))
+    }
+
+    fn known_hash(&self, key: &PathKey, stamp: &Stamp) -> Option<[u8; 32]> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.get(key).filter(|(known, _)| known == stamp).map(|(_, sha256)| *sha256)
+    }
+}
+
+#[async_trait]
+impl Snapshot for DirectorySnapshot {
+    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error> {
+        let mut implied = self.implied().into_iter().peekable();
+        if let Some(root) = implied.next_if(|path| path.is_empty()) {
+            visit(implied_directory(root))?;
+        }
+        self.each(&mut |path, disk, metadata| {
+            while let Some(above) = implied.next_if(|above| order(above, path).is_lt()) {
+                visit(implied_directory(above))?;
+            }
+            let mut entry = self.entry(path, disk, metadata)?;
+            // Pushing a directory by its content says nothing of the directory itself.
+            if path.is_empty() || self.inputs.iter().any(|input| input.bytes_only && input.path == path) {
+                (entry.mode, entry.owner, entry.mtime, entry.xattrs) = (None, None, None, Vec::new());
+            }
+            visit(entry)
+        })
+    }
+
+    async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error> {
+        if let FrozenContent::Tree { sha256: Some(sha256), .. } = entry.content {
+            return Ok(sha256);
+        }
+        let (disk, file, metadata) = self.file(entry)?;
+        let (key, stamp) = (PathKey::of(&entry.path), stamp(&metadata));
+        if let Some(known) = self.known_hash(&key, &stamp) {
+            return Ok(known);
+        }
+        let hashing = move || hash_file(file).map_err(|error| Error::disk("cannot read", &disk, &error));
+        let sha256 = blocking(hashing).await.map_err(|error| view::Error::new(error.kind, error.message))?;
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (stamp, sha256));
+        Ok(sha256)
+    }
+
+    async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
+        let (_, file, _) = self.file(entry)?;
+        Ok(Reader::of_file(entry.size, file))
+    }
+}
+
+/// Walks what lies below a directory that was named, with one list of names for each directory on the way.
+fn below(input: &Input, visit: &mut OnPath<'_>) -> Result<(), view::Error> {
+    let mut levels = vec![(input.path.clone(), input.disk.clone(), names(&input.disk)?.into_iter())];
+    while let Some((path, disk, names_left)) = levels.last_mut() {
+        let Some(name) = names_left.next() else {
+            levels.pop();
+            continue;
+        };
+        let here = disk.join(&name);
+        let inside = if path.is_empty() { name.as_bytes().to_vec() } else { [path, b"/".as_slice(), name.as_bytes()].concat() };
+        let metadata = std::fs::symlink_metadata(&here).map_err(|error| unreadable("cannot read", &here, &error))?;
+        visit(&inside, &here, &metadata)?;
+        if metadata.is_dir() {
+            if levels.len() >= DEEPEST {
+                return Err(view::Error::new(ErrorKind::Invalid, format!("{}: directories are nested too deeply", here.display())));
+            }
+            let names = names(&here)?.into_iter();
+            levels.push((inside, here, names));
+        }
+    }
+    Ok(())
+}
+
+/// The names in a directory in the order of their bytes.
+fn names(directory: &Path) -> Result<Vec<OsString>, view::Error> {
+    let failed = |error: io::Error| unreadable("cannot read the directory", directory, &error);
+    let found = std::fs::read_dir(directory).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = found.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    names.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
+    Ok(names)
+}
+
+fn implied_directory(path: Vec<u8>) -> FrozenEntry {
+    FrozenEntry {
+        path,
+        node: 0,
+        kind: Kind::Directory,
+        mode: None,
+        owner: None,
+        mtime: None,
+        size: 0,
+        links: 1,
+        device: (0, 0),
+        target: Vec::new(),
+        xattrs: Vec::new(),
+        content: FrozenContent::None,
+    }
+}
+
+fn kind(metadata: &Metadata) -> Kind {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_dir() => Kind::Directory,
+        () if kind.is_symlink() => Kind::Symlink,
+        () if kind.is_fifo() => Kind::Fifo,
+        () if kind.is_socket() => Kind::Socket,
+        () if kind.is_block_device() => Kind::BlockDevice,
+        () if kind.is_char_device() => Kind::CharDevice,
+        () => Kind::File,
+    }
+}
+
+/// Extended attributes that mean the same on another machine.
+fn is_kept(name: &[u8]) -> bool {
+    (name.starts_with(b"user.") || name == b"security.capability") && !is_own_name(name)
+}
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// A failure of the disk at a path.
+pub(super) fn unreadable(doing: &str, path: &Path, error: &io::Error) -> view::Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
+        _ => ErrorKind::Other,
+    };
+    view::Error::new(kind, format!("{doing} {}: {error}", path.display()))
+}

@@ -1,0 +1,136 @@
+//! What a manifest says beside its layers, where the user chooses it: types, annotations, config, subject.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::Error;
+use super::manifest::{self, EMPTY, files::TITLE};
+use crate::error::ErrorKind;
+use crate::oci::{Descriptor, Digest, Manifest};
+
+/// Type of an artifact that nobody gave one, as ORAS has it.
+pub(super) const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
+/// Type of a config that nobody gave one.
+const UNKNOWN_CONFIG: &str = "application/vnd.unknown.config.v1+json";
+/// Annotations with this prefix say what oci-sync relies on.
+const RESERVED: &str = "io.oci-sync.";
+
+/// The config blob that the user gives.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its media type.
+    pub media_type: Option<String>,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Which form of manifest is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageSpec {
+    /// Version 1.0: the type of the artifact is that of its config.
+    V1_0,
+    /// Version 1.1: it has a field of its own.
+    #[default]
+    V1_1,
+}
+
+/// What a manifest says beside its layers. All of it is optional.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// `artifactType`.
+    pub artifact_type: Option<String>,
+    /// Of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Of the config.
+    pub config_annotations: BTreeMap<String, String>,
+    /// Of layers, by their title.
+    pub layer_annotations: BTreeMap<String, BTreeMap<String, String>>,
+    /// In the place of the empty one.
+    pub config: Option<Config>,
+    /// What the artifact refers to.
+    pub subject: Option<Descriptor>,
+    /// The form of the manifest.
+    pub image_spec: ImageSpec,
+}
+
+impl Metadata {
+    /// Refuses what no manifest may say.
+    ///
+    /// # Errors
+    /// Invalid for annotations that oci-sync relies on.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(name) = self.annotations.keys().find(|name| name.starts_with(RESERVED)) {
+            return Err(Error::new(ErrorKind::Invalid, format!("annotation `{name}` is reserved for oci-sync; choose another name")));
+        }
+        Ok(())
+    }
+
+    /// The config blob that has to be sent; `None` for the usual one.
+    pub(super) fn config_blob(&self) -> Option<(Descriptor, Bytes)> {
+        let media_type = match (&self.config, self.image_spec) {
+            (Some(config), _) => config.media_type.as_deref().unwrap_or(UNKNOWN_CONFIG),
+            (None, ImageSpec::V1_0) => self.artifact_type.as_deref().unwrap_or(UNKNOWN_CONFIG),
+            (None, ImageSpec::V1_1) => return None,
+        };
+        let bytes = self.config.as_ref().map_or(Bytes::from_static(EMPTY), |config| config.bytes.clone());
+        let mut descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
+        descriptor.annotations = self.config_annotations.clone();
+        Some((descriptor, bytes))
+    }
+
+    /// A new manifest with all of this in it.
+    pub(super) fn applied(&self, manifest: &Arc<Manifest>) -> Result<Arc<Manifest>, Error> {
+        let mut members = manifest::members(manifest)?;
+        if let Some(artifact_type) = &self.artifact_type {
+            members.insert("artifactType".to_owned(), json!(artifact_type));
+        }
+        if self.image_spec == ImageSpec::V1_0 {
+            members.remove("artifactType");
+        }
+        if let Some((config, _)) = self.config_blob() {
+            members.insert("config".to_owned(), manifest::descriptor(&config));
+        } else if let Some(config) = members.get_mut("config") {
+            annotate(config, &self.config_annotations);
+        }
+        if let Some(subject) = &self.subject {
+            let plain = Descriptor::new(&subject.media_type, subject.digest, subject.size);
+            members.insert("subject".to_owned(), manifest::descriptor(&plain));
+        }
+        self.annotate_layers(&mut members)?;
+        let mut whole = Value::Object(members);
+        annotate(&mut whole, &self.annotations);
+        let Value::Object(members) = whole else { return Err(Error::other("a manifest is no object")) };
+        manifest::finish(members)
+    }
+
+    fn annotate_layers(&self, members: &mut Map<String, Value>) -> Result<(), Error> {
+        let mut left: BTreeMap<&str, &BTreeMap<String, String>> =
+            self.layer_annotations.iter().map(|(title, annotations)| (title.as_str(), annotations)).collect();
+        for layer in members.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten() {
+            let title = layer["annotations"][TITLE].as_str().map(str::to_owned);
+            if let Some(annotations) = title.and_then(|title| left.remove(title.as_str())) {
+                annotate(layer, annotations);
+            }
+        }
+        match left.keys().next() {
+            None => Ok(()),
+            Some(title) => {
+                Err(Error::new(ErrorKind::Invalid, format!("annotations are given for `{title}`, which no layer has as its title")))
+            }
+        }
+    }
+}
+
+fn annotate(value: &mut Value, annotations: &BTreeMap<String, String>) {
+    if annotations.is_empty() {
+        return;
+    }
+    let Some(members) = value.as_object_mut() else { return };
+    let place = members.entry("annotations").or_insert_with(|| json!({}));
+    if let Some(place) = place.as_object_mut() {
+        place.extend(annotations.iter().map(|(name, text)| (name.clone(), json!(text))));
+    }
+}

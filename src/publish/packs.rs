@@ -1,0 +1,126 @@
+//! Where the packed layers of a push wait: a directory for what is pushed, which a push that was stopped leaves to the next one.
+//!
+//! One process at a time uses a directory. Those that nobody came back to are removed by any later push.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Error;
+use crate::durable::{RangeLock, make_directory};
+use crate::error::ErrorKind;
+use crate::oci::Digest;
+
+/// How long the layers of a push that was stopped are kept.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The lock beside a directory.
+const LOCK: &str = "lock";
+
+/// The directory of one push, locked while this lives.
+#[derive(Debug)]
+pub struct Packs {
+    directory: PathBuf,
+    lock: PathBuf,
+    _held: RangeLock,
+}
+
+impl Packs {
+    /// The directory below `root` for what `subject` says is pushed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Busy if another process pushes the same; what the disk says.
+    pub fn claim(root: &Path, subject: &str) -> Result<Self, Error> {
+        make_directory(root).map_err(|error| Error::disk("cannot make", root, &error))?;
+        let directory = root.join(Digest::of(subject.as_bytes()).hex());
+        let lock = directory.with_extension(LOCK);
+        let held = loop {
+            let held = RangeLock::file(&lock, Duration::ZERO).map_err(|error| Error::disk("cannot lock", &lock, &error))?;
+            let Some(held) = held else { return Err(Error::new(ErrorKind::Busy, "the same is being pushed there by another process")) };
+            // Whoever ended meanwhile removed it.
+            if held.is_at(&lock).map_err(|error| Error::disk("cannot lock", &lock, &error))? {
+                break held;
+            }
+        };
+        let packs = Self { directory, lock, _held: held };
+        packs.sweep(root);
+        Ok(packs)
+    }
+
+    /// The directory; it need not exist.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Removes it: all is pushed.
+    pub fn finish(self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot remove packed layers in {}: {error}", self.directory.display());
+        }
+    }
+
+    /// Removes what nobody came back to.
+    fn sweep(&self, root: &Path) {
+        let Ok(entries) = fs::read_dir(root) else { return };
+        for lock in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == LOCK)) {
+            let directory = lock.with_extension("");
+            let changed =
+                fs::symlink_metadata(&directory).or_else(|_| fs::symlink_metadata(&lock)).and_then(|metadata| metadata.modified());
+            let is_old = changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > KEPT));
+            if lock == self.lock || !is_old {
+                continue;
+            }
+            if let Ok(Some(held)) = RangeLock::file(&lock, Duration::ZERO)
+                && held.is_at(&lock).unwrap_or(false)
+            {
+                Self { directory, lock, _held: held }.finish();
+            }
+        }
+    }
+}
+
+impl Drop for Packs {
+    fn drop(&mut self) {
+        // A lock of nothing is of no use to the next.
+        if !self.directory.exists() {
+            let _ = fs::remove_file(&self.lock);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_has_a_directory_and_a_stopped_push_leaves_it() {
+        let root = tempfile::tempdir().unwrap();
+        let packs = Packs::claim(root.path(), "a").unwrap();
+        assert_eq!(Packs::claim(root.path(), "a").unwrap_err().kind, ErrorKind::Busy);
+        fs::create_dir(packs.directory()).unwrap();
+        fs::write(packs.directory().join("layer"), b"x").unwrap();
+        let other = Packs::claim(root.path(), "b").unwrap();
+        drop(packs);
+        let packs = Packs::claim(root.path(), "a").unwrap();
+        assert!(packs.directory().join("layer").exists());
+        packs.finish();
+        other.finish();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_nobody_came_back_to_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let packs = Packs::claim(root.path(), "a").unwrap();
+        let (directory, lock) = (packs.directory.clone(), packs.lock.clone());
+        fs::create_dir(&directory).unwrap();
+        let old = SystemTime::now() - KEPT - Duration::from_secs(60);
+        fs::File::open(&directory).unwrap().set_modified(old).unwrap();
+        drop(Packs::claim(root.path(), "b").unwrap());
+        assert!(directory.exists(), "it is in use");
+        drop(packs);
+        drop(Packs::claim(root.path(), "b").unwrap());
+        assert!(!directory.exists() && !lock.exists());
+    }
+}

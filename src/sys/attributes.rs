@@ -1,0 +1,77 @@
+//! What the standard library does not tell of a file: extended attributes and device numbers. Follows no symbolic link.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{lgetxattr, llistxattr};
+use rustix::io::Errno;
+
+/// How often a list is read that grows meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Names and values of all extended attributes of a path; none where the file system has no such thing.
+///
+/// # Errors
+/// What the system says. An attribute that is removed meanwhile, or that this user may not read, is left out.
+pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let names = match grown(|place| llistxattr(path, place)) {
+        Ok(names) => names,
+        Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match grown(|place| lgetxattr(path, name, place)) {
+            Ok(value) => found.push((name.to_vec(), value)),
+            Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// Major and minor of a device number as `stat(2)` has it.
+pub fn device_numbers(device: u64) -> (u32, u32) {
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+/// What a call that fills a place, or tells the size of an empty one, has to say.
+fn grown(mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    for _ in 0..ATTEMPTS {
+        let size = read(&mut [])?;
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let mut place = vec![0; size];
+        match read(&mut place) {
+            Ok(size) => {
+                place.truncate(size);
+                return Ok(place);
+            }
+            Err(Errno::RANGE) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::RANGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_of_a_file_are_read_and_a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, b"x").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        rustix::fs::lsetxattr(&file, "user.one", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::lsetxattr(&file, "user.none", b"", rustix::fs::XattrFlags::empty()).unwrap();
+        let mut found = xattrs(&file).unwrap();
+        found.retain(|(name, _)| name.starts_with(b"user."));
+        found.sort();
+        assert_eq!(found, [(b"user.none".to_vec(), Vec::new()), (b"user.one".to_vec(), b"1".to_vec())]);
+        assert!(xattrs(&link).unwrap().iter().all(|(name, _)| !name.starts_with(b"user.")));
+        assert_eq!(device_numbers(rustix::fs::makedev(8, 17)), (8, 17));
+    }
+}
