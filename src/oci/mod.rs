@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod digest;
+pub mod document;
 mod invalid_manifest;
 mod manifest;
 pub mod media_type;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use super::produce::Made;
-use super::store::FileSource;
+use super::store::file_source;
 use crate::artifact::{Artifact, Artifacts};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
@@ -69,7 +69,7 @@ impl Pull for AtHand {
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         let Some(path) = self.packed.get(&descriptor.digest) else { return self.push.blob(repository, descriptor, range).await };
         let failed = |message: String| Error::new(ErrorKind::Other, message);
-        let source = Arc::new(FileSource::open(path, descriptor.size).map_err(|error| failed(error.message))?);
+        let source = Arc::new(file_source(path, descriptor.size).map_err(|error| failed(error.message))?);
         let pieces = stream::iter((range.start..range.end).step_by(PIECE as usize));
         Ok(pieces
             .then(move |start| {

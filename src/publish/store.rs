@@ -10,8 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -21,7 +19,7 @@ use crate::cache::Room;
 use crate::durable;
 use crate::layer::{self, LayerIndex, Packed, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::registry::UploadSource;
+use crate::registry::FileSource;
 use crate::sys::array::Array;
 
 /// Bytes that are hashed at a time.
@@ -202,34 +200,8 @@ fn holds(path: &Path, digest: &Digest, size: u64) -> io::Result<bool> {
     }
 }
 
-/// A file that is uploaded.
-pub(super) struct FileSource {
-    file: Arc<File>,
-    length: u64,
-}
-
-impl FileSource {
-    pub fn open(path: &Path, length: u64) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|error| Error::disk("opening", path, &error))?;
-        Ok(Self { file: Arc::new(file), length })
-    }
-}
-
-#[async_trait]
-impl UploadSource for FileSource {
-    fn length(&self) -> u64 {
-        self.length
-    }
-
-    async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let file = Arc::clone(&self.file);
-        let rest = self.length.saturating_sub(offset);
-        let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX)).min(4 << 20);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; length];
-            file.read_exact_at(&mut piece, offset)?;
-            Ok(Bytes::from(piece))
-        });
-        read.await.map_err(io::Error::other)?
-    }
+/// A file as what an upload reads.
+pub(super) fn file_source(path: &Path, length: u64) -> Result<FileSource, Error> {
+    let file = File::open(path).map_err(|error| Error::disk("opening", path, &error))?;
+    Ok(FileSource::new(file, length))
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Error;
 use super::report::Progress;
-use super::store::FileSource;
+use super::store::file_source;
 use crate::oci::{Descriptor, Repository};
 use crate::registry::{BlobPlacer, Placed, Push, UploadSource, Uploaded};
 
@@ -70,7 +70,7 @@ impl Uploader {
     pub async fn send(&self, descriptor: &Descriptor, source: &BlobBytes) -> Result<(), Error> {
         let open = || -> Result<_, Error> {
             let bytes: Arc<dyn UploadSource> = match source {
-                BlobBytes::File(path) => Arc::new(FileSource::open(path, descriptor.size)?),
+                BlobBytes::File(path) => Arc::new(file_source(path, descriptor.size)?),
                 BlobBytes::Bytes(bytes) => Arc::new(bytes.clone()),
             };
             let told = self.progress.upload(descriptor.size);

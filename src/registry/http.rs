@@ -155,6 +155,10 @@ impl Pull for HttpRegistry {
         blob::open(&self.http, repository, descriptor, range).await
     }
 
+    async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+        blob::size(&self.http, repository, digest).await
+    }
+
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
         pages::tags(&self.http, repository, after).await
     }

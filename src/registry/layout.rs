@@ -11,6 +11,7 @@ mod files;
 mod local;
 mod names;
 mod push;
+mod sweep;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -231,6 +232,10 @@ impl Pull for Layout {
         }
         let file = self.blobs.verified(descriptor).await?;
         Ok(blobs::stream(file, descriptor.digest, range))
+    }
+
+    async fn blob_size(&self, _repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+        Ok(self.blobs.stamp(&blobs::path(digest))?.size)
     }
 
     async fn tags(&self, _repository: &Repository, _after: Option<&str>) -> Result<Page, Error> {

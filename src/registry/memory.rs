@@ -48,14 +48,18 @@ pub enum RequestKind {
     PushTag,
     /// `delete_tag`.
     DeleteTag,
+    /// `delete_manifest`.
+    DeleteManifest,
+    /// `delete_blob`.
+    DeleteBlob,
     /// `link_referrer`.
     LinkReferrer,
 }
 
 impl RequestKind {
     fn writes(self) -> bool {
-        use RequestKind::{DeleteTag, LinkReferrer, MountBlob, PushBlob, PushManifest, PushTag};
-        matches!(self, MountBlob | PushBlob | PushManifest | PushTag | DeleteTag | LinkReferrer)
+        use RequestKind::{DeleteBlob, DeleteManifest, DeleteTag, LinkReferrer, MountBlob, PushBlob, PushManifest, PushTag};
+        matches!(self, MountBlob | PushBlob | PushManifest | PushTag | DeleteTag | DeleteManifest | DeleteBlob | LinkReferrer)
     }
 }
 

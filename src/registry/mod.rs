@@ -28,7 +28,7 @@ pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 pub use names::{Names, all_names};
 pub use offline::Offline;
 pub use placing::{BlobPlacer, Placed};
-pub use push::{Push, TagDeletion, UploadSource, Uploaded};
+pub use push::{FileSource, Push, TagDeletion, UploadSource, Uploaded};
 
 /// Largest manifest that is read, as registries themselves limit it.
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
@@ -118,6 +118,11 @@ pub trait Pull: Send + Sync {
 
     /// A range of a blob (`0..descriptor.size` for all of it). Interrupted transfers are resumed inside.
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error>;
+
+    /// The size of a blob; NotFound if there is none.
+    async fn blob_size(&self, _repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+        Err(Error::new(ErrorKind::Unsupported, format!("the size of blob {digest} is not known in {}", self.origin())))
+    }
 
     /// One page of the tags of a repository.
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error>;

@@ -2,7 +2,9 @@
 //!
 //! Never decides what is published or in which order; that is the caller's.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -76,7 +78,55 @@ pub trait Push: Pull {
     /// Deletes a tag and no other tag of the same manifest. `digest` is what the tag holds now. NotFound if there is no such tag.
     async fn delete_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error>;
 
+    /// Deletes a manifest, and with it all tags that hold it. In a layout, what only it needed goes too. NotFound if there is none.
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), Error>;
+
+    /// Deletes a blob, whatever names it. NotFound if there is none; a layout refuses with Conflict while a manifest needs it.
+    async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error>;
+
+    /// Drops a manifest that no tag holds any more, and what only it needed, where no collector does so: in a layout.
+    async fn tidy(&self, _repository: &Repository, _digest: &Digest) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Tells that a manifest refers to `subject`, where the registry has no referrers API: keeps the fallback tag. Does
     /// nothing where the registry said (`OCI-Subject`) that it did so itself.
     async fn link_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error>;
+
+    /// Tells that a manifest that is gone does not refer to `subject` any more; undoes [`Push::link_referrer`].
+    async fn unlink_referrer(&self, _repository: &Repository, _subject: &Digest, _referrer: &Digest) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A file that is uploaded.
+pub struct FileSource {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl FileSource {
+    /// So many bytes of an open file, from its start.
+    pub fn new(file: File, length: u64) -> Self {
+        Self { file: Arc::new(file), length }
+    }
+}
+
+#[async_trait]
+impl UploadSource for FileSource {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let file = Arc::clone(&self.file);
+        let rest = self.length.saturating_sub(offset);
+        let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX)).min(4 << 20);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; length];
+            file.read_exact_at(&mut piece, offset)?;
+            Ok(Bytes::from(piece))
+        });
+        read.await.map_err(io::Error::other)?
+    }
 }

@@ -16,6 +16,7 @@ use crate::oci::Repository;
 use crate::registry::{self, Pull, Push};
 
 pub use copy::{Copied, Copier, Options, Tally, member_for, put_tag};
+pub use remote_blob::{RemoteBlob, read_small};
 
 /// Where artifacts come from.
 #[derive(Clone)]

@@ -14,10 +14,10 @@ use tokio::sync::Mutex;
 use super::{Error, Source};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Hasher};
-use crate::registry::{BlobStream, UploadSource};
+use crate::registry::{BlobStream, MANIFEST_LIMIT, UploadSource};
 
 /// A blob of the source.
-pub(super) struct RemoteBlob {
+pub struct RemoteBlob {
     source: Source,
     descriptor: Descriptor,
     /// Never held across an await.
@@ -38,6 +38,7 @@ struct StreamState {
 }
 
 impl RemoteBlob {
+    /// A blob that is read when it is asked for.
     pub fn new(source: Source, descriptor: Descriptor) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         let state = StreamState { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
@@ -47,6 +48,15 @@ impl RemoteBlob {
     /// Why the source could not be read, if that is what ended the upload.
     pub fn failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// At most `length` bytes from an offset, in order. The last of them come only if the digest holds.
+    ///
+    /// # Errors
+    /// Those of the source; Integrity for other bytes than those of the digest.
+    pub async fn piece(&self, offset: u64, length: usize) -> Result<Bytes, Error> {
+        let read = self.read(offset, length).await;
+        read.map_err(|error| self.failure().unwrap_or_else(|| Error::new(ErrorKind::Other, error.to_string())))
     }
 
     fn failed(&self, error: Error) -> io::Error {
@@ -81,6 +91,16 @@ impl StreamState {
             self.hashed += new.len() as u64;
         }
     }
+}
+
+/// A small blob whole, checked.
+///
+/// # Errors
+/// As [`RemoteBlob::piece`]; Unsupported if it is larger than a manifest may be.
+pub async fn read_small(source: &Source, descriptor: &Descriptor) -> Result<Bytes, Error> {
+    let size = usize::try_from(descriptor.size).ok().filter(|_| descriptor.size <= MANIFEST_LIMIT);
+    let too_large = || Error::new(ErrorKind::Unsupported, format!("blob {} has {} bytes", descriptor.digest, descriptor.size));
+    RemoteBlob::new(source.clone(), descriptor.clone()).piece(0, size.ok_or_else(too_large)?).await
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use reqwest::header::CONTENT_RANGE;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use reqwest::{Method, StatusCode};
 
 use super::super::{BlobStream, Error};
@@ -67,6 +67,19 @@ pub(super) async fn open(
         }
     })
     .boxed())
+}
+
+/// Asks for the size of a blob.
+pub(super) async fn size(http: &Http, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+    let what = format!("blob {}/{repository}@{digest}", http.registry);
+    let url = http.url(&format!("v2/{repository}/blobs/{digest}"))?;
+    let call = Call::new(what, Method::HEAD, url, Scope::Content(repository.clone()));
+    let answer = http.exchange.fetch(&call, 0).await?;
+    if answer.status != StatusCode::OK {
+        return Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await);
+    }
+    let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
+    length.ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("{}: the registry does not tell its size", call.what)))
 }
 
 /// The body of one answer.

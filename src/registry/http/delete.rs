@@ -1,6 +1,6 @@
-//! Deleting one tag, and never another one of the same manifest.
+//! Deleting one tag, and never another one of the same manifest; and whole manifests and blobs, where that is asked for.
 //!
-//! A manifest that users made is never deleted, since that deletes all its tags. Where a registry refuses to delete a
+//! For a tag, a manifest that users made is never deleted, since that deletes all its tags. Where a registry refuses to delete a
 //! tag (docker-registry 2.8), a manifest that nobody else has takes the tag and is deleted by digest, which takes this
 //! one tag with it. Whether the registry deletes by digest at all is asked before the tag is touched.
 
@@ -51,6 +51,25 @@ pub(super) async fn tag(registry: &HttpRegistry, repository: &Repository, tag: &
         }
     }
     ThrowAway { registry, repository, version: &version, what: &what, old: digest }.run().await
+}
+
+/// Deletes a manifest, with all tags that hold it.
+pub(super) async fn manifest(http: &Http, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+    let version = Version::Digest(*digest);
+    let answer = delete(http, repository, &version).await?;
+    if !answer.status.is_success() {
+        return Err(refusal(http, repository, &version, &answer).await);
+    }
+    gone(http, repository, &version, &format!("manifest {}/{repository}{version}", http.registry)).await
+}
+
+/// Deletes a blob.
+pub(super) async fn blob(http: &Http, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+    let url = http.url(&format!("v2/{repository}/blobs/{digest}"))?;
+    let what = format!("deleting blob {}/{repository}@{digest}", http.registry);
+    let call = Call::new(what, Method::DELETE, url, Scope::Delete(repository.clone()));
+    let answer = http.exchange.fetch(&call, answer::ERROR_LIMIT).await?;
+    if answer.status.is_success() { Ok(()) } else { Err(http.exchange.refused_write(&call, &answer).await) }
 }
 
 fn moved(what: &str, held: &Digest, expected: &Digest) -> Error {

@@ -36,7 +36,19 @@ impl Push for HttpRegistry {
         delete::tag(self, repository, tag, digest).await
     }
 
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        delete::manifest(&self.http, repository, digest).await
+    }
+
+    async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        delete::blob(&self.http, repository, digest).await
+    }
+
     async fn link_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {
         referrer::link(&self.http, repository, subject, referrer).await
+    }
+
+    async fn unlink_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Digest) -> Result<(), Error> {
+        referrer::unlink(&self.http, repository, subject, referrer).await
     }
 }

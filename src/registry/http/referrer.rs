@@ -36,6 +36,20 @@ pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest,
     .await
 }
 
+/// Makes sure that a manifest that is gone is not found as a referrer.
+pub(super) async fn unlink(http: &Http, repository: &Repository, subject: &Digest, referrer: &Digest) -> Result<(), Error> {
+    if pages::keeps_referrers(http, repository, subject).await? {
+        return Ok(());
+    }
+    let gone = referrer.to_string();
+    change(http, repository, subject, |entries| {
+        let before = entries.len();
+        entries.retain(|entry| digest_of(entry) != Some(&gone));
+        entries.len() != before
+    })
+    .await
+}
+
 /// Changes the list of referrers until `edit` finds nothing more to change.
 async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: impl Fn(&mut Vec<Value>) -> bool) -> Result<(), Error> {
     let version = Version::Tag(pages::fallback(subject)?);

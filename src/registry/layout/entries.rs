@@ -87,10 +87,31 @@ impl Entries {
         Ok(())
     }
 
+    /// Removes every entry of a digest, or only those without a name.
+    pub(super) fn forget(&mut self, digest: &Digest, named_too: bool) {
+        let gone = digest.to_string();
+        self.list.retain(|entry| digest_of(entry) != Some(&gone) || !(named_too || is_nameless(entry)));
+    }
+
+    /// Whether any entry is of this digest.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        let wanted = digest.to_string();
+        self.list.iter().any(|entry| digest_of(entry) == Some(&wanted))
+    }
+
+    /// The digests of all entries.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        self.list.iter().filter_map(|entry| Digest::parse(digest_of(entry)?).ok()).collect()
+    }
+
+    /// The digests of the entries without a name.
+    pub(super) fn nameless(&self) -> Vec<Digest> {
+        self.list.iter().filter(|entry| is_nameless(entry)).filter_map(|entry| Digest::parse(digest_of(entry)?).ok()).collect()
+    }
+
     /// Makes sure that there is an entry without a name, which is how a layout keeps a referrer.
     pub(super) fn keep(&mut self, entry: Value) {
-        let nameless = |known: &Value| annotation(known, NAME).is_none() && annotation(known, FULL_NAME).is_none();
-        if !self.list.iter().any(|known| nameless(known) && digest_of(known) == digest_of(&entry)) {
+        if !self.list.iter().any(|known| is_nameless(known) && digest_of(known) == digest_of(&entry)) {
             self.list.push(entry);
         }
     }
@@ -107,6 +128,10 @@ pub(super) fn plain(manifest: &Manifest) -> Value {
 
 fn annotation<'entry>(entry: &'entry Value, key: &str) -> Option<&'entry str> {
     entry.get("annotations")?.get(key)?.as_str()
+}
+
+fn is_nameless(entry: &Value) -> bool {
+    annotation(entry, NAME).is_none() && annotation(entry, FULL_NAME).is_none()
 }
 
 fn digest_of(entry: &Value) -> Option<&str> {

@@ -91,3 +91,14 @@ pub(super) fn put(root: &File, path: &Path, bytes: &[u8], replace: bool) -> io::
     arriving.write(bytes)?;
     arriving.place(path, replace)
 }
+
+/// Removes a file; one that is gone is no error.
+pub(super) fn remove(root: &File, path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    match beneath::make_directory(root, parent).and_then(|directory| beneath::remove_file(&directory, name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

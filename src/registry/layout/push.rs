@@ -1,7 +1,7 @@
 //! Writing into a layout: blobs as files, tags as entries of `index.json`, which is replaced whole under a lock.
 //!
-//! What is answered as done survives a power cut. A manifest is put only when its blobs are there. Nothing is ever
-//! removed but an entry of a tag that is deleted.
+//! What is answered as done survives a power cut. A manifest is put only when its blobs are there. Nothing is removed
+//! but what is deleted, and what only that needed (see `sweep`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
 use super::files::{self, Arriving};
 use super::local::{INDEX, INDEX_LIMIT, MARKER};
+use super::sweep::Tags;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
 
+/// How deep members of indexes are looked at.
+const DEPTH: usize = 4;
 /// Bytes that are read and written at once.
 const PIECE: usize = 4 << 20;
 
@@ -48,13 +51,22 @@ impl Blobs {
 
     /// Changes `index.json`, alone.
     fn edit(&self, change: impl FnOnce(&mut Entries) -> Result<(), Error>) -> Result<(), Error> {
+        self.edit_then(change, |_, ()| Ok(()))
+    }
+
+    /// The same, and then something more before anybody else may change it.
+    pub(super) fn edit_then<T>(
+        &self,
+        change: impl FnOnce(&mut Entries) -> Result<T, Error>,
+        then: impl FnOnce(&Entries, T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.begin()?;
         let (root, path) = (self.root()?, Path::new(INDEX));
         let failed = |error: std::io::Error| self.failed(path, &error);
         let _lock = files::lock(root).map_err(failed)?;
         let (_, before) = self.small(path, INDEX_LIMIT)?;
         let mut entries = Entries::parse(&before, self.origin())?;
-        change(&mut entries)?;
+        let changed = change(&mut entries)?;
         let after = entries.bytes();
         if after.len() as u64 > INDEX_LIMIT {
             let message = format!("{}/{INDEX} would become larger than {} MiB", self.origin(), INDEX_LIMIT >> 20);
@@ -63,7 +75,7 @@ impl Blobs {
         if after != before {
             files::put(root, path, &after, true).map_err(failed)?;
         }
-        Ok(())
+        then(&entries, changed)
     }
 
     /// Stores a manifest as a blob.
@@ -84,8 +96,15 @@ impl Blobs {
         }
     }
 
-    /// A blob that a manifest needs and the layout lacks.
-    fn missing(&self, manifest: &Manifest) -> Result<Option<Digest>, Error> {
+    /// A blob that a manifest, or a member of it that is here, needs and the layout lacks.
+    fn missing(&self, manifest: &Manifest, depth: usize) -> Result<Option<Digest>, Error> {
+        for member in manifest.index().into_iter().flat_map(|index| &index.manifests).filter(|_| depth > 0) {
+            // What is no manifest, or not here, is its reader's matter.
+            let Ok(Some(member)) = self.parsed(&member.digest) else { continue };
+            if let Some(missing) = self.missing(&member, depth - 1)? {
+                return Ok(Some(missing));
+            }
+        }
         let Some(image) = manifest.image() else { return Ok(None) };
         for blob in image.layers.iter().filter(|layer| !media_type::is_elsewhere(&layer.media_type)).chain([&image.config]) {
             if !self.has(blob)? {
@@ -176,20 +195,17 @@ impl Push for Layout {
             if hasher.finish() != manifest.digest {
                 return Err(refused("its bytes have another digest".to_owned()));
             }
-            if let Some(missing) = blobs.missing(&manifest)? {
-                return Err(refused(format!("it names {missing}, which is not in the layout")));
-            }
+            let complete = || match blobs.missing(&manifest, DEPTH)? {
+                Some(missing) => Err(refused(format!("it names {missing}, which is not in the layout"))),
+                None => Ok(()),
+            };
+            complete()?;
             blobs.store(&manifest)?;
             match version {
                 Version::Digest(_) if manifest.subject().is_none() => Ok(()),
-                Version::Digest(_) => blobs.edit(|entries| {
-                    entries.keep(entries::plain(&manifest));
-                    Ok(())
-                }),
-                Version::Tag(tag) => blobs.edit(|entries| {
-                    entries.name(&tag, &manifest);
-                    Ok(())
-                }),
+                // Once more where nothing is removed meanwhile.
+                Version::Digest(_) => blobs.edit(|entries| complete().map(|()| entries.keep(entries::plain(&manifest)))),
+                Version::Tag(tag) => blobs.edit(|entries| complete().map(|()| entries.name(&tag, &manifest))),
             }
         })
         .await
@@ -203,6 +219,25 @@ impl Push for Layout {
             Ok(TagDeletion::Direct)
         })
         .await
+    }
+
+    async fn delete_manifest(&self, _repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
+        blocking(move || {
+            blobs.stamp(&blobs::path(&digest))?;
+            blobs.drop_manifest(&digest, Tags::Drop)
+        })
+        .await
+    }
+
+    async fn delete_blob(&self, _repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
+        blocking(move || blobs.drop_blob(&digest)).await
+    }
+
+    async fn tidy(&self, _repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
+        blocking(move || blobs.drop_manifest(&digest, Tags::Keep)).await
     }
 
     /// Keeps an entry without a name, by which readers of layouts find a referrer.

@@ -113,6 +113,13 @@ impl Pull for Memory {
         Ok(pieces(data).chain(tail).boxed())
     }
 
+    async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+        let state = self.state();
+        let blob = state.repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(digest));
+        let missing = || Error::new(ErrorKind::NotFound, format!("blob {repository}@{digest} does not exist in {}", self.origin));
+        Ok(blob.ok_or_else(missing)?.len() as u64)
+    }
+
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
         self.enter(RequestKind::Tags, repository.as_str(), after.unwrap_or_default().to_owned(), None).await?;
         let state = self.state();

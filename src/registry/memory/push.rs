@@ -163,6 +163,29 @@ impl Push for Memory {
         self.answer(fault, deletion).await
     }
 
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let fault = self.enter(RequestKind::DeleteManifest, repository.as_str(), digest.to_string(), None).await?;
+        let found = {
+            let mut state = self.state();
+            let contents = state.repositories.entry(repository.to_string()).or_default();
+            contents.tags.retain(|_, held| held != digest);
+            contents.manifests.remove(digest).is_some()
+        };
+        if !found {
+            return Err(Error::new(ErrorKind::NotFound, format!("manifest {repository}@{digest} does not exist in {}", self.origin)));
+        }
+        self.answer(fault, ()).await
+    }
+
+    async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let fault = self.enter(RequestKind::DeleteBlob, repository.as_str(), digest.to_string(), None).await?;
+        let found = self.state().repositories.entry(repository.to_string()).or_default().blobs.remove(digest).is_some();
+        if !found {
+            return Err(Error::new(ErrorKind::NotFound, format!("blob {repository}@{digest} does not exist in {}", self.origin)));
+        }
+        self.answer(fault, ()).await
+    }
+
     /// Does nothing but log: referrers are found by their subject.
     async fn link_referrer(&self, repository: &Repository, subject: &Digest, _referrer: &Descriptor) -> Result<(), Error> {
         let fault = self.enter(RequestKind::LinkReferrer, repository.as_str(), subject.to_string(), None).await?;
