@@ -28,6 +28,8 @@ mod copying;
 mod crashes;
 #[path = "mount/credentials.rs"]
 mod credentials;
+#[path = "mount/deleting.rs"]
+mod deleting;
 #[path = "mount/everyday_tools.rs"]
 mod everyday_tools;
 #[path = "mount/fixtures.rs"]
@@ -60,6 +62,8 @@ mod publishing_faults;
 mod pulling;
 #[path = "mount/pushing.rs"]
 mod pushing;
+#[path = "mount/raw_objects.rs"]
+mod raw_objects;
 #[path = "mount/requests.rs"]
 mod requests;
 #[path = "mount/restarts.rs"]

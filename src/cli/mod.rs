@@ -2,6 +2,7 @@
 //! the home directory and that writes to a terminal.
 //!
 //! - `command`: the commands, one file each
+//! - `output_file`: standard output or a file for raw bytes
 //! - `settings`: flags, environment, configuration file and mount options become plain structs
 //! - `source`: from SOURCE or REF to the opened modules below the file system
 //! - `listing`: what a registry, a repository and an artifact hold
@@ -15,6 +16,7 @@ mod daemon;
 mod exit;
 mod listing;
 mod mounts;
+mod output_file;
 mod runtime;
 mod settings;
 mod source;

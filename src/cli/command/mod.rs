@@ -4,14 +4,18 @@
 //! configuration file, the environment and how registries are reached. Commands only translate; the work is in the other folders:
 //! `staged` for edits, `mounts` for what is mounted, `source` for artifacts, `daemon` for serving, `terminal` for output.
 
+mod attach;
+mod blob;
 mod cache;
 mod cp;
 mod diff;
 mod discard;
 mod discover;
 mod inspect;
+mod label;
 mod list;
 mod ls;
+mod manifest;
 mod mount;
 mod new;
 mod pull;
@@ -19,6 +23,7 @@ mod push;
 mod refresh;
 mod repo;
 mod resolve;
+mod rm;
 mod status;
 mod sync;
 mod tag;
@@ -75,6 +80,11 @@ commands! {
     Cp: cp,
     Tag: tag,
     Resolve: resolve,
+    Rm: rm,
+    Label: label,
+    Attach: attach,
+    Manifest: manifest,
+    Blob: blob,
 }
 
 const STYLES: Styles = Styles::styled()

@@ -295,7 +295,8 @@ impl Push {
     }
 }
 
-fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
+/// What pushes to a source.
+pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
     let meaning = wiring::meaning(parts, &WriteFlags::default(), encrypted);
     let context = Context {
         artifacts: parts.artifacts.clone(),
@@ -315,7 +316,8 @@ fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool
     }
 }
 
-fn listener(quiet: bool) -> Listener {
+/// Shows progress, or nothing.
+pub fn listener(quiet: bool) -> Listener {
     if quiet {
         return Arc::new(|_| {});
     }

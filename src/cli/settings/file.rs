@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn a_flag_counts_before_the_file_and_the_file_before_the_default() {
         let file = parse("cache-size: 2GiB\nmemory-limit: 64MiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\nnoexec: true\n").unwrap();
-        let storage: Storage = group(&file, &["--cache-size=1M"]);
-        assert_eq!((storage.cache_size, storage.memory_limit), (Some(1 << 20), Some(64 << 20)));
+        let storage: Storage = group(&file, &["--cache-size=16M"]);
+        assert_eq!((storage.cache_size, storage.memory_limit), (Some(16 << 20), Some(64 << 20)));
         assert_eq!((storage.cache_dir.as_deref(), storage.state_dir), (Some(Path::new("/etc/x/sub")), None));
         assert_eq!(group::<ContentFlags>(&file, &[]).tag_ttl, Some(Duration::from_secs(300)));
         let permissions: Permissions = group(&file, &[]);

@@ -1,7 +1,7 @@
 //! Files of this machine that a command packs: their paths, types and annotations as typed.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -17,7 +17,7 @@ const SMALL_FILE: u64 = 4 << 20;
 /// The annotation with the time of an artifact.
 const CREATED: &str = "org.opencontainers.image.created";
 /// Standard input.
-const STDIN: &str = "-";
+pub const STDIN: &str = "-";
 
 /// How paths are called in the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,13 @@ fn with_type(base: &Path, typed: &Path) -> Result<(PathBuf, Option<String>), Fai
     {
         return Ok((PathBuf::from(path), Some(media_type.to_owned())));
     }
+    Err(unreadable(&base.join(typed), &error))
+}
+
+/// A file that cannot be read.
+pub fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Other };
-    Err(Failure::new(code, format!("cannot read {}: {error}", escape::path(&base.join(typed)))))
+    Failure::new(code, format!("cannot read {}: {error}", escape::path(path)))
 }
 
 /// The path in the artifact.
@@ -182,11 +187,17 @@ pub fn annotation_file(path: &Path) -> Result<Metadata, Failure> {
     Ok(Metadata { annotations, config_annotations, layer_annotations: all, ..Metadata::default() })
 }
 
-fn small(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error: io::Error| Failure::other(format!("cannot read {}: {error}", escape::path(path)));
+/// A file of at most 4 MiB, or standard input for `-`. Blocks.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn small(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::open(path).map_err(unreadable)?, SMALL_FILE + 1), &mut bytes)
-        .map_err(unreadable)?;
+    let read = match path.as_os_str() == STDIN {
+        true => io::stdin().lock().take(SMALL_FILE + 1).read_to_end(&mut bytes),
+        false => std::fs::File::open(path).and_then(|file| file.take(SMALL_FILE + 1).read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| unreadable(path, &error))?;
     match bytes.len() as u64 > SMALL_FILE {
         true => Err(Failure::usage(format!("{} is larger than 4 MiB", escape::path(path)))),
         false => Ok(bytes),

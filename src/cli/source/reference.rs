@@ -87,6 +87,15 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
     }
 }
 
+/// The repository or layout of a source, without tag and digest.
+pub fn without_version(source: &Source) -> String {
+    match source {
+        Source::Artifact { registry, repository, .. } => format!("{registry}/{repository}"),
+        Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+        Source::Registry { .. } => source.to_string(),
+    }
+}
+
 /// The digest, if the reference has one.
 pub fn digest(source: &Source) -> Option<Digest> {
     match source {

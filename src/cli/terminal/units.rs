@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat};
+
 use crate::content::MEMORY_LEAST;
 
 /// Fewest bytes of a cache.
@@ -140,19 +142,10 @@ pub fn show_duration(seconds: u64) -> String {
     }
 }
 
-/// Seconds since 1970 as RFC 3339 writes them, in UTC.
+/// Seconds since 1970 as RFC 3339 writes them, in UTC; as a number what lies beyond its years.
 pub fn show_time(seconds: i64) -> String {
-    let (days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // The proleptic Gregorian calendar, counted in eras of 400 years that begin in March.
-    let shifted = days.saturating_add(719_468);
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", clock / 3600, clock / 60 % 60, clock % 60)
+    let time = DateTime::from_timestamp(seconds, 0).map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
+    time.unwrap_or_else(|| seconds.to_string())
 }
 
 #[cfg(test)]

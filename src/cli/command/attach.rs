@@ -1,0 +1,212 @@
+//! `ocifs attach`: files or annotations as what refers to an artifact.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::push::{listener, publisher};
+use crate::cli::exit::Failure;
+use crate::cli::output_file::Destination;
+use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::source::{inputs, reference};
+use crate::cli::terminal::{escape, output};
+use crate::oci::{Descriptor, Platform, Repository, Source, Tag, Version};
+use crate::publish::{Metadata, NewKind, Packs, Pushing};
+use crate::transfer;
+
+/// How long another writer may take between its look at the list of referrers and its own list, which lacks ours.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// Attach files or annotations to an artifact: signatures, SBOMs, notes; `discover` finds them
+///
+/// A file becomes a layer under its name as it is given, a directory one archive, as `oras attach` makes them. No tag is put.
+#[derive(Args, Clone, Debug)]
+pub struct Attach {
+    /// What it refers to: repository:tag, repository@digest, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Files and directories, each optionally with the media type of its layer; `-` reads standard input
+    #[arg(value_name = "PATH[:TYPE]")]
+    paths: Vec<PathBuf>,
+
+    /// Type of what is attached, like application/spdx+json
+    #[arg(long, value_name = "TYPE")]
+    artifact_type: String,
+
+    /// An annotation of the manifest; repeatable
+    #[arg(short, long = "annotation", value_name = "NAME=VALUE", value_parser = inputs::annotation)]
+    annotations: Vec<(String, String)>,
+
+    /// Annotations from a JSON file: objects by title, `$manifest` and `$config`
+    #[arg(long, value_name = "FILE")]
+    annotation_file: Option<PathBuf>,
+
+    /// Attach to this member of a multi-platform image, os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
+    /// Paths are relative to this directory
+    #[arg(short = 'C', long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// What standard input is called in the artifact
+    #[arg(long, value_name = "NAME")]
+    title: Option<String>,
+
+    /// Write the manifest to this file too
+    #[arg(long, value_name = "FILE")]
+    export_manifest: Option<PathBuf>,
+
+    /// Publish files of encrypted artifacts unencrypted; refused without this flag
+    #[arg(long)]
+    plaintext: bool,
+
+    /// Blobs uploaded at a time [default: 4]
+    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reaching the registry.
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// The output. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// What was attached, by digest.
+    reference: String,
+    /// What it refers to, by digest.
+    subject: String,
+    digest: String,
+    media_type: String,
+    artifact_type: String,
+    size: u64,
+}
+
+impl Attach {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// A file cannot be read, there is no such artifact, or the registry refuses.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.reference, environment)?;
+        let metadata = self.metadata()?;
+        if self.paths.is_empty() && metadata.annotations.is_empty() {
+            return Err(Failure::usage("nothing to attach: name files, or annotations with -a"));
+        }
+        let storage = self.reaching.storage.clone().with_directories(environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let state = storage.state_dir.clone().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))?;
+        let content = ContentFlags::default();
+        let (pushed, subject) = until_interrupted(async {
+            let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };
+            let parts = wiring::build(&source, reading, &flags, &storage, environment)?;
+            let (repository, subject) = self.subject(&source, &parts).await?;
+            let claim = format!("attach {source} {self:?} {:?}", std::env::current_dir().unwrap_or_default());
+            let packs = blocking(move || Ok(Packs::claim(&state.join("push"), &claim)?)).await?;
+            let metadata = Metadata { subject: Some(subject.clone()), ..metadata };
+            let pushing = self.pushing(repository.clone(), metadata, &packs).await?;
+            let pushed = publisher(&source, &parts, false, false).push(&pushing, &listener(self.quiet)).await?;
+            packs.finish();
+            // A writer that looked at the list before ours was there has replaced it by now; then it is put there again.
+            let referrer = pushed.manifest.descriptor();
+            parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
+            let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
+            if parts.push.resolve(&repository, &list).await.is_ok() {
+                tokio::time::sleep(SETTLED).await;
+                parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
+            }
+            parts.artifacts.flush().await;
+            Ok((pushed, subject))
+        })?;
+        let manifest = &pushed.manifest;
+        if let Some(path) = &self.export_manifest {
+            let mut destination = Destination::new(Some(path))?;
+            destination.write(&manifest.raw)?;
+            destination.finish()?;
+        }
+        let by_digest = |digest| reference::with_version(&source, &Version::Digest(digest));
+        let report = Report {
+            reference: by_digest(manifest.digest),
+            subject: by_digest(subject.digest),
+            digest: manifest.digest.to_string(),
+            media_type: manifest.media_type.clone(),
+            artifact_type: self.artifact_type.clone(),
+            size: manifest.raw.len() as u64,
+        };
+        output::show(self.format, &report, |report| if self.quiet { String::new() } else { text(report) })
+    }
+
+    fn metadata(&self) -> Result<Metadata, Failure> {
+        let mut metadata = match &self.annotation_file {
+            Some(path) => inputs::annotation_file(path)?,
+            None => Metadata::default(),
+        };
+        metadata.annotations.extend(self.annotations.iter().cloned().collect::<BTreeMap<_, _>>());
+        metadata.artifact_type = Some(self.artifact_type.clone());
+        Ok(metadata)
+    }
+
+    /// The manifest that is referred to.
+    async fn subject(&self, source: &Source, parts: &Parts) -> Result<(Repository, Descriptor), Failure> {
+        let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
+        let mut manifest = parts.pull.manifest(&repository, &version).await?;
+        if let Some(platform) = &self.platform {
+            let digest = transfer::member_for(&manifest, platform)?;
+            if digest != manifest.digest {
+                manifest = parts.pull.manifest(&repository, &Version::Digest(digest)).await?;
+            }
+        }
+        let subject = Descriptor::new(manifest.media_type.clone(), manifest.digest, manifest.raw.len() as u64);
+        Ok((repository, subject))
+    }
+
+    async fn pushing(&self, repository: Repository, mut metadata: Metadata, packs: &Packs) -> Result<Pushing, Failure> {
+        let given = inputs::Given {
+            paths: self.paths.clone(),
+            directory: self.directory.clone(),
+            title: self.title.clone(),
+            scratch: packs.directory().to_path_buf(),
+        };
+        let inputs = blocking(move || inputs::find(given, inputs::Naming::AsGiven)).await?;
+        let source_date = inputs::source_date()?;
+        if let Some((name, time)) = source_date.and_then(inputs::created) {
+            metadata.annotations.entry(name).or_insert(time);
+        }
+        Ok(Pushing {
+            repository,
+            tags: Vec::new(),
+            inputs,
+            kind: NewKind::Oras,
+            metadata,
+            owner: None,
+            newest: source_date,
+            packs: packs.directory().to_path_buf(),
+            concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+            dry_run: false,
+            plaintext: self.plaintext,
+            no_ignore: true,
+        })
+    }
+}
+
+fn text(report: &Report) -> String {
+    format!("{}\n  refers to {}", escape::terminal(&report.reference), escape::terminal(&report.subject))
+}

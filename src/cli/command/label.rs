@@ -1,0 +1,202 @@
+//! `ocifs label`: sets and removes annotations of an artifact. Its layers, and members of the manifest that nobody here knows, stay.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::cli::exit::{Code, Failure};
+use crate::cli::listing::labels;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::RegistryFlags;
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, message, output};
+use crate::oci::{InvalidManifest, Manifest, Version, document, media_type};
+use crate::transfer::{self, Destination};
+
+/// Set and remove labels (annotations) of an artifact without moving its layers
+#[derive(Args, Clone, Debug)]
+pub struct Label {
+    /// The action.
+    #[command(subcommand)]
+    command: Action,
+}
+
+/// What is done.
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// Set labels: REF KEY=VALUE…
+    Set(Labels),
+    /// Remove labels: REF KEY…
+    Unset(Labels),
+}
+
+/// Flags of both.
+#[derive(Args, Clone, Debug)]
+struct Labels {
+    /// repository:tag or oci:DIRECTORY:tag, then KEY=VALUE to set or KEY to remove
+    #[arg(value_name = "REF|LABEL", required = true)]
+    words: Vec<String>,
+
+    /// The artifact, as oci-sync spells it; then all words are labels
+    #[arg(short, long, value_name = "REF")]
+    remote: Option<String>,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// What happens to annotations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    Set(String, String),
+    Unset(String),
+}
+
+impl Label {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Labels that the format needs; the tag moved meanwhile; the registry refuses the manifest.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let (flags, sets) = match self.command {
+            Action::Set(flags) => (flags, true),
+            Action::Unset(flags) => (flags, false),
+        };
+        let (text, words) = match (&flags.remote, flags.words.split_first()) {
+            (Some(remote), _) => (remote, flags.words.as_slice()),
+            (None, Some((first, rest))) => (first, rest),
+            (None, None) => return Err(Failure::usage("name an artifact and labels")),
+        };
+        if words.is_empty() {
+            return Err(Failure::usage("name at least one label"));
+        }
+        let changes: Vec<Change> = words.iter().map(|word| if sets { setting(word) } else { unsetting(word) }).collect::<Result<_, _>>()?;
+        let environment = &invocation.environment;
+        let source = reference::parse(text, environment)?;
+        let push = wiring::registry(&source, false, &invocation.registry(reference::registry(&source))?, environment)?;
+        let (tag, digest) = until_interrupted(async {
+            let (repository, version) = reference::named(&source, push.as_ref()).await?;
+            let Version::Tag(tag) = &version else {
+                return Err(Failure::usage(format!("{source} is a digest, which names these labels for good; name a tag")));
+            };
+            let before = push.manifest(&repository, &version).await?;
+            let Some(after) = edited(&before, &changes)? else { return Ok((tag.clone(), before.digest)) };
+            // Compared just before, as no registry does it.
+            let now = push.resolve(&repository, &version).await?.digest;
+            if now != before.digest {
+                return Err(Failure::new(Code::Conflict, format!("{source} moved from {} to {now} meanwhile", before.digest)));
+            }
+            let destination = Destination { push: push.clone(), repository: repository.clone() };
+            transfer::put_tag(&destination, &after, tag).await?;
+            if let Some(subject) = after.subject() {
+                push.link_referrer(&repository, &subject.digest, &after.descriptor()).await?;
+            }
+            let referrers = push.referrers(&repository, &before.digest).await.map_or(0, |referrers| referrers.len());
+            if referrers > 0 {
+                message::report(&format!("{referrers} signatures or other referrers stay with {}", before.digest));
+            }
+            Ok((tag.clone(), after.digest))
+        })?;
+        output::line(&format!("{}  {digest}", escape::terminal(&reference::with_version(&source, &Version::Tag(tag)))))
+    }
+}
+
+fn setting(word: &str) -> Result<Change, Failure> {
+    match word.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok(Change::Set(free(key)?, value.to_owned())),
+        _ => Err(Failure::usage(format!("`{}` is not KEY=VALUE", escape::terminal(word)))),
+    }
+}
+
+fn unsetting(word: &str) -> Result<Change, Failure> {
+    match word.contains('=') {
+        false if !word.is_empty() => Ok(Change::Unset(free(word)?)),
+        _ => Err(Failure::usage(format!("`{}` is not a key; write only what stands before `=`", escape::terminal(word)))),
+    }
+}
+
+/// A key that people may change.
+fn free(key: &str) -> Result<String, Failure> {
+    if labels::is_reserved(key) {
+        return Err(Failure::usage(format!("`{}` says how the artifact is read, so it is no label", escape::terminal(key))));
+    }
+    Ok(key.to_owned())
+}
+
+/// The manifest with its annotations changed; `None` if they are so already.
+fn edited(before: &Manifest, changes: &[Change]) -> Result<Option<Manifest>, Failure> {
+    if matches!(before.media_type.as_str(), media_type::DOCKER_MANIFEST | media_type::DOCKER_INDEX) {
+        return Err(Failure::other("a Docker manifest has no annotations; copy the image to an OCI one first"));
+    }
+    let broken = |error: InvalidManifest| Failure::other(format!("manifest {}: {error}", before.digest));
+    let mut members = document::members(before).map_err(broken)?;
+    let old = members.get("annotations").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut new = old.clone();
+    changes.iter().for_each(|change| apply(&mut new, change));
+    if new == old {
+        return Ok(None);
+    }
+    match new.is_empty() {
+        true => members.remove("annotations"),
+        false => members.insert("annotations".to_owned(), Value::Object(new)),
+    };
+    let mut after = document::manifest(members).map_err(broken)?;
+    after.media_type.clone_from(&before.media_type);
+    Ok(Some(after))
+}
+
+fn apply(annotations: &mut Map<String, Value>, change: &Change) {
+    match change {
+        Change::Set(key, value) => annotations.insert(key.clone(), json!(value)),
+        Change::Unset(key) => annotations.remove(key),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::oci::Digest;
+
+    fn manifest(extra: &str) -> Manifest {
+        let config = format!(r#"{{"mediaType":"a/b","digest":"{}","size":2,"future":[1]}}"#, Digest::of(b"{}"));
+        let raw = Bytes::from(format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"unknown":{{"z":1,"a":null}}{extra}}}"#));
+        let digest = Digest::of(&raw);
+        Manifest::parse(raw, digest).unwrap()
+    }
+
+    fn set(key: &str, value: &str) -> Change {
+        Change::Set(key.into(), value.into())
+    }
+
+    #[test]
+    fn labels_change_and_nothing_else_of_the_manifest_does() {
+        let before = manifest(r#","annotations":{"env":"test","io.oci-sync.version":"1"}"#);
+        let after = edited(&before, &[set("env", "prod"), set("new", "<&>"), Change::Unset("none".into())]).unwrap().unwrap();
+        let mut value: Value = serde_json::from_slice(&after.raw).unwrap();
+        assert_eq!(value["annotations"], json!({"env": "prod", "new": "<&>", "io.oci-sync.version": "1"}));
+        value["annotations"] = json!({"env": "test", "io.oci-sync.version": "1"});
+        assert_eq!(value, serde_json::from_slice::<Value>(&before.raw).unwrap());
+        assert!(edited(&before, &[set("env", "test")]).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_label_takes_the_annotations_along() {
+        let before = manifest(r#","annotations":{"env":"test"}"#);
+        let after = edited(&before, &[Change::Unset("env".into())]).unwrap().unwrap();
+        let value = |manifest: &Manifest| serde_json::from_slice::<Value>(&manifest.raw).unwrap();
+        assert_eq!(value(&after), value(&manifest("")));
+    }
+
+    #[test]
+    fn keys_that_carry_the_format_are_refused() {
+        for key in ["io.oci-sync.encrypted", "dev.ocifs.seal"] {
+            assert_eq!(setting(&format!("{key}=false")).unwrap_err().code, Code::Usage);
+            assert_eq!(unsetting(key).unwrap_err().code, Code::Usage);
+        }
+        assert_eq!(setting("app=a=b").unwrap(), set("app", "a=b"));
+        assert!(setting("=x").is_err() && setting("x").is_err() && unsetting("a=b").is_err() && unsetting("").is_err());
+    }
+}

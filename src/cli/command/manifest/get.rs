@@ -1,0 +1,119 @@
+//! `ocifs manifest get` and `ocifs manifest config`.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::exit::Failure;
+use crate::cli::output_file::Destination;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::RegistryFlags;
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, output};
+use crate::oci::{Descriptor, Manifest, Platform, Repository, Source, Version, document};
+use crate::registry::Push;
+use crate::transfer;
+use std::sync::Arc;
+
+/// Flags of both.
+#[derive(Args, Clone, Debug)]
+pub struct Get {
+    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Print the descriptor instead: media type, digest and size
+    #[arg(long)]
+    descriptor: bool,
+
+    /// Indent the JSON; the bytes are not those of the digest then
+    #[arg(long)]
+    pretty: bool,
+
+    /// Write to this file; - is standard output
+    #[arg(short, long, value_name = "FILE", conflicts_with = "descriptor")]
+    output: Option<PathBuf>,
+
+    /// The member of a multi-platform image, os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+impl Get {
+    /// Prints the manifest.
+    ///
+    /// # Errors
+    /// It cannot be read, or its bytes are not those of its digest.
+    pub fn manifest(self, invocation: &Invocation) -> Result<(), Failure> {
+        let manifest = until_interrupted(async { Ok(self.find(invocation).await?.2) })?;
+        let descriptor = Descriptor::new(manifest.media_type.clone(), manifest.digest, manifest.raw.len() as u64);
+        self.print(&descriptor, &manifest.raw)
+    }
+
+    /// Prints the config.
+    ///
+    /// # Errors
+    /// As [`Get::manifest`]; the manifest is an index, which has none.
+    pub fn config(self, invocation: &Invocation) -> Result<(), Failure> {
+        let (descriptor, raw) = until_interrupted(async {
+            let (push, repository, manifest) = self.find(invocation).await?;
+            let none = || Failure::usage(format!("{} is an index, which has no config; choose a member with --platform", self.reference));
+            let config = manifest.image().ok_or_else(none)?.config.clone();
+            if self.descriptor {
+                return Ok((config, Bytes::new()));
+            }
+            let source = transfer::Source { pull: push, repository };
+            let raw = transfer::read_small(&source, &config).await?;
+            Ok((config, raw))
+        })?;
+        self.print(&descriptor, &raw)
+    }
+
+    async fn find(&self, invocation: &Invocation) -> Result<(Arc<dyn Push>, Repository, Manifest), Failure> {
+        let environment = &invocation.environment;
+        let source: Source = reference::parse(&self.reference, environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let push = wiring::registry(&source, false, &flags, environment)?;
+        let (repository, version) = reference::named(&source, push.as_ref()).await?;
+        let manifest = push.manifest(&repository, &version).await?;
+        let Some(platform) = &self.platform else { return Ok((push, repository, manifest)) };
+        match transfer::member_for(&manifest, platform)? {
+            digest if digest == manifest.digest => Ok((push, repository, manifest)),
+            digest => {
+                let member = push.manifest(&repository, &Version::Digest(digest)).await?;
+                Ok((push, repository, member))
+            }
+        }
+    }
+
+    fn print(&self, descriptor: &Descriptor, raw: &[u8]) -> Result<(), Failure> {
+        if self.descriptor {
+            let value = document::descriptor(descriptor);
+            let text = if self.pretty { indented(&value)? } else { document::text(&value) };
+            return output::line(&escape::json(&text));
+        }
+        let mut destination = Destination::new(self.output.as_deref())?;
+        if self.pretty {
+            let value: Value = serde_json::from_slice(raw).map_err(|error| Failure::other(format!("it is no JSON: {error}")))?;
+            destination.write(escape::json(&indented(&value)?).as_bytes())?;
+            destination.write(b"\n")?;
+        } else if destination.is_terminal() {
+            // The same value, if it is JSON; nothing in it steers the terminal.
+            return output::line(&escape::json(&String::from_utf8_lossy(raw)));
+        } else {
+            destination.write(raw)?;
+        }
+        destination.finish()
+    }
+}
+
+fn indented(value: &Value) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))
+}

@@ -1,0 +1,67 @@
+//! `ocifs manifest rm`.
+
+use clap::Args;
+
+use crate::cli::command::rm::confirm;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::listing::holding;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::RegistryFlags;
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, output, prompt};
+use crate::oci::Version;
+
+/// Flags.
+#[derive(Args, Clone, Debug)]
+pub struct Rm {
+    /// repository@digest, repository:tag, or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+
+    /// Do not ask, and do not mind a manifest that does not exist
+    #[arg(short, long)]
+    force: bool,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+impl Rm {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Nobody confirmed it, or the registry refuses.
+    pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.reference, environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let push = wiring::registry(&source, false, &flags, environment)?;
+        let deleted = until_interrupted(async {
+            let (repository, version) = reference::named(&source, push.as_ref()).await?;
+            let manifest = match push.manifest(&repository, &version).await {
+                Ok(manifest) => manifest,
+                Err(error) if self.force && Code::from(error.kind) == Code::NotFound => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let reference = reference::with_version(&source, &Version::Digest(manifest.digest));
+            if !self.yes && !self.force {
+                prompt::needs_terminal(&format!("delete {reference}"))?;
+                let tags = holding::tags(push.as_ref(), &repository).await?;
+                let tags = holding::holding(push.as_ref(), &repository, tags, &manifest.digest).await?;
+                confirm(&reference, &manifest.digest, &tags, "go too").await?;
+            }
+            push.delete_manifest(&repository, &manifest.digest).await?;
+            if let Some(subject) = manifest.subject() {
+                push.unlink_referrer(&repository, &subject.digest, &manifest.digest).await?;
+            }
+            Ok(Some(reference))
+        })?;
+        deleted.map_or(Ok(()), |reference| output::line(&format!("deleted {}", escape::terminal(&reference))))
+    }
+}

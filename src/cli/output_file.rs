@@ -1,0 +1,98 @@
+//! Where raw bytes of a command go: standard output, or a file that appears whole or not at all.
+
+use std::fs::Permissions;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::cli::exit::Failure;
+use crate::cli::terminal::escape;
+
+/// `-o -`.
+const STDOUT: &str = "-";
+
+/// What is written.
+pub enum Destination {
+    /// Standard output, until whoever reads it has enough.
+    Stdout {
+        /// Nobody reads any more.
+        closed: bool,
+    },
+    /// A file on its way to its name.
+    File(NamedTempFile, PathBuf),
+}
+
+impl Destination {
+    /// Standard output without a path or with `-`, else a file.
+    ///
+    /// # Errors
+    /// The file's directory cannot be written to.
+    pub fn new(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path.filter(|path| *path != Path::new(STDOUT)) else { return Ok(Self::Stdout { closed: false }) };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The mode is the umask's matter.
+        let mode = Permissions::from_mode(0o666);
+        let file = tempfile::Builder::new().prefix(".ocifs-").permissions(mode).tempfile_in(directory);
+        Ok(Self::File(file.map_err(|error| failed(path, &error))?, path.to_owned()))
+    }
+
+    /// Whether this is a terminal, which must not get raw bytes of a registry.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Stdout { .. }) && io::stdout().is_terminal()
+    }
+
+    /// Writes bytes. False if nobody reads them any more.
+    ///
+    /// # Errors
+    /// The disk is full, and the like.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
+        match self {
+            Self::Stdout { closed } => match io::stdout().lock().write_all(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => *closed = true,
+                other => other.map_err(|error| failed(Path::new("standard output"), &error))?,
+            },
+            Self::File(file, path) => file.as_file_mut().write_all(bytes).map_err(|error| failed(path, &error))?,
+        }
+        Ok(!matches!(self, Self::Stdout { closed: true }))
+    }
+
+    /// Ends: a file gets its name.
+    ///
+    /// # Errors
+    /// As [`Destination::write`].
+    pub fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout { closed: true } => Ok(()),
+            Self::Stdout { closed: false } => match io::stdout().lock().flush() {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(Path::new("standard output"), &error)),
+                _ => Ok(()),
+            },
+            Self::File(file, path) => file.persist(&path).map(drop).map_err(|error| failed(&path, &error.error)),
+        }
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> Failure {
+    Failure::other(format!("cannot write {}: {error}", escape::path(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_when_it_is_finished_and_replaces_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "old").unwrap();
+        let mut destination = Destination::new(Some(&path)).unwrap();
+        assert!(destination.write(b"new").unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        destination.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        drop(Destination::new(Some(&path)).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
