@@ -7,6 +7,7 @@
 //! - `clash`: names that are one name on a file system that folds case
 //! - `file`: the bytes of one file
 //! - `place`: a name gets what it shall stand for, whatever stands there now
+//! - `queue`: work that waits for threads
 //! - `notes`: what was done, and what was left out
 //!
 //! A name stands for a whole file or for what it stood for before: a file is written without a name, or under a name of its own in the
@@ -19,6 +20,7 @@ mod directory;
 mod file;
 mod notes;
 mod place;
+mod queue;
 mod run;
 mod selection;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
@@ -16,6 +16,7 @@ use super::clash::Trial;
 use super::directory::{Directory, Target};
 use super::notes::{Notes, Summary};
 use super::place::{Placed, place};
+use super::queue::Queue;
 use super::walk::{Step, walk};
 use super::{Error, Options, Source, Tally, survey};
 use crate::artifact::{Kind, Node, NodeId, UNDATED, is_own_name};
@@ -23,7 +24,7 @@ use crate::error::ErrorKind;
 use crate::sys::{entry, process};
 
 /// Files that wait for a thread. Each holds its directory open.
-const QUEUE: usize = 64;
+const QUEUE: usize = 128;
 
 /// A file to be written.
 pub(super) struct Job {
@@ -188,14 +189,15 @@ impl Work<'_> {
 
     /// The first pass.
     fn contents(&self, root: &Arc<Directory>) -> Result<Seen, Error> {
-        let (jobs, queue) = sync_channel(QUEUE);
-        let queue = Mutex::new(queue);
+        let threads = self.options.concurrency.get();
+        let jobs = Queue::new(QUEUE, threads);
         let walked = std::thread::scope(|scope| {
-            for _ in 0..self.options.concurrency.get() {
-                scope.spawn(|| self.take_jobs(&queue));
+            for _ in 0..threads {
+                scope.spawn(|| self.take_jobs(&jobs));
             }
-            // The threads end when the sender is gone.
-            Contents { work: self, jobs, levels: Vec::new(), seen: Seen::default(), linked: false }.walk(root)
+            // The threads end when this does, in whatever way.
+            let _filling = jobs.filling();
+            Contents { work: self, jobs: &jobs, levels: Vec::new(), seen: Seen::default(), linked: false }.walk(root)
         });
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(failure) => Err(failure),
@@ -203,14 +205,15 @@ impl Work<'_> {
         }
     }
 
-    fn take_jobs(&self, queue: &Mutex<Receiver<Job>>) {
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        while let Ok(job) = next() {
-            if self.is_stopped() {
-                continue;
-            }
-            if let Err(error) = self.file(&job) {
-                self.fail(error);
+    /// Takes jobs to the end, also after a failure: nobody may wait for room.
+    fn take_jobs(&self, jobs: &Queue<Job>) {
+        while let Some(taken) = jobs.take() {
+            for job in taken {
+                if !self.is_stopped()
+                    && let Err(error) = self.file(&job)
+                {
+                    self.fail(error);
+                }
             }
         }
     }
@@ -292,7 +295,7 @@ impl Work<'_> {
 /// The first pass under way.
 struct Contents<'a> {
     work: &'a Work<'a>,
-    jobs: SyncSender<Job>,
+    jobs: &'a Queue<Job>,
     levels: Vec<Level>,
     seen: Seen,
     /// Some node has a further name.
@@ -379,8 +382,7 @@ impl Contents<'_> {
         if node.kind != Kind::File {
             return self.work.without_bytes(&directory, name, id, &node);
         }
-        // The other side is there as long as this one; a thread that failed goes on to take.
-        let _ = self.jobs.send(Job { node: id, directory, name: name.to_vec() });
+        self.jobs.add(Job { node: id, directory, name: name.to_vec() });
         Ok(())
     }
 }
