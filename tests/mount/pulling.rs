@@ -10,6 +10,7 @@ use serde_json::json as value;
 
 use crate::support::artifacts::{Draft, LAYER, MANIFEST, gzip, noise, tar};
 use crate::support::commands::{self, fails, json, prints};
+use crate::support::folding::Folding;
 use crate::support::layouts::{Layout, fixtures};
 use crate::support::mounting::{Home, text};
 use crate::support::proxy::{Fault, Proxy};
@@ -455,6 +456,34 @@ fn ctrl_c_leaves_no_temporary_file() {
     proxy.mend();
     prints(&home, &["pull", &format!("{}/app:v1", proxy.host()), out.to_str().unwrap()]);
     assert_eq!(out.join("large").metadata().unwrap().len(), 6_000_000);
+}
+
+#[test]
+fn names_that_the_file_system_takes_for_one_are_an_error_that_names_both() {
+    if lacks(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let home = Home::new();
+    let folding = Folding::mount(home.path("folding"), home.path("store"));
+    let mut artifact = Draft::new();
+    artifact.files("clash", &[("d/Makefile", b"large"), ("d/makefile", b"small"), ("top", b"x")]);
+    artifact.files("directories", &[("Docs/a", b"1"), ("docs/b", b"2")]);
+    artifact.files("fine", &[("d/Makefile", b"1"), ("d/other", b"2"), ("D2/Makefile", b"3")]);
+    let out = |tag: &str| folding.path().join(tag).to_str().unwrap().to_owned();
+    for (tag, one, other) in [("clash", "Makefile", "makefile"), ("directories", "Docs", "docs")] {
+        fails(&home, &["pull", &draft(&artifact, tag), &out(tag)], 1, &format!("{one} and {other} would be one file"));
+    }
+    assert!(everything(Path::new(&out("clash"))).iter().all(|path| !path.contains(".ocifs-")));
+    prints(&home, &["pull", &draft(&artifact, "clash"), &out("chosen"), "--path", "d/makefile"]);
+    assert_eq!(std::fs::read_to_string(Path::new(&out("chosen")).join("d/makefile")).unwrap(), "small");
+    // Here is neither a file without a name nor a hard link, which a pull does without.
+    for flags in [&[][..], &["--quiet"]] {
+        prints(&home, &[&["pull", &draft(&artifact, "fine"), &out("fine")], flags].concat());
+        assert_eq!(everything(Path::new(&out("fine"))), ["d", "d/makefile", "d/other", "d2", "d2/makefile"]);
+    }
+    let kept = home.run(&["pull", "-k", &draft(&artifact, "fine"), &out("fine")]);
+    assert_eq!(kept.status.code(), Some(1), "{}", text(&kept));
+    assert_eq!(std::fs::read_to_string(Path::new(&out("fine")).join("D/MAKEFILE")).unwrap(), "1");
 }
 
 /// A small file system in memory, unmounted when it is dropped.

@@ -4,6 +4,7 @@
 
 pub mod artifacts;
 pub mod commands;
+pub mod folding;
 pub mod layouts;
 pub mod mounting;
 pub mod proxy;
