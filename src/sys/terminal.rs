@@ -1,4 +1,4 @@
-//! Asking a person for a secret on the controlling terminal, without showing it.
+//! The terminal: how wide it is, and asking a person for a secret without showing it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -26,6 +26,11 @@ pub fn ask_secret(prompt: &str) -> io::Result<Vec<u8>> {
     terminal.write_all(b"\n")?;
     restored?;
     answer
+}
+
+/// Columns of the terminal that standard error is, if it is one.
+pub fn columns() -> Option<u16> {
+    rustix::termios::tcgetwinsize(std::io::stderr()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
 }
 
 /// Without echo, and with Ctrl-C as a byte: as a signal it would end the process with the echo still off.

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::task::JoinHandle;
 
 use super::progress;
+use crate::sys::terminal;
 
 /// How often the bar is redrawn.
 const TICK: Duration = Duration::from_millis(200);
@@ -35,12 +36,13 @@ impl Bar {
         let bar = ProgressBar::with_draw_target(None, if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
         let drawn = bar.clone();
         let redrawing = tokio::spawn(async move {
-            let mut styled = None;
+            let mut styled = "";
             loop {
                 let Figures { doing, done, total } = figures();
-                if styled != Some(total.is_some()) {
-                    styled = Some(total.is_some());
-                    drawn.set_style(progress::style(if total.is_some() { progress::TRANSFER } else { progress::UNBOUNDED }));
+                let template = template(total.is_some(), terminal::columns());
+                if styled != template {
+                    styled = template;
+                    drawn.set_style(progress::style(template));
                 }
                 drawn.set_message(doing);
                 if let Some(total) = total {
@@ -54,9 +56,41 @@ impl Bar {
     }
 }
 
+/// The bar that fits.
+fn template(is_bounded: bool, columns: Option<u16>) -> &'static str {
+    match columns {
+        _ if !is_bounded => progress::UNBOUNDED,
+        Some(columns) if columns < progress::NARROW_BELOW => progress::NARROW,
+        _ => progress::TRANSFER,
+    }
+}
+
 impl Drop for Bar {
     fn drop(&mut self) {
         self.redrawing.abort();
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_a_bar_that_fits_it() {
+        // With the longest figures that are usual, and what the template leaves to the bar itself.
+        let longest = |template: &str| {
+            let mut text =
+                template.replace("{msg}", "copying").replace("{wide_bar}", "").replace("{percent}", "100").replace("{eta}", "59m");
+            for (key, value) in [("{bytes}", "1023.99 MiB"), ("{total_bytes}", "1023.99 MiB"), ("{binary_bytes_per_sec}", "1023.99 MiB/s")]
+            {
+                text = text.replace(key, value);
+            }
+            text.len()
+        };
+        assert!(longest(template(true, Some(40))) + 4 <= 40);
+        assert!(longest(template(true, Some(70))) + 4 <= 70);
+        assert_eq!(template(true, None), progress::TRANSFER);
+        assert_eq!(template(false, Some(40)), progress::UNBOUNDED);
     }
 }

@@ -11,8 +11,12 @@ use crate::publish::Event;
 
 /// The bar while bytes move.
 const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
-/// The bar of a command that moves bytes; it fits a terminal of 40 columns.
+/// The bar of a command that moves bytes.
 pub const TRANSFER: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+/// The same for a terminal of less than [`NARROW_BELOW`] columns; it fits 40.
+pub const NARROW: &str = "{msg} [{wide_bar}] {percent}% {binary_bytes_per_sec} {eta}";
+/// Columns that [`TRANSFER`] needs beside a bar worth looking at.
+pub const NARROW_BELOW: u16 = 70;
 /// The same while nobody knows how many bytes there will be.
 pub const UNBOUNDED: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
 /// How often a bar is redrawn between events.
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        assert!([BAR, SPINNER, TRANSFER, UNBOUNDED].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+        assert!([BAR, SPINNER, TRANSFER, NARROW, UNBOUNDED].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
     }
 
     #[test]
