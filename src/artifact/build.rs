@@ -1,76 +1,26 @@
 //! Artifacts: outlined, their layers indexed, their tree built once or mapped from the cache.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::artifacts::Inner;
 use super::compose::compose;
 use super::dialect::{self, Plan, Shape, Step};
+use super::kept::Key;
 use super::outline::{Outline, Reader};
 use super::tree::{self, Tree};
-use super::{Artifact, Dialect, Error, Inner, ViewMode};
+use super::{Artifact, Dialect, Error};
 use crate::cache::Protection;
-use crate::content::{BlobSource, Sealing, Use, trim};
+use crate::content::{BlobSource, Sealing, Use};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
-use crate::oci::{Digest, Manifest, Platform, Repository};
+use crate::oci::{Digest, Manifest, Repository};
 
 /// Layers of one artifact that are indexed at a time. What each may cost is bounded where it is done.
 const PARALLEL: usize = 8;
 /// A tree in memory and what it is made from and sealed into are so many times as large as the indexes of its layers.
 const TREE_COPIES: u64 = 3;
-/// Artifacts that are kept although nobody uses them.
-const KEPT: usize = 32;
-
-/// What decides a tree.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub repository: Repository,
-    pub manifest: Digest,
-    pub view: ViewMode,
-    /// What is chosen from an index.
-    pub platform: Arc<Platform>,
-    /// One layer of it, by its number in the manifest.
-    pub layer: Option<usize>,
-}
-
-/// Artifacts in memory, most recent last.
-#[derive(Default)]
-pub(super) struct Kept(Mutex<VecDeque<(Key, Arc<Artifact>)>>);
-
-impl Kept {
-    pub fn get(&self, key: &Key) -> Option<Arc<Artifact>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(other, _)| other == key)?;
-        let found = kept.remove(at)?;
-        let artifact = Arc::clone(&found.1);
-        kept.push_back(found);
-        Some(artifact)
-    }
-
-    /// Hands out those that were kept.
-    pub fn take(&self) -> VecDeque<(Key, Arc<Artifact>)> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Keeps an artifact. `memory` bounds the bytes of trees that lie in memory.
-    pub fn put(&self, key: Key, artifact: Arc<Artifact>, memory: u64) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(other, _)| *other != key);
-        kept.push_back((key, artifact));
-        trim(&mut kept, KEPT, memory, |(_, artifact)| artifact.memory());
-    }
-}
-
-impl Artifact {
-    /// Bytes of memory that its tree takes: one that is stored as it is is mapped.
-    fn memory(&self) -> u64 {
-        let is_encrypted = self.sources.iter().any(|source| source.sealing != Sealing::None);
-        if is_encrypted { self.tree.as_bytes().len() as u64 } else { 0 }
-    }
-}
-
 impl Inner {
     /// The artifact of a key, built if it is not here yet.
     pub async fn build(self: &Arc<Self>, key: &Key, strict: bool) -> Result<Arc<Artifact>, Error> {

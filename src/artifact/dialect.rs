@@ -10,79 +10,29 @@ mod image;
 mod index;
 mod modelpack;
 mod oci_sync;
+mod steps;
 mod time;
 mod title;
 
 pub(super) use image::needs_config;
 pub(super) use index::{candidates, member_name, members, only_without_platform};
+pub use steps::Dialect;
+pub(super) use steps::{Plan, Shape, Step, Wanted};
 pub(super) use title::Title;
 
 use std::collections::BTreeMap;
 
-use super::attached_index::{index_of, is_index_layer};
-use super::merge::{Placing, RawFile};
-use super::{Dialect, ViewMode};
+use super::attached_index::index_of;
+use steps::{archive_step, file_step, title_of, wanted};
+
+use super::ViewMode;
+use super::merge::Placing;
 use crate::content::Sealing;
-use crate::oci::{Algorithm, Descriptor, ImageManifest, Manifest, media_type};
+use crate::oci::{Descriptor, ImageManifest, Manifest};
 use crate::seal::SEAL_ANNOTATION;
 
-/// Annotation with the path of a layer's file, written by ORAS and many others.
-const TITLE: &str = "org.opencontainers.image.title";
 /// Annotation of a manifest with the time at which it was made.
 const CREATED: &str = "org.opencontainers.image.created";
-
-/// Names of the files that `docker compose publish` writes.
-const COMPOSE: [&str; 2] = ["com.docker.compose.file", "com.docker.compose.envfile"];
-
-/// What a tree is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// The rule that fitted.
-    pub dialect: Dialect,
-    /// In the order of the manifest. The position of a step is the number of its blob.
-    pub steps: Vec<Step>,
-}
-
-/// One blob and how it is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    /// The blob.
-    pub descriptor: Descriptor,
-    /// How it is sealed.
-    pub sealing: Sealing,
-    /// What it becomes.
-    pub shape: Shape,
-    /// Whether it is a manifest, which a registry does not keep among its blobs.
-    pub is_manifest: bool,
-    /// The blob that is said to hold its index.
-    pub index: Option<Descriptor>,
-}
-
-/// What a blob becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// Its entries are laid over the tree. With `instead`, a blob that is no archive after all becomes that file;
-    /// without, it fails the artifact.
-    Archive {
-        /// Where and how.
-        placing: Placing,
-        /// What to show if it cannot be unpacked.
-        instead: Option<Wanted>,
-    },
-    /// It is one file.
-    File(Wanted),
-}
-
-/// A file and where it would like to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Directory of the tree that names are relative to.
-    pub base: Vec<u8>,
-    /// The name it asks for.
-    pub title: Title,
-    /// What is known of it.
-    pub raw: RawFile,
-}
 
 /// The plan of what is in the envelope of oci-sync.
 pub(super) fn encrypted(manifest: &Manifest) -> Option<Plan> {
@@ -187,48 +137,6 @@ pub(super) fn one_layer(whole: &Plan, layer: &Descriptor) -> Plan {
     };
     let step = Step { index: known.and_then(|known| known.index.clone()), ..step };
     Plan { dialect: whole.dialect, steps: vec![step] }
-}
-
-/// Layers that carry content: without our indexes, and without the empty blob that stands for "no layer".
-fn content_layers(image: &ImageManifest) -> impl Iterator<Item = &Descriptor> {
-    image.layers.iter().filter(|layer| {
-        let placeholder = layer.media_type == media_type::OCI_EMPTY && title_of(layer).is_none();
-        !placeholder && !is_index_layer(layer)
-    })
-}
-
-fn title_of(layer: &Descriptor) -> Option<&str> {
-    layer.annotation(TITLE).or_else(|| modelpack::path(layer)).or_else(|| COMPOSE.iter().find_map(|key| layer.annotation(key)))
-}
-
-/// A blob as a file that asks for a name.
-fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
-    let sha256 = match descriptor.digest.algorithm() {
-        Algorithm::Sha256 => descriptor.digest.as_bytes().try_into().ok(),
-        Algorithm::Sha512 => None,
-    };
-    let title_text = title_of(descriptor).map(str::to_owned);
-    Wanted { base: base.to_vec(), title, raw: RawFile { size: descriptor.size, sha256, title: title_text, ..RawFile::default() } }
-}
-
-fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> Step {
-    Step {
-        descriptor: descriptor.clone(),
-        sealing: Sealing::None,
-        shape: Shape::File(wanted(descriptor, title, base)),
-        is_manifest: false,
-        index: None,
-    }
-}
-
-fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
-    Step {
-        descriptor: descriptor.clone(),
-        sealing: Sealing::None,
-        shape: Shape::Archive { placing, instead: None },
-        is_manifest: false,
-        index: None,
-    }
 }
 
 #[cfg(test)]

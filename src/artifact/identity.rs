@@ -219,6 +219,9 @@ pub fn is_own_name(name: &[u8]) -> bool {
     name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
 }
 
+/// Stand in where an artifact says nothing; then the digest is only good for this one document.
+pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0) };
+
 #[cfg(test)]
 mod tests {
     use super::*;

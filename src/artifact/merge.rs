@@ -4,20 +4,22 @@
 //! scratch space and no heap object; attributes stay in the indexes until the tree is encoded.
 
 mod graph;
+mod input;
 mod links;
 mod path;
 
 use std::collections::BTreeMap;
 
 use graph::{Graph, NodeNumber};
+pub(super) use input::{Entries, MergeSource, Placing, RawFile};
 pub(super) use links::find_directory;
-use links::through;
+use links::{Names, through};
 pub(super) use path::{Mark, components, is_component, join, mark};
 
 use super::Error;
 use super::tree::{Draft, Encoder, no_room};
 use crate::error::ErrorKind;
-use crate::layer::{Entry, Extent, FileKind, LayerIndex, safe_name};
+use crate::layer::{Entry, FileKind, safe_name};
 use crate::sys::array::{Array, Scratch};
 
 /// Most nodes of one tree; an artifact beyond that is refused. Twice as many as one layer may have entries: each costs some
@@ -27,95 +29,6 @@ const NODE_LIMIT: usize = 10_000_000;
 const DEPTH_LIMIT: usize = 2048;
 /// Most warnings that are kept.
 const WARNING_LIMIT: usize = 100;
-
-/// What merging needs of a layer: its index, or plain values in tests.
-pub(super) trait Entries: Send + Sync {
-    /// Number of entries.
-    fn entry_count(&self) -> u32;
-    /// An entry by number.
-    fn entry(&self, number: u32) -> Option<Entry<'_>>;
-    /// Pieces of a file.
-    fn extents(&self, number: u32) -> Vec<Extent>;
-    /// Extended attributes.
-    fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])>;
-}
-
-impl Entries for LayerIndex {
-    fn entry_count(&self) -> u32 {
-        Self::entry_count(self)
-    }
-    fn entry(&self, number: u32) -> Option<Entry<'_>> {
-        Self::entry(self, number)
-    }
-    fn extents(&self, number: u32) -> Vec<Extent> {
-        Self::extents(self, number)
-    }
-    fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])> {
-        Self::xattrs(self, number)
-    }
-}
-
-/// A blob that is shown as one file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RawFile {
-    /// Claimed size.
-    pub size: u64,
-    /// SHA-256, unless the digest is of another algorithm.
-    pub sha256: Option<[u8; 32]>,
-    /// Permission bits, where the manifest has them.
-    pub mode: Option<u32>,
-    /// Owner and group, where the manifest has them.
-    pub owner: Option<(u32, u32)>,
-    /// Time, where the manifest has one.
-    pub mtime: Option<(i64, u32)>,
-    /// The title as the manifest has it.
-    pub title: Option<String>,
-    /// Extended attributes, where its index has some.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl RawFile {
-    /// Takes the attributes of the one entry of its index. An index that does not say just that says nothing.
-    pub fn describe(&mut self, index: &dyn Entries) {
-        let Some(entry) = index.entry(0).filter(|_| index.entry_count() == 1) else { return };
-        if entry.kind != FileKind::File || entry.size != self.size {
-            return;
-        }
-        self.mode = Some(entry.mode);
-        self.owner = Some((entry.uid, entry.gid));
-        self.mtime = Some((entry.mtime, entry.mtime_nanoseconds));
-        self.xattrs = index.xattrs(0).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-    }
-}
-
-/// What describes nodes. The position of a source is the number of its blob.
-pub(super) enum MergeSource<'a> {
-    /// Entries of a layer.
-    Layer {
-        /// The entries.
-        entries: &'a dyn Entries,
-        /// Whether directories that no entry describes belong to root, as every unpacker of images makes them,
-        /// instead of the owner of the entry below.
-        image: bool,
-    },
-    /// One file.
-    Raw(&'a RawFile),
-    /// Nothing: the defaults of the mount apply.
-    Bare,
-}
-
-/// How the entries of one layer are placed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Placing {
-    /// Directory of the tree that the layer's root becomes; empty for the root.
-    pub at: Vec<u8>,
-    /// What entry paths begin with and is left out; an entry that begins otherwise keeps its path.
-    pub strip: Vec<u8>,
-    /// Whether whiteouts and opaque marks act; otherwise they are ordinary names.
-    pub whiteouts: bool,
-    /// Whether the files that eStargz adds to the root are left out.
-    pub estargz: bool,
-}
 
 /// What a path of the tree holds before something is put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,6 +258,19 @@ pub(super) fn place_of(placing: &Placing, path: &[u8]) -> Vec<u8> {
 
 fn show(path: &[u8]) -> String {
     path.escape_ascii().to_string().chars().take(300).collect()
+}
+
+impl Names for Merge<'_> {
+    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
+        self.graph.child(directory, name)
+    }
+    fn is_directory(&self, node: u32) -> bool {
+        self.graph.is_directory(node)
+    }
+    fn target(&self, node: u32) -> Option<&[u8]> {
+        let (source, entry) = self.graph.origin(node);
+        self.layers.get(&source)?.entry(entry).filter(|entry| entry.kind == FileKind::Symlink).map(|entry| entry.link)
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::artifacts::Inner;
 use super::dialect::{self, Plan, Shape, Step, Title, Wanted};
 use super::merge::{RawFile, join};
-use super::{Dialect, Error, Inner, ViewMode};
+use super::{Dialect, Error, ViewMode};
 use crate::content::{BlobSource, Sealing};
 use crate::error::ErrorKind;
 use crate::layer::Form;

@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
-use super::build::Key;
+use super::artifacts::{Artifacts, Inner};
+use super::identity::{IdentityDefaults, NOTHING};
+use super::kept::Key;
 use super::tree::{self, Tree};
-use super::{Artifacts, Error, Identity, IdentityDefaults, Inner, ViewMode};
+use super::{Error, Identity, Secrets, ViewMode};
 use crate::cache::Protection;
+use crate::content::Sealing;
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// Kind of the documents that hold identities.
@@ -17,9 +20,6 @@ const VERSION: u8 = 2;
 const LENGTH: usize = 50;
 const HAS_DIGEST: u8 = 1;
 const ABSOLUTE: u8 = 2;
-/// Stand in where an artifact says nothing; then the digest is only good for this one document.
-pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0) };
-
 impl Artifacts {
     /// The manifests that the tags of a repository are known to stand for, as far as they are here.
     pub async fn known_artifacts(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
@@ -105,4 +105,40 @@ fn of_document(bytes: &[u8]) -> Option<Identity> {
         digest: (flags & HAS_DIGEST != 0).then_some(digest),
         absolute: flags & ABSOLUTE != 0,
     })
+}
+
+impl Artifacts {
+    /// The files of encrypted artifacts that this process opened, and of those that an earlier one opened as far as the registry or
+    /// layout knows them by a tag of these repositories and the keys are at hand.
+    pub async fn secrets(&self, repositories: &[Repository]) -> Secrets {
+        for repository in repositories.iter().filter(|_| self.inner.contents.has_keys()) {
+            for manifest in self.known_artifacts(repository).await {
+                if self.inner.opened_here.contains(&manifest.digest) || !self.was_opened(repository, &manifest).await {
+                    continue;
+                }
+                // Building its tree remembers it.
+                if let Err(error) = self.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
+                    tracing::warn!("files of {repository}@{} are not recognised: {error}", manifest.digest);
+                }
+            }
+        }
+        Secrets(self.inner.opened_here.all().values().cloned().collect())
+    }
+
+    /// Whether an artifact is encrypted and was opened here.
+    pub fn is_secret(&self, manifest: &Digest) -> bool {
+        self.inner.opened_here.contains(manifest)
+    }
+
+    /// Whether an encrypted artifact was opened on this machine, and the keys at hand open it. Asks no registry.
+    async fn was_opened(&self, repository: &Repository, manifest: &Manifest) -> bool {
+        let Some(plan) = super::dialect::encrypted(manifest) else { return false };
+        for step in plan.steps.iter().filter(|step| step.sealing != Sealing::None) {
+            let source = super::build::source_of(step, repository, false);
+            if self.inner.contents.was_opened(&source).await {
+                return true;
+            }
+        }
+        false
+    }
 }

@@ -6,26 +6,26 @@
 mod lists;
 mod memory;
 mod outage;
+mod reach;
 mod store;
+mod writer;
 mod written;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 pub(super) use memory::Generations;
+pub use memory::Listing;
 use memory::{Memory, TagAnswer};
 use outage::is_outage;
-use store::{Dirty, Writer};
+use writer::{Dirty, Writer};
 
-use super::{Error, Listing, Options};
+use super::{Error, Options};
 use crate::cache::SpanCache;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::Pull;
 
-/// How long "does not exist" is kept, in memory only.
-const NEGATIVE: Duration = Duration::from_secs(5);
 /// Bytes of manifests kept in memory, in each of two generations; all others are read from the cache.
 const MANIFEST_BYTES: usize = 1 << 20;
 
@@ -297,11 +297,6 @@ impl RegistryCache {
 
 fn abandoned(error: crate::flight::Abandoned) -> Error {
     Error { kind: ErrorKind::Interrupted, message: format!("asking the registry: {error}") }
-}
-
-/// Whether an answer of this age still counts.
-fn is_fresh(checked: Option<Instant>, lifetime: Duration) -> bool {
-    checked.is_some_and(|checked| checked.elapsed() < lifetime)
 }
 
 #[cfg(test)]

@@ -6,15 +6,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::build::Key;
-use super::recognise::NOTHING;
+use super::identity::NOTHING;
+use super::kept::Key;
 use super::tree::{Kind, Tree};
-use super::{Artifacts, Identity, ViewMode};
-use crate::content::Sealing;
-use crate::oci::{Digest, Manifest, Repository};
+use super::{Identity, ViewMode};
+use crate::oci::{Digest, Repository};
 
 /// One encrypted artifact.
-struct Opened {
+pub(super) struct Opened {
     repository: Repository,
     manifest: Digest,
     /// Of its tree, if that was shown whole.
@@ -30,7 +29,7 @@ struct Opened {
 pub(super) struct OpenedHere(Mutex<HashMap<Digest, Arc<Opened>>>);
 
 impl OpenedHere {
-    fn all(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Opened>>> {
+    pub(super) fn all(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Opened>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +74,7 @@ fn beginning(sha256: &[u8; 32]) -> u64 {
 
 /// The files of encrypted artifacts, to be asked for many times.
 #[derive(Clone, Default)]
-pub struct Secrets(Vec<Arc<Opened>>);
+pub struct Secrets(pub(super) Vec<Arc<Opened>>);
 
 impl Secrets {
     /// Whether there are none.
@@ -89,41 +88,5 @@ impl Secrets {
             size > 0 && (opened.files.binary_search(&beginning(sha256)).is_ok() || opened.sizes.binary_search(&size).is_ok())
         };
         self.0.iter().find(holds).map(|opened| format!("{}@{}", opened.repository, opened.manifest))
-    }
-}
-
-impl Artifacts {
-    /// The files of encrypted artifacts that this process opened, and of those that an earlier one opened as far as the registry or
-    /// layout knows them by a tag of these repositories and the keys are at hand.
-    pub async fn secrets(&self, repositories: &[Repository]) -> Secrets {
-        for repository in repositories.iter().filter(|_| self.inner.contents.has_keys()) {
-            for manifest in self.known_artifacts(repository).await {
-                if self.inner.opened_here.contains(&manifest.digest) || !self.was_opened(repository, &manifest).await {
-                    continue;
-                }
-                // Building its tree remembers it.
-                if let Err(error) = self.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
-                    tracing::warn!("files of {repository}@{} are not recognised: {error}", manifest.digest);
-                }
-            }
-        }
-        Secrets(self.inner.opened_here.all().values().cloned().collect())
-    }
-
-    /// Whether an artifact is encrypted and was opened here.
-    pub fn is_secret(&self, manifest: &Digest) -> bool {
-        self.inner.opened_here.contains(manifest)
-    }
-
-    /// Whether an encrypted artifact was opened on this machine, and the keys at hand open it. Asks no registry.
-    async fn was_opened(&self, repository: &Repository, manifest: &Manifest) -> bool {
-        let Some(plan) = super::dialect::encrypted(manifest) else { return false };
-        for step in plan.steps.iter().filter(|step| step.sealing != Sealing::None) {
-            let source = super::build::source_of(step, repository, false);
-            if self.inner.contents.was_opened(&source).await {
-                return true;
-            }
-        }
-        false
     }
 }

@@ -1,6 +1,7 @@
 //! One untitled archive: Helm charts, Flux artifacts, KitOps kits.
 
-use super::{Plan, Step, Title, archive_step, blobs, content_layers, file_step};
+use super::steps::{archive_step, content_layers, file_step};
+use super::{Plan, Step, Title, blobs};
 use crate::artifact::Dialect;
 use crate::artifact::merge::Placing;
 use crate::oci::{Descriptor, ImageManifest, media_type};

@@ -1,6 +1,7 @@
 //! Blobs: one file a layer, named by what its media type means, else by its digest.
 
-use super::{Plan, Title, content_layers, file_step};
+use super::steps::{content_layers, file_step};
+use super::{Plan, Title};
 use crate::artifact::Dialect;
 use crate::oci::{Descriptor, ImageManifest};
 

@@ -1,7 +1,8 @@
 //! Titled layers: one file a layer, or a directory unpacked under the title.
 
+use super::steps::{TITLE, content_layers, file_step, title_of, wanted};
 use super::title::as_prefix;
-use super::{Plan, Shape, Step, TITLE, Title, blobs, content_layers, file_step, modelpack, title_of, wanted};
+use super::{Plan, Shape, Step, Title, blobs, modelpack};
 use crate::artifact::Dialect;
 use crate::artifact::merge::{Placing, join};
 use crate::content::Sealing;

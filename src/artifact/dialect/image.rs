@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Plan, archive_step, title_of};
+use super::Plan;
+use super::steps::{archive_step, title_of};
 use crate::artifact::Dialect;
 use crate::artifact::merge::Placing;
 use crate::oci::{Descriptor, ImageManifest, media_type};

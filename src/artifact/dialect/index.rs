@@ -3,7 +3,7 @@
 use crate::artifact::merge::is_component;
 use crate::oci::{Descriptor, Index, Platform, media_type};
 
-use super::TITLE;
+use super::steps::TITLE;
 
 /// Marks the attestations that BuildKit adds for other members.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";

@@ -3,10 +3,10 @@
 //! That is how tar, umoci and podman read a layer. A link of a lower layer is never entered, and what dangles, loops
 //! or leaves the tree leads nowhere: what is put below such a link takes its place.
 
+use super::Placing;
+use super::graph::Graph;
 use super::path::{components, strip};
-use super::{Graph, Merge, Placing};
 use crate::artifact::tree::{Kind, Tree};
-use crate::layer::FileKind;
 
 /// Most components of links that one path may go through. No path of a real layer needs nearly as many.
 const STEPS: usize = 256;
@@ -22,19 +22,6 @@ pub(in crate::artifact) trait Names {
     fn is_directory(&self, node: u32) -> bool;
     /// The target of a link.
     fn target(&self, node: u32) -> Option<&[u8]>;
-}
-
-impl Names for Merge<'_> {
-    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
-        self.graph.child(directory, name)
-    }
-    fn is_directory(&self, node: u32) -> bool {
-        self.graph.is_directory(node)
-    }
-    fn target(&self, node: u32) -> Option<&[u8]> {
-        let (source, entry) = self.graph.origin(node);
-        self.layers.get(&source)?.entry(entry).filter(|entry| entry.kind == FileKind::Symlink).map(|entry| entry.link)
-    }
 }
 
 impl Names for Tree {

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::memory::Seen;
+use super::memory::{Seen, is_fresh};
 use super::outage::is_outage;
-use super::store::Dirty;
-use super::{Lookup, RegistryCache, is_fresh};
+use super::writer::Dirty;
+use super::{Lookup, RegistryCache};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};

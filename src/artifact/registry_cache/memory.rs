@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::outage::Outage;
-use super::{NEGATIVE, is_fresh};
-use crate::artifact::Listing;
 use crate::oci::{Descriptor, Digest, Repository, Tag};
 
 /// Most negative answers and referrer lists that are kept.
@@ -246,4 +244,21 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
         self.weight = self.weight.saturating_add(weight);
         self.recent.insert(key, (value, weight));
     }
+}
+
+/// A list of names and whether it is all there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted names that follow the grammar.
+    pub names: Arc<[String]>,
+    /// False where the registry refuses to list, or could not be asked just now.
+    pub complete: bool,
+}
+
+/// How long "does not exist" is kept, in memory only.
+pub(super) const NEGATIVE: Duration = Duration::from_secs(5);
+
+/// Whether an answer of this age still counts.
+pub(super) fn is_fresh(checked: Option<Instant>, lifetime: Duration) -> bool {
+    checked.is_some_and(|checked| checked.elapsed() < lifetime)
 }

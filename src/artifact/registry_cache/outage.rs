@@ -1,27 +1,21 @@
-//! While the registry is away: what is known already serves at once, and somebody looks in the background whether
-//! it is back. Nobody waits for that, however long the registry hangs.
+//! Whether the registry answers, as far as is known.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Error, Lookup, RegistryCache, abandoned};
 use crate::error::ErrorKind;
-use crate::flight::Abandoned;
 
 /// How long after a failure it is tried again whether the registry answers.
-const AGAIN: Duration = Duration::from_secs(10);
-/// Who knows an older answer takes that once the registry has said nothing at all for so long.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const AGAIN: Duration = Duration::from_secs(10);
 
 /// Whether the registry answers, as far as is known.
 #[derive(Default)]
 pub(super) struct Outage {
     /// The last failure, since no answer came.
-    failed: Option<Instant>,
+    pub(super) failed: Option<Instant>,
     /// Somebody is looking whether it is back.
-    looking: bool,
+    pub(super) looking: bool,
     /// The last answer. On the clock that waits are on.
-    heard: Option<tokio::time::Instant>,
+    pub(super) heard: Option<tokio::time::Instant>,
     /// When it was forgotten: failures of before count no more.
     forgotten: Option<Instant>,
 }
@@ -40,7 +34,7 @@ impl Outage {
     }
 
     /// Notes that something else that the registry was asked for got no answer. Whether that is news.
-    fn met(&mut self, since: Instant) -> bool {
+    pub(super) fn met(&mut self, since: Instant) -> bool {
         let is_news = self.failed.is_none()
             && self.forgotten.is_none_or(|forgotten| forgotten < since)
             && self.heard.is_none_or(|heard| heard.into_std() < since);
@@ -48,82 +42,6 @@ impl Outage {
             self.failed = Some(since);
         }
         is_news
-    }
-}
-
-impl RegistryCache {
-    /// Whether the registry is away or never asked, so that asking would only make somebody wait.
-    pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
-        if self.options.offline {
-            return true;
-        }
-        // A thread outside of the runtime may ask too; then the next one that is inside looks.
-        let runtime = tokio::runtime::Handle::try_current().ok();
-        let met = self.pull.away_since();
-        let look = {
-            let outage = &mut self.memory().outage;
-            if met.is_some_and(|since| outage.met(since)) {
-                tracing::warn!("what was last known serves, since {} does not answer", self.pull.origin().escape_default());
-            }
-            let Some(failed) = outage.failed else { return false };
-            let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
-            outage.looking |= look;
-            look
-        };
-        if let Some(runtime) = runtime.filter(|_| look) {
-            let me = Arc::clone(self);
-            runtime.spawn(async move {
-                let answer = me.pull.ping(None).await;
-                me.memory().outage.looking = false;
-                match answer {
-                    Err(error) if is_outage(error.kind) => me.unreached(&error.into(), false),
-                    // A refusal is an answer too.
-                    _ => me.reached(),
-                }
-            });
-        }
-        true
-    }
-
-    /// Waits for an answer. Whoever knows an older one takes that once the registry says nothing for a while; the question
-    /// goes on meanwhile, and its answer counts when it comes.
-    pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Lookup<T>, Abandoned>>, older: Option<T>) -> Lookup<T> {
-        let Some(older) = older else { return asked.await.map_err(abandoned)? };
-        let mut asked = std::pin::pin!(asked);
-        let mut since = tokio::time::Instant::now();
-        loop {
-            if let Ok(answer) = tokio::time::timeout_at(since + PATIENCE, &mut asked).await {
-                return answer.map_err(abandoned)?;
-            }
-            // A long list comes page by page.
-            match self.memory().outage.heard.filter(|heard| *heard > since) {
-                Some(heard) => since = heard,
-                None => break,
-            }
-        }
-        let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
-        self.unreached(&Error { kind: ErrorKind::TimedOut, message }, true);
-        Ok(older)
-    }
-
-    /// Notes an answer.
-    pub(super) fn reached(&self) {
-        let was_away = {
-            let outage = &mut self.memory().outage;
-            outage.heard = Some(tokio::time::Instant::now());
-            outage.failed.take().is_some()
-        };
-        if was_away {
-            tracing::info!("{} answers again", self.pull.origin().escape_default());
-        }
-    }
-
-    /// Notes a failed attempt; the first one of an outage is logged.
-    pub(super) fn unreached(&self, error: &Error, served: bool) {
-        let first = self.memory().outage.failed.replace(Instant::now()).is_none();
-        if first && served {
-            tracing::warn!("what was last known serves, since the registry does not answer: {error}");
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::memory::TagAnswer;
-use super::store::Dirty;
+use super::writer::Dirty;
 use super::{Lookup, RegistryCache};
 use crate::artifact::{Error, Listing};
 use crate::error::ErrorKind;

@@ -1,0 +1,222 @@
+//! The artifacts of one registry or layout, and what is known of its tags and lists.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use super::kept::{Kept, Key};
+use super::loaded::Artifact;
+use super::options::{Options, ViewMode};
+use super::registry_cache::{Listing, RegistryCache};
+use super::secrets::OpenedHere;
+use crate::cache::{Room, SpanCache};
+use crate::content::{BlobSource, Budget, ContentStream, Contents, Sealing};
+use crate::error::ErrorKind;
+use crate::flight::Flight;
+use crate::layer::{Form, Resources};
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
+use crate::registry::Pull;
+
+pub(super) struct Inner {
+    pub(super) registry_cache: Arc<RegistryCache>,
+    pub(super) contents: Contents,
+    pub(super) cache: SpanCache,
+    pub(super) kept: Kept,
+    pub(super) opened_here: OpenedHere,
+    pub(super) flight: Flight<Key, Result<Arc<Artifact>, Error>>,
+}
+
+/// Artifacts of one registry or layout, and what is known of its tags and lists. Cheap to clone.
+#[derive(Clone)]
+pub struct Artifacts {
+    pub(super) inner: Arc<Inner>,
+    /// The platform chosen from an index.
+    pub(super) platform: Arc<Platform>,
+}
+
+impl Artifacts {
+    /// Artifacts of `pull`, read through `contents`, with trees and what was seen kept in `cache`.
+    pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
+        let platform = Arc::new(options.platform.clone());
+        let registry_cache = Arc::new(RegistryCache::new(pull, cache.clone(), options));
+        let (kept, opened_here, flight) = (Kept::default(), OpenedHere::default(), Flight::default());
+        Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight }), platform }
+    }
+
+    /// The same, with another platform chosen from an index.
+    pub fn for_platform(&self, platform: &Platform) -> Self {
+        Self { inner: Arc::clone(&self.inner), platform: Arc::new(platform.clone()) }
+    }
+
+    /// The platform chosen from an index.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// The place that everything comes from, as [`Pull::origin`] names it.
+    pub fn origin(&self) -> &str {
+        self.inner.registry_cache.pull.origin()
+    }
+
+    /// What does not change during the mount.
+    pub fn options(&self) -> &Options {
+        &self.inner.registry_cache.options
+    }
+
+    /// The digest of a tag: known and fresh, else asked for (HEAD; the first time a GET of the manifest, which is
+    /// wanted next), else the last known while the registry is unreachable.
+    ///
+    /// # Errors
+    /// NotFound only if the registry said so within 5 seconds, or offline for a tag that no list has.
+    pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Digest, Error> {
+        self.inner.registry_cache.tag(repository, tag).await
+    }
+
+    /// The tags of a repository, bookkeeping tags left out. NotFound if the registry knows no such repository.
+    pub async fn tags(&self, repository: &Repository) -> Result<Listing, Error> {
+        self.inner.registry_cache.tags(repository).await
+    }
+
+    /// All repositories known at or below a prefix (full names); partial where the registry has no catalog.
+    pub async fn repositories(&self, prefix: Option<&Repository>) -> Result<Listing, Error> {
+        self.inner.registry_cache.repositories(prefix).await
+    }
+
+    /// Notes that a repository turned out to exist.
+    pub fn learned(&self, repository: &Repository) {
+        self.inner.registry_cache.learned(repository);
+    }
+
+    /// Names of a repository that are full references and no tags (a layout by `podman save`), with their manifests.
+    /// They name artifacts by digest; nothing else is known of them.
+    pub async fn odd_names(&self, repository: &Repository) -> Result<Arc<[(String, Descriptor)]>, Error> {
+        Ok(self.inner.registry_cache.pull.odd_names(repository).await?.into())
+    }
+
+    /// A manifest by digest, remembered on disk.
+    pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
+        self.inner.registry_cache.manifest(repository, digest).await
+    }
+
+    /// The same for one that a tag or an index names: that it is missing is an error of the registry, and no absence.
+    pub async fn named_manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
+        self.inner.registry_cache.named_manifest(repository, digest).await
+    }
+
+    /// The artifact of a manifest, with its tree built or mapped.
+    pub async fn artifact(&self, repository: &Repository, digest: &Digest, view: ViewMode, strict: bool) -> Result<Arc<Artifact>, Error> {
+        self.get(self.key(repository, *digest, view, None), strict).await
+    }
+
+    /// One layer of an image manifest by itself, by its number there; an archive shows its whiteouts.
+    pub async fn layer(&self, repository: &Repository, manifest: &Manifest, number: usize, strict: bool) -> Result<Arc<Artifact>, Error> {
+        self.get(self.key(repository, manifest.digest, ViewMode::Merged, Some(number)), strict).await
+    }
+
+    pub(super) fn key(&self, repository: &Repository, manifest: Digest, view: ViewMode, layer: Option<usize>) -> Key {
+        Key { repository: repository.clone(), manifest, view, platform: Arc::clone(&self.platform), layer }
+    }
+
+    pub(super) async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
+        // What an index showed that turned out wrong is built anew.
+        let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
+        if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
+            return Ok(artifact);
+        }
+        let strict = strict || self.inner.registry_cache.options.strict;
+        let built = self.inner.flight.run(key.clone(), || {
+            let inner = Arc::clone(&self.inner);
+            async move { inner.build(&key, strict).await }
+        });
+        built.await.map_err(|error| Error { kind: ErrorKind::Interrupted, message: format!("reading an artifact: {error}") })?
+    }
+
+    /// The manifests that refer to a digest.
+    pub async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Arc<[Descriptor]>, Error> {
+        self.inner.registry_cache.referrers(repository, subject).await
+    }
+
+    /// The stream that a file's content lies in; `blob` is the number that [`Content`] names.
+    pub async fn stream(&self, repository: &Repository, artifact: &Artifact, blob: u32, strict: bool) -> Result<ContentStream, Error> {
+        let mut source = artifact.source(blob).cloned().ok_or_else(|| Error {
+            kind: ErrorKind::Other,
+            message: format!("artifact {} has no blob number {blob}", artifact.manifest.digest),
+        })?;
+        if artifact.manifests.contains(&source.descriptor.digest) {
+            let manifest = self.manifest(repository, &source.descriptor.digest).await?;
+            return Ok(ContentStream::of_bytes(manifest.raw.clone()));
+        }
+        source.repository = repository.clone();
+        source.strict = strict || self.inner.registry_cache.options.strict;
+        self.open(&source).await
+    }
+
+    /// One blob as it is stored, neither unpacked nor opened.
+    pub async fn blob(&self, repository: &Repository, descriptor: &Descriptor, strict: bool) -> Result<ContentStream, Error> {
+        let strict = strict || self.inner.registry_cache.options.strict;
+        let (repository, descriptor) = (repository.clone(), descriptor.clone());
+        self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict, index: None }).await
+    }
+
+    pub(super) async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
+        self.inner.contents.open(source).await.map_err(|error| Error::of_blob("content", &source.descriptor, error))
+    }
+
+    /// Forgets how fresh tags and lists are (all, or of one repository), so that the next use asks.
+    pub fn refresh(&self, repository: Option<&Repository>) {
+        self.inner.registry_cache.refresh(repository);
+    }
+
+    /// Lets go of trees, indexes and streams that nobody uses, and of all that the cache does not hold any more.
+    pub fn let_go(&self) {
+        drop(self.inner.kept.take());
+        self.inner.contents.let_go();
+        self.inner.cache.let_go();
+    }
+
+    /// Counts bytes that lie outside of the cache in its budget, for as long as the answer is held; `None` if there is no
+    /// room.
+    pub async fn room(&self, bytes: u64) -> Option<Arc<Room>> {
+        let cache = self.inner.cache.clone();
+        tokio::task::spawn_blocking(move || cache.room(bytes)).await.ok().flatten().map(Arc::new)
+    }
+
+    /// Bytes received and decoded so far, of any stream: stands still only if nothing moves.
+    pub fn progress(&self) -> u64 {
+        self.inner.contents.progress()
+    }
+
+    /// The memory that everything of this process shares.
+    pub fn budget(&self) -> &Budget {
+        self.inner.contents.budget()
+    }
+
+    /// What may be used to make the index of a layer; nothing of an encrypted one may reach the disk.
+    pub fn resources(&self, encrypted: bool) -> Resources {
+        self.inner.contents.resources(if encrypted { Sealing::OciSync } else { Sealing::None })
+    }
+
+    /// Whether the registry is known not to answer just now, or is never asked, so that what was last known has to do.
+    pub fn is_away(&self) -> bool {
+        self.inner.registry_cache.is_away()
+    }
+
+    /// Whether the last known list of a repository has a tag. Asks nobody.
+    pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.inner.registry_cache.is_listed(repository, tag)
+    }
+
+    /// Whether what is known of a tag may be used without asking the registry.
+    pub fn is_fresh(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.inner.registry_cache.is_tag_fresh(repository, tag)
+    }
+
+    /// The digest a tag held when the registry was last asked, however long ago.
+    pub fn last_known(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
+        self.inner.registry_cache.last_tag(repository, tag)
+    }
+
+    /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
+    pub async fn flush(&self) {
+        self.inner.registry_cache.flush().await;
+    }
+}

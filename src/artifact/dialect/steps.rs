@@ -1,0 +1,125 @@
+//! The list of what a tree is made of: one step a blob, and how each blob is shown.
+
+use super::modelpack;
+use super::title::Title;
+use crate::artifact::attached_index::is_index_layer;
+use crate::artifact::merge::{Placing, RawFile};
+use crate::content::Sealing;
+use crate::oci::{Algorithm, Descriptor, ImageManifest, media_type};
+
+/// The rule by which an artifact is read; shown as `user.oci.view`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// oci-sync, plain or sealed.
+    OciSync,
+    /// Sealed by `dev.ocifs.seal`: recognised, answers KeyMissing.
+    Sealed,
+    /// An index without a fitting platform: a directory of its members.
+    Members,
+    /// Root file system layers.
+    Image,
+    /// Titled layers.
+    Files,
+    /// One untitled archive.
+    Archive,
+    /// Anything else.
+    Blobs,
+}
+
+/// Annotation with the path of a layer's file, written by ORAS and many others.
+pub(super) const TITLE: &str = "org.opencontainers.image.title";
+
+/// Names of the files that `docker compose publish` writes.
+const COMPOSE: [&str; 2] = ["com.docker.compose.file", "com.docker.compose.envfile"];
+
+/// What a tree is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::artifact) struct Plan {
+    /// The rule that fitted.
+    pub dialect: Dialect,
+    /// In the order of the manifest. The position of a step is the number of its blob.
+    pub steps: Vec<Step>,
+}
+
+/// One blob and how it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::artifact) struct Step {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// How it is sealed.
+    pub sealing: Sealing,
+    /// What it becomes.
+    pub shape: Shape,
+    /// Whether it is a manifest, which a registry does not keep among its blobs.
+    pub is_manifest: bool,
+    /// The blob that is said to hold its index.
+    pub index: Option<Descriptor>,
+}
+
+/// What a blob becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::artifact) enum Shape {
+    /// Its entries are laid over the tree. With `instead`, a blob that is no archive after all becomes that file;
+    /// without, it fails the artifact.
+    Archive {
+        /// Where and how.
+        placing: Placing,
+        /// What to show if it cannot be unpacked.
+        instead: Option<Wanted>,
+    },
+    /// It is one file.
+    File(Wanted),
+}
+
+/// A file and where it would like to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::artifact) struct Wanted {
+    /// Directory of the tree that names are relative to.
+    pub base: Vec<u8>,
+    /// The name it asks for.
+    pub title: Title,
+    /// What is known of it.
+    pub raw: RawFile,
+}
+
+/// Layers that carry content: without our indexes, and without the empty blob that stands for "no layer".
+pub(super) fn content_layers(image: &ImageManifest) -> impl Iterator<Item = &Descriptor> {
+    image.layers.iter().filter(|layer| {
+        let placeholder = layer.media_type == media_type::OCI_EMPTY && title_of(layer).is_none();
+        !placeholder && !is_index_layer(layer)
+    })
+}
+
+pub(super) fn title_of(layer: &Descriptor) -> Option<&str> {
+    layer.annotation(TITLE).or_else(|| modelpack::path(layer)).or_else(|| COMPOSE.iter().find_map(|key| layer.annotation(key)))
+}
+
+/// A blob as a file that asks for a name.
+pub(super) fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
+    let sha256 = match descriptor.digest.algorithm() {
+        Algorithm::Sha256 => descriptor.digest.as_bytes().try_into().ok(),
+        Algorithm::Sha512 => None,
+    };
+    let title_text = title_of(descriptor).map(str::to_owned);
+    Wanted { base: base.to_vec(), title, raw: RawFile { size: descriptor.size, sha256, title: title_text, ..RawFile::default() } }
+}
+
+pub(super) fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> Step {
+    Step {
+        descriptor: descriptor.clone(),
+        sealing: Sealing::None,
+        shape: Shape::File(wanted(descriptor, title, base)),
+        is_manifest: false,
+        index: None,
+    }
+}
+
+pub(super) fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
+    Step {
+        descriptor: descriptor.clone(),
+        sealing: Sealing::None,
+        shape: Shape::Archive { placing, instead: None },
+        is_manifest: false,
+        index: None,
+    }
+}

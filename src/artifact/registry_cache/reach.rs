@@ -1,0 +1,89 @@
+//! While the registry is away, what is known already serves at once, and a task looks in the background whether it is back. No caller
+//! waits for that, however long the registry hangs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::outage::{AGAIN, is_outage};
+use super::{Error, Lookup, RegistryCache, abandoned};
+use crate::error::ErrorKind;
+use crate::flight::Abandoned;
+
+/// An older answer serves once the registry has said nothing at all for so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl RegistryCache {
+    /// Whether the registry is away or never asked, so that asking would only make somebody wait.
+    pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
+        if self.options.offline {
+            return true;
+        }
+        // A thread outside of the runtime may ask too; then the next one that is inside looks.
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let met = self.pull.away_since();
+        let look = {
+            let outage = &mut self.memory().outage;
+            if met.is_some_and(|since| outage.met(since)) {
+                tracing::warn!("what was last known serves, since {} does not answer", self.pull.origin().escape_default());
+            }
+            let Some(failed) = outage.failed else { return false };
+            let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
+            outage.looking |= look;
+            look
+        };
+        if let Some(runtime) = runtime.filter(|_| look) {
+            let me = Arc::clone(self);
+            runtime.spawn(async move {
+                let answer = me.pull.ping(None).await;
+                me.memory().outage.looking = false;
+                match answer {
+                    Err(error) if is_outage(error.kind) => me.unreached(&error.into(), false),
+                    // A refusal is an answer too.
+                    _ => me.reached(),
+                }
+            });
+        }
+        true
+    }
+
+    /// Waits for an answer. Whoever knows an older one takes that once the registry says nothing for a while; the question
+    /// goes on meanwhile, and its answer counts when it comes.
+    pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Lookup<T>, Abandoned>>, older: Option<T>) -> Lookup<T> {
+        let Some(older) = older else { return asked.await.map_err(abandoned)? };
+        let mut asked = std::pin::pin!(asked);
+        let mut since = tokio::time::Instant::now();
+        loop {
+            if let Ok(answer) = tokio::time::timeout_at(since + PATIENCE, &mut asked).await {
+                return answer.map_err(abandoned)?;
+            }
+            // A long list comes page by page.
+            match self.memory().outage.heard.filter(|heard| *heard > since) {
+                Some(heard) => since = heard,
+                None => break,
+            }
+        }
+        let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
+        self.unreached(&Error { kind: ErrorKind::TimedOut, message }, true);
+        Ok(older)
+    }
+
+    /// Notes an answer.
+    pub(super) fn reached(&self) {
+        let was_away = {
+            let outage = &mut self.memory().outage;
+            outage.heard = Some(tokio::time::Instant::now());
+            outage.failed.take().is_some()
+        };
+        if was_away {
+            tracing::info!("{} answers again", self.pull.origin().escape_default());
+        }
+    }
+
+    /// Notes a failed attempt; the first one of an outage is logged.
+    pub(super) fn unreached(&self, error: &Error, served: bool) {
+        let first = self.memory().outage.failed.replace(Instant::now()).is_none();
+        if first && served {
+            tracing::warn!("what was last known serves, since the registry does not answer: {error}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The queue of what is to be stored.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::oci::{Descriptor, Digest, Manifest, Repository};
+
+/// Something that is not stored yet.
+pub(super) enum Dirty {
+    Tags(Repository),
+    List(Repository),
+    Catalog,
+    Manifest(Repository, Arc<Manifest>),
+    Referrers(Repository, Digest, Arc<[Descriptor]>),
+}
+
+impl Dirty {
+    /// Whether storing one of them stores what both mean.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tags(left), Self::Tags(right)) | (Self::List(left), Self::List(right)) => left == right,
+            (Self::Catalog, Self::Catalog) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The queue of what is to be stored.
+pub(super) struct Writer {
+    queue: Mutex<VecDeque<Dirty>>,
+    /// Whether a task is writing.
+    busy: watch::Sender<bool>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), busy: watch::Sender::new(false) }
+    }
+}
+
+impl Writer {
+    /// Waits until nothing is left to write.
+    pub async fn idle(&self) {
+        let mut busy = self.busy.subscribe();
+        // The sender lives as long as this writer.
+        let _ = busy.wait_for(|busy| !busy).await;
+    }
+
+    /// Queues; `true` if a task has to be started.
+    pub(super) fn push(&self, dirty: Dirty) -> bool {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queue.iter().any(|waiting| waiting.same(&dirty)) {
+            queue.push_back(dirty);
+        }
+        !self.busy.send_replace(true)
+    }
+
+    /// The next to write; without one the task has ended.
+    pub(super) fn pop(&self) -> Option<Dirty> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = queue.pop_front();
+        if next.is_none() {
+            self.busy.send_replace(false);
+        }
+        next
+    }
+}
