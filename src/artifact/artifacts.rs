@@ -57,7 +57,7 @@ impl Artifacts {
         self.inner.registry_cache.pull.origin()
     }
 
-    /// What does not change during the mount.
+    /// Options of the mount.
     pub fn options(&self) -> &Options {
         &self.inner.registry_cache.options
     }
@@ -117,7 +117,7 @@ impl Artifacts {
     }
 
     pub(super) async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
-        // What an index showed that turned out wrong is built anew.
+        // A tree whose index turned out wrong is rebuilt.
         let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
         if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
             return Ok(artifact);
@@ -166,7 +166,7 @@ impl Artifacts {
         self.inner.registry_cache.refresh(repository);
     }
 
-    /// Lets go of trees, indexes and streams that nobody uses, and of all that the cache does not hold any more.
+    /// Lets go of unused trees, indexes and streams, and of all that the cache no longer holds.
     pub fn let_go(&self) {
         drop(self.inner.kept.take());
         self.inner.contents.let_go();
@@ -190,7 +190,7 @@ impl Artifacts {
         self.inner.contents.budget()
     }
 
-    /// What may be used to make the index of a layer; nothing of an encrypted one may reach the disk.
+    /// Resources for making the index of a layer; nothing of an encrypted one may reach the disk.
     pub fn resources(&self, encrypted: bool) -> Resources {
         self.inner.contents.resources(if encrypted { Sealing::OciSync } else { Sealing::None })
     }
@@ -200,7 +200,7 @@ impl Artifacts {
         self.inner.registry_cache.is_away()
     }
 
-    /// Whether the last known list of a repository has a tag. Asks nobody.
+    /// Whether the last known list of a repository has a tag. Makes no request.
     pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
         self.inner.registry_cache.is_listed(repository, tag)
     }

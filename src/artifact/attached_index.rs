@@ -1,4 +1,4 @@
-//! How the index of a layer travels with an artifact: the words of the wire, for whoever writes and whoever reads.
+//! How the index of a layer is attached to an artifact: media types and annotations, for reading and writing.
 //!
 //! Among titled layers the index is a layer of its own directly behind its data layer. Other manifests have no room
 //! for more layers: there the descriptor of the data layer names a blob, which a referrer keeps alive. Pure: what is

@@ -137,7 +137,7 @@ impl Inner {
         built.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })?
     }
 
-    /// The index of every archive, and of every file with which one travels, several at a time, in the order of the
+    /// The index of every archive, and of every file that has one attached, several at a time, in the order of the
     /// steps.
     async fn indexes(self: &Arc<Self>, steps: &[Step], sources: &[BlobSource], key: &Key) -> Result<Vec<Option<LayerIndex>>, Error> {
         let jobs: Vec<_> = steps
@@ -178,14 +178,14 @@ impl Inner {
         let bytes = match self.cache.document("tree", name, protection) {
             Ok(bytes) => bytes?,
             Err(error) => {
-                tracing::warn!("a stored tree cannot be read and is built anew: {error}");
+                tracing::warn!("a stored tree cannot be read and is rebuilt: {error}");
                 return None;
             }
         };
         match Tree::open(bytes) {
             Ok(tree) => Some(tree),
             Err(error) => {
-                tracing::warn!("{error}; it is built anew");
+                tracing::warn!("{error}; it is rebuilt");
                 // A failure to unlink shows again at the next open.
                 let _ = self.cache.forget_document("tree", name);
                 None

@@ -13,7 +13,7 @@ use crate::sys::array::{Array, Scratch};
 pub(super) struct Composed {
     /// Bytes of the tree.
     pub bytes: Array<u8>,
-    /// What cost an entry, for people.
+    /// Reasons why entries were dropped, for people.
     pub warnings: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What an artifact is, told from its manifests alone: no layer is fetched.
+//! A description of an artifact from its manifests alone: no layer is fetched.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::{Artifacts, Dialect, Error, ViewMode};
 use crate::content::{BlobSource, Sealing};
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
-/// What an artifact is.
+/// A description of an artifact.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// What the tag or digest names.
+    /// The manifest that the tag or digest names.
     pub manifest: Arc<Manifest>,
     /// The image manifest that would be shown: the same, or the platform's member of an index.
     pub shown: Arc<Manifest>,
@@ -84,7 +84,7 @@ impl Artifacts {
     }
 }
 
-/// What is read of the config of an image.
+/// The fields of an image config that are read.
 #[derive(serde::Deserialize)]
 struct Config {
     created: Option<String>,

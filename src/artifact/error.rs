@@ -8,9 +8,9 @@ use crate::{content, registry};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
-    /// What happened to which artifact.
+    /// The failure, and the artifact it concerns.
     pub message: String,
 }
 

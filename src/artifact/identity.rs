@@ -3,9 +3,9 @@
 //! An incremental hasher over plain values in the order of a walk, so that the tree of an artifact and the frozen
 //! state of an edited tag are compared by the same rules. Knows neither of them.
 //!
-//! What counts: paths, kinds, permission bits, owners, times, device numbers, targets, extended attributes, which
+//! These count: paths, kinds, permission bits, owners, times, device numbers, targets, extended attributes, which
 //! names share a file, and the SHA-256 of files. What does not: how layers are cut, where bytes lie, the permission bits of
-//! symbolic links (none are shown), the time of the root (a tag that nobody entered shows another), and the attributes that the mount
+//! symbolic links (none are shown), the time of the root (a tag not yet entered shows another), and the attributes that the mount
 //! itself answers.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::oci::{Algorithm, Digest, Hasher};
 /// The first bytes that are hashed; a change of the rules changes them.
 const VERSION: &[u8] = b"ocifs tree identity 2\n";
 
-/// What is shown where an artifact says nothing. Permission bits are 0644 and 0755, times [`UNDATED`].
+/// Attributes shown where an artifact says nothing. Permission bits are 0644 and 0755, times [`UNDATED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentityDefaults {
     /// Owner and group.
@@ -28,7 +28,7 @@ pub struct IdentityDefaults {
 pub struct IdentityEntry<'a> {
     /// Path; empty for the root.
     pub path: &'a [u8],
-    /// What further names of the same file have in common.
+    /// The same for all names of one file.
     pub node: u64,
     /// Kind.
     pub kind: Kind,
@@ -50,7 +50,7 @@ pub struct IdentityEntry<'a> {
     pub sha256: Option<[u8; 32]>,
 }
 
-/// What tells trees apart.
+/// The identity of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Names, the root among them.

@@ -1,4 +1,4 @@
-//! Artifacts that are kept in memory although nothing uses them.
+//! Artifacts that stay in memory for a while after their last use.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,16 @@ use super::options::ViewMode;
 use crate::content::{Sealing, trim};
 use crate::oci::{Digest, Platform, Repository};
 
-/// Artifacts that are kept although nobody uses them.
+/// Unused artifacts that are kept.
 const KEPT: usize = 32;
 
-/// What decides a tree.
+/// Everything that decides what a tree looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub repository: Repository,
     pub manifest: Digest,
     pub view: ViewMode,
-    /// What is chosen from an index.
+    /// The platform to choose from an index.
     pub platform: Arc<Platform>,
     /// One layer of it, by its number in the manifest.
     pub layer: Option<usize>,

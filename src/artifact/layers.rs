@@ -1,4 +1,4 @@
-//! Which file of a tree comes from which layer: for whoever plans a manifest that keeps layers as they are.
+//! Which file of a tree comes from which layer, for planning a manifest that keeps layers as they are.
 
 use super::dialect::{Shape, Step};
 use super::merge::{Mark, Placing, components, find_directory, mark, place_of};
@@ -65,7 +65,7 @@ impl Artifact {
     }
 
     /// For each entry of a layer the node that shows just this entry under its path; `None` where another layer hides,
-    /// replaces or describes it anew, and for marks that only act on other layers.
+    /// replaces or redefines it, and for marks that only act on other layers.
     pub fn shown_entries(&self, number: usize, index: &LayerIndex) -> Vec<Option<NodeId>> {
         let Some((step, blob)) = self.step_of(number) else { return vec![None; index.entry_count() as usize] };
         match &step.shape {
@@ -124,7 +124,7 @@ impl Artifacts {
     /// if one travels with it.
     ///
     /// # Errors
-    /// What the registry answers, if the index is not here and has to be fetched or made.
+    /// Errors of the registry, if the index is not here and has to be fetched or made.
     pub async fn layer_index(
         &self,
         repository: &Repository,

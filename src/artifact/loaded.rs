@@ -9,7 +9,7 @@ use crate::oci::{Digest, Manifest, Platform};
 
 /// One artifact as a tree: what a view shows. Immutable.
 pub struct Artifact {
-    /// What the tag or digest names.
+    /// The manifest that the tag or digest names.
     pub manifest: Arc<Manifest>,
     /// The image manifest that is shown: the same, or the platform's member of an index.
     pub shown: Arc<Manifest>,

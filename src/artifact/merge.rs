@@ -30,7 +30,7 @@ const DEPTH_LIMIT: usize = 2048;
 /// Most warnings that are kept.
 const WARNING_LIMIT: usize = 100;
 
-/// What a path of the tree holds before something is put there.
+/// The current occupant of a path, before something is put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupied {
     /// Nothing, and every directory above is one or can be made.
@@ -100,7 +100,7 @@ impl<'a> Merge<'a> {
         self.bounded()
     }
 
-    /// What lies at a path now.
+    /// The occupant of a path.
     pub fn occupied(&self, path: &[u8]) -> Occupied {
         let mut directory = Graph::ROOT;
         let mut components = components(path).peekable();
@@ -118,7 +118,7 @@ impl<'a> Merge<'a> {
         Occupied::Directory
     }
 
-    /// What cost an entry, for people.
+    /// Reasons why entries were dropped, for people.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -166,7 +166,7 @@ impl<'a> Merge<'a> {
             if entry.kind == FileKind::Directory {
                 self.graph.describe(Graph::ROOT, source, entry.number);
             } else {
-                self.warn(|| "an entry for the root that is no directory left out".to_owned());
+                self.warn(|| "left out an entry for the root that is not a directory".to_owned());
             }
             return Ok(true);
         }

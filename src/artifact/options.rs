@@ -1,4 +1,4 @@
-//! What is chosen for a mount, and which form of an artifact is shown.
+//! Options of a mount, and the form in which it shows artifacts.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::oci::{Platform, Repository};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ViewMode {
-    /// What its dialect says.
+    /// As its dialect says.
     #[default]
     Merged,
     /// A directory a layer, whiteouts visible.
@@ -19,7 +19,7 @@ pub enum ViewMode {
     Blobs,
 }
 
-/// What does not change during a mount.
+/// Options that hold for the whole life of a mount.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How long a tag's digest or a list is fresh.

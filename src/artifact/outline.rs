@@ -22,7 +22,7 @@ const FETCHES: usize = 4096;
 /// Largest config that is read to tell an image from titled files.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// What an artifact shows.
+/// The outline of an artifact: its plan and the manifests behind it.
 pub(super) struct Outline {
     pub shown: Arc<Manifest>,
     pub platform: Option<Platform>,
@@ -33,7 +33,7 @@ pub(super) struct Outline {
     pub whole: bool,
 }
 
-/// What stays the same while one artifact is outlined.
+/// The context in which one artifact is outlined.
 pub(super) struct Reader<'a> {
     pub inner: &'a Arc<Inner>,
     pub repository: &'a Repository,

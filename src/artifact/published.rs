@@ -1,4 +1,4 @@
-//! What a publish of this program tells, and asks for beside trees: tags that it moved, layers that it packed, keys.
+//! The part of the artifacts that a publish uses: tags that it moved, layers that it packed, keys.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Artifacts {
         self.inner.registry_cache.deleted(repository, tag);
     }
 
-    /// Repositories of which anything was seen by this process, by name; asks nobody.
+    /// Repositories of which this process has seen anything, by name; makes no request.
     pub fn seen_repositories(&self) -> Vec<Repository> {
         self.inner.registry_cache.seen_repositories()
     }
@@ -36,7 +36,7 @@ impl Artifacts {
     }
 
     /// Keeps the index of a layer that was packed here, so that the tree of its artifact is built without fetching
-    /// anything; `attached_index` is the digest of the blob that the index travels as. Not for what is encrypted.
+    /// anything; `attached_index` is the digest of the blob of the attached index. Not for what is encrypted.
     pub async fn adopt(&self, index: &LayerIndex, attached_index: Option<&Digest>) {
         let (contents, index, attached_index) = (self.inner.contents.clone(), index.clone(), attached_index.copied());
         // A failure costs a fetch later, and is in the log.

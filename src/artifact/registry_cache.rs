@@ -1,4 +1,4 @@
-//! What was seen of a registry: tags, lists, manifests, referrers; how fresh they are; kept for offline use.
+//! A cache of what a registry said: tags, lists, manifests and referrers, with their age; kept for offline use.
 //!
 //! Asks the registry at most once for many callers. A list is never a negative answer. A network fault never
 //! becomes "not found": while the registry is unreachable the last known answer serves, and the log says so once.
@@ -31,7 +31,7 @@ const MANIFEST_BYTES: usize = 1 << 20;
 
 type Lookup<T> = Result<T, Error>;
 
-/// What is known, and the way to ask.
+/// Cached answers of one registry, and the way to ask again.
 pub(super) struct RegistryCache {
     pub pull: Arc<dyn Pull>,
     pub options: Options,
@@ -98,7 +98,7 @@ impl RegistryCache {
         }
     }
 
-    /// Whether the digest of a tag may be used without asking: it is fresh, or nobody can be asked.
+    /// Whether the digest of a tag may be used without asking: it is fresh, or the registry cannot be asked.
     pub fn is_tag_fresh(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> bool {
         let known = self.memory().tag(repository, tag, self.options.tag_ttl);
         self.options.offline || matches!(known, TagAnswer::Fresh(_)) || self.is_away()
@@ -272,7 +272,7 @@ impl RegistryCache {
         self.writer.idle().await;
     }
 
-    /// Whether the last known list of a repository has a tag. Asks nobody.
+    /// Whether the last known list of a repository has a tag. Makes no request.
     pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
         self.load_tags(repository);
         let mut memory = self.memory();
@@ -290,7 +290,7 @@ impl RegistryCache {
     }
 
     fn absent(&self, what: &str) -> Error {
-        let reason = if self.options.offline { "is not known here, and --offline asks nobody" } else { "does not exist" };
+        let reason = if self.options.offline { "is not cached (--offline)" } else { "does not exist" };
         Error { kind: ErrorKind::NotFound, message: format!("{what} {reason} ({})", self.pull.origin().escape_default()) }
     }
 }

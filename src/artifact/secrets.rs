@@ -1,4 +1,4 @@
-//! What encrypted artifacts contain that were opened here, so that a copy of them is recognised and no file of theirs is published in
+//! Contents of the encrypted artifacts that were opened here, so that a copy is recognised and none of their files is published in
 //! clear unasked.
 //!
 //! In memory only: digests of encrypted files are as secret as their names.

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::listing::differences;
 use super::*;
-use crate::cache;
-use crate::content::{self, KeyRing};
+use crate::cache::{self, SpanCache};
+use crate::content::{self, Contents, KeyRing};
+use crate::error::ErrorKind;
 use crate::layer::LayerIndex;
-use crate::oci::media_type;
-use crate::registry::{Fault, Layout, Memory, PlainLayer, RequestKind, Trust};
+use crate::oci::{Descriptor, Digest, Repository, Tag, media_type};
+use crate::registry::{Fault, Layout, Memory, PlainLayer, Pull, RequestKind, Trust};
 use crate::seal::Passphrase;
 
 mod attached_index;

@@ -46,7 +46,7 @@ const NAMES: [(&str, &str); 34] = [
 const STATEMENTS: [&str; 2] = ["application/vnd.in-toto+json", "application/vnd.dsse.envelope.v1+json"];
 const PREDICATES: [&str; 3] = ["in-toto.io/predicate-type", "predicateType", "dev.sigstore.bundle.predicateType"];
 
-/// What is left when no other rule fits.
+/// The fallback when no other rule fits.
 pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Plan {
     let steps = content_layers(image).map(|layer| file_step(layer, title(layer), base)).collect();
     Plan { dialect: Dialect::Blobs, steps }

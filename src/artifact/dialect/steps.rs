@@ -32,7 +32,7 @@ pub(super) const TITLE: &str = "org.opencontainers.image.title";
 /// Names of the files that `docker compose publish` writes.
 const COMPOSE: [&str; 2] = ["com.docker.compose.file", "com.docker.compose.envfile"];
 
-/// What a tree is made of.
+/// The plan of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) struct Plan {
     /// The rule that fitted.
@@ -48,7 +48,7 @@ pub(in crate::artifact) struct Step {
     pub descriptor: Descriptor,
     /// How it is sealed.
     pub sealing: Sealing,
-    /// What it becomes.
+    /// Its form in the tree.
     pub shape: Shape,
     /// Whether it is a manifest, which a registry does not keep among its blobs.
     pub is_manifest: bool,
@@ -56,7 +56,7 @@ pub(in crate::artifact) struct Step {
     pub index: Option<Descriptor>,
 }
 
-/// What a blob becomes.
+/// The form of a blob in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) enum Shape {
     /// Its entries are laid over the tree. With `instead`, a blob that is no archive after all becomes that file;
@@ -64,7 +64,7 @@ pub(in crate::artifact) enum Shape {
     Archive {
         /// Where and how.
         placing: Placing,
-        /// What to show if it cannot be unpacked.
+        /// The file to show instead if it cannot be unpacked.
         instead: Option<Wanted>,
     },
     /// It is one file.
@@ -78,7 +78,7 @@ pub(in crate::artifact) struct Wanted {
     pub base: Vec<u8>,
     /// The name it asks for.
     pub title: Title,
-    /// What is known of it.
+    /// Known attributes.
     pub raw: RawFile,
 }
 

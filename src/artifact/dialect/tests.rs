@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::steps::TITLE;
 use super::*;
-use crate::oci::{Digest, Platform};
+use crate::oci::{Digest, Platform, media_type};
 
 const PLAIN: &str = "application/octet-stream";
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";

@@ -1,8 +1,8 @@
-//! What is merged: entries of layers, raw files, and where they are put.
+//! Input of a merge: entries of layers, raw files, and where they are put.
 
 use crate::layer::{Entry, Extent, FileKind, LayerIndex};
 
-/// What merging needs of a layer: its index, or plain values in tests.
+/// The entries of a layer: its index, or plain values in tests.
 pub(in crate::artifact) trait Entries: Send + Sync {
     /// Number of entries.
     fn entry_count(&self) -> u32;
@@ -62,7 +62,7 @@ impl RawFile {
     }
 }
 
-/// What describes nodes. The position of a source is the number of its blob.
+/// Something that describes nodes. The position of a source is the number of its blob.
 pub(in crate::artifact) enum MergeSource<'a> {
     /// Entries of a layer.
     Layer {
@@ -83,7 +83,7 @@ pub(in crate::artifact) enum MergeSource<'a> {
 pub(in crate::artifact) struct Placing {
     /// Directory of the tree that the layer's root becomes; empty for the root.
     pub at: Vec<u8>,
-    /// What entry paths begin with and is left out; an entry that begins otherwise keeps its path.
+    /// A prefix that is stripped from entry paths; an entry that begins otherwise keeps its path.
     pub strip: Vec<u8>,
     /// Whether whiteouts and opaque marks act; otherwise they are ordinary names.
     pub whiteouts: bool,

@@ -5,7 +5,7 @@
 /// Longest name that Linux accepts.
 const NAME_LIMIT: usize = 255;
 
-/// What a name of a layer means to the layers below.
+/// The meaning of a name for the layers below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::artifact) enum Mark<'a> {
     /// An ordinary name.

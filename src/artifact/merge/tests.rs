@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::artifact::tree::{Kind, Tree};
+use crate::layer::Extent;
 use crate::sys::array::Scratch;
 
 /// One entry of a made-up layer.

@@ -121,7 +121,7 @@ impl RegistryCache {
                 self.unreached(&error, is_known);
                 return if is_known { Ok(unknown(last)) } else { Err(error) };
             }
-            // Docker Hub and GHCR refuse the list in these ways, whoever asks.
+            // Docker Hub and GHCR refuse the list in these ways to every caller.
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::NotFound) => {
                 tracing::info!("the registry does not list its repositories; name them with --repo or type their path: {error}");
                 unknown(last)
@@ -142,7 +142,7 @@ impl RegistryCache {
         }
     }
 
-    /// Whether a repository is among those that are listed. Asks nobody.
+    /// Whether a repository is among those that are listed. Makes no request.
     fn is_repository(&self, repository: &Repository) -> bool {
         self.load_catalog();
         let memory = self.memory();

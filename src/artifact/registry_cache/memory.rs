@@ -18,7 +18,7 @@ pub(super) struct Seen<T> {
     pub checked: Option<Instant>,
 }
 
-/// What memory says of a tag.
+/// The state of a tag in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TagAnswer {
     /// Asked just now.

@@ -12,7 +12,7 @@ pub(super) const AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Outage {
     /// The last failure, since no answer came.
     pub(super) failed: Option<Instant>,
-    /// Somebody is looking whether it is back.
+    /// A task is checking whether it is back.
     pub(super) looking: bool,
     /// The last answer. On the clock that waits are on.
     pub(super) heard: Option<tokio::time::Instant>,

@@ -13,7 +13,7 @@ use crate::flight::Abandoned;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl RegistryCache {
-    /// Whether the registry is away or never asked, so that asking would only make somebody wait.
+    /// Whether the registry is away or never asked, so that asking would only make a caller wait.
     pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
         if self.options.offline {
             return true;
@@ -46,7 +46,7 @@ impl RegistryCache {
         true
     }
 
-    /// Waits for an answer. Whoever knows an older one takes that once the registry says nothing for a while; the question
+    /// Waits for an answer. An older one serves instead once the registry says nothing for a while; the question
     /// goes on meanwhile, and its answer counts when it comes.
     pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Lookup<T>, Abandoned>>, older: Option<T>) -> Lookup<T> {
         let Some(older) = older else { return asked.await.map_err(abandoned)? };

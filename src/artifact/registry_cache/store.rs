@@ -1,4 +1,4 @@
-//! What was seen, on disk: small documents of the cache, written behind the back of whoever learned something.
+//! The registry cache on disk: small documents, written in the background.
 //!
 //! Two daemons may share the documents: tags are merged with what is stored, lists are replaced. A document that
 //! cannot be read or written costs offline use, nothing else.

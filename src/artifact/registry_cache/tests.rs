@@ -1,6 +1,7 @@
-//! What was seen, against a registry in memory: requests, freshness, outages, offline use.
+//! The registry cache against a registry in memory: requests, freshness, outages, offline use.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 use crate::artifact::ViewMode;

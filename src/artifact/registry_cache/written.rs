@@ -1,4 +1,4 @@
-//! What this program itself wrote to the registry: known at once, and never overruled by an answer to an older question.
+//! Writes of this program to the registry: known at once, and never overruled by an answer to an older question.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

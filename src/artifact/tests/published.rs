@@ -1,4 +1,4 @@
-//! What a publish of this program tells and asks: tags, trees that are known, layers and their entries.
+//! Artifacts as a publish uses them: tags, trees that are known, layers and their entries.
 
 use super::attached_index::{publish, tag_layers};
 use super::*;

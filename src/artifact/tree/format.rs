@@ -2,7 +2,7 @@
 //!
 //! All numbers are little endian. Layout: header (80 bytes) · node records · name records · extents · xattr records ·
 //! heap, at its end warnings. The names of one directory are contiguous and sorted by bytes. The header's checksum covers all other
-//! bytes. A reader that finds another [`VERSION`] builds the tree anew; nothing is ever converted.
+//! bytes. A reader that finds another [`VERSION`] rebuilds the tree; nothing is ever converted.
 
 use xxhash_rust::xxh3::Xxh3;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::layer::{self, Form, Resources, Scan, SpanSink};
+use crate::layer::{self, Form, LayerIndex, Resources, Scan, SpanSink};
 use crate::oci::Digest;
 use crate::sys::array::tests::Temporary;
 
