@@ -29,7 +29,7 @@ pub enum ErrorKind {
     ReadOnly,
     /// The operation is not allowed on this object.
     NotPermitted,
-    /// Somebody else holds the object.
+    /// Another process holds the object.
     Busy,
     /// The disk or a configured budget is full.
     NoSpace,

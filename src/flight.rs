@@ -65,7 +65,7 @@ where
         let landing = Landing { key, running: Arc::clone(&self.running) };
         tokio::spawn(async move {
             let value = future.await;
-            // Removed before it is announced: whoever asks later starts anew instead of reading an old result.
+            // Removed before it is announced: later callers start over instead of reading an old result.
             drop(landing);
             sender.send_replace(Some(value));
         });

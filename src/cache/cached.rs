@@ -48,7 +48,7 @@ impl CachedStream {
         stream
     }
 
-    /// The stream that is alive now, opened anew if the last one was unlinked or replaced.
+    /// The stream that is alive now, reopened if the last one was unlinked or replaced.
     fn living(&self, create: bool) -> Result<&Arc<Stream>, Error> {
         let stream = self.current();
         if stream.dead()
@@ -99,7 +99,7 @@ impl CachedStream {
     }
 
     /// Keeps a verified span. `false`, which is no error, if the budget (all of it pinned or in flight) or the disk
-    /// leaves no room, or if somebody else is just storing this span.
+    /// leaves no room, or if another writer is just storing this span.
     pub fn store(&self, span: u32, data: &[u8]) -> Result<bool, Error> {
         let length = self.geometry.stream(span).map(|range| range.end - range.start);
         if length != Some(data.len() as u64) {

@@ -1,7 +1,7 @@
 //! Claims: the right to compute something that no other thread or process computes meanwhile.
 //!
 //! A claim is a tokio mutex among the tasks of this process and a lock on one byte of `claims.lock` among processes,
-//! the byte being chosen by the name's hash: nothing is left to clean up, whoever dies. Whoever waits watches in the
+//! the byte being chosen by the name's hash: nothing is left to clean up when a process dies. A waiting process watches in the
 //! ledger what the holder's transfers move: a slow holder is waited for, one that stands still is not.
 
 use std::collections::HashMap;

@@ -24,7 +24,7 @@ use crate::error::ErrorKind;
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
 use crate::sys::mapped;
 
-/// A document's bytes, for as long as somebody holds them.
+/// A document's bytes, as long as they are held.
 pub type Document = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 const MAGIC: &[u8; 8] = b"ocifsDC2";

@@ -8,6 +8,6 @@ use crate::error::ErrorKind;
 pub struct Error {
     /// NoSpace, Busy, Denied, Invalid, or Other for failing disks.
     pub kind: ErrorKind,
-    /// What happened to which file.
+    /// The failure, and the file it concerns.
     pub message: String,
 }

@@ -25,7 +25,7 @@ use crate::oci::Digest;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the evictor waits for writers of one stream before it leaves that stream alone.
 const STREAM_PATIENCE: Duration = Duration::from_millis(100);
-/// Nobody writes one file for that long.
+/// No file takes that long to write.
 const LONG_ABANDONED: Duration = Duration::from_secs(3600);
 /// Each round frees less than planned only where small spans share blocks.
 const ROUNDS: usize = 8;
@@ -75,7 +75,7 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     fits(shared)
 }
 
-/// What a recount found.
+/// The result of a recount.
 pub struct Survey {
     /// Bytes on disk and in flight.
     pub total: u64,

@@ -1,6 +1,6 @@
 //! The first pass over a blob: spans go into a directory of their own, which takes its place when it is committed.
 //!
-//! Until then nobody sees it, and the evictor leaves it alone. A fill that is dropped removes its directory; that of
+//! Until then it is invisible, and the evictor leaves it alone. A fill that is dropped removes its directory; that of
 //! a killed process is removed by the next evictor.
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! The ledger: one mapped file in which all processes of a cache directory count its bytes.
 //!
-//! `used` is never less than what span data occupies, bytes in flight included. Whoever writes reserves first.
+//! `used` is never less than what span data occupies, bytes in flight included. Writers reserve first.
 //! Only a recount (under the lock of the evictor) and its holder make it smaller, so an abandoned reservation can
 //! make it too large for a while but never too small. After a reboot, or if the ledger is new in an old directory,
 //! it is unknown, which the first reservation turns into a recount.
@@ -52,7 +52,7 @@ impl Ledger {
         let Some(_first) = RangeLock::range(path, 0..1, Sharing::Exclusive, Duration::from_secs(10))? else {
             return Err(io::Error::from(io::ErrorKind::WouldBlock));
         };
-        // Longer is never made shorter: somebody may have mapped it.
+        // Never shortened: another process may have mapped it.
         if file.metadata()?.len() < LENGTH {
             durable::make_room(&file, 0..LENGTH)?;
         }
@@ -178,7 +178,7 @@ impl Ledger {
         self.holder(claim).store(claim - claim % SLOTS as u64 + self.slot as u64, Ordering::Relaxed);
     }
 
-    /// How far the transfers of whoever noted the claim last have come. `None` if that is not known (any more).
+    /// The progress of the last process that noted the claim. `None` if that is not known (any more).
     pub fn progress_of_claim(&self, claim: u64) -> Option<u64> {
         let noted = self.holder(claim).load(Ordering::Relaxed);
         let slot = noted % SLOTS as u64;
@@ -204,7 +204,7 @@ impl Ledger {
     }
 }
 
-/// Bytes that somebody may write now. Dropping it says that the write is over; the bytes stay counted as used.
+/// Bytes that may be written now. Dropping it says that the write is over; the bytes stay counted as used.
 pub struct Reservation {
     ledger: Arc<Ledger>,
     bytes: u64,

@@ -99,7 +99,7 @@ impl SpanCache {
     /// Opens or makes the cache. Never scans it.
     ///
     /// # Errors
-    /// Denied if the directory belongs to somebody else or others may write to it, NoSpace, Busy, Other.
+    /// Denied if the directory belongs to another user or others may write to it, NoSpace, Busy, Other.
     pub fn open(config: Config) -> Result<Self, Error> {
         let shared = Shared::open(config)?;
         let streams = Arc::new(OpenStreams::new(&shared));
@@ -117,7 +117,7 @@ impl SpanCache {
         Fill::new(&self.shared, blob, protection)
     }
 
-    /// Waits until this caller alone holds `name`, across threads and daemons, as long as whoever holds it moves on (see
+    /// Waits until this caller alone holds `name`, across threads and daemons, as long as its holder makes progress (see
     /// [`SpanCache::moved`]); `None` once nothing moved there for `patience`. Calls `moved` whenever something did.
     /// Dropping the future gives up.
     pub async fn claim(&self, name: &str, patience: Duration, moved: impl Fn()) -> Result<Option<Claim>, Error> {
@@ -204,7 +204,7 @@ impl SpanCache {
         upkeep::clear(&self.shared, pinned)
     }
 
-    /// Closes what this process has open of what was unlinked. Whoever reads on fetches it anew.
+    /// Closes files of this process that were unlinked. Reads that go on fetch them again.
     pub fn let_go(&self) {
         self.streams.let_go();
     }

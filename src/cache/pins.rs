@@ -37,7 +37,7 @@ pub fn unpin(shared: &Shared, name: &str) -> Result<bool, Error> {
     durable::remove(&path).map_err(failed("remove", &path))
 }
 
-/// What the evictor spares.
+/// Streams and documents that the evictor spares.
 #[derive(Default)]
 pub struct Pinned {
     /// The streams of these.

@@ -22,7 +22,7 @@ const OLD_VERSION: &str = "v1";
 /// How long the fruitless search for room is remembered.
 pub const HOPELESS: Duration = Duration::from_secs(1);
 
-/// What all handles of one open cache share.
+/// State shared by all handles of one open cache.
 pub struct Shared {
     pub(super) config: Config,
     /// `DIRECTORY/v2`.
@@ -185,7 +185,7 @@ impl Shared {
     }
 }
 
-/// What an older version of ocifs kept is of no use; the next recount removes it like the work of a dead process. A
+/// Retires the directory of an older version; the next recount removes it like the work of a dead process. A
 /// program of that version that still runs goes on with what it has open.
 fn retire_old_version(directory: &Path, root: &Path) {
     let grave = root.join("work").join(format!("{OLD_VERSION}-{:016x}", rand::random::<u64>()));
@@ -201,7 +201,7 @@ fn retire_old_version(directory: &Path, root: &Path) {
 fn private(path: &Path) -> Result<(), Error> {
     match durable::private_directory(path) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(Error { kind: ErrorKind::Denied, message: format!("{} is not used as a cache: {error}", path.display()) })
+            Err(Error { kind: ErrorKind::Denied, message: format!("{} cannot be used as a cache: {error}", path.display()) })
         }
         other => other.map(drop).map_err(failed("use", path)),
     }

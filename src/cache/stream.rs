@@ -43,7 +43,7 @@ pub struct Stream {
     files: Box<[Slot]>,
     /// How often a file turned out to be another one than before: nothing that was verified counts then.
     replaced: AtomicU64,
-    /// What took this one's place after it was unlinked.
+    /// The stream that replaced this one after it was unlinked.
     pub(super) next: OnceLock<Arc<Stream>>,
 }
 
@@ -150,7 +150,7 @@ impl Stream {
         let mut table = load().map_err(failed("open", &path))?;
         if table.is_none() && create {
             let _structure = shared.structure_lock()?;
-            // Somebody else may have made it before we had the lock; what is there still is broken.
+            // Another process may have made it before we had the lock; a table that is there still is broken.
             table = load().map_err(failed("open", &path))?;
             if table.is_none() {
                 check_table_size(shared, name, geometry)?;

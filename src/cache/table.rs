@@ -37,7 +37,7 @@ const MEMBERS: usize = 6;
 const LENGTH: usize = 7;
 const SALT: usize = 8;
 
-/// What identifies one life of a stream on disk. Names its data files, seeds its checksums, and salts its key, so
+/// The identity of one life of a stream on disk. Names its data files, seeds its checksums, and salts its key, so
 /// that bytes of different lives are never mixed and no two of them are sealed at the same position of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -60,7 +60,7 @@ pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
     each_document(shared, |kind, entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Keys of these say nothing of blobs, yet without them nobody finds what is pinned.
+        // Keys of these say nothing of blobs, yet pinned blobs are not found without them.
         let leads_to_pins = !kept.is_empty() && ["manifest", "seen", "tree"].iter().any(|spared| kind == *spared);
         // A temporary file belongs to a process that is about to rename it.
         if leads_to_pins || name.starts_with(durable::TEMPORARY) || spared.iter().any(|part| name.contains(part.as_str())) {

@@ -1,13 +1,13 @@
-//! Indexes that travel with an artifact: fetched by digest, checked, and used only for those who name them.
+//! Indexes attached to an artifact: fetched by digest, checked, and used only for those who name them.
 //!
 //! A manifest vouches for the digest of the index as it does for that of the layer, so what is read by one is what was
 //! published: every span is compared with its digest in the index before a byte of it is served. It vouches for
-//! nobody else: index and data are kept under the digests of both blobs, and an index that this program made
+//! no other artifact: index and data are kept under the digests of both blobs, and an index that this program made
 //! itself comes first.
 //!
 //! One that cannot be had or used is no error: the layer is read whole instead. One whose spans do not match is
 //! never used again for that layer, here or by a later mount; if it had described other entries than
-//! the layer has, then what was shown by it stays an error until the artifact is opened anew.
+//! the layer has, then what was shown by it stays an error until the artifact is opened again.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::sys::array::Array;
 const LARGEST: u64 = 64 << 20;
 /// Most bytes of a blob that one span may take: they are held in memory while they are checked.
 const WIDEST: u64 = 8 << 20;
-/// The index that a source names, if it can travel: that of a sealed layer would tell names.
+/// The attached index that a source names. That of a sealed layer would reveal names and is not used.
 fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
     let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;
     Some((index, names::attached(&source.descriptor.digest, &index.digest)))
 }
 
-/// What is thought of the index that a source names; `None` if it names none.
+/// The verdict on the index that a source names; `None` if it names none.
 pub(super) fn verdict(shared: &Shared, source: &BlobSource) -> Option<Verdict> {
     let (index, _) = named(source)?;
     Some(verdict_on(shared, &source.descriptor.digest, &index.digest))
@@ -58,7 +58,7 @@ pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
     if shared.attached_indexes.is_distrusted(&key) {
         return;
     }
-    tracing::warn!("the index {} that travels with {} does not fit it and is not used any more", index.digest.short(), source.label());
+    tracing::warn!("the attached index {} of {} does not match it and is no longer used", index.digest.short(), source.label());
     shared.attached_indexes.set(key, Verdict::Distrusted);
     let marker = names::distrusted(&source.descriptor.digest, &index.digest);
     if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
@@ -77,7 +77,7 @@ pub(super) fn is_harmless(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Harmless)
 }
 
-/// The index attached to a blob, if it is here. Nobody is asked.
+/// The index attached to a blob, if it is here. Makes no request.
 pub(super) fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
     let (index, _) = named(source)?;
     if verdict(shared, source) != Some(Verdict::Fine) {
@@ -223,11 +223,8 @@ pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<
 pub(super) fn check_entries(shared: &Shared, source: &BlobSource, own: &LayerIndex) -> Result<(), Error> {
     let Some((index, key)) = named(source).filter(|_| source.form == Form::Archive) else { return Ok(()) };
     let lies = || {
-        let message = format!(
-            "{}: the index {} that travels with it has other entries than it; the artifact has to be opened anew",
-            source.label(),
-            index.digest.short()
-        );
+        let message =
+            format!("{}: its attached index {} lists other entries; open the artifact again", source.label(), index.digest.short());
         Error::new(ErrorKind::Integrity, message)
     };
     match verdict(shared, source) {

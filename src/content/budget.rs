@@ -3,7 +3,7 @@
 //! The budget is cut into shares by use. Within a share a request is granted as a whole or waits as a whole, and its
 //! holder asks for no more of the same share before it gives it back; who holds of one share waits for another one in
 //! this order only: packing, spans, windows. So nothing ever waits in a circle. Prefetch has a share of its own, so a reader
-//! that waits for bytes never queues behind bytes that nobody has asked for yet.
+//! that waits for bytes never queues behind bytes that no reader has asked for yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub const MEMORY_LIMIT: u64 = 256 << 20;
 /// The least budget with which everything works.
 pub const MEMORY_LEAST: u64 = 32 << 20;
 
-/// What memory is for.
+/// The purpose of a share of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Spans that a reader waits for.
@@ -119,7 +119,7 @@ impl Budget {
         if let Some(granted) = futures_util::FutureExt::now_or_never(&mut taking) {
             return granted;
         }
-        // Before the parked ones go: none is parked from now on.
+        // Before the pool is cleared: nothing enters it from now on.
         let _waiting = Waiting::new(&self.inner.waiting);
         self.inner.decoder_pool.clear();
         taking.await
@@ -130,7 +130,7 @@ impl Budget {
         &self.inner.decoder_pool
     }
 
-    /// Whether a decoder waits for memory, so that none may be parked.
+    /// Whether a decoder waits for memory, so that none may enter the pool.
     pub(super) fn is_short(&self) -> bool {
         self.inner.waiting.load(Ordering::SeqCst) > 0
     }
@@ -181,7 +181,7 @@ fn pieces(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX).min(u32::MAX >> 4)
 }
 
-/// Trims what is kept though nobody uses it, the most recent last, to a number and to bytes of memory; the most recent
+/// Trims a list of unused things, the most recent last, to a number and to bytes of memory; the most recent
 /// one stays whatever it takes. What takes no memory goes for the number only.
 pub fn trim<T>(kept: &mut VecDeque<T>, count: usize, memory: u64, bytes: impl Fn(&T) -> u64) {
     let mut total: u64 = kept.iter().map(&bytes).sum();

@@ -20,7 +20,7 @@ use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 #[derive(Clone)]
 struct Found {
     index: LayerIndex,
-    /// It travelled with the blob; otherwise this program made it.
+    /// It was attached to the blob; otherwise this program made it.
     attached: bool,
 }
 
@@ -50,7 +50,7 @@ impl Contents {
         self.inner.shared.progress()
     }
 
-    /// Lets go of indexes and streams that nobody reads just now.
+    /// Lets go of indexes and streams that are not being read.
     pub fn let_go(&self) {
         // They end outside of the lock.
         let kept = self.readers().let_go();
@@ -164,7 +164,7 @@ impl Contents {
         &self.inner.shared.budget
     }
 
-    /// What may be used to make the index of a layer, sealed or not.
+    /// Resources for making the index of a layer, sealed or not.
     pub fn resources(&self, sealing: Sealing) -> Resources {
         self.inner.shared.resources(sealing)
     }
@@ -212,7 +212,7 @@ impl Contents {
         if let Some(index) = attached_index::stored(shared, source) {
             return Ok(Some(self.add_attached(source, index)));
         }
-        // Whoever read it by an index that turned out wrong was told that it is verified.
+        // Readers by an index that turned out wrong were told that it is verified.
         if shared.strict(source) || source.descriptor.size <= RAW_SPAN || !trusted || attached_index::is_expected(shared, source) {
             return Ok(None);
         }

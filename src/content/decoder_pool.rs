@@ -42,7 +42,7 @@ impl DecoderPool {
     /// Keeps a decoder, unless memory `is_short`; the one that waited longest goes if there are too many.
     pub(super) fn put(&self, is_short: impl FnOnce() -> bool, reader: u64, decoder: SequentialDecoder) {
         let mut entries = self.entries();
-        // Under the lock: whoever waits clears what was parked before it was seen here.
+        // Under the lock: a waiter for memory clears the decoders that were put before it was seen here.
         if is_short() {
             return;
         }

@@ -26,7 +26,7 @@ const RUN: usize = 8;
 /// Spans on the way to the one that is wanted which are kept as well.
 const ON_THE_WAY: u32 = 16;
 
-/// What one fetch holds while it runs.
+/// Resources that one fetch holds while it runs.
 struct Held {
     memory: Option<Granted>,
     turn: Option<OwnedSemaphorePermit>,
@@ -41,7 +41,7 @@ pub(super) fn demand(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use)
 }
 
 /// Fetches spans that readers will probably want. Takes its share of memory and requests before it takes the duty
-/// for a span, so that nobody ever waits for a fetch that itself waits for its turn.
+/// for a span, so that no reader ever waits for a fetch that itself waits for its turn.
 pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
     let missing: Vec<u32> = spans.filter(|span| !reader.has(*span) && !reader.in_flight.has(*span)).collect();
     for spans in runs(missing, |span| *span) {
@@ -65,7 +65,7 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
 }
 
 /// Takes the duty for the first consecutive spans that still need it, and for no others: a duty that is dropped is
-/// an error to whoever waits. What lies behind a gap is fetched when it is wanted.
+/// an error to its waiters. What lies behind a gap is fetched when it is wanted.
 fn take_ahead(reader: &Reader, spans: &[u32]) -> Vec<PendingSpan> {
     let mut pending = Vec::new();
     for span in spans {
@@ -129,7 +129,7 @@ async fn run(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use, held: H
     }
 }
 
-/// Waits happen in one order for everybody: the parked decoders, memory, claims, the turn of the request, the window of a
+/// Waits happen in one order for everybody: the pooled decoders, memory, claims, the turn of the request, the window of a
 /// decoder.
 async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, rank: Use, mut held: Held) -> Result<(), Error> {
     let Some(first) = open.keys().next().copied() else { return Ok(()) };
@@ -325,7 +325,7 @@ fn keep(reader: &Reader, number: u32, data: &[u8]) -> bool {
     }
 }
 
-/// Drops parked decoders that nobody used.
+/// Drops pooled decoders that were not used.
 fn expire_later(budget: Budget) {
     tokio::spawn(async move {
         tokio::time::sleep(IDLE).await;

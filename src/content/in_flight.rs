@@ -54,7 +54,7 @@ impl InFlight {
 impl PendingSpan {
     /// Answers everybody who waits.
     pub(super) fn complete(self, outcome: Outcome) {
-        // Removed before it is announced: whoever asks later looks into the cache first.
+        // Removed before it is announced: later readers look into the cache first.
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
         self.sender.send_replace(Some(outcome));
     }

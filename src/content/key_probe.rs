@@ -8,7 +8,7 @@ use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, 
 
 /// First byte of the document that remembers an envelope; it changes with the format.
 pub(super) const VERSION: u8 = 1;
-/// What a fitting key opens in that document.
+/// The plaintext that proves a key in that document.
 pub(super) const PROOF: &[u8] = b"ocifs envelope";
 /// An envelope whose tag held, and the key that fits.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ impl Opened {
         Protection::Sealed(self.key.cache_key().for_object(context.as_bytes()))
     }
 
-    /// What is remembered of the envelope: public bytes of the blob, and a proof for the key.
+    /// The stored record of an envelope: public bytes of the blob, and a proof of the key.
     pub(super) fn to_document(&self) -> Vec<u8> {
         let mut document = vec![VERSION];
         document.extend_from_slice(&self.header.salt);

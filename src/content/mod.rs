@@ -51,9 +51,9 @@ use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
-    /// What happened to which blob.
+    /// The failure, and the blob it concerns.
     pub message: String,
 }
 
@@ -85,7 +85,7 @@ pub struct BlobSource {
     pub sealing: Sealing,
     /// A digest is what the user trusts, so nothing is served before the whole blob was checked.
     pub strict: bool,
-    /// The blob that is said to hold its index, for whoever does not have one yet.
+    /// The blob that is said to hold its index.
     pub index: Option<Descriptor>,
 }
 
@@ -117,7 +117,7 @@ pub enum VerifyPolicy {
     Strict,
 }
 
-/// What blobs are read with.
+/// The services and limits that reading uses.
 #[derive(Clone)]
 pub struct Config {
     /// Where blobs come from.

@@ -21,7 +21,7 @@ use crate::oci::{Digest, Hasher};
 const QUEUE: usize = 16;
 const PIECE: usize = 256 << 10;
 
-/// What the hashing thread found.
+/// The result of the hashing thread.
 struct Hashed {
     digest: Digest,
     length: u64,

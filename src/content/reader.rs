@@ -31,12 +31,12 @@ pub(super) struct Reader {
     pub(super) cached: Option<CachedStream>,
     /// Whether fetched spans are stored in the cache.
     pub(super) keeps: bool,
-    /// Whether the index is one that travels with the blob.
+    /// Whether the index is an attached one.
     attached: bool,
     /// The stored blob, if what is read lies in an envelope.
     pub(super) envelope: Option<(Arc<Reader>, Opened)>,
     pub(super) in_flight: InFlight,
-    /// Held by the one fetch that decodes from a parked decoder; taken before memory is.
+    /// Held by the one fetch that uses a pooled decoder; taken before memory is.
     pub(super) sequence: tokio::sync::Mutex<()>,
     /// Fetches ahead that have not ended.
     pub(super) under_way: AtomicUsize,
@@ -94,7 +94,7 @@ impl Reader {
     }
 
     /// A reader of a checked blob that uses what the cache has of it, and stores nothing more. Its reads are
-    /// accounted for by whoever it serves.
+    /// accounted for by the reader it serves.
     pub(super) fn transient(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex) -> Arc<Self> {
         let layout = Layout::of_index(&index);
         let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
@@ -134,7 +134,7 @@ impl Reader {
 
     /// How far the stream was checked.
     pub(super) fn verified(&self) -> Verified {
-        // Whoever waited for the digest may come before the index is kept.
+        // A reader that waited for the digest may come before the index is kept.
         let is_whole = self.index.get().is_some() || self.streaming.as_ref().is_some_and(Streaming::has_held);
         if is_whole { Verified::Whole } else { Verified::Partial }
     }
@@ -193,7 +193,7 @@ impl Reader {
 
     /// The blob turned out whole.
     pub(super) fn adopt(&self, index: LayerIndex) {
-        // Somebody else may have found out at the same time.
+        // Another task may have found out at the same time.
         let _ = self.index.set(index);
     }
 

@@ -9,12 +9,12 @@ use super::{BlobSource, Sealing};
 use crate::layer::Form;
 use crate::oci::{Digest, Repository};
 
-/// Readers that stay open though nobody holds them, so that small files of one layer do not open it each.
+/// Readers that stay open after their last use, so that small files of one layer do not open it each.
 const KEPT: usize = 32;
 /// Known readers beyond which those that are gone are cleared away: each of them still takes the memory of one that is there.
 const KNOWN: usize = 64;
 
-/// What tells readers apart. The repository is part of it: it decides who may read.
+/// The key of a reader. The repository is part of it, since access is granted per repository.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct ReaderKey {
     repository: Repository,
@@ -74,7 +74,7 @@ impl Readers {
         Some(reader)
     }
 
-    /// Adds a reader, unless somebody was faster: all must share one.
+    /// Adds a reader, unless another task was faster: all must share one.
     pub(super) fn add(&mut self, target: ReaderKey, reader: Arc<Reader>) -> Arc<Reader> {
         if let Some(reader) = self.get(&target) {
             return reader;
@@ -88,7 +88,7 @@ impl Readers {
         reader
     }
 
-    /// Hands out the readers that stay open for nobody.
+    /// Hands out the readers that stay open unused.
     pub(super) fn let_go(&mut self) -> VecDeque<Arc<Reader>> {
         std::mem::take(&mut self.kept)
     }

@@ -37,7 +37,7 @@ impl SequentialDecoder {
     pub(super) fn decode(&mut self, index: &LayerIndex, span: &Span, blob: &[u8]) -> Result<Vec<u8>, Error> {
         let gap = self.fed != 0 && span.blob.start > self.fed;
         if self.fed != 0 && (span.restart == Restart::Clean || gap && span.restart != Restart::No) {
-            // Bytes between spans belong to nobody, and a decoder must not meet them.
+            // Bytes between spans belong to no span, and a decoder must not see them.
             let windows = Arc::clone(&self.windows);
             *self = Self::new(index, self.next, &windows)?;
         }

@@ -1,4 +1,4 @@
-//! What all readers of one mount share, and how they deal with a cache that fails: reading goes on without it.
+//! State shared by all readers of one mount. When the cache fails, reading goes on without it.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,7 +94,7 @@ impl Shared {
         self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
-    /// What may be used to make the index of a blob: space in the cache, or memory for what must not reach the disk. The
+    /// Resources for making the index of a blob: space in the cache, or memory for what must not reach the disk. The
     /// bounds are those of what the index is kept in.
     pub(super) fn resources(&self, sealing: Sealing) -> Resources {
         let limits = Limits::default();
@@ -230,10 +230,10 @@ impl Shared {
         }
     }
 
-    /// Waits until nobody else computes `name`. `None` if the cache cannot tell, or whoever does stands still for as
+    /// Waits until no other process computes `name`. `None` if the cache cannot tell, or the other one stands still for as
     /// long as a transfer may stall: then the work is done twice rather than not at all.
     pub(super) async fn claim(&self, name: &str) -> Option<Claim> {
-        // What moves there moves whoever waits here, too.
+        // Progress there counts as progress here.
         let moved = || {
             self.progress.fetch_add(1, Ordering::Relaxed);
         };

@@ -33,9 +33,9 @@ enum Opened {
         reader: OnceCell<Arc<Reader>>,
         /// Reads on where what was read by turned out not to be believed.
         instead: OnceCell<Arc<Reader>>,
-        /// What was asked for of a blob that was served before it was checked. Held for one look.
+        /// Ranges already read from a blob that is served before it is checked. Held briefly.
         seen: Mutex<Seen>,
-        /// What could not be read: the kernel asks several times for what it did not get. Held for one look.
+        /// Ranges that failed: the kernel asks several times for what it did not get. Held briefly.
         failed: Mutex<Vec<Failed>>,
     },
     /// Bytes that are here already.
@@ -139,7 +139,7 @@ impl ContentStream {
     }
 }
 
-/// Reads. Whoever has thereby seen every span of a blob that is not checked yet waits for the digest.
+/// Reads. A reader that has thereby seen every span of an unchecked blob waits for the digest.
 async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64>) -> Result<Bytes, Error> {
     if !reader.is_unchecked() {
         return reader.read(range).await;

@@ -14,7 +14,7 @@ use crate::oci::Hasher;
 
 use super::layout::Layout;
 
-/// What is known of the spans before `next`.
+/// State of the spans before `next`.
 struct Progress {
     next: u32,
     /// Taken when the last span was hashed, or could not be.
@@ -32,7 +32,7 @@ pub(super) struct Streaming {
     held: AtomicBool,
 }
 
-/// What the check waits for.
+/// The next input that the check needs.
 pub(super) enum Wanting {
     /// This span, then those behind it.
     Span(u32),
@@ -103,7 +103,7 @@ impl Streaming {
             let mut progress = match self.progress.try_lock() {
                 Ok(progress) => progress,
                 Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
-                // Whoever hashes now looks into the cache once more before it stops.
+                // The thread that hashes now looks into the cache once more before it stops.
                 Err(TryLockError::WouldBlock) => return Verdict::Open,
             };
             if let Some((number, data)) = fresh.filter(|(number, _)| *number == progress.next) {

@@ -24,7 +24,7 @@ pub struct RangeLock {
 const WHOLE: Range<u64> = 0..u64::MAX;
 
 impl RangeLock {
-    /// Locks a range of an existing file now, or answers `None` if somebody else holds a part of it.
+    /// Locks a range of an existing file now; `None` if another process holds a part of it.
     pub fn try_range(path: &Path, range: Range<u64>, sharing: Sharing) -> io::Result<Option<Self>> {
         let file = open_private(path, false)?;
         Ok(try_lock(&file, range, sharing)?.then_some(Self { file }))
@@ -52,7 +52,7 @@ impl RangeLock {
         Self::range(path, WHOLE, Sharing::Exclusive, patience)
     }
 
-    /// Whether `path` still names the locked file: nobody removed or replaced it between its opening and its locking.
+    /// Whether `path` still names the locked file: it was not removed or replaced between its opening and its locking.
     pub fn is_at(&self, path: &Path) -> io::Result<bool> {
         let own = self.file.metadata()?;
         match std::fs::symlink_metadata(path) {
@@ -68,7 +68,7 @@ impl RangeLock {
         self.file.write_all_at(text, 0)
     }
 
-    /// Whether somebody holds a lock on an existing file. Takes no lock.
+    /// Whether an existing file is locked. Takes no lock.
     pub fn is_held(path: &Path) -> io::Result<bool> {
         is_locked(&File::open(path)?, WHOLE)
     }

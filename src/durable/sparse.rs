@@ -10,7 +10,7 @@ pub use crate::sys::space::{Free, free, is_full, is_unsupported, occupied, punch
 use crate::sys::space::{NO_FOLLOW, allocate};
 
 /// Opens a file of ours for reading and writing (made with mode 0600 if `create`). A symbolic link in its place is
-/// an error, so that nobody can point us at another file.
+/// an error, so that no link can point us at another file.
 pub fn open_private(path: &Path, create: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).custom_flags(NO_FOLLOW).open(path)
 }

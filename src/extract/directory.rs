@@ -32,7 +32,7 @@ impl Target {
         };
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotADirectory => {
-                Error::new(ErrorKind::NotDirectory, format!("{} is no directory; name one to pull into", path.display()))
+                Error::new(ErrorKind::NotDirectory, format!("{} is not a directory; name one to pull into", path.display()))
             }
             _ => Error::of_disk(format_args!("use the directory {}", path.display()), &error),
         };

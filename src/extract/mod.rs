@@ -48,7 +48,7 @@ pub use walk::visit;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
     /// What happened to which file, and what to do.
     pub message: String,

@@ -1,6 +1,6 @@
-//! Who is let into the directory of an artifact that nobody has entered yet.
+//! Access checks for the directory of an artifact that was not entered yet.
 //!
-//! Where other users are admitted, the kernel checks owners and modes. Of a directory that nobody has entered it knows provisional ones
+//! Where other users are admitted, the kernel checks owners and modes. Of a directory not yet entered it knows provisional ones
 //! only, since the price of the real ones is a manifest, and `ls -l` lists many. What these refuse it asks about, and judges by the real
 //! ones. What they allow is judged here, until the kernel was told better, and it keeps no name so long: every walk passes here.
 
@@ -20,7 +20,7 @@ pub enum Others {
     Everything,
 }
 
-/// Somebody who asks for something.
+/// The caller of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     /// User.
@@ -33,7 +33,7 @@ pub struct Asker {
     pub look: fn(u32) -> Option<Credentials>,
 }
 
-/// What a thread may besides its user and group.
+/// Rights of a thread beyond its user and group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// Its supplementary groups.
@@ -42,7 +42,7 @@ pub struct Credentials {
     pub capabilities: u64,
 }
 
-/// What somebody wants of a directory.
+/// The access that a caller needs to a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Find a name in it.
@@ -85,7 +85,7 @@ impl FileSystem {
         self.config.others != Others::None
     }
 
-    /// Lets somebody go on who wants something of an inode, as far as the kernel could not judge that.
+    /// Checks a caller's access to an inode, as far as the kernel could not.
     ///
     /// # Errors
     /// Denied, `NotPermitted` where only its owner may; what entering the directory says.

@@ -12,7 +12,7 @@ use crate::staging::{self, TagKey, Upper};
 use crate::view::Meaning;
 
 impl FileSystem {
-    /// Takes over the uppers of the state directory that this mount covers and nobody holds. Asks no registry. Called before the mount
+    /// Takes over the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
     /// is announced; answers what is still staged from before. `error` says what could not be taken over.
     pub async fn adopt(&self) -> Vec<StagedTag> {
         self.adopt_wanted(None).await
@@ -53,7 +53,7 @@ impl FileSystem {
         staged
     }
 
-    /// Takes over what is left of the directory of a tag that moved while somebody was inside. Edits in it are those of the tag.
+    /// Takes over the remains of the directory of a tag that moved while it was in use. Edits in it are those of the tag.
     fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut tag_key: TagKey, asked: bool) -> Option<StagedTag> {
         let is_clean = |upper: &Upper| match upper.remove_if_clean() {
             Ok(removed) => removed,
@@ -120,7 +120,7 @@ impl FileSystem {
         }
     }
 
-    /// What is to be said of the meaning of edits that are taken over. Those of an ocifs that recorded none mean what the flags of the
+    /// A remark on the meaning of edits that are taken over. Those of an ocifs that recorded none mean what the flags of the
     /// mount say that takes them over, from then on; a command that only `asked` for them does not settle that.
     fn as_staged(&self, upper: &Upper, asked: bool) -> Result<Option<String>, Error> {
         let own = &self.context.meaning;

@@ -48,7 +48,7 @@ pub struct NewName {
     pub target: Vec<u8>,
 }
 
-/// What a change is made in.
+/// The directory in which a change is made.
 enum ChangeParent {
     /// A directory of a tag.
     Tag(Arc<View>, ViewNode),
@@ -99,7 +99,7 @@ impl FileSystem {
         };
         let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
         let (node, file) = match overlay.create_file(&self.context, directory, &new.name, &wanted).await {
-            // Somebody else made it since the kernel looked.
+            // It was made since the kernel looked.
             Err(error) if error.kind == ErrorKind::Exists && !exclusive => {
                 let node = overlay.lookup(directory, &new.name)?.ok_or(error)?;
                 (node, overlay.open_writer(&self.context, node, false).await?)
@@ -111,7 +111,7 @@ impl FileSystem {
         Ok((entry, open))
     }
 
-    /// What is to be made in a directory of a tag, which counts as edited from now on.
+    /// A new name in a directory of a tag, which counts as edited from now on.
     async fn new_node(
         &self,
         view: &Arc<View>,

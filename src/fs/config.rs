@@ -1,4 +1,4 @@
-//! What is fixed for the life of a mount, and whom a file system tells what the kernel must forget. Plain data.
+//! Settings that are fixed for the life of a mount, and the interface to the kernel's caches. Plain data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::{Others, Writing};
 use crate::oci::{Repository, Version};
 use crate::view::{Authority, Defaults, Meaning};
 
-/// What the root of the mount is.
+/// The root of the mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
     /// A registry (`None`) or a prefix of it, which may be a repository as well.
@@ -30,15 +30,15 @@ pub struct Space {
 /// Bytes of a file that is made when it is read.
 pub type Made = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
-/// What does not change during a mount.
+/// Options that hold for the whole life of a mount.
 pub struct Config {
-    /// What the root is.
+    /// The root.
     pub root: Root,
     /// The registry or layout as written in references.
     pub authority: Authority,
     /// Attributes where an archive says nothing, and overrides.
     pub defaults: Defaults,
-    /// What edits mean that are begun here, and how everything else is shown.
+    /// The meaning of edits begun here, and how everything else is shown.
     pub meaning: Meaning,
     /// How long tags and lists are fresh.
     pub tag_ttl: Duration,
@@ -46,7 +46,7 @@ pub struct Config {
     pub mount_json: Vec<u8>,
     /// Content of `.oci/status.json` at the root.
     pub status_json: Made,
-    /// What `df` shows of a mount that cannot be written to.
+    /// The figures of `df` for a read-only mount.
     pub space: Arc<dyn Fn() -> Space + Send + Sync>,
     /// Which other users the kernel lets in.
     pub others: Others,
@@ -54,7 +54,7 @@ pub struct Config {
     pub writing: Option<Writing>,
 }
 
-/// What the kernel must forget. Never called from a thread that answers the kernel.
+/// Tells the kernel what to forget. Never called from a thread that answers the kernel.
 pub trait KernelCache: Send + Sync {
     /// Drops pages and attributes of an inode.
     fn forget_inode(&self, inode: u64);

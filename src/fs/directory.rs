@@ -26,11 +26,11 @@ pub struct DirectoryEntry<'a> {
     pub cookie: u64,
     /// The name.
     pub name: &'a [u8],
-    /// What it leads to; counted as one lookup except for `.` and `..`.
+    /// Its target; counted as one lookup except for `.` and `..`.
     pub entry: Entry,
 }
 
-/// What an open directory lists.
+/// The content of an open directory.
 pub(super) struct Listed {
     /// The directory as the kernel knows it.
     number: u64,

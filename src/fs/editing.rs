@@ -45,10 +45,10 @@ impl Drop for Work<'_> {
     }
 }
 
-/// A tag that somebody has to himself until this is dropped.
+/// Exclusive use of a tag, until this is dropped.
 pub(super) struct Claimed<'fs> {
     file_system: &'fs FileSystem,
-    /// What was said of it when it was claimed.
+    /// The record of the tag when it was claimed.
     pub staged: StagedView,
 }
 
@@ -61,10 +61,10 @@ impl Drop for Claimed<'_> {
     }
 }
 
-/// What of a tag's edits is removed.
+/// The part of a tag's edits to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
-    /// All of them: somebody takes them back.
+    /// All of them: they are discarded.
     Everything,
     /// Nothing unless the tag is empty.
     IfEmpty,
@@ -122,7 +122,7 @@ impl FileSystem {
         let work = self.begin(view)?;
         match view.edit(&self.context).await? {
             Begun::Edits(overlay) => Ok(Editing { overlay, _work: work }),
-            // Another mount left edits of this tag; whoever looks the tag up again finds them.
+            // Another mount left edits of this tag; the next lookup of the tag finds them.
             Begun::Found(upper) => {
                 let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
                 self.stage(&(repository, tag), upper)?;
@@ -159,7 +159,7 @@ impl FileSystem {
         Ok(Claimed { file_system: self, staged })
     }
 
-    /// Gives up the lock of a tag that has no edits left, so that another mount may edit it. Whoever is inside goes on, and takes the lock
+    /// Gives up the lock of a tag that has no edits left, so that another mount may edit it. Processes inside go on, and take the lock
     /// back with the next change.
     pub(super) async fn free(&self, view: &View) {
         let Some(work) = self.freeing(view) else { return };
@@ -230,7 +230,7 @@ impl FileSystem {
         Ok(view)
     }
 
-    /// Removes what is staged of a tag, and the directory that shows it: whoever is inside gets an error, a new lookup something new.
+    /// Removes what is staged of a tag, and the directory that shows it: processes inside get an error, a new lookup something new.
     /// Answers whether it did.
     ///
     /// # Errors
@@ -247,7 +247,7 @@ impl FileSystem {
         let removed = blocking(move || match (overlay, given, removal) {
             (Some(overlay), _, Removal::IfEmpty) => overlay.remove_if_empty(),
             (Some(overlay), ..) => overlay.remove_all().map(|()| true),
-            // Nobody looked into it yet, so nobody knows that it is empty.
+            // It was not looked into yet, so the kernel does not know that it is empty.
             (None, Some(_), Removal::IfEmpty) => Ok(false),
             (None, Some(upper), Removal::Everything) => Ok(upper.remove().map(|()| true)?),
             (None, None, _) => Ok(true),
@@ -259,7 +259,7 @@ impl FileSystem {
         self.close_view(name, &view).map(|()| true)
     }
 
-    /// Makes new lookups of a tag get a new view, and whoever is inside the old one an error: what was staged is gone.
+    /// Gives new lookups of a tag a new view, and processes inside the old one an error: the staged edits are gone.
     pub(super) fn close_view(&self, name: &TagName, view: &Arc<View>) -> Result<(), Error> {
         let was_root = self.root_view().is_some_and(|root| root.number() == view.number());
         self.staged.happened_in(&self.views, view, |_| Event::Dropped(view.number()));
@@ -286,7 +286,7 @@ impl FileSystem {
         if view.key() != Key::Tag(repository.clone(), tag.clone()) {
             return;
         }
-        // The root is never looked up, so nobody else counts it.
+        // The root is never looked up, so this is its only count.
         self.views.retain(view.number());
         let before = self.root_view.write().unwrap_or_else(std::sync::PoisonError::into_inner).replace(Arc::clone(view));
         let Some(before) = before else { return };

@@ -77,7 +77,7 @@ impl FileSystem {
         let (number, opened) = self.views.number(key, || origin)?;
         let Some(view) = opened else { return Ok(Entry { name_ttl: unentered_ttl, ..self.named_attributes(number) }) };
         // A listing must not prolong what is due to be asked for again, or a script that lists before it reads would
-        // never see a tag move. What nobody entered shows nothing that could be old.
+        // never see a tag move. A tag not yet entered shows nothing that could be old.
         let name_ttl = match (view.shown(), view.key()) {
             (None, _) => unentered_ttl,
             (Some(_), Key::Tag(repository, tag)) if !self.context.artifacts.is_fresh(&repository, &tag) => Duration::ZERO,
@@ -96,7 +96,7 @@ impl FileSystem {
     pub(super) fn node_entry(&self, view: &Arc<View>, node: u64) -> Result<Entry, Error> {
         let mut entry = self.attributes_of(view, node)?;
         if self.admits_others() && !view.is_told() {
-            // Whoever comes by this name passes here again, to be judged.
+            // Every lookup of this name passes here again, to be checked.
             entry.name_ttl = Duration::ZERO;
         }
         if self.views.retain(view.number()) { Ok(entry) } else { Err(super::stale()) }
@@ -106,7 +106,7 @@ impl FileSystem {
     pub(super) fn attributes_of(&self, view: &View, node: u64) -> Result<Entry, Error> {
         let is_entered = view.shown().is_some();
         let attributes = view.attributes(&self.context, node)?;
-        // A view that nobody entered shows other attributes once it is entered.
+        // A view not yet entered shows other attributes once it is entered.
         let attributes_ttl = if is_entered { FOREVER } else { NAME_TTL };
         if is_entered && node == 0 {
             view.set_told();

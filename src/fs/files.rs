@@ -1,6 +1,6 @@
 //! Open files: reading, writing, and what makes bytes durable.
 //!
-//! The kernel keeps one set of pages a file, whoever has it open. So what a handle reads is always the file as it is now: the bytes of
+//! The kernel keeps one set of pages for each file, shared by all that have it open. So what a handle reads is always the file as it is now: the bytes of
 //! the digest that its view is bound to, and what was written here. A handle keeps its file when its names are gone.
 
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl FileSystem {
         Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
     }
 
-    /// What is known of a file that has no name any more and is open.
+    /// Attributes of an open file without a name.
     pub(super) fn open_attributes(&self, number: u64) -> Option<Entry> {
         let mut attributes = self.handles.of_inode(number)?.attributes?;
         attributes.links = 0;
@@ -83,7 +83,7 @@ impl FileSystem {
     /// Bytes of an open file, fewer than asked for only at its end.
     ///
     /// # Errors
-    /// What the registry or the check of the bytes says.
+    /// Errors of the registry, or of the check of the bytes.
     pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
         let file = self.handles.file(handle)?;
         let result = match (&file.body, self.edited(&file).await) {
@@ -117,7 +117,7 @@ impl FileSystem {
     }
 
     /// A file that is open for writing; its tag counts as edited until it is closed.
-    /// `strip`: the caller may not keep the bits that lend its owner's rights to whoever runs it.
+    /// `strip`: the caller may not keep the setuid and setgid bits.
     async fn writer(&self, handle: u64, strip: bool) -> Result<Arc<FileHandle>, Error> {
         let file = self.handles.file(handle)?;
         let (Body::Edited { file: writer, writable: true, wrote }, Some(view)) = (&file.body, &file.view) else {
@@ -177,7 +177,7 @@ impl FileSystem {
     /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
     ///
     /// # Errors
-    /// What reading the layout of the file says.
+    /// Errors of reading the layout of the file.
     pub async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         let file = self.handles.file(handle)?;
         if let Some(edited) = self.edited(&file).await? {
@@ -215,7 +215,7 @@ impl FileSystem {
         target.copy_from(&edited, from.1, to.1, length).await
     }
 
-    /// What a close reports: an error of an earlier write, once.
+    /// Reports an error of an earlier write to a close, once.
     ///
     /// # Errors
     /// That error.

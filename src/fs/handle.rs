@@ -36,7 +36,7 @@ pub(super) struct File {
     /// The inode as the kernel knows it.
     pub number: u64,
     pub body: Body,
-    /// What it was when it was opened; shown where its node is gone.
+    /// Its attributes when it was opened; shown where its node is gone.
     pub attributes: Option<Attributes>,
     /// Kept so that the digest and its tree live as long as the handle.
     pub view: Option<Arc<View>>,
@@ -49,8 +49,8 @@ pub(super) enum Body {
     /// Opened before the tag had any edits: those of the artifact, until there are edits.
     Pinned {
         reader: Reader,
-        /// The same file as it is with the edits. A page is shared by all who have the file open, so that whoever reads it
-        /// must be answered what was written meanwhile.
+        /// The same file as it is with the edits. A page is shared by all handles of the file, so that this handle
+        /// must also return what was written meanwhile.
         now: OnceCell<Arc<FileHandle>>,
         /// Keeps what is staged of the file, should it lose its last name. Dropped last.
         _pin: Pin,

@@ -1,4 +1,4 @@
-//! What one directory of the namespace holds: tags, child repositories, and which of them a tag hides.
+//! Lists a directory of the namespace: tags, child repositories, and which of them a tag hides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::artifact::Listing;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 
-/// What the list of repositories says about a path.
+/// The knowledge about a path from the list of repositories.
 pub(super) struct Catalog {
     names: Arc<[String]>,
     pub(super) complete: bool,
@@ -69,7 +69,7 @@ fn shown_name(name: &str) -> Option<String> {
 }
 
 impl FileSystem {
-    /// What is known of the repositories at and below a path.
+    /// The known repositories at and below a path.
     pub(super) async fn catalog(&self, path: Option<&Repository>) -> Catalog {
         if self.is_layout() {
             return Catalog::nothing();
@@ -88,7 +88,7 @@ impl FileSystem {
         catalog
     }
 
-    /// What a directory holds, asked for unless it was listed within the tag TTL.
+    /// The names of a directory, asked for unless it was listed within the tag TTL.
     ///
     /// # Errors
     /// Why nothing can be said about it. A directory of which nothing is known is no error: see [`Names::exists`].

@@ -59,7 +59,7 @@ struct Numbered {
     lookups: u64,
     /// When it was last seen to exist.
     confirmed: Option<Instant>,
-    /// What a directory held when it was last listed.
+    /// The names from the last listing of a directory.
     names: Option<Arc<Names>>,
 }
 
@@ -126,7 +126,7 @@ impl Locations {
         }
     }
 
-    /// Takes lookups back; a place that nobody knows any more is dropped.
+    /// Takes lookups back; a location without lookups is dropped.
     pub fn forget(&self, number: u64, lookups: u64) {
         if number == ROOT {
             return;
@@ -164,14 +164,14 @@ impl Locations {
         }
     }
 
-    /// What a directory held when it was listed, if that is not longer ago than this.
+    /// The names from the last listing of a directory, if it is not older than this.
     pub fn names(&self, location: &Location, within: Duration) -> Option<Arc<Names>> {
         let inner = self.inner();
         let numbered = inner.numbers.get(location).and_then(|number| inner.numbered.get(number))?;
         numbered.names.as_ref().filter(|names| names.taken.elapsed() < within).cloned()
     }
 
-    /// What a directory held when it was last listed, however long ago.
+    /// The names from the last listing of a directory, however old.
     pub fn last_names(&self, location: &Location) -> Option<Arc<Names>> {
         self.names(location, Duration::MAX)
     }

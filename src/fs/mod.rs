@@ -157,7 +157,7 @@ impl FileSystem {
         self.publisher.is_some()
     }
 
-    /// Bytes received and decoded so far, for whoever must tell a slow operation from a stuck one.
+    /// Bytes received and decoded so far, to tell a slow operation from a stuck one.
     pub fn progress(&self) -> u64 {
         self.context.artifacts.progress()
     }
@@ -221,7 +221,7 @@ impl FileSystem {
         self.locations.get(inode.node()).ok_or_else(stale)
     }
 
-    /// What a name in a directory leads to, with one lookup more on what is found.
+    /// Looks up a name in a directory; the result counts one lookup more.
     ///
     /// # Errors
     /// Why the registry or the artifact did not answer. A name that does not exist is no error.
@@ -297,8 +297,8 @@ impl FileSystem {
         }
         let view = self.view(inode)?;
         if number == ROOT || inode.node() == 0 && self.admits_others() {
-            // The root is entered by being mounted; nobody looks it up. Where the kernel checks modes, it asks for those of a directory
-            // that nobody entered when they refuse what somebody wants.
+            // The root is entered by being mounted, without a lookup. Where the kernel checks modes, it asks for those of a directory
+            // that was not entered when they refuse an access.
             self.enter(&view).await?;
         }
         match self.attributes_of(&view, inode.node()) {
@@ -326,7 +326,7 @@ impl FileSystem {
     /// admitted, else everything is readable.
     ///
     /// # Errors
-    /// ReadOnly for writing what nobody can write, Denied for executing a file that nobody may execute.
+    /// ReadOnly for writing a read-only object, Denied for executing a file without execute permission.
     pub async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
         if write {
             self.check_writable(number).await?;
@@ -343,7 +343,7 @@ impl FileSystem {
     /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
     ///
     /// # Errors
-    /// What the disk says that holds the edits.
+    /// Errors of the disk that holds the edits.
     pub async fn statfs(&self) -> Result<Space, Error> {
         let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
         let (total, free) = files::blocking(move || Ok(uppers.room()?)).await?;
@@ -367,7 +367,7 @@ fn too_long() -> Error {
     Error::new(ErrorKind::TooLong, "a name has at most 255 bytes")
 }
 
-/// The answer to every attempt to change what nobody can change.
+/// The error for every attempt to change a read-only object.
 fn read_only() -> Error {
     Error::new(ErrorKind::ReadOnly, "nothing can be changed here")
 }

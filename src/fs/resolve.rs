@@ -1,4 +1,4 @@
-//! What a name above tags means: window, digest, pasted reference, tag, child repository, or nothing.
+//! Resolves names above tags: window, digest, pasted reference, tag, child repository, or nothing.
 //!
 //! Names that no grammar allows cost no request. A list is never a negative answer: what it lacks is asked for.
 //! Only what the registry itself denies to exist is answered as absent; trouble with the network never is.
@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::view::{Key, Origin};
 
-/// What a name leads to.
+/// The target of a name.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
     /// Something of the namespace.
@@ -23,11 +23,11 @@ pub(super) enum Item {
 
 /// The answer to a name.
 pub(super) enum Finding {
-    /// It exists. `guessed`: nobody was asked, so the name must not be kept.
+    /// It exists. `guessed`: without a request, so the name must not be kept.
     Item {
         /// What it is.
         item: Item,
-        /// Whether nobody was asked.
+        /// Whether this was found without a request.
         guessed: bool,
     },
     /// It does not exist, and may be taken for absent so long.
@@ -48,7 +48,7 @@ impl Finding {
     }
 }
 
-/// What is known about a tag after asking.
+/// The state of a tag after asking.
 enum Asked {
     Absent,
     Trouble(Error),
@@ -57,7 +57,7 @@ enum Asked {
 }
 
 impl FileSystem {
-    /// What a name in a registry, prefix or repository directory leads to.
+    /// Resolves a name in a registry, prefix or repository directory.
     pub(super) async fn find(&self, path: &Option<Repository>, name: &[u8]) -> Result<Finding, Error> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
         if name == ".oci" {
@@ -229,7 +229,7 @@ impl FileSystem {
         if self.is_layout() || child.is_none() {
             return Ok(true);
         }
-        // While nobody can be asked, the list that was known decides.
+        // While the registry cannot be asked, the last known list decides.
         if catalog.complete || self.context.artifacts.is_away() {
             let only_prefix = !catalog.has(path) && child.is_some_and(|child| catalog.leads_to(child));
             return Ok(!only_prefix);
@@ -279,7 +279,7 @@ impl FileSystem {
         let now = match self.context.artifacts.tag(repository, tag).await {
             Ok(digest) => Some(digest),
             Err(error) if error.kind == ErrorKind::NotFound => None,
-            // The name exists; whoever enters it learns that it cannot be read now.
+            // The name exists; entering it tells that it cannot be read now.
             Err(error)
                 if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
                     && self.context.artifacts.is_listed(repository, tag) =>

@@ -27,7 +27,7 @@ pub enum Selection {
 /// The tags that a mount shows, and where.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// What the root of the mount is.
+    /// The root of the mount.
     pub root: &'a Root,
     /// The registry or layout.
     pub authority: &'a Authority,
@@ -61,7 +61,7 @@ impl Scope<'_> {
         }
     }
 
-    /// What of a tag is meant: a path in it, empty for all of it; `None` if the tag is not meant.
+    /// The selected part of a tag: a path in it, empty for all of it; `None` if the tag is not selected.
     pub fn meant(&self, selection: &Selection, name: &TagName) -> Option<String> {
         match selection {
             Selection::All => Some(String::new()),
@@ -120,7 +120,7 @@ impl Scope<'_> {
     }
 }
 
-/// The tag whose edits an upper holds; `None` where its names follow no grammar. The directory of a tag that moved while somebody was
+/// The tag whose edits an upper holds; `None` where its names follow no grammar. The directory of a tag that moved while it was
 /// inside has a name of its own.
 pub fn tag_of(tag_key: &TagKey) -> Option<TagName> {
     let tag = tag_key.tag.split('@').next().unwrap_or_default();
@@ -173,12 +173,12 @@ pub(super) struct Selected {
     pub name: TagName,
     /// Its edits, or why they cannot be read.
     pub staged: Result<StagedView, String>,
-    /// What of the tag is meant; all of it if empty.
+    /// The selected path in the tag; all of it if empty.
     pub below: String,
 }
 
 impl FileSystem {
-    /// What this mount shows.
+    /// The registry, repository or artifact that this mount shows.
     pub fn scope(&self) -> Scope<'_> {
         Scope { root: &self.config.root, authority: &self.context.authority }
     }
@@ -249,7 +249,7 @@ mod tests {
         (repository(of), Tag::parse(tag).unwrap())
     }
 
-    /// What of `team/app/web:v1` in registry `reg.io` is meant.
+    /// The selected part of `team/app/web:v1` in registry `reg.io`.
     fn meant(root: &Root, selection: Selection) -> Option<String> {
         let scope = Scope { root, authority: &Authority::Registry("reg.io".to_owned()) };
         scope.meant(&selection, &name("team/app/web", "v1"))

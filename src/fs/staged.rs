@@ -2,7 +2,7 @@
 //!
 //! One lock is held while an event is judged and what follows from it is done to the views; nothing waits or is told to anybody under
 //! it. A tag has an entry from its first edit until everything of it is published or taken back, and its view stays so long, whatever
-//! the kernel forgets. A tag without an entry follows what is upstream if a view shows it, else nobody has seen it.
+//! the kernel forgets. A tag without an entry follows upstream if a view shows it, else it was not seen yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,7 +66,7 @@ pub(super) struct Staged {
     inner: Mutex<Inner>,
 }
 
-/// What is left of the edits of a view.
+/// The remaining edits of a view.
 pub(super) fn left(view: &View) -> Remaining {
     match view.overlay() {
         Some(overlay) if overlay.is_removed() => Remaining::Removed,
@@ -182,10 +182,10 @@ impl Staged {
         result.map(drop)
     }
 
-    /// Gives a tag to somebody for himself, and answers what is said of it.
+    /// Gives one caller exclusive use of a tag; returns the tag's record.
     ///
     /// # Errors
-    /// Claimed where somebody has it, Unedited.
+    /// Claimed if another caller has it, Unedited.
     pub fn claim(&self, views: &Views, name: &TagName, claim: Claim) -> Result<StagedView, Refusal> {
         let mut inner = self.inner();
         let (result, freed) = inner.judge(views, name, Event::Claimed(claim));
@@ -219,7 +219,7 @@ impl Staged {
         self.inner().names.contains_key(&view)
     }
 
-    /// What is said of a tag.
+    /// The record of a tag.
     pub fn tag(&self, repository: &Repository, tag: &Tag) -> Option<StagedView> {
         self.inner().tags.get(&(repository.clone(), tag.clone())).map(Entry::shown)
     }

@@ -1,4 +1,4 @@
-//! What is staged, counted: `status` in plain data.
+//! Counts of staged edits: `status` in plain data.
 
 use std::sync::Arc;
 
@@ -32,26 +32,26 @@ pub struct StagedTag {
     pub removed: u64,
     /// Staged bytes.
     pub bytes: u64,
-    /// Names that a sync leaves out: droppings such as `.DS_Store`, what `.ocifsignore` names, sockets.
+    /// Names that a sync leaves out: leftovers such as `.DS_Store`, what `.ocifsignore` names, sockets.
     #[serde(rename = "droppings")]
     pub ignored: u64,
     /// The tag was deleted here.
     pub deleted: bool,
     /// Files that are open for writing.
     pub writers: bool,
-    /// What is upstream is encrypted; the edits are not until they are published.
+    /// The artifact upstream is encrypted; the edits are not until they are published.
     pub encrypted: bool,
     /// Paths of files whose bytes a power cut may have damaged; a sync asks for `--force`.
     pub suspects: Vec<String>,
     /// Why the last sync refused, where the tag moved upstream.
     pub conflict: Option<String>,
-    /// What of its edits means something else than this mount's flags say, in words.
+    /// A remark if its edits mean something else than this mount's flags say.
     pub as_staged: Option<String>,
     /// Why it cannot be read, where that is so. The figures are 0 then.
     pub error: Option<String>,
 }
 
-/// What is staged of one tag, counted. The path is the mount's to say.
+/// Counts the staged edits of one tag. The path is left to the mount.
 async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
     let (tag_key, binding) = (overlay.tag_key(), overlay.binding());
     let meaning = Meaning::of(overlay.upper()).ok().flatten();

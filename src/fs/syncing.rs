@@ -1,4 +1,4 @@
-//! Publishing staged tags one after another, and what follows from it for whoever is inside their directories.
+//! Publishing staged tags one after another, and what follows from it for processes inside their directories.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ impl FileSystem {
         Ok(report)
     }
 
-    /// What a publish means for the tag's directory. The tag is let go then: without edits it follows what is upstream.
+    /// Applies a publish to the tag's directory. The tag is let go then: without edits it follows what is upstream.
     fn follow(&self, name: &TagName, claimed: Claimed<'_>, next: Next) -> Result<(), Error> {
         let view = Arc::clone(&claimed.staged.view);
         match next {

@@ -1,6 +1,6 @@
 //! The state of one tag in a mount, and how events change it. Plain data: nothing here waits, asks or tells.
 //!
-//! What takes time happens elsewhere and comes back as an event, which is judged by the state that the tag is in by then: an answer
+//! Slow work happens elsewhere and comes back as an event, which is judged by the state that the tag is in by then: an answer
 //! of the registry changes nothing about a tag that was edited meanwhile, and an edit that begins in the directory of a tag that moved
 //! is refused. That a view is retired is a fact about the view: no tag shows it any more.
 
@@ -9,7 +9,7 @@ use crate::oci::Digest;
 /// Number of a view.
 pub(super) type ViewNumber = u32;
 
-/// What a mount does with a tag.
+/// The state of a tag in a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TagState {
     /// No directory shows it.
@@ -18,7 +18,7 @@ pub(super) enum TagState {
     Following {
         /// The directory.
         view: ViewNumber,
-        /// What it shows, once it was entered.
+        /// The digest that it shows, once it was entered.
         shows: Option<Digest>,
     },
     /// A directory shows edits, and follows nothing.
@@ -48,7 +48,7 @@ pub(super) enum Claim {
     Whole,
 }
 
-/// What is left of edits.
+/// The edits that remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remaining {
     /// Something is to be published, or a file is open for writing.
@@ -59,14 +59,14 @@ pub(super) enum Remaining {
     Removed,
 }
 
-/// What happened.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The registry said what the tag holds; it was asked because of what this view shows.
     Answered {
         /// The view.
         view: ViewNumber,
-        /// What the tag holds.
+        /// The tag holds this digest.
         digest: Option<Digest>,
     },
     /// The place where edits of this view were staged has given up the tag's name, without edits.
@@ -77,13 +77,13 @@ pub(super) enum Event {
     Ended(ViewNumber, Remaining),
     /// A file that was open for writing was closed.
     Closed(ViewNumber, Remaining),
-    /// Somebody wants the tag to himself.
+    /// A caller wants exclusive use of the tag.
     Claimed(Claim),
     /// Who had the tag of this view to himself lets it go.
     Released(ViewNumber, Remaining),
     /// The tag of this view was found empty and marked as deleted.
     Deleted(ViewNumber),
-    /// What was staged of this view is gone: published elsewhere, or taken back.
+    /// The staged edits of this view are gone: published elsewhere, or discarded.
     Dropped(ViewNumber),
     /// This view shows what was found staged, or a new tag.
     Staged {
@@ -96,7 +96,7 @@ pub(super) enum Event {
     Taken,
 }
 
-/// What follows for views.
+/// A consequence for views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// The view stays, whatever the kernel forgets.
@@ -105,7 +105,7 @@ pub(super) enum Action {
     LetGo(ViewNumber),
     /// A lookup of the tag finds another view from now on.
     Retire(ViewNumber),
-    /// Whoever is inside gets an error from now on.
+    /// Processes inside get an error from now on.
     Close(ViewNumber),
 }
 
@@ -114,7 +114,7 @@ pub(super) enum Action {
 pub(super) enum Refusal {
     /// The tag is shown by another directory.
     Moved,
-    /// Somebody has the tag to himself.
+    /// A caller has exclusive use of the tag.
     Claimed(Claim),
     /// The tag has no edits.
     Unedited,
@@ -203,7 +203,7 @@ impl TagState {
         }
     }
 
-    /// What follows for the directory that another one replaces.
+    /// The consequences for a directory that another one replaces.
     fn displaced(self) -> Vec<Action> {
         match self {
             Self::Unseen => Vec::new(),
@@ -217,7 +217,7 @@ fn dropped(view: ViewNumber) -> (TagState, Vec<Action>) {
     (TagState::Unseen, vec![Action::Close(view), Action::Retire(view), Action::LetGo(view)])
 }
 
-/// A tag follows what is upstream again once nothing is left, nothing is under way and nobody has it to himself.
+/// A tag follows what is upstream again once nothing is left, nothing is under way and no caller has exclusive use.
 fn rest(view: ViewNumber, work: u32, claim: Option<Claim>, remaining: Remaining) -> (TagState, Vec<Action>) {
     match remaining {
         Remaining::Removed if claim.is_none() => dropped(view),

@@ -1,6 +1,6 @@
 //! Making, removing and renaming tags and repositories. Nothing of it reaches the registry before a sync.
 //!
-//! What a name would be follows from where it is: a repository at a registry or prefix, a tag in a repository. Whether it exists is
+//! The place of a name decides what it would be: a repository at a registry or prefix, a tag in a repository. Whether it exists is
 //! asked, as a lookup asks.
 
 use std::sync::Arc;

@@ -40,7 +40,7 @@ impl FileSystem {
         names
     }
 
-    /// What a name in a window or in its `repos` and `tags` leads to.
+    /// Resolves a name in a window or in its `repos` and `tags`.
     pub(super) async fn find_in_window(&self, location: &Location, name: &[u8]) -> Result<Finding, Error> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
         match location {
@@ -78,7 +78,7 @@ impl FileSystem {
         Ok(Finding::Item { item: Item::Location(repository_location(child, hidden)), guessed: false })
     }
 
-    /// What `.oci/tags/NAME` is: of a tag that is not upstream yet there is little to say.
+    /// The target of `.oci/tags/NAME`: a tag that is not upstream yet has few files there.
     pub(super) fn metadata_of(&self, repository: &Repository, tag: Tag) -> Item {
         match self.staged.tag(repository, &tag) {
             Some(staged) if staged.new => Item::Location(Location::NewTag(repository.clone(), tag)),
@@ -99,7 +99,7 @@ impl FileSystem {
         }
     }
 
-    /// What is known of a repository without asking for it.
+    /// The last known names of a repository, without a request.
     fn repository_json(&self, path: &Option<Repository>) -> String {
         let names = self.locations.last_names(&Location::Directory(path.clone()));
         let repository = path.as_ref().map(Repository::as_str).unwrap_or_default();
@@ -125,7 +125,7 @@ pub(super) fn new_tag_names(repository: &Repository, tag: &Tag) -> Vec<(&'static
     vec![("fs", Location::NewTagLink(tag.clone())), ("reference", Location::NewTagReference(repository.clone(), tag.clone()))]
 }
 
-/// What `.oci/repos/NAME` is.
+/// The target of `.oci/repos/NAME`.
 pub(super) fn repository_location(child: Repository, hidden: bool) -> Location {
     if hidden { Location::Directory(Some(child)) } else { Location::RepositoryLink(child) }
 }

@@ -1,4 +1,4 @@
-//! Staged tags as commands change them: comparing, taking back, making anew, and the end of a mount.
+//! Staged tags as commands change them: comparing, discarding, creating, and the end of a mount.
 //!
 //! Works on one mount's tags only; what another mount or process holds is neither shown nor touched. Never waits for the kernel.
 
@@ -18,7 +18,7 @@ use crate::registry::Push;
 use crate::staging::Uppers;
 use crate::view::{Difference, Overlay};
 
-/// What a mount that can be written to needs besides.
+/// The additional parts of a writable mount.
 pub struct Writing {
     /// Where edits are staged.
     pub uppers: Arc<Uppers>,
@@ -26,20 +26,20 @@ pub struct Writing {
     pub push: Arc<dyn Push>,
     /// Blobs sent at a time.
     pub concurrency: NonZeroUsize,
-    /// What encrypted artifacts hold may be published in clear.
+    /// Files of encrypted artifacts may be published in clear.
     pub plaintext: bool,
     /// Indexes of layers are attached as referrers.
     pub attach_index: bool,
 }
 
 impl FileSystem {
-    /// The edits of a staged tag, laid over their tree now if nobody has entered it yet.
+    /// The edits of a staged tag, laid over their tree now if it was not entered yet.
     pub(super) async fn overlay_of(&self, staged: &StagedView) -> Result<Arc<Overlay>, Error> {
         self.enter(&staged.view).await?;
         staged.view.overlay().map(Arc::clone).ok_or_else(super::stale)
     }
 
-    /// What differs from upstream, by tag.
+    /// The differences from upstream, by tag.
     ///
     /// # Errors
     /// As [`FileSystem::sync`], and what reading the trees says.
@@ -88,7 +88,7 @@ impl FileSystem {
             claimed => claimed?,
         };
         let (whole, staged) = (below.is_empty(), &claimed.staged);
-        // Nobody is inside of what no kernel shows.
+        // No process can be inside where no kernel shows it.
         let unseen = staged.view.overlay().is_none() && self.kernel.get().is_none();
         let gone = whole && (staged.new || staged.deleted || unseen);
         let shown = if gone { None } else { Some(self.overlay_of(staged).await) };
@@ -101,7 +101,7 @@ impl FileSystem {
         overlay.fetch_expected().await?;
         let view = Arc::clone(&staged.view);
         let (tell, mut told) = mpsc::channel(1);
-        // What nobody listens to is told to nobody: the command was given up.
+        // Nothing is told without a listener: the command was given up.
         let discarding = blocking(move || overlay.discard(below.as_bytes(), &mut |forgotten| drop(tell.blocking_send(forgotten))));
         let telling = async {
             while let Some(forgotten) = told.recv().await {

@@ -9,7 +9,7 @@ impl FileSystem {
     /// The value of an extended attribute, `None` where there is no such attribute.
     ///
     /// # Errors
-    /// What the registry says, for values that must be asked for.
+    /// Errors of the registry, for values that must be asked for.
     pub async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {

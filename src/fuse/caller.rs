@@ -1,4 +1,4 @@
-//! What the kernel does not say of whoever asks: groups and capabilities, as `/proc` shows them.
+//! Groups and capabilities of callers, which the kernel does not send: read from `/proc`.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub(super) fn asker(request: &Request) -> Asker {
     Asker { uid: request.uid(), gid: request.gid(), pid: request.pid(), look }
 }
 
-/// What a thread may; `None` for one that is gone or in another PID namespace.
+/// The rights of a thread; `None` for one that is gone or in another PID namespace.
 fn look(thread: u32) -> Option<Credentials> {
     if thread == 0 {
         return None;

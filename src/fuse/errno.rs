@@ -40,8 +40,8 @@ pub fn errno(kind: ErrorKind) -> Errno {
     }
 }
 
-/// How loudly the log says it: everyday answers quietly, trouble of the network as a warning, broken data and
-/// what nobody foresaw as an error.
+/// The log level of an error: everyday ones are quiet, network trouble is a warning, broken data and
+/// unforeseen ones as errors.
 pub fn level(kind: ErrorKind) -> Level {
     match kind {
         ErrorKind::NotFound

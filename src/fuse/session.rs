@@ -1,6 +1,6 @@
 //! One session: serving requests of a mounted FUSE descriptor until it is unmounted, and notifying the kernel.
 //!
-//! Whoever mounts hands the descriptor over; this module never mounts and never unmounts.
+//! The caller mounts and passes the descriptor; this module never mounts and never unmounts.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,7 +18,7 @@ use super::watchdog::Watchdog;
 use crate::fs::{FileSystem, KernelCache};
 use crate::sys::unmount::is_connected;
 
-/// What may differ between sessions.
+/// Options of a session.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Threads that read requests.
@@ -66,12 +66,12 @@ impl Session {
         let mut config = fuser::Config::default();
         config.n_threads = Some(options.threads.max(1));
         let connection = Arc::new(device.try_clone()?);
-        // The kernel itself admits nobody but the owner where `allow_other` was not given.
+        // The kernel itself admits only the owner where `allow_other` was not given.
         let session = fuser::Session::from_fd(adapter, device, SessionACL::All, config)?;
         file_system.set_kernel_cache(Arc::new(Notifications::start(session.notifier())?));
         let (end, ended) = oneshot::channel();
         let serve = move || {
-            // Nobody listens where the program ends first.
+            // The receiver is gone if the program ends first.
             let _ = end.send(session.run());
         };
         std::thread::Builder::new().name("ocifs-session".to_owned()).spawn(serve)?;
@@ -105,7 +105,7 @@ pub fn raise_read_ahead(device: (u32, u32), kibibytes: u32) -> io::Result<()> {
 
 enum Notice {
     Inode(u64),
-    /// As an inode; whoever waits is told.
+    /// As an inode; waiters are told.
     HandOver(u64, mpsc::Sender<()>),
     Name(u64, Vec<u8>),
 }
@@ -129,7 +129,7 @@ impl Notifications {
                     tracing::debug!(%error, "the kernel was not told to forget");
                 }
                 if let Notice::HandOver(_, done) = notice {
-                    // Whoever waited may have gone.
+                    // The waiter may have gone.
                     let _ = done.send(());
                 }
             }

@@ -68,7 +68,7 @@ pub(super) struct Builder {
     warnings: Vec<String>,
 }
 
-/// What is known of the blob at the end.
+/// Facts about the blob, known at its end.
 pub(super) struct Blob {
     pub(super) digest: Digest,
     pub(super) stream_length: u64,

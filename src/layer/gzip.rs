@@ -279,7 +279,7 @@ impl Gzip {
         Ok(())
     }
 
-    /// What was decoded last, for a restart at the block boundary just reported.
+    /// The last decoded bytes, for a restart at the block boundary just reported.
     pub(super) fn history(&mut self) -> Result<Vec<u8>, Error> {
         self.inflate.history().map_err(|error| malformed(&error, self.offset))
     }

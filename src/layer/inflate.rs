@@ -32,7 +32,7 @@ pub(super) enum Stop {
     StreamEnd,
 }
 
-/// What one call did.
+/// The outcome of one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     /// Bytes taken from the input.

@@ -1,4 +1,4 @@
-//! What an entry of a layer or a node of a tree is, and the numbers of both in stored bytes and in digests. Plain data.
+//! Kinds of layer entries and tree nodes, and their numbers in stored bytes and in digests. Plain data.
 
 /// Kind of an entry, as archived; whiteouts are still ordinary names here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

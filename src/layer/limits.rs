@@ -22,7 +22,7 @@ pub struct Limits {
     pub text_bytes: u64,
     /// Most bytes of index (paths, xattrs, windows).
     pub index_bytes: u64,
-    /// What `index_bytes` comes from, for the error.
+    /// The setting that `index_bytes` comes from, for the error.
     pub index_reason: &'static str,
 }
 
@@ -54,7 +54,7 @@ impl Windows for WindowsUpTo {
     }
 }
 
-/// What a scan or a packer may use.
+/// Resources of a scan or a packer.
 #[derive(Clone)]
 pub struct Resources {
     /// Bounds.

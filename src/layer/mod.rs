@@ -55,7 +55,7 @@ pub const RAW_SPAN: u64 = 1 << 20;
 pub struct Error {
     /// Integrity for a broken frame; Other where a sink failed.
     pub kind: ErrorKind,
-    /// What is wrong and where (stream or blob offset).
+    /// The problem and where it is (stream or blob offset).
     pub message: String,
 }
 

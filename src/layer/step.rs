@@ -1,4 +1,4 @@
-//! What one step of a decompressor did, in the same words for every codec. Plain data.
+//! One step of a decompressor, in the same terms for every codec. Plain data.
 
 /// A place at which decoding could begin again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) enum Boundary {
     },
 }
 
-/// What one step did.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Step {
     /// Bytes taken from the input.

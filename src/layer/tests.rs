@@ -9,7 +9,7 @@ use super::*;
 use crate::oci::Digest;
 use crate::sys::array::Scratch;
 
-/// What an index layer holds.
+/// The content of an index layer.
 pub(crate) fn encode_attached(index: &LayerIndex) -> Result<Vec<u8>, Error> {
     super::encode_attached(index, &Scratch::memory()).map(|bytes| bytes.to_vec())
 }

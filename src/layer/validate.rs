@@ -1,5 +1,5 @@
 //! Checks index bytes once, so that no later access can fail: whatever passes here, [`super::LayerIndex`] reads
-//! without an error, also when somebody made the bytes on purpose.
+//! without an error, also when the bytes are crafted.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -13,7 +13,7 @@ use crate::oci::Digest;
 /// Longest span of stream.
 const SPAN_MOST: u64 = 4 << 20;
 
-/// What the header says, checked.
+/// The checked header.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) counts: Counts,

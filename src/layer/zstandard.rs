@@ -16,7 +16,7 @@ const SKIPPABLE_MASK: u32 = 0xffff_fff0;
 
 /// Longest header of a frame, with its magic number.
 const HEADER_MOST: usize = 18;
-/// What a decoder takes beside the window: a block, and as much again of input.
+/// Memory of a decoder beside the window: a block, and as much again of input.
 const BESIDE: u64 = 512 << 10;
 
 /// Skippable frames from here on are left out of the spans.

@@ -19,7 +19,7 @@ pub struct Manifest {
     pub digest: Digest,
     /// Its media type: the member `mediaType`, else what the shape says.
     pub media_type: String,
-    /// What it says.
+    /// The parsed content.
     pub body: ManifestBody,
 }
 
@@ -201,7 +201,7 @@ impl Descriptor {
     /// Parses one descriptor.
     ///
     /// # Errors
-    /// What is no descriptor, or holds a digest that does not follow the grammar.
+    /// The member is not a descriptor, or its digest is malformed.
     pub fn parse(mut value: Value) -> Result<Self, InvalidManifest> {
         drop_nulls(&mut value);
         prepare(&mut value)?;

@@ -23,7 +23,7 @@ pub const OCI_ARTIFACT_MANIFEST: &str = "application/vnd.oci.artifact.manifest.v
 /// Bytes of which nothing is said.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
-/// What a registry is asked for when a manifest is wanted.
+/// The `Accept` header of manifest requests.
 pub const MANIFESTS: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
 
 /// Whether this is the media type of an image configuration.

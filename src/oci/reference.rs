@@ -23,7 +23,7 @@ pub struct Repository(String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(String);
 
-/// What names one manifest inside a repository.
+/// A tag or digest: the name of one manifest inside a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
     /// A name that may move.

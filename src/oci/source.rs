@@ -1,4 +1,4 @@
-//! What `mount SOURCE` may name: a registry, a prefix, one artifact, or an OCI layout directory.
+//! The SOURCE of a mount: a registry, a prefix, one artifact, or an OCI layout directory.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub enum Source {
     },
 }
 
-/// What selects an artifact inside a layout.
+/// The tag or digest that selects an artifact inside a layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayoutName {
     /// A tag, or the annotation `org.opencontainers.image.ref.name` whatever its form.

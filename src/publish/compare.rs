@@ -1,6 +1,6 @@
 //! Two snapshots compared in one pass: what is new, gone, changed, the same.
 //!
-//! Attributes that nobody ever set equal whatever the other side has. Bytes are compared by SHA-256, which is computed only
+//! Attributes that were never set equal any value of the other side. Bytes are compared by SHA-256, which is computed only
 //! where sizes agree and it is not known. Never holds more than one entry of each side.
 
 use std::cmp::Ordering;

@@ -15,7 +15,7 @@ pub const IGNORE_FILE: &[u8] = b".ocifsignore";
 /// Bytes of it that are read.
 pub const IGNORE_LIMIT: u32 = 256 << 10;
 
-/// What is always a dropping: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi, what Docker and
+/// Files that are always ignored: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi, what Docker and
 /// podman put into every container. Names that end in `~` are not: they may be wanted backups.
 const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n/.dockerenv\n/run/.containerenv\n";
 /// Empty files and a link that container runtimes make in a root file system, to mount something over them or for `mount`.
@@ -30,7 +30,7 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// By the usual droppings and an ignore file. `has_base`: the tag holds something upstream.
+    /// By the built-in rules and an ignore file. `has_base`: the tag holds something upstream.
     pub fn new(ignore_file: &[u8], has_base: bool) -> Self {
         let rules = IgnoreRules::new(ignore_file);
         Self { rules: if has_base { rules.and_of_runtimes() } else { rules }, directory: None }
@@ -65,7 +65,7 @@ struct Pattern {
     negated: bool,
 }
 
-/// Which paths are droppings.
+/// Rules for paths to ignore.
 pub(super) struct IgnoreRules {
     patterns: Vec<Pattern>,
     /// Whether what container runtimes leave is among them.

@@ -1,4 +1,4 @@
-//! What was packed joins the cache: the layers in the pack store stand in for the registry, so that nothing of them is ever fetched.
+//! Packed layers join the cache: the pack store stands in for the registry, so that nothing of them is ever fetched.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

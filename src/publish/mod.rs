@@ -59,14 +59,14 @@ pub use report::{Event, Listener, Next, Outcome, Report};
 pub struct Error {
     /// Conflict where the tag moved, Skipped where safety said no, else what the registry or the disk said.
     pub kind: ErrorKind,
-    /// What happened to which tag, and the ways out.
+    /// The failure, the tag it concerns, and the ways out.
     pub message: String,
 }
 
 /// Publishes edited tags of one place.
 #[derive(Clone)]
 pub struct Publisher {
-    /// What views share: artifacts, keys, platform.
+    /// State shared by views: artifacts, keys, platform.
     pub context: Arc<Context>,
     /// Where to.
     pub push: Arc<dyn Push>,
@@ -89,7 +89,7 @@ impl Publisher {
         flow::Publish::begin(self, overlay, options, listener)?.run().await
     }
 
-    /// What the tag would become, for comparing; nothing is sent. `None` if nothing differs or the tag would be deleted.
+    /// The artifact that the tag would become, for comparing; nothing is sent. `None` if nothing differs or the tag would be deleted.
     ///
     /// # Errors
     /// Those of [`Publisher::publish`].

@@ -1,4 +1,4 @@
-//! What a publish may do. Plain values with stable names: they travel between processes.
+//! Options of a publish. Plain values with stable names: they are sent between processes.
 
 use std::num::NonZeroUsize;
 
@@ -24,7 +24,7 @@ impl Default for Sizes {
     }
 }
 
-/// What a publish may do. Stable keys: it travels to the daemon.
+/// Options of a publish. Stable keys: they are sent to the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Options {
@@ -46,6 +46,6 @@ pub struct Options {
     pub concurrency: Option<NonZeroUsize>,
     /// Publish in clear what encrypted artifacts hold.
     pub plaintext: bool,
-    /// Publish droppings and what `.ocifsignore` names too.
+    /// Publish ignored files too: editor leftovers and what `.ocifsignore` names.
     pub no_ignore: bool,
 }

@@ -15,7 +15,7 @@ use crate::oci::{Digest, Manifest, Tag, Version};
 use crate::registry::TagDeletion;
 use crate::staging::Binding;
 
-/// What types of signatures contain.
+/// Words in the artifact types of signatures.
 const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
 
 /// Files that a power cut may have damaged of which a message names so many.
@@ -184,7 +184,7 @@ impl Publish<'_> {
             }
             return Ok((report, if self.options.dry_run { Next::Continues { clean: false } } else { Next::NewView }));
         }
-        // What a tag holds that moved is judged by whoever deletes: it may be the throw-away manifest of a deletion that was cut short.
+        // The digest of a tag that moved is judged by the deletion: it may be the throw-away manifest of a deletion that was cut short.
         let expected = binding.expected.filter(|_| !self.options.force).or(upstream);
         let before = upstream.or(binding.expected).map(|digest| digest.to_string()).unwrap_or_default();
         if self.options.dry_run {

@@ -62,7 +62,7 @@ pub(super) fn jobs(snapshot: Arc<dyn Snapshot>, plan: Arc<Plan>, wanted: Vec<boo
             Selector::Each(files) => each(&*snapshot, files, &wanted, &sender),
         };
         if let Err(error) = walked {
-            // Nobody listens any more: the publish was stopped.
+            // The receiver is gone: the publish was stopped.
             let _ = sender.blocking_send(Err(error.into()));
         }
     });
@@ -158,7 +158,7 @@ fn item(entry: FrozenEntry, first: Option<&[u8]>) -> Item {
     Item { archived, file }
 }
 
-/// What is told to the thread that packs.
+/// A message to the packing thread.
 enum Command {
     Begin(PackEntry),
     Data(Bytes),
@@ -173,7 +173,7 @@ pub(super) struct How<'a> {
     pub workers: usize,
     /// The envelope around it.
     pub sealed: Option<Sealed>,
-    /// Whether its index may travel.
+    /// Whether its index may be attached.
     pub with_index: bool,
     /// Bytes of a span.
     pub span: NonZeroUsize,

@@ -43,7 +43,7 @@ pub(super) enum Made {
 }
 
 impl Made {
-    /// What was packed does not count in the budget of the cache any more.
+    /// Packed layers no longer count in the budget of the cache.
     pub fn give_room_back(&self) {
         if let Self::Packed(Ready { room: Some(room), .. }) = self {
             room.give_back();
@@ -62,7 +62,7 @@ pub(super) struct Producer {
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
     pub sealed: Option<Sealed>,
-    /// Whether indexes travel.
+    /// Whether indexes are attached.
     pub with_index: bool,
     /// Bytes of a span.
     pub span: NonZeroUsize,

@@ -22,7 +22,7 @@ const ENTRIES: usize = 256;
 /// Tells the nodes of the two sides apart.
 const OURS: u64 = 1 << 62;
 
-/// What one side did to the common beginning.
+/// A change of one side against the common base.
 #[derive(Default)]
 struct Changes {
     made: PathSet,
@@ -135,7 +135,7 @@ impl Snapshot for Rebased {
                     sender.send(Ok(entry)).map_err(|_| view::Error::new(ErrorKind::Interrupted, "stopped"))
                 });
                 if let Err(error) = walked {
-                    // Whoever does not listen any more has failed before.
+                    // A receiver that is gone has failed before.
                     let _ = sender.send(Err(error));
                 }
             });

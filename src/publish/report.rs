@@ -1,4 +1,4 @@
-//! What a publish tells while it runs and when it is done. Plain values with stable names: they travel between processes.
+//! Reports of a publish while it runs and when it is done. Plain values with stable names: they are sent between processes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::oci::Tag;
 /// Bytes between two events about the same thing.
 const STEP: u64 = 1 << 20;
 
-/// What a publish tells on its way.
+/// An event of a running publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
@@ -50,7 +50,7 @@ pub enum Event {
     },
     /// A tag is done with.
     End {
-        /// What became of it.
+        /// The outcome.
         report: Report,
     },
 }
@@ -58,7 +58,7 @@ pub enum Event {
 /// Hears of events. Never blocks.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// What became of a tag.
+/// The outcome for a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
@@ -66,16 +66,16 @@ pub enum Outcome {
     Unchanged,
     /// A new manifest is confirmed under the tag (or would be: dry run).
     Published {
-        /// What the tag held before.
+        /// The digest that the tag held before.
         before: Option<String>,
-        /// What it holds now.
+        /// The digest that it holds now.
         digest: String,
         /// An artifact that was there already; nothing was packed.
         known: bool,
     },
     /// The tag was deleted upstream.
     Deleted {
-        /// What it held.
+        /// The digest that it held.
         before: String,
     },
     /// The edits were dropped (`--theirs`).
@@ -95,7 +95,7 @@ pub enum Outcome {
 pub struct Report {
     /// The reference that was published.
     pub reference: String,
-    /// What became of it.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// Bytes and blobs sent.
@@ -104,9 +104,9 @@ pub struct Report {
     pub reused: (u64, u64),
     /// Names added, changed, removed.
     pub changes: (u64, u64, u64),
-    /// Files left out: droppings, and what no archive can hold.
+    /// Files left out: ignored ones, and those that no archive can hold.
     pub ignored: u64,
-    /// What a person should know.
+    /// Notes for people.
     pub notes: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ impl Report {
     }
 }
 
-/// What has to follow a publish in whoever shows the tag.
+/// The next step for views that show the tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The view goes on; whether nothing is left to publish.
@@ -155,7 +155,7 @@ pub(super) struct Progress {
     pub read: Arc<AtomicU64>,
     packed: Lane,
     sent: Lane,
-    /// What a person should know.
+    /// Notes for people.
     notes: Mutex<Vec<String>>,
 }
 
@@ -244,7 +244,7 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// The other side has so many bytes; fewer than before if the upload began anew.
+    /// The other side has so many bytes; fewer than before if the upload started over.
     pub fn reached(&self, offset: u64) {
         let offset = offset.min(self.size);
         let before = self.reached.swap(offset, Ordering::Relaxed);

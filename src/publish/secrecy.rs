@@ -1,4 +1,4 @@
-//! What is encrypted elsewhere is not published in clear unasked.
+//! Guards against publishing encrypted content in clear.
 //!
 //! Told by content: a file counts as secret if an encrypted artifact that was opened here holds its bytes, unless the repository holds
 //! them in clear already.

@@ -1,4 +1,4 @@
-//! What is published, as a stream of entries: a frozen overlay, the tree of an artifact, or a mixture of two.
+//! The input of a publish as a stream of entries: a frozen overlay, the tree of an artifact, or a mixture of two.
 //!
 //! The same order everywhere (a directory, then what is below it, names by their bytes), so that two streams are compared in
 //! one pass. Entries go through a bounded channel: memory does not grow with the tree.
@@ -17,7 +17,7 @@ use crate::artifact::{Artifact, Kind};
 use crate::error::ErrorKind;
 use crate::view::{self, Context, Frozen, FrozenContent, FrozenEntry, Reader, ViewNode, walk_tree};
 
-/// Entries that travel together.
+/// Entries that are sent together.
 const BATCH: usize = 128;
 /// Batches on their way.
 const BATCHES: usize = 4;
@@ -45,12 +45,12 @@ pub(super) struct FrozenSnapshot {
     frozen: Option<Frozen>,
     context: Arc<Context>,
     back: Option<oneshot::Sender<Frozen>>,
-    /// Whoever has the other end sees when nobody reads any more. Dropped last.
+    /// Tells the other end when reading has ended. Dropped last.
     _alive: mpsc::Sender<()>,
 }
 
 impl FrozenSnapshot {
-    /// The snapshot, and where the frozen state comes back when nobody reads it any more.
+    /// The snapshot, and where the frozen state comes back when reading has ended.
     pub fn lend(frozen: Frozen, context: Arc<Context>, alive: mpsc::Sender<()>) -> (Arc<Self>, oneshot::Receiver<Frozen>) {
         let (back, returned) = oneshot::channel();
         (Arc::new(Self { frozen: Some(frozen), context, back: Some(back), _alive: alive }), returned)
@@ -64,7 +64,7 @@ impl FrozenSnapshot {
 impl Drop for FrozenSnapshot {
     fn drop(&mut self) {
         if let (Some(frozen), Some(back)) = (self.frozen.take(), self.back.take()) {
-            // Nobody waits for it: the publish was stopped, and the edits stay as they are.
+            // There is no receiver: the publish was stopped, and the edits stay as they are.
             let _ = back.send(frozen);
         }
     }
@@ -125,7 +125,7 @@ impl Entries {
                 let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
                 sender.blocking_send(Ok(full)).map_err(|_| stopped())
             });
-            // Nobody listens any more: the publish was stopped.
+            // The receiver is gone: the publish was stopped.
             let _ = match walked {
                 Ok(()) => sender.blocking_send(Ok(batch)),
                 Err(error) => sender.blocking_send(Err(error)),
@@ -215,7 +215,7 @@ pub(super) fn hashed(snapshot: &Arc<dyn Snapshot>, which: Hash) -> Hashed {
     jobs.try_buffered(HASHED).boxed()
 }
 
-/// A task that ends with whoever waits for it.
+/// A task that ends with its waiter.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<T> {

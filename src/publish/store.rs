@@ -1,7 +1,7 @@
 //! Packed layers that wait to be pushed, named by what they contain: a publish that was stopped finds them again.
 //!
 //! A layer counts as there when its account is, which is written last; its bytes are hashed again before they are used, so a
-//! file that a power cut left torn is packed anew. The directory belongs to one upper and is emptied when it commits.
+//! file that a power cut left torn is packed again. The directory belongs to one upper and is emptied when it commits.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -56,7 +56,7 @@ pub(super) struct Ready {
     pub sealed: Option<Arc<(Sealed, LayerIndex)>>,
 }
 
-/// What is written down of a packed layer.
+/// The stored record of a packed layer.
 #[derive(Serialize, Deserialize)]
 struct Account {
     blob: String,
@@ -81,7 +81,7 @@ impl Store {
         self.directory.join(format!("{}.{form}{ending}", Digest::from_sha256(*identity).hex()))
     }
 
-    /// What making and reading indexes may use.
+    /// Resources for making and reading indexes.
     pub fn resources(&self) -> &Resources {
         &self.resources
     }
@@ -125,7 +125,7 @@ impl Store {
         })
     }
 
-    /// Takes over a layer whose draft is complete. `blob` is what its file holds; the index travels if `with_index`.
+    /// Takes over a layer whose draft is complete. `blob` is what its file holds; the index is attached if `with_index`.
     pub fn keep(&self, identity: &Identity, packed: &Packed, blob: (Digest, u64), with_index: bool) -> Result<Ready, Error> {
         let path = self.path(identity, "blob");
         fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;

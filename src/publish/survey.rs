@@ -1,4 +1,4 @@
-//! What a publish would change: one pass over the frozen state and what the tag holds upstream.
+//! The changes of a publish: one pass over the frozen state and the artifact upstream.
 //!
 //! Counts, finds what is left out and what no archive can hold, and computes the identity by which a copy of a known tree is
 //! recognised. Decides nothing.
@@ -25,17 +25,17 @@ const NOTES: usize = 100;
 pub(super) enum Remember {
     /// None.
     Nothing,
-    /// What is new or changed, and what is gone.
+    /// Entries that are new or changed, and entries that are gone.
     Changes,
-    /// What is as it was.
+    /// Unchanged entries.
     Same,
 }
 
-/// What was found.
+/// The result.
 pub(super) struct Survey {
     /// Names added, changed, removed.
     pub changes: (u64, u64, u64),
-    /// What is no directory, upstream and here.
+    /// Entries other than directories, upstream and here.
     pub files: (u64, u64),
     /// Names below the tag's own directory.
     pub names: u64,
@@ -51,7 +51,7 @@ pub(super) struct Survey {
     pub paths: PathSet,
     /// Gone, where what holds it is still there.
     pub removed: Vec<Vec<u8>>,
-    /// What a person should know.
+    /// Notes for people.
     pub notes: Vec<String>,
     /// A symbolic link that leads out of the tree.
     pub escaping: Option<Vec<u8>>,
@@ -122,7 +122,7 @@ async fn secret(reading: &dyn Snapshot, pair: &Pair, secrets: &Secrets) -> Resul
     Ok(holder.map(|holder| Secret { path: new.path.clone(), sha256, holder }))
 }
 
-/// The droppings that the tag itself names.
+/// The ignore file of the tag itself.
 async fn ignore(snapshot: &Arc<dyn Snapshot>) -> Result<IgnoreRules, Error> {
     let mut entries = Entries::of(Arc::clone(snapshot));
     while let Some(entry) = entries.next().await? {
@@ -183,7 +183,7 @@ impl Walk {
                 match (difference, old) {
                     (Difference::Same, _) => self.remember(Remember::Same, &new.path),
                     (Difference::DirectoryTime, _) => self.remember(Remember::Changes, &new.path),
-                    // The tag's own directory is nobody's addition.
+                    // The tag's own directory does not count as an addition.
                     (Difference::Real, None) if new.path.is_empty() => self.remember(Remember::Changes, &new.path),
                     (Difference::Real, old) => {
                         let counter = if old.is_some() { &mut self.survey.changes.1 } else { &mut self.survey.changes.0 };

@@ -1,7 +1,7 @@
 //! The tag: what it holds, comparing, putting, confirming, deleting.
 //!
 //! No registry compares and swaps. The tag is compared right before it is put and read again right after; between those two
-//! another writer can lose, and whoever comes second sees it.
+//! another writer can lose, and the second writer notices.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct RemoteTag<'a> {
     pub ways_out: &'static str,
 }
 
-/// What a tag must hold to be put.
+/// The condition on a tag under which it is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     /// Exactly this, or nothing.
@@ -32,7 +32,7 @@ pub(super) enum Expected {
 }
 
 impl RemoteTag<'_> {
-    /// What the tag holds now; `None` if it does not exist.
+    /// The digest that the tag holds now; `None` if it does not exist.
     pub async fn now(&self) -> Result<Option<Digest>, Error> {
         match self.push.resolve(self.repository, &Version::Tag(self.tag.clone())).await {
             Ok(resolved) => Ok(Some(resolved.digest)),

@@ -33,7 +33,7 @@ pub struct Found {
     pub credential: Credential,
     /// The file or helper it came from, for messages.
     pub source: Option<String>,
-    /// What went wrong on the way, for the message of a refusal.
+    /// Problems on the way, for the message of a refusal.
     pub notes: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub struct Credentials {
     asking: Flight<(String, String), HelperResult>,
 }
 
-/// What a helper says, or why it says nothing.
+/// The credential of a helper, or the reason why it has none.
 type HelperResult = Result<Option<Credential>, String>;
 
 impl Credentials {

@@ -4,15 +4,15 @@
 //! the digest that was asked for (or that the registry itself names), sizes of blobs against their descriptor, ranges
 //! against `Content-Range`. Digests of blobs are the business of who reads them whole.
 //!
-//! What is written: blobs in sessions whose state is asked for after every failure, manifests whose arrival is asked for
+//! Writes: blobs in sessions whose state is asked for after every failure, manifests whose arrival is asked for
 //! when the answer was lost, tags that are deleted alone.
 //!
-//! What is retried: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
+//! Retries: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
 //! with growing, jittered waits or the registry's own `Retry-After` up to a minute in all. An operation without
 //! progress ends after [`Timing::progress`]; until then, what writes waits for a registry that refuses connections,
 //! since it may restart. After an operation got no answer at all, others only look whether there is one again.
 //!
-//! What goes where: credentials and client certificates to the registry's own origin and to token servers that belong
+//! Destinations: credentials and client certificates to the registry's own origin and to token servers that belong
 //! to it, nothing else. Reads follow redirects without them, writes never to another origin; blobs are sent elsewhere,
 //! again without them, where the registry itself names the place. Links between pages never leave the host, `urls` of
 //! layers are ignored.

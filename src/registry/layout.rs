@@ -31,7 +31,7 @@ use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version}
 pub struct Layout {
     origin: String,
     blobs: Arc<Blobs>,
-    /// What `index.json` said when it had this stamp. Never held across an await.
+    /// The parsed `index.json` and its stamp. Never held across an await.
     names: Mutex<Option<(Stamp, Arc<Names>)>>,
 }
 
@@ -257,7 +257,7 @@ impl Pull for Layout {
                 Ok(manifest) if manifest.subject().is_some_and(|named| named.digest == *subject) => found.push(manifest.descriptor()),
                 Ok(_) => {}
                 // One broken manifest hides no other.
-                Err(error) => tracing::warn!(%error, "an untagged manifest cannot be read, so it is no referrer"),
+                Err(error) => tracing::warn!(%error, "an untagged manifest cannot be read and is not listed as a referrer"),
             }
         }
         Ok(found)

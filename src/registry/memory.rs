@@ -66,7 +66,7 @@ impl RequestKind {
 /// One logged request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What was asked.
+    /// The kind of request.
     pub kind: RequestKind,
     /// The repository, empty where there is none.
     pub repository: String,
@@ -79,7 +79,7 @@ pub struct Request {
 /// A layer of a test: media type, bytes, annotations.
 pub type PlainLayer<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
 
-/// What goes wrong with a request.
+/// A fault to inject into a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The request fails with this kind.
@@ -384,7 +384,7 @@ impl Memory {
 }
 
 async fn wait_for_release(mut released: watch::Receiver<bool>) {
-    // A sender that is gone is a registry that is gone: nobody waits for its answer.
+    // A sender that is gone is a registry that is gone: its answer is not awaited.
     let _ = released.wait_for(|released| *released).await;
 }
 

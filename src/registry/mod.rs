@@ -1,4 +1,4 @@
-//! Talking to what holds artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout directory, nobody at all, and memory
+//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout directory, none at all, and memory
 //! for tests.
 
 mod credentials;
@@ -41,9 +41,9 @@ pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
-    /// What happened, which object, what to do; registry text in it is already escaped.
+    /// The failure, the object it concerns, and what to do; registry text in it is already escaped.
     pub message: String,
 }
 
@@ -62,7 +62,7 @@ impl Error {
         Self::new(kind, format!("{what}: {error}"))
     }
 
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -77,7 +77,7 @@ pub enum Trust {
     Digest,
 }
 
-/// What HEAD of a manifest says. The digest is a claim until the body is hashed.
+/// The answer to HEAD of a manifest. The digest is a claim until the body is hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The digest the version has now.
@@ -103,7 +103,7 @@ pub trait Pull: Send + Sync {
     /// A stable name of the place, e.g. `https://reg.io` or `oci:/srv/layout`; keys what is remembered of it.
     fn origin(&self) -> &str;
 
-    /// What the transport guarantees. Becomes [`Trust::Digest`] before a blob is answered from where less is guaranteed.
+    /// The guarantee of the transport. Becomes [`Trust::Digest`] before a blob is answered from where less is guaranteed.
     fn trust(&self) -> Trust;
 
     /// Asks the place itself (`/v2/`): reachable, and are the credentials right that are stored for this repository or
@@ -133,7 +133,7 @@ pub trait Pull: Send + Sync {
     /// The manifests that refer to `subject`, also by the tag schema where the API is missing.
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error>;
 
-    /// When an operation gave up since nobody answered, if nothing was answered since.
+    /// When an operation gave up without an answer, if there was no answer since.
     fn away_since(&self) -> Option<Instant> {
         None
     }

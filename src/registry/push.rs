@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::{Error, Pull};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 
-/// Bytes of a blob that can be read again from any offset, since an upload may have to begin anew.
+/// Bytes of a blob that can be read again from any offset, since an upload may have to start over.
 #[async_trait]
 pub trait UploadSource: Send + Sync {
     /// Length of the whole.
@@ -34,7 +34,7 @@ impl UploadSource for Bytes {
     }
 }
 
-/// Hears of bytes that the other side has taken; may go back when an upload begins anew.
+/// Hears of bytes that the other side has taken; may go back when an upload starts over.
 pub type Uploaded = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// How a tag was deleted.

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 /// Plaintext bytes of a whole chunk.
 pub const CHUNK: usize = 16 << 10;
-/// What sealing adds to a chunk.
+/// Bytes that sealing adds to a chunk.
 pub const CHUNK_TAG: usize = 16;
 
 /// Bytes that `plain` bytes take when sealed from a chunk's start.

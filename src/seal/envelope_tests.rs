@@ -16,7 +16,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What a reader does with a whole blob: header, key, check, then decrypt.
+/// Reads a whole blob: header, key, check, then decrypt.
 fn open(blob: &[u8], passphrase: &Passphrase) -> Result<Vec<u8>, Error> {
     let length = ciphertext_length(blob.len() as u64)? as usize;
     let header = EnvelopeHeader::parse(blob)?;
@@ -127,7 +127,7 @@ fn fixed_vectors_open() {
     }
 }
 
-/// What a writer does with a whole message.
+/// Writes a whole message.
 fn seal(key: &EnvelopeKey, header: &EnvelopeHeader, pieces: &[&[u8]]) -> Vec<u8> {
     let mut blob = header.bytes().to_vec();
     let mut writer = EnvelopeWriter::new(key, header);

@@ -27,12 +27,12 @@ pub const SEAL_ANNOTATION: &str = "dev.ocifs.seal";
 pub struct Error {
     /// KeyWrong, Integrity or Invalid.
     pub kind: ErrorKind,
-    /// What is wrong.
+    /// The message.
     pub message: String,
 }
 
 impl Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub struct Passphrase(Zeroizing<Vec<u8>>);
 
 impl Passphrase {
-    /// Wraps the bytes of a passphrase, exactly as they are: whoever reads them from a file or a terminal has
+    /// Wraps the bytes of a passphrase, exactly as they are: a caller that reads them from a file or a terminal has
     /// already dropped the final newline.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))

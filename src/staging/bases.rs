@@ -10,7 +10,7 @@ use super::schema::malformed;
 use super::{DataId, TreeNode};
 use crate::oci::Digest;
 
-/// What lies below a staged file.
+/// The base of a staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StoredBase {
     /// An older staged file.
@@ -19,7 +19,7 @@ pub(super) enum StoredBase {
     Tree(TreeNode),
 }
 
-/// What is stored of a staged file that lies over something.
+/// The stored record of a staged file that lies over a base.
 pub(super) struct StoredLayer {
     pub base: StoredBase,
     /// How many bytes of the base count.
@@ -146,7 +146,7 @@ pub(super) fn set_time(connection: &Connection, id: DataId, mtime: Option<(i64, 
     Ok(())
 }
 
-/// What was stored of all staged bytes.
+/// The stored records of all staged bytes.
 #[derive(Default)]
 pub(super) struct Stored {
     /// Files that lie over something: how long each is at least, and the length that it was being cut to.
@@ -198,7 +198,7 @@ pub(super) fn manifests(connection: &Connection) -> rusqlite::Result<BTreeSet<Di
     let mut statement = connection.prepare(statement)?;
     let rows = statement.query_map([], |row| {
         let text: String = row.get(0)?;
-        Digest::parse(&text).map_err(|_| malformed("a manifest is no digest"))
+        Digest::parse(&text).map_err(|_| malformed("a manifest is not a digest"))
     })?;
     rows.collect()
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Semaphore;
 
-/// What all open uppers occupy, and how much they may.
+/// The space that all open uppers occupy, and their quota.
 pub(super) struct Budget {
     used: AtomicU64,
     pub quota: Option<u64>,

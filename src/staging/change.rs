@@ -32,9 +32,9 @@ pub struct Change<'upper> {
     /// Those of them that lie over something.
     laid: Vec<DataId>,
     is_changed: bool,
-    /// What is changed leads back to what is published.
+    /// The change restores what is published.
     is_unedited: bool,
-    /// What is changed is nothing that is published.
+    /// The change does not affect what is published.
     is_tidying: bool,
     is_done: bool,
 }
@@ -138,7 +138,7 @@ impl<'upper> Change<'upper> {
     /// Stores a node, new or changed, and counts it as changed now. A writer's first write calls it too, changed or not.
     pub fn put_node(&mut self, key: NodeKey, node: &Node) -> Result<(), Error> {
         if key >= self.marks.next_node {
-            return Err(Error::new(ErrorKind::Invalid, format!("{key} is no number of a node")));
+            return Err(Error::new(ErrorKind::Invalid, format!("invalid node number {key}")));
         }
         if let Content::Data(id) = node.content
             && lock(&self.inside.store.pending_deletes).contains(id)
@@ -255,7 +255,7 @@ impl<'upper> Change<'upper> {
         self.state.changes
     }
 
-    /// What [`Change::changes`] is right after this one, as far as it was done.
+    /// The value of [`Change::changes`] right after this change, as far as it was done.
     pub fn changes_then(&self) -> u64 {
         self.state.changes + u64::from(self.is_changed)
     }
@@ -277,7 +277,7 @@ impl<'upper> Change<'upper> {
 }
 
 impl Drop for Change<'_> {
-    /// What was not committed did not happen, also when `work` panicked.
+    /// Rolls back an uncommitted change, also when `work` panicked.
     fn drop(&mut self) {
         if self.is_done {
             return;

@@ -1,4 +1,4 @@
-//! What a confirmed publish changes in the upper: clean files refer to the new tree, and their bytes are freed.
+//! Commits a confirmed publish to the upper: clean files refer to the new tree, and their bytes are freed.
 //!
 //! A node changes only if it still has the frozen content. Every commit on the way is a valid state: the tree that a node refers
 //! to is already confirmed.
@@ -37,7 +37,7 @@ impl Upper {
     /// open refer to the tree instead; those that were written since lie over it. Answers whether there may be more. Their bytes are
     /// given up: [`Upper::collect`] frees them.
     ///
-    /// Nobody may open or write a file meanwhile; between two calls everybody may. `references` and `is_open` are asked without any
+    /// No file may be opened or written meanwhile; between two calls they may. `references` and `is_open` are asked without any
     /// lock of the upper.
     pub fn refer_some(
         &self,
@@ -72,14 +72,14 @@ impl Upper {
     }
 
     /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Answers whether nothing was
-    /// changed since the freeze, so that nothing is left to publish. Nobody may open or write a file meanwhile.
+    /// changed since the freeze, so that nothing is left to publish. No file may be opened or written meanwhile.
     pub fn commit_publish(&self, frozen: FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let is_clean = self.expect(&frozen, digest)?;
         self.shared.sync()?;
         Ok(is_clean)
     }
 
-    /// The last part, which takes its time and needs nobody to wait: frees what was given up and empties the packs.
+    /// The last part, slow and without a lock: frees bytes that were given up and empties the packs.
     pub fn collect(&self) -> Result<(), Error> {
         self.shared.collect()?;
         self.empty_packs();

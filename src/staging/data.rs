@@ -45,13 +45,13 @@ pub(super) struct Staged {
     failed: AtomicBool,
 }
 
-/// What the file is known to occupy and to lie over. Held during a change, so that the account is exact.
+/// The space that the file occupies, and its base. Held during a change, so that the account is exact.
 pub(super) struct Extent {
     pub length: u64,
     pub under: Under,
     /// Counts the changes.
     writes: u64,
-    /// Whether the database says that a power cut may take bytes. `None`: nobody has looked.
+    /// Whether the database says that a power cut may take bytes. `None`: not looked up yet.
     unsynced: Option<bool>,
     /// Counts the changes that failed, and may have written what is not noted as the file's own.
     pub spoiled: u64,
@@ -262,7 +262,7 @@ impl Staged {
         below.map_or(Ok(()), |below| below.sync())?;
         self.sync_bytes()?;
         let mut extent = self.extent()?;
-        // Whoever wrote meanwhile has noted that for a later sync.
+        // Writes made meanwhile are noted for a later sync.
         if extent.writes == writes && extent.unsynced != Some(false) && !self.loose.load(Ordering::Acquire) {
             self.store.note("cannot sync", |connection| bases::set_unsynced(connection, self.id, false))?;
             extent.unsynced = Some(false);
@@ -362,7 +362,7 @@ impl DataFile {
     /// Sets the modification time.
     pub fn set_mtime(&self, mtime: (i64, u32)) -> Result<(), Error> {
         let Some(time) = system_time(mtime) else {
-            return Err(Error::new(ErrorKind::Invalid, format!("{}.{:09} is no time", mtime.0, mtime.1)));
+            return Err(Error::new(ErrorKind::Invalid, format!("invalid time {}.{:09}", mtime.0, mtime.1)));
         };
         let staged = &self.staged;
         let _extent = staged.begin()?;

@@ -18,7 +18,7 @@ pub struct Error {
     /// Busy where another process holds it, NoSpace, Integrity for a damaged database, Unsupported for a newer version, Gone for
     /// staged bytes that were given up meanwhile, Other.
     pub kind: ErrorKind,
-    /// What happened to which upper, and what to do.
+    /// The failure, the upper it concerns, and what to do.
     pub message: String,
 }
 

@@ -54,7 +54,7 @@ impl Drop for Mark {
 /// written again while it lives. Dropped unpublished, it leaves the upper as it is.
 pub struct FrozenUpper {
     snapshot: Snapshot,
-    /// What the upper was when it was frozen.
+    /// The state of the upper when it was frozen.
     pub(super) state: UpperState,
     mark: Mark,
 }
@@ -92,7 +92,7 @@ impl Upper {
 }
 
 impl Freeze {
-    /// Freezes what is committed and written now, however much it is in the same short time. Nobody may write staged bytes meanwhile.
+    /// Freezes what is committed and written now, however much it is in the same short time. No staged bytes may be written meanwhile.
     /// Busy while another generation is frozen.
     pub fn mark(self) -> Result<Marked, Error> {
         let store = &self.shared.store;
@@ -212,7 +212,7 @@ impl FrozenUpper {
         Ok(())
     }
 
-    /// What changes whenever the bytes do.
+    /// A stamp that changes whenever the bytes do.
     fn signature(&self, id: DataId) -> Result<[i64; 5], Error> {
         let path = self.shared().store.path(id);
         let metadata = std::fs::metadata(&path).map_err(|error| Error::system("cannot read staged bytes", &path, &error))?;

@@ -35,7 +35,7 @@ impl Log {
             return Err(Error::new(
                 ErrorKind::Other,
                 format!(
-                    "cannot sync {}: an earlier sync failed, and what it left out is unknown; see the kernel's log and mount anew",
+                    "cannot sync {}: an earlier sync failed, and what it left out is unknown; see the kernel log, then unmount and mount again",
                     super::error::shown(directory)
                 ),
             ));

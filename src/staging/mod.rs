@@ -70,7 +70,7 @@ pub struct TagKey {
 pub struct Binding {
     /// The digest whose tree lies below, fixed for the upper's life; `None` for a tag that began empty.
     pub under: Option<Digest>,
-    /// What the tag must hold upstream when it is published; `None`: it must not exist.
+    /// The digest that the tag must hold upstream when it is published; `None`: it must not exist.
     pub expected: Option<Digest>,
     /// The tag was deleted here.
     pub deleted: bool,
@@ -129,7 +129,7 @@ pub struct Node {
     pub parent: NodeKey,
 }
 
-/// What is shown of staged bytes.
+/// Visible attributes of staged bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataAttributes {
     /// Length.
@@ -142,7 +142,7 @@ pub struct DataAttributes {
     pub ctime: (i64, u32),
 }
 
-/// What the upper says of a name.
+/// A row of the upper for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// It leads to a node, perhaps one of the tree below.
@@ -158,18 +158,18 @@ pub struct NameRow {
     pub cookie: u64,
     /// The name.
     pub name: Vec<u8>,
-    /// What it leads to.
+    /// Its target.
     pub named: Named,
 }
 
-/// What the journal holds while a publish is under way.
+/// The journal of a publish under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// The generation that was frozen.
     pub generation: u64,
-    /// What the tag held.
+    /// The digest that the tag held.
     pub expected: Option<String>,
-    /// What it shall hold.
+    /// The digest that it shall hold.
     pub digest: String,
 }
 
@@ -190,7 +190,7 @@ pub trait Rows: Send + Sync {
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error>;
     /// All nodes of which anything was changed, by number, behind one; at most `limit`.
     fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error>;
-    /// What is said of a name.
+    /// The target of the name.
     fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error>;
     /// Names of a directory behind a cookie, by cookie, whiteouts included; at most `limit`.
     fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error>;

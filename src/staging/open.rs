@@ -170,7 +170,7 @@ fn mend_lengths(connection: &Connection, store: &Store, stored: &Stored, referre
     Ok(())
 }
 
-/// Notes which bytes may be damaged: if the machine was started or the disk mounted since the upper was opened, what nobody had synced.
+/// Notes which bytes may be damaged: if the machine was started or the disk mounted since the upper was opened, those not synced.
 fn suspect(connection: &Connection, directory: &Path, missing: &[DataId]) -> rusqlite::Result<()> {
     let opened: Option<String> = connection.query_row("SELECT opened FROM upper", [], |row| row.get(0))?;
     let now = instance(directory);

@@ -17,7 +17,7 @@ const BYTES: u64 = 64 << 20;
 /// Rows are dropped in transactions of so many files: nobody waits for long.
 const ROWS: usize = 256;
 
-/// What waits for a durable commit.
+/// Staged bytes to delete after a durable commit.
 #[derive(Default)]
 pub(super) struct PendingDeletes {
     ids: HashSet<DataId>,
@@ -48,7 +48,7 @@ impl Store {
         lock(&self.pending_deletes).ids.clear();
     }
 
-    /// What may be unlinked once it is durable that nothing refers to it.
+    /// The files that may be unlinked once it is durable that nothing refers to them.
     fn take_pending_deletes(&self) -> HashSet<DataId> {
         let pending_deletes = std::mem::take(&mut *lock(&self.pending_deletes));
         let (kept, gone): (HashSet<_>, HashSet<_>) = pending_deletes.ids.into_iter().partition(|id| self.is_frozen(*id));

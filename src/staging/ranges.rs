@@ -7,7 +7,7 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ranges(BTreeMap<u64, u64>);
 
-/// What adding a range changes.
+/// The effect of adding a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Joined {
     /// Starts of the ranges that become part of the new one.
@@ -51,7 +51,7 @@ impl Ranges {
         range.is_empty() || self.end_at(range.start).is_some_and(|end| end >= range.end)
     }
 
-    /// What adding a range that is not empty would change.
+    /// The effect of adding a range that is not empty.
     pub fn joined(&self, range: &Range<u64>) -> Joined {
         let mut joined = Joined { gone: Vec::new(), range: range.clone() };
         let before = self.0.range(..=range.start).next_back().filter(|(_, end)| **end >= range.start);

@@ -1,4 +1,4 @@
-//! Room on the disk that is kept for the database: whoever fills the disk, or finds it filled, must be able to remove something.
+//! Room on the disk that is reserved for the database: on a full disk it must still be possible to remove something.
 //!
 //! The files of the database have blocks behind their ends before they need them, and staged bytes leave some room to everything else.
 
@@ -11,7 +11,7 @@ use super::schema::log_path;
 use crate::durable;
 use crate::sys::space::{KEEP_SIZE, allocate_as, is_too_large};
 
-/// What staged bytes leave free on the disk.
+/// The space that staged bytes leave free on the disk.
 const ROOM: u64 = 256 << 10;
 /// The disk is asked for its room again after so many bytes.
 const ASK_AFTER: u64 = 64 << 10;
@@ -20,7 +20,7 @@ const LEAST: u64 = 256 << 10;
 /// and gets so much at a time.
 const STEP: u64 = 512 << 10;
 
-/// What is kept for the database of one upper.
+/// The space reserved for the database of one upper.
 pub(super) struct Reserve {
     log: Kept,
     database: Kept,
@@ -70,7 +70,7 @@ impl Reserve {
     }
 
     /// Gives the files the blocks that the next changes need. `false` where the disk is full: they have to do with what they have. The
-    /// database comes first: while it can grow, the log can begin anew.
+    /// database comes first: while it can grow, the log can restart.
     pub fn keep(&self) -> bool {
         let (database, log) = (self.database.keep(), self.log.keep());
         database && log

@@ -13,7 +13,7 @@ use super::{Content, DataAttributes, DataFile, DataId, Error, NameRow, Named, No
 use crate::layer::NodeKind;
 use crate::oci::Digest;
 
-/// Whoever can lend a connection for reading.
+/// Lends a connection for reading.
 pub(super) trait ReadRows: Send + Sync {
     /// Runs a read; `what` begins the sentence of an error.
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error>;
@@ -153,7 +153,7 @@ fn decode_kind(number: i64) -> rusqlite::Result<NodeKind> {
         .iter()
         .find(|(_, stored)| *stored == number)
         .map(|(kind, _)| *kind)
-        .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, format!("{number} is no kind of node").into()))
+        .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, format!("invalid node kind {number}").into()))
 }
 
 /// The numbers of the format.

@@ -38,7 +38,7 @@ impl UpperLocation {
     }
 }
 
-/// What is known of staged bytes beside the files themselves.
+/// Notes on staged bytes beside the files themselves.
 #[derive(Default)]
 struct Notes {
     /// Files that lie over something.
@@ -69,7 +69,7 @@ pub(super) struct Store {
     open: Mutex<HashMap<DataId, Weak<Staged>>>,
     /// Directories of `data` with names that a power cut would lose; 256 stands for `data` itself.
     fresh: Mutex<BTreeSet<u64>>,
-    /// Held while `fresh` is worked off, so that nobody takes the empty set of one who is not done for success.
+    /// Held while `fresh` is worked off, so that an empty set of unfinished work is not taken for success.
     naming: Mutex<()>,
     pub pending_deletes: Mutex<PendingDeletes>,
     /// A frozen generation may have files of smaller numbers; 0: none is frozen.
@@ -85,7 +85,7 @@ pub(super) struct Store {
     standing: Mutex<Standing>,
 }
 
-/// What an upper is to its tag.
+/// The relation of an upper to its tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It has the name and the lock.
@@ -131,7 +131,7 @@ impl Store {
 
     /// The upper was renamed.
     ///
-    /// Nobody works with its files while `rename` runs, which gets the new directory.
+    /// Its files are not in use while `rename` runs, which gets the new directory.
     pub fn move_to(&self, location: UpperLocation, rename: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
         let mut current = self.location.write().unwrap_or_else(PoisonError::into_inner);
         rename(&location.directory)?;
@@ -139,7 +139,7 @@ impl Store {
         Ok(())
     }
 
-    /// Renames the upper to where it is removed. Nobody works with its files meanwhile, and everybody is told from then on.
+    /// Renames the upper to where it is removed. Its files are not in use meanwhile, and later calls fail.
     pub fn take_away(&self, rename: impl FnOnce(&Path) -> Result<PathBuf, Error>) -> Result<PathBuf, Error> {
         let location = self.location.write().unwrap_or_else(PoisonError::into_inner);
         let taken = rename(&location.directory)?;
@@ -156,7 +156,7 @@ impl Store {
         Ok(())
     }
 
-    /// What the upper is to its tag.
+    /// The relation of the upper to its tag.
     pub fn standing(&self) -> Standing {
         lock(&self.standing).clone()
     }
@@ -208,7 +208,7 @@ impl Store {
         let told = Error::database(what, &path, error);
         if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
             // What SQLite has in memory does not fit to what a disk kept that failed in between. That is no damage on the disk.
-            let text = format!("{what} {}: the disk failed before; see the kernel's log and mount anew", shown(&path));
+            let text = format!("{what} {}: the disk failed before; see the kernel log, then unmount and mount again", shown(&path));
             return Error::new(ErrorKind::Other, text);
         }
         if told.kind == ErrorKind::Other && error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
@@ -270,7 +270,7 @@ impl Store {
         staged.iter().for_each(|staged| staged.set_referred());
     }
 
-    /// What is shown of staged bytes, which need not be open.
+    /// Visible attributes of staged bytes, which need not be open.
     pub fn attributes(&self, id: DataId) -> Result<DataAttributes, Error> {
         self.check()?;
         let metadata = self.at(id, |path| std::fs::symlink_metadata(path).map_err(|error| open_error(id, path, &error)))?;
@@ -413,7 +413,7 @@ impl Store {
         }
     }
 
-    /// What is shown of a file.
+    /// Visible attributes of a file.
     pub fn shown(&self, id: DataId, metadata: &Metadata) -> DataAttributes {
         let (size, blocks) = (metadata.len(), metadata.blocks());
         let (mtime, ctime) = times(metadata);

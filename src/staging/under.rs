@@ -1,7 +1,7 @@
-//! What staged bytes lie over: a file of a tree, or an older staged file that is not written any more.
+//! The base of staged bytes: a file of a tree, or an older staged file that is no longer written.
 //!
 //! A file that lies over something has its own bytes only in some ranges; the rest of the first `kept` bytes is that of its base.
-//! What lies behind `kept` is its own, zeros where nothing was written. `kept` never grows. The rest is filled in from below at
+//! Bytes behind `kept` are its own, zeros where nothing was written. `kept` never grows. The rest is filled in from below at
 //! leisure, which changes nothing that can be seen; then the file lies over nothing any more.
 
 use std::fs::File;
@@ -25,10 +25,10 @@ use crate::sys::space::punch;
 const DEEPEST: usize = 8;
 /// Ranges of own bytes of a file that are remembered.
 const MOST_RANGES: usize = 1 << 16;
-/// What is all zeros in pieces of this size, at multiples of it, becomes a hole.
+/// Zeros in pieces of this size, at multiples of it, become a hole.
 const PIECE: usize = 64 << 10;
 
-/// What a new staged file is laid over.
+/// The base for a new staged file.
 pub enum Below {
     /// An older staged file. It is never written again.
     Data(DataFile),
@@ -53,9 +53,9 @@ impl Below {
     }
 }
 
-/// What is known of the base of an open file.
+/// The base of an open file, as far as it was read.
 pub(super) enum Under {
-    /// Nobody has looked.
+    /// Not looked up yet.
     Unknown,
     Nothing,
     Over(Layer),
@@ -250,7 +250,7 @@ impl DataFile {
         if !self.is_whole()? {
             return Ok(None);
         }
-        // Opened anew: its position is its own.
+        // Opened again, for a position of its own.
         let path = self.staged.store.path(self.id());
         File::open(&path).map(Some).map_err(|error| self.staged.error("cannot open", &error))
     }
@@ -305,7 +305,7 @@ impl DataFile {
     /// Takes bytes of what lies below, as far as nothing was written there meanwhile. Changes nothing that can be seen, times included.
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let staged = &self.staged;
-        // Nobody else opens the upper meanwhile.
+        // The upper cannot be opened elsewhere meanwhile.
         let _shared = staged.store.shared()?;
         let mut extent = staged.extent()?;
         let end = offset.saturating_add(bytes.len() as u64);

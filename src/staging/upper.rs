@@ -22,16 +22,16 @@ use crate::sys::syncfs::sync_file_system;
 
 /// One upper, held by this process. All methods are short local operations; a lock inside serialises them.
 ///
-/// What runs inside of [`Upper::change`] reads through [`Change::rows`] and calls no other method that reads or changes rows, nor one
+/// Code inside of [`Upper::change`] reads through [`Change::rows`] and calls no other method that reads or changes rows, nor one
 /// that reads or changes staged bytes.
 pub struct Upper {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What an upper and its frozen generation share. Fields are dropped in this order: the lock ends last.
+/// State shared by an upper and its frozen generation. Fields are dropped in this order: the lock ends last.
 pub(super) struct Shared {
     pub database: Mutex<Database>,
-    /// What the last commit left, for those who must not wait for a transaction.
+    /// The state after the last commit, for readers that must not wait for a transaction.
     pub state: Mutex<UpperState>,
     /// Not dropped before the connection.
     pub reserve: Reserve,
@@ -55,7 +55,7 @@ pub(super) struct Marks {
     pub data: u64,
 }
 
-/// What is asked often.
+/// State that is read often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UpperState {
     pub binding: Binding,
@@ -103,7 +103,7 @@ impl Shared {
     }
 
     /// Makes sure, before a change takes the lock of the database, that it finds room for its pages, also on a full disk: what was given
-    /// up is freed then, and the log begins anew. A change for which that was not enough fails as a whole.
+    /// up is freed then, and the log restarts. A change for which that was not enough fails as a whole.
     pub fn make_room(&self) {
         if self.reserve.keep() {
             return;
@@ -278,7 +278,7 @@ impl Upper {
         self.shared.store.data(id).map(DataFile::new)
     }
 
-    /// What a publish under way wrote down, durably.
+    /// The journal of a publish under way.
     pub fn journal(&self) -> Result<Option<Journal>, Error> {
         let text = self.shared.read("cannot read the journal of", |connection| {
             connection.query_row("SELECT journal FROM upper", [], |row| row.get::<_, Option<String>>(0))
@@ -300,7 +300,7 @@ impl Upper {
         self.shared.sync()
     }
 
-    /// What decides the meaning of the edits beside the binding, as whoever began them wrote it down.
+    /// The recorded meaning of the edits, which decides beside the binding what they are.
     pub fn meaning(&self) -> Result<Option<String>, Error> {
         self.shared.read("cannot read", |connection| connection.query_row("SELECT meaning FROM upper", [], |row| row.get(0)))
     }

@@ -23,7 +23,7 @@ use crate::error::ErrorKind;
 
 /// Names of uppers that are being made begin with this,
 const MAKING: &str = ".making-";
-/// and of those that are being removed with this. Both are leftovers if nobody holds the lock on names.
+/// and of those that are being removed with this. Both are leftovers if the lock on names is free.
 const REMOVING: &str = ".removing-";
 
 /// All uppers of a state directory, and the budget of bytes that those opened here share.
@@ -247,7 +247,7 @@ impl Upper {
         Ok(())
     }
 
-    /// Removes the upper with everything in it, at once: the tag may be staged anew. Every later call answers Gone, nothing is edited
+    /// Removes the upper with everything in it, at once: the tag may be staged again. Every later call answers Gone, nothing is edited
     /// any more; staged bytes that are open can be used until they are closed. Busy while a generation is frozen.
     ///
     /// Edits go with it: this is for taking them back. [`Upper::remove_if_clean`] is for all else.
@@ -295,7 +295,7 @@ impl Upper {
     }
 }
 
-/// Renames first, so that nobody ever finds a part of an upper. Answers where it is now.
+/// Renames first, so that no part of an upper is ever found. Returns the new path.
 fn take_away(directory: &Path) -> Result<PathBuf, Error> {
     let root = directory.parent().unwrap_or(directory);
     let name = directory.file_name().unwrap_or_default().to_string_lossy();

@@ -41,7 +41,7 @@ pub trait ScratchPlace: Send + Sync {
 pub struct Scratch(Option<Arc<dyn ScratchPlace>>);
 
 impl Scratch {
-    /// On the heap, for what must not reach a disk. Whoever fills such arrays bounds them.
+    /// On the heap, for what must not reach a disk. The caller bounds their size.
     pub fn memory() -> Self {
         Self(None)
     }

@@ -40,7 +40,7 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
     regular(file)
 }
 
-/// Opens a directory for its handle. Waits for nobody, whatever stands there.
+/// Opens a directory for its handle. Never blocks, whatever the path names.
 ///
 /// # Errors
 /// `ENOTDIR` for what is no directory, else what the system says.
@@ -104,7 +104,7 @@ pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
         let opened = match openat(&parent, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 match mkdirat(&parent, name, Mode::from_raw_mode(0o777)) {
-                    // Somebody else made it meanwhile.
+                    // It was made meanwhile.
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -35,7 +35,7 @@ pub struct Start {
 pub enum Outcome {
     /// It serves.
     Ready {
-        /// What a person should know, in lines; mostly nothing.
+        /// Notes for people, in lines; mostly none.
         notes: String,
     },
     /// It gave up, with an exit code and one line of reason.
@@ -118,7 +118,7 @@ impl Readiness {
     /// Lets the parent print these notes and return success, after standard input, output and error were pointed at `/dev/null`.
     ///
     /// # Errors
-    /// The parent is gone (somebody pressed Ctrl-C): the daemon should clean up and end.
+    /// The parent is gone (interrupted with Ctrl-C): the daemon should clean up and end.
     pub fn ready(mut self, notes: &str) -> io::Result<()> {
         detach_standard_streams()?;
         self.pipe.write_all(&[&[0], notes.as_bytes()].concat())

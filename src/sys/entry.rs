@@ -21,7 +21,7 @@ use super::beneath::path_of;
 pub enum Special {
     /// A named pipe.
     Fifo,
-    /// A socket that nobody listens on.
+    /// A socket without a listener.
     Socket,
     /// A character device with major and minor number.
     Character(u32, u32),
@@ -29,7 +29,7 @@ pub enum Special {
     Block(u32, u32),
 }
 
-/// What a name stands for.
+/// The kind of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// A regular file.
@@ -91,7 +91,7 @@ fn link_is_no_directory(error: Errno) -> Errno {
 /// A file without a name, which is gone when it is closed; `None` on file systems that have none. The umask applies to its mode.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn unnamed_file(directory: &File, mode: u32) -> io::Result<Option<File>> {
     match openat(directory, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(mode & 0o777)) {
         Ok(file) => Ok(Some(file.into())),
@@ -109,7 +109,7 @@ pub fn make_file(directory: &File, name: &OsStr, mode: u32) -> io::Result<File> 
     Ok(openat(directory, plain(name)?, flags, Mode::from_raw_mode(mode & 0o777))?.into())
 }
 
-/// Opens a regular file for reading and waits for nobody, whatever stands there.
+/// Opens a regular file for reading; never blocks, whatever the path names.
 ///
 /// # Errors
 /// `InvalidData` for what is no regular file.
@@ -175,7 +175,7 @@ pub fn rename(directory: &File, from: &OsStr, to: &OsStr, replace: bool) -> io::
 /// Removes a name of anything but a directory.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn remove(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(unlinkat(directory, plain(name)?, AtFlags::empty())?)
 }
@@ -188,10 +188,10 @@ pub fn remove_directory(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(unlinkat(directory, plain(name)?, AtFlags::REMOVEDIR)?)
 }
 
-/// What a name stands for; `None` if nothing.
+/// The kind of a name; `None` if there is none.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn status(directory: &File, name: &OsStr) -> io::Result<Option<Status>> {
     match statat(directory, plain(name)?, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => {
@@ -209,7 +209,7 @@ pub fn status(directory: &File, name: &OsStr) -> io::Result<Option<Status>> {
 /// Sets the permission bits of an open file or directory, set-id bits too.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(fchmod(file, Mode::from_raw_mode(mode & 0o7777))?)
 }
@@ -217,7 +217,7 @@ pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 /// The same for a node that must not be opened.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn set_mode_of_special(directory: &File, name: &OsStr, mode: u32) -> io::Result<()> {
     let held = File::from(openat(directory, plain(name)?, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
     Ok(chmod(path_of(&held), Mode::from_raw_mode(mode & 0o7777))?)
@@ -243,7 +243,7 @@ pub fn set_owner_of_name(directory: &File, name: &OsStr, (user, group): (u32, u3
 /// Sets the modification time of an open file or directory, in seconds since the epoch and nanoseconds.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn set_time(file: &File, time: (i64, u32)) -> io::Result<()> {
     Ok(futimens(file, &timestamps(time))?)
 }
@@ -251,7 +251,7 @@ pub fn set_time(file: &File, time: (i64, u32)) -> io::Result<()> {
 /// The same for what a name stands for, a link itself too.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the system.
 pub fn set_time_of_name(directory: &File, name: &OsStr, time: (i64, u32)) -> io::Result<()> {
     Ok(utimensat(directory, plain(name)?, &timestamps(time), AtFlags::SYMLINK_NOFOLLOW)?)
 }

@@ -1,6 +1,6 @@
 //! Where a sparse file has data.
 //!
-//! Moves the position of the opened file, which nobody here uses: all reads and writes name their offset.
+//! Moves the position of the opened file, which is never used here: all reads and writes name their offset.
 
 use std::fs::File;
 use std::io;

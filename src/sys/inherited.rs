@@ -1,6 +1,6 @@
 //! Descriptors that this process was started with, besides standard input, output and error.
 //!
-//! They belong to whoever started it: no program that it runs gets them, and a daemon does not keep them open.
+//! They belong to the parent process: no program that it runs gets them, and a daemon does not keep them open.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};

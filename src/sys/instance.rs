@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 /// Numbers of mounts that are never used again (Linux 6.8).
 const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// A text that is another one after the machine was started or the file system that holds a path was mounted anew: what was written
+/// A text that is another one after the machine was started or the file system that holds a path was mounted again: what was written
 /// under the same text is there, synced or not.
 ///
 /// # Errors

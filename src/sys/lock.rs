@@ -18,7 +18,7 @@ pub enum Sharing {
     Exclusive,
 }
 
-/// Locks a range of a file, `u64::MAX` as its end meaning all bytes from the start on. `false` if somebody else
+/// Locks a range of a file, `u64::MAX` as its end meaning all bytes from the start on. `false` if another process
 /// holds a part of it.
 pub fn try_lock(file: &File, range: Range<u64>, sharing: Sharing) -> io::Result<bool> {
     let kind = match sharing {
@@ -32,7 +32,7 @@ pub fn try_lock(file: &File, range: Range<u64>, sharing: Sharing) -> io::Result<
     }
 }
 
-/// Whether somebody else holds a part of a range exclusively. Takes nothing.
+/// Whether another process holds a part of a range exclusively. Takes no lock.
 pub fn is_locked(file: &File, range: Range<u64>) -> io::Result<bool> {
     let mut request = request(range, libc::F_RDLCK)?;
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and `request` outlives the call.

@@ -17,7 +17,7 @@ pub struct Bytes(Mmap);
 impl Bytes {
     /// Maps a whole file.
     pub fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: by the rule above nobody changes or shortens the file while it is mapped. It lies in a directory
+        // SAFETY: by the rule above the file is never changed or shortened while it is mapped. It lies in a directory
         // that only its owner can write to.
         unsafe { Mmap::map(file) }.map(Self)
     }

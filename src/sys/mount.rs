@@ -25,10 +25,10 @@ const DEVICE: &str = "/dev/fuse";
 pub const KIND: &str = "fuse.ocifs";
 const SUBTYPE: &str = "ocifs";
 
-/// What a mount is called and who may use it. Always `nosuid,nodev`.
+/// The name of a mount and who may use it. Always `nosuid,nodev`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What the mount table shows as the source.
+    /// The source in the mount table.
     pub source: String,
     /// The kernel refuses writes by itself.
     pub read_only: bool,
@@ -84,7 +84,7 @@ pub fn mount(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd
     }
 }
 
-/// The descriptor that `/dev/fd/N` names, on which somebody else has mounted already; `None` for other paths.
+/// The descriptor that `/dev/fd/N` names, on which another process has mounted already; `None` for other paths.
 ///
 /// # Errors
 /// The descriptor is not open or is something else.

@@ -21,7 +21,7 @@ pub struct Mount {
     pub mount_point: PathBuf,
     /// Type with its subtype, e.g. `fuse.ocifs`.
     pub kind: String,
-    /// What was mounted.
+    /// The source of the mount.
     pub source: OsString,
     /// Options of the file system, comma separated.
     pub options: String,

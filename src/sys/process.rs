@@ -1,4 +1,4 @@
-//! What this process is and may do: user, limits, core dumps, signals to other processes.
+//! This process: user, limits, core dumps, signals to other processes.
 //!
 //! Changes nothing outside this process except through [`Process::end`].
 

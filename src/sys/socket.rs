@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Connects to a socket. The answer blocks on reading and writing.
 ///
 /// # Errors
-/// `TimedOut` while the listener's queue stays full, which one that hangs never empties; `ConnectionRefused` where nobody listens.
+/// `TimedOut` while the listener's queue stays full, which one that hangs never empties; `ConnectionRefused` without a listener.
 pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let begun = Instant::now();

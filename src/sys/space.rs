@@ -44,7 +44,7 @@ pub fn occupied(metadata: &std::fs::Metadata) -> u64 {
     metadata.blocks().saturating_mul(512)
 }
 
-/// What a file system has left.
+/// Free space of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Free {
     /// Bytes in all.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-/// Hands all dirty pages of the file system that a directory lies in to whoever stores them. Waits for that without a
+/// Hands all dirty pages of the file system that a directory lies in to the device. Waits for that without a
 /// limit: call it from a thread that may be left behind.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ fn read_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
             END => return Ok(line),
             // Backspace takes a whole character, which may be several bytes.
             8 | 127 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
-            // Ctrl-U starts anew, as terminals do.
+            // Ctrl-U clears the line, as terminals do.
             21 => line.clear(),
             byte if line.len() < LIMIT => line.push(byte),
             _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the secret is too long")),

@@ -25,7 +25,7 @@ const DEPTH: usize = 16;
 /// Tags in which cosign keeps what belongs to a manifest.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 
-/// What is copied, and how.
+/// Options of a copy.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Blobs under way at once.
@@ -58,7 +58,7 @@ impl Tally {
     }
 }
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// The root manifest, at both ends.
@@ -94,7 +94,7 @@ pub async fn put_tag(destination: &Destination, manifest: &Manifest, tag: &Tag) 
     push.push_manifest(repository, &version, manifest).await?;
     let now = push.resolve(repository, &version).await?.digest;
     if now != manifest.digest {
-        let message = format!("{repository}:{tag} was put as {} and holds {now}: somebody else moved it meanwhile", manifest.digest);
+        let message = format!("{repository}:{tag} was put as {} and now holds {now}: another writer moved it", manifest.digest);
         return Err(Error::new(ErrorKind::Conflict, message));
     }
     Ok(())
@@ -253,7 +253,7 @@ impl Copier {
             let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
             let uploaded: Uploaded = Arc::new(move |offset| {
                 let before = reached.swap(offset, Ordering::Relaxed);
-                // An upload that begins anew goes back; the sum wraps to the right number.
+                // An upload that starts over goes back; the sum wraps to the right number.
                 tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
             });
             Ok((Arc::clone(&remote) as Arc<dyn UploadSource>, uploaded))

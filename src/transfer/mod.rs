@@ -1,6 +1,6 @@
 //! Copying artifacts from a `Pull` to a `Push`: manifests, blobs and referrers, byte for byte.
 //!
-//! What arrives has the digest it had: a copy never parses and writes again. Children are there before their parents, and a tag is
+//! Digests are kept: a copy never parses and writes again. Children are there before their parents, and a tag is
 //! put last. Never decides which tags are copied, and never writes to a terminal.
 //!
 //! - `copy`: the order of a copy, from the root manifest down and back up.
@@ -40,9 +40,9 @@ pub struct Destination {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
-    /// What happened, which object, what to do; text of a registry in it is escaped.
+    /// The failure, the object it concerns, and what to do; text of a registry in it is escaped.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! A blob of the source as the bytes of an upload: read in order from one open stream, from elsewhere where an upload begins anew.
+//! A blob of the source as the bytes of an upload: read in order from one open stream, from elsewhere where an upload starts over.
 //!
 //! The bytes are hashed as they pass for the first time, and the last of them are held back unless the digest holds: a destination
 //! that checks nothing receives nothing wrong. Never holds more than one piece.
@@ -25,7 +25,7 @@ pub struct RemoteBlob {
     state: Mutex<StreamState>,
 }
 
-/// Where the stream stands. An upload reads one piece at a time, so nobody waits for the lock.
+/// Where the stream stands. An upload reads one piece at a time, so the lock is never contended.
 struct StreamState {
     stream: Option<BlobStream>,
     /// Offset of the next byte that the stream gives, after what is in `rest`.

@@ -29,7 +29,7 @@ pub struct Attributes {
     pub device: (u32, u32),
 }
 
-/// What is shown where an archive says nothing, and what the user wants shown whatever it says.
+/// Attributes where an archive says nothing, and overrides of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The mounting user.

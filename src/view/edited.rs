@@ -71,7 +71,7 @@ impl View {
         *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(upper);
     }
 
-    /// What was given and is not shown yet.
+    /// The upper that was given and is not shown yet.
     pub fn given(&self) -> Option<Arc<Upper>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -86,7 +86,7 @@ impl View {
         self.overlay().map(|overlay| overlay.binding()).or_else(|| self.given().map(|upper| upper.binding()))
     }
 
-    /// What its edits mean, shown or not; `None` without any, or where that was not recorded.
+    /// The meaning of its edits, shown or not; `None` without any, or where that was not recorded.
     ///
     /// # Errors
     /// As [`Meaning::of`].
@@ -182,7 +182,7 @@ impl View {
         let overlay = Overlay::open(context, Arc::clone(upper)).await?;
         overlay.share_pins(&self.pins);
         overlay.keep_filling();
-        // The view was not entered before, so nobody else began edits of it.
+        // The view was not entered before, so it has no edits yet.
         let _ = self.overlay.set(overlay);
         Ok(shown)
     }

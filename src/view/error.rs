@@ -9,9 +9,9 @@ use crate::{artifact, content, staging};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a caller can act on.
+    /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
-    /// What happened; registry text in it is escaped.
+    /// The message; registry text in it is escaped.
     pub message: Cow<'static, str>,
 }
 

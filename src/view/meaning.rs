@@ -1,4 +1,4 @@
-//! What decides the meaning of edits beside the tree that they lie over: flags of the mount in which they were begun.
+//! The meaning of edits beside the tree that they lie over: flags of the mount in which they were begun.
 //!
 //! The upper keeps it, so that any other mount or command shows and publishes what was meant.
 
@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 use crate::oci::Platform;
 use crate::staging::{Binding, TagKey, Upper, Uppers};
 
-/// What kind of artifact a new tag becomes.
+/// The kind of artifact that a new tag becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ArtifactKind {
@@ -34,7 +34,7 @@ impl ArtifactKind {
     }
 }
 
-/// What edits mean. Keys are stable: they are stored.
+/// The meaning of edits. Keys are stable: they are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Meaning {
@@ -45,7 +45,7 @@ pub struct Meaning {
     pub view: ViewMode,
     /// Only digests are trusted.
     pub strict: bool,
-    /// What a new tag becomes.
+    /// The form of a new tag.
     pub kind: ArtifactKind,
     /// A tag that is deleted here is deleted upstream too.
     pub allow_delete: bool,
@@ -54,7 +54,7 @@ pub struct Meaning {
 }
 
 impl Meaning {
-    /// What the edits of an upper mean; `None` for those of an ocifs that did not record it.
+    /// The meaning of an upper's edits; `None` for those of an ocifs that did not record it.
     ///
     /// # Errors
     /// The record cannot be read.
@@ -67,7 +67,7 @@ impl Meaning {
     /// Records it, durably.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn record(&self, upper: &Upper) -> Result<(), Error> {
         Ok(upper.set_meaning(&self.text()?)?)
     }
@@ -84,7 +84,7 @@ impl Meaning {
         Ok(uppers.create(tag_key, binding, Some(&self.text()?))?)
     }
 
-    /// What a person must know of edits that were begun under other flags than those of this mount.
+    /// A note on edits that were begun under other flags than those of this mount.
     pub fn beside(&self, own: &Self, binding: Binding) -> Option<String> {
         let mut words = Vec::new();
         if self.platform != own.platform {

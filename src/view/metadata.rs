@@ -33,7 +33,7 @@ const REFERRER_DEPTH: usize = 3;
 /// Metadata of one manifest.
 pub struct Metadata {
     repository: Repository,
-    /// What the tag names.
+    /// The manifest that the tag names.
     named: Arc<Manifest>,
     /// The image manifest: the same, or the chosen platform's of an index.
     image: Option<Arc<Manifest>>,

@@ -2,7 +2,7 @@
 //! metadata of a tag.
 //!
 //! A view has a number, is bound to a digest when it is first entered and keeps that digest for its whole life:
-//! when a tag moves, new lookups get a new view, and whoever is inside the old one stays on its digest. Two tags
+//! when a tag moves, new lookups get a new view, and processes inside the old one stay on its digest. Two tags
 //! of one digest share a tree and are two views. This module knows nodes, names and bytes of one view; it never
 //! decides which view a path leads to, and never resolves a link.
 
@@ -57,14 +57,14 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// Number of a node inside a view; 0 is the view's own directory.
 pub type ViewNode = u64;
 
-/// What all views of a mount share.
+/// State shared by all views of a mount.
 #[derive(Clone)]
 pub struct Context {
     /// Where artifacts come from.
     pub artifacts: Artifacts,
-    /// What edits mean that are begun here, and how everything else is shown.
+    /// The meaning of edits begun here, and how everything else is shown.
     pub meaning: Meaning,
-    /// What is shown where an archive says nothing, and what the user overrides.
+    /// Attributes where an archive says nothing, and overrides of the user.
     pub defaults: Defaults,
     /// The registry or layout as it is written in references.
     pub authority: Authority,
@@ -74,7 +74,7 @@ pub struct Context {
     pub staging: Option<Arc<Uppers>>,
 }
 
-/// What a bound view shows.
+/// The content of a bound view.
 pub enum Shown {
     /// The files of an artifact.
     Tree(Arc<Artifact>),
@@ -84,7 +84,7 @@ pub enum Shown {
     New,
 }
 
-/// What a name in a view leads to.
+/// The target of a name in a view.
 #[derive(Clone, Debug)]
 pub enum Found {
     /// A node of the same view.
@@ -97,7 +97,7 @@ pub enum Found {
 pub struct Name {
     /// The name.
     pub name: Vec<u8>,
-    /// What it leads to.
+    /// Its target.
     pub found: Found,
 }
 
@@ -114,7 +114,7 @@ pub struct View {
     given: Mutex<Option<Arc<Upper>>>,
     /// Files that are open through handles from before there were edits.
     pins: Arc<pins::Pins>,
-    /// What it showed is shown no more: whoever is inside gets an error.
+    /// Its content is no longer shown: processes inside get an error.
     closed: AtomicBool,
     /// When the kernel was told what its directory is, once it was entered.
     told: OnceLock<Instant>,
@@ -176,7 +176,7 @@ impl View {
         self.origin.repository()
     }
 
-    /// What it shows, if it was entered before.
+    /// Its content, if it was entered before.
     pub fn shown(&self) -> Option<&Shown> {
         self.shown.get()
     }
@@ -196,7 +196,7 @@ impl View {
     /// Binds the view to its digest, if it is not bound yet, and answers what it shows.
     ///
     /// # Errors
-    /// What resolving the tag or reading the artifact says; the view stays unbound then and the next one tries again.
+    /// Errors of resolving the tag or reading the artifact; the view stays unbound then and the next caller tries again.
     pub async fn enter(&self, context: &Context) -> Result<&Shown, Error> {
         if let Some(shown) = self.shown.get() {
             return Ok(shown);
@@ -253,7 +253,7 @@ impl View {
         }
     }
 
-    /// What a name in a directory leads to.
+    /// Looks up a name in a directory.
     pub async fn lookup(&self, context: &Context, directory: ViewNode, name: &[u8]) -> Result<Option<Found>, Error> {
         let shown = self.enter(context).await?;
         if let Some(overlay) = self.overlay() {

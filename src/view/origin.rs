@@ -33,7 +33,7 @@ pub enum Member {
 /// Where the content of a view comes from.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// What a tag names when it is entered.
+    /// The binding of a tag when it is entered.
     Tag(Repository, Tag),
     /// A manifest by digest.
     Digest(Repository, Digest),

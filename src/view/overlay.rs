@@ -64,11 +64,11 @@ pub struct Overlay {
     table: Table,
     /// Held by changes of names, and while a file is opened.
     names: Mutex<()>,
-    /// Shared by whoever writes bytes, taken alone by a freeze and a commit.
+    /// Shared by writers of bytes, taken exclusively by a freeze and a commit.
     freeze_lock: RwLock<()>,
     /// Told when there is something to fill in from below.
     filler: Arc<Notify>,
-    /// Somebody fills in.
+    /// A task is filling files in.
     is_filling: AtomicBool,
     /// Handles that may write.
     writers: AtomicU64,
@@ -77,7 +77,7 @@ pub struct Overlay {
     /// Generations that are frozen just now.
     frozen: Arc<AtomicU64>,
     access_times: AccessTimes,
-    /// Files that are open through handles of which the table does not know; none where nobody else shows the tag.
+    /// Files that are open through handles of which the table does not know; none where no other view shows the tag.
     pins: OnceLock<Arc<Pins>>,
     removed: Removed,
 }
@@ -150,7 +150,7 @@ impl Overlay {
     /// Binds the edits to another tag of the repository that has none.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn move_to(&self, tag_key: &TagKey, binding: Binding) -> Result<(), Error> {
         self.upper.move_to(tag_key)?;
         Ok(self.upper.change(|change| change.bind(binding))?)
@@ -159,7 +159,7 @@ impl Overlay {
     /// Marks a tag that holds nothing as deleted; `false` if it holds something. Nothing can be changed in it from then on.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn delete_if_empty(&self) -> Result<bool, Error> {
         let deleted = self.change(|edit| {
             let is_empty = edit.merged().is_empty(0)?;
@@ -175,7 +175,7 @@ impl Overlay {
     /// edits lie under the name `aside` meanwhile.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn release_tag(&self, aside: &TagKey) -> Result<bool, Error> {
         Ok(!self.has_writers() && self.upper.release(aside)?)
     }
@@ -197,7 +197,7 @@ impl Overlay {
     /// be read, and every change answers Gone.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
         Ok(self.upper.retire(tag_key)?)
     }
@@ -205,7 +205,7 @@ impl Overlay {
     /// Paths of files that a power cut may have damaged: their bytes were not synced before it.
     ///
     /// # Errors
-    /// What the database says.
+    /// Errors of the database.
     pub fn suspects(&self) -> Result<Vec<Vec<u8>>, Error> {
         let (suspects, mut paths) = (self.upper.suspects(), Vec::new());
         if suspects.is_empty() {
@@ -242,7 +242,7 @@ impl Overlay {
     /// Whether the tag holds nothing.
     ///
     /// # Errors
-    /// What the database says.
+    /// Errors of the database.
     pub fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.merged().is_empty(0)?)
     }

@@ -127,7 +127,7 @@ impl Reader {
     /// The bytes of a range, fewer only at the end of the file.
     ///
     /// # Errors
-    /// What the stream says; Invalid for more than the largest read that the kernel was told of.
+    /// Errors of the stream; Invalid for more than the largest read that the kernel was told of.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         if length > READ_LIMIT {
             return Err(Error::new(ErrorKind::Invalid, "a single read of more than 4 MiB is refused"));
@@ -152,7 +152,7 @@ fn within(bytes: &Bytes, start: u64, end: u64) -> Bytes {
     }
 }
 
-/// What a local file has of a range; it ends early only if the file was cut, which is an error.
+/// Reads a range of a local file; an early end means that the file was cut, which is an error.
 fn read_file(file: &File, start: u64, end: u64) -> Result<Bytes, Error> {
     let mut buffer = zeros(start, end);
     let read = file.read_exact_at(&mut buffer, start);

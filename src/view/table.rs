@@ -217,7 +217,7 @@ impl Views {
         })
     }
 
-    /// Takes lookups back. A view that nobody knows any more is handed out, to be dropped where no lock is held: edits that are all
+    /// Takes lookups back. A view without lookups is handed out, to be dropped where no lock is held: edits that are all
     /// published are tidied away with it. Its number is never used again.
     pub fn forget(&self, number: u32, lookups: u64) -> Option<Arc<View>> {
         let mut inner = self.inner();

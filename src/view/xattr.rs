@@ -99,7 +99,7 @@ impl View {
         Ok(Some(digest))
     }
 
-    /// What the manifest alone says, without a look at layers.
+    /// Values that follow from the manifest alone, without a look at layers.
     async fn of_manifest(&self, context: &Context, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some(digest) = self.digest_now(context).await? else { return Ok(None) };
         let manifest = context.artifacts.manifest(self.repository(), &digest).await?;

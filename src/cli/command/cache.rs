@@ -135,7 +135,7 @@ fn clear(flags: Clear, environment: &Environment) -> Result<(), Failure> {
     let before = cache.usage()?;
     cache.clear(flags.pinned)?;
     let after = cache.usage()?;
-    // Blocks are free only once nobody has them open or mapped.
+    // Blocks are free only once no process has them open or mapped.
     for daemon in mounts::running(storage.state_dir.as_deref(), environment) {
         if let (Err(error), Some(record)) = (daemon.ask(&Request::LetGo, PATIENCE), daemon.record()) {
             let mount_point = escape::path(&record.mount_point);

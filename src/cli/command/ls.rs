@@ -115,7 +115,7 @@ impl Ls {
         let (tags, below) = tokio::join!(tags_of(parts, repository.as_ref()), repositories_below(source, parts, repository.as_ref()));
         let (listed, below) = match (tags, below) {
             (Ok(tags), Ok(below)) => (tags, below),
-            // The tags are there, whoever may list the repositories.
+            // The tags are there, even if the repositories cannot be listed.
             (Ok(Some(tags)), Err(error)) => {
                 tracing::info!("the repositories below {source} are not listed: {error}");
                 (Some(tags), Listing { names: [].into(), complete: false })

@@ -94,7 +94,7 @@ fn repositories(flags: Listed, invocation: &Invocation) -> Result<(), Failure> {
     let environment = &invocation.environment;
     let source = reference::parse(&flags.place, environment)?;
     let Source::Registry { registry, prefix } = &source else {
-        return Err(Failure::usage(format!("{source} is no registry; its tags are listed by `ocifs repo tags {source}`")));
+        return Err(Failure::usage(format!("{source} is not a registry; its tags are listed by `ocifs repo tags {source}`")));
     };
     let pull = wiring::registry(&source, false, &invocation.registry(Some(registry))?, environment)?;
     let names = until_interrupted(async { Ok(all_names(pull.as_ref(), None, || ()).await?.names) })?;

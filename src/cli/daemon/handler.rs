@@ -29,9 +29,9 @@ pub struct RequestHandler {
     pub file_system: Arc<FileSystem>,
     /// The cache.
     pub cache: SpanCache,
-    /// What is read through it.
+    /// The artifacts that it reads.
     pub artifacts: Artifacts,
-    /// What is mounted.
+    /// The source of the mount.
     pub source: Source,
     /// Its place in the mount table; `None` if the caller mounted.
     pub attached: Option<Attached>,

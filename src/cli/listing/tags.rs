@@ -79,7 +79,7 @@ impl Rows {
     }
 }
 
-/// What a row is of: a tag, or another name of a layout with the digest that it stands for.
+/// The subject of a row: a tag, or another name of a layout with its digest.
 pub type Name = (String, Option<Digest>);
 
 /// The rows of these names, as far as their labels are wanted.

@@ -79,7 +79,7 @@ impl FromArgMatches for Sides {
     }
 }
 
-/// What was given for a side, as flags without its prefix.
+/// The flags of a side, without its prefix.
 pub fn given(side: Side, matches: &ArgMatches) -> Vec<String> {
     let mut flags = Vec::new();
     for argument in connection() {

@@ -163,7 +163,7 @@ pub fn split_path(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What is wrong with a repository that does not exist, where the user may have meant a tag.
+/// The error for a repository that does not exist, where the user may have meant a tag.
 pub async fn no_repository(source: &Source, pull: &dyn Pull, failure: Failure) -> Failure {
     let Source::Registry { registry, prefix: Some(repository) } = source else { return failure };
     if failure.code != Code::NotFound {

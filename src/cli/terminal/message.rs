@@ -6,7 +6,7 @@ use super::escape;
 
 /// Prints a message.
 pub fn report(message: &str) {
-    // Nobody is left to tell if standard error is closed.
+    // Nothing can be reported if standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "ocifs: {}", escape::one_line(message));
 }
 

@@ -235,7 +235,7 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
     let stream = contents.open(&source).await.unwrap();
     for _ in 0..2 {
         let error = stream.read(extent(&shown, "z")).await.unwrap_err();
-        assert!(error.kind == ErrorKind::Integrity && error.message.contains("opened anew"), "{error}");
+        assert!(error.kind == ErrorKind::Integrity && error.message.contains("open the artifact again"), "{error}");
         assert_eq!(contents.open(&source).await.err().map(|error| error.kind), Some(ErrorKind::Integrity));
     }
     // Opened anew, here and by the next mount, it is what the blob says.

@@ -25,7 +25,7 @@ const TAGS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 const HELD: [RequestKind; 5] =
     [RequestKind::Resolve, RequestKind::Resolve, RequestKind::Manifest, RequestKind::PushTag, RequestKind::PushBlob];
 
-/// What became of an acknowledged file.
+/// The fate of an acknowledged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     /// It is staged in the tag of its directory.
@@ -35,7 +35,7 @@ enum Fate {
     Free,
 }
 
-/// What the answers so far say.
+/// State that follows from the answers so far.
 #[derive(Default)]
 struct ModelState {
     /// Directories of tags that somebody is in: inode and the tag that they show.
@@ -54,7 +54,7 @@ struct ModelState {
     trace: Trace,
 }
 
-/// What happened, told where a sequence fails.
+/// A trace, printed where a sequence fails.
 #[derive(Default)]
 struct Trace(Vec<String>);
 
@@ -110,7 +110,7 @@ impl Model {
         Self { repository, ..model }
     }
 
-    /// What an operation answered, unless it failed as it may.
+    /// The result of an operation, unless it failed in a way that is allowed.
     fn allowed<T>(&self, what: &str, result: Result<T, Error>) -> Option<T> {
         let told = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
         self.state().trace.0.push(format!("{what}: {told}"));
@@ -327,7 +327,7 @@ impl Model {
         gone.for_each(|(inode, _)| *inode = 0);
     }
 
-    /// What this mount shows, once all answers have come.
+    /// Checks what this mount shows, once all answers have come.
     async fn check_live(&self) {
         for ((repository, tag), staged) in self.mount.fs.staged.all() {
             let key = Key::Tag(repository, tag.clone());
@@ -345,7 +345,7 @@ impl Model {
         }
     }
 
-    /// What the next mount takes over: each acknowledged file that is not published, in the tag that it was written to.
+    /// Checks what the next mount takes over: each acknowledged file that is not published, in the tag that it was written to.
     async fn check_adopted(self) {
         let files = std::mem::take(&mut *self.state());
         let Self { mount, .. } = self;

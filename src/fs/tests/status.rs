@@ -1,4 +1,4 @@
-//! What `status` says of staged tags.
+//! Staged tags in `status`.
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ impl TestMount {
         self.sync_with(&Selection::All, &Options::default()).await
     }
 
-    /// What another mount, with nothing remembered, reads.
+    /// Reads through another mount that remembers nothing.
     async fn elsewhere(&self, path: &str) -> Result<String, ErrorKind> {
         let other = TestMount::with_shared(Arc::clone(&self.registry));
         match other.read(path).await {
@@ -315,7 +315,7 @@ async fn moved_behind_its_directory() -> (TestMount, u64) {
     (mount, file)
 }
 
-/// What the next mount finds staged, and reads.
+/// Staged tags and contents as the next mount finds them.
 async fn adopted(mount: TestMount, path: &str) -> (Vec<String>, String) {
     let again = mount.again(Setup::writable());
     let staged = again.fs.adopt().await.into_iter().map(|tag| tag.reference).collect();

@@ -29,7 +29,7 @@ pub struct TestMount {
 /// Who makes files in tests.
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
-/// What a test may want otherwise.
+/// Settings that a test may change.
 pub struct Setup {
     pub root: Root,
     pub tag_ttl: Duration,
@@ -123,7 +123,7 @@ impl TestMount {
         self.registry.origin().to_owned()
     }
 
-    /// What another mount, with nothing remembered, reads.
+    /// Reads through another mount that remembers nothing.
     pub async fn elsewhere_at(&self, path: &str) -> String {
         Self::with_shared(Arc::clone(&self.registry)).text(path).await
     }

@@ -12,7 +12,7 @@ use crate::fuse::attributes::{absent, of_entry};
 
 /// Longest list of attribute names that the kernel takes.
 const XATTR_LIST_LIMIT: usize = 64 << 10;
-/// What an inode number is never reused for: generations are not needed.
+/// Inode numbers are never reused, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
 
 /// A reply that can say no.

@@ -12,7 +12,7 @@ use crate::layer::{Error, FileKind, LayerIndex, Resources, Restart};
 use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
-/// Largest attached index, and largest index in it: readers refuse more. A layer that would need more travels without one.
+/// Largest attached index, and largest index in it: readers refuse more. A layer that would need more is published without one.
 pub const ATTACHED_INDEX_MOST: u64 = 256 << 20;
 
 /// A skippable frame, so that the whole is still what any zstd tool opens: its own magic, its length, ours, and the version.
@@ -39,10 +39,10 @@ const SPAN_BLOB: u64 = 8 << 20;
 ///
 /// # Errors
 /// Unsupported for an index that is no help to a reader: of a layer that needs windows, or lacks a digest of a span, or larger than
-/// [`ATTACHED_INDEX_MOST`]. Such a layer travels without one. NoSpace and Other if there is no scratch space.
+/// [`ATTACHED_INDEX_MOST`]. Such a layer is published without one. NoSpace and Other if there is no scratch space.
 pub fn encode_attached(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
     let plain = index.without_warnings(scratch)?;
-    check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot travel: {problem}", plain.blob_digest())))?;
+    check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot be attached: {problem}", plain.blob_digest())))?;
     let bytes = plain.as_bytes();
     if bytes.len() as u64 > ATTACHED_INDEX_MOST {
         return Err(Error::limit(format!("the index of {} is larger than {ATTACHED_INDEX_MOST} bytes", plain.blob_digest())));
@@ -73,20 +73,18 @@ fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
 /// # Errors
 /// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
 pub fn decode_attached(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<LayerIndex, Error> {
-    let broken = |problem: &str| Error::broken(format!("the index that travels with {blob} is refused: {problem}"));
+    let broken = |problem: &str| Error::broken(format!("the index attached to {blob} is refused: {problem}"));
     let (magic, frame) = bytes.split_first_chunk::<16>().ok_or_else(|| broken("it is too short"))?;
     if magic.get(..15) != MAGIC.get(..15) {
         return Err(broken("it is not an index"));
     }
     if magic.last() != Some(&VERSION) {
-        return Err(Error::limit(format!("the index that travels with {blob} has a version that this program does not read")));
+        return Err(Error::limit(format!("the index attached to {blob} has a version that this program does not read")));
     }
     let most = ATTACHED_INDEX_MOST.min(resources.limits.index_bytes);
     let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
-    let index = LayerIndex::open(Arc::new(plain)).map_err(|error| Error {
-        kind: error.kind,
-        message: format!("the index that travels with {blob} is refused: {}", error.message),
-    })?;
+    let index = LayerIndex::open(Arc::new(plain))
+        .map_err(|error| Error { kind: error.kind, message: format!("the index attached to {blob} is refused: {}", error.message) })?;
     if index.blob_digest() != *blob {
         return Err(broken(&format!("it is of {}", index.blob_digest())));
     }
@@ -116,7 +114,7 @@ fn decompress(frame: &[u8], most: u64, scratch: &Scratch) -> Result<Array<u8>, S
     Ok(plain)
 }
 
-/// What an index must be, beyond being one, in order to travel.
+/// Checks that an index can be attached.
 fn check(index: &LayerIndex) -> Result<(), &'static str> {
     index.check_packed().map_err(|_| "its parts are not in order")?;
     for number in 0..index.span_count() {

@@ -1,4 +1,4 @@
-//! What a packer is given: entries, and how the layer is stored.
+//! Input of a packer: entries, and how the layer is stored.
 
 use crate::layer::FileKind;
 

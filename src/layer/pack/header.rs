@@ -24,7 +24,7 @@ const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 * 1024;
 const XATTRS: usize = 1024;
 
-/// Name of every extended header; nobody looks at it.
+/// Name of every extended header; readers ignore it.
 const EXTENDED_NAME: &[u8] = b"././@PaxHeader";
 
 /// All blocks in front of the content of an entry.
@@ -67,13 +67,13 @@ pub(super) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
 /// Refuses what no tar can hold, and what no reader would give back as it was.
 fn check(entry: &PackEntry) -> Result<(), Error> {
     let problem = if !is_clean(&entry.path) {
-        Some("its name is no relative path, or a part of it is longer than 255 bytes")
+        Some("its name is not a relative path, or a part of it is longer than 255 bytes")
     } else if entry.path.is_empty() && entry.kind != FileKind::Directory {
         Some("only a directory can be the root")
     } else if entry.kind == FileKind::Socket {
         Some("a socket cannot be archived")
     } else if entry.owner.0 == u32::MAX || entry.owner.1 == u32::MAX {
-        Some("its owner or group is no number of anybody")
+        Some("its owner or group is not a valid id")
     } else if entry.mtime.1 > 999_999_999 || (entry.mtime.0 == i64::MIN && entry.mtime.1 == 0) {
         Some("its time is out of range")
     } else if entry.size > i64::MAX as u64 / 2 {
@@ -89,7 +89,7 @@ fn link_problem(entry: &PackEntry) -> Option<&'static str> {
         FileKind::Symlink if entry.link.is_empty() => Some("it is a link to nothing"),
         FileKind::Symlink if entry.link.contains(&0) => Some("its target has a NUL"),
         FileKind::Symlink if entry.link.len() > path::TARGET => Some("its target is longer than 4095 bytes"),
-        FileKind::HardLink if entry.link.is_empty() || !is_clean(&entry.link) => Some("its target is no name of a file"),
+        FileKind::HardLink if entry.link.is_empty() || !is_clean(&entry.link) => Some("its target is not a file name"),
         _ => None,
     }
 }
@@ -183,7 +183,7 @@ fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (!rest.is_empty()).then_some((prefix, rest))
 }
 
-/// What readers see that know no PAX: cut, and without bytes that are not ASCII.
+/// The name for readers without PAX: cut, and without bytes that are not ASCII.
 fn plain(name: &[u8]) -> Vec<u8> {
     name.iter().take(100).map(|byte| if byte.is_ascii() { *byte } else { b'_' }).collect()
 }

@@ -31,7 +31,7 @@ use crate::oci::Digest;
 /// Length of every span but the last: the same as that of a scan's, so that both cut alike.
 pub const SPAN: NonZeroUsize = NonZeroUsize::new(RAW_SPAN as usize).unwrap();
 
-/// What was written.
+/// A finished layer.
 #[derive(Debug)]
 pub struct Packed {
     /// Digest and length of the blob as stored.

@@ -16,7 +16,7 @@ use crate::layer::build::Builder;
 use crate::layer::{Error, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// What is there at the end.
+/// The result of the pipeline.
 pub(super) struct Output {
     pub(super) written: Written,
     pub(super) stream: Digest,
@@ -291,7 +291,7 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result
     started.map_err(|error| Error::other(format!("a thread that packs a layer cannot be started: {error}")))
 }
 
-/// A compressor's way to the writer; tells it even when the compressor panics, so that nobody waits for its span.
+/// A compressor's way to the writer; tells it even when the compressor panics, so that its span is not awaited.
 struct ResultSender(Sender<Result<Ready, Error>>);
 
 impl Drop for ResultSender {

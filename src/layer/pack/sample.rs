@@ -15,7 +15,7 @@ pub(super) struct Rule {
     pieces: usize,
     /// Bytes of a piece.
     length: usize,
-    /// What must be saved, in hundredths.
+    /// The least saving that is worth it, in hundredths.
     percent: usize,
 }
 

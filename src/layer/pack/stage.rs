@@ -1,4 +1,4 @@
-//! What is done with each span of a layer on its way out: compress and hash it, hash the stream, walk the tar, write the blob.
+//! Stages of a span on its way out: compress and hash it, hash the stream, walk the tar, write the blob.
 //!
 //! Plain values without threads: `pipeline` runs them side by side, or one after the other where a layer is small.
 
@@ -18,7 +18,7 @@ use crate::layer::tar::Walker;
 use crate::layer::{Error, Resources, Restart, Span, SpanSink};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// The bytes of one span. Whoever lets go last sends the memory home, to be filled again.
+/// The bytes of one span. Dropping the last reference returns the memory, to be filled again.
 pub(super) struct Buffer {
     pub(super) data: Vec<u8>,
     pub(super) home: Sender<Vec<u8>>,
@@ -26,7 +26,7 @@ pub(super) struct Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // Nobody waits for it any more if this fails.
+        // The waiter is gone if this fails.
         let _ = self.home.send(std::mem::take(&mut self.data));
     }
 }
@@ -44,7 +44,7 @@ pub(super) struct Ready {
     number: u64,
     last: bool,
     buffer: Arc<Buffer>,
-    /// What is written; none where the span is written as it is.
+    /// The bytes to write; none where the span is written as it is.
     packed: Option<Vec<u8>>,
     /// Over the bytes to be written; the last one lacks the trailer.
     hasher: Sha256,
@@ -123,7 +123,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets go of what waits, so that nobody waits for its memory.
+    /// Drops what is queued, so that its memory is free.
     pub(super) fn give_up(&mut self) {
         self.waiting.clear();
     }
@@ -188,7 +188,7 @@ impl Entries {
     }
 }
 
-/// Nobody wants the stream.
+/// The stream is not wanted.
 struct NoSink;
 
 impl SpanSink for NoSink {

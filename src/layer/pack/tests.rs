@@ -1,4 +1,4 @@
-//! What is packed reads back as it was: by a scan, by span decoders, by another crate; and what happens when it cannot be packed.
+//! Packed layers read back as they were: by a scan, by span decoders, by another crate; and errors of what cannot be packed.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,13 +10,13 @@ use super::pax::{Records, Sparse};
 use crate::layer::build::{Builder, NewContent, NewEntry};
 use crate::layer::{Error, Extent, FileKind, MEMBER_MINIMUM};
 
-/// Owner and group of an entry whose own cannot be read: nobody, never root.
+/// Owner and group of an entry whose own cannot be read: `nobody`, never root.
 const NOBODY: u32 = 65_534;
 
 /// Files with more bytes of holes than this are not hashed.
 const HOLES_MOST: u64 = 64 << 20;
 
-/// What extended headers said about the next entry.
+/// Values of extended headers for the next entry.
 #[derive(Default)]
 pub(super) struct Names {
     pub(super) path: Option<Vec<u8>>,
@@ -143,10 +143,10 @@ impl Pending {
                 NOBODY
             })
         };
-        self.uid = owner(records.uid, header.uid(), "its owner is no number of a user");
-        self.gid = owner(records.gid, header.gid(), "its group is no number of a group");
+        self.uid = owner(records.uid, header.uid(), "its owner is not a valid uid");
+        self.gid = owner(records.gid, header.gid(), "its group is not a valid gid");
         self.mode = header.mode().ok().and_then(|mode| u16::try_from(mode & 0o7777).ok()).unwrap_or_else(|| {
-            wrong.push("its mode is no number");
+            wrong.push("its mode is not a number");
             if self.kind == FileKind::Directory { 0o755 } else { 0o644 }
         });
         let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());

@@ -10,7 +10,7 @@ const XATTR_VALUE: usize = 64 * 1024;
 /// Most extended attributes of one entry.
 const XATTRS: usize = 1024;
 
-/// What extended headers said. A value that could not be read is left out, with a note in `bad`.
+/// Values of extended headers. A value that could not be read is left out, with a note in `bad`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
     pub(super) path: Option<Vec<u8>>,
@@ -21,11 +21,11 @@ pub(super) struct Records {
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: Sparse,
-    /// What was wrong with single values.
+    /// Problems with single values.
     pub(super) bad: Vec<&'static str>,
 }
 
-/// What extended headers said about a sparse file.
+/// Values of extended headers about a sparse file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sparse {
     pub(super) major: Option<u64>,
@@ -94,9 +94,9 @@ impl Records {
             b"path" => self.path = Some(value.to_vec()).filter(|value| !value.is_empty()),
             b"linkpath" => self.link = Some(value.to_vec()).filter(|value| !value.is_empty()),
             b"size" if value.is_empty() => self.size = None,
-            b"size" => self.size = Some(sparse::decimal(value).ok_or(Malformed("the size in an extended header is no number"))?),
-            b"uid" => self.uid = self.value(owner(value), value, "its owner is no number of a user"),
-            b"gid" => self.gid = self.value(owner(value), value, "its group is no number of a group"),
+            b"size" => self.size = Some(sparse::decimal(value).ok_or(Malformed("the size in an extended header is not a number"))?),
+            b"uid" => self.uid = self.value(owner(value), value, "its owner is not a valid uid"),
+            b"gid" => self.gid = self.value(owner(value), value, "its group is not a valid gid"),
             b"mtime" => self.mtime = self.value(time(value), value, "its time is out of range"),
             _ => {
                 if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
@@ -188,7 +188,7 @@ fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 fn owner(text: &[u8]) -> Option<u32> {
-    // The largest number means nobody at all.
+    // The largest number means "no owner".
     sparse::decimal(text).and_then(|value| u32::try_from(value).ok()).filter(|value| *value != u32::MAX)
 }
 

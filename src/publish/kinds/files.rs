@@ -65,7 +65,7 @@ fn described(made: &Made, title: Option<&str>, roots: &mut impl Iterator<Item = 
     }
 }
 
-/// Whether the layers of an artifact are all ours to cut anew.
+/// Whether all layers of an artifact may be regrouped.
 pub(super) fn is_ours(artifact: &crate::artifact::Artifact) -> bool {
     artifact.shown.artifact_type() == Some(titled::ARTIFACT_TYPE)
 }

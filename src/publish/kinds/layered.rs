@@ -19,7 +19,7 @@ use crate::publish::produce::Made;
 use crate::publish::snapshot::{Entries, show};
 use crate::view::FrozenEntry;
 
-/// What a layer says of its content, which is not this one any more: what ModelPack says of a file, the digest of an archive without its
+/// Annotations about content that has changed and so no longer hold: the attributes of ModelPack, the digest of an archive without its
 /// compression, the table of contents of eStargz, our own index.
 const OF_CONTENT: [&str; 6] = [
     "org.cncf.model.file.metadata+json",

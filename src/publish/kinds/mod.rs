@@ -1,4 +1,4 @@
-//! What kind of artifact a tag becomes: an edit keeps the kind of what it edits, a new tag gets the kind that was asked for.
+//! Kinds of artifacts: an edit keeps the kind of the artifact that it edits, a new tag gets the kind that was asked for.
 
 mod files;
 mod image;
@@ -39,11 +39,11 @@ const CONFIG_LIMIT: u64 = 8 << 20;
 pub(super) struct Work {
     pub artifacts: Artifacts,
     pub repository: Repository,
-    /// What the tag is expected to hold.
+    /// The artifact that the tag is expected to hold.
     pub base: Option<Arc<Artifact>>,
     /// The platform of a new image.
     pub platform: Platform,
-    /// What is published, without what is left out.
+    /// The entries to publish, without those left out.
     pub snapshot: Arc<dyn Snapshot>,
     pub survey: Survey,
     pub store: std::path::PathBuf,
@@ -63,7 +63,7 @@ pub(super) struct Work {
 
 /// The artifact, all of whose blobs are in the registry.
 pub(super) struct Built {
-    /// What the tag shall hold.
+    /// The manifest that the tag shall name.
     pub top: Arc<Manifest>,
     /// Manifests that must be there first, in this order.
     pub before: Vec<Arc<Manifest>>,
@@ -199,8 +199,8 @@ impl Work {
         Arc::new(Without { inner: Arc::clone(&self.snapshot), trees: Arc::default(), paths: Arc::new(paths) })
     }
 
-    /// The tag's own directory, if nobody said anything about it but when it was changed: archived, it would belong to root, and
-    /// whoever made the tag could not write there any more.
+    /// The tag's own directory, if nothing is known of it but its time: archived, it would belong to root, and
+    /// the tag's author could no longer write there.
     async fn silent_root(&self) -> Result<PathSet, Error> {
         let mut silent = PathSet::default();
         if let Some(root) = Entries::of(Arc::clone(&self.snapshot)).next().await?

@@ -1,4 +1,4 @@
-//! Manifests and configs as bytes: deterministic JSON in the order in which every tool writes it, made anew or from what was there
+//! Manifests and configs as bytes: deterministic JSON in the order that all tools use, new or edited from existing bytes
 //! with everything unknown kept.
 
 pub(super) mod files;

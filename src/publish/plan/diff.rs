@@ -2,7 +2,7 @@
 //! what is gone.
 //!
 //! Names of one file stay together: if one of them is in the layer, all are, since readers that unpack each layer by itself know
-//! no other. Directories above are repeated because some readers would make them anew otherwise.
+//! no other. Directories above are repeated because some readers would recreate them otherwise.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::publish::snapshot::{Entries, Snapshot, is_within, name, order, parent
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What earlier layers, which this one replaces, did to the tree below them.
+/// Effects of earlier layers, which this one replaces, on the tree below them.
 #[derive(Default)]
 pub(in crate::publish) struct Earlier {
     /// Paths that they wrote or removed; whether a directory there must hide what was below before.

@@ -1,7 +1,7 @@
 //! Layers of an artifact by another tool: which stay as they are, which file of its own is replaced in its place, which go.
 //!
 //! A layer stays byte for byte if everything that it holds is as it was. A layer that is one file stays one, with its title, media
-//! type and annotations, when only the file's content changed. The content of all others is planned anew. Names of one file stay
+//! type and annotations, when only the file's content changed. The content of all others is replanned. Names of one file stay
 //! together, whatever layers they were in.
 
 use std::collections::HashMap;
@@ -16,14 +16,14 @@ use crate::publish::Error;
 use crate::publish::snapshot::{Entries, Snapshot, name};
 use crate::view::{FrozenEntry, ViewNode};
 
-/// What becomes of a layer.
+/// The fate of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::publish) enum Fate {
     /// It stays.
     Stays,
     /// It is one file and gets other bytes: its number in the plan of replacements.
     Replaced(usize),
-    /// Its content is planned anew, or gone.
+    /// Its content is replanned, or gone.
     Goes,
     /// It shows nothing (an index, a placeholder).
     Silent,
@@ -33,7 +33,7 @@ pub(in crate::publish) enum Fate {
 pub(in crate::publish) struct Foreign {
     /// By number in the manifest.
     pub fates: Vec<Fate>,
-    /// What the layers that stay or are replaced show.
+    /// The content of the layers that stay or are replaced.
     pub covered: PathSet,
     /// The files whose layers are replaced, and which of them need an index for their attributes.
     pub replaced: Plan,
@@ -47,7 +47,7 @@ pub(in crate::publish) fn directory_key(path: &[u8]) -> Vec<u8> {
     [path, b"/"].concat()
 }
 
-/// Decides. `regroups` names the unpacked layers whose content is always planned anew (and found again by what they contain).
+/// Decides. `regroups` names the unpacked layers whose content is always replanned (and found again by what they contain).
 pub(in crate::publish) async fn plan(
     (artifacts, repository): (&Artifacts, &Repository),
     base: &Arc<Artifact>,
@@ -78,7 +78,7 @@ pub(in crate::publish) async fn plan(
     Ok(Foreign { fates, covered, replaced, described, archives })
 }
 
-/// What becomes of layers, and what is shown by those that stay.
+/// The fate of all layers, and the content of those that stay.
 struct Decided {
     fates: Vec<Fate>,
     covered: PathSet,

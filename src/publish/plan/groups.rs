@@ -11,15 +11,15 @@ use crate::artifact::Kind;
 use crate::publish::Sizes;
 use crate::view::{FrozenEntry, ViewNode};
 
-/// What a name costs in a group beside its bytes.
+/// The weight of a name in a group beside its bytes.
 const NAME: u64 = 2048;
 /// Groups and large files that a manifest should hold at most, roughly: it must stay below 4 MiB.
 const LAYERS: u64 = 1000;
 
-/// What decides the borders: sums over the whole tree.
+/// Sums over the whole tree, which decide the borders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::publish) struct Totals {
-    /// What is aimed at.
+    /// The target size.
     pub sizes: Sizes,
     /// Bytes of regular files, each counted once.
     pub bytes: u64,

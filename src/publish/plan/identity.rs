@@ -1,4 +1,4 @@
-//! What a layer would contain, as one digest: computed from entries before they are packed, and from the index of a layer that
+//! The identity of a layer's content, as one digest: computed from entries before they are packed, and from the index of a layer that
 //! exists. Equal digests mean equal layers, so a layer is found again without packing it.
 
 use sha2::{Digest as _, Sha256};
@@ -90,7 +90,7 @@ pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: 
     Some(identity.finish())
 }
 
-/// An entry as it is archived; with `link` it is a further name of that file. What nobody ever set becomes what every tool takes
+/// An entry as it is archived; with `link` it is a further name of that file. Attributes that were never set become what every tool takes
 /// for granted: 0644 and 0755, root, the epoch; never anything of this machine. Extended attributes that no archive holds together are
 /// left out.
 pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> PackEntry {

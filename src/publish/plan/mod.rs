@@ -61,7 +61,7 @@ impl PathSet {
 /// One layer to be packed, or to be found packed already.
 #[derive(Clone, Debug)]
 pub(super) struct LayerPlan {
-    /// What it contains.
+    /// Its content.
     pub identity: Identity,
     /// How it is stored.
     pub packing: Packing,
@@ -71,7 +71,7 @@ pub(super) struct LayerPlan {
     pub entries: u64,
     /// Bytes of their files.
     pub bytes: u64,
-    /// What follows behind them: further names of its files, whiteouts.
+    /// Entries that follow: further names of its files, whiteouts.
     pub behind: Vec<PackEntry>,
     /// Whether directories of the walk are among them, not only what stands in for such.
     pub has_directories: bool,

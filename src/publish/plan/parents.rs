@@ -35,7 +35,7 @@ impl Named {
         self.0.contains(path)
     }
 
-    /// What the archive must name in front of the entry that the walk has just come to, outermost first. The entry itself counts
+    /// Directories that the archive must name before the entry that the walk has just reached, outermost first. The entry itself counts
     /// as named from now on.
     pub fn missing(&mut self, above: &Above, entry: &FrozenEntry) -> Vec<FrozenEntry> {
         let missing = above.0.iter().filter(|(path, _)| *path != entry.path && self.0.insert(path));

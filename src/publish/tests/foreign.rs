@@ -26,7 +26,7 @@ fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().unwrap().finish().unwrap()
 }
 
-/// What `oras push a.txt sub/b.bin dir/` makes.
+/// The artifact of `oras push a.txt sub/b.bin dir/`.
 fn oras(fixture: &PublishFixture) -> Digest {
     let directory = packed(&[("dir/", b""), ("dir/one", b"1"), ("dir/two", b"2")]);
     let unpack = [(TITLE, "dir"), ("io.deis.oras.content.unpack", "true")];

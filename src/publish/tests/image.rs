@@ -53,7 +53,7 @@ async fn config(fixture: &PublishFixture, digest: &Digest) -> Value {
     serde_json::from_slice(&stream.read(0..config.size).await.unwrap()).unwrap()
 }
 
-/// What matters in a diff: directories whose attributes nobody wrote are compared by name only.
+/// The significant part of a diff: directories whose attributes were never written are compared by name only.
 fn known(seen: Vec<Seen>) -> Vec<Seen> {
     seen.into_iter().filter(|seen| !seen.path.is_empty()).collect()
 }

@@ -140,7 +140,7 @@ fn base_layer() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// What the edits begin with.
+/// The base of the edits.
 #[derive(Clone, Copy, Debug)]
 enum Base {
     /// A new tag.

@@ -1,4 +1,4 @@
-//! What is encrypted in one tag is published in clear by another only where that is meant.
+//! Content that is encrypted in one tag is published in clear by another only on request.
 
 use super::fixture::{Edit, PublishFixture, digest_of};
 use crate::error::ErrorKind;

@@ -39,7 +39,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What proves to a registry who asks.
+/// Proof of identity for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// Nothing is stored for the registry.

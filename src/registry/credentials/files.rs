@@ -63,7 +63,7 @@ impl Files {
         Self { paths, read: Mutex::default() }
     }
 
-    /// What to try for a place, in order.
+    /// The lookups to try for a scope, in order.
     pub(super) fn lookups(&self, place: CredentialScope<'_>) -> Result<Vec<Lookup>, Error> {
         let mut lookups = Vec::new();
         for path in &self.paths {
@@ -151,7 +151,7 @@ impl Entry {
     }
 }
 
-/// What a helper is asked for.
+/// The name under which a helper is asked.
 fn server(place: CredentialScope<'_>) -> String {
     if place.registry.as_str() == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { place.registry.to_string() }
 }

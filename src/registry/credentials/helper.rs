@@ -20,7 +20,7 @@ use crate::sys::process;
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Largest answer of a helper.
 const OUTPUT_LIMIT: u64 = 64 << 10;
-/// What helpers print where they have nothing.
+/// Messages of helpers that have no credential.
 const NOT_FOUND: &str = "credentials not found";
 
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ use crate::error::ErrorKind;
 pub(super) const ERROR_LIMIT: u64 = 64 << 10;
 /// Characters of a registry's own message that are shown.
 const SHOWN: usize = 300;
-/// What servers written in Go (most registries) answer to plain HTTP where they expect TLS.
+/// The answer of servers written in Go (most registries) to plain HTTP where they expect TLS.
 const PLAIN_TO_TLS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
 /// The errors behind an error, in one line, without URLs (they may be signed).
@@ -36,7 +36,7 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ").escape_debug().to_string()
 }
 
-/// Whether nobody listens at the address.
+/// Whether the address refuses connections.
 fn is_refused(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut refused = false;
@@ -106,7 +106,7 @@ pub(super) async fn body(mut response: Response, limit: u64, what: &str, attempt
     }
 }
 
-/// What a refusing answer means.
+/// The error for a refusal.
 pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8], own: bool) -> Error {
     let kind = match status {
         404 if own => ErrorKind::NotFound,

@@ -4,7 +4,7 @@
 //! Promises: a credential goes to the registry's own origin, or to a token server that [`origin::realm`] trusts; to any
 //! other token server goes a request without credentials, and the error says so. What the registry may have a token
 //! asked for is its own service, the repository of the request, and no more than the operation needs. After a refusal
-//! the credential is looked up anew and the token asked for anew, once.
+//! the credential is looked up again and a new token requested, once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,10 +26,10 @@ use crate::oci::{Registry, Repository};
 /// Scopes that a registry asked for and that are not what one would think.
 const LEARNED: usize = 4096;
 
-/// What a request is about, as far as access is concerned.
+/// The scope of a request, for access control.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scope {
-    /// The registry itself, for somebody who wants this repository or prefix: that decides which credentials count.
+    /// The registry itself, for access to this repository or prefix: that decides which credentials count.
     Ping(Option<Repository>),
     /// Manifests and blobs of a repository.
     Content(Repository),
@@ -67,7 +67,7 @@ impl Scope {
         }
     }
 
-    /// What to ask for instead, when the registry wants this: the part of it that lists need under another name.
+    /// The scope to request instead of the one the registry wants: the part that lists need under another name.
     /// `None` where the own text is right.
     fn instead(&self, wanted: &str) -> Option<String> {
         let allowed = match self {
@@ -80,7 +80,7 @@ impl Scope {
     }
 }
 
-/// What of `wanted` a single scope `type:name:actions` allows, where the action `*` allows all.
+/// The part of `wanted` that a single scope `type:name:actions` allows; the action `*` allows all.
 fn common(allowed: &str, wanted: &str) -> String {
     let Some((name, actions)) = allowed.rsplit_once(':') else { return String::new() };
     let is_allowed = |action: &&str| !action.is_empty() && actions.split(',').any(|allowed| allowed == "*" || allowed == *action);
@@ -89,7 +89,7 @@ fn common(allowed: &str, wanted: &str) -> String {
     if common.is_empty() { String::new() } else { format!("{name}:{}", common.join(",")) }
 }
 
-/// What was sent with a request, to be compared after a refusal.
+/// The authorization sent with a request, to be compared after a refusal.
 #[derive(Clone)]
 pub(super) struct Authorization {
     pub(super) header: HeaderValue,
@@ -97,7 +97,7 @@ pub(super) struct Authorization {
     credential: [u8; 32],
 }
 
-/// What the registry asked for last.
+/// The last challenge of the registry.
 #[derive(Clone)]
 enum Asked {
     Basic,
@@ -147,7 +147,7 @@ impl Authorizer {
         }
     }
 
-    /// What to send with a request, as far as is known what the registry wants.
+    /// The authorization for a request, by what is known of the registry.
     pub(super) async fn known(&self, scope: &Scope, clients: &Clients) -> Result<Option<Authorization>, Failure> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match asked {
@@ -156,7 +156,7 @@ impl Authorizer {
         }
     }
 
-    /// What to send after a refusal with these challenges; `None` where nothing new can be said.
+    /// The authorization after a refusal with these challenges; `None` if there is nothing new to send.
     pub(super) async fn renewed(
         &self,
         scope: &Scope,

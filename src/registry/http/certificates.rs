@@ -22,7 +22,7 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// What is loaded for one host.
+/// The certificates loaded for one host.
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) authorities: Vec<Certificate>,

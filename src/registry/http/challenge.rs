@@ -6,7 +6,7 @@
 /// Longest header that is looked at.
 const LIMIT: usize = 32 << 10;
 
-/// What a registry asks for.
+/// A challenge of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User name and password with every request.

@@ -16,7 +16,7 @@ use super::session::{Reached, range};
 use super::upload::{Ended, RESTARTS, Upload};
 use crate::error::ErrorKind;
 
-/// What to do after a chunk.
+/// The next step after a chunk.
 enum Next {
     /// The registry has all bytes up to here.
     At(u64),
@@ -83,7 +83,7 @@ impl Upload<'_> {
         self.close(session).await
     }
 
-    /// What the answer to a chunk means.
+    /// Interprets the answer to a chunk.
     async fn after(&mut self, call: &Call, session: &mut Session, sent: Range<u64>, answer: Whole) -> Result<Next, Error> {
         let end = sent.end;
         let strange =

@@ -29,7 +29,7 @@ pub struct Tls {
     pub insecure: bool,
     /// Certificates of authorities that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// What this machine shows to the registry itself.
+    /// The certificate that this machine presents to the registry itself.
     pub client: Option<ClientCertificate>,
     /// Directories like `/etc/docker/certs.d`.
     pub directories: Vec<PathBuf>,

@@ -29,10 +29,10 @@ use crate::error::ErrorKind;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
-/// Attempts after the first to learn whether a registry is there at all: whoever mistyped its name waits for that.
+/// Attempts after the first to learn whether a registry is there at all: a user who mistyped its name waits for that.
 const PING_RETRIES: u32 = 2;
 /// After an operation got no answer at all, others only look whether there is one again, for at least so long: what is
-/// cached serves quickly, and nobody waits for the full limit twice.
+/// cached serves quickly, and no caller waits for the full limit twice.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// One request.
@@ -47,9 +47,9 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// Where an earlier redirect led, to save a round trip.
     pub(super) shortcut: Option<Url>,
-    /// What is sent along.
+    /// The body.
     pub(super) payload: Option<Payload>,
-    /// What another host says, where a redirect or an upload leads to one, is an answer too.
+    /// Accept an answer of another host to which a redirect or an upload leads.
     pub(super) elsewhere_counts: bool,
 }
 
@@ -106,7 +106,7 @@ impl Exchange {
         Self { clients, authorizer, own, timing, strayed: AtomicBool::new(false), away: Mutex::default() }
     }
 
-    /// Whether an answer came by way of plain text to another machine, so that somebody on the way may have made it.
+    /// Whether an answer came by way of plain text to another machine, so that it may be forged.
     pub(super) fn has_strayed(&self) -> bool {
         self.strayed.load(Ordering::Relaxed)
     }

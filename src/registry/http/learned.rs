@@ -1,4 +1,4 @@
-//! What a client has learned and keeps for a while: redirects of blobs, open upload sessions, referrers that the registry links.
+//! Facts that a client has learned and keeps for a while: redirects of blobs, open upload sessions, referrers that the registry links.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -57,7 +57,7 @@ pub(super) struct Session {
     pub(super) least: u64,
 }
 
-/// Sessions that nobody uses yet.
+/// Sessions that wait for use.
 #[derive(Default)]
 pub(super) struct IdleSessions {
     /// Never held across an await.

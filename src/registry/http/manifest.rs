@@ -84,7 +84,7 @@ fn call(http: &Http, method: Method, repository: &Repository, version: &Version)
 /// The digest that the registry names; `None` where it names none or one of an algorithm that is not known.
 pub(super) fn claimed(headers: &HeaderMap, what: &str) -> Result<Option<Digest>, Error> {
     let Some(value) = headers.get(DIGEST_HEADER) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| broken(what, "the registry names a digest that is no text"))?;
+    let text = value.to_str().map_err(|_| broken(what, "the registry names a digest that is not text"))?;
     match Digest::parse(text) {
         Ok(digest) => Ok(Some(digest)),
         Err(_) if !text.starts_with("sha256:") && !text.starts_with("sha512:") => Ok(None),

@@ -177,7 +177,7 @@ pub(super) fn realm(registry: &Registry, own: &Origin, realm: &str, also_trusted
     if realm.len() > URL_LIMIT {
         return Err("it names a token server with a URL of more than 16 KiB".to_owned());
     }
-    let url = Url::parse(realm).map_err(|_| "it names a token server that is no absolute URL".to_owned())?;
+    let url = Url::parse(realm).map_err(|_| "it names a token server that is not an absolute URL".to_owned())?;
     let origin = Origin::of(&url).ok_or_else(|| "it names a token server that is not reached by HTTP".to_owned())?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it names a token server with a user name in its URL".to_owned());

@@ -93,13 +93,13 @@ pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Di
     Ok(found)
 }
 
-/// What a referrer says that it is; `None` if it cannot be read, which hides no other.
+/// The description of a referrer; `None` if it cannot be read, which hides no other.
 async fn named(http: &Http, repository: &Repository, at: usize, digest: Digest) -> (usize, Option<Option<String>>) {
     let manifest = manifest::read(http, repository, &Version::Digest(digest)).await;
     (at, manifest.ok().map(|manifest| manifest.artifact_type().map(str::to_owned)))
 }
 
-/// What the API says; `None` where there is none.
+/// The answer of the API; `None` where there is none.
 async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
     let path = format!("v2/{repository}/referrers/{subject}");
     let what = format!("referrers of {}/{repository}@{subject}", http.registry);
@@ -196,7 +196,7 @@ fn call(http: &Http, what: String, path: &str, after: Option<&str>, scope: Scope
 
 fn names(call: &Call, answer: &Whole, after: Option<&str>) -> Result<Page, Error> {
     let names: Names = serde_json::from_slice(&answer.body)
-        .map_err(|error| broken(&call.what, &format!("the answer is no list of names: {}", error.to_string().escape_debug())))?;
+        .map_err(|error| broken(&call.what, &format!("the answer is not a list of names: {}", error.to_string().escape_debug())))?;
     Ok(Page { names: names.tags.unwrap_or_default(), next: next(call, &answer.headers, after)? })
 }
 

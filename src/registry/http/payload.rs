@@ -1,4 +1,4 @@
-//! What a request carries: bytes at hand, or a part of a source that is streamed in pieces.
+//! Bodies of requests: bytes at hand, or a part of a source that is streamed in pieces.
 //!
 //! Memory holds a piece or two of it, whatever its length. A payload can be sent again, from its beginning. Sending
 //! fails when nothing more of it was taken for half of the progress limit, so that a stalled connection can be
@@ -23,7 +23,7 @@ use crate::error::ErrorKind;
 /// Bytes that are read from a source at once.
 const PIECE: u64 = 256 << 10;
 
-/// What a request carries.
+/// The body of a request.
 #[derive(Clone)]
 pub(super) struct Payload {
     media_type: String,

@@ -1,7 +1,7 @@
 //! Putting manifests.
 //!
 //! By digest a lost answer is asked for and the request repeated. Under a tag it is asked for, and repeated only where
-//! the registry answered: a tag may meanwhile be somebody else's, and what it was compared with is the caller's
+//! the registry answered: another writer may have moved the tag meanwhile, and what it was compared with is the caller's
 //! knowledge.
 
 use reqwest::Method;
@@ -38,7 +38,7 @@ pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Ver
             Err(failure) => failure,
         };
         let Failure::Passing { error, cause, .. } = &failure else { return http.exchange.pause(&mut attempts, failure).await };
-        // Before the question below, in case that nobody answers it either.
+        // Before the question below, in case that gets no answer either.
         let unanswered = Error::new(error.kind, format!("{}; whether it was taken is not known", error.message));
         let may_repeat = matches!(version, Version::Digest(_)) || *cause != Cause::Silent;
         match super::manifest::resolve_within(http, repository, version, http.exchange.attempts_to_write().at_most(1)).await {
@@ -49,7 +49,7 @@ pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Ver
     }
 }
 
-/// What would be refused is not sent.
+/// Refuses what the registry would refuse, before sending it.
 fn check(what: &str, digest: &Digest, manifest: &Manifest) -> Result<(), Error> {
     let mut hasher = Hasher::new(digest.algorithm());
     hasher.update(&manifest.raw);

@@ -15,7 +15,7 @@ use super::{manifest, pages, put};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, media_type};
 
-/// How often an entry is added again that somebody else overwrote.
+/// How often an entry is added again that another writer overwrote.
 const ROUNDS: u32 = 10;
 /// Longest wait before that, in milliseconds.
 const PAUSE: u64 = 200;
@@ -86,7 +86,7 @@ fn digest_of(entry: &Value) -> Option<&str> {
     entry.get("digest").and_then(Value::as_str)
 }
 
-/// What the tag holds now, if it exists.
+/// The digest that the tag holds now, if it exists.
 async fn now(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
     match manifest::resolve(http, repository, version).await {
         Ok(resolved) => Ok(Some(resolved.digest)),

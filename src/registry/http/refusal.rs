@@ -1,4 +1,4 @@
-//! What an answer means that refuses to write: kinds by status, error code and, for quotas, by words.
+//! Refused writes: kinds by status, error code and, for quotas, by the words of the message.
 //!
 //! Registries tell a full disk and a quota in their own ways; those that are known are told apart here, since the
 //! user can do something about them and another attempt cannot.

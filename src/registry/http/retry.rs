@@ -56,14 +56,14 @@ pub(super) enum Failure {
     Passing { error: Error, after: Option<Duration>, cause: Cause },
 }
 
-/// What a passing failure says about the registry as a whole.
+/// The meaning of a passing failure for the registry as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// It answered.
     Answered,
     /// It did not, and may have got the request.
     Silent,
-    /// Nobody listens there, so nothing was sent: it restarts, perhaps.
+    /// The connection was refused, so nothing was sent; perhaps it restarts.
     Refused,
     /// No connection was made otherwise, so nothing was sent.
     Unconnected,
@@ -76,7 +76,7 @@ impl Failure {
         Self::Passing { error, after: None, cause }
     }
 
-    /// Whether nobody answered.
+    /// Whether no answer came.
     pub(super) fn is_silent(&self) -> bool {
         match self {
             Self::Passing { cause, .. } => *cause != Cause::Answered,
@@ -98,7 +98,7 @@ pub(super) struct Attempts {
     left: u32,
     failed: u32,
     deadline: Instant,
-    /// What is left of the time that the registry may ask to wait.
+    /// The rest of the time that the registry may ask to wait.
     obedience: Duration,
     last: Option<Error>,
     /// Refused connections count as no failures until the deadline.
@@ -144,7 +144,7 @@ impl Attempts {
         self
     }
 
-    /// Bytes arrived, or the consumer begins to wait now: the deadline starts anew.
+    /// Bytes arrived, or the consumer begins to wait now: the deadline starts over.
     pub(super) fn progress(&mut self) {
         self.deadline = Instant::now() + self.timing.progress;
     }

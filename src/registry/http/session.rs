@@ -18,7 +18,7 @@ use super::{answer, origin};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository};
 
-/// Limit of giving up a session: a courtesy that nobody waits for long.
+/// Limit of giving up a session: a courtesy, not worth a long wait.
 const COURTESY: Duration = Duration::from_secs(5);
 
 /// One upload's way to its registry.

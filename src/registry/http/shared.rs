@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::oci::Registry;
 use crate::registry::{Error, Trust};
 
-/// What the operations share.
+/// State shared by all operations.
 pub(super) struct Http {
     pub(super) registry: Registry,
     pub(super) origin: String,

@@ -25,14 +25,14 @@ use crate::flight::Flight;
 
 /// Largest answer of a token server.
 const LIMIT: u64 = 64 << 10;
-/// What a token lives where its server does not say.
+/// The lifetime of a token where its server names none.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of a token that is believed, in seconds.
 const LONGEST_LIFE: f64 = 86_400.0;
 /// Tokens that are kept.
 const KEPT: usize = 1024;
 
-/// What a token is good for, and for whom.
+/// The scope of a token and its owner.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) realm: String,
@@ -49,7 +49,7 @@ pub(super) struct Token {
     renew: Instant,
 }
 
-/// What is `null` is as absent.
+/// `null` counts as absent.
 #[derive(Deserialize)]
 struct TokenResponse {
     token: Option<Secret>,

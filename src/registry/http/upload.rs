@@ -1,4 +1,4 @@
-//! Uploads of blobs: sessions are opened, filled, closed, and opened anew when they are lost.
+//! Uploads of blobs: sessions are opened, filled, closed, and reopened when they are lost.
 //!
 //! A small blob is one request, and a large one too where the registry takes no chunks. What became of a request whose answer was lost is asked for, never guessed: the blob
 //! by HEAD, a session by its status. Bytes that failed once go into a session whose offset is known, or into a new
@@ -23,7 +23,7 @@ use super::shared::Http;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Repository};
 
-/// How often a blob is begun anew because its session was lost, or went back.
+/// How often a blob is started over because its session was lost, or went back.
 pub(super) const RESTARTS: u32 = 4;
 
 /// One blob on its way.
@@ -99,7 +99,7 @@ pub(super) async fn push(
                 return Err(Error::new(error.kind, format!("{} (begun {} times)", error.message, restarts + 1)));
             }
             Ended::Lost(error) => {
-                tracing::debug!(%error, "the upload begins anew");
+                tracing::debug!(%error, "the upload starts over");
                 restarts += 1;
                 (upload.uploaded)(0);
             }
@@ -122,7 +122,7 @@ impl Upload<'_> {
                 }
                 let error = failure.error().clone();
                 self.pause(failure).await?;
-                // What is in the session now nobody knows.
+                // The content of the session is unknown now.
                 self.uploads.cancel(session).await;
                 Ok(Ended::Lost(error))
             }
@@ -159,7 +159,7 @@ impl Upload<'_> {
         Call { payload: Some(payload), ..self.uploads.call(Method::PUT, url) }
     }
 
-    /// What the answer to a closing request means.
+    /// Interprets the answer to a closing request.
     async fn closed(&mut self, call: &Call, session: Session, answer: Whole) -> Result<Ended, Error> {
         match answer.status.as_u16() {
             200 | 201 | 204 => {

@@ -1,6 +1,6 @@
 //! The files of a layout: opened without leaving it, hashed whole before use, read piece by piece.
 //!
-//! What was hashed is remembered by inode, times and size, in memory only: a file that changed is hashed again.
+//! Files once hashed are remembered by inode, times and size, in memory only: a file that changed is hashed again.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Changes of the list in `index.json`: an entry named, an entry unnamed, an entry kept without a name.
 //!
-//! Pure. What a change is not about stays as it was, also members and entries that nobody here understands.
+//! Pure. A change leaves everything else as it was, also members and entries that ocifs does not know.
 
 use serde_json::{Map, Value, json};
 
@@ -43,7 +43,7 @@ impl Entries {
         Value::Object(whole).to_string().into_bytes()
     }
 
-    /// What a tag names; of two entries with one name the last counts.
+    /// The entry of a tag; of two entries with one name the last counts.
     fn position(&self, tag: &Tag) -> Option<usize> {
         self.list.iter().rposition(|entry| annotation(entry, NAME) == Some(tag.as_str()))
     }

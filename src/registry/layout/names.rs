@@ -1,4 +1,4 @@
-//! What `index.json` of a layout names: tags, names that are no tags, and entries without a name.
+//! The names in `index.json` of a layout: tags, names that are not tags, and entries without a name.
 //!
 //! Each entry is parsed for itself, so a broken one costs only itself. Plain data; reads no file.
 

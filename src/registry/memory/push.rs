@@ -53,7 +53,7 @@ impl Memory {
         Ok(whole.freeze())
     }
 
-    /// What a manifest names and the repository lacks.
+    /// Objects that a manifest names and the repository lacks.
     fn missing(&self, repository: &Repository, manifest: &Manifest) -> Option<Digest> {
         let state = self.state();
         let contents = state.repositories.get(repository.as_str());

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-/// What a server wants of its clients.
+/// The certificates that a server requires of its clients.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asking {
     No,

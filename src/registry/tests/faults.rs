@@ -1,4 +1,4 @@
-//! What breaks on the way, and what a registry gets wrong.
+//! Failures on the way, and mistakes of registries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -22,7 +22,7 @@ const IDENTITY: &str = "identity-refresh";
 const ISSUED: &str = "issued-at-home";
 const SMALL: &[u8] = b"small";
 
-/// What the client has for the registry.
+/// The client's credentials for the registry.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Secret {
     Password,
@@ -198,7 +198,7 @@ impl Scene {
     }
 }
 
-/// What the registry answers.
+/// Answers of the registry.
 fn answer(registry: &Writable, request: &Received, secret: Secret, lure: Lure, writes: bool, away: &str) -> Reply {
     let place = |host: &str| format!("{host}{}", request.path);
     let home = format!("https://{}", request.header("host").unwrap());

@@ -1,4 +1,4 @@
-//! What every implementation of [`Pull`] must do, over one sample repository.
+//! The contract of [`Pull`], for every implementation, over one sample repository.
 
 use std::path::Path;
 

@@ -29,7 +29,7 @@ pub(super) struct Manner {
 
 pub(super) const FULL: Manner = Manner { referrers: true, tag_deletes: true, deletes: true, mounts: true, least: 0, absolute: false };
 
-/// What it holds, by repository where that counts.
+/// Its content, by repository where that counts.
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) sessions: HashMap<String, Vec<u8>>,
@@ -66,7 +66,7 @@ impl Writable {
         self.held.lock().unwrap().blobs.get(&key).is_some_and(|held| held == data)
     }
 
-    /// What it answers when nothing goes wrong.
+    /// Its answer when nothing goes wrong.
     pub(super) fn answer(&self, request: &Received) -> Reply {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let path = path.strip_prefix("/v2/").unwrap_or_default();

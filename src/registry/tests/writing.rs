@@ -1,4 +1,4 @@
-//! What every implementation of [`Push`] must do, seen through [`Pull`] afterwards.
+//! The contract of [`Push`], for every implementation, seen through [`Pull`] afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

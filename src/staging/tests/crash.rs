@@ -22,7 +22,7 @@ const FROM: &str = "OCIFS_TEST_STAGING_FROM";
 /// Whether it syncs bytes before a node refers to them.
 const SYNCED: &str = "OCIFS_TEST_STAGING_SYNCED";
 
-/// What the names of the root lead to: the content of the file and an attribute.
+/// The files below the root by name: content and an attribute.
 type State = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 
 /// One step, the same for the child and for the model.

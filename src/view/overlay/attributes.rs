@@ -1,7 +1,7 @@
 //! Attributes and extended attributes of an edited tag: shown, set, removed.
 //!
 //! Extended attributes are stored as they come, for every user: `user.*`, `security.*` and `trusted.*`. Access control lists
-//! (`system.*`) are refused as unsupported, since nobody here would enforce them; those of an archive are shown and kept. The names
+//! (`system.*`) are refused as unsupported, since ocifs would not enforce them; those of an archive are shown and kept. The names
 //! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
 use std::collections::{HashMap, VecDeque};
@@ -22,7 +22,7 @@ const ACCESS_TIMES: usize = 4096;
 /// Bytes of the longest value, as the kernel has it.
 const LONGEST_VALUE: usize = 64 << 10;
 
-/// Access times that somebody set, the latest ones. They live in memory only.
+/// The latest access times that were set explicitly. They live in memory only.
 #[derive(Default)]
 pub(super) struct AccessTimes(Mutex<Remembered>);
 

@@ -1,6 +1,6 @@
-//! What lies below an upper: the tree of the digest that the tag began with, and which of its nodes the upper says anything of.
+//! The lower tree of an upper: that of the digest which the tag began with, and which of its nodes the upper has rows for.
 //!
-//! The marks are in memory, a bit a node, so that walking what nobody edited never asks the database. A mark without a row
+//! The marks are in memory, a bit a node, so that walking an unedited tree never asks the database. A mark without a row
 //! costs a question; a row without a mark cannot be.
 
 use std::sync::atomic::{AtomicU64, Ordering};

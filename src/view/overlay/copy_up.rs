@@ -21,7 +21,7 @@ pub(super) enum Keep {
     Nothing,
 }
 
-/// What a write finds.
+/// The target of a write.
 pub(super) enum WriteTarget {
     /// The bytes to be written, until the turn ends.
     Ready(Arc<Layered>),
@@ -93,7 +93,7 @@ fn origin_of(key: NodeKey, node: &Node, under: Option<Digest>) -> Option<Vec<u8>
     }
 }
 
-/// Runs what blocks on the disk where that keeps nobody waiting.
+/// Runs blocking disk work on a thread where blocking is fine.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

@@ -22,7 +22,7 @@ use crate::error::ErrorKind;
 use crate::staging::{Content, Node, NodeKey, ORIGIN, TreeNode};
 use crate::view::{Context, Defaults, Error, ViewNode};
 
-/// What a comparison without reading bytes found.
+/// The result of a comparison that reads no bytes.
 #[derive(Default)]
 struct Found {
     differences: Vec<Difference>,
@@ -73,7 +73,7 @@ impl Overlay {
     /// All that differs from what the tag is expected to hold, by path.
     ///
     /// # Errors
-    /// What the disk says; what the registry says where bytes must be compared.
+    /// Errors of the disk; errors of the registry where bytes must be compared.
     pub async fn differences(self: &Arc<Self>, context: &Context) -> Result<Vec<Difference>, Error> {
         let binding = self.binding();
         let expected = self.fetch_expected().await?;
@@ -92,7 +92,7 @@ impl Overlay {
     /// Opens the tree that the tag is expected to hold, where that is not done yet: it was bound to another digest.
     ///
     /// # Errors
-    /// What fetching the artifact says.
+    /// Errors of fetching the artifact.
     pub async fn fetch_expected(&self) -> Result<Option<Arc<Artifact>>, Error> {
         let Some(digest) = self.binding().expected else { return Ok(None) };
         if let Some(artifact) = self.artifact(&digest) {

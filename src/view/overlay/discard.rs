@@ -1,8 +1,8 @@
 //! Taking edits back: below a path, the merged state becomes what the tag is expected to hold.
 //!
 //! A file that was edited, replaced or removed comes back as a fresh node that refers to the tree, so that no inode comes to
-//! mean other bytes; a directory that is there keeps its node and gets its attributes back. Whoever has the old file open
-//! goes on with it, without a name.
+//! mean other bytes; a directory that is there keeps its node and gets its attributes back. Open handles of the old file
+//! keep it, without a name.
 //!
 //! It goes by small transactions, between which everybody else may change the tag. Each leaves a valid state, in which a part of the
 //! edits is taken back: what a crash leaves is taken back by the next discard. What others changed meanwhile stays an edit.
@@ -97,7 +97,7 @@ struct Removal {
     after: u64,
 }
 
-/// What is still to be done. Others may have changed the directories meanwhile.
+/// Work still to be done. Others may have changed the directories meanwhile.
 enum Job {
     /// Make names that are here what they are upstream: those behind the first cookie and before the second.
     Here(DirectoryPair, u64, u64),
@@ -323,7 +323,7 @@ impl Discard {
     }
 }
 
-/// What a name leads to here and upstream.
+/// The targets of a name, here and upstream.
 type Sides = (Option<NodeKey>, Option<NodeId>);
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! One change of one tag, inside a transaction of its upper. What is changed of a node of the tree gets its metadata copied up first: the upper gets
+//! One change of one tag, inside a transaction of its upper. The metadata of a tree's node is copied up before it changes: the upper gets
 //! a row with all its attributes, and no bytes.
 
 use super::base::Base;

@@ -136,7 +136,7 @@ impl Drop for OpenFile {
 impl Overlay {
     /// The open file of a node, opened now if it is not.
     pub(super) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Fault> {
-        // Between the look at the row and the note in the table nobody removes the node or frees its bytes.
+        // Between reading the row and noting it in the table, the node cannot be removed nor its bytes freed.
         let _names = self.names();
         if let Some(file) = self.table.get(node) {
             return Ok(file);

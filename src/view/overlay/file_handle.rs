@@ -29,7 +29,7 @@ impl Overlay {
     /// A reader that shows the bytes of a regular file as they are written (an open file follows its node).
     ///
     /// # Errors
-    /// What opening the blob says; Gone for a node that is not there.
+    /// Errors of opening the blob; Gone for a node that does not exist.
     pub async fn open_reader(self: &Arc<Self>, _context: &Context, node: ViewNode) -> Result<Arc<FileHandle>, Error> {
         let writer = FileHandle::new(self.hold(node)?, false);
         if let ByteSource::Lower(lower) = writer.file.source() {
@@ -81,7 +81,7 @@ impl FileHandle {
     /// Bytes of a range as they are now.
     ///
     /// # Errors
-    /// What the disk or the registry says.
+    /// Errors of the disk or the registry.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         match self.file.source() {
             ByteSource::Data(layered) => {
@@ -159,7 +159,7 @@ impl FileHandle {
     /// SEEK_DATA and SEEK_HOLE; `None` where there is no such place.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         match self.file.source() {
             ByteSource::Data(layered) => Ok(layered.seek(&self.file.overlay, offset, data)?),
@@ -234,7 +234,7 @@ impl FileHandle {
             .map_err(Error::from)
     }
 
-    /// What a close reports: an error of an earlier write, once.
+    /// Reports an error of an earlier write to a close, once.
     ///
     /// # Errors
     /// That error.
@@ -248,7 +248,7 @@ impl FileHandle {
     /// Bytes and names survive a power cut after this. Blocks on the disk.
     ///
     /// # Errors
-    /// What the disk says, and an error of an earlier write, once.
+    /// Errors of the disk, and an error of an earlier write, once.
     pub fn sync(&self) -> Result<(), Error> {
         if let Some(layered) = self.file.data() {
             layered.data.sync()?;

@@ -86,7 +86,7 @@ fn tell(overlay: &Weak<Overlay>, error: &Error) {
     );
 }
 
-/// Fills one file in. `false`: there is nothing to do, or nobody needs it. Holds the overlay only between waits.
+/// Fills one file in. `false`: there is nothing to do, or the file is not needed any more. Holds the overlay only between waits.
 pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool, Error> {
     let layered = {
         let Some(overlay) = overlay.upgrade() else { return Ok(false) };
@@ -103,7 +103,7 @@ pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool
     fill_whole(overlay, &layered).await
 }
 
-/// Fills a file in, whoever needs it.
+/// Fills a file in.
 pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) -> Result<bool, Error> {
     loop {
         if layered.data.is_whole()? {
@@ -130,7 +130,7 @@ pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) 
     }
 }
 
-/// Where the bytes of a range lie; `None` once nobody needs them.
+/// Where the bytes of a range lie; `None` once they are not needed.
 fn plan(
     overlay: &Weak<Overlay>,
     layered: &Layered,

@@ -132,7 +132,7 @@ impl Overlay {
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// What the disk says; the edits are whole then and are published once more.
+    /// Errors of the disk; the edits are intact then and are published once more.
     pub fn commit_publish(&self, frozen: Frozen, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let references = frozen.references(artifact)?;
         let mut referred = frozen.upper.manifests()?;
@@ -155,7 +155,7 @@ impl Overlay {
         Ok(clean && !self.has_writers())
     }
 
-    /// Does something while nobody opens or writes a file, knowing which bytes are open.
+    /// Runs `work` while no file is opened or written, knowing which bytes are open.
     fn alone<T>(&self, work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
         let names = self.names();
         let freeze_lock = self.freeze_lock_exclusive();
@@ -192,7 +192,7 @@ impl Frozen {
     /// an empty path. Memory is bounded by one directory. Local, blocking.
     ///
     /// # Errors
-    /// What the database says, and what `visit` answers.
+    /// Errors of the database and of `visit`.
     pub fn walk(&self, visit: &mut dyn FnMut(FrozenEntry) -> Result<(), Error>) -> Result<(), Error> {
         let mut walk = self.walker();
         while let Some(entry) = walk.next()? {
@@ -341,7 +341,7 @@ pub(super) async fn hash_reader(reader: Reader) -> Result<[u8; 32], Error> {
 /// The tree of an artifact walked in the same form and order as a frozen state, so that the two can be compared.
 ///
 /// # Errors
-/// What `visit` answers.
+/// Errors of `visit`.
 pub fn walk_tree(artifact: &Arc<Artifact>, visit: &mut dyn FnMut(FrozenEntry) -> Result<(), Error>) -> Result<(), Error> {
     let base = Base::new(Some(Arc::clone(artifact)));
     let artifacts = RwLock::new([(artifact.manifest.digest, Arc::clone(artifact))].into());

@@ -20,7 +20,7 @@ pub(super) struct Merged<'a> {
     pub base: &'a Base,
 }
 
-/// What is known of a node.
+/// A node as seen through the upper.
 pub(super) enum Seen {
     /// The upper has a row.
     Row(Node),

@@ -22,7 +22,7 @@ impl Overlay {
     /// tree's numbers changed.
     ///
     /// # Errors
-    /// What fetching an artifact or reading the database says.
+    /// Errors of fetching an artifact or reading the database.
     pub async fn open(context: &Context, upper: impl Into<Arc<Upper>>) -> Result<Arc<Self>, Error> {
         let upper = upper.into();
         let name = upper.tag_key().repository;

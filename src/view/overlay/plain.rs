@@ -1,4 +1,4 @@
-//! What is said to an edited tag and what it answers, as plain data.
+//! Requests to an edited tag and its answers, as plain data.
 
 use crate::artifact::Kind;
 use crate::view::ViewNode;
@@ -35,7 +35,7 @@ pub struct SetAttributes {
     pub atime: Option<(i64, u32)>,
 }
 
-/// What `rename` may do with a name that exists.
+/// How `rename` treats a name that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
     /// Replace it.
@@ -74,7 +74,7 @@ pub struct Difference {
     pub after: Option<u64>,
 }
 
-/// What the kernel must forget.
+/// The names and nodes that the kernel must forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forgotten {
     /// Pages and attributes of a node.

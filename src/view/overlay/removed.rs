@@ -32,7 +32,7 @@ impl Removed {
         }
     }
 
-    /// What is left of a node.
+    /// The remains of a node.
     pub fn get(&self, key: NodeKey) -> Option<Node> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).nodes.get(&key).cloned()
     }

@@ -152,7 +152,7 @@ fn put(
     Ok(())
 }
 
-/// Edits are never dropped silently: whoever opens them is told what they belong to.
+/// Edits are never dropped silently: opening them tells what they belong to.
 fn lost(path: &[u8], manifest: Option<Digest>) -> Fault {
     let path = String::from_utf8_lossy(path).escape_debug().to_string();
     let manifest = manifest.map_or_else(|| "an empty tag".to_owned(), |digest| digest.to_string());

@@ -11,7 +11,7 @@ use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Content, Error as Fault, Node, NodeKey, STAGED};
 
-/// What the tag is expected to hold; nothing for a new tag.
+/// The artifact that the tag is expected to hold; none for a new tag.
 pub(super) struct Upstream {
     base: Base,
     artifact: Option<Arc<Artifact>>,
@@ -121,7 +121,7 @@ impl Upstream {
         Ok(if alive && self.is_same(edit, key, id)? { Some(key) } else { None })
     }
 
-    /// Gives a directory the attributes that it has upstream; `false` where nobody ever changed them.
+    /// Gives a directory the attributes that it has upstream; `false` where they were never changed.
     pub fn restore_attributes(&self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
         let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
         let is_its_own =

@@ -163,7 +163,7 @@ impl Level {
     }
 }
 
-/// What the upper says of the names of a directory, sorted by name.
+/// The rows of the upper for the names of a directory, sorted by name.
 fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
     let mut all: Vec<NameRow> = Vec::new();
     if !merged.base.is_marked(directory) {

@@ -91,7 +91,7 @@ struct Pair<'fixture> {
     fixture: &'fixture OverlayFixture,
     tag: Option<Arc<Overlay>>,
     model: Model,
-    /// What the tag is expected to hold upstream; `None` while it is new.
+    /// The digest that the tag is expected to hold upstream; `None` while it is new.
     upstream: Option<Model>,
     open: [Option<Open>; OPEN],
     frozen: Option<(Frozen, Model)>,
@@ -250,7 +250,7 @@ impl Pair<'_> {
         (here.map(|_| ()), self.model.make(path, node).map(|_| ()))
     }
 
-    /// What the directory's group bit does to a new node.
+    /// Applies the directory's group bit to a new node.
     fn inherited(&self, path: &str, mut node: Node) -> Node {
         if let Ok((directory, _)) = self.model.split(path)
             && self.model.nodes[directory].mode & 0o2000 != 0

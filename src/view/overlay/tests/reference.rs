@@ -39,7 +39,7 @@ pub(super) struct Model {
     moments: u64,
 }
 
-/// What somebody sees of a name: all that is compared.
+/// The visible properties of a name: all that is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub kind: Kind,
