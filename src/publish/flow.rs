@@ -44,15 +44,15 @@ pub(super) struct Publish<'a> {
     pub(super) progress: Arc<Progress>,
 }
 
-/// What is compared with what, and where it goes.
+/// The two sides of a comparison, and the state of the tag that receives the result.
 pub(super) struct Baseline {
     /// To what the edits are bound.
     pub binding: Binding,
-    /// What the edited tag holds upstream.
+    /// The digest that the edited tag holds upstream.
     pub upstream: Option<Digest>,
-    /// What the published tag holds upstream.
+    /// The digest that the published tag holds upstream.
     pub at_target: Option<Digest>,
-    /// What the edits are laid on: the artifact expected, or with `--rebase` what is upstream now.
+    /// The artifact under the edits: the expected one, or with `--rebase` the one upstream now.
     pub base: Option<Arc<Artifact>>,
     /// A tag that an interrupted publish had put already.
     pub finished: Option<(Option<Digest>, Digest)>,
@@ -226,7 +226,7 @@ impl<'a> Publish<'a> {
         Ok((self.counted(report, counts), Next::NewView))
     }
 
-    /// Makes the artifact of the mixture; `None` if that is what is upstream. Nobody reads the frozen state when this returns.
+    /// Makes the artifact of the mixture; `None` if that equals the artifact upstream. The frozen state is no longer read when this returns.
     async fn mix(&self, baseline: &Baseline, lent: &Lent) -> Result<(Option<Built>, Counts, Report), Error> {
         let Some(theirs) = baseline.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
@@ -362,7 +362,7 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// Waits until nobody reads a frozen state any more.
+/// Waits until a frozen state is no longer read.
 async fn give_back(lent: Lent) -> Result<Frozen, Error> {
     drop(lent.snapshot);
     returned(lent.back).await

@@ -52,7 +52,7 @@ pub struct Pushing {
     pub dry_run: bool,
     /// Publish in clear what encrypted artifacts hold.
     pub plaintext: bool,
-    /// Publish droppings and what `.ocifsignore` names too.
+    /// Publish ignored files too: editor leftovers and what `.ocifsignore` names.
     pub no_ignore: bool,
 }
 

@@ -12,7 +12,7 @@ const ATTEMPTS: usize = 8;
 /// Names and values of all extended attributes of a path; none where the file system has no such thing.
 ///
 /// # Errors
-/// What the system says. An attribute that is removed meanwhile, or that this user may not read, is left out.
+/// Errors of the system. An attribute that is removed meanwhile, or that this user may not read, is left out.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let names = match grown(|place| llistxattr(path, place)) {
         Ok(names) => names,

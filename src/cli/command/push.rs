@@ -174,7 +174,7 @@ struct Row {
     sent: (u64, u64),
     /// Bytes and blobs that were there.
     reused: (u64, u64),
-    /// Files left out: droppings, and what no archive can hold.
+    /// Files left out: ignored ones, and those that no archive can hold.
     ignored: u64,
     notes: Vec<String>,
     dry_run: bool,

@@ -298,7 +298,7 @@ pub(super) async fn hash_data(overlay: &Arc<Overlay>, data: DataFile, blobs: Blo
 /// SHA-256 of a file from where it stands to its end. Blocks on the disk.
 ///
 /// # Errors
-/// What the disk says.
+/// Errors of the disk.
 pub fn hash_file(file: File) -> std::io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     std::io::copy(&mut BufReader::with_capacity(FILE_CHUNK, file), &mut Hashing(&mut hasher))?;
