@@ -299,6 +299,22 @@ fn a_circle_of_files_is_found_through_groups_and_re_exports() {
     assert_eq!(harmless, Vec::<Vec<String>>::new());
 }
 
+/// Names in backticks with a slash or an extension, which stand for files.
+fn files_named_in(markdown: &str) -> impl Iterator<Item = &str> {
+    let quoted = markdown.split('`').skip(1).step_by(2);
+    quoted.filter(|name| !name.contains(char::is_whitespace) && (name.contains('/') || name.ends_with(".rs") || name.ends_with(".md")))
+}
+
+#[test]
+fn the_map_of_the_code_names_files_that_exist() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = std::fs::read_to_string(package.join("src/README.md")).unwrap();
+    let missing: Vec<_> =
+        files_named_in(&map).filter(|name| !package.join("src").join(name).exists() && !package.join(name).exists()).collect();
+    assert_eq!(missing, [] as [&str; 0]);
+    assert!(files_named_in(&map).count() > 40, "the map is read");
+}
+
 /// The messages about made-up text, without the file's name.
 fn verdict(path: &str, raw: &str) -> Vec<String> {
     check(Path::new(path), raw).iter().map(|violation| format!("{}: {}", violation.line, violation.rule)).collect()
