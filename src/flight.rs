@@ -35,7 +35,7 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Answers the result of the computation that runs for `key`, starting `compute` if none does.
+    /// Returns the result of the computation that runs for `key`, starting `compute` if none does.
     ///
     /// # Errors
     /// [`Abandoned`] if the computation ended without a result.

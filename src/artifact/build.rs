@@ -87,7 +87,7 @@ impl Inner {
         tree.map_or_else(Vec::new, |tree| tree.warnings().map(str::to_owned).collect())
     }
 
-    /// Leaves out the indexes that turned out wrong; answers the layers that they were of.
+    /// Leaves out the indexes that turned out wrong; returns the layers that they were of.
     fn drop_distrusted(&self, steps: &mut [Step], sources: &mut [BlobSource]) -> Vec<Digest> {
         let mut dropped = Vec::new();
         for (step, source) in steps.iter_mut().zip(sources).filter(|(_, source)| !self.contents.trusts(source)) {

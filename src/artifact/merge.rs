@@ -39,7 +39,7 @@ pub(super) enum Occupied {
     Directory,
     /// A file of this source and entry.
     File(u32, u32),
-    /// Something above is no directory.
+    /// Something above is not a directory.
     Blocked,
 }
 
@@ -212,7 +212,7 @@ impl<'a> Merge<'a> {
         self.graph.child(directory, name).or_else(|| self.graph.removed_child(directory, name))
     }
 
-    /// The directory of a path. What is missing is made, and what is no directory is replaced, unless it is a link that
+    /// The directory of a path. What is missing is made, and what is not a directory is replaced, unless it is a link that
     /// leads to one. `None` if it would lie too deep.
     fn make_directories(&mut self, path: &[u8], source: u32, entry: u32, links: Option<&Placing>) -> Result<Option<NodeNumber>, Error> {
         let mut way = vec![Graph::ROOT];

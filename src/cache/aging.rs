@@ -49,7 +49,7 @@ pub fn count(shared: &Shared) -> Result<u64, Error> {
 }
 
 /// Removes documents, those first that were not used for longest, until `goal` bytes are free or only `pinned` ones
-/// or mapped ones are left. Answers the bytes that they occupied.
+/// or mapped ones are left. Returns the bytes that they occupied.
 pub fn remove_oldest(shared: &Shared, pinned: &Pinned, goal: u64) -> Result<u64, Error> {
     // Two walks and no list of names: the first sums bytes by age, the second removes what is older than the step that
     // suffices.

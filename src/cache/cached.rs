@@ -98,7 +98,7 @@ impl CachedStream {
         stream.table.state(span).present()
     }
 
-    /// Keeps a verified span. `false`, which is no error, if the budget (all of it pinned or in flight) or the disk
+    /// Keeps a verified span. `false`, which is not an error, if the budget (all of it pinned or in flight) or the disk
     /// leaves no room, or if another writer is just storing this span.
     pub fn store(&self, span: u32, data: &[u8]) -> Result<bool, Error> {
         let length = self.geometry.stream(span).map(|range| range.end - range.start);

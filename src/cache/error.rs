@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 
-/// Why the cache did not do what was asked. A miss is no error.
+/// Why the cache did not do what was asked. A miss is not an error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {

@@ -30,7 +30,7 @@ const LONG_ABANDONED: Duration = Duration::from_secs(3600);
 /// Each round frees less than planned only where small spans share blocks.
 const ROUNDS: usize = 8;
 
-/// Makes room for `bytes` if it can. Answers whether there seems to be room now.
+/// Makes room for `bytes` if it can. Returns whether there seems to be room now.
 pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     let Ok(_lock) = shared.evict_lock(PATIENCE) else { return Ok(false) };
     let fits =
@@ -125,7 +125,7 @@ pub fn recount(shared: &Shared, pinned: &Pinned) -> Result<Survey, Error> {
     Ok(Survey { total, ages })
 }
 
-/// Unlinks a stream whose table is broken, that of another stream, or dead in its place. Answers the bytes that it
+/// Unlinks a stream whose table is broken, that of another stream, or dead in its place. Returns the bytes that it
 /// occupied; `None` if it is sound now.
 pub fn discard_broken(shared: &Shared, directory: &Path) -> Result<Option<u64>, Error> {
     let _structure = shared.structure_lock()?;
@@ -227,7 +227,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Makes old spans absent, before anything is punched. Answers the numbers of the spans to punch: those, and all
+    /// Makes old spans absent, before anything is punched. Returns the numbers of the spans to punch: those, and all
     /// absent ones if the files hold more than what is present explains (torn writes of killed processes).
     fn withdraw(&self, table: &Table, occupied: u64) -> HashSet<u32> {
         let mut chosen = HashSet::new();

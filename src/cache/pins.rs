@@ -66,7 +66,7 @@ struct Pin {
     documents: Vec<DocumentName>,
 }
 
-/// All pins, by name. A file that is no pin is an error: guessing could cost the user what he pinned.
+/// All pins, by name. A file that is not a pin is an error: guessing could cost the user what he pinned.
 fn read_all(shared: &Shared) -> Result<Vec<Pin>, Error> {
     let root = shared.root.join("pins");
     let mut pins = Vec::new();

@@ -23,7 +23,7 @@ pub fn member_file_name(identity: Identity, start: u64) -> String {
 }
 
 /// Unlinks a stream: first it says so in its table, then it leaves its place in one step, then its files go. Under
-/// the structure lock. Files that are open keep working. Answers the bytes that it occupied.
+/// the structure lock. Files that are open keep working. Returns the bytes that it occupied.
 pub fn discard(shared: &Shared, directory: &Path) -> Result<u64, Error> {
     // The grave first: on a full disk a stream must not die in its place.
     let grave = shared.work_directory().map_err(failed("make a directory in", &shared.root))?;

@@ -5,7 +5,7 @@
 //! no other artifact: index and data are kept under the digests of both blobs, and an index that this program made
 //! itself comes first.
 //!
-//! One that cannot be had or used is no error: the layer is read whole instead. One whose spans do not match is
+//! One that cannot be had or used is not an error: the layer is read whole instead. One whose spans do not match is
 //! never used again for that layer, here or by a later mount; if it had described other entries than
 //! the layer has, then what was shown by it stays an error until the artifact is opened again.
 

@@ -66,7 +66,7 @@ impl Contents {
     /// also fills the cache.
     ///
     /// # Errors
-    /// Integrity, if the blob is not what the manifest says or is no readable archive; KeyMissing and KeyWrong;
+    /// Integrity, if the blob is not what the manifest says or is not a readable archive; KeyMissing and KeyWrong;
     /// what the registry answers.
     pub async fn index(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
         self.find(source).await.map(|found| found.index)

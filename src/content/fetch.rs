@@ -145,7 +145,7 @@ async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, ra
     fetch(reader, open, first..last + 1, rank, held.turn.take(), sequence).await
 }
 
-/// Answers what came into the cache since the slots were taken.
+/// Returns what came into the cache since the spans were joined.
 fn look_again(reader: &Reader, open: &mut BTreeMap<u32, PendingSpan>) {
     let found: Vec<_> = open.keys().filter_map(|span| Some((*span, reader.piece(*span, reader.layout.span(*span))?))).collect();
     for (span, data) in found {

@@ -134,7 +134,7 @@ impl Client {
     }
 }
 
-/// Whether a user's record may stand for a mount of the owner. A mismatch is logged, since it is no accident.
+/// Whether a user's record may stand for a mount of the owner. A mismatch is logged, since it is not an accident.
 fn is_owner_s(user: u32, owner: u32, path: &Path) -> bool {
     if user != owner {
         tracing::warn!(?path, user, owner, "ignored: it claims a mount of another user");

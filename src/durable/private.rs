@@ -12,7 +12,7 @@ use crate::sys::{beneath, process};
 /// directory must be this user's as well.
 ///
 /// # Errors
-/// `PermissionDenied` where it is another user's or others may write to it, else what the system says.
+/// `PermissionDenied` where it is another user's or others may write to it, else errors of the system.
 pub fn private_directory(path: &Path) -> io::Result<File> {
     make_directory(path)?;
     let link = std::fs::symlink_metadata(path)?;

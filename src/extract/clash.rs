@@ -40,7 +40,7 @@ impl Trial {
         Ok(Self { parent: Arc::clone(parent), own, directory, made: Vec::new() })
     }
 
-    /// Tries a name; answers the earlier one that is the same here.
+    /// Tries a name; returns the earlier one that is the same here.
     pub fn clash(&mut self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         match entry::make_file(&self.directory, OsStr::from_bytes(name), 0o600) {
             Ok(_) => {

@@ -101,7 +101,7 @@ impl Source {
     /// A reader of a file.
     ///
     /// # Errors
-    /// Gone for what is no regular file; what opening its stream says.
+    /// Gone for anything but a regular file; errors of opening its stream.
     pub async fn open(&self, node: NodeId) -> Result<view::Reader, Error> {
         Ok(view::Reader::of_tree(&self.artifacts, &self.repository, &self.artifact, node, self.strict).await?)
     }

@@ -23,7 +23,7 @@ pub(super) fn own_name() -> String {
 /// Gives `name` what `make` makes under the name that it is told.
 ///
 /// # Errors
-/// `DirectoryNotEmpty` for a directory that holds something, and what the system says; the name stands for what it stood for then.
+/// `DirectoryNotEmpty` for a directory that holds something, and errors of the system; the name stands for what it stood for then.
 pub(super) fn place(directory: &File, name: &OsStr, keep: bool, make: &dyn Fn(&OsStr) -> io::Result<()>) -> io::Result<Placed> {
     match make(name) {
         Ok(()) => return Ok(Placed::New),

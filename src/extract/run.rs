@@ -277,7 +277,7 @@ impl Work<'_> {
         })
     }
 
-    /// Follows a walk through directories that exist. Answers the current one.
+    /// Follows a walk through directories that exist. Returns the current one.
     fn follow(&self, levels: &mut Vec<Arc<Directory>>, step: Step<'_>) -> Result<Option<Arc<Directory>>, Error> {
         self.check_stopped()?;
         match step {

@@ -84,7 +84,7 @@ fn enter(levels: &mut [Level], path: &[u8], step: &mut dyn FnMut(Step<'_>) -> Re
     Ok(())
 }
 
-/// Visits every selected name that is no directory, with its path.
+/// Visits every selected name that is not a directory, with its path.
 pub fn visit(tree: &Tree, selection: &Selection, visitor: &mut dyn FnMut(&[u8], NodeId)) {
     // The visitor does not fail, so neither does the walk.
     let _ = walk(tree, selection, &mut |step| {

@@ -133,7 +133,7 @@ impl FileSystem {
         Ok((overlay, node))
     }
 
-    /// Removes a name that is no directory.
+    /// Removes a name that is not a directory.
     ///
     /// # Errors
     /// As `unlink(2)`; `NotPermitted` above tags.
@@ -221,7 +221,7 @@ impl FileSystem {
     /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
     ///
     /// # Errors
-    /// As [`FileSystem::setattr`], but a file that is not there any more has no times to keep: that is no failure, or every
+    /// As [`FileSystem::setattr`], but a file that is not there any more has no times to keep: that is not a failure, or every
     /// `syncfs` after an `rm` would be one.
     pub async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         let same = |entry: &Entry| set.atime.is_none() && set.mtime.is_none_or(|mtime| mtime == entry.attributes.time);

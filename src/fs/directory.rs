@@ -190,7 +190,7 @@ impl FileSystem {
         let mut position = usize::try_from(after).unwrap_or(usize::MAX);
         while let Some((name, item)) = self.taken(source, position) {
             position += 1;
-            // A name that is no tag or repository after all costs itself only.
+            // A name that is not a tag or repository after all costs itself only.
             let Some(item) = item else { continue };
             let entry = match item {
                 Taken::Item(item) => self.item_entry(item, false)?,
@@ -240,7 +240,7 @@ impl FileSystem {
         }
     }
 
-    /// Tags first, then names of a layout that are no tags, then the child repositories that no tag hides.
+    /// Tags first, then names of a layout that are not tags, then the child repositories that no tag hides.
     fn taken_name<'a>(&self, path: &Option<Repository>, names: &'a Names, position: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
         if let Some(name) = names.tags.get(position) {
             let tag = path.as_ref().and_then(|repository| Some(tag_item(repository, Tag::parse(name).ok()?)));

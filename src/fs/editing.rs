@@ -231,10 +231,10 @@ impl FileSystem {
     }
 
     /// Removes what is staged of a tag, and the directory that shows it: processes inside get an error, a new lookup something new.
-    /// Answers whether it did.
+    /// Returns whether it did.
     ///
     /// # Errors
-    /// As [`FileSystem::claim`]; what the disk says.
+    /// As [`FileSystem::claim`]; errors of the disk.
     pub(super) async fn drop_staged(&self, name: &TagName, removal: Removal) -> Result<bool, Error> {
         let claimed = self.claim(name, Claim::Whole)?;
         self.drop_claimed(name, &claimed, removal).await

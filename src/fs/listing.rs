@@ -91,7 +91,7 @@ impl FileSystem {
     /// The names of a directory, asked for unless it was listed within the tag TTL.
     ///
     /// # Errors
-    /// Why nothing can be said about it. A directory of which nothing is known is no error: see [`Names::exists`].
+    /// Why nothing can be said about it. A directory of which nothing is known is not an error: see [`Names::exists`].
     pub(super) async fn names(&self, path: &Option<Repository>) -> Result<Arc<Names>, Error> {
         let location = Location::Directory(path.clone());
         if let Some(names) = self.locations.names(&location, self.context.tag_ttl) {
@@ -121,7 +121,7 @@ impl FileSystem {
                         tags = list.names;
                     }
                     Err(error) if error.kind == ErrorKind::NotFound => {}
-                    // A prefix of Docker Hub is no repository, and it says "denied" for that.
+                    // A prefix of Docker Hub is not a repository, and it says "denied" for that.
                     Err(error) if error.kind == ErrorKind::Denied && (root || !children.is_empty()) => complete = false,
                     Err(error) if !children.is_empty() || !staged.is_empty() => {
                         tracing::warn!(%error, "tags cannot be listed; only child repositories and staged tags are shown");

@@ -224,7 +224,7 @@ impl FileSystem {
     /// Looks up a name in a directory; the result counts one lookup more.
     ///
     /// # Errors
-    /// Why the registry or the artifact did not answer. A name that does not exist is no error.
+    /// Why the registry or the artifact did not answer. A name that does not exist is not an error.
     pub async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
         let inode = self.inode(directory);
         if inode.view() != 0 {
@@ -310,7 +310,7 @@ impl FileSystem {
     /// The target of a symbolic link.
     ///
     /// # Errors
-    /// Invalid for what is no link.
+    /// Invalid for anything but a link.
     pub fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {

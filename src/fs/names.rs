@@ -10,7 +10,7 @@ use crate::oci::Digest;
 pub struct Names {
     /// Tags, sorted.
     pub tags: Arc<[String]>,
-    /// Names of a layout that are no tags, as shown, and what they name.
+    /// Names of a layout that are not tags, as shown, and what they name.
     pub odd: Vec<(String, Digest)>,
     /// Child repositories and prefixes, sorted; those that a tag hides too.
     pub children: Vec<String>,

@@ -104,7 +104,7 @@ impl FileSystem {
         Ok(Finding::certain(Item::View(key, Origin::Digest(repository.clone(), digest))))
     }
 
-    /// A name of a layout that is no tag.
+    /// A name of a layout that is not a tag.
     async fn find_odd(&self, path: &Option<Repository>, name: &str) -> Result<Option<Finding>, Error> {
         let Some(repository) = path else { return Ok(None) };
         let names = self.names(path).await?;

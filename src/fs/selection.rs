@@ -197,7 +197,7 @@ impl FileSystem {
         readable.chain(broken).filter_map(meant).collect()
     }
 
-    /// The same. None is no error where the place or reference is one of this mount.
+    /// The same. None is not an error where the place or reference is one of this mount.
     ///
     /// # Errors
     /// `NotFound` where it is not.

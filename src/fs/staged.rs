@@ -91,7 +91,7 @@ impl Inner {
         (view.as_ref().map_or(TagState::Unseen, following), view)
     }
 
-    /// Judges an event and does what follows. Answers the state, and views to be dropped where no lock is held.
+    /// Judges an event and does what follows. Returns the state, and views to be dropped where no lock is held.
     fn judge(&mut self, views: &Views, name: &TagName, event: Event) -> (Result<TagState, Refusal>, Vec<Option<Arc<View>>>) {
         let (state, seen) = self.state(views, name);
         let mut freed = vec![seen];
@@ -116,7 +116,7 @@ impl Inner {
         (Ok(next), freed)
     }
 
-    /// Keeps the state of a tag with edits. Answers views that are not needed any more.
+    /// Keeps the state of a tag with edits. Returns views that are not needed any more.
     fn store(&mut self, views: &Views, name: &TagName, state: TagState) -> Vec<Option<Arc<View>>> {
         let view = state.view().filter(|_| state.is_staged());
         if let (Some(entry), Some(view)) = (self.tags.get_mut(name), view)
@@ -142,7 +142,7 @@ impl Staged {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Judges what happened to a tag and does what follows to its views. Answers the state that it is in then.
+    /// Judges what happened to a tag and does what follows to its views. Returns the state that it is in then.
     ///
     /// # Errors
     /// Why it cannot be; nothing is changed.

@@ -80,7 +80,7 @@ impl FileSystem {
         Ok(references)
     }
 
-    /// Answers whether there were any edits.
+    /// Returns whether there were any edits.
     async fn discard_one(&self, name: &TagName, below: String) -> Result<bool, Error> {
         let claimed = match self.claim(name, Claim::Whole) {
             // Published or taken back since it was selected.

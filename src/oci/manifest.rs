@@ -32,14 +32,14 @@ pub enum ManifestBody {
     Index(Box<Index>),
 }
 
-/// An image manifest (or Docker schema 2 manifest), also of an artifact that is no image.
+/// An image manifest (or Docker schema 2 manifest), also of an artifact that is not an image.
 #[derive(Clone, Debug)]
 pub struct ImageManifest {
     /// The config blob.
     pub config: Descriptor,
     /// The layers, bottom first.
     pub layers: Vec<Descriptor>,
-    /// `artifactType`, else the media type of the config where that is no image config and not empty.
+    /// `artifactType`, else the media type of the config where that is not an image config and not empty.
     pub artifact_type: Option<String>,
     /// The manifest that this one refers to.
     pub subject: Option<Descriptor>,

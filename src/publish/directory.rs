@@ -62,7 +62,7 @@ pub(super) struct DirectorySnapshot {
     hashes: Mutex<HashMap<PathKey, (Stamp, [u8; 32])>>,
 }
 
-/// Takes a path of the artifact, where it is on this machine, and what the disk says of it.
+/// Takes a path of the artifact, where it is on this machine, and errors of the disk of it.
 type OnPath<'a> = dyn FnMut(&[u8], &Path, &Metadata) -> Result<(), view::Error> + 'a;
 
 /// By which a file that was changed is told from the one that was hashed.

@@ -28,7 +28,7 @@ impl Packs {
     /// The directory below `root` for what `subject` says is pushed. Blocks on the disk.
     ///
     /// # Errors
-    /// Busy if another process pushes the same; what the disk says.
+    /// Busy if another process pushes the same; errors of the disk.
     pub fn claim(root: &Path, subject: &str) -> Result<Self, Error> {
         make_directory(root).map_err(|error| Error::disk("cannot make", root, &error))?;
         let directory = root.join(Digest::of(subject.as_bytes()).hex());

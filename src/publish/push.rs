@@ -220,7 +220,7 @@ impl Push<'_> {
         }
     }
 
-    /// The artifact that a tag holds now, whose layers may be named again. One that cannot be read is no obstacle.
+    /// The artifact that a tag holds now, whose layers may be named again. One that cannot be read is not an obstacle.
     async fn known(&self, digest: &Digest) -> Option<Arc<Artifact>> {
         let artifacts = &self.publisher.context.artifacts;
         match artifacts.artifact(&self.pushing.repository, digest, ViewMode::Merged, false).await {
@@ -236,7 +236,7 @@ impl Push<'_> {
 /// The paths that are layers of their own, in the order of the command line: files, and in the kind of ORAS everything.
 ///
 /// # Errors
-/// A path that cannot be read; Invalid for a media type of what is no layer of its own.
+/// A path that cannot be read; Invalid for a media type of what is not a layer of its own.
 fn own(inputs: &[Input], kind: NewKind) -> Result<Vec<Own>, Error> {
     let mut own = Vec::new();
     for input in inputs {

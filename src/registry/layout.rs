@@ -39,7 +39,7 @@ impl Layout {
     /// Opens a layout directory; relative paths are resolved now and for good.
     ///
     /// # Errors
-    /// `NotFound` where there is no such directory, `Invalid` where it is no layout of version 1.
+    /// `NotFound` where there is no such directory, `Invalid` where it is not a layout of version 1.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let shown = directory.display().to_string();
         let canonical = directory.canonicalize().map_err(|error| local(&shown, &error))?;

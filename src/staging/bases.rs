@@ -98,7 +98,7 @@ pub(super) fn end_cut(connection: &Connection, id: DataId) -> rusqlite::Result<(
     Ok(())
 }
 
-/// A file has all its bytes itself. Answers the staged file below, if nothing else refers to it.
+/// A file has all its bytes itself. Returns the staged file below, if nothing else refers to it.
 pub(super) fn end(connection: &Connection, id: DataId) -> rusqlite::Result<Option<DataId>> {
     let number = integer(id)?;
     let below: Option<Option<i64>> =
@@ -108,7 +108,7 @@ pub(super) fn end(connection: &Connection, id: DataId) -> rusqlite::Result<Optio
     Ok(if is_referred(connection, below)? { None } else { Some(below) })
 }
 
-/// Forgets all that is known of staged bytes that are gone. Answers the staged file below, if nothing else refers to it.
+/// Forgets all that is known of staged bytes that are gone. Returns the staged file below, if nothing else refers to it.
 pub(super) fn forget(connection: &Connection, id: DataId) -> rusqlite::Result<Option<DataId>> {
     for statement in [
         "DELETE FROM digests WHERE data = ?",

@@ -77,7 +77,7 @@ impl<'upper> Change<'upper> {
         })
     }
 
-    /// Commits. Answers the staged bytes that nothing refers to any more.
+    /// Commits. Returns the staged bytes that nothing refers to any more.
     pub(super) fn commit(mut self) -> Result<Vec<DataId>, Error> {
         let released = std::mem::take(&mut self.released);
         let (was, before) = (self.state_before, self.before);
@@ -240,7 +240,7 @@ impl<'upper> Change<'upper> {
         self.is_unedited = true;
     }
 
-    /// This commit is no edit: whether anything is left to publish stays as it is.
+    /// This commit is not an edit: whether anything is left to publish stays as it is.
     pub(super) fn set_tidying(&mut self) {
         self.is_tidying = true;
     }

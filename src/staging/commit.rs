@@ -34,7 +34,7 @@ enum From {
 
 impl Upper {
     /// After the confirmation of a publish, its first part: the next few of these nodes that still have the frozen content and are not
-    /// open refer to the tree instead; those that were written since lie over it. Answers whether there may be more. Their bytes are
+    /// open refer to the tree instead; those that were written since lie over it. Returns whether there may be more. Their bytes are
     /// given up: [`Upper::collect`] frees them.
     ///
     /// No file may be opened or written meanwhile; between two calls they may. `references` and `is_open` are asked without any
@@ -71,7 +71,7 @@ impl Upper {
         }
     }
 
-    /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Answers whether nothing was
+    /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Returns whether nothing was
     /// changed since the freeze, so that nothing is left to publish. No file may be opened or written meanwhile.
     pub fn commit_publish(&self, frozen: FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let is_clean = self.expect(&frozen, digest)?;
@@ -91,7 +91,7 @@ impl Upper {
         lock(&self.shared.state).changes == frozen.state.changes
     }
 
-    /// Lets nodes refer to the tree. Answers the bytes that they had.
+    /// Lets nodes refer to the tree. Returns the bytes that they had.
     fn refer(&self, clean: Vec<Clean>) -> Result<Vec<DataId>, Error> {
         self.shared.transact("cannot settle", |connection| {
             let mut released = Vec::new();

@@ -31,7 +31,7 @@ impl PendingDeletes {
 }
 
 impl Store {
-    /// Takes bytes that a commit gave up. Answers whether collecting is worth it now.
+    /// Takes bytes that a commit gave up. Returns whether collecting is worth it now.
     pub fn give_up(&self, ids: impl IntoIterator<Item = DataId>) -> bool {
         for id in ids {
             let occupied = std::fs::symlink_metadata(self.path(id)).map_or(0, |metadata| durable::occupied(&metadata));
@@ -60,7 +60,7 @@ impl Store {
 
 impl Shared {
     /// Makes all commits durable and unlinks what they gave up, and what only that lay over, except what a frozen generation may have.
-    /// Answers how many files went.
+    /// Returns how many files went.
     pub fn collect(&self) -> Result<usize, Error> {
         let (store, mut count) = (&self.store, 0);
         // Removed with everything.
@@ -83,7 +83,7 @@ impl Shared {
         Ok(count)
     }
 
-    /// Drops all rows about files that are gone. Answers the files that only they lay over.
+    /// Drops all rows about files that are gone. Returns the files that only they lay over.
     fn forget(&self, gone: &HashSet<DataId>) -> Result<Vec<DataId>, Error> {
         let mut released = Vec::new();
         let gone_of: Vec<DataId> = gone.iter().copied().collect();

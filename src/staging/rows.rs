@@ -167,7 +167,7 @@ const KINDS: [(NodeKind, i64); 7] = [
     (NodeKind::Socket, 7),
 ];
 
-/// Stores a node. Answers the staged bytes that it referred to before and does not any more.
+/// Stores a node. Returns the staged bytes that it referred to before and does not any more.
 pub(super) fn put_node(connection: &Connection, key: NodeKey, node: &Node) -> rusqlite::Result<Option<DataId>> {
     let before: Option<Option<u64>> = connection
         .prepare_cached("SELECT data FROM nodes WHERE key = ?")?

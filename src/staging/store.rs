@@ -207,7 +207,7 @@ impl Store {
         let path = self.location().database();
         let told = Error::database(what, &path, error);
         if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
-            // What SQLite has in memory does not fit to what a disk kept that failed in between. That is no damage on the disk.
+            // What SQLite has in memory does not fit to what a disk kept that failed in between. That is not damage on the disk.
             let text = format!("{what} {}: the disk failed before; see the kernel log, then unmount and mount again", shown(&path));
             return Error::new(ErrorKind::Other, text);
         }

@@ -274,7 +274,7 @@ impl DataFile {
         Ok(ranges >= MOST_RANGES || self.is_fixed() && self.staged.depth()? >= DEEPEST)
     }
 
-    /// Begins filling, which may take any number of [`DataFile::fill`]. Answers how many bytes are missing, and what
+    /// Begins filling, which may take any number of [`DataFile::fill`]. Returns how many bytes are missing, and what
     /// [`DataFile::end_filling`] wants to know.
     pub fn begin_filling(&self) -> Result<(u64, u64), Error> {
         let extent = self.staged.extent()?;
@@ -346,7 +346,7 @@ impl DataFile {
         })
     }
 
-    /// The same bytes as those of the staged file below lie in a tree now. Answers the file, if nothing refers to it any more.
+    /// The same bytes as those of the staged file below lie in a tree now. Returns the file, if nothing refers to it any more.
     pub(super) fn rebase(&self, below: DataId, tree: TreeNode) -> Result<Option<DataId>, Error> {
         let staged = &self.staged;
         let mut extent = staged.extent()?;

@@ -173,7 +173,7 @@ impl Upper {
         self.commit(database, work)
     }
 
-    /// As [`Upper::change`], for what is no edit: it changes nothing that is published, and needs no tag.
+    /// As [`Upper::change`], for a change that is not an edit: it changes nothing that is published, and needs no tag.
     pub fn tidy<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
         self.shared.make_room();
         self.commit(self.shared.database()?, |change| {

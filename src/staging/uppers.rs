@@ -168,7 +168,7 @@ impl Upper {
         self.relocate(&database, tag_key)
     }
 
-    /// Gives up name and lock of the tag until the next change if nothing is left to publish; answers whether it did. The upper lies
+    /// Gives up name and lock of the tag until the next change if nothing is left to publish; returns whether it did. The upper lies
     /// under `aside` meanwhile, can be read, and keeps its nodes.
     pub fn release(&self, aside: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
@@ -207,7 +207,7 @@ impl Upper {
         }
     }
 
-    /// Gives up the name of the tag for a directory of `tag_key` if nothing is left to publish; answers whether it did. Every later
+    /// Gives up the name of the tag for a directory of `tag_key` if nothing is left to publish; returns whether it did. Every later
     /// change answers Gone then, and what is there can still be read.
     pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
@@ -259,7 +259,7 @@ impl Upper {
         self.take_away(&database)
     }
 
-    /// Removes the upper if nothing is left to publish; answers whether it did. An edit either is committed before, and keeps it, or
+    /// Removes the upper if nothing is left to publish; returns whether it did. An edit either is committed before, and keeps it, or
     /// answers Gone.
     pub fn remove_if_clean(&self) -> Result<bool, Error> {
         let database = self.shared.database()?;
@@ -269,7 +269,7 @@ impl Upper {
         self.take_away(&database).map(|()| true)
     }
 
-    /// Removes the upper if nothing was changed since this generation was frozen; answers whether it did.
+    /// Removes the upper if nothing was changed since this generation was frozen; returns whether it did.
     pub fn remove_if_unchanged(&self, frozen: FrozenUpper) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if !self.is_unchanged_since(&frozen) {
@@ -278,7 +278,7 @@ impl Upper {
         self.take_away(&database).map(|()| true)
     }
 
-    /// Removes the upper if `judge`, which sees what is committed, says so; answers whether it did.
+    /// Removes the upper if `judge`, which sees what is committed, says so; returns whether it did.
     pub fn remove_if(&self, judge: impl FnOnce(&dyn Rows) -> Result<bool, Error>) -> Result<bool, Error> {
         let mut database = self.shared.database()?;
         if self.shared.store.has_frozen() || !judge(Change::begin(&mut database, &self.shared)?.rows())? {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 ///
 /// # Errors
 /// `InvalidInput` for a path with other components, `ELOOP` or `ENOTDIR` where a component is a symbolic link,
-/// and `InvalidData` for what is no regular file.
+/// and `InvalidData` for anything but a regular file.
 pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
     let names = plain_names(path)?;
     let Some((last, parents)) = names.split_last() else {
@@ -43,7 +43,7 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
 /// Opens a directory for its handle. Never blocks, whatever the path names.
 ///
 /// # Errors
-/// `ENOTDIR` for what is no directory, else what the system says.
+/// `ENOTDIR` for anything but a directory, else errors of the system.
 pub fn open_directory(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
@@ -51,7 +51,7 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
 /// Holds a directory without opening it, which needs no right to read it and asks no file system below; with its path without links.
 ///
 /// # Errors
-/// `ENOTDIR` for what is no directory, else what the system says.
+/// `ENOTDIR` for anything but a directory, else errors of the system.
 pub fn hold_directory(path: &Path) -> io::Result<(File, PathBuf)> {
     let directory = File::from(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
     let path = std::fs::read_link(path_of(&directory))?;
@@ -96,7 +96,7 @@ fn regular(file: File) -> io::Result<File> {
 /// with the mode that the umask leaves, and its name made durable.
 ///
 /// # Errors
-/// As [`open_file`]; `ENOTDIR` where a component is no directory.
+/// As [`open_file`]; `ENOTDIR` where a component is not a directory.
 pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut parent = directory.try_clone()?;
@@ -118,10 +118,10 @@ pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
     Ok(parent)
 }
 
-/// Removes a file, or whatever else is no directory, by its plain name in `directory`.
+/// Removes a file, or whatever else is not a directory, by its plain name in `directory`.
 ///
 /// # Errors
-/// `InvalidInput` for what is no plain name, else what the system says.
+/// `InvalidInput` for anything but a plain name, else errors of the system.
 pub fn remove_file(directory: &File, name: &str) -> io::Result<()> {
     match plain_names(Path::new(name))?.as_slice() {
         [name] => Ok(unlinkat(directory, *name, AtFlags::empty())?),

@@ -57,7 +57,7 @@ fn plain(name: &OsStr) -> io::Result<&OsStr> {
 /// Makes a directory with the mode that the umask leaves.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken, else what the system says.
+/// `AlreadyExists` for a name that is taken, else errors of the system.
 pub fn make_directory(directory: &File, name: &OsStr, mode: u32) -> io::Result<()> {
     Ok(mkdirat(directory, plain(name)?, Mode::from_raw_mode(mode & 0o777))?)
 }
@@ -112,7 +112,7 @@ pub fn make_file(directory: &File, name: &OsStr, mode: u32) -> io::Result<File> 
 /// Opens a regular file for reading; never blocks, whatever the path names.
 ///
 /// # Errors
-/// `InvalidData` for what is no regular file.
+/// `InvalidData` for anything but a regular file.
 pub fn open_file(directory: &File, name: &OsStr) -> io::Result<File> {
     super::beneath::open_file(directory, plain(name)?.as_ref())
 }
@@ -183,7 +183,7 @@ pub fn remove(directory: &File, name: &OsStr) -> io::Result<()> {
 /// Removes an empty directory.
 ///
 /// # Errors
-/// `DirectoryNotEmpty`, and what the system says.
+/// `DirectoryNotEmpty`, and errors of the system.
 pub fn remove_directory(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(unlinkat(directory, plain(name)?, AtFlags::REMOVEDIR)?)
 }

@@ -66,7 +66,7 @@ pub fn umask() -> io::Result<u32> {
     mask.and_then(|mask| u32::from_str_radix(mask, 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Raises the limit of open files to what the system allows this user; answers the limit in force.
+/// Raises the limit of open files to what the system allows this user; returns the limit in force.
 pub fn raise_open_file_limit() -> Option<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -69,7 +69,7 @@ pub struct Copied {
     pub size: u64,
 }
 
-/// The member of an index that fits a platform best; the manifest itself if it is no index.
+/// The member of an index that fits a platform best; the manifest itself if it is not an index.
 ///
 /// # Errors
 /// NotFound, with the platforms that there are.
@@ -144,7 +144,7 @@ impl Copier {
         Ok(Copied { digest: root.digest, media_type: root.media_type.clone(), size: root.raw.len() as u64 })
     }
 
-    /// The member of an index for a platform; a manifest that is no index is its own member.
+    /// The member of an index for a platform; a manifest that is not an index is its own member.
     async fn member(&self, root: Manifest, platform: &Platform) -> Result<Manifest, Error> {
         let Source { pull, repository } = &self.source;
         match member_for(&root, platform)? {

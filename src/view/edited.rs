@@ -108,7 +108,7 @@ impl View {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Under which name edits of this view are staged; `None` for what is no tag.
+    /// Under which name edits of this view are staged; `None` for anything but a tag.
     pub fn tag_key(&self, context: &Context) -> Option<TagKey> {
         match self.key() {
             Key::Tag(repository, tag) => Some(TagKey {
@@ -124,7 +124,7 @@ impl View {
     /// The edits of the tag, begun now if there are none: takes the tag's lock.
     ///
     /// # Errors
-    /// `ReadOnly` for what is no tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
+    /// `ReadOnly` for anything but a tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
     /// process edits the tag; what the registry and the disk say.
     pub async fn edit(&self, context: &Context) -> Result<Begun, Error> {
         let (Some(uppers), Some(tag_key)) = (&context.staging, self.tag_key(context)) else {

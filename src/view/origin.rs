@@ -11,7 +11,7 @@ pub enum Key {
     Tag(Repository, Tag),
     /// The files of a manifest by digest. The name is the path component that leads to it.
     Digest(Repository, Digest),
-    /// A name of a layout that is no tag, as it is shown, and what it names: when that changes, it is another view.
+    /// A name of a layout that is not a tag, as it is shown, and what it names: when that changes, it is another view.
     Odd(String, Digest),
     /// The metadata of a tag.
     Metadata(Repository, Tag),

@@ -101,20 +101,20 @@ impl Overlay {
     /// Takes everything back: removes the upper with all edits. Later calls answer Gone.
     ///
     /// # Errors
-    /// Busy while it is being published; what the disk says.
+    /// Busy while it is being published; errors of the disk.
     pub fn remove_all(&self) -> Result<(), Error> {
         Ok(self.upper.remove()?)
     }
 
-    /// Removes the upper if nothing is left to publish; answers whether it did. Later calls answer Gone then.
+    /// Removes the upper if nothing is left to publish; returns whether it did. Later calls answer Gone then.
     ///
     /// # Errors
-    /// Gone where it was removed before; what the disk says.
+    /// Gone where it was removed before; errors of the disk.
     pub fn remove_if_clean(&self) -> Result<bool, Error> {
         Ok(!self.has_writers() && self.upper.remove_if_clean()?)
     }
 
-    /// Removes the upper of a tag that holds nothing; answers whether it did.
+    /// Removes the upper of a tag that holds nothing; returns whether it did.
     ///
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
@@ -122,7 +122,7 @@ impl Overlay {
         Ok(self.upper.remove_if(|rows| Merged { rows, base: &self.base }.is_empty(0))?)
     }
 
-    /// Removes the upper if this generation, published elsewhere, is still all of it; answers whether it did.
+    /// Removes the upper if this generation, published elsewhere, is still all of it; returns whether it did.
     ///
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
@@ -171,7 +171,7 @@ impl Overlay {
         Ok(deleted?)
     }
 
-    /// Gives up the tag's lock until the next change if nothing is left to publish and no writer is open; answers whether it did. The
+    /// Gives up the tag's lock until the next change if nothing is left to publish and no writer is open; returns whether it did. The
     /// edits lie under the name `aside` meanwhile.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ impl Overlay {
         Ok(self.upper.reclaim()?)
     }
 
-    /// Gives up the tag's name for that of a directory if nothing is left to publish; answers whether it did. What is there can still
+    /// Gives up the tag's name for that of a directory if nothing is left to publish; returns whether it did. What is there can still
     /// be read, and every change answers Gone.
     ///
     /// # Errors

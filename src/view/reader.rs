@@ -41,7 +41,7 @@ impl Reader {
     /// A regular file of a tree. `strict`: nothing is served before the blob that holds it was checked whole.
     ///
     /// # Errors
-    /// Gone for what is no regular file; what opening its stream says.
+    /// Gone for anything but a regular file; errors of opening its stream.
     pub async fn of_tree(
         artifacts: &Artifacts,
         repository: &Repository,

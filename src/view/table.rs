@@ -110,7 +110,7 @@ impl Views {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Numbers the view of a key, unless it has a number, with one lookup more. Answers the number, and the view where it was opened:
+    /// Numbers the view of a key, unless it has a number, with one lookup more. Returns the number, and the view where it was opened:
     /// that of a tag is not opened for its name alone.
     ///
     /// # Errors

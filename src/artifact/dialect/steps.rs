@@ -59,7 +59,7 @@ pub(in crate::artifact) struct Step {
 /// The form of a blob in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) enum Shape {
-    /// Its entries are laid over the tree. With `instead`, a blob that is no archive after all becomes that file;
+    /// Its entries are laid over the tree. With `instead`, a blob that is not an archive after all becomes that file;
     /// without, it fails the artifact.
     Archive {
         /// Where and how.

@@ -9,7 +9,7 @@ const PATH_LIMIT: usize = 4095;
 /// The place that a blob asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::artifact) struct Title {
-    /// A clean relative path; empty for the directory itself (`.`); `None` if the text escapes or is no path.
+    /// A clean relative path; empty for the directory itself (`.`); `None` if the text escapes or is not a path.
     pub path: Option<Vec<u8>>,
     /// The last component, where it can be a name.
     pub name: Option<Vec<u8>>,

@@ -190,7 +190,7 @@ impl Push {
         let text = match self.remote.clone() {
             None => self.reference.clone().unwrap_or_default(),
             Some(remote) => {
-                // The first argument is no reference then.
+                // The first argument is not a reference then.
                 self.paths.splice(0..0, self.reference.take().map(PathBuf::from));
                 remote
             }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::oci::Manifest;
 
-/// Annotations with these prefixes say how an artifact is read, so they are no labels.
+/// Annotations with these prefixes say how an artifact is read, so they are not labels.
 const RESERVED: [&str; 2] = ["io.oci-sync.", "dev.ocifs."];
 
 /// Whether a key belongs to a format.

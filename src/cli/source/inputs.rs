@@ -152,7 +152,7 @@ pub fn owner(text: &str) -> Result<(u32, u32), String> {
 /// `SOURCE_DATE_EPOCH` of reproducible-builds.org: no time of a build is later, in seconds since 1970.
 ///
 /// # Errors
-/// It is no number.
+/// It is not a number.
 pub fn source_date() -> Result<Option<i64>, Failure> {
     let Some(text) = environment::variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| DateTime::from_timestamp(*seconds, 0).is_some());

@@ -44,7 +44,7 @@ pub fn split_tags(text: &str) -> Result<(&str, Vec<Tag>), Failure> {
     Ok((first, tags))
 }
 
-/// The tag or digest that a source names. A name of a layout that is no tag counts as none.
+/// The tag or digest that a source names. A name of a layout that is not a tag counts as none.
 pub fn version(source: &Source) -> Option<Version> {
     match source {
         Source::Artifact { version, .. } => Some(version.clone()),

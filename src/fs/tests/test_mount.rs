@@ -321,7 +321,7 @@ impl TestMount {
         (self.inode(directory).await, name.as_bytes())
     }
 
-    /// Makes something that is no regular file.
+    /// Makes something that is not a regular file.
     pub async fn make(&self, path: &str, kind: Kind) -> Result<Entry, Error> {
         let (directory, name) = self.parent(path).await;
         let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };

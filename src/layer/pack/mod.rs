@@ -159,7 +159,7 @@ impl Packer {
     }
 }
 
-/// The entry of a layer that is no archive: its attributes are nowhere but in the index.
+/// The entry of a layer that is not an archive: its attributes are nowhere but in the index.
 fn raw_entry(entry: &PackEntry, blob: &Digest, resources: &Resources) -> Result<Builder, Error> {
     let mut builder = Builder::new(resources);
     builder.entry(&NewEntry {

@@ -50,7 +50,7 @@ pub(super) struct Pending {
     /// Extents that are hashed already, bytes of the current one, and the place in the file.
     progress: (usize, u64, u64),
     hasher: Option<Sha256>,
-    /// False for what is no entry or was refused.
+    /// False for something that is not an entry, or was refused.
     keep: bool,
 }
 

@@ -276,7 +276,7 @@ impl Walker {
     }
 
     /// Old archives give hard links the size of their target but no content, PAX archives may store it. A block that
-    /// is a header (or the end of the archive) is no content.
+    /// is a header (or the end of the archive) is not content.
     fn link_content(
         &mut self,
         block: &[u8; BLOCK],

@@ -38,7 +38,7 @@ pub(super) struct Sparse {
 }
 
 impl Sparse {
-    /// The map of formats 0.0 and 0.1, if the entry has one. `Err` if it is no map.
+    /// The map of formats 0.0 and 0.1, if the entry has one. `Err` if it is not a map.
     pub(super) fn map(&self) -> Result<Option<Vec<Piece>>, ()> {
         if self.has_map { sparse::pairs(&self.numbers).map(Some).ok_or(()) } else { Ok(None) }
     }

@@ -75,7 +75,7 @@ pub(in crate::publish) async fn plan(
     let mut gone: Vec<Vec<u8>> = removed.to_vec();
     gone.extend(absent.into_iter().map(<[u8]>::to_vec));
     gone.sort_by(|one, other| order(one, other));
-    // What lies below something that is gone, or is no directory any more, goes with it.
+    // What lies below something that is gone, or is not a directory any more, goes with it.
     let mut last: Option<Vec<u8>> = None;
     gone.retain(|path| {
         let is_covered = last.as_ref().is_some_and(|last| is_within(path, last));

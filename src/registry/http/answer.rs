@@ -96,7 +96,7 @@ pub(super) async fn body(mut response: Response, limit: u64, what: &str, attempt
     let mut whole = BytesMut::new();
     attempts.progress();
     loop {
-        // The deadline covers the whole body: it is small, so a trickle is no progress worth waiting for.
+        // The deadline covers the whole body: it is small, so a trickle is not progress worth waiting for.
         let next = attempts.within(attempts.patience(), what, response.chunk()).await?;
         match next.map_err(|error| unanswered(what, &error))? {
             Some(piece) if whole.len() as u64 + piece.len() as u64 > limit => return Err(too_large()),

@@ -121,7 +121,7 @@ impl Transfer {
             match self.receive().await {
                 Ok(Some(piece)) => {
                     self.since_failure += piece.len() as u64;
-                    // What was read only to be dropped is no progress.
+                    // What was read only to be dropped is not progress.
                     if self.since_failure >= PROGRESS.max(self.dropped) {
                         self.attempts.forget_failures();
                     }

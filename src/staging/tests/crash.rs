@@ -228,7 +228,7 @@ fn a_child_works_only_where_it_is_told_to() {
     }
 }
 
-/// Lets a child work from a step on and kills it after about so many. Answers the first step that was not acknowledged.
+/// Lets a child work from a step on and kills it after about so many. Returns the first step that was not acknowledged.
 fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "staging::tests::crash::a_child_works_only_where_it_is_told_to", "--nocapture"])

@@ -91,7 +91,7 @@ impl Overlay {
     /// Target of a symlink.
     ///
     /// # Errors
-    /// Invalid for what is no link.
+    /// Invalid for anything but a link.
     pub fn target(&self, node: ViewNode) -> Result<Vec<u8>, Error> {
         let seen = self.merged().see(node)?;
         if seen.kind() != Kind::Symlink {
@@ -106,7 +106,7 @@ impl Overlay {
     /// Sets attributes. A new length copies only what stays of the bytes; all else copies nothing.
     ///
     /// # Errors
-    /// IsDirectory or Invalid for the length of what is no regular file; NoSpace and what the disk says.
+    /// IsDirectory or Invalid for the length of what is not a regular file; NoSpace and errors of the disk.
     pub async fn set_attributes(self: &Arc<Self>, context: &Context, node: ViewNode, set: SetAttributes) -> Result<(), Error> {
         if let Some(atime) = set.atime {
             self.access_times.set(node, atime);

@@ -21,7 +21,7 @@ pub(super) struct Base {
     homes: OnceLock<Vec<Home>>,
 }
 
-/// Where a node has a name: the directory and the name's cookie there. Cookies begin at 1; 0 is no name.
+/// Where a node has a name: the directory and the name's cookie there. Cookies begin at 1; 0 is not a name.
 #[derive(Clone, Copy, Default)]
 struct Home {
     directory: NodeId,

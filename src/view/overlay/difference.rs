@@ -2,7 +2,7 @@
 //!
 //! Compared are kind, content, permission bits, owner, device, target, extended attributes, and the modification time of what is no
 //! directory: a directory's time changes with every name in it and would name all of them. Links are not compared: a further name
-//! shows as added. What neither user nor archive said (`None`) is no difference, whatever the other side has. Bytes are hashed only
+//! shows as added. What neither user nor archive said (`None`) is not a difference, whatever the other side has. Bytes are hashed only
 //! where sizes and attributes are equal and no digest is known.
 
 use std::cmp::Ordering;

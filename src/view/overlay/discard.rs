@@ -29,7 +29,7 @@ impl Overlay {
     ///
     /// # Errors
     /// Other where the tree that the tag is expected to hold was not opened ([`Overlay::fetch_expected`]); NotFound where neither the tag
-    /// nor what it is expected to hold has the path; what the disk says. A part may have been taken back then.
+    /// nor what it is expected to hold has the path; errors of the disk. A part may have been taken back then.
     pub fn discard(&self, path: &[u8], forget: &mut dyn FnMut(Vec<Forgotten>)) -> Result<(), Error> {
         let expected = match self.binding().expected {
             None => None,
@@ -377,7 +377,7 @@ fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Pa
     Ok(Some(Page { last, rows: count, names }))
 }
 
-/// Hides the tree below of a directory of which all names are hidden one by one, so that the rows that do it can go. Answers a few of them.
+/// Hides the tree below of a directory of which all names are hidden one by one, so that the rows that do it can go. Returns a few of them.
 fn hide(edit: &mut Edit<'_, '_>, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
     if edit.merged().below(directory)?.is_some() {
         edit.update(directory, |node| node.opaque = true)?;

@@ -34,7 +34,7 @@ impl Edit<'_, '_> {
         Merged { rows: self.change.rows(), base: self.base }
     }
 
-    /// Changes a node, whose metadata is copied up if the upper has no row of it. Answers the row as it is now.
+    /// Changes a node, whose metadata is copied up if the upper has no row of it. Returns the row as it is now.
     pub fn update(&mut self, key: NodeKey, work: impl FnOnce(&mut Node)) -> Result<Node, Fault> {
         let (mut node, fresh) = match self.merged().row(key)? {
             Some(row) => (row, false),
@@ -159,7 +159,7 @@ pub(super) fn check_new_name(name: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses what is no name at all.
+/// Refuses what is not a name at all.
 pub(super) fn check_name(name: &[u8]) -> Result<(), Fault> {
     if name.len() > 255 {
         return Err(fault(ErrorKind::TooLong, "a name may have 255 bytes"));

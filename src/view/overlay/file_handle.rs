@@ -96,7 +96,7 @@ impl FileHandle {
     /// filled in first.
     ///
     /// # Errors
-    /// NoSpace and what the disk says; while filling in also what the registry says.
+    /// NoSpace and errors of the disk; while filling in also what the registry says.
     pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let result = self.with_data(Keep::All, |data| data.write_at(offset, bytes)).await;
         self.noted(result)

@@ -33,7 +33,7 @@ impl Overlay {
         self.filler.notify_one();
     }
 
-    /// Fills in all staged files of this tag. Answers how many are whole now and were not.
+    /// Fills in all staged files of this tag. Returns how many are whole now and were not.
     ///
     /// # Errors
     /// NoSpace, and what the disk or the registry says.

@@ -114,7 +114,7 @@ impl Overlay {
     /// Freezes a generation for publishing. Blocks on the disk.
     ///
     /// # Errors
-    /// NoSpace and what the disk says.
+    /// NoSpace and errors of the disk.
     pub fn freeze(self: &Arc<Self>) -> Result<Frozen, Error> {
         let prepared = self.upper().prepare_freeze()?;
         let (marked, outstanding) = {
@@ -128,7 +128,7 @@ impl Overlay {
         Ok(Frozen { overlay: Arc::clone(self), upper: marked.finish()?, _outstanding: outstanding })
     }
 
-    /// After the confirmation: clean files refer to the tree of `artifact`, the tag is expected to hold its digest. Answers whether nothing is left to publish.
+    /// After the confirmation: clean files refer to the tree of `artifact`, the tag is expected to hold its digest. Returns whether nothing is left to publish.
     /// Blocks on the disk.
     ///
     /// # Errors
@@ -204,7 +204,7 @@ impl Frozen {
     /// SHA-256 of a file, computed (and kept) where it is not known.
     ///
     /// # Errors
-    /// Invalid for what is no regular file; what reading says.
+    /// Invalid for anything but a regular file; errors of reading.
     pub async fn sha256(&self, artifacts: &Artifacts, entry: &FrozenEntry) -> Result<[u8; 32], Error> {
         match &entry.content {
             FrozenContent::None | FrozenContent::Disk => Err(Error::new(ErrorKind::Invalid, "only a regular file of the tag has content")),
@@ -228,7 +228,7 @@ impl Frozen {
     /// A reader of a frozen file's bytes.
     ///
     /// # Errors
-    /// Invalid for what is no regular file; what the disk or the registry says.
+    /// Invalid for anything but a regular file; errors of the disk or the registry.
     pub async fn open(&self, context: &Context, entry: &FrozenEntry) -> Result<Reader, Error> {
         match &entry.content {
             FrozenContent::None | FrozenContent::Disk => Err(Error::new(ErrorKind::Invalid, "only a regular file of the tag has content")),

@@ -132,7 +132,7 @@ impl Overlay {
         })?)
     }
 
-    /// A further name of a node that is no directory.
+    /// A further name of a node that is not a directory.
     ///
     /// # Errors
     /// As `link(2)`.

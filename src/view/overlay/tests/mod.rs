@@ -266,7 +266,7 @@ pub(super) fn sample() -> Vec<Item<'static>> {
     ]
 }
 
-/// Takes back what was changed below a path. Answers all that the kernel must forget.
+/// Takes back what was changed below a path. Returns all that the kernel must forget.
 pub(super) fn discarded(overlay: &Overlay, path: &[u8]) -> Result<Vec<super::Forgotten>, Error> {
     let mut forgotten = Vec::new();
     overlay.discard(path, &mut |some| forgotten.extend(some))?;
