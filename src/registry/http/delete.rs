@@ -1,7 +1,7 @@
 //! Deleting one tag, and never another one of the same manifest; and whole manifests and blobs, where that is asked for.
 //!
 //! For a tag, a manifest that users made is never deleted, since that deletes all its tags. Where a registry refuses to delete a
-//! tag (docker-registry 2.8), a manifest that nobody else has takes the tag and is deleted by digest, which takes this
+//! tag (docker-registry 2.8), a unique manifest takes the tag and is deleted by digest, which takes this
 //! one tag with it. Whether the registry deletes by digest at all is asked before the tag is touched.
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::{HttpRegistry, manifest, put};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 
-/// What a throw-away manifest says of itself.
+/// The config of a throw-away manifest.
 const THROW_AWAY: &str = "application/vnd.ocifs.throw-away.v1";
 /// The digest that its tag held before.
 const REPLACES: &str = "dev.ocifs.throw-away.replaces";
@@ -76,7 +76,7 @@ fn moved(what: &str, held: &Digest, expected: &Digest) -> Error {
     Error::new(ErrorKind::Conflict, format!("{what} holds {held} and not {expected}, so it is not deleted"))
 }
 
-/// What a version holds now, if it exists.
+/// The digest of a version, if it exists.
 async fn holds(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
     match manifest::resolve(http, repository, version).await {
         Ok(resolved) => Ok(Some(resolved.digest)),
@@ -119,7 +119,7 @@ async fn is_left_over(http: &Http, repository: &Repository, held: &Digest, repla
     Ok(manifest.artifact_type() == Some(THROW_AWAY) && replaces.is_some_and(|replaces| *replaces == replaced.to_string()))
 }
 
-/// A manifest that nobody else has: 128 random bits are in it.
+/// A unique manifest, with 128 random bits in it.
 fn unique(old: &Digest) -> Result<Manifest, Error> {
     let empty = json!({"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(EMPTY).to_string(), "size": EMPTY.len()});
     let raw = json!({
@@ -137,7 +137,7 @@ struct ThrowAway<'a> {
     repository: &'a Repository,
     version: &'a Version,
     what: &'a str,
-    /// What the tag holds, or held before a throw-away manifest took it.
+    /// The digest of the tag, or the one it had before a throw-away manifest took it.
     old: &'a Digest,
 }
 
@@ -175,7 +175,7 @@ impl ThrowAway<'_> {
         match holds(http, repository, self.version).await? {
             Some(held) if held == *throw_away => {}
             None => return Ok(TagDeletion::ByThrowAway),
-            // Somebody took the tag meanwhile, and the manifest has no tag any more.
+            // Another writer took the tag meanwhile, and the manifest has no tag any more.
             Some(held) => {
                 delete(http, repository, &Version::Digest(*throw_away)).await?;
                 return Err(moved(self.what, &held, self.old));

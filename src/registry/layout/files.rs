@@ -92,7 +92,7 @@ pub(super) fn put(root: &File, path: &Path, bytes: &[u8], replace: bool) -> io::
     arriving.place(path, replace)
 }
 
-/// Removes a file; one that is gone is no error.
+/// Removes a file; one that is gone is not an error.
 pub(super) fn remove(root: &File, path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -1,6 +1,6 @@
 //! Writing into a layout: blobs as files, tags as entries of `index.json`, which is replaced whole under a lock.
 //!
-//! What is answered as done survives a power cut. A manifest is put only when its blobs are there. Nothing is removed
+//! Acknowledged writes survive a power cut. A manifest is put only when its blobs are there. Nothing is removed
 //! but what is deleted, and what only that needed (see `sweep`).
 
 use std::path::Path;
@@ -24,7 +24,7 @@ const DEPTH: usize = 4;
 /// Bytes that are read and written at once.
 const PIECE: usize = 4 << 20;
 
-/// Runs what blocks on a thread for that; it ends also when nobody waits any more.
+/// Runs blocking work on a thread for that; it completes even if its waiter is gone.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| Error::new(ErrorKind::Other, format!("writing into a layout: {error}")))?
@@ -99,7 +99,7 @@ impl Blobs {
     /// A blob that a manifest, or a member of it that is here, needs and the layout lacks.
     fn missing(&self, manifest: &Manifest, depth: usize) -> Result<Option<Digest>, Error> {
         for member in manifest.index().into_iter().flat_map(|index| &index.manifests).filter(|_| depth > 0) {
-            // What is no manifest, or not here, is its reader's matter.
+            // What is not a manifest, or not here, is its reader's matter.
             let Ok(Some(member)) = self.parsed(&member.digest) else { continue };
             if let Some(missing) = self.missing(&member, depth - 1)? {
                 return Ok(Some(missing));

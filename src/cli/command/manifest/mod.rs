@@ -41,7 +41,7 @@ impl Manifest {
     /// Runs the command.
     ///
     /// # Errors
-    /// The manifest cannot be read, is no manifest, or is refused.
+    /// The manifest cannot be read, is not a manifest, or is refused.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         match self.command {
             Action::Get(flags) => flags.manifest(&invocation),

@@ -65,7 +65,7 @@ impl Put {
     /// Runs the command.
     ///
     /// # Errors
-    /// The file is no manifest, has another digest, or the registry refuses it.
+    /// The file is not a manifest, has another digest, or the registry refuses it.
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (text, others) = reference::split_tags(&self.reference)?;
