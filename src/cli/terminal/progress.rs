@@ -17,7 +17,7 @@ pub const TRANSFER: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_byt
 pub const NARROW: &str = "{msg} [{wide_bar}] {percent}% {binary_bytes_per_sec} {eta}";
 /// Columns that [`TRANSFER`] needs beside a bar worth looking at.
 pub const NARROW_BELOW: u16 = 70;
-/// The same while nobody knows how many bytes there will be.
+/// The same while the number of bytes is unknown.
 pub const UNBOUNDED: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
 /// How often a bar is redrawn between events.
 const TICK: Duration = Duration::from_millis(200);
