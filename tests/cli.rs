@@ -55,9 +55,10 @@ fn reason(output: &Output) -> (i32, String) {
 fn every_command_and_flag_is_in_the_help_under_a_heading() {
     let home = PrivateHome::new();
     let help = home.prints(&["--help"]);
-    for command in
-        ["mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect", "push", "cp", "tag", "resolve"]
-    {
+    for command in [
+        "mount", "umount", "status", "sync", "diff", "discard", "new", "refresh", "cache", "inspect", "push", "cp", "tag", "resolve",
+        "doctor",
+    ] {
         assert!(help.contains(&format!("  {command}")), "{command}");
     }
     let help = home.prints(&["mount", "--help"]);

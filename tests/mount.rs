@@ -30,6 +30,8 @@ mod crashes;
 mod credentials;
 #[path = "mount/deleting.rs"]
 mod deleting;
+#[path = "mount/doctor.rs"]
+mod doctor;
 #[path = "mount/everyday_tools.rs"]
 mod everyday_tools;
 #[path = "mount/fixtures.rs"]

@@ -11,6 +11,7 @@
 //! - `daemon`: the serving process of a mount
 //! - `terminal`: messages, tables, JSON, progress, prompts, units, escaping
 
+mod checks;
 mod command;
 mod daemon;
 mod exit;

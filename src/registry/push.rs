@@ -97,6 +97,12 @@ pub trait Push: Pull {
     async fn unlink_referrer(&self, _repository: &Repository, _subject: &Digest, _referrer: &Digest) -> Result<(), Error> {
         Ok(())
     }
+
+    /// Whether blobs may be pushed to a repository. Opens an upload where that is how one learns it, and gives it up.
+    ///
+    /// # Errors
+    /// Denied, and why else a push would fail.
+    async fn may_push(&self, repository: &Repository) -> Result<(), Error>;
 }
 
 /// A file that is uploaded.

@@ -11,6 +11,7 @@ mod cp;
 mod diff;
 mod discard;
 mod discover;
+mod doctor;
 mod inspect;
 mod label;
 mod list;
@@ -85,6 +86,7 @@ commands! {
     Attach: attach,
     Manifest: manifest,
     Blob: blob,
+    Doctor: doctor,
 }
 
 const STYLES: Styles = Styles::styled()

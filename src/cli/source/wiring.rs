@@ -159,11 +159,16 @@ fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) ->
             client,
             directories: certificate_directories(environment),
         },
-        credentials: Arc::new(Credentials::new(credential_files(flags, environment), helper_directories())),
+        credentials: Arc::new(credentials(flags, environment)),
         trusted_realms: connection.trusted_realms.clone(),
         timing: Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
         ..HttpConfig::new(registry)
     })
+}
+
+/// Where credentials of registries are looked for.
+pub fn credentials(flags: &RegistryFlags, environment: &Environment) -> Credentials {
+    Credentials::new(credential_files(flags, environment), helper_directories())
 }
 
 /// The directories of docker and podman with certificates by registry.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::session::Uploads;
 use super::{HttpRegistry, delete, mount, put, referrer, upload};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 
@@ -50,5 +51,12 @@ impl Push for HttpRegistry {
 
     async fn unlink_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Digest) -> Result<(), Error> {
         referrer::unlink(&self.http, repository, subject, referrer).await
+    }
+
+    async fn may_push(&self, repository: &Repository) -> Result<(), Error> {
+        let uploads = Uploads { http: &self.http, repository, what: format!("an upload to {}/{repository}", self.http.registry) };
+        let session = uploads.begin().await?;
+        uploads.cancel(session).await;
+        Ok(())
     }
 }

@@ -255,4 +255,9 @@ impl Push for Layout {
         })
         .await
     }
+
+    async fn may_push(&self, _repository: &Repository) -> Result<(), Error> {
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || files::lock(blobs.root()?).map(drop).map_err(|error| blobs.failed(Path::new(INDEX), &error))).await
+    }
 }

@@ -191,4 +191,8 @@ impl Push for Memory {
         let fault = self.enter(RequestKind::LinkReferrer, repository.as_str(), subject.to_string(), None).await?;
         self.answer(fault, ()).await
     }
+
+    async fn may_push(&self, _repository: &Repository) -> Result<(), Error> {
+        Ok(())
+    }
 }

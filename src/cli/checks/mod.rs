@@ -1,0 +1,51 @@
+//! What `ocifs doctor` finds out, one step after the other.
+//!
+//! - `registry`: a registry, a credential, an artifact
+//! - `machine`: FUSE, the cache and the state directory
+
+pub mod machine;
+pub mod registry;
+
+use serde::Serialize;
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Not needed by everybody.
+    Warning,
+    /// Something will not work.
+    Failed,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub step: &'static str,
+    /// How it went.
+    pub verdict: Verdict,
+    /// What was found, in one line.
+    pub found: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    /// A step that went well.
+    pub fn ok(step: &'static str, found: impl Into<String>) -> Self {
+        Self { step, verdict: Verdict::Ok, found: found.into(), advice: None }
+    }
+
+    /// A step that some will miss.
+    pub fn warning(step: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { step, verdict: Verdict::Warning, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    /// A step that failed.
+    pub fn failed(step: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { step, verdict: Verdict::Failed, found: found.into(), advice: Some(advice.into()) }
+    }
+}

@@ -1,0 +1,83 @@
+//! `ocifs doctor`: what works, what does not, and what to do about it.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::checks::{Finding, Verdict, machine, registry};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::settings::flags::{Format, RegistryFlags, Storage};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, output};
+
+/// Explain step by step what works here: this machine, a registry, a credential, an artifact
+///
+/// Nothing is written: an upload is opened and given up to learn whether this user may push.
+#[derive(Args, Clone, Debug)]
+pub struct Doctor {
+    /// A registry, repository or artifact [default: this machine alone]
+    #[arg(value_name = "REF")]
+    reference: Option<String>,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// The cache and the state directory.
+    #[command(flatten)]
+    storage: Storage,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// The output. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Doctor {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Something will not work.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let storage = self.storage.clone().with_directories(environment)?;
+        let source = self.reference.as_deref().map(|text| reference::parse(text, environment)).transpose()?;
+        let findings = until_interrupted(async {
+            let mut findings = blocking(move || Ok(machine::check(&storage))).await?;
+            if let Some(source) = &source {
+                let flags = invocation.registry(reference::registry(source))?;
+                let push = wiring::registry(source, false, &flags, environment)?;
+                findings.extend(registry::check(source, push.as_ref(), &wiring::credentials(&flags, environment)).await);
+            }
+            Ok(findings)
+        })?;
+        let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Failed).count();
+        output::show(self.format, &Report { findings }, |report| text(&report.findings))?;
+        match failed {
+            0 => Ok(()),
+            1 => Err(Failure::new(Code::Other, "one step failed")),
+            _ => Err(Failure::new(Code::Other, format!("{failed} steps failed"))),
+        }
+    }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.step.len()).max().unwrap_or_default();
+    let mut lines = Vec::new();
+    for finding in findings {
+        let mark = match finding.verdict {
+            Verdict::Ok => "ok  ",
+            Verdict::Warning => "note",
+            Verdict::Failed => "FAIL",
+        };
+        lines.push(format!("{mark}  {:width$}  {}", finding.step, escape::one_line(&finding.found)));
+        lines.extend(finding.advice.as_ref().map(|advice| format!("      {:width$}  -> {advice}", "")));
+    }
+    lines.join("\n")
+}
