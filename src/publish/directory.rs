@@ -158,16 +158,22 @@ impl DirectorySnapshot {
         })
     }
 
+    /// What was named of a path, and where the path is on this machine.
+    fn place(&self, path: &[u8]) -> Option<(&Input, PathBuf)> {
+        let input = self.inputs.iter().find(|input| is_within(path, &input.path))?;
+        let rest = path.get(input.path.len()..).unwrap_or_default();
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        Some((input, if rest.is_empty() { input.disk.clone() } else { input.disk.join(OsStr::from_bytes(rest)) }))
+    }
+
     /// Opens the file of an entry; no symbolic link is followed below what the user named.
     fn file(&self, entry: &FrozenEntry) -> Result<(PathBuf, File, Metadata), view::Error> {
         let no_file = || view::Error::new(ErrorKind::Invalid, "only a regular file has content");
-        let input = self.inputs.iter().find(|input| is_within(&entry.path, &input.path));
-        let input = input.filter(|_| matches!(entry.content, FrozenContent::Disk)).ok_or_else(no_file)?;
-        let rest = entry.path.get(input.path.len()..).unwrap_or_default();
-        let rest = OsStr::from_bytes(rest.strip_prefix(b"/").unwrap_or(rest));
-        let (disk, opened) = match rest.is_empty() {
-            true => (input.disk.clone(), File::open(&input.disk)),
-            false => (input.disk.join(rest), open_directory(&input.disk).and_then(|directory| open_file(&directory, Path::new(rest)))),
+        let place = self.place(&entry.path).filter(|_| matches!(entry.content, FrozenContent::Disk));
+        let (input, disk) = place.ok_or_else(no_file)?;
+        let opened = match disk.strip_prefix(&input.disk) {
+            Ok(rest) if !rest.as_os_str().is_empty() => open_directory(&input.disk).and_then(|directory| open_file(&directory, rest)),
+            _ => File::open(&disk),
         };
         let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
         let metadata = file.metadata().map_err(|error| unreadable("cannot read", &disk, &error))?;
@@ -221,6 +227,10 @@ impl Snapshot for DirectorySnapshot {
     async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
         let (_, file, _) = self.file(entry)?;
         Ok(Reader::of_file(entry.size, file))
+    }
+
+    fn on_disk(&self, path: &[u8]) -> Option<PathBuf> {
+        self.place(path).map(|(_, disk)| disk)
     }
 }
 

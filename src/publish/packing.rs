@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -195,16 +195,21 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
     let (commands, receiver) = mpsc::channel(PIECES);
     let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
     let (packing, workers, span, resources) = (layer.packing, how.workers, how.span, how.store.resources().clone());
+    // A raw layer that is a file of this machine is described, not copied.
+    let title = layer.title.as_deref().filter(|_| packing == Packing::Raw && sealed.is_none());
+    let in_place = title.and_then(|title| how.snapshot.on_disk(title.as_bytes()));
+    let is_copied = in_place.is_none();
     let thread = tokio::task::spawn_blocking(move || {
-        let file = File::create(&draft).map_err(|error| Error::disk("making", &draft, &error))?;
+        let create = || File::create(&draft).map_err(|error| Error::disk("making", &draft, &error));
         match sealed {
             None => {
-                let packed = drive(Packer::with_span(packing, workers, span, &resources, Box::new(file)), receiver)?;
+                let file: Box<dyn Write + Send> = if is_copied { Box::new(create()?) } else { Box::new(io::sink()) };
+                let packed = drive(Packer::with_span(packing, workers, span, &resources, file), receiver)?;
                 let blob = packed.blob;
                 Ok((packed, blob))
             }
             Some(sealed) => {
-                let writer = sealed.writer(BufWriter::with_capacity(256 << 10, file))?;
+                let writer = sealed.writer(BufWriter::with_capacity(256 << 10, create()?))?;
                 let packed = drive(Packer::with_span(packing, workers, span, &resources, Box::new(writer.clone())), receiver)?;
                 let blob = writer.finish()?;
                 Ok::<_, Error>((packed, blob))
@@ -223,14 +228,14 @@ pub(super) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Re
     if of_index(&packed.index, layer.packing, layer.title.as_deref()) != Some(layer.identity) {
         return Err(Error::new(
             ErrorKind::Integrity,
-            "what was packed is not what was planned: a staged file changed outside of the mount",
+            "what was packed is not what was planned: a file changed meanwhile, and not through the mount",
         ));
     }
     drop(granted);
     let _granted = how.budget.take(Use::Packing, if how.with_index { attached_index_memory(&packed.index) } else { 0 }).await?;
     let (store, identity, with_index, sealed) = (how.store.clone(), layer.identity, how.with_index, how.sealed);
     blocking(move || {
-        let mut ready = store.keep(&identity, &packed, blob, with_index)?;
+        let mut ready = store.keep(&identity, &packed, blob, with_index, in_place)?;
         ready.sealed = sealed.map(|sealed| Arc::new((sealed, packed.index)));
         Ok(ready)
     })

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -38,6 +39,11 @@ pub(super) trait Snapshot: Send + Sync + 'static {
     async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error>;
     /// The bytes of a regular file.
     async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error>;
+
+    /// A file of this machine that holds exactly the bytes of a path, so that a raw layer need not be a copy of it.
+    fn on_disk(&self, _path: &[u8]) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// A frozen overlay, lent to everybody who walks it and given back by the last of them.

@@ -125,10 +125,21 @@ impl Store {
         })
     }
 
-    /// Takes over a layer whose draft is complete. `blob` is what its file holds; the index is attached if `with_index`.
-    pub fn keep(&self, identity: &Identity, packed: &Packed, blob: (Digest, u64), with_index: bool) -> Result<Ready, Error> {
-        let path = self.path(identity, "blob");
-        fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;
+    /// Takes over a layer whose draft is complete, or one that is a file elsewhere. `blob` is what its file holds; the index is attached
+    /// if `with_index`.
+    pub fn keep(
+        &self,
+        identity: &Identity,
+        packed: &Packed,
+        blob: (Digest, u64),
+        with_index: bool,
+        in_place: Option<PathBuf>,
+    ) -> Result<Ready, Error> {
+        let is_here = in_place.is_none();
+        let path = in_place.unwrap_or_else(|| self.path(identity, "blob"));
+        if is_here {
+            fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;
+        }
         let index = match layer::encode_attached(&packed.index, &self.resources.scratch) {
             _ if !with_index => None,
             Ok(bytes) => {
@@ -143,6 +154,11 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
+        self.use_now(identity);
+        if !is_here {
+            // Nobody finds it again: only its own push knows that the file is still the same.
+            return Ok(Ready { blob, diff_id: packed.stream.0, path, attached_index: index, room: None, sealed: None });
+        }
         let account = Account {
             blob: blob.0.to_string(),
             size: blob.1,
@@ -152,7 +168,6 @@ impl Store {
         let text = serde_json::to_vec(&account).map_err(|error| Error::other(format!("describing a packed layer: {error}")))?;
         let file = self.path(identity, "json");
         durable::replace(&file, &[&text]).map_err(|error| Error::disk("writing", &file, &error))?;
-        self.use_now(identity);
         Ok(Ready { blob, diff_id: packed.stream.0, path, attached_index: index, room: None, sealed: None })
     }
 }

@@ -12,6 +12,7 @@ pub(super) mod parents;
 pub(super) mod whole;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -138,5 +139,9 @@ impl Snapshot for Without {
 
     async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
         self.inner.open(entry).await
+    }
+
+    fn on_disk(&self, path: &[u8]) -> Option<PathBuf> {
+        self.inner.on_disk(path)
     }
 }

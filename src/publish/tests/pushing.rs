@@ -139,6 +139,9 @@ async fn files_that_are_named_are_layers_of_their_own_under_the_path_that_was_gi
     pushing.inputs[1].bytes_only = true;
     let (digest, manifest) = pushed(&fixture, &pushing).await;
     assert_eq!(titles(&manifest), ["a.txt", "sub/deep/x", "sub/run"]);
+    let copies =
+        fs::read_dir(source.packs.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".blob"));
+    assert_eq!(copies.count(), 0, "they are sent from where they are");
     assert_eq!(manifest["layers"][0]["mediaType"], "text/plain");
     let seen = fixture.seen(&digest).await;
     let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
