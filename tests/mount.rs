@@ -44,6 +44,8 @@ mod interop;
 mod lifecycle;
 #[path = "mount/listing.rs"]
 mod listing;
+#[path = "mount/logins.rs"]
+mod logins;
 #[path = "mount/made_here.rs"]
 mod made_here;
 #[path = "mount/model.rs"]

@@ -1,12 +1,13 @@
 //! Credentials as docker, podman and ORAS keep them: JSON files, and helper programs that the files name.
 //!
 //! Owns which credential belongs to which registry and repository. The paths are handed in, in order of preference;
-//! this module never reads the environment and never writes. Files are read again when they change, so that a login
+//! this module never reads the environment, and writes only where somebody logs in or out. Files are read again when they change, so that a login
 //! or a rotated password counts without a new mount. Secrets are wiped from memory when dropped and never printed.
 
 mod credential;
 mod files;
 mod helper;
+mod store;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::credential::{Credential, CredentialScope, Secret};
 use self::files::{Files, Lookup};
+pub use self::store::{CredentialStore, Kept};
 use super::Error;
 use crate::flight::Flight;
 
@@ -39,6 +41,8 @@ pub struct Found {
 
 /// Where credentials are looked for.
 pub struct Credentials {
+    /// Counts instead of all files.
+    only: Option<Credential>,
     files: Files,
     helper_directories: Vec<PathBuf>,
     helper_limit: Duration,
@@ -55,12 +59,18 @@ impl Credentials {
     /// exist has nothing. Helpers are looked for in `helper_directories` (as `PATH` lists them) and nowhere else.
     pub fn new(files: Vec<PathBuf>, helper_directories: Vec<PathBuf>) -> Self {
         Self {
+            only: None,
             files: Files::new(files),
             helper_directories,
             helper_limit: helper::LIMIT,
             answers: Mutex::default(),
             asking: Flight::default(),
         }
+    }
+
+    /// This credential, whatever is asked for.
+    pub fn only(credential: Credential) -> Self {
+        Self { only: Some(credential), ..Self::none() }
     }
 
     /// No credentials at all.
@@ -75,6 +85,9 @@ impl Credentials {
     /// be read without credentials.
     pub async fn find(&self, place: CredentialScope<'_>, fresh: bool) -> Result<Found, Error> {
         let mut notes = Vec::new();
+        if let Some(credential) = self.only.clone() {
+            return Ok(Found { credential, source: None, notes });
+        }
         for lookup in self.files.lookups(place)? {
             match lookup {
                 Lookup::Stored(credential, file) => {

@@ -105,6 +105,17 @@ impl HttpRegistry {
     }
 }
 
+impl HttpRegistry {
+    /// Asks the registry whether the credentials are right. False if it asks for none.
+    ///
+    /// # Errors
+    /// Denied if it refuses them, or if they would have to go to a token server that is not known to belong to it.
+    pub async fn check_login(&self) -> Result<bool, Error> {
+        self.ping(None).await?;
+        self.http.exchange.authorizer.was_shown(&Scope::Ping(None)).await
+    }
+}
+
 fn trusted(realm: &str) -> Result<TrustedRealm, Error> {
     TrustedRealm::parse(realm).ok_or_else(|| {
         Error::new(ErrorKind::Invalid, format!("`{}` is not an origin like https://auth.example.org", realm.escape_default()))

@@ -21,7 +21,7 @@ use futures_util::Stream;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Version};
 
-pub use credentials::{Credential, CredentialScope, Credentials, Found, Secret};
+pub use credentials::{Credential, CredentialScope, CredentialStore, Credentials, Found, Kept, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes};
 pub use layout::Layout;
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};

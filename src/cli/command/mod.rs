@@ -15,6 +15,8 @@ mod doctor;
 mod inspect;
 mod label;
 mod list;
+mod login;
+mod logout;
 mod ls;
 mod manifest;
 mod mount;
@@ -86,6 +88,8 @@ commands! {
     Attach: attach,
     Manifest: manifest,
     Blob: blob,
+    Login: login,
+    Logout: logout,
     Doctor: doctor,
 }
 

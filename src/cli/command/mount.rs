@@ -15,7 +15,7 @@ use crate::cli::settings::invocation::Invocation;
 pub use crate::cli::settings::mount::Mount;
 use crate::cli::settings::passphrases::{self, Origin};
 use crate::cli::source::reference;
-use crate::cli::terminal::{escape, message};
+use crate::cli::terminal::{escape, message, prompt};
 use crate::durable;
 use crate::seal::Passphrase;
 use crate::sys::daemon::{Outcome, Side, split};
@@ -97,7 +97,7 @@ fn in_background(mut plan: Plan) -> Result<(), Failure> {
                 notes.lines().for_each(message::report);
                 return Ok(());
             }
-            Outcome::Failed { code, .. } if code == Code::Key as u8 && plan.passphrases.is_empty() && passphrases::can_ask() => {
+            Outcome::Failed { code, .. } if code == Code::Key as u8 && plan.passphrases.is_empty() && prompt::can_ask() => {
                 plan.passphrases = ask()?;
             }
             Outcome::Failed { code, message } => return Err(Failure::new(Code::of_number(code), message)),

@@ -4,7 +4,7 @@
 //! and never stay readable in `/proc/*/cmdline`.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -172,11 +172,6 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         return Err(refuse(format!("failed ({status})")));
     }
     Ok(output.unwrap_or_default())
-}
-
-/// Whether there is a terminal to ask on.
-pub fn can_ask() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Overwrites the values of `--passphrase` in this process's own argument list, so that `ps` shows stars.

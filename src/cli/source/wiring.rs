@@ -14,7 +14,9 @@ use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
 use crate::fs;
 use crate::oci::{Platform, Registry, Repository, Source};
-use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls};
+use crate::registry::{
+    ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls,
+};
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
 use crate::view::Meaning;
@@ -144,6 +146,11 @@ pub fn destination(to: &Source, flags: &RegistryFlags, environment: &Environment
 
 fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) -> Result<HttpConfig, Failure> {
     check_named_credentials(flags)?;
+    Ok(http_with(registry, flags, environment, credentials(flags, environment)))
+}
+
+/// How a registry is reached with these credentials.
+pub fn http_with(registry: Registry, flags: &RegistryFlags, environment: &Environment, credentials: Credentials) -> HttpConfig {
     let connection = &flags.connection;
     let client = match (&connection.cert_file, &connection.key_file) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate: certificate.clone(), key: key.clone() }),
@@ -151,7 +158,7 @@ fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) ->
     };
     // A certificate implies TLS, also on this machine.
     let means_tls = connection.insecure || connection.ca_file.is_some() || client.is_some();
-    Ok(HttpConfig {
+    HttpConfig {
         plain_http: connection.plain_http.or(means_tls.then_some(false)),
         tls: Tls {
             insecure: connection.insecure,
@@ -159,11 +166,21 @@ fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) ->
             client,
             directories: certificate_directories(environment),
         },
-        credentials: Arc::new(credentials(flags, environment)),
+        credentials: Arc::new(credentials),
         trusted_realms: connection.trusted_realms.clone(),
         timing: Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
         ..HttpConfig::new(registry)
-    })
+    }
+}
+
+/// Where a login is stored: the file that is named, else that of REGISTRY_AUTH_FILE, else docker's.
+///
+/// # Errors
+/// None of them is known.
+pub fn credential_store(flags: &RegistryFlags, environment: &Environment) -> Result<CredentialStore, Failure> {
+    let file = credential_files(flags, environment).into_iter().next();
+    let file = file.ok_or_else(|| Failure::usage("HOME is not set in the environment; give --registry-config"))?;
+    Ok(CredentialStore::new(file, helper_directories()))
 }
 
 /// Where credentials of registries are looked for.

@@ -34,6 +34,25 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
     Ok(is_yes(&answer))
 }
 
+/// Asks for a line.
+///
+/// # Errors
+/// The terminal cannot be written or read.
+pub fn ask(question: &str) -> Result<String, Failure> {
+    let mut terminal = io::stderr().lock();
+    let mut answer = String::new();
+    write!(terminal, "{question}: ")
+        .and_then(|()| terminal.flush())
+        .and_then(|()| io::stdin().lock().read_line(&mut answer))
+        .map_err(|error| Failure::other(format!("cannot read from the terminal: {error}")))?;
+    Ok(answer.trim().to_owned())
+}
+
+/// Whether there is a terminal to ask on.
+pub fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

@@ -16,7 +16,7 @@ use super::credential::{Credential, CredentialScope, Secret};
 use crate::error::ErrorKind;
 
 /// Largest credential file.
-const LIMIT: u64 = 4 << 20;
+pub(super) const LIMIT: u64 = 4 << 20;
 /// The key under which docker keeps Docker Hub, also towards helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -152,7 +152,7 @@ impl Entry {
 }
 
 /// The name under which a helper is asked.
-fn server(place: CredentialScope<'_>) -> String {
+pub(super) fn server(place: CredentialScope<'_>) -> String {
     if place.registry.as_str() == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { place.registry.to_string() }
 }
 
@@ -170,7 +170,7 @@ fn best_of<'a, T>(entries: impl Iterator<Item = (&'a String, &'a T)>, place: Cre
 }
 
 /// How many characters of path a key matches, `None` where it does not cover the place.
-fn covered(key: &str, place: CredentialScope<'_>) -> Option<usize> {
+pub(super) fn covered(key: &str, place: CredentialScope<'_>) -> Option<usize> {
     let (scheme, rest) = match key.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, key),

@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-NAME get`, the server on standard input, JSON on standard output.
+//! Credential helpers: `docker-credential-NAME get`, the server on standard input, JSON on standard output; `store` and `erase`.
 //!
 //! <https://github.com/docker/docker-credential-helpers#development>. A helper is a child process with a time limit
 //! and capped output; it is killed when the limit is over. It gets the environment without what is meant for ocifs. Nothing that it prints to standard error is shown, since
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
@@ -31,14 +31,64 @@ struct HelperOutput {
     secret: Secret,
 }
 
+/// What a helper takes.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HelperInput<'a> {
+    #[serde(rename = "ServerURL")]
+    server: &'a str,
+    username: &'a str,
+    secret: &'a str,
+}
+
+/// The user name that stands for an identity token.
+const TOKEN_USER: &str = "<token>";
+
 /// Asks a helper; `None` where it has nothing for the server.
 pub(super) async fn get(directories: &[PathBuf], name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, String> {
+    let Some(output) = run(directories, (name, "get"), server, limit).await? else { return Ok(None) };
+    let answer: Result<HelperOutput, _> = serde_json::from_slice(&output);
+    let answer = answer.map_err(|_| format!("credential helper docker-credential-{name} did not print the JSON that helpers print"))?;
+    if answer.secret.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(if answer.user == TOKEN_USER {
+        Credential::IdentityToken(answer.secret)
+    } else {
+        Credential::Password { user: answer.user, password: answer.secret }
+    }))
+}
+
+/// Has a helper keep a credential. Anything but a password or an identity token is refused.
+pub(super) async fn store(directories: &[PathBuf], name: &str, server: &str, credential: &Credential) -> Result<(), String> {
+    let (username, secret) = match credential {
+        Credential::Password { user, password } => (user.as_str(), password),
+        Credential::IdentityToken(token) => (TOKEN_USER, token),
+        Credential::Anonymous | Credential::RegistryToken(_) => return Err("helpers keep passwords and identity tokens".to_owned()),
+    };
+    let input = serde_json::to_string(&HelperInput { server, username, secret: secret.expose() });
+    let input = Zeroizing::new(input.map_err(|error| error.to_string())?);
+    run(directories, (name, "store"), &input, LIMIT).await.map(drop)
+}
+
+/// Has a helper forget what it keeps for a server.
+pub(super) async fn erase(directories: &[PathBuf], name: &str, server: &str) -> Result<(), String> {
+    run(directories, (name, "erase"), server, LIMIT).await.map(drop)
+}
+
+/// What a helper prints; `None` where it has nothing for the server.
+async fn run(
+    directories: &[PathBuf],
+    (name, verb): (&str, &str),
+    input: &str,
+    limit: Duration,
+) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
     let program = find(directories, name)?;
     let failed = |what: &str| format!("credential helper docker-credential-{name} {what}");
     let mut command = Command::from(process::other_program(program));
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| failed(&format!("cannot be started: {error}")))?;
-    let talk = tokio::time::timeout(limit, talk(&mut child, server)).await;
+    let talk = tokio::time::timeout(limit, talk(&mut child, input)).await;
     let (success, output) = match talk {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(failed(&format!("failed: {error}"))),
@@ -52,23 +102,16 @@ pub(super) async fn get(directories: &[PathBuf], name: &str, server: &str, limit
         return Err(failed("printed more than 64 KiB"));
     }
     let text = std::str::from_utf8(&output).map_err(|_| failed("did not print text"))?;
-    if !success {
-        return if text.contains(NOT_FOUND) { Ok(None) } else { Err(failed("reported an error; run it by hand to see it")) };
+    match (success, text.contains(NOT_FOUND)) {
+        (true, _) => Ok(Some(output)),
+        (false, true) => Ok(None),
+        (false, false) => Err(failed("reported an error; run it by hand to see it")),
     }
-    let answer: HelperOutput = serde_json::from_str(text).map_err(|_| failed("did not print the JSON that helpers print"))?;
-    if answer.secret.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(if answer.user == "<token>" {
-        Credential::IdentityToken(answer.secret)
-    } else {
-        Credential::Password { user: answer.user, password: answer.secret }
-    }))
 }
 
-async fn talk(child: &mut Child, server: &str) -> std::io::Result<(bool, Zeroizing<Vec<u8>>)> {
+async fn talk(child: &mut Child, text: &str) -> std::io::Result<(bool, Zeroizing<Vec<u8>>)> {
     if let Some(mut input) = child.stdin.take() {
-        match input.write_all(server.as_bytes()).await {
+        match input.write_all(text.as_bytes()).await {
             // A helper that does not read its input may still answer.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
             _ => {}

@@ -235,6 +235,18 @@ impl Authorizer {
         bearer && self.find(scope, false).await.is_ok_and(|found| found.credential == Credential::Anonymous && found.notes.is_empty())
     }
 
+    /// Whether the registry, or a token server that belongs to it, was shown the credentials; false if it asked for none.
+    ///
+    /// # Errors
+    /// Denied where they were held back from a token server that is not known to belong to it.
+    pub(super) async fn was_shown(&self, scope: &Scope) -> Result<bool, Error> {
+        if self.foreign_realm().is_some() {
+            let message = format!("registry {}: the credentials could not be checked{}", self.registry, self.explain(scope).await);
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+        Ok(self.asked.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    }
+
     /// The token server that was asked without credentials.
     fn foreign_realm(&self) -> Option<(String, Origin)> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()?;

@@ -1,0 +1,280 @@
+//! Storing a credential where docker, podman and ORAS look for it, and removing it: in a file, or in the helper that the file names.
+//!
+//! What the file says besides stays. It is replaced whole, readable by its owner only; a link to it stays a link.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::super::Error;
+use super::credential::{Credential, CredentialScope};
+use super::files::{self, covered};
+use super::helper;
+use crate::durable;
+use crate::error::ErrorKind;
+use crate::oci::Registry;
+
+/// The member with the entries.
+const ENTRIES: &str = "auths";
+
+/// Where logins are kept.
+pub struct CredentialStore {
+    file: PathBuf,
+    helper_directories: Vec<PathBuf>,
+}
+
+/// Who keeps a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// This file.
+    File(PathBuf),
+    /// The helper of this name.
+    Helper(String),
+}
+
+impl CredentialStore {
+    /// A file, which need not exist yet, and the directories of helpers that it may name.
+    pub fn new(file: PathBuf, helper_directories: Vec<PathBuf>) -> Self {
+        Self { file, helper_directories }
+    }
+
+    /// Stores the credential of a registry in the place of an older one.
+    ///
+    /// # Errors
+    /// The file cannot be read or written; its helper fails.
+    pub async fn put(&self, registry: &Registry, credential: &Credential) -> Result<Kept, Error> {
+        let mut members = self.read()?;
+        let server = server(registry);
+        let helper = helper_of(&members, registry);
+        let entry = match &helper {
+            Some(name) => {
+                let stored = helper::store(&self.helper_directories, name, &server, credential).await;
+                stored.map_err(|message| Error::new(ErrorKind::Other, message))?;
+                // Docker leaves an empty entry where a helper holds the credential.
+                json!({})
+            }
+            None => entry(credential),
+        };
+        let mut entries = take_entries(&mut members);
+        forget(&mut entries, registry);
+        entries.insert(server, entry);
+        members.insert(ENTRIES.to_owned(), Value::Object(entries));
+        self.write(&members)?;
+        Ok(helper.map_or_else(|| Kept::File(self.file.clone()), Kept::Helper))
+    }
+
+    /// Removes the credential of a registry. False if there was none.
+    ///
+    /// # Errors
+    /// As [`CredentialStore::put`].
+    pub async fn remove(&self, registry: &Registry) -> Result<bool, Error> {
+        let mut members = self.read()?;
+        let mut found = false;
+        if let Some(name) = helper_of(&members, registry) {
+            let server = server(registry);
+            let failed = |message| Error::new(ErrorKind::Other, message);
+            let held = helper::get(&self.helper_directories, &name, &server, helper::LIMIT).await.map_err(failed)?;
+            if held.is_some() {
+                helper::erase(&self.helper_directories, &name, &server).await.map_err(failed)?;
+                found = true;
+            }
+        }
+        let mut entries = take_entries(&mut members);
+        if forget(&mut entries, registry) {
+            members.insert(ENTRIES.to_owned(), Value::Object(entries));
+            self.write(&members)?;
+            found = true;
+        }
+        Ok(found)
+    }
+
+    fn read(&self) -> Result<Map<String, Value>, Error> {
+        let mut bytes = Zeroizing::new(Vec::new());
+        match File::open(&self.file).and_then(|file| file.take(files::LIMIT).read_to_end(&mut bytes)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+            other => other.map_err(|error| self.failed(&error))?,
+        };
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Map::new());
+        }
+        // A parser's message may quote the text around the fault.
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(members)) => Ok(members),
+            _ => Err(self.failed(&"it is not the JSON of a docker or podman login")),
+        }
+    }
+
+    fn write(&self, members: &Map<String, Value>) -> Result<(), Error> {
+        let mut text = Zeroizing::new(Vec::new());
+        // As docker indents it.
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let written = members.serialize(&mut serde_json::Serializer::with_formatter(&mut *text, formatter));
+        written.map_err(|error| self.failed(&error))?;
+        let path = self.file.canonicalize().unwrap_or_else(|_| self.file.clone());
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let replaced = durable::make_directory(parent).and_then(|()| durable::replace(&path, &[&text]));
+        replaced.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Error {
+        Error::new(ErrorKind::Other, format!("credential file {}: {error}", self.file.display().to_string().escape_debug()))
+    }
+}
+
+fn scope(registry: &Registry, tls: bool) -> CredentialScope<'_> {
+    CredentialScope { registry, repository: None, tls }
+}
+
+fn server(registry: &Registry) -> String {
+    files::server(scope(registry, true))
+}
+
+/// Whether a key means the whole registry, in any spelling.
+fn is_of(key: &str, registry: &Registry) -> bool {
+    [true, false].into_iter().any(|tls| covered(key, scope(registry, tls)) == Some(0))
+}
+
+/// The helper that keeps the credentials of a registry.
+fn helper_of(members: &Map<String, Value>, registry: &Registry) -> Option<String> {
+    let own = members.get("credHelpers").and_then(Value::as_object);
+    let own = own.and_then(|helpers| helpers.iter().find(|(key, _)| is_of(key, registry))).map(|(_, name)| name);
+    let name = own.or_else(|| members.get("credsStore"))?.as_str()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// Takes the entries out of a file; none if they are missing.
+fn take_entries(members: &mut Map<String, Value>) -> Map<String, Value> {
+    match members.remove(ENTRIES) {
+        Some(Value::Object(entries)) => entries,
+        _ => Map::new(),
+    }
+}
+
+/// Drops every entry of a registry. False if there was none.
+fn forget(entries: &mut Map<String, Value>, registry: &Registry) -> bool {
+    let before = entries.len();
+    entries.retain(|key, _| !is_of(key, registry));
+    entries.len() != before
+}
+
+fn entry(credential: &Credential) -> Value {
+    match credential {
+        Credential::Anonymous => json!({}),
+        Credential::Password { user, password } => {
+            let text = Zeroizing::new(format!("{user}:{}", password.expose()));
+            json!({"auth": STANDARD.encode(text.as_bytes())})
+        }
+        Credential::IdentityToken(token) => json!({"identitytoken": token.expose()}),
+        Credential::RegistryToken(token) => json!({"registrytoken": token.expose()}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::registry::{Credentials, Secret};
+
+    struct Place {
+        folder: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new(content: Option<&Value>) -> Self {
+            let place = Self { folder: tempfile::tempdir().unwrap() };
+            if let Some(content) = content {
+                std::fs::write(place.file(), content.to_string()).unwrap();
+            }
+            place
+        }
+
+        fn file(&self) -> PathBuf {
+            self.folder.path().join("config.json")
+        }
+
+        fn store(&self) -> CredentialStore {
+            CredentialStore::new(self.file(), vec![self.folder.path().to_owned()])
+        }
+
+        fn content(&self) -> Value {
+            serde_json::from_slice(&std::fs::read(self.file()).unwrap()).unwrap()
+        }
+
+        async fn found(&self, registry: &Registry) -> Credential {
+            let credentials = Credentials::new(vec![self.file()], vec![self.folder.path().to_owned()]);
+            credentials.find(scope(registry, true), true).await.unwrap().credential
+        }
+    }
+
+    fn registry(name: &str) -> Registry {
+        Registry::parse(name).unwrap()
+    }
+
+    fn password(secret: &str) -> Credential {
+        Credential::Password { user: "ann".into(), password: Secret::new(secret) }
+    }
+
+    #[tokio::test]
+    async fn a_login_is_found_again_and_replaces_every_older_spelling_and_nothing_else() {
+        let old = json!({"auths": {"https://reg.io/v1/": {"auth": "b2xk"}, "REG.io": {"auth": "b2xk"}, "reg.io/team": {"auth": "dGVhbTp0"},
+            "other.io": {"auth": "eDp5"}}, "HttpHeaders": {"x": "y"}, "plugins": {"a": 1}});
+        let place = Place::new(Some(&old));
+        assert_eq!(place.store().put(&registry("reg.io"), &password("secret")).await.unwrap(), Kept::File(place.file()));
+        assert_eq!(place.found(&registry("reg.io")).await, password("secret"));
+        let content = place.content();
+        let keys: Vec<&String> = content["auths"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["other.io", "reg.io", "reg.io/team"]);
+        assert_eq!((&content["HttpHeaders"], &content["plugins"]), (&old["HttpHeaders"], &old["plugins"]));
+        assert_eq!(std::fs::metadata(place.file()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(place.store().remove(&registry("reg.io")).await.unwrap());
+        assert!(!place.store().remove(&registry("reg.io")).await.unwrap());
+        assert_eq!(place.found(&registry("other.io")).await, Credential::Password { user: "x".into(), password: Secret::new("y") });
+    }
+
+    #[tokio::test]
+    async fn docker_hub_has_the_key_that_docker_uses_and_a_file_is_made_where_none_is() {
+        let place = Place::new(None);
+        place.store().put(&Registry::docker_hub(), &Credential::IdentityToken(Secret::new("t"))).await.unwrap();
+        assert!(place.content()["auths"]["https://index.docker.io/v1/"].is_object());
+        assert_eq!(place.found(&Registry::docker_hub()).await, Credential::IdentityToken(Secret::new("t")));
+    }
+
+    #[tokio::test]
+    async fn a_link_to_the_file_stays_a_link() {
+        let place = Place::new(None);
+        let real = place.folder.path().join("real.json");
+        std::fs::write(&real, "").unwrap();
+        std::os::unix::fs::symlink(&real, place.file()).unwrap();
+        place.store().put(&registry("reg.io"), &password("secret")).await.unwrap();
+        assert!(place.file().is_symlink() && std::fs::read_to_string(real).unwrap().contains("reg.io"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_json_is_left_alone() {
+        let place = Place::new(Some(&json!([1])));
+        assert!(place.store().put(&registry("reg.io"), &password("secret")).await.is_err());
+        assert_eq!(place.content(), json!([1]));
+    }
+
+    #[tokio::test]
+    async fn a_helper_keeps_the_secret_and_the_file_only_an_empty_entry() {
+        let place = Place::new(Some(&json!({"credHelpers": {"reg.io": "test"}, "credsStore": "missing"})));
+        let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\ncase $1 in\nstore) cat >kept ;;\nget) cat >/dev/null; [ -e kept ] && cat kept || { echo credentials not found in native keychain; exit 1; } ;;\nerase) cat >/dev/null; rm kept ;;\nesac\n";
+        let helper = place.folder.path().join("docker-credential-test");
+        std::fs::write(&helper, script).unwrap();
+        std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(place.store().put(&registry("reg.io"), &password("secret")).await.unwrap(), Kept::Helper("test".into()));
+        assert_eq!(place.content()["auths"], json!({"reg.io": {}}));
+        assert_eq!(place.found(&registry("reg.io")).await, password("secret"));
+        assert!(place.store().remove(&registry("reg.io")).await.unwrap());
+        assert_eq!(place.found(&registry("reg.io")).await, Credential::Anonymous);
+        assert!(place.store().put(&registry("other.io"), &password("secret")).await.is_err(), "its helper is missing");
+    }
+}
