@@ -73,9 +73,9 @@ const OWNERS: [(&str, &[&str]); 17] = [
 const CLAP: (&str, &[&str]) = ("clap", &["cli", "main"]);
 
 /// Modules whose files form no circle. The list only grows.
-const WITHOUT_CIRCLES: [&str; 16] = [
-    "artifact", "cache", "cli", "content", "control", "durable", "error", "extract", "flight", "fuse", "layer", "oci", "registry", "seal",
-    "sys", "transfer",
+const WITHOUT_CIRCLES: [&str; 17] = [
+    "artifact", "cache", "cli", "content", "control", "durable", "error", "extract", "flight", "fs", "fuse", "layer", "oci", "registry",
+    "seal", "sys", "transfer",
 ];
 
 const LONGEST_FILE: usize = 600;

@@ -4,21 +4,9 @@
 //! only, since the price of the real ones is a manifest, and `ls -l` lists many. What these refuse it asks about, and judges by the real
 //! ones. What they allow is judged here, until the kernel was told better, and it keeps no name so long: every walk passes here.
 
-use super::{Error, FileSystem};
+use super::{Error, FileSystem, Others};
 use crate::error::ErrorKind;
 use crate::view::Attributes;
-
-/// Which other users the kernel lets in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Others {
-    /// None.
-    #[default]
-    None,
-    /// All, as owners and modes of files say; `.oci`, which has the bytes without the modes, is for the mounting user and root.
-    Files,
-    /// All, and `.oci` too.
-    Everything,
-}
 
 /// The caller of an operation.
 #[derive(Clone, Copy, Debug)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::files::blocking;
+use super::blocking::blocking;
 use super::selection::{Scope, tag_of};
-use super::status::{StagedTag, reference_of};
-use super::{Error, FileSystem, Selection};
+use super::status::reference_of;
+use super::{Error, FileSystem, Selection, StagedTag};
 use crate::error::ErrorKind;
 use crate::oci::Tag;
 use crate::staging::{self, TagKey, Upper};

@@ -7,29 +7,14 @@ use std::time::Duration;
 
 use super::editing::Editing;
 use super::location::Location;
-use super::{Entry, Error, FileSystem, NAME_LIMIT, OpenFile, View, read_only, too_long};
+use super::refusals::{read_only, too_long};
+use super::{Caller, Entry, Error, FileSystem, NAME_LIMIT, OpenFile};
 use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
-use crate::view::{Attributes, NewNode, Replace, SetAttributes, ViewNode};
+use crate::view::{Attributes, NewNode, Replace, SetAttributes, View, ViewNode};
 
 /// Set group id: what is made in such a directory gets its group.
 const SET_GROUP: u32 = 0o2000;
-
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-impl Caller {
-    /// Whether set user id and set group id stay when this user writes; of capabilities nothing is known but that root has them.
-    pub(super) fn may_keep_set_id(self) -> bool {
-        self.uid == 0
-    }
-}
 
 /// A name to be made.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
 //! Settings that are fixed for the life of a mount, and the interface to the kernel's caches. Plain data.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Others, Writing};
 use crate::oci::{Repository, Version};
+use crate::registry::Push;
+use crate::staging::Uppers;
 use crate::view::{Authority, Defaults, Meaning};
 
 /// The root of the mount.
@@ -62,4 +64,30 @@ pub trait KernelCache: Send + Sync {
     fn hand_over(&self, inode: u64);
     /// Drops a name in a directory.
     fn forget_name(&self, directory: u64, name: &[u8]);
+}
+
+/// Which other users the kernel lets in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Others {
+    /// None.
+    #[default]
+    None,
+    /// All, as owners and modes of files say; `.oci`, which has the bytes without the modes, is for the mounting user and root.
+    Files,
+    /// All, and `.oci` too.
+    Everything,
+}
+
+/// The additional parts of a writable mount.
+pub struct Writing {
+    /// Where edits are staged.
+    pub uppers: Arc<Uppers>,
+    /// Where they are published.
+    pub push: Arc<dyn Push>,
+    /// Blobs sent at a time.
+    pub concurrency: NonZeroUsize,
+    /// Files of encrypted artifacts may be published in clear.
+    pub plaintext: bool,
+    /// Indexes of layers are attached as referrers.
+    pub attach_index: bool,
 }

@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
+use super::listed::{Listed, ListingSource};
 use super::location::Location;
 use super::names::Names;
 use super::resolve::{Item, tag_item};
 use super::window::{new_tag_names, repository_location};
-use super::{Entry, Error, FileSystem, Inode, OpenDirectory, ROOT, View};
+use super::{Entry, Error, FileSystem, Inode, OpenDirectory, ROOT};
 use crate::artifact::{NodeId, Tree};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
-use crate::view::{Found, Name, Shown, ViewNode};
+use crate::view::{Found, Shown, View, ViewNode};
 
 /// Cookies of `.` and `..`; names of the directory come behind.
 const DOTS: u64 = 2;
@@ -28,29 +29,6 @@ pub struct DirectoryEntry<'a> {
     pub name: &'a [u8],
     /// Its target; counted as one lookup except for `.` and `..`.
     pub entry: Entry,
-}
-
-/// The content of an open directory.
-pub(super) struct Listed {
-    /// The directory as the kernel knows it.
-    number: u64,
-    parent: u64,
-    source: ListingSource,
-}
-
-enum ListingSource {
-    /// A registry, prefix or repository at one moment.
-    Namespace(Option<Repository>, Arc<Names>),
-    /// `.oci/repos`
-    Repositories(Option<Repository>, Arc<Names>),
-    /// `.oci/tags`
-    Tags(Repository, Arc<Names>),
-    /// `.oci`
-    Window(Vec<(&'static str, Location)>),
-    /// A directory of metadata at one moment.
-    Metadata(Arc<View>, Vec<Name>),
-    /// A directory of the files of an artifact, with the edits of the tag if there are any.
-    Files(Arc<View>, ViewNode),
 }
 
 impl FileSystem {
@@ -176,7 +154,7 @@ impl FileSystem {
         after: u64,
         take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
     ) -> Result<(), Error> {
-        let Some(tree) = tree_of(view) else { return Err(super::stale()) };
+        let Some(tree) = tree_of(view) else { return Err(super::refusals::stale()) };
         for child in tree.children(NodeId::try_from(directory).unwrap_or(NodeId::MAX), after) {
             let entry = self.node_entry(view, child.node.into())?;
             if !self.hand_out(child.cookie, child.name, entry, take) {

@@ -8,15 +8,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::files::blocking;
+use super::blocking::blocking;
 use super::location::Location;
+use super::refusals::read_only;
 use super::staged::{StagedView, TagName};
 use super::tag_state::{Claim, Event, Refusal};
-use super::{Error, FileSystem, Inode, Key, Origin, ROOT, Root, View, read_only};
+use super::{Error, FileSystem, Inode, ROOT, Root};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag, Version};
 use crate::staging::{TagKey, Upper, Uppers};
-use crate::view::{Begun, Forgotten, Overlay};
+use crate::view::{Begun, Forgotten, Key, Origin, Overlay, View};
 
 /// A change under way in an edited tag, which follows nothing until this is dropped.
 pub(super) struct Editing<'fs> {

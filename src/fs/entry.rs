@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::location::Location;
 use super::resolve::Item;
-use super::{Attributes, Error, FOREVER, FileSystem, Inode, Key, NAME_TTL, Origin, Others, View};
+use super::{Error, FOREVER, FileSystem, Inode, NAME_TTL, Others};
+use crate::view::{Attributes, Key, Origin, View};
 
 /// An inode with its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl FileSystem {
             // Every lookup of this name passes here again, to be checked.
             entry.name_ttl = Duration::ZERO;
         }
-        if self.views.retain(view.number()) { Ok(entry) } else { Err(super::stale()) }
+        if self.views.retain(view.number()) { Ok(entry) } else { Err(super::refusals::stale()) }
     }
 
     /// Attributes of a node of a view; not counted.

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use super::blocking::blocking;
 use super::handle::{Body, File};
 use super::location::Location;
+use super::refusals::read_only;
 use super::tag_state::Event;
-use super::{Caller, Entry, Error, FOREVER, FileSystem, Inode, OpenFile, View, read_only};
+use super::{Caller, Entry, Error, FOREVER, FileSystem, Inode, OpenFile};
 use crate::error::ErrorKind;
-use crate::view::{FileHandle, Overlay, Reader, SetAttributes, ViewNode};
+use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 
 /// The extended attribute that lends a program some of root's rights.
 const CAPABILITIES: &[u8] = b"security.capability";
@@ -124,7 +126,7 @@ impl FileSystem {
             return Err(Error::new(ErrorKind::Invalid, "the file is not open for writing"));
         };
         if !self.staged.holds(view.number()) {
-            return Err(super::stale());
+            return Err(super::refusals::stale());
         }
         let first = !wrote.load(Ordering::Relaxed);
         if (first || strip)
@@ -260,13 +262,5 @@ impl FileSystem {
         // A tag in which nothing was written after all follows upstream again.
         self.staged.happened_in(&self.views, &view, |left| Event::Closed(view.number(), left));
         self.free_soon(&view);
-    }
-}
-
-/// Runs what waits for the disk on a thread that may wait.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(ErrorKind::Other, format!("work on the disk ended early: {error}"))),
     }
 }

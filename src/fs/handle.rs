@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use super::directory::Listed;
-use super::{Attributes, Error, View};
+use super::Error;
+use super::listed::Listed;
 use crate::error::ErrorKind;
-use crate::view::{FileHandle, Pin, Reader};
+use crate::view::{Attributes, FileHandle, Pin, Reader, View};
 
 /// The answer to opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

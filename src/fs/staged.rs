@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::StagedTag;
 use super::tag_state::{Action, Claim, Event, Refusal, Remaining, TagState, ViewNumber};
-use super::{Key, StagedTag, View};
 use crate::oci::{Repository, Tag};
-use crate::view::Views;
+use crate::view::{Key, View, Views};
 
 /// Repository and tag.
 pub type TagName = (Repository, Tag);

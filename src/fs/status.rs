@@ -3,53 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::selection::Selected;
 use super::staged::StagedView;
-use super::{Error, FileSystem, Selection};
+use super::{Error, FileSystem, Selection, StagedTag};
 use crate::artifact::Kind;
 use crate::oci::{Digest, Repository};
 use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
 use crate::staging::TagKey;
 use crate::view::{Context, Difference, Meaning, Overlay, PathState};
-
-/// One tag with edits. Keys are stable: scripts read them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StagedTag {
-    /// Its reference.
-    pub reference: String,
-    /// Where it is below the mount; empty for the mount itself.
-    pub path: String,
-    /// Something differs from what was published last.
-    pub edited: bool,
-    /// Names that upstream lacks.
-    pub added: u64,
-    /// Names whose content or attributes differ.
-    pub changed: u64,
-    /// Names that are gone here.
-    pub removed: u64,
-    /// Staged bytes.
-    pub bytes: u64,
-    /// Names that a sync leaves out: leftovers such as `.DS_Store`, what `.ocifsignore` names, sockets.
-    #[serde(rename = "droppings")]
-    pub ignored: u64,
-    /// The tag was deleted here.
-    pub deleted: bool,
-    /// Files that are open for writing.
-    pub writers: bool,
-    /// The artifact upstream is encrypted; the edits are not until they are published.
-    pub encrypted: bool,
-    /// Paths of files whose bytes a power cut may have damaged; a sync asks for `--force`.
-    pub suspects: Vec<String>,
-    /// Why the last sync refused, where the tag moved upstream.
-    pub conflict: Option<String>,
-    /// A remark if its edits mean something else than this mount's flags say.
-    pub as_staged: Option<String>,
-    /// Why it cannot be read, where that is so. The figures are 0 then.
-    pub error: Option<String>,
-}
 
 /// Counts the staged edits of one tag. The path is left to the mount.
 async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {

@@ -28,7 +28,7 @@ impl FileSystem {
         let Some(publisher) = &self.publisher else {
             return Err(Error::new(ErrorKind::ReadOnly, "this mount is read-only"));
         };
-        let _turn = self.publishing.acquire().await.map_err(|_| super::stale())?;
+        let _turn = self.publishing.acquire().await.map_err(|_| super::refusals::stale())?;
         let selected = self.select(selection).await?;
         if options.as_tag.is_some() && selected.len() > 1 {
             return Err(several_under_one_name());

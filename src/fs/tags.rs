@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::changes::Caller;
+use super::blocking::blocking;
 use super::editing::Removal;
-use super::files::blocking;
 use super::location::Location;
+use super::refusals::read_only;
 use super::resolve::{Finding, Item, tag_item};
 use super::staged::TagName;
 use super::tag_state::{Claim, Event};
-use super::{Entry, Error, FileSystem, Key, View, read_only};
+use super::{Caller, Entry, Error, FileSystem};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::staging::Binding;
-use crate::view::{Replace, SetAttributes};
+use crate::view::{Key, Replace, SetAttributes, View};
 
 const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the letters a-z A-Z 0-9 _ . - and does not begin with . or -";
 const REPOSITORY_GRAMMAR: &str =
@@ -38,7 +38,7 @@ impl FileSystem {
                 let (uid, gid, now) = (Some(caller.uid), Some(caller.gid), Some(now()));
                 let set = SetAttributes { mode: Some(mode), uid, gid, mtime: now, ..SetAttributes::default() };
                 self.edit(&view).await?.set_attributes(&self.context, 0, set).await?;
-                let Item::View(key, origin) = tag_item(&name.0, name.1) else { return Err(super::stale()) };
+                let Item::View(key, origin) = tag_item(&name.0, name.1) else { return Err(super::refusals::stale()) };
                 self.view_entry(key, origin)
             }
             _ => {
@@ -147,7 +147,7 @@ impl FileSystem {
 
     /// The view that a lookup of a tag gets. Its name was looked up before, so the kernel knows it, or the table of edits does.
     fn tag_view(&self, name: &TagName) -> Result<Arc<View>, Error> {
-        self.views.current(&Key::Tag(name.0.clone(), name.1.clone())).ok_or_else(super::stale)
+        self.views.current(&Key::Tag(name.0.clone(), name.1.clone())).ok_or_else(super::refusals::stale)
     }
 
     /// `rename` above tags: a tag gets another name in its repository, and its directory with everything in it goes along.

@@ -2,41 +2,24 @@
 //!
 //! Works on one mount's tags only; what another mount or process holds is neither shown nor touched. Never waits for the kernel.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::blocking::blocking;
 use super::editing::Removal;
-use super::files::blocking;
 use super::selection::Selected;
 use super::staged::{StagedView, TagName};
 use super::tag_state::Claim;
 use super::{Error, FileSystem, Selection};
 use crate::error::ErrorKind;
-use crate::registry::Push;
-use crate::staging::Uppers;
 use crate::view::{Difference, Overlay};
-
-/// The additional parts of a writable mount.
-pub struct Writing {
-    /// Where edits are staged.
-    pub uppers: Arc<Uppers>,
-    /// Where they are published.
-    pub push: Arc<dyn Push>,
-    /// Blobs sent at a time.
-    pub concurrency: NonZeroUsize,
-    /// Files of encrypted artifacts may be published in clear.
-    pub plaintext: bool,
-    /// Indexes of layers are attached as referrers.
-    pub attach_index: bool,
-}
 
 impl FileSystem {
     /// The edits of a staged tag, laid over their tree now if it was not entered yet.
     pub(super) async fn overlay_of(&self, staged: &StagedView) -> Result<Arc<Overlay>, Error> {
         self.enter(&staged.view).await?;
-        staged.view.overlay().map(Arc::clone).ok_or_else(super::stale)
+        staged.view.overlay().map(Arc::clone).ok_or_else(super::refusals::stale)
     }
 
     /// The differences from upstream, by tag.

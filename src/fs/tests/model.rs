@@ -11,14 +11,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
-use super::super::{Error, Inode, Key, Lookup, NewName, Selection};
+use super::super::{Error, Inode, Lookup, NewName, Selection};
 use super::test_mount::{CALLER, Setup, TestMount, add_files};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::publish::{Options, Outcome};
 use crate::registry::{Fault, Memory, RequestKind};
-use crate::view::Replace;
+use crate::view::{Key, Replace};
 
 const TAGS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 /// Kinds of requests whose answers are held back.

@@ -1,0 +1,144 @@
+//! Operations on inodes: looking up names, attributes, links, access, and what the kernel has forgotten.
+
+use std::sync::Arc;
+
+use super::blocking::blocking;
+use super::config::Space;
+use super::location::Location;
+use super::refusals::{ABSENT_TTL, NAME_LIMIT, too_long};
+use super::resolve::Finding;
+use super::{Entry, Error, FileSystem, Inode, Lookup, ROOT};
+use crate::artifact::Kind;
+use crate::error::ErrorKind;
+use crate::view::{Found, Key, Shown, View};
+
+impl FileSystem {
+    /// Looks up a name in a directory; the result counts one lookup more.
+    ///
+    /// # Errors
+    /// Why the registry or the artifact did not answer. A name that does not exist is not an error.
+    pub async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
+        let inode = self.inode(directory);
+        if inode.view() != 0 {
+            let view = self.view(inode)?;
+            self.enter(&view).await?;
+            return match view.lookup(&self.context, inode.node(), name).await? {
+                Some(Found::Node(node)) => Ok(Lookup::Found(self.node_entry(&view, node)?)),
+                Some(Found::View(key, origin)) => Ok(Lookup::Found(self.view_entry(key, origin)?)),
+                None if name.len() > NAME_LIMIT => Err(too_long()),
+                None => Ok(Lookup::Absent(ABSENT_TTL)),
+            };
+        }
+        let location = self.location(inode)?;
+        let finding = match location.as_ref() {
+            Location::Directory(path) => self.find(path, name).await?,
+            location if location.is_directory() => self.find_in_window(location, name).await?,
+            _ => return Err(Error::new(ErrorKind::NotDirectory, "not a directory")),
+        };
+        match finding {
+            Finding::Nothing(ttl) => Ok(Lookup::Absent(ttl)),
+            Finding::Item { item, guessed } => Ok(Lookup::Found(self.item_entry(item, guessed)?)),
+        }
+    }
+
+    /// Binds a view to its digest. The kernel forgets the attributes that its directory had before.
+    pub(super) async fn enter<'view>(&self, view: &'view Arc<View>) -> Result<&'view Shown, Error> {
+        if let Some(shown) = view.shown() {
+            return Ok(shown);
+        }
+        let shown = view.enter(&self.context).await?;
+        // A kernel that checks modes has asked for them just now, and would drop the answer; else they last no longer than the name.
+        if !self.admits_others()
+            && let Some(kernel) = self.kernel.get()
+        {
+            kernel.forget_inode(self.number(Inode::of_view(view.number(), 0)));
+        }
+        if let Key::Tag(repository, tag) = view.key()
+            && let Some(last) = self.context.artifacts.last_known(&repository, &tag)
+        {
+            // While the artifact was fetched, the registry may have said that the tag holds another one.
+            self.answered(&(repository, tag), view, Some(last)).await;
+        }
+        Ok(shown)
+    }
+
+    /// Takes back lookups that the kernel has forgotten.
+    pub fn forget(&self, number: u64, lookups: u64) {
+        if number == ROOT {
+            return;
+        }
+        let inode = Inode::decode(number);
+        match inode.view() {
+            0 => self.locations.forget(inode.node(), lookups),
+            view => drop(self.views.forget(view, lookups)),
+        }
+    }
+
+    /// Attributes of an inode and how long they may be kept.
+    ///
+    /// # Errors
+    /// Gone for an inode that the kernel was told to forget.
+    pub async fn getattr(&self, number: u64) -> Result<Entry, Error> {
+        let inode = self.inode(number);
+        if inode.view() == 0 {
+            let location = self.location(inode)?;
+            return Ok(self.location_attributes(number, &location));
+        }
+        if self.is_only_named(inode) && !self.admits_others() {
+            return Ok(self.named_attributes(inode.view()));
+        }
+        let view = self.view(inode)?;
+        if number == ROOT || inode.node() == 0 && self.admits_others() {
+            // The root is entered by being mounted, without a lookup. Where the kernel checks modes, it asks for those of a directory
+            // that was not entered when they refuse an access.
+            self.enter(&view).await?;
+        }
+        match self.attributes_of(&view, inode.node()) {
+            Err(error) if error.kind == ErrorKind::Gone => self.open_attributes(number).ok_or(error),
+            entry => entry,
+        }
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// Invalid for anything but a link.
+    pub fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
+        let inode = self.inode(number);
+        if inode.view() != 0 {
+            return self.view(inode)?.target(inode.node());
+        }
+        match self.location(inode)?.link() {
+            Some(target) => Ok(target.into_bytes()),
+            None => Err(Error::new(ErrorKind::Invalid, "not a symbolic link")),
+        }
+    }
+
+    /// Whether an access is allowed as far as this mount decides: the kernel checks modes where other users are
+    /// admitted, else everything is readable.
+    ///
+    /// # Errors
+    /// ReadOnly for writing a read-only object, Denied for executing a file without execute permission.
+    pub async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
+        if write {
+            self.check_writable(number).await?;
+        }
+        if execute {
+            let attributes = self.getattr(number).await?.attributes;
+            if attributes.kind != Kind::Directory && attributes.mode & 0o111 == 0 {
+                return Err(Error::new(ErrorKind::Denied, "the file is not executable"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
+    ///
+    /// # Errors
+    /// Errors of the disk that holds the edits.
+    pub async fn statfs(&self) -> Result<Space, Error> {
+        let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
+        let (total, free) = blocking(move || Ok(uppers.room()?)).await?;
+        Ok(Space { total, free })
+    }
+}

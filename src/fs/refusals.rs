@@ -1,0 +1,31 @@
+//! Limits of names and times, and errors that many operations have in common.
+
+use std::time::Duration;
+
+use super::Error;
+use crate::error::ErrorKind;
+
+/// How long the kernel keeps what can never change.
+pub const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The longest that the kernel keeps the name of a tag or repository, so that a move needs no notification.
+pub const NAME_TTL: Duration = Duration::from_secs(1);
+
+/// How long the kernel takes an absent name for absent.
+pub const ABSENT_TTL: Duration = Duration::from_secs(5);
+
+/// Longest name that is made; an artifact may have longer ones.
+pub const NAME_LIMIT: usize = 255;
+
+pub(super) fn stale() -> Error {
+    Error::new(ErrorKind::Gone, "the file is not there any more")
+}
+
+pub(super) fn too_long() -> Error {
+    Error::new(ErrorKind::TooLong, "a name has at most 255 bytes")
+}
+
+/// The error for every attempt to change a read-only object.
+pub(super) fn read_only() -> Error {
+    Error::new(ErrorKind::ReadOnly, "nothing can be changed here")
+}
