@@ -82,7 +82,7 @@ impl Work<'_> {
         let node = self.node(job.node)?;
         if !job.directory.made {
             if self.keep() && entry::status(&job.directory.file, name).map_err(failed)?.is_some() {
-                self.notes.note(|summary| summary.kept.add(|| shown().display().to_string()));
+                self.note_kept(job.node, &node, &|| shown().display().to_string());
                 self.tally.done.fetch_add(node.size, Ordering::Relaxed);
                 return Ok(());
             }
@@ -97,13 +97,13 @@ impl Work<'_> {
         self.write(&reader, &unplaced.file, &|error| failed(error))?;
         self.describe_file(&unplaced.file, job.node, &node, &|| shown().display().to_string()).map_err(failed)?;
         let placed = unplaced.place(name, self.keep()).map_err(failed)?;
-        self.notes.note(|summary| match placed {
-            Placed::New => {
+        match placed {
+            Placed::New => self.notes.note(|summary| {
                 summary.files += 1;
                 summary.bytes += node.size;
-            }
-            Placed::Kept => summary.kept.add(|| shown().display().to_string()),
-        });
+            }),
+            Placed::Kept => self.note_kept(job.node, &node, &|| shown().display().to_string()),
+        }
         Ok(())
     }
 
@@ -162,29 +162,6 @@ impl Work<'_> {
             at += read as u64;
         }
         Ok(hasher.finalize().into())
-    }
-
-    /// Sets all attributes of an open file; its time last, since whatever else is done to it changes that.
-    pub(super) fn describe_file(&self, file: &File, id: NodeId, node: &Node, shown: &dyn Fn() -> String) -> io::Result<()> {
-        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
-            entry::set_owner(file, owner)?;
-        }
-        self.xattrs(id, shown, &|name, value| entry::set_xattr(file, name, value));
-        let mode = self.mode(node);
-        if std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o7777 != mode {
-            entry::set_mode(file, mode)?;
-        }
-        entry::set_time(file, self.time(node))
-    }
-
-    /// Extended attributes; what cannot be set is noted.
-    pub(super) fn xattrs(&self, id: NodeId, shown: &dyn Fn() -> String, set: &dyn Fn(&OsStr, &[u8]) -> io::Result<()>) {
-        for (name, value) in self.wanted_xattrs(id) {
-            if let Err(error) = set(OsStr::from_bytes(name), value) {
-                let name = String::from_utf8_lossy(name);
-                self.notes.note(|summary| summary.attributes.add(|| format!("{name} of {}: {error}", shown())));
-            }
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 //! - `directory`: directories on the disk
 //! - `clash`: names that are one name on a file system that folds case
 //! - `file`: the bytes of one file
+//! - `special`: what has no bytes
+//! - `attributes`: modes, owners, times and extended attributes
 //! - `place`: a name gets what it shall stand for, whatever stands there now
 //! - `queue`: work that waits for threads
 //! - `notes`: what was done, and what was left out
@@ -15,6 +17,7 @@
 //! every name is opened relative to its parent and no link is followed. Modes and times of directories come last. Nothing is flushed
 //! to the disk: that is left to the system, as `cp` and `tar` do. Never resolves a tag, never writes to a terminal.
 
+mod attributes;
 mod clash;
 mod directory;
 mod file;
@@ -23,6 +26,7 @@ mod place;
 mod queue;
 mod run;
 mod selection;
+mod special;
 #[cfg(test)]
 mod tests;
 mod walk;

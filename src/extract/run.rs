@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use super::place::{Placed, place};
 use super::queue::Queue;
 use super::walk::{Step, walk};
 use super::{Error, Options, Source, Tally, survey};
-use crate::artifact::{Kind, Node, NodeId, UNDATED, is_own_name};
+use crate::artifact::{Kind, Node, NodeId};
 use crate::error::ErrorKind;
 use crate::sys::{entry, process};
 
@@ -56,13 +56,15 @@ pub(super) struct Work<'a> {
     pub tally: &'a Tally,
     pub notes: &'a Notes,
     /// Bits that the umask takes.
-    umask: u32,
+    pub umask: u32,
     runtime: Handle,
     stop: watch::Receiver<bool>,
     /// Somebody failed: nothing more is begun.
     failed: AtomicBool,
     /// The first failure.
     failure: Mutex<Option<Error>>,
+    /// Nodes whose first name stands for something else, which was kept.
+    without_first: Mutex<HashSet<NodeId>>,
 }
 
 /// Tells the threads to stop when it is dropped, and waits until they have.
@@ -109,10 +111,10 @@ fn run(
     let umask = process::umask().map_err(|error| Error::of_disk("read the umask", &error))?;
     let notes = Notes::default();
     let (failed, failure) = (AtomicBool::new(false), Mutex::default());
-    let work = Work { source, options, tally, notes: &notes, umask, runtime, stop, failed, failure };
+    let work = Work { source, options, tally, notes: &notes, umask, runtime, stop, failed, failure, without_first: Mutex::default() };
     let Seen { firsts, found } = work.contents(root)?;
     if !firsts.is_empty() {
-        work.links(root, &firsts)?;
+        work.links(root, firsts)?;
     }
     work.directories(root, &found)?;
     Ok(notes.summary())
@@ -154,31 +156,16 @@ impl Work<'_> {
         self.source.artifact.tree.node(id).ok_or_else(|| Error::new(ErrorKind::Other, format!("the tree has no node {id}")))
     }
 
-    /// Permission bits as the mount shows them; those that give more than access are for who wants owners too.
-    pub fn mode(&self, node: &Node) -> u32 {
-        let usual = if node.kind == Kind::Directory { 0o755 } else { 0o644 };
-        let mode = node.mode.unwrap_or(usual) & 0o7777;
-        if self.same_owner() { mode } else { mode & 0o777 & !self.umask }
+    fn without_first(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.without_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The mode under which a file is made: nobody else sees more of it than in the end.
-    pub fn first_mode(&self, id: NodeId, node: &Node) -> u32 {
-        let mode = self.mode(node);
-        match self.same_owner() || self.wanted_xattrs(id).next().is_some() {
-            true => 0o600,
-            false => mode,
+    /// Notes that something was kept where a node was to be.
+    pub fn note_kept(&self, id: NodeId, node: &Node, shown: &dyn Fn() -> String) {
+        if node.links > 1 {
+            self.without_first().insert(id);
         }
-    }
-
-    /// The modification time that the mount shows.
-    pub fn time(&self, node: &Node) -> (i64, u32) {
-        node.mtime.unwrap_or(UNDATED)
-    }
-
-    /// Extended attributes that are set.
-    pub fn wanted_xattrs(&self, id: NodeId) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let all = self.source.artifact.tree.xattrs(id).into_iter();
-        all.filter(|(name, _)| !is_own_name(name) && (self.same_owner() || name.starts_with(b"user.")))
+        self.notes.note(|summary| summary.kept.add(shown));
     }
 
     fn fail(&self, error: Error) {
@@ -219,7 +206,7 @@ impl Work<'_> {
     }
 
     /// The second pass: further names of hard-linked nodes.
-    fn links(&self, root: &Arc<Directory>, firsts: &HashMap<NodeId, First>) -> Result<(), Error> {
+    fn links(&self, root: &Arc<Directory>, mut firsts: HashMap<NodeId, First>) -> Result<(), Error> {
         let mut levels = vec![Arc::clone(root)];
         let mut last: Option<(Arc<[u8]>, Arc<Directory>)> = None;
         walk(&self.source.artifact.tree, &self.options.selection, &mut |step| {
@@ -227,8 +214,17 @@ impl Work<'_> {
             let Step::Entry { node, path, name, .. } = step else { return Ok(()) };
             let Some(first) = firsts.get(&node) else { return Ok(()) };
             let parent = path.strip_suffix(name).unwrap_or_default();
-            if parent.strip_suffix(b"/").unwrap_or(parent) == &*first.directory && name == &*first.name {
+            let parent = parent.strip_suffix(b"/").unwrap_or(parent);
+            if parent == &*first.directory && name == &*first.name {
                 return Ok(());
+            }
+            if self.without_first().remove(&node) {
+                // What was kept under the first name is not to be had under this one.
+                firsts.insert(node, First { directory: Arc::from(parent), name: name.into() });
+                return self.node(node).and_then(|said| match said.kind {
+                    Kind::File => self.file(&Job { node, directory, name: name.to_vec() }),
+                    _ => self.without_bytes(&directory, name, node, &said),
+                });
             }
             let from = match &last {
                 Some((path, directory)) if *path == first.directory => Arc::clone(directory),
@@ -384,58 +380,6 @@ impl Contents<'_> {
         }
         self.jobs.add(Job { node: id, directory, name: name.to_vec() });
         Ok(())
-    }
-}
-
-impl Work<'_> {
-    /// Makes a link, pipe, socket or device.
-    fn without_bytes(&self, directory: &Directory, name: &[u8], id: NodeId, node: &Node) -> Result<(), Error> {
-        let name = OsStr::from_bytes(name);
-        let shown = || directory.join(name).display().to_string();
-        let failed = |error: io::Error| Error::of_disk(format_args!("make {}", shown()), &error);
-        let special = match node.kind {
-            Kind::CharDevice | Kind::BlockDevice if !self.same_owner() => {
-                self.notes.note(|summary| summary.devices.add(shown));
-                return Ok(());
-            }
-            Kind::CharDevice => Some(entry::Special::Character(node.device.0, node.device.1)),
-            Kind::BlockDevice => Some(entry::Special::Block(node.device.0, node.device.1)),
-            Kind::Fifo => Some(entry::Special::Fifo),
-            Kind::Socket => Some(entry::Special::Socket),
-            Kind::File | Kind::Directory | Kind::Symlink => None,
-        };
-        let target = self.source.artifact.tree.target(id).unwrap_or_default();
-        let file = &directory.file;
-        let placed = place(file, name, self.keep(), &|name| {
-            match special {
-                Some(special) => entry::make_special(file, name, special, self.mode(node))?,
-                None => entry::symlink(file, name, OsStr::from_bytes(target))?,
-            }
-            self.describe_name(file, name, id, node, &shown)
-        });
-        self.notes.note(|summary| match placed {
-            Ok(Placed::Kept) => summary.kept.add(shown),
-            _ => summary.others += 1,
-        });
-        placed.map(drop).map_err(failed)
-    }
-
-    fn describe_name(
-        &self,
-        directory: &std::fs::File,
-        name: &OsStr,
-        id: NodeId,
-        node: &Node,
-        shown: &dyn Fn() -> String,
-    ) -> io::Result<()> {
-        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
-            entry::set_owner_of_name(directory, name, owner)?;
-        }
-        self.xattrs(id, shown, &|attribute, value| entry::set_xattr_of_name(directory, name, attribute, value));
-        if node.kind != Kind::Symlink && self.same_owner() {
-            entry::set_mode_of_special(directory, name, self.mode(node))?;
-        }
-        entry::set_time_of_name(directory, name, self.time(node))
     }
 }
 

@@ -1,0 +1,82 @@
+//! What is said of a node: its mode, owner, time and extended attributes, and how they get onto the disk.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use super::run::Work;
+use crate::artifact::{Kind, Node, NodeId, UNDATED, is_own_name};
+use crate::sys::entry;
+
+impl Work<'_> {
+    /// Permission bits as the mount shows them; those that give more than access are for who wants owners too.
+    pub fn mode(&self, node: &Node) -> u32 {
+        let usual = if node.kind == Kind::Directory { 0o755 } else { 0o644 };
+        let mode = node.mode.unwrap_or(usual) & 0o7777;
+        if self.same_owner() { mode } else { mode & 0o777 & !self.umask }
+    }
+
+    /// The mode under which a file is made: nobody else sees more of it than in the end.
+    pub fn first_mode(&self, id: NodeId, node: &Node) -> u32 {
+        let mode = self.mode(node);
+        match self.same_owner() || self.wanted_xattrs(id).next().is_some() {
+            true => 0o600,
+            false => mode,
+        }
+    }
+
+    /// The modification time that the mount shows.
+    pub fn time(&self, node: &Node) -> (i64, u32) {
+        node.mtime.unwrap_or(UNDATED)
+    }
+
+    /// Extended attributes that are set.
+    pub fn wanted_xattrs(&self, id: NodeId) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let all = self.source.artifact.tree.xattrs(id).into_iter();
+        all.filter(|(name, _)| !is_own_name(name) && (self.same_owner() || name.starts_with(b"user.")))
+    }
+
+    /// Sets all attributes of an open file; its time last, since whatever else is done to it changes that.
+    pub(super) fn describe_file(&self, file: &File, id: NodeId, node: &Node, shown: &dyn Fn() -> String) -> io::Result<()> {
+        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
+            entry::set_owner(file, owner)?;
+        }
+        self.xattrs(id, shown, &|name, value| entry::set_xattr(file, name, value));
+        let mode = self.mode(node);
+        if file.metadata()?.mode() & 0o7777 != mode {
+            entry::set_mode(file, mode)?;
+        }
+        entry::set_time(file, self.time(node))
+    }
+
+    /// Extended attributes; what cannot be set is noted.
+    pub(super) fn xattrs(&self, id: NodeId, shown: &dyn Fn() -> String, set: &dyn Fn(&OsStr, &[u8]) -> io::Result<()>) {
+        for (name, value) in self.wanted_xattrs(id) {
+            if let Err(error) = set(OsStr::from_bytes(name), value) {
+                let name = String::from_utf8_lossy(name);
+                self.notes.note(|summary| summary.attributes.add(|| format!("{name} of {}: {error}", shown())));
+            }
+        }
+    }
+
+    /// Sets all attributes of what has no bytes, by its name.
+    pub(super) fn describe_name(
+        &self,
+        directory: &File,
+        name: &OsStr,
+        id: NodeId,
+        node: &Node,
+        shown: &dyn Fn() -> String,
+    ) -> io::Result<()> {
+        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
+            entry::set_owner_of_name(directory, name, owner)?;
+        }
+        self.xattrs(id, shown, &|attribute, value| entry::set_xattr_of_name(directory, name, attribute, value));
+        if node.kind != Kind::Symlink && self.same_owner() {
+            entry::set_mode_of_special(directory, name, self.mode(node))?;
+        }
+        entry::set_time_of_name(directory, name, self.time(node))
+    }
+}
