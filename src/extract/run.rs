@@ -268,7 +268,12 @@ impl Work<'_> {
                 return Ok(());
             }
             let shown = || directory.path.display().to_string();
-            let described = self.describe_file(&directory.file, node, &self.node(node)?, &shown);
+            let mut said = self.node(node)?;
+            if path.is_empty() && !self.same_owner() {
+                // The next pull into it shall not fail at its door.
+                said.mode = said.mode.map(|mode| mode | 0o700);
+            }
+            let described = self.describe_file(&directory.file, node, &said, &shown);
             described.map_err(|error| Error::of_disk(format_args!("set the mode or time of {}", shown()), &error))
         })
     }

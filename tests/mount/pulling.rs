@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json as value;
 
-use crate::support::artifacts::{Draft, LAYER, MANIFEST, gzip, noise, tar};
+use crate::support::artifacts::{self, Draft, LAYER, MANIFEST, gzip, noise};
 use crate::support::commands::{self, fails, json, prints};
 use crate::support::folding::Folding;
 use crate::support::layouts::{Layout, fixtures};
@@ -113,7 +113,7 @@ fn twelve_thousand_small_files_arrive_and_a_second_pull_finds_them() {
         (0..12_000).map(|number| (format!("d{:03}/f{number}", number % 150), format!("file {number}\n").into_bytes())).collect();
     let half = |files: &[(String, Vec<u8>)]| {
         let files: Vec<(&str, &[u8])> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
-        gzip(&tar(&files))
+        gzip(&artifacts::tar(&files))
     };
     let mut artifact = Draft::new();
     let layers = [half(&files[..6000]), half(&files[6000..])].map(|layer| artifact.blob(&format!("{LAYER}+gzip"), &layer));
@@ -385,7 +385,7 @@ fn a_registry_that_dies_midway_leaves_whole_files_and_the_next_pull_completes() 
     let names: Vec<String> = (0..6).map(|number| format!("d/f{number}")).collect();
     let files: Vec<(&str, &[u8])> = names.iter().zip(&bytes).map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     artifact.files("v1", &files);
-    artifact.image("image", &[artifact.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&files)))]);
+    artifact.image("image", &[artifact.blob(&format!("{LAYER}+gzip"), &gzip(&artifacts::tar(&files)))]);
     artifact.layout().push(&registry.url(), "app");
     for tag in ["v1", "image"] {
         let (reference, out) = (format!("{}/app:{tag}", proxy.host()), home.path(tag));
@@ -544,11 +544,26 @@ fn a_user_without_rights_pulls_and_pulls_again_over_it_and_cannot_restore_owners
             format!("exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PATH=\"$PATH\" HOME=$PWD/home bash -euc '{script}'");
         shell.attempt::<&str>(&script, &[])
     };
-    for _ in 0..2 {
-        let output = as_nobody("./ocifs pull oci:layout:l1 home/out");
-        assert!(output.status.success(), "{}", text(&output));
-        assert_eq!(shell.path("home/out").metadata().unwrap().uid(), 65534);
+    // Directories that their owner may not write to, not enter, or only enter.
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, mode) in [(".", 0o555), ("ro", 0o555), ("ro/f", 0o444), ("none", 0), ("none/f", 0o600), ("pass", 0o100), ("pass/f", 0o644)] {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(if path.ends_with('f') { tar::EntryType::Regular } else { tar::EntryType::Directory });
+        header.set_mode(mode);
+        header.set_size(0);
+        archive.append_data(&mut header, path, &[][..]).unwrap();
     }
+    let mut closed = Draft::new();
+    closed.image("v1", &[closed.blob(LAYER, &archive.into_inner().unwrap())]);
+    shell.run(r#"cp -r "$LAYOUT" closed; chmod -R a+rX closed"#, &[("LAYOUT", closed.path())]);
+    for reference in ["oci:layout:l1", "oci:layout:l1", "oci:closed:v1", "oci:closed:v1"] {
+        let out = if reference.contains("closed") { "home/closed" } else { "home/out" };
+        let output = as_nobody(&format!("./ocifs pull {reference} {out}"));
+        assert!(output.status.success(), "{reference}: {}", text(&output));
+        assert_eq!(shell.path(out).metadata().unwrap().uid(), 65534);
+    }
+    let mode = |name: &str| shell.path("home/closed").join(name).metadata().unwrap().mode() & 0o7777;
+    assert_eq!([mode(""), mode("ro"), mode("ro/f"), mode("none"), mode("none/f"), mode("pass")], [0o755, 0o555, 0o444, 0, 0o600, 0o100]);
     let output = as_nobody("./ocifs pull oci:layout:l1 home/again --same-owner");
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("home/again"), "{}", text(&output));
