@@ -166,6 +166,7 @@ fn no_layer_is_fetched_for_tags_nor_for_a_tree_whose_index_is_at_hand() {
     assert_eq!(column(&json(&home, &["ls", &place])["tags"], "tag"), ["v1"]);
     assert_eq!(proxy.count("GET", "/blobs/"), 0);
     assert_eq!(prints(&home, &["ls", &format!("{place}:v1")]), "packed\nraw\n");
+    assert_eq!(prints(&home, &["ls", &format!("{place}:v1/packed")]), "packed\n");
     for data in [&layers[0], &layers[2]] {
         assert_eq!(proxy.count("GET", data["digest"].as_str().unwrap()), 0);
     }

@@ -84,7 +84,8 @@ impl Ls {
         let environment = &invocation.environment;
         let (text, path) = reference::split_path(&self.place);
         let source = reference::parse(text, environment)?;
-        let whole = reference::parse(&self.place, environment)?;
+        // A name of a layout may hold slashes itself.
+        let whole = if matches!(source, Source::Layout { .. }) { reference::parse(&self.place, environment)? } else { source.clone() };
         let path = path.unwrap_or_default();
         self.reaching.storage = std::mem::take(&mut self.reaching.storage).with_directories(environment)?;
         self.reaching.registry = invocation.registry(reference::registry(&source))?;
@@ -96,7 +97,6 @@ impl Ls {
             let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
             let shown = match &source {
                 Source::Registry { .. } | Source::Layout { name: None, .. } => self.names(&source, &parts).await,
-                // A name of a layout may hold slashes itself.
                 Source::Layout { .. } if reference::named(&whole, parts.pull.as_ref()).await.is_ok() => {
                     self.files(&whole, "", &parts).await
                 }
