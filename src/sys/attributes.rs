@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{lgetxattr, llistxattr};
+use rustix::fs::{lgetxattr, lgetxattr_query, llistxattr, llistxattr_query};
 use rustix::io::Errno;
 
 /// How often a list is read that grows meanwhile.
@@ -14,14 +14,14 @@ const ATTEMPTS: usize = 8;
 /// # Errors
 /// Errors of the system. An attribute that is removed meanwhile, or that this user may not read, is left out.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let names = match grown(|place| llistxattr(path, place)) {
+    let names = match grown(|| llistxattr_query(path), |place| llistxattr(path, place)) {
         Ok(names) => names,
         Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match grown(|place| lgetxattr(path, name, place)) {
+        match grown(|| lgetxattr_query(path, name), |place| lgetxattr(path, name, place)) {
             Ok(value) => found.push((name.to_vec(), value)),
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP) => {}
             Err(error) => return Err(error.into()),
@@ -35,14 +35,16 @@ pub fn device_numbers(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
 }
 
-/// What a call that fills a place, or tells the size of an empty one, has to say.
-fn grown(mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+/// Reads what may grow between the question for its size and the reading.
+fn grown(
+    size: impl Fn() -> rustix::io::Result<usize>,
+    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
     for _ in 0..ATTEMPTS {
-        let size = read(&mut [])?;
-        if size == 0 {
-            return Ok(Vec::new());
+        let mut place = vec![0; size()?];
+        if place.is_empty() {
+            return Ok(place);
         }
-        let mut place = vec![0; size];
         match read(&mut place) {
             Ok(size) => {
                 place.truncate(size);

@@ -89,6 +89,8 @@ fn sample() -> Source {
     fs::create_dir(source.path("empty")).unwrap();
     fs::set_permissions(source.path("sub/run"), fs::Permissions::from_mode(0o750)).unwrap();
     fs::hard_link(source.path("a.txt"), source.path("sub/again")).unwrap();
+    let deep = fs::File::open(source.path("sub/deep")).unwrap();
+    crate::sys::entry::set_xattr(&deep, "user.note".as_ref(), b"kept").unwrap();
     symlink("../a.txt", source.path("sub/link")).unwrap();
     symlink("/nowhere", source.path("dangling")).unwrap();
     source
@@ -111,6 +113,7 @@ async fn a_pushed_directory_is_shown_as_it_was() {
         assert_eq!((at("sub/again").first.as_str(), at("sub/again").bytes.as_slice()), ("a.txt", &b"hello"[..]));
         assert_eq!((at("sub/link").kind, at("sub/link").target.as_slice()), (Kind::Symlink, &b"../a.txt"[..]));
         assert!(at("big").bytes == vec![7; 5 << 20]);
+        assert_eq!(at("sub/deep").xattrs, [(b"user.note".to_vec(), b"kept".to_vec())]);
         assert_eq!((at("a.txt").owner, at("a.txt").mtime), (Some(OWNER), Some((1_600_000_000, 0))), "no later than what was asked for");
     }
 }
