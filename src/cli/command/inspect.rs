@@ -108,7 +108,7 @@ fn report(reference: String, digest: &Digest, description: &Description) -> Repo
         platform: description.platform.as_ref().map(ToString::to_string),
         platforms: platforms(&description.manifest),
         encrypted: description.is_encrypted(),
-        size: description.size(),
+        size: layers.iter().fold(0, |total, layer| total.saturating_add(layer.size)),
         layers,
         warnings: description.warnings.clone(),
     }
