@@ -135,7 +135,7 @@ impl Artifacts {
         self.inner.registry_cache.referrers(repository, subject).await
     }
 
-    /// The stream that a file's content lies in; `blob` is the number that [`Content`] names.
+    /// The stream that a file's content lies in; `blob` is the number that [`Content`](super::Content) names.
     pub async fn stream(&self, repository: &Repository, artifact: &Artifact, blob: u32, strict: bool) -> Result<ContentStream, Error> {
         let mut source = artifact.source(blob).cloned().ok_or_else(|| Error {
             kind: ErrorKind::Other,

@@ -27,7 +27,7 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// The blob that a number of [`Content`] stands for.
+    /// The blob that a number of [`Content`](super::Content) stands for.
     pub fn source(&self, blob: u32) -> Option<&BlobSource> {
         self.sources.get(blob as usize)
     }
