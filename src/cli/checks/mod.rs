@@ -1,4 +1,4 @@
-//! What `ocifs doctor` finds out, one step after the other.
+//! The checks of `ocifs doctor`, step by step.
 //!
 //! - `registry`: a registry, a credential, an artifact
 //! - `machine`: FUSE, the cache and the state directory
@@ -16,20 +16,20 @@ pub enum Verdict {
     Ok,
     /// Not needed by everybody.
     Warning,
-    /// Something will not work.
+    /// Does not work.
     Failed,
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// Name of the step.
     pub step: &'static str,
     /// How it went.
     pub verdict: Verdict,
-    /// What was found, in one line.
+    /// The result, in one line.
     pub found: String,
-    /// What to do about it.
+    /// The remedy.
     pub advice: Option<String>,
 }
 

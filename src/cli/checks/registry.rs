@@ -42,7 +42,7 @@ pub async fn check(source: &Source, push: &dyn Push, credentials: &Credentials) 
     findings
 }
 
-/// What a step answered, and how long that took.
+/// The answer of a step and the time it took.
 async fn timed<T, E>(work: impl Future<Output = Result<T, E>>) -> (Result<T, E>, String) {
     let started = Instant::now();
     let answer = work.await;

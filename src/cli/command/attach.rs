@@ -1,6 +1,5 @@
 //! `ocifs attach`: files or annotations as what refers to an artifact.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::push::{listener, publisher};
 use crate::cli::exit::Failure;
-use crate::cli::output_file::Destination;
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring::{self, Parts, Reading};
-use crate::cli::source::{inputs, reference};
+use crate::cli::source::{inputs, pushing, reference};
 use crate::cli::terminal::{escape, output};
 use crate::oci::{Descriptor, Platform, Repository, Source, Tag, Version};
 use crate::publish::{Metadata, NewKind, Packs, Pushing};
@@ -29,7 +26,7 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// A file becomes a layer under its name as it is given, a directory one archive, as `oras attach` makes them. No tag is put.
 #[derive(Args, Clone, Debug)]
 pub struct Attach {
-    /// What it refers to: repository:tag, repository@digest, or oci:DIRECTORY:tag
+    /// The artifact to attach to: repository:tag, repository@digest, or oci:DIRECTORY:tag
     #[arg(value_name = "REF")]
     reference: String,
 
@@ -107,23 +104,22 @@ impl Attach {
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
-        let metadata = self.metadata()?;
+        let metadata = pushing::annotated(self.annotation_file.as_deref(), &self.annotations)?;
         if self.paths.is_empty() && metadata.annotations.is_empty() {
             return Err(Failure::usage("nothing to attach: name files, or annotations with -a"));
         }
         let storage = self.reaching.storage.clone().with_directories(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let state = storage.state_dir.clone().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))?;
         let content = ContentFlags::default();
         let (pushed, subject) = until_interrupted(async {
             let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };
             let parts = wiring::build(&source, reading, &flags, &storage, environment)?;
             let (repository, subject) = self.subject(&source, &parts).await?;
-            let claim = format!("attach {source} {self:?} {:?}", std::env::current_dir().unwrap_or_default());
-            let packs = blocking(move || Ok(Packs::claim(&state.join("push"), &claim)?)).await?;
-            let metadata = Metadata { subject: Some(subject.clone()), ..metadata };
-            let pushing = self.pushing(repository.clone(), metadata, &packs).await?;
-            let pushed = publisher(&source, &parts, false, false).push(&pushing, &listener(self.quiet)).await?;
+            let packs = pushing::packs(&storage, &format!("attach {source} {self:?}")).await?;
+            let metadata = Metadata { artifact_type: Some(self.artifact_type.clone()), subject: Some(subject.clone()), ..metadata };
+            let wanted = self.pushing(repository.clone(), metadata, &packs).await?;
+            let publisher = pushing::publisher(&source, &parts, false, false);
+            let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
             packs.finish();
             // A writer that looked at the list before ours was there has replaced it by now; then it is put there again.
             let referrer = pushed.manifest.descriptor();
@@ -137,11 +133,7 @@ impl Attach {
             Ok((pushed, subject))
         })?;
         let manifest = &pushed.manifest;
-        if let Some(path) = &self.export_manifest {
-            let mut destination = Destination::new(Some(path))?;
-            destination.write(&manifest.raw)?;
-            destination.finish()?;
-        }
+        pushing::export(self.export_manifest.as_deref(), &manifest.raw)?;
         let by_digest = |digest| reference::with_version(&source, &Version::Digest(digest));
         let report = Report {
             reference: by_digest(manifest.digest),
@@ -154,16 +146,6 @@ impl Attach {
         output::show(self.format, &report, |report| if self.quiet { String::new() } else { text(report) })
     }
 
-    fn metadata(&self) -> Result<Metadata, Failure> {
-        let mut metadata = match &self.annotation_file {
-            Some(path) => inputs::annotation_file(path)?,
-            None => Metadata::default(),
-        };
-        metadata.annotations.extend(self.annotations.iter().cloned().collect::<BTreeMap<_, _>>());
-        metadata.artifact_type = Some(self.artifact_type.clone());
-        Ok(metadata)
-    }
-
     /// The manifest that is referred to.
     async fn subject(&self, source: &Source, parts: &Parts) -> Result<(Repository, Descriptor), Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
@@ -174,11 +156,10 @@ impl Attach {
                 manifest = parts.pull.manifest(&repository, &Version::Digest(digest)).await?;
             }
         }
-        let subject = Descriptor::new(manifest.media_type.clone(), manifest.digest, manifest.raw.len() as u64);
-        Ok((repository, subject))
+        Ok((repository, manifest.descriptor()))
     }
 
-    async fn pushing(&self, repository: Repository, mut metadata: Metadata, packs: &Packs) -> Result<Pushing, Failure> {
+    async fn pushing(&self, repository: Repository, metadata: Metadata, packs: &Packs) -> Result<Pushing, Failure> {
         let given = inputs::Given {
             paths: self.paths.clone(),
             directory: self.directory.clone(),
@@ -187,15 +168,12 @@ impl Attach {
         };
         let inputs = blocking(move || inputs::find(given, inputs::Naming::AsGiven)).await?;
         let source_date = inputs::source_date()?;
-        if let Some((name, time)) = source_date.and_then(inputs::created) {
-            metadata.annotations.entry(name).or_insert(time);
-        }
         Ok(Pushing {
             repository,
             tags: Vec::new(),
             inputs,
             kind: NewKind::Oras,
-            metadata,
+            metadata: pushing::dated(metadata, source_date),
             owner: None,
             newest: source_date,
             packs: packs.directory().to_path_buf(),

@@ -1,25 +1,21 @@
 //! `ocifs push`: an artifact out of files and directories of this machine.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
 use crate::cli::runtime::{blocking, until_interrupted};
-use crate::cli::settings::flags::{ContentFlags, Format, Reaching, WriteFlags};
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::wiring::{self, Parts, Reading};
-use crate::cli::source::{inputs, reference, root};
-use crate::cli::terminal::progress::Progress;
+use crate::cli::source::{inputs, pushing, reference};
 use crate::cli::terminal::{escape, output, units};
 use crate::oci::{Descriptor, Digest, Platform, Repository, Source, Tag, Version};
-use crate::publish::{ArtifactKind, ImageSpec, Listener, Metadata, NewKind, Packs, Publisher, Pushed, Pushing, Sizes};
-use crate::view::Context;
+use crate::publish::{ArtifactKind, ImageSpec, Metadata, NewKind, Packs, Pushed, Pushing};
 
 /// Pack files and directories into a new artifact and push it
 ///
@@ -201,7 +197,6 @@ impl Push {
         let origins = invocation.origins(&self.reaching.keys);
         let storage = self.reaching.storage.clone().with_directories(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let state = storage.state_dir.clone().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))?;
         let passphrases = passphrases::read_all(&origins)?;
         let encrypted = !passphrases.is_empty();
         let content = ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() };
@@ -209,19 +204,15 @@ impl Push {
             let reading = Reading { flags: &content, offline: false, by_digest: false, begins: true, passphrases };
             let push = wiring::destination(&source, &flags, environment)?;
             let parts = wiring::over(push, &source, reading, &flags, &storage)?;
-            let subject = format!("{source} {:?} {self:?}", std::env::current_dir().unwrap_or_default());
-            let packs = blocking(move || Ok(Packs::claim(&state.join("push"), &subject)?)).await?;
-            let pushing = self.pushing(&source, tags, &parts, &packs).await?;
-            let publisher = publisher(&source, &parts, encrypted, !self.no_index);
-            let pushed = publisher.push(&pushing, &listener(self.quiet)).await?;
+            let packs = pushing::packs(&storage, &format!("push {source} {self:?}")).await?;
+            let wanted = self.pushing(&source, tags, &parts, &packs).await?;
+            let publisher = pushing::publisher(&source, &parts, encrypted, !self.no_index);
+            let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
             parts.artifacts.flush().await;
             packs.finish();
-            Ok((pushed, references(&source, &pushing.tags)))
+            Ok((pushed, references(&source, &wanted.tags)))
         })?;
-        if let Some(path) = &self.export_manifest {
-            std::fs::write(path, &pushed.manifest.raw)
-                .map_err(|error| Failure::other(format!("cannot write {}: {error}", escape::path(path))))?;
-        }
+        pushing::export(self.export_manifest.as_deref(), &pushed.manifest.raw)?;
         self.print(&row(references, pushed, self.dry_run))
     }
 
@@ -266,12 +257,7 @@ impl Push {
     }
 
     fn metadata(&self, source_date: Option<i64>) -> Result<Metadata, Failure> {
-        let mut metadata = match &self.annotation_file {
-            Some(path) => inputs::annotation_file(path)?,
-            None => Metadata::default(),
-        };
-        metadata.annotations.extend(source_date.and_then(inputs::created));
-        metadata.annotations.extend(self.annotations.iter().cloned().collect::<BTreeMap<_, _>>());
+        let mut metadata = pushing::dated(pushing::annotated(self.annotation_file.as_deref(), &self.annotations)?, source_date);
         metadata.artifact_type.clone_from(&self.artifact_type);
         metadata.config = self.artifact_config.as_deref().map(inputs::config).transpose()?;
         metadata.image_spec = match self.image_spec {
@@ -293,36 +279,6 @@ impl Push {
     fn print(&self, row: &Row) -> Result<(), Failure> {
         output::show(self.format, row, |row| if self.quiet { String::new() } else { text(row) })
     }
-}
-
-/// What pushes to a source.
-pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
-    let meaning = wiring::meaning(parts, &WriteFlags::default(), encrypted);
-    let context = Context {
-        artifacts: parts.artifacts.clone(),
-        meaning,
-        defaults: root::defaults(std::time::Duration::ZERO),
-        authority: root::authority(source),
-        tag_ttl: parts.artifacts.options().tag_ttl,
-        staging: None,
-    };
-    Publisher {
-        context: Arc::new(context),
-        push: Arc::clone(&parts.push),
-        kind: ArtifactKind::Files,
-        concurrency: wiring::CONCURRENCY,
-        sizes: Sizes::default(),
-        attach_index,
-    }
-}
-
-/// Shows progress, or nothing.
-pub fn listener(quiet: bool) -> Listener {
-    if quiet {
-        return Arc::new(|_| {});
-    }
-    let progress = Mutex::new(Progress::new());
-    Arc::new(move |event| progress.lock().unwrap_or_else(PoisonError::into_inner).show(&event))
 }
 
 /// The tags that are put. None is guessed.

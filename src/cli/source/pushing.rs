@@ -1,0 +1,87 @@
+//! The parts of a push that all commands which make artifacts share: the publisher, its progress, where packed layers wait, annotations.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::wiring::{self, Parts};
+use super::{inputs, root};
+use crate::cli::exit::Failure;
+use crate::cli::output_file::Destination;
+use crate::cli::runtime::blocking;
+use crate::cli::settings::flags::{Storage, WriteFlags};
+use crate::cli::terminal::progress::Progress;
+use crate::oci::Source;
+use crate::publish::{ArtifactKind, Listener, Metadata, Packs, Publisher, Sizes};
+use crate::view::Context;
+
+/// The publisher of a source. `encrypted`: there is a passphrase.
+pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
+    let meaning = wiring::meaning(parts, &WriteFlags::default(), encrypted);
+    let context = Context {
+        artifacts: parts.artifacts.clone(),
+        meaning,
+        defaults: root::defaults(Duration::ZERO),
+        authority: root::authority(source),
+        tag_ttl: parts.artifacts.options().tag_ttl,
+        staging: None,
+    };
+    Publisher {
+        context: Arc::new(context),
+        push: Arc::clone(&parts.push),
+        kind: ArtifactKind::Files,
+        concurrency: wiring::CONCURRENCY,
+        sizes: Sizes::default(),
+        attach_index,
+    }
+}
+
+/// Shows progress, or nothing.
+pub fn listener(quiet: bool) -> Listener {
+    if quiet {
+        return Arc::new(|_| {});
+    }
+    let progress = Mutex::new(Progress::new());
+    Arc::new(move |event| progress.lock().unwrap_or_else(PoisonError::into_inner).show(&event))
+}
+
+/// Where the packed layers of a command wait. `command` is all that tells it from others, the working directory aside.
+///
+/// # Errors
+/// No state directory is known, or another process runs the same command.
+pub async fn packs(storage: &Storage, command: &str) -> Result<Packs, Failure> {
+    let state = storage.state_dir.clone().ok_or_else(|| Failure::usage("no state directory is known; give --state-dir"))?;
+    let subject = format!("{command} {:?}", std::env::current_dir().unwrap_or_default());
+    blocking(move || Ok(Packs::claim(&state.join("push"), &subject)?)).await
+}
+
+/// The annotations of a file, overridden by those of the command line.
+///
+/// # Errors
+/// An unreadable file of annotations.
+pub fn annotated(file: Option<&Path>, annotations: &[(String, String)]) -> Result<Metadata, Failure> {
+    let mut metadata = file.map(inputs::annotation_file).transpose()?.unwrap_or_default();
+    metadata.annotations.extend(annotations.iter().cloned());
+    Ok(metadata)
+}
+
+/// The same with the date of the source, unless the user chose another.
+pub fn dated(mut metadata: Metadata, source_date: Option<i64>) -> Metadata {
+    if let Some((name, time)) = source_date.and_then(inputs::created) {
+        metadata.annotations.entry(name).or_insert(time);
+    }
+    metadata
+}
+
+/// Writes a manifest to the file of `--export-manifest`.
+///
+/// # Errors
+/// It cannot be written.
+pub fn export(path: Option<&Path>, manifest: &Bytes) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let mut destination = Destination::new(Some(path))?;
+    destination.write(manifest)?;
+    destination.finish()
+}
