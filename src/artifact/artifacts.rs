@@ -9,7 +9,7 @@ use super::options::{Options, ViewMode};
 use super::registry_cache::{Listing, RegistryCache};
 use super::secrets::OpenedHere;
 use crate::cache::{Room, SpanCache};
-use crate::content::{BlobSource, Budget, ContentStream, Contents, Sealing};
+use crate::content::{BlobSource, Budget, ContentStream, Contents, Download, Sealing};
 use crate::error::ErrorKind;
 use crate::flight::Flight;
 use crate::layer::{Form, Resources};
@@ -148,6 +148,21 @@ impl Artifacts {
         source.repository = repository.clone();
         source.strict = strict || self.inner.registry_cache.options.strict;
         self.open(&source).await
+    }
+
+    /// Begins to download a raw blob that is wanted whole and once. `None` where [`Self::stream`] is the better way.
+    ///
+    /// # Errors
+    /// What the registry answers.
+    pub async fn download(&self, repository: &Repository, artifact: &Artifact, blob: u32) -> Result<Option<Download>, Error> {
+        let Some(source) = artifact.source(blob) else { return Ok(None) };
+        let digest = source.descriptor.digest;
+        let is_shared = artifact.sources().iter().filter(|other| other.descriptor.digest == digest).nth(1).is_some();
+        if is_shared || artifact.manifests.contains(&digest) {
+            return Ok(None);
+        }
+        let source = BlobSource { repository: repository.clone(), ..source.clone() };
+        self.inner.contents.download(&source).await.map_err(|error| Error::of_blob("content", &source.descriptor, error))
     }
 
     /// One blob as it is stored, neither unpacked nor opened.

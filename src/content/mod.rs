@@ -9,6 +9,7 @@ mod attached_index;
 mod budget;
 mod contents;
 mod decoder_pool;
+mod download;
 mod envelope;
 mod fetch;
 mod in_flight;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 pub use budget::{Budget, Granted, MEMORY_LEAST, MEMORY_LIMIT, Use, trim};
 pub use contents::Contents;
+pub use download::Download;
 pub use keys::{KeyRing, Lent, PassphraseSource};
 pub use names::stream_keys;
 pub use stream::ContentStream;

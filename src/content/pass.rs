@@ -45,7 +45,7 @@ pub(super) async fn run(
     drop(to_hash);
     let hashed = hashing.await.map_err(|_| abandoned(source))?;
     sent?;
-    check(source, &hashed)?;
+    check(source, &hashed.digest, hashed.length)?;
     let index = shared.working(scan.finish(source, hashed.digest)).await?;
     Ok((index, hashed.probe))
 }
@@ -92,9 +92,10 @@ async fn download(shared: &Shared, source: &BlobSource, hash: &mpsc::Sender<Byte
     if size == 0 {
         return Ok(());
     }
-    let waited = |_| Error::new(ErrorKind::TimedOut, format!("{}: no byte arrived for {} s", source.label(), shared.io_timeout.as_secs()));
     let mut stream = shared.pull.blob(&source.repository, &source.descriptor, 0..size).await?;
-    while let Some(piece) = tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(waited)?.transpose()? {
+    while let Some(piece) =
+        tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(|_| stalled(shared, source))?.transpose()?
+    {
         shared.moved(piece.len());
         for piece in pieces(&piece) {
             let gone = hash.send(piece.clone()).await.is_err() || scan.send(piece).await.is_err();
@@ -119,17 +120,15 @@ fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut probe: Option
 }
 
 /// Compares what arrived with what the manifest says.
-fn check(source: &BlobSource, hashed: &Hashed) -> Result<(), Error> {
+pub(super) fn check(source: &BlobSource, digest: &Digest, length: u64) -> Result<(), Error> {
     let expected = source.descriptor.digest;
-    if hashed.digest == expected && hashed.length == source.descriptor.size {
+    if *digest == expected && length == source.descriptor.size {
         return Ok(());
     }
     let message = format!(
-        "{}: the registry's bytes do not match: expected {expected} with {} bytes, found {} with {} bytes; nothing of it is served or kept",
+        "{}: the registry's bytes do not match: expected {expected} with {} bytes, found {digest} with {length} bytes; nothing of it is served or kept",
         source.label(),
         source.descriptor.size,
-        hashed.digest,
-        hashed.length,
     );
     tracing::error!("{message}");
     Err(Error::new(ErrorKind::Integrity, message))
@@ -142,6 +141,11 @@ fn broken(source: &BlobSource, error: &layer::Error) -> Error {
         Form::Raw => format!("{}: {error}", source.label()),
     };
     Error::new(error.kind, message)
+}
+
+/// A registry that sends nothing any more.
+pub(super) fn stalled(shared: &Shared, source: &BlobSource) -> Error {
+    Error::new(ErrorKind::TimedOut, format!("{}: no byte arrived for {} s", source.label(), shared.io_timeout.as_secs()))
 }
 
 fn abandoned(source: &BlobSource) -> Error {

@@ -14,7 +14,7 @@ use super::place::{Placed, own_name, place, replace};
 use super::run::{Job, Work};
 use super::{Error, Source};
 use crate::artifact::{Node, NodeId};
-use crate::content::Verified;
+use crate::content::{Download, Verified};
 use crate::error::ErrorKind;
 use crate::sys::entry;
 use crate::view::Reader;
@@ -92,9 +92,15 @@ impl Work<'_> {
                 return Ok(());
             }
         }
-        let reader = self.wait(self.source.open(job.node))?;
+        let download = self.wait(self.source.download(job.node, &node))?;
+        let reader = if download.is_none() { Some(self.wait(self.source.open(job.node))?) } else { None };
         let unplaced = Unplaced::new(&job.directory, self.first_mode(job.node, &node)).map_err(failed)?;
-        self.write(&reader, &unplaced.file, &|error| failed(error))?;
+        if let Some(download) = download {
+            self.write_download(download, &unplaced.file, &|error| failed(error))?;
+        }
+        if let Some(reader) = reader {
+            self.write(&reader, &unplaced.file, &|error| failed(error))?;
+        }
         self.describe_file(&unplaced.file, job.node, &node, &|| shown().display().to_string()).map_err(failed)?;
         let placed = unplaced.place(name, self.keep()).map_err(failed)?;
         match placed {
@@ -103,6 +109,17 @@ impl Work<'_> {
                 summary.bytes += node.size;
             }),
             Placed::Kept => self.note_kept(job.node, &node, &|| shown().display().to_string()),
+        }
+        Ok(())
+    }
+
+    /// Writes a whole blob as it arrives.
+    fn write_download(&self, mut download: Download, file: &File, failed: &dyn Fn(io::Error) -> Error) -> Result<(), Error> {
+        let mut at = 0;
+        while let Some(bytes) = self.wait(download.next())? {
+            file.write_all_at(&bytes, at).map_err(failed)?;
+            at += bytes.len() as u64;
+            self.tally.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         Ok(())
     }

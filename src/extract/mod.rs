@@ -35,11 +35,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
+use crate::artifact::{Artifact, Artifacts, Kind, Node, NodeId};
+use crate::content::Download;
 use crate::error::ErrorKind;
+use crate::layer::Extent;
 use crate::oci::Repository;
 use crate::sys::space;
-use crate::{artifact, view};
+use crate::{artifact, content, view};
 
 pub use directory::Target;
 pub use file::stream;
@@ -82,6 +84,12 @@ impl From<view::Error> for Error {
     }
 }
 
+impl From<content::Error> for Error {
+    fn from(error: content::Error) -> Self {
+        Self::new(error.kind, error.message)
+    }
+}
+
 impl From<artifact::Error> for Error {
     fn from(error: artifact::Error) -> Self {
         Self::new(error.kind, error.message)
@@ -108,6 +116,18 @@ impl Source {
     /// Gone for anything but a regular file; errors of opening its stream.
     pub async fn open(&self, node: NodeId) -> Result<view::Reader, Error> {
         Ok(view::Reader::of_tree(&self.artifacts, &self.repository, &self.artifact, node, self.strict).await?)
+    }
+
+    /// A download of a file that is a whole raw blob under one name, unless it is better read.
+    async fn download(&self, id: NodeId, node: &Node) -> Result<Option<Download>, Error> {
+        let Some(content) = self.artifact.tree.content(id) else { return Ok(None) };
+        let whole = Extent { file: 0, stream: 0, length: node.size };
+        let is_whole =
+            content.extents == [whole] && self.artifact.source(content.blob).is_some_and(|source| source.descriptor.size == node.size);
+        if !is_whole {
+            return Ok(None);
+        }
+        Ok(self.artifacts.download(&self.repository, &self.artifact, content.blob).await?)
     }
 }
 

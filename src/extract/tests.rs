@@ -212,6 +212,29 @@ async fn holes_stay_holes_and_large_files_are_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_blob_bypasses_the_cache_unless_it_is_there() {
+    let layer = vec![7; 6_000_000];
+    let world = World::of_layers(&[("a/b", &layer, &[("org.opencontainers.image.title", "large")])]);
+    let used =
+        || SpanCache::open(cache::Config { directory: world.folder.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap().used();
+    world.extract().await.unwrap();
+    assert!(std::fs::read(world.path("large")).unwrap() == layer);
+    assert!(used() < 1_000_000, "{} bytes are cached", used());
+    assert_eq!(world.memory.count(RequestKind::Blob), 1);
+
+    let source = world.source().await.unwrap();
+    let mut node = None;
+    visit(&source.artifact.tree, &world.options.selection, &mut |_, id| node = Some(id));
+    stream(&source, node.unwrap(), &mut |_| Ok(true)).await.unwrap();
+    drop(source);
+    std::fs::remove_file(world.path("large")).unwrap();
+    let before = world.memory.count(RequestKind::Blob);
+    world.extract().await.unwrap();
+    assert!(std::fs::read(world.path("large")).unwrap() == layer);
+    assert_eq!(world.memory.count(RequestKind::Blob), before, "what is cached is not fetched again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_through_links_that_are_in_the_way() {
     let archive =
         Archive::new().directory("d", 0o755).file("d/sub/f", 0o644, b"new").file("f", 0o644, b"new").link(EntryType::Link, "h", "f");
@@ -381,7 +404,7 @@ async fn what_is_not_what_its_digest_says_never_gets_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extraction_that_is_given_up_leaves_whole_files_alone() {
     let (first, second) = ([("org.opencontainers.image.title", "one")], [("org.opencontainers.image.title", "two")]);
-    let large = vec![7; 4_000_000];
+    let large = vec![7; 5_000_000];
     let world = World::of_layers(&[("a/b", b"small", &first), ("a/b", &large, &second)]);
     world.memory.plan(RequestKind::Blob, 0, 9, Fault::StallAfter(1_000_000));
     let extraction = tokio::time::timeout(Duration::from_millis(300), world.extract());

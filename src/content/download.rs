@@ -1,0 +1,76 @@
+//! A raw blob from the registry straight to a caller that wants all of it once: checked as a whole, never cached.
+//!
+//! An extraction of many gigabytes neither writes them twice nor drives what mounts use out of the cache. Never serves a
+//! range: that is the work of [`ContentStream`](super::ContentStream).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::budget::Use;
+use super::contents::Contents;
+use super::shared::Shared;
+use super::{BlobSource, Error, Sealing, pass};
+use crate::layer::Form;
+use crate::oci::Hasher;
+use crate::registry::BlobStream;
+
+/// Smaller blobs are read as mounts read them: they take little room, and are often read again.
+const DOWNLOAD_LEAST: u64 = 4 << 20;
+
+/// A raw blob on its way, from its first byte to its last.
+pub struct Download {
+    shared: Arc<Shared>,
+    source: BlobSource,
+    stream: BlobStream,
+    hasher: Hasher,
+    length: u64,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Contents {
+    /// Begins to download a raw blob. `None` for one that is better read as a stream: an archive, one that is sealed, small, or at
+    /// least half in the cache.
+    ///
+    /// # Errors
+    /// What the registry answers.
+    pub async fn download(&self, source: &BlobSource) -> Result<Option<Download>, Error> {
+        let size = source.descriptor.size;
+        if source.form != Form::Raw || source.sealing != Sealing::None || size < DOWNLOAD_LEAST || self.has_half(source)? {
+            return Ok(None);
+        }
+        let shared = Arc::clone(self.shared());
+        let turn = shared.turns.request(Use::Demand).await?;
+        let stream = shared.pull.blob(&source.repository, &source.descriptor, 0..size).await?;
+        let hasher = Hasher::new(source.descriptor.digest.algorithm());
+        Ok(Some(Download { shared, source: source.clone(), stream, hasher, length: 0, _turn: turn }))
+    }
+
+    fn has_half(&self, source: &BlobSource) -> Result<bool, Error> {
+        let Some(reader) = self.ready(source)? else { return Ok(false) };
+        let spans = reader.span_count();
+        let here = (0..spans).filter(|span| reader.has(*span)).count();
+        Ok(here * 2 >= spans as usize)
+    }
+}
+
+impl Download {
+    /// The next bytes; `None` once all of them were handed over and their digest is right.
+    ///
+    /// # Errors
+    /// Integrity at the end if the bytes are not those of the digest; TimedOut and what the registry answers.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let next = tokio::time::timeout(self.shared.io_timeout, self.stream.next()).await;
+        let Some(piece) = next.map_err(|_| pass::stalled(&self.shared, &self.source))?.transpose()? else {
+            let hasher = std::mem::replace(&mut self.hasher, Hasher::new(self.source.descriptor.digest.algorithm()));
+            pass::check(&self.source, &hasher.finish(), self.length)?;
+            return Ok(None);
+        };
+        self.shared.moved(piece.len());
+        self.length += piece.len() as u64;
+        self.hasher.update(&piece);
+        Ok(Some(piece))
+    }
+}
