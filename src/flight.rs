@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// The computation ended without a result: it panicked, or the runtime is shutting down.
@@ -54,7 +55,7 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if let Some(receiver) = running.get(&key) {
             return receiver.clone();
         }
@@ -81,7 +82,7 @@ struct Landing<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.running.lock().remove(&self.key);
     }
 }
 

@@ -7,9 +7,10 @@ mod skip;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ocifs::layer::{FileKind, PackEntry, Packed, Packer, Packing};
+use parking_lot::Mutex;
 use skip::{Need, lacks};
 
 #[derive(Clone, Default)]
@@ -17,7 +18,7 @@ struct Shared(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -34,7 +35,7 @@ fn pack(packing: Packing, entries: &[(PackEntry, Vec<u8>)]) -> (Packed, Vec<u8>)
         packer.data(content).unwrap();
     }
     let packed = packer.finish().unwrap();
-    let bytes = output.0.lock().unwrap().clone();
+    let bytes = output.0.lock().clone();
     (packed, bytes)
 }
 

@@ -1,7 +1,9 @@
 //! Artifacts that stay in memory for a while after their last use.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::loaded::Artifact;
 use super::options::ViewMode;
@@ -29,7 +31,7 @@ pub(super) struct Kept(Mutex<VecDeque<(Key, Arc<Artifact>)>>);
 
 impl Kept {
     pub fn get(&self, key: &Key) -> Option<Arc<Artifact>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         let at = kept.iter().position(|(other, _)| other == key)?;
         let found = kept.remove(at)?;
         let artifact = Arc::clone(&found.1);
@@ -39,12 +41,12 @@ impl Kept {
 
     /// Hands out those that were kept.
     pub fn take(&self) -> VecDeque<(Key, Arc<Artifact>)> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock())
     }
 
     /// Keeps an artifact. `memory` bounds the bytes of trees that lie in memory.
     pub fn put(&self, key: Key, artifact: Arc<Artifact>, memory: u64) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         kept.retain(|(other, _)| *other != key);
         kept.push_back((key, artifact));
         trim(&mut kept, KEPT, memory, |(_, artifact)| artifact.memory());

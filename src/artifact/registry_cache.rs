@@ -11,7 +11,9 @@ mod store;
 mod writer;
 mod written;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 pub(super) use memory::Generations;
 pub use memory::Listing;
@@ -62,14 +64,10 @@ impl RegistryCache {
         }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The digest of a tag: fresh, or asked for, or the last known while the registry cannot be reached.
     pub async fn tag(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
         self.load_tags(repository);
-        let last = match self.memory().tag(repository, tag, self.options.tag_ttl) {
+        let last = match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) => return Ok(digest),
             TagAnswer::Absent => return Err(self.absent(&format!("{repository}:{tag}"))),
             TagAnswer::Stale(digest) => Some(digest),
@@ -92,7 +90,7 @@ impl RegistryCache {
 
     /// The last known digest of a tag.
     pub fn last_tag(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
-        match self.memory().tag(repository, tag, self.options.tag_ttl) {
+        match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Some(digest),
             TagAnswer::Absent | TagAnswer::Unknown => None,
         }
@@ -100,13 +98,13 @@ impl RegistryCache {
 
     /// Whether the digest of a tag may be used without asking: it is fresh, or the registry cannot be asked.
     pub fn is_tag_fresh(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> bool {
-        let known = self.memory().tag(repository, tag, self.options.tag_ttl);
+        let known = self.memory.lock().tag(repository, tag, self.options.tag_ttl);
         self.options.offline || matches!(known, TagAnswer::Fresh(_)) || self.is_away()
     }
 
     async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Lookup<Digest> {
         let version = Version::Tag(tag.clone());
-        let writes = self.memory().writes(repository, Some(tag));
+        let writes = self.memory.lock().writes(repository, Some(tag));
         // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
         let answer = match last {
             Some(_) => match self.pull.resolve(repository, &version).await {
@@ -115,13 +113,13 @@ impl RegistryCache {
             },
             None => self.fetch_tag(repository, &version).await,
         };
-        if self.memory().writes(repository, Some(tag)) != writes {
+        if self.memory.lock().writes(repository, Some(tag)) != writes {
             return self.written(repository, tag);
         }
         match answer {
             Ok(digest) => {
                 self.reached();
-                self.memory().learn_tag(repository, tag, digest);
+                self.memory.lock().learn_tag(repository, tag, digest);
                 match last {
                     Some(last) if last != digest => tracing::info!("{repository}:{tag} moved from {last} to {digest}"),
                     _ => tracing::debug!("{repository}:{tag} is {digest}"),
@@ -132,7 +130,7 @@ impl RegistryCache {
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
                 self.reached();
-                if self.memory().forget_tag(repository, tag) {
+                if self.memory.lock().forget_tag(repository, tag) {
                     self.mark(Dirty::Tags(repository.clone()));
                 }
                 Err(error)
@@ -169,7 +167,7 @@ impl RegistryCache {
     /// A manifest by digest, from memory, from disk, or asked for.
     pub async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
         let key = (repository.clone(), *digest);
-        let kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&key);
+        let kept = self.manifests.lock().get(&key);
         if let Some(manifest) = kept {
             return Ok(manifest);
         }
@@ -201,7 +199,7 @@ impl RegistryCache {
 
     fn keep(&self, repository: &Repository, manifest: &Arc<Manifest>) {
         let weight = manifest.raw.len().saturating_mul(3);
-        let mut kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.manifests.lock();
         kept.insert((repository.clone(), manifest.digest), Arc::clone(manifest), weight);
     }
 
@@ -212,7 +210,7 @@ impl RegistryCache {
 
     /// A manifest that is here already.
     fn local_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
-        let kept = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&(repository.clone(), *digest));
+        let kept = self.manifests.lock().get(&(repository.clone(), *digest));
         kept.or_else(|| self.stored_manifest(repository, digest))
     }
 
@@ -228,7 +226,7 @@ impl RegistryCache {
     /// The manifests that refer to a digest.
     pub async fn referrers(self: &Arc<Self>, repository: &Repository, subject: &Digest) -> Lookup<Arc<[Descriptor]>> {
         let key = (repository.clone(), *subject);
-        let (fresh, last) = self.memory().referrers(&key, self.options.tag_ttl);
+        let (fresh, last) = self.memory.lock().referrers(&key, self.options.tag_ttl);
         let last = last.or_else(|| self.stored_referrers(repository, subject));
         if let Some(known) = &last
             && (fresh || self.options.offline || self.is_away())
@@ -247,7 +245,7 @@ impl RegistryCache {
                     Ok(found) => {
                         me.reached();
                         let found: Arc<[Descriptor]> = found.into();
-                        me.memory().learn_referrers(key.clone(), Arc::clone(&found));
+                        me.memory.lock().learn_referrers(key.clone(), Arc::clone(&found));
                         me.mark(Dirty::Referrers(key.0, key.1, Arc::clone(&found)));
                         Ok(found)
                     }
@@ -264,7 +262,7 @@ impl RegistryCache {
 
     /// Forgets how fresh everything is, so that the next use asks.
     pub fn refresh(&self, repository: Option<&Repository>) {
-        self.memory().refresh(repository);
+        self.memory.lock().refresh(repository);
     }
 
     /// Waits until everything that was seen is stored.
@@ -275,7 +273,7 @@ impl RegistryCache {
     /// Whether the last known list of a repository has a tag. Makes no request.
     pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
         self.load_tags(repository);
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         let names = memory.repository(repository).list.as_ref().map(|seen| Arc::clone(&seen.value.names));
         names.is_some_and(|names| names.binary_search_by(|name| name.as_str().cmp(tag.as_str())).is_ok())
     }

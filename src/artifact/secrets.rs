@@ -4,7 +4,9 @@
 //! In memory only: digests of encrypted files are as secret as their names.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::identity::NOTHING;
 use super::kept::Key;
@@ -30,7 +32,7 @@ pub(super) struct OpenedHere(Mutex<HashMap<Digest, Arc<Opened>>>);
 
 impl OpenedHere {
     pub(super) fn all(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Opened>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether an artifact is among them.

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -81,7 +82,7 @@ impl Claims {
     }
 
     fn gate(&self, byte: u64) -> Arc<Gate> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gates = self.gates.lock();
         if let Some(gate) = gates.get(&byte).and_then(Weak::upgrade) {
             return gate;
         }

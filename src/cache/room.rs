@@ -1,12 +1,14 @@
 //! Room in the budget: reserved, evicting if needed, or lent to bytes that lie elsewhere.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::error::Error;
 use super::evict;
 use super::ledger::Reservation;
-use super::shared::{HOPELESS, Shared, hold};
+use super::shared::{HOPELESS, Shared};
 
 impl Shared {
     /// Takes room for `bytes`, evicting if needed. `None` if there is none to be had.
@@ -19,7 +21,7 @@ impl Shared {
         {
             return Ok(Some(reservation));
         }
-        if hold(&self.hopeless).is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
+        if self.hopeless.lock().is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
             return Ok(None);
         }
         let found = evict::make_room(self, bytes)?;
@@ -29,7 +31,7 @@ impl Shared {
         {
             return Ok(Some(reservation));
         }
-        *hold(&self.hopeless) = Some((Instant::now(), bytes));
+        *self.hopeless.lock() = Some((Instant::now(), bytes));
         Ok(None)
     }
 
@@ -53,7 +55,7 @@ pub struct Room {
 impl Room {
     /// The bytes count no more.
     pub fn give_back(&self) {
-        let reservation = hold(&self.reservation).take();
+        let reservation = self.reservation.lock().take();
         let bytes = reservation.as_ref().map_or(0, Reservation::bytes);
         drop(reservation);
         self.shared.give_back(bytes);
@@ -62,7 +64,7 @@ impl Room {
 
 impl std::fmt::Debug for Room {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_tuple("Room").field(&hold(&self.reservation).as_ref().map(Reservation::bytes)).finish()
+        formatter.debug_tuple("Room").field(&self.reservation.lock().as_ref().map(Reservation::bytes)).finish()
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::claim::Claims;
 use super::config::Config;
@@ -46,10 +48,6 @@ pub fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error 
         let kind = if durable::is_full(&error) { ErrorKind::NoSpace } else { ErrorKind::Other };
         Error { kind, message: format!("the cache cannot {action} {}: {error}", path.display()) }
     }
-}
-
-pub fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -139,24 +137,24 @@ impl Shared {
 
     /// Begins to record documents.
     pub fn record_documents(&self) {
-        hold(&self.recorded).get_or_insert_default();
+        self.recorded.lock().get_or_insert_default();
     }
 
     /// Notes that a document was read or stored.
     pub fn record(&self, kind: &str, path: &Path) {
-        if let (Some(recorded), Some(name)) = (&mut *hold(&self.recorded), path.file_name()) {
+        if let (Some(recorded), Some(name)) = (&mut *self.recorded.lock(), path.file_name()) {
             recorded.insert((kind.to_owned(), name.to_string_lossy().into_owned()));
         }
     }
 
     /// The documents that were recorded.
     pub fn recorded(&self) -> BTreeSet<DocumentName> {
-        hold(&self.recorded).clone().unwrap_or_default()
+        self.recorded.lock().clone().unwrap_or_default()
     }
 
     /// Forgets that there was no room.
     pub fn hope_again(&self) {
-        *hold(&self.hopeless) = None;
+        *self.hopeless.lock() = None;
     }
 
     /// Bytes that would be lacking to keep `min_free` free after writing `bytes`.
@@ -177,7 +175,7 @@ impl Shared {
 
     /// Warns that the disk refuses data, at most once a minute.
     pub fn warn_full(&self, error: &io::Error) {
-        let mut warned = hold(&self.warned);
+        let mut warned = self.warned.lock();
         if warned.is_none_or(|when| when.elapsed() > Duration::from_secs(60)) {
             *warned = Some(Instant::now());
             tracing::warn!(%error, directory = %self.config.directory.display(), "no space left for the cache: what does not fit is not kept");

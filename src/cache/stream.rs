@@ -9,16 +9,17 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::error::Error;
 use super::layout::{Geometry, Piece, Which, blocks};
-use super::shared::{Shared, failed, hold};
+use super::shared::{Shared, failed};
 use super::stream_files::{discard, file_name};
 use super::table::{self, Identity, SpanState, Table};
 use crate::durable::{self, RangeLock, Sharing};
@@ -91,12 +92,12 @@ impl OpenStreams {
 
     /// The open stream of a name, if this process has one that is alive.
     fn get(&self, name: &str) -> Option<Arc<Stream>> {
-        hold(&self.streams).get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
+        self.streams.lock().get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
     }
 
     /// Remembers an open stream. If another thread was faster, its stream is the answer.
     fn add(&self, stream: &Arc<Stream>) -> Arc<Stream> {
-        let mut streams = hold(&self.streams);
+        let mut streams = self.streams.lock();
         if let Some(other) = streams.get(stream.name()).and_then(Weak::upgrade)
             && other.is_same_life(stream)
         {
@@ -111,13 +112,13 @@ impl OpenStreams {
 
     /// Closes what is open of streams that were unlinked meanwhile.
     pub fn let_go(&self) {
-        let owners: Vec<Arc<Stream>> = hold(&self.files).iter().filter_map(|(_, owner)| owner.upgrade()).collect();
+        let owners: Vec<Arc<Stream>> = self.files.lock().iter().filter_map(|(_, owner)| owner.upgrade()).collect();
         owners.iter().for_each(|owner| owner.let_go());
     }
 
     /// Notes that a stream has opened a file, and closes the one that was not used for longest if there are many.
     fn note_file(&self, stream: &Arc<Stream>, slot: u32) {
-        let mut files = hold(&self.files);
+        let mut files = self.files.lock();
         // A second chance for files that were used since they were opened or spared last.
         for _ in 0..files.len() {
             if files.len() < OPEN_FILES {
@@ -204,7 +205,7 @@ impl Stream {
     /// Closes a file (readers that have it go on).
     pub fn close_file(&self, slot: u32) {
         if let Some(slot) = self.files.get(slot as usize) {
-            *slot.file.write().unwrap_or_else(PoisonError::into_inner) = None;
+            *slot.file.write() = None;
         }
     }
 
@@ -212,7 +213,7 @@ impl Stream {
     pub fn let_go(&self) {
         if self.dead() {
             for slot in &self.files {
-                *slot.file.write().unwrap_or_else(PoisonError::into_inner) = None;
+                *slot.file.write() = None;
             }
         }
     }
@@ -224,7 +225,7 @@ impl Stream {
             Which::Member(number) => number + 1,
         };
         let slot = self.files.get(number).ok_or_else(missing)?;
-        if let Some(file) = &*slot.file.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(file) = &*slot.file.read() {
             if !slot.used.load(Ordering::Relaxed) {
                 slot.used.store(true, Ordering::Relaxed);
             }
@@ -238,7 +239,7 @@ impl Stream {
             self.verified.iter().for_each(|word| word.store(0, Ordering::SeqCst));
             self.replaced.fetch_add(1, Ordering::SeqCst);
         }
-        *slot.file.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&file));
+        *slot.file.write() = Some(Arc::clone(&file));
         self.open.note_file(self, u32::try_from(number).map_err(|_| missing())?);
         Ok(file)
     }

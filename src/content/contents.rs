@@ -1,6 +1,8 @@
 //! Opening blobs: which readers exist, and how a blob comes to have an index.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::budget::Budget;
 use super::key_probe::Opened;
@@ -53,7 +55,7 @@ impl Contents {
     /// Lets go of indexes and streams that are not being read.
     pub fn let_go(&self) {
         // They end outside of the lock.
-        let kept = self.readers().let_go();
+        let kept = self.inner.readers.lock().let_go();
         drop(kept);
     }
 
@@ -189,13 +191,13 @@ impl Contents {
         let trusted = self.trusts(source);
         // What was shown by an index that turned out wrong is compared with the blob's own first.
         if (source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source))
-            && let Some(reader) = self.readers().get(&ReaderKey::of(source, false))
+            && let Some(reader) = self.inner.readers.lock().get(&ReaderKey::of(source, false))
         {
             return Ok(Some(reader));
         }
         if trusted
             && source.index.is_some()
-            && let Some(reader) = self.readers().get(&ReaderKey::attached(source))
+            && let Some(reader) = self.inner.readers.lock().get(&ReaderKey::attached(source))
         {
             return Ok(Some(reader));
         }
@@ -222,10 +224,10 @@ impl Contents {
             return Ok(None);
         }
         let target = ReaderKey::of(source, true);
-        let known = self.readers().get(&target);
+        let known = self.inner.readers.lock().get(&target);
         match known {
             Some(reader) => Ok(Some(reader)),
-            None => Ok(Some(self.readers().add(target, Reader::streaming(shared, source)?))),
+            None => Ok(Some(self.inner.readers.lock().add(target, Reader::streaming(shared, source)?))),
         }
     }
 
@@ -236,7 +238,7 @@ impl Contents {
         }
         let shared = &self.inner.shared;
         let target = ReaderKey::of(source, true);
-        let known = self.readers().get(&target);
+        let known = self.inner.readers.lock().get(&target);
         if let Some(reader) = known.as_ref().filter(|reader| reader.verified() == Verified::Whole) {
             return Ok(Some(Arc::clone(reader)));
         }
@@ -248,20 +250,20 @@ impl Contents {
                 reader.adopt(index);
                 reader
             }
-            None => self.readers().add(target, Reader::checked(shared, source, index, names::streaming(&source.descriptor))),
+            None => self.inner.readers.lock().add(target, Reader::checked(shared, source, index, names::streaming(&source.descriptor))),
         }))
     }
 
     fn add_checked(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
         let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
         let reader = Reader::checked(&self.inner.shared, source, index, key);
-        self.readers().add(ReaderKey::of(source, false), reader)
+        self.inner.readers.lock().add(ReaderKey::of(source, false), reader)
     }
 
     fn add_attached(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
         let key = source.index.as_ref().map_or(source.descriptor.digest, |by| names::attached(&source.descriptor.digest, &by.digest));
         let reader = Reader::attached(&self.inner.shared, source, index, key);
-        self.readers().add(ReaderKey::attached(source), reader)
+        self.inner.readers.lock().add(ReaderKey::attached(source), reader)
     }
 
     /// The reader of a blob, whatever it takes.
@@ -290,15 +292,11 @@ impl Contents {
         let opened = envelope::open(shared, source).await?;
         let blob = stored_blob(shared, source).await?;
         let reader = Reader::sealed(shared, source, index, blob, opened);
-        Ok(self.readers().add(ReaderKey::of(source, false), reader))
+        Ok(self.inner.readers.lock().add(ReaderKey::of(source, false), reader))
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
-    }
-
-    fn readers(&self) -> std::sync::MutexGuard<'_, Readers> {
-        self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Decoders that wait for the next sequential reader, where decoding cannot begin in the middle.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::sequential_decoder::SequentialDecoder;
 
@@ -26,13 +27,9 @@ pub(super) struct DecoderPool {
 }
 
 impl DecoderPool {
-    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The decoder of a reader that has least to decode before it reaches `span`, if it stands at `restart` or behind it.
     pub(super) fn take(&self, reader: u64, restart: u32, span: u32) -> Option<SequentialDecoder> {
-        let mut entries = self.entries();
+        let mut entries = self.entries.lock();
         let fits = |entry: &Entry| entry.reader == reader && (restart..=span).contains(&entry.decoder.next());
         let fitting = entries.iter().enumerate().filter(|(_, entry)| fits(entry));
         let (place, _) = fitting.max_by_key(|(_, entry)| entry.decoder.next())?;
@@ -41,7 +38,7 @@ impl DecoderPool {
 
     /// Keeps a decoder, unless memory `is_short`; the one that waited longest goes if there are too many.
     pub(super) fn put(&self, is_short: impl FnOnce() -> bool, reader: u64, decoder: SequentialDecoder) {
-        let mut entries = self.entries();
+        let mut entries = self.entries.lock();
         // Under the lock: a waiter for memory clears the decoders that were put before it was seen here.
         if is_short() {
             return;
@@ -54,11 +51,11 @@ impl DecoderPool {
 
     /// Drops what waited too long.
     pub(super) fn expire(&self) {
-        self.entries().retain(|entry| entry.since.elapsed() < IDLE);
+        self.entries.lock().retain(|entry| entry.since.elapsed() < IDLE);
     }
 
     /// Drops all.
     pub(super) fn clear(&self) {
-        self.entries().clear();
+        self.entries.lock().clear();
     }
 }

@@ -3,9 +3,10 @@
 //! Unlike a single flight by key, one computation here answers many keys, each as soon as its part is there.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Error;
@@ -36,7 +37,7 @@ pub(super) struct Waiting {
 impl InFlight {
     /// Joins the fetch of a span, or takes the duty to fetch it.
     pub(super) fn join(&self, span: u32) -> (Waiting, Option<PendingSpan>) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if let Some(receiver) = running.get(&span) {
             return (Waiting { receiver: receiver.clone() }, None);
         }
@@ -47,7 +48,7 @@ impl InFlight {
 
     /// Whether a span is being fetched.
     pub(super) fn has(&self, span: u32) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&span)
+        self.running.lock().contains_key(&span)
     }
 }
 
@@ -55,7 +56,7 @@ impl PendingSpan {
     /// Answers everybody who waits.
     pub(super) fn complete(self, outcome: Outcome) {
         // Removed before it is announced: later readers look into the cache first.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
+        self.running.lock().remove(&self.span);
         self.sender.send_replace(Some(outcome));
     }
 }
@@ -63,7 +64,7 @@ impl PendingSpan {
 impl Drop for PendingSpan {
     fn drop(&mut self) {
         if self.sender.borrow().is_none() {
-            self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.span);
+            self.running.lock().remove(&self.span);
         }
     }
 }

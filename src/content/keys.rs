@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Error;
 use crate::error::ErrorKind;
@@ -57,7 +59,7 @@ pub struct Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.ring.lock().lent.retain(|(number, _)| *number != self.number);
+        self.ring.ring.lock().lent.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -83,13 +85,13 @@ impl KeyRing {
 
     /// Whether there is any source.
     pub fn is_empty(&self) -> bool {
-        let ring = self.lock();
+        let ring = self.ring.lock();
         ring.sources.is_empty() && ring.lent.is_empty()
     }
 
     /// Tries these passphrases first until the answer is dropped.
     pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
-        let mut ring = self.lock();
+        let mut ring = self.ring.lock();
         ring.loans += 1;
         let number = ring.loans;
         ring.lent.splice(0..0, passphrases.into_iter().take(PASSPHRASES).map(|passphrase| (number, passphrase)));
@@ -97,13 +99,9 @@ impl KeyRing {
         Lent { ring: self.clone(), number }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes sure that there is a passphrase, asking the sources if need be. Blocks.
     pub(super) fn ask(&self) -> Result<(), Error> {
-        self.lock().passphrases().map(drop)
+        self.ring.lock().passphrases().map(drop)
     }
 
     /// A key for a new envelope, from the first passphrase there is; `None` if no source has one. Blocks.
@@ -111,7 +109,7 @@ impl KeyRing {
     /// # Errors
     /// KeyMissing if a source failed.
     pub(super) fn first(&self, salt: &[u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
-        let mut ring = self.lock();
+        let mut ring = self.ring.lock();
         let found = match ring.passphrases() {
             Ok(found) => found,
             Err(_) if ring.sources.iter().all(|(_, asked)| matches!(asked, Asked::Answer(None))) => return Ok(None),
@@ -130,7 +128,7 @@ impl KeyRing {
         fits: impl Fn(&EnvelopeKey) -> bool,
         salt: &[u8; 32],
     ) -> Result<Option<EnvelopeKey>, Error> {
-        for passphrase in self.lock().passphrases()? {
+        for passphrase in self.ring.lock().passphrases()? {
             if fits(&derive(&passphrase, other)?) {
                 return derive(&passphrase, salt).map(Some);
             }
@@ -143,7 +141,7 @@ impl KeyRing {
     /// # Errors
     /// KeyMissing if there is no passphrase.
     pub(super) fn keys(&self, salt: &[u8; 32]) -> Result<Arc<[EnvelopeKey]>, Error> {
-        let mut ring = self.lock();
+        let mut ring = self.ring.lock();
         let loans = ring.loans;
         let (untried, known) = match ring.derived.get(salt) {
             Some((tried, keys)) if *tried == loans || ring.lent.is_empty() => return Ok(Arc::clone(keys)),
@@ -242,7 +240,7 @@ mod tests {
         let lent = ring.lend(vec![Passphrase::new(b"lent".to_vec())]);
         assert_eq!((ring.keys(&[1; 32]).unwrap().len(), ring.keys(&[2; 32]).unwrap().len()), (2, 2));
         drop(lent);
-        assert!(ring.lock().lent.is_empty());
+        assert!(ring.ring.lock().lent.is_empty());
         assert_eq!((ring.keys(&[2; 32]).unwrap().len(), ring.keys(&[3; 32]).unwrap().len()), (2, 1));
         let empty = KeyRing::default();
         let lent = empty.lend(vec![Passphrase::new(b"lent".to_vec())]);

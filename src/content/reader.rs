@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use super::budget::Use;
 use super::in_flight::InFlight;
@@ -265,8 +266,8 @@ impl Reader {
         Some(part_of(&data, self.layout.span(span).start, &within))
     }
 
-    pub(super) fn tracks(&self) -> std::sync::MutexGuard<'_, Tracks> {
-        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn tracks(&self) -> parking_lot::MutexGuard<'_, Tracks> {
+        self.tracks.lock()
     }
 
     /// Notes whether the cache had room; without room nothing more is fetched ahead.

@@ -1,9 +1,9 @@
 //! The last few spans that the cache did not keep, so that small reads of one span do not fetch it again.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 struct Entry {
     reader: u64,
@@ -31,7 +31,7 @@ impl Recent {
 
     /// Remembers a span, dropping the oldest ones.
     pub(super) fn put(&self, reader: u64, span: u32, data: Bytes) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if data.len() as u64 > self.limit || state.entries.iter().any(|entry| (entry.reader, entry.span) == (reader, span)) {
             return;
         }
@@ -45,13 +45,13 @@ impl Recent {
 
     /// A span, if it is still here.
     pub(super) fn get(&self, reader: u64, span: u32) -> Option<Bytes> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state.entries.iter().rev().find(|entry| (entry.reader, entry.span) == (reader, span)).map(|entry| entry.data.clone())
     }
 
     /// Forgets everything of a reader.
     pub(super) fn forget(&self, reader: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.entries.retain(|entry| entry.reader != reader);
         state.bytes = state.entries.iter().map(|entry| entry.data.len() as u64).sum();
     }

@@ -1,9 +1,11 @@
 //! State shared by all readers of one mount. When the cache fails, reading goes on without it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::budget::{Budget, Turns, Use};
 use super::keys::KeyRing;
@@ -82,7 +84,7 @@ impl Shared {
 
     /// Remembers that a stream is wrong, so that its blob is never again served by this process before it was checked.
     pub(super) fn poison(&self, key: Digest) {
-        let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut poisoned = self.poisoned.lock();
         if poisoned.len() >= POISONED {
             poisoned.clear();
         }
@@ -91,7 +93,7 @@ impl Shared {
 
     /// Whether a stream turned out wrong.
     pub(super) fn is_poisoned(&self, key: &Digest) -> bool {
-        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.poisoned.lock().contains(key)
     }
 
     /// Resources for making the index of a blob: space in the cache, or memory for what must not reach the disk. The

@@ -1,10 +1,11 @@
 //! An open logical stream, as it is handed out: which reader answers it, and when that one is replaced.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::contents::{Contents, check_empty};
@@ -144,7 +145,7 @@ async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64
     if !reader.is_unchecked() {
         return reader.read(range).await;
     }
-    let seen = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = || seen.lock();
     seen().add(reader.spans_of(&range));
     let data = reader.read(range).await?;
     // Asked only now: what was asked for at the same time counts, in whatever order it is answered.
@@ -194,14 +195,14 @@ impl Failed {
 
 /// The error of a range that could not be read before.
 fn remembered(failed: &Mutex<Vec<Failed>>, range: &Range<u64>) -> Option<Error> {
-    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let failed = failed.lock();
     let found = failed.iter().find(|failed| failed.counts() && failed.range.start < range.end && range.start < failed.range.end);
     found.map(|failed| failed.error.clone())
 }
 
 /// Remembers what could not be read; when that was much, all of it counts as failed.
 fn remember(failed: &Mutex<Vec<Failed>>, range: Range<u64>, error: &Error) {
-    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = failed.lock();
     failed.retain(Failed::counts);
     let range = if failed.len() < FAILED { range } else { 0..u64::MAX };
     let until = (error.kind != ErrorKind::Integrity).then(|| Instant::now() + OUTAGE);

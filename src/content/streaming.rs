@@ -1,9 +1,10 @@
 //! Checking a raw blob while it is being read: its spans are hashed in order as they come in, from memory or
 //! from the cache, until the whole digest is known.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::{BlobSource, Error};
@@ -71,7 +72,7 @@ impl Streaming {
 
     /// Which span is hashed next. Blocks while others are hashed.
     pub(super) fn wanting(&self, layout: &Layout) -> Wanting {
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = self.progress.lock();
         match progress.hashing {
             _ if progress.next >= layout.count() => Wanting::Nothing,
             Some(_) => Wanting::Span(progress.next),
@@ -81,13 +82,13 @@ impl Streaming {
 
     /// Whether a span that was just fetched is, as far as is known, the one that was hashed before.
     pub(super) fn agrees(&self, number: u32, data: &[u8]) -> bool {
-        let hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner).get(number as usize).copied();
+        let hashed = self.hashed.lock().get(number as usize).copied();
         hashed.is_none_or(|expected| expected == span_digest(data))
     }
 
     /// Hashes the next span.
     fn add(&self, progress: &mut Progress, number: u32, data: &[u8]) {
-        self.hashed.lock().unwrap_or_else(PoisonError::into_inner).push(span_digest(data));
+        self.hashed.lock().push(span_digest(data));
         progress.add(number, data);
     }
 
@@ -100,12 +101,8 @@ impl Streaming {
         fresh: Option<(u32, &[u8])>,
     ) -> Verdict {
         loop {
-            let mut progress = match self.progress.try_lock() {
-                Ok(progress) => progress,
-                Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
-                // The thread that hashes now looks into the cache once more before it stops.
-                Err(TryLockError::WouldBlock) => return Verdict::Open,
-            };
+            // The thread that hashes now looks into the cache once more before it stops.
+            let Some(mut progress) = self.progress.try_lock() else { return Verdict::Open };
             if let Some((number, data)) = fresh.filter(|(number, _)| *number == progress.next) {
                 self.add(&mut progress, number, data);
             }

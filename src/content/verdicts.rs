@@ -1,7 +1,8 @@
 //! Verdicts on attached indexes: the ones that were met, and whether they were found to fit their blobs.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::oci::Digest;
 
@@ -34,11 +35,11 @@ pub(super) struct Verdicts {
 
 impl Verdicts {
     pub(super) fn get(&self, key: &Digest) -> Option<Verdict> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+        self.known.lock().get(key).copied()
     }
 
     pub(super) fn set(&self, key: Digest, verdict: Verdict) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.len() >= VERDICTS {
             // What was distrusted is found on disk again.
             known.clear();

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::publish::Event;
@@ -21,7 +21,7 @@ pub(super) struct EventQueue {
 impl EventQueue {
     /// Adds an event. Progress replaces queued progress of the same tag.
     pub(super) fn push(&self, event: Event) {
-        let mut events = self.events();
+        let mut events = self.events.lock();
         let same = |known: &Event| discriminant(known) == discriminant(&event) && progress_of(known) == progress_of(&event);
         let earlier = progress_of(&event).and_then(|_| events.iter().rposition(same));
         if let Some(earlier) = earlier.and_then(|endpoint| events.get_mut(endpoint)) {
@@ -35,16 +35,12 @@ impl EventQueue {
 
     /// Takes all events.
     pub(super) fn take(&self) -> VecDeque<Event> {
-        std::mem::take(&mut *self.events())
+        std::mem::take(&mut *self.events.lock())
     }
 
     /// Waits until an event was added since the last call.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
-    }
-
-    fn events(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

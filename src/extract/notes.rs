@@ -1,6 +1,6 @@
 //! What an extraction did, and what it left out, counted; of each sort the first case is kept as an example.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// What was extracted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,11 +45,11 @@ pub(super) struct Notes(Mutex<Summary>);
 impl Notes {
     /// Adds something.
     pub fn note(&self, add: impl FnOnce(&mut Summary)) {
-        add(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.0.lock());
     }
 
     /// The summary.
     pub fn summary(self) -> Summary {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.0.into_inner()
     }
 }

@@ -2,7 +2,8 @@
 //! and a little large work goes to everybody.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex};
 
 /// Most that is taken at once.
 const SHARE: usize = 16;
@@ -33,16 +34,12 @@ impl<T> Queue<T> {
         Self { limit, threads: threads.max(1), state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds something; waits while the queue is full.
     pub fn add(&self, work: T) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_full = state.waiting.len() >= self.limit;
         while state.is_full {
-            state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.drained.wait(&mut state);
         }
         state.waiting.push_back(work);
         if state.takers > 0 {
@@ -52,13 +49,13 @@ impl<T> Queue<T> {
 
     /// Takes some; waits while there is nothing. `None` once nothing more comes.
     pub fn take(&self) -> Option<Vec<T>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while state.waiting.is_empty() {
             if state.is_closed {
                 return None;
             }
             state.takers += 1;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.filled.wait(&mut state);
             state.takers -= 1;
         }
         let share = (state.waiting.len() / self.threads).clamp(1, SHARE);
@@ -82,7 +79,7 @@ pub(super) struct Filling<'a, T>(&'a Queue<T>);
 
 impl<T> Drop for Filling<'_, T> {
     fn drop(&mut self) {
-        self.0.state().is_closed = true;
+        self.0.state.lock().is_closed = true;
         self.0.filled.notify_all();
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -156,20 +157,16 @@ impl Work<'_> {
         self.source.artifact.tree.node(id).ok_or_else(|| Error::new(ErrorKind::Other, format!("the tree has no node {id}")))
     }
 
-    fn without_first(&self) -> MutexGuard<'_, HashSet<NodeId>> {
-        self.without_first.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes that something was kept where a node was to be.
     pub fn note_kept(&self, id: NodeId, node: &Node, shown: &dyn Fn() -> String) {
         if node.links > 1 {
-            self.without_first().insert(id);
+            self.without_first.lock().insert(id);
         }
         self.notes.note(|summary| summary.kept.add(shown));
     }
 
     fn fail(&self, error: Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.lock();
         failure.get_or_insert(error);
         self.failed.store(true, Ordering::Relaxed);
     }
@@ -186,7 +183,7 @@ impl Work<'_> {
             let _filling = jobs.filling();
             Contents { work: self, jobs: &jobs, levels: Vec::new(), seen: Seen::default(), linked: false }.walk(root)
         });
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self.failure.lock().take() {
             Some(failure) => Err(failure),
             None => walked,
         }
@@ -218,7 +215,7 @@ impl Work<'_> {
             if parent == &*first.directory && name == &*first.name {
                 return Ok(());
             }
-            if self.without_first().remove(&node) {
+            if self.without_first.lock().remove(&node) {
                 // What was kept under the first name is not to be had under this one.
                 firsts.insert(node, First { directory: Arc::from(parent), name: name.into() });
                 return self.node(node).and_then(|said| match said.kind {

@@ -289,7 +289,7 @@ impl FileSystem {
         }
         // The root is never looked up, so this is its only count.
         self.views.retain(view.number());
-        let before = self.root_view.write().unwrap_or_else(std::sync::PoisonError::into_inner).replace(Arc::clone(view));
+        let before = self.root_view.write().replace(Arc::clone(view));
         let Some(before) = before else { return };
         self.forget_children(&before);
         self.views.forget(before.number(), 1);

@@ -1,9 +1,10 @@
 //! One mount: its parts, the root, and the numbers of inodes.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Semaphore;
 
 use super::config::{Config, KernelCache, Root};
@@ -122,7 +123,7 @@ impl FileSystem {
     }
 
     pub(super) fn source_tags(&self) -> MutexGuard<'_, Option<(Instant, bool)>> {
-        self.source_tags.lock().unwrap_or_else(PoisonError::into_inner)
+        self.source_tags.lock()
     }
 
     pub(super) fn is_layout(&self) -> bool {
@@ -140,7 +141,7 @@ impl FileSystem {
 
     /// The view whose directory is the root, where the root is content.
     pub(super) fn root_view(&self) -> Option<Arc<View>> {
-        self.root_view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.root_view.read().clone()
     }
 
     /// The inode behind a number of the kernel.

@@ -1,9 +1,10 @@
 //! Open files and directories. A handle pins what it was opened on.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::Error;
@@ -83,12 +84,8 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn add(&self, handle: Handle) -> u64 {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         inner.next += 1;
         let number = inner.next;
         inner.open.insert(number, handle);
@@ -102,7 +99,7 @@ impl Handles {
 
     /// Any open file of an inode.
     pub(super) fn of_inode(&self, number: u64) -> Option<Arc<File>> {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         inner.open.values().find_map(|handle| match handle {
             Handle::File(file) if file.number == number => Some(Arc::clone(file)),
             _ => None,
@@ -111,7 +108,7 @@ impl Handles {
 
     /// Whether anybody may write to an inode.
     pub(super) fn has_writer(&self, number: u64) -> bool {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         inner.open.values().any(|handle| match handle {
             Handle::File(file) => file.number == number && matches!(file.body, Body::Edited { writable: true, .. }),
             Handle::Directory(_) => false,
@@ -123,26 +120,26 @@ impl Handles {
     }
 
     pub(super) fn file(&self, handle: u64) -> Result<Arc<File>, Error> {
-        match self.inner().open.get(&handle) {
+        match self.inner.lock().open.get(&handle) {
             Some(Handle::File(file)) => Ok(Arc::clone(file)),
             _ => Err(unknown()),
         }
     }
 
     pub(super) fn directory(&self, handle: u64) -> Result<Arc<Listed>, Error> {
-        match self.inner().open.get(&handle) {
+        match self.inner.lock().open.get(&handle) {
             Some(Handle::Directory(listed)) => Ok(Arc::clone(listed)),
             _ => Err(unknown()),
         }
     }
 
     pub(super) fn close_all(&self) {
-        let closed = std::mem::take(&mut self.inner().open);
+        let closed = std::mem::take(&mut self.inner.lock().open);
         drop(closed);
     }
 
     pub(super) fn close(&self, handle: u64) {
-        let closed = self.inner().open.remove(&handle);
+        let closed = self.inner.lock().open.remove(&handle);
         // Dropped outside the lock: a reader may close files.
         drop(closed);
     }

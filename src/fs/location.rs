@@ -1,8 +1,10 @@
 //! The namespace above tags: its directories, windows and links, numbered while the kernel knows them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::inode::ROOT;
 use super::names::Names;
@@ -84,13 +86,9 @@ impl Locations {
         Self { inner: Mutex::new(inner) }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The number of a place, with one lookup more.
     pub fn name(&self, location: Location) -> u64 {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         if let Some(number) = inner.numbers.get(&location).copied()
             && let Some(numbered) = inner.numbered.get_mut(&number)
         {
@@ -107,17 +105,17 @@ impl Locations {
 
     /// The place of a number.
     pub fn get(&self, number: u64) -> Option<Arc<Location>> {
-        self.inner().numbered.get(&number).map(|numbered| Arc::clone(&numbered.location))
+        self.inner.lock().numbered.get(&number).map(|numbered| Arc::clone(&numbered.location))
     }
 
     /// The number of a place that the kernel knows.
     pub fn number(&self, location: &Location) -> Option<u64> {
-        self.inner().numbers.get(location).copied()
+        self.inner.lock().numbers.get(location).copied()
     }
 
     /// Makes the number of a place that of another one, which the kernel must not know.
     pub fn rename(&self, from: &Location, to: Location) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let Some(number) = inner.numbers.remove(from) else { return };
         let to = Arc::new(to);
         inner.numbers.insert(Arc::clone(&to), number);
@@ -131,7 +129,7 @@ impl Locations {
         if number == ROOT {
             return;
         }
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let Some(numbered) = inner.numbered.get_mut(&number) else { return };
         numbered.lookups = numbered.lookups.saturating_sub(lookups);
         if numbered.lookups == 0
@@ -143,21 +141,21 @@ impl Locations {
 
     /// Notes that a place was just seen to exist.
     pub fn confirm(&self, number: u64) {
-        if let Some(numbered) = self.inner().numbered.get_mut(&number) {
+        if let Some(numbered) = self.inner.lock().numbered.get_mut(&number) {
             numbered.confirmed = Some(Instant::now());
         }
     }
 
     /// Whether a place was seen to exist not longer ago than this.
     pub fn is_confirmed(&self, location: &Location, within: Duration) -> bool {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let numbered = inner.numbers.get(location).and_then(|number| inner.numbered.get(number));
         numbered.and_then(|numbered| numbered.confirmed).is_some_and(|confirmed| confirmed.elapsed() < within)
     }
 
     /// Keeps what a directory holds, if the kernel knows it.
     pub fn keep_names(&self, location: &Location, names: &Arc<Names>) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let number = inner.numbers.get(location).copied();
         if let Some(numbered) = number.and_then(|number| inner.numbered.get_mut(&number)) {
             numbered.names = Some(Arc::clone(names));
@@ -166,7 +164,7 @@ impl Locations {
 
     /// The names from the last listing of a directory, if it is not older than this.
     pub fn names(&self, location: &Location, within: Duration) -> Option<Arc<Names>> {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let numbered = inner.numbers.get(location).and_then(|number| inner.numbered.get(number))?;
         numbered.names.as_ref().filter(|names| names.taken.elapsed() < within).cloned()
     }
@@ -178,7 +176,7 @@ impl Locations {
 
     /// Forgets what was seen to exist, so that the next lookup asks.
     pub fn unconfirm(&self) {
-        for numbered in self.inner().numbered.values_mut() {
+        for numbered in self.inner.lock().numbered.values_mut() {
             numbered.confirmed = None;
             numbered.names = None;
         }
@@ -201,7 +199,7 @@ mod tests {
         locations.forget(first, 1);
         assert_eq!(locations.number(&directory("app")), Some(first));
         locations.forget(first, 1);
-        assert_eq!(locations.inner().numbered.len(), 1);
+        assert_eq!(locations.inner.lock().numbered.len(), 1);
         assert_ne!(locations.name(directory("app")), first);
     }
 

@@ -5,7 +5,9 @@
 //! the kernel forgets. A tag without an entry follows upstream if a view shows it, else it was not seen yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::StagedTag;
 use super::tag_state::{Action, Claim, Event, Refusal, Remaining, TagState, ViewNumber};
@@ -138,16 +140,12 @@ impl Inner {
 }
 
 impl Staged {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Judges what happened to a tag and does what follows to its views. Returns the state that it is in then.
     ///
     /// # Errors
     /// Why it cannot be; nothing is changed.
     pub fn happened(&self, views: &Views, name: &TagName, event: Event) -> Result<TagState, Refusal> {
-        let (result, freed) = self.inner().judge(views, name, event);
+        let (result, freed) = self.inner.lock().judge(views, name, event);
         drop(freed);
         result
     }
@@ -155,7 +153,7 @@ impl Staged {
     /// The same for the tag of a view with edits, whatever its name is by now. What is left of them is asked under the lock, under which
     /// the next change would begin. Nothing happens to a view that is not in the table.
     pub fn happened_in(&self, views: &Views, view: &View, event: impl FnOnce(Remaining) -> Event) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let Some(name) = inner.names.get(&view.number()).cloned() else { return };
         let (result, freed) = inner.judge(views, &name, event(left(view)));
         drop(inner);
@@ -170,7 +168,7 @@ impl Staged {
     /// # Errors
     /// Moved where a lookup of the view's tag would not find it.
     pub fn begin(&self, views: &Views, view: &View) -> Result<(), Refusal> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let name = match (inner.names.get(&view.number()), view.key()) {
             (Some(name), _) => name.clone(),
             (None, Key::Tag(repository, tag)) => (repository, tag),
@@ -187,7 +185,7 @@ impl Staged {
     /// # Errors
     /// Claimed if another caller has it, Unedited.
     pub fn claim(&self, views: &Views, name: &TagName, claim: Claim) -> Result<StagedView, Refusal> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let (result, freed) = inner.judge(views, name, Event::Claimed(claim));
         let shown = result.and_then(|_| inner.tags.get(name).map(Entry::shown).ok_or(Refusal::Unedited));
         drop(inner);
@@ -197,7 +195,7 @@ impl Staged {
 
     /// Gives an edited tag another name, under which a lookup finds its view from now on. What had that name is found no more.
     pub fn rename(&self, views: &Views, from: &TagName, to: &TagName) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let Some(entry) = inner.tags.remove(from) else { return };
         let (_, freed) = inner.judge(views, to, Event::Taken);
         views.rename(&entry.view, key(to));
@@ -209,76 +207,76 @@ impl Staged {
 
     /// Notes why a tag could not be published, or that nothing speaks against it.
     pub fn set_conflict(&self, name: &TagName, conflict: Option<String>) {
-        if let Some(entry) = self.inner().tags.get_mut(name) {
+        if let Some(entry) = self.inner.lock().tags.get_mut(name) {
             entry.conflict = conflict;
         }
     }
 
     /// Whether a view is that of a tag in the table.
     pub fn holds(&self, view: ViewNumber) -> bool {
-        self.inner().names.contains_key(&view)
+        self.inner.lock().names.contains_key(&view)
     }
 
     /// The record of a tag.
     pub fn tag(&self, repository: &Repository, tag: &Tag) -> Option<StagedView> {
-        self.inner().tags.get(&(repository.clone(), tag.clone())).map(Entry::shown)
+        self.inner.lock().tags.get(&(repository.clone(), tag.clone())).map(Entry::shown)
     }
 
     /// All tags, by name.
     pub fn all(&self) -> Vec<(TagName, StagedView)> {
-        self.inner().tags.iter().map(|(name, entry)| (name.clone(), entry.shown())).collect()
+        self.inner.lock().tags.iter().map(|(name, entry)| (name.clone(), entry.shown())).collect()
     }
 
     /// The tags of a repository, and whether each is deleted.
     pub fn of_repository(&self, repository: &Repository) -> Vec<(Tag, bool)> {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let tags = inner.tags.iter().filter(|((of, _), _)| of == repository);
         tags.map(|((_, tag), entry)| (tag.clone(), matches!(entry.state, TagState::Deleted { .. }))).collect()
     }
 
     /// Notes that the edits of a tag cannot be read.
     pub fn break_tag(&self, name: TagName, why: String) {
-        self.inner().broken.insert(name, why);
+        self.inner.lock().broken.insert(name, why);
     }
 
     /// Notes that there are no such edits any more.
     pub fn mend_tag(&self, name: &TagName) {
-        self.inner().broken.remove(name);
+        self.inner.lock().broken.remove(name);
     }
 
     /// Tags whose edits cannot be read, and why.
     pub fn broken(&self) -> Vec<(TagName, String)> {
-        self.inner().broken.iter().map(|(name, why)| (name.clone(), why.clone())).collect()
+        self.inner.lock().broken.iter().map(|(name, why)| (name.clone(), why.clone())).collect()
     }
 
     /// Notes older edits of a tag that has newer ones: the next mount takes them over once those are published or taken back.
     pub fn lie_beside(&self, name: TagName, tag: StagedTag) {
-        self.inner().beside.push((name, tag));
+        self.inner.lock().beside.push((name, tag));
     }
 
     /// Older edits of tags that have newer ones.
     pub fn beside(&self) -> Vec<(TagName, StagedTag)> {
-        self.inner().beside.clone()
+        self.inner.lock().beside.clone()
     }
 
     /// Notes that a repository was made here.
     pub fn make_repository(&self, repository: Repository) {
-        self.inner().made.insert(repository);
+        self.inner.lock().made.insert(repository);
     }
 
     /// Forgets that a repository was made here: it is gone, or upstream now.
     pub fn drop_repository(&self, repository: &Repository) {
-        self.inner().made.remove(repository);
+        self.inner.lock().made.remove(repository);
     }
 
     /// Whether a repository was made here.
     pub fn is_made(&self, repository: &Repository) -> bool {
-        self.inner().made.contains(repository)
+        self.inner.lock().made.contains(repository)
     }
 
     /// Repositories that exist because of what is staged.
     pub fn repositories(&self) -> BTreeSet<String> {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let tagged = inner.tags.iter().filter(|(_, entry)| !matches!(entry.state, TagState::Deleted { .. }));
         tagged.map(|((repository, _), _)| repository).chain(inner.made.iter()).map(ToString::to_string).collect()
     }

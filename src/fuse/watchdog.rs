@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 /// How long an operation waits before its caller is looked at.
@@ -50,11 +51,7 @@ struct Shared {
     changed: Condvar,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shared {}
 
 /// Watches pending operations until it is dropped.
 pub struct Watchdog {
@@ -85,7 +82,7 @@ impl Watchdog {
     pub fn watch(&self, caller: u32) -> Watched {
         let (end, ended) = oneshot::channel();
         let now = Instant::now();
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         state.next += 1;
         let number = state.next;
         state.pending.insert(number, Pending { caller, since: now, progress: 0, moved: now, end });
@@ -97,7 +94,7 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        self.shared.state().closed = true;
+        self.shared.state.lock().closed = true;
         self.shared.changed.notify_one();
     }
 }
@@ -114,24 +111,24 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.shared.state().pending.remove(&self.number);
+        self.shared.state.lock().pending.remove(&self.number);
     }
 }
 
 fn watch(shared: &Shared, deadline: Duration, progress: &dyn Fn() -> u64) {
-    let mut state = shared.state();
+    let mut state = shared.state.lock();
     while !state.closed {
         if state.pending.is_empty() {
-            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            shared.changed.wait(&mut state);
             continue;
         }
-        state = shared.changed.wait_timeout(state, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+        shared.changed.wait_for(&mut state, PERIOD);
         let now = Instant::now();
         let stuck = note_progress(&mut state, progress(), now, deadline);
         let callers = callers(&state, now);
         drop(state);
         let interrupted = callers.into_iter().filter(|(_, caller)| wants_to_go(*caller)).map(|(number, _)| number).collect();
-        state = shared.state();
+        state = shared.state.lock();
         end(&mut state, interrupted, Ending::Interrupted);
         end(&mut state, stuck, Ending::Stuck);
     }

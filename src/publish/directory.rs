@@ -10,9 +10,9 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::Error;
 use super::packing::blocking;
@@ -184,7 +184,7 @@ impl DirectorySnapshot {
     }
 
     fn known_hash(&self, key: &PathKey, stamp: &Stamp) -> Option<[u8; 32]> {
-        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let hashes = self.hashes.lock();
         hashes.get(key).filter(|(known, _)| known == stamp).map(|(_, sha256)| *sha256)
     }
 }
@@ -220,7 +220,7 @@ impl Snapshot for DirectorySnapshot {
         }
         let hashing = move || hash_file(file).map_err(|error| Error::disk("cannot read", &disk, &error));
         let sha256 = blocking(hashing).await.map_err(|error| view::Error::new(error.kind, error.message))?;
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (stamp, sha256));
+        self.hashes.lock().insert(key, (stamp, sha256));
         Ok(sha256)
     }
 

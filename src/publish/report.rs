@@ -1,8 +1,9 @@
 //! Reports of a publish while it runs and when it is done. Plain values with stable names: they are sent between processes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
@@ -201,7 +202,7 @@ impl Progress {
     /// Tells a person something, once.
     pub fn note(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock();
         if notes.contains(&text) {
             return;
         }
@@ -211,7 +212,7 @@ impl Progress {
     }
 
     pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.lock().clone()
     }
 
     /// So many bytes are about to be packed.

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Error;
 use super::packing::blocking;
@@ -112,7 +114,7 @@ impl Sink {
 impl SealedWriter {
     /// Ends the message; digest and length of the whole.
     pub fn finish(&self) -> Result<(Digest, u64), Error> {
-        let sink = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sink = self.0.lock().take();
         let Some(Sink { mut file, message, mut hasher, length }) = sink else {
             return Err(Error::other("a sealed layer was ended twice"));
         };
@@ -125,7 +127,7 @@ impl SealedWriter {
 
 impl Write for SealedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = self.0.lock();
         let sink = sink.as_mut().ok_or_else(|| io::Error::other("a sealed layer goes on behind its end"))?;
         for piece in bytes.chunks(PIECE) {
             let mut piece = piece.to_vec();
@@ -136,7 +138,7 @@ impl Write for SealedWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = self.0.lock();
         sink.as_mut().map_or(Ok(()), |sink| sink.file.flush())
     }
 }

@@ -8,8 +8,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -73,7 +74,7 @@ impl Store {
     }
 
     fn use_now(&self, identity: &Identity) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(*identity);
+        self.used.lock().insert(*identity);
     }
 
     fn path(&self, identity: &Identity, ending: &str) -> PathBuf {
@@ -174,8 +175,7 @@ impl Store {
 
 /// Removes the layers that a publish did not use, and those that it did not finish. Blocks.
 pub(super) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
-    let kept: HashSet<String> =
-        used.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|identity| Digest::from_sha256(*identity).hex()).collect();
+    let kept: HashSet<String> = used.lock().iter().map(|identity| Digest::from_sha256(*identity).hex()).collect();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::Error;
 use super::report::Progress;
@@ -47,17 +48,17 @@ impl Uploader {
     /// The same with its counts, but nothing is known to be there.
     pub fn anew(&self) -> Self {
         let again = Self::new(Arc::clone(&self.push), self.repository.clone(), self.concurrency, Arc::clone(&self.progress));
-        *again.counts.lock().unwrap_or_else(PoisonError::into_inner) = Counts { reused: (0, 0), ..self.counts() };
+        *again.counts.lock() = Counts { reused: (0, 0), ..self.counts() };
         again
     }
 
     pub fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.counts.lock()
     }
 
     /// Counts a blob that need not be asked for, since a manifest that the tag holds names it.
     pub fn reused(&self, descriptor: &Descriptor) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         counts.reused = (counts.reused.0 + descriptor.size, counts.reused.1 + 1);
     }
 
@@ -79,7 +80,7 @@ impl Uploader {
         };
         match self.blobs.place(descriptor, None, open).await? {
             Some(Placed::Uploaded) => {
-                let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut counts = self.counts.lock();
                 counts.sent = (counts.sent.0 + descriptor.size, counts.sent.1 + 1);
             }
             Some(Placed::Present | Placed::Mounted) => {

@@ -12,8 +12,9 @@ mod store;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 pub use self::credential::{Credential, CredentialScope, Secret};
 use self::files::{Files, Lookup};
@@ -105,7 +106,7 @@ impl Credentials {
 
     async fn ask(&self, name: &str, server: &str, fresh: bool) -> HelperResult {
         let key = (name.to_owned(), server.to_owned());
-        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self.answers.lock().get(&key).cloned();
         if let Some((asked, answer)) = known
             && asked.elapsed() < if answer.is_ok() { HELPER_ANSWER } else { HELPER_FAILURE }
             && !(fresh && answer.is_ok())
@@ -119,7 +120,7 @@ impl Credentials {
         if let Err(note) = &answer {
             tracing::warn!(note, "a credential helper failed");
         }
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers.lock();
         if answers.len() >= HELPER_ANSWERS {
             answers.clear();
         }

@@ -15,10 +15,11 @@ mod sweep;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use self::blobs::{Blobs, Stamp};
 use self::local::{INDEX, INDEX_LIMIT, MARKER, local};
@@ -144,7 +145,7 @@ impl Layout {
             other => other.map_err(away)?,
         };
         self.blobs.set_begun();
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         if let Some((known, names)) = names.as_ref()
             && *known == stamp
         {

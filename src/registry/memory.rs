@@ -8,10 +8,10 @@ mod push;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -168,13 +168,9 @@ impl Memory {
         Self { origin: origin.to_owned(), trust, state: Mutex::new(state), released: watch::Sender::new(false) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes sure that a repository exists, without tags.
     pub fn add_repository(&self, repository: &str) {
-        self.state().repositories.entry(repository.to_owned()).or_default();
+        self.state.lock().repositories.entry(repository.to_owned()).or_default();
     }
 
     /// Adds a blob and answers its descriptor.
@@ -187,12 +183,12 @@ impl Memory {
 
     /// Keeps bytes under a digest, whether it is theirs or not.
     pub fn add_blob_as(&self, repository: &str, digest: Digest, data: impl Into<Bytes>) {
-        self.state().repositories.entry(repository.to_owned()).or_default().blobs.insert(digest, data.into());
+        self.state.lock().repositories.entry(repository.to_owned()).or_default().blobs.insert(digest, data.into());
     }
 
     /// Removes a blob.
     pub fn remove_blob(&self, repository: &str, digest: &Digest) {
-        if let Some(contents) = self.state().repositories.get_mut(repository) {
+        if let Some(contents) = self.state.lock().repositories.get_mut(repository) {
             contents.blobs.remove(digest);
         }
     }
@@ -201,13 +197,13 @@ impl Memory {
     pub fn add_manifest(&self, repository: &str, raw: impl Into<Bytes>) -> Digest {
         let raw = raw.into();
         let digest = Digest::of(&raw);
-        self.state().repositories.entry(repository.to_owned()).or_default().manifests.insert(digest, raw);
+        self.state.lock().repositories.entry(repository.to_owned()).or_default().manifests.insert(digest, raw);
         digest
     }
 
     /// Removes a manifest and every tag that has it.
     pub fn remove_manifest(&self, repository: &str, digest: &Digest) {
-        if let Some(contents) = self.state().repositories.get_mut(repository) {
+        if let Some(contents) = self.state.lock().repositories.get_mut(repository) {
             contents.manifests.remove(digest);
             contents.tags.retain(|_, tagged| tagged != digest);
         }
@@ -215,12 +211,12 @@ impl Memory {
 
     /// Points a tag at a manifest.
     pub fn tag(&self, repository: &str, tag: &str, digest: Digest) {
-        self.state().repositories.entry(repository.to_owned()).or_default().tags.insert(tag.to_owned(), digest);
+        self.state.lock().repositories.entry(repository.to_owned()).or_default().tags.insert(tag.to_owned(), digest);
     }
 
     /// Removes a tag.
     pub fn untag(&self, repository: &str, tag: &str) {
-        if let Some(contents) = self.state().repositories.get_mut(repository) {
+        if let Some(contents) = self.state.lock().repositories.get_mut(repository) {
             contents.tags.remove(tag);
         }
     }
@@ -255,34 +251,34 @@ impl Memory {
 
     /// Adds a name that is a full reference and no tag, or points it at something else.
     pub fn add_odd_name(&self, name: &str, descriptor: Descriptor) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.odd_names.retain(|(known, _)| known != name);
         state.odd_names.push((name.to_owned(), descriptor));
     }
 
     /// Names on a page, 1000 unless told otherwise.
     pub fn set_page_size(&self, names: usize) {
-        self.state().page_size = names.max(1);
+        self.state.lock().page_size = names.max(1);
     }
 
     /// Whether there is a list of repositories.
     pub fn set_catalog(&self, has_catalog: bool) {
-        self.state().has_catalog = has_catalog;
+        self.state.lock().has_catalog = has_catalog;
     }
 
     /// How tags are deleted, `Direct` unless told otherwise.
     pub fn set_tag_deletion(&self, deletion: TagDeletion) {
-        self.state().deletion = deletion;
+        self.state.lock().deletion = deletion;
     }
 
     /// Every tag of a repository with what it holds, for comparisons that log no request.
     pub fn tagged(&self, repository: &str) -> BTreeMap<String, Digest> {
-        self.state().repositories.get(repository).map(|contents| contents.tags.clone()).unwrap_or_default()
+        self.state.lock().repositories.get(repository).map(|contents| contents.tags.clone()).unwrap_or_default()
     }
 
     /// The blobs and manifests of a repository, for comparisons that log no request.
     pub fn held(&self, repository: &str) -> BTreeMap<Digest, Bytes> {
-        let state = self.state();
+        let state = self.state.lock();
         let contents = state.repositories.get(repository);
         let all = contents.into_iter().flat_map(|contents| contents.blobs.iter().chain(&contents.manifests));
         all.map(|(digest, bytes)| (*digest, bytes.clone())).collect()
@@ -290,17 +286,17 @@ impl Memory {
 
     /// Plans a fault: `skip` requests of the kind pass, the next `times` are struck.
     pub fn plan(&self, kind: RequestKind, skip: u32, times: u32, fault: Fault) {
-        self.state().planned.push(Planned { kind, skip, times, fault });
+        self.state.lock().planned.push(Planned { kind, skip, times, fault });
     }
 
     /// Drops every planned fault.
     pub fn mend(&self) {
-        self.state().planned.clear();
+        self.state.lock().planned.clear();
     }
 
     /// Says that an operation just got no answer.
     pub fn fall_silent(&self) {
-        self.state().away = Some(Instant::now());
+        self.state.lock().away = Some(Instant::now());
     }
 
     /// Lets everything that stalls go on, now and later.
@@ -315,23 +311,23 @@ impl Memory {
 
     /// The requests so far, in order.
     pub fn requests(&self) -> Vec<Request> {
-        self.state().requests.clone()
+        self.state.lock().requests.clone()
     }
 
     /// How many requests of a kind there were.
     pub fn count(&self, kind: RequestKind) -> usize {
-        self.state().requests.iter().filter(|request| request.kind == kind).count()
+        self.state.lock().requests.iter().filter(|request| request.kind == kind).count()
     }
 
     /// Empties the log of requests.
     pub fn forget_requests(&self) {
-        self.state().requests.clear();
+        self.state.lock().requests.clear();
     }
 
     /// Logs a request and answers the fault that strikes it, after a stall if that is the fault.
     async fn enter(&self, kind: RequestKind, repository: &str, object: String, range: Option<Range<u64>>) -> Result<Option<Fault>, Error> {
         let fault = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.requests.push(Request { kind, repository: repository.to_owned(), object, range });
             let mut struck = None;
             for planned in state.planned.iter_mut().filter(|planned| planned.kind == kind && planned.times > 0) {
@@ -365,7 +361,7 @@ impl Memory {
     }
 
     fn find(&self, repository: &Repository, version: &Version) -> Result<(Digest, Bytes), Error> {
-        let state = self.state();
+        let state = self.state.lock();
         let absent = || Error::new(ErrorKind::NotFound, format!("{repository}{version} does not exist in {}", self.origin));
         let contents = state.repositories.get(repository.as_str()).ok_or_else(absent)?;
         let digest = match version {

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{Error, Push, UploadSource, Uploaded};
@@ -72,7 +73,7 @@ impl BlobPlacer {
         open: impl FnOnce() -> Result<(Arc<dyn UploadSource>, Uploaded), E>,
     ) -> Result<Option<Placed>, E> {
         let cell = {
-            let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut placed = self.placed.lock();
             Arc::clone(placed.entry(descriptor.digest).or_default())
         };
         let mut how = None;

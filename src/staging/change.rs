@@ -1,13 +1,14 @@
 //! One transaction: everything in it or nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
 use super::error::Error;
 use super::rows::{self, ReadRows, integer};
-use super::store::{Store, lock};
+use super::store::Store;
 use super::upper::{Database, Marks, Shared, UpperState, store_marks, store_state};
 use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
 use crate::error::ErrorKind;
@@ -47,7 +48,7 @@ struct Inside<'upper> {
 
 impl ReadRows for Inside<'_> {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        work(&lock(&self.connection)).map_err(|error| self.store.database_error(what, &error))
+        work(&self.connection.lock()).map_err(|error| self.store.database_error(what, &error))
     }
 
     fn store(&self) -> &Arc<Store> {
@@ -108,14 +109,14 @@ impl<'upper> Change<'upper> {
             connection.prepare_cached("COMMIT")?.execute([])
         })?;
         self.is_done = true;
-        *lock(&self.shared.state) = self.state;
+        *self.shared.state.lock() = self.state;
         self.shared.store.set_referred(&self.referred);
         self.laid.iter().for_each(|id| self.shared.store.set_partial(*id, true));
         Ok(unreferenced)
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        let connection = self.inside.connection.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let connection = self.inside.connection.get_mut();
         work(connection).map_err(|error| self.inside.store.database_error("cannot change", &error))
     }
 
@@ -141,7 +142,7 @@ impl<'upper> Change<'upper> {
             return Err(Error::new(ErrorKind::Invalid, format!("invalid node number {key}")));
         }
         if let Content::Data(id) = node.content
-            && lock(&self.inside.store.pending_deletes).contains(id)
+            && self.inside.store.pending_deletes.lock().contains(id)
         {
             return Err(Error::new(ErrorKind::Gone, format!("the staged bytes {id} were given up by an earlier change")));
         }

@@ -8,7 +8,6 @@ use rusqlite::Connection;
 use super::error::Error;
 use super::freeze::FrozenUpper;
 use super::rows::{self, is_referred};
-use super::store::lock;
 use super::upper::{Upper, store_state};
 use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
 use crate::error::ErrorKind;
@@ -88,7 +87,7 @@ impl Upper {
 
     /// Whether nothing was changed since this generation was frozen.
     pub fn is_unchanged_since(&self, frozen: &FrozenUpper) -> bool {
-        lock(&self.shared.state).changes == frozen.state.changes
+        self.shared.state.lock().changes == frozen.state.changes
     }
 
     /// Lets nodes refer to the tree. Returns the bytes that they had.
@@ -109,7 +108,7 @@ impl Upper {
     /// Stores what the tag holds from now on.
     fn expect(&self, frozen: &FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let database = self.shared.database()?;
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state.lock();
         let is_clean = state.changes == frozen.state.changes;
         let mut binding = state.binding;
         binding.expected = Some(digest);

@@ -8,12 +8,14 @@ use std::fs::{File, FileTimes};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
 use super::error::Error;
-use super::store::{Store, lock};
+use super::store::Store;
 use super::under::{Base, Below, Layer, Under};
 use super::{DataAttributes, DataId, bases};
 use crate::durable;
@@ -84,7 +86,7 @@ impl Staged {
             Below::Data(data) => Base::sealed(Arc::clone(&data.staged)),
             Below::Tree(tree) => Base::Tree(Arc::new(tree.clone())),
         };
-        let mut extent = lock(&self.extent);
+        let mut extent = self.extent.lock();
         self.file.set_len(kept).map_err(|error| self.error("cannot set the length of", &error))?;
         extent.length = kept;
         extent.under = Under::Over(Layer { base, kept, own: super::ranges::Ranges::default() });
@@ -191,7 +193,7 @@ impl Staged {
     }
 
     /// Begins a change: refused for bytes that must not change. Notes that the next power cut may take some, and that the time is a new one.
-    fn begin(&self) -> Result<std::sync::MutexGuard<'_, Extent>, Error> {
+    fn begin(&self) -> Result<parking_lot::MutexGuard<'_, Extent>, Error> {
         let mut extent = self.extent()?;
         if self.is_fixed() {
             return Err(Error::new(ErrorKind::Busy, format!("the staged bytes {} are fixed; lay a new file over them", self.id)));
@@ -273,7 +275,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let mut extent = lock(&self.extent);
+        let mut extent = self.extent.lock();
         // File systems allocate late; what is counted from now on is what an unlinking will find.
         self.recount(&mut extent, 0);
         let mut is_gone = self.removed.load(Ordering::Acquire);

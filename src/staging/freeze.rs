@@ -8,14 +8,15 @@ use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Error;
 use super::rows::{ReadRows, integer, unsigned};
-use super::store::{Store, lock};
+use super::store::Store;
 use super::upper::{Shared, Upper, UpperState};
 use super::{Binding, DataId, Rows, bases, schema};
 use crate::durable;
@@ -67,7 +68,7 @@ struct Snapshot {
 
 impl ReadRows for Snapshot {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        work(&lock(&self.connection)).map_err(|error| self.store.database_error(what, &error))
+        work(&self.connection.lock()).map_err(|error| self.store.database_error(what, &error))
     }
 
     fn store(&self) -> &Arc<Store> {
@@ -107,7 +108,7 @@ impl Freeze {
         let begun = self.reader.execute_batch("BEGIN").and_then(|()| self.reader.query_row("SELECT id FROM upper", [], |_| Ok(())));
         begun.map_err(failed)?;
         let state = {
-            let mut state = lock(&self.shared.state);
+            let mut state = self.shared.state.lock();
             state.generation = generation;
             *state
         };

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::error::Error;
-use super::store::{Store, lock};
+use super::store::Store;
 use super::upper::Shared;
 use super::{DataId, bases};
 use crate::durable;
@@ -35,25 +35,25 @@ impl Store {
     pub fn give_up(&self, ids: impl IntoIterator<Item = DataId>) -> bool {
         for id in ids {
             let occupied = std::fs::symlink_metadata(self.path(id)).map_or(0, |metadata| durable::occupied(&metadata));
-            let mut pending_deletes = lock(&self.pending_deletes);
+            let mut pending_deletes = self.pending_deletes.lock();
             pending_deletes.ids.insert(id);
             pending_deletes.bytes += occupied;
         }
-        let pending_deletes = lock(&self.pending_deletes);
+        let pending_deletes = self.pending_deletes.lock();
         pending_deletes.ids.len() >= FILES || pending_deletes.bytes >= BYTES
     }
 
     /// The whole upper goes.
     pub fn forget_pending_deletes(&self) {
-        lock(&self.pending_deletes).ids.clear();
+        self.pending_deletes.lock().ids.clear();
     }
 
     /// The files that may be unlinked once it is durable that nothing refers to them.
     fn take_pending_deletes(&self) -> HashSet<DataId> {
-        let pending_deletes = std::mem::take(&mut *lock(&self.pending_deletes));
+        let pending_deletes = std::mem::take(&mut *self.pending_deletes.lock());
         let (kept, gone): (HashSet<_>, HashSet<_>) = pending_deletes.ids.into_iter().partition(|id| self.is_frozen(*id));
         // What a generation keeps is not worth another attempt before it ends.
-        lock(&self.pending_deletes).ids.extend(kept);
+        self.pending_deletes.lock().ids.extend(kept);
         gone
     }
 }
@@ -74,7 +74,7 @@ impl Shared {
             match unlinked.and_then(|()| self.forget(&gone)) {
                 Ok(released) => store.give_up(released),
                 Err(error) => {
-                    lock(&store.pending_deletes).ids.extend(gone);
+                    store.pending_deletes.lock().ids.extend(gone);
                     return Err(error);
                 }
             };

@@ -9,11 +9,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use super::bases::{self, Stored};
+use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, ErrorCode};
 
+use super::bases::{self, Stored};
 use super::budget::Account;
 use super::data::Staged;
 use super::error::{Error, shown};
@@ -99,11 +100,6 @@ pub(super) enum Standing {
 /// `data` itself among its directories.
 const ROOT: u64 = 256;
 
-/// A lock whose holder never leaves a half-made state.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Store {
     pub fn new(location: UpperLocation, account: Account, log: Log, next: DataId) -> Self {
         Self {
@@ -126,14 +122,14 @@ impl Store {
     }
 
     pub fn location(&self) -> UpperLocation {
-        self.location.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.location.read().clone()
     }
 
     /// The upper was renamed.
     ///
     /// Its files are not in use while `rename` runs, which gets the new directory.
     pub fn move_to(&self, location: UpperLocation, rename: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-        let mut current = self.location.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.location.write();
         rename(&location.directory)?;
         *current = location;
         Ok(())
@@ -141,7 +137,7 @@ impl Store {
 
     /// Renames the upper to where it is removed. Its files are not in use meanwhile, and later calls fail.
     pub fn take_away(&self, rename: impl FnOnce(&Path) -> Result<PathBuf, Error>) -> Result<PathBuf, Error> {
-        let location = self.location.write().unwrap_or_else(PoisonError::into_inner);
+        let location = self.location.write();
         let taken = rename(&location.directory)?;
         self.removed.store(true, Ordering::Release);
         Ok(taken)
@@ -158,12 +154,12 @@ impl Store {
 
     /// The relation of the upper to its tag.
     pub fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
+        self.standing.lock().clone()
     }
 
     /// Under the lock of the database.
     pub fn set_standing(&self, standing: Standing) {
-        *lock(&self.standing) = standing;
+        *self.standing.lock() = standing;
     }
 
     /// Whether the disk has room for so many bytes more and for what the database needs. A disk that cannot be asked has.
@@ -174,10 +170,10 @@ impl Store {
     /// The upper was removed with all its files. Bytes of those that are open count until they are closed.
     pub fn set_removed(&self) {
         self.removed.store(true, Ordering::Release);
-        lock(&self.fresh).clear();
+        self.fresh.lock().clear();
         self.forget_pending_deletes();
         self.account.remove(u64::MAX);
-        let open: Vec<Arc<Staged>> = lock(&self.open).values().filter_map(Weak::upgrade).collect();
+        let open: Vec<Arc<Staged>> = self.open.lock().values().filter_map(Weak::upgrade).collect();
         for staged in open {
             staged.set_removed_with_upper();
         }
@@ -185,7 +181,7 @@ impl Store {
 
     /// Works in the directory of the upper, which is neither moved nor removed meanwhile. What runs asks for no place.
     pub fn with_directory<T>(&self, work: impl FnOnce(&Path) -> T) -> T {
-        work(&self.location.read().unwrap_or_else(PoisonError::into_inner).directory)
+        work(&self.location.read().directory)
     }
 
     pub fn path(&self, id: DataId) -> PathBuf {
@@ -224,7 +220,7 @@ impl Store {
         let create = |path: &Path| self.create_file(id, path).map_err(|error| Error::system("cannot stage bytes in", path, &error));
         let file = self.at(id, create)?;
         let staged = Arc::new(Staged::create(self.clone(), id, file)?);
-        lock(&self.open).insert(id, Arc::downgrade(&staged));
+        self.open.lock().insert(id, Arc::downgrade(&staged));
         Ok(staged)
     }
 
@@ -238,18 +234,18 @@ impl Store {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     other => other?,
                 }
-                lock(&self.fresh).insert(ROOT);
+                self.fresh.lock().insert(ROOT);
                 options.open(path)?
             }
             other => other?,
         };
-        lock(&self.fresh).insert(group(id));
+        self.fresh.lock().insert(group(id));
         Ok(file)
     }
 
     /// Staged bytes for reading and writing. All who open the same bytes share their account.
     pub fn data(self: &Arc<Self>, id: DataId) -> Result<Arc<Staged>, Error> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some(staged) = open.get(&id).and_then(Weak::upgrade) {
             return Ok(staged);
         }
@@ -263,7 +259,7 @@ impl Store {
     /// Commits refer to these files now.
     pub fn set_referred(&self, ids: &[DataId]) {
         let staged: Vec<Arc<Staged>> = {
-            let open = lock(&self.open);
+            let open = self.open.lock();
             ids.iter().filter_map(|id| open.get(id)?.upgrade()).collect()
         };
         // Dropped where the lock is not held, which the last user of a file takes.
@@ -279,7 +275,7 @@ impl Store {
 
     /// The last user of staged bytes is gone.
     pub fn forget(&self, id: DataId) {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if open.get(&id).is_some_and(|staged| staged.strong_count() == 0) {
             open.remove(&id);
         }
@@ -288,7 +284,7 @@ impl Store {
     /// Unlinks a file. Its bytes are given back when its last user is gone.
     pub fn unlink(&self, id: DataId) -> Result<(), Error> {
         let path = self.path(id);
-        let open = lock(&self.open);
+        let open = self.open.lock();
         let occupied = match open.get(&id).and_then(Weak::upgrade) {
             Some(staged) => {
                 drop(open);
@@ -309,20 +305,20 @@ impl Store {
 
     /// A directory of `data` that an earlier process may have left unsynced.
     pub fn add_fresh(&self, group: u64) {
-        lock(&self.fresh).extend([group, ROOT]);
+        self.fresh.lock().extend([group, ROOT]);
     }
 
     /// Makes the names of all new files survive a power cut.
     pub fn sync_names(&self) -> Result<(), Error> {
-        let _turn = lock(&self.naming);
-        let fresh = std::mem::take(&mut *lock(&self.fresh));
+        let _turn = self.naming.lock();
+        let fresh = std::mem::take(&mut *self.fresh.lock());
         for directory in &fresh {
             let synced = self.in_directory(|upper| {
                 let path = if *directory == ROOT { upper.join("data") } else { group_path(upper, *directory) };
                 durable::sync_directory(&path).map_err(|error| Error::system("cannot sync", &path, &error))
             });
             if synced.is_err() {
-                lock(&self.fresh).extend(&fresh);
+                self.fresh.lock().extend(&fresh);
                 return synced;
             }
         }
@@ -367,21 +363,21 @@ impl Store {
     /// Takes what the database says of staged bytes.
     pub fn set_stored(&self, stored: Stored) {
         let times = stored.times.into_iter().map(|(id, mtime)| (id, Times { mtime, ctime: None, is_stored: true })).collect();
-        *lock(&self.notes) = Notes { partial: stored.partial.into_keys().collect(), times, suspects: stored.suspects };
+        *self.notes.lock() = Notes { partial: stored.partial.into_keys().collect(), times, suspects: stored.suspects };
     }
 
     pub fn is_partial(&self, id: DataId) -> bool {
-        lock(&self.notes).partial.contains(&id)
+        self.notes.lock().partial.contains(&id)
     }
 
     /// Files that lie over something, by number.
     pub fn partial(&self) -> Vec<DataId> {
-        lock(&self.notes).partial.iter().copied().collect()
+        self.notes.lock().partial.iter().copied().collect()
     }
 
     /// Notes that a file lies over something, or over nothing any more.
     pub fn set_partial(&self, id: DataId, is_partial: bool) {
-        let mut notes = lock(&self.notes);
+        let mut notes = self.notes.lock();
         if is_partial {
             notes.partial.insert(id)
         } else {
@@ -391,21 +387,21 @@ impl Store {
 
     /// Files that a power cut may have damaged.
     pub fn suspects(&self) -> BTreeSet<DataId> {
-        lock(&self.notes).suspects.clone()
+        self.notes.lock().suspects.clone()
     }
 
     /// Nothing is left of what may have been damaged.
     pub fn clear_suspect(&self, id: DataId) -> Result<(), Error> {
-        if lock(&self.notes).suspects.contains(&id) {
+        if self.notes.lock().suspects.contains(&id) {
             self.note("cannot write", |connection| bases::clear_suspect(connection, id))?;
-            lock(&self.notes).suspects.remove(&id);
+            self.notes.lock().suspects.remove(&id);
         }
         Ok(())
     }
 
     /// Forgets all that is noted of files that are gone.
     pub fn forget_notes<'a>(&self, ids: impl IntoIterator<Item = &'a DataId>) {
-        let mut notes = lock(&self.notes);
+        let mut notes = self.notes.lock();
         for id in ids {
             notes.partial.remove(id);
             notes.times.remove(id);
@@ -417,7 +413,7 @@ impl Store {
     pub fn shown(&self, id: DataId, metadata: &Metadata) -> DataAttributes {
         let (size, blocks) = (metadata.len(), metadata.blocks());
         let (mtime, ctime) = times(metadata);
-        let notes = lock(&self.notes);
+        let notes = self.notes.lock();
         let kept = notes.times.get(&id);
         DataAttributes {
             size,
@@ -429,12 +425,12 @@ impl Store {
 
     /// The file is changed: its own times count again.
     pub fn forget_time(&self, id: DataId) -> Result<(), Error> {
-        let kept = lock(&self.notes).times.get(&id).copied();
+        let kept = self.notes.lock().times.get(&id).copied();
         if kept.is_some_and(|kept| kept.is_stored) {
             self.note("cannot write", |connection| bases::set_time(connection, id, None))?;
         }
         if kept.is_some() {
-            lock(&self.notes).times.remove(&id);
+            self.notes.lock().times.remove(&id);
         }
         Ok(())
     }
@@ -443,7 +439,7 @@ impl Store {
     pub fn set_time(&self, id: DataId, mtime: (i64, u32), metadata: &Metadata) -> Result<(), Error> {
         if times(metadata).0 != mtime {
             self.note("cannot set the time of", |connection| bases::set_time(connection, id, Some(mtime)))?;
-            lock(&self.notes).times.insert(id, Times { mtime, ctime: None, is_stored: true });
+            self.notes.lock().times.insert(id, Times { mtime, ctime: None, is_stored: true });
         }
         Ok(())
     }
@@ -451,14 +447,14 @@ impl Store {
     /// Shows the times that a file has now until it is changed, whatever happens to those of the file.
     pub fn keep_times(&self, id: DataId, metadata: &Metadata) {
         let (mtime, ctime) = times(metadata);
-        let mut notes = lock(&self.notes);
+        let mut notes = self.notes.lock();
         let kept = notes.times.entry(id).or_insert(Times { mtime, ctime: None, is_stored: false });
         kept.ctime.get_or_insert(ctime);
     }
 
     /// The modification time that is shown instead of the file's.
     pub fn kept_mtime(&self, id: DataId) -> Option<(i64, u32)> {
-        lock(&self.notes).times.get(&id).map(|kept| kept.mtime)
+        self.notes.lock().times.get(&id).map(|kept| kept.mtime)
     }
 }
 

@@ -7,15 +7,16 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+
+use parking_lot::MutexGuard;
 
 use super::bases::{self, StoredBase};
 use super::data::{DataFile, Extent, Staged, read_exact_or_zeros};
 use super::error::Error;
 use super::ranges::Ranges;
 use super::rows::{ReadRows, is_referred};
-use super::store::lock;
 use super::{DataId, TreeNode};
 use crate::durable;
 use crate::sys::extent::{next_data, next_hole};
@@ -109,7 +110,7 @@ impl HeldHere {
 impl Staged {
     /// The extent, with what is known of the base.
     pub fn extent(&self) -> Result<MutexGuard<'_, Extent>, Error> {
-        let mut extent = lock(&self.extent);
+        let mut extent = self.extent.lock();
         if matches!(extent.under, Under::Unknown) {
             extent.under = self.load()?;
             self.whole.store(matches!(extent.under, Under::Nothing), Ordering::Release);

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, params};
 use tokio::sync::Semaphore;
 
@@ -14,7 +15,7 @@ use super::error::Error;
 use super::hold::Hold;
 use super::reserve::Reserve;
 use super::rows::{self, ReadRows, integer};
-use super::store::{Store, lock};
+use super::store::Store;
 use super::{Below, Binding, DataId, Journal, Rows, TagKey, TreeNode, bases};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -86,12 +87,12 @@ impl ReadRows for Shared {
 impl Shared {
     /// The connection; Gone once the upper was removed.
     pub fn database(&self) -> Result<MutexGuard<'_, Database>, Error> {
-        let database = lock(&self.database);
+        let database = self.database.lock();
         self.store.check().map(|()| database)
     }
 
     pub fn state(&self) -> UpperState {
-        *lock(&self.state)
+        *self.state.lock()
     }
 
     /// Everything committed so far survives a power cut, and names of new files too.

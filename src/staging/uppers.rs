@@ -15,7 +15,7 @@ use super::freeze::FrozenUpper;
 use super::hold::{Hold, holder, lock_names};
 use super::open;
 use super::reserve::left;
-use super::store::{Standing, UpperLocation, lock};
+use super::store::{Standing, UpperLocation};
 use super::upper::{Database, Upper};
 use super::{Binding, Listed, Rows, TagKey};
 use crate::durable;
@@ -289,7 +289,7 @@ impl Upper {
 
     fn take_away(&self, _database: &Database) -> Result<(), Error> {
         let removed = self.shared.store.take_away(take_away)?;
-        lock(&self.shared.state).edited = false;
+        self.shared.state.lock().edited = false;
         self.shared.store.set_removed();
         remove_tree(&removed)
     }

@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::remote_blob::RemoteBlob;
@@ -159,7 +160,7 @@ impl Copier {
         Box::pin(async move {
             this.check_depth(&manifest, depth)?;
             let cell = {
-                let mut manifests = this.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut manifests = this.manifests.lock();
                 Arc::clone(manifests.entry(manifest.digest).or_default())
             };
             cell.get_or_try_init(|| this.place_once(&manifest, depth)).await.copied()

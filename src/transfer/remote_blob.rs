@@ -4,7 +4,6 @@
 //! that checks nothing receives nothing wrong. Never holds more than one piece.
 
 use std::io;
-use std::sync::PoisonError;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -21,7 +20,7 @@ pub struct RemoteBlob {
     source: Source,
     descriptor: Descriptor,
     /// Never held across an await.
-    failure: std::sync::Mutex<Option<Error>>,
+    failure: parking_lot::Mutex<Option<Error>>,
     state: Mutex<StreamState>,
 }
 
@@ -42,12 +41,12 @@ impl RemoteBlob {
     pub fn new(source: Source, descriptor: Descriptor) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         let state = StreamState { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
-        Self { source, descriptor, failure: std::sync::Mutex::default(), state: Mutex::new(state) }
+        Self { source, descriptor, failure: parking_lot::Mutex::default(), state: Mutex::new(state) }
     }
 
     /// Why the source could not be read, if that is what ended the upload.
     pub fn failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failure.lock().clone()
     }
 
     /// At most `length` bytes from an offset, in order. The last of them come only if the digest holds.
@@ -61,7 +60,7 @@ impl RemoteBlob {
 
     fn failed(&self, error: Error) -> io::Error {
         let told = io::Error::other(error.clone());
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self.failure.lock() = Some(error);
         told
     }
 

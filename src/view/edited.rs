@@ -2,8 +2,8 @@
 //!
 //! The edits stay with the view for its whole life, through every publish. Which tag has any is not known here.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use super::{Context, Error, Key, Meaning, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
@@ -68,17 +68,17 @@ impl View {
 
     /// Gives the view what is staged for its tag; it shows that once it is entered.
     pub fn give(&self, upper: Arc<Upper>) {
-        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(upper);
+        *self.given.lock() = Some(upper);
     }
 
     /// The upper that was given and is not shown yet.
     pub fn given(&self) -> Option<Arc<Upper>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.given.lock().clone()
     }
 
     /// Takes back what was given and not shown yet.
     pub fn take_given(&self) -> Option<Arc<Upper>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.given.lock().take()
     }
 
     /// To what its edits are bound, shown or not; `None` without any.

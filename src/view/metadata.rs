@@ -5,10 +5,11 @@
 //! they are read or listed, never before.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{Attributes, Context, Defaults, Error, Found, Key, Member, Name, Origin, Reader, ViewNode, no_node};
 use crate::artifact::attached_index::is_index_layer;
@@ -206,29 +207,25 @@ impl Metadata {
     }
 
     async fn referrers(&self, context: &Context) -> Result<Arc<[Descriptor]>, Error> {
-        let kept = self.referrers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.referrers.lock().clone();
         if let Some((asked, list)) = kept
             && asked.elapsed() < context.tag_ttl
         {
             return Ok(list);
         }
         let list = context.artifacts.referrers(&self.repository, &self.named.digest).await?;
-        *self.referrers.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&list)));
+        *self.referrers.lock() = Some((Instant::now(), Arc::clone(&list)));
         Ok(list)
-    }
-
-    fn known_types(&self) -> MutexGuard<'_, Vec<String>> {
-        self.types.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn type_of(&self, node: ViewNode) -> Option<String> {
         let place = usize::try_from(node.checked_sub(TYPE_BASE)?).ok()?;
-        self.known_types().get(place).cloned()
+        self.types.lock().get(place).cloned()
     }
 
     async fn types(&self, context: &Context) -> Result<Vec<Name>, Error> {
         let list = self.referrers(context).await?;
-        let mut known = self.known_types();
+        let mut known = self.types.lock();
         let mut names: BTreeMap<String, ViewNode> = BTreeMap::new();
         for descriptor in list.iter() {
             let name = type_name(descriptor);

@@ -23,9 +23,10 @@ mod xattr;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 pub use attributes::{Attributes, Defaults};
@@ -152,12 +153,12 @@ impl View {
 
     /// By what it is found again.
     pub fn key(&self) -> Key {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.key.lock().clone()
     }
 
     /// Only the table of views does this.
     fn set_key(&self, key: Key) {
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        *self.key.lock() = key;
     }
 
     /// Whether the kernel was told the attributes of its directory since it was entered, and long enough ago that nothing under way was
@@ -345,7 +346,7 @@ impl View {
     /// Whether the kernel may keep the pages that it has of a file, now that it is opened with a reader of these bytes. Pages
     /// that were read while only the transport vouched for them are dropped once more when all is verified.
     pub fn keeps_pages(&self, node: ViewNode, verified: Verified) -> bool {
-        let mut unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unverified = self.unverified.lock();
         match verified {
             Verified::Partial => {
                 unverified.insert(node);

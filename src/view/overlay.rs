@@ -28,9 +28,10 @@ mod walk;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 pub use file_handle::FileHandle;
@@ -127,8 +128,8 @@ impl Overlay {
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
     pub fn remove_if_unchanged(&self, frozen: Frozen) -> Result<bool, Error> {
-        let _names = self.names();
-        let _gate = self.freeze_lock_exclusive();
+        let _names = self.names.lock();
+        let _gate = self.freeze_lock.write();
         Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen.into_upper())?)
     }
 
@@ -257,34 +258,22 @@ impl Overlay {
 
     /// An artifact that rows refer to.
     fn artifact(&self, digest: &Digest) -> Option<Arc<Artifact>> {
-        self.artifacts.read().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+        self.artifacts.read().get(digest).cloned()
     }
 
     fn keep_artifact(&self, artifact: &Arc<Artifact>) {
-        let mut artifacts = self.artifacts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut artifacts = self.artifacts.write();
         artifacts.insert(artifact.manifest.digest, Arc::clone(artifact));
     }
 
     /// Lets go of all but these.
     fn keep_artifacts(&self, referred: &BTreeSet<Digest>) {
-        let mut artifacts = self.artifacts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut artifacts = self.artifacts.write();
         artifacts.retain(|digest, _| referred.contains(digest));
     }
 
     fn merged(&self) -> Merged<'_> {
         Merged { rows: self.upper.rows(), base: &self.base }
-    }
-
-    fn names(&self) -> MutexGuard<'_, ()> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn freeze_lock(&self) -> RwLockReadGuard<'_, ()> {
-        self.freeze_lock.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn freeze_lock_exclusive(&self) -> RwLockWriteGuard<'_, ()> {
-        self.freeze_lock.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets files live that are open through handles of the view.

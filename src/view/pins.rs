@@ -4,7 +4,9 @@
 //! what is staged of the file is kept for as long as the handle.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{View, ViewNode};
 
@@ -15,16 +17,16 @@ pub(super) struct Pins(Mutex<HashMap<ViewNode, u32>>);
 impl Pins {
     /// Whether a file has any.
     pub fn has(&self, node: ViewNode) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
+        self.0.lock().contains_key(&node)
     }
 
     fn add(&self, node: ViewNode) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(node).or_default() += 1;
+        *self.0.lock().entry(node).or_default() += 1;
     }
 
     /// Whether it was the last one.
     fn remove(&self, node: ViewNode) -> bool {
-        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self.0.lock();
         let Some(count) = pins.get_mut(&node) else { return false };
         *count -= 1;
         let is_last = *count == 0;

@@ -4,7 +4,9 @@
 //! it is a number and a key here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Error, Key, Origin, View};
 use crate::error::ErrorKind;
@@ -106,17 +108,13 @@ impl Default for Views {
 }
 
 impl Views {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Numbers the view of a key, unless it has a number, with one lookup more. Returns the number, and the view where it was opened:
     /// that of a tag is not opened for its name alone.
     ///
     /// # Errors
     /// NoSpace when all numbers of a mount's life are used up.
     pub fn number(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<(u32, Option<Arc<View>>), Error> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         if let Some((number, entry)) = inner.current(&key) {
             entry.lookups += 1;
             return Ok((number, entry.opened()));
@@ -139,34 +137,34 @@ impl Views {
 
     /// The view of a number, opened now if it was only named.
     pub fn get(&self, number: u32) -> Option<Arc<View>> {
-        self.inner().entries.get_mut(&number)?.open(number)
+        self.inner.lock().entries.get_mut(&number)?.open(number)
     }
 
     /// Whether nothing was asked of a view beyond its name.
     pub fn is_only_named(&self, number: u32) -> bool {
-        self.inner().entries.get(&number).is_some_and(|entry| matches!(entry.slot, Slot::Named(_)))
+        self.inner.lock().entries.get(&number).is_some_and(|entry| matches!(entry.slot, Slot::Named(_)))
     }
 
     /// All views that are open.
     pub fn all(&self) -> Vec<Arc<View>> {
-        self.inner().entries.values().filter_map(TableEntry::opened).collect()
+        self.inner.lock().entries.values().filter_map(TableEntry::opened).collect()
     }
 
     /// The view that a new lookup of the key would get, opened now if it was only named.
     pub fn current(&self, key: &Key) -> Option<Arc<View>> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let (number, entry) = inner.current(key)?;
         entry.open(number)
     }
 
     /// The same, if it is open.
     pub fn opened(&self, key: &Key) -> Option<Arc<View>> {
-        self.inner().current(key).and_then(|(_, entry)| entry.opened())
+        self.inner.lock().current(key).and_then(|(_, entry)| entry.opened())
     }
 
     /// Whether the kernel knows a view by this key.
     pub fn knows(&self, key: &Key) -> bool {
-        self.inner().current.contains_key(key)
+        self.inner.lock().current.contains_key(key)
     }
 
     /// A new view of a key, which a lookup finds from now on, with one lookup. It shows what is given once it is entered.
@@ -175,7 +173,7 @@ impl Views {
     /// As [`Views::number`].
     pub fn replace(&self, key: Key, origin: Origin, given: Option<Arc<Upper>>) -> Result<Arc<View>, Error> {
         let mut made = None;
-        self.inner().number(key, |number, key| {
+        self.inner.lock().number(key, |number, key| {
             let view = Arc::new(View::new(number, key.as_ref().clone(), origin));
             if let Some(upper) = given {
                 view.give(upper);
@@ -187,7 +185,7 @@ impl Views {
 
     /// Makes the next lookup of the view's key get a new view, if this one is still what it would get.
     pub fn retire(&self, number: u32) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let key = inner.entries.get(&number).map(TableEntry::key);
         if let Some(key) = key
             && inner.number_of(&key) == Some(number)
@@ -198,7 +196,7 @@ impl Views {
 
     /// Finds a view by another key from now on. What had that key before is found no more.
     pub fn rename(&self, view: &View, key: Key) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let before = view.key();
         if inner.number_of(&before) == Some(view.number) {
             inner.current.remove(&before);
@@ -209,7 +207,7 @@ impl Views {
 
     /// Counts one lookup more of a node of the view; `false` if the kernel has forgotten the view meanwhile.
     pub fn retain(&self, number: u32) -> bool {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let entry = inner.entries.get_mut(&number);
         entry.is_some_and(|entry| {
             entry.lookups += 1;
@@ -220,7 +218,7 @@ impl Views {
     /// Takes lookups back. A view without lookups is handed out, to be dropped where no lock is held: edits that are all
     /// published are tidied away with it. Its number is never used again.
     pub fn forget(&self, number: u32, lookups: u64) -> Option<Arc<View>> {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let entry = inner.entries.get_mut(&number)?;
         entry.lookups = entry.lookups.saturating_sub(lookups);
         if entry.lookups > 0 {
@@ -236,7 +234,7 @@ impl Views {
 
     /// How many views the kernel knows.
     pub fn len(&self) -> usize {
-        self.inner().entries.len()
+        self.inner.lock().entries.len()
     }
 
     /// Whether the kernel knows no view.
@@ -311,7 +309,7 @@ mod tests {
     #[test]
     fn numbers_that_run_out_are_an_error_and_no_view_is_reused() {
         let views = Views::default();
-        views.inner().next = VIEW_LIMIT - 1;
+        views.inner.lock().next = VIEW_LIMIT - 1;
         assert_eq!(name(&views, "last").number(), VIEW_LIMIT - 1);
         let key = Key::Tag(Repository::parse("app").unwrap(), Tag::parse("more").unwrap());
         let error = views.name(key, || panic!("no number, no view")).unwrap_err();

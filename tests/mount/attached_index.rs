@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ocifs::layer::{FileKind, PackEntry, Packer, Packing, encode_attached};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::support::artifacts::{Draft, LAYER, MANIFEST, noise};
@@ -21,7 +22,7 @@ struct Output(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -48,7 +49,7 @@ fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2
     packer.begin(&entry).unwrap();
     packer.data(data).unwrap();
     let packed = packer.finish().unwrap();
-    let blob = output.0.lock().unwrap().clone();
+    let blob = output.0.lock().clone();
     let mut layer = draft.blob(if packing == Packing::Raw { "application/octet-stream" } else { LAYER }, &blob);
     layer["annotations"] = match packing {
         Packing::Raw => json!({ "org.opencontainers.image.title": path }),

@@ -7,7 +7,6 @@ use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -15,6 +14,7 @@ use fuser::{
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyWrite, Request, TimeOrNow,
     WriteFlags,
 };
+use parking_lot::Mutex;
 
 /// A mounted one.
 pub struct Folding {
@@ -57,7 +57,7 @@ struct Files {
 
 impl Files {
     fn path(&self, number: INodeNo) -> PathBuf {
-        self.paths.lock().unwrap().by_number[number.0 as usize - 1].clone()
+        self.paths.lock().by_number[number.0 as usize - 1].clone()
     }
 
     fn below(&self, parent: INodeNo, name: &OsStr) -> PathBuf {
@@ -65,7 +65,7 @@ impl Files {
     }
 
     fn number(&self, path: &Path) -> u64 {
-        let mut paths = self.paths.lock().unwrap();
+        let mut paths = self.paths.lock();
         let next = paths.by_number.len() as u64;
         let number = *paths.numbers.entry(path.to_owned()).or_insert(next);
         if number == next {
@@ -206,7 +206,7 @@ impl Filesystem for Files {
         let renamed = std::fs::rename(&from, &to);
         if renamed.is_ok() {
             // Who has the moved file open goes on by its number.
-            let mut paths = self.paths.lock().unwrap();
+            let mut paths = self.paths.lock();
             if let Some(number) = paths.numbers.remove(&from) {
                 paths.by_number[number as usize] = to.clone();
                 paths.numbers.insert(to, number);

@@ -7,9 +7,11 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 /// A running proxy.
 pub struct Proxy {
@@ -115,14 +117,14 @@ impl Proxy {
 
     /// Breaks all connections, and refuses new ones until [`Proxy::listen_again`].
     pub fn refuse(&self) {
-        self.task.lock().unwrap().abort();
+        self.task.lock().abort();
         self.inner.down.send_replace(true);
     }
 
     /// Ends [`Proxy::refuse`].
     pub fn listen_again(&self) {
         self.inner.down.send_replace(false);
-        *self.task.lock().unwrap() = serve(std::net::TcpListener::bind(self.address).unwrap(), &self.inner);
+        *self.task.lock() = serve(std::net::TcpListener::bind(self.address).unwrap(), &self.inner);
     }
 
     /// `127.0.0.1:port`, the host of references.
@@ -142,7 +144,7 @@ impl Proxy {
 
     /// As [`Proxy::spoil`], for requests with this method only.
     pub fn spoil_method(&self, method: &'static str, part_of_path: &str, times: usize, fault: Fault) {
-        self.inner.faults.lock().unwrap().push(Planned { method, part_of_path: part_of_path.to_owned(), times, fault });
+        self.inner.faults.lock().push(Planned { method, part_of_path: part_of_path.to_owned(), times, fault });
     }
 
     /// Lets the answers go out that are held back.
@@ -152,12 +154,12 @@ impl Proxy {
 
     /// Answers everything as the registry does again.
     pub fn mend(&self) {
-        self.inner.faults.lock().unwrap().clear();
+        self.inner.faults.lock().clear();
     }
 
     /// All requests so far, in order.
     pub fn requests(&self) -> Vec<Recorded> {
-        let seen = self.inner.seen.lock().unwrap();
+        let seen = self.inner.seen.lock();
         seen.iter()
             .map(|entry| Recorded {
                 method: entry.method.clone(),
@@ -173,14 +175,14 @@ impl Proxy {
     /// Returns once a request with this method and text in its path has arrived.
     pub fn wait_for(&self, method: &str, part_of_path: &str) {
         let missing = |seen: &mut Vec<Arc<Entry>>| !seen.iter().any(|entry| entry.method == method && entry.path.contains(part_of_path));
-        let seen = self.inner.seen.lock().unwrap();
-        let (_seen, waited) = self.inner.arrived.wait_timeout_while(seen, Duration::from_secs(60), missing).unwrap();
+        let mut seen = self.inner.seen.lock();
+        let waited = self.inner.arrived.wait_while_for(&mut seen, missing, Duration::from_secs(60));
         assert!(!waited.timed_out(), "no {method} of {part_of_path} ever came");
     }
 
     /// Forgets the requests so far.
     pub fn forget(&self) {
-        self.inner.seen.lock().unwrap().clear();
+        self.inner.seen.lock().clear();
     }
 
     /// Bytes sent back so far to requests with the text in their path.
@@ -201,7 +203,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.task.get_mut().unwrap().abort();
+        self.task.get_mut().abort();
     }
 }
 
@@ -231,13 +233,13 @@ impl Inner {
             received: Arc::default(),
             sent: AtomicU64::new(0),
         });
-        self.seen.lock().unwrap().push(entry.clone());
+        self.seen.lock().push(entry.clone());
         self.arrived.notify_all();
         entry
     }
 
     fn fault(&self, method: &str, path: &str) -> Option<Fault> {
-        let mut faults = self.faults.lock().unwrap();
+        let mut faults = self.faults.lock();
         let matches = |planned: &&mut Planned| {
             planned.times > 0 && (planned.method.is_empty() || planned.method == method) && path.contains(&planned.part_of_path)
         };
@@ -279,7 +281,7 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
         Some(Fault::HoldAnswer) => inner.held.notified().await,
         Some(Fault::LoseAllFromHere) => {
             let all = Planned { method: "", part_of_path: String::new(), times: usize::MAX, fault: Fault::Break };
-            inner.faults.lock().unwrap().insert(0, all);
+            inner.faults.lock().insert(0, all);
             break_connection();
         }
         _ => {}

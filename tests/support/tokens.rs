@@ -12,9 +12,11 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SigningKey};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 const SERVICE: &str = "ocifs tests";
 
@@ -79,7 +81,7 @@ impl TokenServer {
 
     /// What was asked so far.
     pub fn requests(&self) -> Vec<TokenRequest> {
-        self.issuer.requests.lock().unwrap().clone()
+        self.issuer.requests.lock().clone()
     }
 
     /// Lets anybody pull without a password, or no longer.
@@ -120,7 +122,7 @@ async fn answer(
     let given = headers.get(header::AUTHORIZATION);
     let authenticated = given.is_some_and(|given| given.as_bytes() == expected.as_bytes());
     let scopes: Vec<String> = query.into_iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope).collect();
-    issuer.requests.lock().unwrap().push(TokenRequest { scopes: scopes.clone(), authenticated });
+    issuer.requests.lock().push(TokenRequest { scopes: scopes.clone(), authenticated });
     if given.is_some() && !authenticated {
         return Err(StatusCode::UNAUTHORIZED);
     }

@@ -18,7 +18,7 @@ impl RegistryCache {
         self.load_tags(repository);
         let away = self.is_away();
         let last = {
-            let mut memory = self.memory();
+            let mut memory = self.memory.lock();
             if memory.is_absent(repository) {
                 drop(memory);
                 return Err(self.absent(&format!("repository {repository}")));
@@ -50,24 +50,25 @@ impl RegistryCache {
     }
 
     async fn ask_tags(self: &Arc<Self>, repository: &Repository, last: Option<Listing>) -> Lookup<Listing> {
-        let writes = self.memory().writes(repository, None);
+        let writes = self.memory.lock().writes(repository, None);
         let good = |name: &str| Tag::parse(name).is_ok();
         let hidden = |name: &str| Tag::parse(name).is_ok_and(|tag| tag.is_bookkeeping());
         let answer = self.pages(Some(repository), good, hidden).await;
-        if self.memory().writes(repository, None) != writes {
+        if self.memory.lock().writes(repository, None) != writes {
             return self.list_of_before(repository, answer);
         }
         match answer {
             Ok(list) => {
                 self.reached();
-                self.memory().repository(repository).list = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
+                self.memory.lock().repository(repository).list =
+                    Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
                 self.mark(Dirty::List(repository.clone()));
                 self.learned(repository);
                 Ok(list)
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
                 self.reached();
-                if self.memory().forget_repository(repository) {
+                if self.memory.lock().forget_repository(repository) {
                     self.mark(Dirty::Catalog);
                 }
                 Err(error)
@@ -86,11 +87,11 @@ impl RegistryCache {
         self.load_catalog();
         let away = self.is_away();
         let (fresh, last) = {
-            let memory = self.memory();
+            let memory = self.memory.lock();
             let fresh = memory.catalog.as_ref().is_some_and(|seen| is_fresh(seen.checked, self.options.tag_ttl));
             (fresh, memory.catalog.as_ref().map(|seen| seen.value.clone()))
         };
-        let is_known = last.is_some() || !self.options.repositories.is_empty() || !self.memory().learned.is_empty();
+        let is_known = last.is_some() || !self.options.repositories.is_empty() || !self.memory.lock().learned.is_empty();
         let list = match last {
             Some(list) if fresh => list,
             last if self.options.offline => unknown(last),
@@ -107,7 +108,7 @@ impl RegistryCache {
         let mut names: BTreeSet<String> = list.names.iter().cloned().collect();
         if !list.complete {
             names.extend(self.options.repositories.iter().map(|name| name.as_str().to_owned()));
-            names.extend(self.memory().learned.iter().map(|name| name.as_str().to_owned()));
+            names.extend(self.memory.lock().learned.iter().map(|name| name.as_str().to_owned()));
         }
         let below = |name: &String| prefix.is_none_or(|prefix| Repository::parse(name).is_ok_and(|name| name.is_within(prefix.as_str())));
         Ok(Listing { names: names.into_iter().filter(below).collect(), complete: list.complete })
@@ -129,7 +130,7 @@ impl RegistryCache {
             Err(error) => return Err(error),
         };
         self.reached();
-        self.memory().catalog = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
+        self.memory.lock().catalog = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
         self.mark(Dirty::Catalog);
         Ok(list)
     }
@@ -137,7 +138,7 @@ impl RegistryCache {
     /// Notes that a repository exists.
     pub fn learned(self: &Arc<Self>, repository: &Repository) {
         self.load_catalog();
-        if self.memory().learn_repository(repository) {
+        if self.memory.lock().learn_repository(repository) {
             self.mark(Dirty::Catalog);
         }
     }
@@ -145,7 +146,7 @@ impl RegistryCache {
     /// Whether a repository is among those that are listed. Makes no request.
     fn is_repository(&self, repository: &Repository) -> bool {
         self.load_catalog();
-        let memory = self.memory();
+        let memory = self.memory.lock();
         let in_catalog = memory.catalog.as_ref().is_some_and(|seen| seen.value.names.iter().any(|name| name == repository.as_str()));
         in_catalog || memory.learned.contains(repository) || self.options.repositories.contains(repository)
     }

@@ -22,7 +22,7 @@ impl RegistryCache {
         let runtime = tokio::runtime::Handle::try_current().ok();
         let met = self.pull.away_since();
         let look = {
-            let outage = &mut self.memory().outage;
+            let outage = &mut self.memory.lock().outage;
             if met.is_some_and(|since| outage.met(since)) {
                 tracing::warn!("what was last known serves, since {} does not answer", self.pull.origin().escape_default());
             }
@@ -35,7 +35,7 @@ impl RegistryCache {
             let me = Arc::clone(self);
             runtime.spawn(async move {
                 let answer = me.pull.ping(None).await;
-                me.memory().outage.looking = false;
+                me.memory.lock().outage.looking = false;
                 match answer {
                     Err(error) if is_outage(error.kind) => me.unreached(&error.into(), false),
                     // A refusal is an answer too.
@@ -57,7 +57,7 @@ impl RegistryCache {
                 return answer.map_err(abandoned)?;
             }
             // A long list comes page by page.
-            match self.memory().outage.heard.filter(|heard| *heard > since) {
+            match self.memory.lock().outage.heard.filter(|heard| *heard > since) {
                 Some(heard) => since = heard,
                 None => break,
             }
@@ -70,7 +70,7 @@ impl RegistryCache {
     /// Notes an answer.
     pub(super) fn reached(&self) {
         let was_away = {
-            let outage = &mut self.memory().outage;
+            let outage = &mut self.memory.lock().outage;
             outage.heard = Some(tokio::time::Instant::now());
             outage.failed.take().is_some()
         };
@@ -81,7 +81,7 @@ impl RegistryCache {
 
     /// Notes a failed attempt; the first one of an outage is logged.
     pub(super) fn unreached(&self, error: &Error, served: bool) {
-        let first = self.memory().outage.failed.replace(Instant::now()).is_none();
+        let first = self.memory.lock().outage.failed.replace(Instant::now()).is_none();
         if first && served {
             tracing::warn!("what was last known serves, since the registry does not answer: {error}");
         }

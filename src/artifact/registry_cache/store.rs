@@ -61,13 +61,13 @@ impl RegistryCache {
             }
             Dirty::Tags(repository) => self.store_tags(repository),
             Dirty::List(repository) => {
-                let list = self.memory().repository(repository).list.as_ref().map(|seen| seen.value.clone());
+                let list = self.memory.lock().repository(repository).list.as_ref().map(|seen| seen.value.clone());
                 let list = list.unwrap_or(Listing { names: Arc::new([]), complete: false });
                 self.put_json(&["list", repository.as_str()], &StoredList::of(&list, Vec::new()));
             }
             Dirty::Catalog => {
                 let (list, learned) = {
-                    let memory = self.memory();
+                    let memory = self.memory.lock();
                     (
                         memory.catalog.as_ref().map(|seen| seen.value.clone()),
                         memory.learned.iter().map(|name| name.as_str().to_owned()).collect(),
@@ -87,7 +87,7 @@ impl RegistryCache {
         let key = ["tags", repository.as_str()];
         let mut stored: StoredTags = self.get_json(&key).unwrap_or_default();
         {
-            let mut memory = self.memory();
+            let mut memory = self.memory.lock();
             let known = memory.repository(repository);
             for tag in &known.gone {
                 stored.tags.remove(tag.as_str());
@@ -99,12 +99,12 @@ impl RegistryCache {
 
     /// Reads the stored tags and list of a repository, once.
     pub(super) fn load_tags(&self, repository: &Repository) {
-        if std::mem::replace(&mut self.memory().repository(repository).loaded, true) {
+        if std::mem::replace(&mut self.memory.lock().repository(repository).loaded, true) {
             return;
         }
         let tags: StoredTags = self.get_json(&["tags", repository.as_str()]).unwrap_or_default();
         let list: Option<StoredList> = self.get_json(&["list", repository.as_str()]);
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         let known = memory.repository(repository);
         for (tag, digest) in tags.tags {
             if let (Ok(tag), Ok(digest)) = (Tag::parse(&tag), Digest::parse(&digest)) {
@@ -120,11 +120,11 @@ impl RegistryCache {
 
     /// Reads the stored list of repositories and those that were learned, once.
     pub(super) fn load_catalog(&self) {
-        if std::mem::replace(&mut self.memory().learned_loaded, true) {
+        if std::mem::replace(&mut self.memory.lock().learned_loaded, true) {
             return;
         }
         let Some(stored) = self.get_json::<StoredList>(&["catalog"]) else { return };
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         memory.learned.extend(stored.learned.iter().filter_map(|name| Repository::parse(name).ok()));
         if memory.catalog.is_none() && !stored.names.is_empty() {
             memory.catalog = Some(Seen { value: stored.listing(), checked: None });

@@ -207,7 +207,7 @@ async fn whatever_got_no_answer_is_a_sign_of_an_outage_until_it_is_over_or_forgo
 fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
     let rig = Rig::new();
     let cache = rig.fresh();
-    cache.memory().outage = outage::Outage::long_ago();
+    cache.memory.lock().outage = outage::Outage::long_ago();
     assert!(cache.is_away() && cache.is_away());
     assert_eq!(rig.registry.count(RequestKind::Ping), 0);
     // The next one that is inside looks.
@@ -339,12 +339,12 @@ async fn names_that_do_not_exist_take_no_memory() {
     let rig = Rig::new();
     let cache = rig.fresh();
     cache.tag(&app(), &tag("v1")).await.unwrap();
-    let before = cache.memory().repositories_in_memory();
+    let before = cache.memory.lock().repositories_in_memory();
     for number in 0..20 {
         let nothing = Repository::parse(&format!("no/such{number}")).unwrap();
         assert_eq!(cache.tags(&nothing).await.unwrap_err().kind, ErrorKind::NotFound);
     }
-    assert_eq!(cache.memory().repositories_in_memory(), before);
+    assert_eq!(cache.memory.lock().repositories_in_memory(), before);
 }
 
 #[tokio::test]

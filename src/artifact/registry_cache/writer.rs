@@ -1,8 +1,9 @@
 //! The queue of what is to be stored.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
@@ -50,7 +51,7 @@ impl Writer {
 
     /// Queues; `true` if a task has to be started.
     pub(super) fn push(&self, dirty: Dirty) -> bool {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock();
         if !queue.iter().any(|waiting| waiting.same(&dirty)) {
             queue.push_back(dirty);
         }
@@ -59,7 +60,7 @@ impl Writer {
 
     /// The next to write; without one the task has ended.
     pub(super) fn pop(&self) -> Option<Dirty> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock();
         let next = queue.pop_front();
         if next.is_none() {
             self.busy.send_replace(false);

@@ -31,7 +31,7 @@ impl RegistryCache {
 
     fn write(self: &Arc<Self>, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
         let listed = {
-            let mut memory = self.memory();
+            let mut memory = self.memory.lock();
             memory.write_tag(repository, tag, digest);
             memory.repository(repository).list.is_some()
         };
@@ -44,7 +44,7 @@ impl RegistryCache {
     /// Notes a manifest that was sent.
     pub fn learned_manifest(self: &Arc<Self>, repository: &Repository, manifest: Arc<Manifest>) {
         if let Some(subject) = manifest.subject() {
-            self.memory().outdate_referrers(&(repository.clone(), subject.digest));
+            self.memory.lock().outdate_referrers(&(repository.clone(), subject.digest));
         }
         self.remember(repository, manifest);
     }
@@ -52,20 +52,20 @@ impl RegistryCache {
     /// The manifests that tags of a repository are known to stand for, as far as they are here. Reads the disk.
     pub fn local_manifests(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
         self.load_tags(repository);
-        let digests: BTreeSet<Digest> = self.memory().repository(repository).tags.values().map(|seen| seen.value).collect();
+        let digests: BTreeSet<Digest> = self.memory.lock().repository(repository).tags.values().map(|seen| seen.value).collect();
         digests.iter().filter_map(|digest| self.local_manifest(repository, digest)).take(KNOWN).collect()
     }
 
     /// Repositories of which anything was seen by this process, by name.
     pub fn seen_repositories(&self) -> Vec<Repository> {
-        let mut seen = self.memory().seen_repositories();
+        let mut seen = self.memory.lock().seen_repositories();
         seen.sort();
         seen
     }
 
     /// The answer for a tag that was written while it was asked for.
     pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
-        match self.memory().tag(repository, tag, self.options.tag_ttl) {
+        match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Ok(digest),
             TagAnswer::Absent | TagAnswer::Unknown => {
                 Err(Error { kind: ErrorKind::NotFound, message: format!("{repository}:{tag} was just deleted") })
@@ -76,7 +76,7 @@ impl RegistryCache {
     /// The list of a repository that was written to while its tags were asked for: what is known of what was written
     /// counts, and nothing of the answer is kept.
     pub(super) fn list_of_before(&self, repository: &Repository, answer: Lookup<Listing>) -> Lookup<Listing> {
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         let known = memory.repository(repository).tags.keys().filter(|tag| !tag.is_bookkeeping());
         let mut names: BTreeSet<String> = known.map(|tag| tag.as_str().to_owned()).collect();
         let listed = answer.iter().flat_map(|list| list.names.iter());

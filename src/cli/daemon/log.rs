@@ -7,8 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Writer};
@@ -68,7 +68,8 @@ pub fn start(target: &LogTarget, format: Option<LogFormat>, verbose: u8) -> io::
         (LogTarget::Terminal, LogFormat::Json) => builder.with_writer(io::stderr).json().finish().try_init(),
         (LogTarget::Terminal, LogFormat::Journal) => builder.with_writer(io::stderr).event_format(Journal::default()).finish().try_init(),
         (LogTarget::File(path), format) => {
-            let file = Mutex::new(Bounded::open(path)?);
+            // A writer of the subscriber is a lock of the standard library.
+            let file = std::sync::Mutex::new(Bounded::open(path)?);
             match format {
                 LogFormat::Text => builder.with_writer(file).finish().try_init(),
                 LogFormat::Json => builder.with_writer(file).json().finish().try_init(),
@@ -152,7 +153,7 @@ where
             _ => 7,
         };
         write!(writer, "<{priority}>")?;
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).format_event(context, writer, event)
+        self.inner.lock().format_event(context, writer, event)
     }
 }
 
@@ -183,7 +184,7 @@ mod tests {
     fn the_journal_sees_levels_as_prefixes_and_no_escape_sequences() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.log");
-        let file = Mutex::new(Bounded::open(&path).unwrap());
+        let file = std::sync::Mutex::new(Bounded::open(&path).unwrap());
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(file).event_format(Journal::default()).finish();
         tracing::subscriber::with_default(subscriber, || tracing::warn!(name = "a\x1b[2J", "odd"));
         let lines = last_lines(&path, 1);

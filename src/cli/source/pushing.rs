@@ -1,10 +1,11 @@
 //! The parts of a push that all commands which make artifacts share: the publisher, its progress, where packed layers wait, annotations.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::wiring::{self, Parts};
 use super::{inputs, root};
@@ -44,7 +45,7 @@ pub fn listener(quiet: bool) -> Listener {
         return Arc::new(|_| {});
     }
     let progress = Mutex::new(Progress::new());
-    Arc::new(move |event| progress.lock().unwrap_or_else(PoisonError::into_inner).show(&event))
+    Arc::new(move |event| progress.lock().show(&event))
 }
 
 /// Where the packed layers of a command wait. `command` is all that tells it from others, the working directory aside.

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::cli::exit::Failure;
@@ -59,7 +60,7 @@ impl Peer {
             }
             Self::Orphaned(orphaned) => {
                 let progress = Mutex::new(Progress::new());
-                let listener: Listener = Arc::new(move |event| progress.lock().unwrap_or_else(PoisonError::into_inner).show(&event));
+                let listener: Listener = Arc::new(move |event| progress.lock().show(&event));
                 orphaned.sync(options, &listener).await
             }
         }

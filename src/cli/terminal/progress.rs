@@ -108,7 +108,8 @@ pub fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use indicatif::TermLike;
 
@@ -145,12 +146,12 @@ mod tests {
         }
 
         fn write_str(&self, text: &str) -> std::io::Result<()> {
-            self.0.lock().unwrap().push_str(text);
+            self.0.lock().push_str(text);
             Ok(())
         }
 
         fn clear_line(&self) -> std::io::Result<()> {
-            self.0.lock().unwrap().clear();
+            self.0.lock().clear();
             Ok(())
         }
 
@@ -173,7 +174,7 @@ mod tests {
         progress.show(&Event::Begin { reference: reference.clone(), dry_run: false });
         progress.show(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
         progress.tags[&reference].force_draw();
-        let shown = screen.0.lock().unwrap().clone();
+        let shown = screen.0.lock().clone();
         assert!(shown.contains("reg.io/app:v\\u{202e}1 sending") && shown.contains("1.00 MiB/4.00 MiB"), "{shown:?}");
         let outcome = Outcome::Unchanged;
         let report = Report { reference, outcome, sent: (0, 0), reused: (0, 0), changes: (0, 0, 0), ignored: 0, notes: Vec::new() };

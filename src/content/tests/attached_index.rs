@@ -1,6 +1,6 @@
 //! Indexes that travel: what they save, and that none of them can lie.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::layer::tests::encode_attached;
@@ -12,7 +12,7 @@ struct Output(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -49,7 +49,7 @@ pub(crate) fn pack_entries(packing: Packing, entries: &[(PackEntry, &[u8])]) -> 
         packer.data(data).unwrap();
     }
     let packed = packer.finish().unwrap();
-    let blob = output.0.lock().unwrap().clone();
+    let blob = output.0.lock().clone();
     (packed, blob)
 }
 

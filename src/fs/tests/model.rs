@@ -4,9 +4,10 @@
 //! operations later. What the reference model knows is told by the file system's answers alone. `OCIFS_LONG=1` walks 10,000 sequences.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -113,7 +114,7 @@ impl Model {
     /// The result of an operation, unless it failed in a way that is allowed.
     fn allowed<T>(&self, what: &str, result: Result<T, Error>) -> Option<T> {
         let told = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
-        self.state().trace.0.push(format!("{what}: {told}"));
+        self.state.lock().trace.0.push(format!("{what}: {told}"));
         match result {
             Ok(value) => Some(value),
             Err(error) if expected(&error) => None,
@@ -121,13 +122,9 @@ impl Model {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, ModelState> {
-        self.state.lock().unwrap()
-    }
-
     /// Somebody else moves a tag.
     fn moves(&self, tag: &str) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.next += 1;
         state.trace.0.push(format!("{tag} moves"));
         let digest = add_files(&self.mount.registry, "team/app", tag, &[("a.txt", &format!("version {}", state.next))]);
@@ -140,7 +137,7 @@ impl Model {
 
     /// A lookup of a tag found a directory.
     fn found(&self, tag: &str, inode: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.found(inode);
         if !state.directories.iter().any(|(other, _)| *other == inode) {
             state.directories.push((inode, tag.to_owned()));
@@ -149,7 +146,7 @@ impl Model {
 
     /// Looks a tag up, enters it, and checks that it is not older than what was shown before.
     async fn look(self, tag: &'static str) {
-        let before = self.state().confirmed.get(tag).copied();
+        let before = self.state.lock().confirmed.get(tag).copied();
         let was_staged = self.is_staged(tag);
         let Some(Lookup::Found(entry)) = self.allowed(&format!("look {tag}"), self.mount.fs.lookup(self.repository, tag.as_bytes()).await)
         else {
@@ -159,7 +156,7 @@ impl Model {
         let Some(open) = self.allowed("opendir", self.mount.fs.opendir(entry.inode).await) else { return };
         self.mount.fs.releasedir(open.handle);
         let shown = self.allowed("getxattr", self.mount.fs.getxattr(entry.inode, b"user.oci.digest").await).flatten();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let shown = shown.and_then(|text| Digest::parse(std::str::from_utf8(&text).unwrap().trim()).ok());
         let version = shown.and_then(|shown| state.versions.get(tag)?.iter().rposition(|digest| *digest == shown));
         if was_staged || self.is_staged(tag) {
@@ -177,7 +174,7 @@ impl Model {
     /// Writes a file in a directory that was entered, and makes it durable.
     async fn write(self, at: usize) {
         let (name, directory) = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.next += 1;
             let name = format!("f{}", state.next);
             let tainted = state.taking_back > 0;
@@ -188,14 +185,14 @@ impl Model {
         let made = self.mount.fs.create(CALLER, new, true).await;
         let mut acknowledged = false;
         if let Some((entry, open)) = self.allowed(&format!("create {name} in {directory:x}"), made) {
-            self.state().found(entry.inode);
+            self.state.lock().found(entry.inode);
             let written = self.mount.fs.write(open.handle, 0, name.as_bytes(), false).await;
             if self.allowed("write", written).is_some() {
                 acknowledged = self.allowed(&format!("fsync {name}"), self.mount.fs.fsync(open.handle).await).is_some();
             }
             self.mount.fs.release(open.handle);
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let tainted = state.writing.remove(&name).unwrap();
         if acknowledged {
             state.files.insert(name, if tainted { Fate::Free } else { Fate::Staged(at) });
@@ -218,7 +215,7 @@ impl Model {
 
     async fn rmdir(self, tag: &'static str) {
         if self.allowed(&format!("rmdir {tag}"), self.mount.fs.rmdir(self.repository, tag.as_bytes()).await).is_some() {
-            let lost: Vec<String> = self.state().staged_in(tag).collect();
+            let lost: Vec<String> = self.state.lock().staged_in(tag).collect();
             assert!(lost.is_empty(), "rmdir {tag} took {lost:?}");
         }
     }
@@ -236,8 +233,14 @@ impl Model {
 
     /// Whether the directory of one tag is found under the name of another now.
     fn is_shown_as(&self, tag: &str, target: &str) -> bool {
-        let views =
-            self.state().directories.iter().filter(|(_, at)| at == tag).map(|(inode, _)| Inode::decode(*inode).view()).collect::<Vec<_>>();
+        let views = self
+            .state
+            .lock()
+            .directories
+            .iter()
+            .filter(|(_, at)| at == tag)
+            .map(|(inode, _)| Inode::decode(*inode).view())
+            .collect::<Vec<_>>();
         let is_it = |key: &Key| matches!(key, Key::Tag(_, tag) if tag.as_str() == target);
         views.into_iter().filter_map(|view| self.mount.fs.views.get(view)).any(|view| is_it(&view.key()))
     }
@@ -247,7 +250,7 @@ impl Model {
         if from == to {
             return;
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for (_, tag) in &mut state.directories {
             match tag {
                 tag if tag == to => *tag = format!("{to} before"),
@@ -259,7 +262,7 @@ impl Model {
 
     async fn discard(self, tag: &'static str) {
         let staged = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.taking_back += 1;
             state.taint();
             state.staged_in(tag).collect::<BTreeSet<_>>()
@@ -270,7 +273,7 @@ impl Model {
     }
 
     fn took_back(&self, taken: bool, tag: &str, staged: &BTreeSet<String>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.taking_back -= 1;
         state.taint();
         let now: Vec<String> = if taken { state.staged_in(tag).collect() } else { Vec::new() };
@@ -283,7 +286,7 @@ impl Model {
     async fn sync(self, tag: &'static str, options: Options) {
         let target = options.as_tag.clone().unwrap_or_else(|| tag.to_owned());
         let staged = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.forget_versions(&target);
             if options.theirs {
                 state.taking_back += 1;
@@ -295,8 +298,8 @@ impl Model {
         let listener: crate::publish::Listener = Arc::new(|_| {});
         let reports = self.allowed("sync", self.mount.fs.sync(&selection, &options, &listener).await).unwrap_or_default();
         let outcome = reports.into_iter().next().map(|report| report.outcome);
-        self.state().trace.0.push(format!("sync {tag} {:?} force {}: {outcome:?}", options.as_tag, options.force));
-        self.state().forget_versions(&target);
+        self.state.lock().trace.0.push(format!("sync {tag} {:?} force {}: {outcome:?}", options.as_tag, options.force));
+        self.state.lock().forget_versions(&target);
         if options.theirs {
             self.took_back(outcome == Some(Outcome::Dropped), tag, &staged);
         }
@@ -307,7 +310,7 @@ impl Model {
         }
         let other = TestMount::with_shared(Arc::clone(&self.mount.registry));
         let published = other.list(&format!("team/app/@{}", digest.path_name())).await;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for name in published {
             if let Some(fate) = state.files.get_mut(&name)
                 && matches!(fate, Fate::Staged(_))
@@ -319,7 +322,7 @@ impl Model {
 
     /// The kernel forgets a directory that nobody uses.
     fn forget(&self, at: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let (inode, _) = state.directories[at];
         let view = Inode::decode(inode).view();
         self.mount.fs.forget(inode, state.lookups.remove(&view).unwrap_or(0));
@@ -347,7 +350,7 @@ impl Model {
 
     /// Checks what the next mount takes over: each acknowledged file that is not published, in the tag that it was written to.
     async fn check_adopted(self) {
-        let files = std::mem::take(&mut *self.state());
+        let files = std::mem::take(&mut *self.state.lock());
         let Self { mount, .. } = self;
         let mount = mount.again_alone(Setup { tag_ttl: Duration::ZERO, ..Setup::writable() }).await;
         let adopted: Vec<String> = mount.fs.adopt().await.into_iter().map(|tag| tag.reference).collect();
@@ -378,7 +381,7 @@ fn begin(model: &Model, random: &mut StdRng, tasks: &mut JoinSet<()>) {
     let model = model.clone();
     let (tag, other) = (TAGS[random.random_range(0..TAGS.len())], TAGS[random.random_range(0..TAGS.len())]);
     let directories: Vec<usize> =
-        model.state().directories.iter().enumerate().filter(|(_, (inode, _))| *inode != 0).map(|(at, _)| at).collect();
+        model.state.lock().directories.iter().enumerate().filter(|(_, (inode, _))| *inode != 0).map(|(at, _)| at).collect();
     let at = (!directories.is_empty()).then(|| directories[random.random_range(0..directories.len())]);
     match random.random_range(0..30) {
         0..=5 => drop(tasks.spawn(model.look(tag))),

@@ -6,7 +6,9 @@ use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::registry::{Fault, Memory, RequestKind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 fn registry() -> Memory {
     let registry = Memory::new();
@@ -115,7 +117,7 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
     struct Seen(Mutex<Vec<u64>>);
     impl KernelCache for Seen {
         fn forget_inode(&self, inode: u64) {
-            self.0.lock().unwrap().push(inode);
+            self.0.lock().push(inode);
         }
         fn hand_over(&self, _inode: u64) {}
         fn forget_name(&self, _directory: u64, _name: &[u8]) {}
@@ -130,7 +132,7 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
     let file = mount.entry("app/v1/a.txt").await;
     match mount.fs.open(file.inode, false).await {
         Err(error) => assert_eq!(error.kind, ErrorKind::Integrity),
-        Ok(_) => assert!(seen.0.lock().unwrap().contains(&file.inode)),
+        Ok(_) => assert!(seen.0.lock().contains(&file.inode)),
     }
 }
 

@@ -5,10 +5,12 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
 
 use super::entry::Packing;
 use super::stage::{Buffer, Compressor, Entries, Job, Ready, Writer, Written};
@@ -33,7 +35,7 @@ struct Failure {
 
 impl Failure {
     fn set(&self, error: Error) {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.error.lock().get_or_insert(error);
         self.happened.store(true, Ordering::Release);
     }
 
@@ -45,7 +47,7 @@ impl Failure {
         if !self.happened() {
             return Ok(());
         }
-        Err(self.error.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(ended_early))
+        Err(self.error.lock().clone().unwrap_or_else(ended_early))
     }
 }
 
@@ -304,7 +306,7 @@ impl Drop for ResultSender {
 
 fn compress(mut compressor: Compressor, waiting: &Mutex<Receiver<Job>>, answer: &ResultSender, failure: &Failure) {
     loop {
-        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = waiting.lock().recv();
         let Ok(job) = job else { return };
         if failure.happened() {
             continue;

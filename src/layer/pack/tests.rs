@@ -1,9 +1,10 @@
 //! Packed layers read back as they were: by a scan, by span decoders, by another crate; and errors of what cannot be packed.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
@@ -17,13 +18,13 @@ pub(super) struct Shared(Arc<Mutex<Vec<u8>>>);
 
 impl Shared {
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 }
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -142,10 +142,10 @@ async fn a_stopped_publish_is_taken_up_where_it_was() {
     let overlay = fixture.again(overlay).await;
     assert!(fixture.staged(&overlay).await == staged);
     fixture.registry.forget_requests();
-    fixture.events.lock().unwrap().clear();
+    fixture.events.lock().clear();
     let (report, _) = fixture.publish(&overlay).await.unwrap();
     assert!(report.reused.1 >= 5, "{report:?}");
-    for event in fixture.events.lock().unwrap().iter() {
+    for event in fixture.events.lock().iter() {
         // At most what was being packed just then.
         assert!(!matches!(event, Event::Packed { total, .. } if *total > 2 * (5 << 20)), "{event:?}");
     }

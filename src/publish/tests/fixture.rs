@@ -1,8 +1,10 @@
 //! A registry in memory, edited tags in a state directory, a publisher, and another reader that knows nothing.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::artifact::{Artifact, Artifacts, Kind, Options as ReadOptions, ViewMode};
 use crate::cache::{self, SpanCache};
@@ -168,7 +170,7 @@ impl PublishFixture {
 
     pub fn listener(&self) -> Listener {
         let events = Arc::clone(&self.events);
-        Arc::new(move |event| events.lock().unwrap().push(event))
+        Arc::new(move |event| events.lock().push(event))
     }
 
     pub async fn publish(&self, overlay: &Arc<Overlay>) -> Result<(Report, Next), Error> {

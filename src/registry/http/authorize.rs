@@ -7,8 +7,9 @@
 //! the credential is looked up again and a new token requested, once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
@@ -149,7 +150,7 @@ impl Authorizer {
 
     /// The authorization for a request, by what is known of the registry.
     pub(super) async fn known(&self, scope: &Scope, clients: &Clients) -> Result<Option<Authorization>, Failure> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let asked = self.asked.lock().clone();
         match asked {
             None => Ok(None),
             Some(asked) => self.answer(&asked, scope, None, clients).await,
@@ -202,7 +203,7 @@ impl Authorizer {
     }
 
     fn remember(&self, asked: Asked) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        *self.asked.lock() = Some(asked);
     }
 
     /// Whether a credential is stored at all, and what went wrong in looking: for the message of a refusal.
@@ -231,7 +232,7 @@ impl Authorizer {
 
     /// Whether the registry hands out tokens and no credentials are stored for it: then each repository decides.
     pub(super) async fn lets_anybody_ask(&self, scope: &Scope) -> bool {
-        let bearer = matches!(*self.asked.lock().unwrap_or_else(PoisonError::into_inner), Some(Asked::Bearer { .. }));
+        let bearer = matches!(*self.asked.lock(), Some(Asked::Bearer { .. }));
         bearer && self.find(scope, false).await.is_ok_and(|found| found.credential == Credential::Anonymous && found.notes.is_empty())
     }
 
@@ -244,12 +245,12 @@ impl Authorizer {
             let message = format!("registry {}: the credentials could not be checked{}", self.registry, self.explain(scope).await);
             return Err(Error::new(ErrorKind::Denied, message));
         }
-        Ok(self.asked.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+        Ok(self.asked.lock().is_some())
     }
 
     /// The token server that was asked without credentials.
     fn foreign_realm(&self) -> Option<(String, Origin)> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let asked = self.asked.lock().clone()?;
         match asked {
             Asked::Basic => None,
             Asked::Bearer { realm, .. } => {
@@ -260,7 +261,7 @@ impl Authorizer {
     }
 
     fn learn(&self, scope: &Scope, wanted: Option<&str>) {
-        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut learned = self.learned.lock();
         match wanted.and_then(|wanted| scope.instead(wanted)) {
             Some(instead) => {
                 if learned.len() >= LEARNED {
@@ -307,7 +308,7 @@ impl Authorizer {
                 if credential != Credential::Anonymous {
                     self.keep_apart(&judged.url, service.as_deref())?;
                 }
-                let wanted = self.learned.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
+                let wanted = self.learned.lock().get(scope).cloned();
                 let key = Key {
                     realm: judged.url.to_string(),
                     service: service.clone(),

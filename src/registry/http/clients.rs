@@ -8,8 +8,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 
@@ -81,7 +81,7 @@ impl Clients {
     /// a trusted token server's; never pass that for a URL that another host made up.
     pub(super) fn of(&self, origin: &Origin, identified: bool) -> Result<Client, Error> {
         let kind = self.kind(origin, identified);
-        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut built = self.built.lock();
         if let Some(client) = built.get(&kind) {
             return Ok(client.clone());
         }

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
@@ -113,27 +113,23 @@ impl Exchange {
 
     /// The attempts of a new operation.
     pub(super) fn attempts(&self) -> Attempts {
-        if self.is_away(self.away().any) { Attempts::brief(self.timing) } else { Attempts::new(self.timing) }
+        if self.is_away(self.away.lock().any) { Attempts::brief(self.timing) } else { Attempts::new(self.timing) }
     }
 
     /// The attempts of a new operation that writes, or that asks what became of one: a registry that restarts is waited
     /// for.
     pub(super) fn attempts_to_write(&self) -> Attempts {
         let attempts = Attempts::new(self.timing);
-        if self.is_away(self.away().writing) { attempts.only_once() } else { attempts.patient() }
+        if self.is_away(self.away.lock().writing) { attempts.only_once() } else { attempts.patient() }
     }
 
     /// When an operation last gave up since no answer came, if none came since.
     pub(super) fn away_since(&self) -> Option<Instant> {
-        self.away().any
+        self.away.lock().any
     }
 
     fn is_away(&self, since: Option<Instant>) -> bool {
         since.is_some_and(|since| since.elapsed() < self.timing.progress.max(AWAY))
-    }
-
-    fn away(&self) -> MutexGuard<'_, Away> {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits before the next attempt, or answers the error where there is none.
@@ -143,7 +139,7 @@ impl Exchange {
         // Who only looked does not prolong it, so that a slow registry gets its time again.
         if silent && outcome.is_err() && !attempts.brief {
             let now = Some(Instant::now());
-            let mut away = self.away();
+            let mut away = self.away.lock();
             *away = Away { any: now, writing: if attempts.patient { now } else { away.writing } };
         }
         outcome
@@ -225,7 +221,7 @@ impl Exchange {
             }
             answer => answer?,
         };
-        *self.away() = Away::default();
+        *self.away.lock() = Away::default();
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = told_wait(answer.response.headers());

@@ -1,9 +1,9 @@
 //! Facts that a client has learned and keeps for a while: redirects of blobs, open upload sessions, referrers that the registry links.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::Url;
 use tokio::time::Instant;
 
@@ -24,12 +24,12 @@ pub(super) struct Shortcuts {
 
 impl Shortcuts {
     pub(super) fn get(&self, digest: &Digest) -> Option<Url> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known.get(digest).filter(|(_, until)| *until > Instant::now()).map(|(url, _)| url.clone())
     }
 
     pub(super) fn put(&self, digest: Digest, url: Url) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.len() >= SHORTCUTS {
             known.clear();
         }
@@ -66,12 +66,12 @@ pub(super) struct IdleSessions {
 
 impl IdleSessions {
     pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> Option<Session> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *digest))
+        self.sessions.lock().remove(&(repository.clone(), *digest))
     }
 
     /// Keeps a session; the one that must be given up for it is answered.
     pub(super) fn put(&self, repository: &Repository, digest: Digest, session: Session) -> Option<Session> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.sessions.lock();
         let key = (repository.clone(), digest);
         if sessions.len() >= IDLE_SESSIONS && !sessions.contains_key(&key) {
             return Some(session);
@@ -94,7 +94,7 @@ pub(super) struct Linked {
 
 impl Linked {
     pub(super) fn put(&self, repository: &Repository, referrer: Digest) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.len() >= LINKED {
             known.clear();
         }
@@ -102,6 +102,6 @@ impl Linked {
     }
 
     pub(super) fn has(&self, repository: &Repository, referrer: &Digest) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&(repository.clone(), *referrer))
+        self.known.lock().contains(&(repository.clone(), *referrer))
     }
 }

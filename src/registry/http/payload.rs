@@ -6,11 +6,12 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use parking_lot::Mutex;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Body, RequestBuilder, Response};
 use tokio::time::Instant;
@@ -62,25 +63,21 @@ impl Flow {
     }
 
     fn moved(&self) {
-        let (mut state, now) = (self.state(), Instant::now());
+        let (mut state, now) = (self.state.lock(), Instant::now());
         state.last = now;
         state.moved = Some(now);
     }
 
     fn begin(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         *state = SendState { last: Instant::now(), moved: state.moved, whole: false, failed: None };
-    }
-
-    fn state(&self) -> MutexGuard<'_, SendState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends when nothing was taken for too long, with that time.
     async fn stalled(&self, patience: Duration) -> Duration {
         loop {
             let (last, limit) = {
-                let state = self.state();
+                let state = self.state.lock();
                 (state.last, if state.whole { patience } else { patience / 2 })
             };
             if last.elapsed() >= limit {
@@ -113,7 +110,7 @@ impl Payload {
 
     /// When something of it was last taken, if anything was.
     pub(super) fn last_progress(&self) -> Option<Instant> {
-        self.flow.state().moved
+        self.flow.state.lock().moved
     }
 
     /// Adds headers and body to a request.
@@ -130,11 +127,11 @@ impl Payload {
         }
         match &self.content {
             Content::Whole(bytes) => {
-                self.flow.state().whole = true;
+                self.flow.state.lock().whole = true;
                 request.body(bytes.clone())
             }
             Content::Part { range, .. } if range.is_empty() => {
-                self.flow.state().whole = true;
+                self.flow.state.lock().whole = true;
                 request.body(Bytes::new())
             }
             Content::Part { source, range, uploaded } => {
@@ -157,7 +154,7 @@ impl Payload {
                 return Err(Failure::passing(Error::new(ErrorKind::TimedOut, message), Cause::Silent));
             }
         };
-        sent.map_err(|error| match self.flow.state().failed.take() {
+        sent.map_err(|error| match self.flow.state.lock().failed.take() {
             Some(why) => Failure::Final(Error::new(ErrorKind::Other, format!("{what}: reading what is uploaded: {why}"))),
             None => answer::unanswered(what, &error),
         })
@@ -177,7 +174,7 @@ fn streamed(source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded
             }
             uploaded(range.start);
             if range.is_empty() {
-                flow.state().whole = true;
+                flow.state.lock().whole = true;
                 return None;
             }
             // At most `PIECE`, so the conversion cannot lose anything.
@@ -187,11 +184,11 @@ fn streamed(source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded
                 other => other,
             };
             if let Err(error) = &read {
-                flow.state().failed = Some(error.to_string().escape_debug().to_string());
+                flow.state.lock().failed = Some(error.to_string().escape_debug().to_string());
             }
             let next = read.as_ref().ok().map(|bytes| range.start.saturating_add(bytes.len() as u64)..range.end);
             if next.as_ref().is_some_and(Range::is_empty) {
-                flow.state().whole = true;
+                flow.state.lock().whole = true;
             }
             Some((read, next))
         }

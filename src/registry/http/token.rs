@@ -5,9 +5,10 @@
 //! token server are not followed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Url};
 use serde::Deserialize;
@@ -86,7 +87,7 @@ impl Tokens {
         timing: Timing,
     ) -> Result<Token, Failure> {
         {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.lock();
             match kept.get(&key) {
                 Some(token) if token.renew > Instant::now() && refused != Some(&token.secret) => return Ok(token.clone()),
                 Some(_) => drop(kept.remove(&key)),
@@ -97,7 +98,7 @@ impl Tokens {
         let asked = key.clone();
         let flight = self.flight.run(key, || async move {
             let token = ask(&client, &asked, &credential, timing).await?;
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = kept.lock();
             if kept.len() >= KEPT {
                 let now = Instant::now();
                 kept.retain(|_, token| token.renew > now);

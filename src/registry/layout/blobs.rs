@@ -9,10 +9,11 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 
 use super::super::{BlobStream, Error};
 use super::local::local;
@@ -121,7 +122,7 @@ impl Blobs {
     /// Remembers the digest of a file that was hashed while it was written.
     pub(super) fn written(&self, digest: Digest, file: &File) {
         if let Ok(stamp) = Stamp::of(file) {
-            self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+            self.verified.lock().insert(digest, stamp);
         }
     }
 
@@ -165,7 +166,7 @@ impl Blobs {
             let task = tokio::task::spawn_blocking(move || check(&again, stamp, digest, &origin));
             let outcome = task.await.map_err(|error| Error::new(ErrorKind::Other, format!("hashing blob {digest}: {error}")))?;
             if outcome.is_ok() {
-                verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+                verified.lock().insert(digest, stamp);
             }
             outcome
         });
@@ -174,7 +175,7 @@ impl Blobs {
     }
 
     fn known(&self, digest: &Digest) -> Option<Stamp> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+        self.verified.lock().get(digest).copied()
     }
 }
 

@@ -35,11 +35,11 @@ impl Pull for Memory {
     }
 
     fn trust(&self) -> Trust {
-        if self.state().strayed { Trust::Digest } else { self.trust }
+        if self.state.lock().strayed { Trust::Digest } else { self.trust }
     }
 
     fn away_since(&self) -> Option<std::time::Instant> {
-        self.state().away
+        self.state.lock().away
     }
 
     async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
@@ -80,8 +80,8 @@ impl Pull for Memory {
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         let digest = descriptor.digest;
         let fault = self.enter(RequestKind::Blob, repository.as_str(), digest.to_string(), Some(range.clone())).await?;
-        self.state().strayed |= fault == Some(Fault::Strayed);
-        let data = self.state().repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(&digest).cloned());
+        self.state.lock().strayed |= fault == Some(Fault::Strayed);
+        let data = self.state.lock().repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(&digest).cloned());
         let data = data.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("blob {digest} does not exist in {}", self.origin)))?;
         if data.len() as u64 != descriptor.size {
             return Err(Error::new(
@@ -114,7 +114,7 @@ impl Pull for Memory {
     }
 
     async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
-        let state = self.state();
+        let state = self.state.lock();
         let blob = state.repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(digest));
         let missing = || Error::new(ErrorKind::NotFound, format!("blob {repository}@{digest} does not exist in {}", self.origin));
         Ok(blob.ok_or_else(missing)?.len() as u64)
@@ -122,7 +122,7 @@ impl Pull for Memory {
 
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
         self.enter(RequestKind::Tags, repository.as_str(), after.unwrap_or_default().to_owned(), None).await?;
-        let state = self.state();
+        let state = self.state.lock();
         match state.repositories.get(repository.as_str()) {
             Some(contents) => Ok(self.page(contents.tags.keys(), state.page_size, after)),
             None => Err(Error::new(ErrorKind::NotFound, format!("{repository} does not exist in {}", self.origin))),
@@ -131,7 +131,7 @@ impl Pull for Memory {
 
     async fn repositories(&self, after: Option<&str>) -> Result<Page, Error> {
         self.enter(RequestKind::Repositories, "", after.unwrap_or_default().to_owned(), None).await?;
-        let state = self.state();
+        let state = self.state.lock();
         if !state.has_catalog {
             return Err(Error::new(ErrorKind::Unsupported, format!("{} does not list its repositories", self.origin)));
         }
@@ -140,7 +140,7 @@ impl Pull for Memory {
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         self.enter(RequestKind::Referrers, repository.as_str(), subject.to_string(), None).await?;
-        let state = self.state();
+        let state = self.state.lock();
         let manifests = state.repositories.get(repository.as_str()).map(|contents| &contents.manifests);
         let mut found: Vec<Descriptor> = manifests
             .into_iter()
@@ -154,6 +154,6 @@ impl Pull for Memory {
     }
 
     async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {
-        Ok(self.state().odd_names.clone())
+        Ok(self.state.lock().odd_names.clone())
     }
 }

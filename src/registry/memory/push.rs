@@ -55,7 +55,7 @@ impl Memory {
 
     /// Objects that a manifest names and the repository lacks.
     fn missing(&self, repository: &Repository, manifest: &Manifest) -> Option<Digest> {
-        let state = self.state();
+        let state = self.state.lock();
         let contents = state.repositories.get(repository.as_str());
         let blobs = manifest.image().into_iter().flat_map(|image| image.layers.iter().chain([&image.config]));
         let members = manifest.index().into_iter().flat_map(|index| &index.manifests);
@@ -78,7 +78,7 @@ impl Push for Memory {
     async fn has_blob(&self, repository: &Repository, descriptor: &Descriptor) -> Result<bool, Error> {
         let fault = self.enter(RequestKind::HasBlob, repository.as_str(), descriptor.digest.to_string(), None).await?;
         let found = {
-            let state = self.state();
+            let state = self.state.lock();
             let blob = state.repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(&descriptor.digest));
             blob.is_some_and(|blob| blob.len() as u64 == descriptor.size)
         };
@@ -88,7 +88,7 @@ impl Push for Memory {
     async fn mount_blob(&self, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error> {
         let fault = self.enter(RequestKind::MountBlob, repository.as_str(), descriptor.digest.to_string(), None).await?;
         let mounted = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let blob = state.repositories.get(from.as_str()).and_then(|contents| contents.blobs.get(&descriptor.digest).cloned());
             let blob = blob.filter(|blob| blob.len() as u64 == descriptor.size);
             blob.map(|blob| state.repositories.entry(repository.to_string()).or_default().blobs.insert(descriptor.digest, blob)).is_some()
@@ -131,7 +131,7 @@ impl Push for Memory {
             return Err(refused(format!("it names {missing}, which was not pushed")));
         }
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let contents = state.repositories.entry(repository.to_string()).or_default();
             contents.manifests.insert(digest, manifest.raw.clone());
             if let Version::Tag(tag) = version {
@@ -144,7 +144,7 @@ impl Push for Memory {
     async fn delete_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error> {
         let fault = self.enter(RequestKind::DeleteTag, repository.as_str(), tag.to_string(), None).await?;
         let deletion = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let deletion = state.deletion;
             let tags = state.repositories.get_mut(repository.as_str()).map(|contents| &mut contents.tags);
             let found = tags.and_then(|tags| tags.get(tag.as_str()).copied().map(|found| (tags, found)));
@@ -166,7 +166,7 @@ impl Push for Memory {
     async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
         let fault = self.enter(RequestKind::DeleteManifest, repository.as_str(), digest.to_string(), None).await?;
         let found = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let contents = state.repositories.entry(repository.to_string()).or_default();
             contents.tags.retain(|_, held| held != digest);
             contents.manifests.remove(digest).is_some()
@@ -179,7 +179,7 @@ impl Push for Memory {
 
     async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
         let fault = self.enter(RequestKind::DeleteBlob, repository.as_str(), digest.to_string(), None).await?;
-        let found = self.state().repositories.entry(repository.to_string()).or_default().blobs.remove(digest).is_some();
+        let found = self.state.lock().repositories.entry(repository.to_string()).or_default().blobs.remove(digest).is_some();
         if !found {
             return Err(Error::new(ErrorKind::NotFound, format!("blob {repository}@{digest} does not exist in {}", self.origin)));
         }

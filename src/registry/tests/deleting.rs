@@ -27,7 +27,7 @@ async fn prepared(manner: Manner) -> (Writable, Manifest) {
 
 /// The digests that tags hold, `-` for a tag that is gone.
 fn tags(registry: &Writable) -> [String; 2] {
-    let held = registry.held.lock().unwrap();
+    let held = registry.held.lock();
     ["v1", "v2"].map(|name| held.tags.get(&("team/app".to_owned(), name.to_owned())).cloned().unwrap_or_else(|| "-".to_owned()))
 }
 
@@ -49,7 +49,7 @@ async fn a_throw_away_manifest_takes_the_tag_along_and_nothing_is_left_of_it() {
     let server = registry.serve(|_, _| None).await;
     assert_eq!(delete(&server, &one.digest).await.unwrap(), TagDeletion::ByThrowAway);
     assert_eq!(tags(&registry), ["-".to_owned(), one.digest.to_string()]);
-    assert_eq!(registry.held.lock().unwrap().manifests.len(), 1);
+    assert_eq!(registry.held.lock().manifests.len(), 1);
     let never = one.digest.to_string();
     assert!(server.log().iter().all(|request| request.method != "DELETE" || !request.path.ends_with(&never)));
 }
@@ -142,7 +142,7 @@ async fn a_tag_that_somebody_takes_meanwhile_is_theirs() {
     let moved = delete(&server, &one.digest).await.unwrap_err();
     assert_eq!(moved.kind, ErrorKind::Conflict, "{moved}");
     assert_eq!(tags(&registry), [two.digest.to_string(), one.digest.to_string()]);
-    assert_eq!(registry.held.lock().unwrap().manifests.len(), 2, "the throw-away manifest is gone");
+    assert_eq!(registry.held.lock().manifests.len(), 2, "the throw-away manifest is gone");
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! A server that answers each request with bytes of the test's own making, also wrong ones, and logs what it got.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -124,7 +125,7 @@ impl Server {
                     // Clients that refuse the certificate are part of the tests.
                     let Ok(stream) = tls.accept(stream).await else { return };
                     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
-                    certificates.lock().unwrap().extend(peer);
+                    certificates.lock().extend(peer);
                     serve(stream, &kept, &*limit, &*answer).await;
                 });
             }
@@ -134,11 +135,11 @@ impl Server {
 
     /// The certificates that clients showed.
     pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
-        self.shown.lock().unwrap().clone()
+        self.shown.lock().clone()
     }
 
     pub(super) fn log(&self) -> Vec<Received> {
-        self.log.lock().unwrap().clone()
+        self.log.lock().clone()
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -154,7 +155,7 @@ async fn serve(
 ) {
     let Some(received) = receive(&mut stream, limit).await else { return };
     let before = {
-        let mut log = log.lock().unwrap();
+        let mut log = log.lock();
         log.push(received.clone());
         log.len() - 1
     };

@@ -115,7 +115,7 @@ async fn run(client: &HttpRegistry, operation: Operation) -> Result<(), Error> {
 fn filled() -> Writable {
     let registry = Writable::new(FULL);
     {
-        let mut held = registry.held.lock().unwrap();
+        let mut held = registry.held.lock();
         let (place, manifest) = ("team/app".to_owned(), first());
         held.blobs.insert((place.clone(), Digest::of(SMALL).to_string()), SMALL.to_vec());
         held.tags.insert((place.clone(), "v1".to_owned()), manifest.digest.to_string());
@@ -219,7 +219,7 @@ fn answer(registry: &Writable, request: &Received, secret: Secret, lure: Lure, w
         Lure::Redirect(status) if is_write == writes => reply(status, &[("Location", &place(away))], b""),
         Lure::Location if is_write == writes => {
             let answer = registry.answer(request);
-            let session = registry.held.lock().unwrap().opened;
+            let session = registry.held.lock().opened;
             let target =
                 if request.method == "POST" { format!("{away}/v2/team/app/blobs/uploads/s{session}?_state=a%2Bb") } else { place(away) };
             with_header(answer, "Location", &target)

@@ -2,8 +2,9 @@
 //! ones as switches. It checks more than they do: chunks in order, lengths, digests, members of manifests.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::scripted::{Received, Reply, Server, reply};
@@ -63,7 +64,7 @@ impl Writable {
 
     pub(super) fn blob(&self, data: &[u8]) -> bool {
         let key = ("team/app".to_owned(), Digest::of(data).to_string());
-        self.held.lock().unwrap().blobs.get(&key).is_some_and(|held| held == data)
+        self.held.lock().blobs.get(&key).is_some_and(|held| held == data)
     }
 
     /// Its answer when nothing goes wrong.
@@ -97,7 +98,7 @@ impl Writable {
             let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             pair.map(|value| value.replace("%3A", ":").replace("%2F", "/"))
         };
-        let mut held = self.held.lock().unwrap();
+        let mut held = self.held.lock();
         if request.method == "POST" {
             if let (true, Some(mount), Some(from)) = (self.manner.mounts, argument("mount"), argument("from"))
                 && let Some(data) = held.blobs.get(&(from, mount.clone())).cloned()
@@ -146,14 +147,14 @@ impl Writable {
     }
 
     fn stored(&self, _: &Received, repository: &str, digest: &str, _: &str) -> Reply {
-        match self.held.lock().unwrap().blobs.get(&(repository.to_owned(), digest.to_owned())) {
+        match self.held.lock().blobs.get(&(repository.to_owned(), digest.to_owned())) {
             Some(data) => reply(200, &[], data),
             None => error(404, "BLOB_UNKNOWN"),
         }
     }
 
     fn manifest(&self, request: &Received, repository: &str, name: &str, _: &str) -> Reply {
-        let mut held = self.held.lock().unwrap();
+        let mut held = self.held.lock();
         let of = |name: &str| (repository.to_owned(), name.to_owned());
         let digest = held.tags.get(&of(name)).cloned().unwrap_or_else(|| name.to_owned());
         match request.method.as_str() {
@@ -215,7 +216,7 @@ impl Writable {
         if !self.manner.referrers {
             return reply(404, &[("Content-Type", "text/plain")], b"404 page not found");
         }
-        let held = self.held.lock().unwrap();
+        let held = self.held.lock();
         let manifests = held.manifests.iter().filter(|((owner, _), _)| owner == repository);
         let entries: Vec<_> = manifests
             .filter_map(|(_, raw)| Manifest::parse(raw.clone().into(), Digest::of(raw)).ok())
@@ -230,7 +231,7 @@ impl Writable {
     }
 
     fn tags(&self, _: &Received, repository: &str, _: &str, _: &str) -> Reply {
-        let held = self.held.lock().unwrap();
+        let held = self.held.lock();
         let names: Vec<_> = held.tags.keys().filter(|(owner, _)| owner == repository).map(|(_, name)| name).collect();
         reply(200, &[], json!({"tags": names}).to_string().as_bytes())
     }

@@ -5,7 +5,9 @@
 //! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Overlay;
 use super::copy_up::without_own;
@@ -35,11 +37,11 @@ struct Remembered {
 
 impl AccessTimes {
     fn get(&self, node: ViewNode) -> Option<(i64, u32)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).times.get(&node).copied()
+        self.0.lock().times.get(&node).copied()
     }
 
     fn set(&self, node: ViewNode, time: (i64, u32)) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         if inner.times.insert(node, time).is_none() {
             inner.order.push_back(node);
         }

@@ -61,8 +61,8 @@ impl Overlay {
         work: impl FnOnce(&mut Discard, &mut Edit<'_, '_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let value = {
-            let _names = self.names();
-            let _gate = self.freeze_lock_exclusive();
+            let _names = self.names.lock();
+            let _gate = self.freeze_lock.write();
             let value = self.change(|edit| {
                 discard.is_disturbed |= discard.changes.is_some_and(|changes| changes != edit.change.changes());
                 let value = work(discard, edit)?;

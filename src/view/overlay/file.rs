@@ -1,8 +1,9 @@
 //! A regular file that is open: one for all its handles, so that all see the same bytes, before and after they are staged.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::OnceCell;
 
 use super::Overlay;
@@ -80,15 +81,15 @@ pub(super) struct OpenFile {
 
 impl OpenFile {
     pub fn source(&self) -> ByteSource {
-        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.source.read().clone()
     }
 
     pub fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turn.lock()
     }
 
     pub fn set_source(&self, source: ByteSource) {
-        let before = std::mem::replace(&mut *self.source.write().unwrap_or_else(PoisonError::into_inner), source);
+        let before = std::mem::replace(&mut *self.source.write(), source);
         // Closed outside of the lock.
         drop(before);
     }
@@ -137,7 +138,7 @@ impl Overlay {
     /// The open file of a node, opened now if it is not.
     pub(super) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Fault> {
         // Between reading the row and noting it in the table, the node cannot be removed nor its bytes freed.
-        let _names = self.names();
+        let _names = self.names.lock();
         if let Some(file) = self.table.get(node) {
             return Ok(file);
         }
@@ -190,7 +191,7 @@ impl Overlay {
 
     /// The last handle of a node without a name was closed.
     fn release(&self, node: ViewNode) -> Result<(), Fault> {
-        let _names = self.names();
+        let _names = self.names.lock();
         if self.table.is_open(node) || self.is_pinned(node) {
             return Ok(());
         }

@@ -1,9 +1,10 @@
 //! Handles of regular files: reading what is there, writing to staged bytes.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::Overlay;
 use super::copy_up::{Keep, WriteTarget};
@@ -135,7 +136,7 @@ impl FileHandle {
     async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Fault>) -> Result<T, Error> {
         loop {
             let deep = {
-                let _gate = self.file.overlay.freeze_lock();
+                let _gate = self.file.overlay.freeze_lock.read();
                 let _turn = self.file.turn();
                 match self.file.target(keep)? {
                     WriteTarget::Ready(layered) => {
@@ -151,7 +152,7 @@ impl FileHandle {
 
     fn noted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result {
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+            *self.failed.lock() = Some(error.clone());
         }
         result
     }
@@ -204,7 +205,7 @@ impl FileHandle {
         if !is_new || lower.size == 0 || length < lower.size || self.size()? != 0 {
             return Ok(false);
         }
-        let _gate = overlay.freeze_lock();
+        let _gate = overlay.freeze_lock.read();
         let _turn = self.file.turn();
         if self.size()? != 0 {
             return Ok(false);
@@ -239,7 +240,7 @@ impl FileHandle {
     /// # Errors
     /// That error.
     pub fn flush(&self) -> Result<(), Error> {
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self.failed.lock().take() {
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
 use super::Overlay;
@@ -119,7 +120,7 @@ impl Overlay {
         let prepared = self.upper().prepare_freeze()?;
         let (marked, outstanding) = {
             // Writers stop for this moment only, however much there is.
-            let _gate = self.freeze_lock_exclusive();
+            let _gate = self.freeze_lock.write();
             let marked = prepared.mark()?;
             self.frozen.fetch_add(1, Ordering::AcqRel);
             self.next_epoch();
@@ -157,8 +158,8 @@ impl Overlay {
 
     /// Runs `work` while no file is opened or written, knowing which bytes are open.
     fn alone<T>(&self, work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
-        let names = self.names();
-        let freeze_lock = self.freeze_lock_exclusive();
+        let names = self.names.lock();
+        let freeze_lock = self.freeze_lock.write();
         let open = self.table.all();
         let busy: HashSet<DataId> = open.iter().filter_map(|file| file.data_id()).collect();
         let result = work(&|id| busy.contains(&id));

@@ -1,9 +1,10 @@
 //! Bytes of a staged file together with what lies below it, read as one file.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use super::Overlay;
 use super::file::{Blobs, Lower, seek};
@@ -40,7 +41,7 @@ impl Layered {
 
     /// How far the bytes that are not staged are checked against the digest that they come from.
     pub fn verified(&self) -> Verified {
-        let lower = self.lower.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lower = self.lower.lock().clone();
         match lower.as_ref().and_then(|lower| lower.opened()) {
             Some(reader) if !self.data.is_whole().unwrap_or(false) => reader.verified(),
             _ => Verified::Whole,
@@ -48,7 +49,7 @@ impl Layered {
     }
 
     fn lower(&self, overlay: &Overlay, node: &TreeNode) -> Result<Arc<Lower>, Fault> {
-        let mut known = self.lower.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lower.lock();
         if let Some(lower) = known.as_ref().filter(|lower| (lower.artifact.manifest.digest, lower.node) == (node.manifest, node.node)) {
             return Ok(Arc::clone(lower));
         }

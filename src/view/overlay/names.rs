@@ -47,7 +47,7 @@ impl Overlay {
     /// Makes a node; a regular file's new bytes are open.
     fn make(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<(ViewNode, Option<DataFile>), Error> {
         check_new_name(name)?;
-        let _names = self.names();
+        let _names = self.names.lock();
         let bytes = if new.kind == Kind::File {
             // Looked up before the file of the bytes is made, which is not taken back.
             if self.merged().lookup(directory, name)?.is_some() {
@@ -79,7 +79,7 @@ impl Overlay {
     /// As `unlink(2)` and `rmdir(2)`.
     pub fn remove(&self, directory: ViewNode, name: &[u8], is_directory: bool) -> Result<(), Error> {
         check_name(name)?;
-        let _names = self.names();
+        let _names = self.names.lock();
         Ok(self.change(|edit| {
             edit.directory(directory)?;
             let key = edit.merged().lookup(directory, name)?.ok_or_else(not_found)?;
@@ -103,7 +103,7 @@ impl Overlay {
     pub fn rename(&self, from: (ViewNode, &[u8]), to: (ViewNode, &[u8]), replace: Replace) -> Result<(), Error> {
         check_name(from.1)?;
         check_new_name(to.1)?;
-        let _names = self.names();
+        let _names = self.names.lock();
         Ok(self.change(|edit| {
             edit.directory(from.0)?;
             edit.directory(to.0)?;
@@ -138,7 +138,7 @@ impl Overlay {
     /// As `link(2)`.
     pub fn link(&self, node: ViewNode, directory: ViewNode, name: &[u8]) -> Result<(), Error> {
         check_new_name(name)?;
-        let _names = self.names();
+        let _names = self.names.lock();
         Ok(self.change(|edit| {
             edit.directory(directory)?;
             if edit.merged().lookup(directory, name)?.is_some() {

@@ -1,7 +1,8 @@
 //! The latest nodes that were removed for good: the kernel may still ask for the attributes of one, or hand in the times that it kept for it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::staging::{Content, Node, NodeKey};
 
@@ -21,7 +22,7 @@ pub(super) struct Removed(Mutex<Inner>);
 impl Removed {
     /// Notes a node that is removed now.
     pub fn note(&self, key: NodeKey, node: Node) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         if inner.nodes.insert(key, Node { links: 0, content: Content::None, ..node }).is_none() {
             inner.order.push_back(key);
         }
@@ -34,6 +35,6 @@ impl Removed {
 
     /// The remains of a node.
     pub fn get(&self, key: NodeKey) -> Option<Node> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).nodes.get(&key).cloned()
+        self.0.lock().nodes.get(&key).cloned()
     }
 }

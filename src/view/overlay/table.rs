@@ -1,7 +1,9 @@
 //! The regular files of a tag that are open, by node, and those of them that have no name any more.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::file::OpenFile;
 use crate::staging::NodeKey;
@@ -17,18 +19,14 @@ struct Inner {
 pub(super) struct Table(Mutex<Inner>);
 
 impl Table {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The open file of a node.
     pub fn get(&self, node: NodeKey) -> Option<Arc<OpenFile>> {
-        self.inner().files.get(&node).and_then(Weak::upgrade)
+        self.0.lock().files.get(&node).and_then(Weak::upgrade)
     }
 
     /// Notes an open file; the caller made sure that there is none.
     pub fn insert(&self, node: NodeKey, file: &Arc<OpenFile>, is_orphan: bool) {
-        let mut inner = self.inner();
+        let mut inner = self.0.lock();
         inner.files.insert(node, Arc::downgrade(file));
         if is_orphan {
             inner.orphans.insert(node);
@@ -37,7 +35,7 @@ impl Table {
 
     /// A node lost its last name: whether it is open and lives until it is closed.
     pub fn orphan(&self, node: NodeKey) -> bool {
-        let mut inner = self.inner();
+        let mut inner = self.0.lock();
         let open = inner.files.get(&node).is_some_and(|file| file.strong_count() > 0);
         if open {
             inner.orphans.insert(node);
@@ -47,12 +45,12 @@ impl Table {
 
     /// Whether a node is open.
     pub fn is_open(&self, node: NodeKey) -> bool {
-        self.inner().files.get(&node).is_some_and(|file| file.strong_count() > 0)
+        self.0.lock().files.get(&node).is_some_and(|file| file.strong_count() > 0)
     }
 
     /// A file was closed for the last time: whether its node has no name any more.
     pub fn closed(&self, node: NodeKey) -> bool {
-        let mut inner = self.inner();
+        let mut inner = self.0.lock();
         if inner.files.get(&node).is_some_and(|file| file.strong_count() > 0) {
             // Opened again meanwhile.
             return false;
@@ -63,6 +61,6 @@ impl Table {
 
     /// All open files. To be dropped where no lock of the overlay is held.
     pub fn all(&self) -> Vec<Arc<OpenFile>> {
-        self.inner().files.values().filter_map(Weak::upgrade).collect()
+        self.0.lock().files.values().filter_map(Weak::upgrade).collect()
     }
 }

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::iter::Peekable;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::vec::IntoIter;
+
+use parking_lot::RwLock;
 
 use super::copy_up::without_own;
 use super::frozen::{ArtifactOf, FrozenContent, FrozenEntry};
@@ -126,7 +128,7 @@ impl<'a> Walk<'a> {
     }
 
     fn of_tree(&self, tree: &TreeNode) -> Result<(u64, FrozenContent), Fault> {
-        let artifacts = self.artifacts.read().unwrap_or_else(PoisonError::into_inner);
+        let artifacts = self.artifacts.read();
         let Some(artifact) = artifacts.get(&tree.manifest) else {
             let message = format!("the tree of {} that a staged file refers to is not open", tree.manifest);
             return Err(Fault { kind: ErrorKind::Other, message });

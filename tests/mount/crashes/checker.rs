@@ -10,7 +10,9 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
 
 /// Device, inode, length and time of change of files that have been read and were what they are called: they are not read again.
 static WHOLE: LazyLock<Mutex<HashSet<[i64; 5]>>> = LazyLock::new(Mutex::default);
@@ -52,9 +54,9 @@ pub fn tags_are_whole(registry: &Registry) {
                 let found = std::fs::metadata(&file).unwrap_or_else(|_| panic!("{repository}:{tag} names a blob that is missing"));
                 assert_eq!(Some(found.len()), blob["size"].as_u64(), "{repository}:{tag}");
                 let identity = [found.dev() as i64, found.ino() as i64, found.len() as i64, found.ctime(), found.ctime_nsec()];
-                if !WHOLE.lock().unwrap().contains(&identity) {
+                if !WHOLE.lock().contains(&identity) {
                     assert_eq!(sha256(&file), blob["digest"].as_str().unwrap()[7..], "{repository}:{tag}");
-                    WHOLE.lock().unwrap().insert(identity);
+                    WHOLE.lock().insert(identity);
                 }
             }
         }

@@ -8,10 +8,12 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// What was fsynced: path below the mount, and the SHA-256 of its bytes.
 pub type Kept = BTreeMap<PathBuf, [u8; 32]>;
@@ -44,7 +46,7 @@ impl Workload {
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let Ok(child) = sync.spawn() else { return };
-                    *command.lock().unwrap() = Some(child);
+                    *command.lock() = Some(child);
                     wait(&command);
                 }
             })
@@ -55,7 +57,7 @@ impl Workload {
     /// Waits until the first file was made durable: a cut before that would prove nothing.
     pub fn wait_for_a_promise(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.written.lock().unwrap().is_empty() {
+        while self.written.lock().is_empty() {
             assert!(Instant::now() < deadline, "nothing was made durable");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -74,7 +76,7 @@ impl Workload {
         for thread in [self.writer.take(), self.publisher.take()].into_iter().flatten() {
             thread.join().unwrap();
         }
-        kept.append(&mut self.written.lock().unwrap());
+        kept.append(&mut self.written.lock());
     }
 }
 
@@ -82,7 +84,7 @@ impl Drop for Workload {
     fn drop(&mut self) {
         self.stop_publishing();
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(child) = self.command.lock().unwrap().as_mut() {
+        if let Some(child) = self.command.lock().as_mut() {
             let _ = child.kill();
         }
     }
@@ -90,7 +92,7 @@ impl Drop for Workload {
 
 fn wait(command: &Mutex<Option<Child>>) {
     loop {
-        let mut slot = command.lock().unwrap();
+        let mut slot = command.lock();
         match slot.as_mut().map(Child::try_wait) {
             Some(Ok(None)) => {}
             _ => {
@@ -118,10 +120,10 @@ fn write(stop: &AtomicBool, written: &Mutex<Kept>, root: &Path, tag: &Path, seed
         random.fill(&mut bytes[..]);
         let path = tag.join(name);
         // From here on until the fsync returns, a rewritten file may be anything between.
-        written.lock().unwrap().remove(&path);
+        written.lock().remove(&path);
         if write_durably(&root.join(&path), &bytes).is_err() {
             return;
         }
-        written.lock().unwrap().insert(path, Sha256::digest(&bytes).into());
+        written.lock().insert(path, Sha256::digest(&bytes).into());
     }
 }

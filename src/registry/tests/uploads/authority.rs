@@ -1,8 +1,9 @@
 //! Where the bytes and credentials of uploads go.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use base64::Engine as _;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::super::client_with;
@@ -83,12 +84,12 @@ impl Guarded {
             .serve(move |request, _| {
                 if request.path.starts_with("/token") {
                     let token = format!("t{}", given.fetch_add(1, Ordering::SeqCst));
-                    valid.lock().unwrap().push((format!("Bearer {token}"), scopes(&request.path)));
+                    valid.lock().push((format!("Bearer {token}"), scopes(&request.path)));
                     return Some(reply(200, &[], json!({"token": token, "expires_in": 300}).to_string().as_bytes()));
                 }
                 let wanted = wants(request);
                 let (name, actions) = wanted.rsplit_once(':').unwrap();
-                let valid = valid.lock().unwrap();
+                let valid = valid.lock();
                 let sent = valid.iter().find(|(token, _)| request.header("authorization") == Some(token));
                 let allowed = sent
                     .into_iter()
@@ -139,7 +140,7 @@ async fn a_mount_asks_for_both_repositories() {
     let guarded = Guarded::start(by_method).await;
     let other = Repository::parse("team/other").unwrap();
     let blob = descriptor(b"mounted");
-    guarded.registry.held.lock().unwrap().blobs.insert(("team/other".to_owned(), blob.digest.to_string()), b"mounted".to_vec());
+    guarded.registry.held.lock().blobs.insert(("team/other".to_owned(), blob.digest.to_string()), b"mounted".to_vec());
     assert!(writer(&guarded.server.authority).mount_blob(&repository(), &blob, &other).await.unwrap());
     assert_eq!(guarded.scopes(), ["repository:team/app:pull,push repository:team/other:pull"]);
 }
@@ -153,7 +154,7 @@ async fn a_token_that_ends_in_the_middle_of_an_upload_is_replaced() {
     let (tokens, revoked) = (Arc::clone(&guarded.tokens), AtomicUsize::new(0));
     let uploaded: Uploaded = Arc::new(move |offset| {
         if offset == 1000 && revoked.fetch_add(1, Ordering::SeqCst) == 0 {
-            tokens.lock().unwrap().clear();
+            tokens.lock().clear();
         }
     });
     client.push_blob(&repository(), &descriptor(&data()), source(&data()), uploaded).await.unwrap();
@@ -175,7 +176,7 @@ async fn the_session_of_a_refused_mount_is_used_by_the_upload_or_given_up() {
     assert_eq!(trail(&server), ["POST", "POST", "DELETE", "0-999", "1000-1999", "2000-2999", "3000-3499", "PUT"]);
     // One that ended meanwhile costs a new one.
     client.mount_blob(&repository(), &descriptor(b"small"), &Repository::parse("team/other").unwrap()).await.unwrap();
-    registry.held.lock().unwrap().sessions.clear();
+    registry.held.lock().sessions.clear();
     client.push_blob(&repository(), &descriptor(b"small"), source(b"small"), silent()).await.unwrap();
     assert!(registry.blob(b"small"));
 }

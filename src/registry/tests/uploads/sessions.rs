@@ -1,11 +1,11 @@
 //! Sessions that are lost, disturbed, cut short or go back, and sources that change.
 
 use std::io;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::super::scripted::Part;
 use super::*;
@@ -18,11 +18,11 @@ async fn a_lost_session_begins_anew_and_says_so() {
         let server = registry.serve(once(method, usize::from(method == "PATCH"), error(404, "BLOB_UPLOAD_UNKNOWN"))).await;
         let told: Arc<Mutex<Vec<u64>>> = Arc::default();
         let kept = Arc::clone(&told);
-        let uploaded: Uploaded = Arc::new(move |offset| kept.lock().unwrap().push(offset));
+        let uploaded: Uploaded = Arc::new(move |offset| kept.lock().push(offset));
         writer(&server.authority).push_blob(&repository(), &descriptor(&data()), source(&data()), uploaded).await.unwrap();
         assert!(registry.blob(&data()));
-        assert_eq!(registry.held.lock().unwrap().opened, 2, "{method}");
-        let told = told.lock().unwrap();
+        assert_eq!(registry.held.lock().opened, 2, "{method}");
+        let told = told.lock();
         assert_eq!(told.last(), Some(&3500));
         assert!(told.windows(2).any(|pair| pair[0] > 0 && pair[1] == 0), "it went back: {told:?}");
     }
@@ -35,7 +35,7 @@ async fn a_session_that_is_lost_again_and_again_is_unreachable_and_not_absent() 
     let second = |request: &Received| is(request, "PATCH") && request.header("content-range") != Some("0-999");
     let server = registry.serve(move |request, _| second(request).then(|| error(404, "BLOB_UPLOAD_UNKNOWN"))).await;
     let error = push(&writer(&server.authority)).await.unwrap_err();
-    assert_eq!((error.kind, registry.held.lock().unwrap().opened), (ErrorKind::Unreachable, 5), "{error}");
+    assert_eq!((error.kind, registry.held.lock().opened), (ErrorKind::Unreachable, 5), "{error}");
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_connection_that_breaks_in_a_chunk_goes_on_where_the_registry_says() {
         let sent = request.header("content-length").is_some_and(|length| length != request.bytes.len().to_string());
         if sent {
             // What arrived is kept, as real registries do, and the connection ends.
-            honest.held.lock().unwrap().sessions.get_mut("s1").unwrap().extend_from_slice(&request.bytes);
+            honest.held.lock().sessions.get_mut("s1").unwrap().extend_from_slice(&request.bytes);
             return nothing();
         }
         honest.answer(request)
@@ -96,7 +96,7 @@ async fn a_wrong_range_is_checked_with_the_session_and_what_is_too_much_is_given
             if !is(request, "PATCH") || seen.fetch_add(1, Ordering::SeqCst) != 1 {
                 return None;
             }
-            done.held.lock().unwrap().sessions.get_mut("s1").unwrap().extend_from_slice(&[0; 9000]);
+            done.held.lock().sessions.get_mut("s1").unwrap().extend_from_slice(&[0; 9000]);
             Some(done.answer(request))
         })
         .await;
@@ -124,7 +124,7 @@ async fn back_and_forth(forgets: usize) -> (Result<(), Error>, Server, bool) {
             if !is(request, "PATCH") || seen.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                 return None;
             }
-            for data in registry.held.lock().unwrap().sessions.values_mut() {
+            for data in registry.held.lock().sessions.values_mut() {
                 let kept = data.len().saturating_sub(forgets);
                 data.truncate(kept);
             }
@@ -270,14 +270,14 @@ async fn a_session_that_was_disturbed_and_has_the_wrong_digest_begins_anew() {
         .serve(move |request, registry| {
             let strikes = is(request, "PATCH") && seen.fetch_add(1, Ordering::SeqCst) == 1;
             strikes.then(|| {
-                registry.held.lock().unwrap().sessions.get_mut("s1").unwrap()[0] ^= 1;
+                registry.held.lock().sessions.get_mut("s1").unwrap()[0] ^= 1;
                 nothing()
             })
         })
         .await;
     push(&writer(&server.authority)).await.unwrap();
     assert!(registry.blob(&data()));
-    assert_eq!(registry.held.lock().unwrap().opened, 2);
+    assert_eq!(registry.held.lock().opened, 2);
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn a_source_that_cannot_be_read_is_told_and_its_session_given_up() {
     let error = writer(&server.authority).push_blob(&repository(), &descriptor(&data()), Arc::new(unsteady), silent()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Other);
     assert!(error.message.contains("the disk is gone"), "{error}");
-    assert!(registry.held.lock().unwrap().sessions.is_empty());
+    assert!(registry.held.lock().sessions.is_empty());
 }
 
 #[tokio::test]
