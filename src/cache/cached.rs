@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use super::config::Protection;
 use super::error::Error;
-use super::layout::Geometry;
+use super::layout::Layout;
 use super::shared::Shared;
 use super::stream::{OpenStreams, Stream, chunk_position, object_key};
+use super::table::Trust;
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
@@ -19,69 +21,82 @@ use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
 pub struct CachedStream {
     open: Arc<OpenStreams>,
     blob: Digest,
-    geometry: Geometry,
+    layout: Layout,
     /// Belongs to this handle, not to the stream: another opener without the right key must not read through ours.
     key: Option<ChunkKey>,
-    first: Arc<Stream>,
+    /// The life of the stream that is in use now. Held for one look.
+    current: RwLock<Arc<Stream>>,
 }
 
 impl CachedStream {
-    pub(super) fn new(open: &Arc<OpenStreams>, blob: &Digest, geometry: Geometry, protection: &Protection) -> Result<Self, Error> {
-        let name = Shared::stream_name(blob, geometry.is_sealed(), &geometry.fingerprint());
-        let first = Stream::open(open, &name, &geometry, true)?.ok_or_else(|| Error {
-            kind: ErrorKind::Other,
-            message: format!("the cache cannot make a stream for {blob}: its table is broken at once"),
-        })?;
+    pub(super) fn new(open: &Arc<OpenStreams>, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<Self, Error> {
         let key = match protection {
             Protection::Plain => None,
             Protection::Sealed(key) => Some(key.clone()),
         };
-        Ok(Self { open: Arc::clone(open), blob: *blob, geometry, key, first })
+        let layout = layout.stored_as(key.is_some())?;
+        let name = Shared::stream_name(blob, key.is_some(), &layout.fingerprint());
+        let stream = Stream::open(open, &name, &layout, true)?.ok_or_else(|| Error {
+            kind: ErrorKind::Other,
+            message: format!("the cache cannot make a stream for {blob}: its table is broken at once"),
+        })?;
+        Ok(Self { open: Arc::clone(open), blob: *blob, layout, key, current: RwLock::new(stream) })
     }
 
-    /// The stream that is in use now.
-    fn current(&self) -> &Arc<Stream> {
-        let mut stream = &self.first;
-        while let Some(next) = stream.next.get() {
-            stream = next;
-        }
-        stream
+    fn current(&self) -> Arc<Stream> {
+        Arc::clone(&self.current.read())
     }
 
-    /// The stream that is alive now, reopened if the last one was unlinked or replaced.
-    fn living(&self, create: bool) -> Result<&Arc<Stream>, Error> {
+    /// The stream that is alive now: reopened if the last one was unlinked or replaced, made if `create`. The dead one if there
+    /// is no other.
+    fn living(&self, create: bool) -> Result<Arc<Stream>, Error> {
         let stream = self.current();
-        if stream.dead()
-            && let Some(next) = Stream::open(&self.open, stream.name(), &self.geometry, create)?
-            && !Arc::ptr_eq(&next, stream)
-        {
-            // If another thread was faster, its answer counts.
-            let _ = stream.next.set(next);
+        if !stream.dead() {
+            return Ok(stream);
         }
-        Ok(self.current())
+        let Some(next) = Stream::open(&self.open, stream.name(), &self.layout, create)? else { return Ok(stream) };
+        *self.current.write() = Arc::clone(&next);
+        Ok(next)
     }
 
-    /// Part of a span (offsets in the stream), if the span is here and whole. Failing disks make it a miss.
+    /// Part of a proved span (offsets in the stream), if the span is here and whole. Failing disks make it a miss.
     pub fn read(&self, span: u32, within: Range<u64>) -> Result<Option<Bytes>, Error> {
-        let range = self.geometry.stream(span).filter(|range| range.start <= within.start && within.end <= range.end);
-        let Some(range) = range.filter(|_| within.start <= within.end) else {
+        self.read_trusted(span, within, Trust::Proved)
+    }
+
+    /// The same of a span that may be unproved.
+    pub fn read_unproved(&self, span: u32, within: Range<u64>) -> Result<Option<Bytes>, Error> {
+        self.read_trusted(span, within, Trust::Unproved)
+    }
+
+    fn read_trusted(&self, span: u32, within: Range<u64>, trusted: Trust) -> Result<Option<Bytes>, Error> {
+        let range = self.layout.span(span);
+        if span >= self.layout.count() || within.start < range.start || range.end < within.end || within.end < within.start {
             let message = format!("span {span} of {} does not hold bytes {}..{}", self.blob, within.start, within.end);
             return Err(Error { kind: ErrorKind::Invalid, message });
-        };
-        let stream = if self.current().dead() { self.living(false)? } else { self.current() };
-        match &self.key {
-            None => Ok(stream.read_span(span, within)),
-            Some(key) => Ok(self.read_sealed(stream, key, span, range.start, within)),
         }
+        let stream = self.living(false)?;
+        match &self.key {
+            None => Ok(stream.read_span(span, within, trusted)),
+            Some(key) => Ok(self.read_sealed(&stream, key, span, range.start, within)),
+        }
+    }
+
+    /// Compares a span of a plain stream that is here unproved with what is known of it: from then on it is proved, or gone.
+    pub fn prove(&self, span: u32, is_right: impl FnOnce(&[u8]) -> bool) -> Result<(), Error> {
+        if self.key.is_none() {
+            self.living(false)?.prove_span(span, is_right);
+        }
+        Ok(())
     }
 
     fn read_sealed(&self, stream: &Arc<Stream>, key: &ChunkKey, span: u32, start: u64, within: Range<u64>) -> Option<Bytes> {
-        let stored = self.geometry.stored(span)?;
+        let stored = self.layout.stored(span)?;
         let (chunk, whole) = (CHUNK as u64, (CHUNK + CHUNK_TAG) as u64);
         let first = (within.start - start) / chunk;
         let last = (within.end - start).div_ceil(chunk);
         let wanted = stored.start + first * whole..(stored.start + last * whole).min(stored.end).max(stored.start + first * whole);
-        let sealed = stream.read_span(span, wanted.start.min(stored.end)..wanted.end.min(stored.end))?;
+        let sealed = stream.read_span(span, wanted.start.min(stored.end)..wanted.end.min(stored.end), Trust::Proved)?;
         let key = object_key(key, &self.blob, stream.table.identity());
         let mut open = Vec::with_capacity(sealed.len());
         // The checksum held, so this is another key's span: nothing for this caller, and not broken.
@@ -92,17 +107,16 @@ impl CachedStream {
         (skip + length <= bytes.len()).then(|| bytes.slice(skip..skip + length))
     }
 
-    /// Whether a span is here.
+    /// Whether a span is here, proved or not.
     pub fn has(&self, span: u32) -> bool {
-        let stream = if self.current().dead() { self.living(false).unwrap_or(&self.first) } else { self.current() };
-        stream.table.state(span).present()
+        self.living(false).unwrap_or_else(|_| self.current()).table.state(span).present()
     }
 
-    /// Keeps a verified span. `false`, which is not an error, if the budget (all of it pinned or in flight) or the disk
-    /// leaves no room, or if another writer is just storing this span.
-    pub fn store(&self, span: u32, data: &[u8]) -> Result<bool, Error> {
-        let length = self.geometry.stream(span).map(|range| range.end - range.start);
-        if length != Some(data.len() as u64) {
+    /// Keeps a span. `false`, which is not an error, if the budget (all of it pinned or in flight) or the disk leaves no
+    /// room, or if another writer is just storing this span.
+    pub fn store(&self, span: u32, data: &[u8], trust: Trust) -> Result<bool, Error> {
+        let range = self.layout.span(span);
+        if span >= self.layout.count() || range.end - range.start != data.len() as u64 {
             let message = format!("{} bytes are not span {span} of {}", data.len(), self.blob);
             return Err(Error { kind: ErrorKind::Invalid, message });
         }
@@ -113,11 +127,11 @@ impl CachedStream {
                 return Ok(true);
             }
             let stored = match &self.key {
-                None => stream.write_span(span, data)?,
+                None => stream.write_span(span, data, trust)?,
                 Some(key) => {
                     let mut sealed = Vec::with_capacity(data.len() + data.len().div_ceil(CHUNK) * CHUNK_TAG);
                     object_key(key, &self.blob, stream.table.identity()).seal(chunk_position(span), data, &mut sealed);
-                    stream.write_span(span, &sealed)?
+                    stream.write_span(span, &sealed, trust)?
                 }
             };
             if let Some(kept) = stored {

@@ -110,7 +110,7 @@ pub fn recount(shared: &Shared, pinned: &Pinned) -> Result<Survey, Error> {
             let used = table.used(span);
             newest = newest.max(used);
             if !is_pinned {
-                let size = table.geometry().stored(span).map_or(0, |range| range.end - range.start);
+                let size = table.layout().stored(span).map_or(0, |range| range.end - range.start);
                 *ages.entry(used / shared.coarse()).or_insert(0) += size;
             }
         }
@@ -233,7 +233,7 @@ impl Sweep<'_> {
         let mut chosen = HashSet::new();
         let (mut explained, mut planned, mut present) = (0_u64, 0_u64, 0_u64);
         for (span, state) in table.present() {
-            let size = table.geometry().stored(span).map_or(0, |range| range.end - range.start);
+            let size = table.layout().stored(span).map_or(0, |range| range.end - range.start);
             explained += size;
             present += 1;
             let age = table.used(span) / self.shared.coarse();
@@ -245,9 +245,9 @@ impl Sweep<'_> {
                 chosen.insert(span);
             }
         }
-        let tolerated = (present + table.geometry().members().len() as u64 + 1) * 2 * self.shared.block;
+        let tolerated = (present + table.layout().members().len() as u64 + 1) * 2 * self.shared.block;
         if occupied > explained.saturating_add(tolerated) {
-            chosen.extend((0..table.geometry().count()).filter(|span| !table.state(*span).present()));
+            chosen.extend((0..table.layout().count()).filter(|span| !table.state(*span).present()));
         }
         chosen
     }
@@ -268,10 +268,10 @@ fn holes(table: &Table, chosen: &HashSet<u32>) -> Vec<(Which, Range<u64>)> {
     if chosen.is_empty() {
         return holes;
     }
-    for span in 0..table.geometry().count() {
-        let Some(stored) = table.geometry().stored(span) else { continue };
+    for span in 0..table.layout().count() {
+        let Some(stored) = table.layout().stored(span) else { continue };
         let present = table.state(span).present();
-        for piece in table.geometry().pieces(stored) {
+        for piece in table.layout().pieces(stored) {
             if piece.file != Which::Main && member.as_ref().is_none_or(|(which, _)| *which != piece.file) {
                 if let Some((which, Gap { from, dirty: true })) = member {
                     holes.push((which, from..END));
@@ -305,7 +305,7 @@ fn holes(table: &Table, chosen: &HashSet<u32>) -> Vec<(Which, Range<u64>)> {
 const END: u64 = i64::MAX as u64;
 
 fn punch(directory: &Path, table: &Table, which: Which, hole: Range<u64>) -> io::Result<()> {
-    let Some(name) = file_name(table.identity(), table.geometry(), which) else { return Ok(()) };
+    let Some(name) = file_name(table.identity(), table.layout(), which) else { return Ok(()) };
     let file = match durable::open_private(&directory.join(name), false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

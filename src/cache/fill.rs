@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::config::Protection;
 use super::error::Error;
-use super::layout::{Geometry, LONGEST_SPAN, MEMBER_FILE, StreamLayout, Which, split};
+use super::layout::{LONGEST_SPAN, Layout, MEMBER_FILE, Which, split};
 use super::shared::{Shared, failed};
 use super::stream::{chunk_position, object_key};
 use super::stream_files::{discard, member_file_name};
@@ -163,14 +163,10 @@ impl Fill {
     /// Makes everything visible, now that the blob's digest held. Dropping instead discards it. Nothing is synced:
     /// what a power cut tears fails its checksum.
     pub fn commit(mut self) -> Result<(), Error> {
-        let layout = StreamLayout {
-            starts: std::mem::take(&mut self.starts).into(),
-            length: self.position,
-            members: std::mem::take(&mut self.members).into(),
-        };
-        let geometry = Geometry::new(&layout, self.key.is_some())?;
-        let name = Shared::stream_name(&self.blob, self.key.is_some(), &geometry.fingerprint());
-        Table::write(&self.work, &name, &geometry, self.identity, &self.present, self.shared.ledger.now())
+        let (starts, members) = (std::mem::take(&mut self.starts), std::mem::take(&mut self.members));
+        let layout = Layout::new(starts, self.position, members).stored_as(self.key.is_some())?;
+        let name = Shared::stream_name(&self.blob, self.key.is_some(), &layout.fingerprint());
+        Table::write(&self.work, &name, &layout, self.identity, &self.present, self.shared.ledger.now())
             .map_err(failed("write a table in", &self.work))?;
         let directory = self.shared.stream_directory(&name);
         let _structure = self.shared.structure_lock()?;

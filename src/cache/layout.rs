@@ -36,105 +36,135 @@ pub struct Piece {
     pub at: Range<u64>,
 }
 
-/// The checked layout of a stream as it is stored.
-#[derive(Clone, Debug)]
-pub struct Geometry {
+/// The spans and large members of a logical stream, and where its bytes lie once they are stored. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Start of every span, ascending from 0; the last one ends at `length`.
     starts: Arc<[u64]>,
     length: u64,
+    /// Members of 1 MiB or more, ascending; each has a file of its own, except in a sealed stream.
     members: Arc<[Range<u64>]>,
-    /// Where each span begins in the main file of a sealed stream, and the end of the last one.
+    /// Of a sealed stream: where each span begins in the main file, and the end of the last one.
     sealed: Option<Arc<[u64]>>,
 }
 
-impl Geometry {
-    /// Checks a layout. Members below 1 MiB, and all members of a sealed stream, stay in the main file.
-    pub fn new(layout: &StreamLayout, sealed: bool) -> Result<Self, Error> {
+impl Layout {
+    /// The layout of a stream of `length` bytes whose spans begin at `starts`. The cache checks it before it uses it.
+    pub fn new(starts: impl Into<Arc<[u64]>>, length: u64, members: impl Into<Arc<[Range<u64>]>>) -> Self {
+        Self { starts: starts.into(), length, members: members.into(), sealed: None }
+    }
+
+    /// The layout as it is stored. Members below 1 MiB, and all members of a sealed stream, stay in the main file.
+    pub(super) fn stored_as(&self, is_sealed: bool) -> Result<Self, Error> {
+        self.check()?;
+        let own_file = |member: &&Range<u64>| !is_sealed && member.end - member.start >= MEMBER_FILE;
+        let members = self.members.iter().filter(own_file).cloned().collect();
+        let sealed = is_sealed.then(|| {
+            let ends = (0..self.count()).scan(0, |at, span| {
+                let Range { start, end } = self.span(span);
+                *at += sealed_length(end - start);
+                Some(*at)
+            });
+            std::iter::once(0).chain(ends).collect()
+        });
+        Ok(Self { members, sealed, ..self.clone() })
+    }
+
+    fn check(&self) -> Result<(), Error> {
         let invalid = |what: &str| Error { kind: ErrorKind::Invalid, message: format!("the layout of the stream is wrong: {what}") };
-        let starts = &layout.starts;
+        let starts = &self.starts;
         if u32::try_from(starts.len()).is_err() {
             return Err(invalid("too many spans"));
         }
-        if layout.length > i64::MAX as u64 / 2 {
+        if self.length > i64::MAX as u64 / 2 {
             return Err(invalid("it is too long"));
         }
-        let ends = starts.iter().skip(1).chain(std::iter::once(&layout.length));
-        if starts.first().is_some_and(|first| *first != 0) || (starts.is_empty() && layout.length != 0) {
+        let ends = starts.iter().skip(1).chain(std::iter::once(&self.length));
+        if starts.first().is_some_and(|first| *first != 0) || (starts.is_empty() && self.length != 0) {
             return Err(invalid("its spans do not begin at 0"));
         }
         if starts.iter().zip(ends).any(|(start, end)| end < start || end - start > LONGEST_SPAN) {
             return Err(invalid("a span ends before it begins or is too long"));
         }
         let mut end = 0;
-        for member in layout.members.iter() {
-            if member.start < end || member.end < member.start || member.end > layout.length {
+        for member in self.members.iter() {
+            if member.start < end || member.end < member.start || member.end > self.length {
                 return Err(invalid("its members overlap or leave it"));
             }
             end = member.end;
         }
-        let own_file = |member: &&Range<u64>| !sealed && member.end - member.start >= MEMBER_FILE;
-        let members = layout.members.iter().filter(own_file).cloned().collect();
-        let mut geometry = Self { starts: Arc::clone(starts), length: layout.length, members, sealed: None };
-        if sealed {
-            let mut at = 0;
-            let mut stored = Vec::with_capacity(starts.len() + 1);
-            stored.push(0);
-            for span in 0..geometry.count() {
-                at += sealed_length(geometry.stream(span).map_or(0, |range| range.end - range.start));
-                stored.push(at);
-            }
-            geometry.sealed = Some(stored.into());
-        }
-        Ok(geometry)
+        Ok(())
     }
 
     /// Number of spans.
     pub fn count(&self) -> u32 {
-        // `new` checked that it fits.
-        self.starts.len() as u32
+        u32::try_from(self.starts.len()).unwrap_or(u32::MAX)
     }
 
-    /// Start of every span.
-    pub fn starts(&self) -> &[u64] {
-        &self.starts
-    }
-
-    /// Length of the stream.
+    /// Length of the stream in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Members with a file of their own.
-    pub fn members(&self) -> &[Range<u64>] {
+    /// The range of the stream that a span covers; empty beyond the last.
+    pub fn span(&self, number: u32) -> Range<u64> {
+        let at = |number: usize| self.starts.get(number).copied().unwrap_or(self.length);
+        at(number as usize)..at(number as usize + 1)
+    }
+
+    /// The spans that a range of the stream touches.
+    pub fn spans_of(&self, range: &Range<u64>) -> Range<u32> {
+        if range.is_empty() || range.start >= self.length {
+            return 0..0;
+        }
+        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
+        let end = self.starts.partition_point(|start| *start < range.end);
+        let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        number(first)..number(end.max(first))
+    }
+
+    /// Where a sequential reader at `offset` certainly stops: the end of its large member, else of the stream.
+    pub fn end_of_member(&self, offset: u64) -> u64 {
+        let place = self.members.partition_point(|member| member.end <= offset);
+        match self.members.get(place) {
+            Some(member) if member.start <= offset => member.end,
+            _ => self.length,
+        }
+    }
+
+    /// Start of every span.
+    pub(super) fn starts(&self) -> &[u64] {
+        &self.starts
+    }
+
+    /// The large members.
+    pub(super) fn members(&self) -> &[Range<u64>] {
         &self.members
     }
 
     /// Whether the stream is stored sealed.
-    pub fn is_sealed(&self) -> bool {
+    pub(super) fn is_sealed(&self) -> bool {
         self.sealed.is_some()
     }
 
-    /// The range of the stream that a span holds.
-    pub fn stream(&self, span: u32) -> Option<Range<u64>> {
-        let span = span as usize;
-        let start = *self.starts.get(span)?;
-        Some(start..self.starts.get(span + 1).copied().unwrap_or(self.length))
-    }
-
-    /// The range that a span takes as stored, in offsets that [`Geometry::pieces`] understands.
-    pub fn stored(&self, span: u32) -> Option<Range<u64>> {
+    /// The range that a span takes as stored, in offsets that [`Layout::pieces`] understands.
+    pub(super) fn stored(&self, span: u32) -> Option<Range<u64>> {
+        if span >= self.count() {
+            return None;
+        }
         match &self.sealed {
-            None => self.stream(span),
+            None => Some(self.span(span)),
             Some(sealed) => Some(*sealed.get(span as usize)?..*sealed.get(span as usize + 1)?),
         }
     }
 
     /// Splits a stored range at the borders of members.
-    pub fn pieces(&self, stored: Range<u64>) -> Pieces<'_> {
+    pub(super) fn pieces(&self, stored: Range<u64>) -> Pieces<'_> {
         split(&self.members, stored)
     }
 
     /// A short name for this layout: streams of one blob that are cut differently are different objects.
-    pub fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         let mut hasher = sha2::Sha256::new();
         hasher.update((self.starts.len() as u64).to_le_bytes());
         hasher.update(self.length.to_le_bytes());
@@ -195,15 +225,4 @@ impl Iterator for Pieces<'_> {
 /// Bytes of the blocks that a piece touches.
 pub fn blocks(at: &Range<u64>, block: u64) -> u64 {
     at.end.div_ceil(block) * block - at.start / block * block
-}
-
-/// Spans and members of a stream: what decides where bytes lie in the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamLayout {
-    /// Start of every span, ascending from 0; the last ends at `length`.
-    pub starts: Arc<[u64]>,
-    /// Length of the stream.
-    pub length: u64,
-    /// Ranges of members of 1 MiB or more, ascending; each has a file of its own.
-    pub members: Arc<[Range<u64>]>,
 }

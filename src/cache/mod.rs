@@ -78,13 +78,13 @@ pub use config::{Config, Protection};
 pub use documents::Document;
 pub use error::Error;
 pub use fill::Fill;
-pub use layout::StreamLayout;
+pub use layout::Layout;
 pub use room::Room;
+pub use table::Trust;
 pub use upkeep::Usage;
 
 use crate::oci::Digest;
 use crate::sys::array::Scratch;
-use layout::Geometry;
 use shared::{Shared, failed};
 use stream::OpenStreams;
 
@@ -107,9 +107,8 @@ impl SpanCache {
     }
 
     /// The stream of a blob, ready for reads and single spans. A stream that is cut differently is another object.
-    pub fn stream(&self, blob: &Digest, layout: &StreamLayout, protection: &Protection) -> Result<CachedStream, Error> {
-        let geometry = Geometry::new(layout, matches!(protection, Protection::Sealed(_)))?;
-        CachedStream::new(&self.streams, blob, geometry, protection)
+    pub fn stream(&self, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<CachedStream, Error> {
+        CachedStream::new(&self.streams, blob, layout, protection)
     }
 
     /// Begins the first pass over a blob. Hold a [`Claim`] on it.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +18,10 @@ use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::error::Error;
-use super::layout::{Geometry, Piece, Which, blocks};
+use super::layout::{Layout, Piece, Which, blocks};
 use super::shared::{Shared, failed};
 use super::stream_files::{discard, file_name};
-use super::table::{self, Identity, SpanState, Table};
+use super::table::{self, Identity, SpanState, Table, Trust};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -44,8 +44,6 @@ pub struct Stream {
     files: Box<[Slot]>,
     /// How often a file turned out to be another one than before: nothing that was verified counts then.
     replaced: AtomicU64,
-    /// The stream that replaced this one after it was unlinked.
-    pub(super) next: OnceLock<Arc<Stream>>,
 }
 
 #[derive(Default)]
@@ -140,23 +138,23 @@ impl OpenStreams {
 
 impl Stream {
     /// Opens the stream of this name and layout; makes it if `create`, else `None` if there is none.
-    pub fn open(open: &Arc<OpenStreams>, name: &str, geometry: &Geometry, create: bool) -> Result<Option<Arc<Self>>, Error> {
+    pub fn open(open: &Arc<OpenStreams>, name: &str, layout: &Layout, create: bool) -> Result<Option<Arc<Self>>, Error> {
         if let Some(stream) = open.get(name) {
             return Ok(Some(stream));
         }
         let shared = &open.shared;
         let directory = shared.stream_directory(name);
         let path = directory.join(table::FILE);
-        let load = || Table::open(&directory).map(|table| table.filter(|table| !table.dead() && fits(table, geometry)));
+        let load = || Table::open(&directory).map(|table| table.filter(|table| !table.dead() && fits(table, layout)));
         let mut table = load().map_err(failed("open", &path))?;
         if table.is_none() && create {
             let _structure = shared.structure_lock()?;
             // Another process may have made it before we had the lock; a table that is there still is broken.
             table = load().map_err(failed("open", &path))?;
             if table.is_none() {
-                check_table_size(shared, name, geometry)?;
+                check_table_size(shared, name, layout)?;
                 discard(shared, &directory)?;
-                make(shared, &directory, name, geometry).map_err(failed("make", &directory))?;
+                make(shared, &directory, name, layout).map_err(failed("make", &directory))?;
                 table = load().map_err(failed("open", &path))?;
             }
         }
@@ -168,11 +166,10 @@ impl Stream {
             number: shared.next_number(),
             name: name.to_owned(),
             directory,
-            verified: (0..table.geometry().count()).map(|_| AtomicU64::new(0)).collect(),
-            files: (0..=table.geometry().members().len()).map(|_| Slot::default()).collect(),
+            verified: (0..table.layout().count()).map(|_| AtomicU64::new(0)).collect(),
+            files: (0..=table.layout().members().len()).map(|_| Slot::default()).collect(),
             table,
             replaced: AtomicU64::new(0),
-            next: OnceLock::new(),
         });
         Ok(Some(open.add(&stream)))
     }
@@ -231,7 +228,7 @@ impl Stream {
             }
             return Ok(Arc::clone(file));
         }
-        let name = file_name(self.table.identity(), self.table.geometry(), which).ok_or_else(missing)?;
+        let name = file_name(self.table.identity(), self.table.layout(), which).ok_or_else(missing)?;
         let file = Arc::new(durable::open_private(&self.directory.join(name), create)?);
         let identity = identity_of(&file)?;
         // Before anybody gets the file: who looks at both counters cannot miss it.
@@ -248,7 +245,7 @@ impl Stream {
         let length = usize::try_from(stored.end - stored.start).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut bytes = vec![0; length];
         let mut rest = bytes.as_mut_slice();
-        for piece in self.table.geometry().pieces(stored) {
+        for piece in self.table.layout().pieces(stored) {
             let length = usize::try_from(piece.at.end - piece.at.start).unwrap_or(usize::MAX);
             let Some((now, later)) = std::mem::take(&mut rest).split_at_mut_checked(length) else { break };
             self.file(piece.file, false)?.read_exact_at(now, piece.at.start)?;
@@ -257,13 +254,14 @@ impl Stream {
         Ok(bytes)
     }
 
-    /// Bytes of a stored range inside a span, or `None` if the span is not here, not whole, or went away meanwhile.
-    pub fn read_span(self: &Arc<Self>, span: u32, wanted: Range<u64>) -> Option<Bytes> {
+    /// Bytes of a stored range inside a span, or `None` if the span is not here, not whole, not `trusted` enough, or went away
+    /// meanwhile.
+    pub fn read_span(self: &Arc<Self>, span: u32, wanted: Range<u64>, trusted: Trust) -> Option<Bytes> {
         let state = self.table.state(span);
-        if !state.present() {
+        if !state.present() || trusted == Trust::Proved && !self.table.is_proved(span, state) {
             return None;
         }
-        let whole = self.table.geometry().stored(span)?;
+        let whole = self.table.layout().stored(span)?;
         let verified = self.verified.get(span as usize)?;
         let replaced = self.replaced.load(Ordering::SeqCst);
         let bytes = if verified.load(Ordering::Relaxed) == state.word() {
@@ -278,7 +276,7 @@ impl Stream {
         // The span was neither evicted nor replaced while it was read, or what was read counts for nothing.
         let same = self.table.state(span) == state;
         if same && self.replaced.load(Ordering::SeqCst) != replaced {
-            return self.read_span(span, wanted);
+            return self.read_span(span, wanted, trusted);
         }
         match bytes {
             Ok(bytes) if same => {
@@ -308,7 +306,7 @@ impl Stream {
     /// Checks a present span. `None` if it is not here (any more), else whether it is whole.
     pub fn check(self: &Arc<Self>, span: u32) -> Option<bool> {
         let state = self.table.state(span);
-        let stored = self.table.geometry().stored(span).filter(|_| state.present())?;
+        let stored = self.table.layout().stored(span).filter(|_| state.present())?;
         let read = self.read_stored(stored).map(|bytes| self.checked(span, bytes).is_some());
         if self.table.state(span) != state {
             return None;
@@ -322,9 +320,24 @@ impl Stream {
         Some(false)
     }
 
+    /// Proves a span that is here unproved, or drops it if `is_right` denies its stored bytes.
+    pub fn prove_span(self: &Arc<Self>, span: u32, is_right: impl FnOnce(&[u8]) -> bool) {
+        let state = self.table.state(span);
+        if !state.present() || self.table.is_proved(span, state) {
+            return;
+        }
+        let bytes = self.table.layout().stored(span).and_then(|stored| self.read_span(span, stored, Trust::Unproved));
+        match bytes {
+            Some(bytes) if is_right(&bytes) => self.table.prove(span, state),
+            // What came in its place meanwhile is another state.
+            Some(_) => drop(self.table.withdraw(span, state)),
+            None => {}
+        }
+    }
+
     /// Writes the stored bytes of a span and announces it. `Ok(None)` if the stream is dead.
-    pub fn write_span(self: &Arc<Self>, span: u32, stored: &[u8]) -> Result<Option<bool>, Error> {
-        let Some(range) = self.table.geometry().stored(span) else { return Ok(Some(false)) };
+    pub fn write_span(self: &Arc<Self>, span: u32, stored: &[u8], trust: Trust) -> Result<Option<bool>, Error> {
+        let Some(range) = self.table.layout().stored(span) else { return Ok(Some(false)) };
         let Some(reservation) = self.shared.reserve(self.cost(span))? else { return Ok(Some(false)) };
         let path = self.directory.join(table::FILE);
         let byte = u64::from(span);
@@ -348,7 +361,7 @@ impl Stream {
         match self.write_stored(range, stored) {
             Ok(()) => {
                 let now = self.shared.ledger.advance(reservation.bytes());
-                self.table.publish(span, self.table.identity().checksum(span, stored), now);
+                self.table.publish(span, self.table.identity().checksum(span, stored), trust, now);
                 Ok(Some(true))
             }
             // What part of it was written stays counted until the evictor sweeps it away.
@@ -362,7 +375,7 @@ impl Stream {
     }
 
     fn write_stored(self: &Arc<Self>, range: Range<u64>, mut stored: &[u8]) -> io::Result<()> {
-        for piece in self.table.geometry().pieces(range) {
+        for piece in self.table.layout().pieces(range) {
             let length = usize::try_from(piece.at.end - piece.at.start).unwrap_or(usize::MAX);
             let Some((now, later)) = stored.split_at_checked(length) else { break };
             self.file(piece.file, true)?.write_all_at(now, piece.at.start)?;
@@ -374,13 +387,13 @@ impl Stream {
     /// Bytes of the blocks that storing a span may take: blocks at its borders count unless the neighbour, which
     /// shares them, is here. Rather too much than too little; a recount puts it right.
     fn cost(&self, span: u32) -> u64 {
-        let (geometry, block) = (self.table.geometry(), self.shared.block);
-        let Some(range) = geometry.stored(span) else { return 0 };
-        let total: u64 = geometry.pieces(range.clone()).map(|piece| blocks(&piece.at, block)).sum();
-        let first = geometry.pieces(range).next();
+        let (layout, block) = (self.table.layout(), self.shared.block);
+        let Some(range) = layout.stored(span) else { return 0 };
+        let total: u64 = layout.pieces(range.clone()).map(|piece| blocks(&piece.at, block)).sum();
+        let first = layout.pieces(range).next();
         let shares = |first: Piece| {
             let previous = span.checked_sub(1).filter(|previous| self.table.state(*previous).present())?;
-            let last = geometry.pieces(geometry.stored(previous)?).last()?;
+            let last = layout.pieces(layout.stored(previous)?).last()?;
             (!first.at.start.is_multiple_of(block) && last.file == first.file && last.at.end == first.at.start).then_some(block)
         };
         total.saturating_sub(first.and_then(shares).unwrap_or(0))
@@ -394,17 +407,13 @@ fn identity_of(file: &File) -> io::Result<u64> {
     Ok(xxh3_64_with_seed(&birth.as_nanos().to_le_bytes(), metadata.ino()) | 1)
 }
 
-fn fits(table: &Table, geometry: &Geometry) -> bool {
-    let found = table.geometry();
-    found.starts() == geometry.starts()
-        && found.length() == geometry.length()
-        && found.members() == geometry.members()
-        && found.is_sealed() == geometry.is_sealed()
+fn fits(table: &Table, layout: &Layout) -> bool {
+    table.layout() == layout
 }
 
 /// A registry may claim any size for a blob: the table for it must stay small beside the budget.
-fn check_table_size(shared: &Shared, name: &str, geometry: &Geometry) -> Result<(), Error> {
-    let (size, most) = (Table::size(geometry), (shared.config.size / 16).max(4 << 20));
+fn check_table_size(shared: &Shared, name: &str, layout: &Layout) -> Result<(), Error> {
+    let (size, most) = (Table::size(layout), (shared.config.size / 16).max(4 << 20));
     if size <= most {
         return Ok(());
     }
@@ -413,10 +422,10 @@ fn check_table_size(shared: &Shared, name: &str, geometry: &Geometry) -> Result<
 }
 
 /// Makes an empty stream. Under the structure lock.
-fn make(shared: &Shared, directory: &Path, name: &str, geometry: &Geometry) -> io::Result<()> {
+fn make(shared: &Shared, directory: &Path, name: &str, layout: &Layout) -> io::Result<()> {
     let work = shared.work_directory()?;
-    let identity = Identity::random(geometry.is_sealed());
-    let made = Table::write(&work, name, geometry, identity, &[], shared.ledger.now())
+    let identity = Identity::random(layout.is_sealed());
+    let made = Table::write(&work, name, layout, identity, &[], shared.ledger.now())
         .and_then(|()| durable::make_directory(directory.parent().unwrap_or(directory)))
         .and_then(|()| std::fs::rename(&work, directory));
     if made.is_err() {

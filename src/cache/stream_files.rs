@@ -4,16 +4,16 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::error::Error;
-use super::layout::{Geometry, Which};
+use super::layout::{Layout, Which};
 use super::shared::{Shared, failed};
 use super::table::{self, Identity, Table};
 use crate::durable;
 
 /// Name of a data file.
-pub fn file_name(identity: Identity, geometry: &Geometry, which: Which) -> Option<String> {
+pub fn file_name(identity: Identity, layout: &Layout, which: Which) -> Option<String> {
     match which {
         Which::Main => Some(format!("{:016x}.main", identity.instance)),
-        Which::Member(number) => geometry.members().get(number).map(|member| member_file_name(identity, member.start)),
+        Which::Member(number) => layout.members().get(number).map(|member| member_file_name(identity, member.start)),
     }
 }
 

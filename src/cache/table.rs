@@ -1,8 +1,10 @@
 //! The span table: one small mapped file per stream that all processes share.
 //!
 //! It holds the layout (fixed, with a checksum that covers the stream's name too, so that the table of another stream
-//! counts as broken) and four words a span: state, checksum of the stored bytes, time of last use, nothing. The state is a generation times two, plus one if the span is present; every change of
-//! presence takes the next generation. The protocol around it is told in the module documentation of `cache`.
+//! counts as broken) and four words a span: state, checksum of the stored bytes, time of last use, doubt. The state is a
+//! generation times two, plus one if the span is present; every change of presence takes the next generation. A span whose doubt
+//! equals its state was stored before its bytes were compared with a digest. The protocol around it is told in the module
+//! documentation of `cache`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -13,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
-use super::layout::{Geometry, StreamLayout};
+use super::layout::Layout;
 use crate::durable;
 use crate::sys::mapped::Words;
 
@@ -77,11 +79,20 @@ impl SpanState {
     }
 }
 
+/// How sure the cache is of the bytes of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// They were compared with a digest.
+    Proved,
+    /// They are as the registry sent them.
+    Unproved,
+}
+
 /// An open span table.
 pub struct Table {
     words: Words,
     identity: Identity,
-    geometry: Geometry,
+    layout: Layout,
 }
 
 impl Table {
@@ -90,7 +101,7 @@ impl Table {
     pub fn write(
         directory: &Path,
         name: &str,
-        geometry: &Geometry,
+        layout: &Layout,
         identity: Identity,
         present: &[Option<u64>],
         now: u64,
@@ -101,9 +112,9 @@ impl Table {
             (MAGIC_AT, MAGIC),
             (TOUCHED, now),
             (INSTANCE, identity.instance),
-            (SPANS, u64::from(geometry.count())),
-            (MEMBERS, geometry.members().len() as u64),
-            (LENGTH, geometry.length()),
+            (SPANS, u64::from(layout.count())),
+            (MEMBERS, layout.members().len() as u64),
+            (LENGTH, layout.length()),
             (SALT, salt as u64),
             (SALT + 1, (salt >> 64) as u64),
             (SALT + 2, u64::from(identity.sealed)),
@@ -115,23 +126,23 @@ impl Table {
         }
         let fixed = header.get(FIXED).unwrap_or_default().to_vec();
         if let Some(word) = header.get_mut(CHECKSUM) {
-            *word = layout_checksum(name.as_bytes(), fixed.into_iter().chain(layout_words(geometry)));
+            *word = layout_checksum(name.as_bytes(), fixed.into_iter().chain(layout_words(layout)));
         }
-        let records = (0..geometry.count() as usize).flat_map(|span| {
+        let records = (0..layout.count() as usize).flat_map(|span| {
             let checksum = present.get(span).copied().flatten();
             [u64::from(checksum.is_some()), checksum.unwrap_or(0), now, 0]
         });
         // Every byte is written, so no page of the map is a hole that a full disk could refuse later.
         let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(FILE))?);
-        for word in header.into_iter().chain(records).chain(layout_words(geometry)) {
+        for word in header.into_iter().chain(records).chain(layout_words(layout)) {
             file.write_all(&word.to_ne_bytes())?;
         }
         file.flush()
     }
 
     /// Bytes of the table of a stream.
-    pub fn size(geometry: &Geometry) -> u64 {
-        let words = HEADER + (RECORD + 1) * geometry.starts().len() + 2 * geometry.members().len();
+    pub fn size(layout: &Layout) -> u64 {
+        let words = HEADER + (RECORD + 1) * layout.starts().len() + 2 * layout.members().len();
         (words * size_of::<u64>()) as u64
     }
 
@@ -166,12 +177,11 @@ impl Table {
             return Ok(None);
         }
         let (starts, members) = layout.split_at_checked(spans).unwrap_or_default();
-        let members = members.chunks_exact(2).filter_map(|pair| Some(*pair.first()?..*pair.get(1)?)).collect();
-        let layout = StreamLayout { starts: starts.into(), length: load(LENGTH), members };
+        let members: Vec<_> = members.chunks_exact(2).filter_map(|pair| Some(*pair.first()?..*pair.get(1)?)).collect();
         let salt = u128::from(load(SALT)) | u128::from(load(SALT + 1)) << 64;
         let identity = Identity { instance: load(INSTANCE), salt: salt.to_le_bytes(), sealed: load(SALT + 2) == 1 };
-        let geometry = Geometry::new(&layout, identity.sealed).ok();
-        Ok(geometry.map(|geometry| Self { words: map, identity, geometry }))
+        let layout = Layout::new(starts, load(LENGTH), members).stored_as(identity.sealed).ok();
+        Ok(layout.map(|layout| Self { words: map, identity, layout }))
     }
 
     /// Which life of the stream this is.
@@ -180,12 +190,12 @@ impl Table {
     }
 
     /// The layout.
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     fn word(&self, span: u32, field: usize) -> Option<&AtomicU64> {
-        if span >= self.geometry.count() {
+        if span >= self.layout.count() {
             return None;
         }
         self.words.words().get(HEADER + span as usize * RECORD + field)
@@ -210,13 +220,29 @@ impl Table {
     }
 
     /// Announces a span whose bytes have been written. The caller holds the lock of the span.
-    pub fn publish(&self, span: u32, checksum: u64, now: u64) {
-        if let (Some(state), Some(sum), Some(used)) = (self.word(span, 0), self.word(span, 1), self.word(span, 2)) {
+    pub fn publish(&self, span: u32, checksum: u64, trust: Trust, now: u64) {
+        let words = (self.word(span, 0), self.word(span, 1), self.word(span, 2), self.word(span, 3));
+        if let (Some(state), Some(sum), Some(used), Some(doubt)) = words {
             sum.store(checksum, Ordering::Release);
             used.store(now, Ordering::Relaxed);
-            let old = state.load(Ordering::Relaxed);
+            let new = (state.load(Ordering::Relaxed) | 1).wrapping_add(2);
+            // Before the state, so that no reader sees the span without its doubt.
+            doubt.store(if trust == Trust::Unproved { new } else { 0 }, Ordering::SeqCst);
             fence(Ordering::SeqCst);
-            state.store((old | 1).wrapping_add(2), Ordering::SeqCst);
+            state.store(new, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the bytes of a span in this state were compared with a digest.
+    pub fn is_proved(&self, span: u32, seen: SpanState) -> bool {
+        self.word(span, 3).is_none_or(|doubt| doubt.load(Ordering::SeqCst) != seen.0)
+    }
+
+    /// Notes that the bytes of a span in this state are what a digest says.
+    pub fn prove(&self, span: u32, seen: SpanState) {
+        if let Some(doubt) = self.word(span, 3) {
+            // The doubt of a later state is not ours to remove.
+            let _ = doubt.compare_exchange(seen.0, 0, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 
@@ -269,12 +295,12 @@ impl Table {
 
     /// Numbers of the spans that are present, with their states.
     pub fn present(&self) -> impl Iterator<Item = (u32, SpanState)> + '_ {
-        (0..self.geometry.count()).map(|span| (span, self.state(span))).filter(|(_, state)| state.present())
+        (0..self.layout.count()).map(|span| (span, self.state(span))).filter(|(_, state)| state.present())
     }
 }
 
-fn layout_words(geometry: &Geometry) -> impl Iterator<Item = u64> + '_ {
-    geometry.starts().iter().copied().chain(geometry.members().iter().flat_map(|member| [member.start, member.end]))
+fn layout_words(layout: &Layout) -> impl Iterator<Item = u64> + '_ {
+    layout.starts().iter().copied().chain(layout.members().iter().flat_map(|member| [member.start, member.end]))
 }
 
 fn layout_checksum(name: &[u8], words: impl Iterator<Item = u64>) -> u64 {

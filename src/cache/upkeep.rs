@@ -101,7 +101,7 @@ pub fn verify(shared: &Shared, open: &Arc<OpenStreams>) -> Result<(u64, u64), Er
     let (mut streams, mut without_table) = (Vec::new(), Vec::new());
     evict::walk(shared, |directory, name| {
         match Table::open(directory) {
-            Ok(Some(table)) => streams.push((name.to_owned(), table.geometry().clone())),
+            Ok(Some(table)) => streams.push((name.to_owned(), table.layout().clone())),
             Ok(None) => without_table.push(directory.to_owned()),
             Err(error) => return Err(failed("open the table of", directory)(error)),
         }
@@ -114,9 +114,9 @@ pub fn verify(shared: &Shared, open: &Arc<OpenStreams>) -> Result<(u64, u64), Er
             (checked, broken) = (checked + 1, broken + 1);
         }
     }
-    for (name, geometry) in streams {
-        let Some(stream) = Stream::open(open, &name, &geometry, false)? else { continue };
-        for whole in (0..geometry.count()).filter_map(|span| stream.check(span)) {
+    for (name, layout) in streams {
+        let Some(stream) = Stream::open(open, &name, &layout, false)? else { continue };
+        for whole in (0..layout.count()).filter_map(|span| stream.check(span)) {
             checked += 1;
             broken += u64::from(!whole);
         }

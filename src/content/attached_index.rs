@@ -14,6 +14,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::budget::Use;
+use super::plan::Attached;
 use super::shared::Shared;
 use super::verdicts::Verdict;
 use super::{BlobSource, Error, Sealing, names};
@@ -77,8 +78,20 @@ pub(super) fn is_harmless(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Harmless)
 }
 
+/// What is known of the index attached to a blob, and the index itself if it is here. Makes no request.
+pub(super) fn state(shared: &Shared, source: &BlobSource) -> (Attached, Option<LayerIndex>) {
+    match verdict(shared, source) {
+        None | Some(Verdict::Missing) => (Attached::None, None),
+        Some(Verdict::Fine) => match stored(shared, source) {
+            Some(index) => (Attached::Here, Some(index)),
+            None => (Attached::Expected, None),
+        },
+        Some(Verdict::Distrusted | Verdict::Harmless | Verdict::Lies) => (Attached::Doubted, None),
+    }
+}
+
 /// The index attached to a blob, if it is here. Makes no request.
-pub(super) fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
+fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
     let (index, _) = named(source)?;
     if verdict(shared, source) != Some(Verdict::Fine) {
         return None;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
-use super::decoder_pool::DecoderPool;
+use super::decode::DecoderPool;
 use crate::error::ErrorKind;
 use crate::layer::{self, Windows};
 

@@ -1,34 +1,29 @@
-//! Opening blobs: which readers exist, and how a blob comes to have an index.
+//! Opening blobs: executes the plan by which each is read, and makes or fetches the index that this takes.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::budget::Budget;
-use super::key_probe::Opened;
-use super::reader::Reader;
+use super::plan::{self, Facts, Plan, Step};
+use super::reader::{Mode, Reader};
 use super::readers::{ReaderKey, Readers};
+use super::sealed::envelope;
+use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::{BlobSource, Config, Error, Lent, Sealing, Verified, attached_index, envelope, names, pass};
+use super::{BlobSource, Config, Error, Lent, Sealing, Verified, attached_index, names, pass};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::flight::Flight;
-use crate::layer::{Form, LayerIndex, RAW_SPAN, Resources};
+use crate::layer::{Form, LayerIndex, Resources};
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::registry::Pull;
 use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 
-/// An index, and where it comes from.
-#[derive(Clone)]
-struct Found {
-    index: LayerIndex,
-    /// It was attached to the blob; otherwise this program made it.
-    attached: bool,
-}
-
 struct Inner {
     shared: Arc<Shared>,
-    indexing: Flight<ReaderKey, Result<Found, Error>>,
+    /// Passes over whole blobs.
+    passes: Flight<ReaderKey, Result<LayerIndex, Error>>,
     /// Held for map operations only, never across an await.
     readers: Mutex<Readers>,
 }
@@ -44,7 +39,7 @@ impl Contents {
     pub fn new(config: Config) -> Self {
         let shared = Arc::new(Shared::new(config));
         let readers = Mutex::new(Readers::new(shared.budget.kept()));
-        Self { inner: Arc::new(Inner { shared, indexing: Flight::default(), readers }) }
+        Self { inner: Arc::new(Inner { shared, passes: Flight::default(), readers }) }
     }
 
     /// Bytes received and decoded so far, by anything. What stands still is stuck.
@@ -64,43 +59,65 @@ impl Contents {
         self.inner.shared.working(work).await
     }
 
-    /// The index of a blob: from the cache, else the one that travels with it, else by one pass over the blob that
-    /// also fills the cache.
+    /// The index of a blob: from the cache, else the one attached to it, else by one pass over the blob that also fills the
+    /// cache.
     ///
     /// # Errors
     /// Integrity, if the blob is not what the manifest says or is not a readable archive; KeyMissing and KeyWrong;
     /// what the registry answers.
     pub async fn index(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
-        self.find(source).await.map(|found| found.index)
+        match self.plan(source).await? {
+            (_, Some(index)) => Ok(index),
+            (_, None) => self.read_whole(source).await,
+        }
     }
 
-    async fn find(&self, source: &BlobSource) -> Result<Found, Error> {
-        let shared = &self.inner.shared;
-        let own = |index| Found { index, attached: false };
-        if source.sealing == Sealing::None {
-            if let Some(index) = shared.stored_index(source, &names::index(source), &Protection::Plain)? {
-                return Ok(own(index));
-            }
-            if let Some(index) = self.streamed(source)?.as_deref().and_then(Reader::index) {
-                return Ok(own(index.clone()));
-            }
-            if let Some(index) = attached_index::stored(shared, source) {
-                return Ok(Found { index, attached: true });
+    /// How a blob is read, and by which index; whatever is missing for that is fetched or made.
+    async fn plan(&self, source: &BlobSource) -> Result<(Plan, Option<LayerIndex>), Error> {
+        loop {
+            let (facts, index) = self.facts(source)?;
+            match plan::choose(&facts) {
+                Step::Read(plan) => return Ok((plan, index)),
+                // Where it cannot be had, the facts are others the next time.
+                Step::FetchIndex => {
+                    if let Some(index) = attached_index::get(&self.inner.shared, source).await? {
+                        return Ok((Plan::Attached, Some(index)));
+                    }
+                }
+                Step::ReadWhole => return self.read_whole(source).await.map(|index| (Plan::Indexed, Some(index))),
+                Step::Unseal => return self.read_whole(source).await.map(|index| (Plan::Sealed, Some(index))),
             }
         }
-        let task = (Arc::clone(shared), source.clone());
-        let target = if self.trusts(source) { ReaderKey::attached(source) } else { ReaderKey::of(source, false) };
-        let indexing = self.inner.indexing.run(target, || async move {
+    }
+
+    /// The facts about a blob, and the index that is at hand. Makes no request.
+    fn facts(&self, source: &BlobSource) -> Result<(Facts, Option<LayerIndex>), Error> {
+        let shared = &self.inner.shared;
+        let (form, size, is_sealed) = (source.form, source.descriptor.size, source.sealing != Sealing::None);
+        let own = match is_sealed || plan::is_single(form, is_sealed, size) {
+            true => None,
+            false => shared.stored_index(source, &names::index(source), &Protection::Plain)?,
+        };
+        let (attached, stored) = match &own {
+            Some(_) => (plan::Attached::None, None),
+            None => attached_index::state(shared, source),
+        };
+        let was_wrong = shared.is_poisoned(&names::stream(&source.descriptor.digest, form, source.sealing));
+        let facts = Facts { form, is_sealed, size, is_indexed: own.is_some(), attached, strict: shared.strict(source), was_wrong };
+        Ok((facts, own.or(stored)))
+    }
+
+    /// The index that a pass over the whole blob gives, unless another task or process has made it.
+    async fn read_whole(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
+        let task = (Arc::clone(&self.inner.shared), source.clone());
+        let reading = self.inner.passes.run(ReaderKey::new(source, Plan::Indexed), || async move {
             let (shared, source) = task;
-            if let Some(index) = attached_index::get(&shared, &source).await? {
-                return Ok(Found { index, attached: true });
-            }
             match source.sealing {
-                Sealing::None => index_plain(&shared, &source).await.map(own),
-                Sealing::OciSync => index_sealed(&shared, &source).await.map(own),
+                Sealing::None => index_plain(&shared, &source).await,
+                Sealing::OciSync => index_sealed(&shared, &source).await,
             }
         });
-        indexing.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
+        reading.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
     }
 
     /// The index attached to a blob, where it can be had: what it says of the attributes of a raw blob is said
@@ -186,113 +203,76 @@ impl Contents {
         source.sealing == Sealing::OciSync && envelope::was_opened(&self.inner.shared, source).await
     }
 
-    /// A reader that needs no network to be there.
+    /// A reader of a blob, if it takes neither the network nor a key.
     pub(super) fn ready(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
-        let trusted = self.trusts(source);
-        // What was shown by an index that turned out wrong is compared with the blob's own first.
-        if (source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source))
-            && let Some(reader) = self.inner.readers.lock().get(&ReaderKey::of(source, false))
-        {
+        if let Some(reader) = self.opened(source) {
             return Ok(Some(reader));
         }
-        if trusted
-            && source.index.is_some()
-            && let Some(reader) = self.inner.readers.lock().get(&ReaderKey::attached(source))
-        {
-            return Ok(Some(reader));
+        let (facts, index) = self.facts(source)?;
+        match plan::choose(&facts) {
+            Step::Read(plan) => self.open_plain(source, plan, index).map(Some),
+            Step::FetchIndex | Step::ReadWhole | Step::Unseal => Ok(None),
         }
-        if source.form != Form::Raw || source.sealing != Sealing::None {
-            return Ok(None);
-        }
-        let shared = &self.inner.shared;
-        if let Some(index) = shared.stored_index(source, &names::index(source), &Protection::Plain)? {
-            return Ok(Some(self.add_checked(source, index)));
-        }
-        if let Some(reader) = self.streamed(source)? {
-            return Ok(Some(reader));
-        }
-        if let Some(index) = attached_index::stored(shared, source) {
-            return Ok(Some(self.add_attached(source, index)));
-        }
-        // Readers by an index that turned out wrong were told that it is verified.
-        if shared.strict(source) || source.descriptor.size <= RAW_SPAN || !trusted || attached_index::is_expected(shared, source) {
-            return Ok(None);
-        }
-        // What turned out wrong while it was served is from then on checked whole before its first byte: bad bytes
-        // stay an error, and bytes that the registry has mended are read again.
-        if shared.is_poisoned(&names::streaming(&source.descriptor)) {
-            return Ok(None);
-        }
-        let target = ReaderKey::of(source, true);
-        let known = self.inner.readers.lock().get(&target);
-        match known {
-            Some(reader) => Ok(Some(reader)),
-            None => Ok(Some(self.inner.readers.lock().add(target, Reader::streaming(shared, source)?))),
-        }
-    }
-
-    /// The reader of a raw blob that was checked while it was being read.
-    fn streamed(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
-        if source.form != Form::Raw {
-            return Ok(None);
-        }
-        let shared = &self.inner.shared;
-        let target = ReaderKey::of(source, true);
-        let known = self.inner.readers.lock().get(&target);
-        if let Some(reader) = known.as_ref().filter(|reader| reader.verified() == Verified::Whole) {
-            return Ok(Some(Arc::clone(reader)));
-        }
-        let Some(index) = shared.stored_index(source, &names::streamed_index(&source.descriptor), &Protection::Plain)? else {
-            return Ok(None);
-        };
-        Ok(Some(match known {
-            Some(reader) => {
-                reader.adopt(index);
-                reader
-            }
-            None => self.inner.readers.lock().add(target, Reader::checked(shared, source, index, names::streaming(&source.descriptor))),
-        }))
-    }
-
-    fn add_checked(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
-        let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-        let reader = Reader::checked(&self.inner.shared, source, index, key);
-        self.inner.readers.lock().add(ReaderKey::of(source, false), reader)
-    }
-
-    fn add_attached(&self, source: &BlobSource, index: LayerIndex) -> Arc<Reader> {
-        let key = source.index.as_ref().map_or(source.descriptor.digest, |by| names::attached(&source.descriptor.digest, &by.digest));
-        let reader = Reader::attached(&self.inner.shared, source, index, key);
-        self.inner.readers.lock().add(ReaderKey::attached(source), reader)
     }
 
     /// The reader of a blob, whatever it takes.
     pub(super) async fn reader(&self, source: &BlobSource) -> Result<Arc<Reader>, Error> {
-        if source.form == Form::Raw
-            && source.sealing == Sealing::None
-            && self.attached_index(source).await?.is_none()
-            && let Some(reader) = self.ready(source)?
-        {
-            // Without the index that it names it is read as if it named none.
+        if let Some(reader) = self.opened(source) {
             return Ok(reader);
         }
-        let found = self.find(source).await?;
-        if found.attached {
-            return Ok(self.add_attached(source, found.index));
+        match self.plan(source).await? {
+            (Plan::Sealed, Some(index)) => {
+                let opened = envelope::open(&self.inner.shared, source).await?;
+                let blob = stored_blob(&self.inner.shared, source).await?;
+                self.add(source, Plan::Sealed, || Ok(Mode::Sealed { index, blob, opened }))
+            }
+            (plan, index) => self.open_plain(source, plan, index),
         }
-        if source.sealing == Sealing::None {
-            attached_index::check_entries(&self.inner.shared, source, &found.index)?;
-            return match self.ready(source)? {
-                Some(reader) => Ok(reader),
-                None => Ok(self.add_checked(source, found.index)),
-            };
+    }
+
+    /// A reader that is open and may be used by this source.
+    fn opened(&self, source: &BlobSource) -> Option<Arc<Reader>> {
+        let get = |plan| self.inner.readers.lock().get(&ReaderKey::new(source, plan));
+        if source.sealing != Sealing::None {
+            return get(Plan::Sealed);
         }
-        let index = found.index;
-        let shared = &self.inner.shared;
-        let opened = envelope::open(shared, source).await?;
-        let blob = stored_blob(shared, source).await?;
-        let reader = Reader::sealed(shared, source, index, blob, opened);
-        Ok(self.inner.readers.lock().add(ReaderKey::of(source, false), reader))
+        if plan::is_single(source.form, false, source.descriptor.size) {
+            return get(Plan::Single);
+        }
+        let trusted = self.trusts(source);
+        // What was shown by an index that turned out wrong is compared with the blob's own first.
+        let comparable = source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source);
+        let indexed = if comparable { get(Plan::Indexed) } else { None };
+        let attached = || if trusted && source.index.is_some() { get(Plan::Attached) } else { None };
+        let checked = || get(Plan::Unchecked).filter(|reader| reader.verified() == Verified::Whole);
+        indexed.or_else(attached).or_else(checked)
+    }
+
+    fn open_plain(&self, source: &BlobSource, plan: Plan, index: Option<LayerIndex>) -> Result<Arc<Reader>, Error> {
+        let inconsistent = || Error::new(ErrorKind::Other, format!("{}: there is no index to read it by", source.label()));
+        if let (Plan::Indexed, Some(own)) = (plan, &index) {
+            attached_index::check_entries(&self.inner.shared, source, own)?;
+        }
+        self.add(source, plan, || match plan {
+            Plan::Single => Ok(Mode::single()),
+            Plan::Unchecked => Ok(Mode::unchecked(source)),
+            Plan::Indexed => index.map(Mode::Indexed).ok_or_else(inconsistent),
+            Plan::Attached => index.map(Mode::Attached).ok_or_else(inconsistent),
+            Plan::Sealed => Err(inconsistent()),
+        })
+    }
+
+    /// The reader of a plan; a new one only if none is open.
+    fn add(&self, source: &BlobSource, plan: Plan, mode: impl FnOnce() -> Result<Mode, Error>) -> Result<Arc<Reader>, Error> {
+        let key = ReaderKey::new(source, plan);
+        let known = self.inner.readers.lock().get(&key);
+        match known {
+            Some(reader) => Ok(reader),
+            None => {
+                let reader = Reader::open(&self.inner.shared, source, mode()?)?;
+                Ok(self.inner.readers.lock().add(key, reader))
+            }
+        }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -350,5 +330,5 @@ async fn index_sealed(shared: &Arc<Shared>, source: &BlobSource) -> Result<Layer
 async fn stored_blob(shared: &Arc<Shared>, source: &BlobSource) -> Result<Arc<Reader>, Error> {
     let stored = envelope::as_stored(source);
     let index = index_plain(shared, &stored).await?;
-    Ok(Reader::transient(shared, &stored, index))
+    Reader::open(shared, &stored, Mode::Ciphertext(index))
 }

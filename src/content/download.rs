@@ -50,7 +50,7 @@ impl Contents {
 
     fn has_half(&self, source: &BlobSource) -> Result<bool, Error> {
         let Some(reader) = self.ready(source)? else { return Ok(false) };
-        let spans = reader.span_count();
+        let spans = reader.layout.count();
         let here = (0..spans).filter(|span| reader.has(*span)).count();
         Ok(here * 2 >= spans as usize)
     }

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
 
 use super::Error;
 use super::budget::{Budget, Granted, Use};
-use super::decoder_pool::IDLE;
+use super::decode::{IDLE, SequentialDecoder};
 use super::in_flight::PendingSpan;
 use super::input::{Input, Origin};
-use super::reader::Reader;
-use super::sequential_decoder::SequentialDecoder;
-use crate::cache::Claim;
+use super::reader::{Checked, Mode, Reader};
+use crate::cache::{Claim, Trust};
 use crate::error::ErrorKind;
 use crate::layer::{Codec, Restart, Span};
 
@@ -90,9 +88,9 @@ impl Drop for UnderWay {
 
 async fn hold_ahead(reader: &Reader, spans: &[u32]) -> Result<Held, Error> {
     let memory = reader.shared.budget.take(Use::Prefetch, cost(reader, spans.iter().copied())).await?;
-    let turn = match reader.envelope {
-        None => Some(reader.shared.turns.request(Use::Prefetch).await?),
-        Some(_) => None,
+    let turn = match reader.mode {
+        Mode::Sealed { .. } => None,
+        _ => Some(reader.shared.turns.request(Use::Prefetch).await?),
     };
     Ok(Held { memory: Some(memory), turn })
 }
@@ -134,8 +132,8 @@ async fn run(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use, held: H
 async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, rank: Use, mut held: Held) -> Result<(), Error> {
     let Some(first) = open.keys().next().copied() else { return Ok(()) };
     let sequence = if can_restart(reader, first) { None } else { Some(reader.sequence.lock().await) };
-    // What a transient reader holds is accounted for by the reader that it serves.
-    if held.memory.is_none() && reader.keeps {
+    // What a reader of ciphertext holds is accounted for by the reader that it serves.
+    if held.memory.is_none() && reader.keeps() {
         held.memory = Some(reader.shared.budget.take(rank, cost(reader, open.keys().copied())).await?);
     }
     look_again(reader, open);
@@ -158,7 +156,8 @@ fn look_again(reader: &Reader, open: &mut BTreeMap<u32, PendingSpan>) {
 /// Keeps other daemons from fetching the same spans. In ascending order, so that no two wait for each other.
 async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim> {
     let mut claims = Vec::new();
-    if reader.cached.is_some() && reader.keeps {
+    // A small blob is sooner fetched twice than claimed.
+    if reader.cached.is_some() && reader.keeps() && !matches!(reader.mode, Mode::Single { .. }) {
         for span in spans {
             claims.extend(reader.shared.claim(&format!("span.{}.{span}", reader.key.hex())).await);
         }
@@ -182,7 +181,7 @@ async fn fetch(
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
         let pending_span = open.remove(&number);
-        let keeps = reader.keeps && spans.end - number <= ON_THE_WAY;
+        let keeps = reader.keeps() && spans.end - number <= ON_THE_WAY;
         let task = Task { number, span, blob, pending_span, keeps, rank };
         decoder = work(reader, task, decoder).await?;
     }
@@ -217,7 +216,7 @@ fn blob_range(reader: &Reader, spans: Range<u32>) -> Result<Range<u64>, Error> {
 }
 
 async fn open_input(reader: &Reader, range: Range<u64>, rank: Use, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
-    if let Some((blob, opened)) = &reader.envelope {
+    if let Mode::Sealed { blob, opened, .. } = &reader.mode {
         return Ok(Input::of_envelope(&reader.shared, blob, opened, range, rank));
     }
     let turn = match turn {
@@ -254,9 +253,10 @@ async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecode
 
 fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
     let Task { number, span, blob, pending_span, keeps, rank } = task;
-    let data = verify(reader, number, &span, &blob).and_then(|()| decode(reader, number, &span, blob, decoder.as_mut()));
-    let data = match data {
-        Ok(data) => data,
+    let worked = verify(reader, number, &span, &blob)
+        .and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
+    let (trust, data) = match worked {
+        Ok(worked) => worked,
         Err(error) => {
             if error.kind == ErrorKind::Integrity {
                 reader.found_wrong();
@@ -267,7 +267,7 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
             return Err(error);
         }
     };
-    let kept = keeps && keep(reader, number, &data);
+    let kept = keeps && reader.store(number, &data, trust);
     if keeps {
         reader.note_room(kept, rank);
     }
@@ -281,24 +281,22 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
     Ok(decoder)
 }
 
-/// Compares the bytes of a span with what the first pass saw.
-fn verify(reader: &Reader, number: u32, span: &Span, blob: &[u8]) -> Result<(), Error> {
-    let Some(expected) = span.digest else {
-        return if reader.trusts_transport(number, blob) { Ok(()) } else { Err(unlike(reader, number)) };
+/// Compares the bytes of a span with what is known of them.
+fn verify(reader: &Reader, number: u32, span: &Span, blob: &[u8]) -> Result<Trust, Error> {
+    let message = match reader.check_span(number, span, blob) {
+        Checked::Right => return Ok(Trust::Proved),
+        Checked::Open => return Ok(Trust::Unproved),
+        Checked::Wrong { expected, found } => format!(
+            "{}: bytes {}–{} (span {number}) do not match: expected {expected}, found {found}; they are not served",
+            reader.source.label(),
+            span.blob.start,
+            span.blob.end,
+        ),
+        Checked::Changed => {
+            format!("{}, span {number}: the registry sent other bytes than before; they are not served", reader.source.label())
+        }
+        Checked::Unknown => return Err(inconsistent(reader, number)),
     };
-    let found: [u8; 32] = Sha256::digest(blob).into();
-    if found == expected {
-        return Ok(());
-    }
-    let hex = |digest: [u8; 32]| crate::oci::Digest::from_sha256(digest).hex();
-    let message = format!(
-        "{}: bytes {}–{} (span {number}) do not match: expected sha256 {}, found {}; they are not served",
-        reader.source.label(),
-        span.blob.start,
-        span.blob.end,
-        hex(expected),
-        hex(found),
-    );
     tracing::error!("{message}");
     Err(Error::new(ErrorKind::Integrity, message))
 }
@@ -314,17 +312,6 @@ fn decode(reader: &Reader, number: u32, span: &Span, blob: Bytes, decoder: Optio
     }
 }
 
-fn keep(reader: &Reader, number: u32, data: &[u8]) -> bool {
-    let Some(cached) = &reader.cached else { return false };
-    match cached.store(number, data) {
-        Ok(kept) => kept,
-        Err(error) => {
-            tracing::warn!(%error, "a span of {} is not kept", reader.source.label());
-            false
-        }
-    }
-}
-
 /// Drops pooled decoders that were not used.
 fn expire_later(budget: Budget) {
     tokio::spawn(async move {
@@ -337,18 +324,8 @@ fn describe(reader: &Reader, number: u32, error: &Error) -> Error {
     Error::new(error.kind, format!("{}, span {number}: {}", reader.source.label(), error.message))
 }
 
-/// A span without a digest that may not be served.
-fn unlike(reader: &Reader, number: u32) -> Error {
-    if !reader.is_streaming() {
-        return inconsistent(reader, number);
-    }
-    let message = format!("{}, span {number}: the registry sent other bytes than before; they are not served", reader.source.label());
-    tracing::error!("{message}");
-    Error::new(ErrorKind::Integrity, message)
-}
-
 fn inconsistent(reader: &Reader, number: u32) -> Error {
     let message =
-        format!("{}: its stored index lacks span {number} or its digest; `ocifs cache clear` makes it again", reader.source.label());
+        format!("{}: its stored index lacks span {number} or its digest; run `ocifs cache clear` to rebuild it", reader.source.label());
     Error::new(ErrorKind::Integrity, message)
 }

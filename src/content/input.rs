@@ -9,8 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Error;
 use super::budget::Use;
-use super::key_probe::Opened;
 use super::reader::Reader;
+use super::sealed::probe::Opened;
 use super::shared::Shared;
 use crate::error::ErrorKind;
 use crate::registry::BlobStream;

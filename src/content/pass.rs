@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::key_probe::KeyProbe;
+use super::sealed::probe::KeyProbe;
 use super::shared::Shared;
 use super::{BlobSource, Error};
 use crate::cache::Fill;

@@ -1,4 +1,4 @@
-//! Reads of one logical stream: from the cache at once, else by waiting for spans that are being fetched.
+//! One logical stream and everything that is under way for it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,21 +6,75 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 
 use super::budget::Use;
 use super::in_flight::InFlight;
-use super::key_probe::Opened;
-use super::layout::Layout;
 use super::prefetch::Tracks;
+use super::running_check::{RunningCheck, Verdict};
+use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::streaming::{Streaming, Verdict, Wanting};
 use super::{BlobSource, Error, Verified, attached_index, names};
-use crate::cache::{CachedStream, Protection};
+use crate::cache::{self, CachedStream, Layout, Protection, Trust};
 use crate::error::ErrorKind;
-use crate::layer::{LayerIndex, Restart, Span};
-use crate::oci::Digest;
+use crate::layer::{Form, LayerIndex, RAW_SPAN, Restart, Span};
+use crate::oci::{Digest, Hasher};
 
-/// One logical stream and everything that is under way for it.
+/// Most spans that a claimed size may make: 1 TiB of raw blob, 8 MiB of borders.
+const RAW_SPANS: u64 = 1 << 20;
+
+/// How a reader gets its bytes, and what that takes.
+pub(super) enum Mode {
+    /// In one piece, compared with the digest of the blob.
+    Single {
+        /// Whether that was done.
+        checked: AtomicBool,
+    },
+    /// By the index that was made here.
+    Indexed(LayerIndex),
+    /// By the attached index, which is not compared with the blob yet.
+    Attached(LayerIndex),
+    /// As the transport delivers them, while the whole is being checked.
+    Unchecked {
+        /// That check.
+        check: Box<RunningCheck>,
+        /// Set once the digest was found to hold.
+        index: OnceLock<LayerIndex>,
+    },
+    /// Out of an envelope.
+    Sealed {
+        /// The index of what lies in it.
+        index: LayerIndex,
+        /// The blob as it is stored.
+        blob: Arc<Reader>,
+        /// The key.
+        opened: Opened,
+    },
+    /// The ciphertext for a sealed reader, which accounts for its reads. Uses what the cache has, and stores nothing.
+    Ciphertext(LayerIndex),
+}
+
+impl Mode {
+    /// One span that was not read yet.
+    pub(super) fn single() -> Self {
+        Self::Single { checked: AtomicBool::new(false) }
+    }
+
+    /// A check that is about to begin.
+    pub(super) fn unchecked(source: &BlobSource) -> Self {
+        Self::Unchecked { check: Box::new(RunningCheck::new(source)), index: OnceLock::new() }
+    }
+
+    fn index(&self) -> Option<&LayerIndex> {
+        match self {
+            Self::Single { .. } => None,
+            Self::Indexed(index) | Self::Attached(index) | Self::Ciphertext(index) | Self::Sealed { index, .. } => Some(index),
+            Self::Unchecked { index, .. } => index.get(),
+        }
+    }
+}
+
+/// One open logical stream.
 pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) source: BlobSource,
@@ -30,19 +84,12 @@ pub(super) struct Reader {
     /// The key of the stream in the cache.
     pub(super) key: Digest,
     pub(super) cached: Option<CachedStream>,
-    /// Whether fetched spans are stored in the cache.
-    pub(super) keeps: bool,
-    /// Whether the index is an attached one.
-    attached: bool,
-    /// The stored blob, if what is read lies in an envelope.
-    pub(super) envelope: Option<(Arc<Reader>, Opened)>,
+    pub(super) mode: Mode,
     pub(super) in_flight: InFlight,
     /// Held by the one fetch that uses a pooled decoder; taken before memory is.
     pub(super) sequence: tokio::sync::Mutex<()>,
     /// Fetches ahead that have not ended.
     pub(super) under_way: AtomicUsize,
-    index: OnceLock<LayerIndex>,
-    streaming: Option<Streaming>,
     /// Held for the bookkeeping of one read.
     pub(super) tracks: Mutex<Tracks>,
     /// The cache has no room for what is fetched ahead.
@@ -50,68 +97,37 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn new(shared: &Arc<Shared>, source: &BlobSource, layout: Layout, key: Digest, cached: Option<CachedStream>) -> Self {
-        Self {
+    /// A reader that gets its bytes in this way.
+    ///
+    /// # Errors
+    /// Unsupported for a raw blob of more than 1 TiB.
+    pub(super) fn open(shared: &Arc<Shared>, source: &BlobSource, mode: Mode) -> Result<Arc<Self>, Error> {
+        let layout = mode.index().map_or_else(|| raw_layout(source.descriptor.size), |index| Ok(layout_of(index)))?;
+        let key = match (&mode, &source.index) {
+            (Mode::Attached(_), Some(index)) => names::attached(&source.descriptor.digest, &index.digest),
+            _ => names::stream(&source.descriptor.digest, source.form, source.sealing),
+        };
+        let protection = match &mode {
+            Mode::Sealed { opened, .. } => opened.protection(source, "stream"),
+            _ => Protection::Plain,
+        };
+        let cached = shared.cached(&key, &layout, &protection);
+        let has_begun = matches!(mode, Mode::Unchecked { .. }) && cached.as_ref().is_some_and(|cached| cached.has(0));
+        let reader = Arc::new(Self {
             shared: Arc::clone(shared),
             source: source.clone(),
             number: shared.next_reader(),
             layout,
             key,
             cached,
-            keeps: true,
-            attached: false,
-            envelope: None,
+            mode,
             in_flight: InFlight::default(),
             sequence: tokio::sync::Mutex::default(),
             under_way: AtomicUsize::new(0),
-            index: OnceLock::new(),
-            streaming: None,
             tracks: Mutex::new(Tracks::new(shared.cache.size())),
             crowded: AtomicBool::new(false),
-        }
-    }
-
-    /// A reader of a blob that was checked whole, whose stream the cache keeps under `key`.
-    pub(super) fn checked(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, key: Digest) -> Arc<Self> {
-        let layout = Layout::of_index(&index);
-        let cached = shared.cached(&key, &layout, &Protection::Plain);
-        Arc::new(Self { index: OnceLock::from(index), ..Self::new(shared, source, layout, key, cached) })
-    }
-
-    /// A reader by an index attached to the blob and is not compared with it yet.
-    pub(super) fn attached(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, key: Digest) -> Arc<Self> {
-        let layout = Layout::of_index(&index);
-        let cached = shared.cached(&key, &layout, &Protection::Plain);
-        Arc::new(Self { index: OnceLock::from(index), attached: true, ..Self::new(shared, source, layout, key, cached) })
-    }
-
-    /// The same for what lies in an envelope; `blob` reads the ciphertext.
-    pub(super) fn sealed(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, blob: Arc<Self>, opened: Opened) -> Arc<Self> {
-        let layout = Layout::of_index(&index);
-        let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-        let cached = shared.cached(&key, &layout, &opened.protection(source, "stream"));
-        let plain = Self::new(shared, source, layout, key, cached);
-        Arc::new(Self { index: OnceLock::from(index), envelope: Some((blob, opened)), ..plain })
-    }
-
-    /// A reader of a checked blob that uses what the cache has of it, and stores nothing more. Its reads are
-    /// accounted for by the reader it serves.
-    pub(super) fn transient(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex) -> Arc<Self> {
-        let layout = Layout::of_index(&index);
-        let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-        let cached = shared.cached(&key, &layout, &Protection::Plain);
-        Arc::new(Self { index: OnceLock::from(index), keeps: false, ..Self::new(shared, source, layout, key, cached) })
-    }
-
-    /// A reader of a raw blob that serves spans before the whole was checked.
-    pub(super) fn streaming(shared: &Arc<Shared>, source: &BlobSource) -> Result<Arc<Self>, Error> {
-        let layout = Layout::of_raw(source.descriptor.size)?;
-        let key = names::streaming(&source.descriptor);
-        let cached = shared.cached(&key, &layout, &Protection::Plain);
-        let begun = cached.as_ref().is_some_and(|cached| cached.has(0));
-        let streaming = Some(Streaming::new(source));
-        let reader = Arc::new(Self { streaming, ..Self::new(shared, source, layout, key, cached) });
-        if begun {
+        });
+        if has_begun {
             let reader = Arc::clone(&reader);
             tokio::task::spawn_blocking(move || reader.advance(None));
         }
@@ -123,11 +139,6 @@ impl Reader {
         self.layout.length()
     }
 
-    /// How many spans it has.
-    pub(super) fn span_count(&self) -> u32 {
-        self.layout.count()
-    }
-
     /// The spans that a range lies in.
     pub(super) fn spans_of(&self, range: &Range<u64>) -> Range<u32> {
         self.layout.spans_of(&(range.start.min(self.length())..range.end.min(self.length())))
@@ -135,92 +146,96 @@ impl Reader {
 
     /// How far the stream was checked.
     pub(super) fn verified(&self) -> Verified {
-        // A reader that waited for the digest may come before the index is kept.
-        let is_whole = self.index.get().is_some() || self.streaming.as_ref().is_some_and(Streaming::has_held);
-        if is_whole { Verified::Whole } else { Verified::Partial }
-    }
-
-    /// Whether what it reads by is not to be believed any more: the index that travelled turned out wrong, or a blob
-    /// that is not checked yet came from where the transport vouches for nothing.
-    pub(super) fn is_distrusted(&self) -> bool {
-        (self.attached && self.shared.attached_indexes.is_distrusted(&self.key))
-            || (self.is_unchecked() && self.shared.strict(&self.source))
-    }
-
-    /// Whether it serves a blob whose digest is not known yet.
-    pub(super) fn is_unchecked(&self) -> bool {
-        self.streaming.is_some() && self.index.get().is_none()
-    }
-
-    /// Waits until the digest of a blob that is served meanwhile is known, and fetches what is missing for that.
-    ///
-    /// # Errors
-    /// Integrity if the digest does not hold.
-    pub(super) async fn finish_verification(self: &Arc<Self>) -> Result<(), Error> {
-        let abandoned = || Error::new(ErrorKind::Other, format!("{}: checking was abandoned; see the log", self.source.label()));
-        while let Some(streaming) = self.streaming.as_ref().filter(|_| self.index.get().is_none()) {
-            let reader = Arc::clone(self);
-            let wanting = tokio::task::spawn_blocking(move || reader.streaming.as_ref().map(|streaming| streaming.wanting(&reader.layout)));
-            match wanting.await.map_err(|_| abandoned())? {
-                Some(Wanting::Span(next)) => {
-                    let data = self.read_for(self.layout.span(next), Use::Demand).await?;
-                    let reader = Arc::clone(self);
-                    tokio::task::spawn_blocking(move || reader.advance(Some((next, &data)))).await.map_err(|_| abandoned())?;
-                }
-                Some(Wanting::Never) => return Err(abandoned()),
-                Some(Wanting::Nothing) | None => return streaming.failure().map_or(Ok(()), |failure| Err(failure.clone())),
-            }
+        match &self.mode {
+            Mode::Single { checked } if !checked.load(Ordering::Relaxed) && !self.has(0) => Verified::Unread,
+            // A reader that waited for the digest may come before the index is kept.
+            Mode::Unchecked { check, index } if index.get().is_none() && !check.has_held() => Verified::Partial,
+            _ => Verified::Whole,
         }
-        Ok(())
+    }
+
+    /// Whether it must not be used any more: the attached index turned out wrong, or a blob that is not checked yet came from
+    /// where the transport vouches for nothing.
+    pub(super) fn is_distrusted(&self) -> bool {
+        match &self.mode {
+            Mode::Attached(_) => self.shared.attached_indexes.is_distrusted(&self.key),
+            _ => self.is_unchecked() && self.shared.strict(&self.source),
+        }
+    }
+
+    /// Whether it serves a blob whose digest is not known to hold yet.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.open_check().is_some()
+    }
+
+    /// The check of a blob that is served meanwhile, unless it has succeeded.
+    pub(super) fn open_check(&self) -> Option<&RunningCheck> {
+        match &self.mode {
+            Mode::Unchecked { check, index } if index.get().is_none() => Some(check),
+            _ => None,
+        }
+    }
+
+    /// Whether fetched spans are stored in the cache.
+    pub(super) fn keeps(&self) -> bool {
+        !matches!(self.mode, Mode::Ciphertext(_))
     }
 
     /// Notes that a span does not fit the index.
     pub(super) fn found_wrong(&self) {
-        if self.attached {
+        if let Mode::Attached(_) = self.mode {
             attached_index::distrust(&self.shared, &self.source);
         }
     }
 
     /// Bytes of memory that its index takes: one that is stored as it is is mapped.
     pub(super) fn memory(&self) -> u64 {
-        let index = self.envelope.as_ref().and_then(|_| self.index.get());
-        index.map_or(0, |index| index.as_bytes().len() as u64)
+        match &self.mode {
+            Mode::Sealed { index, .. } => index.as_bytes().len() as u64,
+            _ => 0,
+        }
     }
 
-    /// The index, once the blob was checked.
+    /// The index, once there is one.
     pub(super) fn index(&self) -> Option<&LayerIndex> {
-        self.index.get()
-    }
-
-    /// The blob turned out whole.
-    pub(super) fn adopt(&self, index: LayerIndex) {
-        // Another task may have found out at the same time.
-        let _ = self.index.set(index);
+        self.mode.index()
     }
 
     /// A span, with its digest where one is known.
     pub(super) fn span(&self, number: u32) -> Option<Span> {
         let stream = self.layout.span(number);
-        if let Some(span) = self.index.get().and_then(|index| index.span(number)).filter(|span| span.stream == stream) {
+        if let Some(span) = self.index().and_then(|index| index.span(number)).filter(|span| span.stream == stream) {
             return Some(span);
         }
-        let plain = self.streaming.is_some() && number < self.layout.count();
-        plain.then(|| Span { blob: stream.clone(), stream, restart: Restart::Clean, digest: None })
+        let is_raw = matches!(self.mode, Mode::Single { .. } | Mode::Unchecked { .. }) && number < self.layout.count();
+        is_raw.then(|| Span { blob: stream.clone(), stream, restart: Restart::Clean, digest: None })
     }
 
-    /// Whether the blob is, or was, served while it is checked.
-    pub(super) fn is_streaming(&self) -> bool {
-        self.streaming.is_some()
-    }
-
-    /// Whether a span without a digest may be served: the transport is trusted, and it says what it said before.
-    pub(super) fn trusts_transport(&self, number: u32, data: &[u8]) -> bool {
-        self.streaming.as_ref().is_some_and(|streaming| streaming.agrees(number, data))
+    /// Compares the bytes that the blob has for a span with what is known of them.
+    pub(super) fn check_span(&self, number: u32, span: &Span, blob: &[u8]) -> Checked {
+        match (&self.mode, span.digest) {
+            (Mode::Single { checked }, _) => {
+                let expected = self.source.descriptor.digest;
+                let mut hasher = Hasher::new(expected.algorithm());
+                hasher.update(blob);
+                let found = hasher.finish();
+                checked.fetch_or(found == expected, Ordering::Relaxed);
+                if found == expected { Checked::Right } else { Checked::Wrong { expected, found } }
+            }
+            (_, Some(expected)) => {
+                let found: [u8; 32] = Sha256::digest(blob).into();
+                let [expected, found] = [expected, found].map(Digest::from_sha256);
+                if found == expected { Checked::Right } else { Checked::Wrong { expected, found } }
+            }
+            (Mode::Unchecked { check, .. }, None) if check.agrees(number, blob) => Checked::Open,
+            (Mode::Unchecked { .. }, None) => Checked::Changed,
+            _ => Checked::Unknown,
+        }
     }
 
     /// The error of a blob that turned out wrong while it was read.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        match self.streaming.as_ref().and_then(Streaming::failure) {
+    pub(super) fn failure(&self) -> Result<(), Error> {
+        match self.open_check().and_then(RunningCheck::failure) {
             Some(failure) => Err(failure.clone()),
             None => Ok(()),
         }
@@ -256,7 +271,7 @@ impl Reader {
     /// Part of a span, from the cache or from memory.
     pub(super) fn piece(&self, span: u32, within: Range<u64>) -> Option<Bytes> {
         if let Some(cached) = &self.cached {
-            match cached.read(span, within.clone()) {
+            match self.cached_piece(cached, span, within.clone()) {
                 Ok(Some(data)) => return Some(data),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "a cached span of {} cannot be read and is fetched again", self.source.label()),
@@ -264,6 +279,29 @@ impl Reader {
         }
         let data = self.shared.recent.get(self.number, span)?;
         Some(part_of(&data, self.layout.span(span).start, &within))
+    }
+
+    fn cached_piece(&self, cached: &CachedStream, number: u32, within: Range<u64>) -> Result<Option<Bytes>, cache::Error> {
+        if self.is_unchecked() {
+            return cached.read_unproved(number, within);
+        }
+        let found = cached.read(number, within.clone())?;
+        if found.is_some() || self.source.form != Form::Raw || !cached.has(number) {
+            return Ok(found);
+        }
+        // A reader that did not know its digest has left it.
+        let Some(span) = self.span(number) else { return Ok(None) };
+        cached.prove(number, |data| matches!(self.check_span(number, &span, data), Checked::Right))?;
+        cached.read(number, within)
+    }
+
+    /// Keeps a span in the cache; whether there was room.
+    pub(super) fn store(&self, span: u32, data: &[u8], trust: Trust) -> bool {
+        let Some(cached) = &self.cached else { return false };
+        cached.store(span, data, trust).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a span of {} is not kept", self.source.label());
+            false
+        })
     }
 
     pub(super) fn tracks(&self) -> parking_lot::MutexGuard<'_, Tracks> {
@@ -274,7 +312,7 @@ impl Reader {
     pub(super) fn note_room(&self, had_room: bool, rank: Use) {
         if had_room {
             self.crowded.store(false, Ordering::Relaxed);
-        } else if rank == Use::Prefetch && self.keeps {
+        } else if rank == Use::Prefetch && self.keeps() {
             self.crowded.store(true, Ordering::Relaxed);
             self.tracks().calm();
         }
@@ -282,12 +320,16 @@ impl Reader {
 
     /// Goes on checking a blob that is served meanwhile, with a span that is here now. Blocks.
     pub(super) fn advance(&self, fresh: Option<(u32, &[u8])>) {
-        let Some(streaming) = self.streaming.as_ref().filter(|_| self.index.get().is_none()) else { return };
-        match streaming.advance(&self.source, &self.layout, self.cached.as_ref(), fresh) {
+        let Mode::Unchecked { check, index } = &self.mode else { return };
+        if index.get().is_some() {
+            return;
+        }
+        match check.advance(&self.source, &self.layout, self.cached.as_ref(), fresh) {
             Verdict::Open => {}
-            Verdict::Held(index) => {
-                let name = names::streamed_index(&self.source.descriptor);
-                self.adopt(self.shared.store_index(&self.source, &name, *index, &Protection::Plain));
+            Verdict::Held(found) => {
+                let stored = self.shared.store_index(&self.source, &names::index(&self.source), *found, &Protection::Plain);
+                // Another task may have found out at the same time.
+                let _ = index.set(stored);
             }
             Verdict::Failed => {
                 self.shared.poison(self.key);
@@ -298,8 +340,68 @@ impl Reader {
     }
 }
 
+/// The outcome of checking a span.
+pub(super) enum Checked {
+    /// Its digest is the expected one.
+    Right,
+    /// It has no digest yet, and the transport is trusted.
+    Open,
+    /// Its digest is another one.
+    Wrong {
+        /// The digest that it should have.
+        expected: Digest,
+        /// The digest that it has.
+        found: Digest,
+    },
+    /// It has no digest yet, and the registry sent other bytes than before.
+    Changed,
+    /// It should have a digest, and has none.
+    Unknown,
+}
+
 /// The part of a span that begins at `start`.
 pub(super) fn part_of(data: &Bytes, start: u64, within: &Range<u64>) -> Bytes {
     let place = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(data.len());
     data.slice(place(within.start)..place(within.end).max(place(within.start)))
+}
+
+/// The layout that an index describes.
+pub(super) fn layout_of(index: &LayerIndex) -> Layout {
+    let starts: Vec<u64> = (0..index.span_count()).filter_map(|number| index.span(number)).map(|span| span.stream.start).collect();
+    Layout::new(starts, index.stream_length(), index.members().collect::<Vec<_>>())
+}
+
+/// The layout of a raw blob of a claimed size.
+pub(super) fn raw_layout(size: u64) -> Result<Layout, Error> {
+    let count = size.div_ceil(RAW_SPAN);
+    if count > RAW_SPANS {
+        return Err(Error::new(ErrorKind::Unsupported, format!("a blob of {size} bytes is larger than ocifs can read (1 TiB)")));
+    }
+    Ok(Layout::new((0..count).map(|number| number * RAW_SPAN).collect::<Vec<_>>(), size, []))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_find_their_spans() {
+        let layout = raw_layout(3 * RAW_SPAN + 5).unwrap();
+        assert_eq!(layout.count(), 4);
+        assert_eq!(layout.spans_of(&(0..1)), 0..1);
+        assert_eq!(layout.spans_of(&(0..RAW_SPAN)), 0..1);
+        assert_eq!(layout.spans_of(&(0..RAW_SPAN + 1)), 0..2);
+        assert_eq!(layout.spans_of(&(RAW_SPAN..3 * RAW_SPAN + 5)), 1..4);
+        assert_eq!(layout.spans_of(&(5..5)), 0..0);
+        assert_eq!(layout.spans_of(&(4 * RAW_SPAN..5 * RAW_SPAN)), 0..0);
+        assert_eq!(layout.span(3), 3 * RAW_SPAN..3 * RAW_SPAN + 5);
+        assert_eq!(layout.span(4), 3 * RAW_SPAN + 5..3 * RAW_SPAN + 5);
+    }
+
+    #[test]
+    fn a_claimed_size_beyond_reason_is_refused_before_anything_is_allocated() {
+        for size in [(RAW_SPANS * RAW_SPAN) + 1, u64::MAX] {
+            assert_eq!(raw_layout(size).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
+        }
+    }
 }

@@ -1,9 +1,10 @@
-//! The open readers of one mount: one for each way to read a blob, however many hold it.
+//! The open readers of one mount: one for each way to read a blob, however many streams hold it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use super::budget::trim;
+use super::plan::Plan;
 use super::reader::Reader;
 use super::{BlobSource, Sealing};
 use crate::layer::Form;
@@ -20,34 +21,28 @@ pub(super) struct ReaderKey {
     repository: Repository,
     digest: Digest,
     size: u64,
-    archive: bool,
+    is_archive: bool,
     sealing: Sealing,
+    plan: Plan,
     /// The index attached to it, if it is read by that.
     index: Option<Digest>,
-    /// Served while it is not yet checked.
-    streaming: bool,
 }
 
 impl ReaderKey {
-    /// The way to read a source without the index attached to it.
-    pub(super) fn of(source: &BlobSource, streaming: bool) -> Self {
+    pub(super) fn new(source: &BlobSource, plan: Plan) -> Self {
         Self {
             repository: source.repository.clone(),
             digest: source.descriptor.digest,
             size: source.descriptor.size,
-            archive: source.form == Form::Archive,
+            is_archive: source.form == Form::Archive,
             sealing: source.sealing,
-            index: None,
-            streaming,
+            plan,
+            index: source.index.as_ref().filter(|_| plan == Plan::Attached).map(|index| index.digest),
         }
-    }
-
-    /// The way to read it by that index.
-    pub(super) fn attached(source: &BlobSource) -> Self {
-        Self { index: source.index.as_ref().map(|index| index.digest), ..Self::of(source, false) }
     }
 }
 
+/// The readers that are open, and those that stay open for a while.
 pub(super) struct Readers {
     /// Bytes of memory that the indexes of those that are kept may take.
     memory: u64,
@@ -65,8 +60,8 @@ impl Readers {
     }
 
     /// A reader that is still there.
-    pub(super) fn get(&mut self, target: &ReaderKey) -> Option<Arc<Reader>> {
-        let reader = self.known.get(target)?.upgrade()?;
+    pub(super) fn get(&mut self, key: &ReaderKey) -> Option<Arc<Reader>> {
+        let reader = self.known.get(key)?.upgrade()?;
         if let Some(place) = self.kept.iter().position(|kept| Arc::ptr_eq(kept, &reader)) {
             self.kept.remove(place);
         }
@@ -75,15 +70,15 @@ impl Readers {
     }
 
     /// Adds a reader, unless another task was faster: all must share one.
-    pub(super) fn add(&mut self, target: ReaderKey, reader: Arc<Reader>) -> Arc<Reader> {
-        if let Some(reader) = self.get(&target) {
+    pub(super) fn add(&mut self, key: ReaderKey, reader: Arc<Reader>) -> Arc<Reader> {
+        if let Some(reader) = self.get(&key) {
             return reader;
         }
         if self.known.len() >= self.clear_at {
             self.known.retain(|_, reader| reader.strong_count() > 0);
             self.clear_at = KNOWN.max(self.known.len().saturating_mul(2));
         }
-        self.known.insert(target, Arc::downgrade(&reader));
+        self.known.insert(key, Arc::downgrade(&reader));
         self.keep(&reader);
         reader
     }

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::budget::Use;
 use super::in_flight::Waiting;
 use super::reader::{Reader, part_of};
+use super::running_check::Wanting;
 use super::{Error, fetch};
 use crate::error::ErrorKind;
 
@@ -23,7 +24,7 @@ impl Reader {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.check()?;
+        self.failure()?;
         if let Some(data) = self.here(&range) {
             self.read_ahead(&range, false);
             return Ok(data);
@@ -43,7 +44,7 @@ impl Reader {
             }
             gathered = self.gather(&range, gathered.next, Use::Demand);
         }
-        self.check()?;
+        self.failure()?;
         Ok(data.freeze())
     }
 
@@ -64,6 +65,28 @@ impl Reader {
             }
             Ok(data.freeze())
         })
+    }
+
+    /// Waits until the digest of a blob that is served meanwhile is known, and fetches what is missing for that.
+    ///
+    /// # Errors
+    /// Integrity if the digest does not hold.
+    pub(super) async fn finish_verification(self: &Arc<Self>) -> Result<(), Error> {
+        let abandoned = || Error::new(ErrorKind::Other, format!("{}: checking was abandoned; see the log", self.source.label()));
+        while self.is_unchecked() {
+            let reader = Arc::clone(self);
+            let wanting = tokio::task::spawn_blocking(move || reader.open_check().map(|check| check.wanting(&reader.layout)));
+            match wanting.await.map_err(|_| abandoned())? {
+                Some(Wanting::Span(next)) => {
+                    let data = self.read_for(self.layout.span(next), Use::Demand).await?;
+                    let reader = Arc::clone(self);
+                    tokio::task::spawn_blocking(move || reader.advance(Some((next, &data)))).await.map_err(|_| abandoned())?;
+                }
+                Some(Wanting::Never) => return Err(abandoned()),
+                Some(Wanting::Nothing) | None => return self.failure(),
+            }
+        }
+        Ok(())
     }
 
     /// The next spans of a range from `next` on: what is here, what others fetch, and what is fetched from now on.

@@ -8,18 +8,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::budget::{Budget, Turns, Use};
-use super::keys::KeyRing;
 use super::recent::Recent;
+use super::sealed::keys::KeyRing;
 use super::verdicts::Verdicts;
 use super::{BlobSource, Config, Error, Sealing, VerifyPolicy, names};
-use crate::cache::{CachedStream, Claim, Fill, Protection, SpanCache};
+use crate::cache::{CachedStream, Claim, Fill, Layout, Protection, SpanCache};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex, Limits, Resources, Windows, WindowsUpTo};
 use crate::oci::Digest;
 use crate::registry::{Pull, Trust};
 use crate::sys::array::Scratch;
-
-use super::layout::Layout;
 
 /// The cache keeps no document that takes a larger part of it.
 const DOCUMENT_SHARE: u64 = 4;
@@ -107,8 +105,10 @@ impl Shared {
                 Resources { limits, scratch: self.cache.scratch(), windows: self.windows() }
             }
             Sealing::OciSync => {
+                let index_bytes = self.budget.share(Use::Large) / SEALED_COPIES;
                 let limits = Limits {
-                    index_bytes: self.budget.share(Use::Large) / SEALED_COPIES,
+                    index_bytes,
+                    window_bytes: index_bytes / 4,
                     index_reason: "--memory-limit, for an encrypted layer,",
                     ..limits
                 };
@@ -205,7 +205,7 @@ impl Shared {
         if layout.length() == 0 {
             return None;
         }
-        match self.cache.stream(key, &layout.cached, protection) {
+        match self.cache.stream(key, layout, protection) {
             Ok(stream) => Some(stream),
             Err(error) => {
                 tracing::warn!(%error, "reading without the cache");

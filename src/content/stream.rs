@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
 
 use super::contents::{Contents, check_empty};
 use super::reader::Reader;
@@ -16,31 +15,32 @@ use crate::layer::Form;
 
 /// Ranges that are remembered one by one.
 const FAILED: usize = 64;
-/// How long an outage counts for who ran into it: until the kernel has asked for every page of a read that failed.
+/// How long an outage counts for the reader that met it: until the kernel has asked for every page of a read that failed.
 const OUTAGE: Duration = Duration::from_secs(1);
 
 /// An open logical stream. Cheap to clone.
 #[derive(Clone)]
 pub struct ContentStream {
-    inner: Arc<Opened>,
+    inner: Arc<Inner>,
 }
 
-enum Opened {
+enum Inner {
     /// A blob.
-    Blob {
-        contents: Contents,
-        source: Box<BlobSource>,
-        /// Empty until the first read of a raw blob that has to be checked whole.
-        reader: OnceCell<Arc<Reader>>,
-        /// Reads on where what was read by turned out not to be believed.
-        instead: OnceCell<Arc<Reader>>,
-        /// Ranges already read from a blob that is served before it is checked. Held briefly.
-        seen: Mutex<Seen>,
-        /// Ranges that failed: the kernel asks several times for what it did not get. Held briefly.
-        failed: Mutex<Vec<Failed>>,
-    },
+    Blob(Box<Blob>),
     /// Bytes that are here already.
     Bytes(Bytes),
+}
+
+struct Blob {
+    contents: Contents,
+    source: BlobSource,
+    /// Answers reads. None until the first read of a raw blob that has to be read whole before; replaced when it is no longer
+    /// trusted. Held for one look.
+    reader: Mutex<Option<Arc<Reader>>>,
+    /// Spans that were asked for of a blob that is served before it is checked. Held briefly.
+    seen: Mutex<Seen>,
+    /// Ranges that failed: the kernel asks several times for what it did not get. Held briefly.
+    failed: Mutex<Vec<Failed>>,
 }
 
 impl Contents {
@@ -58,36 +58,36 @@ impl Contents {
             }
             None => Some(self.reader(source).await?),
         };
-        Ok(ContentStream::new(self, source, reader))
+        let blob = Blob {
+            contents: self.clone(),
+            source: source.clone(),
+            reader: Mutex::new(reader),
+            seen: Mutex::default(),
+            failed: Mutex::default(),
+        };
+        Ok(ContentStream { inner: Arc::new(Inner::Blob(Box::new(blob))) })
     }
 }
 
 impl ContentStream {
-    /// A stream of a blob, with its reader if that is here.
-    pub(super) fn new(contents: &Contents, source: &BlobSource, reader: Option<Arc<Reader>>) -> Self {
-        let (contents, source, reader) = (contents.clone(), Box::new(source.clone()), OnceCell::new_with(reader));
-        let (instead, seen, failed) = (OnceCell::new(), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Opened::Blob { contents, source, reader, instead, seen, failed }) }
-    }
-
     /// A stream of bytes that were checked elsewhere (a manifest).
     pub fn of_bytes(bytes: Bytes) -> Self {
-        Self { inner: Arc::new(Opened::Bytes(bytes)) }
+        Self { inner: Arc::new(Inner::Bytes(bytes)) }
     }
 
     /// Length of the stream in bytes (for a raw blob that was never read whole: as claimed).
     pub fn length(&self) -> u64 {
         match &*self.inner {
-            Opened::Blob { source, reader, .. } => reader.get().map_or(source.descriptor.size, |reader| reader.length()),
-            Opened::Bytes(bytes) => bytes.len() as u64,
+            Inner::Blob(blob) => blob.reader().map_or(blob.source.descriptor.size, |reader| reader.length()),
+            Inner::Bytes(bytes) => bytes.len() as u64,
         }
     }
 
     /// How far it is verified.
     pub fn verified(&self) -> Verified {
         match &*self.inner {
-            Opened::Blob { reader, instead, .. } => instead.get().or(reader.get()).map_or(Verified::Unread, |reader| reader.verified()),
-            Opened::Bytes(_) => Verified::Whole,
+            Inner::Blob(blob) => blob.reader().map_or(Verified::Unread, |reader| reader.verified()),
+            Inner::Bytes(_) => Verified::Whole,
         }
     }
 
@@ -96,47 +96,49 @@ impl ContentStream {
     /// that completes a whole blob which is served while it is checked gets its bytes once the digest holds.
     ///
     /// # Errors
-    /// Those of [`Contents::index`]. What failed a check here fails again without being fetched again, and
-    /// what could not be reached for a moment.
+    /// Those of [`Contents::index`]. A range that failed a check fails again without being fetched again, and so does for a
+    /// moment one that could not be fetched.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
         match &*self.inner {
-            Opened::Blob { failed, reader, instead, .. } => {
-                if let Some(error) = remembered(failed, &range) {
+            Inner::Blob(blob) => {
+                if let Some(error) = remembered(&blob.failed, &range) {
                     return Err(error);
                 }
-                let answer = self.read_blob(range.clone()).await;
+                let answer = blob.read(range.clone()).await;
                 if let Err(error) = answer.as_ref()
                     && matches!(error.kind, ErrorKind::Integrity | ErrorKind::TimedOut | ErrorKind::Unreachable)
                 {
-                    // Without a reader that is believed it is the blob as a whole that failed.
-                    let is_whole = instead.get().or(reader.get()).is_none_or(|reader| reader.is_distrusted());
-                    let is_whole = is_whole && error.kind == ErrorKind::Integrity;
-                    remember(failed, if is_whole { 0..u64::MAX } else { range }, error);
+                    // Without a trusted reader it is the blob as a whole that failed.
+                    let is_whole = error.kind == ErrorKind::Integrity && blob.reader().is_none_or(|reader| reader.is_distrusted());
+                    remember(&blob.failed, if is_whole { 0..u64::MAX } else { range }, error);
                 }
                 answer
             }
-            Opened::Bytes(bytes) => {
+            Inner::Bytes(bytes) => {
                 let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 Ok(bytes.slice(place(range.start).min(place(range.end))..place(range.end)))
             }
         }
     }
+}
 
-    async fn read_blob(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        let Opened::Blob { contents, source, reader, instead, seen, .. } = &*self.inner else { return Ok(Bytes::new()) };
-        let reader = match reader.get() {
-            Some(reader) => reader,
-            None => reader.get_or_try_init(|| contents.reader(source)).await?,
-        };
-        if !reader.is_distrusted() {
-            match read_checked(reader, seen, range.clone()).await {
+impl Blob {
+    fn reader(&self) -> Option<Arc<Reader>> {
+        self.reader.lock().clone()
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        if let Some(reader) = self.reader().filter(|reader| !reader.is_distrusted()) {
+            match read_checked(&reader, &self.seen, range.clone()).await {
                 Err(error) if error.kind == ErrorKind::Integrity && reader.is_distrusted() => {
                     tracing::info!("{error}; reading it again by what the blob itself says");
                 }
                 answer => return answer,
             }
         }
-        instead.get_or_try_init(|| contents.reader(source)).await?.read(range).await
+        let reader = self.contents.reader(&self.source).await?;
+        *self.reader.lock() = Some(Arc::clone(&reader));
+        read_checked(&reader, &self.seen, range).await
     }
 }
 
@@ -149,7 +151,7 @@ async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64
     seen().add(reader.spans_of(&range));
     let data = reader.read(range).await?;
     // Asked only now: what was asked for at the same time counts, in whatever order it is answered.
-    let completes = seen().count == reader.span_count();
+    let completes = seen().count == reader.layout.count();
     if completes {
         reader.finish_verification().await?;
     }

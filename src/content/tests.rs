@@ -124,9 +124,7 @@ async fn read_all(stream: &ContentStream) -> Result<Vec<u8>, Error> {
 }
 
 fn is_stored(place: &ContentFixture, source: &BlobSource) -> bool {
-    let documents = [names::index(source), names::streamed_index(&source.descriptor)];
-    let cache = place.cache(1 << 30);
-    documents.iter().any(|name| cache.document(names::INDEX, name, &cache::Protection::Plain).unwrap().is_some())
+    place.cache(1 << 30).document(names::INDEX, &names::index(source), &cache::Protection::Plain).unwrap().is_some()
 }
 
 /// Waits for what a background task will do.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::format::{self, Counts, Draft, Sections, entry, header, span};
+use super::format::{self, Counts, Draft, Record, Sections, entry, header, span};
 use super::kind::FileKind;
 use super::limits::Limits;
 use super::{Codec, Error, Extent, LayerIndex, Resources, Restart, Span};
@@ -64,6 +64,9 @@ pub(super) struct Builder {
     extents: Array<u8>,
     xattrs: Array<u8>,
     windows: Array<u8>,
+    /// Windows that were recorded, and every which of them is kept.
+    windows_seen: u64,
+    window_stride: u64,
     strings: Array<u8>,
     warnings: Vec<String>,
 }
@@ -89,6 +92,8 @@ impl Builder {
             extents: table(),
             xattrs: table(),
             windows: table(),
+            windows_seen: 0,
+            window_stride: 1,
             strings: table(),
             warnings: Vec::new(),
         }
@@ -188,15 +193,23 @@ impl Builder {
         Ok(count)
     }
 
-    /// Records a span, with the compressed window of a restart inside deflate.
-    pub(super) fn span(&mut self, new: &Span, window: &[u8]) -> Result<(), Error> {
+    /// Records a span, with the compressed window of a restart inside deflate; without one (empty) nothing before the span is
+    /// needed. Where windows take too much, some are dropped, and decoding begins at an earlier span.
+    pub(super) fn span(&mut self, new: &Span, mut window: &[u8]) -> Result<(), Error> {
+        let mut restart = new.restart;
+        if !window.is_empty() {
+            if !self.windows_seen.is_multiple_of(self.window_stride) {
+                (restart, window) = (Restart::No, &[]);
+            }
+            self.windows_seen += 1;
+        }
         let mut draft = Draft::<{ format::SPAN }>::new();
         draft.u64(span::STREAM_END, new.stream.end);
         draft.u64(span::BLOB_START, new.blob.start);
         draft.u64(span::BLOB_END, new.blob.end);
         draft.u64(span::WINDOW, append(&mut self.windows, window)?);
         draft.u32(span::WINDOW_LENGTH, length(window)?);
-        let (restart, bits) = match new.restart {
+        let (restart, bits) = match restart {
             Restart::No => (0, 0),
             Restart::Clean => (1, 0),
             Restart::Window { bits } => (2, bits),
@@ -209,7 +222,34 @@ impl Builder {
         }
         append(&mut self.spans, &draft.0)?;
         self.counts.spans = self.counts.spans.checked_add(1).ok_or_else(too_many)?;
+        while self.windows.len() as u64 > self.limits.window_bytes && self.windows_seen > self.window_stride {
+            self.drop_windows()?;
+        }
         self.check_size()
+    }
+
+    /// Drops every other window: decoding cannot begin at its span any more.
+    fn drop_windows(&mut self) -> Result<(), Error> {
+        let mut kept = Array::new(&self.scratch);
+        let mut keeps = false;
+        for record in self.spans.chunks_exact_mut(format::SPAN) {
+            let read = Record(record);
+            let start = usize::try_from(read.u64(span::WINDOW)).unwrap_or(usize::MAX);
+            let window = self.windows.get(start..start.saturating_add(read.u32(span::WINDOW_LENGTH) as usize)).unwrap_or_default();
+            if window.is_empty() {
+                continue;
+            }
+            keeps = !keeps;
+            if keeps {
+                let start = append(&mut kept, window)?;
+                put(record, span::WINDOW, &start.to_le_bytes());
+            } else {
+                put(record, span::WINDOW, &[0; span::HAS_DIGEST - span::WINDOW]);
+            }
+        }
+        self.windows = kept;
+        self.window_stride *= 2;
+        Ok(())
     }
 
     /// The first warning, where there is one.
@@ -287,6 +327,12 @@ pub(super) fn sealed(mut bytes: Array<u8>) -> Result<LayerIndex, Error> {
         place.copy_from_slice(&checksum.to_le_bytes());
     }
     LayerIndex::open(Arc::new(bytes))
+}
+
+fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = record.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
 }
 
 fn length(bytes: &[u8]) -> Result<u32, Error> {

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::build::Builder;
 use super::sink::SpanSink;
 use super::step::{Boundary, Step};
+use super::window_probe::WindowProbe;
 use super::{Codec, Error, RAW_SPAN, Restart, Span};
 
 /// Length of stream from which on a span ends at the next restart point.
@@ -31,14 +32,17 @@ pub(super) struct Cutter {
     blob_start: u64,
     blob_position: u64,
     restart: Restart,
+    /// The stream before the span, if decoding begins inside deflate.
     window: Vec<u8>,
+    /// Finds out whether the span needs it.
+    probe: WindowProbe,
     hasher: Sha256,
     last_byte: u8,
 }
 
 /// Where a span ends.
 enum End {
-    /// At a restart point, with the window that it needs.
+    /// At a restart point, with the stream before it.
     Restart(Boundary, Vec<u8>),
     /// In the middle, with the byte of the blob that follows if it is known already: a decoder may need to see it
     /// before it gives the last bytes.
@@ -60,6 +64,7 @@ impl Cutter {
             blob_position: 0,
             restart: Restart::Clean,
             window: Vec::new(),
+            probe: WindowProbe::default(),
             hasher: Sha256::new(),
             last_byte: 0,
         }
@@ -114,18 +119,18 @@ impl Cutter {
         self.blob_position += consumed.len() as u64;
         self.filled += step.produced;
         if step.gap {
-            self.begin_after_gap(step);
-            return Ok(());
+            return self.begin_after_gap(step);
         }
         self.hasher.update(consumed);
+        self.probe.feed(consumed);
         if let Some(last) = consumed.last() {
             self.last_byte = *last;
         }
         match step.boundary {
             Some(boundary) if self.filled == 0 || self.wants_end() => {
-                let window = if boundary == Boundary::Clean { Vec::new() } else { compress(&history()?)? };
+                let window = if boundary == Boundary::Clean { Vec::new() } else { history()? };
                 let end = End::Restart(boundary, window);
-                if self.filled == 0 { self.begin(end) } else { self.cut(end, builder, sink)? }
+                if self.filled == 0 { self.begin(end)? } else { self.cut(end, builder, sink)? }
             }
             _ if self.filled == self.buffer.len() && self.seekable => self.cut(End::Anywhere, builder, sink)?,
             _ if self.filled == self.buffer.len() => self.cut(End::Middle(next), builder, sink)?,
@@ -156,17 +161,18 @@ impl Cutter {
             digest: Some(self.hasher.finalize_reset().into()),
         };
         let number = builder.span_count();
-        builder.span(&span, &self.window)?;
+        let needed = !self.window.is_empty() && self.probe.needs_window();
+        builder.span(&span, &if needed { compress(&self.window)? } else { Vec::new() })?;
         sink.span(number, span.stream.clone(), self.buffer.get(..self.filled).unwrap_or_default())?;
         self.stream_start = span.stream.end;
         self.filled = 0;
-        self.begin(end);
-        Ok(())
+        self.begin(end)
     }
 
     /// Begins an empty span at the current position of the blob.
-    fn begin(&mut self, end: End) {
+    fn begin(&mut self, end: End) -> Result<(), Error> {
         self.hasher.reset();
+        self.probe.stop();
         self.blob_start = self.blob_position;
         self.window = Vec::new();
         match end {
@@ -175,22 +181,24 @@ impl Cutter {
             End::Restart(Boundary::Block { unused_bits: 0 }, window) => {
                 self.restart = Restart::Window { bits: 0 };
                 self.window = window;
+                self.probe.start(0, 0)?;
             }
             End::Restart(Boundary::Block { unused_bits }, window) => {
                 // The last byte taken belongs to both spans.
-                self.restart = Restart::Window { bits: 8 - unused_bits };
+                let bits = 8 - unused_bits;
+                self.restart = Restart::Window { bits };
                 self.window = window;
                 self.blob_start -= 1;
                 self.hasher.update([self.last_byte]);
+                self.probe.start(unused_bits, self.last_byte >> bits)?;
             }
         }
+        Ok(())
     }
 
     /// Behind a gap (or inside one that goes on) the next span begins at its end.
-    fn begin_after_gap(&mut self, step: &Step) {
-        if step.boundary.is_some() {
-            self.begin(End::Anywhere);
-        }
+    fn begin_after_gap(&mut self, step: &Step) -> Result<(), Error> {
+        if step.boundary.is_some() { self.begin(End::Anywhere) } else { Ok(()) }
     }
 }
 

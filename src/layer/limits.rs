@@ -24,11 +24,21 @@ pub struct Limits {
     pub index_bytes: u64,
     /// The setting that `index_bytes` comes from, for the error.
     pub index_reason: &'static str,
+    /// Most bytes of compressed windows. Beyond them every other window is dropped, as often as it takes, and decoding begins
+    /// further before most spans.
+    pub window_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 5_000_000, header_bytes: 1 << 20, text_bytes: 512 << 20, index_bytes: 4 << 30, index_reason: "the format" }
+        Self {
+            entries: 5_000_000,
+            header_bytes: 1 << 20,
+            text_bytes: 512 << 20,
+            index_bytes: 4 << 30,
+            index_reason: "the format",
+            window_bytes: u64::MAX,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod tar;
 #[cfg(test)]
 pub(crate) mod tests;
 mod validate;
+mod window_probe;
 mod zstandard;
 
 pub use index::{Entry, Extent, LayerIndex};

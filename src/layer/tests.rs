@@ -195,6 +195,61 @@ fn gzip_spans_restart_inside_deflate_about_every_mebibyte() {
 }
 
 #[test]
+fn only_spans_that_refer_to_what_lies_before_them_keep_a_window() {
+    let files = [("text", text(4_000_000, 4)), ("noise", noise(4_000_000, 5)), ("more", text(3_000_000, 6))];
+    let tar = tar_of(&files);
+    let flushed: Vec<u8> = {
+        let mut encoder = flate2::Compress::new(flate2::Compression::default(), false);
+        let mut deflated = Vec::with_capacity(2 * tar.len());
+        let pieces = tar.chunks(1 << 20);
+        let last = pieces.len() - 1;
+        for (number, piece) in pieces.enumerate() {
+            let flush = if number == last { flate2::FlushCompress::Finish } else { flate2::FlushCompress::Full };
+            encoder.compress_vec(piece, &mut deflated, flush).unwrap();
+        }
+        let mut crc = flate2::Crc::new();
+        crc.update(&tar);
+        [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255], deflated.as_slice(), &crc.sum().to_le_bytes(), &crc.amount().to_le_bytes()].concat()
+    };
+    let windows = |blob: &[u8]| {
+        let (index, sink) = scan(Form::Archive, blob).unwrap();
+        assert!(sink.stream == tar);
+        check_spans(&index, blob, &tar, 1 << 20);
+        (0..index.span_count()).map(|number| !index.window(number).unwrap().is_empty()).collect::<Vec<_>>()
+    };
+    assert!(windows(&flushed).iter().all(|window| !window));
+    // Text refers to the text before it, noise to nothing.
+    let usual = windows(&gzip(&tar));
+    assert!(usual[1] && usual[2] && !usual[5] && !usual[6], "{usual:?}");
+}
+
+#[test]
+fn windows_that_take_too_much_become_fewer_and_every_span_can_still_be_decoded() {
+    let tar = tar_of(&[("text", text(20_000_000, 7))]);
+    let blob = gzip(&tar);
+    let index_within = |window_bytes: u64| {
+        let resources = Resources { limits: Limits { window_bytes, ..Limits::default() }, ..Resources::default() };
+        let (mut scan, mut sink) = (Scan::new(Form::Archive, &resources), Collected::default());
+        scan.push(&blob, &mut sink).unwrap();
+        scan.finish(Digest::of(&blob), &mut sink).unwrap()
+    };
+    let restarts = |index: &LayerIndex| {
+        (0..index.span_count()).filter(|number| index.span(*number).unwrap().restart != Restart::No).collect::<Vec<_>>()
+    };
+    let all = index_within(u64::MAX);
+    let window = all.as_bytes().len() as u64 / u64::from(all.span_count());
+    assert_eq!(restarts(&all).len(), all.span_count() as usize);
+    let fewer = index_within(6 * window);
+    assert_eq!(fewer.span_count(), all.span_count());
+    let kept = restarts(&fewer);
+    assert!((3..=7).contains(&kept.len()) && kept.windows(2).all(|pair| pair[1] - pair[0] <= 8), "{kept:?}");
+    check_spans(&fewer, &blob, &tar, 1 << 20);
+    let none = index_within(0);
+    assert!(restarts(&none).len() <= 2, "{:?}", restarts(&none));
+    check_spans(&none, &blob, &tar, 1 << 20);
+}
+
+#[test]
 fn a_deflate_block_above_four_mebibytes_gives_spans_without_restart() {
     let blob = gzip(&vec![0; 40 << 20]);
     let (mut scan, mut sink) = (Scan::new(Form::Archive, &Resources::default()), Collected::default());

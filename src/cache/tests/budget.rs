@@ -240,7 +240,10 @@ fn deleted_and_open(fixture: &CacheFixture) -> usize {
 fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetched_again() {
     let fixture = CacheFixture::new(16 * MIB);
     let (cache, clearing) = (fixture.open(), fixture.open());
-    let layout = StreamLayout { members: std::iter::once(MIB..3 * MIB).collect(), ..even(4, MIB) };
+    let layout = {
+        let members: [Range<u64>; 1] = [MIB..3 * MIB];
+        Layout::new(even(4, MIB).starts(), 4 * MIB, members)
+    };
     fill(&cache, 1, &layout, &Protection::Plain);
     fill(&cache, 2, &layout, &Protection::Plain);
     clearing.pin("kept", &[blob(2)]).unwrap();

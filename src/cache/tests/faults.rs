@@ -220,7 +220,7 @@ fn a_link_in_place_of_a_data_file_is_never_followed() {
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(&target, &path).unwrap();
     let fresh = fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
-    assert!(fresh.store(1, &[7; 64 << 10]).is_err());
+    assert!(fresh.store(1, &[7; 64 << 10], Trust::Proved).is_err());
     assert!(!fresh.has(1) && !check(&fresh, 1, &layout, 0));
     assert!(fs::read(&target).unwrap() == bytes(1, 0..2 * 64 * KIB));
 }

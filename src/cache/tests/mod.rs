@@ -91,22 +91,21 @@ pub fn blob(number: u64) -> Digest {
 }
 
 /// A layout of `count` spans of `span` bytes.
-pub fn even(count: u64, span: u64) -> StreamLayout {
-    StreamLayout { starts: (0..count).map(|number| number * span).collect(), length: count * span, members: [].into() }
+pub fn even(count: u64, span: u64) -> Layout {
+    Layout::new((0..count).map(|number| number * span).collect::<Vec<_>>(), count * span, [])
 }
 
-pub fn span_range(layout: &StreamLayout, span: u32) -> Range<u64> {
-    let end = layout.starts.get(span as usize + 1).copied().unwrap_or(layout.length);
-    layout.starts[span as usize]..end
+pub fn span_range(layout: &Layout, span: u32) -> Range<u64> {
+    layout.span(span)
 }
 
 /// Stores a span of the blob's bytes.
-pub fn store(stream: &CachedStream, seed: u64, layout: &StreamLayout, span: u32) -> bool {
-    stream.store(span, &bytes(seed, span_range(layout, span))).unwrap()
+pub fn store(stream: &CachedStream, seed: u64, layout: &Layout, span: u32) -> bool {
+    stream.store(span, &bytes(seed, span_range(layout, span)), Trust::Proved).unwrap()
 }
 
 /// Reads a span; whatever is answered must be right. Returns whether it was here.
-pub fn check(stream: &CachedStream, seed: u64, layout: &StreamLayout, span: u32) -> bool {
+pub fn check(stream: &CachedStream, seed: u64, layout: &Layout, span: u32) -> bool {
     let range = span_range(layout, span);
     match stream.read(span, range.clone()).unwrap() {
         None => false,
@@ -118,7 +117,7 @@ pub fn check(stream: &CachedStream, seed: u64, layout: &StreamLayout, span: u32)
 }
 
 /// Fills a stream and commits it. Returns which spans were kept.
-pub fn fill(cache: &SpanCache, seed: u64, layout: &StreamLayout, protection: &Protection) -> Vec<bool> {
+pub fn fill(cache: &SpanCache, seed: u64, layout: &Layout, protection: &Protection) -> Vec<bool> {
     let mut fill = cache.fill(&blob(seed), protection).unwrap();
     let kept = fill_spans(&mut fill, seed, layout);
     fill.commit().unwrap();
@@ -126,9 +125,9 @@ pub fn fill(cache: &SpanCache, seed: u64, layout: &StreamLayout, protection: &Pr
 }
 
 /// Gives a fill all spans and members in the order in which a scan does.
-pub fn fill_spans(fill: &mut Fill, seed: u64, layout: &StreamLayout) -> Vec<bool> {
-    let mut members = layout.members.iter().peekable();
-    (0..layout.starts.len() as u32)
+pub fn fill_spans(fill: &mut Fill, seed: u64, layout: &Layout) -> Vec<bool> {
+    let mut members = layout.members().iter().peekable();
+    (0..layout.count())
         .map(|span| {
             let range = span_range(layout, span);
             while let Some(member) = members.next_if(|member| member.start < range.end) {

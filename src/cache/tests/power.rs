@@ -24,9 +24,9 @@ fn open(directory: &Path) -> SpanCache {
     SpanCache::open(Config { directory: directory.join("cache"), size: 8 * MIB, min_free: 0 }).unwrap()
 }
 
-fn layout() -> StreamLayout {
+fn layout() -> Layout {
     let members: Arc<[Range<u64>]> = std::iter::once(100_000..100_000 + MIB).collect();
-    StreamLayout { starts: (0..12).map(|span| span * 130_000).collect(), length: 1_500_000, members }
+    Layout::new((0..12).map(|span| span * 130_000).collect::<Vec<_>>(), 1_500_000, members)
 }
 
 fn document(number: u64) -> (String, Vec<u8>) {
@@ -45,7 +45,7 @@ fn step(cache: &SpanCache, random: &mut rand::rngs::StdRng) {
         4 => cache.forget_stream(&blob(number)).unwrap(),
         _ => {
             let stream = cache.stream(&blob(number), &layout, &Protection::Plain).unwrap();
-            for span in 0..layout.starts.len() as u32 {
+            for span in 0..layout.count() {
                 if !check(&stream, number, &layout, span) {
                     store(&stream, number, &layout, span);
                 }

@@ -251,14 +251,13 @@ fn steps() -> impl prop::strategy::Strategy<Value = Vec<Step>> {
 }
 
 /// Streams of different cuts: small and large spans, a member.
-fn cuts(number: u8) -> StreamLayout {
+fn cuts(number: u8) -> Layout {
     match number {
         0 => even(12, 30_000),
-        1 => StreamLayout { starts: (0..12).map(|span| span * span * 997).collect(), length: 150_000, members: [].into() },
-        _ => StreamLayout {
-            starts: (0..12).map(|span| span * 100_000).collect(),
-            length: 1_200_001,
-            members: std::iter::once(1000..1_100_000).collect(),
+        1 => Layout::new((0..12).map(|span| span * span * 997).collect::<Vec<_>>(), 150_000, []),
+        _ => {
+            let members: [Range<u64>; 1] = [1000..1_100_000];
+            Layout::new((0..12).map(|span| span * 100_000).collect::<Vec<_>>(), 1_200_001, members)
         },
     }
 }

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn with_members() -> StreamLayout {
+fn with_members() -> Layout {
     // Members of 1.5 MiB and 1 MiB, borders inside spans and away from block borders.
     let first = 700_001..700_001 + 3 * MIB / 2;
     let second = first.end + 10..first.end + 10 + MIB;
     let length = second.end + 12_345;
-    StreamLayout { starts: (0..length).step_by(300_000).collect(), length, members: [first, second].into() }
+    Layout::new((0..length).step_by(300_000).collect::<Vec<_>>(), length, [first, second])
 }
 
 #[test]
@@ -16,13 +16,13 @@ fn a_stored_span_is_read_back_in_any_part_and_what_was_not_stored_is_a_miss() {
     let cache = fixture.open();
     let layout = with_members();
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
-    for span in 0..layout.starts.len() as u32 {
+    for span in 0..layout.count() {
         assert!(!stream.has(span) && !check(&stream, 1, &layout, span));
         if span % 2 == 0 {
             assert!(store(&stream, 1, &layout, span));
         }
     }
-    for span in 0..layout.starts.len() as u32 {
+    for span in 0..layout.count() {
         assert_eq!(stream.has(span), span % 2 == 0);
         assert_eq!(check(&stream, 1, &layout, span), span % 2 == 0);
         let range = span_range(&layout, span);
@@ -40,7 +40,7 @@ fn a_committed_fill_is_read_by_this_and_by_another_instance() {
     assert!(fill(&cache, 3, &layout, &Protection::Plain).iter().all(|kept| *kept));
     for cache in [&cache, &other] {
         let stream = cache.stream(&blob(3), &layout, &Protection::Plain).unwrap();
-        assert!((0..layout.starts.len() as u32).all(|span| check(&stream, 3, &layout, span)));
+        assert!((0..layout.count()).all(|span| check(&stream, 3, &layout, span)));
     }
 }
 
@@ -49,7 +49,7 @@ fn a_member_has_a_file_of_its_own_that_is_exactly_the_member() {
     let fixture = CacheFixture::new(64 * MIB);
     let layout = with_members();
     fill(&fixture.open(), 3, &layout, &Protection::Plain);
-    for member in layout.members.iter() {
+    for member in layout.members().iter() {
         let suffix = format!(".{:x}", member.start);
         let file = fixture.data_files().into_iter().find(|path| path.to_str().unwrap().ends_with(&suffix)).unwrap();
         assert!(fs::read(file).unwrap() == bytes(3, member.clone()));
@@ -64,7 +64,7 @@ fn a_fill_is_invisible_until_it_is_committed_and_gone_when_it_is_dropped() {
     let mut unfinished = cache.fill(&blob(4), &Protection::Plain).unwrap();
     fill_spans(&mut unfinished, 4, &layout);
     let stream = cache.stream(&blob(4), &layout, &Protection::Plain).unwrap();
-    assert!(!stream.has(0) && fixture.occupied() >= layout.length);
+    assert!(!stream.has(0) && fixture.occupied() >= layout.length());
     drop(unfinished);
     assert_eq!(fixture.occupied(), 0);
     assert!(!check(&stream, 4, &layout, 0));
@@ -97,12 +97,12 @@ fn streams_that_are_cut_differently_are_different_objects() {
 fn spans_of_odd_sizes_down_to_nothing_are_kept() {
     let fixture = CacheFixture::new(64 * MIB);
     let cache = fixture.open();
-    let layout = StreamLayout { starts: [0, 1, 1, 5_000, 5_001, 9_000].into(), length: 9_000, members: [].into() };
+    let layout = Layout::new([0, 1, 1, 5_000, 5_001, 9_000], 9_000, []);
     let stream = cache.stream(&blob(7), &layout, &Protection::Plain).unwrap();
     for span in 0..6 {
         assert!(store(&stream, 7, &layout, span) && check(&stream, 7, &layout, span));
     }
-    fill(&cache, 8, &StreamLayout { starts: [].into(), length: 0, members: [].into() }, &Protection::Plain);
+    fill(&cache, 8, &Layout::new([], 0, []), &Protection::Plain);
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn wrong_arguments_are_errors_and_never_bytes() {
     let cache = fixture.open();
     let layout = even(2, 1_000);
     let stream = cache.stream(&blob(8), &layout, &Protection::Plain).unwrap();
-    assert!(stream.store(0, &[1; 999]).is_err());
-    assert!(stream.store(2, &[]).is_err());
+    assert!(stream.store(0, &[1; 999], Trust::Proved).is_err());
+    assert!(stream.store(2, &[], Trust::Proved).is_err());
     assert!(store(&stream, 8, &layout, 0));
     #[expect(clippy::reversed_empty_ranges, reason = "that is what is tried")]
     for within in [0..1_001, 999..998, 1_500..1_600] {
@@ -130,9 +130,33 @@ fn wrong_arguments_are_errors_and_never_bytes() {
         (&[0], LONGEST + 1, &[]),
     ];
     for (starts, length, members) in cases {
-        let layout = StreamLayout { starts: starts.into(), length, members: members.into() };
+        let layout = Layout::new(starts, length, members);
         assert!(cache.stream(&blob(9), &layout, &Protection::Plain).is_err(), "{layout:?}");
     }
+}
+
+#[test]
+fn an_unproved_span_is_no_answer_until_it_is_proved_and_gone_if_it_is_wrong() {
+    let fixture = CacheFixture::new(64 * MIB);
+    let (layout, there) = (even(3, 10_000), fixture.open());
+    let stream = there.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    for span in 0..3 {
+        let trust = if span == 0 { Trust::Proved } else { Trust::Unproved };
+        assert!(stream.store(span, &bytes(1, layout.span(span)), trust).unwrap());
+    }
+    // Another process sees the same.
+    let other = fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap();
+    for stream in [&stream, &other] {
+        assert_eq!((0..3).map(|span| check(stream, 1, &layout, span)).collect::<Vec<_>>(), [true, false, false]);
+        assert!((0..3).all(|span| stream.has(span) && stream.read_unproved(span, layout.span(span)).unwrap().is_some()));
+    }
+    other.prove(0, |_| unreachable!("it is proved")).unwrap();
+    other.prove(1, |data| data == bytes(1, layout.span(1))).unwrap();
+    other.prove(2, |_| false).unwrap();
+    assert_eq!((0..3).map(|span| check(&stream, 1, &layout, span)).collect::<Vec<_>>(), [true, true, false]);
+    assert!(!stream.has(2));
+    // What is stored in its place counts for itself.
+    assert!(store(&stream, 1, &layout, 2) && check(&other, 1, &layout, 2));
 }
 
 const LONGEST: u64 = super::super::layout::LONGEST_SPAN;
@@ -153,9 +177,9 @@ fn more_members_than_files_may_be_open_are_all_readable() {
     let cache = fixture.open();
     // Sparse members: each has one stored span of 4 KiB, the rest is never stored.
     let count = 400;
-    let starts = (0..count).flat_map(|member| [member * MIB, member * MIB + 4096]).collect();
-    let members = (0..count).map(|member| member * MIB..(member + 1) * MIB).collect();
-    let layout = StreamLayout { starts, length: count * MIB, members };
+    let starts: Vec<u64> = (0..count).flat_map(|member| [member * MIB, member * MIB + 4096]).collect();
+    let members: Vec<_> = (0..count).map(|member| member * MIB..(member + 1) * MIB).collect();
+    let layout = Layout::new(starts, count * MIB, members);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     for member in 0..count as u32 {
         assert!(store(&stream, 1, &layout, 2 * member));

@@ -6,9 +6,9 @@ use crate::durable;
 
 /// Streams by seed, protection and layout: two plain ones with spans in the main file, in a member, and in both, and
 /// two sealed ones.
-fn streams() -> [(u64, Protection, StreamLayout); 4] {
+fn streams() -> [(u64, Protection, Layout); 4] {
     let members: Arc<[Range<u64>]> = std::iter::once(10_000..10_000 + MIB).collect();
-    let plain = StreamLayout { starts: (0..5).map(|span| span * 250_000).collect(), length: 1_100_000, members };
+    let plain = Layout::new((0..5).map(|span| span * 250_000).collect::<Vec<_>>(), 1_100_000, members);
     [(1, Protection::Plain, plain.clone()), (2, Protection::Plain, plain), (3, key(1), even(5, 10_000)), (4, key(1), even(5, 10_000))]
 }
 

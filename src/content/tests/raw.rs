@@ -89,9 +89,9 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
     let stream = contents.open(&source).await.unwrap();
     // The read that completes the blob fails, and what follows.
     assert_eq!(read_all(&stream).await.unwrap_err().kind, ErrorKind::Integrity);
-    let layout = layout::Layout::of_raw(source.descriptor.size).unwrap();
-    let cached =
-        || fixture.cache(1 << 30).stream(&names::streaming(&source.descriptor), &layout.cached, &cache::Protection::Plain).unwrap();
+    let layout = reader::raw_layout(source.descriptor.size).unwrap();
+    let key = names::stream(&source.descriptor.digest, Form::Raw, Sealing::None);
+    let cached = || fixture.cache(1 << 30).stream(&key, &layout, &cache::Protection::Plain).unwrap();
     until(|| (0..4).all(|span| !cached().has(span))).await;
     let error = stream.read(0..1).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
@@ -317,8 +317,7 @@ async fn what_an_index_says_of_a_raw_blob_has_the_borders_of_the_unindexed_one()
     let fixture = ContentFixture::new();
     let source = BlobSource { strict: true, ..fixture.add(Form::Raw, &noise(5 * MIB as usize + 9, 11)) };
     let index = fixture.contents().index(&source).await.unwrap();
-    let raw = layout::Layout::of_raw(source.descriptor.size).unwrap();
-    assert_eq!(layout::Layout::of_index(&index).cached, raw.cached);
+    assert_eq!(reader::layout_of(&index), reader::raw_layout(source.descriptor.size).unwrap());
 }
 
 #[tokio::test]

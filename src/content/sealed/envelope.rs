@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::budget::Use;
-use super::input::Input;
-use super::key_probe::{KeyProbe, Opened, PROOF, VERSION, wrong_key};
-use super::pass::{self, ScanThread};
-use super::reader::Reader;
-use super::shared::Shared;
-use super::{BlobSource, Error, Sealing, names};
+use super::probe::{KeyProbe, Opened, PROOF, VERSION, wrong_key};
 use crate::cache::Protection;
+use crate::content::budget::Use;
+use crate::content::input::Input;
+use crate::content::pass::{self, ScanThread};
+use crate::content::reader::{Mode, Reader};
+use crate::content::shared::Shared;
+use crate::content::{BlobSource, Error, Sealing, names};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex};
 use crate::oci::Digest;
@@ -50,12 +50,12 @@ async fn remembered(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<
 }
 
 /// Whether an envelope was opened before, on this machine, and a key that is at hand opens it.
-pub(super) async fn was_opened(shared: &Arc<Shared>, source: &BlobSource) -> bool {
+pub(in crate::content) async fn was_opened(shared: &Arc<Shared>, source: &BlobSource) -> bool {
     matches!(remembered(shared, source).await, Ok(Some(_)))
 }
 
 /// Opens the envelope of a blob: from memory of it, else by a pass that checks its tag.
-pub(super) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opened, Error> {
+pub(in crate::content) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opened, Error> {
     if let Some(opened) = remembered(shared, source).await? {
         return Ok(opened);
     }
@@ -91,7 +91,7 @@ fn remember(shared: &Shared, blob: &Digest, opened: &Opened) {
 }
 
 /// Keeps the index of an archive that was packed and sealed here, sealed as well. Blocks on the disk.
-pub(super) fn adopt(shared: &Shared, source: &BlobSource, opened: &Opened, index: &LayerIndex) -> Result<(), Error> {
+pub(in crate::content) fn adopt(shared: &Shared, source: &BlobSource, opened: &Opened, index: &LayerIndex) -> Result<(), Error> {
     let index = index.of_blob(source.descriptor.digest)?;
     shared.check_size(source, &index)?;
     remember(shared, &source.descriptor.digest, opened);
@@ -100,7 +100,7 @@ pub(super) fn adopt(shared: &Shared, source: &BlobSource, opened: &Opened, index
 }
 
 /// The key of a new envelope: from the passphrase that opens `source`, else from the first one there is.
-pub(super) async fn key_for(shared: &Arc<Shared>, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
+pub(in crate::content) async fn key_for(shared: &Arc<Shared>, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
     let keys = shared.keys.clone();
     let Some(source) = source else { return blocking(move || keys.first(&salt)).await };
     let opened = open(shared, source).await?;
@@ -119,14 +119,14 @@ fn proof_of(key: &EnvelopeKey) -> Vec<u8> {
 }
 
 /// The same blob, as it is stored.
-pub(super) fn as_stored(source: &BlobSource) -> BlobSource {
+pub(in crate::content) fn as_stored(source: &BlobSource) -> BlobSource {
     BlobSource { form: Form::Raw, sealing: Sealing::None, index: None, ..source.clone() }
 }
 
 /// Checks the tag over a blob whose digest was checked earlier.
 async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerIndex, mut probe: KeyProbe) -> Result<KeyProbe, Error> {
     let size = index.stream_length();
-    let blob = Reader::transient(shared, stored, index);
+    let blob = Reader::open(shared, stored, Mode::Ciphertext(index))?;
     let mut place = 0;
     while place < size {
         let piece = blob.read_for(place..(place + PIECE).min(size), Use::Demand).await?;
@@ -141,7 +141,7 @@ async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerInd
 }
 
 /// The second pass: decrypts, indexes and fills the sealed cache from the checked ciphertext.
-pub(super) async fn index(shared: &Arc<Shared>, source: &BlobSource, opened: &Opened, blob: &Arc<Reader>) -> Result<LayerIndex, Error> {
+pub(in crate::content) async fn index(shared: &Arc<Shared>, source: &BlobSource, opened: &Opened, blob: &Arc<Reader>) -> Result<LayerIndex, Error> {
     let _turn = shared.turns.pass().await?;
     // The tables and the index that is put together from them.
     let _memory = shared.budget.take(Use::Large, shared.budget.share(Use::Large) / 2).await?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Error;
+use crate::content::Error;
 use crate::error::ErrorKind;
 use crate::seal::{EnvelopeKey, Passphrase};
 
@@ -59,7 +59,7 @@ pub struct Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.ring.ring.lock().lent.retain(|(number, _)| *number != self.number);
+        self.ring.lock().lent.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -85,13 +85,13 @@ impl KeyRing {
 
     /// Whether there is any source.
     pub fn is_empty(&self) -> bool {
-        let ring = self.ring.lock();
+        let ring = self.lock();
         ring.sources.is_empty() && ring.lent.is_empty()
     }
 
     /// Tries these passphrases first until the answer is dropped.
     pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
-        let mut ring = self.ring.lock();
+        let mut ring = self.lock();
         ring.loans += 1;
         let number = ring.loans;
         ring.lent.splice(0..0, passphrases.into_iter().take(PASSPHRASES).map(|passphrase| (number, passphrase)));
@@ -99,17 +99,21 @@ impl KeyRing {
         Lent { ring: self.clone(), number }
     }
 
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Ring> {
+        self.ring.lock()
+    }
+
     /// Makes sure that there is a passphrase, asking the sources if need be. Blocks.
-    pub(super) fn ask(&self) -> Result<(), Error> {
-        self.ring.lock().passphrases().map(drop)
+    pub(in crate::content) fn ask(&self) -> Result<(), Error> {
+        self.lock().passphrases().map(drop)
     }
 
     /// A key for a new envelope, from the first passphrase there is; `None` if no source has one. Blocks.
     ///
     /// # Errors
     /// KeyMissing if a source failed.
-    pub(super) fn first(&self, salt: &[u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
-        let mut ring = self.ring.lock();
+    pub(in crate::content) fn first(&self, salt: &[u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
+        let mut ring = self.lock();
         let found = match ring.passphrases() {
             Ok(found) => found,
             Err(_) if ring.sources.iter().all(|(_, asked)| matches!(asked, Asked::Answer(None))) => return Ok(None),
@@ -122,13 +126,13 @@ impl KeyRing {
     ///
     /// # Errors
     /// KeyMissing if there is no passphrase.
-    pub(super) fn again(
+    pub(in crate::content) fn again(
         &self,
         other: &[u8; 32],
         fits: impl Fn(&EnvelopeKey) -> bool,
         salt: &[u8; 32],
     ) -> Result<Option<EnvelopeKey>, Error> {
-        for passphrase in self.ring.lock().passphrases()? {
+        for passphrase in self.lock().passphrases()? {
             if fits(&derive(&passphrase, other)?) {
                 return derive(&passphrase, salt).map(Some);
             }
@@ -140,8 +144,8 @@ impl KeyRing {
     ///
     /// # Errors
     /// KeyMissing if there is no passphrase.
-    pub(super) fn keys(&self, salt: &[u8; 32]) -> Result<Arc<[EnvelopeKey]>, Error> {
-        let mut ring = self.ring.lock();
+    pub(in crate::content) fn keys(&self, salt: &[u8; 32]) -> Result<Arc<[EnvelopeKey]>, Error> {
+        let mut ring = self.lock();
         let loans = ring.loans;
         let (untried, known) = match ring.derived.get(salt) {
             Some((tried, keys)) if *tried == loans || ring.lent.is_empty() => return Ok(Arc::clone(keys)),
@@ -240,7 +244,7 @@ mod tests {
         let lent = ring.lend(vec![Passphrase::new(b"lent".to_vec())]);
         assert_eq!((ring.keys(&[1; 32]).unwrap().len(), ring.keys(&[2; 32]).unwrap().len()), (2, 2));
         drop(lent);
-        assert!(ring.ring.lock().lent.is_empty());
+        assert!(ring.lock().lent.is_empty());
         assert_eq!((ring.keys(&[2; 32]).unwrap().len(), ring.keys(&[3; 32]).unwrap().len()), (2, 1));
         let empty = KeyRing::default();
         let lent = empty.lend(vec![Passphrase::new(b"lent".to_vec())]);

@@ -1,5 +1,5 @@
-//! Checking a raw blob while it is being read: its spans are hashed in order as they come in, from memory or
-//! from the cache, until the whole digest is known.
+//! The check of a raw blob that is served meanwhile: its spans are hashed in order as they come in, from memory or from the
+//! cache, until the whole digest is known.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +8,10 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::{BlobSource, Error};
-use crate::cache::CachedStream;
+use crate::cache::{CachedStream, Layout};
 use crate::error::ErrorKind;
 use crate::layer::{self, Form, LayerIndex, Resources, Scan, SpanSink};
 use crate::oci::Hasher;
-
-use super::layout::Layout;
 
 /// State of the spans before `next`.
 struct Progress {
@@ -23,7 +21,7 @@ struct Progress {
 }
 
 /// The check of one raw blob.
-pub(super) struct Streaming {
+pub(super) struct RunningCheck {
     /// Held while spans are hashed, on blocking threads only.
     progress: Mutex<Progress>,
     /// SHA-256 of each span that was hashed: one that is fetched again must be the same. Held for one look.
@@ -53,7 +51,7 @@ pub(super) enum Verdict {
     Failed,
 }
 
-impl Streaming {
+impl RunningCheck {
     pub(super) fn new(source: &BlobSource) -> Self {
         let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, &Resources::default()));
         let progress = Mutex::new(Progress { next: 0, hashing: Some(hashing) });
@@ -108,7 +106,7 @@ impl Streaming {
             }
             while progress.next < layout.count() && progress.hashing.is_some() {
                 let next = progress.next;
-                let Some(Ok(Some(data))) = cached.map(|cached| cached.read(next, layout.span(next))) else { break };
+                let Some(Ok(Some(data))) = cached.map(|cached| cached.read_unproved(next, layout.span(next))) else { break };
                 self.add(&mut progress, next, &data);
             }
             if progress.next >= layout.count() {

@@ -1,31 +1,31 @@
 //! The trial of every passphrase on an oci-sync envelope that passes by, and what fits.
 
 use super::keys::KeyRing;
-use super::{BlobSource, Error};
+use crate::content::{BlobSource, Error};
 use crate::cache::Protection;
 use crate::error::ErrorKind;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, ciphertext_length};
 
 /// First byte of the document that remembers an envelope; it changes with the format.
-pub(super) const VERSION: u8 = 1;
+pub(in crate::content) const VERSION: u8 = 1;
 /// The plaintext that proves a key in that document.
-pub(super) const PROOF: &[u8] = b"ocifs envelope";
+pub(in crate::content) const PROOF: &[u8] = b"ocifs envelope";
 /// An envelope whose tag held, and the key that fits.
 #[derive(Clone)]
-pub(super) struct Opened {
-    pub(super) header: EnvelopeHeader,
-    pub(super) key: EnvelopeKey,
+pub(in crate::content) struct Opened {
+    pub(in crate::content) header: EnvelopeHeader,
+    pub(in crate::content) key: EnvelopeKey,
 }
 
 impl Opened {
     /// How the cache protects one thing that comes from this envelope.
-    pub(super) fn protection(&self, source: &BlobSource, role: &str) -> Protection {
+    pub(in crate::content) fn protection(&self, source: &BlobSource, role: &str) -> Protection {
         let context = format!("ocifs {role} 1 {} {:?}", source.descriptor.digest, source.form);
         Protection::Sealed(self.key.cache_key().for_object(context.as_bytes()))
     }
 
     /// The stored record of an envelope: public bytes of the blob, and a proof of the key.
-    pub(super) fn to_document(&self) -> Vec<u8> {
+    pub(in crate::content) fn to_document(&self) -> Vec<u8> {
         let mut document = vec![VERSION];
         document.extend_from_slice(&self.header.salt);
         document.extend_from_slice(&self.header.nonce);
@@ -35,7 +35,7 @@ impl Opened {
 }
 
 /// Tries every passphrase on a blob that passes by. Blocks.
-pub(super) struct KeyProbe {
+pub(in crate::content) struct KeyProbe {
     keys: KeyRing,
     size: u64,
     seen: u64,
@@ -51,14 +51,14 @@ struct Begun {
 
 impl KeyProbe {
     /// A trial on a blob of a claimed size.
-    pub(super) fn new(keys: &KeyRing, source: &BlobSource) -> Result<Self, Error> {
+    pub(in crate::content) fn new(keys: &KeyRing, source: &BlobSource) -> Result<Self, Error> {
         ciphertext_length(source.descriptor.size).map_err(|error| Error::new(error.kind, format!("{}: {error}", source.label())))?;
         let size = source.descriptor.size;
         Ok(Self { keys: keys.clone(), size, seen: 0, header: Vec::new(), tag: Vec::new(), begun: None })
     }
 
     /// The next bytes of the blob as stored.
-    pub(super) fn update(&mut self, mut piece: &[u8]) {
+    pub(in crate::content) fn update(&mut self, mut piece: &[u8]) {
         let header_missing = ENVELOPE_HEADER - self.header.len().min(ENVELOPE_HEADER);
         if header_missing > 0 {
             let (header, rest) = piece.split_at(header_missing.min(piece.len()));
@@ -82,7 +82,7 @@ impl KeyProbe {
     }
 
     /// The key whose tag holds, now that the digest of the blob held.
-    pub(super) fn finish(self, source: &BlobSource) -> Result<Opened, Error> {
+    pub(in crate::content) fn finish(self, source: &BlobSource) -> Result<Opened, Error> {
         let cut = || Error::new(ErrorKind::Integrity, format!("{} is too short for an oci-sync envelope", source.label()));
         let begun = self.begun.ok_or_else(cut)??;
         let tag: [u8; ENVELOPE_TAG] = self.tag.try_into().map_err(|_| cut())?;
@@ -99,7 +99,7 @@ fn begin(keys: &KeyRing, header: &[u8]) -> Result<Begun, Error> {
 }
 
 /// The error of an envelope that no passphrase opens.
-pub(super) fn wrong_key(source: &BlobSource) -> Error {
+pub(in crate::content) fn wrong_key(source: &BlobSource) -> Error {
     let message = format!("{} is encrypted and none of the given passphrases opens it (its digest is right)", source.label());
     Error::new(ErrorKind::KeyWrong, message)
 }
