@@ -112,7 +112,7 @@ impl CachedStream {
         self.living(false).unwrap_or_else(|_| self.current()).table.state(span).present()
     }
 
-    /// Keeps a span. `false`, which is not an error, if the budget (all of it pinned or in flight) or the disk leaves no
+    /// Keeps a span; a proved one replaces one that is not. `false`, which is not an error, if the budget (all of it pinned or in flight) or the disk leaves no
     /// room, or if another writer is just storing this span.
     pub fn store(&self, span: u32, data: &[u8], trust: Trust) -> Result<bool, Error> {
         let range = self.layout.span(span);
@@ -123,7 +123,7 @@ impl CachedStream {
         // A stream that is unlinked again and again while we try is not worth more.
         for _ in 0..3 {
             let stream = self.living(true)?;
-            if stream.table.state(span).present() && !stream.dead() {
+            if !stream.dead() && stream.suffices(span, trust) {
                 return Ok(true);
             }
             let stored = match &self.key {

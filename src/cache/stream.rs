@@ -320,6 +320,16 @@ impl Stream {
         Some(false)
     }
 
+    /// Whether a span is here and trusted enough that it need not be stored. One that is not proved makes way for one that is.
+    pub fn suffices(&self, span: u32, trust: Trust) -> bool {
+        let state = self.table.state(span);
+        if !state.present() || trust == Trust::Unproved || self.table.is_proved(span, state) {
+            return state.present();
+        }
+        self.table.withdraw(span, state);
+        false
+    }
+
     /// Proves a span that is here unproved, or drops it if `is_right` denies its stored bytes.
     pub fn prove_span(self: &Arc<Self>, span: u32, is_right: impl FnOnce(&[u8]) -> bool) {
         let state = self.table.state(span);
@@ -355,7 +365,7 @@ impl Stream {
         if self.dead() {
             return give_back(None);
         }
-        if self.table.state(span).present() {
+        if self.suffices(span, trust) {
             return give_back(Some(true));
         }
         match self.write_stored(range, stored) {

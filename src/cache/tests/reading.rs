@@ -155,8 +155,10 @@ fn an_unproved_span_is_no_answer_until_it_is_proved_and_gone_if_it_is_wrong() {
     other.prove(2, |_| false).unwrap();
     assert_eq!((0..3).map(|span| check(&stream, 1, &layout, span)).collect::<Vec<_>>(), [true, true, false]);
     assert!(!stream.has(2));
-    // What is stored in its place counts for itself.
+    // What is stored in its place counts for itself, and a proved span replaces an unproved one, never the reverse.
+    assert!(stream.store(2, &[7; 10_000], Trust::Unproved).unwrap() && !check(&other, 1, &layout, 2));
     assert!(store(&stream, 1, &layout, 2) && check(&other, 1, &layout, 2));
+    assert!(stream.store(2, &[7; 10_000], Trust::Unproved).unwrap() && check(&other, 1, &layout, 2));
 }
 
 const LONGEST: u64 = super::super::layout::LONGEST_SPAN;
