@@ -190,7 +190,7 @@ async fn titles_that_clash_or_escape_lose_no_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trees_and_indexes_that_nobody_uses_are_let_go() {
+async fn unused_trees_and_indexes_are_dropped() {
     let (registry, cache) = memory();
     let layer = tar_of(&[("a", "1"), ("b", "2")]);
     registry.add_artifact("r", "v2", (media_type::OCI_CONFIG, b"{}"), &[(GZIP, &layer, &[])], &[]);
@@ -355,7 +355,7 @@ async fn a_registry_that_fails_midway_leaves_nothing_wrong_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_layer_builds_within_bounds_and_shares_one_artifact_with_all_who_ask() {
+async fn a_large_layer_builds_within_bounds_into_one_shared_artifact() {
     let (registry, cache) = memory();
     let names: Vec<String> = (0..3000).map(|number| format!("d{}/f{number}", number % 50)).collect();
     let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "data")).collect();

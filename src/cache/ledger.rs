@@ -7,7 +7,7 @@
 //!
 //! Each open cache holds a slot (a lock on one byte, which ends with the process) that says how much it is just
 //! writing, so that a recount can add what is not on disk yet and ignore what died. It also counts what that cache's
-//! transfers have moved, so that others can tell work from standstill, and who holds which claim.
+//! transfers have moved, so that other processes can tell work from standstill, and which process holds which claim.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const SLOTS_AT: usize = 8;
 const SLOTS: usize = 1024;
 /// Bytes that the transfers of each slot's owner have moved.
 const PROGRESS_AT: usize = SLOTS_AT + 2 * SLOTS;
-/// Who holds a claim, by the claim's number: the number with the slot in place of its lowest bits.
+/// The holder of a claim, by the claim's number: the number with the slot in place of its lowest bits.
 const HOLDERS_AT: usize = PROGRESS_AT + SLOTS;
 const HOLDERS: usize = 1024;
 const LENGTH: u64 = ((HOLDERS_AT + HOLDERS) * size_of::<u64>()) as u64;

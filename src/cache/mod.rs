@@ -37,7 +37,7 @@
 //!   file's slot, shared and held just to take a handle. A mismatch withdraws the span.
 //! - *Unlinking* a stream (clear, replacement by a commit, emptied by the evictor) first marks its table dead, then
 //!   renames the directory away, under the structure lock. Data files carry the instance that the table names, so an
-//!   old table never meets new files. Who holds a dead stream reads on from the files it has open, and moves to the
+//!   old table never meets new files. A holder of a dead stream reads on from the files it has open, and moves to the
 //!   new one when it next stores.
 //!
 //! Lock order: evictor, then structure, then table or span; a span's lock is never held while waiting for another.
@@ -123,7 +123,7 @@ impl SpanCache {
         self.shared.claims.claim(name, patience, moved).await.map_err(failed("lock", &self.shared.root.join("claims.lock")))
     }
 
-    /// Notes that so many bytes arrived or were decoded here, for those in other daemons who wait for a claim.
+    /// Notes that so many bytes arrived or were decoded here, for other daemons that wait for a claim.
     pub fn moved(&self, bytes: u64) {
         self.shared.ledger.moved(bytes);
     }

@@ -231,7 +231,7 @@ impl Stream {
         let name = file_name(self.table.identity(), self.table.layout(), which).ok_or_else(missing)?;
         let file = Arc::new(durable::open_private(&self.directory.join(name), create)?);
         let identity = identity_of(&file)?;
-        // Before anybody gets the file: who looks at both counters cannot miss it.
+        // Before any reader gets the file: one that compares both counters cannot miss it.
         if ![0, identity].contains(&slot.identity.swap(identity, Ordering::SeqCst)) {
             self.verified.iter().for_each(|word| word.store(0, Ordering::SeqCst));
             self.replaced.fetch_add(1, Ordering::SeqCst);

@@ -98,14 +98,7 @@ pub struct Table {
 impl Table {
     /// Writes the new table of a stream into the directory that will be renamed to the stream's name, with the
     /// checksums of the spans that are present already.
-    pub fn write(
-        directory: &Path,
-        name: &str,
-        layout: &Layout,
-        identity: Identity,
-        present: &[Option<u64>],
-        now: u64,
-    ) -> io::Result<()> {
+    pub fn write(directory: &Path, name: &str, layout: &Layout, identity: Identity, present: &[Option<u64>], now: u64) -> io::Result<()> {
         let salt = u128::from_le_bytes(identity.salt);
         let mut header = [0_u64; HEADER];
         let fields = [

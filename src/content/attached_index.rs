@@ -1,4 +1,4 @@
-//! Indexes attached to an artifact: fetched by digest, checked, and used only for those who name them.
+//! Indexes attached to an artifact: fetched by digest, checked, and used only for artifacts that name them.
 //!
 //! A manifest vouches for the digest of the index as it does for that of the layer, so what is read by one is what was
 //! published: every span is compared with its digest in the index before a byte of it is served. It vouches for

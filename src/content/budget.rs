@@ -1,7 +1,7 @@
 //! The one memory budget of a process (`--memory-limit`), and how many requests are in flight.
 //!
 //! The budget is cut into shares by use. Within a share a request is granted as a whole or waits as a whole, and its
-//! holder asks for no more of the same share before it gives it back; who holds of one share waits for another one in
+//! holder asks for no more of the same share before it gives it back; a holder of one share waits for another one in
 //! this order only: packing, spans, windows. So nothing ever waits in a circle. Prefetch has a share of its own, so a reader
 //! that waits for bytes never queues behind bytes that no reader has asked for yet.
 

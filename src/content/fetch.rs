@@ -253,8 +253,7 @@ async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecode
 
 fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
     let Task { number, span, blob, pending_span, keeps, rank } = task;
-    let worked = verify(reader, number, &span, &blob)
-        .and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
+    let worked = verify(reader, number, &span, &blob).and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
     let (trust, data) = match worked {
         Ok(worked) => worked,
         Err(error) => {

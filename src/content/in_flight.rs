@@ -53,7 +53,7 @@ impl InFlight {
 }
 
 impl PendingSpan {
-    /// Answers everybody who waits.
+    /// Hands the outcome to every waiter.
     pub(super) fn complete(self, outcome: Outcome) {
         // Removed before it is announced: later readers look into the cache first.
         self.running.lock().remove(&self.span);
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_wait_for_one_fetch_and_the_next_begins_anew() {
+    async fn many_readers_share_one_fetch_and_the_next_one_starts_another() {
         let in_flight = InFlight::default();
         let (first, pending_span) = in_flight.join(7);
         let (second, none) = in_flight.join(7);

@@ -34,7 +34,7 @@ pub(super) enum Origin {
         blob: Arc<Reader>,
         /// Decrypts what was read.
         envelope: Box<EnvelopeReader>,
-        /// Who asks.
+        /// The use that the reads count for.
         rank: Use,
     },
 }

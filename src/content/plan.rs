@@ -116,7 +116,7 @@ mod tests {
             (usual(Raw), Step::Read(Plan::Unchecked)),
             (Facts { strict: true, ..usual(Raw) }, Step::ReadWhole),
             (Facts { was_wrong: true, ..usual(Raw) }, Step::ReadWhole),
-            // A small raw blob needs no index, whatever there is and whoever asks.
+            // A small raw blob needs no index, whatever else is known.
             (small(Raw), Step::Read(Plan::Single)),
             (Facts { strict: true, was_wrong: true, is_indexed: true, attached: Doubted, ..small(Raw) }, Step::Read(Plan::Single)),
             (Facts { size: RAW_SPAN + 1, ..usual(Raw) }, Step::Read(Plan::Unchecked)),

@@ -1,6 +1,6 @@
 //! The user and group of a change.
 
-/// Who asks.
+/// The caller of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// User.

@@ -266,14 +266,14 @@ impl FileSystem {
         self.staged.happened_in(&self.views, view, |_| Event::Dropped(view.number()));
         self.namespace_changed();
         if was_root {
-            self.show_anew(name)?;
+            self.show_again(name)?;
         }
         self.forget_tag_name(&name.0, &name.1);
         Ok(())
     }
 
     /// Makes the root of a mount that is one tag a new view of it.
-    pub(super) fn show_anew(&self, name: &TagName) -> Result<(), Error> {
+    pub(super) fn show_again(&self, name: &TagName) -> Result<(), Error> {
         let origin = Origin::Tag(name.0.clone(), name.1.clone());
         let new = self.views.name(Key::Tag(name.0.clone(), name.1.clone()), || origin)?;
         self.replace_root(&new);

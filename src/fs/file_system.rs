@@ -88,13 +88,13 @@ impl FileSystem {
         })
     }
 
-    /// Names who tells the kernel what to forget. The first one counts.
+    /// Sets the channel through which the kernel is told to forget. The first one counts.
     pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
         // A second session on one file system does not exist; the first one keeps its notifications.
         let _ = self.kernel.set(kernel);
     }
 
-    /// Who tells the kernel what to forget.
+    /// The channel through which the kernel is told to forget.
     #[cfg(test)]
     pub(crate) fn kernel_cache(&self) -> Option<&Arc<dyn KernelCache>> {
         self.kernel.get()

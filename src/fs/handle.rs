@@ -106,7 +106,7 @@ impl Handles {
         })
     }
 
-    /// Whether anybody may write to an inode.
+    /// Whether any handle may write to an inode.
     pub(super) fn has_writer(&self, number: u64) -> bool {
         let inner = self.inner.lock();
         inner.open.values().any(|handle| match handle {

@@ -1,7 +1,7 @@
 //! The tags of a mount with the state that each is in, and the repositories that were made here.
 //!
-//! One lock is held while an event is judged and what follows from it is done to the views; nothing waits or is told to anybody under
-//! it. A tag has an entry from its first edit until everything of it is published or taken back, and its view stays so long, whatever
+//! One lock is held while an event is judged and what follows from it is done to the views; nothing waits and no other
+//! part is notified under it. A tag has an entry from its first edit until everything of it is published or taken back, and its view stays so long, whatever
 //! the kernel forgets. A tag without an entry follows upstream if a view shows it, else it was not seen yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

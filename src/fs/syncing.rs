@@ -104,7 +104,7 @@ impl FileSystem {
                 self.staged.set_conflict(&to, None);
                 drop(claimed);
                 if is_root {
-                    self.show_anew(name)?;
+                    self.show_again(name)?;
                 }
                 self.forget_tag_name(&name.0, &name.1);
                 self.forget_tag_name(&to.0, &to.1);

@@ -27,19 +27,19 @@ pub(super) enum TagState {
         view: ViewNumber,
         /// Changes that are under way in it.
         work: u32,
-        /// Who has it to himself.
+        /// The caller that has exclusive use of it.
         claim: Option<Claim>,
     },
     /// It was deleted here, and no directory is found under its name.
     Deleted {
         /// The directory that it was.
         view: ViewNumber,
-        /// Who has it to himself.
+        /// The caller that has exclusive use of it.
         claim: Option<Claim>,
     },
 }
 
-/// Who has an edited tag to himself. Its files can be changed meanwhile.
+/// A caller with exclusive use of an edited tag. Its files can be changed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// A publish.

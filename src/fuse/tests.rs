@@ -187,7 +187,7 @@ fn a_signal_ends_a_program_that_waits_for_a_registry_that_hangs() {
     for (signal, number, file) in [("INT", 2, "team/app/v1/a.txt"), ("KILL", 9, "team/app/v2/a.txt")] {
         mount.mount.requests();
         mount.mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Stall);
-        // Whoever started the tests may have told them to ignore the signal.
+        // The parent of the tests may have told them to ignore the signal.
         let mut cat =
             Command::new("env").args(["--default-signal=INT", "cat"]).arg(mount.path(file)).stdout(Stdio::null()).spawn().unwrap();
         wait_for(&mount.mount.registry, RequestKind::Blob);

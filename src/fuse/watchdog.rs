@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_status_ends_nothing() {
+    fn text_that_is_not_a_status_ends_nothing() {
         for text in ["", "SigPnd: zz", "SigPnd:", "SigPndx: 100\nShdPnd"] {
             assert!(!has_ending_signal(text), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Who takes what a scan produces.
+//! The consumer of a scan.
 
 use std::ops::Range;
 

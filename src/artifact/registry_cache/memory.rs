@@ -152,7 +152,7 @@ impl Memory {
         if let Some(tags) = self.repositories.get_mut(repository) {
             tags.list = None;
             if tags.tags.is_empty() && tags.gone.is_empty() {
-                // Or every name that anybody ever tried would stay for the life of the mount.
+                // Or every name that was ever tried would stay for the life of the mount.
                 self.repositories.remove(repository);
             }
         }

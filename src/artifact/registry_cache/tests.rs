@@ -84,7 +84,7 @@ async fn the_first_use_of_a_tag_is_one_get_and_a_later_one_at_most_a_head() {
 }
 
 #[tokio::test]
-async fn many_who_ask_at_once_share_one_request() {
+async fn concurrent_lookups_share_one_request() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let (repository, name) = (app(), tag("v1"));
@@ -131,7 +131,7 @@ async fn while_the_registry_is_unreachable_the_last_known_answer_serves() {
     assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
     let listing = cache.tags(&app()).await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["v1", "v2"], false));
-    // During an outage nobody waits for another attempt, but what was never known fails as what it is.
+    // During an outage no lookup waits for another attempt, but what was never known fails as what it is.
     let asked = rig.requests();
     cache.tag(&app(), &tag("v1")).await.unwrap();
     assert_eq!(rig.requests(), asked);
@@ -151,7 +151,7 @@ async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
     }
     let begun = tokio::time::Instant::now();
     assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
-    // The first one finds out, which takes a moment; nobody after that waits at all.
+    // The first one finds out, which takes a moment; later ones do not wait at all.
     assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
     let found_out = tokio::time::Instant::now();
     for _ in 0..100 {
@@ -221,7 +221,7 @@ fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_no_outage() {
+async fn a_refusal_is_not_an_outage() {
     let rig = Rig::new();
     let cache = rig.stale();
     cache.tag(&app(), &tag("v1")).await.unwrap();

@@ -161,7 +161,7 @@ async fn a_raw_layer_whose_index_is_gone_is_shown_as_if_it_had_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tree_that_a_lying_index_showed_is_built_anew_once_a_span_does_not_match() {
+async fn the_tree_of_a_lying_index_is_rebuilt_once_a_span_does_not_match() {
     let (registry, cache) = memory();
     let (truth, lie) = (vec![1; 5000], vec![2; 5000]);
     let mut layer = publish(&registry, Packing::Tar, ".", &[(file("a", &truth), &truth)]);

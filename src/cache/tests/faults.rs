@@ -94,7 +94,7 @@ fn a_damaged_table_costs_its_stream_and_nothing_else() {
 }
 
 #[test]
-fn a_lost_or_garbled_ledger_is_counted_anew_before_anything_is_stored() {
+fn a_lost_or_garbled_ledger_is_recounted_before_anything_is_stored() {
     for damage in [None, Some(0), Some(8)] {
         let fixture = CacheFixture::new(2 * MIB);
         let layout = even(7, 256 * KIB);
@@ -164,7 +164,7 @@ impl Drop for Tmpfs<'_> {
 }
 
 #[test]
-fn a_disk_that_others_fill_is_no_error_and_room_is_used_when_it_is_there_again() {
+fn a_disk_filled_by_others_costs_no_error_and_room_is_used_once_it_is_back() {
     let fixture = CacheFixture::new(64 * MIB);
     let Some(_tmpfs) = Tmpfs::mount(fixture.directory.path(), "size=2m,mode=700") else { return };
     let cache = fixture.open();

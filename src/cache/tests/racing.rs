@@ -213,7 +213,7 @@ async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
         let waited = begun.elapsed();
         assert!(waited > patience * 50 && waited < patience * 52, "{waited:?}");
     }
-    // An unheld one is nobody's to wait for, and one that is given up is had at once.
+    // A free claim, and one that was given up, are granted at once.
     assert!(other.claim("two", Duration::ZERO, || ()).await.unwrap().is_some());
     let (claim, ()) = tokio::join!(other.claim("one", patience, || ()), async {
         tokio::time::sleep(patience / 2).await;
@@ -258,7 +258,7 @@ fn cuts(number: u8) -> Layout {
         _ => {
             let members: [Range<u64>; 1] = [1000..1_100_000];
             Layout::new((0..12).map(|span| span * 100_000).collect::<Vec<_>>(), 1_200_001, members)
-        },
+        }
     }
 }
 

@@ -136,7 +136,7 @@ fn wrong_arguments_are_errors_and_never_bytes() {
 }
 
 #[test]
-fn an_unproved_span_is_no_answer_until_it_is_proved_and_gone_if_it_is_wrong() {
+fn an_unproved_span_is_a_miss_until_it_is_proved_and_dropped_if_it_is_wrong() {
     let fixture = CacheFixture::new(64 * MIB);
     let (layout, there) = (even(3, 10_000), fixture.open());
     let stream = there.stream(&blob(1), &layout, &Protection::Plain).unwrap();

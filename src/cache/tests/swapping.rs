@@ -147,7 +147,7 @@ fn verify_finds_what_lies_in_the_place_of_something_else() {
 }
 
 #[test]
-fn a_data_file_that_is_replaced_while_the_stream_is_open_is_checked_anew() {
+fn a_data_file_that_is_replaced_while_the_stream_is_open_is_checked_again() {
     let fixture = CacheFixture::new(64 * MIB);
     let cache = fixture.open();
     let layout = even(2, 10_000);

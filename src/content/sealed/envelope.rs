@@ -100,7 +100,11 @@ pub(in crate::content) fn adopt(shared: &Shared, source: &BlobSource, opened: &O
 }
 
 /// The key of a new envelope: from the passphrase that opens `source`, else from the first one there is.
-pub(in crate::content) async fn key_for(shared: &Arc<Shared>, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
+pub(in crate::content) async fn key_for(
+    shared: &Arc<Shared>,
+    source: Option<&BlobSource>,
+    salt: [u8; 32],
+) -> Result<Option<EnvelopeKey>, Error> {
     let keys = shared.keys.clone();
     let Some(source) = source else { return blocking(move || keys.first(&salt)).await };
     let opened = open(shared, source).await?;
@@ -141,7 +145,12 @@ async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerInd
 }
 
 /// The second pass: decrypts, indexes and fills the sealed cache from the checked ciphertext.
-pub(in crate::content) async fn index(shared: &Arc<Shared>, source: &BlobSource, opened: &Opened, blob: &Arc<Reader>) -> Result<LayerIndex, Error> {
+pub(in crate::content) async fn index(
+    shared: &Arc<Shared>,
+    source: &BlobSource,
+    opened: &Opened,
+    blob: &Arc<Reader>,
+) -> Result<LayerIndex, Error> {
     let _turn = shared.turns.pass().await?;
     // The tables and the index that is put together from them.
     let _memory = shared.budget.take(Use::Large, shared.budget.share(Use::Large) / 2).await?;

@@ -1,8 +1,8 @@
 //! The trial of every passphrase on an oci-sync envelope that passes by, and what fits.
 
 use super::keys::KeyRing;
-use crate::content::{BlobSource, Error};
 use crate::cache::Protection;
+use crate::content::{BlobSource, Error};
 use crate::error::ErrorKind;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, ciphertext_length};
 

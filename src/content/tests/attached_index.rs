@@ -100,7 +100,7 @@ async fn a_blob_is_listed_without_it_and_read_span_by_span_verified_and_again_by
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_cannot_be_used_is_no_error_and_the_blob_is_read_whole() {
+async fn a_blob_whose_index_cannot_be_used_is_read_whole() {
     let data = noise(2 * MIB as usize, 22);
     let (packed, blob) = pack(Packing::GzipTar, &[("a", &data)]);
     let good = encode_attached(&packed.index).unwrap();
@@ -127,7 +127,7 @@ async fn an_index_that_cannot_be_used_is_no_error_and_the_blob_is_read_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_is_gone_flipped_or_longer_than_said_is_no_error() {
+async fn a_blob_whose_index_is_gone_flipped_or_too_long_is_read_whole() {
     let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
     let good = encode_attached(&packed.index).unwrap();
     for what in ["gone", "flipped", "longer", "huge"] {
@@ -238,7 +238,7 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
         assert!(error.kind == ErrorKind::Integrity && error.message.contains("open the artifact again"), "{error}");
         assert_eq!(contents.open(&source).await.err().map(|error| error.kind), Some(ErrorKind::Integrity));
     }
-    // Opened anew, here and by the next mount, it is what the blob says.
+    // Opened again, here and by the next mount, it is what the blob says.
     assert!(!contents.trusts(&source));
     let plain = BlobSource { index: None, ..source };
     for contents in [contents, Contents::new(fixture.config(1 << 30))] {
@@ -248,7 +248,7 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_counts_for_nobody_who_does_not_name_it() {
+async fn an_index_counts_only_for_artifacts_that_name_it() {
     let data = noise(3 * MIB as usize, 26);
     let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
     let fixture = ContentFixture::new();

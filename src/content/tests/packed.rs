@@ -75,7 +75,7 @@ async fn evicted_spans_are_fetched_again_alone_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_byte_of_a_span_is_never_served_and_remembered_by_who_has_the_file_open_alone() {
+async fn a_flipped_byte_of_a_span_is_never_served_and_only_the_open_file_remembers_it() {
     let fixture = ContentFixture::new();
     let big = noise(4 * MIB as usize, 4);
     let source = fixture.add(Form::Archive, &tar(&[("big", &big)]));

@@ -104,12 +104,12 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
     let mended = contents.open(&source).await.unwrap();
     assert!(read_all(&mended).await.unwrap() == data);
     assert_eq!(mended.verified(), Verified::Whole);
-    // Who opened the wrong bytes never sees others.
+    // A stream that was opened on the wrong bytes never serves others.
     assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_reads_all_of_a_wrong_blob_fails_in_whatever_order_and_whatever_the_cache_keeps() {
+async fn reading_all_of_a_wrong_blob_fails_in_any_order_and_with_any_cache() {
     let data = noise(5 * MIB as usize + 9, 14);
     for (order, cache) in [
         (vec![0, 1, 2, 3, 4, 5], 1 << 30),

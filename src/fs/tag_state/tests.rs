@@ -100,7 +100,7 @@ impl Walk {
     fn step(&mut self, random: &mut StdRng) {
         let some_view = random.random_range(1..=self.views);
         match random.random_range(0..12) {
-            // A lookup numbers a view for a tag that nobody sees; entering binds it.
+            // A lookup numbers a view for a tag that is not seen yet; entering binds it.
             0 if self.state == TagState::Unseen => {
                 self.views += 1;
                 self.state = TagState::Following { view: self.views, shows: None };

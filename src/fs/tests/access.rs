@@ -1,4 +1,4 @@
-//! Whom the directory of an artifact lets in that nobody has entered yet, on a mount that admits other users.
+//! Access to the directory of an artifact before it was ever entered, on a mount that admits other users.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn mount_for(others: Others) -> TestMount {
 }
 
 #[tokio::test]
-async fn whoever_comes_first_is_judged_by_the_artifact_s_own_mode() {
+async fn the_first_to_enter_is_judged_by_the_mode_of_the_artifact() {
     let mount = mount_for(Others::Files).await;
     let (closed, open) = (mount.entry("team/app/closed").await.inode, mount.entry("team/app/open").await.inode);
     let kind = |result: Result<(), crate::fs::Error>| result.err().map(|error| error.kind);

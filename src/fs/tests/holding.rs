@@ -1,4 +1,4 @@
-//! How long a tag is held: while there are edits or open writers, and not a moment longer, whoever is still inside.
+//! How long a tag is held: while there are edits or open writers, and not a moment longer, even while processes are inside.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn write(mount: &TestMount, file: u64, text: &[u8]) -> Result<(), ErrorKin
 }
 
 #[tokio::test]
-async fn a_published_tag_is_free_for_another_mount_and_whoever_is_inside_edits_on_once_that_is_done() {
+async fn a_published_tag_is_free_for_another_mount_and_processes_inside_can_edit_again_afterwards() {
     let (mount, other, file) = published().await;
     let bytes = mount.fs.open(file, false).await.unwrap().handle;
     other.put("team/app/v1/a.txt", "two").await;

@@ -225,7 +225,7 @@ async fn own_attributes_are_readable_everywhere_and_never_listed() {
 }
 
 #[tokio::test]
-async fn the_digest_of_a_tag_that_nobody_entered_costs_no_layer() {
+async fn the_digest_of_a_tag_that_was_never_entered_costs_no_layer() {
     let (registry, digest) = registry();
     let mount = TestMount::new(registry);
     assert_eq!(mount.xattr("app/v1", "user.oci.digest").await, Some(digest.to_string()));

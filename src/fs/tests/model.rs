@@ -81,7 +81,7 @@ impl ModelState {
         *self.lookups.entry(Inode::decode(inode).view()).or_default() += 1;
     }
 
-    /// A publish puts the tag at a moment that nobody here knows.
+    /// A publish puts the tag at an unknown moment.
     fn forget_versions(&mut self, tag: &str) {
         self.versions.remove(tag);
         self.confirmed.remove(tag);
@@ -320,7 +320,7 @@ impl Model {
         }
     }
 
-    /// The kernel forgets a directory that nobody uses.
+    /// The kernel forgets an unused directory.
     fn forget(&self, at: usize) {
         let mut state = self.state.lock();
         let (inode, _) = state.directories[at];

@@ -270,7 +270,7 @@ async fn the_first_read_of_a_file_costs_one_manifest_and_one_blob_and_the_second
 }
 
 #[tokio::test]
-async fn a_moved_tag_is_a_new_directory_and_whoever_is_inside_stays() {
+async fn a_moved_tag_is_a_new_directory_and_processes_inside_stay_in_the_old_one() {
     let mount = TestMount::with(team(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() });
     let old = mount.entry("team/app/v1").await;
     let file = mount.entry("team/app/v1/a.txt").await;

@@ -185,7 +185,7 @@ async fn nothing_can_be_written_on_a_read_only_mount() {
 }
 
 #[tokio::test]
-async fn what_is_no_directory_has_no_names_and_what_is_one_has_no_bytes() {
+async fn files_have_no_names_and_directories_no_bytes() {
     let mount = TestMount::new(registry());
     let file = mount.entry("app/v1/a.txt").await;
     assert_eq!(mount.fs.lookup(file.inode, b"x").await.unwrap_err().kind, ErrorKind::NotDirectory);

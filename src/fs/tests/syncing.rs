@@ -273,7 +273,7 @@ async fn a_part_of_a_tag_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_tag_that_was_published_here_follows_upstream_again_with_whoever_is_inside_staying() {
+async fn a_tag_that_was_published_here_follows_upstream_again_while_processes_inside_stay() {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     mount.put("team/app/v1/a.txt", "mine").await;
     mount.sync().await;

@@ -85,7 +85,7 @@ async fn a_source_that_holds_nothing_yet_is_a_prefix_and_new_names_what_that_can
 }
 
 #[tokio::test]
-async fn without_a_catalog_a_tag_is_made_in_a_repository_that_nobody_has_seen() {
+async fn without_a_catalog_a_tag_is_made_in_an_unseen_repository() {
     let registry = registry();
     registry.set_catalog(false);
     let mount = TestMount::writable(registry);
@@ -214,7 +214,7 @@ async fn another_mount_is_told_that_a_tag_is_busy_and_sees_nothing_of_its_edits(
 }
 
 #[tokio::test]
-async fn edits_that_nobody_holds_are_adopted_by_the_next_mount() {
+async fn orphaned_edits_are_adopted_by_the_next_mount() {
     let mount = TestMount::with(registry(), deleting());
     add_files(&mount.registry, "team/app", "old", &[]);
     mount.put("team/app/v1/a.txt", "mine").await;

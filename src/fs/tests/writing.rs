@@ -273,7 +273,7 @@ async fn figures_of_the_disk_are_those_of_the_quota() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_lends_nobody_its_owner_s_rights_any_more() {
+async fn a_file_that_is_written_loses_its_set_id_bits() {
     let mount = TestMount::writable(registry());
     let (ours, root) = (CALLER, super::super::Caller { uid: 0, gid: 0 });
     let lending = SetAttributes { mode: Some(0o6755), ..SetAttributes::default() };
@@ -320,7 +320,7 @@ async fn a_handle_from_before_the_first_edit_outlives_its_file_s_names() {
     let mount = TestMount::writable(registry());
     let file = mount.entry("team/app/v1/a.txt").await;
     let (used, unused) = (mount.fs.open(file.inode, false).await.unwrap().handle, mount.fs.open(file.inode, false).await.unwrap().handle);
-    // Nobody else has it open when it is written, replaced and published.
+    // No other handle has it open when it is written, replaced and published.
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.put("team/app/v1/other.txt", "other").await;
     mount.rename("team/app/v1/other.txt", "team/app/v1/a.txt").await.unwrap();

@@ -1,6 +1,6 @@
 //! The attached form of an index: what an index layer holds, and what is checked when one arrives.
 //!
-//! An index that arrives was made by anybody. Promises: nothing is allocated from a length that it declares, it is for the blob that
+//! An attached index may come from anywhere. Promises: nothing is allocated from a length that it declares, it is for the blob that
 //! the caller means, every span can be fetched and checked on its own, and no two records share anything, so that reading all of it
 //! costs no more than its length.
 

@@ -1,4 +1,4 @@
-//! Indexes that arrive from anybody: what is refused, and that nothing panics or grows.
+//! Untrusted indexes: what is refused, and that nothing panics or grows.
 
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;

@@ -318,7 +318,7 @@ fn compress(mut compressor: Compressor, waiting: &Mutex<Receiver<Job>>, answer: 
 }
 
 fn write(mut writer: Writer, ready: &Receiver<Result<Ready, Error>>, failure: &Failure) -> Option<Written> {
-    // Goes on behind an error, so that buffers come back to a caller who waits for one.
+    // Goes on behind an error, so that buffers come back to a caller that waits for one.
     for ready in ready {
         if failure.happened() {
             writer.give_up();
