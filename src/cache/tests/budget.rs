@@ -241,7 +241,7 @@ fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetc
     let fixture = CacheFixture::new(16 * MIB);
     let (cache, clearing) = (fixture.open(), fixture.open());
     let layout = {
-        let members: [Range<u64>; 1] = [MIB..3 * MIB];
+        let members: Vec<_> = std::iter::once(MIB..3 * MIB).collect();
         Layout::new(even(4, MIB).starts(), 4 * MIB, members)
     };
     fill(&cache, 1, &layout, &Protection::Plain);

@@ -256,7 +256,7 @@ fn cuts(number: u8) -> Layout {
         0 => even(12, 30_000),
         1 => Layout::new((0..12).map(|span| span * span * 997).collect::<Vec<_>>(), 150_000, []),
         _ => {
-            let members: [Range<u64>; 1] = [1000..1_100_000];
+            let members: Vec<_> = std::iter::once(1000..1_100_000).collect();
             Layout::new((0..12).map(|span| span * 100_000).collect::<Vec<_>>(), 1_200_001, members)
         }
     }
