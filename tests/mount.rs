@@ -38,6 +38,8 @@ mod everyday_tools;
 mod fixtures;
 #[path = "mount/harness.rs"]
 mod harness;
+#[path = "mount/hints.rs"]
+mod hints;
 #[path = "mount/interop.rs"]
 mod interop;
 #[path = "mount/lifecycle.rs"]

@@ -125,6 +125,8 @@ pub struct Status {
     pub offline: bool,
     /// The mount is read-only.
     pub read_only: bool,
+    /// Why `ls` does not show all repositories, where the registry does not list them.
+    pub unlisted: Option<String>,
     /// Where edits are staged.
     pub state_directory: Option<PathBuf>,
     /// Bytes staged.

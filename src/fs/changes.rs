@@ -65,7 +65,7 @@ impl FileSystem {
             ChangeParent::Namespace(location) => {
                 return match (location.as_ref(), new.kind) {
                     (Location::Directory(path), Kind::Directory) => self.make_directory(path, &new.name, caller, new.mode).await,
-                    (location, _) => Err(no_files(location)),
+                    (location, _) => Err(self.refuse_file(location)),
                 };
             }
         };
@@ -80,7 +80,7 @@ impl FileSystem {
     pub async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
         let (view, directory) = match self.target(new.directory)? {
             ChangeParent::Tag(view, directory) => (view, directory),
-            ChangeParent::Namespace(location) => return Err(no_files(&location)),
+            ChangeParent::Namespace(location) => return Err(self.refuse_file(&location)),
         };
         let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
         let (node, file) = match overlay.create_file(&self.context, directory, &new.name, &wanted).await {
@@ -94,6 +94,17 @@ impl FileSystem {
         let entry = self.node_entry(&view, node)?;
         let open = self.opened(entry.inode, view, file, true)?;
         Ok((entry, open))
+    }
+
+    /// Refuses a new file above tags. In a repository that was made here it makes the tags doubtful: whoever copies a directory one level
+    /// too high gets a repository instead of a tag, and tags instead of directories.
+    fn refuse_file(&self, location: &Location) -> Error {
+        if let Location::Directory(Some(repository)) = location
+            && self.staged.set_doubtful(repository, true)
+        {
+            tracing::warn!("a file was refused in repository {repository}, which was made here: its tags are not published unasked");
+        }
+        no_files(location)
     }
 
     /// A new name in a directory of a tag, which counts as edited from now on.

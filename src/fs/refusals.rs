@@ -8,10 +8,11 @@ use crate::error::ErrorKind;
 /// How long the kernel keeps what can never change.
 pub const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The longest that the kernel keeps the name of a tag or repository, so that a move needs no notification.
+/// The longest that the kernel keeps whether there is a tag or repository of a name, so that a move needs no notification and a refresh
+/// holds once this is over.
 pub const NAME_TTL: Duration = Duration::from_secs(1);
 
-/// How long the kernel takes an absent name for absent.
+/// How long the kernel takes a name for absent that no grammar or artifact has.
 pub const ABSENT_TTL: Duration = Duration::from_secs(5);
 
 /// Longest name that is made; an artifact may have longer ones.

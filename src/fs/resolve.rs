@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::listing::Catalog;
 use super::location::Location;
-use super::{ABSENT_TTL, Error, FileSystem};
+use super::{ABSENT_TTL, Error, FileSystem, NAME_TTL};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::view::{Key, Origin};
@@ -97,7 +97,7 @@ impl FileSystem {
         if !self.views.knows(&key) {
             match self.context.artifacts.manifest(repository, &digest).await {
                 Ok(_) => {}
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(Finding::Nothing(ABSENT_TTL)),
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(Finding::Nothing(NAME_TTL)),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -195,7 +195,7 @@ impl FileSystem {
         let Some(child) = child else {
             return match asked {
                 Asked::Trouble(error) => Err(error),
-                Asked::Absent | Asked::Never => Ok(Finding::Nothing(ABSENT_TTL)),
+                Asked::Absent | Asked::Never => Ok(Finding::Nothing(NAME_TTL)),
             };
         };
         if catalog.leads_to(&child) {
@@ -313,7 +313,7 @@ pub(super) fn metadata_item(repository: &Repository, tag: Tag) -> Item {
 fn nothing(asked: Asked) -> Result<Finding, Error> {
     match asked {
         Asked::Trouble(error) => Err(error),
-        Asked::Absent | Asked::Never => Ok(Finding::Nothing(ABSENT_TTL)),
+        Asked::Absent | Asked::Never => Ok(Finding::Nothing(NAME_TTL)),
     }
 }
 

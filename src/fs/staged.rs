@@ -53,8 +53,9 @@ struct Inner {
     tags: BTreeMap<TagName, Entry>,
     /// The tag of each view in `tags`.
     names: HashMap<ViewNumber, TagName>,
-    /// Repositories that were made here and are not upstream, as far as is known.
-    made: BTreeSet<Repository>,
+    /// Repositories that were made here and are not upstream, as far as is known. `true`: a file was refused in it, so that its tags are
+    /// perhaps directories of a copy that went one level too high.
+    made: BTreeMap<Repository, bool>,
     /// Tags whose edits cannot be read, and why.
     broken: BTreeMap<TagName, String>,
     /// Older edits of tags that have newer ones, as they are listed.
@@ -261,7 +262,7 @@ impl Staged {
 
     /// Notes that a repository was made here.
     pub fn make_repository(&self, repository: Repository) {
-        self.inner.lock().made.insert(repository);
+        self.inner.lock().made.insert(repository, false);
     }
 
     /// Forgets that a repository was made here: it is gone, or upstream now.
@@ -271,14 +272,24 @@ impl Staged {
 
     /// Whether a repository was made here.
     pub fn is_made(&self, repository: &Repository) -> bool {
-        self.inner.lock().made.contains(repository)
+        self.inner.lock().made.contains_key(repository)
+    }
+
+    /// Notes that a file was refused in a repository, or takes that back. Returns whether that is news: never for one that was not made here.
+    pub fn set_doubtful(&self, repository: &Repository, is_doubtful: bool) -> bool {
+        self.inner.lock().made.get_mut(repository).is_some_and(|doubtful| std::mem::replace(doubtful, is_doubtful) != is_doubtful)
+    }
+
+    /// Whether a file was refused in a repository that was made here.
+    pub fn is_doubtful(&self, repository: &Repository) -> bool {
+        self.inner.lock().made.get(repository).is_some_and(|doubtful| *doubtful)
     }
 
     /// Repositories that exist because of what is staged.
     pub fn repositories(&self) -> BTreeSet<String> {
         let inner = self.inner.lock();
         let tagged = inner.tags.iter().filter(|(_, entry)| !matches!(entry.state, TagState::Deleted { .. }));
-        tagged.map(|((repository, _), _)| repository).chain(inner.made.iter()).map(ToString::to_string).collect()
+        tagged.map(|((repository, _), _)| repository).chain(inner.made.keys()).map(ToString::to_string).collect()
     }
 
     /// Whether a repository is among them.

@@ -35,6 +35,8 @@ pub struct StagedTag {
     pub conflict: Option<String>,
     /// A remark if its edits mean something else than this mount's flags say.
     pub as_staged: Option<String>,
+    /// The figures come from the staged edits alone, since the artifact that they change cannot be fetched now.
+    pub estimated: bool,
     /// Why it cannot be read, where that is so. The figures are 0 then.
     pub error: Option<String>,
 }

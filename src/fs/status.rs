@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocking::blocking;
 use super::selection::Selected;
 use super::staged::StagedView;
 use super::{Error, FileSystem, Selection, StagedTag};
 use crate::artifact::Kind;
+use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository};
 use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
-use crate::staging::TagKey;
+use crate::staging::{Counts, TagKey, Upper};
 use crate::view::{Context, Difference, Meaning, Overlay, PathState};
 
 /// Counts the staged edits of one tag. The path is left to the mount.
@@ -30,14 +32,48 @@ async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
         return tag;
     }
     match overlay.suspects() {
-        Ok(paths) => tag.suspects = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
+        Ok(paths) => tag.suspects = shown(&paths),
         Err(error) => tag.error = Some(error.to_string()),
     }
-    match count_all(context, overlay, &mut tag).await {
-        Ok(()) => {}
-        Err(error) => tag.error = Some(error.to_string()),
+    if let Err(error) = count_all(context, overlay, &mut tag).await {
+        let overlay = Arc::clone(overlay);
+        estimate(error, blocking(move || Ok(overlay.upper().counts()?)), &mut tag).await;
     }
     tag
+}
+
+/// One tag that cannot be laid over its artifact. `why`: the error of that.
+async fn unentered_tag(context: &Context, upper: Arc<Upper>, why: Error) -> StagedTag {
+    let (binding, meaning) = (upper.binding(), Meaning::of(&upper).ok().flatten());
+    let mut tag = StagedTag {
+        as_staged: meaning.and_then(|meaning| meaning.beside(&context.meaning, binding)),
+        edited: true,
+        deleted: binding.deleted,
+        suspects: shown(&upper.suspect_names().unwrap_or_default()),
+        ..StagedTag::default()
+    };
+    if !binding.deleted {
+        estimate(why, blocking(move || Ok(upper.counts()?)), &mut tag).await;
+    }
+    tag
+}
+
+/// Counts from the edits alone where the registry did not answer. Every other error is the user's to see.
+async fn estimate(why: Error, counting: impl Future<Output = Result<Counts, Error>>, tag: &mut StagedTag) {
+    if !matches!(why.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) {
+        tag.error = Some(why.to_string());
+        return;
+    }
+    match counting.await {
+        Ok(Counts { added, changed, removed, bytes }) => {
+            (tag.added, tag.changed, tag.removed, tag.bytes, tag.estimated) = (added, changed, removed, bytes, true);
+        }
+        Err(error) => tag.error = Some(error.to_string()),
+    }
+}
+
+fn shown(paths: &[Vec<u8>]) -> Vec<String> {
+    paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
 }
 
 /// Counts what differs from upstream.
@@ -124,7 +160,10 @@ impl FileSystem {
     async fn staged_one(&self, staged: StagedView) -> StagedTag {
         let tag = match self.overlay_of(&staged).await {
             Ok(overlay) => staged_tag(&self.context, &overlay).await,
-            Err(error) => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
+            Err(error) => match staged.view.given() {
+                Some(upper) => unentered_tag(&self.context, upper, error).await,
+                None => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
+            },
         };
         StagedTag { conflict: staged.conflict, ..tag }
     }

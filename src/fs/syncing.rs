@@ -9,7 +9,7 @@ use super::tag_state::Claim;
 use super::{Error, FileSystem, Root, Selection};
 use crate::content::Lent;
 use crate::error::ErrorKind;
-use crate::oci::Version;
+use crate::oci::{Repository, Version};
 use crate::publish::{Listener, Next, Options, Publisher, Report};
 use crate::seal::Passphrase;
 use crate::view::Meaning;
@@ -35,6 +35,11 @@ impl FileSystem {
         }
         let mut reports = Vec::new();
         for Selected { name, staged, .. } in selected {
+            let is_named = !matches!(selection, Selection::All) || options.force;
+            if !is_named && self.staged.is_doubtful(&name.0) {
+                reports.push(Report::failed(self.reference(&name), ErrorKind::Skipped, doubtful(&name.0)));
+                continue;
+            }
             let published = match staged.map(|_| self.claim(&name, Claim::Publish)) {
                 Ok(Ok(claimed)) => self.publish_one(publisher, &name, claimed, options, listener).await,
                 // Taken back, renamed or published since it was selected.
@@ -112,6 +117,14 @@ impl FileSystem {
             }
         }
     }
+}
+
+/// Why tags of a repository are not published unless they are named.
+fn doubtful(repository: &Repository) -> String {
+    format!(
+        "skipped: files were refused in {repository}, which was made here, so its tags may be directories that were copied one level too \
+         high (files go below REPOSITORY/TAG/); `ocifs discard` drops them, `ocifs sync --force` publishes them"
+    )
 }
 
 /// Why `--as` is refused for more than one tag.

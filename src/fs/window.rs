@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::location::{Location, WindowFile};
 use super::resolve::{Finding, Item, metadata_item};
-use super::{ABSENT_TTL, Error, FileSystem};
+use super::{ABSENT_TTL, Error, FileSystem, NAME_TTL};
 use crate::oci::{Repository, Tag};
 
 impl Location {
@@ -54,7 +54,7 @@ impl FileSystem {
                 Ok(tag) if self.tag_exists(repository, &tag).await? => {
                     Ok(Finding::Item { item: self.metadata_of(repository, tag), guessed: false })
                 }
-                _ => Ok(Finding::Nothing(ABSENT_TTL)),
+                _ => Ok(Finding::Nothing(NAME_TTL)),
             },
             Location::NewTag(repository, tag) => {
                 let found = new_tag_names(repository, tag).into_iter().find(|(other, _)| *other == name);

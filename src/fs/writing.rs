@@ -59,6 +59,9 @@ impl FileSystem {
             if discarded.map_err(|error| about(&reference, error))? {
                 references.push(reference);
             }
+            if self.staged.of_repository(&name.0).is_empty() {
+                self.staged.set_doubtful(&name.0, false);
+            }
         }
         Ok(references)
     }

@@ -18,5 +18,5 @@ pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use invalid_manifest::InvalidManifest;
 pub use manifest::{ImageManifest, Index, Manifest, ManifestBody};
 pub use platform::Platform;
-pub use reference::{InvalidReference, Reference, Registry, Repository, Tag, Version};
+pub use reference::{InvalidReference, Registry, Repository, Tag, Version};
 pub use source::{LayoutName, Source};

@@ -1,10 +1,9 @@
 //! References by the distribution specification's grammar: registry, repository, tag or digest.
 //!
 //! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests>; `docker.io`
-//! expands as every tool does it: `alpine` is `docker.io/library/alpine:latest`.
+//! expands as every tool does it: `alpine:3` is `docker.io/library/alpine:3`.
 
 use std::fmt;
-use std::str::FromStr;
 
 use super::Digest;
 
@@ -30,17 +29,6 @@ pub enum Version {
     Tag(Tag),
     /// Content that may not.
     Digest(Digest),
-}
-
-/// Registry, repository and version.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Reference {
-    /// The registry.
-    pub registry: Registry,
-    /// The repository.
-    pub repository: Repository,
-    /// The tag or digest.
-    pub version: Version,
 }
 
 /// Text that does not follow the grammar.
@@ -192,16 +180,6 @@ impl Version {
     }
 }
 
-impl Reference {
-    /// Parses `[registry/]repository[:tag][@digest]`; without a version the tag is `latest`, with both the
-    /// digest counts.
-    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
-        let (registry, repository, version) = parse_parts(text)?;
-        let version = version.unwrap_or_else(|| Version::Tag(Tag("latest".to_owned())));
-        Ok(Self { registry, repository, version })
-    }
-}
-
 /// Splits a reference; the version is `None` where the text names none.
 pub(super) fn parse_parts(text: &str) -> Result<(Registry, Repository, Option<Version>), InvalidReference> {
     let (rest, digest) = match text.split_once('@') {
@@ -253,38 +231,28 @@ impl fmt::Display for Version {
     }
 }
 
-impl fmt::Display for Reference {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}{}", self.registry, self.repository, self.version)
-    }
-}
-
-impl FromStr for Reference {
-    type Err = InvalidReference;
-
-    fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        Self::parse(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn short_references_expand_to_docker_hub() {
-        assert_eq!(Reference::parse("alpine").unwrap().to_string(), "docker.io/library/alpine:latest");
-        assert_eq!(Reference::parse("team/app:v1").unwrap().to_string(), "docker.io/team/app:v1");
-        assert_eq!(Reference::parse("index.docker.io/alpine:3").unwrap().to_string(), "docker.io/library/alpine:3");
-        assert_eq!(Reference::parse("localhost/a").unwrap().to_string(), "localhost/a:latest");
+        let parts = |text: &str| {
+            let (registry, repository, version) = parse_parts(text).unwrap();
+            (format!("{registry}/{repository}"), version.map(|version| version.to_string()))
+        };
+        assert_eq!(parts("alpine"), ("docker.io/library/alpine".to_owned(), None));
+        assert_eq!(parts("team/app:v1"), ("docker.io/team/app".to_owned(), Some(":v1".to_owned())));
+        assert_eq!(parts("index.docker.io/alpine:3"), ("docker.io/library/alpine".to_owned(), Some(":3".to_owned())));
+        assert_eq!(parts("localhost/a"), ("localhost/a".to_owned(), None));
     }
 
     #[test]
     fn a_digest_wins_over_a_tag() {
         let digest = Digest::of(b"x");
-        let reference = Reference::parse(&format!("[::1]:5000/a/b:v1@{digest}")).unwrap();
-        assert_eq!(reference.to_string(), format!("[::1]:5000/a/b@{digest}"));
-        assert!(reference.registry.is_loopback());
+        let (registry, _, version) = parse_parts(&format!("[::1]:5000/a/b:v1@{digest}")).unwrap();
+        assert_eq!(version, Some(Version::Digest(digest)));
+        assert!(registry.is_loopback());
     }
 
     #[test]
@@ -328,7 +296,7 @@ mod tests {
             "reg.io/a/../b",
             "reg.io/a\n",
         ] {
-            assert!(Reference::parse(bad).is_err(), "{bad:?}");
+            assert!(parse_parts(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod bases;
 mod budget;
 mod change;
 mod commit;
+mod counts;
 mod data;
 mod error;
 mod freeze;
@@ -34,6 +35,7 @@ use crate::layer::NodeKind;
 use crate::oci::Digest;
 
 pub use change::Change;
+pub use counts::Counts;
 pub use data::DataFile;
 pub use error::Error;
 pub use freeze::{Freeze, FrozenUpper, Marked};

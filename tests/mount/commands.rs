@@ -97,7 +97,7 @@ fn status_has_the_same_facts_for_people_and_programs() {
     let rows = json(&home, &["status", point]);
     let row = &rows[0];
     let wanted = "cache exit_timeout log mount_point offline pid read_only since source staged staged_bytes staging_size state \
-        state_directory users version";
+        state_directory unlisted users version";
     assert_eq!(keys(row), wanted.split_whitespace().collect::<Vec<_>>());
     assert_eq!(keys(&row["cache"]), ["data", "directory", "indexes", "pinned", "size", "streams"]);
     assert_eq!(

@@ -29,7 +29,7 @@ fn with_the_registry_down_a_sync_says_so_and_umount_keeps_the_mount() {
     proxied.registry.stop();
     fails(&mount, &[], 14, &["app:v1", "app:v2"]);
     let kept = mount.run("umount", &[]);
-    told(&kept, 16, &["stays mounted", "--as TAG", "--no-sync", "--discard"]);
+    told(&kept, 16, &["stays mounted", "try again", "--no-sync", "--discard"]);
     shows_edits(&mount);
     proxied.registry.start_again();
     mount.sync(&[]);

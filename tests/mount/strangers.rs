@@ -180,6 +180,21 @@ fn lives(pid: u32) -> bool {
 }
 
 #[test]
+fn umount_of_another_user_s_mount_names_that_user() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let machine = Machine::new();
+    machine.mount(USER);
+    for flags in [&[][..], &["--no-sync"]] {
+        let output = machine.ocifs(STRANGER, &[&["umount", "mnt-1"], flags].concat());
+        assert_eq!(output.status.code(), Some(15), "{}", text(&output));
+        assert!(text(&output).contains("it is a mount of") && text(&output).contains("(uid 1)"), "{}", text(&output));
+    }
+    machine.succeeds(USER, &["umount", "mnt-1"]);
+}
+
+#[test]
 fn a_stranger_who_claims_a_mount_is_passed_over() {
     if lacks(&NEEDS) {
         return;

@@ -255,8 +255,8 @@ pub struct Listing {
     pub complete: bool,
 }
 
-/// How long "does not exist" is kept, in memory only.
-pub(super) const NEGATIVE: Duration = Duration::from_secs(5);
+/// How long "does not exist" is kept, in memory only. The kernel adds a second.
+pub(super) const NEGATIVE: Duration = Duration::from_secs(4);
 
 /// Whether an answer of this age still counts.
 pub(super) fn is_fresh(checked: Option<Instant>, lifetime: Duration) -> bool {

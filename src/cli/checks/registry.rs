@@ -145,7 +145,7 @@ async fn uploads(push: &dyn Push, repository: &Repository) -> Finding {
 /// Manifest, referrers and whether a layer can be read in pieces.
 async fn artifact(source: &Source, push: &dyn Push) -> Vec<Finding> {
     let found = async {
-        let (repository, version) = reference::of(source, push).await?;
+        let (repository, version) = reference::named(source, push).await?;
         let manifest = push.manifest(&repository, &version).await?;
         Ok::<_, Failure>((repository, manifest))
     };

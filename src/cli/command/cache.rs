@@ -158,7 +158,7 @@ async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, enviro
     let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
     let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
     parts.cache.record_documents();
-    let (repository, version) = reference::of(source, parts.pull.as_ref()).await?;
+    let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
     // Remembers the tag for when the registry is unreachable.
     let digest = match &version {
         Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,

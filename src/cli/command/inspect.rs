@@ -84,7 +84,7 @@ impl Inspect {
         let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };
         let report = block_on(async {
             let parts = wiring::build(&source, reading, &registry, &storage, environment)?;
-            let (repository, version) = reference::of(&source, parts.pull.as_ref()).await?;
+            let (repository, version) = reference::named(&source, parts.pull.as_ref()).await?;
             let digest = parts.pull.resolve(&repository, &version).await?.digest;
             let description = parts.artifacts.describe(&repository, &digest).await?;
             parts.artifacts.flush().await;

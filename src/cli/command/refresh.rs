@@ -10,6 +10,7 @@ use crate::cli::settings::flags::StateDirectory;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::terminal::escape;
 use crate::control::{PATIENCE, Request};
+use crate::sys::mountinfo::Mount;
 
 /// Forget cached tags and lists; the next lookup asks the registry
 #[derive(Args, Clone, Debug)]
@@ -41,12 +42,15 @@ impl Refresh {
         if found.is_empty() {
             return Err(Failure::mount("nothing is mounted"));
         }
-        for mount in &found {
+        let ask = |mount: &Mount| {
             let client = mounts::client(mount, state_directory.as_deref(), &environment);
-            client
-                .ask(&Request::Refresh { path: path.clone() }, PATIENCE)
-                .map_err(|error| Failure::from(error).context(escape::path(&mount.mount_point)))?;
-        }
-        Ok(())
+            let asked = client.ask(&Request::Refresh { path: path.clone() }, PATIENCE);
+            asked.map(drop).map_err(|error| Failure::from(error).context(escape::path(&mount.mount_point)))
+        };
+        // At once, since each daemon answers when the kernel asks again.
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = found.iter().map(|mount| scope.spawn(|| ask(mount))).collect();
+            asking.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| Err(Failure::other("interrupted"))))
+        })
     }
 }

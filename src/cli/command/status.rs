@@ -18,7 +18,6 @@ use crate::cli::staged::orphaned::{Orphaned, Reach, Wanted};
 use crate::cli::staged::summary;
 use crate::cli::terminal::{escape, message, output, units};
 use crate::control::{self, CacheStatus, Client, Record, Request};
-use crate::error::ErrorKind;
 use crate::fs::{Selection, StagedTag};
 use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
@@ -68,6 +67,8 @@ struct Details {
     since: u64,
     offline: bool,
     read_only: bool,
+    /// Why `ls` does not show all repositories.
+    unlisted: Option<String>,
     staged_bytes: u64,
     staging_size: Option<u64>,
     exit_timeout: u64,
@@ -172,10 +173,13 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
     let mut row = empty_row(&mount.mount_point, &mount.source.to_string_lossy(), &client);
     match client.status(PULSE) {
         Ok(status) => fill(&mut row, &client, status),
-        Err(error) => {
-            row.state = match (error.kind, row.pid) {
-                (ErrorKind::TimedOut, _) | (_, Some(_)) => "hung",
-                _ => without_daemon(mount),
+        Err(_) => {
+            row.state = match health::health(mount) {
+                Health::Dead => "dead",
+                Health::Hung => "hung",
+                // Too busy to answer the command in time.
+                Health::Answers if row.pid.is_some() => "running",
+                Health::Answers | Health::Unknown => "unknown",
             };
             if row.state == "dead" {
                 row.state_directory = mounts::recorded_state(client.record()).map(|path| path.to_string_lossy().into_owned());
@@ -242,15 +246,6 @@ fn staged_of(client: &Client) -> Vec<StagedTag> {
     }
 }
 
-/// The state of a mount whose daemon cannot be found: its socket may be elsewhere, or belong to another user.
-fn without_daemon(mount: &Mount) -> &'static str {
-    match health::health(mount) {
-        Health::Dead => "dead",
-        Health::Hung => "hung",
-        Health::Unknown => "unknown",
-    }
-}
-
 impl From<control::Status> for Details {
     fn from(status: control::Status) -> Self {
         Self {
@@ -258,6 +253,7 @@ impl From<control::Status> for Details {
             since: status.since,
             offline: status.offline,
             read_only: status.read_only,
+            unlisted: status.unlisted,
             staged_bytes: status.staged,
             staging_size: status.staging_size,
             exit_timeout: status.exit_timeout,
@@ -301,6 +297,7 @@ fn details(row: &Row) -> String {
         pairs.push(("up", uptime(row)));
         pairs.push(("offline", if daemon.offline { "yes" } else { "no" }.to_owned()));
         pairs.push(("read-only", if daemon.read_only { "yes" } else { "no" }.to_owned()));
+        pairs.extend(daemon.unlisted.as_ref().map(|why| ("listing", escape::terminal(why).into_owned())));
         if !daemon.read_only {
             let most = daemon.staging_size.map(|size| format!(" of {}", units::show_size(size))).unwrap_or_default();
             let place = row.state_directory.as_ref().map(|path| format!(" in {}", escape::terminal(path))).unwrap_or_default();

@@ -85,8 +85,8 @@ impl Umount {
         let client = mounts::client(&mount, state_directory.as_deref(), &environment);
         let daemon = client.daemon();
         if daemon.is_none() && (flags.discard || flags.no_sync) && !health::is_dead(&mount) {
-            let shown = escape::path(&flags.directory);
-            return Err(Failure::mount(format!("cannot find the daemon of {shown} to tell it what to do with staged edits")));
+            let (shown, owner) = (escape::path(&flags.directory), owner(&mount));
+            return Err(Failure::mount(format!("cannot find the daemon of {shown} to tell it what to do with staged edits{owner}")));
         }
         // A daemon that does not answer cannot publish; its edits stay staged.
         let staging = client.status(PULSE).ok().filter(|status| !status.read_only);
@@ -198,14 +198,9 @@ fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<
     if !push {
         return Ok(());
     }
-    let shown = escape::path(&mount.mount_point);
-    let ways = format!(
-        "{shown} stays mounted: publish under another tag with `ocifs sync --as TAG`, keep the edits for the next mount with \
-         `ocifs umount --no-sync {shown}`, or drop them with `ocifs umount --discard {shown}`"
-    );
     let refused = |failure: Failure| match failure.code {
         Code::Interrupted => failure,
-        _ => Failure::new(Code::NotPushed, format!("{}; {ways}", failure.message)),
+        code => Failure::new(Code::NotPushed, format!("{}; {}", failure.message, ways_out(code, &escape::path(&mount.mount_point)))),
     };
     let reports =
         until_interrupted(sync::at_mount(target(), Options { plaintext: flags.plaintext, ..Options::default() })).map_err(refused)?;
@@ -214,6 +209,22 @@ fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<
         sync::print(&changed, false, Format::Text)?;
     }
     report::outcome(&reports).map_err(refused)
+}
+
+/// What the user can do about edits that were not published for this reason.
+fn ways_out(code: Code, shown: &str) -> String {
+    let first = match code {
+        Code::Conflict => "publish under another tag with `ocifs sync --as TAG`, ".to_owned(),
+        Code::Unreachable => "try again when the registry answers, ".to_owned(),
+        Code::Authentication => "try again after `ocifs login`, ".to_owned(),
+        Code::Key => format!("give the passphrase with `ocifs sync --passphrase-file FILE {shown}`, "),
+        Code::NotPushed => format!("publish all the same with `ocifs sync --force {shown}`, "),
+        _ => String::new(),
+    };
+    format!(
+        "{shown} stays mounted: {first}keep the edits for the next mount with `ocifs umount --no-sync {shown}`, \
+         or drop them with `ocifs umount --discard {shown}`"
+    )
 }
 
 /// How a mount was removed.
@@ -307,10 +318,18 @@ fn refusal(mount: &Mount, error: &io::Error) -> Failure {
     let shown = escape::path(&mount.mount_point);
     match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::mount(in_use(&shown, &busy::describe(mount))),
-        io::ErrorKind::PermissionDenied => Failure::mount(format!("no permission to unmount {shown}: {error}")),
+        io::ErrorKind::PermissionDenied => match owner(mount) {
+            owner if owner.is_empty() => Failure::mount(format!("no permission to unmount {shown}: {error}")),
+            owner => Failure::mount(format!("no permission to unmount {shown}{owner}")),
+        },
         io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Failure::mount(format!("{shown} is no longer mounted")),
         _ => Failure::mount(format!("cannot unmount {shown}: {error}")),
     }
+}
+
+/// The other user who made a mount, as the end of a message; empty for one's own.
+fn owner(mount: &Mount) -> String {
+    mounts::other_owner(mount).map(|owner| format!("; it is a mount of {owner}")).unwrap_or_default()
 }
 
 fn in_use(shown: &str, users: &str) -> String {

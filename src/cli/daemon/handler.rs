@@ -14,7 +14,7 @@ use crate::cli::staged::edits::Edits;
 use crate::cli::staged::report;
 use crate::control::{Difference, Error, Handler, Status};
 use crate::error::ErrorKind;
-use crate::fs::{FileSystem, Selection, StagedTag};
+use crate::fs::{FileSystem, NAME_TTL, Selection, StagedTag};
 use crate::fuse::Connection;
 use crate::oci::{Repository, Source};
 use crate::publish::{Listener, Options, Report};
@@ -61,6 +61,8 @@ impl Handler for RequestHandler {
             },
         }
         tracing::info!(path, "refreshed");
+        // Until then the kernel may answer from names that it looked up before.
+        tokio::time::sleep(NAME_TTL).await;
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub struct MountInfo {
     pub since: Duration,
     /// `--offline`.
     pub offline: bool,
+    /// Why `ls` does not show all repositories, where the registry does not list them.
+    pub unlisted: Option<String>,
     /// Where edits are staged; `None` on a read-only mount.
     pub uppers: Option<Arc<Uppers>>,
     /// The state directory.
@@ -48,6 +50,7 @@ impl MountInfo {
             since: self.since.as_secs(),
             offline: self.offline,
             read_only: self.is_read_only(),
+            unlisted: self.unlisted.clone(),
             state_directory: self.state_directory.clone(),
             staged,
             staging_size,

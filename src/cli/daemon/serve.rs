@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::cli::daemon::attached::Attached;
+use crate::cli::daemon::contents::{self, Contents};
 use crate::cli::daemon::handler::RequestHandler;
 use crate::cli::daemon::info::MountInfo;
 use crate::cli::daemon::mount_point::MountPoint;
@@ -37,6 +38,8 @@ const WAIT: Duration = Duration::from_secs(120);
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// How long to wait for the tree of a mounted artifact: small ones are ready by then, others are mounted meanwhile.
 const LAYERS: Duration = Duration::from_secs(5);
+/// How long to wait for what is only worth a remark.
+const REMARKS: Duration = Duration::from_secs(3);
 /// Tags of an earlier daemon that a new mount lists.
 const ANNOUNCED: usize = 50;
 /// How long background work may take to stop.
@@ -161,7 +164,12 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     let parts = plan.parts()?;
     let root = timeout(wait, root::contact(plan, &parts)).await.map_err(late)??;
     let writing = writing(plan, &parts)?;
-    let info = Arc::new(info(plan, point.as_ref(), writing.as_ref()));
+    let contents = if plan.flags.access.offline {
+        Contents::default()
+    } else {
+        timeout(REMARKS, contents::of(&plan.source, &parts)).await.unwrap_or_default()
+    };
+    let info = Arc::new(MountInfo { unlisted: contents.unlisted.clone(), ..info(plan, point.as_ref(), writing.as_ref()) });
     let is_artifact = matches!(root, Root::Content(..));
     let config = root::config(plan, root, &parts, &info, writing);
     let file_system = FileSystem::new(config, parts.artifacts.clone()).map_err(|error| Failure::other(error.to_string()))?;
@@ -169,7 +177,10 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     if is_artifact {
         root_is_readable(&file_system).await?;
     }
-    let notes = if info.is_read_only() { Vec::new() } else { adopt_orphaned(&file_system).await };
+    let mut notes: Vec<String> = contents.unlisted.into_iter().chain(contents.empty).collect();
+    if !info.is_read_only() {
+        notes.extend(adopt_orphaned(&file_system).await);
+    }
     let (descriptor, attached) = attach(plan, point, info.is_read_only())?;
     let undo = Undo(attached.clone());
     let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
@@ -234,6 +245,7 @@ fn info(plan: &Plan, point: Option<&MountPoint>, writing: Option<&fs::Writing>) 
         mount_point: point.map_or_else(|| plan.target.path(), |point| &point.path).to_owned(),
         since,
         offline: plan.flags.access.offline,
+        unlisted: None,
         uppers: writing.map(|writing| Arc::clone(&writing.uppers)),
         state_directory: plan.flags.reaching.storage.state_dir.clone(),
         exit_timeout: plan.exit_timeout(),

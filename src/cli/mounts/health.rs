@@ -6,27 +6,31 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::sys::mountinfo::Mount;
+use crate::sys::space;
 
 /// How long a mount may take to answer before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The state of a mount without a reachable daemon.
+/// The state of a mount whose daemon cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// The daemon is gone for good.
     Dead,
     /// The daemon does not answer the kernel.
     Hung,
+    /// The daemon answers the kernel.
+    Answers,
     /// Neither: this user may not see the daemon.
     Unknown,
 }
 
-/// Reads the root of a mount.
+/// Asks a mount for its size, which its daemon answers without the network.
 pub fn health(mount: &Mount) -> Health {
-    match look(&mount.mount_point, |path| std::fs::read_dir(path).map(drop)) {
+    match look(&mount.mount_point, |path| space::free(path).map(drop)) {
+        Ok(()) => Health::Answers,
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Health::Dead,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Health::Hung,
-        _ => Health::Unknown,
+        Err(_) => Health::Unknown,
     }
 }
 

@@ -1,4 +1,4 @@
-//! REF of commands on one artifact: the forms of SOURCE of `mount`, with `latest` as the default tag.
+//! REF of commands on one artifact: the forms of SOURCE of `mount`. No tag is guessed, except the only one of a layout.
 
 use super::root;
 use crate::cli::exit::{Code, Failure};
@@ -10,11 +10,17 @@ use crate::registry::{Layout, Pull};
 /// Repository and version of an artifact.
 ///
 /// # Errors
-/// A registry, or a layout of several tags without a name.
-pub async fn of(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
+/// A registry, a repository without a tag or digest, or a layout of several tags without a name.
+pub async fn named(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
     match source {
         Source::Artifact { repository, version, .. } => Ok((repository.clone(), version.clone())),
-        Source::Registry { prefix: Some(repository), .. } => Ok((repository.clone(), Version::Tag(Tag::parse("latest")?))),
+        Source::Registry { registry, prefix: Some(repository) } => {
+            let right = match as_tag(repository, pull).await {
+                Some((parent, tag)) => format!("{registry}/{parent}:{tag}"),
+                None => format!("{registry}/{repository}:TAG"),
+            };
+            Err(Failure::usage(format!("{registry}/{repository} has no tag; write {right}")))
+        }
         Source::Registry { registry, prefix: None } => {
             Err(Failure::usage(format!("{registry} is a registry; name an artifact in it, like {registry}/app:v1")))
         }
@@ -23,15 +29,11 @@ pub async fn of(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version
     }
 }
 
-/// The same for a command that changes or copies: no tag is guessed, except the only one of a layout.
-///
-/// # Errors
-/// As [`of`], and a repository without a tag or digest.
-pub async fn named(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
-    if let Source::Registry { registry, prefix: Some(repository) } = source {
-        return Err(Failure::usage(format!("{registry}/{repository} has no tag; write {registry}/{repository}:TAG")));
-    }
-    of(source, pull).await
+/// The tag that is meant if a slash was written for the colon: the registry has it.
+pub async fn as_tag(repository: &Repository, pull: &dyn Pull) -> Option<(Repository, Tag)> {
+    let (parent, tag) = repository.as_str().rsplit_once('/')?;
+    let (parent, tag) = (Repository::parse(parent).ok()?, Tag::parse(tag).ok()?);
+    pull.resolve(&parent, &Version::Tag(tag.clone())).await.is_ok().then_some((parent, tag))
 }
 
 /// Splits `repository:one,two` into `repository:one` and the other tags.
@@ -128,6 +130,9 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
     })
 }
 
+/// Transports of skopeo and podman that would otherwise be taken for names on Docker Hub.
+const OTHER_TRANSPORTS: [&str; 7] = ["containers-storage", "dir", "docker-archive", "docker-daemon", "ostree", "sif", "tarball"];
+
 /// Refuses what is spelled for something else.
 fn check_scheme(text: &str) -> Result<(), Failure> {
     let wrong = |rest: &str, right: String| {
@@ -137,6 +142,10 @@ fn check_scheme(text: &str) -> Result<(), Failure> {
     if let Some(rest) = text.strip_prefix("oci://") {
         let why = "tools disagree on `oci://`: for a registry write";
         return Err(Failure::usage(format!("{why} {rest}, for a layout directory oci:{rest}").escape_debug().to_string()));
+    }
+    if let Some((transport, _)) = text.split_once(':').filter(|(transport, _)| OTHER_TRANSPORTS.contains(transport)) {
+        let ways = "a reference is registry/repository:tag, docker://… of a registry, or oci:DIRECTORY:tag of a layout";
+        return Err(Failure::usage(format!("`{transport}:` is a transport of other tools that ocifs does not read; {ways}")));
     }
     match text.split_once("://") {
         Some(("http" | "https", rest)) => wrong(rest, format!("{rest} (and --plain-http for a registry without TLS)")),
@@ -169,11 +178,11 @@ pub async fn no_repository(source: &Source, pull: &dyn Pull, failure: Failure) -
     if failure.code != Code::NotFound {
         return failure;
     }
-    let Some((parent, last)) = repository.as_str().rsplit_once('/') else { return failure };
-    let (Ok(parent), Ok(tag)) = (Repository::parse(parent), Tag::parse(last)) else { return failure };
-    match pull.resolve(&parent, &Version::Tag(tag)).await {
-        Ok(_) => Failure::new(failure.code, format!("there is no repository {source}; for the tag write {registry}/{parent}:{last}")),
-        Err(_) => failure,
+    match as_tag(repository, pull).await {
+        Some((parent, tag)) => {
+            Failure::new(failure.code, format!("there is no repository {source}; for the tag write {registry}/{parent}:{tag}"))
+        }
+        None => failure,
     }
 }
 
@@ -191,6 +200,8 @@ mod tests {
             ("https://reg.io/a:v1", "write reg.io/a:v1"),
             ("oci://reg.io/a", "oci:reg.io/a"),
             ("ftp://reg.io/a", "write reg.io/a"),
+            ("containers-storage:alpine", "oci:DIRECTORY:tag"),
+            ("docker-daemon:alpine:3", "oci:DIRECTORY:tag"),
             ("http://\u{1b}[2J", "\\u{1b}[2J"),
         ] {
             let failure = parse(text, &environment).unwrap_err();

@@ -95,6 +95,9 @@ fn remarks(tag: &StagedTag) -> String {
     if !tag.edited && tag.error.is_none() {
         remarks.push("no changes".to_owned());
     }
+    if tag.estimated {
+        remarks.push("counted without upstream".to_owned());
+    }
     if let Some(conflict) = &tag.conflict {
         remarks.push(format!("conflict: {}", escape::one_line(conflict)));
     }

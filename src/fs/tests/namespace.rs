@@ -172,7 +172,7 @@ async fn without_a_catalog_a_deep_path_is_found_by_its_name() {
     let mount = TestMount::new(without_catalog());
     assert_eq!(mount.text("team/app/v1/a.txt").await, "one");
     assert_eq!(mount.text("team/app/web/v3/w.txt").await, "web");
-    assert_eq!(mount.absent("team/app/v9").await, ABSENT_TTL);
+    assert_eq!(mount.absent("team/app/v9").await, NAME_TTL);
     assert_eq!(mount.list("").await, ["team"], "what was found once is listed");
     assert_eq!(mount.xattr("", "user.oci.listing").await.as_deref(), Some("partial"));
 }
@@ -189,7 +189,7 @@ async fn without_a_catalog_a_repository_is_mounted_with_its_tags() {
     let mount = TestMount::of_prefix(without_catalog(), "team/app");
     assert_eq!(mount.list("").await, ["v1", "v2"]);
     assert_eq!(mount.text("v1/a.txt").await, "one");
-    assert_eq!(mount.absent("v9").await, ABSENT_TTL);
+    assert_eq!(mount.absent("v9").await, NAME_TTL);
     assert_eq!(mount.text("web/v3/w.txt").await, "web");
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::Selection;
+use super::super::{Selection, StagedTag};
 use super::syncing::{published, registry};
 use super::test_mount::{Setup, TestMount};
 use crate::artifact::Kind;
@@ -56,4 +56,22 @@ async fn older_edits_beside_newer_ones_are_listed() {
     }
     assert_eq!(mount.fs.staged_of(&Selection::Path("team/app/v1".to_owned())).await.unwrap().len(), 2);
     assert_eq!(published(&mount.sync().await), ["reg.io/team/app:v1"], "they are nobody's business but the next mount's");
+}
+
+#[tokio::test]
+async fn edits_are_counted_alone_while_their_artifact_cannot_be_fetched() {
+    let mount = TestMount::writable(registry());
+    mount.put("team/app/v1/a.txt", "changed").await;
+    mount.put("team/app/v1/new", "12345").await;
+    mount.mkdir("team/app/v1/made").await;
+    mount.put("team/app/v1/made/deep", "1").await;
+    mount.remove("team/app/v1/dir/b.txt").await.unwrap();
+    let exact = mount.fs.staged().await;
+    let alone = mount.again_alone(Setup::writable()).await.without_cache();
+    assert_eq!(alone.fs.adopt().await.len(), 1);
+    let estimated = alone.fs.staged().await;
+    assert!(estimated[0].estimated && estimated[0].error.is_none(), "{estimated:?}");
+    let figures = |tag: &StagedTag| (tag.added, tag.changed, tag.removed, tag.bytes);
+    assert_eq!((estimated.len(), figures(&estimated[0])), (1, figures(&exact[0])));
+    assert_eq!(figures(&exact[0]), (3, 1, 1, 13));
 }

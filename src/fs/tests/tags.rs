@@ -1,12 +1,15 @@
 //! Tags and repositories that are made, removed and renamed, and what another mount sees of them: nothing, until a sync.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Lookup;
+use super::syncing::published;
 use super::test_mount::{Setup, TestMount, add_files};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::fs::{Root, Selection};
+use crate::publish::{Listener, Options, Outcome};
 use crate::registry::{Fault, Memory, RequestKind};
 
 fn registry() -> Memory {
@@ -279,4 +282,32 @@ async fn a_view_with_edits_stays_when_the_kernel_forgets_it() {
     mount.fs.forget(file, 1);
     assert_eq!(mount.entry("team/app/v1").await.inode, directory, "it is the same view");
     assert_eq!(mount.text("team/app/v1/a.txt").await, "Jello");
+}
+
+#[tokio::test]
+async fn tags_of_a_new_repository_that_refused_a_file_are_published_only_when_named() {
+    let mount = TestMount::writable(registry());
+    mount.mkdir("copied").await;
+    mount.mkdir("copied/sub").await;
+    mount.put("copied/sub/file", "text").await;
+    assert_eq!(mount.write("copied/file", "text").await.unwrap_err().kind, ErrorKind::NotPermitted);
+    // A file that is refused in a repository upstream is a mistake without consequences.
+    assert_eq!(mount.write("team/app/file", "text").await.unwrap_err().kind, ErrorKind::NotPermitted);
+    mount.put("team/app/v1/a.txt", "changed").await;
+    let reports = mount.sync().await;
+    assert_eq!(published(&reports), ["reg.io/team/app:v1"]);
+    let skipped = reports.iter().find(|report| report.reference == "reg.io/copied:sub").unwrap();
+    assert!(matches!(&skipped.outcome, Outcome::Failed { kind, .. } if kind == ErrorKind::Skipped.name()), "{skipped:?}");
+    mount.fs.discard(&Selection::All).await.unwrap();
+    mount.mkdir("copied/v1").await;
+    mount.put("copied/v1/file", "meant").await;
+    assert_eq!(published(&mount.sync().await), ["reg.io/copied:v1"], "a new beginning");
+
+    mount.mkdir("other").await;
+    mount.mkdir("other/sub").await;
+    mount.put("other/sub/file", "text").await;
+    mount.write("other/file", "text").await.unwrap_err();
+    let named = Selection::Reference("reg.io/other:sub".to_owned());
+    let reports = mount.fs.sync(&named, &Options::default(), &(Arc::new(|_| {}) as Listener)).await.unwrap();
+    assert_eq!(published(&reports), ["reg.io/other:sub"]);
 }

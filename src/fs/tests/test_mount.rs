@@ -162,6 +162,14 @@ impl TestMount {
         Self::over(registry, directory, setup)
     }
 
+    /// The same mount, offline, with an empty cache.
+    pub fn without_cache(self) -> Self {
+        let Self { registry, fs, directory } = self;
+        drop(fs);
+        std::fs::remove_dir_all(directory.path().join("cache")).unwrap();
+        Self::over(registry, directory, Setup { offline: true, ..Setup::writable() })
+    }
+
     fn over(registry: Arc<Memory>, directory: Arc<tempfile::TempDir>, setup: Setup) -> Self {
         let cache = SpanCache::open(cache::Config { directory: directory.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
         let pull: Arc<dyn Pull> = if setup.offline { Arc::new(Offline::new(&*registry)) } else { registry.clone() };

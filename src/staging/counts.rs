@@ -1,0 +1,90 @@
+//! Figures on edits, as far as the rows of an upper alone tell them.
+
+use std::collections::HashSet;
+
+use super::error::Error;
+use super::{Content, Named, Node, NodeKey, NodeKind, STAGED, Upper};
+
+/// Rows that are read at a time.
+const BATCH: usize = 1024;
+
+/// Numbers of edits. A file that was replaced by another of its name counts as added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Names that were made.
+    pub added: u64,
+    /// Files of the tree below that were changed.
+    pub changed: u64,
+    /// Names that were removed.
+    pub removed: u64,
+    /// Bytes staged.
+    pub bytes: u64,
+}
+
+impl Upper {
+    /// Counts edits without a look at the tree below, for when that cannot be fetched.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        let (mut counts, mut moved, mut altered, mut after) = (Counts::default(), HashSet::new(), Vec::new(), None);
+        self.count_names(0, &mut counts, &mut moved)?;
+        loop {
+            let batch = self.rows().nodes(after, BATCH)?;
+            let is_last = batch.len() < BATCH;
+            after = batch.last().map(|(key, _)| *key);
+            for (key, node) in batch {
+                if node.kind == NodeKind::Directory {
+                    if key != 0 {
+                        self.count_names(key, &mut counts, &mut moved)?;
+                    }
+                    continue;
+                }
+                if node.links > 0 {
+                    counts.bytes = counts.bytes.saturating_add(self.staged_bytes(&node)?);
+                    altered.extend((key < STAGED).then_some(key));
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        counts.changed = altered.iter().filter(|key| !moved.contains(*key)).count() as u64;
+        Ok(counts)
+    }
+
+    fn count_names(&self, directory: NodeKey, counts: &mut Counts, moved: &mut HashSet<NodeKey>) -> Result<(), Error> {
+        let mut after = 0;
+        loop {
+            let batch = self.rows().names(directory, after, BATCH)?;
+            let is_last = batch.len() < BATCH;
+            for row in batch {
+                after = row.cookie;
+                match row.named {
+                    Named::Whiteout => counts.removed += 1,
+                    Named::Node(key) if key >= STAGED && self.is_published(key)? => {}
+                    Named::Node(key) => {
+                        counts.added += 1;
+                        moved.insert(key);
+                    }
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a node that was made here is in the artifact that the tag holds by now.
+    fn is_published(&self, key: NodeKey) -> Result<bool, Error> {
+        let expected = self.binding().expected;
+        Ok(self.rows().node(key)?.is_some_and(|node| matches!(&node.content, Content::Tree(tree) if Some(tree.manifest) == expected)))
+    }
+
+    fn staged_bytes(&self, node: &Node) -> Result<u64, Error> {
+        match node.content {
+            Content::Data(id) => Ok(self.rows().data_attributes(id)?.size),
+            Content::None | Content::Tree(_) => Ok(0),
+        }
+    }
+}
