@@ -76,6 +76,8 @@ mod requests;
 mod restarts;
 #[path = "mount/secrecy.rs"]
 mod secrecy;
+#[path = "mount/shortcuts.rs"]
+mod shortcuts;
 #[path = "mount/sources.rs"]
 mod sources;
 #[path = "mount/staging_faults.rs"]

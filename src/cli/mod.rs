@@ -2,6 +2,7 @@
 //! the home directory and that writes to a terminal.
 //!
 //! - `command`: the commands, one file each
+//! - `history`: the last commands that moved artifacts
 //! - `output_file`: standard output or a file for raw bytes
 //! - `settings`: flags, environment, configuration file and mount options become plain structs
 //! - `source`: from SOURCE or REF to the opened modules below the file system
@@ -15,6 +16,7 @@ mod checks;
 mod command;
 mod daemon;
 mod exit;
+mod history;
 mod listing;
 mod mounts;
 mod output_file;
@@ -36,7 +38,8 @@ use settings::environment::Environment;
 use settings::file::File;
 use settings::invocation::Invocation;
 use settings::mount_options;
-use terminal::message;
+use settings::shortcuts::{self, Shortcut};
+use terminal::{escape, message};
 
 use crate::sys::inherited::Inherited;
 use crate::sys::process;
@@ -63,16 +66,25 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
     if mount_options::is_mount_helper(&arguments, is_command) {
         arguments = mount_options::from_mount_helper(arguments)?;
     }
-    let (mut cli, _) = parse(Cli::command(), &arguments);
+    let mut environment = Environment::of_process();
+    let mut command = Cli::command();
+    if let Some(place) = shortcuts::place_of_command(&arguments).filter(|place| arguments.get(*place).is_some_and(|name| !is_command(name)))
+        && let Some(shortcut) = shortcut_at(place, &arguments, &mut environment)?
+    {
+        arguments = shortcuts::expand(&arguments, place, &shortcut)?;
+        // As oci-sync, whose listing shows nothing else.
+        command = command.mut_subcommand("push", |push| push.mut_arg("as_kind", |kind| kind.default_value("oci-sync")));
+    }
+    let (mut cli, _) = parse(command.clone(), &arguments);
     if let Command::Mount(flags) = &cli.command
-        && let Some(expanded) = mount_options::expand(&arguments, &flags.options, &Cli::command())?
+        && let Some(expanded) = mount_options::expand(&arguments, &flags.options, &command)?
     {
         arguments = expanded;
-        (cli, _) = parse(Cli::command(), &arguments);
+        (cli, _) = parse(command.clone(), &arguments);
     }
-    let environment = Environment::of_process();
-    let file = File::load(cli.global.config.as_deref(), &environment, &Cli::command())?;
-    let command = file.as_defaults(Cli::command());
+    environment.oci_sync_file = cli.global.oci_sync_config.map(|path| environment.absolute(&path, None)).transpose()?;
+    let file = File::load(cli.global.config.as_deref(), &environment, &command)?;
+    let command = file.as_defaults(command);
     let (cli, matches) = parse(command.clone(), &arguments);
     let verbose = cli.global.verbose;
     // A mount starts its log once it is known where to.
@@ -80,6 +92,19 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
         log::start(&LogTarget::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
     cli.command.run(Invocation { command, arguments, matches, file, environment, verbose, inherited })
+}
+
+/// The shortcut that an argument names. `None` leaves an unknown word to the parser, unless it is used like a shortcut.
+fn shortcut_at(place: usize, arguments: &[OsString], environment: &mut Environment) -> Result<Option<Shortcut>, Failure> {
+    let named = shortcuts::named_file(arguments);
+    environment.oci_sync_file = named.map(|path| environment.absolute(&path, None)).transpose()?;
+    let name = arguments.get(place).map(|name| name.to_string_lossy()).unwrap_or_default();
+    let found = shortcuts::all(environment)?.remove(name.as_ref());
+    if found.is_none() && shortcuts::is_verb(arguments.get(place + 1)) {
+        let shown = escape::terminal(&name);
+        return Err(Failure::usage(format!("there is no command and no shortcut `{shown}`; see `ocifs shortcut list`")));
+    }
+    Ok(found)
 }
 
 /// Parses, or prints help, version or an error, and ends.

@@ -11,7 +11,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -67,6 +67,12 @@ impl Credentials {
             answers: Mutex::default(),
             asking: Flight::default(),
         }
+    }
+
+    /// Also looks among these logins of another file, by host, after all files and helpers. Those without user or password do not count.
+    pub fn with_logins(mut self, file: &Path, logins: impl IntoIterator<Item = (String, String, Secret)>) -> Self {
+        self.files.add_logins(file, logins);
+        self
     }
 
     /// This credential, whatever is asked for.

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::exit::{Code, Failure};
+use crate::cli::history::{self, Done};
 use crate::cli::listing::holding;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
@@ -123,6 +124,10 @@ impl Cp {
             }
             Ok((reports, tally))
         })?;
+        for report in &reports {
+            let destination = report.destinations.first().cloned();
+            history::add(Done::now("cp", &report.source, destination, &report.digest), environment);
+        }
         self.print(reports, &tally)
     }
 

@@ -53,7 +53,7 @@ impl Doctor {
             if let Some(source) = &source {
                 let flags = invocation.registry(reference::registry(source))?;
                 let push = wiring::registry(source, false, &flags, environment)?;
-                findings.extend(registry::check(source, push.as_ref(), &wiring::credentials(&flags, environment)).await);
+                findings.extend(registry::check(source, push.as_ref(), &wiring::credentials(&flags, environment)?).await);
             }
             Ok(findings)
         })?;

@@ -23,10 +23,12 @@ mod mount;
 mod new;
 mod pull;
 mod push;
+mod recent;
 mod refresh;
 mod repo;
 mod resolve;
 mod rm;
+mod shortcut;
 mod status;
 mod sync;
 mod tag;
@@ -91,6 +93,8 @@ commands! {
     Login: login,
     Logout: logout,
     Doctor: doctor,
+    Shortcut: shortcut,
+    Recent: recent,
 }
 
 const STYLES: Styles = Styles::styled()
@@ -134,6 +138,10 @@ pub struct Global {
     /// Read this configuration file instead of $XDG_CONFIG_HOME/ocifs/config.yaml
     #[arg(long, global = true, value_name = "FILE", env = "OCIFS_CONFIG", hide_env = true, help_heading = "Global options")]
     pub config: Option<PathBuf>,
+
+    /// Read shortcuts and logins of oci-sync from this file instead of $XDG_CONFIG_HOME/oci-sync/oci-sync.yaml
+    #[arg(long, global = true, value_name = "FILE", env = "OCIFS_OCI_SYNC_CONFIG", hide_env = true, help_heading = "Global options")]
+    pub oci_sync_config: Option<PathBuf>,
 }
 
 #[cfg(test)]

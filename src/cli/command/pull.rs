@@ -15,6 +15,7 @@ use serde::ser::SerializeSeq;
 
 use crate::artifact::{Artifact, Dialect, Kind, ViewMode};
 use crate::cli::exit::{Code, Failure};
+use crate::cli::history::{self, Done};
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Verify};
 use crate::cli::settings::invocation::Invocation;
@@ -162,13 +163,23 @@ impl Pull {
             parts.artifacts.flush().await;
             done
         });
-        done.map_err(|failure| match failure.code {
+        let done = done.map_err(|failure| match failure.code {
             Code::Interrupted => Failure::new(Code::Interrupted, "interrupted; files that are complete stay, and the next pull goes on"),
             _ => failure,
-        })
+        })?;
+        done.into_iter().for_each(|done| history::add(done, environment));
+        Ok(())
     }
 
-    async fn pull(&self, parts: &Parts, source: &Source, selection: &Selection, output: &Path, is_typed: bool) -> Result<(), Failure> {
+    /// Pulls, and returns what is noted in the history.
+    async fn pull(
+        &self,
+        parts: &Parts,
+        source: &Source,
+        selection: &Selection,
+        output: &Path,
+        is_typed: bool,
+    ) -> Result<Option<Done>, Failure> {
         let tally = Arc::new(Tally::default());
         let bar = {
             let (artifacts, tally) = (parts.artifacts.clone(), Arc::clone(&tally));
@@ -187,7 +198,7 @@ impl Pull {
         }
         if output.as_os_str() == "-" {
             drop(bar);
-            return to_standard_output(&wanted, &surveys).await;
+            return to_standard_output(&wanted, &surveys).await.map(|()| None);
         }
         let target = Target::open(output)?;
         let mut summaries = Vec::new();
@@ -201,7 +212,8 @@ impl Pull {
             summaries.push(extract::extract(one.source.clone(), &target, options, Arc::clone(&tally)).await?);
         }
         drop(bar);
-        self.print(&wanted, &summaries, selection, &target)
+        self.print(&wanted, &summaries, selection, &target)?;
+        Ok(wanted.last().map(|one| Done::now("pull", &one.reference, history::place(target.path()), one.digest)))
     }
 
     /// The artifact, and what it refers to in front of it.

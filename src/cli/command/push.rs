@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
+use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
 use crate::cli::settings::invocation::Invocation;
@@ -213,6 +214,11 @@ impl Push {
             Ok((pushed, references(&source, &wanted.tags)))
         })?;
         pushing::export(self.export_manifest.as_deref(), &pushed.manifest.raw)?;
+        if let (Some(reference), false) = (references.first(), self.dry_run) {
+            let place = self.directory.as_ref().or(self.local.first()).or(self.paths.first());
+            let place = place.filter(|place| place.as_os_str() != "-").and_then(|place| history::place(place));
+            history::add(Done::now("push", reference, place, pushed.manifest.digest), environment);
+        }
         self.print(&row(references, pushed, self.dry_run))
     }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::exit::{Code, Failure};
+use crate::cli::history::{self, Done};
 use crate::cli::listing::holding;
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{Format, RegistryFlags};
@@ -100,6 +101,7 @@ impl Rm {
             }
             push.delete_tag(&repository, &tag, &digest).await?;
             push.tidy(&repository, &digest).await?;
+            history::add(Done::now("delete", &reference, None, digest), environment);
             Ok(Some(Deleted { reference, digest: digest.to_string() }))
         })
     }

@@ -25,6 +25,8 @@ pub struct Environment {
     pub config_home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_directory: Option<PathBuf>,
+    /// The file of oci-sync that the user named.
+    pub oci_sync_file: Option<PathBuf>,
 }
 
 impl Environment {
@@ -38,6 +40,7 @@ impl Environment {
             state_home: absolute("XDG_STATE_HOME"),
             config_home: absolute("XDG_CONFIG_HOME"),
             runtime_directory: absolute("XDG_RUNTIME_DIR"),
+            oci_sync_file: None,
         }
     }
 
@@ -71,8 +74,17 @@ impl Environment {
 
     /// The default configuration file.
     pub fn configuration_file(&self) -> Option<PathBuf> {
-        let parent = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
-        Some(parent.join("ocifs/config.yaml"))
+        self.configuration_home().map(|parent| parent.join("ocifs/config.yaml"))
+    }
+
+    /// The file of oci-sync in the home directory.
+    pub fn home_of_oci_sync(&self) -> Option<PathBuf> {
+        self.configuration_home().map(|parent| parent.join("oci-sync/oci-sync.yaml"))
+    }
+
+    /// The directory of configuration files.
+    pub fn configuration_home(&self) -> Option<PathBuf> {
+        self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))
     }
 
     /// The directory of a daemon's socket.

@@ -4,6 +4,8 @@
 //! - `mount`: the flags of `ocifs mount`
 //! - `file`: the configuration file, whose values become defaults of the flags
 //! - `mount_options`: `-o` lists and the arguments of mount(8), rewritten as flags
+//! - `shortcuts`: names for repositories, written out before anything is parsed
+//! - `oci_sync`: shortcuts and logins of oci-sync
 //! - `environment`: home and XDG directories, and what follows from them
 //! - `passphrases`: where passphrases come from, and reading them
 //! - `sides`: flags of one side of a command with two registries
@@ -15,5 +17,7 @@ pub mod flags;
 pub mod invocation;
 pub mod mount;
 pub mod mount_options;
+pub mod oci_sync;
 pub mod passphrases;
+pub mod shortcuts;
 pub mod sides;

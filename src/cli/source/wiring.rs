@@ -10,6 +10,7 @@ use crate::cache::{self, SpanCache};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::{self, Environment};
 use crate::cli::settings::flags::{ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
+use crate::cli::settings::oci_sync::OciSync;
 use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
 use crate::fs;
@@ -146,7 +147,7 @@ pub fn destination(to: &Source, flags: &RegistryFlags, environment: &Environment
 
 fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) -> Result<HttpConfig, Failure> {
     check_named_credentials(flags)?;
-    Ok(http_with(registry, flags, environment, credentials(flags, environment)))
+    Ok(http_with(registry, flags, environment, credentials(flags, environment)?))
 }
 
 /// How a registry is reached with these credentials.
@@ -184,8 +185,17 @@ pub fn credential_store(flags: &RegistryFlags, environment: &Environment) -> Res
 }
 
 /// Where credentials of registries are looked for.
-pub fn credentials(flags: &RegistryFlags, environment: &Environment) -> Credentials {
-    Credentials::new(credential_files(flags, environment), helper_directories())
+///
+/// # Errors
+/// The file of oci-sync that the user named cannot be read.
+pub fn credentials(flags: &RegistryFlags, environment: &Environment) -> Result<Credentials, Failure> {
+    let found = Credentials::new(credential_files(flags, environment), helper_directories());
+    if flags.transport.registry_config.is_some() {
+        return Ok(found);
+    }
+    let file = OciSync::load(environment)?;
+    let logins = file.auths.into_iter().map(|(host, login)| (host, login.username, login.password));
+    Ok(found.with_logins(&file.path, logins))
 }
 
 /// The directories of docker and podman with certificates by registry.
@@ -229,8 +239,7 @@ fn credential_files(flags: &RegistryFlags, environment: &Environment) -> Vec<Pat
         None => files.extend(environment.home.as_ref().map(|home| home.join(".docker/config.json"))),
     }
     files.extend(environment.runtime_directory.as_ref().map(|directory| directory.join("containers/auth.json")));
-    let config_home = environment.config_home.clone().or_else(|| Some(environment.home.as_ref()?.join(".config")));
-    files.extend(config_home.map(|directory| directory.join("containers/auth.json")));
+    files.extend(environment.configuration_home().map(|directory| directory.join("containers/auth.json")));
     files
 }
 

@@ -55,13 +55,21 @@ type Stamp = (u64, u64, i64, i64, u64);
 /// The files, with what they said when they had their stamp.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
+    /// What a file of another format said.
+    others: Vec<(PathBuf, Parsed)>,
     /// Never held across an await.
     read: Mutex<HashMap<PathBuf, (Stamp, Arc<Parsed>)>>,
 }
 
 impl Files {
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, read: Mutex::default() }
+        Self { paths, others: Vec::new(), read: Mutex::default() }
+    }
+
+    pub(super) fn add_logins(&mut self, file: &Path, logins: impl IntoIterator<Item = (String, String, Secret)>) {
+        let usable = logins.into_iter().filter(|(_, username, password)| !username.is_empty() && !password.is_empty());
+        let auths = usable.map(|(host, username, password)| (host, Entry { username, password, ..Entry::default() })).collect();
+        self.others.push((file.to_owned(), Parsed { auths, ..Parsed::default() }));
     }
 
     /// The lookups to try for a scope, in order.
@@ -71,6 +79,9 @@ impl Files {
             if let Some(parsed) = self.parsed(path)? {
                 parsed.lookups(place, path, &mut lookups)?;
             }
+        }
+        for (path, parsed) in &self.others {
+            parsed.lookups(place, path, &mut lookups)?;
         }
         Ok(lookups)
     }
