@@ -318,11 +318,14 @@ fn refusal(mount: &Mount, error: &io::Error) -> Failure {
     let shown = escape::path(&mount.mount_point);
     match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::mount(in_use(&shown, &busy::describe(mount))),
-        io::ErrorKind::PermissionDenied => match owner(mount) {
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound if !is_mounted_here(mount) => {
+            Failure::mount(format!("{shown} is no longer mounted"))
+        }
+        // fusermount3 does not find mounts of others.
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => match owner(mount) {
             owner if owner.is_empty() => Failure::mount(format!("no permission to unmount {shown}: {error}")),
             owner => Failure::mount(format!("no permission to unmount {shown}{owner}")),
         },
-        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => Failure::mount(format!("{shown} is no longer mounted")),
         _ => Failure::mount(format!("cannot unmount {shown}: {error}")),
     }
 }
