@@ -21,6 +21,7 @@ pub mod oci;
 pub mod publish;
 pub mod registry;
 pub mod seal;
+pub mod serve;
 pub mod staging;
 pub mod sys;
 pub mod transfer;

@@ -1,6 +1,7 @@
 //! The artifacts of one registry or layout, and what is known of its tags and lists.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::Error;
 use super::kept::{Kept, Key};
@@ -228,6 +229,11 @@ impl Artifacts {
     /// The digest a tag held when the registry was last asked, however long ago.
     pub fn last_known(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
         self.inner.registry_cache.last_tag(repository, tag)
+    }
+
+    /// How long ago the registry said what a tag holds; `None` where this process never heard it.
+    pub fn tag_age(&self, repository: &Repository, tag: &Tag) -> Option<Duration> {
+        self.inner.registry_cache.tag_age(repository, tag)
     }
 
     /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.

@@ -12,6 +12,7 @@ mod writer;
 mod written;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -94,6 +95,11 @@ impl RegistryCache {
             TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Some(digest),
             TagAnswer::Absent | TagAnswer::Unknown => None,
         }
+    }
+
+    /// How long ago the registry said what a tag holds; `None` where this process never heard it.
+    pub fn tag_age(&self, repository: &Repository, tag: &Tag) -> Option<Duration> {
+        self.memory.lock().tag_checked(repository, tag).map(|checked| checked.elapsed())
     }
 
     /// Whether the digest of a tag may be used without asking: it is fresh, or the registry cannot be asked.

@@ -114,6 +114,8 @@ pub enum VerifyPolicy {
     Auto,
     /// Never.
     Strict,
+    /// Always: what is read goes to somebody who checks it too, and who gets the last byte only once the digest holds.
+    Relayed,
 }
 
 /// The services and limits that reading uses.

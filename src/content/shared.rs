@@ -72,7 +72,11 @@ impl Shared {
 
     /// Whether nothing of a blob may be served before all of it was checked.
     pub(super) fn strict(&self, source: &BlobSource) -> bool {
-        source.strict || self.verify == VerifyPolicy::Strict || self.pull.trust() == Trust::Digest
+        match self.verify {
+            VerifyPolicy::Strict => true,
+            VerifyPolicy::Relayed => source.strict,
+            VerifyPolicy::Auto => source.strict || self.pull.trust() == Trust::Digest,
+        }
     }
 
     /// A number that no other reader of this process has.

@@ -47,7 +47,7 @@ mod upload;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -134,6 +134,10 @@ impl Pull for HttpRegistry {
 
     fn away_since(&self) -> Option<Instant> {
         self.http.exchange.away_since().map(tokio::time::Instant::into_std)
+    }
+
+    fn throttled(&self) -> Option<Duration> {
+        self.http.exchange.throttled()
     }
 
     /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry

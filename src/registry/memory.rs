@@ -30,6 +30,8 @@ pub enum RequestKind {
     Manifest,
     /// `blob`.
     Blob,
+    /// `blob_size`.
+    BlobSize,
     /// One page of tags.
     Tags,
     /// One page of repositories.

@@ -12,7 +12,7 @@ mod push;
 
 use std::ops::Range;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -135,6 +135,11 @@ pub trait Pull: Send + Sync {
 
     /// When an operation gave up without an answer, if there was no answer since.
     fn away_since(&self) -> Option<Instant> {
+        None
+    }
+
+    /// How long the place still asks to be left alone, where it said so (429).
+    fn throttled(&self) -> Option<Duration> {
         None
     }
 

@@ -84,6 +84,11 @@ impl Memory {
         if is_fresh(absent.copied(), NEGATIVE) { TagAnswer::Absent } else { TagAnswer::Unknown }
     }
 
+    /// When the registry last said what a tag holds.
+    pub fn tag_checked(&self, repository: &Repository, tag: &Tag) -> Option<Instant> {
+        self.repositories.get(repository)?.tags.get(tag)?.checked
+    }
+
     pub fn learn_tag(&mut self, repository: &Repository, tag: &Tag, digest: Digest) {
         self.absent_tags.remove(&(repository.clone(), tag.clone()));
         let tags = self.repository(repository);

@@ -28,6 +28,7 @@ mod refresh;
 mod repo;
 mod resolve;
 mod rm;
+mod serve;
 mod shortcut;
 mod status;
 mod sync;
@@ -92,6 +93,7 @@ commands! {
     Blob: blob,
     Login: login,
     Logout: logout,
+    Serve: serve,
     Doctor: doctor,
     Shortcut: shortcut,
     Recent: recent,

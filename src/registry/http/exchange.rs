@@ -34,6 +34,8 @@ const PING_RETRIES: u32 = 2;
 /// After an operation got no answer at all, others only look whether there is one again, for at least so long: what is
 /// cached serves quickly, and no caller waits for the full limit twice.
 const AWAY: Duration = Duration::from_secs(10);
+/// How long 429 counts where the registry names no time.
+const THROTTLED: Duration = Duration::from_secs(10);
 
 /// One request.
 #[derive(Clone)]
@@ -91,6 +93,8 @@ pub(super) struct Exchange {
     strayed: AtomicBool,
     /// When the registry was last found to be away. Never held across an await.
     away: Mutex<Away>,
+    /// Until when the registry asked to be left alone (429). Held for one look.
+    throttled: Mutex<Option<Instant>>,
 }
 
 /// When an operation gave up, since no answer came.
@@ -103,7 +107,7 @@ struct Away {
 
 impl Exchange {
     pub(super) fn new(clients: Clients, authorizer: Authorizer, own: Origin, timing: Timing) -> Self {
-        Self { clients, authorizer, own, timing, strayed: AtomicBool::new(false), away: Mutex::default() }
+        Self { clients, authorizer, own, timing, strayed: AtomicBool::new(false), away: Mutex::default(), throttled: Mutex::default() }
     }
 
     /// Whether an answer came by way of plain text to another machine, so that it may be forged.
@@ -126,6 +130,11 @@ impl Exchange {
     /// When an operation last gave up since no answer came, if none came since.
     pub(super) fn away_since(&self) -> Option<Instant> {
         self.away.lock().any
+    }
+
+    /// How long the registry still asks to be left alone.
+    pub(super) fn throttled(&self) -> Option<Duration> {
+        self.throttled.lock().map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     fn is_away(&self, since: Option<Instant>) -> bool {
@@ -225,6 +234,9 @@ impl Exchange {
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = told_wait(answer.response.headers());
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                *self.throttled.lock() = Instant::now().checked_add(after.unwrap_or(THROTTLED));
+            }
             let error = self.refusal(call, answer, attempts).await;
             if error.kind != ErrorKind::Unreachable {
                 return Err(Failure::Final(error));

@@ -114,6 +114,7 @@ impl Pull for Memory {
     }
 
     async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+        self.enter(RequestKind::BlobSize, repository.as_str(), digest.to_string(), None).await?;
         let state = self.state.lock();
         let blob = state.repositories.get(repository.as_str()).and_then(|contents| contents.blobs.get(digest));
         let missing = || Error::new(ErrorKind::NotFound, format!("blob {repository}@{digest} does not exist in {}", self.origin));

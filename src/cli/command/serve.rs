@@ -1,0 +1,153 @@
+//! `ocifs serve`: a registry that caches others, in the foreground.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use tokio::net::TcpListener;
+
+use crate::artifact::{self, Artifacts, ViewMode};
+use crate::cache::SpanCache;
+use crate::cli::daemon::log;
+use crate::cli::daemon::shutdown::Signals;
+use crate::cli::exit::Failure;
+use crate::cli::runtime::block_on;
+use crate::cli::settings::flags::{LogFlags, RegistryFlags, Storage};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::wiring;
+use crate::cli::terminal::units;
+use crate::content::{self, Budget, Contents, MEMORY_LIMIT, VerifyPolicy};
+use crate::oci::{Platform, Registry, Source};
+use crate::registry::Pull;
+use crate::serve::{Config, Hosts, Limits, Server, UpstreamConfig, check_prefixes};
+use crate::sys::process;
+
+/// Where the server listens by default.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5000);
+/// How long tags are trusted by default.
+const TAG_TTL: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "\
+Examples:
+  ocifs serve --upstream docker=docker.io --upstream ghcr=ghcr.io
+  docker pull localhost:5000/docker/library/alpine
+  ocifs mount localhost:5000/ghcr/org/app:v1 ~/app";
+
+/// Serve other registries through the local cache
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Serve {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = LISTEN)]
+    listen: SocketAddr,
+
+    /// Serve the repositories of the registry HOST below PREFIX; repeatable
+    #[arg(long = "upstream", value_name = "PREFIX=HOST", value_parser = upstream, action = ArgAction::Append)]
+    upstreams: Vec<(String, Registry)>,
+
+    /// Upstream of names without the prefix of any, as the mirrors of the Docker daemon are asked
+    #[arg(long, value_name = "PREFIX")]
+    default_upstream: Option<String>,
+
+    /// Also answer under this host name, with or without a port; repeatable
+    #[arg(long = "host", value_name = "NAME", action = ArgAction::Append)]
+    hosts: Vec<String>,
+
+    /// How long tags and lists are trusted before the upstream is asked again [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_TAG_TTL", hide_env = true)]
+    tag_ttl: Option<Duration>,
+
+    /// Directories and budget.
+    #[command(flatten)]
+    storage: Storage,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+
+    /// The log.
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+fn upstream(text: &str) -> Result<(String, Registry), String> {
+    let (prefix, host) = text.split_once('=').ok_or("write it as PREFIX=HOST, like docker=docker.io")?;
+    check_prefixes(&[prefix])?;
+    Ok((prefix.to_owned(), Registry::parse(host).map_err(|error| error.to_string())?))
+}
+
+impl Serve {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// See the exit codes.
+    pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
+        self.check()?;
+        self.storage = self.storage.with_directories(&invocation.environment)?;
+        let target = self.log.log_file.clone().map_or(log::LogTarget::Terminal, log::LogTarget::File);
+        let failed = |error| Failure::other(format!("cannot write the log: {error}; give --log-file"));
+        log::start(&target, self.log.log_format, invocation.verbose).map_err(failed)?;
+        process::raise_open_file_limit();
+        let cache = wiring::open_cache(&self.storage)?;
+        let upstreams = self.upstreams.iter().map(|(prefix, registry)| self.upstream(prefix, registry, &cache, &invocation));
+        let config = Config {
+            upstreams: upstreams.collect::<Result<_, Failure>>()?,
+            default_upstream: self.default_upstream.clone(),
+            cache,
+            hosts: Hosts { any: !self.listen.ip().is_loopback() && self.hosts.is_empty(), names: self.hosts.clone() },
+            limits: Limits::default(),
+        };
+        block_on(self.serve(config))
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let prefixes: Vec<&str> = self.upstreams.iter().map(|(prefix, _)| prefix.as_str()).collect();
+        check_prefixes(&prefixes).map_err(|message| Failure::usage(format!("{message}; check --upstream")))?;
+        if prefixes.is_empty() {
+            return Err(Failure::usage("nothing to serve; give --upstream PREFIX=HOST"));
+        }
+        if let Some(default) = self.default_upstream.as_deref().filter(|default| !prefixes.contains(default)) {
+            return Err(Failure::usage(format!("--default-upstream {} is not the prefix of an --upstream", default.escape_default())));
+        }
+        if !self.listen.ip().is_loopback() {
+            return Err(Failure::usage(format!("{} can be reached from other machines; listen on 127.0.0.1 or [::1]", self.listen)));
+        }
+        Ok(())
+    }
+
+    fn upstream(&self, prefix: &str, registry: &Registry, cache: &SpanCache, invocation: &Invocation) -> Result<UpstreamConfig, Failure> {
+        let flags = invocation.registry(Some(registry))?;
+        let source = Source::Registry { registry: registry.clone(), prefix: None };
+        let pull: Arc<dyn Pull> = wiring::registry(&source, false, &flags, &invocation.environment)?;
+        let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
+        reading.verify = VerifyPolicy::Relayed;
+        reading.budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
+        reading.io_timeout = self.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT);
+        let options = artifact::Options {
+            tag_ttl: self.tag_ttl.unwrap_or(TAG_TTL),
+            platform: Platform::host(),
+            view: ViewMode::Merged,
+            offline: false,
+            strict: false,
+            repositories: Vec::new(),
+        };
+        let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(reading), cache.clone(), options);
+        Ok(UpstreamConfig { prefix: prefix.to_owned(), registry: registry.clone(), pull, artifacts })
+    }
+
+    async fn serve(&self, config: Config) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| Failure::other(format!("cannot listen on {}: {error}; check --listen", self.listen));
+        let mut signals = Signals::watch()?;
+        let server = Server::new(TcpListener::bind(self.listen).await.map_err(failed)?, config);
+        let address = server.address().map_err(failed)?;
+        // Whoever waits for the server reads this line; without a reader it serves all the same.
+        let _ = writeln!(std::io::stdout(), "listening on http://{address}");
+        for (prefix, registry) in &self.upstreams {
+            tracing::info!("http://{address}/v2/{prefix}/… is {}", registry.as_str());
+        }
+        server.run(async move { signals.received().await }).await;
+        Ok(())
+    }
+}

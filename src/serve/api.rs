@@ -1,0 +1,104 @@
+//! The distribution API: which place answers for a name, and which handler for a method.
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::pages;
+use super::problem::{Code, Problem};
+use super::route::Route;
+use super::state::State;
+use super::upstream::Upstream;
+use super::{blobs, lists, manifests};
+use crate::oci::{Registry, Repository};
+
+/// The header that containerd names the registry of a mirrored request by, as it does with `ns`.
+const NAMESPACE: &str = "oci-namespace";
+
+/// Who answers for a repository.
+pub(super) enum Place<'a> {
+    /// An upstream, with the repository's name there.
+    Upstream(&'a Upstream, Repository),
+}
+
+/// Answers a request below `/v2`.
+pub(super) async fn answer(state: &State, request: Request<Body>) -> Response<Body> {
+    let mut response = dispatch(state, request).await.unwrap_or_else(IntoResponse::into_response);
+    response.headers_mut().insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body>, Problem> {
+    let (request, _body) = request.into_parts();
+    let route = Route::parse(request.uri.path())?;
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    match &route {
+        Route::Base if reads => return Ok(json(&request, "{}")),
+        Route::Catalog if reads => return lists::catalog(state, &request).await,
+        _ => {}
+    }
+    let Some(name) = route.repository() else { return Err(wrong_method(&request)) };
+    match place(state, &request, name)? {
+        Place::Upstream(upstream, repository) => match (&route, reads) {
+            (Route::Manifest(_, version), true) => manifests::of_upstream(upstream, &repository, version, &request).await,
+            (Route::Blob(_, digest), true) => blobs::of_upstream(upstream, &repository, digest, &request).await,
+            (Route::Tags(name), true) => lists::tags(&upstream.tags(&repository).await?.names, name, &request),
+            (Route::Referrers(_, digest), true) => {
+                let found = upstream.referrers(&repository, digest).await?;
+                Ok(lists::referrers(&found, &request))
+            }
+            _ => Err(wrong_method(&request)),
+        },
+    }
+}
+
+fn wrong_method(request: &Parts) -> Problem {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let message =
+        if reads { "this cannot be read" } else { "this repository is read through from another registry and cannot be written to" };
+    Problem::unsupported(message).with(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+}
+
+/// Who answers for a name: the upstream that the client names, the one whose prefix the name has, or that of all other names.
+fn place<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
+    let unknown = || Problem::not_found(Code::NameUnknown, format!("no repository {name} is known here"));
+    if let Some(namespace) = namespace(request) {
+        let registry = Registry::parse(&namespace).map_err(|_| unknown())?;
+        let upstream = state.upstreams.iter().find(|upstream| upstream.registry == registry).ok_or_else(unknown)?;
+        return Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?));
+    }
+    let split = name.as_str().split_once('/');
+    if let Some((prefix, rest)) = split
+        && let Some(upstream) = state.upstreams.iter().find(|upstream| upstream.prefix == prefix)
+    {
+        return Ok(Place::Upstream(upstream, upstream.repository(rest)?));
+    }
+    let default = state.default_upstream.as_deref();
+    let upstream = state.upstreams.iter().find(|upstream| Some(upstream.prefix.as_str()) == default).ok_or_else(unknown)?;
+    Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?))
+}
+
+/// The registry that a mirrored request is meant for.
+fn namespace(request: &Parts) -> Option<String> {
+    let named = request.headers.get(NAMESPACE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    pages::parameter(request.uri.query(), "ns").or(named)
+}
+
+/// A JSON answer, without its body where only the head was asked for.
+pub(super) fn json(request: &Parts, text: impl Into<String>) -> Response<Body> {
+    let text = text.into();
+    let length = HeaderValue::from(text.len());
+    let body = if request.method == Method::HEAD { Body::empty() } else { Body::from(text) };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    response
+}
+
+/// An answer with a status and no body.
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,98 @@
+//! Blobs as they are sent: a head at once, then the bytes while they come in and are checked. What turns out wrong, or ends early, ends
+//! the connection before its last byte.
+
+use std::io;
+use std::ops::Range;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::manifests::{DIGEST, digest_value, etag};
+use super::problem::Problem;
+use super::range::{Wanted, wanted};
+use super::upstream::{Upstream, piece_end};
+use crate::content::ContentStream;
+use crate::oci::{Digest, Repository};
+
+/// The blob of an upstream.
+pub(super) async fn of_upstream(
+    upstream: &Upstream,
+    repository: &Repository,
+    digest: &Digest,
+    request: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let size = upstream.blob_size(repository, digest).await?;
+    let (mut response, range) = head(request, digest, size);
+    if let Some(range) = range {
+        let blob = upstream.blob(repository, digest, size).await?;
+        let first = upstream.first(&blob, range.start, range.end).await?;
+        *response.body_mut() = content(blob, range, first);
+    }
+    Ok(response)
+}
+
+/// The head of an answer to a request for a blob, and the bytes that follow it; none for HEAD, for what the client has already and
+/// for a range that holds no byte.
+pub(super) fn head(request: &Parts, digest: &Digest, size: u64) -> (Response<Body>, Option<Range<u64>>) {
+    let etag = etag(digest);
+    let known = request.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let is_get = request.method == Method::GET;
+    let (status, range) = match if is_get { wanted(&request.headers, size, &etag) } else { Wanted::Whole } {
+        _ if known => (StatusCode::NOT_MODIFIED, None),
+        Wanted::Whole => (StatusCode::OK, Some(0..size)),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
+        Wanted::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, None),
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(DIGEST, digest_value(digest));
+    let content_range = match (status, &range) {
+        (StatusCode::PARTIAL_CONTENT, Some(range)) => Some(format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
+        (StatusCode::RANGE_NOT_SATISFIABLE, _) => Some(format!("bytes */{size}")),
+        _ => None,
+    };
+    for (name, value) in [(header::ETAG, Some(etag)), (header::CONTENT_RANGE, content_range)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    match &range {
+        Some(range) => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+            headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+        }
+        None if status == StatusCode::RANGE_NOT_SATISFIABLE => drop(headers.insert(header::CONTENT_LENGTH, 0_u64.into())),
+        None => {}
+    }
+    (response, range.filter(|_| is_get))
+}
+
+/// A range of content as a body; `first` are its first bytes, where they are here already.
+pub(super) fn content(content: ContentStream, range: Range<u64>, first: Option<Bytes>) -> Body {
+    let first = first.filter(|first| !first.is_empty());
+    let state = Some((content, range, first));
+    Body::from_stream(stream::unfold(state, |state| async move {
+        let (content, range, first) = state.filter(|(_, range, _)| range.start < range.end)?;
+        let piece = match first {
+            Some(first) => Ok(first),
+            None => content.read(range.start..piece_end(range.start, range.end)).await,
+        };
+        match piece {
+            Ok(bytes) if !bytes.is_empty() => {
+                let next = range.start + bytes.len() as u64;
+                Some((Ok(bytes), Some((content, next..range.end, None))))
+            }
+            Ok(_) => Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None)),
+            Err(error) => {
+                tracing::warn!("a blob is cut off at byte {}: {error}", range.start);
+                Some((Err(io::Error::other(error)), None))
+            }
+        }
+    }))
+}

@@ -1,0 +1,68 @@
+//! Lists of repositories, tags and referrers.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
+
+use super::api;
+use super::pages::{self, page};
+use super::problem::Problem;
+use super::state::State;
+use crate::oci::{Descriptor, Repository, media_type};
+
+/// The repositories of all places; those of an upstream with its prefix.
+pub(super) async fn catalog(state: &State, request: &Parts) -> Result<Response<Body>, Problem> {
+    let mut names = BTreeSet::new();
+    for upstream in &state.upstreams {
+        match upstream.repositories().await {
+            Ok(found) => names.extend(found.names.iter().map(|name| format!("{}/{name}", upstream.prefix))),
+            // One upstream that is away hides nothing of the others.
+            Err(problem) => tracing::warn!("the repositories of {} are left out of the list: {}", upstream.registry, problem.message),
+        }
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let page = page(&names, request.uri.query(), "/v2/_catalog")?;
+    Ok(linked(api::json(request, json!({"repositories": page.names}).to_string()), page.link))
+}
+
+/// Sorted tags of a repository by the name it has here.
+pub(super) fn tags(names: &[String], repository: &Repository, request: &Parts) -> Result<Response<Body>, Problem> {
+    let page = page(names, request.uri.query(), &format!("/v2/{repository}/tags/list"))?;
+    Ok(linked(api::json(request, json!({"name": repository.as_str(), "tags": page.names}).to_string()), page.link))
+}
+
+fn linked(mut response: Response<Body>, link: Option<String>) -> Response<Body> {
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
+}
+
+/// The manifests that refer to another one, as an index, filtered by `artifactType` where the request names one.
+pub(super) fn referrers(found: &[Descriptor], request: &Parts) -> Response<Body> {
+    let wanted = pages::parameter(request.uri.query(), "artifactType").filter(|wanted| !wanted.is_empty());
+    let fits = |descriptor: &&Descriptor| wanted.as_deref().is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted));
+    let manifests: Vec<Value> = found.iter().filter(fits).map(member).collect();
+    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
+    let mut response = api::json(request, index.to_string());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+    if wanted.is_some() {
+        headers.insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
+    }
+    response
+}
+
+fn member(descriptor: &Descriptor) -> Value {
+    let mut member = json!({"mediaType": descriptor.media_type, "digest": descriptor.digest.to_string(), "size": descriptor.size});
+    if let Some(artifact_type) = &descriptor.artifact_type {
+        member["artifactType"] = json!(artifact_type);
+    }
+    if !descriptor.annotations.is_empty() {
+        member["annotations"] = json!(descriptor.annotations);
+    }
+    member
+}

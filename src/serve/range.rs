@@ -1,0 +1,91 @@
+//! `Range` and `If-Range`: which bytes of something of a known size are sent. Pure.
+
+use std::ops::Range;
+
+use axum::http::{HeaderMap, header};
+
+/// The answer to a request for bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// All of it, with 200.
+    Whole,
+    /// A part, with 206.
+    Part(Range<u64>),
+    /// 416.
+    Unsatisfiable,
+}
+
+/// Reads the headers of a request. Several ranges, and units other than bytes, are answered with the whole, as may be done.
+pub(super) fn wanted(headers: &HeaderMap, size: u64, etag: &str) -> Wanted {
+    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
+    let Some(ranges) = text(header::RANGE).and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
+    // A date, or a weak or other tag: the client may hold part of something else.
+    if headers.contains_key(header::IF_RANGE) && text(header::IF_RANGE) != Some(etag) {
+        return Wanted::Whole;
+    }
+    if ranges.contains(',') {
+        return Wanted::Whole;
+    }
+    part(ranges.trim(), size).map_or(Wanted::Unsatisfiable, Wanted::Part)
+}
+
+fn part(range: &str, size: u64) -> Option<Range<u64>> {
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().unwrap_or(u64::MAX));
+    match range.split_once('-')? {
+        ("", "") => None,
+        ("", last) => {
+            let start = size.saturating_sub(number(last)?);
+            (start < size).then_some(start..size)
+        }
+        (first, "") => Some(number(first)?..size).filter(|range| range.start < size),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last && first < size).then(|| first..last.saturating_add(1).min(size))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(range: &str, if_range: Option<&str>) -> Wanted {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, range.parse().unwrap());
+        if let Some(tag) = if_range {
+            headers.insert(header::IF_RANGE, tag.parse().unwrap());
+        }
+        wanted(&headers, 2000, "\"x\"")
+    }
+
+    #[test]
+    fn ranges_are_clipped_and_what_holds_no_byte_is_refused() {
+        assert_eq!(wanted(&HeaderMap::new(), 2000, "\"x\""), Wanted::Whole);
+        for (range, expected) in [
+            ("bytes=500-1499", Wanted::Part(500..1500)),
+            ("bytes=500-", Wanted::Part(500..2000)),
+            ("bytes=-500", Wanted::Part(1500..2000)),
+            ("bytes=-5000", Wanted::Part(0..2000)),
+            ("bytes=1000-5000", Wanted::Part(1000..2000)),
+            ("bytes=0-99999999999999999999999", Wanted::Part(0..2000)),
+            ("bytes=500-0", Wanted::Unsatisfiable),
+            ("bytes=2000-5000", Wanted::Unsatisfiable),
+            ("bytes=-0", Wanted::Unsatisfiable),
+            ("bytes=-", Wanted::Unsatisfiable),
+            ("bytes=x", Wanted::Unsatisfiable),
+            ("bytes=+1-2", Wanted::Unsatisfiable),
+            ("bytes=0-1,5-6", Wanted::Whole),
+            ("lines=1-2", Wanted::Whole),
+        ] {
+            assert_eq!(asked(range, None), expected, "{range}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_something_else_is_answered_with_the_whole() {
+        assert_eq!(asked("bytes=0-9", Some("\"x\"")), Wanted::Part(0..10));
+        for tag in ["\"y\"", "W/\"x\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(asked("bytes=0-9", Some(tag)), Wanted::Whole, "{tag}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The server over registries in memory, asked by an HTTP client that follows nothing and hides nothing.
+
+mod cold;
+mod reading;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::artifact::{Artifacts, Options, ViewMode};
+use crate::cache::{self, SpanCache};
+use crate::content::{self, Contents, VerifyPolicy};
+use crate::oci::{Digest, Registry};
+use crate::registry::{Memory, Pull, Trust};
+
+/// How long tags are fresh where a test does not say.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// A running server.
+struct TestServer {
+    base: String,
+    client: reqwest::Client,
+    _directory: Arc<TempDir>,
+    /// Stops the server when it is dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+/// What a test server is made of.
+struct Setup {
+    upstreams: Vec<(&'static str, &'static str, Arc<Memory>)>,
+    tag_ttl: Duration,
+    default_upstream: Option<String>,
+    directory: Arc<TempDir>,
+    limits: Limits,
+}
+
+impl Setup {
+    /// A server in front of these registries: prefix, host and content.
+    fn of(upstreams: &[(&'static str, &'static str, &Arc<Memory>)]) -> Self {
+        let upstreams = upstreams.iter().map(|(prefix, host, memory)| (*prefix, *host, Arc::clone(memory))).collect();
+        let directory = Arc::new(TempDir::new().unwrap());
+        Self { upstreams, tag_ttl: FRESH, default_upstream: None, directory, limits: Limits::default() }
+    }
+
+    async fn start(self) -> TestServer {
+        let config = cache::Config { directory: self.directory.path().join("cache"), size: 1 << 30, min_free: 0 };
+        let cache = SpanCache::open(config).unwrap();
+        let upstream = |(prefix, host, memory): (&str, &str, Arc<Memory>)| {
+            let pull: Arc<dyn Pull> = memory;
+            let mut config = content::Config::new(Arc::clone(&pull), cache.clone());
+            config.verify = VerifyPolicy::Relayed;
+            config.io_timeout = Duration::from_secs(20);
+            let options = Options {
+                tag_ttl: self.tag_ttl,
+                platform: "linux/amd64".parse().unwrap(),
+                view: ViewMode::Merged,
+                offline: false,
+                strict: false,
+                repositories: Vec::new(),
+            };
+            let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(config), cache.clone(), options);
+            UpstreamConfig { prefix: prefix.to_owned(), registry: Registry::parse(host).unwrap(), pull, artifacts }
+        };
+        let upstreams = self.upstreams.into_iter().map(upstream).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config { upstreams, default_upstream: self.default_upstream, cache, hosts: Hosts::default(), limits: self.limits };
+        let server = Server::new(listener, config);
+        let base = format!("http://{}", server.address().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(server.run(async move { drop(stopped.await) }));
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        TestServer { base, client, _directory: self.directory, _stop: stop }
+    }
+}
+
+impl TestServer {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    async fn head(&self, path: &str) -> Response {
+        self.request(Method::HEAD, path).send().await.unwrap()
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        self.get(path).await.json().await.unwrap()
+    }
+}
+
+/// Status and error code of an answer.
+async fn refusal(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap();
+    (status, body["errors"][0]["code"].as_str().unwrap().to_owned())
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+/// An upstream whose transport is trusted.
+fn memory(origin: &str) -> Arc<Memory> {
+    Arc::new(Memory::with_origin(origin, Trust::Transport))
+}
+
+/// Bytes that differ everywhere.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut data = Vec::with_capacity(length + 8);
+    while data.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(length);
+    data
+}
+
+/// An image of one layer.
+fn add_image(memory: &Memory, repository: &str, tag: &str, layer: &[u8]) -> Digest {
+    let config = ("application/vnd.oci.image.config.v1+json", &b"{}"[..]);
+    memory.add_artifact(repository, tag, config, &[("application/vnd.oci.image.layer.v1.tar", layer, &[])], &[])
+}

@@ -1,0 +1,156 @@
+//! One registry that is read through: its manifests, blobs and lists, from the cache where they are known, and what its failures mean
+//! to a client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::config::UpstreamConfig;
+use super::problem::{Code, Problem};
+use super::sizes::Sizes;
+use crate::artifact::{self, Artifacts, Listing};
+use crate::cache::SpanCache;
+use crate::content::ContentStream;
+use crate::error::ErrorKind;
+use crate::flight::Flight;
+use crate::oci::{Descriptor, Digest, Manifest, Registry, Repository, Version, media_type};
+use crate::registry::{self, Pull};
+
+/// How long a client is kept waiting for the head of an answer: containerd gives up after 30 s.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How long the first bytes of a blob are waited for, so that a failure still has a status of its own.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// Bytes that are read at once; the spans of blobs are as long.
+pub(super) const PIECE: u64 = 1 << 20;
+
+/// One registry that is read through.
+pub(super) struct Upstream {
+    pub(super) prefix: String,
+    pub(super) registry: Registry,
+    pub(super) artifacts: Artifacts,
+    pull: Arc<dyn Pull>,
+    sizes: Arc<Sizes>,
+    asking: Flight<(Repository, Digest), Result<u64, registry::Error>>,
+    started: Instant,
+}
+
+/// A manifest, and how old the answer is where the upstream could not confirm it.
+pub(super) struct Found {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) stale: Option<Duration>,
+}
+
+impl Upstream {
+    pub(super) fn new(config: UpstreamConfig, cache: &SpanCache) -> Self {
+        let UpstreamConfig { prefix, registry, pull, artifacts } = config;
+        let sizes = Arc::new(Sizes::new(cache.clone(), pull.origin()));
+        Self { prefix, registry, artifacts, pull, sizes, asking: Flight::default(), started: Instant::now() }
+    }
+
+    /// The repository there of a name here, without the prefix. Docker Hub keeps plain names below `library`.
+    pub(super) fn repository(&self, name: &str) -> Result<Repository, Problem> {
+        let whole =
+            if self.registry == Registry::docker_hub() && !name.contains('/') { format!("library/{name}") } else { name.to_owned() };
+        Repository::parse(&whole).map_err(|error| Problem::bad(Code::NameInvalid, error.to_string()))
+    }
+
+    /// A manifest. By tag it is the current one, or the last known one where the upstream cannot be asked.
+    pub(super) async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Found, Problem> {
+        let asked = Instant::now();
+        self.in_time(async {
+            let (digest, stale) = match version {
+                Version::Digest(digest) => (*digest, None),
+                Version::Tag(tag) => {
+                    let digest = self.artifacts.tag(repository, tag).await?;
+                    // What was known before this process began is at least as old as that.
+                    let age = self.artifacts.tag_age(repository, tag).unwrap_or_else(|| self.started.elapsed());
+                    let confirmed = age <= asked.elapsed() || age < self.artifacts.options().tag_ttl;
+                    (digest, (!confirmed).then_some(age))
+                }
+            };
+            let manifest = self.artifacts.manifest(repository, &digest).await?;
+            Ok(Found { manifest, stale })
+        })
+        .await
+    }
+
+    /// The size of a blob, if the repository holds it.
+    pub(super) async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Problem> {
+        let (sizes, key) = (Arc::clone(&self.sizes), (repository.clone(), *digest));
+        let known = tokio::task::spawn_blocking(move || sizes.get(&key.0, &key.1)).await.ok().flatten();
+        if let Some(size) = known {
+            return Ok(size);
+        }
+        let key = (repository.clone(), *digest);
+        let asking = self.asking.run(key.clone(), || {
+            let (pull, sizes) = (Arc::clone(&self.pull), Arc::clone(&self.sizes));
+            async move {
+                let size = pull.blob_size(&key.0, &key.1).await?;
+                let stored = tokio::task::spawn_blocking(move || sizes.put(&key.0, &key.1, size)).await;
+                stored.map_err(|error| registry::Error::new(ErrorKind::Other, error.to_string()))?;
+                Ok(size)
+            }
+        });
+        let answer = tokio::time::timeout(PATIENCE, asking).await.map_err(|_| late())?;
+        let answer = answer.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::BlobUnknown))?;
+        answer.map_err(|error| self.problem(error.kind, &error.message, Code::BlobUnknown))
+    }
+
+    /// A blob of which the repository holds so many bytes.
+    pub(super) async fn blob(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<ContentStream, Problem> {
+        let descriptor = Descriptor::new(media_type::OCTET_STREAM, *digest, size);
+        let content = self.artifacts.blob(repository, &descriptor, false).await;
+        content.map_err(|error| self.problem(error.kind, &error.message, Code::BlobUnknown))
+    }
+
+    /// The first bytes of a range, if they come soon: a failure before the head of the answer has a status of its own.
+    pub(super) async fn first(&self, content: &ContentStream, start: u64, end: u64) -> Result<Option<bytes::Bytes>, Problem> {
+        let reading = content.read(start..piece_end(start, end));
+        match tokio::time::timeout(FIRST_BYTES, reading).await {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
+            Ok(Err(error)) => Err(self.problem(error.kind, &error.message, Code::BlobUnknown)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The tags of a repository.
+    pub(super) async fn tags(&self, repository: &Repository) -> Result<Listing, Problem> {
+        self.in_time(self.artifacts.tags(repository)).await.map_err(|problem| match problem.code {
+            Code::ManifestUnknown => Problem { code: Code::NameUnknown, ..problem },
+            _ => problem,
+        })
+    }
+
+    /// What is known of the repositories.
+    pub(super) async fn repositories(&self) -> Result<Listing, Problem> {
+        self.in_time(self.artifacts.repositories(None)).await
+    }
+
+    /// The manifests that refer to a digest; none where there is no such repository.
+    pub(super) async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Arc<[Descriptor]>, Problem> {
+        match self.in_time(self.artifacts.referrers(repository, subject)).await {
+            Err(problem) if problem.status == axum::http::StatusCode::NOT_FOUND => Ok(Arc::new([])),
+            answer => answer,
+        }
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, artifact::Error>>) -> Result<T, Problem> {
+        let answer = tokio::time::timeout(PATIENCE, work).await.map_err(|_| late())?;
+        answer.map_err(|error| self.problem(error.kind, &error.message, Code::ManifestUnknown))
+    }
+
+    fn problem(&self, kind: ErrorKind, message: &str, absent: Code) -> Problem {
+        match self.pull.throttled() {
+            Some(wait) if kind == ErrorKind::Unreachable => Problem::too_many(message, wait),
+            _ => Problem::of(kind, message, absent),
+        }
+    }
+}
+
+fn late() -> Problem {
+    Problem::of(ErrorKind::TimedOut, format!("the upstream registry did not answer within {} s", PATIENCE.as_secs()), Code::Unavailable)
+}
+
+/// The end of the piece that begins at a place, at a border of spans.
+pub(super) fn piece_end(start: u64, end: u64) -> u64 {
+    ((start / PIECE + 1) * PIECE).min(end)
+}
