@@ -4,7 +4,8 @@
 //! only, since the price of the real ones is a manifest, and `ls -l` lists many. What these refuse it asks about, and judges by the real
 //! ones. What they allow is judged here, until the kernel was told better, and it keeps no name so long: every walk passes here.
 
-use super::{Error, FileSystem, Others};
+use super::namespace::Namespace;
+use super::{Error, Others};
 use crate::error::ErrorKind;
 use crate::view::Attributes;
 
@@ -67,17 +68,14 @@ impl Need {
     }
 }
 
-impl FileSystem {
+impl Namespace {
     /// Whether the kernel lets other users in, and checks owners and modes.
     pub(super) fn admits_others(&self) -> bool {
         self.config.others != Others::None
     }
 
     /// Checks a caller's access to an inode, as far as the kernel could not.
-    ///
-    /// # Errors
-    /// Denied, `NotPermitted` where only its owner may; what entering the directory says.
-    pub async fn admit(&self, asker: &Asker, number: u64, need: Need) -> Result<(), Error> {
+    pub(super) async fn admit(&self, asker: &Asker, number: u64, need: Need) -> Result<(), Error> {
         let inode = self.inode(number);
         if !self.admits_others() || inode.view() == 0 || inode.node() != 0 {
             return Ok(());

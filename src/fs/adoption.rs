@@ -4,26 +4,27 @@ use std::sync::Arc;
 
 use super::blocking::blocking;
 use super::selection::{Scope, tag_of};
+use super::staged_tags::StagedTags;
 use super::status::reference_of;
-use super::{Error, FileSystem, Selection, StagedTag};
+use super::{Error, Selection, StagedTag};
 use crate::error::ErrorKind;
 use crate::oci::Tag;
 use crate::staging::{self, TagKey, Upper};
 use crate::view::Meaning;
 
-impl FileSystem {
+impl StagedTags {
     /// Takes over the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
     /// is announced; answers what is still staged from before. `error` says what could not be taken over.
-    pub async fn adopt(&self) -> Vec<StagedTag> {
+    pub(super) async fn adopt(&self) -> Vec<StagedTag> {
         self.adopt_wanted(None).await
     }
 
     /// The same for a command, which means some of them. One that another process took just now counts as unreadable then, since the
     /// command cannot do what it was asked for.
-    pub async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
-        let Some(uppers) = self.context.staging.clone() else { return Vec::new() };
-        let origin = self.context.artifacts.origin().to_owned();
-        let (root, authority, selection) = (self.config.root.clone(), self.context.authority.clone(), wanted.cloned());
+    pub(super) async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
+        let Some(uppers) = self.namespace.context.staging.clone() else { return Vec::new() };
+        let origin = self.namespace.context.artifacts.origin().to_owned();
+        let (root, authority, selection) = (self.namespace.config.root.clone(), self.namespace.context.authority.clone(), wanted.cloned());
         let asked = wanted.is_some();
         let found = blocking(move || {
             let (scope, selection) = (Scope { root: &root, authority: &authority }, selection.unwrap_or_default());
@@ -62,7 +63,7 @@ impl FileSystem {
                 false
             }
         };
-        let shown = reference_of(&self.context, &tag_key);
+        let shown = reference_of(&self.namespace.context, &tag_key);
         let name = tag_of(&tag_key)?;
         tag_key.tag = name.1.to_string();
         match upper {
@@ -72,11 +73,11 @@ impl FileSystem {
             Ok(Some(upper)) => match upper.move_to(&tag_key) {
                 Ok(()) => self.adopt_one(Ok(Some(upper)), &tag_key, asked),
                 Err(error) => {
-                    let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.context, &tag_key));
+                    let message = format!("older edits stay beside those of {}: {error}", reference_of(&self.namespace.context, &tag_key));
                     tracing::warn!("{message}");
                     let path = self.scope().path(&name);
                     let tag = StagedTag { reference: shown, path, edited: true, error: Some(message), ..StagedTag::default() };
-                    self.staged.lie_beside(name, tag.clone());
+                    self.namespace.staged.lie_beside(name, tag.clone());
                     Some(tag)
                 }
             },
@@ -114,7 +115,7 @@ impl FileSystem {
                 Some(StagedTag { edited: true, deleted, as_staged, suspects, ..staged })
             }
             Err(error) => {
-                self.staged.break_tag(name, error.to_string());
+                self.namespace.staged.break_tag(name, error.to_string());
                 Some(StagedTag { error: Some(error.to_string()), ..staged })
             }
         }
@@ -123,7 +124,7 @@ impl FileSystem {
     /// A remark on the meaning of edits that are taken over. Those of an ocifs that recorded none mean what the flags of the
     /// mount say that takes them over, from then on; a command that only `asked` for them does not settle that.
     fn as_staged(&self, upper: &Upper, asked: bool) -> Result<Option<String>, Error> {
-        let own = &self.context.meaning;
+        let own = &self.namespace.context.meaning;
         if let Some(meaning) = Meaning::of(upper)? {
             return Ok(meaning.beside(own, upper.binding()));
         }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::editing::Editing;
 use super::location::Location;
+use super::open_files::OpenFiles;
 use super::refusals::{read_only, too_long};
-use super::{Caller, Entry, Error, FileSystem, NAME_LIMIT, OpenFile};
+use super::staged_tags::StagedTags;
+use super::{Caller, Entry, Error, NAME_LIMIT, OpenFile};
 use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
 use crate::view::{Attributes, NewNode, Replace, SetAttributes, View, ViewNode};
@@ -41,25 +43,22 @@ enum ChangeParent {
     Namespace(Arc<Location>),
 }
 
-impl FileSystem {
+impl StagedTags {
     fn target(&self, number: u64) -> Result<ChangeParent, Error> {
         self.uppers()?;
-        let inode = self.inode(number);
+        let inode = self.namespace.inode(number);
         match inode.view() {
-            0 => Ok(ChangeParent::Namespace(self.location(inode)?)),
-            _ => Ok(ChangeParent::Tag(self.view(inode)?, inode.node())),
+            0 => Ok(ChangeParent::Namespace(self.namespace.location(inode)?)),
+            _ => Ok(ChangeParent::Tag(self.namespace.view(inode)?, inode.node())),
         }
     }
 
     /// Makes a name, counted as one lookup. `mkdir` above tags names a repository or a tag.
-    ///
-    /// # Errors
-    /// As the call that asks for it; `NotPermitted` for files above tags.
-    pub async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
+    pub(super) async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
         let (view, overlay, node) = match self.target(new.directory)? {
             ChangeParent::Tag(view, directory) => {
                 let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
-                let node = overlay.create(&self.context, directory, &new.name, &wanted)?;
+                let node = overlay.create(&self.namespace.context, directory, &new.name, &wanted)?;
                 (view, overlay, node)
             }
             ChangeParent::Namespace(location) => {
@@ -70,37 +69,14 @@ impl FileSystem {
             }
         };
         drop(overlay);
-        self.node_entry(&view, node)
-    }
-
-    /// Makes a regular file and opens it for writing. One that is there already is opened, unless that is refused (`exclusive`).
-    ///
-    /// # Errors
-    /// As [`FileSystem::make`].
-    pub async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
-        let (view, directory) = match self.target(new.directory)? {
-            ChangeParent::Tag(view, directory) => (view, directory),
-            ChangeParent::Namespace(location) => return Err(self.refuse_file(&location)),
-        };
-        let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
-        let (node, file) = match overlay.create_file(&self.context, directory, &new.name, &wanted).await {
-            // It was made since the kernel looked.
-            Err(error) if error.kind == ErrorKind::Exists && !exclusive => {
-                let node = overlay.lookup(directory, &new.name)?.ok_or(error)?;
-                (node, overlay.open_writer(&self.context, node, false).await?)
-            }
-            made => made?,
-        };
-        let entry = self.node_entry(&view, node)?;
-        let open = self.opened(entry.inode, view, file, true)?;
-        Ok((entry, open))
+        self.namespace.node_entry(&view, node)
     }
 
     /// Refuses a new file above tags. In a repository that was made here it makes the tags doubtful: whoever copies a directory one level
     /// too high gets a repository instead of a tag, and tags instead of directories.
     fn refuse_file(&self, location: &Location) -> Error {
         if let Location::Directory(Some(repository)) = location
-            && self.staged.set_doubtful(repository, true)
+            && self.namespace.staged.set_doubtful(repository, true)
         {
             tracing::warn!("a file was refused in repository {repository}, which was made here: its tags are not published unasked");
         }
@@ -117,7 +93,7 @@ impl FileSystem {
     ) -> Result<(Editing<'_>, NewNode), Error> {
         check_name(&new.name)?;
         let overlay = self.edit(view).await?;
-        let parent = overlay.attributes(&self.context, directory)?;
+        let parent = overlay.attributes(&self.namespace.context, directory)?;
         let (mut mode, mut gid) = (new.mode & 0o7777, caller.gid);
         if parent.mode & SET_GROUP != 0 {
             gid = parent.gid;
@@ -130,10 +106,7 @@ impl FileSystem {
     }
 
     /// Removes a name that is not a directory.
-    ///
-    /// # Errors
-    /// As `unlink(2)`; `NotPermitted` above tags.
-    pub async fn unlink(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
+    pub(super) async fn unlink(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
         match self.target(directory)? {
             ChangeParent::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, false),
             ChangeParent::Namespace(location) => Err(no_files(&location)),
@@ -141,10 +114,7 @@ impl FileSystem {
     }
 
     /// Removes an empty directory, or a tag or repository.
-    ///
-    /// # Errors
-    /// As `rmdir(2)`; `NotPermitted` for a tag upstream where deleting is not allowed, and for repositories upstream.
-    pub async fn rmdir(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
+    pub(super) async fn rmdir(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
         match self.target(directory)? {
             ChangeParent::Tag(view, directory) => self.edit(&view).await?.remove(directory, name, true),
             ChangeParent::Namespace(location) => match location.as_ref() {
@@ -155,10 +125,7 @@ impl FileSystem {
     }
 
     /// Renames inside of one tag, or a tag inside of its repository.
-    ///
-    /// # Errors
-    /// As `rename(2)`; `CrossDevice` from one tag to another.
-    pub async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), replace: Replace) -> Result<(), Error> {
+    pub(super) async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), replace: Replace) -> Result<(), Error> {
         match (self.target(from.0)?, self.target(to.0)?) {
             (ChangeParent::Tag(view, source), ChangeParent::Tag(other, target)) => {
                 check_name(to.1)?;
@@ -179,77 +146,43 @@ impl FileSystem {
     }
 
     /// Makes a further name of a file, counted as one lookup.
-    ///
-    /// # Errors
-    /// As `link(2)`; `CrossDevice` from one tag to another.
-    pub async fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<Entry, Error> {
+    pub(super) async fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<Entry, Error> {
         check_name(name)?;
-        let node = self.inode(number);
+        let node = self.namespace.inode(number);
         match self.target(directory)? {
             ChangeParent::Tag(view, _) if view.number() != node.view() => Err(across()),
             ChangeParent::Tag(view, directory) => {
                 self.edit(&view).await?.link(node.node(), directory, name)?;
-                self.node_entry(&view, node.node())
+                self.namespace.node_entry(&view, node.node())
             }
             ChangeParent::Namespace(location) => Err(no_files(&location)),
         }
     }
 
     /// Sets attributes and answers all of them.
-    ///
-    /// # Errors
-    /// As the call that asks for it; `NotPermitted` above tags.
-    pub async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+    pub(super) async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         match self.target(number)? {
             ChangeParent::Tag(view, node) => {
                 let overlay = self.edit(&view).await?;
-                overlay.set_attributes(&self.context, node, set).await?;
+                overlay.set_attributes(&self.namespace.context, node, set).await?;
                 let (owner, length) = (set.uid.is_some() || set.gid.is_some(), set.size.is_some());
-                if (owner || length) && overlay.attributes(&self.context, node)?.kind == Kind::File {
+                if (owner || length) && overlay.attributes(&self.namespace.context, node)?.kind == Kind::File {
                     self.strip(&overlay, node, owner || !caller.may_keep_set_id()).await?;
                 }
-                self.attributes_of(&view, node)
+                self.namespace.attributes_of(&view, node)
             }
             ChangeParent::Namespace(location) => Err(no_files(&location)),
         }
     }
 
-    /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
-    ///
-    /// # Errors
-    /// As [`FileSystem::setattr`], but a file that is not there any more has no times to keep: that is not a failure, or every
-    /// `syncfs` after an `rm` would be one.
-    pub async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
-        let same = |entry: &Entry| set.atime.is_none() && set.mtime.is_none_or(|mtime| mtime == entry.attributes.time);
-        if let Ok(entry) = self.getattr(number).await
-            && same(&entry)
-        {
-            // What is published already does not count as edited for this.
-            return Ok(entry);
-        }
-        match self.setattr(caller, number, set).await {
-            Err(error) if error.kind == ErrorKind::Gone => {
-                let attributes = Attributes { links: 0, ..self.context.defaults.file(0) };
-                Ok(Entry { inode: number, attributes, name_ttl: Duration::ZERO, attributes_ttl: Duration::ZERO })
-            }
-            answered => answered,
-        }
-    }
-
     /// Sets an extended attribute; `create` and `replace` as `setxattr(2)` has them.
-    ///
-    /// # Errors
-    /// As `setxattr(2)`; `NotPermitted` for ocifs's own names and above tags.
-    pub async fn setxattr(&self, number: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
+    pub(super) async fn setxattr(&self, number: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
         let (overlay, node) = self.xattr_target(number, name).await?;
         overlay.set_xattr(node, name, value, create, replace)
     }
 
     /// Removes an extended attribute.
-    ///
-    /// # Errors
-    /// As `removexattr(2)`; `NotPermitted` for ocifs's own names and above tags.
-    pub async fn removexattr(&self, number: u64, name: &[u8]) -> Result<(), Error> {
+    pub(super) async fn removexattr(&self, number: u64, name: &[u8]) -> Result<(), Error> {
         let (overlay, node) = self.xattr_target(number, name).await?;
         overlay.remove_xattr(node, name)
     }
@@ -261,6 +194,46 @@ impl FileSystem {
         match self.target(number)? {
             ChangeParent::Tag(view, node) => Ok((self.edit(&view).await?, node)),
             ChangeParent::Namespace(location) => Err(no_files(&location)),
+        }
+    }
+}
+
+impl OpenFiles {
+    /// Makes a regular file and opens it for writing. One that is there already is opened, unless that is refused (`exclusive`).
+    pub(super) async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
+        let (view, directory) = match self.tags.target(new.directory)? {
+            ChangeParent::Tag(view, directory) => (view, directory),
+            ChangeParent::Namespace(location) => return Err(self.tags.refuse_file(&location)),
+        };
+        let (overlay, wanted) = self.tags.new_node(&view, directory, caller, &new).await?;
+        let (node, file) = match overlay.create_file(&self.namespace.context, directory, &new.name, &wanted).await {
+            // It was made since the kernel looked.
+            Err(error) if error.kind == ErrorKind::Exists && !exclusive => {
+                let node = overlay.lookup(directory, &new.name)?.ok_or(error)?;
+                (node, overlay.open_writer(&self.namespace.context, node, false).await?)
+            }
+            made => made?,
+        };
+        let entry = self.namespace.node_entry(&view, node)?;
+        let open = self.opened(entry.inode, view, file, true)?;
+        Ok((entry, open))
+    }
+
+    /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
+    pub(super) async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+        let same = |entry: &Entry| set.atime.is_none() && set.mtime.is_none_or(|mtime| mtime == entry.attributes.time);
+        if let Ok(entry) = self.getattr(number).await
+            && same(&entry)
+        {
+            // What is published already does not count as edited for this.
+            return Ok(entry);
+        }
+        match self.tags.setattr(caller, number, set).await {
+            Err(error) if error.kind == ErrorKind::Gone => {
+                let attributes = Attributes { links: 0, ..self.namespace.context.defaults.file(0) };
+                Ok(Entry { inode: number, attributes, name_ttl: Duration::ZERO, attributes_ttl: Duration::ZERO })
+            }
+            answered => answered,
         }
     }
 }

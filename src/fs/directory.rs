@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::listed::{Listed, ListingSource};
 use super::location::Location;
 use super::names::Names;
+use super::open_files::OpenFiles;
 use super::resolve::{Item, tag_item};
 use super::window::{new_tag_names, repository_location};
-use super::{Entry, Error, FileSystem, Inode, OpenDirectory, ROOT};
+use super::{Entry, Error, Inode, OpenDirectory, ROOT};
 use crate::artifact::{NodeId, Tree};
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Tag};
@@ -21,7 +22,7 @@ const DOTS: u64 = 2;
 /// Names that are taken of an edited directory at a time.
 const HANDFUL: usize = 64;
 
-/// One name handed out by [`FileSystem::readdirplus`].
+/// One name handed out by [`super::FileSystem::readdirplus`].
 pub struct DirectoryEntry<'a> {
     /// Where to go on behind this name.
     pub cookie: u64,
@@ -31,13 +32,10 @@ pub struct DirectoryEntry<'a> {
     pub entry: Entry,
 }
 
-impl FileSystem {
+impl OpenFiles {
     /// Opens a directory; every error of listing it is told here.
-    ///
-    /// # Errors
-    /// NotFound for a directory that turns out to be nothing; else what the registry or artifact says.
-    pub async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
-        let inode = self.inode(number);
+    pub(super) async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
+        let inode = self.namespace.inode(number);
         let (source, parent) = match inode.view() {
             0 => self.take_location(inode).await?,
             _ => self.take_view(inode).await?,
@@ -49,41 +47,43 @@ impl FileSystem {
     }
 
     async fn take_view(&self, inode: Inode) -> Result<(ListingSource, u64), Error> {
-        let view = self.view(inode)?;
-        let shown = self.enter(&view).await?;
-        if !view.is_directory(&self.context, inode.node()) {
+        let view = self.namespace.view(inode)?;
+        let shown = self.namespace.enter(&view).await?;
+        if !view.is_directory(&self.namespace.context, inode.node()) {
             return Err(Error::new(ErrorKind::NotDirectory, "not a directory"));
         }
         let source = match shown {
             Shown::Tree(_) | Shown::New => ListingSource::Files(Arc::clone(&view), inode.node()),
-            Shown::Metadata(_) => ListingSource::Metadata(Arc::clone(&view), view.names(&self.context, inode.node()).await?),
+            Shown::Metadata(_) => ListingSource::Metadata(Arc::clone(&view), view.names(&self.namespace.context, inode.node()).await?),
         };
         let parent = match inode.node() {
             0 => self.holder(&Location::Directory(Some(view.repository().clone()))),
-            node => self.number(Inode::of_view(view.number(), view.parent(node))),
+            node => self.namespace.number(Inode::of_view(view.number(), view.parent(node))),
         };
         Ok((source, parent))
     }
 
     async fn take_location(&self, inode: Inode) -> Result<(ListingSource, u64), Error> {
-        let location = self.location(inode)?;
+        let location = self.namespace.location(inode)?;
         match location.as_ref() {
             Location::Directory(path) => {
-                let names = self.names(path).await?;
+                let names = self.namespace.names(path).await?;
                 if !names.exists {
                     return Err(Error::new(ErrorKind::NotFound, "no such repository, and none below that name"));
                 }
                 let parent = path.as_ref().map_or(ROOT, |path| self.holder(&Location::Directory(parent_of(path))));
                 Ok((ListingSource::Namespace(path.clone(), names), parent))
             }
-            Location::Window(path) => Ok((ListingSource::Window(self.window_names(path)), self.holder(&Location::Directory(path.clone())))),
+            Location::Window(path) => {
+                Ok((ListingSource::Window(self.namespace.window_names(path)), self.holder(&Location::Directory(path.clone()))))
+            }
             Location::Repositories(path) => {
-                let names = self.names(path).await?;
+                let names = self.namespace.names(path).await?;
                 Ok((ListingSource::Repositories(path.clone(), names), self.holder(&Location::Window(path.clone()))))
             }
             Location::Tags(repository) => {
                 let path = Some(repository.clone());
-                let names = self.names(&path).await?;
+                let names = self.namespace.names(&path).await?;
                 Ok((ListingSource::Tags(repository.clone(), names), self.holder(&Location::Window(path))))
             }
             Location::NewTag(repository, tag) => {
@@ -95,17 +95,14 @@ impl FileSystem {
 
     /// The number of a place as `..` shows it; the root where the kernel does not know it.
     fn holder(&self, location: &Location) -> u64 {
-        self.locations.number(location).map_or(ROOT, |node| self.number(Inode::of_namespace(node)))
+        self.namespace.locations.number(location).map_or(ROOT, |node| self.namespace.number(Inode::of_namespace(node)))
     }
 
     /// Hands out the names behind a cookie until `take` says that it took none: it answers `false` when full.
-    ///
-    /// # Errors
-    /// Invalid for a handle that is not open. Names that cannot be numbered end the listing with an error.
-    pub fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
+    pub(super) fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
         let listed = self.handles.directory(handle)?;
         for (cookie, name, number) in [(1, b".".as_slice(), listed.number), (DOTS, b"..", listed.parent)] {
-            let entry = Entry { inode: number, ..self.location_attributes(number, &Location::Directory(None)) };
+            let entry = Entry { inode: number, ..self.namespace.location_attributes(number, &Location::Directory(None)) };
             if after < cookie && !take(DirectoryEntry { cookie, name, entry }) {
                 return Ok(());
             }
@@ -136,7 +133,7 @@ impl FileSystem {
             let Some((last, ..)) = names.last() else { return Ok(()) };
             after = *last;
             for (cookie, name, node) in names {
-                match self.node_entry(view, node) {
+                match self.namespace.node_entry(view, node) {
                     Ok(entry) if !self.hand_out(cookie, &name, entry, take) => return Ok(()),
                     Ok(_) => {}
                     // Removed since its name was taken.
@@ -156,7 +153,7 @@ impl FileSystem {
     ) -> Result<(), Error> {
         let Some(tree) = tree_of(view) else { return Err(super::refusals::stale()) };
         for child in tree.children(NodeId::try_from(directory).unwrap_or(NodeId::MAX), after) {
-            let entry = self.node_entry(view, child.node.into())?;
+            let entry = self.namespace.node_entry(view, child.node.into())?;
             if !self.hand_out(child.cookie, child.name, entry, take) {
                 break;
             }
@@ -171,8 +168,8 @@ impl FileSystem {
             // A name that is not a tag or repository after all costs itself only.
             let Some(item) = item else { continue };
             let entry = match item {
-                Taken::Item(item) => self.item_entry(item, false)?,
-                Taken::Node(view, node) => self.node_entry(view, node)?,
+                Taken::Item(item) => self.namespace.item_entry(item, false)?,
+                Taken::Node(view, node) => self.namespace.node_entry(view, node)?,
             };
             if !self.hand_out(position as u64, name, entry, take) {
                 break;
@@ -185,7 +182,7 @@ impl FileSystem {
     fn hand_out(&self, cookie: u64, name: &[u8], entry: Entry, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> bool {
         let taken = take(DirectoryEntry { cookie: cookie + DOTS, name, entry });
         if !taken {
-            self.forget(entry.inode, 1);
+            self.namespace.forget(entry.inode, 1);
         }
         taken
     }
@@ -206,12 +203,12 @@ impl FileSystem {
             }),
             ListingSource::Tags(repository, names) => {
                 let name = names.tags.get(position)?;
-                let item = Tag::parse(name).ok().map(|tag| Taken::Item(self.metadata_of(repository, tag)));
+                let item = Tag::parse(name).ok().map(|tag| Taken::Item(self.namespace.metadata_of(repository, tag)));
                 Some((name.as_bytes(), item))
             }
             ListingSource::Repositories(path, names) => {
                 let name = names.children.get(position)?;
-                let child = self.child(path, name).map(|child| repository_location(child, names.has_tag(name)));
+                let child = self.namespace.child(path, name).map(|child| repository_location(child, names.has_tag(name)));
                 Some((name.as_bytes(), child.map(|location| Taken::Item(Item::Location(location)))))
             }
             ListingSource::Namespace(path, names) => self.taken_name(path, names, position),
@@ -226,19 +223,19 @@ impl FileSystem {
         }
         let position = position - names.tags.len();
         if let Some((name, digest)) = names.odd.get(position) {
-            let item = path.as_ref().map(|repository| Taken::Item(self.odd_item(repository, name, *digest)));
+            let item = path.as_ref().map(|repository| Taken::Item(self.namespace.odd_item(repository, name, *digest)));
             return Some((name.as_bytes(), item));
         }
         let name = names.children.get(position - names.odd.len())?;
         if names.has_tag(name) {
             return Some((name.as_bytes(), None));
         }
-        let child = self.child(path, name).map(|child| Taken::Item(Item::Location(Location::Directory(Some(child)))));
+        let child = self.namespace.child(path, name).map(|child| Taken::Item(Item::Location(Location::Directory(Some(child)))));
         Some((name.as_bytes(), child))
     }
 
     /// Closes a directory.
-    pub fn releasedir(&self, handle: u64) {
+    pub(super) fn releasedir(&self, handle: u64) {
         self.handles.close(handle);
     }
 }

@@ -10,19 +10,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::blocking::blocking;
 use super::location::Location;
+use super::namespace::Namespace;
 use super::refusals::read_only;
-use super::staged::{StagedView, TagName};
+use super::staged_tags::StagedTags;
 use super::tag_state::{Claim, Event, Refusal};
-use super::{Error, FileSystem, Inode, ROOT, Root};
+use super::tag_table::{StagedView, TagName};
+use super::{Error, Inode, ROOT, Root};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag, Version};
 use crate::staging::{TagKey, Upper, Uppers};
 use crate::view::{Begun, Forgotten, Key, Origin, Overlay, View};
 
 /// A change under way in an edited tag, which follows nothing until this is dropped.
-pub(super) struct Editing<'fs> {
+pub(super) struct Editing<'tags> {
     overlay: Arc<Overlay>,
-    _work: Work<'fs>,
+    _work: Work<'tags>,
 }
 
 impl Deref for Editing<'_> {
@@ -33,32 +35,32 @@ impl Deref for Editing<'_> {
     }
 }
 
-struct Work<'fs> {
-    file_system: &'fs FileSystem,
+struct Work<'tags> {
+    tags: &'tags StagedTags,
     view: Arc<View>,
 }
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        let Self { file_system, view } = self;
-        file_system.staged.happened_in(&file_system.views, view, |remaining| Event::Ended(view.number(), remaining));
-        file_system.free_soon(view);
+        let Self { tags, view } = self;
+        tags.namespace.staged.happened_in(&tags.namespace.views, view, |remaining| Event::Ended(view.number(), remaining));
+        tags.free_soon(view);
     }
 }
 
 /// Exclusive use of a tag, until this is dropped.
-pub(super) struct Claimed<'fs> {
-    file_system: &'fs FileSystem,
+pub(super) struct Claimed<'tags> {
+    tags: &'tags StagedTags,
     /// The record of the tag when it was claimed.
     pub staged: StagedView,
 }
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        let (file_system, view) = (self.file_system, &self.staged.view);
-        file_system.staged.happened_in(&file_system.views, view, |remaining| Event::Released(view.number(), remaining));
-        file_system.free_soon(view);
-        file_system.namespace_changed();
+        let (tags, view) = (self.tags, &self.staged.view);
+        tags.namespace.staged.happened_in(&tags.namespace.views, view, |remaining| Event::Released(view.number(), remaining));
+        tags.free_soon(view);
+        tags.namespace.namespace_changed();
     }
 }
 
@@ -82,120 +84,7 @@ impl From<Refusal> for Error {
     }
 }
 
-impl FileSystem {
-    /// Where edits are staged.
-    ///
-    /// # Errors
-    /// `ReadOnly` on a mount that cannot be written to.
-    pub(super) fn uppers(&self) -> Result<&Arc<Uppers>, Error> {
-        self.context.staging.as_ref().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "this mount is read-only"))
-    }
-
-    /// Whether something may be changed, as far as that is known without beginning to.
-    pub(super) async fn check_writable(&self, number: u64) -> Result<(), Error> {
-        self.uppers()?;
-        let inode = self.inode(number);
-        if inode.view() == 0 {
-            return if matches!(self.location(inode)?.as_ref(), Location::Directory(_)) { Ok(()) } else { Err(read_only()) };
-        }
-        if matches!(self.view(inode)?.key(), Key::Tag(..)) { Ok(()) } else { Err(read_only()) }
-    }
-
-    /// The name under which edits of a tag are staged.
-    pub(super) fn tag_key(&self, repository: &Repository, tag: &Tag) -> TagKey {
-        TagKey {
-            origin: self.context.artifacts.origin().to_owned(),
-            authority: self.context.authority.to_string(),
-            repository: repository.to_string(),
-            tag: tag.to_string(),
-        }
-    }
-
-    /// The edits of a view, begun now if there are none.
-    ///
-    /// # Errors
-    /// `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in the directory of a tag that has moved.
-    pub(super) async fn edit(&self, view: &Arc<View>) -> Result<Editing<'_>, Error> {
-        self.uppers()?;
-        if view.overlay().is_none_or(|overlay| overlay.is_released()) {
-            self.look_before_edit(view).await?;
-        }
-        let work = self.begin(view)?;
-        match view.edit(&self.context).await? {
-            Begun::Edits(overlay) => Ok(Editing { overlay, _work: work }),
-            // Another mount left edits of this tag; the next lookup of the tag finds them.
-            Begun::Found(upper) => {
-                let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
-                self.stage(&(repository, tag), upper)?;
-                Err(Error::new(ErrorKind::Gone, "the tag has edits of an earlier mount; open its directory again"))
-            }
-        }
-    }
-
-    /// Asks whether a tag has moved before its first edit.
-    async fn look_before_edit(&self, view: &Arc<View>) -> Result<(), Error> {
-        let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
-        let is_root = self.root_view().is_some_and(|root| root.number() == view.number());
-        // Trouble with the network is no reason not to edit what is known; a move that was not seen is found when publishing.
-        if !is_root && let Err(error) = self.tag_exists(&repository, &tag).await {
-            tracing::debug!("{repository}:{tag} is edited without a look at the registry: {error}");
-        }
-        Ok(())
-    }
-
-    fn begin(&self, view: &Arc<View>) -> Result<Work<'_>, Error> {
-        if view.is_closed() {
-            return Err(Refusal::Moved.into());
-        }
-        self.staged.begin(&self.views, view)?;
-        Ok(Work { file_system: self, view: Arc::clone(view) })
-    }
-
-    /// Takes a tag with edits for a command of its own.
-    ///
-    /// # Errors
-    /// Busy where another command has it, `NotFound` where it has no edits.
-    pub(super) fn claim(&self, name: &TagName, claim: Claim) -> Result<Claimed<'_>, Error> {
-        let staged = self.staged.claim(&self.views, name, claim)?;
-        Ok(Claimed { file_system: self, staged })
-    }
-
-    /// Gives up the lock of a tag that has no edits left, so that another mount may edit it. Processes inside go on, and take the lock
-    /// back with the next change.
-    pub(super) async fn free(&self, view: &View) {
-        let Some(work) = self.freeing(view) else { return };
-        let worked = move || {
-            work();
-            Ok(())
-        };
-        if let Err(error) = blocking(worked).await {
-            tracing::warn!("{error}");
-        }
-    }
-
-    /// The same without waiting for the disk.
-    pub(super) fn free_soon(&self, view: &View) {
-        let Some(work) = self.freeing(view) else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(work)),
-            Err(_) => work(),
-        }
-    }
-
-    fn freeing(&self, view: &View) -> Option<impl FnOnce() + Send + 'static> {
-        let overlay = Arc::clone(view.overlay()?);
-        if self.staged.holds(view.number()) || overlay.is_edited() || overlay.is_released() {
-            return None;
-        }
-        let aside = self.aside(view)?;
-        Some(move || match overlay.release_tag(&aside) {
-            // Edited or removed meanwhile.
-            Ok(_) => {}
-            Err(error) if error.kind == ErrorKind::Gone => {}
-            Err(error) => tracing::warn!("a tag without edits stays locked: {error}"),
-        })
-    }
-
+impl Namespace {
     /// Under which name the edits of a view lie that has given up the name of its tag. No tag has such a name.
     fn aside(&self, view: &View) -> Option<TagKey> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -203,137 +92,6 @@ impl FileSystem {
         // Several mounts may share the state directory.
         tag_key.tag = format!("{}@{}-{}", tag_key.tag, std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Some(tag_key)
-    }
-
-    /// Shows an upper as the tag that it belongs to, through a view of its own.
-    pub(super) fn stage(&self, name: &TagName, upper: Arc<Upper>) -> Result<Arc<View>, Error> {
-        let (repository, tag) = name;
-        let key = Key::Tag(repository.clone(), tag.clone());
-        let deleted = upper.binding().deleted;
-        let root = self.root_view().filter(|root| root.key() == key && root.shown().is_none() && !root.is_closed());
-        let view = match root {
-            Some(root) => {
-                root.give(upper);
-                self.staged.happened(&self.views, name, Event::Staged { view: root.number(), deleted })?;
-                root
-            }
-            None => {
-                let view = self.views.replace(key, Origin::Tag(repository.clone(), tag.clone()), Some(upper))?;
-                self.replace_root(&view);
-                self.staged.happened(&self.views, name, Event::Staged { view: view.number(), deleted })?;
-                // The lookup that naming counted is the kernel's, which does not know the view; that of the table stays.
-                self.views.forget(view.number(), 1);
-                view
-            }
-        };
-        self.namespace_changed();
-        self.forget_tag_name(repository, tag);
-        Ok(view)
-    }
-
-    /// Removes what is staged of a tag, and the directory that shows it: processes inside get an error, a new lookup something new.
-    /// Returns whether it did.
-    ///
-    /// # Errors
-    /// As [`FileSystem::claim`]; errors of the disk.
-    pub(super) async fn drop_staged(&self, name: &TagName, removal: Removal) -> Result<bool, Error> {
-        let claimed = self.claim(name, Claim::Whole)?;
-        self.drop_claimed(name, &claimed, removal).await
-    }
-
-    /// The same for a tag that is claimed already.
-    pub(super) async fn drop_claimed(&self, name: &TagName, claimed: &Claimed<'_>, removal: Removal) -> Result<bool, Error> {
-        let view = Arc::clone(&claimed.staged.view);
-        let (given, overlay) = (view.given(), view.overlay().map(Arc::clone));
-        let removed = blocking(move || match (overlay, given, removal) {
-            (Some(overlay), _, Removal::IfEmpty) => overlay.remove_if_empty(),
-            (Some(overlay), ..) => overlay.remove_all().map(|()| true),
-            // It was not looked into yet, so the kernel does not know that it is empty.
-            (None, Some(_), Removal::IfEmpty) => Ok(false),
-            (None, Some(upper), Removal::Everything) => Ok(upper.remove().map(|()| true)?),
-            (None, None, _) => Ok(true),
-        });
-        if !removed.await? {
-            return Ok(false);
-        }
-        view.take_given();
-        self.close_view(name, &view).map(|()| true)
-    }
-
-    /// Gives new lookups of a tag a new view, and processes inside the old one an error: the staged edits are gone.
-    pub(super) fn close_view(&self, name: &TagName, view: &Arc<View>) -> Result<(), Error> {
-        let was_root = self.root_view().is_some_and(|root| root.number() == view.number());
-        self.staged.happened_in(&self.views, view, |_| Event::Dropped(view.number()));
-        self.namespace_changed();
-        if was_root {
-            self.show_again(name)?;
-        }
-        self.forget_tag_name(&name.0, &name.1);
-        Ok(())
-    }
-
-    /// Makes the root of a mount that is one tag a new view of it.
-    pub(super) fn show_again(&self, name: &TagName) -> Result<(), Error> {
-        let origin = Origin::Tag(name.0.clone(), name.1.clone());
-        let new = self.views.name(Key::Tag(name.0.clone(), name.1.clone()), || origin)?;
-        self.replace_root(&new);
-        self.views.forget(new.number(), 1);
-        Ok(())
-    }
-
-    /// Makes a view the root of a mount that is one artifact, where it shows that artifact's tag.
-    fn replace_root(&self, view: &Arc<View>) {
-        let Root::Content(repository, Version::Tag(tag)) = &self.config.root else { return };
-        if view.key() != Key::Tag(repository.clone(), tag.clone()) {
-            return;
-        }
-        // The root is never looked up, so this is its only count.
-        self.views.retain(view.number());
-        let before = self.root_view.write().replace(Arc::clone(view));
-        let Some(before) = before else { return };
-        self.forget_children(&before);
-        self.views.forget(before.number(), 1);
-    }
-
-    /// Makes the kernel forget the root of a mount and the names in it.
-    fn forget_children(&self, view: &View) {
-        let Some(kernel) = self.kernel.get() else { return };
-        if let Some(overlay) = view.overlay() {
-            // A name that is not told is asked for again within its own time.
-            let _ = overlay.children(0, 0, &mut |_, name, _| {
-                kernel.forget_name(ROOT, name);
-                true
-            });
-        }
-        kernel.forget_inode(ROOT);
-    }
-
-    /// Makes the kernel ask again for the name of a tag.
-    pub(super) fn forget_tag_name(&self, repository: &Repository, tag: &Tag) {
-        let Some(kernel) = self.kernel.get() else { return };
-        if let Some(node) = self.locations.number(&Location::Directory(Some(repository.clone()))) {
-            kernel.forget_name(self.number(Inode::of_namespace(node)), tag.as_str().as_bytes());
-        }
-    }
-
-    /// Tells the kernel what it must forget of a view. Pages of a file that is open stay: they are the open file's own.
-    pub(super) fn forget_in_view(&self, view: &View, forgotten: Vec<Forgotten>) {
-        let Some(kernel) = self.kernel.get() else { return };
-        for forgotten in forgotten {
-            match forgotten {
-                Forgotten::Name(directory, name) => {
-                    let directory = self.number(Inode::of_view(view.number(), directory));
-                    kernel.forget_name(directory, &name);
-                    kernel.forget_inode(directory);
-                }
-                Forgotten::Node(node) => {
-                    let number = self.number(Inode::of_view(view.number(), node));
-                    if self.handles.of_inode(number).is_none() {
-                        kernel.forget_inode(number);
-                    }
-                }
-            }
-        }
     }
 
     /// Forgets what directories of the namespace were seen to hold.
@@ -367,5 +125,251 @@ impl FileSystem {
         };
         // An answer is never refused.
         let _ = self.staged.happened(&self.views, name, event);
+    }
+}
+
+impl StagedTags {
+    /// Where edits are staged.
+    ///
+    /// # Errors
+    /// `ReadOnly` on a mount that cannot be written to.
+    pub(super) fn uppers(&self) -> Result<&Arc<Uppers>, Error> {
+        self.namespace.context.staging.as_ref().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "this mount is read-only"))
+    }
+
+    /// Whether something may be changed, as far as that is known without beginning to.
+    pub(super) async fn check_writable(&self, number: u64) -> Result<(), Error> {
+        self.uppers()?;
+        let inode = self.namespace.inode(number);
+        if inode.view() == 0 {
+            return if matches!(self.namespace.location(inode)?.as_ref(), Location::Directory(_)) { Ok(()) } else { Err(read_only()) };
+        }
+        if matches!(self.namespace.view(inode)?.key(), Key::Tag(..)) { Ok(()) } else { Err(read_only()) }
+    }
+
+    /// The name under which edits of a tag are staged.
+    pub(super) fn tag_key(&self, repository: &Repository, tag: &Tag) -> TagKey {
+        TagKey {
+            origin: self.namespace.context.artifacts.origin().to_owned(),
+            authority: self.namespace.context.authority.to_string(),
+            repository: repository.to_string(),
+            tag: tag.to_string(),
+        }
+    }
+
+    /// The edits of a view, begun now if there are none.
+    ///
+    /// # Errors
+    /// `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in the directory of a tag that has moved.
+    pub(super) async fn edit(&self, view: &Arc<View>) -> Result<Editing<'_>, Error> {
+        self.uppers()?;
+        if view.overlay().is_none_or(|overlay| overlay.is_released()) {
+            self.look_before_edit(view).await?;
+        }
+        let work = self.begin(view)?;
+        match view.edit(&self.namespace.context).await? {
+            Begun::Edits(overlay) => Ok(Editing { overlay, _work: work }),
+            // Another mount left edits of this tag; the next lookup of the tag finds them.
+            Begun::Found(upper) => {
+                let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
+                self.stage(&(repository, tag), upper)?;
+                Err(Error::new(ErrorKind::Gone, "the tag has edits of an earlier mount; open its directory again"))
+            }
+        }
+    }
+
+    /// Asks whether a tag has moved before its first edit.
+    async fn look_before_edit(&self, view: &Arc<View>) -> Result<(), Error> {
+        let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
+        let is_root = self.namespace.root_view().is_some_and(|root| root.number() == view.number());
+        // Trouble with the network is no reason not to edit what is known; a move that was not seen is found when publishing.
+        if !is_root && let Err(error) = self.namespace.tag_exists(&repository, &tag).await {
+            tracing::debug!("{repository}:{tag} is edited without a look at the registry: {error}");
+        }
+        Ok(())
+    }
+
+    fn begin(&self, view: &Arc<View>) -> Result<Work<'_>, Error> {
+        if view.is_closed() {
+            return Err(Refusal::Moved.into());
+        }
+        self.namespace.staged.begin(&self.namespace.views, view)?;
+        Ok(Work { tags: self, view: Arc::clone(view) })
+    }
+
+    /// Takes a tag with edits for a command of its own.
+    ///
+    /// # Errors
+    /// Busy where another command has it, `NotFound` where it has no edits.
+    pub(super) fn claim(&self, name: &TagName, claim: Claim) -> Result<Claimed<'_>, Error> {
+        let staged = self.namespace.staged.claim(&self.namespace.views, name, claim)?;
+        Ok(Claimed { tags: self, staged })
+    }
+
+    /// Gives up the lock of a tag that has no edits left, so that another mount may edit it. Processes inside go on, and take the lock
+    /// back with the next change.
+    pub(super) async fn free(&self, view: &View) {
+        let Some(work) = self.freeing(view) else { return };
+        let worked = move || {
+            work();
+            Ok(())
+        };
+        if let Err(error) = blocking(worked).await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// The same without waiting for the disk.
+    pub(super) fn free_soon(&self, view: &View) {
+        let Some(work) = self.freeing(view) else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Err(_) => work(),
+        }
+    }
+
+    fn freeing(&self, view: &View) -> Option<impl FnOnce() + Send + 'static> {
+        let overlay = Arc::clone(view.overlay()?);
+        if self.namespace.staged.holds(view.number()) || overlay.is_edited() || overlay.is_released() {
+            return None;
+        }
+        let aside = self.namespace.aside(view)?;
+        Some(move || match overlay.release_tag(&aside) {
+            // Edited or removed meanwhile.
+            Ok(_) => {}
+            Err(error) if error.kind == ErrorKind::Gone => {}
+            Err(error) => tracing::warn!("a tag without edits stays locked: {error}"),
+        })
+    }
+
+    /// Shows an upper as the tag that it belongs to, through a view of its own.
+    pub(super) fn stage(&self, name: &TagName, upper: Arc<Upper>) -> Result<Arc<View>, Error> {
+        let (repository, tag) = name;
+        let key = Key::Tag(repository.clone(), tag.clone());
+        let deleted = upper.binding().deleted;
+        let root = self.namespace.root_view().filter(|root| root.key() == key && root.shown().is_none() && !root.is_closed());
+        let view = match root {
+            Some(root) => {
+                root.give(upper);
+                self.namespace.staged.happened(&self.namespace.views, name, Event::Staged { view: root.number(), deleted })?;
+                root
+            }
+            None => {
+                let view = self.namespace.views.replace(key, Origin::Tag(repository.clone(), tag.clone()), Some(upper))?;
+                self.replace_root(&view);
+                self.namespace.staged.happened(&self.namespace.views, name, Event::Staged { view: view.number(), deleted })?;
+                // The lookup that naming counted is the kernel's, which does not know the view; that of the table stays.
+                self.namespace.views.forget(view.number(), 1);
+                view
+            }
+        };
+        self.namespace.namespace_changed();
+        self.forget_tag_name(repository, tag);
+        Ok(view)
+    }
+
+    /// Removes what is staged of a tag, and the directory that shows it: processes inside get an error, a new lookup something new.
+    /// Returns whether it did.
+    ///
+    /// # Errors
+    /// As [`Self::claim`]; errors of the disk.
+    pub(super) async fn drop_staged(&self, name: &TagName, removal: Removal) -> Result<bool, Error> {
+        let claimed = self.claim(name, Claim::Whole)?;
+        self.drop_claimed(name, &claimed, removal).await
+    }
+
+    /// The same for a tag that is claimed already.
+    pub(super) async fn drop_claimed(&self, name: &TagName, claimed: &Claimed<'_>, removal: Removal) -> Result<bool, Error> {
+        let view = Arc::clone(&claimed.staged.view);
+        let (given, overlay) = (view.given(), view.overlay().map(Arc::clone));
+        let removed = blocking(move || match (overlay, given, removal) {
+            (Some(overlay), _, Removal::IfEmpty) => overlay.remove_if_empty(),
+            (Some(overlay), ..) => overlay.remove_all().map(|()| true),
+            // It was not looked into yet, so the kernel does not know that it is empty.
+            (None, Some(_), Removal::IfEmpty) => Ok(false),
+            (None, Some(upper), Removal::Everything) => Ok(upper.remove().map(|()| true)?),
+            (None, None, _) => Ok(true),
+        });
+        if !removed.await? {
+            return Ok(false);
+        }
+        view.take_given();
+        self.close_view(name, &view).map(|()| true)
+    }
+
+    /// Gives new lookups of a tag a new view, and processes inside the old one an error: the staged edits are gone.
+    pub(super) fn close_view(&self, name: &TagName, view: &Arc<View>) -> Result<(), Error> {
+        let was_root = self.namespace.root_view().is_some_and(|root| root.number() == view.number());
+        self.namespace.staged.happened_in(&self.namespace.views, view, |_| Event::Dropped(view.number()));
+        self.namespace.namespace_changed();
+        if was_root {
+            self.show_again(name)?;
+        }
+        self.forget_tag_name(&name.0, &name.1);
+        Ok(())
+    }
+
+    /// Makes the root of a mount that is one tag a new view of it.
+    pub(super) fn show_again(&self, name: &TagName) -> Result<(), Error> {
+        let origin = Origin::Tag(name.0.clone(), name.1.clone());
+        let new = self.namespace.views.name(Key::Tag(name.0.clone(), name.1.clone()), || origin)?;
+        self.replace_root(&new);
+        self.namespace.views.forget(new.number(), 1);
+        Ok(())
+    }
+
+    /// Makes a view the root of a mount that is one artifact, where it shows that artifact's tag.
+    fn replace_root(&self, view: &Arc<View>) {
+        let Root::Content(repository, Version::Tag(tag)) = &self.namespace.config.root else { return };
+        if view.key() != Key::Tag(repository.clone(), tag.clone()) {
+            return;
+        }
+        // The root is never looked up, so this is its only count.
+        self.namespace.views.retain(view.number());
+        let before = self.namespace.root_view.write().replace(Arc::clone(view));
+        let Some(before) = before else { return };
+        self.forget_children(&before);
+        self.namespace.views.forget(before.number(), 1);
+    }
+
+    /// Makes the kernel forget the root of a mount and the names in it.
+    fn forget_children(&self, view: &View) {
+        let Some(kernel) = self.namespace.kernel.get() else { return };
+        if let Some(overlay) = view.overlay() {
+            // A name that is not told is asked for again within its own time.
+            let _ = overlay.children(0, 0, &mut |_, name, _| {
+                kernel.forget_name(ROOT, name);
+                true
+            });
+        }
+        kernel.forget_inode(ROOT);
+    }
+
+    /// Makes the kernel ask again for the name of a tag.
+    pub(super) fn forget_tag_name(&self, repository: &Repository, tag: &Tag) {
+        let Some(kernel) = self.namespace.kernel.get() else { return };
+        if let Some(node) = self.namespace.locations.number(&Location::Directory(Some(repository.clone()))) {
+            kernel.forget_name(self.namespace.number(Inode::of_namespace(node)), tag.as_str().as_bytes());
+        }
+    }
+
+    /// Tells the kernel what it must forget of a view. Pages of a file that is open stay: they are the open file's own.
+    pub(super) fn forget_in_view(&self, view: &View, forgotten: Vec<Forgotten>) {
+        let Some(kernel) = self.namespace.kernel.get() else { return };
+        for forgotten in forgotten {
+            match forgotten {
+                Forgotten::Name(directory, name) => {
+                    let directory = self.namespace.number(Inode::of_view(view.number(), directory));
+                    kernel.forget_name(directory, &name);
+                    kernel.forget_inode(directory);
+                }
+                Forgotten::Node(node) => {
+                    let number = self.namespace.number(Inode::of_view(view.number(), node));
+                    if self.handles.of_inode(number).is_none() {
+                        kernel.forget_inode(number);
+                    }
+                }
+            }
+        }
     }
 }

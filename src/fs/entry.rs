@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::location::Location;
+use super::namespace::Namespace;
 use super::resolve::Item;
-use super::{Error, FOREVER, FileSystem, Inode, NAME_TTL, Others};
+use super::{Error, FOREVER, Inode, NAME_TTL, Others};
 use crate::view::{Attributes, Key, Origin, View};
 
 /// An inode with its attributes.
@@ -40,7 +41,7 @@ impl Lookup {
     }
 }
 
-impl FileSystem {
+impl Namespace {
     /// How long the name of something may be kept that can move.
     fn moving_ttl(&self) -> Duration {
         NAME_TTL.min(self.context.tag_ttl)

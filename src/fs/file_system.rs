@@ -1,43 +1,36 @@
-//! One mount: its parts, the root, and the numbers of inodes.
+//! One mount as its users call it: the names, the tags that are edited, and the open files behind one face.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
-use super::config::{Config, KernelCache, Root};
-use super::handle::Handles;
+use super::access::{Asker, Need};
+use super::changes::NewName;
+use super::config::{Config, KernelCache, Root, Space};
+use super::directory::DirectoryEntry;
+use super::handle::{Handles, OpenDirectory, OpenFile};
 use super::location::{Location, Locations};
-use super::refusals::stale;
-use super::staged::Staged;
-use super::{Error, Inode, ROOT};
+use super::namespace::Namespace;
+use super::open_files::OpenFiles;
+use super::selection::{Scope, Selection};
+use super::staged_tags::StagedTags;
+use super::tag_table::TagTable;
+use super::{Caller, Entry, Error, Lookup, StagedTag};
 use crate::artifact::Artifacts;
+use crate::content::Lent;
 use crate::oci::{Repository, Version};
-use crate::publish::{Publisher, Sizes};
-use crate::view::{Context, Key, Origin, View, Views};
+use crate::publish::{Listener, Options, Publisher, Report, Sizes};
+use crate::seal::Passphrase;
+use crate::view::{Context, Difference, Key, Origin, Replace, SetAttributes, View, Views};
 
 /// One mount.
 pub struct FileSystem {
-    pub(super) config: Config,
-    pub(super) context: Arc<Context>,
-    pub(super) views: Views,
-    pub(super) locations: Locations,
-    pub(super) handles: Handles,
-    /// The view whose directory is the root, where the root is content. Held for a copy only.
-    pub(super) root_view: RwLock<Option<Arc<View>>>,
-    /// Tags with edits, and repositories that were made here.
-    pub(super) staged: Staged,
-    /// `None` where nothing can be written.
-    pub(super) publisher: Option<Publisher>,
-    /// One publish at a time: a command and the end of the mount may ask together.
-    pub(super) publishing: Semaphore,
-    /// Whether the one warning about a hidden repository was given.
-    pub(super) warned: AtomicBool,
-    /// Whether SOURCE is a repository with tags, and when that was asked. Held for copying only.
-    pub(super) source_tags: Mutex<Option<(Instant, bool)>>,
-    pub(super) kernel: OnceLock<Arc<dyn KernelCache>>,
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) tags: Arc<StagedTags>,
+    pub(super) files: OpenFiles,
 }
 
 impl FileSystem {
@@ -72,101 +65,375 @@ impl FileSystem {
             Root::Layout(repository) | Root::Content(repository, _) => Some(repository.clone()),
         };
         let locations = Locations::new(Location::Directory(path));
-        Ok(Self {
-            config,
-            context,
-            views,
-            locations,
-            handles: Handles::default(),
-            root_view: RwLock::new(root_view),
-            staged: Staged::default(),
-            publisher,
-            publishing: Semaphore::new(1),
-            warned: AtomicBool::new(false),
-            source_tags: Mutex::new(None),
-            kernel: OnceLock::new(),
-        })
+        let (warned, source_tags) = (AtomicBool::new(false), Mutex::new(None));
+        let (root_view, staged, kernel) = (RwLock::new(root_view), TagTable::default(), OnceLock::new());
+        let namespace = Arc::new(Namespace { config, context, views, locations, root_view, staged, warned, source_tags, kernel });
+        let handles = Arc::new(Handles::default());
+        let tags =
+            StagedTags { namespace: Arc::clone(&namespace), publisher, publishing: Semaphore::new(1), handles: Arc::clone(&handles) };
+        let tags = Arc::new(tags);
+        let files = OpenFiles { namespace: Arc::clone(&namespace), tags: Arc::clone(&tags), handles };
+        Ok(Self { namespace, tags, files })
+    }
+
+    /// Checks a caller's access to an inode, as far as the kernel could not.
+    ///
+    /// # Errors
+    /// Denied, `NotPermitted` where only its owner may; what entering the directory says.
+    pub async fn admit(&self, asker: &Asker, number: u64, need: Need) -> Result<(), Error> {
+        self.namespace.admit(asker, number, need).await
     }
 
     /// Sets the channel through which the kernel is told to forget. The first one counts.
     pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
-        // A second session on one file system does not exist; the first one keeps its notifications.
-        let _ = self.kernel.set(kernel);
+        self.namespace.set_kernel_cache(kernel)
     }
 
     /// The channel through which the kernel is told to forget.
     #[cfg(test)]
     pub(crate) fn kernel_cache(&self) -> Option<&Arc<dyn KernelCache>> {
-        self.kernel.get()
-    }
-
-    /// Whether anything can be written.
-    pub fn is_writable(&self) -> bool {
-        self.publisher.is_some()
+        self.namespace.kernel.get()
     }
 
     /// Bytes received and decoded so far, to tell a slow operation from a stuck one.
     pub fn progress(&self) -> u64 {
-        self.context.artifacts.progress()
+        self.namespace.progress()
     }
 
     /// Makes the next use of tags and lists ask the registry (all, or of one repository).
     pub fn refresh(&self, repository: Option<&Repository>) {
-        self.context.artifacts.refresh(repository);
-        self.locations.unconfirm();
-        *self.source_tags() = None;
+        self.namespace.refresh(repository)
     }
 
     /// Waits until what was seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
-        self.context.artifacts.flush().await;
+        self.namespace.flush().await
     }
 
-    pub(super) fn source_tags(&self) -> MutexGuard<'_, Option<(Instant, bool)>> {
-        self.source_tags.lock()
+    /// Looks up a name in a directory; the result counts one lookup more.
+    ///
+    /// # Errors
+    /// Why the registry or the artifact did not answer. A name that does not exist is not an error.
+    pub async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
+        self.namespace.lookup(directory, name).await
     }
 
-    pub(super) fn is_layout(&self) -> bool {
-        matches!(self.config.root, Root::Layout(_))
+    /// Takes back lookups that the kernel has forgotten.
+    pub fn forget(&self, number: u64, lookups: u64) {
+        self.namespace.forget(number, lookups)
     }
 
-    /// Whether a path is SOURCE itself.
-    pub(super) fn is_source(&self, path: &Option<Repository>) -> bool {
-        match &self.config.root {
-            Root::Prefix(root) => root == path,
-            Root::Layout(root) => Some(root) == path.as_ref(),
-            Root::Content(..) => false,
-        }
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// Invalid for anything but a link.
+    pub fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
+        self.namespace.readlink(number)
     }
 
-    /// The view whose directory is the root, where the root is content.
-    pub(super) fn root_view(&self) -> Option<Arc<View>> {
-        self.root_view.read().clone()
+    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
+    ///
+    /// # Errors
+    /// Errors of the disk that holds the edits.
+    pub async fn statfs(&self) -> Result<Space, Error> {
+        self.namespace.statfs().await
     }
 
-    /// The inode behind a number of the kernel.
-    pub(super) fn inode(&self, number: u64) -> Inode {
-        let root = if number == ROOT { self.root_view() } else { None };
-        root.map_or_else(|| Inode::decode(number), |view| Inode::of_view(view.number(), 0))
+    /// The value of an extended attribute, `None` where there is no such attribute.
+    ///
+    /// # Errors
+    /// Errors of the registry, for values that must be asked for.
+    pub async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.namespace.getxattr(number, name).await
     }
 
-    /// The number by which the kernel knows an inode.
-    pub(super) fn number(&self, inode: Inode) -> u64 {
-        let is_root = inode.node() == 0 && self.root_view().is_some_and(|view| view.number() == inode.view());
-        if is_root { ROOT } else { inode.encode() }
+    /// The names that are listed: those of the archive, none that ocifs answers itself.
+    ///
+    /// # Errors
+    /// Gone for an inode that the kernel was told to forget.
+    pub fn listxattr(&self, number: u64) -> Result<Vec<Vec<u8>>, Error> {
+        self.namespace.listxattr(number)
     }
 
-    pub(super) fn view(&self, inode: Inode) -> Result<Arc<View>, Error> {
-        self.views.get(inode.view()).filter(|view| !view.is_closed()).ok_or_else(stale)
+    /// Makes a regular file and opens it for writing. One that is there already is opened, unless that is refused (`exclusive`).
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
+        self.files.create(caller, new, exclusive).await
     }
 
-    /// Whether an inode is the directory of a tag of which nothing was asked beyond its name. What is known of it without that needs no view.
-    pub(super) fn is_only_named(&self, inode: Inode) -> bool {
-        inode.node() == 0 && self.views.is_only_named(inode.view())
+    /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
+    ///
+    /// # Errors
+    /// As [`Self::setattr`], but a file that is not there any more has no times to keep: that is not a failure, or every
+    /// `syncfs` after an `rm` would be one.
+    pub async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+        self.files.write_back_times(caller, number, set).await
     }
 
-    pub(super) fn location(&self, inode: Inode) -> Result<Arc<Location>, Error> {
-        self.locations.get(inode.node()).ok_or_else(stale)
+    /// Opens a directory; every error of listing it is told here.
+    ///
+    /// # Errors
+    /// NotFound for a directory that turns out to be nothing; else what the registry or artifact says.
+    pub async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
+        self.files.opendir(number).await
+    }
+
+    /// Hands out the names behind a cookie until `take` says that it took none: it answers `false` when full.
+    ///
+    /// # Errors
+    /// Invalid for a handle that is not open. Names that cannot be numbered end the listing with an error.
+    pub fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
+        self.files.readdirplus(handle, after, take)
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, handle: u64) {
+        self.files.releasedir(handle)
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// For a writer `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in a directory of a tag that
+    /// has moved; else what opening the blob says.
+    pub async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
+        self.files.open(number, write).await
+    }
+
+    /// Bytes of an open file, fewer than asked for only at its end.
+    ///
+    /// # Errors
+    /// Errors of the registry, or of the check of the bytes.
+    pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
+        self.files.read(handle, offset, length).await
+    }
+
+    /// Writes all of the bytes at an offset. Completes at once where nothing must be copied first. May be dropped and called again.
+    /// `strip` as the kernel asks for it with the write.
+    ///
+    /// # Errors
+    /// `NoSpace` where staging or the disk is full; else what reading the bytes below says.
+    pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8], strip: bool) -> Result<(), Error> {
+        self.files.write(handle, offset, bytes, strip).await
+    }
+
+    /// `fallocate(2)`.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; Unsupported for modes that the disk does not know.
+    pub async fn allocate(&self, caller: Caller, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
+        self.files.allocate(caller, handle, mode, offset, length).await
+    }
+
+    /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
+    ///
+    /// # Errors
+    /// Errors of reading the layout of the file.
+    pub async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+        self.files.seek(handle, offset, data).await
+    }
+
+    /// Copies a range from one open file to another and answers how many bytes were copied.
+    ///
+    /// # Errors
+    /// `CrossDevice` where the bytes lie in another tag, so that the caller reads and writes them; else as [`Self::write`].
+    pub async fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
+        self.files.copy_range(caller, from, to, length).await
+    }
+
+    /// Reports an error of an earlier write to a close, once.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn close_report(&self, handle: u64) -> Result<(), Error> {
+        self.files.close_report(handle)
+    }
+
+    /// Makes the bytes of a file and all names of its tag survive a power cut.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn fsync(&self, handle: u64) -> Result<(), Error> {
+        self.files.fsync(handle).await
+    }
+
+    /// Makes the names below a directory survive a power cut.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn fsyncdir(&self, number: u64) -> Result<(), Error> {
+        self.files.fsyncdir(number).await
+    }
+
+    /// Closes a file.
+    pub fn release(&self, handle: u64) {
+        self.files.release(handle)
+    }
+
+    /// Attributes of an inode and how long they may be kept.
+    ///
+    /// # Errors
+    /// Gone for an inode that the kernel was told to forget.
+    pub async fn getattr(&self, number: u64) -> Result<Entry, Error> {
+        self.files.getattr(number).await
+    }
+
+    /// Whether an access is allowed as far as this mount decides: the kernel checks modes where other users are
+    /// admitted, else everything is readable.
+    ///
+    /// # Errors
+    /// ReadOnly for writing a read-only object, Denied for executing a file without execute permission.
+    pub async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
+        self.files.access(number, write, execute).await
+    }
+
+    /// Closes all that is open, once the kernel asks nothing any more, so that a writer that was cut off keeps no tag from being
+    /// published.
+    pub fn disconnect(&self) {
+        self.files.disconnect()
+    }
+
+    /// Removes what is staged without edits and makes the rest durable. The last thing that a mount does.
+    pub async fn close(&self) {
+        self.files.close().await
+    }
+
+    /// Takes over the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
+    /// is announced; answers what is still staged from before. `error` says what could not be taken over.
+    pub async fn adopt(&self) -> Vec<StagedTag> {
+        self.tags.adopt().await
+    }
+
+    /// The same for a command, which means some of them. One that another process took just now counts as unreadable then, since the
+    /// command cannot do what it was asked for.
+    pub async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
+        self.tags.adopt_wanted(wanted).await
+    }
+
+    /// Makes a name, counted as one lookup. `mkdir` above tags names a repository or a tag.
+    ///
+    /// # Errors
+    /// As the call that asks for it; `NotPermitted` for files above tags.
+    pub async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
+        self.tags.make(caller, new).await
+    }
+
+    /// Removes a name that is not a directory.
+    ///
+    /// # Errors
+    /// As `unlink(2)`; `NotPermitted` above tags.
+    pub async fn unlink(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
+        self.tags.unlink(directory, name).await
+    }
+
+    /// Removes an empty directory, or a tag or repository.
+    ///
+    /// # Errors
+    /// As `rmdir(2)`; `NotPermitted` for a tag upstream where deleting is not allowed, and for repositories upstream.
+    pub async fn rmdir(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
+        self.tags.rmdir(directory, name).await
+    }
+
+    /// Renames inside of one tag, or a tag inside of its repository.
+    ///
+    /// # Errors
+    /// As `rename(2)`; `CrossDevice` from one tag to another.
+    pub async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), replace: Replace) -> Result<(), Error> {
+        self.tags.rename(from, to, replace).await
+    }
+
+    /// Makes a further name of a file, counted as one lookup.
+    ///
+    /// # Errors
+    /// As `link(2)`; `CrossDevice` from one tag to another.
+    pub async fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<Entry, Error> {
+        self.tags.link(number, directory, name).await
+    }
+
+    /// Sets attributes and answers all of them.
+    ///
+    /// # Errors
+    /// As the call that asks for it; `NotPermitted` above tags.
+    pub async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
+        self.tags.setattr(caller, number, set).await
+    }
+
+    /// Sets an extended attribute; `create` and `replace` as `setxattr(2)` has them.
+    ///
+    /// # Errors
+    /// As `setxattr(2)`; `NotPermitted` for ocifs's own names and above tags.
+    pub async fn setxattr(&self, number: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
+        self.tags.setxattr(number, name, value, create, replace).await
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// As `removexattr(2)`; `NotPermitted` for ocifs's own names and above tags.
+    pub async fn removexattr(&self, number: u64, name: &[u8]) -> Result<(), Error> {
+        self.tags.removexattr(number, name).await
+    }
+
+    /// Whether anything can be written.
+    pub fn is_writable(&self) -> bool {
+        self.tags.is_writable()
+    }
+
+    /// The registry, repository or artifact that this mount shows.
+    pub fn scope(&self) -> Scope<'_> {
+        self.tags.scope()
+    }
+
+    /// The tags that are staged by this mount, by path.
+    pub async fn staged(&self) -> Vec<StagedTag> {
+        self.tags.staged().await
+    }
+
+    /// Those that a command means.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
+        self.tags.staged_of(selection).await
+    }
+
+    /// Tries these passphrases before the mount's own until the answer is dropped.
+    pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
+        self.tags.lend(passphrases)
+    }
+
+    /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
+    ///
+    /// # Errors
+    /// `NotFound` where a path or reference selects nothing of this mount, Invalid for several tags under one name (`--as`).
+    pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+        self.tags.sync(selection, options, listener).await
+    }
+
+    /// The differences from upstream, by tag.
+    ///
+    /// # Errors
+    /// As [`Self::sync`], and what reading the trees says.
+    pub async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
+        self.tags.differences(selection).await
+    }
+
+    /// Takes back what is selected (a path inside a tag: what is below it) and answers the references of the tags concerned.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+        self.tags.discard(selection).await
+    }
+
+    /// Stages an empty tag, of a repository that need not exist, and answers its path below the mount.
+    ///
+    /// # Errors
+    /// Invalid where the mount does not cover the reference, Exists where it is a tag already, ReadOnly, Busy.
+    pub async fn new_tag(&self, reference: &str) -> Result<String, Error> {
+        self.tags.new_tag(reference).await
     }
 }
 

@@ -12,9 +12,11 @@ use tokio::sync::OnceCell;
 use super::blocking::blocking;
 use super::handle::{Body, File};
 use super::location::Location;
+use super::open_files::OpenFiles;
 use super::refusals::read_only;
+use super::staged_tags::StagedTags;
 use super::tag_state::Event;
-use super::{Caller, Entry, Error, FOREVER, FileSystem, Inode, OpenFile};
+use super::{Caller, Entry, Error, FOREVER, Inode, OpenFile};
 use crate::error::ErrorKind;
 use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 
@@ -25,52 +27,71 @@ const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;
 const GROUP_RUNS: u32 = 0o010;
 
-impl FileSystem {
+impl StagedTags {
+    /// Takes what a file must lose when its bytes or its owner change: its capabilities, and where `bits` says so, set user id, and
+    /// set group id of what its group may run. The kernel leaves that to us.
+    pub(super) async fn strip(&self, overlay: &Arc<Overlay>, node: ViewNode, bits: bool) -> Result<(), Error> {
+        if overlay.xattr(node, CAPABILITIES)?.is_some() {
+            overlay.remove_xattr(node, CAPABILITIES)?;
+        }
+        if !bits {
+            return Ok(());
+        }
+        let mode = overlay.attributes(&self.namespace.context, node)?.mode;
+        let lost = match mode & GROUP_RUNS {
+            0 => mode & SET_USER,
+            _ => mode & (SET_USER | SET_GROUP),
+        };
+        if lost == 0 {
+            return Ok(());
+        }
+        let set = SetAttributes { mode: Some(mode & !lost), ..SetAttributes::default() };
+        overlay.set_attributes(&self.namespace.context, node, set).await
+    }
+}
+
+impl OpenFiles {
     /// Opens a file.
-    ///
-    /// # Errors
-    /// For a writer `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in a directory of a tag that
-    /// has moved; else what opening the blob says.
-    pub async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
-        let inode = self.inode(number);
+    pub(super) async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
+        let inode = self.namespace.inode(number);
         if inode.view() == 0 {
             return self.open_made(number, write);
         }
-        let view = self.view(inode)?;
+        let view = self.namespace.view(inode)?;
         if write {
-            let overlay = self.edit(&view).await?;
-            let file = overlay.open_writer(&self.context, inode.node(), false).await?;
+            let overlay = self.tags.edit(&view).await?;
+            let file = overlay.open_writer(&self.namespace.context, inode.node(), false).await?;
             return self.opened(number, view, file, true);
         }
-        self.enter(&view).await?;
+        self.namespace.enter(&view).await?;
         let pin = view.pin(inode.node());
         if let Some(overlay) = view.overlay() {
-            let file = overlay.open_reader(&self.context, inode.node()).await?;
+            let file = overlay.open_reader(&self.namespace.context, inode.node()).await?;
             return self.opened(number, view, file, false);
         }
-        let reader = view.open(&self.context, inode.node()).await?;
+        let reader = view.open(&self.namespace.context, inode.node()).await?;
         let keep = view.keeps_pages(inode.node(), reader.verified());
-        let attributes = view.attributes(&self.context, inode.node()).ok();
+        let attributes = view.attributes(&self.namespace.context, inode.node()).ok();
         let body = Body::Pinned { reader, now: OnceCell::new(), _pin: pin };
         Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
     }
 
     fn open_made(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
-        let location = self.location(self.inode(number))?;
+        let location = self.namespace.location(self.namespace.inode(number))?;
         if location.is_directory() {
             return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file"));
         }
         if write || !matches!(location.as_ref(), Location::File(..) | Location::NewTagReference(..)) {
             return Err(read_only());
         }
-        let body = Body::Made(Reader::of_memory(self.made_file(&location)));
+        let body = Body::Made(Reader::of_memory(self.namespace.made_file(&location)));
         Ok(self.handles.open_file(File { number, body, attributes: None, view: None }, false))
     }
 
     /// A handle on a file of an edited tag.
     pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>, writable: bool) -> Result<OpenFile, Error> {
         let keep = view.keeps_pages(file.node(), file.verified());
-        let attributes = view.attributes(&self.context, file.node()).ok();
+        let attributes = view.attributes(&self.namespace.context, file.node()).ok();
         let body = Body::Edited { file, writable, wrote: AtomicBool::new(false) };
         Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
     }
@@ -83,10 +104,7 @@ impl FileSystem {
     }
 
     /// Bytes of an open file, fewer than asked for only at its end.
-    ///
-    /// # Errors
-    /// Errors of the registry, or of the check of the bytes.
-    pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
+    pub(super) async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
         let file = self.handles.file(handle)?;
         let result = match (&file.body, self.edited(&file).await) {
             (_, Err(error)) => Err(error),
@@ -96,7 +114,7 @@ impl FileSystem {
         };
         if let Err(error) = &result
             && error.kind == ErrorKind::Integrity
-            && let Some(kernel) = self.kernel.get()
+            && let Some(kernel) = self.namespace.kernel.get()
         {
             // Pages of the same file that came before the mismatch was seen must not be served from memory.
             kernel.forget_inode(file.number);
@@ -111,7 +129,7 @@ impl FileSystem {
             (Body::Pinned { now, .. }, Some(view)) => {
                 let Some(overlay) = view.overlay() else { return Ok(None) };
                 let node = Inode::decode(file.number).node();
-                let open = || async move { overlay.open_reader(&self.context, node).await };
+                let open = || async move { overlay.open_reader(&self.namespace.context, node).await };
                 now.get_or_try_init(open).await.map(|file| Some(Arc::clone(file)))
             }
             _ => Ok(None),
@@ -125,66 +143,36 @@ impl FileSystem {
         let (Body::Edited { file: writer, writable: true, wrote }, Some(view)) = (&file.body, &file.view) else {
             return Err(Error::new(ErrorKind::Invalid, "the file is not open for writing"));
         };
-        if !self.staged.holds(view.number()) {
+        if !self.namespace.staged.holds(view.number()) {
             return Err(super::refusals::stale());
         }
         let first = !wrote.load(Ordering::Relaxed);
         if (first || strip)
             && let Some(overlay) = view.overlay()
         {
-            self.strip(overlay, writer.node(), strip).await?;
+            self.tags.strip(overlay, writer.node(), strip).await?;
             wrote.store(true, Ordering::Relaxed);
         }
         Ok(Arc::clone(writer))
     }
 
-    /// Takes what a file must lose when its bytes or its owner change: its capabilities, and where `bits` says so, set user id, and
-    /// set group id of what its group may run. The kernel leaves that to us.
-    pub(super) async fn strip(&self, overlay: &Arc<Overlay>, node: ViewNode, bits: bool) -> Result<(), Error> {
-        if overlay.xattr(node, CAPABILITIES)?.is_some() {
-            overlay.remove_xattr(node, CAPABILITIES)?;
-        }
-        if !bits {
-            return Ok(());
-        }
-        let mode = overlay.attributes(&self.context, node)?.mode;
-        let lost = match mode & GROUP_RUNS {
-            0 => mode & SET_USER,
-            _ => mode & (SET_USER | SET_GROUP),
-        };
-        if lost == 0 {
-            return Ok(());
-        }
-        let set = SetAttributes { mode: Some(mode & !lost), ..SetAttributes::default() };
-        overlay.set_attributes(&self.context, node, set).await
-    }
-
     /// Writes all of the bytes at an offset. Completes at once where nothing must be copied first. May be dropped and called again.
     /// `strip` as the kernel asks for it with the write.
-    ///
-    /// # Errors
-    /// `NoSpace` where staging or the disk is full; else what reading the bytes below says.
-    pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8], strip: bool) -> Result<(), Error> {
+    pub(super) async fn write(&self, handle: u64, offset: u64, bytes: &[u8], strip: bool) -> Result<(), Error> {
         self.writer(handle, strip).await?.write(offset, bytes).await
     }
 
     /// `fallocate(2)`.
-    ///
-    /// # Errors
-    /// As [`FileSystem::write`]; Unsupported for modes that the disk does not know.
-    pub async fn allocate(&self, caller: Caller, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
+    pub(super) async fn allocate(&self, caller: Caller, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
         self.writer(handle, !caller.may_keep_set_id()).await?.allocate(mode, offset, length).await
     }
 
     /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
-    ///
-    /// # Errors
-    /// Errors of reading the layout of the file.
-    pub async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+    pub(super) async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         let file = self.handles.file(handle)?;
         if let Some(edited) = self.edited(&file).await? {
             if self.handles.has_writer(file.number)
-                && let Some(kernel) = self.kernel.get()
+                && let Some(kernel) = self.namespace.kernel.get()
             {
                 // Bytes that the kernel has not handed over yet are no hole.
                 let (kernel, number) = (Arc::clone(kernel), file.number);
@@ -203,10 +191,7 @@ impl FileSystem {
     }
 
     /// Copies a range from one open file to another and answers how many bytes were copied.
-    ///
-    /// # Errors
-    /// `CrossDevice` where the bytes lie in another tag, so that the caller reads and writes them; else as [`FileSystem::write`].
-    pub async fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
+    pub(super) async fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
         let (source, target) = (self.handles.file(from.0)?, self.writer(to.0, !caller.may_keep_set_id()).await?);
         let same = |view: &Arc<View>, other: &Arc<View>| view.number() == other.number();
         let target_view = self.handles.file(to.0)?.view.clone();
@@ -218,10 +203,7 @@ impl FileSystem {
     }
 
     /// Reports an error of an earlier write to a close, once.
-    ///
-    /// # Errors
-    /// That error.
-    pub fn close_report(&self, handle: u64) -> Result<(), Error> {
+    pub(super) fn close_report(&self, handle: u64) -> Result<(), Error> {
         match &self.handles.file(handle)?.body {
             Body::Edited { file, .. } => file.flush(),
             Body::Made(_) | Body::Pinned { .. } => Ok(()),
@@ -229,10 +211,7 @@ impl FileSystem {
     }
 
     /// Makes the bytes of a file and all names of its tag survive a power cut.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub async fn fsync(&self, handle: u64) -> Result<(), Error> {
+    pub(super) async fn fsync(&self, handle: u64) -> Result<(), Error> {
         let file = self.handles.file(handle)?;
         match self.edited(&file).await? {
             Some(edited) => blocking(move || edited.sync()).await,
@@ -242,25 +221,22 @@ impl FileSystem {
     }
 
     /// Makes the names below a directory survive a power cut.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub async fn fsyncdir(&self, number: u64) -> Result<(), Error> {
-        let inode = self.inode(number);
+    pub(super) async fn fsyncdir(&self, number: u64) -> Result<(), Error> {
+        let inode = self.namespace.inode(number);
         let edited: Vec<Arc<Overlay>> = match inode.view() {
-            0 => self.staged.all().iter().filter_map(|(_, staged)| staged.view.overlay().map(Arc::clone)).collect(),
-            _ => self.view(inode)?.overlay().map(Arc::clone).into_iter().collect(),
+            0 => self.namespace.staged.all().iter().filter_map(|(_, staged)| staged.view.overlay().map(Arc::clone)).collect(),
+            _ => self.namespace.view(inode)?.overlay().map(Arc::clone).into_iter().collect(),
         };
         blocking(move || edited.iter().try_for_each(|overlay| Ok(overlay.upper().sync()?))).await
     }
 
     /// Closes a file.
-    pub fn release(&self, handle: u64) {
+    pub(super) fn release(&self, handle: u64) {
         let file = self.handles.file(handle).ok().filter(|file| matches!(file.body, Body::Edited { writable: true, .. }));
         self.handles.close(handle);
         let Some(view) = file.and_then(|file| file.view.clone()) else { return };
         // A tag in which nothing was written after all follows upstream again.
-        self.staged.happened_in(&self.views, &view, |left| Event::Closed(view.number(), left));
-        self.free_soon(&view);
+        self.namespace.staged.happened_in(&self.namespace.views, &view, |left| Event::Closed(view.number(), left));
+        self.tags.free_soon(&view);
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Error;
 use super::location::Location;
 use super::names::Names;
-use super::{Error, FileSystem};
+use super::namespace::Namespace;
 use crate::artifact::Listing;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
@@ -68,7 +69,7 @@ fn shown_name(name: &str) -> Option<String> {
     (harmless && shown.chars().all(|letter| letter.is_ascii_graphic())).then_some(shown)
 }
 
-impl FileSystem {
+impl Namespace {
     /// The known repositories at and below a path.
     pub(super) async fn catalog(&self, path: Option<&Repository>) -> Catalog {
         if self.is_layout() {

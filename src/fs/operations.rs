@@ -5,19 +5,18 @@ use std::sync::Arc;
 use super::blocking::blocking;
 use super::config::Space;
 use super::location::Location;
+use super::namespace::Namespace;
+use super::open_files::OpenFiles;
 use super::refusals::{ABSENT_TTL, NAME_LIMIT, too_long};
 use super::resolve::Finding;
-use super::{Entry, Error, FileSystem, Inode, Lookup, ROOT};
+use super::{Entry, Error, Inode, Lookup, ROOT};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::view::{Found, Key, Shown, View};
 
-impl FileSystem {
+impl Namespace {
     /// Looks up a name in a directory; the result counts one lookup more.
-    ///
-    /// # Errors
-    /// Why the registry or the artifact did not answer. A name that does not exist is not an error.
-    pub async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
+    pub(super) async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
         let inode = self.inode(directory);
         if inode.view() != 0 {
             let view = self.view(inode)?;
@@ -63,7 +62,7 @@ impl FileSystem {
     }
 
     /// Takes back lookups that the kernel has forgotten.
-    pub fn forget(&self, number: u64, lookups: u64) {
+    pub(super) fn forget(&self, number: u64, lookups: u64) {
         if number == ROOT {
             return;
         }
@@ -74,36 +73,8 @@ impl FileSystem {
         }
     }
 
-    /// Attributes of an inode and how long they may be kept.
-    ///
-    /// # Errors
-    /// Gone for an inode that the kernel was told to forget.
-    pub async fn getattr(&self, number: u64) -> Result<Entry, Error> {
-        let inode = self.inode(number);
-        if inode.view() == 0 {
-            let location = self.location(inode)?;
-            return Ok(self.location_attributes(number, &location));
-        }
-        if self.is_only_named(inode) && !self.admits_others() {
-            return Ok(self.named_attributes(inode.view()));
-        }
-        let view = self.view(inode)?;
-        if number == ROOT || inode.node() == 0 && self.admits_others() {
-            // The root is entered by being mounted, without a lookup. Where the kernel checks modes, it asks for those of a directory
-            // that was not entered when they refuse an access.
-            self.enter(&view).await?;
-        }
-        match self.attributes_of(&view, inode.node()) {
-            Err(error) if error.kind == ErrorKind::Gone => self.open_attributes(number).ok_or(error),
-            entry => entry,
-        }
-    }
-
     /// The target of a symbolic link.
-    ///
-    /// # Errors
-    /// Invalid for anything but a link.
-    pub fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
+    pub(super) fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {
             return self.view(inode)?.target(inode.node());
@@ -114,14 +85,42 @@ impl FileSystem {
         }
     }
 
+    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
+    pub(super) async fn statfs(&self) -> Result<Space, Error> {
+        let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
+        let (total, free) = blocking(move || Ok(uppers.room()?)).await?;
+        Ok(Space { total, free })
+    }
+}
+
+impl OpenFiles {
+    /// Attributes of an inode and how long they may be kept.
+    pub(super) async fn getattr(&self, number: u64) -> Result<Entry, Error> {
+        let inode = self.namespace.inode(number);
+        if inode.view() == 0 {
+            let location = self.namespace.location(inode)?;
+            return Ok(self.namespace.location_attributes(number, &location));
+        }
+        if self.namespace.is_only_named(inode) && !self.namespace.admits_others() {
+            return Ok(self.namespace.named_attributes(inode.view()));
+        }
+        let view = self.namespace.view(inode)?;
+        if number == ROOT || inode.node() == 0 && self.namespace.admits_others() {
+            // The root is entered by being mounted, without a lookup. Where the kernel checks modes, it asks for those of a directory
+            // that was not entered when they refuse an access.
+            self.namespace.enter(&view).await?;
+        }
+        match self.namespace.attributes_of(&view, inode.node()) {
+            Err(error) if error.kind == ErrorKind::Gone => self.open_attributes(number).ok_or(error),
+            entry => entry,
+        }
+    }
+
     /// Whether an access is allowed as far as this mount decides: the kernel checks modes where other users are
     /// admitted, else everything is readable.
-    ///
-    /// # Errors
-    /// ReadOnly for writing a read-only object, Denied for executing a file without execute permission.
-    pub async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
+    pub(super) async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
         if write {
-            self.check_writable(number).await?;
+            self.tags.check_writable(number).await?;
         }
         if execute {
             let attributes = self.getattr(number).await?.attributes;
@@ -130,15 +129,5 @@ impl FileSystem {
             }
         }
         Ok(())
-    }
-
-    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
-    ///
-    /// # Errors
-    /// Errors of the disk that holds the edits.
-    pub async fn statfs(&self) -> Result<Space, Error> {
-        let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
-        let (total, free) = blocking(move || Ok(uppers.room()?)).await?;
-        Ok(Space { total, free })
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::listing::Catalog;
 use super::location::Location;
-use super::{ABSENT_TTL, Error, FileSystem, NAME_TTL};
+use super::namespace::Namespace;
+use super::{ABSENT_TTL, Error, NAME_TTL};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::view::{Key, Origin};
@@ -56,7 +57,7 @@ enum Asked {
     Never,
 }
 
-impl FileSystem {
+impl Namespace {
     /// Resolves a name in a registry, prefix or repository directory.
     pub(super) async fn find(&self, path: &Option<Repository>, name: &[u8]) -> Result<Finding, Error> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };

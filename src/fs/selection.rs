@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::staged::{StagedView, TagName};
-use super::{Error, FileSystem, Lookup, ROOT, Root};
+use super::staged_tags::StagedTags;
+use super::tag_table::{StagedView, TagName};
+use super::{Error, Lookup, ROOT, Root};
 use crate::error::ErrorKind;
 use crate::oci::{LayoutName, Repository, Source, Tag, Version};
 use crate::staging::TagKey;
@@ -177,10 +178,10 @@ pub(super) struct Selected {
     pub below: String,
 }
 
-impl FileSystem {
+impl StagedTags {
     /// The registry, repository or artifact that this mount shows.
-    pub fn scope(&self) -> Scope<'_> {
-        Scope { root: &self.config.root, authority: &self.context.authority }
+    pub(super) fn scope(&self) -> Scope<'_> {
+        Scope { root: &self.namespace.config.root, authority: &self.namespace.context.authority }
     }
 
     /// The reference of a tag.
@@ -191,8 +192,8 @@ impl FileSystem {
     /// The staged tags that are meant, those too whose edits cannot be read.
     pub(super) fn selected(&self, selection: &Selection) -> Vec<Selected> {
         let scope = self.scope();
-        let readable = self.staged.all().into_iter().map(|(name, staged)| (name, Ok(staged)));
-        let broken = self.staged.broken().into_iter().map(|(name, why)| (name, Err(why)));
+        let readable = self.namespace.staged.all().into_iter().map(|(name, staged)| (name, Ok(staged)));
+        let broken = self.namespace.staged.broken().into_iter().map(|(name, why)| (name, Err(why)));
         let meant = |(name, staged)| scope.meant(selection, &name).map(|below| Selected { name, staged, below });
         readable.chain(broken).filter_map(meant).collect()
     }
@@ -223,7 +224,7 @@ impl FileSystem {
         let mut known = Vec::new();
         let mut found = Ok(true);
         for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
-            match self.lookup(directory, name.as_bytes()).await {
+            match self.namespace.lookup(directory, name.as_bytes()).await {
                 Ok(Lookup::Found(entry)) => {
                     known.push(entry.inode);
                     directory = entry.inode;
@@ -235,7 +236,7 @@ impl FileSystem {
             break;
         }
         // The kernel was not told of any of them.
-        known.iter().for_each(|inode| self.forget(*inode, 1));
+        known.iter().for_each(|inode| self.namespace.forget(*inode, 1));
         found
     }
 }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::blocking::blocking;
 use super::selection::Selected;
-use super::staged::StagedView;
-use super::{Error, FileSystem, Selection, StagedTag};
+use super::staged_tags::StagedTags;
+use super::tag_table::StagedView;
+use super::{Error, Selection, StagedTag};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository};
@@ -128,22 +129,19 @@ async fn is_encrypted(context: &Context, tag_key: &TagKey, digest: Option<Digest
     })
 }
 
-impl FileSystem {
+impl StagedTags {
     /// The tags that are staged by this mount, by path.
-    pub async fn staged(&self) -> Vec<StagedTag> {
+    pub(super) async fn staged(&self) -> Vec<StagedTag> {
         self.staged_all(self.selected(&Selection::All), &Selection::All).await
     }
 
     /// Those that a command means.
-    ///
-    /// # Errors
-    /// As [`FileSystem::sync`].
-    pub async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
+    pub(super) async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
         Ok(self.staged_all(self.select(selection).await?, selection).await)
     }
 
     async fn staged_all(&self, selected: Vec<Selected>, selection: &Selection) -> Vec<StagedTag> {
-        let beside = self.staged.beside().into_iter().filter(|(name, _)| self.scope().meant(selection, name).is_some());
+        let beside = self.namespace.staged.beside().into_iter().filter(|(name, _)| self.scope().meant(selection, name).is_some());
         let mut tags: Vec<StagedTag> = beside.map(|(_, tag)| tag).collect();
         for Selected { name, staged, .. } in selected {
             let mut tag = match staged {
@@ -159,9 +157,9 @@ impl FileSystem {
 
     async fn staged_one(&self, staged: StagedView) -> StagedTag {
         let tag = match self.overlay_of(&staged).await {
-            Ok(overlay) => staged_tag(&self.context, &overlay).await,
+            Ok(overlay) => staged_tag(&self.namespace.context, &overlay).await,
             Err(error) => match staged.view.given() {
-                Some(upper) => unentered_tag(&self.context, upper, error).await,
+                Some(upper) => unentered_tag(&self.namespace.context, upper, error).await,
                 None => StagedTag { edited: true, deleted: staged.deleted, error: Some(error.to_string()), ..StagedTag::default() },
             },
         };

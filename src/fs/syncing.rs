@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::editing::Claimed;
 use super::selection::Selected;
-use super::staged::TagName;
+use super::staged_tags::StagedTags;
 use super::tag_state::Claim;
-use super::{Error, FileSystem, Root, Selection};
+use super::tag_table::TagName;
+use super::{Error, Root, Selection};
 use crate::content::Lent;
 use crate::error::ErrorKind;
 use crate::oci::{Repository, Version};
@@ -14,17 +15,14 @@ use crate::publish::{Listener, Next, Options, Publisher, Report};
 use crate::seal::Passphrase;
 use crate::view::Meaning;
 
-impl FileSystem {
+impl StagedTags {
     /// Tries these passphrases before the mount's own until the answer is dropped.
-    pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
-        self.context.artifacts.lend(passphrases)
+    pub(super) fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
+        self.namespace.context.artifacts.lend(passphrases)
     }
 
     /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
-    ///
-    /// # Errors
-    /// `NotFound` where a path or reference selects nothing of this mount, Invalid for several tags under one name (`--as`).
-    pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
+    pub(super) async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
         let Some(publisher) = &self.publisher else {
             return Err(Error::new(ErrorKind::ReadOnly, "this mount is read-only"));
         };
@@ -36,7 +34,7 @@ impl FileSystem {
         let mut reports = Vec::new();
         for Selected { name, staged, .. } in selected {
             let is_named = !matches!(selection, Selection::All) || options.force;
-            if !is_named && self.staged.is_doubtful(&name.0) {
+            if !is_named && self.namespace.staged.is_doubtful(&name.0) {
                 reports.push(Report::failed(self.reference(&name), ErrorKind::Skipped, doubtful(&name.0)));
                 continue;
             }
@@ -48,7 +46,7 @@ impl FileSystem {
                 Err(why) => Err((ErrorKind::Integrity, why)),
             };
             reports.push(published.unwrap_or_else(|(kind, message)| {
-                self.staged.set_conflict(&name, (kind == ErrorKind::Conflict).then(|| message.clone()));
+                self.namespace.staged.set_conflict(&name, (kind == ErrorKind::Conflict).then(|| message.clone()));
                 Report::failed(self.reference(&name), kind, message)
             }));
         }
@@ -65,11 +63,11 @@ impl FileSystem {
     ) -> Result<Report, (ErrorKind, String)> {
         let told = |error: Error| (error.kind, error.message.into_owned());
         let overlay = self.overlay_of(&claimed.staged).await.map_err(told)?;
-        let context = self.context.of_upper(overlay.upper()).map_err(told)?;
+        let context = self.namespace.context.of_upper(overlay.upper()).map_err(told)?;
         let Meaning { kind, allow_delete, .. } = context.meaning;
         if context.meaning.is_sealed()
-            && !self.context.meaning.encrypted
-            && !self.context.artifacts.has_keys()
+            && !self.namespace.context.meaning.encrypted
+            && !self.namespace.context.artifacts.has_keys()
             && options.as_kind.is_none()
             && overlay.binding().expected.is_none()
         {
@@ -78,13 +76,13 @@ impl FileSystem {
             return Err((ErrorKind::KeyMissing, message.to_owned()));
         }
         let publisher = Publisher { context: Arc::new(context), kind, ..publisher.clone() };
-        let plaintext = options.plaintext || self.config.writing.as_ref().is_some_and(|writing| writing.plaintext);
+        let plaintext = options.plaintext || self.namespace.config.writing.as_ref().is_some_and(|writing| writing.plaintext);
         let options = Options { allow_delete: options.allow_delete || allow_delete, plaintext, ..options.clone() };
         let published = publisher.publish(&overlay, &options, listener).await;
         let (report, next) = published.map_err(|error| (error.kind, error.message))?;
         if !options.dry_run {
             // The repository is upstream now, whatever becomes of its tags.
-            self.staged.drop_repository(&name.0);
+            self.namespace.staged.drop_repository(&name.0);
             let view = Arc::clone(&claimed.staged.view);
             self.follow(name, claimed, next).map_err(told)?;
             self.free(&view).await;
@@ -97,16 +95,15 @@ impl FileSystem {
         let view = Arc::clone(&claimed.staged.view);
         match next {
             Next::Continues { .. } => {
-                self.staged.set_conflict(name, None);
+                self.namespace.staged.set_conflict(name, None);
                 Ok(())
             }
             Next::NewView => self.close_view(name, &view),
             Next::Moved(tag) => {
                 let to = (name.0.clone(), tag);
-                let is_root =
-                    matches!(&self.config.root, Root::Content(repository, Version::Tag(tag)) if (repository, tag) == (&name.0, &name.1));
-                self.staged.rename(&self.views, name, &to);
-                self.staged.set_conflict(&to, None);
+                let is_root = matches!(&self.namespace.config.root, Root::Content(repository, Version::Tag(tag)) if (repository, tag) == (&name.0, &name.1));
+                self.namespace.staged.rename(&self.namespace.views, name, &to);
+                self.namespace.staged.set_conflict(&to, None);
                 drop(claimed);
                 if is_root {
                     self.show_again(name)?;

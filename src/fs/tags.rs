@@ -11,9 +11,10 @@ use super::editing::Removal;
 use super::location::Location;
 use super::refusals::read_only;
 use super::resolve::{Finding, Item, tag_item};
-use super::staged::TagName;
+use super::staged_tags::StagedTags;
 use super::tag_state::{Claim, Event};
-use super::{Caller, Entry, Error, FileSystem};
+use super::tag_table::TagName;
+use super::{Caller, Entry, Error};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Tag};
 use crate::staging::Binding;
@@ -23,10 +24,10 @@ const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the letters a-z A-Z 0-9 _ . - a
 const REPOSITORY_GRAMMAR: &str =
     "a repository has small letters and digits, joined by single . _ or - (also __), at most 255 letters in all";
 
-impl FileSystem {
+impl StagedTags {
     /// `mkdir` above tags, counted as one lookup.
     pub(super) async fn make_directory(&self, path: &Option<Repository>, name: &[u8], caller: Caller, mode: u32) -> Result<Entry, Error> {
-        if let Finding::Item { .. } = self.find(path, name).await? {
+        if let Finding::Item { .. } = self.namespace.find(path, name).await? {
             return Err(Error::new(ErrorKind::Exists, "the name is taken"));
         }
         let text = std::str::from_utf8(name).unwrap_or_default();
@@ -37,30 +38,30 @@ impl FileSystem {
                 let view = self.make_tag(&name).await?;
                 let (uid, gid, now) = (Some(caller.uid), Some(caller.gid), Some(now()));
                 let set = SetAttributes { mode: Some(mode), uid, gid, mtime: now, ..SetAttributes::default() };
-                self.edit(&view).await?.set_attributes(&self.context, 0, set).await?;
+                self.edit(&view).await?.set_attributes(&self.namespace.context, 0, set).await?;
                 let Item::View(key, origin) = tag_item(&name.0, name.1) else { return Err(super::refusals::stale()) };
-                self.view_entry(key, origin)
+                self.namespace.view_entry(key, origin)
             }
             _ => {
-                let child = self.child(path, text).ok_or_else(|| invalid(name, "repository", REPOSITORY_GRAMMAR))?;
-                self.staged.make_repository(child.clone());
-                self.namespace_changed();
-                self.item_entry(Item::Location(Location::Directory(Some(child))), false)
+                let child = self.namespace.child(path, text).ok_or_else(|| invalid(name, "repository", REPOSITORY_GRAMMAR))?;
+                self.namespace.staged.make_repository(child.clone());
+                self.namespace.namespace_changed();
+                self.namespace.item_entry(Item::Location(Location::Directory(Some(child))), false)
             }
         }
     }
 
     /// Whether names in a directory are tags, where they are not known to be anything else.
     async fn is_repository(&self, repository: &Repository) -> Result<bool, Error> {
-        if self.is_layout() || self.staged.has_repository(repository) {
+        if self.namespace.is_layout() || self.namespace.staged.has_repository(repository) {
             return Ok(true);
         }
         let path = Some(repository.clone());
-        let names = self.names(&path).await?;
-        if !names.tags.is_empty() || self.catalog(Some(repository)).await.has(repository) {
+        let names = self.namespace.names(&path).await?;
+        if !names.tags.is_empty() || self.namespace.catalog(Some(repository)).await.has(repository) {
             return Ok(true);
         }
-        Ok(names.children.is_empty() && !self.is_source(&path))
+        Ok(names.children.is_empty() && !self.namespace.is_source(&path))
     }
 
     /// Stages an empty tag that is not upstream.
@@ -68,7 +69,7 @@ impl FileSystem {
         let uppers = Arc::clone(self.uppers()?);
         // What was deleted here is what the new tag replaces.
         let expected = self.bury(name).await?;
-        let (tag_key, meaning) = (self.tag_key(&name.0, &name.1), self.context.meaning.clone());
+        let (tag_key, meaning) = (self.tag_key(&name.0, &name.1), self.namespace.context.meaning.clone());
         let made = blocking(move || match uppers.find(&tag_key)? {
             Some(upper) => Ok((upper, true)),
             None => Ok((meaning.begin(&uppers, &tag_key, Binding { under: None, expected, deleted: false })?, false)),
@@ -78,13 +79,13 @@ impl FileSystem {
         if found {
             return Err(Error::new(ErrorKind::Exists, "the tag has edits of an earlier mount"));
         }
-        self.enter(&view).await?;
+        self.namespace.enter(&view).await?;
         Ok(view)
     }
 
     /// Takes back that a tag was deleted here and answers what it holds upstream.
     async fn bury(&self, name: &TagName) -> Result<Option<Digest>, Error> {
-        match self.staged.tag(&name.0, &name.1) {
+        match self.namespace.staged.tag(&name.0, &name.1) {
             Some(staged) if staged.deleted => {
                 let expected = staged.view.binding().and_then(|binding| binding.expected);
                 self.drop_staged(name, Removal::Everything).await?;
@@ -96,7 +97,7 @@ impl FileSystem {
 
     /// `rmdir` above tags.
     pub(super) async fn remove_directory(&self, path: &Option<Repository>, name: &[u8]) -> Result<(), Error> {
-        match self.find(path, name).await? {
+        match self.namespace.find(path, name).await? {
             Finding::Nothing(_) => Err(Error::new(ErrorKind::NotFound, "no such name")),
             Finding::Item { item: Item::View(Key::Tag(repository, tag), _), .. } => self.remove_tag(&(repository, tag)).await,
             Finding::Item { item: Item::Location(Location::Directory(Some(child))), .. } => self.remove_repository(&child),
@@ -108,26 +109,27 @@ impl FileSystem {
         if self.holds_staged(repository) {
             return Err(not_empty());
         }
-        if !self.staged.is_made(repository) {
+        if !self.namespace.staged.is_made(repository) {
             return Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be deleted through a mount"));
         }
-        self.staged.drop_repository(repository);
-        self.namespace_changed();
+        self.namespace.staged.drop_repository(repository);
+        self.namespace.namespace_changed();
         Ok(())
     }
 
     /// Whether tags are staged in a repository, or repositories below it.
     fn holds_staged(&self, repository: &Repository) -> bool {
-        let below = self.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
-        below || self.staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
+        let below =
+            self.namespace.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
+        below || self.namespace.staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
     }
 
     /// `rmdir` of a tag: one that is staged only is gone, one that is upstream is deleted by the next sync.
     async fn remove_tag(&self, name: &TagName) -> Result<(), Error> {
-        let staged = self.staged.tag(&name.0, &name.1);
+        let staged = self.namespace.staged.tag(&name.0, &name.1);
         // What was staged under other flags keeps them.
         let recorded = staged.as_ref().map_or(Ok(None), |staged| staged.view.meaning())?;
-        let allowed = recorded.map_or(self.context.meaning.allow_delete, |meaning| meaning.allow_delete);
+        let allowed = recorded.map_or(self.namespace.context.meaning.allow_delete, |meaning| meaning.allow_delete);
         if !staged.is_some_and(|staged| staged.new) && !allowed {
             return Err(Error::new(ErrorKind::NotPermitted, "deleting a tag needs a mount with --allow-delete"));
         }
@@ -141,13 +143,13 @@ impl FileSystem {
         if !blocking(move || overlay.delete_if_empty()).await? {
             return Err(not_empty());
         }
-        self.staged.happened_in(&self.views, &view, |_| Event::Deleted(view.number()));
+        self.namespace.staged.happened_in(&self.namespace.views, &view, |_| Event::Deleted(view.number()));
         Ok(())
     }
 
     /// The view that a lookup of a tag gets. Its name was looked up before, so the kernel knows it, or the table of edits does.
     fn tag_view(&self, name: &TagName) -> Result<Arc<View>, Error> {
-        self.views.current(&Key::Tag(name.0.clone(), name.1.clone())).ok_or_else(super::refusals::stale)
+        self.namespace.views.current(&Key::Tag(name.0.clone(), name.1.clone())).ok_or_else(super::refusals::stale)
     }
 
     /// `rename` above tags: a tag gets another name in its repository, and its directory with everything in it goes along.
@@ -155,7 +157,7 @@ impl FileSystem {
         if replace == Replace::Exchange {
             return Err(Error::new(ErrorKind::Invalid, "two tags cannot be exchanged"));
         }
-        let source = match self.find(path, from).await? {
+        let source = match self.namespace.find(path, from).await? {
             Finding::Nothing(_) => return Err(Error::new(ErrorKind::NotFound, "no such name")),
             Finding::Item { item: Item::View(Key::Tag(repository, tag), _), .. } => (repository, tag),
             Finding::Item { item: Item::Location(Location::Directory(Some(child))), .. } => {
@@ -168,7 +170,7 @@ impl FileSystem {
         if target == source {
             return Ok(());
         }
-        if let Finding::Item { .. } = self.find(path, to).await? {
+        if let Finding::Item { .. } = self.namespace.find(path, to).await? {
             self.make_room(&target, replace).await?;
         }
         self.retag(&source, &target).await
@@ -179,7 +181,7 @@ impl FileSystem {
         if replace == Replace::No {
             return Err(Error::new(ErrorKind::Exists, "the name is taken"));
         }
-        let staged_only = self.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
+        let staged_only = self.namespace.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
         if staged_only {
             // Its edits are laid open first, to see whether there are any.
             self.edit(&self.tag_view(name)?).await?;
@@ -194,7 +196,7 @@ impl FileSystem {
         let before = editing.binding();
         let expected = self.bury(to).await?;
         let (uppers, tag_key, other) = (Arc::clone(self.uppers()?), self.tag_key(&to.0, &to.1), self.tag_key(&from.0, &from.1));
-        let (overlay, meaning) = (Arc::clone(&editing), self.context.meaning.clone());
+        let (overlay, meaning) = (Arc::clone(&editing), self.namespace.context.meaning.clone());
         // Moved first: a crash between the two leaves both names, never none.
         let deleted = blocking(move || {
             overlay.move_to(&tag_key, Binding { under: before.under, expected, deleted: false })?;
@@ -202,7 +204,7 @@ impl FileSystem {
             before.expected.map(|_| meaning.begin(&uppers, &other, deleted)).transpose()
         })
         .await?;
-        self.staged.rename(&self.views, from, to);
+        self.namespace.staged.rename(&self.namespace.views, from, to);
         if let Some(upper) = deleted {
             self.stage(from, Arc::new(upper))?;
         }
@@ -210,18 +212,18 @@ impl FileSystem {
     }
 
     async fn rename_repository(&self, path: &Option<Repository>, from: &Repository, to: &[u8]) -> Result<(), Error> {
-        if !self.staged.is_made(from) || self.holds_staged(from) {
+        if !self.namespace.staged.is_made(from) || self.holds_staged(from) {
             return Err(Error::new(ErrorKind::NotPermitted, "a repository cannot be renamed"));
         }
-        if let Finding::Item { .. } = self.find(path, to).await? {
+        if let Finding::Item { .. } = self.namespace.find(path, to).await? {
             return Err(Error::new(ErrorKind::Exists, "the name is taken"));
         }
         let text = std::str::from_utf8(to).unwrap_or_default();
-        let child = self.child(path, text).ok_or_else(|| invalid(to, "repository", REPOSITORY_GRAMMAR))?;
-        self.staged.drop_repository(from);
-        self.staged.make_repository(child.clone());
-        self.locations.rename(&Location::Directory(Some(from.clone())), Location::Directory(Some(child)));
-        self.namespace_changed();
+        let child = self.namespace.child(path, text).ok_or_else(|| invalid(to, "repository", REPOSITORY_GRAMMAR))?;
+        self.namespace.staged.drop_repository(from);
+        self.namespace.staged.make_repository(child.clone());
+        self.namespace.locations.rename(&Location::Directory(Some(from.clone())), Location::Directory(Some(child)));
+        self.namespace.namespace_changed();
         Ok(())
     }
 }

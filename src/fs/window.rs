@@ -4,8 +4,9 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::location::{Location, WindowFile};
+use super::namespace::Namespace;
 use super::resolve::{Finding, Item, metadata_item};
-use super::{ABSENT_TTL, Error, FileSystem, NAME_TTL};
+use super::{ABSENT_TTL, Error, NAME_TTL};
 use crate::oci::{Repository, Tag};
 
 impl Location {
@@ -22,7 +23,7 @@ impl Location {
     }
 }
 
-impl FileSystem {
+impl Namespace {
     /// The fixed names of a window.
     pub(super) fn window_names(&self, path: &Option<Repository>) -> Vec<(&'static str, Location)> {
         let mut names = Vec::new();

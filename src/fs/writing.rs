@@ -8,29 +8,28 @@ use tokio::sync::mpsc;
 
 use super::blocking::blocking;
 use super::editing::Removal;
+use super::open_files::OpenFiles;
 use super::selection::Selected;
-use super::staged::{StagedView, TagName};
+use super::staged_tags::StagedTags;
 use super::tag_state::Claim;
-use super::{Error, FileSystem, Selection};
+use super::tag_table::{StagedView, TagName};
+use super::{Error, Selection};
 use crate::error::ErrorKind;
 use crate::view::{Difference, Overlay};
 
-impl FileSystem {
+impl StagedTags {
     /// The edits of a staged tag, laid over their tree now if it was not entered yet.
     pub(super) async fn overlay_of(&self, staged: &StagedView) -> Result<Arc<Overlay>, Error> {
-        self.enter(&staged.view).await?;
+        self.namespace.enter(&staged.view).await?;
         staged.view.overlay().map(Arc::clone).ok_or_else(super::refusals::stale)
     }
 
     /// The differences from upstream, by tag.
-    ///
-    /// # Errors
-    /// As [`FileSystem::sync`], and what reading the trees says.
-    pub async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
+    pub(super) async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
         let mut tags = Vec::new();
         for Selected { name, staged, below } in self.select(selection).await? {
             let reference = self.reference(&name);
-            let found = async { self.overlay_of(&readable(staged)?).await?.differences(&self.context).await };
+            let found = async { self.overlay_of(&readable(staged)?).await?.differences(&self.namespace.context).await };
             let mut differences = found.await.map_err(|error| about(&reference, error))?;
             differences.retain(|difference| is_at(&difference.path, below.as_bytes()));
             tags.push((reference, differences));
@@ -39,10 +38,7 @@ impl FileSystem {
     }
 
     /// Takes back what is selected (a path inside a tag: what is below it) and answers the references of the tags concerned.
-    ///
-    /// # Errors
-    /// As [`FileSystem::sync`].
-    pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
+    pub(super) async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
         let mut references = Vec::new();
         for Selected { name, staged, below } in self.select(selection).await? {
             let reference = self.reference(&name);
@@ -59,8 +55,8 @@ impl FileSystem {
             if discarded.map_err(|error| about(&reference, error))? {
                 references.push(reference);
             }
-            if self.staged.of_repository(&name.0).is_empty() {
-                self.staged.set_doubtful(&name.0, false);
+            if self.namespace.staged.of_repository(&name.0).is_empty() {
+                self.namespace.staged.set_doubtful(&name.0, false);
             }
         }
         Ok(references)
@@ -75,7 +71,7 @@ impl FileSystem {
         };
         let (whole, staged) = (below.is_empty(), &claimed.staged);
         // No process can be inside where no kernel shows it.
-        let unseen = staged.view.overlay().is_none() && self.kernel.get().is_none();
+        let unseen = staged.view.overlay().is_none() && self.namespace.kernel.get().is_none();
         let gone = whole && (staged.new || staged.deleted || unseen);
         let shown = if gone { None } else { Some(self.overlay_of(staged).await) };
         let overlay = match shown {
@@ -104,25 +100,22 @@ impl FileSystem {
     async fn give_up(&self, name: &TagName) -> Result<(), Error> {
         let (uppers, tag_key) = (Arc::clone(self.uppers()?), self.tag_key(&name.0, &name.1));
         blocking(move || Ok(uppers.give_up(&tag_key)?)).await?;
-        self.staged.mend_tag(name);
+        self.namespace.staged.mend_tag(name);
         Ok(())
     }
 
     /// Stages an empty tag, of a repository that need not exist, and answers its path below the mount.
-    ///
-    /// # Errors
-    /// Invalid where the mount does not cover the reference, Exists where it is a tag already, ReadOnly, Busy.
-    pub async fn new_tag(&self, reference: &str) -> Result<String, Error> {
+    pub(super) async fn new_tag(&self, reference: &str) -> Result<String, Error> {
         self.uppers()?;
         let scope = self.scope();
         let Some(name) = scope.tag(reference) else {
-            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} names no tag of {}", self.context.authority)));
+            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} names no tag of {}", self.namespace.context.authority)));
         };
         if !scope.covers(&name) {
             return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not below what is mounted")));
         }
         let (repository, tag) = &name;
-        match self.tag_exists(repository, tag).await {
+        match self.namespace.tag_exists(repository, tag).await {
             Ok(false) => {}
             Ok(true) => return Err(Error::new(ErrorKind::Exists, format!("{repository}:{tag} exists"))),
             // How most registries answer for what does not exist. What is there after all is never overwritten by a sync.
@@ -132,17 +125,19 @@ impl FileSystem {
         self.make_tag(&name).await?;
         Ok(self.scope().path(&name))
     }
+}
 
+impl OpenFiles {
     /// Closes all that is open, once the kernel asks nothing any more, so that a writer that was cut off keeps no tag from being
     /// published.
-    pub fn disconnect(&self) {
+    pub(super) fn disconnect(&self) {
         self.handles.close_all();
     }
 
     /// Removes what is staged without edits and makes the rest durable. The last thing that a mount does.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         self.handles.close_all();
-        let edited: Vec<Arc<Overlay>> = self.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
+        let edited: Vec<Arc<Overlay>> = self.namespace.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
         let removed = blocking(move || {
             for overlay in edited {
                 // What stays survives a power cut from now on.

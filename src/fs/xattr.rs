@@ -1,16 +1,14 @@
 //! Extended attributes of the namespace above tags; those of views are the views' own.
 
+use super::Error;
 use super::location::Location;
-use super::{Error, FileSystem};
+use super::namespace::Namespace;
 use crate::artifact::is_own_name;
 use crate::view::{PathState, state_name};
 
-impl FileSystem {
+impl Namespace {
     /// The value of an extended attribute, `None` where there is no such attribute.
-    ///
-    /// # Errors
-    /// Errors of the registry, for values that must be asked for.
-    pub async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {
             if self.is_only_named(inode) && !is_own_name(name) {
@@ -31,10 +29,7 @@ impl FileSystem {
     }
 
     /// The names that are listed: those of the archive, none that ocifs answers itself.
-    ///
-    /// # Errors
-    /// Gone for an inode that the kernel was told to forget.
-    pub fn listxattr(&self, number: u64) -> Result<Vec<Vec<u8>>, Error> {
+    pub(super) fn listxattr(&self, number: u64) -> Result<Vec<Vec<u8>>, Error> {
         let inode = self.inode(number);
         match inode.view() {
             0 => self.location(inode).map(|_| Vec::new()),

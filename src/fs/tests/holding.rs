@@ -112,12 +112,12 @@ async fn free(mount: &TestMount) {
 async fn a_change_in_a_released_tag_takes_the_lock_back() {
     let (mount, other, file) = published().await;
     let (repository, tag) = (super::test_mount::repository("team/app"), crate::oci::Tag::parse("v1").unwrap());
-    let view = mount.fs.views.current(&crate::view::Key::Tag(repository, tag)).unwrap();
+    let view = mount.fs.namespace.views.current(&crate::view::Key::Tag(repository, tag)).unwrap();
     let overlay = view.overlay().unwrap();
-    assert!(overlay.is_released() && !mount.fs.staged.holds(view.number()));
+    assert!(overlay.is_released() && !mount.fs.namespace.staged.holds(view.number()));
     // As a change that was under way when the lock was given up.
     let set = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
-    overlay.set_attributes(&mount.fs.context, super::super::Inode::decode(file).node(), set).await.unwrap();
+    overlay.set_attributes(&mount.fs.namespace.context, super::super::Inode::decode(file).node(), set).await.unwrap();
     assert!(!overlay.is_released());
     assert_eq!(other.write("team/app/v1/a.txt", "x").await.unwrap_err().kind, ErrorKind::Busy);
 }

@@ -88,7 +88,7 @@ async fn edits_under_strict_verification_stay_strict() {
     assert_eq!(said, [Some("verify strict, as staged".to_owned())]);
     mount.put("app/v1/a.txt", "again").await;
     let overlay = mount.overlay("app", "v1").await;
-    assert!(!mount.fs.context.meaning.strict && mount.fs.context.of_upper(overlay.upper()).unwrap().meaning.strict);
+    assert!(!mount.fs.namespace.context.meaning.strict && mount.fs.namespace.context.of_upper(overlay.upper()).unwrap().meaning.strict);
 }
 
 #[tokio::test]

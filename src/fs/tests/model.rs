@@ -132,7 +132,7 @@ impl Model {
     }
 
     fn is_staged(&self, tag: &str) -> bool {
-        self.mount.fs.staged.all().iter().any(|((_, name), _)| name.as_str() == tag)
+        self.mount.fs.namespace.staged.all().iter().any(|((_, name), _)| name.as_str() == tag)
     }
 
     /// A lookup of a tag found a directory.
@@ -242,7 +242,7 @@ impl Model {
             .map(|(inode, _)| Inode::decode(*inode).view())
             .collect::<Vec<_>>();
         let is_it = |key: &Key| matches!(key, Key::Tag(_, tag) if tag.as_str() == target);
-        views.into_iter().filter_map(|view| self.mount.fs.views.get(view)).any(|view| is_it(&view.key()))
+        views.into_iter().filter_map(|view| self.mount.fs.namespace.views.get(view)).any(|view| is_it(&view.key()))
     }
 
     /// The directory of one tag has the name of another now; what had that name shows nothing any more.
@@ -332,9 +332,9 @@ impl Model {
 
     /// Checks what this mount shows, once all answers have come.
     async fn check_live(&self) {
-        for ((repository, tag), staged) in self.mount.fs.staged.all() {
+        for ((repository, tag), staged) in self.mount.fs.namespace.staged.all() {
             let key = Key::Tag(repository, tag.clone());
-            let current = self.mount.fs.views.current(&key).map(|view| view.number());
+            let current = self.mount.fs.namespace.views.current(&key).map(|view| view.number());
             assert_eq!(current, Some(staged.view.number()), "the directory of {tag} with edits is the one that a lookup finds");
         }
         for tag in TAGS {

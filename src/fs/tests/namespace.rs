@@ -236,9 +236,9 @@ async fn listing_a_thousand_tags_makes_no_request_for_any_of_them() {
         assert_eq!(mount.fs.listxattr(entry.inode).unwrap(), [[0; 0]; 0]);
     }
     assert_eq!(mount.requests().iter().filter(|(kind, _)| *kind != RequestKind::Tags).count(), 0);
-    assert!(mount.fs.views.all().is_empty(), "a listed tag is a number");
+    assert!(mount.fs.namespace.views.all().is_empty(), "a listed tag is a number");
     assert_eq!(mount.list("app/v7").await, ["a"]);
-    assert_eq!(mount.fs.views.all().len(), 1);
+    assert_eq!(mount.fs.namespace.views.all().len(), 1);
 }
 
 #[tokio::test]

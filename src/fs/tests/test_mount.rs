@@ -131,8 +131,8 @@ impl TestMount {
     /// The edits of a tag.
     pub async fn overlay(&self, of: &str, tag: &str) -> Arc<Overlay> {
         self.entry(&format!("{of}/{tag}")).await;
-        let staged = self.fs.staged.tag(&repository(of), &crate::oci::Tag::parse(tag).unwrap()).unwrap();
-        self.fs.overlay_of(&staged).await.unwrap()
+        let staged = self.fs.namespace.staged.tag(&repository(of), &crate::oci::Tag::parse(tag).unwrap()).unwrap();
+        self.fs.tags.overlay_of(&staged).await.unwrap()
     }
 
     /// A second mount at the same time, with the same cache and state directory.

@@ -328,8 +328,8 @@ async fn a_handle_from_before_the_first_edit_outlives_its_file_s_names() {
     assert_eq!(mount.fs.read(used, 0, 100).await.unwrap(), "changed");
     mount.fs.release(used);
     assert_eq!(mount.fs.read(unused, 0, 100).await.unwrap(), "changed");
-    let staged = mount.fs.uppers().unwrap().usage().0;
+    let staged = mount.fs.tags.uppers().unwrap().usage().0;
     mount.fs.release(unused);
     mount.fs.fsyncdir(mount.entry("team/app/v1").await.inode).await.unwrap();
-    assert!(mount.fs.uppers().unwrap().usage().0 < staged, "its bytes go with the last handle");
+    assert!(mount.fs.tags.uppers().unwrap().usage().0 < staged, "its bytes go with the last handle");
 }

@@ -64,7 +64,7 @@ struct Inner {
 
 /// The table.
 #[derive(Default)]
-pub(super) struct Staged {
+pub(super) struct TagTable {
     /// Taken before the lock of the views. Never held across an await.
     inner: Mutex<Inner>,
 }
@@ -140,7 +140,7 @@ impl Inner {
     }
 }
 
-impl Staged {
+impl TagTable {
     /// Judges what happened to a tag and does what follows to its views. Returns the state that it is in then.
     ///
     /// # Errors

@@ -1,0 +1,14 @@
+//! The open files and directories of a mount.
+
+use std::sync::Arc;
+
+use super::handle::Handles;
+use super::namespace::Namespace;
+use super::staged_tags::StagedTags;
+
+/// What is done through handles, and what depends on them.
+pub(super) struct OpenFiles {
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) tags: Arc<StagedTags>,
+    pub(super) handles: Arc<Handles>,
+}
