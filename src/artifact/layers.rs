@@ -4,7 +4,7 @@ use super::dialect::{Shape, Step};
 use super::merge::{Mark, Placing, components, find_directory, mark, place_of};
 use super::tree::{Kind, NodeId, Tree};
 use super::{Artifact, Artifacts, Error};
-use crate::layer::{Entry, FileKind, Form, LayerIndex};
+use crate::layer::{Entry, FileKind, Form, LayerIndex, Metadata};
 use crate::oci::{Descriptor, Repository};
 
 /// One layer of the manifest that is shown.
@@ -99,7 +99,8 @@ impl Artifact {
     /// Whether a node has the attributes and the content of an entry.
     fn shows(&self, number: NodeId, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> bool {
         let Some(node) = self.tree.node(number) else { return false };
-        let attributes = (Some(entry.mode), Some((entry.uid, entry.gid)), Some((entry.mtime, entry.mtime_nanoseconds)));
+        let Metadata { mode, owner, mtime, device } = entry.metadata;
+        let attributes = (Some(mode), Some(owner), Some(mtime));
         let ours = |name: &[u8]| name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.");
         let xattrs = index.xattrs(entry.number).into_iter().filter(|(name, _)| !ours(name));
         if (node.mode, node.owner, node.mtime) != attributes || !self.tree.xattrs(number).into_iter().eq(xattrs) {
@@ -112,7 +113,7 @@ impl Artifact {
                     && self.tree.content(number).is_some_and(|content| content.blob == blob && content.extents == extents)
             }
             (Kind::Symlink, FileKind::Symlink) => self.tree.target(number) == Some(entry.link),
-            (Kind::CharDevice, FileKind::CharDevice) | (Kind::BlockDevice, FileKind::BlockDevice) => node.device == entry.device,
+            (Kind::CharDevice, FileKind::CharDevice) | (Kind::BlockDevice, FileKind::BlockDevice) => node.device == device,
             (Kind::Directory, FileKind::Directory) | (Kind::Fifo, FileKind::Fifo) | (Kind::Socket, FileKind::Socket) => true,
             _ => false,
         }

@@ -257,9 +257,7 @@ fn has_entries_of(one: &LayerIndex, other: &LayerIndex) -> bool {
     one.stream_length() == other.stream_length()
         && one.entry_count() == other.entry_count()
         && one.entries().zip(other.entries()).all(|(left, right)| {
-            let attributes = |entry: &layer::Entry<'_>| {
-                (entry.kind, entry.mode, (entry.uid, entry.gid), (entry.mtime, entry.mtime_nanoseconds), entry.size, entry.device)
-            };
+            let attributes = |entry: &layer::Entry<'_>| (entry.kind, entry.metadata, entry.size);
             (left.path, left.link, attributes(&left)) == (right.path, right.link, attributes(&right))
                 && left.sha256.zip(right.sha256).is_none_or(|(left, right)| left == right)
                 && one.extents(left.number) == other.extents(right.number)

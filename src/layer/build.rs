@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::{self, Counts, Draft, Record, Sections, entry, header, span};
 use super::kind::FileKind;
 use super::limits::Limits;
-use super::{Codec, Error, Extent, LayerIndex, Resources, Restart, Span};
+use super::{Codec, Error, Extent, LayerIndex, Metadata, Resources, Restart, Span};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::array::{Array, Scratch};
 
@@ -33,13 +33,8 @@ pub(super) fn unkept(error: &io::Error) -> Error {
 pub(super) struct NewEntry<'a> {
     pub(super) path: &'a [u8],
     pub(super) kind: FileKind,
-    pub(super) mode: u16,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: i64,
-    pub(super) mtime_nanoseconds: u32,
+    pub(super) metadata: Metadata,
     pub(super) size: u64,
-    pub(super) device: (u32, u32),
     pub(super) link: &'a [u8],
     pub(super) sha256: Option<[u8; 32]>,
     pub(super) content: NewContent<'a>,
@@ -136,12 +131,13 @@ impl Builder {
         draft.u64(entry::LINK, append(&mut self.strings, new.link)?);
         draft.u32(entry::LINK_LENGTH, length(new.link)?);
         draft.u64(entry::SIZE, new.size);
-        draft.put(entry::MTIME, &new.mtime.to_le_bytes());
-        draft.u32(entry::MTIME_NANOSECONDS, new.mtime_nanoseconds);
-        draft.u16(entry::MODE, new.mode);
+        let Metadata { mode, owner, mtime, device } = new.metadata;
+        draft.put(entry::MTIME, &mtime.0.to_le_bytes());
+        draft.u32(entry::MTIME_NANOSECONDS, mtime.1);
+        draft.u16(entry::MODE, (mode & 0o7777) as u16);
         draft.u8(entry::KIND, new.kind.code());
-        draft.u32(entry::UID, new.uid);
-        draft.u32(entry::GID, new.gid);
+        draft.u32(entry::UID, owner.0);
+        draft.u32(entry::GID, owner.1);
         let mut flags = 0;
         if let Some(sha256) = &new.sha256 {
             flags |= entry::HAS_SHA256;
@@ -149,7 +145,7 @@ impl Builder {
         }
         match new.content {
             _ if matches!(new.kind, FileKind::CharDevice | FileKind::BlockDevice) => {
-                draft.u64(entry::PLACE, u64::from(new.device.0) | u64::from(new.device.1) << 32);
+                draft.u64(entry::PLACE, u64::from(device.0) | u64::from(device.1) << 32);
             }
             NewContent::Whole(stream) => draft.u64(entry::PLACE, stream),
             NewContent::Pieces(pieces) => {

@@ -7,7 +7,7 @@ use super::format::{self, Record, entry, record, span};
 use super::inflate::WINDOW;
 use super::kind::FileKind;
 use super::validate::{self, Layout};
-use super::{Codec, Error, MEMBER_MINIMUM, Restart, Span};
+use super::{Codec, Error, MEMBER_MINIMUM, Metadata, Restart, Span};
 use crate::oci::Digest;
 
 /// One piece of a file's content. What no extent covers is a hole.
@@ -28,21 +28,11 @@ pub struct Entry<'a> {
     pub path: &'a [u8],
     /// Kind.
     pub kind: FileKind,
-    /// Permission bits including setuid, setgid and sticky.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Seconds since the epoch, may be negative.
-    pub mtime: i64,
-    /// Nanoseconds, 0–999,999,999.
-    pub mtime_nanoseconds: u32,
+    /// Attributes.
+    pub metadata: Metadata,
     /// Size of the file in bytes (with holes), or length of the symlink target. A hard link that carries its
     /// target's content has the size of that, and extents.
     pub size: u64,
-    /// Device number, major and minor.
-    pub device: (u32, u32),
     /// Target of a symlink (as is), or cleaned path of a hard link's target.
     pub link: &'a [u8],
     /// SHA-256 of the content of a regular file, where computed.
@@ -128,13 +118,13 @@ impl LayerIndex {
         Some(Entry {
             path: self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH)),
             kind,
-            mode: u32::from(record.u16(entry::MODE)),
-            uid: record.u32(entry::UID),
-            gid: record.u32(entry::GID),
-            mtime: record.i64(entry::MTIME),
-            mtime_nanoseconds: record.u32(entry::MTIME_NANOSECONDS),
+            metadata: Metadata {
+                mode: u32::from(record.u16(entry::MODE)),
+                owner: (record.u32(entry::UID), record.u32(entry::GID)),
+                mtime: (record.i64(entry::MTIME), record.u32(entry::MTIME_NANOSECONDS)),
+                device: if is_device { (place as u32, (place >> 32) as u32) } else { (0, 0) },
+            },
             size: record.u64(entry::SIZE),
-            device: if is_device { (place as u32, (place >> 32) as u32) } else { (0, 0) },
             link: self.string(record.u64(entry::LINK), record.u32(entry::LINK_LENGTH)),
             sha256: (record.u8(entry::FLAGS) & entry::HAS_SHA256 != 0).then(|| record.bytes(entry::SHA256)),
             number,

@@ -162,11 +162,12 @@ fn every_codec_gives_the_same_entries_and_decodable_spans() {
         assert!(sink.stream == tar);
         assert_eq!((index.codec(), index.is_archive(), index.blob_digest(), index.entry_count()), (codec, true, Digest::of(&blob), 5));
         assert_eq!(sink.members.len(), 3);
+        let metadata = Metadata { mode: 0o640, owner: (7, 8), mtime: (1_700_000_000, 0), device: (0, 0) };
         for (number, (path, data)) in files.iter().enumerate() {
             let entry = index.entry(number as u32).unwrap();
             assert_eq!(
-                (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size),
-                (path.as_bytes(), FileKind::File, 0o640, 7, 8, 1_700_000_000, data.len() as u64)
+                (entry.path, entry.kind, entry.metadata, entry.size),
+                (path.as_bytes(), FileKind::File, metadata, data.len() as u64)
             );
             assert_eq!(entry.sha256, Some(Sha256::digest(data).into()));
             assert!(file_bytes(&index, number as u32, &sink.stream) == *data);

@@ -55,9 +55,9 @@ impl RawFile {
         if entry.kind != FileKind::File || entry.size != self.size {
             return;
         }
-        self.mode = Some(entry.mode);
-        self.owner = Some((entry.uid, entry.gid));
-        self.mtime = Some((entry.mtime, entry.mtime_nanoseconds));
+        self.mode = Some(entry.metadata.mode);
+        self.owner = Some(entry.metadata.owner);
+        self.mtime = Some(entry.metadata.mtime);
         self.xattrs = index.xattrs(0).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::artifact::tree::{Kind, Tree};
-use crate::layer::Extent;
+use crate::layer::{Extent, Metadata};
 use crate::sys::array::Scratch;
 
 /// One entry of a made-up layer.
@@ -55,13 +55,8 @@ impl Entries for Layer {
         self.0.get(number as usize).map(|item| Entry {
             path: item.path.as_bytes(),
             kind: item.kind,
-            mode: item.mode,
-            uid: 5,
-            gid: 6,
-            mtime: item.mtime,
-            mtime_nanoseconds: 0,
+            metadata: Metadata { mode: item.mode, owner: (5, 6), mtime: (item.mtime, 0), device: (1, 3) },
             size: if item.kind == FileKind::File { 3 } else { item.link.len() as u64 },
-            device: (1, 3),
             link: item.link.as_bytes(),
             sha256: None,
             number,

@@ -47,7 +47,12 @@ pub(super) fn tag_layers(registry: &Memory, name: &str, config: &str, layers: &[
 }
 
 fn directory(path: &str) -> PackEntry {
-    PackEntry { kind: FileKind::Directory, mode: 0o750, ..file(path, b"") }
+    PackEntry { kind: FileKind::Directory, ..with_mode(file(path, b""), 0o750) }
+}
+
+fn with_mode(mut entry: PackEntry, mode: u32) -> PackEntry {
+    entry.metadata.mode = mode;
+    entry
 }
 
 fn with_xattr(mut entry: PackEntry) -> PackEntry {
@@ -95,7 +100,7 @@ async fn titled_layers_with_indexes_are_listed_without_fetching_one_of_them() {
 async fn two_raw_layers_with_the_same_bytes_keep_their_own_attributes() {
     let (registry, cache) = memory();
     let one = publish(&registry, Packing::Raw, "one", &[(file("one", b"same"), b"same")]);
-    let two = publish(&registry, Packing::Raw, "two", &[(PackEntry { mode: 0o400, ..file("two", b"same") }, b"same")]);
+    let two = publish(&registry, Packing::Raw, "two", &[(with_mode(file("two", b"same"), 0o400), b"same")]);
     assert_eq!(one.descriptor.digest, two.descriptor.digest);
     let layers = [&one.descriptor, &one.index, &two.descriptor, &two.index];
     tag_layers(&registry, "v1", media_type::OCI_EMPTY, &layers, json!({}));

@@ -166,9 +166,9 @@ impl Encoder {
 
     fn entry(&mut self, layer: &dyn Entries, entry: &Entry<'_>, placed: &Placed, record: &mut NodeRecord) -> Result<(), Error> {
         record.flags |= HAS_MODE | HAS_OWNER | HAS_MTIME;
-        (record.uid, record.gid) = (entry.uid, entry.gid);
-        (record.mtime, record.nanoseconds) = (entry.mtime, entry.mtime_nanoseconds);
-        record.mode = if placed.implied { 0o755 } else { entry.mode & 0o7777 };
+        (record.uid, record.gid) = entry.metadata.owner;
+        (record.mtime, record.nanoseconds) = entry.metadata.mtime;
+        record.mode = if placed.implied { 0o755 } else { entry.metadata.mode & 0o7777 };
         if !placed.implied {
             self.xattrs(layer.xattrs(entry.number).into_iter().filter(|(name, _)| !is_ours(name)), record)?;
         }
@@ -188,7 +188,7 @@ impl Encoder {
                 (record.first, record.count) = self.text(entry.link)?;
                 record.size = entry.link.len() as u64;
             }
-            Some(Kind::CharDevice | Kind::BlockDevice) => (record.extra, record.minor) = entry.device,
+            Some(Kind::CharDevice | Kind::BlockDevice) => (record.extra, record.minor) = entry.metadata.device,
             Some(Kind::File) => {
                 record.extra = placed.source;
                 record.size = entry.size;
@@ -275,7 +275,7 @@ fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[
     loop {
         match sources.get(placed.source as usize) {
             Some(MergeSource::Layer { entries, .. }) => {
-                return entries.entry(placed.entry).map(|entry| (entry.mtime, entry.mtime_nanoseconds));
+                return entries.entry(placed.entry).map(|entry| entry.metadata.mtime);
             }
             Some(MergeSource::Raw(raw)) => return raw.mtime,
             Some(MergeSource::Bare) | None if placed.count == 0 => return None,

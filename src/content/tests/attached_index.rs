@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::layer::tests::encode_attached;
-use crate::layer::{PackEntry, Packed, Packer, Packing};
+use crate::layer::{Metadata, PackEntry, Packed, Packer, Packing};
 
 /// An output that can be looked at afterwards.
 #[derive(Clone, Default)]
@@ -26,11 +26,8 @@ pub(crate) fn file(path: &str, data: &[u8]) -> PackEntry {
     PackEntry {
         path: path.as_bytes().to_vec(),
         kind: FileKind::File,
-        mode: 0o640,
-        owner: (1, 2),
-        mtime: (1_700_000_000, 5),
+        metadata: Metadata { mode: 0o640, owner: (1, 2), mtime: (1_700_000_000, 5), device: (0, 0) },
         size: data.len() as u64,
-        device: (0, 0),
         link: Vec::new(),
         xattrs: Vec::new(),
     }
@@ -81,7 +78,7 @@ async fn a_blob_is_listed_without_it_and_read_span_by_span_verified_and_again_by
             Packing::Raw => contents.attached_index(&source).await.unwrap().unwrap(),
             _ => contents.index(&source).await.unwrap(),
         };
-        assert_eq!((index.entry(0).unwrap().mode, ranges(&fixture, &source)), (0o640, Vec::new()));
+        assert_eq!((index.entry(0).unwrap().metadata.mode, ranges(&fixture, &source)), (0o640, Vec::new()));
         let stream = contents.open(&source).await.unwrap();
         let start = index.extents(0)[0].stream;
         let middle = start + 5 * MIB..start + 5 * MIB + 4096;

@@ -1,6 +1,6 @@
 //! Input of a packer: entries, and how the layer is stored.
 
-use crate::layer::FileKind;
+use crate::layer::{FileKind, Metadata};
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,16 +20,10 @@ pub struct PackEntry {
     pub path: Vec<u8>,
     /// Kind; a hard link's `link` is the path of its target, which came before in the same layer.
     pub kind: FileKind,
-    /// Permission bits including setuid, setgid and sticky.
-    pub mode: u32,
-    /// Owner and group.
-    pub owner: (u32, u32),
-    /// Seconds since the epoch, may be negative, and nanoseconds.
-    pub mtime: (i64, u32),
+    /// Attributes.
+    pub metadata: Metadata,
     /// Bytes of a regular file; exactly so many must follow.
     pub size: u64,
-    /// Major and minor of a device.
-    pub device: (u32, u32),
     /// Target of a symlink or hard link.
     pub link: Vec<u8>,
     /// Extended attributes with their namespace, in order of their names.

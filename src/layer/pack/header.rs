@@ -34,7 +34,7 @@ pub(super) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
     let mut records = Vec::new();
     name(entry, &mut block, &mut records);
     link(entry, &mut block, &mut records);
-    block.number(100, 8, u64::from(entry.mode & 0o7777));
+    block.number(100, 8, u64::from(entry.metadata.mode & 0o7777));
     let mut owner = |at, key, value: u32| {
         if u64::from(value) <= SHORT_NUMBER {
             block.number(at, 8, value.into());
@@ -43,14 +43,14 @@ pub(super) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
             record(&mut records, key, value.to_string().as_bytes());
         }
     };
-    owner(108, b"uid", entry.owner.0);
-    owner(116, b"gid", entry.owner.1);
+    owner(108, b"uid", entry.metadata.owner.0);
+    owner(116, b"gid", entry.metadata.owner.1);
     size(entry, &mut block, &mut records);
     time(entry, &mut block, &mut records);
     block.put(156, &[type_flag(entry.kind)]);
     if matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice) {
-        block.number(329, 8, entry.device.0.into());
-        block.number(337, 8, entry.device.1.into());
+        block.number(329, 8, entry.metadata.device.0.into());
+        block.number(337, 8, entry.metadata.device.1.into());
     }
     xattrs(entry, &mut records);
     if records.is_empty() {
@@ -72,9 +72,9 @@ fn check(entry: &PackEntry) -> Result<(), Error> {
         Some("only a directory can be the root")
     } else if entry.kind == FileKind::Socket {
         Some("a socket cannot be archived")
-    } else if entry.owner.0 == u32::MAX || entry.owner.1 == u32::MAX {
+    } else if entry.metadata.owner.0 == u32::MAX || entry.metadata.owner.1 == u32::MAX {
         Some("its owner or group is not a valid id")
-    } else if entry.mtime.1 > 999_999_999 || (entry.mtime.0 == i64::MIN && entry.mtime.1 == 0) {
+    } else if entry.metadata.mtime.1 > 999_999_999 || (entry.metadata.mtime.0 == i64::MIN && entry.metadata.mtime.1 == 0) {
         Some("its time is out of range")
     } else if entry.size > i64::MAX as u64 / 2 {
         Some("it is too large")
@@ -96,7 +96,7 @@ fn link_problem(entry: &PackEntry) -> Option<&'static str> {
 
 fn device_problem(entry: &PackEntry) -> Option<&'static str> {
     let device = matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice);
-    let large = u64::from(entry.device.0.max(entry.device.1)) > SHORT_NUMBER;
+    let large = u64::from(entry.metadata.device.0.max(entry.metadata.device.1)) > SHORT_NUMBER;
     (device && large).then_some("its device number is larger than tar can hold")
 }
 
@@ -197,7 +197,7 @@ fn size(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
 }
 
 fn time(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
-    let (seconds, nanoseconds) = entry.mtime;
+    let (seconds, nanoseconds) = entry.metadata.mtime;
     let field = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LONG_NUMBER);
     block.number(136, 12, field.unwrap_or(0));
     if nanoseconds == 0 && field.is_some() {

@@ -25,7 +25,7 @@ use self::header::BLOCK;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
 use super::build::{Blob, Builder, NewContent, NewEntry};
-use super::{Codec, Error, FileKind, LayerIndex, RAW_SPAN, Resources};
+use super::{Codec, Error, FileKind, LayerIndex, Metadata, RAW_SPAN, Resources};
 use crate::oci::Digest;
 
 /// Length of every span but the last: the same as that of a scan's, so that both cut alike.
@@ -165,13 +165,8 @@ fn raw_entry(entry: &PackEntry, blob: &Digest, resources: &Resources) -> Result<
     builder.entry(&NewEntry {
         path: &entry.path,
         kind: FileKind::File,
-        mode: (entry.mode & 0o7777) as u16,
-        uid: entry.owner.0,
-        gid: entry.owner.1,
-        mtime: entry.mtime.0,
-        mtime_nanoseconds: entry.mtime.1,
+        metadata: Metadata { device: (0, 0), ..entry.metadata },
         size: entry.size,
-        device: (0, 0),
         link: &[],
         sha256: blob.as_bytes().try_into().ok(),
         content: NewContent::Whole(0),

@@ -37,11 +37,12 @@ pub(super) fn entry(path: &[u8], kind: FileKind) -> PackEntry {
     PackEntry {
         path: path.to_vec(),
         kind,
-        mode: if kind == FileKind::Directory { 0o755 } else { 0o644 },
-        owner: (0, 0),
-        mtime: (1_700_000_000, 0),
+        metadata: Metadata {
+            mode: if kind == FileKind::Directory { 0o755 } else { 0o644 },
+            mtime: (1_700_000_000, 0),
+            ..Metadata::default()
+        },
         size: 0,
-        device: (0, 0),
         link: Vec::new(),
         xattrs: Vec::new(),
     }
@@ -115,13 +116,13 @@ fn a_raw_layer_is_the_file_and_its_index_knows_the_attributes() {
     for length in [0, 1, 1 << 20, (2 << 20) + 5] {
         let data = noise(length, 3);
         let mut only = file(b"sub/big.bin", &data);
-        (only.0.mode, only.0.owner, only.0.mtime) = (0o4711, (7, 8), (-2, 500_000_000));
+        only.0.metadata = Metadata { mode: 0o4711, owner: (7, 8), mtime: (-2, 500_000_000), device: (0, 0) };
         let (packed, blob) = pack(Packing::Raw, 2, &[only], 70_000);
         assert!(blob == data);
         check(Packing::Raw, &packed, &blob);
         let found = packed.index.entry(0).unwrap();
-        assert_eq!((found.path, found.mode, found.uid, found.gid), (&b"sub/big.bin"[..], 0o4711, 7, 8));
-        assert_eq!((found.mtime, found.mtime_nanoseconds, found.size), (-2, 500_000_000, length as u64));
+        let expected = Metadata { mode: 0o4711, owner: (7, 8), mtime: (-2, 500_000_000), device: (0, 0) };
+        assert_eq!((found.path, found.metadata, found.size), (&b"sub/big.bin"[..], expected, length as u64));
         assert_eq!(found.sha256, Some(Sha256::digest(&data).into()));
         assert_eq!(packed.index.entry_count(), 1);
     }
@@ -151,10 +152,11 @@ fn what_does_not_shrink_is_stored_and_costs_next_to_nothing() {
 
 /// The golden layer of `FORMAT.md`.
 fn golden() -> (Packed, Vec<u8>) {
+    let metadata = Metadata { mode: 0o777, mtime: (-2, 500_000_000), ..Metadata::default() };
     let entries = [
         (entry(b"d", FileKind::Directory), vec![]),
         file(b"d/hello", b"hello\n"),
-        (PackEntry { link: b"hello".to_vec(), mode: 0o777, mtime: (-2, 500_000_000), ..entry(b"d/link", FileKind::Symlink) }, vec![]),
+        (PackEntry { link: b"hello".to_vec(), metadata, ..entry(b"d/link", FileKind::Symlink) }, vec![]),
     ];
     pack(Packing::GzipTar, 1, &entries, 100)
 }
@@ -182,22 +184,23 @@ fn version_1_has_these_bytes() {
 fn entries_that_no_tar_can_hold_are_refused_by_name() {
     let xattr = |name: &[u8], value: &[u8]| vec![(name.to_vec(), value.to_vec())];
     let plain = || entry(b"some/name", FileKind::File);
+    let metadata = plain().metadata;
     let cases = [
         entry(b"some/name", FileKind::Socket),
         PackEntry { path: b"/some/name".to_vec(), ..plain() },
         PackEntry { path: b"some/name/..".to_vec(), ..plain() },
         PackEntry { path: [&b"some/name"[..], &[b'x'; 256]].concat(), ..plain() },
         PackEntry { path: b"some/name\0".to_vec(), ..plain() },
-        PackEntry { owner: (0, u32::MAX), ..plain() },
-        PackEntry { mtime: (0, 1_000_000_000), ..plain() },
-        PackEntry { mtime: (i64::MIN, 0), ..plain() },
+        PackEntry { metadata: Metadata { owner: (0, u32::MAX), ..metadata }, ..plain() },
+        PackEntry { metadata: Metadata { mtime: (0, 1_000_000_000), ..metadata }, ..plain() },
+        PackEntry { metadata: Metadata { mtime: (i64::MIN, 0), ..metadata }, ..plain() },
         PackEntry { size: u64::MAX, ..plain() },
         PackEntry { kind: FileKind::Symlink, ..plain() },
         PackEntry { kind: FileKind::Symlink, link: vec![b'x'; 4096], ..plain() },
         PackEntry { kind: FileKind::Symlink, link: b"a\0".to_vec(), ..plain() },
         PackEntry { kind: FileKind::HardLink, link: b"../a".to_vec(), ..plain() },
         PackEntry { kind: FileKind::HardLink, ..plain() },
-        PackEntry { kind: FileKind::CharDevice, device: (0, 1 << 21), ..plain() },
+        PackEntry { kind: FileKind::CharDevice, metadata: Metadata { device: (0, 1 << 21), ..metadata }, ..plain() },
         PackEntry { xattrs: xattr(b"user.a", b""), ..plain() },
         PackEntry { xattrs: xattr(b"", b"x"), ..plain() },
         PackEntry { xattrs: xattr(b"user.a", &[0; 65_537]), ..plain() },

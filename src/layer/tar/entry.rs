@@ -8,7 +8,7 @@ use super::header::{BadNumber, Header};
 use super::path;
 use super::pax::{Records, Sparse};
 use crate::layer::build::{Builder, NewContent, NewEntry};
-use crate::layer::{Error, Extent, FileKind, MEMBER_MINIMUM};
+use crate::layer::{Error, Extent, FileKind, MEMBER_MINIMUM, Metadata};
 
 /// Owner and group of an entry whose own cannot be read: `nobody`, never root.
 const NOBODY: u32 = 65_534;
@@ -36,11 +36,7 @@ impl Names {
 pub(super) struct Pending {
     path: Vec<u8>,
     kind: FileKind,
-    mode: u16,
-    uid: u32,
-    gid: u32,
-    mtime: (i64, u32),
-    device: (u32, u32),
+    metadata: Metadata,
     link: Vec<u8>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: Sparse,
@@ -60,11 +56,7 @@ impl Pending {
         Self {
             path: Vec::new(),
             kind: FileKind::File,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: (0, 0),
-            device: (0, 0),
+            metadata: Metadata::default(),
             link: Vec::new(),
             xattrs: Vec::new(),
             sparse: Sparse::default(),
@@ -143,20 +135,21 @@ impl Pending {
                 NOBODY
             })
         };
-        self.uid = owner(records.uid, header.uid(), "its owner is not a valid uid");
-        self.gid = owner(records.gid, header.gid(), "its group is not a valid gid");
-        self.mode = header.mode().ok().and_then(|mode| u16::try_from(mode & 0o7777).ok()).unwrap_or_else(|| {
+        let uid = owner(records.uid, header.uid(), "its owner is not a valid uid");
+        let gid = owner(records.gid, header.gid(), "its group is not a valid gid");
+        self.metadata.owner = (uid, gid);
+        self.metadata.mode = header.mode().ok().and_then(|mode| u32::try_from(mode & 0o7777).ok()).unwrap_or_else(|| {
             wrong.push("its mode is not a number");
             if self.kind == FileKind::Directory { 0o755 } else { 0o644 }
         });
         let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());
-        self.mtime = records.mtime.or(seconds.map(|seconds| (seconds, 0))).unwrap_or_else(|| {
+        self.metadata.mtime = records.mtime.or(seconds.map(|seconds| (seconds, 0))).unwrap_or_else(|| {
             wrong.push("its time is out of range");
             (0, 0)
         });
         if matches!(self.kind, FileKind::CharDevice | FileKind::BlockDevice) {
             let narrow = |(major, minor)| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?));
-            self.device = header.device().ok().and_then(narrow).unwrap_or_else(|| {
+            self.metadata.device = header.device().ok().and_then(narrow).unwrap_or_else(|| {
                 wrong.push("its device number is out of range");
                 (0, 0)
             });
@@ -226,13 +219,8 @@ impl Pending {
         builder.entry(&NewEntry {
             path: &self.path,
             kind: self.kind,
-            mode: self.mode,
-            uid: self.uid,
-            gid: self.gid,
-            mtime: self.mtime.0,
-            mtime_nanoseconds: self.mtime.1,
+            metadata: self.metadata,
             size: self.size,
-            device: self.device,
             link: &self.link,
             sha256: self.hasher.take().filter(|_| hashed).map(|hasher| hasher.finalize().into()),
             content: match &self.extents {

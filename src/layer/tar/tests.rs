@@ -5,7 +5,7 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ErrorKind;
-use crate::layer::{Error, FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Resources, Scan, SpanSink};
+use crate::layer::{Error, FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Metadata, Resources, Scan, SpanSink};
 use crate::oci::Digest;
 
 /// Keeps the stream.
@@ -178,8 +178,9 @@ fn old_and_new_headers_give_kinds_names_and_attributes() {
         [Directory, File, File, File, CharDevice, BlockDevice, Fifo, Symlink, HardLink, Directory, File]
     );
     let entry = |number| index.entry(number).unwrap();
-    assert_eq!((entry(1).mode, entry(1).uid, entry(1).gid, entry(1).mtime), (0o644, 1, 2, 10));
-    assert_eq!((entry(4).device, entry(5).device), ((1, 3), (8, 0)));
+    let device = |number| entry(number).metadata.device;
+    assert_eq!(entry(1).metadata, Metadata { mode: 0o644, owner: (1, 2), mtime: (10, 0), device: (0, 0) });
+    assert_eq!((device(4), device(5)), ((1, 3), (8, 0)));
     assert_eq!((entry(7).link, entry(7).size), (&b"../../etc/passwd"[..], 16));
     assert_eq!(entry(8).link, b"some/prefix/name");
     assert!(index.warnings().is_empty(), "{:?}", index.warnings());
@@ -227,8 +228,8 @@ fn records_override_the_header_and_global_ones_only_what_nothing_else_says() {
     ]));
     let entries: Vec<_> = index.entries().collect();
     assert_eq!(
-        entries.iter().map(|entry| (entry.uid, entry.gid, entry.mtime, entry.mtime_nanoseconds, entry.size)).collect::<Vec<_>>(),
-        [(100, 2, 5, 250_000_000, 1), (3_000_000_000, 7, -2, 500_000_000, 2), (1, 2, 5, 250_000_000, 1)]
+        entries.iter().map(|entry| (entry.metadata.owner, entry.metadata.mtime, entry.size)).collect::<Vec<_>>(),
+        [((100, 2), (5, 250_000_000), 1), ((3_000_000_000, 7), (-2, 500_000_000), 2), ((1, 2), (5, 250_000_000), 1)]
     );
     assert_eq!(index.xattrs(0), []);
     assert_eq!(index.xattrs(1), [(&b"user.own"[..], &b"\0=\n"[..]), (b"user.enc", b"hej")]);
@@ -328,9 +329,9 @@ fn a_bad_value_costs_that_value() {
     ]));
     let entries: Vec<_> = index.entries().collect();
     assert_eq!(entries.len(), 4);
-    assert_eq!((entries[0].mode, entries[0].uid, entries[0].gid, entries[0].mtime), (0o644, 65_534, 65_534, 0));
-    assert_eq!((entries[1].uid, entries[1].mtime, index.xattrs(1).len()), (1, 10, 0));
-    assert_eq!((entries[2].device, entries[3].kind), ((0, 0), FileKind::File));
+    assert_eq!(entries[0].metadata, Metadata { mode: 0o644, owner: (65_534, 65_534), mtime: (0, 0), device: (0, 0) });
+    assert_eq!((entries[1].metadata.owner.0, entries[1].metadata.mtime, index.xattrs(1).len()), (1, (10, 0), 0));
+    assert_eq!((entries[2].metadata.device, entries[3].kind), ((0, 0), FileKind::File));
     assert_eq!(index.warnings().len(), 10, "{:#?}", index.warnings());
 }
 

@@ -62,29 +62,22 @@ fn lines(index: &LayerIndex) -> BTreeMap<String, Vec<String>> {
     for (path, entry) in &by_path {
         let node = if entry.kind == FileKind::HardLink { by_path[entry.link] } else { *entry };
         let first = *first_names.entry(node.number).or_insert(path);
+        let Metadata { mode, owner, mtime, device } = node.metadata;
         let (kind, size, content) = match node.kind {
             FileKind::File => (if first == *path { "f" } else { "h" }, node.size.to_string(), hex(&node.sha256.unwrap())),
             FileKind::Directory => ("d", "-".into(), "-".into()),
             FileKind::Symlink => ("l", node.size.to_string(), escaped(node.link)),
-            FileKind::CharDevice => ("c", "-".into(), format!("{}:{}", node.device.0, node.device.1)),
-            FileKind::BlockDevice => ("b", "-".into(), format!("{}:{}", node.device.0, node.device.1)),
+            FileKind::CharDevice => ("c", "-".into(), format!("{}:{}", device.0, device.1)),
+            FileKind::BlockDevice => ("b", "-".into(), format!("{}:{}", device.0, device.1)),
             FileKind::Fifo => ("p", "-".into(), "-".into()),
             FileKind::HardLink | FileKind::Socket => panic!("{entry:?}"),
         };
-        let mtime = match node.mtime_nanoseconds {
-            0 => node.mtime.to_string(),
-            nanoseconds => format!("{}.{}", node.mtime, format!("{nanoseconds:09}").trim_end_matches('0')),
+        let mtime = match mtime.1 {
+            0 => mtime.0.to_string(),
+            nanoseconds => format!("{}.{}", mtime.0, format!("{nanoseconds:09}").trim_end_matches('0')),
         };
-        let mut columns = vec![
-            kind.to_owned(),
-            format!("{:04o}", node.mode),
-            node.uid.to_string(),
-            node.gid.to_string(),
-            size,
-            mtime,
-            content,
-            escaped(path),
-        ];
+        let mut columns =
+            vec![kind.to_owned(), format!("{mode:04o}"), owner.0.to_string(), owner.1.to_string(), size, mtime, content, escaped(path)];
         if kind == "h" {
             columns.push(format!("link={}", escaped(first)));
         }

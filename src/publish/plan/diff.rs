@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{PathSet, Plan, whole};
 use crate::artifact::Kind;
-use crate::layer::{FileKind, LayerIndex, PackEntry, Packing};
+use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing};
 use crate::publish::Error;
 use crate::publish::snapshot::{Entries, Snapshot, is_within, name, order, parent};
 
@@ -142,11 +142,8 @@ fn mark(path: Vec<u8>) -> PackEntry {
     PackEntry {
         path,
         kind: FileKind::File,
-        mode: 0o600,
-        owner: (0, 0),
-        mtime: (0, 0),
+        metadata: Metadata { mode: 0o600, ..Metadata::default() },
         size: 0,
-        device: (0, 0),
         link: Vec::new(),
         xattrs: Vec::new(),
     }

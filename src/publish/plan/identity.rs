@@ -4,7 +4,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::artifact::Kind;
-use crate::layer::{FileKind, LayerIndex, PackEntry, Packing};
+use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing};
 use crate::view::FrozenEntry;
 
 /// Digest of what a layer contains.
@@ -36,12 +36,13 @@ impl LayerIdentity {
             // All else is that of its target.
             return;
         }
-        let mode = if entry.kind == FileKind::Symlink { 0o777 } else { entry.mode };
-        let device = if matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice) { entry.device } else { (0, 0) };
-        for number in [mode, entry.owner.0, entry.owner.1, entry.mtime.1, device.0, device.1] {
+        let Metadata { mode, owner, mtime, device } = entry.metadata;
+        let mode = if entry.kind == FileKind::Symlink { 0o777 } else { mode };
+        let device = if matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice) { device } else { (0, 0) };
+        for number in [mode, owner.0, owner.1, mtime.1, device.0, device.1] {
             self.0.update(number.to_le_bytes());
         }
-        self.0.update(entry.mtime.0.to_le_bytes());
+        self.0.update(mtime.0.to_le_bytes());
         if entry.kind == FileKind::File {
             self.0.update(entry.size.to_le_bytes());
             if entry.size > 0 {
@@ -77,11 +78,8 @@ pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: 
         let archived = PackEntry {
             path: title.map_or_else(|| entry.path.to_vec(), |title| title.as_bytes().to_vec()),
             kind: entry.kind,
-            mode: entry.mode,
-            owner: (entry.uid, entry.gid),
-            mtime: (entry.mtime, entry.mtime_nanoseconds),
+            metadata: entry.metadata,
             size: entry.size,
-            device: entry.device,
             link: entry.link.to_vec(),
             xattrs,
         };
@@ -117,11 +115,13 @@ pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> 
     let mut archived = PackEntry {
         path: entry.path.clone(),
         kind,
-        mode,
-        owner: entry.owner.unwrap_or_default(),
-        mtime: entry.mtime.unwrap_or_default(),
+        metadata: Metadata {
+            mode,
+            owner: entry.owner.unwrap_or_default(),
+            mtime: entry.mtime.unwrap_or_default(),
+            device: if is_device { entry.device } else { (0, 0) },
+        },
         size: if kind == FileKind::File { entry.size } else { 0 },
-        device: if is_device { entry.device } else { (0, 0) },
         link: link.map_or_else(|| if entry.kind == Kind::Symlink { entry.target.clone() } else { Vec::new() }, <[u8]>::to_vec),
         xattrs,
     };

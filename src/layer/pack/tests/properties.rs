@@ -78,7 +78,7 @@ fn any_entry() -> impl Strategy<Value = (PackEntry, Vec<u8>)> {
                 FileKind::HardLink => name,
                 _ => Vec::new(),
             };
-            (PackEntry { path, kind, mode, owner, mtime, size: content.len() as u64, device, link, xattrs }, content)
+            (PackEntry { path, kind, metadata: Metadata { mode, owner, mtime, device }, size: content.len() as u64, link, xattrs }, content)
         })
 }
 
@@ -88,11 +88,8 @@ fn read_back(index: &LayerIndex, number: u32) -> PackEntry {
     PackEntry {
         path: entry.path.to_vec(),
         kind: entry.kind,
-        mode: entry.mode,
-        owner: (entry.uid, entry.gid),
-        mtime: (entry.mtime, entry.mtime_nanoseconds),
+        metadata: entry.metadata,
         size: if entry.kind == FileKind::File { entry.size } else { 0 },
-        device: entry.device,
         link: entry.link.to_vec(),
         xattrs,
     }

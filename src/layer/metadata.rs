@@ -1,0 +1,14 @@
+//! The attributes of an entry that archives, indexes and packers have in common. Plain data.
+
+/// Attributes of an entry; extended ones are kept beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Permission bits including setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Modification time: seconds since the epoch, may be negative, and nanoseconds, 0–999,999,999.
+    pub mtime: (i64, u32),
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+}
