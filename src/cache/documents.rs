@@ -103,7 +103,7 @@ pub fn store(shared: &Shared, kind: &str, key: &str, bytes: &[u8], protection: &
         return Err(full(&format!("its {size} bytes are more than a quarter of the cache (--cache-size)")));
     }
     let Some(reservation) = shared.reserve(size)? else {
-        return Err(full("there is no room, and nothing that could make way"));
+        return Err(full("no room, and nothing can be evicted"));
     };
     let replaced = std::fs::symlink_metadata(&path).map_or(0, |metadata| durable::occupied(&metadata));
     if let Err(error) = durable::replace(&path, &[&header, payload]) {

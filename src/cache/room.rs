@@ -11,7 +11,7 @@ use super::ledger::Reservation;
 use super::shared::{HOPELESS, Shared};
 
 impl Shared {
-    /// Takes room for `bytes`, evicting if needed. `None` if there is none to be had.
+    /// Takes room for `bytes`, evicting if needed. `None` if there is no room.
     pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
         if bytes > self.limit() {
             return Ok(None);
@@ -35,7 +35,7 @@ impl Shared {
         Ok(None)
     }
 
-    /// Takes room for bytes that lie elsewhere. `None` if there is none to be had, or that cannot be told.
+    /// Takes room for bytes that lie elsewhere. `None` if there is no room, or the disk fails.
     pub fn lend(self: &Arc<Self>, bytes: u64) -> Option<Room> {
         let reserved = self.reserve(bytes).unwrap_or_else(|error| {
             tracing::warn!(%error, "bytes outside of the cache are not counted");

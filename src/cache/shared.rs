@@ -157,7 +157,7 @@ impl Shared {
         *self.hopeless.lock() = None;
     }
 
-    /// Bytes that would be lacking to keep `min_free` free after writing `bytes`.
+    /// Bytes missing to keep `min_free` free after writing `bytes`.
     pub fn disk_shortage(&self, bytes: u64) -> Result<u64, Error> {
         let free = durable::free(&self.root).map_err(failed("examine", &self.root))?;
         Ok(self.config.min_free.saturating_add(bytes).saturating_sub(free.available))

@@ -1,5 +1,5 @@
 //! One life of a stream on disk: reading and writing stored spans by the protocol that the module documentation of
-//! `cache` tells. Knows stored bytes alone; keys are the business of `cached.rs`.
+//! `cache` describes. Knows stored bytes alone; keys are the business of `cached.rs`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -297,7 +297,7 @@ impl Stream {
     }
 
     fn drop_broken(&self, span: u32, state: SpanState, error: &io::Error) {
-        // Missing files of a dead stream are no news.
+        // Files of a dead stream are expected to be missing.
         if self.table.withdraw(span, state) && !self.dead() {
             tracing::warn!(stream = %self.name, span, %error, "a cached span is broken and was dropped");
         }

@@ -3,8 +3,8 @@
 //! It holds the layout (fixed, with a checksum that covers the stream's name too, so that the table of another stream
 //! counts as broken) and four words a span: state, checksum of the stored bytes, time of last use, doubt. The state is a
 //! generation times two, plus one if the span is present; every change of presence takes the next generation. A span whose doubt
-//! equals its state was stored before its bytes were compared with a digest. The protocol around it is told in the module
-//! documentation of `cache`.
+//! equals its state was stored before its bytes were compared with a digest. The module documentation of `cache`
+//! describes the protocol.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

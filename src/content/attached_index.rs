@@ -5,7 +5,7 @@
 //! no other artifact: index and data are kept under the digests of both blobs, and an index that this program made
 //! itself comes first.
 //!
-//! One that cannot be had or used is not an error: the layer is read whole instead. One whose spans do not match is
+//! An index that cannot be fetched or used is not an error: the layer is read whole instead. One whose spans do not match is
 //! never used again for that layer, here or by a later mount; if it had described other entries than
 //! the layer has, then what was shown by it stays an error until the artifact is opened again.
 
@@ -63,12 +63,12 @@ pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
     shared.attached_indexes.set(key, Verdict::Distrusted);
     let marker = names::distrusted(&source.descriptor.digest, &index.digest);
     if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
-        tracing::warn!(%error, "the next mount will find that out again");
+        tracing::warn!(%error, "that an attached index does not match cannot be recorded; the next mount will find out again");
     }
     shared.forget_stream(&key);
 }
 
-/// Whether an index may still be had for a blob.
+/// Whether an attached index may still be fetched for a blob.
 pub(super) fn is_expected(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Fine)
 }
@@ -121,7 +121,7 @@ pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opt
     match arrive(shared, source, index, &name).await {
         Ok(index) => Ok(Some(index)),
         Err(error) if is_useless(error.kind) => {
-            tracing::debug!("{} is read without the index {} that it names: {error}", source.label(), index.digest.short());
+            tracing::debug!("{} is read without its attached index {}: {error}", source.label(), index.digest.short());
             shared.attached_indexes.set(key, Verdict::Missing);
             Ok(None)
         }
@@ -136,7 +136,7 @@ fn is_useless(kind: ErrorKind) -> bool {
 
 async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, name: &str) -> Result<LayerIndex, Error> {
     if index.size == 0 || index.size > LARGEST {
-        return Err(Error::new(ErrorKind::Unsupported, format!("its size is said to be {} bytes", index.size)));
+        return Err(Error::new(ErrorKind::Unsupported, format!("its claimed size is {} bytes", index.size)));
     }
     let bytes = fetch(shared, source, index).await?;
     let _turn = shared.attached_indexes.opening.lock().await;
@@ -225,7 +225,7 @@ pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<
         return;
     }
     if let Err(error) = shared.cache.store_document(names::INDEX, &name, index.as_bytes(), &Protection::Plain) {
-        tracing::warn!(%error, "the index of a packed layer is not kept: it is made again when it is needed");
+        tracing::warn!(%error, "the index of a packed layer is not kept and will be rebuilt when needed");
     }
 }
 

@@ -78,7 +78,7 @@ impl Contents {
             let (facts, index) = self.facts(source)?;
             match plan::choose(&facts) {
                 Step::Read(plan) => return Ok((plan, index)),
-                // Where it cannot be had, the facts are others the next time.
+                // If there is none after all, the next facts say so.
                 Step::FetchIndex => {
                     if let Some(index) = attached_index::get(&self.inner.shared, source).await? {
                         return Ok((Plan::Attached, Some(index)));
@@ -120,8 +120,7 @@ impl Contents {
         reading.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
     }
 
-    /// The index attached to a blob, where it can be had: what it says of the attributes of a raw blob is said
-    /// nowhere else.
+    /// The index attached to a blob, if there is a usable one: the attributes of a raw blob are recorded nowhere else.
     ///
     /// # Errors
     /// Those of a registry that could not be asked.
@@ -249,7 +248,7 @@ impl Contents {
     }
 
     fn open_plain(&self, source: &BlobSource, plan: Plan, index: Option<LayerIndex>) -> Result<Arc<Reader>, Error> {
-        let inconsistent = || Error::new(ErrorKind::Other, format!("{}: there is no index to read it by", source.label()));
+        let inconsistent = || Error::new(ErrorKind::Other, format!("{}: no index to read it by", source.label()));
         if let (Plan::Indexed, Some(own)) = (plan, &index) {
             attached_index::check_entries(&self.inner.shared, source, own)?;
         }
@@ -286,7 +285,7 @@ pub(super) fn check_empty(source: &BlobSource) -> Result<(), Error> {
     if *size > 0 || Hasher::new(digest.algorithm()).finish() == *digest {
         return Ok(());
     }
-    let message = format!("{}: its manifest says that it has no bytes, but its digest is not that of nothing", source.label());
+    let message = format!("{}: its manifest says that it is empty, but its digest is not that of the empty blob", source.label());
     Err(Error::new(ErrorKind::Integrity, message))
 }
 

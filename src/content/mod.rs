@@ -89,7 +89,7 @@ pub struct BlobSource {
 }
 
 impl BlobSource {
-    /// The blob as people are told of it.
+    /// The blob as messages name it.
     fn label(&self) -> String {
         format!("blob {} of {}", self.descriptor.digest.short(), self.repository)
     }

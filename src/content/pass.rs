@@ -36,7 +36,7 @@ pub(super) async fn run(
     probe: Option<KeyProbe>,
 ) -> Result<(LayerIndex, Option<KeyProbe>), Error> {
     let _turn = shared.turns.pass().await?;
-    tracing::debug!(size = source.descriptor.size, "reads {} whole, to know what is in it", source.label());
+    tracing::debug!(size = source.descriptor.size, "reading {} whole, to index it", source.label());
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
@@ -198,7 +198,7 @@ impl Filling {
         if let Some(fill) = self.fill.take()
             && let Err(error) = fill.commit()
         {
-            tracing::warn!(%error, "what was read is not kept");
+            tracing::warn!(%error, "the blob that was read is not kept in the cache");
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Facts {
 /// What is known of the index attached to a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attached {
-    /// There is none that can be had.
+    /// There is none, or it cannot be fetched.
     None,
     /// It can probably be fetched.
     Expected,

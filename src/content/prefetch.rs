@@ -21,7 +21,7 @@ struct Track {
     window: u64,
     /// Up to where was read ahead.
     reached: u64,
-    /// The largest window that was not in vain so far.
+    /// The largest window that has paid off so far.
     largest: u64,
 }
 
@@ -63,7 +63,7 @@ impl Tracks {
         ahead
     }
 
-    /// Reading ahead was in vain: readers have to prove themselves again.
+    /// Reading ahead did not pay off: readers have to prove sequential again.
     pub(super) fn calm(&mut self) {
         self.tracks.clear();
     }

@@ -167,7 +167,7 @@ impl Shared {
             Ok(index) => return self.check_size(source, &index).map(|()| Some(index)),
             Err(error) => error.to_string(),
         };
-        tracing::warn!(problem, "the stored index of {} is useless and is made again", source.label());
+        tracing::warn!(problem, "the stored index of {} is unusable and will be rebuilt", source.label());
         self.forget_index(name);
         Ok(None)
     }
@@ -188,14 +188,14 @@ impl Shared {
     /// Removes an index that turned out wrong.
     pub(super) fn forget_index(&self, name: &str) {
         if let Err(error) = self.cache.forget_document(names::INDEX, name) {
-            tracing::warn!(%error, "a useless index cannot be removed from the cache");
+            tracing::warn!(%error, "an unusable index cannot be removed from the cache");
         }
     }
 
     /// Stores an index and answers it as it is stored: mapped, where it is plain, so that it costs no memory.
     pub(super) fn store_index(&self, source: &BlobSource, name: &str, index: LayerIndex, protection: &Protection) -> LayerIndex {
         if let Err(error) = self.cache.store_document(names::INDEX, name, index.as_bytes(), protection) {
-            tracing::warn!(%error, "the index of {} is not kept: it is made again when it is needed", source.label());
+            tracing::warn!(%error, "the index of {} is not kept and will be rebuilt when needed", source.label());
             return index;
         }
         match self.stored_index(source, name, protection) {
@@ -232,7 +232,7 @@ impl Shared {
     /// Drops the data of a stream.
     pub(super) fn forget_stream(&self, key: &Digest) {
         if let Err(error) = self.cache.forget_stream(key) {
-            tracing::warn!(%error, "a useless stream cannot be removed from the cache");
+            tracing::warn!(%error, "an unusable stream cannot be removed from the cache");
         }
     }
 
@@ -246,7 +246,7 @@ impl Shared {
         match self.cache.claim(name, self.io_timeout, moved).await {
             Ok(Some(claim)) => Some(claim),
             Ok(None) => {
-                tracing::info!(name, "another daemon works on this and stands still; doing the work as well");
+                tracing::info!(name, "claim still held by another process that makes no progress; proceeding without it");
                 None
             }
             Err(error) => {

@@ -14,7 +14,7 @@ const VERDICTS: usize = 1 << 16;
 pub(super) enum Verdict {
     /// Nothing is known against it.
     Fine,
-    /// It could not be had or used just now.
+    /// It could not be fetched or used just now.
     Missing,
     /// A span did not match.
     Distrusted,

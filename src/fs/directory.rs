@@ -1,6 +1,6 @@
 //! Listing directories: what OPENDIR takes, and how READDIRPLUS hands it out.
 //!
-//! A listing of the namespace or of metadata is taken once at OPENDIR, so that every error is told there and a
+//! A listing of the namespace or of metadata is taken once at OPENDIR, so that every error is reported there and a
 //! reader sees one moment. A tree is walked by the cookies of its names. No listing costs a request per name.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct DirectoryEntry<'a> {
 }
 
 impl OpenFiles {
-    /// Opens a directory; every error of listing it is told here.
+    /// Opens a directory; every error of listing it is reported here.
     pub(super) async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
         let inode = self.namespace.inode(number);
         let (source, parent) = match inode.view() {

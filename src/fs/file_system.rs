@@ -172,7 +172,7 @@ impl FileSystem {
         self.files.write_back_times(caller, number, set).await
     }
 
-    /// Opens a directory; every error of listing it is told here.
+    /// Opens a directory; every error of listing it is reported here.
     ///
     /// # Errors
     /// NotFound for a directory that turns out to be nothing; else what the registry or artifact says.
@@ -437,7 +437,7 @@ impl FileSystem {
     }
 }
 
-/// The view of the artifact that a SOURCE names, known for ever.
+/// The view of the artifact that a SOURCE names, which stays.
 fn name_version(views: &Views, repository: &Repository, version: &Version) -> Result<Arc<View>, Error> {
     match version {
         Version::Tag(tag) => views.name(Key::Tag(repository.clone(), tag.clone()), || Origin::Tag(repository.clone(), tag.clone())),

@@ -78,7 +78,7 @@ pub struct Locations {
 }
 
 impl Locations {
-    /// The table with the root of the mount, which stays for ever.
+    /// The table with the root of the mount, which stays.
     pub fn new(root: Location) -> Self {
         let root = Arc::new(root);
         let numbered = Numbered { location: Arc::clone(&root), lookups: 1, confirmed: None, names: None };

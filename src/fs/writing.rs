@@ -83,7 +83,7 @@ impl StagedTags {
         overlay.fetch_expected().await?;
         let view = Arc::clone(&staged.view);
         let (tell, mut told) = mpsc::channel(1);
-        // Nothing is told without a listener: the command was given up.
+        // Without a listener there is no one to report to: the command was given up.
         let discarding = blocking(move || overlay.discard(below.as_bytes(), &mut |forgotten| drop(tell.blocking_send(forgotten))));
         let telling = async {
             while let Some(forgotten) = told.recv().await {
@@ -112,7 +112,7 @@ impl StagedTags {
             return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} names no tag of {}", self.namespace.context.authority)));
         };
         if !scope.covers(&name) {
-            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not below what is mounted")));
+            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not below the mounted source")));
         }
         let (repository, tag) = &name;
         match self.namespace.tag_exists(repository, tag).await {

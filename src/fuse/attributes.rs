@@ -30,7 +30,7 @@ pub fn of_entry(entry: &Entry) -> FileAttr {
     }
 }
 
-/// The answer "there is no such name, and you may keep that": attributes of inode 0.
+/// A negative answer that the kernel may keep: attributes of inode 0.
 pub fn absent() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),

@@ -100,7 +100,7 @@ impl Drop for Watchdog {
 }
 
 impl Watched {
-    /// Waits until the operation is to be ended; for ever where no watchdog runs any more.
+    /// Waits until the operation is to be ended; forever if no watchdog runs any more.
     pub async fn ending(&mut self) -> Ending {
         match (&mut self.ended).await {
             Ok(ending) => ending,

@@ -232,16 +232,13 @@ impl Builder {
             let read = Record(record);
             let start = usize::try_from(read.u64(span::WINDOW)).unwrap_or(usize::MAX);
             let window = self.windows.get(start..start.saturating_add(read.u32(span::WINDOW_LENGTH) as usize)).unwrap_or_default();
-            if window.is_empty() {
-                continue;
-            }
-            keeps = !keeps;
-            if keeps {
-                let start = append(&mut kept, window)?;
-                put(record, span::WINDOW, &start.to_le_bytes());
-            } else {
+            keeps ^= !window.is_empty();
+            if !window.is_empty() && !keeps {
                 put(record, span::WINDOW, &[0; span::HAS_DIGEST - span::WINDOW]);
             }
+            // Also where there is none: the place must lie in what is left.
+            let place = append(&mut kept, if keeps { window } else { &[] })?;
+            put(record, span::WINDOW, &place.to_le_bytes());
         }
         self.windows = kept;
         self.window_stride *= 2;

@@ -73,7 +73,7 @@ impl Error {
         Self { kind: ErrorKind::Unsupported, message }
     }
 
-    /// Output that could not be written, or scratch space that could not be had.
+    /// Output that could not be written, or scratch space that could not be allocated.
     fn unwritten(error: &std::io::Error, what: &str) -> Self {
         use std::io::ErrorKind as Io;
         let full = matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge);

@@ -14,7 +14,7 @@ use crate::oci::Digest;
 
 /// Bytes that tell the compression.
 const MAGIC: usize = 10;
-/// Compressions that are told but not read. Longer than a tar could begin with by chance.
+/// Compressions that are recognised but not read. Their magic is longer than a tar could begin with by chance.
 const UNREAD: [(&[u8], &str); 13] = [
     (b"\xfd7zXZ\0", "xz"),
     (b"BZh11AY&SY", "bzip2"),

@@ -245,9 +245,11 @@ fn windows_that_take_too_much_become_fewer_and_every_span_can_still_be_decoded()
     let kept = restarts(&fewer);
     assert!((3..=7).contains(&kept.len()) && kept.windows(2).all(|pair| pair[1] - pair[0] <= 8), "{kept:?}");
     check_spans(&fewer, &blob, &tar, 1 << 20);
-    let none = index_within(0);
-    assert!(restarts(&none).len() <= 2, "{:?}", restarts(&none));
-    check_spans(&none, &blob, &tar, 1 << 20);
+    for windows in 0..=6 {
+        let fewest = index_within(windows * window / 2);
+        assert!(restarts(&fewest).len() <= windows as usize + 2, "{windows}: {:?}", restarts(&fewest));
+        check_spans(&fewest, &blob, &tar, 1 << 20);
+    }
 }
 
 #[test]

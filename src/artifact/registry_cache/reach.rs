@@ -24,7 +24,7 @@ impl RegistryCache {
         let look = {
             let outage = &mut self.memory.lock().outage;
             if met.is_some_and(|since| outage.met(since)) {
-                tracing::warn!("what was last known serves, since {} does not answer", self.pull.origin().escape_default());
+                tracing::warn!("{} does not answer; serving what was last known", self.pull.origin().escape_default());
             }
             let Some(failed) = outage.failed else { return false };
             let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
@@ -83,7 +83,7 @@ impl RegistryCache {
     pub(super) fn unreached(&self, error: &Error, served: bool) {
         let first = self.memory.lock().outage.failed.replace(Instant::now()).is_none();
         if first && served {
-            tracing::warn!("what was last known serves, since the registry does not answer: {error}");
+            tracing::warn!("the registry does not answer; serving what was last known: {error}");
         }
     }
 }

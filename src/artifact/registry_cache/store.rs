@@ -144,7 +144,7 @@ impl RegistryCache {
     fn put_json(&self, parts: &[&str], value: &impl Serialize) {
         match serde_json::to_vec(value) {
             Ok(bytes) => self.put("seen", parts, &bytes),
-            Err(error) => tracing::warn!("what was seen cannot be written down: {error}"),
+            Err(error) => tracing::warn!("tags and lists cannot be stored for offline use: {error}"),
         }
     }
 
@@ -152,7 +152,7 @@ impl RegistryCache {
         match self.cache.document(kind, &self.key(parts), &Protection::Plain) {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!("what was seen earlier cannot be read: {error}");
+                tracing::warn!("stored tags and lists cannot be read: {error}");
                 None
             }
         }
@@ -160,7 +160,7 @@ impl RegistryCache {
 
     fn put(&self, kind: &str, parts: &[&str], bytes: &[u8]) {
         if let Err(error) = self.cache.store_document(kind, &self.key(parts), bytes, &Protection::Plain) {
-            tracing::warn!("what was seen cannot be kept for offline use: {error}");
+            tracing::warn!("tags and lists cannot be kept for offline use: {error}");
         }
     }
 

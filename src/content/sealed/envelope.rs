@@ -30,7 +30,7 @@ async fn remembered(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<
         Ok(Some(document)) => (*document).as_ref().to_vec(),
         Ok(None) => return Ok(None),
         Err(error) => {
-            tracing::warn!(%error, "what is known of an envelope cannot be read from the cache");
+            tracing::warn!(%error, "the record of an opened envelope cannot be read from the cache");
             return Ok(None);
         }
     };

@@ -248,6 +248,27 @@ async fn a_strict_reader_gets_no_byte_of_a_bad_blob_whatever_makes_it_strict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn spans_that_were_kept_unchecked_are_proved_before_a_strict_reader_gets_them() {
+    let fixture = ContentFixture::new();
+    let data = noise(5 * MIB as usize, 18);
+    let source = fixture.add(Form::Raw, &data);
+    let unchecked = fixture.contents().open(&source).await.unwrap();
+    let strict = BlobSource { strict: true, ..source.clone() };
+    let strict = Contents::new(fixture.config(1 << 30)).open(&strict).await.unwrap();
+    strict.read(0..1).await.unwrap();
+    fixture.cache(1 << 30).forget_stream(&names::stream(&source.descriptor.digest, Form::Raw, Sealing::None)).unwrap();
+    // A reader that knows no digest keeps a wrong span and a right one.
+    fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(0));
+    let part = |span: u64| span * MIB..span * MIB + 9;
+    let expected = |span: u64| data[part(span).start as usize..part(span).end as usize].to_vec();
+    assert_ne!(unchecked.read(part(2)).await.unwrap(), expected(2));
+    assert_eq!(unchecked.read(part(4)).await.unwrap(), expected(4));
+    fixture.memory.forget_requests();
+    assert_eq!((strict.read(part(2)).await.unwrap(), fixture.requests()), (expected(2).into(), 1));
+    assert_eq!((strict.read(part(4)).await.unwrap(), fixture.requests()), (expected(4).into(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
     let fixture = ContentFixture::with(Trust::Digest);
     let data = noise(6 * MIB as usize, 6);

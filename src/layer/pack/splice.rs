@@ -80,7 +80,7 @@ fn failed(error: Malformed) -> Error {
 }
 
 fn wrong() -> Error {
-    Error::other("a packed span does not read back as what was packed".to_owned())
+    Error::other("a packed span does not read back unchanged".to_owned())
 }
 
 #[cfg(test)]
