@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use ocifs::layer::{FileKind, PackEntry, Packed, Packer, Packing};
+use ocifs::layer::{FileKind, Metadata, PackEntry, Packed, Packer, Packing};
 use parking_lot::Mutex;
 use skip::{Need, lacks};
 
@@ -43,11 +43,8 @@ fn entry(path: &[u8], kind: FileKind) -> PackEntry {
     PackEntry {
         path: path.to_vec(),
         kind,
-        mode: 0o644,
-        owner: (0, 0),
-        mtime: (1_700_000_000, 0),
+        metadata: Metadata { mode: 0o644, mtime: (1_700_000_000, 0), ..Metadata::default() },
         size: 0,
-        device: (0, 0),
         link: Vec::new(),
         xattrs: Vec::new(),
     }
@@ -65,25 +62,32 @@ fn everything() -> Vec<(PackEntry, Vec<u8>)> {
         (entry, content.to_vec())
     };
     let mut entries = vec![
-        file(b"text", &text, &|entry| entry.mode = 0o4755),
+        file(b"text", &text, &|entry| entry.metadata.mode = 0o4755),
         file(b"empty", b"", &|_| {}),
         file(&long, b"long", &|_| {}),
         file(&split, b"split", &|_| {}),
         file("grüße/日本".as_bytes(), b"utf-8", &|_| {}),
         file(b"bytes-\xff\xfe", b"no utf-8", &|_| {}),
         file(b"new\nline", b"name of two lines", &|_| {}),
-        file(b"large-owner", b"x", &|entry| entry.owner = (3_000_000, 4_000_000_000)),
-        file(b"before-1970", b"x", &|entry| entry.mtime = (-2, 500_000_000)),
-        file(b"nanoseconds", b"x", &|entry| entry.mtime = (1_700_000_000, 123_456_789)),
-        file(b"far-future", b"x", &|entry| entry.mtime = (100_000_000_000, 0)),
+        file(b"large-owner", b"x", &|entry| entry.metadata.owner = (3_000_000, 4_000_000_000)),
+        file(b"before-1970", b"x", &|entry| entry.metadata.mtime = (-2, 500_000_000)),
+        file(b"nanoseconds", b"x", &|entry| entry.metadata.mtime = (1_700_000_000, 123_456_789)),
+        file(b"far-future", b"x", &|entry| entry.metadata.mtime = (100_000_000_000, 0)),
         file(b"attributes", b"x", &|entry| {
             entry.xattrs = vec![(b"user.bytes".to_vec(), b"a=\n\0\xff".to_vec()), (b"user.plain".to_vec(), b"value".to_vec())];
         }),
     ];
-    let other = |path: &[u8], kind, link: &[u8], device| (PackEntry { link: link.to_vec(), device, ..entry(path, kind) }, Vec::new());
-    entries.insert(0, (PackEntry { mode: 0o755, ..entry(b"", FileKind::Directory) }, Vec::new()));
+    let other = |path: &[u8], kind, link: &[u8], device| {
+        let plain = entry(path, kind);
+        (PackEntry { link: link.to_vec(), metadata: Metadata { device, ..plain.metadata }, ..plain }, Vec::new())
+    };
+    let directory = |path: &[u8], mode| {
+        let plain = entry(path, FileKind::Directory);
+        (PackEntry { metadata: Metadata { mode, ..plain.metadata }, ..plain }, Vec::new())
+    };
+    entries.insert(0, directory(b"", 0o755));
     entries.extend([
-        (PackEntry { mode: 0o1777, ..entry(b"directory", FileKind::Directory) }, Vec::new()),
+        directory(b"directory", 0o1777),
         other(b"hard", FileKind::HardLink, b"text", (0, 0)),
         other(b"hard-long", FileKind::HardLink, &long, (0, 0)),
         other(b"link", FileKind::Symlink, b"../outside", (0, 0)),
@@ -113,10 +117,11 @@ fn lines(entries: &[(PackEntry, Vec<u8>)]) -> String {
                 FileKind::Fifo => "6",
                 FileKind::Socket => unreachable!("none is packed"),
             };
-            let time = i128::from(entry.mtime.0) * 1_000_000_000 + i128::from(entry.mtime.1);
+            let Metadata { mode, owner: (uid, gid), mtime, device: (major, minor) } = entry.metadata;
+            let time = i128::from(mtime.0) * 1_000_000_000 + i128::from(mtime.1);
             let xattrs: Vec<String> = entry.xattrs.iter().map(|(name, value)| format!("{}={}", hex(name), hex(value))).collect();
             let content = ocifs::oci::Digest::of(content).hex();
-            let (mode, (uid, gid), (major, minor), link) = (entry.mode, entry.owner, entry.device, hex(&entry.link));
+            let link = hex(&entry.link);
             format!("{} {kind} {mode:o} {uid} {gid} {time} {major} {minor} {link} {} {content}\n", hex(name), xattrs.join(","))
         })
         .collect()

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
-use ocifs::layer::{FileKind, PackEntry, Packer, Packing, encode_attached};
+use ocifs::layer::{FileKind, Metadata, PackEntry, Packer, Packing, encode_attached};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -38,11 +38,8 @@ fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2
     let entry = PackEntry {
         path: path.as_bytes().to_vec(),
         kind: FileKind::File,
-        mode: 0o640,
-        owner: (0, 0),
-        mtime: (1_600_000_000, 0),
+        metadata: Metadata { mode: 0o640, mtime: (1_600_000_000, 0), ..Metadata::default() },
         size: data.len() as u64,
-        device: (0, 0),
         link: Vec::new(),
         xattrs: Vec::new(),
     };
