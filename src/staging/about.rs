@@ -85,7 +85,7 @@ impl TagKey {
         text.escape_debug().to_string()
     }
 
-    /// The name of its directory: what identifies a tag, hashed. Lengths keep the parts apart.
+    /// The name of its directory: a hash of the tag's key. Lengths keep the parts apart.
     pub(super) fn directory_name(&self) -> String {
         let mut hash = Sha256::new();
         for part in [&self.origin, &self.repository, &self.tag] {

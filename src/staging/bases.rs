@@ -1,11 +1,11 @@
-//! Rows that say over what a staged file lies and which bytes are its own; and all else that is known of staged bytes.
+//! Rows about staged bytes: the base of a file, the ranges that are its own, times, digests, suspects.
 
 use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::columns::{decode_tree, integer, is_referred, unsigned};
 use super::ranges::{Joined, Ranges};
-use super::rows::{decode_tree, integer, is_referred, unsigned};
 use super::schema::malformed;
 use super::{DataId, TreeNode};
 use crate::oci::Digest;
@@ -28,7 +28,7 @@ pub(super) struct StoredLayer {
     pub own: Ranges,
 }
 
-/// Reads over what a staged file lies.
+/// Reads the base of a staged file.
 pub(super) fn read(connection: &Connection, id: DataId) -> rusqlite::Result<Option<StoredLayer>> {
     let mut statement =
         connection.prepare_cached("SELECT kept, base, manifest, tree_node, tree_path, tree_sha256, tree_size FROM bases WHERE data = ?")?;
@@ -52,7 +52,7 @@ fn base(row: &Row<'_>, id: DataId) -> rusqlite::Result<StoredBase> {
     }
 }
 
-/// Stores over what a new staged file lies, or (for one that is there) that something else with the same bytes lies below it now.
+/// Stores the base of a new staged file, or replaces that of an existing one by another with the same bytes.
 pub(super) fn put(connection: &Connection, id: DataId, base: &StoredBase, kept: u64) -> rusqlite::Result<()> {
     let (data, tree) = match base {
         StoredBase::Data(data) => (Some(integer(*data)?), None),
@@ -159,7 +159,7 @@ pub(super) struct Stored {
     pub suspects: BTreeSet<DataId>,
 }
 
-/// Reads what is known of all staged bytes.
+/// Reads all rows about staged bytes.
 pub(super) fn read_all(connection: &Connection) -> rusqlite::Result<Stored> {
     let mut stored = Stored::default();
     let mut statement = connection.prepare("SELECT data, kept, cut, base FROM bases")?;
@@ -209,7 +209,7 @@ pub(super) fn renumber(connection: &Connection, id: DataId, node: u32) -> rusqli
     Ok(())
 }
 
-/// After the machine or the disk ended without a warning: what was not synced may be damaged, and `lost` is.
+/// After a power cut: unsynced files may be damaged, and those in `lost` are.
 pub(super) fn suspect(connection: &Connection, all_unsynced: bool, lost: &[DataId]) -> rusqlite::Result<()> {
     if all_unsynced {
         connection.execute("INSERT OR IGNORE INTO suspects SELECT data FROM unsynced", [])?;

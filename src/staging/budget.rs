@@ -1,6 +1,6 @@
 //! The budget of staged bytes: one for all uppers that are open, an account for each.
 //!
-//! Counts what files occupy, not their lengths. Never blocks.
+//! Counts the room that files occupy, not their lengths. Never blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -56,7 +56,7 @@ impl Account {
         reserved
     }
 
-    /// Gives bytes back, at most those that this account has: what a file occupies may shrink behind our back.
+    /// Gives bytes back, at most those of this account: the room of a file may shrink behind our back.
     pub fn remove(&self, bytes: u64) {
         let mut taken = 0;
         let take = |used: u64| {

@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
+use super::columns::{integer, is_referred};
 use super::error::Error;
-use super::rows::{self, ReadRows, integer};
-use super::store::Store;
-use super::upper::{Database, Marks, Shared, UpperState, store_marks, store_state};
+use super::rows::{self, ReadRows};
+use super::state::{Database, Marks, Shared, Store, UpperState};
+use super::upper_row::{store_marks, store_state};
 use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
 use crate::error::ErrorKind;
 
-/// So many numbers are marked as used at a time, so that a change does not have to store each one.
+/// Numbers that are marked as used at a time, so that a change does not have to store each one.
 const NODES: u64 = 4096;
 const COOKIES: u64 = 65536;
 const DATA: u64 = 4096;
@@ -33,9 +34,9 @@ pub struct Change<'upper> {
     /// Those of them that lie over something.
     laid: Vec<DataId>,
     is_changed: bool,
-    /// The change restores what is published.
+    /// The change restores the published state.
     is_unedited: bool,
-    /// The change does not affect what is published.
+    /// The change does not affect the published state.
     is_tidying: bool,
     is_done: bool,
 }
@@ -102,7 +103,7 @@ impl<'upper> Change<'upper> {
                 store_state(connection, &state.binding, state.edited)?;
             }
             for id in released {
-                if !rows::is_referred(connection, id)? {
+                if !is_referred(connection, id)? {
                     unreferenced.push(id);
                 }
             }
@@ -160,7 +161,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Stores over what a new staged file lies, in the change that lets a node refer to it first.
+    /// Stores the base of a new staged file, in the change that makes a node refer to it.
     pub fn lay(&mut self, data: &DataFile, below: &Below) -> Result<(), Error> {
         let (id, stored, kept) = (data.id(), below.stored(), below.kept()?);
         if kept > 0 {
@@ -187,7 +188,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Sets a name, replacing what was said of it; the new name has a cookie of its own.
+    /// Sets a name, replacing its row; the new row has a cookie of its own.
     pub fn put_name(&mut self, directory: NodeKey, name: &[u8], named: Named) -> Result<(), Error> {
         self.is_changed = true;
         let cookie = self.marks.next_cookie;
@@ -206,7 +207,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Says nothing of a name any more: what lies below shows.
+    /// Drops the row of a name: the name below shows through.
     pub fn drop_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Error> {
         self.is_changed = true;
         self.run(|connection| {
@@ -261,7 +262,7 @@ impl<'upper> Change<'upper> {
         self.state.changes + u64::from(self.is_changed)
     }
 
-    /// To what the upper is bound when this is committed.
+    /// The digests that the upper is bound to when this is committed.
     pub fn binding(&self) -> Binding {
         self.state.binding
     }

@@ -5,15 +5,17 @@
 
 use rusqlite::Connection;
 
+use super::columns::is_referred;
 use super::error::Error;
 use super::freeze::FrozenUpper;
-use super::rows::{self, is_referred};
-use super::upper::{Upper, store_state};
+use super::rows;
+use super::upper::Upper;
+use super::upper_row::store_state;
 use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
 
-/// Nodes in one commit: few enough that nobody waits for long.
+/// Nodes in one commit: few enough that other changes do not wait for long.
 const BATCH: usize = 256;
 
 /// A node that may refer to the new tree from now on, if it still has the frozen content.
@@ -105,7 +107,7 @@ impl Upper {
         })
     }
 
-    /// Stores what the tag holds from now on.
+    /// Stores the new expected digest of the tag.
     fn expect(&self, frozen: &FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let database = self.shared.database()?;
         let mut state = self.shared.state.lock();
@@ -137,7 +139,7 @@ impl Upper {
         Ok(())
     }
 
-    /// Packed layers are of no use any more. What stays is packed over or removed with the upper.
+    /// Removes packed layers, which are no longer needed. Leftovers are overwritten or removed with the upper.
     fn empty_packs(&self) {
         let packs = self.packs();
         let emptied = std::fs::remove_dir_all(&packs).and_then(|()| crate::durable::make_directory(&packs));
@@ -148,7 +150,7 @@ impl Upper {
 }
 
 impl FrozenUpper {
-    /// A node that has the frozen content and is not open, with what it needs to refer to the tree.
+    /// A node with the frozen content that is not open, and the tree's node for it.
     fn clean(&self, key: NodeKey, tree: TreeNode, is_open: &dyn Fn(DataId) -> bool) -> Result<Option<Clean>, Error> {
         let id = match self.rows().node(key)?.map(|node| node.content) {
             Some(Content::Data(id)) => id,

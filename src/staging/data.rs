@@ -15,8 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use super::error::Error;
-use super::store::Store;
-use super::under::{Base, Below, Layer, Under};
+use super::state::{Base, Extent, Layer, Staged, Store, Under};
 use super::{DataAttributes, DataId, bases};
 use crate::durable;
 use crate::error::ErrorKind;
@@ -25,39 +24,6 @@ use crate::sys::space::{KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, allocate_as};
 
 /// File systems allocate in blocks; a larger one is corrected after the write.
 const BLOCK: u64 = 4096;
-
-/// One file with staged bytes, shared by all who have it open.
-pub(super) struct Staged {
-    pub store: Arc<Store>,
-    pub id: DataId,
-    pub file: File,
-    pub extent: Mutex<Extent>,
-    /// Lies over nothing, for good: read without the lock.
-    pub whole: AtomicBool,
-    /// Lies below another file: never written again.
-    pub sealed: AtomicBool,
-    /// No commit refers to it: unlinked when it is dropped.
-    loose: AtomicBool,
-    removed: AtomicBool,
-    /// Bytes that the account has of it. Changed under the lock of the extent.
-    occupied: AtomicU64,
-    /// Its name may be lost in a power cut.
-    fresh: AtomicBool,
-    /// A sync failed: see [`super::log::Log`].
-    failed: AtomicBool,
-}
-
-/// The space that the file occupies, and its base. Held during a change, so that the account is exact.
-pub(super) struct Extent {
-    pub length: u64,
-    pub under: Under,
-    /// Counts the changes.
-    writes: u64,
-    /// Whether the database says that a power cut may take bytes. `None`: not looked up yet.
-    unsynced: Option<bool>,
-    /// Counts the changes that failed, and may have written what is not noted as the file's own.
-    pub spoiled: u64,
-}
 
 impl Staged {
     /// A file that exists and is in the account already.
@@ -78,20 +44,6 @@ impl Staged {
         let (removed, fresh, failed) = (flag(false), flag(true), flag(false));
         let occupied = AtomicU64::new(durable::occupied(&metadata));
         Ok(Self { store, id, file, extent: Mutex::new(extent), whole, sealed, loose, removed, occupied, fresh, failed })
-    }
-
-    /// Lays this new empty file over something.
-    pub fn lay_over(&self, below: &Below, kept: u64) -> Result<(), Error> {
-        let base = match below {
-            Below::Data(data) => Base::sealed(Arc::clone(&data.staged)),
-            Below::Tree(tree) => Base::Tree(Arc::new(tree.clone())),
-        };
-        let mut extent = self.extent.lock();
-        self.file.set_len(kept).map_err(|error| self.error("cannot set the length of", &error))?;
-        extent.length = kept;
-        extent.under = Under::Over(Layer { base, kept, own: super::ranges::Ranges::default() });
-        self.whole.store(false, Ordering::Release);
-        Ok(())
     }
 
     /// A commit refers to it.
@@ -130,7 +82,7 @@ impl Staged {
         self.store.account.remove(reserved.saturating_add(before.saturating_sub(occupied)));
     }
 
-    /// Counts what a write to a range will occupy, or refuses it.
+    /// Reserves the room that a write to a range needs, or refuses it.
     pub fn reserve(&self, extent: &Extent, offset: u64, end: u64) -> Result<u64, Error> {
         let account = &self.store.account;
         let bound = (end.next_multiple_of(BLOCK)).saturating_sub(offset / BLOCK * BLOCK);
@@ -211,7 +163,7 @@ impl Staged {
         let result = work();
         if result.is_err() {
             extent.spoiled += 1;
-            // What was there before keeps its bytes; only the attempt behind the end is cut off again.
+            // Old bytes stay; only growth is cut off again.
             let grown = self.file.metadata().is_ok_and(|metadata| metadata.len() > extent.length);
             let cut = if grown { self.file.set_len(extent.length) } else { Ok(()) };
             cut.map_err(|error| self.error("cannot cut", &error))?;
@@ -238,7 +190,7 @@ impl Staged {
     /// Makes its bytes, and its name, survive a power cut.
     pub fn sync_bytes(&self) -> Result<(), Error> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(self.error("cannot sync", &io::Error::other("an earlier sync failed, and what it left out is unknown")));
+            return Err(self.error("cannot sync", &io::Error::other("an earlier sync failed, and it is unknown which bytes it lost")));
         }
         self.file.sync_all().map_err(|error| {
             self.failed.store(true, Ordering::Release);
@@ -251,7 +203,7 @@ impl Staged {
         Ok(())
     }
 
-    /// The same with what lies below, and notes it.
+    /// Syncs the file and its base, and records that.
     fn sync(&self) -> Result<(), Error> {
         let (writes, below) = {
             let extent = self.extent()?;
@@ -276,7 +228,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         let mut extent = self.extent.lock();
-        // File systems allocate late; what is counted from now on is what an unlinking will find.
+        // File systems allocate late; from now on the count matches the room that unlinking frees.
         self.recount(&mut extent, 0);
         let mut is_gone = self.removed.load(Ordering::Acquire);
         if !is_gone && self.loose.load(Ordering::Acquire) {
@@ -290,7 +242,7 @@ impl Drop for Staged {
     }
 }
 
-/// Staged bytes that are open. Counts what it adds against the quota and answers NoSpace before the disk does. Positional
+/// Staged bytes that are open. Growth counts against the quota, and NoSpace comes before the disk is full. Positional
 /// reads and writes; shared freely. A new file that no commit refers to is unlinked with its last user.
 #[derive(Clone)]
 pub struct DataFile {

@@ -1,4 +1,4 @@
-//! Why an upper cannot be read or written, told so that a person knows where the bytes lie and what to do.
+//! Failures of an upper, with messages that name the location of the bytes and the remedy.
 //!
 //! Turns errors of the system and of SQLite into the closed list of kinds. Never prints, never hides one.
 
@@ -11,14 +11,14 @@ use crate::durable;
 use crate::error::ErrorKind;
 use crate::sys::space::is_too_large;
 
-/// Why an upper cannot be read or written.
+/// An upper cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// Busy where another process holds it, NoSpace, Integrity for a damaged database, Unsupported for a newer version, Gone for
     /// staged bytes that were given up meanwhile, Other.
     pub kind: ErrorKind,
-    /// The failure, the upper it concerns, and what to do.
+    /// The failure, the upper it concerns, and the remedy.
     pub message: String,
 }
 

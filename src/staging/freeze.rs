@@ -1,8 +1,8 @@
 //! A generation of an upper that does not change any more.
 //!
 //! It begins with a mark, for which writers stop for a moment whatever the size of the upper: a read transaction on a second
-//! connection. The rows are copied from that while writers go on. The bytes are the data files themselves: nobody writes one that a
-//! generation may have, a writer lays a new file over it. A generation that was killed is dropped at the next opening.
+//! connection. The rows are copied from that while writers go on. The bytes are the data files themselves: a file of a
+//! generation is never written, a writer lays a new file over it. A generation that was killed is dropped at the next opening.
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::columns::{integer, unsigned};
 use super::error::Error;
-use super::rows::{ReadRows, integer, unsigned};
-use super::store::Store;
-use super::upper::{Shared, Upper, UpperState};
+use super::rows::ReadRows;
+use super::state::{Shared, Store, UpperState};
+use super::upper::Upper;
 use super::{Binding, DataId, Rows, bases, schema};
 use crate::durable;
 use crate::error::ErrorKind;
@@ -35,7 +36,7 @@ pub struct Freeze {
     reader: Connection,
 }
 
-/// A freeze that has its moment: what is committed from now on is not in it.
+/// A freeze after its moment: later commits are not in it.
 pub struct Marked {
     state: UpperState,
     reader: Connection,
@@ -86,14 +87,14 @@ impl Upper {
         Ok(Freeze { shared, reader })
     }
 
-    /// Freezes what there is now, all of it in one call. Busy while another generation is frozen.
+    /// Freezes the current state in one call. Busy while another generation is frozen.
     pub fn freeze(&self) -> Result<FrozenUpper, Error> {
         self.prepare_freeze()?.mark()?.finish()
     }
 }
 
 impl Freeze {
-    /// Freezes what is committed and written now, however much it is in the same short time. No staged bytes may be written meanwhile.
+    /// Freezes the committed state in a short time that does not depend on its size. No staged bytes may be written meanwhile.
     /// Busy while another generation is frozen.
     pub fn mark(self) -> Result<Marked, Error> {
         let store = &self.shared.store;
@@ -119,7 +120,7 @@ impl Freeze {
 }
 
 impl Marked {
-    /// Copies the rows, while the upper goes on.
+    /// Copies the rows, while the upper stays in use.
     pub fn finish(self) -> Result<FrozenUpper, Error> {
         let Self { state, reader, mark } = self;
         let store = Arc::clone(&mark.0.store);
@@ -151,7 +152,7 @@ fn copy_database(connection: &Connection, path: &Path) -> rusqlite::Result<Conne
     Ok(snapshot)
 }
 
-/// Nothing of a snapshot is worth an error: what is left is removed at the next opening.
+/// Failing to remove a snapshot is no error: the next opening removes leftovers.
 fn remove_snapshot(path: &Path) {
     for file in [path.to_path_buf(), schema::log_path(path)] {
         if let Err(error) = std::fs::remove_file(&file)
@@ -172,7 +173,7 @@ impl FrozenUpper {
         self.state.generation
     }
 
-    /// To what the upper was bound.
+    /// The digests that the upper was bound to.
     pub fn binding(&self) -> Binding {
         self.state.binding
     }

@@ -16,7 +16,7 @@ pub(super) struct Log {
     file: File,
     /// Its name in the directory survives a power cut.
     is_named: AtomicBool,
-    /// A sync failed once: the kernel forgets what it could not write, so no later answer can be trusted.
+    /// A sync failed once: the kernel drops pages it could not write, so later successes cannot be trusted.
     failed: AtomicBool,
 }
 
@@ -35,7 +35,7 @@ impl Log {
             return Err(Error::new(
                 ErrorKind::Other,
                 format!(
-                    "cannot sync {}: an earlier sync failed, and what it left out is unknown; see the kernel log, then unmount and mount again",
+                    "cannot sync {}: an earlier sync failed, and it is unknown which bytes it lost; see the kernel log, then unmount and mount again",
                     super::error::shown(directory)
                 ),
             ));

@@ -8,6 +8,7 @@ mod about;
 mod bases;
 mod budget;
 mod change;
+mod columns;
 mod commit;
 mod counts;
 mod data;
@@ -21,10 +22,12 @@ mod ranges;
 mod reserve;
 mod rows;
 mod schema;
+mod state;
 mod store;
 mod suspects;
 mod under;
 mod upper;
+mod upper_row;
 mod uppers;
 
 use std::path::PathBuf;
@@ -67,7 +70,7 @@ pub struct TagKey {
     pub tag: String,
 }
 
-/// To what an upper is bound.
+/// The digests that an upper is bound to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
     /// The digest whose tree lies below, fixed for the upper's life; `None` for a tag that began empty.
@@ -104,7 +107,7 @@ pub enum Content {
     Data(DataId),
 }
 
-/// A node of which anything was changed: all its attributes. `None` means as in a tree: the archive says nothing.
+/// A changed node with all its attributes. `None` means, as in a tree, that the archive lacks the attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Kind.
@@ -156,7 +159,7 @@ pub enum Named {
 /// One name of a directory. `cookie` grows with every name that is made and is never 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameRow {
-    /// Where to go on behind this name.
+    /// Where a listing continues behind this name.
     pub cookie: u64,
     /// The name.
     pub name: Vec<u8>,
@@ -188,9 +191,9 @@ pub struct Listed {
 
 /// Reading rows: of an upper as it is, or of a frozen generation of it.
 pub trait Rows: Send + Sync {
-    /// A node of which anything was changed.
+    /// A changed node.
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error>;
-    /// All nodes of which anything was changed, by number, behind one; at most `limit`.
+    /// All changed nodes, by number, behind one; at most `limit`.
     fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error>;
     /// The target of the name.
     fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error>;

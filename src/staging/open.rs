@@ -1,7 +1,7 @@
 //! Making an upper, and opening one that an earlier process left, in whatever way it ended.
 //!
-//! Opening mends what a killed process leaves: bytes that no node refers to are unlinked, nodes that were only open are removed,
-//! nodes whose bytes a power cut took show what lay below, a frozen generation is dropped. It deletes nothing that a node refers to.
+//! Opening cleans up after a killed process: bytes that no node refers to are unlinked, nodes that were only open are removed,
+//! nodes that lost their bytes in a power cut show their base, a frozen generation is dropped. It deletes nothing that a node refers to.
 //! Files that were not synced before the machine or the disk ended are noted as suspects.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +15,16 @@ use super::about::About;
 use super::bases::{self, Stored};
 use super::budget::{Account, Budget};
 use super::change::FIRST;
+use super::columns::{StoredDigest, integer, unsigned};
 use super::error::Error;
 use super::freeze;
 use super::hold::Hold;
 use super::log::Log;
 use super::reserve::Reserve;
-use super::rows::{StoredDigest, integer, unsigned};
-use super::store::{Store, UpperLocation, path};
-use super::upper::{Database, Marks, Shared, Upper, UpperState, store_marks, store_state};
+use super::state::{Database, Marks, Shared, Store, UpperLocation, UpperState};
+use super::store::path;
+use super::upper::Upper;
+use super::upper_row::{store_marks, store_state};
 use super::{Binding, DataId, NodeKey, TagKey, schema};
 use crate::durable;
 use crate::sys::instance::mount_instance;
@@ -68,9 +70,9 @@ pub(super) fn open(location: UpperLocation, hold: Hold, budget: &Arc<Budget>) ->
     Ok(Upper { shared })
 }
 
-/// This start of the machine and this mount of the file system that the upper lies in: what was written in it is there, synced or not.
+/// This boot of the machine and this mount of the file system of the upper: writes made in it are intact, synced or not.
 fn instance(directory: &Path) -> Option<String> {
-    mount_instance(directory).inspect_err(|error| tracing::debug!(%error, "a power cut cannot be told from a kill here")).ok()
+    mount_instance(directory).inspect_err(|error| tracing::debug!(%error, "power cuts cannot be told from kills here")).ok()
 }
 
 fn read_state(connection: &Connection) -> rusqlite::Result<(UpperState, Marks)> {
@@ -98,7 +100,7 @@ fn remove_snapshots(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// All data files with what they occupy. Names that are not ours are left alone.
+/// All data files with the room they occupy. Foreign names are left alone.
 fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
     let data = directory.join("data");
     let mut files = BTreeMap::new();
@@ -204,7 +206,7 @@ fn examine(connection: &Connection, stored: &Stored, files: &BTreeMap<DataId, u6
             found.unlinked.push(key);
         } else if row.get::<_, Option<i64>>(2)?.is_some() {
             let mut at = Some(unsigned(row, 2)?);
-            // What lies below has a smaller number, and what was seen was followed.
+            // A base has a smaller number, and visited ones were followed.
             while let Some(id) = at.filter(|id| found.referred.insert(*id)) {
                 at = stored.below.get(&id).copied().filter(|below| *below < id);
             }
@@ -214,7 +216,7 @@ fn examine(connection: &Connection, stored: &Stored, files: &BTreeMap<DataId, u6
     Ok(found)
 }
 
-/// Removes nodes that had no name any more when their process ended, with what is said of names in them.
+/// Removes nodes that had no name when their process ended, with the rows of names in them.
 fn remove_nodes(connection: &mut Connection, keys: &[NodeKey]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for key in keys {

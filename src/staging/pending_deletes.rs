@@ -6,29 +6,15 @@
 use std::collections::HashSet;
 
 use super::error::Error;
-use super::store::Store;
-use super::upper::Shared;
+use super::state::{Shared, Store};
 use super::{DataId, bases};
 use crate::durable;
 
-/// So many files, or bytes, are worth a sync of their own.
+/// Files, or bytes, that are worth a sync of their own.
 const FILES: usize = 512;
 const BYTES: u64 = 64 << 20;
-/// Rows are dropped in transactions of so many files: nobody waits for long.
+/// Files whose rows are dropped in one transaction, so that other changes do not wait for long.
 const ROWS: usize = 256;
-
-/// Staged bytes to delete after a durable commit.
-#[derive(Default)]
-pub(super) struct PendingDeletes {
-    ids: HashSet<DataId>,
-    bytes: u64,
-}
-
-impl PendingDeletes {
-    pub fn contains(&self, id: DataId) -> bool {
-        self.ids.contains(&id)
-    }
-}
 
 impl Store {
     /// Takes bytes that a commit gave up. Returns whether collecting is worth it now.
@@ -52,14 +38,14 @@ impl Store {
     fn take_pending_deletes(&self) -> HashSet<DataId> {
         let pending_deletes = std::mem::take(&mut *self.pending_deletes.lock());
         let (kept, gone): (HashSet<_>, HashSet<_>) = pending_deletes.ids.into_iter().partition(|id| self.is_frozen(*id));
-        // What a generation keeps is not worth another attempt before it ends.
+        // Files kept by a generation are not tried again before it ends.
         self.pending_deletes.lock().ids.extend(kept);
         gone
     }
 }
 
 impl Shared {
-    /// Makes all commits durable and unlinks what they gave up, and what only that lay over, except what a frozen generation may have.
+    /// Makes all commits durable and unlinks the files that they gave up, and their bases, except those of a frozen generation.
     /// Returns how many files went.
     pub fn collect(&self) -> Result<usize, Error> {
         let (store, mut count) = (&self.store, 0);

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_wrongly_is_refused() {
+    fn invalid_rows_are_refused() {
         for stored in [vec![(1, 1)], vec![(2, 1)], vec![(0, 5), (5, 6)], vec![(0, 5), (3, 6)], vec![(4, 5), (0, 1)]] {
             assert_eq!(Ranges::of(stored), None);
         }

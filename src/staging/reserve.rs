@@ -13,9 +13,9 @@ use crate::sys::space::{KEEP_SIZE, allocate_as, is_too_large};
 
 /// The space that staged bytes leave free on the disk.
 const ROOM: u64 = 256 << 10;
-/// The disk is asked for its room again after so many bytes.
+/// Bytes after which the free room of the disk is checked again.
 const ASK_AFTER: u64 = 64 << 10;
-/// A file has so much more than it holds before a transaction begins: many times what one change takes,
+/// Room that a file has beyond its content before a transaction begins: many times the need of one change,
 const LEAST: u64 = 256 << 10;
 /// and gets so much at a time.
 const STEP: u64 = 512 << 10;
@@ -45,7 +45,7 @@ impl Kept {
     fn keep(&self) -> bool {
         let Ok(metadata) = self.file.metadata() else { return true };
         let length = metadata.len();
-        // Looked at each time, since SQLite gives back what lies behind the end of a database.
+        // Checked each time, since SQLite frees blocks beyond the end of a database.
         if self.is_hopeless.load(Ordering::Relaxed) || durable::occupied(&metadata) >= length.saturating_add(LEAST) {
             return true;
         }
@@ -69,7 +69,7 @@ impl Reserve {
         Ok(Self { log: Kept::open(&log_path(database))?, database: Kept::open(database)? })
     }
 
-    /// Gives the files the blocks that the next changes need. `false` where the disk is full: they have to do with what they have. The
+    /// Gives the files the blocks that the next changes need. `false` where the disk is full: they must make do. The
     /// database comes first: while it can grow, the log can restart.
     pub fn keep(&self) -> bool {
         let (database, log) = (self.database.keep(), self.log.keep());
@@ -85,7 +85,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Whether the disk has room for so many staged bytes more. A disk that cannot be asked has.
+    /// Whether the disk has room for more staged bytes. If it cannot be checked, it has.
     pub fn has(&self, directory: &Path, bytes: u64) -> bool {
         if self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < ASK_AFTER {
             return true;

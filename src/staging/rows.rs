@@ -1,17 +1,17 @@
 //! Rows of the database as values, and back. Every read of an upper, live or frozen, goes through here.
 //!
-//! Trusts no value of a database: what does not fit its type is a damaged database, never a panic.
+//! Trusts no value of a database: a value of the wrong type is a damaged database, never a panic.
 
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Type, ValueRef};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::columns::{decode_tree, integer, optional_unsigned, unsigned};
 use super::schema::malformed;
-use super::store::Store;
-use super::{Content, DataAttributes, DataFile, DataId, Error, NameRow, Named, Node, NodeKey, Rows, TreeNode, Xattrs, bases};
+use super::state::Store;
+use super::{Content, DataAttributes, DataFile, DataId, Error, NameRow, Named, Node, NodeKey, Rows, Xattrs, bases};
 use crate::layer::NodeKind;
-use crate::oci::Digest;
 
 /// Lends a connection for reading.
 pub(super) trait ReadRows: Send + Sync {
@@ -73,33 +73,8 @@ impl<S: ReadRows> Rows for S {
     }
 }
 
-/// A number as SQLite stores it. Ours are far below its limit.
-pub(super) fn integer(value: u64) -> rusqlite::Result<i64> {
-    i64::try_from(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-}
-
-/// A number that is never negative.
-pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
-}
-
-fn optional_unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
-    let value: Option<i64> = row.get(column)?;
-    value.map(|value| u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))).transpose()
-}
-
 fn named(row: &Row<'_>, column: usize) -> rusqlite::Result<Named> {
     Ok(optional_unsigned(row, column)?.map_or(Named::Whiteout, Named::Node))
-}
-
-/// A digest of a manifest, checked when it is read.
-pub(super) struct StoredDigest(pub Digest);
-
-impl FromSql for StoredDigest {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Digest::parse(value.as_str()?).map(Self).map_err(|error| FromSqlError::Other(Box::new(error)))
-    }
 }
 
 const COLUMNS: &str = "kind, mode, uid, gid, mtime, mtime_nanos, ctime, ctime_nanos, links, major, minor, target, opaque, parent, \
@@ -137,15 +112,6 @@ fn decode_content(row: &Row<'_>) -> rusqlite::Result<Content> {
         return Ok(Content::Data(data));
     }
     Ok(decode_tree(row, 15)?.map_or(Content::None, Content::Tree))
-}
-
-/// A node of a tree, whose manifest, number, path, digest and size stand in columns from `first` on.
-pub(super) fn decode_tree(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<TreeNode>> {
-    let Some(StoredDigest(manifest)) = row.get(first)? else { return Ok(None) };
-    let path: Option<Vec<u8>> = row.get(first + 2)?;
-    let size = optional_unsigned(row, first + 4)?;
-    let (Some(path), Some(size)) = (path, size) else { return Err(malformed("a node of a tree lacks its path or size")) };
-    Ok(Some(TreeNode { manifest, node: row.get(first + 1)?, path, sha256: row.get(first + 3)?, size }))
 }
 
 fn decode_kind(number: i64) -> rusqlite::Result<NodeKind> {
@@ -230,12 +196,6 @@ fn store(connection: &Connection, statement: &str, key: NodeKey, node: &Node, da
         data.map(integer).transpose()?,
     ])?;
     if changed == 1 { Ok(()) } else { Err(malformed("a node that was read could not be stored")) }
-}
-
-/// Whether any node refers to staged bytes, or staged bytes lie over them.
-pub(super) fn is_referred(connection: &Connection, id: DataId) -> rusqlite::Result<bool> {
-    let statement = "SELECT 1 FROM nodes WHERE data = ?1 UNION ALL SELECT 1 FROM bases WHERE base = ?1 LIMIT 1";
-    connection.prepare_cached(statement)?.exists([integer(id)?])
 }
 
 /// Whether no node refers to staged bytes.

@@ -69,7 +69,7 @@ CREATE TABLE digests (
   mtime INTEGER NOT NULL, mtime_nanos INTEGER NOT NULL, ctime INTEGER NOT NULL, ctime_nanos INTEGER NOT NULL
 ) STRICT;
 ";
-/// Tables since version 2: what staged files lie over, and what is known of their bytes.
+/// Tables since version 2: bases of staged files and facts about their bytes.
 const BYTES: &str = "
 CREATE TABLE bases (
   data INTEGER PRIMARY KEY,
@@ -151,7 +151,7 @@ fn schema(version: i32) -> &'static [&'static str] {
     if version == 1 { &[UPPER_1, TABLES] } else { &[UPPER, TABLES, BYTES] }
 }
 
-/// Where SQLite keeps what is committed and not yet copied into the database.
+/// SQLite's write-ahead log.
 pub(super) fn log_path(database: &Path) -> std::path::PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
@@ -232,7 +232,7 @@ fn missing(path: &Path, error: &std::io::Error) -> Error {
     Error::system("cannot open", path, error)
 }
 
-/// The tables must be exactly ours: what else a damaged schema could say is never run.
+/// The tables must be exactly ours, so that nothing in a damaged schema is ever run.
 fn check_tables(connection: &Connection, version: i32) -> rusqlite::Result<()> {
     let expected = Connection::open_in_memory()?;
     for tables in schema(version) {

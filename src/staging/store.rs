@@ -3,7 +3,7 @@
 //! Knows no nodes. A file is never written again while a frozen generation may have it, and never unlinked before the commit that
 //! gave it up is durable (`pending_deletes.rs`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -16,86 +16,13 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::bases::{self, Stored};
 use super::budget::Account;
-use super::data::Staged;
 use super::error::{Error, shown};
 use super::log::Log;
-use super::pending_deletes::PendingDeletes;
 use super::reserve::Room;
-use super::upper::Shared;
-use super::{DataAttributes, DataId, TagKey};
+use super::state::{Notes, Shared, Staged, Standing, Store, Times, UpperLocation};
+use super::{DataAttributes, DataId};
 use crate::durable;
 use crate::error::ErrorKind;
-
-/// Where an upper is and whose it is; both change when it is moved.
-#[derive(Clone)]
-pub(super) struct UpperLocation {
-    pub tag_key: TagKey,
-    pub directory: PathBuf,
-}
-
-impl UpperLocation {
-    pub fn database(&self) -> PathBuf {
-        self.directory.join("upper.db")
-    }
-}
-
-/// Notes on staged bytes beside the files themselves.
-#[derive(Default)]
-struct Notes {
-    /// Files that lie over something.
-    partial: BTreeSet<DataId>,
-    /// Times that are shown instead of those of the file.
-    times: HashMap<DataId, Times>,
-    /// Files that a power cut may have damaged.
-    suspects: BTreeSet<DataId>,
-}
-
-#[derive(Clone, Copy)]
-struct Times {
-    mtime: (i64, u32),
-    ctime: Option<(i64, u32)>,
-    /// The database has the modification time too, since the disk cannot hold it.
-    is_stored: bool,
-}
-
-/// The staged bytes of one upper. Locks: each is held for a moment, none while another of them is taken, except that of the place, which
-/// is taken last.
-pub(super) struct Store {
-    location: RwLock<UpperLocation>,
-    pub account: Account,
-    pub log: Log,
-    room: Room,
-    /// The number of the next file.
-    pub next: AtomicU64,
-    open: Mutex<HashMap<DataId, Weak<Staged>>>,
-    /// Directories of `data` with names that a power cut would lose; 256 stands for `data` itself.
-    fresh: Mutex<BTreeSet<u64>>,
-    /// Held while `fresh` is worked off, so that an empty set of unfinished work is not taken for success.
-    naming: Mutex<()>,
-    pub pending_deletes: Mutex<PendingDeletes>,
-    /// A frozen generation may have files of smaller numbers; 0: none is frozen.
-    frozen: AtomicU64,
-    notes: Mutex<Notes>,
-    /// Where the database is.
-    shared: OnceLock<Weak<Shared>>,
-    /// The upper was removed: what is open stays usable, nothing else is.
-    removed: AtomicBool,
-    /// A read or write of the database failed, and not for want of room.
-    disk_failed: AtomicBool,
-    /// Changed only under the lock of the database.
-    standing: Mutex<Standing>,
-}
-
-/// The relation of an upper to its tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It has the name and the lock.
-    Current,
-    /// It has neither until the next change. This is the tag.
-    Released(TagKey),
-    /// It is that of no tag any more, and is not changed again.
-    Retired,
-}
 
 /// `data` itself among its directories.
 const ROOT: u64 = 256;
@@ -162,7 +89,7 @@ impl Store {
         *self.standing.lock() = standing;
     }
 
-    /// Whether the disk has room for so many bytes more and for what the database needs. A disk that cannot be asked has.
+    /// Whether the disk has room for more bytes and for the database. If it cannot be checked, it has.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.with_directory(|directory| self.room.has(directory, bytes))
     }
@@ -179,7 +106,7 @@ impl Store {
         }
     }
 
-    /// Works in the directory of the upper, which is neither moved nor removed meanwhile. What runs asks for no place.
+    /// Works in the directory of the upper, which is neither moved nor removed meanwhile. `work` must not ask for the location.
     pub fn with_directory<T>(&self, work: impl FnOnce(&Path) -> T) -> T {
         work(&self.location.read().directory)
     }
@@ -188,7 +115,7 @@ impl Store {
         self.with_directory(|directory| path(directory, id))
     }
 
-    /// The same for work that fails where the upper was removed before: the answer is Gone then, not what the disk says.
+    /// As [`Store::with_directory`], but fails with Gone, not with an error of the disk, if the upper was removed.
     pub fn in_directory<T>(&self, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
         self.with_directory(work).or_else(|error| self.check().and(Err(error)))
     }
@@ -203,7 +130,7 @@ impl Store {
         let path = self.location().database();
         let told = Error::database(what, &path, error);
         if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
-            // What SQLite has in memory does not fit to what a disk kept that failed in between. That is not damage on the disk.
+            // After a failure of the disk, SQLite's memory may not match the disk. The database itself is not damaged.
             let text = format!("{what} {}: the disk failed before; see the kernel log, then unmount and mount again", shown(&path));
             return Error::new(ErrorKind::Other, text);
         }
@@ -352,7 +279,7 @@ impl Store {
         self.shared.get().and_then(Weak::upgrade).ok_or_else(gone)
     }
 
-    /// Changes what the database says of staged bytes. Nothing once the upper was removed: who has them open uses them until the end.
+    /// Changes rows about staged bytes. Does nothing once the upper was removed: open files stay usable.
     pub fn note<T: Default>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         if self.check().is_err() {
             return Ok(T::default());
@@ -360,7 +287,7 @@ impl Store {
         self.shared()?.transact(what, work)
     }
 
-    /// Takes what the database says of staged bytes.
+    /// Loads the rows about staged bytes.
     pub fn set_stored(&self, stored: Stored) {
         let times = stored.times.into_iter().map(|(id, mtime)| (id, Times { mtime, ctime: None, is_stored: true })).collect();
         *self.notes.lock() = Notes { partial: stored.partial.into_keys().collect(), times, suspects: stored.suspects };
@@ -390,7 +317,7 @@ impl Store {
         self.notes.lock().suspects.clone()
     }
 
-    /// Nothing is left of what may have been damaged.
+    /// Clears a suspect: no possibly damaged bytes are left.
     pub fn clear_suspect(&self, id: DataId) -> Result<(), Error> {
         if self.notes.lock().suspects.contains(&id) {
             self.note("cannot write", |connection| bases::clear_suspect(connection, id))?;

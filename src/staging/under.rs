@@ -13,10 +13,12 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use super::bases::{self, StoredBase};
-use super::data::{DataFile, Extent, Staged, read_exact_or_zeros};
+use super::columns::is_referred;
+use super::data::{DataFile, read_exact_or_zeros};
 use super::error::Error;
 use super::ranges::Ranges;
-use super::rows::{ReadRows, is_referred};
+use super::rows::ReadRows;
+use super::state::{Base, Extent, Layer, Staged, Under};
 use super::{DataId, TreeNode};
 use crate::durable;
 use crate::sys::extent::{next_data, next_hole};
@@ -54,27 +56,6 @@ impl Below {
     }
 }
 
-/// The base of an open file, as far as it was read.
-pub(super) enum Under {
-    /// Not looked up yet.
-    Unknown,
-    Nothing,
-    Over(Layer),
-}
-
-/// A file over its base.
-pub(super) struct Layer {
-    pub base: Base,
-    pub kept: u64,
-    pub own: Ranges,
-}
-
-#[derive(Clone)]
-pub(super) enum Base {
-    Data(Arc<Staged>),
-    Tree(Arc<TreeNode>),
-}
-
 /// A part of a file that lies in one place.
 pub struct Segment {
     /// Which bytes of the file, and of the place.
@@ -108,7 +89,21 @@ impl HeldHere {
 }
 
 impl Staged {
-    /// The extent, with what is known of the base.
+    /// Lays this new empty file over something.
+    pub fn lay_over(&self, below: &Below, kept: u64) -> Result<(), Error> {
+        let base = match below {
+            Below::Data(data) => Base::sealed(Arc::clone(&data.staged)),
+            Below::Tree(tree) => Base::Tree(Arc::new(tree.clone())),
+        };
+        let mut extent = self.extent.lock();
+        self.file.set_len(kept).map_err(|error| self.error("cannot set the length of", &error))?;
+        extent.length = kept;
+        extent.under = Under::Over(Layer { base, kept, own: Ranges::default() });
+        self.whole.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// The extent, with the base loaded.
     pub fn extent(&self) -> Result<MutexGuard<'_, Extent>, Error> {
         let mut extent = self.extent.lock();
         if matches!(extent.under, Under::Unknown) {
@@ -171,7 +166,7 @@ impl Staged {
         Ok(())
     }
 
-    /// Before the file is cut: what lies behind does not count any more, also if the process dies before the file is cut.
+    /// Called before the file is cut: bytes behind the new length no longer count, even if the process dies first.
     pub fn begin_cut(&self, extent: &mut Extent, length: u64) -> Result<bool, Error> {
         let Under::Over(layer) = &mut extent.under else { return Ok(false) };
         if length >= layer.kept {
@@ -210,7 +205,7 @@ impl Staged {
         Ok(1 + below.depth()?)
     }
 
-    /// Writes what is missing of a range. All zeros become a hole, also where an earlier attempt left something else.
+    /// Writes the missing bytes of a range. Zeros become holes, also where an earlier attempt left other bytes.
     fn fill(&self, extent: &mut Extent, range: Range<u64>, bytes: &[u8]) -> std::io::Result<()> {
         let (mut at, mut rest) = (range.start, bytes);
         while !rest.is_empty() {
@@ -275,8 +270,8 @@ impl DataFile {
         Ok(ranges >= MOST_RANGES || self.is_fixed() && self.staged.depth()? >= DEEPEST)
     }
 
-    /// Begins filling, which may take any number of [`DataFile::fill`]. Returns how many bytes are missing, and what
-    /// [`DataFile::end_filling`] wants to know.
+    /// Begins filling, which may take any number of [`DataFile::fill`]. Returns how many bytes are missing, and the
+    /// argument for [`DataFile::end_filling`].
     pub fn begin_filling(&self) -> Result<(u64, u64), Error> {
         let extent = self.staged.extent()?;
         let Under::Over(layer) = &extent.under else { return Ok((0, extent.spoiled)) };
@@ -288,14 +283,14 @@ impl DataFile {
         Ok((missing, extent.spoiled))
     }
 
-    /// Whether the quota and the disk have room for so many bytes more.
+    /// Whether the quota and the disk have room for more bytes.
     pub fn has_room(&self, bytes: u64) -> bool {
         let budget = self.staged.store.account.budget();
         let in_quota = budget.quota.is_none_or(|quota| budget.used().saturating_add(bytes) <= quota);
         in_quota && self.staged.store.has_room(bytes)
     }
 
-    /// The first bytes at or behind an offset that are still those of what lies below.
+    /// The first range at or behind an offset that still comes from the base.
     pub fn gap(&self, offset: u64) -> Result<Option<Range<u64>>, Error> {
         Ok(match &self.staged.extent()?.under {
             Under::Over(layer) => layer.own.gap(offset, layer.kept),
@@ -303,7 +298,7 @@ impl DataFile {
         })
     }
 
-    /// Takes bytes of what lies below, as far as nothing was written there meanwhile. Changes nothing that can be seen, times included.
+    /// Copies bytes of the base, except where the file was written meanwhile. No visible change, times included.
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let staged = &self.staged;
         // The upper cannot be opened elsewhere meanwhile.
@@ -331,7 +326,7 @@ impl DataFile {
         staged.sync_bytes()?;
         let mut extent = staged.extent()?;
         let Under::Over(layer) = &extent.under else { return Ok(true) };
-        // What failed may have left anything where the base shows; what came back has a length of its own.
+        // A failed write may have left anything where the base shows; a restored file has a length of its own.
         if extent.spoiled != spoiled || layer.kept > extent.length {
             return Ok(false);
         }
@@ -339,7 +334,7 @@ impl DataFile {
         Ok(true)
     }
 
-    /// The staged file below, if that is what lies below.
+    /// The base, if it is a staged file.
     pub(super) fn below(&self) -> Result<Option<DataId>, Error> {
         Ok(match &self.staged.extent()?.under {
             Under::Over(Layer { base: Base::Data(below), .. }) => Some(below.id),

@@ -5,17 +5,15 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, params};
+use parking_lot::MutexGuard;
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::change::Change;
 use super::data::DataFile;
 use super::error::Error;
-use super::hold::Hold;
-use super::reserve::Reserve;
-use super::rows::{self, ReadRows, integer};
-use super::store::Store;
+use super::rows::{self, ReadRows};
+use super::state::{Database, Shared, Store, UpperState};
 use super::{Below, Binding, DataId, Journal, Rows, TagKey, TreeNode, bases};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
@@ -27,50 +25,6 @@ use crate::sys::syncfs::sync_file_system;
 /// that reads or changes staged bytes.
 pub struct Upper {
     pub(super) shared: Arc<Shared>,
-}
-
-/// State shared by an upper and its frozen generation. Fields are dropped in this order: the lock ends last.
-pub(super) struct Shared {
-    pub database: Mutex<Database>,
-    /// The state after the last commit, for readers that must not wait for a transaction.
-    pub state: Mutex<UpperState>,
-    /// Not dropped before the connection.
-    pub reserve: Reserve,
-    pub store: Arc<Store>,
-    pub _hold: Hold,
-}
-
-/// The connection, and what is known of the database without reading it.
-pub(super) struct Database {
-    pub connection: Connection,
-    pub marks: Marks,
-}
-
-/// Numbers that are given out, and those below which the database knows them to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Marks {
-    pub next_node: u64,
-    pub nodes: u64,
-    pub next_cookie: u64,
-    pub cookies: u64,
-    pub data: u64,
-}
-
-/// State that is read often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UpperState {
-    pub binding: Binding,
-    pub edited: bool,
-    pub generation: u64,
-    /// Counts the committed changes of this process.
-    pub changes: u64,
-}
-
-impl UpperState {
-    /// Whether something is left to publish: a change, a tag that is not upstream yet, a deletion.
-    pub fn has_edits(&self) -> bool {
-        if self.binding.deleted { self.binding.expected.is_some() } else { self.binding.expected.is_none() || self.edited }
-    }
 }
 
 impl ReadRows for Shared {
@@ -103,8 +57,8 @@ impl Shared {
         self.store.in_directory(|directory| self.store.log.sync(directory))
     }
 
-    /// Makes sure, before a change takes the lock of the database, that it finds room for its pages, also on a full disk: what was given
-    /// up is freed then, and the log restarts. A change for which that was not enough fails as a whole.
+    /// Makes sure, before a change takes the lock of the database, that there is room for its pages, also on a full disk: bytes that were
+    /// given up are freed then, and the log restarts. A change for which that was not enough fails as a whole.
     pub fn make_room(&self) {
         if self.reserve.keep() {
             return;
@@ -139,7 +93,7 @@ impl Upper {
         self.shared.store.location().tag_key
     }
 
-    /// To what it is bound now.
+    /// The digests that it is bound to now.
     pub fn binding(&self) -> Binding {
         self.shared.state().binding
     }
@@ -214,7 +168,7 @@ impl Upper {
         self.shared.store.create().map(DataFile::new)
     }
 
-    /// A new file that shows the bytes of what lies below until it is written: nothing is copied. [`Change::lay`] stores that, in
+    /// A new file that shows the bytes of its base until it is written: nothing is copied. [`Change::lay`] stores that, in
     /// the change that lets a node refer to it.
     pub fn new_over(&self, below: &Below) -> Result<DataFile, Error> {
         let staged = self.shared.store.create()?;
@@ -291,7 +245,7 @@ impl Upper {
         text.map(decode).transpose().map_err(|error| self.shared.store.database_error("cannot read the journal of", &error))
     }
 
-    /// Writes down (durably) or clears what a publish is about to do.
+    /// Writes (durably) or clears the journal of a publish.
     pub fn set_journal(&self, journal: Option<&Journal>) -> Result<(), Error> {
         let text = journal.map(serde_json::to_string).transpose();
         let text = text.map_err(|error| Error::new(ErrorKind::Other, format!("cannot write the journal: {error}")))?;
@@ -301,12 +255,12 @@ impl Upper {
         self.shared.sync()
     }
 
-    /// The recorded meaning of the edits, which decides beside the binding what they are.
+    /// The recorded meaning of the edits.
     pub fn meaning(&self) -> Result<Option<String>, Error> {
         self.shared.read("cannot read", |connection| connection.query_row("SELECT meaning FROM upper", [], |row| row.get(0)))
     }
 
-    /// Writes down, durably, what decides the meaning of the edits.
+    /// Records, durably, the meaning of the edits.
     pub fn set_meaning(&self, meaning: &str) -> Result<(), Error> {
         self.shared
             .transact("cannot change", |connection| connection.prepare_cached("UPDATE upper SET meaning = ?")?.execute([meaning]))?;
@@ -317,19 +271,4 @@ impl Upper {
     pub fn packs(&self) -> PathBuf {
         self.shared.store.location().directory.join("packs")
     }
-}
-
-/// Stores what an upper is bound to, and whether it is edited.
-pub(super) fn store_state(connection: &Connection, binding: &Binding, edited: bool) -> rusqlite::Result<()> {
-    let text = |digest: Option<crate::oci::Digest>| digest.map(|digest| digest.to_string());
-    let stored = params![text(binding.under), text(binding.expected), binding.deleted, edited];
-    connection.prepare_cached("UPDATE upper SET under = ?, expected = ?, deleted = ?, edited = ?")?.execute(stored)?;
-    Ok(())
-}
-
-/// Stores which numbers are used.
-pub(super) fn store_marks(connection: &Connection, marks: &Marks) -> rusqlite::Result<()> {
-    let stored = params![integer(marks.nodes)?, integer(marks.cookies)?, integer(marks.data)?];
-    connection.prepare_cached("UPDATE upper SET nodes = ?, cookies = ?, data = ?")?.execute(stored)?;
-    Ok(())
 }

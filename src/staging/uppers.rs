@@ -15,8 +15,8 @@ use super::freeze::FrozenUpper;
 use super::hold::{Hold, holder, lock_names};
 use super::open;
 use super::reserve::left;
-use super::store::{Standing, UpperLocation};
-use super::upper::{Database, Upper};
+use super::state::{Database, Standing, UpperLocation};
+use super::upper::Upper;
 use super::{Binding, Listed, Rows, TagKey};
 use crate::durable;
 use crate::error::ErrorKind;
@@ -44,7 +44,7 @@ impl Uppers {
         Ok(uppers)
     }
 
-    /// Ends what a crash left half done: making, removing, moving.
+    /// Finishes creations, removals and moves that a crash cut short.
     fn tidy(&self) -> Result<(), Error> {
         let _names = lock_names(&self.root)?;
         for (name, path) in self.entries()? {
@@ -112,7 +112,7 @@ impl Uppers {
         open::open(UpperLocation { tag_key: tag_key.clone(), directory }, hold, &self.budget).map(Some)
     }
 
-    /// Makes the upper of a tag that has none, and writes down what decides the meaning of its edits beside the binding. Busy as
+    /// Creates the upper of a tag that has none, and records the meaning of its edits. Busy as
     /// [`Uppers::find`]; Exists where there is one.
     pub fn create(&self, tag_key: &TagKey, binding: Binding, meaning: Option<&str>) -> Result<Upper, Error> {
         let directory = self.directory(tag_key);
@@ -208,7 +208,7 @@ impl Upper {
     }
 
     /// Gives up the name of the tag for a directory of `tag_key` if nothing is left to publish; returns whether it did. Every later
-    /// change answers Gone then, and what is there can still be read.
+    /// change fails with Gone then, and the content can still be read.
     pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if self.is_needed() {
@@ -278,7 +278,7 @@ impl Upper {
         self.take_away(&database).map(|()| true)
     }
 
-    /// Removes the upper if `judge`, which sees what is committed, says so; returns whether it did.
+    /// Removes the upper if `judge`, which sees the committed rows, agrees; returns whether it did.
     pub fn remove_if(&self, judge: impl FnOnce(&dyn Rows) -> Result<bool, Error>) -> Result<bool, Error> {
         let mut database = self.shared.database()?;
         if self.shared.store.has_frozen() || !judge(Change::begin(&mut database, &self.shared)?.rows())? {

@@ -74,7 +74,7 @@ fn holes_are_found_and_made() {
 }
 
 #[test]
-fn fallocate_does_what_its_mode_says_and_refuses_modes_that_move_bytes() {
+fn fallocate_follows_its_mode_and_refuses_modes_that_move_bytes() {
     let (_directory, uppers, upper) = begin();
     let data = upper.new_data().unwrap();
     data.allocate(0, 0, 1 << 20).unwrap();
@@ -105,7 +105,7 @@ fn all_who_open_the_same_bytes_share_one_account() {
 }
 
 #[test]
-fn the_quota_refuses_what_is_too_much_and_keeps_what_was_there() {
+fn the_quota_refuses_excess_writes_and_keeps_old_bytes() {
     let (_directory, uppers, upper) = limited(4 << 20);
     let (_, id) = add(&upper, b"kept", &vec![7; 3 * MIB]);
     let data = upper.new_data().unwrap();
@@ -116,7 +116,7 @@ fn the_quota_refuses_what_is_too_much_and_keeps_what_was_there() {
     assert_eq!(read_at(&data, 0, 100), b"begin");
     assert_eq!(data.allocate(0, 0, 2 << 20).unwrap_err().kind, ErrorKind::NoSpace);
     assert_eq!(contents(&upper, id), vec![7; 3 * MIB]);
-    // What is there already may be written over, and holes cost nothing.
+    // Existing bytes may be overwritten, and holes cost nothing.
     upper.data(id).unwrap().write_at(0, &vec![9; 3 * MIB]).unwrap();
     data.set_length(1 << 30).unwrap();
     data.write_at(4096, &vec![1; MIB / 2]).unwrap();
@@ -125,7 +125,7 @@ fn the_quota_refuses_what_is_too_much_and_keeps_what_was_there() {
 }
 
 #[test]
-fn the_quota_is_one_for_all_uppers_and_counts_what_was_there_before() {
+fn all_uppers_share_one_quota_that_counts_existing_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
@@ -278,7 +278,7 @@ fn a_full_disk_refuses_writes_and_changes_and_loses_nothing() {
     assert_eq!(refused.kind, ErrorKind::NoSpace, "{refused}");
     assert_eq!(upper.rows().node(key).unwrap().map(|node| node.content), Some(Content::Data(id)));
     assert_eq!(contents(&upper, id), b"kept bytes");
-    // With room again it goes on, and all that was acknowledged is there.
+    // With room again writes succeed, and all acknowledged bytes are there.
     data.set_length(0).unwrap();
     upper.change(|change| change.put_name(0, b"later", Named::Whiteout)).unwrap();
     drop((upper, data));
@@ -323,14 +323,14 @@ fn a_disk_that_vanished_is_an_error_and_no_panic() {
         assert_eq!(error.kind, ErrorKind::Other, "{error}");
         assert!(error.message.contains(state.to_str().unwrap()), "{error}");
     }
-    // What is open may go on or fail, but says which.
+    // Open files may work on or fail, but never silently.
     let _ = upper.change(|change| change.drop_node(key));
     let _ = upper.sync();
     drop(upper);
 }
 
 #[test]
-fn what_is_staged_can_be_removed_on_a_disk_that_others_filled() {
+fn staged_files_can_be_removed_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount("size=8m,mode=700") else { return };
     let uppers = open(disk.0.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();

@@ -1,6 +1,6 @@
-//! A process that changes an upper is killed at random moments: what it acknowledged is there.
+//! A process that changes an upper is killed at random moments: acknowledged changes survive.
 //!
-//! The process is this test program, started again for one test, which works only if the environment says where.
+//! The process is this test program, started again for one test, which runs only if the environment names a directory.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -194,7 +194,7 @@ fn observe(upper: &Upper) -> State {
     let rows = upper.rows();
     let names = rows.names(0, 0, usize::MAX).unwrap();
     let entry = |row: NameRow| {
-        let Named::Node(key) = row.named else { panic!("a whiteout that nobody made") };
+        let Named::Node(key) = row.named else { panic!("an unexpected whiteout") };
         let bytes = match rows.node(key).unwrap().unwrap().content {
             Content::Data(id) => contents(upper, id),
             Content::Tree(tree) => tree.path,
@@ -258,7 +258,7 @@ fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u6
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    // What it had still said before it died counts.
+    // Output from before its death counts.
     for line in lines {
         acknowledge(line.unwrap());
     }
@@ -388,7 +388,7 @@ fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
 }
 
 #[test]
-fn what_a_mount_makes_durable_at_its_end_is_not_suspected_later() {
+fn bytes_synced_at_the_end_of_a_mount_are_not_suspected_later() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();

@@ -88,7 +88,7 @@ fn a_database_with_any_bytes_wrong_is_an_error_or_works_and_never_panics() {
         match open(directory.path()).find(&tag_key("v1")) {
             Ok(upper) => {
                 opened += 1;
-                // What it says may be wrong, but it says it without a panic.
+                // The result may be wrong, but there is no panic.
                 if let Err(error) = use_all(&upper.unwrap()) {
                     assert!(!error.message.is_empty());
                 }

@@ -13,7 +13,7 @@ fn snapshots(directory: &Path) -> usize {
 }
 
 #[test]
-fn a_generation_shows_what_was_there_while_the_upper_goes_on() {
+fn a_generation_shows_the_old_state_while_the_upper_changes() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     upper.change(|change| change.put_xattr(key, b"user.x", Some(b"1"))).unwrap();
@@ -61,8 +61,8 @@ fn frozen_bytes_refuse_every_change_and_a_file_over_them_takes_it() {
     assert!(!clean && upper.is_edited());
     assert_eq!(upper.rows().node(key).unwrap().unwrap().content, Content::Data(over.id()));
     assert_eq!(upper.binding().expected, Some(digest(2)));
-    assert_eq!(contents(&upper, over.id()), b"Ttt", "what was published lies in its tree");
-    assert!(data.is_fixed(), "whoever still has it open cannot write what nobody would see");
+    assert_eq!(contents(&upper, over.id()), b"Ttt", "published bytes lie in the tree");
+    assert!(data.is_fixed(), "a handle that is still open cannot make invisible writes");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees()
 }
 
 #[test]
-fn what_is_changed_between_two_batches_of_a_settlement_stays_staged() {
+fn changes_between_two_batches_of_a_commit_stay_staged() {
     let (directory, _uppers, upper) = begin();
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x")).collect();
     let frozen = upper.freeze().unwrap();
@@ -108,7 +108,7 @@ fn what_is_changed_between_two_batches_of_a_settlement_stays_staged() {
     assert!(upper.refer_some(&frozen, &mut references, &nothing_open).unwrap(), "there are more");
     let (settled, late, gone) = (keys[0].0, keys[600], keys[650].0);
     assert_eq!(upper.rows().node(settled).unwrap().unwrap().content, Content::Tree(tree_node(1)));
-    // Bytes of the generation are still there for whoever reads it, whatever refers to them.
+    // Bytes of the generation stay readable, whatever refers to them.
     assert_eq!(data_files(directory.path()).len(), 700);
     let over = lay(&upper, late.0, Below::Data(upper.data(late.1).unwrap()));
     over.write_at(0, b"late").unwrap();

@@ -1,4 +1,4 @@
-//! Files that lie over something: reading, cutting, filling in, what a kill leaves, chains, the quota.
+//! Files over a base: reading, cutting, filling in, kills, chains, the quota.
 
 use super::recovery::kill;
 use super::*;
@@ -12,7 +12,7 @@ fn over_tree(upper: &Upper) -> (NodeKey, DataFile) {
     (key, lay(upper, key, Below::Tree(tree)))
 }
 
-/// Fills a file in, as far as that can be told with what stands for the tree here.
+/// Fills a file in from the stand-in for the tree.
 pub(super) fn fill(data: &DataFile) -> bool {
     let (_, spoiled) = data.begin_filling().unwrap();
     let mut at = 0;
@@ -24,7 +24,7 @@ pub(super) fn fill(data: &DataFile) -> bool {
 }
 
 #[test]
-fn a_file_over_a_tree_holds_only_what_was_written() {
+fn a_file_over_a_tree_holds_only_written_bytes() {
     let (directory, uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     assert_eq!((data.length().unwrap(), read(&data)), (10, vec![b't'; 10]));
@@ -45,7 +45,7 @@ fn a_file_over_a_tree_holds_only_what_was_written() {
 }
 
 #[test]
-fn what_was_cut_never_comes_back() {
+fn cut_bytes_never_come_back() {
     let (_directory, uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     data.write_at(7, b"own").unwrap();
@@ -99,7 +99,7 @@ fn filling_in_changes_nothing_that_is_seen_and_ends_the_layer() {
 }
 
 #[test]
-fn what_is_written_cut_or_punched_while_a_file_is_filled_in_stays() {
+fn writes_cuts_and_holes_made_while_a_file_is_filled_in_stay() {
     let (_directory, _uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     let (_, spoiled) = data.begin_filling().unwrap();
@@ -114,7 +114,7 @@ fn what_is_written_cut_or_punched_while_a_file_is_filled_in_stays() {
 }
 
 #[test]
-fn zeros_are_filled_in_as_holes_also_over_what_an_attempt_left() {
+fn zeros_are_filled_in_as_holes_also_over_leftovers_of_an_attempt() {
     let (_directory, uppers, upper) = begin();
     let tree = TreeNode { size: 1 << 20, ..tree_node(1) };
     let key = upper.change(|change| change.add_node(&Node { content: Content::Tree(tree.clone()), ..file(Content::None) })).unwrap();
@@ -167,7 +167,7 @@ fn files_over_one_another_are_read_through_and_go_with_the_last() {
     let data = upper.data(id).unwrap();
     assert!(fill(&data));
     upper.sync().unwrap();
-    assert_eq!(data_files(directory.path()).len(), 1, "what lay below is gone");
+    assert_eq!(data_files(directory.path()).len(), 1, "the base is gone");
     assert_eq!((read(&data), upper.partial()), (b"0123tt".to_vec(), vec![]));
     drop((data, upper));
     assert_eq!(contents(&again(&uppers), id), b"0123tt");

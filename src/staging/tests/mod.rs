@@ -148,7 +148,7 @@ pub(super) fn data_files(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn what_was_changed_is_there_after_the_upper_is_opened_again() {
+fn changes_survive_reopening_the_upper() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     assert!(uppers.find(&tag_key("v1")).unwrap().is_none());
@@ -223,7 +223,7 @@ fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
 }
 
 #[test]
-fn what_the_edits_mean_is_kept_with_them() {
+fn the_meaning_of_the_edits_is_kept_with_them() {
     let (_directory, uppers, upper) = begin();
     assert_eq!(upper.meaning().unwrap(), None);
     upper.set_meaning("{\"platform\":\"linux/arm64\"}").unwrap();

@@ -13,7 +13,7 @@ fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
     assert_eq!(upper.tag_key(), tag_key("v2"));
     assert!(uppers.find(&tag_key("v1")).unwrap().is_none());
     assert_eq!(uppers.find(&tag_key("v2")).err().unwrap().kind, ErrorKind::Busy);
-    // The old tag can be staged anew at once, and both go on beside each other.
+    // The old tag can be staged again at once, beside the moved one.
     let other = uppers.create(&tag_key("v1"), bound(), None).unwrap();
     let (_, second) = add(&other, b"other", b"two");
     data.write_at(3, b"!").unwrap();
@@ -48,7 +48,7 @@ fn an_upper_does_not_move_onto_another() {
 }
 
 #[test]
-fn a_move_that_was_killed_is_ended_by_whoever_looks_next() {
+fn the_next_opening_finishes_a_move_that_was_killed() {
     let (_directory, uppers, upper) = begin();
     let (key, _) = add(&upper, b"a", b"one");
     let directory = upper.packs().parent().unwrap().to_path_buf();
@@ -80,7 +80,7 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
     ] {
         assert_eq!(error.unwrap().kind, ErrorKind::Gone);
     }
-    // Who has a file open reads and writes on, and what it occupies counts until it is closed.
+    // An open file can still be read and written, and its room counts until it is closed.
     data.write_at(3, b"!").unwrap();
     assert_eq!(read_at(&data, 0, 10), b"one!");
     data.sync().unwrap();
@@ -165,7 +165,7 @@ fn tags_of_different_places_have_different_uppers() {
 }
 
 #[test]
-fn messages_escape_what_a_registry_may_have_put_into_names() {
+fn messages_escape_names_that_come_from_a_registry() {
     let evil = TagKey { repository: "a\u{1b}[31m".to_owned(), ..tag_key("v1") };
     assert_eq!(evil.shown(), "reg.io/a\\u{1b}[31m:v1");
     let layout = TagKey { authority: "oci:/srv/layout".to_owned(), ..tag_key("v1") };
@@ -207,7 +207,7 @@ fn an_upper_with_edits_is_neither_retired_nor_removed_as_clean() {
 }
 
 #[test]
-fn what_is_retired_or_removed_as_clean_answers_gone_to_every_later_edit() {
+fn an_upper_that_was_retired_or_removed_as_clean_fails_every_later_edit_with_gone() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap_err().kind;
@@ -294,7 +294,7 @@ fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_ha
 }
 
 #[test]
-fn what_is_released_can_be_retired_and_taken_back_no_more() {
+fn a_released_upper_can_be_retired_and_not_reclaimed_after_that() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();

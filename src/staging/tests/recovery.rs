@@ -1,4 +1,4 @@
-//! Opening what a killed process or a power cut left.
+//! Opening after a kill or a power cut.
 
 use super::*;
 

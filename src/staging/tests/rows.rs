@@ -228,7 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, Default)]
 struct Model {
     nodes: BTreeMap<NodeKey, Node>,
-    /// By directory and name: cookie (as the upper gave it) and what the name leads to.
+    /// By directory and name: cookie (as the upper gave it) and target.
     names: BTreeMap<(u64, Vec<u8>), Named>,
     xattrs: BTreeMap<(NodeKey, Vec<u8>), Vec<u8>>,
     binding: Binding,
