@@ -79,7 +79,7 @@ fn shown(paths: &[Vec<u8>]) -> Vec<String> {
 
 /// Counts what differs from upstream.
 async fn count_all(context: &Context, overlay: &Arc<Overlay>, tag: &mut StagedTag) -> Result<(), Error> {
-    let differences = overlay.differences(context).await?;
+    let differences = overlay.differences().await?;
     let mut left_out = LeftOut::new(&ignore_file(context, overlay).await?, overlay.binding().expected.is_some());
     for difference in &differences {
         count(tag, difference);

@@ -29,7 +29,7 @@ impl StagedTags {
         let mut tags = Vec::new();
         for Selected { name, staged, below } in self.select(selection).await? {
             let reference = self.reference(&name);
-            let found = async { self.overlay_of(&readable(staged)?).await?.differences(&self.namespace.context).await };
+            let found = async { self.overlay_of(&readable(staged)?).await?.differences().await };
             let mut differences = found.await.map_err(|error| about(&reference, error))?;
             differences.retain(|difference| is_at(&difference.path, below.as_bytes()));
             tags.push((reference, differences));

@@ -1,31 +1,33 @@
-//! One publish from beginning to end: what an interrupted one left, freeze, survey, safety, build, manifests, tag, commit.
+//! One publish from beginning to end: finish an interrupted one, freeze, survey, check safety, build, send, put the tag, commit.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
-
-use super::deliver::Delivery;
-use super::join;
-use super::kinds::{self, Built, NewArtifact, Work};
-use super::packing::blocking;
-use super::plan::Without;
-use super::produce::{self, Made};
-use super::rebase::Rebased;
-use super::report::Progress;
-use super::snapshot::{FrozenSnapshot, Snapshot, TreeSnapshot};
-use super::store::Used;
-use super::survey::{Survey, Terms, survey};
-use super::tag::{Expected, RemoteTag};
-use super::upload::{Counts, Uploader};
+use super::blocking::blocking;
+use super::kinds;
+use super::kinds::new_artifact::NewArtifact;
+use super::kinds::work::{Built, Work};
+use super::pack::made::Made;
+use super::pack::produce;
+use super::pack::store::Used;
+use super::plan::survey::{Survey, Terms, survey};
+use super::progress::Progress;
+use super::push::deliver::Delivery;
+use super::push::join_cache;
+use super::push::tag::{Expected, RemoteTag};
+use super::push::upload::{Counts, Uploader};
+use super::source::rebased::Rebased;
+use super::source::without::Without;
 use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Binding, Journal, TagKey};
+use crate::view::TreeSnapshot;
+use crate::view::snapshot::Snapshot;
 use crate::view::{Frozen, Overlay};
 
-/// Where a tag that was edited holds something else.
+/// Added where the edited tag holds something else.
 const WAYS_OUT: &str = " and all edits are kept. Ways out: --as TAG publishes them elsewhere, --rebase lays them over what is there now, \
                         --theirs drops them, --force overwrites the tag";
 
@@ -46,7 +48,7 @@ pub(super) struct Publish<'a> {
 
 /// The two sides of a comparison, and the state of the tag that receives the result.
 pub(super) struct Baseline {
-    /// To what the edits are bound.
+    /// The digests that the edits are bound to.
     pub binding: Binding,
     /// The digest that the edited tag holds upstream.
     pub upstream: Option<Digest>,
@@ -58,11 +60,27 @@ pub(super) struct Baseline {
     pub finished: Option<(Option<Digest>, Digest)>,
 }
 
-/// The frozen state and where it comes back.
-pub(super) struct Lent {
-    snapshot: Arc<dyn Snapshot>,
-    back: oneshot::Receiver<Frozen>,
-    generation: u64,
+impl Publisher {
+    /// Publishes one tag. Dropping the future stops it; the next one uses what was packed and sent.
+    ///
+    /// # Errors
+    /// The reason why it was not published; the upper is intact.
+    pub async fn publish(&self, overlay: &Arc<Overlay>, options: &Options, listener: &Listener) -> Result<(Report, Next), Error> {
+        Publish::begin(self, overlay, options, listener)?.run().await
+    }
+
+    /// The artifact that the tag would become, for comparing; nothing is sent. `None` if nothing differs or the tag would be deleted.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::publish`].
+    pub async fn preview(&self, overlay: &Arc<Overlay>, options: &Options) -> Result<Option<Digest>, Error> {
+        let options = Options { dry_run: true, ..options.clone() };
+        let (report, _) = self.publish(overlay, &options, &(Arc::new(|_| {}) as Listener)).await?;
+        Ok(match report.outcome {
+            Outcome::Published { digest, .. } => Digest::parse(&digest).ok(),
+            _ => None,
+        })
+    }
 }
 
 impl<'a> Publish<'a> {
@@ -107,7 +125,7 @@ impl<'a> Publish<'a> {
             return self.drop_edits().await;
         }
         let rebases = moved && self.options.rebase && upstream.is_some() && !self.goes_elsewhere();
-        // What was renamed to a new tag is an edit of what it was.
+        // A tag that was renamed is an edit of the artifact under its old name.
         let based_on = if rebases { upstream } else { binding.expected.or(binding.under) };
         let base = match based_on {
             Some(digest) => Some(self.artifact(&digest).await?),
@@ -116,23 +134,19 @@ impl<'a> Publish<'a> {
         let at_target = if self.goes_elsewhere() { self.target(&self.target).now().await? } else { upstream };
         let baseline = Baseline { binding, upstream, at_target, base, finished };
         let frozen = self.freeze(rebases).await?;
-        let generation = frozen.generation();
-        let (alive, mut gone) = mpsc::channel(1);
-        let (snapshot, back) = FrozenSnapshot::lend(frozen, Arc::clone(&self.publisher.context), alive);
-        let lent = Lent { snapshot: snapshot as Arc<dyn Snapshot>, back, generation };
-        let result = if rebases { self.rebase(baseline, lent).await } else { self.edit(baseline, lent).await };
-        // Threads that still walk end soon; until then the next publish would find the tag frozen.
-        let _ = gone.recv().await;
+        let result = if rebases { self.rebase(baseline, frozen).await } else { self.edit(baseline, frozen).await };
+        // A reader that was stopped may take a moment; until then the next publish would find the tag frozen.
+        self.overlay.thawed().await;
         result
     }
 
-    /// Takes up what a killed publish left: if its tag is there, only the commit is missing.
+    /// Finishes a publish that was killed: if its tag was put, only the commit is missing.
     fn finish_interrupted(&self, upstream: Option<Digest>) -> Result<Option<(Option<Digest>, Digest)>, Error> {
         let upper = self.overlay.upper();
         let Some(journal) = upper.journal()? else { return Ok(None) };
         let published = Digest::parse(&journal.digest).ok().filter(|digest| Some(*digest) == upstream);
         let Some(digest) = published else {
-            // What the tag holds otherwise is judged like any other tag.
+            // Any other digest is handled like that of any other tag.
             return Ok(None);
         };
         let before = journal.expected.as_deref().and_then(|digest| Digest::parse(digest).ok());
@@ -142,7 +156,7 @@ impl<'a> Publish<'a> {
         Ok(Some((before, digest)))
     }
 
-    async fn freeze(&self, alone: bool) -> Result<Frozen, Error> {
+    async fn freeze(&self, alone: bool) -> Result<Arc<Frozen>, Error> {
         if alone && self.overlay.has_writers() {
             return Err(self.busy());
         }
@@ -176,11 +190,13 @@ impl<'a> Publish<'a> {
         Ok(survey)
     }
 
-    /// Publishes the edits of a tag on top of what it was bound to.
-    async fn edit(&self, baseline: Baseline, lent: Lent) -> Result<(Report, Next), Error> {
-        let survey = self.survey(&lent.snapshot, baseline.base.as_ref()).await?;
+    /// Publishes the edits of a tag on top of their base.
+    async fn edit(&self, baseline: Baseline, frozen: Arc<Frozen>) -> Result<(Report, Next), Error> {
+        let snapshot: Arc<dyn Snapshot> = frozen.clone();
+        let survey = self.survey(&snapshot, baseline.base.as_ref()).await?;
         if survey.changes == (0, 0, 0) && baseline.base.is_some() {
-            return self.nothing_differs(&baseline, survey, lent).await;
+            drop(snapshot);
+            return self.nothing_differs(&baseline, survey, frozen).await;
         }
         let known = self.known_tree(&baseline, &survey).await?;
         self.refuse_moved(&baseline, known.as_ref().map(|manifest| manifest.digest))?;
@@ -188,54 +204,54 @@ impl<'a> Publish<'a> {
         if let Some(base) = &baseline.base {
             kinds::check(base)?;
         }
-        let (built, counts, report) = self.make(&baseline, survey, known, &lent.snapshot).await?;
+        let (built, counts, report) = self.make(&baseline, survey, known, snapshot).await?;
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: false }));
         }
         if baseline.base.as_ref().is_some_and(|base| base.manifest.digest == built.top.digest) && !self.goes_elsewhere() {
-            // What differs cannot be published: it is left out, or no archive of this kind holds it.
+            // The differences cannot be published: they are left out, or no archive of this kind can hold them.
             let base = baseline.base.clone().ok_or_else(|| Error::other("a tag without a base"))?;
-            let clean = self.commit(lent, base).await?;
+            let clean = self.commit(frozen, base).await?;
             return Ok((Report { outcome: Outcome::Unchanged, ..report }, Next::Continues { clean }));
         }
-        self.confirm(&baseline, lent.generation, &built, self.expected(&baseline)).await?;
+        self.confirm(&baseline, frozen.generation(), &built, self.expected(&baseline)).await?;
         let artifact = self.learn(&built).await?;
         if self.goes_elsewhere() {
             let tag_key = TagKey { tag: self.target.to_string(), ..self.tag_key.clone() };
             self.overlay.upper().move_to(&tag_key)?;
         }
-        let clean = self.commit(lent, artifact).await?;
+        let clean = self.commit(frozen, artifact).await?;
         self.overlay.upper().set_journal(None)?;
         self.note_signatures(&baseline).await;
         let next = if self.goes_elsewhere() { Next::Moved(self.target.clone()) } else { Next::Continues { clean } };
         Ok((self.counted(report, counts), next))
     }
 
-    /// Publishes the edits laid over what is upstream now. The view of before cannot show that, so it ends.
-    async fn rebase(&self, baseline: Baseline, lent: Lent) -> Result<(Report, Next), Error> {
-        let (built, counts, report) = self.mix(&baseline, &lent).await?;
+    /// Publishes the edits rebased onto the current upstream. The current view cannot show that, so it ends.
+    async fn rebase(&self, baseline: Baseline, frozen: Arc<Frozen>) -> Result<(Report, Next), Error> {
+        let (built, counts, report) = self.mix(&baseline, frozen.clone()).await?;
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: false }));
         }
         if let Some(built) = built {
-            self.confirm(&baseline, lent.generation, &built, Expected::Exactly(baseline.upstream)).await?;
+            self.confirm(&baseline, frozen.generation(), &built, Expected::Exactly(baseline.upstream)).await?;
             self.learn(&built).await?;
             self.overlay.upper().set_journal(None)?;
         }
-        self.end_view(lent).await?;
+        self.end_view(frozen).await?;
         Ok((self.counted(report, counts), Next::NewView))
     }
 
-    /// Makes the artifact of the mixture; `None` if that equals the artifact upstream. The frozen state is no longer read when this returns.
-    async fn mix(&self, baseline: &Baseline, lent: &Lent) -> Result<(Option<Built>, Counts, Report), Error> {
+    /// Makes the merged artifact; `None` if it equals the one upstream. The frozen state is no longer read when this returns.
+    async fn mix(&self, baseline: &Baseline, ours: Arc<dyn Snapshot>) -> Result<(Option<Built>, Counts, Report), Error> {
         let Some(theirs) = baseline.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
         let before = match &baseline.binding.expected.or(baseline.binding.under) {
-            Some(digest) => Some(self.tree(&self.artifact(digest).await?, &lent.snapshot)),
+            Some(digest) => Some(self.tree(&self.artifact(digest).await?, &ours)),
             None => None,
         };
-        let upstream = self.tree(&theirs, &lent.snapshot);
-        let rebased = Rebased::new(&lent.snapshot, before, &upstream).await.map_err(|error| self.ways_out(error))?;
+        let upstream = self.tree(&theirs, &ours);
+        let rebased = Rebased::new(&ours, before, &upstream).await.map_err(|error| self.ways_out(error))?;
         let mixed: Arc<dyn Snapshot> = Arc::new(rebased);
         let survey = self.survey(&mixed, Some(&theirs)).await?;
         self.check_safety(baseline, &survey)?;
@@ -243,7 +259,7 @@ impl<'a> Publish<'a> {
             return Ok((None, Counts::default(), self.report(&survey, Outcome::Unchanged)));
         }
         let known = self.known_tree(baseline, &survey).await?;
-        let (built, counts, report) = self.make(baseline, survey, known, &mixed).await?;
+        let (built, counts, report) = self.make(baseline, survey, known, mixed).await?;
         Ok((Some(built), counts, report))
     }
 
@@ -252,24 +268,23 @@ impl<'a> Publish<'a> {
         if error.kind == ErrorKind::Conflict { Error::new(error.kind, format!("{}; {ways}", error.message)) } else { error }
     }
 
-    /// Removes the upper whose edits are published under a tree that it does not lie over.
-    async fn end_view(&self, lent: Lent) -> Result<(), Error> {
+    /// Removes the upper, whose edits are published in a tree that it is not based on.
+    async fn end_view(&self, frozen: Arc<Frozen>) -> Result<(), Error> {
         let late = || {
-            let message =
-                "the tag was edited while its edits were rebased: what was frozen is published, the later edits are kept; sync again";
+            let message = "the tag was edited during the rebase: the earlier edits are published, the later ones are kept; sync again";
             Error::new(ErrorKind::Conflict, message)
         };
-        let (frozen, overlay) = (give_back(lent).await?, Arc::clone(self.overlay));
+        let overlay = Arc::clone(self.overlay);
         if blocking(move || Ok(overlay.remove_if_unchanged(frozen)?)).await? { Ok(()) } else { Err(late()) }
     }
 
-    /// Everything up to the manifests: nothing is named by a tag yet. `known` is an artifact that shows the very same tree.
+    /// Everything but the tag. `known` is an artifact with exactly the same tree.
     async fn make(
         &self,
         baseline: &Baseline,
         survey: Survey,
         known: Option<Arc<Manifest>>,
-        snapshot: &Arc<dyn Snapshot>,
+        snapshot: Arc<dyn Snapshot>,
     ) -> Result<(Built, Counts, Report), Error> {
         let report = self.report(&survey, Outcome::Unchanged);
         let published = |manifest: &Manifest, known: bool| Outcome::Published {
@@ -288,7 +303,7 @@ impl<'a> Publish<'a> {
             }
         }
         self.keep_secret(baseline, &survey).await?;
-        let mut work = self.work(baseline, survey, snapshot);
+        let mut work = self.work(baseline, survey, &snapshot);
         let built = self.delivery().send(&mut work).await?;
         let counts = work.uploader.as_ref().map(|uploader| uploader.counts()).unwrap_or_default();
         let outcome = published(&built.top, false);
@@ -297,7 +312,7 @@ impl<'a> Publish<'a> {
 
     fn work(&self, baseline: &Baseline, survey: Survey, snapshot: &Arc<dyn Snapshot>) -> Work {
         let concurrency: NonZeroUsize = self.options.concurrency.unwrap_or(self.publisher.concurrency);
-        let snapshot = Without::trees(Arc::clone(snapshot), &survey.left_out);
+        let snapshot = Without::trees(snapshot, &survey.left_out);
         let uploader = (!self.options.dry_run).then(|| {
             let push = Arc::clone(&self.publisher.push);
             Arc::new(Uploader::new(push, self.repository.clone(), concurrency, Arc::clone(&self.progress)))
@@ -340,7 +355,7 @@ impl<'a> Publish<'a> {
         }
     }
 
-    /// Lets this process know what was published, so that nothing of it is fetched.
+    /// Registers the new artifact in this process, so that nothing of it is fetched.
     async fn learn(&self, built: &Built) -> Result<Arc<Artifact>, Error> {
         let artifacts = &self.publisher.context.artifacts;
         for manifest in built.before.iter().chain(built.referrers.iter().map(|(_, referrer)| referrer)) {
@@ -349,25 +364,14 @@ impl<'a> Publish<'a> {
         artifacts.published(&self.repository, &self.target, Arc::clone(&built.top));
         produce::adopt(artifacts, &self.repository, &built.made).await?;
         let artifact = self.artifact(&built.top.digest).await?;
-        // What was packed goes now, and its place in the cache is its own.
+        // The packed layers go, and their room goes to the cache.
         built.made.iter().for_each(Made::give_room_back);
-        join::join_cache(artifacts, &artifact, &built.made, &self.publisher.push).await;
+        join_cache::join_cache(artifacts, &artifact, &built.made, &self.publisher.push).await;
         Ok(artifact)
     }
 
-    pub(super) async fn commit(&self, lent: Lent, artifact: Arc<Artifact>) -> Result<bool, Error> {
-        let frozen = give_back(lent).await?;
+    pub(super) async fn commit(&self, frozen: Arc<Frozen>, artifact: Arc<Artifact>) -> Result<bool, Error> {
         let overlay = Arc::clone(self.overlay);
         blocking(move || Ok(overlay.commit_publish(frozen, &artifact)?)).await
     }
-}
-
-/// Waits until a frozen state is no longer read.
-async fn give_back(lent: Lent) -> Result<Frozen, Error> {
-    drop(lent.snapshot);
-    returned(lent.back).await
-}
-
-async fn returned(back: oneshot::Receiver<Frozen>) -> Result<Frozen, Error> {
-    back.await.map_err(|_| Error::other("the frozen state was lost"))
 }

@@ -10,7 +10,7 @@ use crate::view::ArtifactKind;
 /// How a tree is cut into layers and a layer into spans. Only the defaults give the digests that every other machine gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// A file of so many bytes is a layer of its own, in a tree that is not huge.
+    /// Files of this size get a layer of their own, in a tree that is not huge.
     pub large: u64,
     /// Bytes of a group of smaller files, in a tree that is not huge.
     pub group: u64,
@@ -28,24 +28,24 @@ impl Default for Sizes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// Say what would happen, change nothing.
+    /// Report what would happen, change nothing.
     pub dry_run: bool,
     /// Publish under this tag instead.
     pub as_tag: Option<String>,
-    /// Overwrite a tag that moved; allow what safety would skip.
+    /// Overwrite a tag that moved; override the safety checks.
     pub force: bool,
-    /// Drop the edits of tags that moved and show what is upstream.
+    /// Drop the edits of tags that moved.
     pub theirs: bool,
-    /// Lay the edits of tags that moved over what is upstream now.
+    /// Rebase the edits of tags that moved.
     pub rebase: bool,
     /// Deleting tags upstream is allowed.
     pub allow_delete: bool,
-    /// Kind of artifact for what has none yet.
+    /// Kind of new artifacts.
     pub as_kind: Option<ArtifactKind>,
     /// Blobs sent at a time.
     pub concurrency: Option<NonZeroUsize>,
-    /// Publish in clear what encrypted artifacts hold.
+    /// Publish the content of encrypted artifacts in clear.
     pub plaintext: bool,
-    /// Publish ignored files too: editor leftovers and what `.ocifsignore` names.
+    /// Publish ignored files too: editor leftovers and `.ocifsignore` matches.
     pub no_ignore: bool,
 }

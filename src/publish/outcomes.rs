@@ -1,29 +1,30 @@
-//! How a publish ends otherwise: nothing differs, safety says no, the tag moved, a known tree, dropped edits, a deleted tag.
+//! The other outcomes of a publish: nothing differs, a safety check refuses, the tag moved, a known tree, dropped edits, a deleted tag.
 
 use std::sync::Arc;
 
-use super::flow::{Baseline, Lent, Publish};
+use super::blocking::blocking;
+use super::flow::{Baseline, Publish};
 use super::manifest::files as titled;
-use super::packing::blocking;
-use super::snapshot::show;
-use super::survey::Survey;
-use super::upload::Counts;
+use super::plan::survey::Survey;
+use super::push::upload::Counts;
 use super::{Error, Next, Outcome, Report};
 use crate::artifact::{Dialect, IdentityDefaults};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Tag, Version};
 use crate::registry::TagDeletion;
 use crate::staging::Binding;
+use crate::view::Frozen;
+use crate::view::path::show;
 
 /// Words in the artifact types of signatures.
 const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
 
-/// Files that a power cut may have damaged of which a message names so many.
+/// Possibly damaged files that a message names.
 const SUSPECTS: usize = 8;
 
 impl Publish<'_> {
-    /// The frozen state is what the edits were laid on: the tag holds it already, or another tag is put for it. No blob is sent.
-    pub(super) async fn nothing_differs(&self, baseline: &Baseline, survey: Survey, lent: Lent) -> Result<(Report, Next), Error> {
+    /// The frozen state equals its base: the tag holds it already, or another tag is pointed at it. No blob is sent.
+    pub(super) async fn nothing_differs(&self, baseline: &Baseline, survey: Survey, frozen: Arc<Frozen>) -> Result<(Report, Next), Error> {
         let Some(base) = baseline.base.clone() else { return Err(Error::other("a tag without a base")) };
         let mut report = self.report(&survey, Outcome::Unchanged);
         if self.goes_elsewhere() || baseline.binding.expected != Some(base.manifest.digest) {
@@ -38,7 +39,7 @@ impl Publish<'_> {
             }
             self.target(&self.target).put(&base.manifest, self.expected(baseline), || Ok(())).await?;
             self.publisher.context.artifacts.published(&self.repository, &self.target, Arc::clone(&base.manifest));
-            let clean = if self.goes_elsewhere() { true } else { self.commit(lent, base).await? };
+            let clean = if self.goes_elsewhere() { true } else { self.commit(frozen, base).await? };
             return Ok((report, Next::Continues { clean }));
         }
         if let Some((before, digest)) = baseline.finished {
@@ -49,12 +50,12 @@ impl Publish<'_> {
         if self.options.dry_run {
             return Ok((report, Next::Continues { clean: true }));
         }
-        let clean = self.commit(lent, base).await?;
+        let clean = self.commit(frozen, base).await?;
         Ok((report, Next::Continues { clean }))
     }
 
-    /// Refuses a tag that does not hold what the edits began with, before anything is packed. `wanted` is what it is to hold, where that
-    /// is known: a tag that holds it already was put by a publish whose answer was lost, or has nothing to lose.
+    /// Refuses a tag that no longer holds the digest that the edits began with, before anything is packed. `wanted` is the new digest,
+    /// where it is known: a tag that holds it already was put by a publish whose answer was lost, or has nothing to lose.
     pub(super) fn refuse_moved(&self, baseline: &Baseline, wanted: Option<Digest>) -> Result<(), Error> {
         if self.options.force || (wanted.is_some() && baseline.at_target == wanted) {
             return Ok(());
@@ -74,7 +75,7 @@ impl Publish<'_> {
         }
     }
 
-    /// Refuses what is more likely a mistake than a wish.
+    /// Refuses changes that are probably a mistake.
     pub(super) fn check_safety(&self, baseline: &Baseline, survey: &Survey) -> Result<(), Error> {
         let skipped = |what: String| Err(Error::new(ErrorKind::Skipped, format!("{what}: nothing was published and all edits are kept")));
         if self.options.force {
@@ -110,7 +111,7 @@ impl Publish<'_> {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                tracing::debug!("no known tree is looked for: {error}");
+                tracing::debug!("not looking for a known tree: {error}");
                 None
             }
         };
@@ -171,10 +172,10 @@ impl Publish<'_> {
         blocking(move || Ok(overlay.upper().remove()?)).await
     }
 
-    /// Deletes the tag upstream, if that is allowed and it holds what was deleted here.
+    /// Deletes the tag upstream, if that is allowed and it still holds the digest that was deleted here.
     pub(super) async fn delete(&self, binding: Binding, upstream: Option<Digest>) -> Result<(Report, Next), Error> {
         if self.goes_elsewhere() {
-            return Err(Error::new(ErrorKind::Invalid, "the tag was deleted here, and a deletion cannot go to another tag"));
+            return Err(Error::new(ErrorKind::Invalid, "the tag was deleted here, and a deletion cannot be published under another tag"));
         }
         if !self.options.allow_delete {
             self.progress.note("the tag stays: deleting tags needs --allow-delete");
@@ -198,14 +199,14 @@ impl Publish<'_> {
             None => TagDeletion::Direct,
         };
         if deletion == TagDeletion::ByThrowAway {
-            self.progress.note("the registry deletes no tags: a throw-away manifest took the tag and was deleted");
+            self.progress.note("the registry cannot delete tags: the tag was moved to a throw-away manifest, which was deleted");
         }
         self.publisher.context.artifacts.deleted(&self.repository, &self.tag);
         self.remove_upper().await?;
         Ok((self.without_survey(Outcome::Deleted { before }), Next::NewView))
     }
 
-    /// Says that signatures of what the tag held do not cover what it holds now. Costs nothing but the note if it fails.
+    /// Notes that existing signatures do not cover the new digest. A failure only loses the note.
     pub(super) async fn note_signatures(&self, baseline: &Baseline) {
         let Some(base) = &baseline.base else { return };
         let digest = base.manifest.digest;

@@ -1,22 +1,17 @@
 //! Reports of a publish while it runs and when it is done. Plain values with stable names: they are sent between processes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 use crate::oci::Tag;
 
-/// Bytes between two events about the same thing.
-const STEP: u64 = 1 << 20;
-
 /// An event of a running publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
-    /// A tag begins.
+    /// The beginning of a tag.
     Begin {
         /// Its reference.
         reference: String,
@@ -24,7 +19,7 @@ pub enum Event {
         #[serde(default)]
         dry_run: bool,
     },
-    /// Bytes packed so far, of about so many.
+    /// Bytes packed so far.
     Packed {
         /// Reference of the tag.
         reference: String,
@@ -33,7 +28,7 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
-    /// Bytes sent so far, of about so many.
+    /// Bytes sent so far.
     Sent {
         /// Reference of the tag.
         reference: String,
@@ -42,21 +37,21 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
-    /// Something a person should know.
+    /// A note for the user.
     Note {
         /// Reference of the tag.
         reference: String,
         /// One sentence.
         text: String,
     },
-    /// A tag is done with.
+    /// The end of a tag.
     End {
         /// The outcome.
         report: Report,
     },
 }
 
-/// Hears of events. Never blocks.
+/// Receives events. Never blocks.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The outcome for a tag.
@@ -107,12 +102,12 @@ pub struct Report {
     pub changes: (u64, u64, u64),
     /// Files left out: ignored ones, and those that no archive can hold.
     pub ignored: u64,
-    /// Notes for people.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// What the tag held before it was published.
+    /// The digest that the tag held before.
     pub fn before(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Published { before, .. } => before.as_deref(),
@@ -137,7 +132,7 @@ impl Report {
 /// The next step for views that show the tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The view goes on; whether nothing is left to publish.
+    /// The view stays.
     Continues {
         /// Nothing is left.
         clean: bool,
@@ -146,123 +141,4 @@ pub enum Next {
     NewView,
     /// The edits belong to another tag now.
     Moved(Tag),
-}
-
-/// Counts bytes of one publish and tells of them now and then.
-pub(super) struct Progress {
-    reference: String,
-    listener: Listener,
-    /// Bytes read by packers; they add to it themselves.
-    pub read: Arc<AtomicU64>,
-    packed: Lane,
-    sent: Lane,
-    /// Notes for people.
-    notes: Mutex<Vec<String>>,
-}
-
-#[derive(Default)]
-struct Lane {
-    done: AtomicU64,
-    total: AtomicU64,
-    told: AtomicU64,
-}
-
-impl Lane {
-    /// Whether enough happened since the last event.
-    fn is_due(&self, done: u64) -> bool {
-        let told = self.told.load(Ordering::Relaxed);
-        let is_due = done.abs_diff(told) >= STEP || done != told && done >= self.total.load(Ordering::Relaxed);
-        if is_due {
-            self.told.store(done, Ordering::Relaxed);
-        }
-        is_due
-    }
-}
-
-impl Progress {
-    pub fn new(reference: String, listener: Listener) -> Arc<Self> {
-        Arc::new(Self {
-            reference,
-            listener,
-            read: Arc::default(),
-            packed: Lane::default(),
-            sent: Lane::default(),
-            notes: Mutex::default(),
-        })
-    }
-
-    pub fn reference(&self) -> &str {
-        &self.reference
-    }
-
-    pub fn tell(&self, event: Event) {
-        (self.listener)(event);
-    }
-
-    /// Tells a person something, once.
-    pub fn note(&self, text: impl Into<String>) {
-        let text = text.into();
-        let mut notes = self.notes.lock();
-        if notes.contains(&text) {
-            return;
-        }
-        notes.push(text.clone());
-        drop(notes);
-        self.tell(Event::Note { reference: self.reference.clone(), text });
-    }
-
-    pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().clone()
-    }
-
-    /// So many bytes are about to be packed.
-    pub fn expect_packed(&self, bytes: u64) {
-        self.packed.total.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Tells how far packing is.
-    pub fn packed(&self) {
-        let done = self.read.load(Ordering::Relaxed);
-        if self.packed.is_due(done) {
-            let total = self.packed.total.load(Ordering::Relaxed).max(done);
-            self.tell(Event::Packed { reference: self.reference.clone(), done, total });
-        }
-    }
-
-    /// An upload of so many bytes begins.
-    pub fn upload(self: &Arc<Self>, size: u64) -> Upload {
-        self.sent.total.fetch_add(size, Ordering::Relaxed);
-        Upload { progress: Arc::clone(self), size, reached: Arc::default() }
-    }
-}
-
-/// The account of one upload.
-#[derive(Clone)]
-pub(super) struct Upload {
-    progress: Arc<Progress>,
-    size: u64,
-    reached: Arc<AtomicU64>,
-}
-
-impl Upload {
-    /// The other side has so many bytes; fewer than before if the upload started over.
-    pub fn reached(&self, offset: u64) {
-        let offset = offset.min(self.size);
-        let before = self.reached.swap(offset, Ordering::Relaxed);
-        let lane = &self.progress.sent;
-        if offset >= before {
-            lane.done.fetch_add(offset - before, Ordering::Relaxed);
-        } else {
-            lane.done.fetch_sub(before - offset, Ordering::Relaxed);
-        }
-        let done = lane.done.load(Ordering::Relaxed);
-        if lane.is_due(done) {
-            let total = lane.total.load(Ordering::Relaxed).max(done);
-            self.progress.tell(Event::Sent { reference: self.progress.reference.clone(), done, total });
-        }
-    }
-
-    pub fn done(&self) {
-        self.reached(self.size);
-    }
 }

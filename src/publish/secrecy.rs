@@ -4,13 +4,13 @@
 //! them in clear already.
 
 use super::flow::{Baseline, Publish};
-use super::snapshot::show;
-use super::survey::{Secret, Survey};
+use super::plan::survey::{Secret, Survey};
 use super::{ArtifactKind, Error};
 use crate::artifact::{Artifact, Artifacts, Dialect, Secrets, ViewMode};
 use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::oci::Repository;
+use crate::view::path::show;
 
 /// Files that are named in a refusal.
 const NAMED: usize = 3;
@@ -36,7 +36,7 @@ pub(super) async fn refuse(artifacts: &Artifacts, repository: &Repository, mut s
         match artifacts.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
             Ok(artifact) if !is_encrypted(&artifact) => drop_known(&artifact, &mut secret),
             Ok(_) => {}
-            Err(error) => tracing::debug!("files of {} do not count as known: {error}", manifest.digest),
+            Err(error) => tracing::debug!("ignoring files of {}: {error}", manifest.digest),
         }
     }
     let Some(first) = secret.first() else { return Ok(()) };

@@ -29,7 +29,7 @@ pub struct Attributes {
     pub device: (u32, u32),
 }
 
-/// Attributes where an archive says nothing, and overrides of the user.
+/// Defaults for attributes that an archive lacks, and overrides of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The mounting user.
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_archive_does_not_say_is_the_mounting_user_s() {
+    fn attributes_that_an_archive_lacks_default_to_the_mounting_user() {
         let shown = DEFAULTS.of_node(&node(Kind::File));
         assert_eq!(
             (shown.mode, shown.uid, shown.gid, shown.time),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_archive_says_is_shown() {
+    fn archived_attributes_are_shown() {
         let archived = Node { mode: Some(0o4750), owner: Some((0, 42)), mtime: Some((-1, 5)), ..node(Kind::File) };
         let shown = DEFAULTS.of_node(&archived);
         assert_eq!((shown.mode, shown.uid, shown.gid, shown.time), (0o4750, 0, 42, (-1, 5)));

@@ -1,4 +1,4 @@
-//! Where the artifacts of a mount come from, as references say it.
+//! The source of the artifacts of a mount, as written in references.
 
 use std::fmt;
 

@@ -50,7 +50,7 @@ async fn reclaim(uppers: &Arc<Uppers>, tag_key: TagKey, overlay: &Arc<Overlay>) 
     }
     let (uppers, ours) = (Arc::clone(uppers), Arc::clone(overlay));
     let reclaimed = tokio::task::spawn_blocking(move || match ours.reclaim_tag() {
-        // What a mount left that is gone.
+        // Left by a mount that is gone.
         Err(error) if error.kind == ErrorKind::Exists => match uppers.find(&tag_key)? {
             Some(upper) if !upper.remove_if_clean()? => Ok(Begun::Found(Arc::new(upper))),
             _ => ours.reclaim_tag().map(|()| Begun::Edits(ours)),
@@ -66,7 +66,7 @@ impl View {
         self.overlay.get()
     }
 
-    /// Gives the view what is staged for its tag; it shows that once it is entered.
+    /// Gives the view the staged edits of its tag; it shows them once it is entered.
     pub fn give(&self, upper: Arc<Upper>) {
         *self.given.lock() = Some(upper);
     }
@@ -76,12 +76,12 @@ impl View {
         self.given.lock().clone()
     }
 
-    /// Takes back what was given and not shown yet.
+    /// Takes back edits that were given and are not shown yet.
     pub fn take_given(&self) -> Option<Arc<Upper>> {
         self.given.lock().take()
     }
 
-    /// To what its edits are bound, shown or not; `None` without any.
+    /// The digests that its edits are bound to, shown or not; `None` without edits.
     pub fn binding(&self) -> Option<Binding> {
         self.overlay().map(|overlay| overlay.binding()).or_else(|| self.given().map(|upper| upper.binding()))
     }
@@ -98,7 +98,7 @@ impl View {
         }
     }
 
-    /// Makes every use of the view fail from now on: what it showed belongs to another one.
+    /// Makes every use of the view fail from now on: its content belongs to another one.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
@@ -125,7 +125,7 @@ impl View {
     ///
     /// # Errors
     /// `ReadOnly` for anything but a tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
-    /// process edits the tag; what the registry and the disk say.
+    /// process edits the tag; errors of the registry and the disk.
     pub async fn edit(&self, context: &Context) -> Result<Begun, Error> {
         let (Some(uppers), Some(tag_key)) = (&context.staging, self.tag_key(context)) else {
             return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed"));
@@ -158,7 +158,7 @@ impl View {
         }
     }
 
-    /// Lays what was given over the tree that it is bound to. After a failure it is there for the next try.
+    /// Opens the overlay of edits that were given. After a failure they are kept for the next attempt.
     pub(super) async fn bind_given(&self, context: &Context) -> Result<Option<Shown>, Error> {
         let Some(upper) = self.take_given() else { return Ok(None) };
         match self.lay(context, &upper).await {

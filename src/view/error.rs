@@ -1,11 +1,11 @@
-//! Why a view does not answer.
+//! Failures of a view.
 
 use std::borrow::Cow;
 
 use crate::error::ErrorKind;
 use crate::{artifact, content, staging};
 
-/// Why a view did not answer.
+/// A view could not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {

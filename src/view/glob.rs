@@ -1,4 +1,4 @@
-//! Globs over paths: `*` and `?` match within a name, `**` across names, `\\` takes the meaning from what follows; `[...]` is not special.
+//! Globs over paths: `*` and `?` match within a name, `**` across names, `\\` escapes the next character; `[...]` is not special.
 
 /// Whether a glob matches a whole text. Time is bounded by the product of the two lengths: stars are tried by going back to the
 /// last one of each sort only.

@@ -1,6 +1,6 @@
 //! The meaning of edits beside the tree that they lie over: flags of the mount in which they were begun.
 //!
-//! The upper keeps it, so that any other mount or command shows and publishes what was meant.
+//! The upper records it, so that any other mount or command shows and publishes the edits with the same meaning.
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ impl Meaning {
     /// The record cannot be read.
     pub fn of(upper: &Upper) -> Result<Option<Self>, Error> {
         let Some(text) = upper.meaning()? else { return Ok(None) };
-        let unreadable = |error| Error::new(ErrorKind::Integrity, format!("the record of what the edits mean cannot be read: {error}"));
+        let unreadable = |error| Error::new(ErrorKind::Integrity, format!("the recorded meaning of the edits cannot be read: {error}"));
         serde_json::from_str(&text).map(Some).map_err(unreadable)
     }
 
@@ -115,7 +115,7 @@ impl Meaning {
 }
 
 impl Context {
-    /// The same for the edits of an upper, which mean what they meant when they were begun. Of two verifications the stricter counts.
+    /// The context for the edits of an upper, which keep the meaning that they began with. Of two verifications the stricter counts.
     ///
     /// # Errors
     /// As [`Meaning::of`].
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upper_keeps_what_its_edits_mean_and_says_when_it_does_not_know() {
+    fn an_upper_records_the_meaning_of_its_edits_and_reports_a_broken_record() {
         let directory = tempfile::tempdir().unwrap();
         let uppers = Uppers::open(directory.path(), None).unwrap();
         let tag_key = |tag: &str| TagKey { origin: "o".into(), authority: "reg.io".into(), repository: "app".into(), tag: tag.into() };

@@ -1,6 +1,6 @@
 //! The metadata of one tag or attachment as a directory: `.oci/tags/T/` and everything below it.
 //!
-//! Bound to one digest like every view. What a registry says appears as file content only; names are digests,
+//! Bound to one digest like every view. Text from a registry appears as file content only; names are digests,
 //! numbers and media types reduced to letters that are safe in a path. Blobs and attachments are asked for when
 //! they are read or listed, never before.
 

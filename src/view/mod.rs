@@ -1,4 +1,4 @@
-//! A view: what one directory of the mount shows, be it a tag, a digest path, one layer or platform, or the
+//! A view: the content of one directory of the mount, be it a tag, a digest path, one layer or platform, or the
 //! metadata of a tag.
 //!
 //! A view has a number, is bound to a digest when it is first entered and keeps that digest for its whole life:
@@ -8,16 +8,24 @@
 
 mod attributes;
 mod authority;
+mod blocking;
+pub mod compare;
 mod edited;
+mod entry;
 mod error;
 mod glob;
 mod meaning;
 mod metadata;
 mod origin;
 mod overlay;
+pub mod path;
+mod pin;
 mod pins;
 mod reader;
+pub mod snapshot;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 mod xattr;
 
 use std::collections::HashSet;
@@ -32,16 +40,16 @@ use tokio::sync::OnceCell;
 pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
 pub use edited::Begun;
+pub use entry::{EntryContent, TreeEntry};
 pub use error::Error;
 pub use glob::glob;
 pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
 pub use origin::{Key, Member, Origin};
 pub use overlay::{
-    ArtifactOf, Difference, FileHandle, Forgotten, Frozen, FrozenContent, FrozenEntry, NewNode, Overlay, PathState, Replace, SetAttributes,
-    hash_file, walk_tree,
+    Difference, FileHandle, Forgotten, Frozen, NewNode, Overlay, PathState, Replace, SetAttributes, TreeSnapshot, hash_file, tree_entries,
 };
-pub use pins::Pin;
+pub use pin::Pin;
 pub use reader::Reader;
 pub use table::{FIRST_VIEW, VIEW_LIMIT, Views};
 pub use xattr::state_name;
@@ -65,7 +73,7 @@ pub struct Context {
     pub artifacts: Artifacts,
     /// The meaning of edits begun here, and how everything else is shown.
     pub meaning: Meaning,
-    /// Attributes where an archive says nothing, and overrides of the user.
+    /// Defaults for attributes that an archive lacks, and overrides of the user.
     pub defaults: Defaults,
     /// The registry or layout as it is written in references.
     pub authority: Authority,
@@ -81,7 +89,7 @@ pub enum Shown {
     Tree(Arc<Artifact>),
     /// Metadata of an artifact.
     Metadata(Metadata),
-    /// Nothing lies below: the tag began empty and shows what is staged.
+    /// A tag that began empty and shows staged files only.
     New,
 }
 
@@ -117,7 +125,7 @@ pub struct View {
     pins: Arc<pins::Pins>,
     /// Its content is no longer shown: processes inside get an error.
     closed: AtomicBool,
-    /// When the kernel was told what its directory is, once it was entered.
+    /// When the kernel got the attributes of its directory, after it was entered.
     told: OnceLock<Instant>,
     /// Files that were opened while only the transport vouched for them: the kernel may hold such pages.
     /// Held only for set operations.
@@ -151,7 +159,7 @@ impl View {
         self.number
     }
 
-    /// By what it is found again.
+    /// Its key.
     pub fn key(&self) -> Key {
         self.key.lock().clone()
     }
@@ -161,13 +169,13 @@ impl View {
         *self.key.lock() = key;
     }
 
-    /// Whether the kernel was told the attributes of its directory since it was entered, and long enough ago that nothing under way was
-    /// judged by those of before.
+    /// Whether the kernel got the attributes of its directory since it was entered, and long enough ago that no operation under way was
+    /// checked against older ones.
     pub fn is_told(&self) -> bool {
         self.told.get().is_some_and(|told| told.elapsed() >= SETTLED)
     }
 
-    /// Notes that the kernel is told them.
+    /// Notes that the kernel gets them now.
     pub fn set_told(&self) {
         self.told.get_or_init(Instant::now);
     }
@@ -182,7 +190,7 @@ impl View {
         self.shown.get()
     }
 
-    /// The digest that it is bound to, if it was entered before: what the tag is taken to hold upstream.
+    /// The digest that it is bound to, if it was entered before: the expected digest of the tag upstream.
     pub fn digest(&self) -> Option<Digest> {
         if let Some(overlay) = self.overlay() {
             return overlay.binding().expected;
@@ -194,7 +202,7 @@ impl View {
         }
     }
 
-    /// Binds the view to its digest, if it is not bound yet, and answers what it shows.
+    /// Binds the view to its digest, if it is not bound yet, and returns its content.
     ///
     /// # Errors
     /// Errors of resolving the tag or reading the artifact; the view stays unbound then and the next caller tries again.
@@ -363,5 +371,5 @@ fn node_id(node: ViewNode) -> Option<NodeId> {
 }
 
 fn no_node() -> Error {
-    Error::new(ErrorKind::Gone, "the file is not there any more")
+    Error::new(ErrorKind::Gone, "the file no longer exists")
 }

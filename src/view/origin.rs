@@ -1,17 +1,17 @@
-//! By what a view is found again, and where its content comes from. Plain data.
+//! The key of a view, and where its content comes from. Plain data.
 
 use std::sync::Arc;
 
 use crate::oci::{Digest, Manifest, Repository, Tag};
 
-/// By what a view is found again.
+/// The key of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// The files of a tag.
     Tag(Repository, Tag),
     /// The files of a manifest by digest. The name is the path component that leads to it.
     Digest(Repository, Digest),
-    /// A name of a layout that is not a tag, as it is shown, and what it names: when that changes, it is another view.
+    /// A name of a layout that is not a tag, as it is shown, and its target: when that changes, it is another view.
     Odd(String, Digest),
     /// The metadata of a tag.
     Metadata(Repository, Tag),
@@ -37,7 +37,7 @@ pub enum Origin {
     Tag(Repository, Tag),
     /// A manifest by digest.
     Digest(Repository, Digest),
-    /// About what a tag names when it is entered.
+    /// Metadata of the digest that a tag names when it is entered.
     TagMetadata(Repository, Tag),
     /// About a manifest; `depth` directories lie between it and the repository's.
     DigestMetadata {

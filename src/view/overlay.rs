@@ -3,10 +3,12 @@
 //! Gives the POSIX meaning of every change to one tag, in transactions of the upper, and reads the merged state. Works
 //! without a mount too. Knows nothing of inodes, handles of the kernel, other tags or the registry's tag.
 //!
-//! The upper is the only truth: what is kept in memory says where the upper need not be asked, and which files are open.
+//! The upper is the only truth: memory only knows where the upper has no rows, and which files are open.
 
+mod access_times;
 mod attributes;
 mod base;
+mod content;
 mod copy_up;
 mod difference;
 mod discard;
@@ -16,6 +18,7 @@ mod file_handle;
 mod fill;
 mod frozen;
 mod layered;
+mod lower;
 mod merged;
 mod names;
 mod open;
@@ -23,34 +26,38 @@ mod plain;
 mod removed;
 mod renumber;
 mod table;
+mod trees;
+mod unedited;
 mod upstream;
 mod walk;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
+pub use content::hash_file;
 pub use file_handle::FileHandle;
-pub use frozen::{ArtifactOf, Frozen, FrozenContent, FrozenEntry, hash_file, walk_tree};
+pub use frozen::Frozen;
 pub use plain::{Difference, Forgotten, NewNode, PathState, Replace, SetAttributes};
+pub use unedited::{TreeSnapshot, tree_entries};
 
 use super::pins::Pins;
-use super::{Error, ViewNode};
-use crate::artifact::Artifact;
-use crate::oci::Digest;
-use crate::staging::{Binding, Change, Error as Fault, TagKey, Upper};
-use attributes::AccessTimes;
+use super::{EntryContent, Error, ViewNode};
+use crate::staging::{Binding, TagKey, Upper};
+use access_times::AccessTimes;
 use base::Base;
-use edit::Edit;
-use file::Blobs;
+use layered::Layered;
+use lower::{Blobs, Lower};
 use merged::Merged;
 use removed::Removed;
 use table::Table;
-use walk::Walk;
+use trees::Trees;
+use walk::Place;
+
+/// Generations of a tag that may live at a time: one is frozen, others are being dropped.
+const GENERATIONS: u32 = 8;
 
 /// An edited tag. Shared by its view, by open files and by a publish.
 ///
@@ -59,10 +66,10 @@ use walk::Walk;
 pub struct Overlay {
     upper: Arc<Upper>,
     base: Base,
-    /// Artifacts that rows refer to, the one that the tag is expected to hold among them. Held for map operations only.
-    artifacts: RwLock<HashMap<Digest, Arc<Artifact>>>,
+    /// Those that rows refer to, and the one that the tag is expected to hold.
+    trees: Trees,
     blobs: Blobs,
-    table: Table,
+    table: Table<OpenFile>,
     /// Held by changes of names, and while a file is opened.
     names: Mutex<()>,
     /// Shared by writers of bytes, taken exclusively by a freeze and a commit.
@@ -75,12 +82,33 @@ pub struct Overlay {
     writers: AtomicU64,
     /// Grows with every freeze and commit; each file is counted as changed once an epoch.
     epoch: AtomicU64,
-    /// Generations that are frozen just now.
-    frozen: Arc<AtomicU64>,
+    /// Each frozen generation has one permit.
+    generations: Arc<Semaphore>,
     access_times: AccessTimes,
     /// Files that are open through handles of which the table does not know; none where no other view shows the tag.
     pins: OnceLock<Arc<Pins>>,
     removed: Removed,
+}
+
+/// Where the bytes of an open file are now.
+#[derive(Clone)]
+enum ByteSource {
+    Lower(Arc<Lower>),
+    Data(Arc<Layered>),
+}
+
+/// An open file. Dropped with its last handle; a node without a name goes with it.
+struct OpenFile {
+    pub overlay: Arc<Overlay>,
+    pub node: ViewNode,
+    /// Held for copying only.
+    source: RwLock<ByteSource>,
+    /// Held while it is decided to which bytes a write goes, and while it is made.
+    turn: Mutex<()>,
+    /// The epoch of the overlay in which the file was last counted as changed.
+    marked: AtomicU64,
+    /// Handles that may write.
+    pub writers: AtomicU64,
 }
 
 impl Overlay {
@@ -89,7 +117,7 @@ impl Overlay {
         self.upper.tag_key()
     }
 
-    /// To what it is bound.
+    /// The digests that it is bound to.
     pub fn binding(&self) -> Binding {
         self.upper.binding()
     }
@@ -99,7 +127,7 @@ impl Overlay {
         &self.upper
     }
 
-    /// Takes everything back: removes the upper with all edits. Later calls answer Gone.
+    /// Discards everything: removes the upper with all edits. Later calls fail with Gone.
     ///
     /// # Errors
     /// Busy while it is being published; errors of the disk.
@@ -107,7 +135,7 @@ impl Overlay {
         Ok(self.upper.remove()?)
     }
 
-    /// Removes the upper if nothing is left to publish; returns whether it did. Later calls answer Gone then.
+    /// Removes the upper if nothing is left to publish; returns whether it did. Later calls fail with Gone then.
     ///
     /// # Errors
     /// Gone where it was removed before; errors of the disk.
@@ -127,10 +155,11 @@ impl Overlay {
     ///
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
-    pub fn remove_if_unchanged(&self, frozen: Frozen) -> Result<bool, Error> {
+    pub fn remove_if_unchanged(&self, frozen: Arc<Frozen>) -> Result<bool, Error> {
+        let frozen = frozen.into_upper()?;
         let _names = self.names.lock();
         let _gate = self.freeze_lock.write();
-        Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen.into_upper())?)
+        Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen)?)
     }
 
     /// Whether the upper was removed, and everything in it is gone.
@@ -194,8 +223,8 @@ impl Overlay {
         Ok(self.upper.reclaim()?)
     }
 
-    /// Gives up the tag's name for that of a directory if nothing is left to publish; returns whether it did. What is there can still
-    /// be read, and every change answers Gone.
+    /// Gives up the tag's name for that of a directory if nothing is left to publish; returns whether it did. Its content can still
+    /// be read, and every change fails with Gone.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -212,9 +241,9 @@ impl Overlay {
         if suspects.is_empty() {
             return Ok(paths);
         }
-        let mut walk = Walk::new(self.merged(), &self.artifacts);
-        while let Some(entry) = walk.next()? {
-            if matches!(&entry.content, FrozenContent::Data(id) if suspects.contains(id)) {
+        let mut place = Place::default();
+        while let Some(entry) = place.next(self.merged(), &self.trees)? {
+            if matches!(&entry.content, EntryContent::Data(id) if suspects.contains(id)) {
                 paths.push(entry.path);
             }
         }
@@ -224,10 +253,10 @@ impl Overlay {
     /// The node of a name.
     ///
     /// # Errors
-    /// TooLong for what cannot be a name, NotDirectory, Gone.
+    /// TooLong, NotDirectory, Gone.
     pub fn lookup(&self, directory: ViewNode, name: &[u8]) -> Result<Option<ViewNode>, Error> {
         if name.len() > 255 {
-            return Err(Error::new(crate::error::ErrorKind::TooLong, "a name may have 255 bytes"));
+            return Err(Error::new(crate::error::ErrorKind::TooLong, "a name has at most 255 bytes"));
         }
         Ok(self.merged().lookup(directory, name)?)
     }
@@ -256,22 +285,6 @@ impl Overlay {
         Ok(self.merged().parent(directory)?)
     }
 
-    /// An artifact that rows refer to.
-    fn artifact(&self, digest: &Digest) -> Option<Arc<Artifact>> {
-        self.artifacts.read().get(digest).cloned()
-    }
-
-    fn keep_artifact(&self, artifact: &Arc<Artifact>) {
-        let mut artifacts = self.artifacts.write();
-        artifacts.insert(artifact.manifest.digest, Arc::clone(artifact));
-    }
-
-    /// Lets go of all but these.
-    fn keep_artifacts(&self, referred: &BTreeSet<Digest>) {
-        let mut artifacts = self.artifacts.write();
-        artifacts.retain(|digest, _| referred.contains(digest));
-    }
-
     fn merged(&self) -> Merged<'_> {
         Merged { rows: self.upper.rows(), base: &self.base }
     }
@@ -294,37 +307,19 @@ impl Overlay {
     }
 
     fn has_frozen(&self) -> bool {
-        self.frozen.load(Ordering::Acquire) > 0
-    }
-
-    /// Runs one change in a transaction.
-    fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.upper.change(|change| work(&mut self.edit(change)))
-    }
-
-    fn edit<'change, 'upper>(&'change self, change: &'change mut Change<'upper>) -> Edit<'change, 'upper> {
-        let Self { base, table, removed, .. } = self;
-        Edit { change, base, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() }
+        self.generations.available_permits() < GENERATIONS as usize
     }
 }
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        // Nothing is left to publish: the next one who enters the tag finds what is upstream.
+        // Nothing is left to publish: the tag follows upstream again.
         if Arc::strong_count(&self.upper) == 1
             && let Err(error) = self.upper.remove_if_clean()
             && error.kind != crate::error::ErrorKind::Gone
         {
             tracing::warn!("{error}");
         }
-    }
-}
-
-/// The time now: seconds since the epoch and nanoseconds.
-fn now() -> (i64, u32) {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
-        Err(_) => (0, 0),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading ranges of one file through its extents. What no extent covers is a hole and reads as zeros.
+//! Reading ranges of one file through its extents. Gaps between extents are holes and read as zeros.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ use crate::error::ErrorKind;
 use crate::layer::Extent;
 use crate::oci::Repository;
 
-/// Most bytes of one read. The kernel is told to ask for less.
+/// Most bytes of one read. The kernel is configured to ask for less.
 pub const READ_LIMIT: u32 = 4 << 20;
 
 /// An open file: always the bytes that it was opened on.
@@ -127,7 +127,7 @@ impl Reader {
     /// The bytes of a range, fewer only at the end of the file.
     ///
     /// # Errors
-    /// Errors of the stream; Invalid for more than the largest read that the kernel was told of.
+    /// Errors of the stream; Invalid for more than [`READ_LIMIT`] bytes.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         if length > READ_LIMIT {
             return Err(Error::new(ErrorKind::Invalid, "a single read of more than 4 MiB is refused"));
@@ -177,7 +177,7 @@ async fn read_extents(stream: &ContentStream, extents: &[Extent], start: u64, en
         let data = stream.read(piece.stream..piece.stream + piece.length).await?;
         let target = usize::try_from(piece.file - start).ok().and_then(|at| buffer.get_mut(at..)?.get_mut(..data.len()));
         let Some(target) = target else {
-            return Err(Error::new(ErrorKind::Other, "a stream answered more than was asked for"));
+            return Err(Error::new(ErrorKind::Other, "a stream returned more than was requested"));
         };
         target.copy_from_slice(&data);
     }

@@ -53,7 +53,7 @@ impl TableEntry {
     }
 }
 
-/// Where the content of a view comes from whose key says so: that of a tag, which listings name by the thousand.
+/// The origin of a view that follows from its key: that of a tag, which listings name by the thousand.
 fn origin_of(key: &Key) -> Option<Origin> {
     match key {
         Key::Tag(repository, tag) => Some(Origin::Tag(repository.clone(), tag.clone())),
@@ -132,7 +132,7 @@ impl Views {
     /// As [`Views::number`].
     pub fn name(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<Arc<View>, Error> {
         let (number, opened) = self.number(key, origin)?;
-        opened.or_else(|| self.get(number)).ok_or_else(|| Error::new(ErrorKind::Gone, "the directory is not known any more"))
+        opened.or_else(|| self.get(number)).ok_or_else(|| Error::new(ErrorKind::Gone, "the directory is no longer known"))
     }
 
     /// The view of a number, opened now if it was only named.
@@ -167,7 +167,7 @@ impl Views {
         self.inner.lock().current.contains_key(key)
     }
 
-    /// A new view of a key, which a lookup finds from now on, with one lookup. It shows what is given once it is entered.
+    /// A new view of a key, which lookups find from now on, with one lookup. It shows `given` once it is entered.
     ///
     /// # Errors
     /// As [`Views::number`].
@@ -183,7 +183,7 @@ impl Views {
         made.ok_or_else(|| Error::new(ErrorKind::Other, "no view was made"))
     }
 
-    /// Makes the next lookup of the view's key get a new view, if this one is still what it would get.
+    /// Makes the next lookup of the view's key get a new view, if it would get this one now.
     pub fn retire(&self, number: u32) {
         let mut inner = self.inner.lock();
         let key = inner.entries.get(&number).map(TableEntry::key);
@@ -194,7 +194,7 @@ impl Views {
         }
     }
 
-    /// Finds a view by another key from now on. What had that key before is found no more.
+    /// Finds a view by another key from now on. The view that had that key is no longer found.
     pub fn rename(&self, view: &View, key: Key) {
         let mut inner = self.inner.lock();
         let before = view.key();

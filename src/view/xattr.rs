@@ -1,4 +1,4 @@
-//! Extended attributes: those of the archive, and what ocifs itself says about a file under names of its own.
+//! Extended attributes: those of the archive, and ocifs's own.
 //!
 //! The names `user.oci.*` and `user.ocifs.*` are answered everywhere and listed nowhere, so that `cp -a` copies
 //! none of them. An archive's own attributes pass through untouched.
@@ -8,7 +8,7 @@ use crate::artifact::{Artifact, Kind, is_own_name};
 use crate::content::Verified;
 use crate::oci::{Digest, Manifest, ManifestBody};
 
-/// How `user.ocifs.state` says how something differs from upstream.
+/// Values of `user.ocifs.state`.
 pub fn state_name(state: PathState) -> &'static str {
     match state {
         PathState::Clean => "clean",
@@ -117,7 +117,7 @@ impl View {
         }
         let Shown::Tree(artifact) = self.enter(context).await? else { return Ok(None) };
         if !OF_ARTIFACT.contains(&name) && self.state(node)? != PathState::Clean {
-            // What is staged comes from no layer.
+            // Staged files come from no layer.
             return Ok(None);
         }
         match name {

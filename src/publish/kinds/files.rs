@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Work;
+use super::work::Work;
 use crate::artifact::attached_index;
 use crate::oci::Descriptor;
 use crate::publish::Error;
 use crate::publish::manifest::{descriptor, files as titled};
-use crate::publish::plan::{LayerPlan, PathSet, files};
-use crate::publish::produce::Made;
+use crate::publish::pack::made::Made;
+use crate::publish::plan::files;
+use crate::publish::plan::layers::LayerPlan;
+use crate::publish::plan::path_set::PathSet;
+use crate::view::path::show;
 
 impl Work {
     /// The layers of everything but these paths, as they stand in a manifest behind `standing`.
     pub(super) async fn grouped(&self, covered: PathSet, standing: &[Value]) -> Result<(Vec<Value>, Vec<Made>), Error> {
         if let Some(link) = &self.survey.escaping {
-            let link = crate::publish::snapshot::show(link);
+            let link = show(link);
             self.progress.note(format!("`oras pull` refuses symbolic links that leave the directory, as `{link}` does; ocifs shows them"));
         }
         let snapshot = self.without(covered);
@@ -34,8 +37,8 @@ impl Work {
     }
 }
 
-/// The order of the layers of a plan: those with directories of the tree last, outer directories behind inner ones. So what is last
-/// said of a directory is what is true of it; other layers hold what stands in for it.
+/// The order of the layers of a plan: those with directories of the tree last, outer directories behind inner ones. So the last
+/// entry of a directory is the real one; other layers hold placeholders.
 fn order(layers: &[LayerPlan]) -> Vec<usize> {
     let numbers = |directories: bool| move |(_, layer): &(usize, &LayerPlan)| layer.has_directories == directories;
     let others = layers.iter().enumerate().filter(numbers(false));

@@ -1,20 +1,21 @@
-//! Container images: a new one of one layer, or one layer more on what the tag holds.
+//! Container images: a new one with one layer, or one more layer on the current one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Built, Work};
+use super::work::{Built, Work};
 use crate::artifact::{Artifact, attached_index};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Manifest, media_type};
 use crate::publish::Error;
 use crate::publish::manifest::{descriptor, image, layers, referrer};
-use crate::publish::plan::diff::{self, Earlier};
-use crate::publish::plan::{Plan, whole};
-use crate::publish::produce::Made;
-use crate::publish::snapshot::Snapshot;
-use crate::publish::store::Ready;
+use crate::publish::pack::made::Made;
+use crate::publish::pack::store::Ready;
+use crate::publish::plan::diff::Earlier;
+use crate::publish::plan::layers::Plan;
+use crate::publish::plan::{diff, whole};
+use crate::view::snapshot::Snapshot;
 
 /// Layers beyond which those that edits put on top become one: overlay mounts end at 127.
 const LAYERS: usize = 100;

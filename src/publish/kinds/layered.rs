@@ -1,11 +1,11 @@
-//! Edits of what is a list of titled layers, of single blobs, or one archive.
+//! Edits of artifacts that consist of titled layers, of single blobs, or of one archive.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Built, CONFIG_LIMIT, Work};
+use super::work::{Built, CONFIG_LIMIT, Work};
 use crate::artifact::{Artifact, Dialect, attached_index};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
@@ -13,11 +13,13 @@ use crate::oci::{Descriptor, Digest, ImageManifest, media_type};
 use crate::publish::Error;
 use crate::publish::manifest::listing::{Listed, relisted, stale};
 use crate::publish::manifest::{EMPTY, descriptor, files as titled, layers};
-use crate::publish::plan::foreign::{self, Fate, Foreign};
-use crate::publish::plan::{PathSet, whole};
-use crate::publish::produce::Made;
-use crate::publish::snapshot::{Entries, show};
-use crate::view::FrozenEntry;
+use crate::publish::pack::made::Made;
+use crate::publish::plan::foreign::{Fate, Foreign};
+use crate::publish::plan::path_set::PathSet;
+use crate::publish::plan::{foreign, whole};
+use crate::view::TreeEntry;
+use crate::view::path::show;
+use crate::view::snapshot::Entries;
 
 /// Annotations about content that has changed and so no longer hold: the attributes of ModelPack, the digest of an archive without its
 /// compression, the table of contents of eStargz, our own index.
@@ -29,7 +31,7 @@ const OF_CONTENT: [&str; 6] = [
     attached_index::INDEX_DIGEST,
     attached_index::INDEX_SIZE,
 ];
-/// Config of a Helm chart: a copy of what one of its files says.
+/// Config of a Helm chart: a copy of one of its files.
 const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 /// The signature of a Helm chart.
 const HELM_PROVENANCE: &str = "application/vnd.cncf.helm.chart.provenance.v1.prov";
@@ -71,7 +73,7 @@ impl Work {
         Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
     }
 
-    /// The config that an artifact gets with these layers; `None` if it keeps its own. What can only be told is noted.
+    /// The config that an artifact gets with these layers; `None` if it keeps its own. Entries that cannot be updated are reported in a note.
     async fn config_for(&self, image: &ImageManifest, after: &[Listed]) -> Result<Option<Descriptor>, Error> {
         let config = &image.config;
         let before: Vec<Digest> = image.layers.iter().filter(|layer| !is_silent(layer)).map(|layer| layer.digest).collect();
@@ -79,7 +81,7 @@ impl Work {
             return Ok(None);
         }
         if config.size > CONFIG_LIMIT {
-            self.progress.note(format!("the config has {} bytes and is that of before: it may name layers that are gone", config.size));
+            self.progress.note(format!("the config has {} bytes and was not updated: it may name layers that are gone", config.size));
             return Ok(None);
         }
         let bytes = self.config(config).await?;
@@ -115,10 +117,10 @@ impl Work {
         Ok((layers, made))
     }
 
-    /// Directories above anything that is planned are planned too, whatever layer stays and has them: what stands in for them must
-    /// not be the last that is said of them.
+    /// Directories above planned entries are planned too, even if a layer that stays holds them: a placeholder must not be the last
+    /// entry of a directory.
     async fn with_directories(&self, mut covered: PathSet) -> Result<PathSet, Error> {
-        let mut planned = Entries::of(self.without(covered.clone()));
+        let mut planned = Entries::of(&self.without(covered.clone()));
         while let Some(entry) = planned.next().await? {
             let mut path = entry.path.as_slice();
             while let Some(at) = path.iter().rposition(|byte| *byte == b'/') {
@@ -131,20 +133,20 @@ impl Work {
 
     async fn archive_around(&self, base: &Artifact, plan: &mut Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
         let &[number] = plan.archives.as_slice() else {
-            return Err(unsupported("it consists of several archives, and which one a change belongs to is not known"));
+            return Err(unsupported("it consists of several archives, so it is unclear which one a change belongs to"));
         };
         if let Some(fate @ Fate::Stays) = plan.fates.get_mut(number) {
             if self.more_than(plan.covered.clone()).await?.is_none() {
                 return Ok((standing(base, plan, replaced, false)?, Vec::new()));
             }
-            // What is new belongs into it too.
+            // New files belong in it too.
             *fate = Fate::Goes;
         }
         let index = self.artifacts.layer_index(&self.repository, base, number, false).await?;
         let has_root = index.is_some_and(|index| index.entries().any(|entry| entry.path.is_empty()));
         let mut covered: PathSet = PathSet::default();
         for layer in base.layers().iter().filter(|layer| layer.number != number) {
-            // What a file of its own shows is not part of the archive.
+            // Files with a layer of their own are not part of the archive.
             if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (plan.fates.get(layer.number), base.file_of(layer.number)) {
                 covered.insert(&path);
             }
@@ -163,10 +165,10 @@ impl Work {
         }
         layer.annotations.retain(|key, _| !OF_CONTENT.contains(&key.as_str()));
         if base.shown.image().is_some_and(|image| image.layers.iter().any(|layer| layer.media_type == HELM_PROVENANCE)) {
-            self.progress.note("the provenance file signs the chart of before: sign the new version again");
+            self.progress.note("the provenance file signs the previous chart: sign the new version again");
         }
         if base.shown.image().is_some_and(|image| image.config.media_type == HELM_CONFIG) {
-            self.progress.note("the config of the chart is that of before: registries may show an old name, version or description");
+            self.progress.note("the config of the chart was not updated: registries may show an old name, version or description");
         }
         let mut layers = standing(base, plan, replaced, false)?;
         let place = (0..number).filter(|number| !matches!(plan.fates.get(*number), None | Some(Fate::Goes | Fate::Silent))).count();
@@ -184,9 +186,9 @@ impl Work {
         Ok((standing(base, plan, replaced, false)?, Vec::new()))
     }
 
-    /// A name that no layer shows.
-    async fn more_than(&self, covered: PathSet) -> Result<Option<FrozenEntry>, Error> {
-        let mut entries = Entries::of(self.without(covered));
+    /// The first entry that no layer shows.
+    async fn more_than(&self, covered: PathSet) -> Result<Option<TreeEntry>, Error> {
+        let mut entries = Entries::of(&self.without(covered));
         while let Some(entry) = entries.next().await? {
             if !entry.path.is_empty() {
                 return Ok(Some(entry));
@@ -197,15 +199,18 @@ impl Work {
 }
 
 fn unsupported(why: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("this artifact cannot be edited so: {why} (--as with --as-kind makes another one of it)"))
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("this artifact does not support such an edit: {why} (--as with --as-kind publishes it as another kind)"),
+    )
 }
 
-/// Whether a layer holds no content of the artifact: our indexes, and what stands for "no layer".
+/// Whether a layer holds no content of the artifact: one of our indexes, or the placeholder for "no layer".
 fn is_silent(layer: &Descriptor) -> bool {
     attached_index::is_index_layer(layer) || layer.media_type == media_type::OCI_EMPTY && layer.annotation(titled::TITLE).is_none()
 }
 
-/// The layers with content, with what they hold without compression.
+/// The layers with content, with the digest of their uncompressed content.
 fn listed(layers: &[Descriptor], made: &[Made]) -> Vec<Listed> {
     let packed = |digest: &Digest| {
         made.iter().find_map(|made| match made {
@@ -254,7 +259,7 @@ fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool
 /// How an archive of this media type is compressed.
 fn packing_of(media_type: &str) -> Result<Packing, Error> {
     if media_type.contains("zstd") {
-        return Err(unsupported("its layer is compressed by zstd, which is not written here"));
+        return Err(unsupported("its layer is compressed with zstd, which ocifs cannot write"));
     }
     let is_plain = media_type.ends_with(".tar") || media_type.ends_with("+tar") || media_type.ends_with("x-tar");
     Ok(if is_plain { Packing::Tar } else { Packing::GzipTar })

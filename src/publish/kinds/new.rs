@@ -1,64 +1,35 @@
-//! An artifact that edits nothing: its kind, the files that are layers of their own, what its manifest says beside them.
+//! Artifacts without a base: the kind, the files with a layer of their own, the manifest fields.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Built, Work};
+use super::new_artifact::Own;
+use super::work::{Built, Work};
 use crate::artifact::{Kind, attached_index};
 use crate::error::ErrorKind;
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Manifest, media_type};
-use crate::publish::manifest::{self, descriptor, empty, files as titled};
-use crate::publish::metadata::{Metadata, UNKNOWN_ARTIFACT};
+use crate::publish::Error;
+use crate::publish::manifest;
+use crate::publish::manifest::metadata::UNKNOWN_ARTIFACT;
+use crate::publish::manifest::{descriptor, empty, files as titled};
+use crate::publish::pack::made::Made;
 use crate::publish::plan::foreign::says_something;
-use crate::publish::plan::identity::{LayerIdentity, archived};
-use crate::publish::plan::{LayerPlan, PathSet, Plan, Selector, files, whole};
-use crate::publish::produce::Made;
-use crate::publish::snapshot::{Entries, is_within, show};
-use crate::publish::{ArtifactKind, Error};
+use crate::publish::plan::layers::{LayerPlan, Plan, Selector};
+use crate::publish::plan::path_set::PathSet;
+use crate::publish::plan::{files, whole};
+use crate::view::path::{is_within, show};
+use crate::view::snapshot::Entries;
 
 /// Media type of a file's layer where ORAS chooses it.
 const ORAS_FILE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Media type of a file's layer.
 const FILE: &str = "application/octet-stream";
 
-/// The kind of a new artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NewKind {
-    /// One that edits can make too.
-    Editable(ArtifactKind),
-    /// A raw layer a file and an archive a directory, as ORAS makes them.
-    Oras,
-}
-
-/// A path that is a layer of its own.
-#[derive(Clone, Debug)]
-pub(in crate::publish) struct Own {
-    pub path: Vec<u8>,
-    pub media_type: Option<String>,
-}
-
-/// What becomes of a tree that edits nothing.
-pub(in crate::publish) struct NewArtifact {
-    pub kind: NewKind,
-    /// Paths that are layers of their own, in the order of the layers.
-    pub own: Vec<Own>,
-    /// Directories that nobody said anything about.
-    pub implied: Vec<Vec<u8>>,
-    pub metadata: Metadata,
-}
-
-impl NewArtifact {
-    /// One whose layers follow from its tree alone.
-    pub fn of_kind(kind: ArtifactKind) -> Self {
-        Self { kind: NewKind::Editable(kind), own: Vec::new(), implied: Vec::new(), metadata: Metadata::default() }
-    }
-}
-
 impl Work {
-    /// Files: what was named alone in layers of its own, everything else by the plan of trees.
+    /// Files: named files get a layer each, everything else is planned as a tree.
     pub(super) async fn new_files(&self) -> Result<Built, Error> {
         let mut covered = self.silent().await?;
         let (mut layers, mut made) = self.own_files(FILE, true).await?;
@@ -97,7 +68,7 @@ impl Work {
         self.with_metadata(manifest::finish(members)?, made).await
     }
 
-    /// The artifact with what the user wants its manifest to say.
+    /// The artifact with the manifest fields that the user chose.
     async fn with_metadata(&self, top: Arc<Manifest>, made: Vec<Made>) -> Result<Built, Error> {
         let top = self.new.metadata.applied(&top)?;
         if let Some((config, bytes)) = self.new.metadata.config_blob() {
@@ -110,7 +81,7 @@ impl Work {
     async fn directories(&self) -> Result<HashSet<Vec<u8>>, Error> {
         let named: HashSet<&[u8]> = self.new.own.iter().map(|own| own.path.as_slice()).collect();
         let mut found = HashSet::new();
-        let mut entries = Entries::of(Arc::clone(&self.snapshot));
+        let mut entries = Entries::of(&self.snapshot);
         while let Some(entry) = entries.next().await? {
             if entry.kind == Kind::Directory && named.contains(entry.path.as_slice()) {
                 found.insert(entry.path);
@@ -123,7 +94,7 @@ impl Work {
     async fn own_files(&self, default_type: &str, with_index: bool) -> Result<(Vec<Value>, Vec<Made>), Error> {
         let media_types: HashMap<&[u8], &Own> = self.new.own.iter().map(|own| (own.path.as_slice(), own)).collect();
         let mut planned: HashMap<Vec<u8>, (LayerPlan, bool)> = HashMap::new();
-        let mut entries = Entries::of(Arc::clone(&self.snapshot));
+        let mut entries = Entries::of(&self.snapshot);
         while let Some(entry) = entries.next().await? {
             if !media_types.contains_key(entry.path.as_slice()) || entry.kind == Kind::Directory {
                 continue;
@@ -133,17 +104,7 @@ impl Work {
                 return Err(unfit("is neither a file nor a directory"));
             }
             let title = files::title(&entry.path).ok_or_else(|| unfit("cannot be the title of a layer: it is not plain text"))?;
-            let mut identity = LayerIdentity::new(Packing::Raw);
-            identity.add(&archived(&entry, None), Some(self.snapshot.sha256(&entry).await?));
-            let plan = LayerPlan {
-                identity: identity.finish(),
-                packing: Packing::Raw,
-                title: Some(title),
-                entries: 1,
-                bytes: entry.size,
-                behind: Vec::new(),
-                has_directories: false,
-            };
+            let plan = LayerPlan::of_file(&entry, self.snapshot.sha256(&entry).await?, title);
             planned.insert(entry.path.clone(), (plan, says_something(&entry)));
         }
         let (mut layers, mut numbers, mut named) = (Vec::new(), HashMap::new(), Vec::new());
@@ -173,7 +134,7 @@ impl Work {
     /// The archive of a directory, whose entries begin with its path.
     async fn oras_directory(&self, own: &Own) -> Result<(Descriptor, Made), Error> {
         let mut chosen = PathSet::default();
-        let mut entries = Entries::of(Arc::clone(&self.snapshot));
+        let mut entries = Entries::of(&self.snapshot);
         while let Some(entry) = entries.next().await? {
             if is_within(&entry.path, &own.path) && !entry.path.is_empty() {
                 chosen.insert(&entry.path);

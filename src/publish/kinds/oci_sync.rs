@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Built, Work};
+use super::work::{Built, Work};
 use crate::artifact::{Artifact, attached_index};
 use crate::content::Sealing;
 use crate::error::ErrorKind;
@@ -13,9 +13,9 @@ use crate::layer::Packing;
 use crate::oci::{Descriptor, media_type};
 use crate::publish::Error;
 use crate::publish::manifest::{EMPTY, oci_sync, referrer};
+use crate::publish::pack::made::Made;
+use crate::publish::pack::sealed::Sealed;
 use crate::publish::plan::whole;
-use crate::publish::produce::Made;
-use crate::publish::seal::Sealed;
 
 impl Work {
     pub(super) async fn oci_sync(&self, base: Option<&Arc<Artifact>>) -> Result<Built, Error> {

@@ -8,7 +8,7 @@ use super::{described, empty, finish, members, set_config};
 use crate::oci::{Descriptor, Digest, Manifest, media_type};
 use crate::publish::Error;
 
-/// Artifact type of what is made here.
+/// Artifact type of the files dialect.
 pub(in crate::publish) const ARTIFACT_TYPE: &str = "application/vnd.ocifs.files.v1";
 /// The path of a layer.
 pub(in crate::publish) const TITLE: &str = "org.opencontainers.image.title";

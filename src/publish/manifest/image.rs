@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_config_keeps_what_it_does_not_know_and_gets_a_layer() {
+    fn an_edited_config_keeps_unknown_fields_and_gets_a_layer() {
         let base = br#"{"x":{"y":[1]},"created":"2020","rootfs":{"type":"layers","diff_ids":["a"]},"history":[{"created_by":"z"},{"empty_layer":true}]}"#;
         let value: Value = serde_json::from_slice(&edited_config(base, 0, &Digest::of(b"x")).unwrap()).unwrap();
         assert_eq!((&value["x"]["y"], &value["created"]), (&json!([1]), &json!("2020")));

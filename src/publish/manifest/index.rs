@@ -12,7 +12,7 @@ use crate::publish::Error;
 /// On an attestation: which member it is about.
 const ABOUT: &str = "vnd.docker.reference.digest";
 
-/// The index with `new` in the place of `old`, and how many attestations went. The platform tells members of one digest apart.
+/// Replaces `old` by `new` in an index; also returns how many attestations were dropped. The platform tells members with one digest apart.
 /// `None` if the index does not name `old` itself.
 pub(in crate::publish) fn replaced(
     index: &Manifest,

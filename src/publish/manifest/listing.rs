@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lists_something_else_is_left_alone_and_told() {
+    fn other_lists_are_left_alone_and_reported() {
         let before = [of("a"), of("b")];
         let after = [Listed { digest: of("a"), diff_id: NONE }];
         let same = [Listed { digest: of("a"), diff_id: NONE }, Listed { digest: of("b"), diff_id: NONE }];

@@ -5,6 +5,7 @@ pub(super) mod files;
 pub(super) mod image;
 pub(super) mod index;
 pub(super) mod listing;
+pub(super) mod metadata;
 pub(super) mod oci_sync;
 pub(super) mod referrer;
 
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::Error;
 use crate::error::ErrorKind;
-pub(super) use crate::oci::document::{EMPTY, descriptor, empty, text};
 use crate::oci::{Descriptor, Digest, Manifest, document};
+use crate::publish::Error;
 use crate::registry::MANIFEST_LIMIT;
+
+pub(super) use crate::oci::document::{EMPTY, descriptor, empty, text};
 
 /// A descriptor with annotations.
 pub(super) fn described(media_type: &str, (digest, size): (Digest, u64), annotations: &[(&str, &str)]) -> Descriptor {

@@ -11,7 +11,7 @@ use crate::publish::Error;
 
 const VERSION: &str = "io.oci-sync.version";
 const ENCRYPTED: &str = "io.oci-sync.encrypted";
-/// The version that is claimed for a new artifact: what the tool calls itself.
+/// The version written into new artifacts: oci-sync's own.
 const TOOL: &str = "0.1.0-dev";
 
 /// The manifest of one layer with these labels, which may be all annotations of an earlier one.

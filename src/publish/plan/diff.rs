@@ -1,5 +1,5 @@
-//! The plan of a layer that turns one tree into another: what is new or changed with the directories above it, and whiteouts for
-//! what is gone.
+//! The plan of a layer that turns one tree into another: new and changed entries with the directories above them, and whiteouts for
+//! removed ones.
 //!
 //! Names of one file stay together: if one of them is in the layer, all are, since readers that unpack each layer by itself know
 //! no other. Directories above are repeated because some readers would recreate them otherwise.
@@ -7,11 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{PathSet, Plan, whole};
+use super::layers::Plan;
+use super::path_set::PathSet;
+use super::whole;
 use crate::artifact::Kind;
 use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing};
 use crate::publish::Error;
-use crate::publish::snapshot::{Entries, Snapshot, is_within, name, order, parent};
+use crate::view::path::join;
+use crate::view::path::{is_within, name, order, parent};
+use crate::view::snapshot::{Entries, Snapshot};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -19,7 +23,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Effects of earlier layers, which this one replaces, on the tree below them.
 #[derive(Default)]
 pub(in crate::publish) struct Earlier {
-    /// Paths that they wrote or removed; whether a directory there must hide what was below before.
+    /// Paths that they wrote or removed; whether a directory there must hide the content below it.
     touched: HashMap<Vec<u8>, bool>,
 }
 
@@ -53,7 +57,7 @@ pub(in crate::publish) async fn plan(
     let mut above: Vec<Vec<u8>> = Vec::new();
     let mut absent: HashSet<&[u8]> = earlier.touched.keys().map(Vec::as_slice).collect();
     let mut hiding = Vec::new();
-    let mut entries = Entries::of(Arc::clone(snapshot));
+    let mut entries = Entries::of(snapshot);
     while let Some(entry) = entries.next().await? {
         above.retain(|above| is_within(&entry.path, above));
         absent.remove(entry.path.as_slice());
@@ -75,7 +79,7 @@ pub(in crate::publish) async fn plan(
     let mut gone: Vec<Vec<u8>> = removed.to_vec();
     gone.extend(absent.into_iter().map(<[u8]>::to_vec));
     gone.sort_by(|one, other| order(one, other));
-    // What lies below something that is gone, or is not a directory any more, goes with it.
+    // Removing a directory, or replacing it by a file, removes everything below it.
     let mut last: Option<Vec<u8>> = None;
     gone.retain(|path| {
         let is_covered = last.as_ref().is_some_and(|last| is_within(path, last));
@@ -94,7 +98,7 @@ pub(in crate::publish) async fn plan(
 /// Nodes with several names of which one is in the layer.
 async fn linked(snapshot: &Arc<dyn Snapshot>, changed: &PathSet, earlier: &Earlier) -> Result<HashSet<u64>, Error> {
     let mut linked = HashSet::new();
-    let mut entries = Entries::of(Arc::clone(snapshot));
+    let mut entries = Entries::of(snapshot);
     while let Some(entry) = entries.next().await? {
         let is_linked = entry.links > 1 && entry.kind != Kind::Directory;
         if is_linked && (changed.contains(&entry.path) || earlier.touched.contains_key(&entry.path)) {
@@ -118,7 +122,7 @@ async fn whiteouts(
     }
     let mut marks = Vec::new();
     let mut parents = HashSet::new();
-    let mut entries = Entries::of(Arc::clone(snapshot));
+    let mut entries = Entries::of(snapshot);
     while let Some(entry) = entries.next().await? {
         if entry.kind != Kind::Directory {
             continue;
@@ -147,8 +151,4 @@ fn mark(path: Vec<u8>) -> PackEntry {
         link: Vec::new(),
         xattrs: Vec::new(),
     }
-}
-
-fn join(above: &[u8], name: &[u8]) -> Vec<u8> {
-    if above.is_empty() { name.to_vec() } else { [above, b"/", name].concat() }
 }

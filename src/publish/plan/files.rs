@@ -6,13 +6,13 @@ use futures_util::TryStreamExt;
 
 use super::groups::{Assigner, Placement, Totals};
 use super::identity::{LayerIdentity, archived};
+use super::layers::{LayerPlan, Plan, Selector};
 use super::parents::{Above, Named};
-use super::{LayerPlan, Plan, Selector};
 use crate::artifact::Kind;
 use crate::layer::{self, FileKind, Packing};
 use crate::publish::Error;
-use crate::publish::snapshot::{Hash, Snapshot, hashed};
-use crate::view::FrozenEntry;
+use crate::view::TreeEntry;
+use crate::view::snapshot::{Snapshot, hashed};
 
 /// Longest title, as every reader takes it for a path.
 const TITLE: usize = 4095;
@@ -33,21 +33,21 @@ impl Draft {
     }
 
     /// Adds an entry of the walk behind the directories above it.
-    fn add(&mut self, entry: &FrozenEntry, sha256: Option<[u8; 32]>, above: &Above) {
+    fn add(&mut self, entry: &TreeEntry, above: &Above) {
         if self.plan.packing != Packing::Raw {
             for directory in self.named.missing(above, entry) {
                 self.identity.add(&archived(&directory, None), None);
             }
         }
         let archived = archived(entry, None);
-        self.identity.add(&archived, sha256);
+        self.identity.add(&archived, entry.sha256);
         self.plan.entries += 1;
         self.plan.bytes = self.plan.bytes.saturating_add(archived.size);
         self.plan.has_directories |= entry.kind == Kind::Directory;
     }
 
     /// Adds a further name of one of its files.
-    fn add_link(&mut self, entry: &FrozenEntry, first: &[u8], above: &Above) {
+    fn add_link(&mut self, entry: &TreeEntry, first: &[u8], above: &Above) {
         let directories = self.named_behind.missing(above, entry);
         self.plan.behind.extend(directories.iter().map(|directory| archived(directory, None)));
         self.plan.behind.push(archived(entry, Some(first)));
@@ -69,8 +69,8 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
     let mut assigner = Assigner::new(&totals);
     let mut layers: Vec<Draft> = Vec::new();
     let mut above = Above::default();
-    let mut hashed = hashed(snapshot, Hash::Chosen(None));
-    while let Some((entry, sha256)) = hashed.try_next().await? {
+    let mut hashed = hashed(snapshot, |_| true);
+    while let Some(entry) = hashed.try_next().await? {
         above.step(&entry);
         match assigner.place(&entry) {
             Placement::Link { group, first } => {
@@ -81,7 +81,7 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
             Placement::Alone(_) => {
                 let raw = is_raw(&**snapshot, &entry).await?;
                 let mut layer = Draft::new(if raw.is_some() { Packing::Raw } else { Packing::GzipTar }, raw);
-                layer.add(&entry, sha256, &above);
+                layer.add(&entry, &above);
                 layers.push(layer);
             }
             Placement::Group(group) => {
@@ -89,7 +89,7 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
                     layers.push(Draft::new(Packing::GzipTar, None));
                 }
                 if let Some(layer) = layers.get_mut(group as usize) {
-                    layer.add(&entry, sha256, &above);
+                    layer.add(&entry, &above);
                 }
             }
         }
@@ -98,7 +98,7 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
 }
 
 /// The title, if a large file is stored as it is: a plain file that gains nothing from compression and whose path can be a title.
-async fn is_raw(snapshot: &dyn Snapshot, entry: &FrozenEntry) -> Result<Option<String>, Error> {
+async fn is_raw(snapshot: &dyn Snapshot, entry: &TreeEntry) -> Result<Option<String>, Error> {
     let is_plain = entry.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
     let Some(title) = title(&entry.path).filter(|_| is_plain) else { return Ok(None) };
     let reader = snapshot.open(entry).await?;

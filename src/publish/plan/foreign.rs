@@ -7,14 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::identity::{LayerIdentity, archived};
-use super::{LayerPlan, PathSet, Plan, Selector};
+use super::layers::{LayerPlan, Plan, Selector};
+use super::path_set::PathSet;
 use crate::artifact::{Artifact, ArtifactLayer, Artifacts, Kind};
-use crate::layer::{FileKind, LayerIndex, Packing};
+use crate::layer::{FileKind, LayerIndex};
 use crate::oci::Repository;
 use crate::publish::Error;
-use crate::publish::snapshot::{Entries, Snapshot, name};
-use crate::view::{FrozenEntry, ViewNode};
+use crate::view::path::name;
+use crate::view::snapshot::{Entries, Snapshot};
+use crate::view::{TreeEntry, ViewNode};
 
 /// The fate of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub(in crate::publish) fn directory_key(path: &[u8]) -> Vec<u8> {
     [path, b"/"].concat()
 }
 
-/// Decides. `regroups` names the unpacked layers whose content is always replanned (and found again by what they contain).
+/// Plans the fates. `regroups` names the unpacked layers whose content is always replanned (and found again by content).
 pub(in crate::publish) async fn plan(
     (artifacts, repository): (&Artifacts, &Repository),
     base: &Arc<Artifact>,
@@ -130,7 +131,7 @@ fn decide(
 async fn split(snapshot: &Arc<dyn Snapshot>, covered: &PathSet) -> Result<Vec<Vec<u8>>, Error> {
     // By node: the covered names, and whether another name is not.
     let mut nodes: HashMap<ViewNode, (Vec<Vec<u8>>, bool)> = HashMap::new();
-    let mut entries = Entries::of(Arc::clone(snapshot));
+    let mut entries = Entries::of(snapshot);
     while let Some(entry) = entries.next().await? {
         if entry.links > 1 && entry.kind != Kind::Directory {
             let (names, is_split) = nodes.entry(entry.node).or_default();
@@ -140,7 +141,7 @@ async fn split(snapshot: &Arc<dyn Snapshot>, covered: &PathSet) -> Result<Vec<Ve
     Ok(nodes.into_values().filter(|(_, is_split)| *is_split).flat_map(|(names, _)| names).collect())
 }
 
-/// Whether everything that a layer holds is as it was, also what other layers hide.
+/// Whether all content of a layer is unchanged, hidden entries included.
 fn stays(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet) -> bool {
     index.entries().all(|entry| {
         let Some(path) = base.entry_path(number, entry.path) else { return false };
@@ -148,7 +149,7 @@ fn stays(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet) -> 
     })
 }
 
-/// Remembers what a layer that stays shows.
+/// Records the visible content of a layer that stays.
 fn cover(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet, covered: &mut PathSet) {
     for (entry, shown) in index.entries().zip(base.shown_entries(number, index)) {
         if let (Some(_), Some(path)) = (shown, base.entry_path(number, entry.path))
@@ -159,14 +160,14 @@ fn cover(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet, cov
     }
 }
 
-/// Directories that are there only because a file in them has a title need no entry. Of others a layer says something, and it may go.
+/// Directories that exist only because a file in them has a title need no entry. Others are described by a layer, which may go.
 fn cover_above(base: &Artifact, path: &[u8], same: &PathSet, covered: &mut PathSet) {
     let mut node = 0;
     for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
         let directory = path.get(..at).unwrap_or_default();
         let Some(found) = base.tree.lookup(node, name(directory)) else { return };
         node = found;
-        // What an entry describes has permission bits; owner and time are those of the file below.
+        // Directories with an entry have permission bits; owner and time may be those of the file below.
         let is_silent = base.tree.node(node).is_some_and(|node| node.mode.is_none());
         if is_silent && base.tree.xattrs(node).is_empty() && same.contains(directory) {
             covered.insert(directory);
@@ -183,36 +184,25 @@ async fn replacements(
 ) -> Result<(Plan, Vec<bool>), Error> {
     let (mut files, mut layers, mut described) = (HashMap::new(), Vec::new(), Vec::new());
     if !wanted.is_empty() {
-        let mut entries = Entries::of(Arc::clone(snapshot));
+        let mut entries = Entries::of(snapshot);
         while let Some(entry) = entries.next().await? {
             let Some(number) = wanted.get(&entry.path).filter(|_| entry.kind == Kind::File && entry.links <= 1) else { continue };
             let Some(title) = super::files::title(&entry.path) else { continue };
-            let mut identity = LayerIdentity::new(Packing::Raw);
             let sha256 = snapshot.sha256(&entry).await?;
-            identity.add(&archived(&entry, None), Some(sha256));
             if let Some(fate) = fates.get_mut(*number) {
                 *fate = Fate::Replaced(layers.len());
             }
             covered.insert(&entry.path);
             files.insert(entry.path.clone(), layers.len());
             described.push(says_something(&entry));
-            let identity = identity.finish();
-            layers.push(LayerPlan {
-                identity,
-                packing: Packing::Raw,
-                title: Some(title),
-                entries: 1,
-                bytes: entry.size,
-                behind: Vec::new(),
-                has_directories: false,
-            });
+            layers.push(LayerPlan::of_file(&entry, sha256, title));
         }
     }
     Ok((Plan { selector: Selector::Each(Arc::new(files)), layers }, described))
 }
 
 /// Whether a file has attributes that its bytes alone do not have.
-pub(in crate::publish) fn says_something(entry: &FrozenEntry) -> bool {
+pub(in crate::publish) fn says_something(entry: &TreeEntry) -> bool {
     entry.mode.is_some_and(|mode| mode != 0o644 || entry.kind == Kind::Directory)
         || entry.owner.is_some()
         || entry.mtime.is_some()

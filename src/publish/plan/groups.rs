@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::artifact::Kind;
 use crate::publish::Sizes;
-use crate::view::{FrozenEntry, ViewNode};
+use crate::view::{TreeEntry, ViewNode};
 
 /// The weight of a name in a group beside its bytes.
 const NAME: u64 = 2048;
@@ -33,7 +33,7 @@ impl Totals {
     }
 
     /// Counts the first name of a node.
-    pub fn add(&mut self, entry: &FrozenEntry) {
+    pub fn add(&mut self, entry: &TreeEntry) {
         let bytes = if entry.kind == Kind::File { entry.size } else { 0 };
         self.bytes = self.bytes.saturating_add(bytes);
         if bytes < self.sizes.large {
@@ -42,7 +42,7 @@ impl Totals {
     }
 }
 
-fn weight(entry: &FrozenEntry) -> u64 {
+fn weight(entry: &TreeEntry) -> u64 {
     NAME + if entry.kind == Kind::File { entry.size.div_ceil(512).saturating_mul(512) } else { 0 }
 }
 
@@ -104,7 +104,7 @@ impl Assigner {
     }
 
     /// The place of the next entry.
-    pub fn place(&mut self, entry: &FrozenEntry) -> Placement {
+    pub fn place(&mut self, entry: &TreeEntry) -> Placement {
         let has_names = entry.links > 1 && entry.kind != Kind::Directory;
         if has_names && let Some((group, first)) = self.named.get(&entry.node) {
             return Placement::Link { group: *group, first: first.clone() };
@@ -125,7 +125,7 @@ impl Assigner {
         self.groups - 1
     }
 
-    fn grouped(&mut self, entry: &FrozenEntry) -> u32 {
+    fn grouped(&mut self, entry: &TreeEntry) -> u32 {
         let class = usize::from(!self.scale.single && entry.kind == Kind::Directory);
         let weight = weight(entry);
         let fits = match self.open.get(class) {
@@ -168,11 +168,11 @@ pub(in crate::publish) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::publish::snapshot::order;
-    use crate::view::FrozenContent;
+    use crate::view::EntryContent;
+    use crate::view::path::order;
 
-    pub(in crate::publish) fn entry(path: &str, node: u64, kind: Kind, size: u64) -> FrozenEntry {
-        FrozenEntry {
+    pub(in crate::publish) fn entry(path: &str, node: u64, kind: Kind, size: u64) -> TreeEntry {
+        TreeEntry {
             path: path.as_bytes().to_vec(),
             node,
             kind,
@@ -184,14 +184,15 @@ pub(in crate::publish) mod tests {
             device: (0, 0),
             target: Vec::new(),
             xattrs: Vec::new(),
-            content: FrozenContent::Data(node),
+            content: EntryContent::Data(node),
+            sha256: None,
         }
     }
 
     type Tree = BTreeMap<String, u64>;
 
     /// Files with their sizes in thousands; every eighth one is linked to the one before, where that is wanted.
-    fn entries_of(tree: &Tree, links: bool) -> Vec<FrozenEntry> {
+    fn entries_of(tree: &Tree, links: bool) -> Vec<TreeEntry> {
         let mut all = vec![entry("", 0, Kind::Directory, 0)];
         let directories: BTreeSet<&str> = tree.keys().filter_map(|path| path.rsplit_once('/')).map(|(above, _)| above).collect();
         all.extend(directories.iter().enumerate().map(|(number, path)| entry(path, 1_000_000 + number as u64, Kind::Directory, 0)));
@@ -210,12 +211,12 @@ pub(in crate::publish) mod tests {
         all
     }
 
-    fn entries(tree: &Tree) -> Vec<FrozenEntry> {
+    fn entries(tree: &Tree) -> Vec<TreeEntry> {
         entries_of(tree, true)
     }
 
     /// The names of each layer.
-    fn layers(entries: &[FrozenEntry]) -> Vec<Vec<Vec<u8>>> {
+    fn layers(entries: &[TreeEntry]) -> Vec<Vec<Vec<u8>>> {
         let mut totals = Totals::default();
         let mut seen = BTreeSet::new();
         entries.iter().filter(|entry| seen.insert(entry.node)).for_each(|entry| totals.add(entry));

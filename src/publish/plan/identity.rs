@@ -5,9 +5,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::artifact::Kind;
 use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing};
-use crate::view::FrozenEntry;
+use crate::view::TreeEntry;
 
-/// Digest of what a layer contains.
+/// Digest of the content of a layer.
 pub(in crate::publish) type Identity = [u8; 32];
 
 /// The first bytes that are hashed; a change of the rules or of the packer's output changes them.
@@ -88,10 +88,10 @@ pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: 
     Some(identity.finish())
 }
 
-/// An entry as it is archived; with `link` it is a further name of that file. Attributes that were never set become what every tool takes
-/// for granted: 0644 and 0755, root, the epoch; never anything of this machine. Extended attributes that no archive holds together are
+/// An entry as it is archived; with `link` it is a further name of that file. Attributes that were never set become the usual
+/// defaults: 0644 and 0755, root, the epoch; never anything of this machine. Extended attributes that no archive holds together are
 /// left out.
-pub(in crate::publish) fn archived(entry: &FrozenEntry, link: Option<&[u8]>) -> PackEntry {
+pub(in crate::publish) fn archived(entry: &TreeEntry, link: Option<&[u8]>) -> PackEntry {
     let kind = match (link, entry.kind) {
         (Some(_), _) => FileKind::HardLink,
         (None, Kind::File) => FileKind::File,

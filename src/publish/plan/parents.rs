@@ -1,13 +1,13 @@
-//! Directories that an archive must name in front of what lies in them, although another layer holds them.
+//! Directories that an archive must name before their content, although another layer holds them.
 //!
 //! ORAS unpacks the layers of an artifact at once, in any order, and makes no directory that a layer does not name itself. So every
-//! archive names all parents of its entries. What stands in for a directory of another layer has its mode and nothing else, or the
+//! archive names all parents of its entries. A placeholder for a directory of another layer has its mode and nothing else, or the
 //! archive would change whenever the directory's time does; the layers with the real directories come last, and win.
 
-use super::PathSet;
+use super::path_set::PathSet;
 use crate::artifact::Kind;
-use crate::publish::snapshot::is_within;
-use crate::view::{FrozenContent, FrozenEntry};
+use crate::view::TreeEntry;
+use crate::view::path::is_within;
 
 /// The directories above the place of a walk, outermost first, without the root.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(in crate::publish) struct Above(Vec<(Vec<u8>, Option<u32>)>);
 
 impl Above {
     /// Goes on to the next entry of the walk.
-    pub fn step(&mut self, entry: &FrozenEntry) {
+    pub fn step(&mut self, entry: &TreeEntry) {
         while self.0.last().is_some_and(|(path, _)| !is_within(&entry.path, path) || *path == entry.path) {
             self.0.pop();
         }
@@ -37,30 +37,13 @@ impl Named {
 
     /// Directories that the archive must name before the entry that the walk has just reached, outermost first. The entry itself counts
     /// as named from now on.
-    pub fn missing(&mut self, above: &Above, entry: &FrozenEntry) -> Vec<FrozenEntry> {
+    pub fn missing(&mut self, above: &Above, entry: &TreeEntry) -> Vec<TreeEntry> {
         let missing = above.0.iter().filter(|(path, _)| *path != entry.path && self.0.insert(path));
-        let missing = missing.map(|(path, mode)| stand_in(path, *mode)).collect();
+        let missing = missing.map(|(path, mode)| TreeEntry::directory(path.clone(), *mode)).collect();
         if entry.kind == Kind::Directory {
             self.0.insert(&entry.path);
         }
         missing
-    }
-}
-
-fn stand_in(path: &[u8], mode: Option<u32>) -> FrozenEntry {
-    FrozenEntry {
-        path: path.to_vec(),
-        node: 0,
-        kind: Kind::Directory,
-        mode,
-        owner: None,
-        mtime: None,
-        size: 0,
-        links: 2,
-        device: (0, 0),
-        target: Vec::new(),
-        xattrs: Vec::new(),
-        content: FrozenContent::None,
     }
 }
 
@@ -69,12 +52,12 @@ mod tests {
     use super::*;
     use crate::publish::plan::groups::tests::entry;
 
-    fn paths(entries: &[FrozenEntry]) -> Vec<&str> {
+    fn paths(entries: &[TreeEntry]) -> Vec<&str> {
         entries.iter().map(|entry| std::str::from_utf8(&entry.path).unwrap()).collect()
     }
 
     #[test]
-    fn every_parent_is_named_once_and_before_what_lies_in_it() {
+    fn every_parent_is_named_once_and_before_its_content() {
         let (mut above, mut named) = (Above::default(), Named::default());
         let mut visit = |path: &str, kind: Kind, here: bool| -> Vec<String> {
             let entry = entry(path, 1, kind, 0);
@@ -87,7 +70,7 @@ mod tests {
         assert_eq!(visit("a/b/x", Kind::File, true), ["a", "a/b"]);
         assert!(visit("a/b/y", Kind::File, true).is_empty());
         assert!(visit("a/c", Kind::Directory, true).is_empty());
-        assert!(visit("a/c/z", Kind::File, true).is_empty(), "a directory that the archive holds itself needs no stand-in");
+        assert!(visit("a/c/z", Kind::File, true).is_empty(), "a directory that the archive holds itself needs no placeholder");
         visit("ab", Kind::Directory, false);
         assert_eq!(visit("ab/x", Kind::File, true), ["ab"]);
         assert!(visit("top", Kind::File, true).is_empty());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 
 use super::identity::{LayerIdentity, archived};
-use super::{LayerPlan, PathSet, Plan, Selector};
+use super::layers::{LayerPlan, Plan, Selector};
+use super::path_set::PathSet;
 use crate::layer::{PackEntry, Packing};
 use crate::publish::Error;
-use crate::publish::snapshot::{FirstNames, Hash, Snapshot, hashed};
+use crate::view::snapshot::{FirstNames, Snapshot, hashed};
 
 /// Plans one layer of the chosen entries (all of them if `None`), with others behind them.
 pub(in crate::publish) async fn plan(
@@ -20,14 +21,15 @@ pub(in crate::publish) async fn plan(
     let mut identity = LayerIdentity::new(packing);
     let mut layer = LayerPlan { identity: [0; 32], packing, title: None, entries: 0, bytes: 0, behind, has_directories: true };
     let mut names = FirstNames::default();
-    let mut entries = hashed(snapshot, Hash::Chosen(chosen.clone()));
-    while let Some((entry, sha256)) = entries.try_next().await? {
+    let wanted = chosen.clone();
+    let mut entries = hashed(snapshot, move |entry| wanted.as_ref().is_none_or(|wanted| wanted.contains(&entry.path)));
+    while let Some(entry) = entries.try_next().await? {
         if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&entry.path)) {
             continue;
         }
         let first = names.of(&entry).map(<[u8]>::to_vec);
         let archived = archived(&entry, first.as_deref());
-        identity.add(&archived, sha256);
+        identity.add(&archived, entry.sha256);
         layer.entries += 1;
         layer.bytes = layer.bytes.saturating_add(archived.size);
     }

@@ -8,7 +8,7 @@ use crate::staging::{Binding, TagKey};
 use crate::view::NewNode;
 
 #[tokio::test]
-async fn a_new_tag_shows_another_reader_what_was_staged() {
+async fn another_reader_of_a_new_tag_sees_the_staged_tree() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;
@@ -60,7 +60,7 @@ async fn a_copy_of_a_known_tag_is_a_retag_and_no_blob_is_sent() {
 }
 
 #[tokio::test]
-async fn what_is_staged_is_there_for_the_next_process() {
+async fn the_next_process_finds_staged_edits() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -91,7 +91,7 @@ async fn layers_of_another_repository_are_taken_over() {
 }
 
 #[tokio::test]
-async fn an_edit_sends_only_what_changed() {
+async fn an_edit_sends_only_changed_layers() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -112,7 +112,7 @@ async fn an_edit_sends_only_what_changed() {
 }
 
 #[tokio::test]
-async fn what_was_published_is_read_without_asking_for_it() {
+async fn published_files_are_read_without_a_request() {
     for (kind, passphrase) in [
         (ArtifactKind::Files, None),
         (ArtifactKind::Image, None),
@@ -133,7 +133,7 @@ async fn what_was_published_is_read_without_asking_for_it() {
 }
 
 #[tokio::test]
-async fn what_no_archive_can_hold_is_left_out_by_name_and_the_rest_is_published() {
+async fn entries_that_no_archive_can_hold_are_left_out_by_name_and_the_rest_is_published() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);

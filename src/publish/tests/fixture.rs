@@ -1,76 +1,32 @@
-//! A registry in memory, edited tags in a state directory, a publisher, and another reader that knows nothing.
+//! Edited tags, a publisher, and another reader that knows nothing.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::artifact::{Artifact, Artifacts, Kind, Options as ReadOptions, ViewMode};
-use crate::cache::{self, SpanCache};
-use crate::content::{self, Contents, KeyRing, PassphraseSource};
-use crate::oci::{Digest, Repository};
+use crate::artifact::{Kind, ViewMode};
+use crate::oci::Digest;
 use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report, Sizes};
-use crate::registry::{Memory, Trust};
-use crate::seal::Passphrase;
-use crate::staging::{Binding, TagKey, Uppers};
-use crate::view::{Authority, Context, Defaults, FrozenEntry, Meaning, NewNode, Overlay, SetAttributes, ViewNode, walk_tree};
-
-const DEFAULTS: Defaults =
-    Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
+use crate::view::snapshot::Snapshot as _;
+use crate::view::tests::TagFixture;
+pub use crate::view::tests::{repository, tag_key};
+use crate::view::{Context, NewNode, Overlay, SetAttributes, TreeEntry, ViewNode, tree_entries};
 
 pub const TIME: (i64, u32) = (1_600_000_000, 5_000_000);
 
+/// Edited tags and their publisher.
 pub struct PublishFixture {
-    pub registry: Arc<Memory>,
+    tags: TagFixture,
     pub publisher: Publisher,
-    pub uppers: Arc<Uppers>,
     pub events: Arc<Mutex<Vec<Event>>>,
-    passphrase: Option<&'static str>,
-    directory: tempfile::TempDir,
 }
 
-pub fn repository() -> Repository {
-    Repository::parse("app").unwrap()
-}
+impl std::ops::Deref for PublishFixture {
+    type Target = TagFixture;
 
-pub fn tag_key(tag: &str) -> TagKey {
-    TagKey { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
-}
-
-fn keys(passphrase: Option<&'static str>) -> KeyRing {
-    let source = |text: &'static str| -> Arc<dyn PassphraseSource> {
-        Arc::new(move || Ok::<_, String>(Some(Passphrase::new(text.as_bytes().to_vec()))))
-    };
-    KeyRing::new(passphrase.into_iter().map(source).collect())
-}
-
-fn context(registry: &Arc<Memory>, cache: &std::path::Path, passphrase: Option<&'static str>, staging: Option<Arc<Uppers>>) -> Context {
-    let cache = SpanCache::open(cache::Config { directory: cache.to_path_buf(), size: 1 << 30, min_free: 0 }).unwrap();
-    let pull: Arc<Memory> = Arc::clone(registry);
-    let contents = Contents::new(content::Config { keys: keys(passphrase), ..content::Config::new(pull.clone(), cache.clone()) });
-    let options = ReadOptions {
-        tag_ttl: Duration::from_secs(3600),
-        platform: "linux/amd64".parse().unwrap(),
-        view: ViewMode::Merged,
-        offline: false,
-        strict: false,
-        repositories: Vec::new(),
-    };
-    Context {
-        artifacts: Artifacts::new(pull, contents, cache, options),
-        meaning: Meaning {
-            platform: "linux/amd64".parse().unwrap(),
-            view: ViewMode::Merged,
-            strict: false,
-            kind: ArtifactKind::Files,
-            allow_delete: false,
-            encrypted: false,
-        },
-        defaults: DEFAULTS,
-        authority: Authority::Registry("reg.test".to_owned()),
-        tag_ttl: Duration::from_secs(3600),
-        staging,
+    fn deref(&self) -> &TagFixture {
+        &self.tags
     }
 }
 
@@ -101,32 +57,28 @@ impl PublishFixture {
     }
 
     pub fn with(kind: ArtifactKind, passphrase: Option<&'static str>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
-        let uppers = Arc::new(Uppers::open(&directory.path().join("state"), None).unwrap());
-        let context = Arc::new(context(&registry, &directory.path().join("cache"), passphrase, Some(Arc::clone(&uppers))));
+        let tags = TagFixture::with_passphrase(passphrase);
         let publisher = Publisher {
-            context,
-            push: registry.clone(),
+            context: Arc::clone(&tags.context),
+            push: tags.registry.clone(),
             kind,
             concurrency: NonZeroUsize::new(4).unwrap(),
             sizes: Sizes::default(),
             attach_index: true,
         };
-        Self { registry, publisher, uppers, events: Arc::default(), passphrase, directory }
+        Self { tags, publisher, events: Arc::default() }
     }
 
     /// The next process, which has seen nothing yet and finds the same cache.
     pub async fn restart(&mut self) {
-        self.publisher.context.artifacts.flush().await;
-        let cache = self.directory.path().join("cache");
-        self.publisher.context = Arc::new(context(&self.registry, &cache, self.passphrase, Some(Arc::clone(&self.uppers))));
+        self.tags.restart().await;
+        self.publisher.context = Arc::clone(&self.tags.context);
     }
 
     /// The tag as a power cut leaves it that took the file with these staged bytes.
     pub async fn after_losing(&self, overlay: Arc<Overlay>, bytes: &[u8]) -> Arc<Overlay> {
         overlay.upper().sync().unwrap();
-        let mut rest = vec![self.directory.path().join("state")];
+        let mut rest = vec![self.state()];
         while let Some(path) = rest.pop() {
             if path.is_dir() {
                 rest.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
@@ -135,37 +87,6 @@ impl PublishFixture {
             }
         }
         self.again(overlay).await
-    }
-
-    pub async fn empty(&self, tag: &str) -> Arc<Overlay> {
-        self.begin(tag, Binding::default()).await
-    }
-
-    pub async fn over(&self, tag: &str, digest: Digest) -> Arc<Overlay> {
-        self.begin(tag, Binding { under: Some(digest), expected: Some(digest), deleted: false }).await
-    }
-
-    pub async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
-        self.begin_at(&tag_key(tag), binding).await
-    }
-
-    pub async fn begin_at(&self, tag_key: &TagKey, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(tag_key, binding, None).unwrap();
-        Overlay::open(&self.publisher.context, upper).await.unwrap()
-    }
-
-    /// The tag as the next process finds it.
-    pub async fn again(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
-        let tag_key = overlay.tag_key();
-        drop(overlay);
-        let upper = loop {
-            // A publish that was stopped may still be leaving on another thread.
-            match self.uppers.find(&tag_key) {
-                Ok(upper) => break upper.expect("the upper is there"),
-                Err(_) => tokio::task::yield_now().await,
-            }
-        };
-        Overlay::open(&self.publisher.context, upper).await.unwrap()
     }
 
     pub fn listener(&self) -> Listener {
@@ -188,23 +109,10 @@ impl PublishFixture {
         digest_of(&report)
     }
 
-    /// An artifact as a reader sees it that has nothing in its cache.
-    pub async fn elsewhere(&self, digest: &Digest) -> (Arc<Artifact>, Context, tempfile::TempDir) {
-        let directory = tempfile::tempdir().unwrap();
-        let context = context(&self.registry, &directory.path().join("cache"), self.passphrase, None);
-        let artifact = context.artifacts.artifact(&repository(), digest, ViewMode::Merged, false).await.unwrap();
-        (artifact, context, directory)
-    }
-
     /// Everything that a tag shows to another reader.
     pub async fn seen(&self, digest: &Digest) -> Vec<Seen> {
         let (artifact, context, _directory) = self.elsewhere(digest).await;
-        let mut entries = Vec::new();
-        walk_tree(&artifact, &mut |entry| {
-            entries.push(entry);
-            Ok(())
-        })
-        .unwrap();
+        let entries: Vec<_> = tree_entries(&artifact).map(Result::unwrap).collect();
         let mut seen = Vec::new();
         for entry in &entries {
             let mut bytes = Vec::new();
@@ -235,18 +143,12 @@ impl PublishFixture {
     /// The same of what is staged.
     pub async fn staged(&self, overlay: &Arc<Overlay>) -> Vec<Seen> {
         let frozen = overlay.freeze().unwrap();
-        let mut entries = Vec::new();
-        frozen
-            .walk(&mut |entry| {
-                entries.push(entry);
-                Ok(())
-            })
-            .unwrap();
+        let entries: Vec<_> = frozen.entries().map(Result::unwrap).collect();
         let mut seen = Vec::new();
         for entry in &entries {
             let mut bytes = Vec::new();
             if entry.kind == Kind::File {
-                let reader = frozen.open(&self.publisher.context, entry).await.unwrap();
+                let reader = frozen.open(entry).await.unwrap();
                 while (bytes.len() as u64) < entry.size {
                     bytes.extend_from_slice(&reader.read(bytes.len() as u64, 1 << 20).await.unwrap());
                 }
@@ -261,7 +163,7 @@ impl PublishFixture {
     }
 }
 
-fn of_entry(entry: &FrozenEntry, all: &[FrozenEntry], bytes: Vec<u8>) -> Seen {
+fn of_entry(entry: &TreeEntry, all: &[TreeEntry], bytes: Vec<u8>) -> Seen {
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let first = all.iter().find(|other| other.node == entry.node && other.kind == entry.kind).unwrap();
     Seen {
@@ -351,13 +253,7 @@ impl Edit<'_> {
     /// Makes all times the same in every run.
     pub async fn times(&self) {
         let frozen = self.1.freeze().unwrap();
-        let mut paths = Vec::new();
-        frozen
-            .walk(&mut |entry| {
-                paths.push(String::from_utf8(entry.path).unwrap());
-                Ok(())
-            })
-            .unwrap();
+        let paths: Vec<String> = frozen.entries().map(|entry| String::from_utf8(entry.unwrap().path).unwrap()).collect();
         drop(frozen);
         for path in paths.iter().rev() {
             self.time(path).await;

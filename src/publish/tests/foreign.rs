@@ -70,7 +70,7 @@ async fn a_changed_titled_file_stays_one_and_its_neighbours_stay_byte_for_byte()
 }
 
 #[tokio::test]
-async fn what_is_new_or_was_in_a_changed_directory_is_packed_anew() {
+async fn new_files_and_those_of_a_changed_directory_are_repacked() {
     let fixture = PublishFixture::new();
     let digest = oras(&fixture);
     let before = manifest(&fixture, &digest);
@@ -198,7 +198,7 @@ async fn a_config_that_names_layers_in_its_own_way_stays_and_a_note_says_which_a
 }
 
 #[tokio::test]
-async fn what_is_sealed_in_a_way_that_is_not_known_is_refused() {
+async fn unknown_sealing_is_refused() {
     let fixture = PublishFixture::new();
     let config = (media_type::OCI_EMPTY, &b"{}"[..]);
     let digest = fixture.registry.add_artifact("app", "v1", config, &[("a/b", b"x", &[])], &[("dev.ocifs.seal", "age")]);

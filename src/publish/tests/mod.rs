@@ -1,5 +1,6 @@
 //! Publishing over a registry in memory: what arrives, what is sent, what a failure leaves.
 
+mod comparing;
 mod faults;
 mod files;
 mod fixture;

@@ -113,7 +113,7 @@ async fn labels_and_version_of_an_edited_artifact_stay() {
 }
 
 #[tokio::test]
-async fn what_is_sealed_is_never_published_without_its_passphrase() {
+async fn a_sealed_artifact_is_never_published_without_its_passphrase() {
     let fixture = PublishFixture::with(ArtifactKind::OciSync, Some(PASSPHRASE));
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;

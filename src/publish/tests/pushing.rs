@@ -119,7 +119,7 @@ async fn a_pushed_directory_is_shown_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_was_pushed_before_is_not_sent_again_and_has_the_same_digest() {
+async fn a_repeated_push_sends_nothing_and_has_the_same_digest() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let (first, _) = pushed(&fixture, &source.pushing(FILES, &["."])).await;
     fixture.registry.forget_requests();
@@ -193,7 +193,7 @@ async fn a_directory_in_the_kind_of_oras_is_one_archive_with_its_path_as_title()
 }
 
 #[tokio::test]
-async fn a_manifest_says_what_was_asked_for() {
+async fn a_manifest_has_the_requested_fields() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let subject = Descriptor::new("application/vnd.oci.image.manifest.v1+json", Digest::of(b"subject"), 7);
     let mut pushing = source.pushing(FILES, &["a.txt"]);
@@ -221,7 +221,7 @@ async fn a_manifest_says_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn what_no_artifact_can_be_is_refused_before_a_byte_is_sent() {
+async fn impossible_requests_are_refused_before_a_byte_is_sent() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let refused = async |pushing: &Pushing, word: &str| {
         let error = push(&fixture, pushing).await.unwrap_err();

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::comparing::counts;
 use super::fixture::{Edit, PublishFixture, Seen};
 use crate::artifact::{Kind, ViewMode};
 use crate::layer::FileKind;
@@ -220,7 +221,9 @@ async fn check(base: Base, sizes: Sizes, steps: &[Step]) {
             continue;
         }
         let staged = fixture.staged(&overlay).await;
+        let listed = counts(&overlay.differences().await.unwrap());
         let (report, _) = fixture.publish_with(&overlay, Options { force: true, ..Options::default() }).await.unwrap();
+        assert_eq!(report.changes, listed, "`diff` lists what is published");
         let digest = overlay.binding().expected.unwrap_or_else(|| panic!("{report:?}"));
         assert_eq!(comparable(fixture.seen(&digest).await), comparable(staged), "{report:?}");
         archives_stand_alone(&fixture, &digest).await;
@@ -236,7 +239,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
-    fn every_version_shows_what_was_staged(steps in proptest::collection::vec(step(), 1..60), base in proptest::sample::select(&BASES[..]), sizes in sizes()) {
+    fn every_version_shows_the_staged_tree(steps in proptest::collection::vec(step(), 1..60), base in proptest::sample::select(&BASES[..]), sizes in sizes()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(base, sizes, &steps));
     }

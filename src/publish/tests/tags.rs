@@ -47,7 +47,7 @@ async fn a_tag_that_moved_is_not_overwritten_and_both_digests_are_named() {
 }
 
 #[tokio::test]
-async fn a_put_that_was_lost_is_made_again_while_the_tag_holds_what_it_held() {
+async fn a_lost_put_is_repeated_while_the_tag_holds_the_old_digest() {
     for (lost, arrives) in [(1, true), (2, true), (3, false)] {
         let fixture = PublishFixture::new();
         let overlay = fixture.empty("v1").await;
@@ -66,7 +66,7 @@ async fn a_put_that_was_lost_is_made_again_while_the_tag_holds_what_it_held() {
 }
 
 #[tokio::test]
-async fn an_edit_of_what_refers_to_something_goes_on_referring_to_it() {
+async fn an_edit_of_a_manifest_with_a_subject_keeps_the_subject() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;
@@ -111,7 +111,7 @@ async fn theirs_drops_the_edits_of_a_tag_that_moved() {
 }
 
 #[tokio::test]
-async fn rebase_lays_the_edits_over_what_is_upstream() {
+async fn rebase_lays_the_edits_over_the_current_upstream() {
     let fixture = PublishFixture::new();
     let (overlay, _, now) = moved(&fixture, async |edit| {
         edit.file("docs/theirs", b"1").await;
@@ -146,7 +146,7 @@ async fn rebase_lays_the_edits_over_what_is_upstream() {
 }
 
 #[tokio::test]
-async fn rebase_names_what_both_sides_changed() {
+async fn rebase_names_the_paths_that_both_sides_changed() {
     for (theirs, ours) in [("file", "file"), ("remove", "file"), ("file", "remove"), ("below", "removedir")] {
         let fixture = PublishFixture::new();
         let (overlay, _, now) = moved(&fixture, async |edit| match theirs {
@@ -339,7 +339,7 @@ async fn a_tag_that_moved_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn safety_skips_what_would_lose_most_of_a_tag() {
+async fn the_safety_check_skips_a_publish_that_would_lose_most_of_a_tag() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -392,7 +392,7 @@ async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
 }
 
 #[tokio::test]
-async fn what_a_container_runtime_left_is_published_only_where_it_was_copied_with_the_whole_tree() {
+async fn leftovers_of_a_container_runtime_are_published_only_if_copied_with_the_whole_tree() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);

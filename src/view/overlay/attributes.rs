@@ -4,54 +4,19 @@
 //! (`system.*`) are refused as unsupported, since ocifs would not enforce them; those of an archive are shown and kept. The names
 //! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::Overlay;
-use super::copy_up::without_own;
 use super::file_handle::FileHandle;
-use super::merged::Seen;
+use super::merged::{Seen, without_own};
 use super::plain::SetAttributes;
 use crate::artifact::{self, Kind, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Content, Node};
 use crate::view::{Attributes, Context, Error, ViewNode};
 
-/// Access times that are remembered.
-const ACCESS_TIMES: usize = 4096;
 /// Bytes of the longest value, as the kernel has it.
 const LONGEST_VALUE: usize = 64 << 10;
-
-/// The latest access times that were set explicitly. They live in memory only.
-#[derive(Default)]
-pub(super) struct AccessTimes(Mutex<Remembered>);
-
-#[derive(Default)]
-struct Remembered {
-    times: HashMap<ViewNode, (i64, u32)>,
-    /// Nodes in the order in which they were first set.
-    order: VecDeque<ViewNode>,
-}
-
-impl AccessTimes {
-    fn get(&self, node: ViewNode) -> Option<(i64, u32)> {
-        self.0.lock().times.get(&node).copied()
-    }
-
-    fn set(&self, node: ViewNode, time: (i64, u32)) {
-        let mut inner = self.0.lock();
-        if inner.times.insert(node, time).is_none() {
-            inner.order.push_back(node);
-        }
-        while inner.order.len() > ACCESS_TIMES {
-            if let Some(oldest) = inner.order.pop_front() {
-                inner.times.remove(&oldest);
-            }
-        }
-    }
-}
 
 impl Overlay {
     /// Attributes.
@@ -105,10 +70,10 @@ impl Overlay {
         })
     }
 
-    /// Sets attributes. A new length copies only what stays of the bytes; all else copies nothing.
+    /// Sets attributes. Nothing is copied.
     ///
     /// # Errors
-    /// IsDirectory or Invalid for the length of what is not a regular file; NoSpace and errors of the disk.
+    /// IsDirectory or Invalid for the length of anything but a regular file; NoSpace and errors of the disk.
     pub async fn set_attributes(self: &Arc<Self>, context: &Context, node: ViewNode, set: SetAttributes) -> Result<(), Error> {
         if let Some(atime) = set.atime {
             self.access_times.set(node, atime);
@@ -133,7 +98,7 @@ impl Overlay {
         let is_staged = matches!(&seen, Seen::Row(Node { content: Content::Data(_), .. }));
         if let Some(mtime) = set.mtime.filter(|_| is_staged || set.size.is_some()) {
             let is_kept = FileHandle::new(self.hold(node)?, false).set_mtime(mtime).await?;
-            // Staged bytes have their times themselves: what the kernel writes back after each write needs no transaction.
+            // Staged bytes carry their own times: the kernel's updates after each write need no transaction.
             if is_kept && (set.mode, set.uid, set.gid) == (None, None, None) {
                 return Ok(());
             }
@@ -158,7 +123,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// A node, or what is remembered of it.
+    /// A node, or a remembered one that was removed.
     fn see_or_removed(&self, node: ViewNode) -> Result<Seen, Error> {
         match self.merged().see(node) {
             Err(error) if error.kind == ErrorKind::Gone => self.removed.get(node).map(Seen::Row).ok_or_else(|| error.into()),
@@ -203,7 +168,7 @@ impl Overlay {
     pub fn set_xattr(&self, node: ViewNode, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
         check_xattr_name(name)?;
         if value.len() > LONGEST_VALUE {
-            return Err(Error::new(ErrorKind::TooLong, "an extended attribute may have 64 KiB"));
+            return Err(Error::new(ErrorKind::TooLong, "an extended attribute has at most 64 KiB"));
         }
         Ok(self.change(|edit| {
             let is_set = edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name);
@@ -238,10 +203,10 @@ impl Overlay {
 
 fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
     if is_own_name(name) {
-        return Err(Error::new(ErrorKind::NotPermitted, "extended attributes user.oci.* and user.ocifs.* are answered by ocifs itself"));
+        return Err(Error::new(ErrorKind::NotPermitted, "extended attributes user.oci.* and user.ocifs.* are read-only"));
     }
     if name.len() > 255 {
-        return Err(Error::new(ErrorKind::TooLong, "the name of an extended attribute may have 255 bytes"));
+        return Err(Error::new(ErrorKind::TooLong, "the name of an extended attribute has at most 255 bytes"));
     }
     let known = [&b"user."[..], b"security.", b"trusted."].iter().any(|prefix| name.starts_with(prefix) && name.len() > prefix.len());
     if known { Ok(()) } else { Err(Error::new(ErrorKind::Unsupported, "extended attributes of this kind cannot be stored")) }

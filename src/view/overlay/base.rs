@@ -55,7 +55,7 @@ impl Base {
         }
     }
 
-    /// Whether the upper may say anything of a node, or of a name in it.
+    /// Whether the upper may have rows of a node, or of names in it.
     pub fn is_marked(&self, key: NodeKey) -> bool {
         match self.word(key) {
             Some(word) => word.load(Ordering::Acquire) & (1 << (key % WORD)) != 0,
@@ -84,7 +84,7 @@ impl Base {
         parts.join(&b'/')
     }
 
-    /// All that the tree says of one of its nodes, as a row.
+    /// A node of the tree as a row.
     pub fn row(&self, id: NodeId, ctime: (i64, u32)) -> Option<Node> {
         let mut row = self.row_without_path(id, ctime)?;
         if let Content::Tree(tree) = &mut row.content {

@@ -1,18 +1,16 @@
-//! Where a write goes: to staged bytes that may be written, else to a new staged file that is laid over what there was.
+//! The target of a write: staged bytes that may be written, else a new staged file over the current one.
 //!
 //! Nothing is copied for that. It is decided and stored, and the write is made, under one lock of the open file, so that no write can
 //! go to bytes that are replaced a moment later.
 
 use std::sync::Arc;
 
-use super::file::{ByteSource, OpenFile};
 use super::layered::Layered;
+use super::lower::Lower;
 use super::merged::gone;
-use crate::artifact::is_own_name;
-use crate::error::ErrorKind;
+use super::{ByteSource, OpenFile};
 use crate::oci::Digest;
 use crate::staging::{Below, Content, Error as Fault, Node, NodeKey, ORIGIN, STAGED, TreeNode};
-use crate::view::Error;
 
 /// How much of a file its next content begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +68,7 @@ impl OpenFile {
     }
 
     /// The node of a tree that an open file shows.
-    fn tree_node(&self, lower: &super::file::Lower) -> Result<TreeNode, Fault> {
+    fn tree_node(&self, lower: &Lower) -> Result<TreeNode, Fault> {
         let overlay = &self.overlay;
         let row = match overlay.merged().row(self.node)? {
             Some(row) => row,
@@ -91,17 +89,4 @@ fn origin_of(key: NodeKey, node: &Node, under: Option<Digest>) -> Option<Vec<u8>
         Content::Tree(tree) if key >= STAGED || Some(tree.manifest) == under => Some(tree.path.clone()),
         Content::Tree(_) | Content::Data(_) | Content::None => None,
     }
-}
-
-/// Runs blocking disk work on a thread where blocking is fine.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(ErrorKind::Other, format!("staging was stopped: {error}"))),
-    }
-}
-
-/// Attributes that other programs see and artifacts carry.
-pub(super) fn without_own(xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    xattrs.into_iter().filter(|(name, _)| !is_own_name(name)).collect()
 }

@@ -1,11 +1,11 @@
-//! Taking edits back: below a path, the merged state becomes what the tag is expected to hold.
+//! Discarding edits: below a path, the merged state becomes the tree that the tag is expected to hold.
 //!
 //! A file that was edited, replaced or removed comes back as a fresh node that refers to the tree, so that no inode comes to
 //! mean other bytes; a directory that is there keeps its node and gets its attributes back. Open handles of the old file
 //! keep it, without a name.
 //!
 //! It goes by small transactions, between which everybody else may change the tag. Each leaves a valid state, in which a part of the
-//! edits is taken back: what a crash leaves is taken back by the next discard. What others changed meanwhile stays an edit.
+//! edits is discarded: the next discard finishes one that a crash cut short. Changes made meanwhile stay edits.
 
 use super::Overlay;
 use super::edit::Edit;
@@ -16,24 +16,25 @@ use crate::artifact::{Kind, NodeId};
 use crate::error::ErrorKind;
 use crate::staging::{Binding, Error as Fault, NameRow, Named, NodeKey};
 use crate::view::Error;
+use crate::view::path::join;
 
-/// Names in one transaction, more or less: few enough that nobody waits for long.
+/// Names in one transaction, roughly: few enough that other changes do not wait for long.
 const BATCH: usize = 64;
 /// Passes over a whole tag that others change meanwhile.
 const PASSES: u32 = 3;
 
 impl Overlay {
-    /// Takes back what was changed below a path (all if empty): names lead to fresh nodes that refer to the tree. Tells `forget` the inodes
+    /// Discards all changes below a path (the whole tag if empty): names lead to fresh nodes that refer to the tree. Tells `forget` the inodes
     /// and names that the kernel must forget, transaction by transaction, with no lock held. After all was taken back nothing is left to
     /// publish, unless the tag is new or others changed it meanwhile. The bytes are free then.
     ///
     /// # Errors
     /// Other where the tree that the tag is expected to hold was not opened ([`Overlay::fetch_expected`]); NotFound where neither the tag
-    /// nor what it is expected to hold has the path; errors of the disk. A part may have been taken back then.
+    /// nor the expected tree has the path; errors of the disk. A part may have been discarded then.
     pub fn discard(&self, path: &[u8], forget: &mut dyn FnMut(Vec<Forgotten>)) -> Result<(), Error> {
         let expected = match self.binding().expected {
             None => None,
-            Some(digest) => Some(self.artifact(&digest).ok_or_else(|| {
+            Some(digest) => Some(self.trees.get(&digest).ok_or_else(|| {
                 Error::new(ErrorKind::Other, format!("the tree of {digest}, which the tag is expected to hold, is not open"))
             })?),
         };
@@ -69,7 +70,7 @@ impl Overlay {
                 discard.changes = Some(edit.change.changes_then());
                 Ok(value)
             })?;
-            // What is written from now on counts again.
+            // Later writes count as changes again.
             self.next_epoch();
             value
         };
@@ -87,7 +88,7 @@ struct DirectoryPair {
     path: Vec<u8>,
 }
 
-/// A directory that goes with everything below it, from the bottom up: what is without a name has nothing in it then.
+/// A directory that is removed with everything below it, from the bottom up, so that it is empty when it loses its name.
 #[derive(Clone)]
 struct Removal {
     parent: NodeKey,
@@ -99,7 +100,7 @@ struct Removal {
 
 /// Work still to be done. Others may have changed the directories meanwhile.
 enum Job {
-    /// Make names that are here what they are upstream: those behind the first cookie and before the second.
+    /// Make names here as they are upstream: those behind the first cookie and before the second.
     Here(DirectoryPair, u64, u64),
     /// Make names that are upstream only, behind a cookie.
     There(DirectoryPair, u64),
@@ -161,7 +162,7 @@ impl Discard {
         self.restore_name(edit, &pair, last, (mine, theirs))
     }
 
-    /// Does a little of what is to be done.
+    /// Does some of the work.
     fn some(&mut self, edit: &mut Edit<'_, '_>) -> Result<(), Fault> {
         let mut names = 0;
         while names < BATCH
@@ -189,7 +190,7 @@ impl Discard {
     fn end(&mut self, edit: &mut Edit<'_, '_>, is_last: bool) -> Result<bool, Fault> {
         if std::mem::take(&mut self.is_disturbed) {
             if is_last {
-                tracing::warn!("the tag was changed while its edits were taken back; what was changed stays");
+                tracing::warn!("the tag was changed while its edits were discarded; those changes stay");
             } else {
                 self.enter(edit, 0, self.upstream.root(), Vec::new());
             }
@@ -206,7 +207,7 @@ impl Discard {
         if let Some(id) = upstream {
             self.work.extend([Job::Attributes(directory, id), Job::There(pair.clone(), 0)]);
         }
-        // Names that are made from now on are as they should be, or somebody else's.
+        // Names that are made from now on are correct, or made by others.
         self.work.push(Job::Here(pair, 0, STAGED_NAMES + edit.change.next_cookie()));
     }
 
@@ -242,7 +243,7 @@ impl Discard {
         Ok(1)
     }
 
-    /// Removes some of what is in a directory, and in the end itself.
+    /// Removes some of the content of a directory, and finally the directory.
     fn empty(&mut self, edit: &mut Edit<'_, '_>, mut removal: Removal) -> Result<usize, Fault> {
         let key = removal.directory;
         if edit.merged().lookup(removal.parent, &removal.name)? != Some(key) {
@@ -277,7 +278,7 @@ impl Discard {
         self.remove(edit, parent, name, key)
     }
 
-    /// Makes one name what it is upstream.
+    /// Makes one name as it is upstream.
     fn restore_name(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8], sides: Sides) -> Result<(), Fault> {
         let path = join(&pair.path, name);
         if let (Some(key), Some(id)) = sides {
@@ -325,10 +326,6 @@ impl Discard {
 
 /// The targets of a name, here and upstream.
 type Sides = (Option<NodeKey>, Option<NodeId>);
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, name].join(&b'/') }
-}
 
 /// Whether a directory is still there.
 fn is_alive(edit: &Edit<'_, '_>, key: NodeKey) -> Result<bool, Fault> {

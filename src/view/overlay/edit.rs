@@ -1,11 +1,13 @@
 //! One change of one tag, inside a transaction of its upper. The metadata of a tree's node is copied up before it changes: the upper gets
 //! a row with all its attributes, and no bytes.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::base::Base;
-use super::copy_up::without_own;
-use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found};
+use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found, without_own};
 use super::removed::Removed;
 use super::table::Table;
+use super::{OpenFile, Overlay};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::staging::{Change, Content, Error as Fault, Named, Node, NodeKey, Rows, STAGED};
@@ -14,15 +16,27 @@ use crate::view::pins::Pins;
 /// Rows of names that are dropped at a time.
 const BATCH: usize = 256;
 
-/// A transaction that knows what lies below.
+/// A transaction that knows the tree below.
 pub(super) struct Edit<'edit, 'upper> {
     pub change: &'edit mut Change<'upper>,
     pub base: &'edit Base,
-    pub table: &'edit Table,
+    pub table: &'edit Table<OpenFile>,
     pub removed: &'edit Removed,
     pub pins: Option<&'edit Pins>,
     /// The time of the change.
     pub now: (i64, u32),
+}
+
+impl Overlay {
+    /// Runs one change in a transaction.
+    pub(super) fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.upper.change(|change| work(&mut self.edit(change)))
+    }
+
+    pub(super) fn edit<'change, 'upper>(&'change self, change: &'change mut Change<'upper>) -> Edit<'change, 'upper> {
+        let Self { base, table, removed, .. } = self;
+        Edit { change, base, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() }
+    }
 }
 
 impl Edit<'_, '_> {
@@ -75,7 +89,7 @@ impl Edit<'_, '_> {
         Ok(node)
     }
 
-    /// A name was made or removed in a directory; `links`: subdirectories more or less.
+    /// Called when a name was made or removed in a directory; `links` is the change in the number of subdirectories.
     pub fn changed_names(&mut self, directory: NodeKey, links: i32) -> Result<(), Fault> {
         let now = self.now;
         self.update(directory, |node| {
@@ -92,7 +106,7 @@ impl Edit<'_, '_> {
         self.change.put_name(directory, name, Named::Node(key))
     }
 
-    /// Takes a name away: what the tree has under it must not show again.
+    /// Removes a name; a name of the tree below must not show through again.
     pub fn take_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Fault> {
         if self.merged().lookup_below(directory, name)?.is_some() {
             self.base.mark(directory);
@@ -101,7 +115,7 @@ impl Edit<'_, '_> {
         self.change.drop_name(directory, name)
     }
 
-    /// A node lost one name; a directory loses all it has. What is open lives on without a name.
+    /// Removes one name of a node, or all of a directory. An open file lives on without a name.
     pub fn lose_name(&mut self, key: NodeKey) -> Result<(), Fault> {
         let now = self.now;
         let node = self.update(key, |node| {
@@ -150,7 +164,15 @@ impl Edit<'_, '_> {
     }
 }
 
-/// Refuses what cannot be the name of something new.
+/// The time now: seconds since the epoch and nanoseconds.
+fn now() -> (i64, u32) {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
+        Err(_) => (0, 0),
+    }
+}
+
+/// Refuses names that cannot be given to new files.
 pub(super) fn check_new_name(name: &[u8]) -> Result<(), Fault> {
     check_name(name)?;
     if name.starts_with(b".wh.") {
@@ -159,13 +181,13 @@ pub(super) fn check_new_name(name: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses what is not a name at all.
+/// Refuses invalid names.
 pub(super) fn check_name(name: &[u8]) -> Result<(), Fault> {
     if name.len() > 255 {
-        return Err(fault(ErrorKind::TooLong, "a name may have 255 bytes"));
+        return Err(fault(ErrorKind::TooLong, "a name has at most 255 bytes"));
     }
     if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
-        return Err(fault(ErrorKind::Invalid, "not a name"));
+        return Err(fault(ErrorKind::Invalid, "invalid name"));
     }
     Ok(())
 }

@@ -4,80 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::OnceCell;
 
-use super::Overlay;
 use super::layered::Layered;
+use super::lower::Lower;
 use super::merged::{Seen, fault, gone};
-use crate::artifact::{Artifact, Artifacts, Content as TreeContent, Kind, NodeId};
+use super::{ByteSource, OpenFile, Overlay};
+use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::oci::Repository;
-use crate::staging::{Content, DataId, Error as Fault, TreeNode};
-use crate::view::{Error, Reader, ViewNode};
-
-/// Bytes of a file of a tree, opened when they are first asked for.
-pub(super) struct Lower {
-    pub artifact: Arc<Artifact>,
-    pub node: NodeId,
-    pub size: u64,
-    reader: OnceCell<Reader>,
-}
-
-impl Lower {
-    pub fn new(artifact: Arc<Artifact>, node: NodeId) -> Self {
-        let size = artifact.tree.node(node).map_or(0, |node| node.size);
-        Self { artifact, node, size, reader: OnceCell::new() }
-    }
-
-    pub fn content(&self) -> Option<TreeContent> {
-        self.artifact.tree.content(self.node)
-    }
-
-    /// The reader, if it was opened before.
-    pub fn opened(&self) -> Option<&Reader> {
-        self.reader.get()
-    }
-
-    pub async fn reader(&self, from: &Blobs) -> Result<&Reader, Error> {
-        self.reader.get_or_try_init(|| from.open(&self.artifact, self.node)).await
-    }
-}
-
-/// Where the bytes of trees come from.
-#[derive(Clone)]
-pub(super) struct Blobs {
-    pub artifacts: Artifacts,
-    pub repository: Repository,
-    pub strict: bool,
-}
-
-impl Blobs {
-    /// A reader of a regular file of a tree.
-    pub async fn open(&self, artifact: &Arc<Artifact>, node: NodeId) -> Result<Reader, Error> {
-        Reader::of_tree(&self.artifacts, &self.repository, artifact, node, self.strict).await
-    }
-}
-
-/// Where the bytes of an open file are now.
-#[derive(Clone)]
-pub(super) enum ByteSource {
-    Lower(Arc<Lower>),
-    Data(Arc<Layered>),
-}
-
-/// An open file. Dropped with its last handle; a node without a name goes with it.
-pub(super) struct OpenFile {
-    pub overlay: Arc<Overlay>,
-    pub node: ViewNode,
-    /// Held for copying only.
-    source: RwLock<ByteSource>,
-    /// Held while it is decided to which bytes a write goes, and while it is made.
-    turn: Mutex<()>,
-    /// The epoch of the overlay in which the file was last counted as changed.
-    marked: AtomicU64,
-    /// Handles that may write.
-    pub writers: AtomicU64,
-}
+use crate::staging::{Content, DataId, Error as Fault};
+use crate::view::ViewNode;
 
 impl OpenFile {
     pub fn source(&self) -> ByteSource {
@@ -167,18 +102,9 @@ impl Overlay {
     fn source_of(&self, content: &Content) -> Result<ByteSource, Fault> {
         match content {
             Content::Data(id) => Ok(ByteSource::Data(Arc::new(Layered::new(self.upper().data(*id)?)))),
-            Content::Tree(node) => Ok(ByteSource::Lower(Arc::new(self.lower_of(node)?))),
+            Content::Tree(node) => Ok(ByteSource::Lower(Arc::new(self.trees.lower(node)?))),
             Content::None => Err(gone()),
         }
-    }
-
-    /// The file of a tree that a row refers to.
-    pub(super) fn lower_of(&self, node: &TreeNode) -> Result<Lower, Fault> {
-        let artifact = self.artifact(&node.manifest).ok_or_else(|| {
-            let message = format!("the tree of {} that a staged file refers to is not open", node.manifest);
-            Fault { kind: ErrorKind::Gone, message }
-        })?;
-        Ok(Lower::new(artifact, node.node))
     }
 
     /// The last handle of which the table does not know was closed.
@@ -204,21 +130,4 @@ impl Overlay {
             }
         })
     }
-}
-
-/// SEEK_DATA and SEEK_HOLE over ranges of bytes in file order.
-pub(super) fn seek(ranges: impl Iterator<Item = (u64, u64)>, size: u64, offset: u64, data: bool) -> Option<u64> {
-    if offset >= size {
-        return None;
-    }
-    let mut hole = offset;
-    for (start, end) in ranges.filter(|(start, end)| start < end) {
-        if data && end > offset {
-            return Some(start.max(offset));
-        }
-        if !data && start <= hole && hole < end {
-            hole = end;
-        }
-    }
-    if data { None } else { Some(hole.min(size)) }
 }

@@ -1,4 +1,4 @@
-//! Handles of regular files: reading what is there, writing to staged bytes.
+//! Handles of regular files: reads of the merged bytes, writes to staged ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::Overlay;
 use super::copy_up::{Keep, WriteTarget};
-use super::file::{ByteSource, OpenFile};
 use super::fill::fill_whole;
+use super::{ByteSource, OpenFile, Overlay};
 use crate::content::Verified;
 use crate::staging::{Content, DataFile, Error as Fault, STAGED};
 use crate::view::reader::READ_LIMIT;
@@ -42,7 +41,7 @@ impl Overlay {
     /// Opens a regular file for writing; `truncate` copies nothing. Bytes of the tree are never copied for a write.
     ///
     /// # Errors
-    /// Gone for a node that is not there, IsDirectory; with `truncate` what the disk says.
+    /// Gone for a node that does not exist, IsDirectory; with `truncate` errors of the disk.
     pub async fn open_writer(self: &Arc<Self>, _context: &Context, node: ViewNode, truncate: bool) -> Result<Arc<FileHandle>, Error> {
         let writer = FileHandle::new(self.hold(node)?, true);
         if truncate {
@@ -87,7 +86,7 @@ impl FileHandle {
         match self.file.source() {
             ByteSource::Data(layered) => {
                 let overlay = &self.file.overlay;
-                layered.plan(overlay, offset, length.min(READ_LIMIT))?.read(&overlay.blobs).await
+                layered.plan(&overlay.trees, offset, length.min(READ_LIMIT))?.read(&overlay.blobs).await
             }
             ByteSource::Lower(lower) => lower.reader(&self.file.overlay.blobs).await?.read(offset, length).await,
         }
@@ -97,7 +96,7 @@ impl FileHandle {
     /// filled in first.
     ///
     /// # Errors
-    /// NoSpace and errors of the disk; while filling in also what the registry says.
+    /// NoSpace and errors of the disk; while filling in also errors of the registry.
     pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let result = self.with_data(Keep::All, |data| data.write_at(offset, bytes)).await;
         self.noted(result)
@@ -163,7 +162,7 @@ impl FileHandle {
     /// Errors of the disk.
     pub async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         match self.file.source() {
-            ByteSource::Data(layered) => Ok(layered.seek(&self.file.overlay, offset, data)?),
+            ByteSource::Data(layered) => Ok(layered.seek(&self.file.overlay.trees, offset, data)?),
             ByteSource::Lower(lower) => Ok(lower.seek(offset, data)),
         }
     }

@@ -1,7 +1,7 @@
-//! Filling staged files in from what lies below them, so that they outlive it.
+//! Copies the missing bytes of staged files from the files below, so that staged files outlive those.
 //!
-//! Nothing that can be seen changes. One file at a time of all tags that are edited here; a file for which there is no room stays over
-//! what lies below it, and is read through.
+//! Nothing that can be seen changes. One file at a time of all tags that are edited here; a file for which there is no room keeps depending
+//! on the file below it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,15 +9,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Overlay;
-use super::copy_up::blocking;
-use super::layered::Layered;
+use super::layered::{Layered, Plan};
+use super::lower::Blobs;
 use crate::error::ErrorKind;
 use crate::staging::DataId;
 use crate::view::Error;
+use crate::view::blocking::blocking;
 
 /// Bytes that are filled in at a time. The file's lock is held while they are written.
 const CHUNK: u64 = 1 << 20;
-/// After this time, what could not be filled in is tried again.
+/// Time after which a failed attempt is repeated.
 const RETRY: Duration = Duration::from_secs(60);
 
 impl Overlay {
@@ -36,7 +37,7 @@ impl Overlay {
     /// Fills in all staged files of this tag. Returns how many are whole now and were not.
     ///
     /// # Errors
-    /// NoSpace, and what the disk or the registry says.
+    /// NoSpace, and errors of the disk or the registry.
     pub async fn fill(self: &Arc<Self>) -> Result<usize, Error> {
         let mut count = 0;
         for id in self.upper().partial() {
@@ -46,7 +47,7 @@ impl Overlay {
     }
 }
 
-/// Works off what is to be filled in, then waits for more.
+/// Fills in all files that need it, then waits for more.
 async fn keep_filling(overlay: Weak<Overlay>) {
     let mut told = BTreeSet::new();
     loop {
@@ -82,7 +83,7 @@ fn tell(overlay: &Weak<Overlay>, error: &Error) {
     let tag_key = overlay.tag_key();
     let tag = format!("{}:{}", tag_key.repository, tag_key.tag);
     tracing::warn!(
-        "a partly written file of {tag} still needs what it was before, since the rest cannot be copied into the state directory yet: {error}"
+        "a partly written file of {tag} still depends on its original, since the rest cannot be copied into the state directory yet: {error}"
     );
 }
 
@@ -90,7 +91,7 @@ fn tell(overlay: &Weak<Overlay>, error: &Error) {
 pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool, Error> {
     let layered = {
         let Some(overlay) = overlay.upgrade() else { return Ok(false) };
-        // What lies only below another file is not needed once that one is filled in.
+        // A file that only lies below another one is not needed once that one is filled in.
         if overlay.upper().is_below_only(id)? {
             return Ok(false);
         }
@@ -131,16 +132,11 @@ pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) 
 }
 
 /// Where the bytes of a range lie; `None` once they are not needed.
-fn plan(
-    overlay: &Weak<Overlay>,
-    layered: &Layered,
-    offset: u64,
-    length: u32,
-) -> Result<Option<(super::layered::Plan, super::file::Blobs)>, Error> {
+fn plan(overlay: &Weak<Overlay>, layered: &Layered, offset: u64, length: u32) -> Result<Option<(Plan, Blobs)>, Error> {
     let Some(overlay) = overlay.upgrade() else { return Ok(None) };
     // Removed, or replaced by a file over it, since the filling began.
     if overlay.upper().is_below_only(layered.data.id())? {
         return Ok(None);
     }
-    Ok(Some((layered.plan(&overlay, offset, length)?, overlay.blobs.clone())))
+    Ok(Some((layered.plan(&overlay.trees, offset, length)?, overlay.blobs.clone())))
 }

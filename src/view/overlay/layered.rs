@@ -1,19 +1,17 @@
-//! Bytes of a staged file together with what lies below it, read as one file.
+//! A staged file and the file below it, read as one.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::Overlay;
-use super::file::{Blobs, Lower, seek};
+use super::lower::{Blobs, Lower};
+use super::trees::Trees;
 use crate::content::Verified;
 use crate::staging::{DataFile, Error as Fault, Held, TreeNode};
-use crate::view::reader::Pieces;
-use crate::view::{Error, Reader};
+use crate::view::Error;
 
-/// A staged file with what lies below it.
+/// A staged file with the file below it.
 pub(super) struct Layered {
     pub data: DataFile,
     /// The file of a tree that lies below, once it was asked for. Held for copying only.
@@ -48,18 +46,18 @@ impl Layered {
         }
     }
 
-    fn lower(&self, overlay: &Overlay, node: &TreeNode) -> Result<Arc<Lower>, Fault> {
+    fn lower(&self, trees: &Trees, node: &TreeNode) -> Result<Arc<Lower>, Fault> {
         let mut known = self.lower.lock();
         if let Some(lower) = known.as_ref().filter(|lower| (lower.artifact.manifest.digest, lower.node) == (node.manifest, node.node)) {
             return Ok(Arc::clone(lower));
         }
-        let lower = Arc::new(overlay.lower_of(node)?);
+        let lower = Arc::new(trees.lower(node)?);
         *known = Some(Arc::clone(&lower));
         Ok(lower)
     }
 
-    /// Reads what is here of a range, and says where the rest is. Fewer bytes only at the end of the file.
-    pub fn plan(&self, overlay: &Overlay, offset: u64, length: u32) -> Result<Plan, Fault> {
+    /// Reads the staged bytes of a range and locates the rest. Shorter only at the end of the file.
+    pub fn plan(&self, trees: &Trees, offset: u64, length: u32) -> Result<Plan, Fault> {
         let end = offset.saturating_add(length.into()).min(self.data.length()?);
         let (mut pieces, mut at) = (Vec::new(), offset);
         while at < end {
@@ -69,7 +67,7 @@ impl Layered {
                 Held::Here(file) => Piece::Here(file.read(&segment.range)?.into()),
                 Held::Tree(node) => {
                     let (offset, length) = (segment.range.start, segment.range.end - segment.range.start);
-                    Piece::Lower { lower: self.lower(overlay, &node)?, offset, length }
+                    Piece::Lower { lower: self.lower(trees, &node)?, offset, length }
                 }
             });
         }
@@ -77,19 +75,19 @@ impl Layered {
     }
 
     /// SEEK_DATA and SEEK_HOLE; `None` where there is no such place.
-    pub fn seek(&self, overlay: &Overlay, offset: u64, data: bool) -> Result<Option<u64>, Fault> {
+    pub fn seek(&self, trees: &Trees, offset: u64, data: bool) -> Result<Option<u64>, Fault> {
         let size = self.data.length()?;
         let mut at = offset;
         while at < size {
             let segment = self.data.segment(at, size)?;
             let found = match segment.held {
                 Held::Here(file) => file.seek(at, data)?,
-                Held::Tree(node) => self.lower(overlay, &node)?.seek(at, data),
+                Held::Tree(node) => self.lower(trees, &node)?.seek(at, data),
             };
             let end = segment.range.end;
             match found {
                 Some(found) if found < end => return Ok(Some(found)),
-                // A file may end before what lies below it does.
+                // A file may be shorter than the file below it.
                 None if !data => return Ok(Some(at)),
                 _ => at = end,
             }
@@ -114,48 +112,5 @@ impl Plan {
         let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
         pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
         Ok(whole.freeze())
-    }
-}
-
-/// A staged file that does not change, as a reader of its own.
-struct Fixed {
-    overlay: Arc<Overlay>,
-    blobs: Blobs,
-    layered: Layered,
-}
-
-#[async_trait]
-impl Pieces for Fixed {
-    async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
-        self.layered.plan(&self.overlay, offset, length)?.read(&self.blobs).await
-    }
-}
-
-impl Overlay {
-    /// A reader of a staged file that is not written meanwhile, or of whose writing the caller does not care.
-    pub(super) fn reader_of(self: &Arc<Self>, data: DataFile, blobs: Blobs) -> Result<Reader, Fault> {
-        let size = data.length()?;
-        Ok(match data.whole_file()? {
-            Some(file) => Reader::of_file(size, file),
-            None => Reader::of_pieces(size, Box::new(Fixed { overlay: Arc::clone(self), blobs, layered: Layered::new(data) })),
-        })
-    }
-}
-
-impl Lower {
-    /// SEEK_DATA and SEEK_HOLE.
-    pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
-        let extents = self.content().map(|content| content.extents).unwrap_or_default();
-        let ranges = extents.iter().map(|extent| (extent.file, extent.file.saturating_add(extent.length).min(self.size)));
-        seek(ranges, self.size, offset, data)
-    }
-
-    /// All bytes of a range, which lies inside the file.
-    async fn read_exactly(&self, blobs: &Blobs, offset: u64, length: u64) -> Result<Bytes, Error> {
-        let bytes = self.reader(blobs).await?.read(offset, u32::try_from(length).unwrap_or(u32::MAX)).await?;
-        if bytes.len() as u64 != length {
-            return Err(Error::new(crate::error::ErrorKind::Integrity, "a file of the tree is shorter than its archive says"));
-        }
-        Ok(bytes)
     }
 }

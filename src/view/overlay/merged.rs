@@ -1,13 +1,13 @@
 //! The upper laid over its tree, for reading: nodes, names, attributes. Of the rows as they are, inside a transaction, or frozen.
 
 use super::base::Base;
-use crate::artifact::{self, Kind, NodeId};
+use crate::artifact::{self, Kind, NodeId, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Error as Fault, Named, Node, NodeKey, Rows};
 
 /// Cookies of names that the upper has begin here; those of the tree are smaller.
 pub(super) const STAGED_NAMES: u64 = 1 << 40;
-/// Rows of names that are read at a time, and so many at most are remembered while the tree's names are filtered.
+/// Rows of names that are read at a time; also the most that are remembered while the tree's names are filtered.
 const BATCH: usize = 256;
 
 /// Extended attributes by name.
@@ -37,12 +37,17 @@ impl Seen {
     }
 }
 
+/// Attributes that other programs see and artifacts carry.
+pub(super) fn without_own(xattrs: Xattrs) -> Xattrs {
+    xattrs.into_iter().filter(|(name, _)| !is_own_name(name)).collect()
+}
+
 pub(super) fn fault(kind: ErrorKind, message: &str) -> Fault {
     Fault { kind, message: message.to_owned() }
 }
 
 pub(super) fn gone() -> Fault {
-    fault(ErrorKind::Gone, "the file is not there any more")
+    fault(ErrorKind::Gone, "the file no longer exists")
 }
 
 pub(super) fn not_found() -> Fault {
@@ -208,7 +213,7 @@ impl Merged<'_> {
     }
 }
 
-/// The directory of a tag that began empty and of which nothing was said yet.
+/// The untouched root directory of a tag that began empty.
 pub(super) fn empty_root() -> Node {
     Node {
         kind: Kind::Directory,

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::staging::{Content, DataFile, Error as Fault, Node, NodeKey};
 use crate::view::{Context, Error, ViewNode};
 
-/// The bit of a directory that gives its group to what is made in it.
+/// The set-group-ID bit: new entries of the directory inherit its group.
 const SET_GROUP: u32 = 0o2000;
 
 fn exists() -> Fault {
@@ -23,7 +23,7 @@ impl Overlay {
     /// Makes a node. Exists where the name is taken, Invalid for names `.wh.*`.
     ///
     /// # Errors
-    /// As `mkdir(2)` and `mknod(2)`; NoSpace and what the database says.
+    /// As `mkdir(2)` and `mknod(2)`; NoSpace and errors of the database.
     pub fn create(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<ViewNode, Error> {
         self.make(context, directory, name, new).map(|(node, _)| node)
     }
@@ -86,7 +86,7 @@ impl Overlay {
             let found = edit.merged().see(key)?.kind() == Kind::Directory;
             match (is_directory, found) {
                 (true, false) => return Err(not_a_directory()),
-                (false, true) => return Err(fault(ErrorKind::IsDirectory, "a directory is removed by rmdir")),
+                (false, true) => return Err(fault(ErrorKind::IsDirectory, "a directory is removed with rmdir")),
                 (true, true) if !edit.merged().is_empty(key)? => return Err(not_empty()),
                 _ => {}
             }
@@ -192,12 +192,12 @@ fn refuse_descendant(edit: &Edit<'_, '_>, directory: NodeKey, moved: NodeKey) ->
     Ok(())
 }
 
-/// Removes what a rename replaces.
+/// Removes the target that a rename replaces.
 fn make_way(edit: &mut Edit<'_, '_>, directory: NodeKey, target: NodeKey, by_directory: bool) -> Result<(), Fault> {
     let is_directory = edit.merged().see(target)?.kind() == Kind::Directory;
     match (by_directory, is_directory) {
         (true, false) => return Err(not_a_directory()),
-        (false, true) => return Err(fault(ErrorKind::IsDirectory, "a directory is not replaced by a file")),
+        (false, true) => return Err(fault(ErrorKind::IsDirectory, "a file cannot replace a directory")),
         (true, true) if !edit.merged().is_empty(target)? => return Err(not_empty()),
         _ => {}
     }
@@ -223,7 +223,7 @@ fn move_name(
     edit.changed_names(to.0, i32::from(is_directory))
 }
 
-/// Swaps what two names lead to.
+/// Swaps the targets of two names.
 fn exchange(
     edit: &mut Edit<'_, '_>,
     from: (NodeKey, &[u8]),

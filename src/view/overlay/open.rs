@@ -1,18 +1,20 @@
-//! Laying an upper over its tree: the artifacts that its rows refer to are fetched, and what a killed process left is put away.
+//! Opening an overlay: the artifacts that its rows refer to are fetched, and leftovers of a killed process are cleaned up.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
-use super::Overlay;
-use super::attributes::AccessTimes;
+use super::access_times::AccessTimes;
 use super::base::Base;
-use super::file::Blobs;
+use super::lower::Blobs;
 use super::removed::Removed;
 use super::renumber::{each_row, renumber};
 use super::table::Table;
+use super::trees::Trees;
+use super::{GENERATIONS, Overlay};
 use crate::artifact::ViewMode;
 use crate::error::ErrorKind;
 use crate::oci::Repository;
@@ -20,7 +22,7 @@ use crate::staging::Upper;
 use crate::view::{Context, Error};
 
 impl Overlay {
-    /// Lays an upper over its tree. Fetches what it needs to know of the trees it refers to; nodes are found again by path if the
+    /// Lays an upper over its tree. Fetches the trees that it refers to; nodes are found again by path if the
     /// tree's numbers changed.
     ///
     /// # Errors
@@ -46,7 +48,7 @@ impl Overlay {
         let overlay = Self {
             upper,
             base,
-            artifacts: RwLock::new(artifacts),
+            trees: Trees::new(artifacts.into_values()),
             blobs: Blobs { artifacts: context.artifacts.clone(), repository, strict: context.meaning.strict },
             table: Table::default(),
             names: Mutex::new(()),
@@ -55,7 +57,7 @@ impl Overlay {
             is_filling: AtomicBool::new(false),
             writers: AtomicU64::new(0),
             epoch: AtomicU64::new(1),
-            frozen: Arc::default(),
+            generations: Arc::new(Semaphore::new(GENERATIONS as usize)),
             access_times: AccessTimes::default(),
             pins: OnceLock::new(),
             removed: Removed::default(),

@@ -1,4 +1,4 @@
-//! Requests to an edited tag and its answers, as plain data.
+//! Arguments and results of operations on an edited tag, as plain data.
 
 use crate::artifact::Kind;
 use crate::view::ViewNode;
@@ -46,7 +46,7 @@ pub enum Replace {
     Exchange,
 }
 
-/// How a path differs from what the tag holds upstream.
+/// How a path differs from upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathState {
     /// As upstream.
@@ -68,7 +68,7 @@ pub struct Difference {
     pub state: PathState,
     /// Kind now, or before if removed.
     pub kind: Kind,
-    /// Bytes upstream, for what is there.
+    /// Bytes upstream.
     pub before: Option<u64>,
     /// Bytes here.
     pub after: Option<u64>,

@@ -57,7 +57,7 @@ pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>
     if is_changed { apply(upper, &numbers, &|manifest, path| find(&artifacts.get(manifest)?.tree, path)) } else { Ok(()) }
 }
 
-/// Gives what staged files lie over the numbers that it has now.
+/// Renumbers the nodes of trees below staged files.
 fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Fault> {
     let mut changed = Vec::new();
     for (id, tree) in upper.trees_below()? {
@@ -86,7 +86,7 @@ struct Taken {
     names: Vec<NameRow>,
 }
 
-/// Rewrites all rows with other numbers, in one transaction; `locate` says where a path of a manifest's tree is now.
+/// Rewrites all rows with other numbers, in one transaction; `locate` finds a path in the tree of a manifest.
 pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>) -> Result<(), Fault> {
     let mut taken = Vec::new();
     each_row(upper.rows(), |key, node| {
@@ -104,7 +104,7 @@ pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &
         for row in taken {
             put(change, row, &given, locate)?;
         }
-        // What was put under a number is not dropped, be it that another row had it before.
+        // A number that was just put is not dropped, even if another row had it before.
         let kept: std::collections::HashSet<NodeKey> = given.values().copied().collect();
         for key in given.keys().filter(|key| !kept.contains(key)) {
             change.drop_node(*key)?;
@@ -152,10 +152,10 @@ fn put(
     Ok(())
 }
 
-/// Edits are never dropped silently: opening them tells what they belong to.
+/// Edits are never dropped silently: opening them reports which tag they belong to.
 fn lost(path: &[u8], manifest: Option<Digest>) -> Fault {
     let path = String::from_utf8_lossy(path).escape_debug().to_string();
     let manifest = manifest.map_or_else(|| "an empty tag".to_owned(), |digest| digest.to_string());
-    let message = format!("the staged edits belong to `{path}`, which the tree of {manifest} does not show any more; discard them");
+    let message = format!("the staged edits belong to `{path}`, which the tree of {manifest} no longer shows; discard them");
     fault(ErrorKind::Integrity, &message)
 }

@@ -5,27 +5,30 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::file::OpenFile;
 use crate::staging::NodeKey;
 
-#[derive(Default)]
-struct Inner {
-    files: HashMap<NodeKey, Weak<OpenFile>>,
+struct Inner<File> {
+    files: HashMap<NodeKey, Weak<File>>,
     orphans: HashSet<NodeKey>,
 }
 
 /// Open files. Its lock is held for map operations only; a file is never dropped under it, since that may need it again.
-#[derive(Default)]
-pub(super) struct Table(Mutex<Inner>);
+pub(super) struct Table<File>(Mutex<Inner<File>>);
 
-impl Table {
+impl<File> Default for Table<File> {
+    fn default() -> Self {
+        Self(Mutex::new(Inner { files: HashMap::new(), orphans: HashSet::new() }))
+    }
+}
+
+impl<File> Table<File> {
     /// The open file of a node.
-    pub fn get(&self, node: NodeKey) -> Option<Arc<OpenFile>> {
+    pub fn get(&self, node: NodeKey) -> Option<Arc<File>> {
         self.0.lock().files.get(&node).and_then(Weak::upgrade)
     }
 
     /// Notes an open file; the caller made sure that there is none.
-    pub fn insert(&self, node: NodeKey, file: &Arc<OpenFile>, is_orphan: bool) {
+    pub fn insert(&self, node: NodeKey, file: &Arc<File>, is_orphan: bool) {
         let mut inner = self.0.lock();
         inner.files.insert(node, Arc::downgrade(file));
         if is_orphan {
@@ -60,7 +63,7 @@ impl Table {
     }
 
     /// All open files. To be dropped where no lock of the overlay is held.
-    pub fn all(&self) -> Vec<Arc<OpenFile>> {
+    pub fn all(&self) -> Vec<Arc<File>> {
         self.0.lock().files.values().filter_map(Weak::upgrade).collect()
     }
 }

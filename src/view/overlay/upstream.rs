@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::base::{Base, find};
-use super::copy_up::without_own;
 use super::edit::Edit;
-use super::merged::fault;
+use super::merged::{fault, without_own};
 use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
 use crate::error::ErrorKind;
 use crate::staging::{Content, Error as Fault, Node, NodeKey, STAGED};

@@ -1,30 +1,24 @@
 //! All names of a merged state in the order in which they are published: parents before children, names of a directory by
-//! their bytes. Memory holds one path and what the upper says of the directories on it.
+//! their bytes. Memory holds one path and the upper's rows of the directories on it.
 
-use std::collections::HashMap;
 use std::iter::Peekable;
-use std::sync::Arc;
 use std::vec::IntoIter;
 
-use parking_lot::RwLock;
-
-use super::copy_up::without_own;
-use super::frozen::{ArtifactOf, FrozenContent, FrozenEntry};
-use super::merged::{Merged, Seen, fault};
-use crate::artifact::{Artifact, Kind, NodeId};
+use super::merged::{Merged, Seen, fault, gone, without_own};
+use super::trees::Trees;
+use crate::artifact::{Kind, NodeId};
 use crate::error::ErrorKind;
-use crate::oci::Digest;
-use crate::staging::{Content, DataId, Error as Fault, NameRow, Named, Node, NodeKey, Rows, TreeNode};
+use crate::staging::{Content, Error as Fault, NameRow, Named, NodeKey};
+use crate::view::{EntryContent, TreeEntry};
 
 /// Rows of names that are read at a time.
 const BATCH: usize = 1024;
 /// Directories below one another. A tree has no more, since its paths are bounded; a damaged upper may have a circle.
 const DEEPEST: usize = 1 << 16;
 
-/// A walk over a merged state.
-pub(super) struct Walk<'a> {
-    merged: Merged<'a>,
-    artifacts: &'a RwLock<HashMap<Digest, Arc<Artifact>>>,
+/// The place of a walk. The state is passed to each step, so that an owner can keep both.
+#[derive(Default)]
+pub(super) struct Place {
     begun: bool,
     path: Vec<u8>,
     levels: Vec<Level>,
@@ -40,23 +34,19 @@ struct Level {
     rows: Peekable<IntoIter<NameRow>>,
 }
 
-impl<'a> Walk<'a> {
-    pub fn new(merged: Merged<'a>, artifacts: &'a RwLock<HashMap<Digest, Arc<Artifact>>>) -> Self {
-        Self { merged, artifacts, begun: false, path: Vec::new(), levels: Vec::new() }
-    }
-
-    /// The next name.
-    pub fn next(&mut self) -> Result<Option<FrozenEntry>, Fault> {
+impl Place {
+    /// The next name. `merged` and `trees` are the same at every step.
+    pub fn next(&mut self, merged: Merged<'_>, trees: &Trees) -> Result<Option<TreeEntry>, Fault> {
         if !self.begun {
             self.begun = true;
-            let entry = self.entry(0)?;
-            self.enter(0)?;
+            let entry = self.entry(merged, trees, 0)?;
+            self.enter(merged, 0)?;
             return Ok(Some(entry));
         }
         loop {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
             self.path.truncate(level.path);
-            let Some((name, key)) = level.next(&self.merged) else {
+            let Some((name, key)) = level.next(&merged) else {
                 self.levels.pop();
                 continue;
             };
@@ -64,81 +54,66 @@ impl<'a> Walk<'a> {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(&name);
-            let entry = match self.entry(key) {
+            let entry = match self.entry(merged, trees, key) {
                 Ok(entry) => entry,
                 // Removed while an upper that is in use is walked.
                 Err(error) if error.kind == ErrorKind::Gone => continue,
                 Err(error) => return Err(error),
             };
             if entry.kind == Kind::Directory {
-                self.enter(key)?;
+                self.enter(merged, key)?;
             }
             return Ok(Some(entry));
         }
     }
 
-    fn enter(&mut self, directory: NodeKey) -> Result<(), Fault> {
+    fn enter(&mut self, merged: Merged<'_>, directory: NodeKey) -> Result<(), Fault> {
         if self.levels.len() >= DEEPEST {
-            return Err(fault(ErrorKind::Integrity, "staged directories lie in one another without an end"));
+            return Err(fault(ErrorKind::Integrity, "staged directories contain one another"));
         }
-        let rows = rows_of(&self.merged, directory)?;
-        let below = self.merged.below(directory)?;
+        let rows = rows_of(&merged, directory)?;
+        let below = merged.below(directory)?;
         self.levels.push(Level { path: self.path.len(), below, cookie: 0, rows: rows.into_iter().peekable() });
         Ok(())
     }
 
-    fn entry(&self, key: NodeKey) -> Result<FrozenEntry, Fault> {
-        let seen = self.merged.see(key)?;
-        let (mut row, lower) = match seen {
-            Seen::Row(row) => (row, None),
-            Seen::Lower(id, _) => (self.merged.base.row_without_path(id, (0, 0)).ok_or_else(super::merged::gone)?, Some(id)),
+    fn entry(&self, merged: Merged<'_>, trees: &Trees, key: NodeKey) -> Result<TreeEntry, Fault> {
+        let (row, xattrs) = match merged.see(key)? {
+            Seen::Row(row) => (row, merged.rows.xattrs(key)?),
+            Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.tree_xattrs(id)),
         };
-        let xattrs = match lower {
-            Some(id) => self.merged.tree_xattrs(id),
-            None => self.merged.rows.xattrs(key)?,
-        };
-        let content = std::mem::replace(&mut row.content, Content::None);
-        let (size, content) = match content {
-            Content::Data(id) if row.kind == Kind::File => {
-                let (size, mtime) = staged(self.merged.rows, id)?;
-                row.mtime = Some(mtime);
-                (size, FrozenContent::Data(id))
-            }
-            Content::Tree(tree) if row.kind == Kind::File => self.of_tree(&tree)?,
-            _ => (0, FrozenContent::None),
-        };
-        Ok(self.frozen_entry(key, row, size, content, without_own(xattrs)))
-    }
-
-    fn frozen_entry(&self, key: NodeKey, row: Node, size: u64, content: FrozenContent, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> FrozenEntry {
-        FrozenEntry {
+        let mut entry = TreeEntry {
             path: self.path.clone(),
             node: key,
             kind: row.kind,
             mode: row.mode,
             owner: row.owner,
             mtime: row.mtime,
-            size,
+            size: 0,
             links: row.links,
             device: row.device,
             target: row.target,
-            xattrs,
-            content,
-        }
-    }
-
-    fn of_tree(&self, tree: &TreeNode) -> Result<(u64, FrozenContent), Fault> {
-        let artifacts = self.artifacts.read();
-        let Some(artifact) = artifacts.get(&tree.manifest) else {
-            let message = format!("the tree of {} that a staged file refers to is not open", tree.manifest);
-            return Err(Fault { kind: ErrorKind::Other, message });
+            xattrs: without_own(xattrs),
+            content: EntryContent::None,
+            sha256: None,
         };
-        Ok((tree.size, FrozenContent::Tree { artifact: ArtifactOf(Arc::clone(artifact)), node: tree.node, sha256: tree.sha256 }))
+        match row.content {
+            Content::Data(id) if row.kind == Kind::File => {
+                let data = merged.rows.data_attributes(id)?;
+                (entry.size, entry.mtime, entry.content) = (data.size, Some(data.mtime), EntryContent::Data(id));
+            }
+            Content::Tree(tree) if row.kind == Kind::File => {
+                let artifact = trees.of(&tree, ErrorKind::Other)?;
+                (entry.size, entry.sha256, entry.content) = (tree.size, tree.sha256, EntryContent::Tree(artifact, tree.node));
+            }
+            Content::Data(_) | Content::Tree(_) | Content::None => {}
+        }
+        Ok(entry)
     }
 }
 
 impl Level {
-    /// The next name by its bytes: of the upper and of the tree, where the upper says nothing of it.
+    /// The next name by its bytes: of the upper, and of the tree where the upper has no row of it.
     fn next(&mut self, merged: &Merged<'_>) -> Option<(Vec<u8>, NodeKey)> {
         loop {
             let below = self.below.and_then(|id| merged.base.tree()?.children(id, self.cookie).next());
@@ -181,10 +156,4 @@ fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Faul
             return Ok(all);
         }
     }
-}
-
-/// Size and modification time of staged bytes.
-fn staged(rows: &dyn Rows, id: DataId) -> Result<(u64, (i64, u32)), Fault> {
-    let data = rows.data_attributes(id)?;
-    Ok((data.size, data.mtime))
 }

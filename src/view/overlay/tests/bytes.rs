@@ -4,13 +4,13 @@ use super::super::SetAttributes;
 use super::*;
 use crate::registry::Fault;
 
-async fn writer(fixture: &OverlayFixture, tag: &Arc<Overlay>, path: &str) -> Arc<super::super::FileHandle> {
+async fn writer(fixture: &TagFixture, tag: &Arc<Overlay>, path: &str) -> Arc<super::super::FileHandle> {
     tag.open_writer(&fixture.context, node(tag, path), false).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_first_write_moves_only_its_own_bytes_and_the_inode_stays() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let number = node(&tag, "file");
     let before = tag.open_reader(&fixture.context, number).await.unwrap();
@@ -31,7 +31,7 @@ async fn the_first_write_moves_only_its_own_bytes_and_the_inode_stays() {
 
 #[tokio::test]
 async fn all_names_of_a_hard_linked_file_see_one_content() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "one", b"both").await;
     assert_eq!(fixture.read(&tag, "two").await, b"both");
@@ -43,7 +43,7 @@ async fn all_names_of_a_hard_linked_file_see_one_content() {
 
 #[tokio::test]
 async fn truncating_to_nothing_fetches_nothing() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.blobs_read();
     let file = node(&tag, "file");
@@ -59,8 +59,8 @@ async fn truncating_to_nothing_fetches_nothing() {
 }
 
 #[tokio::test]
-async fn cutting_and_extending_keep_what_stays_and_read_as_zeros_behind() {
-    let fixture = OverlayFixture::new();
+async fn cutting_and_extending_keep_the_rest_and_read_as_zeros_behind() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for (size, expected) in [(3, &b"hel"[..]), (6, b"hel\0\0\0"), (6, b"hel\0\0\0"), (1, b"h")] {
         let set = SetAttributes { size: Some(size), ..Default::default() };
@@ -75,7 +75,7 @@ async fn cutting_and_extending_keep_what_stays_and_read_as_zeros_behind() {
 
 #[tokio::test]
 async fn zeros_of_the_tree_become_holes_and_are_found_as_such() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let mut data = vec![0; 3 << 20];
     data[..4].copy_from_slice(b"head");
     data[2 << 20] = 7;
@@ -101,7 +101,7 @@ async fn zeros_of_the_tree_become_holes_and_are_found_as_such() {
 
 #[tokio::test]
 async fn holes_of_the_tree_are_found_without_copying() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let reader = tag.open_reader(&fixture.context, node(&tag, "file")).await.unwrap();
     assert_eq!((reader.seek(2, true).await.unwrap(), reader.seek(2, false).await.unwrap()), (Some(2), Some(5)));
@@ -110,7 +110,7 @@ async fn holes_of_the_tree_are_found_without_copying() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_writers_share_one_file_while_it_is_filled_in() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let digest = fixture.push("v1", &[Item::File("big", vec![b'.'; 1 << 20])]);
     let tag = fixture.over("v1", digest).await;
     let mut writers = Vec::new();
@@ -138,8 +138,8 @@ async fn many_writers_share_one_file_while_it_is_filled_in() {
 }
 
 #[tokio::test]
-async fn a_write_needs_nothing_of_what_was_there_and_a_read_that_fails_says_why() {
-    let fixture = OverlayFixture::new();
+async fn a_write_needs_none_of_the_old_bytes_and_a_failed_read_says_why() {
+    let fixture = TagFixture::new();
     let layers = [("text/plain", &b"hello"[..], [("org.opencontainers.image.title", "file")].as_slice())];
     let digest = fixture.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
     let tag = fixture.over("v1", digest).await;
@@ -163,11 +163,11 @@ async fn a_write_needs_nothing_of_what_was_there_and_a_read_that_fails_says_why(
 
 #[tokio::test]
 async fn a_file_for_which_there_is_no_room_stays_over_the_tree_and_is_published() {
-    let mut fixture = OverlayFixture::new();
+    let mut fixture = TagFixture::new();
     let data = vec![b'.'; 1 << 20];
     let digest = fixture.push("v1", &[Item::File("big", data)]);
     let state = tempfile::tempdir().unwrap();
-    fixture.uppers = Uppers::open(state.path(), Some(256 << 10)).unwrap();
+    fixture.uppers = Arc::new(Uppers::open(state.path(), Some(256 << 10)).unwrap());
     let tag = fixture.over("v1", digest).await;
     for round in 0..20_u8 {
         let writer = writer(&fixture, &tag, "big").await;
@@ -194,7 +194,7 @@ async fn a_file_for_which_there_is_no_room_stays_over_the_tree_and_is_published(
 
 #[tokio::test]
 async fn a_whole_unchanged_file_is_copied_without_its_bytes() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.make(&tag, "copy", Kind::File).unwrap();
     fixture.blobs_read();
@@ -213,7 +213,7 @@ async fn a_whole_unchanged_file_is_copied_without_its_bytes() {
 
 #[tokio::test]
 async fn ranges_are_copied_between_files_also_from_staged_ones() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "new", b"0123456789").await;
     let (source, target) = (tag.open_reader(&fixture.context, node(&tag, "new")).await.unwrap(), writer(&fixture, &tag, "file").await);
@@ -226,7 +226,7 @@ async fn ranges_are_copied_between_files_also_from_staged_ones() {
 
 #[tokio::test]
 async fn a_write_moves_the_times_and_a_time_that_was_set_stays() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"x").await;
     let written = fixture.attributes(&tag, "file");
@@ -242,7 +242,7 @@ async fn a_write_moves_the_times_and_a_time_that_was_set_stays() {
 
 #[tokio::test]
 async fn a_file_that_is_synced_and_allocated_reads_the_same() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let writer = writer(&fixture, &tag, "file").await;
     writer.allocate(0, 0, 10).await.unwrap();

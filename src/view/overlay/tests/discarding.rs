@@ -4,7 +4,7 @@ use super::super::{Forgotten, SetAttributes};
 use super::*;
 
 /// Paths, kinds, bytes and attributes of everything.
-async fn everything(fixture: &OverlayFixture, tag: &Arc<Overlay>) -> Vec<String> {
+async fn everything(fixture: &TagFixture, tag: &Arc<Overlay>) -> Vec<String> {
     let (mut open, mut lines) = (vec![(0, String::new())], Vec::new());
     while let Some((directory, path)) = open.pop() {
         let mut found = Vec::new();
@@ -32,7 +32,7 @@ async fn everything(fixture: &OverlayFixture, tag: &Arc<Overlay>) -> Vec<String>
 
 #[tokio::test]
 async fn all_that_was_done_is_taken_back_at_once() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let before = everything(&fixture, &tag).await;
     let edited = node(&tag, "file");
@@ -59,7 +59,7 @@ async fn all_that_was_done_is_taken_back_at_once() {
 
 #[tokio::test]
 async fn one_path_is_taken_back_and_its_neighbours_stay() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "dir/inner", b"changed").await;
     fixture.write(&tag, "dir/deep/bottom", b"changed").await;
@@ -75,7 +75,7 @@ async fn one_path_is_taken_back_and_its_neighbours_stay() {
 
 #[tokio::test]
 async fn directories_on_the_way_to_a_path_are_made_again() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for (path, is_directory) in [("dir/deep/bottom", false), ("dir/deep", true), ("dir/inner", false), ("dir", true)] {
         remove(&tag, path, is_directory).unwrap();
@@ -86,8 +86,8 @@ async fn directories_on_the_way_to_a_path_are_made_again() {
 }
 
 #[tokio::test]
-async fn after_a_publish_edits_are_taken_back_to_what_was_published() {
-    let fixture = OverlayFixture::new();
+async fn a_discard_after_a_publish_restores_the_published_state() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"published").await;
     fixture.mkdir(&tag, "new");
@@ -104,7 +104,7 @@ async fn after_a_publish_edits_are_taken_back_to_what_was_published() {
 
 #[tokio::test]
 async fn a_file_that_is_open_goes_on_without_a_name() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
     writer.write(0, b"J").await.unwrap();
@@ -118,7 +118,7 @@ async fn a_file_that_is_open_goes_on_without_a_name() {
 
 #[tokio::test]
 async fn a_new_tag_is_emptied() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     fixture.mkdir(&tag, "a");
     fixture.write(&tag, "a/b", b"x").await;
@@ -127,7 +127,7 @@ async fn a_new_tag_is_emptied() {
 }
 
 /// A tag of several directories with many files, and edits of all sorts in it.
-async fn edited_all_over(fixture: &OverlayFixture) -> Arc<Overlay> {
+async fn edited_all_over(fixture: &TagFixture) -> Arc<Overlay> {
     let mut items = Vec::new();
     for directory in ["a", "b"] {
         items.push(Item::Dir(directory));
@@ -149,8 +149,8 @@ async fn edited_all_over(fixture: &OverlayFixture) -> Arc<Overlay> {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_discard_and_what_is_changed_meanwhile_is_taken_back_or_stays_an_edit() {
-    let fixture = OverlayFixture::new();
+async fn a_discard_blocks_no_one_and_changes_made_meanwhile_are_discarded_or_stay_edits() {
+    let fixture = TagFixture::new();
     let tag = edited_all_over(&fixture).await;
     let mut pauses = 0;
     tag.discard(b"", &mut |_| {
@@ -170,7 +170,7 @@ async fn nobody_waits_for_a_discard_and_what_is_changed_meanwhile_is_taken_back_
 #[tokio::test]
 async fn a_discard_that_was_killed_leaves_a_valid_state_and_the_next_one_ends_it() {
     for after in [1, 3, 7] {
-        let fixture = OverlayFixture::new();
+        let fixture = TagFixture::new();
         let before = {
             let tag = edited_all_over(&fixture).await;
             let mut left = after;
@@ -193,8 +193,8 @@ async fn a_discard_that_was_killed_leaves_a_valid_state_and_the_next_one_ends_it
 }
 
 #[tokio::test]
-async fn the_bytes_of_what_is_discarded_are_free_at_once() {
-    let fixture = OverlayFixture::new();
+async fn discarded_bytes_are_free_at_once() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", &vec![1; 1 << 20]).await;
     fixture.write(&tag, "dir/new", &vec![2; 1 << 20]).await;

@@ -12,23 +12,19 @@ mod renumbering;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Frozen, NewNode, Overlay, Replace};
-use crate::artifact::{Artifact, Artifacts, Kind, Options, ViewMode};
-use crate::cache::{self, SpanCache};
-use crate::content::{self, Contents};
+use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::oci::{Digest, Repository, media_type};
-use crate::registry::{Memory, RequestKind, Trust};
-use crate::staging::{Binding, TagKey, Uppers};
-use crate::view::{ArtifactKind, Attributes, Authority, Context, Defaults, Error, Meaning, ViewNode};
-
-pub(super) const DEFAULTS: Defaults =
-    Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
+use crate::oci::{Digest, media_type};
+use crate::registry::RequestKind;
+use crate::staging::{Binding, Uppers};
+use crate::view::snapshot::Snapshot as _;
+use crate::view::tests::{DEFAULTS, TagFixture, tag_key};
+use crate::view::{Attributes, Error, TreeEntry, ViewNode};
 
 /// One entry of a made artifact.
-pub(super) enum Item<'a> {
+pub enum Item<'a> {
     Dir(&'a str),
     File(&'a str, Vec<u8>),
     Link(&'a str, &'a str),
@@ -36,55 +32,7 @@ pub(super) enum Item<'a> {
     Fifo(&'a str),
 }
 
-/// A registry in memory, a cache, and a state directory.
-pub(super) struct OverlayFixture {
-    pub registry: Arc<Memory>,
-    pub context: Context,
-    pub uppers: Uppers,
-    _directory: tempfile::TempDir,
-}
-
-pub(super) fn repository() -> Repository {
-    Repository::parse("app").unwrap()
-}
-
-pub(super) fn tag_key(tag: &str) -> TagKey {
-    TagKey { origin: "https://reg.test".to_owned(), authority: "reg.test".to_owned(), repository: "app".to_owned(), tag: tag.to_owned() }
-}
-
-impl OverlayFixture {
-    pub fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Memory::with_origin("https://reg.test", Trust::Transport));
-        let cache = SpanCache::open(cache::Config { directory: directory.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
-        let contents = Contents::new(content::Config::new(registry.clone(), cache.clone()));
-        let options = Options {
-            tag_ttl: Duration::from_secs(3600),
-            platform: "linux/amd64".parse().unwrap(),
-            view: ViewMode::Merged,
-            offline: false,
-            strict: false,
-            repositories: Vec::new(),
-        };
-        let context = Context {
-            artifacts: Artifacts::new(registry.clone(), contents, cache, options),
-            meaning: Meaning {
-                platform: "linux/amd64".parse().unwrap(),
-                view: ViewMode::Merged,
-                strict: false,
-                kind: ArtifactKind::Files,
-                allow_delete: false,
-                encrypted: false,
-            },
-            defaults: DEFAULTS,
-            authority: Authority::Registry("reg.test".to_owned()),
-            tag_ttl: Duration::from_secs(3600),
-            staging: None,
-        };
-        let uppers = Uppers::open(&directory.path().join("state"), None).unwrap();
-        Self { registry, context, uppers, _directory: directory }
-    }
-
+impl TagFixture {
     /// Adds an image of one layer.
     pub fn push(&self, tag: &str, items: &[Item<'_>]) -> Digest {
         let mut archive = tar::Builder::new(Vec::new());
@@ -130,34 +78,6 @@ impl OverlayFixture {
         self.registry.add_artifact("app", tag, (media_type::OCI_CONFIG, b"{}"), &layers, &[])
     }
 
-    pub async fn artifact(&self, digest: &Digest) -> Arc<Artifact> {
-        self.context.artifacts.artifact(&repository(), digest, ViewMode::Merged, false).await.unwrap()
-    }
-
-    /// A tag that began empty.
-    pub async fn empty(&self, tag: &str) -> Arc<Overlay> {
-        self.begin(tag, Binding::default()).await
-    }
-
-    /// A tag that began with an artifact.
-    pub async fn over(&self, tag: &str, digest: Digest) -> Arc<Overlay> {
-        self.begin(tag, Binding { under: Some(digest), expected: Some(digest), deleted: false }).await
-    }
-
-    async fn begin(&self, tag: &str, binding: Binding) -> Arc<Overlay> {
-        let upper = self.uppers.create(&tag_key(tag), binding, None).unwrap();
-        Overlay::open(&self.context, upper).await.unwrap()
-    }
-
-    /// The tag as the next process finds it.
-    pub async fn again(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
-        let tag_key = overlay.tag_key();
-        assert_eq!(Arc::strong_count(&overlay), 1, "somebody else holds the tag");
-        drop(overlay);
-        let upper = self.uppers.find(&tag_key).unwrap().expect("the upper is there");
-        Overlay::open(&self.context, upper).await.unwrap()
-    }
-
     /// A small tree with something of everything, and its tag.
     pub async fn sample(&self) -> Arc<Overlay> {
         let digest = self.push("sample", &sample());
@@ -179,14 +99,8 @@ impl OverlayFixture {
         overlay.commit_publish(frozen, &artifact).unwrap()
     }
 
-    pub async fn push_frozen(&self, tag: &str, frozen: &Frozen) -> Digest {
-        let mut entries = Vec::new();
-        frozen
-            .walk(&mut |entry| {
-                entries.push(entry);
-                Ok(())
-            })
-            .unwrap();
+    pub async fn push_frozen(&self, tag: &str, frozen: &Arc<Frozen>) -> Digest {
+        let entries: Vec<_> = frozen.entries().map(Result::unwrap).collect();
         let mut archive = tar::Builder::new(Vec::new());
         let mut seen: BTreeMap<ViewNode, Vec<u8>> = BTreeMap::new();
         for entry in entries {
@@ -195,9 +109,9 @@ impl OverlayFixture {
             }
             let data = match entry.kind {
                 Kind::File => {
-                    let reader = frozen.open(&self.context, &entry).await.unwrap();
+                    let reader = frozen.open(&entry).await.unwrap();
                     let data = reader.read(0, u32::try_from(entry.size).unwrap()).await.unwrap();
-                    assert_eq!(Digest::from_sha256(frozen.sha256(&self.context.artifacts, &entry).await.unwrap()), Digest::of(&data));
+                    assert_eq!(Digest::from_sha256(frozen.sha256(&entry).await.unwrap()), Digest::of(&data));
                     data.to_vec()
                 }
                 _ => Vec::new(),
@@ -211,7 +125,7 @@ impl OverlayFixture {
     }
 }
 
-fn append(archive: &mut tar::Builder<Vec<u8>>, entry: &super::FrozenEntry, data: &[u8], linked: Option<&Vec<u8>>) {
+fn append(archive: &mut tar::Builder<Vec<u8>>, entry: &TreeEntry, data: &[u8], linked: Option<&Vec<u8>>) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut extensions: Vec<(String, Vec<u8>)> =
         entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{}", text(name)), value.clone())).collect();
@@ -294,7 +208,7 @@ pub(super) fn new(kind: Kind) -> NewNode {
     NewNode { kind, mode: 0o640, owner: (1, 2), device: (0, 0), target: Vec::new() }
 }
 
-impl OverlayFixture {
+impl TagFixture {
     pub fn attributes(&self, overlay: &Overlay, path: &str) -> Attributes {
         overlay.attributes(&self.context, node(overlay, path)).unwrap()
     }
@@ -324,7 +238,7 @@ impl OverlayFixture {
 
     /// All paths that differ, with a letter for how.
     pub async fn changes(&self, overlay: &Arc<Overlay>) -> Vec<String> {
-        let differences = overlay.differences(&self.context).await.unwrap();
+        let differences = overlay.differences().await.unwrap();
         let text = |difference: &super::Difference| {
             let letter = match difference.state {
                 super::PathState::Added => 'A',

@@ -88,13 +88,13 @@ struct Open {
 
 /// Both sides.
 struct Pair<'fixture> {
-    fixture: &'fixture OverlayFixture,
+    fixture: &'fixture TagFixture,
     tag: Option<Arc<Overlay>>,
     model: Model,
     /// The digest that the tag is expected to hold upstream; `None` while it is new.
     upstream: Option<Model>,
     open: [Option<Open>; OPEN],
-    frozen: Option<(Frozen, Model)>,
+    frozen: Option<(Arc<Frozen>, Model)>,
 }
 
 /// The tree that sequences begin with, on both sides.
@@ -378,13 +378,13 @@ impl Pair<'_> {
             Some(frozen) => frozen,
             None => (self.tag().freeze().unwrap(), self.model.clone()),
         };
-        assert_eq!(frozen_names(self.fixture, &frozen).await, names_of(&model));
+        assert_eq!(frozen_names(&frozen).await, names_of(&model));
         let digest = self.fixture.push_frozen(&self.tag().tag_key().tag, &frozen).await;
         let artifact = self.fixture.artifact(&digest).await;
         let is_clean = self.tag().commit_publish(frozen, &artifact).unwrap();
         self.upstream = Some(model);
         if is_clean {
-            assert_eq!(self.tag().differences(&self.fixture.context).await.unwrap(), []);
+            assert_eq!(self.tag().differences().await.unwrap(), []);
         }
     }
 
@@ -403,7 +403,7 @@ impl Pair<'_> {
             let node = &self.model.nodes[open.node];
             assert!(open.writer.read(0, 4 << 20).await.unwrap() == node.bytes, "an open file shows other bytes");
         }
-        let differences = self.tag().differences(&self.fixture.context).await.unwrap();
+        let differences = self.tag().differences().await.unwrap();
         let told: std::collections::BTreeSet<String> =
             differences.into_iter().map(|difference| String::from_utf8(difference.path).unwrap()).filter(|path| !path.is_empty()).collect();
         let (must, may) = self.model.differences(self.upstream.as_ref().unwrap_or(&Model::new()));
@@ -456,18 +456,12 @@ impl Pair<'_> {
 }
 
 /// Paths, links and bytes of a frozen state.
-async fn frozen_names(fixture: &OverlayFixture, frozen: &Frozen) -> Vec<(String, u32, Vec<u8>)> {
-    let mut entries = Vec::new();
-    frozen
-        .walk(&mut |entry| {
-            entries.push(entry);
-            Ok(())
-        })
-        .unwrap();
+async fn frozen_names(frozen: &Arc<Frozen>) -> Vec<(String, u32, Vec<u8>)> {
+    let entries: Vec<_> = frozen.entries().map(Result::unwrap).collect();
     let mut names = Vec::new();
     for entry in entries.into_iter().skip(1) {
         let bytes = match entry.kind {
-            Kind::File => frozen.open(&fixture.context, &entry).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
+            Kind::File => frozen.open(&entry).await.unwrap().read(0, 4 << 20).await.unwrap().to_vec(),
             _ => Vec::new(),
         };
         names.push((String::from_utf8(entry.path).unwrap(), entry.links, bytes));
@@ -481,7 +475,7 @@ fn names_of(model: &Model) -> Vec<(String, u32, Vec<u8>)> {
 }
 
 /// Runs a sequence on a tag of its own, which began empty or with the base tree.
-async fn run(fixture: &OverlayFixture, base_digest: Option<Digest>, operations: &[Operation]) {
+async fn run(fixture: &TagFixture, base_digest: Option<Digest>, operations: &[Operation]) {
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let name = format!("t{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let (tag, model) = match base_digest {
@@ -501,12 +495,12 @@ async fn run(fixture: &OverlayFixture, base_digest: Option<Digest>, operations: 
 }
 
 /// One world for all sequences: what they publish shares a cache.
-fn shared() -> &'static (OverlayFixture, Digest, tokio::runtime::Runtime) {
-    static WORLD: OnceLock<(OverlayFixture, Digest, tokio::runtime::Runtime)> = OnceLock::new();
+fn shared() -> &'static (TagFixture, Digest, tokio::runtime::Runtime) {
+    static WORLD: OnceLock<(TagFixture, Digest, tokio::runtime::Runtime)> = OnceLock::new();
     WORLD.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let fixture = OverlayFixture::new();
+        let fixture = TagFixture::new();
         let digest = fixture.push("base", &base().0);
         drop(_inside);
         (fixture, digest, runtime)
@@ -526,7 +520,7 @@ proptest! {
     })]
 
     #[test]
-    fn any_sequence_of_operations_leaves_what_the_reference_says(
+    fn any_sequence_of_operations_leaves_the_state_of_the_reference(
         with_base in prop::bool::weighted(0.8),
         operations in prop::collection::vec(operation(), 1..40),
     ) {

@@ -3,8 +3,8 @@
 use super::*;
 
 #[tokio::test]
-async fn what_is_made_in_an_empty_tag_is_found_listed_and_survives_a_restart() {
-    let fixture = OverlayFixture::new();
+async fn new_entries_of_an_empty_tag_are_found_and_listed_and_survive_a_restart() {
+    let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     assert!(tag.is_empty().unwrap() && tag.is_edited());
     fixture.mkdir(&tag, "d");
@@ -28,7 +28,7 @@ async fn what_is_made_in_an_empty_tag_is_found_listed_and_survives_a_restart() {
 
 #[tokio::test]
 async fn names_of_the_tree_and_of_the_upper_are_one_listing() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     remove(&tag, "file", false).unwrap();
     remove(&tag, "empty", true).unwrap();
@@ -43,7 +43,7 @@ async fn names_of_the_tree_and_of_the_upper_are_one_listing() {
 
 #[tokio::test]
 async fn a_listing_under_way_names_every_entry_that_stays_exactly_once() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let items: Vec<String> = (0..600).map(|number| format!("f{number:03}")).collect();
     let items: Vec<Item<'_>> = items.iter().map(|name| Item::File(name, Vec::new())).collect();
     let digest = fixture.push("many", &items);
@@ -70,7 +70,7 @@ async fn a_listing_under_way_names_every_entry_that_stays_exactly_once() {
 
 #[tokio::test]
 async fn names_that_cannot_be_are_refused() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let long = "x".repeat(256);
     assert_eq!(kind(fixture.make(&tag, &long, Kind::File)), ErrorKind::TooLong);
@@ -84,7 +84,7 @@ async fn names_that_cannot_be_are_refused() {
 
 #[tokio::test]
 async fn a_taken_name_a_missing_one_and_a_file_as_directory_each_have_their_error() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for path in ["file", "dir", "symlink"] {
         assert_eq!(kind(fixture.make(&tag, path, Kind::File)), ErrorKind::Exists);
@@ -102,7 +102,7 @@ async fn a_taken_name_a_missing_one_and_a_file_as_directory_each_have_their_erro
 
 #[tokio::test]
 async fn links_count_names_and_subdirectories() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     assert_eq!(fixture.attributes(&tag, "one").links, 2);
     remove(&tag, "one", false).unwrap();
@@ -122,8 +122,8 @@ async fn links_count_names_and_subdirectories() {
 }
 
 #[tokio::test]
-async fn rename_replaces_what_it_may_and_refuses_the_rest() {
-    let fixture = OverlayFixture::new();
+async fn rename_replaces_compatible_targets_and_refuses_others() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     assert_eq!(kind(rename(&tag, "nothing", "x", Replace::Yes)), ErrorKind::NotFound);
     assert_eq!(kind(rename(&tag, "file", "dir", Replace::Yes)), ErrorKind::IsDirectory);
@@ -147,7 +147,7 @@ async fn rename_replaces_what_it_may_and_refuses_the_rest() {
 
 #[tokio::test]
 async fn exchange_swaps_files_and_directories_also_of_different_depth() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     rename(&tag, "dir/deep", "file", Replace::Exchange).unwrap();
     assert_eq!(fixture.read(&tag, "dir/deep").await, b"hello");
@@ -161,8 +161,8 @@ async fn exchange_swaps_files_and_directories_also_of_different_depth() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_moved_keeps_its_number_and_what_is_in_it() {
-    let fixture = OverlayFixture::new();
+async fn a_moved_directory_keeps_its_number_and_content() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let (directory, inner) = (node(&tag, "dir"), node(&tag, "dir/deep/bottom"));
     rename(&tag, "dir", "empty/moved", Replace::Yes).unwrap();
@@ -179,7 +179,7 @@ async fn a_directory_that_was_moved_keeps_its_number_and_what_is_in_it() {
 
 #[tokio::test]
 async fn a_directory_with_the_group_bit_gives_its_group_and_directories_the_bit() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     let shared = NewNode { mode: 0o2775, owner: (5, 50), ..new(Kind::Directory) };
     let directory = tag.create(&fixture.context, 0, b"shared", &shared).unwrap();
@@ -192,7 +192,7 @@ async fn a_directory_with_the_group_bit_gives_its_group_and_directories_the_bit(
 
 #[tokio::test]
 async fn names_that_change_move_the_times_of_their_directories() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let (old, of_tag) = ((1000, 0), fixture.attributes(&tag, "").time);
     assert_eq!((fixture.attributes(&tag, "dir").time, fixture.attributes(&tag, "file").ctime), (old, old));
@@ -208,7 +208,7 @@ async fn names_that_change_move_the_times_of_their_directories() {
 
 #[tokio::test]
 async fn an_unlinked_file_lives_until_its_last_handle_is_closed() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for path in ["new", "file"] {
         let data: &[u8] = if path == "new" { b"" } else { b"hello" };
@@ -238,7 +238,7 @@ async fn an_unlinked_file_lives_until_its_last_handle_is_closed() {
 
 #[tokio::test]
 async fn a_removed_directory_takes_nothing_new() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let gone = node(&tag, "empty");
     remove(&tag, "empty", true).unwrap();
@@ -252,7 +252,7 @@ fn rename_into(tag: &Overlay, from: &str, directory: ViewNode) -> Result<(), Err
 
 #[tokio::test]
 async fn attributes_that_are_set_copy_no_bytes_and_survive_a_restart() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.blobs_read();
     let set = super::super::SetAttributes { mode: Some(0o4711), uid: Some(5), mtime: Some((-5, 7)), ..Default::default() };
@@ -272,7 +272,7 @@ async fn attributes_that_are_set_copy_no_bytes_and_survive_a_restart() {
 
 #[tokio::test]
 async fn extended_attributes_are_kept_and_own_names_are_refused() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let file = node(&tag, "file");
     tag.set_xattr(file, b"user.a", b"1", false, false).unwrap();

@@ -9,7 +9,7 @@ const FORMAT_1: &[u8] = include_bytes!("../../../staging/tests/upper-of-format-1
 
 #[tokio::test]
 async fn an_upper_of_the_first_format_is_read_edited_and_published() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let state = tempfile::tempdir().unwrap();
     tar::Archive::new(flate2::read::GzDecoder::new(FORMAT_1)).unpack(state.path()).unwrap();
     let uppers = Uppers::open(state.path(), None).unwrap();

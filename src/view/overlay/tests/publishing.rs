@@ -1,26 +1,21 @@
 //! Freezing, walking, settling, and what differs before and after.
 
-use super::super::{FrozenContent, FrozenEntry, PathState, SetAttributes, walk_tree};
+use super::super::{PathState, SetAttributes, tree_entries};
 use super::*;
+use crate::view::snapshot::Snapshot as _;
+use crate::view::{EntryContent, TreeEntry};
 
-fn entries(frozen: &Frozen) -> Vec<FrozenEntry> {
-    let mut entries = Vec::new();
-    frozen
-        .walk(&mut |entry| {
-            entries.push(entry);
-            Ok(())
-        })
-        .unwrap();
-    entries
+fn entries(frozen: &Arc<Frozen>) -> Vec<TreeEntry> {
+    frozen.entries().map(Result::unwrap).collect()
 }
 
-fn paths(entries: &[FrozenEntry]) -> Vec<String> {
+fn paths(entries: &[TreeEntry]) -> Vec<String> {
     entries.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect()
 }
 
 #[tokio::test]
 async fn a_frozen_state_is_walked_parents_first_and_by_the_bytes_of_names() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let digest = fixture
         .push("v1", &[Item::Dir("a"), Item::File("a/x", b"1".to_vec()), Item::File("a-b", b"2".to_vec()), Item::File("b", b"3".to_vec())]);
     let tag = fixture.over("v1", digest).await;
@@ -34,23 +29,18 @@ async fn a_frozen_state_is_walked_parents_first_and_by_the_bytes_of_names() {
     let entries = entries(&frozen);
     assert_eq!(paths(&entries), ["", "a", "a/n", "a/n/z", "a-b", "a.c", "b"]);
     assert_eq!((entries[6].size, entries[6].links), (4, 1));
-    assert!(matches!(entries[6].content, FrozenContent::Data(_)) && matches!(entries[4].content, FrozenContent::Tree { .. }));
-    let sha256 = frozen.sha256(&fixture.context.artifacts, &entries[6]).await.unwrap();
+    assert!(matches!(entries[6].content, EntryContent::Data(_)) && matches!(entries[4].content, EntryContent::Tree(..)));
+    let sha256 = frozen.sha256(&entries[6]).await.unwrap();
     assert_eq!(Digest::from_sha256(sha256), Digest::of(b"five"));
     assert_eq!(frozen.binding().expected, Some(digest));
 }
 
 #[tokio::test]
 async fn an_unedited_tag_is_walked_exactly_as_its_tree() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let artifact = fixture.artifact(&tag.binding().under.unwrap()).await;
-    let mut of_tree = Vec::new();
-    walk_tree(&artifact, &mut |entry| {
-        of_tree.push(format!("{entry:?}"));
-        Ok(())
-    })
-    .unwrap();
+    let of_tree: Vec<String> = tree_entries(&artifact).map(|entry| format!("{:?}", entry.unwrap())).collect();
     let frozen = tag.freeze().unwrap();
     let of_frozen: Vec<String> = entries(&frozen).iter().map(|entry| format!("{entry:?}")).collect();
     assert_eq!(of_frozen, of_tree);
@@ -58,8 +48,8 @@ async fn an_unedited_tag_is_walked_exactly_as_its_tree() {
 }
 
 #[tokio::test]
-async fn what_an_archive_does_not_say_stays_unsaid_through_edits_of_something_else() {
-    let fixture = OverlayFixture::new();
+async fn unset_attributes_stay_unset_through_unrelated_edits() {
+    let fixture = TagFixture::new();
     let layers = [("text/plain", &b"raw"[..], [("org.opencontainers.image.title", "raw")].as_slice())];
     let digest = fixture.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
     let tag = fixture.over("v1", digest).await;
@@ -76,7 +66,7 @@ async fn what_an_archive_does_not_say_stays_unsaid_through_edits_of_something_el
 
 #[tokio::test]
 async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_inodes() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.mkdir(&tag, "new");
     fixture.write(&tag, "new/file", b"staged").await;
@@ -103,13 +93,13 @@ async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_ino
 
 #[tokio::test]
 async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for number in 0..20 {
         fixture.write(&tag, ["file", "dir/inner"][number % 2], number.to_string().as_bytes()).await;
         assert!(fixture.publish(&tag).await);
         // Below, expected now, and expected before: what was frozen referred to that.
-        let held = tag.artifacts.read().len();
+        let held = tag.trees.len();
         assert!(held <= 4, "{held} artifacts after {number} publishes");
     }
     assert_eq!((fixture.read(&tag, "file").await, fixture.read(&tag, "dir/inner").await), (b"18".to_vec(), b"19".to_vec()));
@@ -118,8 +108,8 @@ async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
     assert_eq!(fixture.read(&tag, "dir/inner").await, b"19");
 }
 
-impl OverlayFixture {
-    /// As [`OverlayFixture::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
+impl TagFixture {
+    /// As [`TagFixture::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
     async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
         let set = SetAttributes { mode: Some(0o700), ..Default::default() };
         overlay.set_attributes(&self.context, 0, set).await.unwrap();
@@ -128,8 +118,8 @@ impl OverlayFixture {
 }
 
 #[tokio::test]
-async fn what_is_written_after_the_freeze_is_not_in_it_and_stays_to_be_published() {
-    let fixture = OverlayFixture::new();
+async fn writes_after_the_freeze_are_not_in_it_and_stay_unpublished() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "closed", b"1").await;
     fixture.write(&tag, "open", b"1").await;
@@ -153,7 +143,7 @@ async fn what_is_written_after_the_freeze_is_not_in_it_and_stays_to_be_published
 
 #[tokio::test]
 async fn a_writer_that_stays_open_through_a_publish_makes_the_tag_edited_again() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     fixture.write(&tag, "log", b"1").await;
     let writer = tag.open_writer(&fixture.context, node(&tag, "log"), false).await.unwrap();
@@ -169,7 +159,7 @@ async fn a_writer_that_stays_open_through_a_publish_makes_the_tag_edited_again()
 
 #[tokio::test]
 async fn times_that_are_written_back_after_a_publish_do_not_make_the_tag_edited() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"1").await;
     let mtime = Some(fixture.attributes(&tag, "file").time);
@@ -182,8 +172,8 @@ async fn times_that_are_written_back_after_a_publish_do_not_make_the_tag_edited(
 }
 
 #[tokio::test]
-async fn a_reader_that_stays_open_through_a_publish_sees_what_is_written_after_it() {
-    let fixture = OverlayFixture::new();
+async fn a_reader_that_stays_open_through_a_publish_sees_later_writes() {
+    let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     fixture.write(&tag, "file", b"1").await;
     let reader = tag.open_reader(&fixture.context, node(&tag, "file")).await.unwrap();
@@ -195,7 +185,7 @@ async fn a_reader_that_stays_open_through_a_publish_sees_what_is_written_after_i
 
 #[tokio::test]
 async fn a_generation_that_is_dropped_changes_nothing() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"staged").await;
     drop(tag.freeze().unwrap());
@@ -207,7 +197,7 @@ async fn a_generation_that_is_dropped_changes_nothing() {
 
 #[tokio::test]
 async fn differences_are_told_by_content_and_attributes_and_not_by_directory_times() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let chmod = SetAttributes { mode: Some(0o600), ..Default::default() };
     tag.set_attributes(&fixture.context, node(&tag, "dir/inner"), chmod).await.unwrap();
@@ -222,7 +212,7 @@ async fn differences_are_told_by_content_and_attributes_and_not_by_directory_tim
     tag.set_xattr(node(&tag, "pipe"), b"trusted.x", b"1", false, false).unwrap();
     let expected = ["A deep", "A deep/bottom", "R dir/deep", "R dir/deep/bottom", "C dir/inner", "C empty", "C file", "C pipe"];
     assert_eq!(fixture.changes(&tag).await, expected);
-    let differences = tag.differences(&fixture.context).await.unwrap();
+    let differences = tag.differences().await.unwrap();
     assert_eq!((differences[1].before, differences[1].after, differences[3].before, differences[3].after), (None, Some(6), Some(6), None));
     assert_eq!(tag.state(node(&tag, "file")).unwrap(), PathState::Changed);
     assert_eq!(tag.state(node(&tag, "dir/inner")).unwrap(), PathState::Changed);
@@ -232,7 +222,7 @@ async fn differences_are_told_by_content_and_attributes_and_not_by_directory_tim
 
 #[tokio::test]
 async fn a_tag_that_was_deleted_differs_by_all_it_has_upstream() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let binding = Binding { deleted: true, ..tag.binding() };
     tag.upper().change(|change| change.bind(binding)).unwrap();
@@ -241,8 +231,8 @@ async fn a_tag_that_was_deleted_differs_by_all_it_has_upstream() {
 }
 
 #[tokio::test]
-async fn a_tag_that_was_bound_otherwise_is_compared_with_what_it_is_bound_to() {
-    let fixture = OverlayFixture::new();
+async fn a_tag_that_was_bound_to_another_digest_is_compared_with_that() {
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let other = fixture.push("other", &[Item::File("else", Vec::new())]);
     let binding = Binding { expected: Some(other), ..tag.binding() };
@@ -255,7 +245,7 @@ async fn a_tag_that_was_bound_otherwise_is_compared_with_what_it_is_bound_to() {
 
 #[tokio::test]
 async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let tag_key = tag.tag_key();
     fixture.write(&tag, "file", b"staged").await;
@@ -270,7 +260,7 @@ async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
 
 #[tokio::test]
 async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"staged").await;
     let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
@@ -300,7 +290,7 @@ async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
 
 #[tokio::test]
 async fn a_freeze_copies_no_bytes_and_shows_open_files_as_they_were() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     fixture.make(&tag, "log", Kind::File).unwrap();
     let writer = tag.open_writer(&fixture.context, node(&tag, "log"), false).await.unwrap();
@@ -312,18 +302,18 @@ async fn a_freeze_copies_no_bytes_and_shows_open_files_as_they_were() {
     writer.set_length(2 << 20).await.unwrap();
     assert!(fixture.uppers.usage().0 <= before + 8192, "a write stores what is written");
     let entry = entries(&frozen).pop().unwrap();
-    let reader = frozen.open(&fixture.context, &entry).await.unwrap();
+    let reader = frozen.open(&entry).await.unwrap();
     assert!(reader.size() == 1 << 20 && reader.read(0, 2 << 20).await.unwrap() == vec![1; 1 << 20]);
     drop((frozen, reader));
     tag.fill().await.unwrap();
     tag.upper().sync().unwrap();
     assert_eq!(writer.read(0, 6).await.unwrap(), "later\u{1}");
-    assert!(fixture.uppers.usage().0 <= before + 8192, "what lay below is gone");
+    assert!(fixture.uppers.usage().0 <= before + 8192, "the base is gone");
 }
 
 #[tokio::test]
 async fn publishes_that_all_fail_while_a_file_is_written_leave_it_whole() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
     let mut expected = b"hello".to_vec();

@@ -232,14 +232,21 @@ impl Model {
     /// of a clock.
     pub fn differences(&self, other: &Self) -> (BTreeSet<String>, BTreeSet<String>) {
         let (mine, theirs) = (self.paths(), other.paths());
+        // Among the names that both have, a file begins with the same one.
+        let first = |paths: &BTreeMap<String, usize>, path: &String| {
+            let is_common = |other: &&String| mine.contains_key(*other) && theirs.contains_key(*other);
+            paths.iter().filter(|(_, node)| **node == paths[path]).map(|(other, _)| other).find(is_common).cloned()
+        };
         let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
         for path in mine.keys().chain(theirs.keys()) {
-            let (Some(mine), Some(theirs)) = (mine.get(path), theirs.get(path)) else {
+            let (Some(here), Some(there)) = (mine.get(path), theirs.get(path)) else {
                 must.insert(path.clone());
                 continue;
             };
-            let (mine, theirs) = (&self.nodes[*mine], &other.nodes[*theirs]);
-            let same = (mine.kind, &mine.bytes, &mine.target, &mine.xattrs) == (theirs.kind, &theirs.bytes, &theirs.target, &theirs.xattrs)
+            let same_links = first(&mine, path) == first(&theirs, path);
+            let (mine, theirs) = (&self.nodes[*here], &other.nodes[*there]);
+            let same = same_links
+                && (mine.kind, &mine.bytes, &mine.target, &mine.xattrs) == (theirs.kind, &theirs.bytes, &theirs.target, &theirs.xattrs)
                 && mine.owner == theirs.owner
                 && (mine.mode == theirs.mode || mine.kind == Kind::Symlink);
             match (mine.mtime, theirs.mtime) {

@@ -7,7 +7,7 @@ use super::super::renumber::{Numbers, apply};
 use super::*;
 
 /// Edits of every kind, of which the rows refer to the tree by number.
-async fn edited(fixture: &OverlayFixture) -> Arc<Overlay> {
+async fn edited(fixture: &TagFixture) -> Arc<Overlay> {
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"changed").await;
     fixture.write(&tag, "dir/deep/new", b"new").await;
@@ -21,7 +21,7 @@ async fn edited(fixture: &OverlayFixture) -> Arc<Overlay> {
     tag
 }
 
-async fn shown(fixture: &OverlayFixture, tag: &Arc<Overlay>) -> Vec<String> {
+async fn shown(fixture: &TagFixture, tag: &Arc<Overlay>) -> Vec<String> {
     let mut lines = fixture.changes(tag).await;
     for path in ["file", "empty/deep/new", "empty/deep/bottom", "empty/three", "dir/inner"] {
         let Attributes { mode, links, size, .. } = fixture.attributes(tag, path);
@@ -33,7 +33,7 @@ async fn shown(fixture: &OverlayFixture, tag: &Arc<Overlay>) -> Vec<String> {
 }
 
 /// Closes the tag, rewrites its rows as if the tree had been numbered otherwise, and opens it again.
-async fn with_other_numbers(fixture: &OverlayFixture, tag: Arc<Overlay>, numbers: impl Fn(u64) -> u64) -> Arc<Overlay> {
+async fn with_other_numbers(fixture: &TagFixture, tag: Arc<Overlay>, numbers: impl Fn(u64) -> u64) -> Arc<Overlay> {
     let tag_key = tag.tag_key();
     let count = tag.base.tree().unwrap().node_count();
     let places: HashMap<Vec<u8>, u32> = (0..count).map(|id| (tag.base.path(id), id)).collect();
@@ -51,7 +51,7 @@ async fn with_other_numbers(fixture: &OverlayFixture, tag: Arc<Overlay>, numbers
 
 #[tokio::test]
 async fn edits_are_found_again_by_path() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = edited(&fixture).await;
     let before = shown(&fixture, &tag).await;
     let nodes = u64::from(tag.base.tree().unwrap().node_count());
@@ -62,8 +62,8 @@ async fn edits_are_found_again_by_path() {
 }
 
 #[tokio::test]
-async fn edits_of_what_was_published_before_are_found_again_too() {
-    let fixture = OverlayFixture::new();
+async fn edits_of_published_files_are_found_again_too() {
+    let fixture = TagFixture::new();
     let tag = edited(&fixture).await;
     fixture.publish(&tag).await;
     fixture.write(&tag, "file", b"again").await;
@@ -91,7 +91,7 @@ async fn edits_of_what_was_published_before_are_found_again_too() {
 
 #[tokio::test]
 async fn a_node_of_the_tree_below_is_found_again_that_was_published_under_another_name_and_written_again() {
-    let fixture = OverlayFixture::new();
+    let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     rename(&tag, "one", "symlink", Replace::Yes).unwrap();
     fixture.write(&tag, "two", b"changed").await;

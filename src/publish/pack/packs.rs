@@ -1,15 +1,15 @@
-//! Where the packed layers of a push wait: a directory for what is pushed, which a push that was stopped leaves to the next one.
+//! The directories where the packed layers of pushes wait. An interrupted push leaves its directory to the next one.
 //!
-//! One process at a time uses a directory. Those that nobody came back to are removed by any later push.
+//! One process at a time uses a directory. Abandoned ones are removed by any later push.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::Error;
 use crate::durable::{RangeLock, make_directory};
 use crate::error::ErrorKind;
 use crate::oci::Digest;
+use crate::publish::Error;
 
 /// How long the layers of a push that was stopped are kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,7 +25,7 @@ pub struct Packs {
 }
 
 impl Packs {
-    /// The directory below `root` for what `subject` says is pushed. Blocks on the disk.
+    /// Claims the directory for `subject` below `root`. Blocks on the disk.
     ///
     /// # Errors
     /// Busy if another process pushes the same; errors of the disk.
@@ -35,8 +35,10 @@ impl Packs {
         let lock = directory.with_extension(LOCK);
         let held = loop {
             let held = RangeLock::file(&lock, Duration::ZERO).map_err(|error| Error::disk("cannot lock", &lock, &error))?;
-            let Some(held) = held else { return Err(Error::new(ErrorKind::Busy, "the same is being pushed there by another process")) };
-            // Whoever ended meanwhile removed it.
+            let Some(held) = held else {
+                return Err(Error::new(ErrorKind::Busy, "another process is already pushing the same files there"));
+            };
+            // The previous holder may have removed it.
             if held.is_at(&lock).map_err(|error| Error::disk("cannot lock", &lock, &error))? {
                 break held;
             }
@@ -60,7 +62,7 @@ impl Packs {
         }
     }
 
-    /// Removes what nobody came back to.
+    /// Removes abandoned directories.
     fn sweep(&self, root: &Path) {
         let Ok(entries) = fs::read_dir(root) else { return };
         for lock in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == LOCK)) {
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_came_back_to_is_swept() {
+    fn abandoned_directories_are_swept() {
         let root = tempfile::tempdir().unwrap();
         let packs = Packs::claim(root.path(), "a").unwrap();
         let (directory, lock) = (packs.directory.clone(), packs.lock.clone());

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
-use super::produce::Made;
-use super::store::file_source;
 use crate::artifact::{Artifact, Artifacts};
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+use crate::publish::pack::made::Made;
+use crate::publish::pack::store::file_source;
 use crate::registry::{BlobStream, Error, Page, Pull, Push, Resolved, Trust, UploadSource};
 
 /// Bytes that are read at a time.
@@ -25,7 +25,7 @@ struct AtHand {
 }
 
 /// Brings the layers that were packed into the cache. A failure costs a fetch later.
-pub(super) async fn join_cache(artifacts: &Artifacts, artifact: &Artifact, made: &[Made], push: &Arc<dyn Push>) {
+pub(in crate::publish) async fn join_cache(artifacts: &Artifacts, artifact: &Artifact, made: &[Made], push: &Arc<dyn Push>) {
     let packed: HashMap<Digest, PathBuf> = made
         .iter()
         .filter_map(|made| match made {
@@ -40,7 +40,7 @@ pub(super) async fn join_cache(artifacts: &Artifacts, artifact: &Artifact, made:
     let digests: HashSet<Digest> = packed.keys().copied().collect();
     let at_hand = Arc::new(AtHand { packed, push: Arc::clone(push) });
     if let Err(error) = artifacts.join_cache(artifact, at_hand, &digests).await {
-        tracing::warn!("not all that was published is in the cache: {error}");
+        tracing::warn!("not all published layers are in the cache: {error}");
     }
 }
 

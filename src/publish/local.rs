@@ -1,33 +1,34 @@
 //! A new artifact out of files of this machine, under tags that may be there already.
 //!
-//! The order is that of every publish: blobs, the manifest by digest, each tag compared with what it held at the beginning, put and
+//! The order is that of every publish: blobs, the manifest by digest, then each tag: compared with its digest at the beginning, put,
 //! confirmed.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::deliver::Delivery;
-use super::directory::{DirectorySnapshot, Keeping, unreadable};
-use super::kinds::{NewArtifact, NewKind, Own, Work};
-use super::packing::blocking;
-use super::plan::Without;
-use super::report::Progress;
+use super::blocking::blocking;
+use super::kinds::new_artifact::{NewArtifact, NewKind, Own};
+use super::kinds::work::Work;
+use super::pack::store::Used;
+use super::plan::survey::{Remember, Survey, Terms, survey};
+use super::progress::Progress;
+use super::push::deliver::Delivery;
+use super::push::tag::{Expected, RemoteTag};
+use super::push::upload::Uploader;
 use super::secrecy;
-use super::snapshot::Snapshot;
-use super::store::Used;
-use super::survey::{Remember, Survey, Terms, survey};
-use super::tag::{Expected, RemoteTag};
-use super::upload::Uploader;
+use super::source::directory::{DirectorySnapshot, Keeping, unreadable};
+use super::source::without::Without;
 use super::{ArtifactKind, Error, Event, Input, Listener, Metadata, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag};
+use crate::view::snapshot::Snapshot;
 
-/// Where a tag moved while the artifact was made.
+/// Added where a tag moved during the push.
 const WAYS_OUT: &str = ": push again to replace it";
 
-/// What is pushed where.
+/// A push of local files.
 #[derive(Clone, Debug)]
 pub struct Pushing {
     /// The repository.
@@ -36,27 +37,27 @@ pub struct Pushing {
     pub tags: Vec<Tag>,
     /// Files and directories.
     pub inputs: Vec<Input>,
-    /// What the artifact becomes.
+    /// The kind of artifact.
     pub kind: NewKind,
-    /// What its manifest says beside them.
+    /// Manifest fields chosen by the user.
     pub metadata: Metadata,
-    /// Owner and group of everything, in the place of those on this machine.
+    /// Owner and group of everything, instead of those on this machine.
     pub owner: Option<(u32, u32)>,
     /// Later times of files are published as this one, in seconds since 1970.
     pub newest: Option<i64>,
-    /// Where packed layers wait, for this push alone. What a push leaves there that was stopped is used by the next.
+    /// Where packed layers wait, for this push alone. The next push uses what an interrupted one left.
     pub packs: PathBuf,
     /// Blobs sent at a time.
     pub concurrency: NonZeroUsize,
-    /// Say what it would become, send nothing.
+    /// Report the result without sending anything.
     pub dry_run: bool,
-    /// Publish in clear what encrypted artifacts hold.
+    /// Publish the content of encrypted artifacts in clear.
     pub plaintext: bool,
-    /// Publish ignored files too: editor leftovers and what `.ocifsignore` names.
+    /// Publish ignored files too: editor leftovers and `.ocifsignore` matches.
     pub no_ignore: bool,
 }
 
-/// What was pushed.
+/// The result of a push.
 #[derive(Clone, Debug)]
 pub struct Pushed {
     /// The account, under the first of the references.
@@ -66,11 +67,10 @@ pub struct Pushed {
 }
 
 impl Publisher {
-    /// Pushes files of this machine as one artifact. Dropping the future stops it; what was packed is taken up by the next one.
+    /// Pushes files of this machine as one artifact. Dropping the future stops it; the next push uses what was packed.
     ///
     /// # Errors
-    /// A file that cannot be read, a tag that somebody else moved meanwhile (Conflict), what the registry or the disk says. No tag is put
-    /// on an artifact that is not there as a whole.
+    /// Conflict if a tag moved meanwhile; errors of the disk and the registry. A tag is never put on an incomplete artifact.
     pub async fn push(&self, pushing: &Pushing, listener: &Listener) -> Result<Pushed, Error> {
         let authority = self.context.authority.reference(Some(&pushing.repository));
         let reference = pushing.tags.first().map_or_else(|| authority.clone(), |tag| format!("{authority}:{tag}"));
@@ -126,7 +126,7 @@ impl Push<'_> {
         Ok(Pushed { report, manifest: built.top })
     }
 
-    /// Refuses what no artifact of this kind can be, before anything is read.
+    /// Refuses options that do not fit the kind, before anything is read.
     fn check(&self) -> Result<(), Error> {
         let (metadata, inputs) = (&self.pushing.metadata, &self.pushing.inputs);
         metadata.check()?;
@@ -138,7 +138,7 @@ impl Push<'_> {
                 let name = if kind == ArtifactKind::Image { "an image" } else { "an oci-sync artifact" };
                 if is_typed || says || !metadata.layer_annotations.is_empty() {
                     return invalid(&format!(
-                        "{name} has one layer and types of its own: a media type, artifact type, config or image spec cannot be chosen"
+                        "{name} has one layer and fixed types: a media type, artifact type, config or image spec cannot be chosen"
                     ));
                 }
                 if kind == ArtifactKind::OciSync && metadata.subject.is_some() {
@@ -197,7 +197,7 @@ impl Push<'_> {
             Some(digest) => self.known(digest).await,
             None => None,
         };
-        let snapshot = Without::trees(snapshot, &survey.left_out);
+        let snapshot = Without::trees(&snapshot, &survey.left_out);
         let uploader = (!pushing.dry_run).then(|| {
             let push = Arc::clone(&self.publisher.push);
             Arc::new(Uploader::new(push, pushing.repository.clone(), pushing.concurrency, Arc::clone(self.progress)))
@@ -226,7 +226,7 @@ impl Push<'_> {
         match artifacts.artifact(&self.pushing.repository, digest, ViewMode::Merged, false).await {
             Ok(artifact) => Some(artifact),
             Err(error) => {
-                tracing::debug!("layers of {digest} are not looked at: {error}");
+                tracing::debug!("ignoring layers of {digest}: {error}");
                 None
             }
         }
@@ -236,7 +236,7 @@ impl Push<'_> {
 /// The paths that are layers of their own, in the order of the command line: files, and in the kind of ORAS everything.
 ///
 /// # Errors
-/// A path that cannot be read; Invalid for a media type of what is not a layer of its own.
+/// Errors of the disk; Invalid for a media type on a path without a layer of its own.
 fn own(inputs: &[Input], kind: NewKind) -> Result<Vec<Own>, Error> {
     let mut own = Vec::new();
     for input in inputs {

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::Error;
-use super::report::Progress;
-use super::store::file_source;
 use crate::oci::{Descriptor, Repository};
+use crate::publish::Error;
+use crate::publish::pack::store::file_source;
+use crate::publish::progress::Progress;
 use crate::registry::{BlobPlacer, Placed, Push, UploadSource, Uploaded};
 
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
-pub(super) enum BlobBytes {
+pub(in crate::publish) enum BlobBytes {
     /// In a packed layer.
     File(PathBuf),
     /// In memory: a config, a list.
@@ -24,13 +24,13 @@ pub(super) enum BlobBytes {
 
 /// Blobs sent and blobs that were there: bytes and number.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+pub(in crate::publish) struct Counts {
     pub sent: (u64, u64),
     pub reused: (u64, u64),
 }
 
 /// Sends the blobs of one publish.
-pub(super) struct Uploader {
+pub(in crate::publish) struct Uploader {
     push: Arc<dyn Push>,
     repository: Repository,
     concurrency: NonZeroUsize,
@@ -45,8 +45,8 @@ impl Uploader {
         Self { push, repository, concurrency, blobs, progress, counts: Mutex::default() }
     }
 
-    /// The same with its counts, but nothing is known to be there.
-    pub fn anew(&self) -> Self {
+    /// A copy with the same counts that checks every blob again.
+    pub fn restarted(&self) -> Self {
         let again = Self::new(Arc::clone(&self.push), self.repository.clone(), self.concurrency, Arc::clone(&self.progress));
         *again.counts.lock() = Counts { reused: (0, 0), ..self.counts() };
         again
@@ -56,7 +56,7 @@ impl Uploader {
         *self.counts.lock()
     }
 
-    /// Counts a blob that need not be asked for, since a manifest that the tag holds names it.
+    /// Counts a blob that needs no check, since a manifest of the tag names it.
     pub fn reused(&self, descriptor: &Descriptor) {
         let mut counts = self.counts.lock();
         counts.reused = (counts.reused.0 + descriptor.size, counts.reused.1 + 1);
@@ -67,7 +67,7 @@ impl Uploader {
         Ok(self.blobs.is_there(descriptor, from).await?)
     }
 
-    /// Makes sure that the repository has a blob.
+    /// Sends a blob unless the repository has it.
     pub async fn send(&self, descriptor: &Descriptor, source: &BlobBytes) -> Result<(), Error> {
         let open = || -> Result<_, Error> {
             let bytes: Arc<dyn UploadSource> = match source {

@@ -1,14 +1,14 @@
-//! Droppings: what editors, systems and container runtimes leave behind, and what `.ocifsignore` at the tag's root names. They are
-//! left out if the tag does not hold them upstream already.
+//! Ignored files: leftovers of editors, systems and container runtimes, and `.ocifsignore` matches. They are left out unless the tag
+//! already holds them upstream.
 //!
-//! `.ocifsignore` knows a part of what `.gitignore` knows: one pattern a line; empty lines and lines that begin with `#` are
+//! `.ocifsignore`, at the root of the tag, supports a subset of `.gitignore`: one pattern a line; empty lines and lines that begin with `#` are
 //! skipped; `*` and `?` match within a name, `**` across names; `[...]` is not special; a pattern with a `/` before its end
 //! begins at the root, any other matches a name at any depth; a `/` at the end means directories only; `!` takes an earlier
-//! match back; `\` takes a special meaning from what follows. What lies in a directory that is left out is left out too.
+//! match back; `\` escapes the next character. The content of an ignored directory is ignored too.
 
-use super::snapshot::is_within;
 use crate::artifact::Kind;
 use crate::view::glob;
+use crate::view::path::{is_within, name};
 
 /// The file with the patterns.
 pub const IGNORE_FILE: &[u8] = b".ocifsignore";
@@ -66,9 +66,9 @@ struct Pattern {
 }
 
 /// Rules for paths to ignore.
-pub(super) struct IgnoreRules {
+pub(in crate::publish) struct IgnoreRules {
     patterns: Vec<Pattern>,
-    /// Whether what container runtimes leave is among them.
+    /// Whether leftovers of container runtimes are ignored too.
     of_runtimes: bool,
 }
 
@@ -84,7 +84,7 @@ impl IgnoreRules {
         Self { patterns: Vec::new(), of_runtimes: false }
     }
 
-    /// The same, and what container runtimes leave in a root file system.
+    /// Also ignores leftovers of container runtimes in a root file system.
     pub fn and_of_runtimes(self) -> Self {
         Self { of_runtimes: true, ..self }
     }
@@ -117,7 +117,7 @@ impl Pattern {
         if self.rooted {
             return glob(&self.glob, path);
         }
-        glob(&self.glob, super::snapshot::name(path))
+        glob(&self.glob, name(path))
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     /// Whether a path that the tag lacks upstream is left out without an ignore file.
-    fn is_dropping(path: &[u8], kind: Kind, size: u64, has_base: bool) -> bool {
+    fn is_ignored(path: &[u8], kind: Kind, size: u64, has_base: bool) -> bool {
         LeftOut::new(b"", has_base).has(path, kind, size, false)
     }
 
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systems_and_editors_leave_is_a_dropping_at_any_depth() {
+    fn leftovers_of_systems_and_editors_are_ignored_at_any_depth() {
         for path in [".DS_Store", "a/b/.DS_Store", "a/.nfs000123", ".fuse_hidden0001", "a/.x.txt.swp", "x.swp"] {
             assert!(is_left_out("", path), "{path}");
             assert!(!IgnoreRules::none().matches(path.as_bytes(), Kind::File, 1), "{path}");
@@ -158,19 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn what_container_runtimes_leave_is_a_dropping_in_a_tag_that_lacked_it() {
+    fn leftovers_of_container_runtimes_are_ignored_in_a_tag_that_lacked_them() {
         for path in [".dockerenv", "run/.containerenv"] {
-            assert!(is_left_out("", path) && is_dropping(path.as_bytes(), Kind::File, 7, false), "{path}");
+            assert!(is_left_out("", path) && is_ignored(path.as_bytes(), Kind::File, 7, false), "{path}");
             assert!(!is_left_out("", &format!("a/{path}")), "{path}");
         }
         for path in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
             let path = path.as_bytes();
-            assert!(is_dropping(path, Kind::File, 0, true));
-            assert!(!is_dropping(path, Kind::File, 1, true), "somebody wrote it");
-            assert!(!is_dropping(path, Kind::File, 0, false), "it was copied with the whole tree");
-            assert!(!is_dropping(path, Kind::Directory, 0, true));
+            assert!(is_ignored(path, Kind::File, 0, true));
+            assert!(!is_ignored(path, Kind::File, 1, true), "it was written on purpose");
+            assert!(!is_ignored(path, Kind::File, 0, false), "it was copied with the whole tree");
+            assert!(!is_ignored(path, Kind::Directory, 0, true));
         }
-        assert!(is_dropping(b"etc/mtab", Kind::Symlink, 12, true) && !is_dropping(b"etc/mtab", Kind::File, 12, true));
+        assert!(is_ignored(b"etc/mtab", Kind::Symlink, 12, true) && !is_ignored(b"etc/mtab", Kind::File, 12, true));
         let wanted = |ignore: &[u8]| !IgnoreRules::new(ignore).and_of_runtimes().matches(b"etc/hosts", Kind::File, 0);
         assert!(wanted(b"!/etc/hosts") && !wanted(b""));
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_a_directory_that_is_left_out_is_left_out_and_a_socket_always() {
+    fn the_content_of_an_ignored_directory_is_left_out_and_sockets_always() {
         let mut left_out = LeftOut::new(b"built/\n", true);
         let mut has = |path: &str, kind, is_upstream| left_out.has(path.as_bytes(), kind, 1, is_upstream);
         assert!(

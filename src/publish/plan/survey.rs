@@ -1,28 +1,29 @@
 //! The changes of a publish: one pass over the frozen state and the artifact upstream.
 //!
-//! Counts, finds what is left out and what no archive can hold, and computes the identity by which a copy of a known tree is
-//! recognised. Decides nothing.
+//! Counts changes, finds entries that are left out or cannot be archived, and computes the identity by which a copy of a known tree
+//! is recognised. Decides nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::compare::{Comparer, Difference, Join, Pair};
+use super::foreign::directory_key;
+use super::groups::Totals;
+use super::identity::archived;
 use super::ignore::{IGNORE_FILE, IGNORE_LIMIT, IgnoreRules};
-use super::plan::PathSet;
-use super::plan::foreign::directory_key;
-use super::plan::groups::Totals;
-use super::plan::identity::archived;
-use super::snapshot::{Entries, FirstNames, Snapshot, is_within, order, parent, show};
-use super::{Error, Sizes};
+use super::path_set::PathSet;
 use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, Secrets, TreeIdentity};
-use crate::view::FrozenEntry;
+use crate::publish::{Error, Sizes};
+use crate::view::compare::{Comparison, Pair, Verdict};
+use crate::view::path::{is_within, order, parent, show};
+use crate::view::snapshot::{Entries, FirstNames, Snapshot};
+use crate::view::{EntryContent, TreeEntry};
 
 /// Notes at most.
 const NOTES: usize = 100;
 
 /// Which paths are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remember {
+pub(in crate::publish) enum Remember {
     /// None.
     Nothing,
     /// Entries that are new or changed, and entries that are gone.
@@ -32,7 +33,7 @@ pub(super) enum Remember {
 }
 
 /// The result.
-pub(super) struct Survey {
+pub(in crate::publish) struct Survey {
     /// Names added, changed, removed.
     pub changes: (u64, u64, u64),
     /// Entries other than directories, upstream and here.
@@ -41,7 +42,7 @@ pub(super) struct Survey {
     pub names: u64,
     /// Sums that a plan depends on.
     pub totals: Totals,
-    /// By which the tree is recognised.
+    /// Identity of the tree.
     pub identity: Identity,
     /// Paths that are left out with everything below.
     pub left_out: Arc<HashSet<Vec<u8>>>,
@@ -49,9 +50,9 @@ pub(super) struct Survey {
     pub ignored: u64,
     /// New or changed, or as it was; see [`Remember`].
     pub paths: PathSet,
-    /// Gone, where what holds it is still there.
+    /// Removed paths whose parent still exists.
     pub removed: Vec<Vec<u8>>,
-    /// Notes for people.
+    /// Notes for the user.
     pub notes: Vec<String>,
     /// A symbolic link that leads out of the tree.
     pub escaping: Option<Vec<u8>>,
@@ -60,15 +61,15 @@ pub(super) struct Survey {
 }
 
 /// A file whose content an encrypted artifact holds.
-pub(super) struct Secret {
+pub(in crate::publish) struct Secret {
     pub path: Vec<u8>,
     pub sha256: [u8; 32],
     /// The artifact, for people.
     pub holder: String,
 }
 
-/// By what a snapshot is surveyed.
-pub(super) struct Terms<'a> {
+/// Parameters of a survey.
+pub(in crate::publish) struct Terms<'a> {
     /// Droppings are published too.
     pub no_ignore: bool,
     pub defaults: &'a IdentityDefaults,
@@ -90,20 +91,23 @@ struct Walk {
     gone: Option<Vec<u8>>,
 }
 
-/// Surveys a snapshot against what the tag holds.
-pub(super) async fn survey(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>, terms: &Terms<'_>) -> Result<Survey, Error> {
+/// Surveys a snapshot against the tree upstream.
+pub(in crate::publish) async fn survey(
+    new: &Arc<dyn Snapshot>,
+    old: Option<Arc<dyn Snapshot>>,
+    terms: &Terms<'_>,
+) -> Result<Survey, Error> {
     let ignore = match (terms.no_ignore, &old) {
         (true, _) => IgnoreRules::none(),
         (false, None) => ignore(new).await?,
         (false, Some(_)) => ignore(new).await?.and_of_runtimes(),
     };
     let mut walk = Walk::new(ignore, TreeIdentity::new(terms.defaults), terms.remember, terms.sizes);
-    let mut join = Join::new(new, old);
-    let mut comparer = Comparer::new(Arc::clone(new));
-    while let Some(pair) = join.next().await? {
-        let difference = comparer.differ(&pair).await?;
-        let secret = if difference == Difference::Real { secret(&**new, &pair, terms.secrets).await? } else { None };
-        walk.pair(&pair, difference, secret)?;
+    let mut comparison = Comparison::new(new, old.as_ref(), is_local);
+    while let Some((pair, verdict)) = comparison.next().await? {
+        let is_new = matches!(verdict, Verdict::Added | Verdict::Changed);
+        let secret = if is_new { secret(&**new, &pair, terms.secrets).await? } else { None };
+        walk.pair(&pair, verdict, secret);
     }
     let Walk { mut survey, identity, left_out, .. } = walk;
     survey.identity = identity.finish();
@@ -111,10 +115,15 @@ pub(super) async fn survey(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot
     Ok(survey)
 }
 
+/// Whether the SHA-256 of an entry can be known without fetching anything.
+fn is_local(entry: &TreeEntry) -> bool {
+    !matches!(entry.content, EntryContent::Tree(..))
+}
+
 /// Whether a new or changed file has the content of an encrypted one.
 async fn secret(reading: &dyn Snapshot, pair: &Pair, secrets: &Secrets) -> Result<Option<Secret>, Error> {
     let Some(new) = pair.new.as_ref().filter(|new| new.kind == Kind::File && new.size > 0 && !secrets.is_empty()) else { return Ok(None) };
-    let sha256 = match pair.sha256 {
+    let sha256 = match new.sha256 {
         Some(sha256) => sha256,
         None => reading.sha256(new).await?,
     };
@@ -124,7 +133,7 @@ async fn secret(reading: &dyn Snapshot, pair: &Pair, secrets: &Secrets) -> Resul
 
 /// The ignore file of the tag itself.
 async fn ignore(snapshot: &Arc<dyn Snapshot>) -> Result<IgnoreRules, Error> {
-    let mut entries = Entries::of(Arc::clone(snapshot));
+    let mut entries = Entries::of(snapshot);
     while let Some(entry) = entries.next().await? {
         if order(&entry.path, IGNORE_FILE).is_lt() {
             continue;
@@ -158,42 +167,32 @@ impl Walk {
         Self { survey, identity, left_out, ignore, remember, names, leaving: None, gone: None }
     }
 
-    fn pair(&mut self, pair: &Pair, difference: Difference, secret: Option<Secret>) -> Result<(), Error> {
-        if let Some(old) = &pair.old
-            && old.kind != Kind::Directory
-        {
-            self.survey.files.0 += 1;
-        }
-        let new = match &pair.new {
-            Some(new) if !self.leaves_out(new, pair.old.is_some()) => Some(new),
-            _ => None,
+    fn pair(&mut self, pair: &Pair, verdict: Verdict, secret: Option<Secret>) {
+        let is_directory = |entry: &TreeEntry| entry.kind == Kind::Directory;
+        let was_directory = pair.old.as_ref().is_some_and(is_directory);
+        self.survey.files.0 += u64::from(pair.old.is_some() && !was_directory);
+        let new = pair.new.as_ref().filter(|new| !self.leaves_out(new, pair.old.is_some()));
+        let Some(new) = new else {
+            pair.old.iter().for_each(|old| self.removed(old));
+            return;
         };
-        match (new, &pair.old) {
-            (None, None) => {}
-            (None, Some(old)) => self.removed(old),
-            (Some(new), old) => {
-                if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) && new.kind != Kind::Directory {
-                    self.gone = Some(new.path.clone());
-                }
-                self.survey.secret.extend(secret);
-                self.kept(new, pair.sha256);
-                if new.kind == Kind::Directory && old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
-                    self.remember(Remember::Same, &directory_key(&new.path));
-                }
-                match (difference, old) {
-                    (Difference::Same, _) => self.remember(Remember::Same, &new.path),
-                    (Difference::DirectoryTime, _) => self.remember(Remember::Changes, &new.path),
-                    // The tag's own directory does not count as an addition.
-                    (Difference::Real, None) if new.path.is_empty() => self.remember(Remember::Changes, &new.path),
-                    (Difference::Real, old) => {
-                        let counter = if old.is_some() { &mut self.survey.changes.1 } else { &mut self.survey.changes.0 };
-                        *counter += 1;
-                        self.remember(Remember::Changes, &new.path);
-                    }
-                }
+        self.survey.secret.extend(secret);
+        self.kept(new);
+        if was_directory && is_directory(new) {
+            self.remember(Remember::Same, &directory_key(&new.path));
+        } else if was_directory {
+            self.gone = Some(new.path.clone());
+        }
+        match verdict {
+            Verdict::Same | Verdict::Removed => self.remember(Remember::Same, &new.path),
+            Verdict::DirectoryTime => self.remember(Remember::Changes, &new.path),
+            Verdict::Added | Verdict::Changed => {
+                // A tag's own directory does not count as an addition.
+                self.survey.changes.0 += u64::from(verdict == Verdict::Added && !new.path.is_empty());
+                self.survey.changes.1 += u64::from(verdict == Verdict::Changed);
+                self.remember(Remember::Changes, &new.path);
             }
         }
-        Ok(())
     }
 
     fn remember(&mut self, as_what: Remember, path: &[u8]) {
@@ -203,7 +202,7 @@ impl Walk {
     }
 
     /// Whether a name is not published.
-    fn leaves_out(&mut self, new: &FrozenEntry, is_upstream: bool) -> bool {
+    fn leaves_out(&mut self, new: &TreeEntry, is_upstream: bool) -> bool {
         if self.leaving.as_ref().is_some_and(|above| is_within(&new.path, above)) {
             self.survey.ignored += u64::from(new.kind != Kind::Directory);
             return true;
@@ -231,7 +230,7 @@ impl Walk {
         false
     }
 
-    fn leave_out(&mut self, new: &FrozenEntry) {
+    fn leave_out(&mut self, new: &TreeEntry) {
         self.left_out.insert(new.path.clone());
         self.leaving = Some(new.path.clone());
         self.survey.ignored += u64::from(new.kind != Kind::Directory);
@@ -245,7 +244,7 @@ impl Walk {
         }
     }
 
-    fn removed(&mut self, old: &FrozenEntry) {
+    fn removed(&mut self, old: &TreeEntry) {
         self.survey.changes.2 += 1;
         if self.gone.as_ref().is_some_and(|above| is_within(&old.path, above)) {
             return;
@@ -256,7 +255,7 @@ impl Walk {
         }
     }
 
-    fn kept(&mut self, new: &FrozenEntry, sha256: Option<[u8; 32]>) {
+    fn kept(&mut self, new: &TreeEntry) {
         self.survey.names += u64::from(!new.path.is_empty());
         self.survey.files.1 += u64::from(new.kind != Kind::Directory);
         let is_first = self.names.of(new).is_none();
@@ -285,14 +284,14 @@ impl Walk {
             links: new.links,
             device: new.device,
             target: &new.target,
-            sha256,
+            sha256: new.sha256,
         };
         self.identity.add(&entry, &new.xattrs);
     }
 }
 
 /// Whether the target of a link lies outside of the tree, as text.
-fn leaves_tree(link: &FrozenEntry) -> bool {
+fn leaves_tree(link: &TreeEntry) -> bool {
     if link.target.starts_with(b"/") {
         return true;
     }

@@ -1,64 +1,40 @@
-//! From a plan to layers in the registry: what is known is named again, what was packed is found, the rest is packed and sent
-//! while more is packed.
+//! From a plan to layers in the registry: known layers are reused, packed ones are found, the rest is packed and sent while more is
+//! packed.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use futures_util::{FutureExt, TryStreamExt, future, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future, stream};
 use tokio::sync::Semaphore;
 
-use super::Error;
-use super::packing::{self, How, Job, blocking};
-use super::plan::identity::Identity;
-use super::plan::{LayerPlan, Plan};
-use super::report::Progress;
-use super::seal::Sealed;
-use super::snapshot::Snapshot;
+use super::jobs::{Job, jobs};
+use super::layer::{self, How};
+use super::made::{Made, RemoteLayer};
+use super::sealed::Sealed;
 use super::store::{Ready, Store};
-use super::upload::{BlobBytes, Uploader};
 use crate::artifact::Artifacts;
 use crate::content::{Budget, Use};
 use crate::oci::{Descriptor, Repository};
+use crate::publish::Error;
+use crate::publish::blocking::blocking;
+use crate::publish::plan::identity::Identity;
+use crate::publish::plan::layers::{LayerPlan, Plan};
+use crate::publish::progress::Progress;
+use crate::publish::push::upload::{BlobBytes, Uploader};
+use crate::view::snapshot::Snapshot;
 
 /// Layers that are packed at a time.
 const PACKED: usize = 4;
 
-/// A layer that a registry is known to have, with its index.
-#[derive(Clone, Debug)]
-pub(super) struct RemoteLayer {
-    pub layer: Descriptor,
-    pub index: Option<Descriptor>,
-    /// Where it was seen; `None` if the tag itself holds it.
-    pub repository: Option<Repository>,
-}
-
-/// A layer of the new artifact.
-#[derive(Clone, Debug)]
-pub(super) enum Made {
-    /// It was there.
-    Remote(RemoteLayer),
-    /// It was packed here.
-    Packed(Ready),
-}
-
-impl Made {
-    /// Packed layers no longer count in the budget of the cache.
-    pub fn give_room_back(&self) {
-        if let Self::Packed(Ready { room: Some(room), .. }) = self {
-            room.give_back();
-        }
-    }
-}
-
 /// Packs and sends.
-pub(super) struct Producer {
+pub(in crate::publish) struct Producer {
     pub snapshot: Arc<dyn Snapshot>,
     pub store: Store,
     pub budget: Budget,
-    /// Whose cache makes room for what is packed.
+    /// Their cache makes room for packed layers.
     pub artifacts: Artifacts,
-    /// `None`: only to see what it would become.
+    /// `None` in a dry run.
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
     pub sealed: Option<Sealed>,
@@ -130,16 +106,16 @@ impl Producer {
             return Ok(Vec::new());
         }
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        // What is left of the share is for uploads, each of which holds a piece or two.
+        // The rest of the share is for uploads, each of which holds a piece or two.
         let memory = self.budget.share(Use::Packing) / 8 * 7;
         let (at_a_time, workers) =
-            side_by_side(count.min(PACKED).min(cores.max(2)), cores, |workers| memory / packing::memory(workers, self.span));
+            side_by_side(count.min(PACKED).min(cores.max(2)), cores, |workers| memory / layer::memory(workers, self.span));
         let permits = Arc::new(Semaphore::new(at_a_time));
-        let jobs = packing::jobs(Arc::clone(&self.snapshot), Arc::clone(&plan), wanted.to_vec());
+        let jobs = jobs(&self.snapshot, &plan, wanted.to_vec());
         // A job is taken only when it can begin, so that no more than these wait with their names.
         let jobs = stream::unfold((jobs, permits), |(mut jobs, permits)| async move {
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            let job = jobs.recv().await?;
+            let job = jobs.next().await?;
             Some((job.map(|job| (job, permit)), (jobs, permits)))
         });
         let made = jobs.map_ok(|(job, permit)| {
@@ -171,7 +147,7 @@ impl Producer {
         };
         // Before a byte of it is written; packed, it is hardly larger.
         let room = self.artifacts.room(layer.bytes).await;
-        let ready = packing::pack(layer, job, how).await?;
+        let ready = layer::pack(layer, job, how).await?;
         Ok(Ready { room, ..ready })
     }
 
@@ -188,7 +164,7 @@ impl Producer {
     }
 }
 
-/// How many layers are packed side by side, and with how many threads each: as many as `fitting` says that memory is there for.
+/// How many layers are packed side by side, and with how many threads each, so that memory suffices.
 fn side_by_side(layers: usize, cores: usize, fitting: impl Fn(usize) -> u64) -> (usize, usize) {
     let layers = layers.min(usize::try_from(fitting(1)).unwrap_or(usize::MAX)).max(1);
     let mut workers = cores.div_ceil(layers).max(1);
@@ -199,7 +175,7 @@ fn side_by_side(layers: usize, cores: usize, fitting: impl Fn(usize) -> u64) -> 
 }
 
 /// Lets the readers of this process use the layers that were packed: no index has to be fetched.
-pub(super) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: &[Made]) -> Result<(), Error> {
+pub(in crate::publish) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: &[Made]) -> Result<(), Error> {
     for made in made {
         let Made::Packed(ready) = made else { continue };
         if let Some(sealed) = &ready.sealed {
@@ -223,12 +199,12 @@ mod tests {
 
     #[test]
     fn memory_bounds_layers_before_threads() {
-        let fitting = |memory: u64| move |workers: usize| memory / packing::memory(workers, crate::layer::SPAN);
+        let fitting = |memory: u64| move |workers: usize| memory / layer::memory(workers, crate::layer::SPAN);
         assert_eq!(side_by_side(4, 64, fitting(0)), (1, 1));
         assert_eq!(side_by_side(4, 8, fitting(u64::MAX)), (4, 2));
         for memory in [32 << 20, 63 << 20, 1 << 30] {
             let (layers, workers) = side_by_side(4, 64, fitting(memory));
-            assert!(layers as u64 * packing::memory(workers, crate::layer::SPAN) <= memory, "{layers} {workers}");
+            assert!(layers as u64 * layer::memory(workers, crate::layer::SPAN) <= memory, "{layers} {workers}");
         }
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Error;
-use super::packing::blocking;
 use crate::artifact::Artifacts;
 use crate::content::BlobSource;
 use crate::layer::LayerIndex;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Repository};
+use crate::publish::Error;
+use crate::publish::blocking::blocking;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeWriter, ciphertext_length};
 
 /// Bytes that are encrypted at a time.
@@ -20,7 +20,7 @@ const PIECE: usize = 64 << 10;
 
 /// Key and header of one message. The salt and the nonce are fresh: a message is written once.
 #[derive(Clone)]
-pub(super) struct Sealed {
+pub(in crate::publish) struct Sealed {
     key: EnvelopeKey,
     header: EnvelopeHeader,
     artifacts: Artifacts,
@@ -33,9 +33,9 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Encrypts what is written to it. Its clones are one.
+/// Encrypts what is written to it. Clones share one message.
 #[derive(Clone)]
-pub(super) struct SealedWriter(Arc<Mutex<Option<Sink>>>);
+pub(in crate::publish) struct SealedWriter(Arc<Mutex<Option<Sink>>>);
 
 struct Sink {
     file: BufWriter<File>,
@@ -116,7 +116,7 @@ impl SealedWriter {
     pub fn finish(&self) -> Result<(Digest, u64), Error> {
         let sink = self.0.lock().take();
         let Some(Sink { mut file, message, mut hasher, length }) = sink else {
-            return Err(Error::other("a sealed layer was ended twice"));
+            return Err(Error::other("a sealed layer was finished twice"));
         };
         let tag = message.finish();
         hasher.update(&tag);
@@ -128,7 +128,7 @@ impl SealedWriter {
 impl Write for SealedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut sink = self.0.lock();
-        let sink = sink.as_mut().ok_or_else(|| io::Error::other("a sealed layer goes on behind its end"))?;
+        let sink = sink.as_mut().ok_or_else(|| io::Error::other("a sealed layer was written to after its end"))?;
         for piece in bytes.chunks(PIECE) {
             let mut piece = piece.to_vec();
             sink.message.encrypt(&mut piece).map_err(io::Error::other)?;

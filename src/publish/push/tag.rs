@@ -1,30 +1,30 @@
-//! The tag: what it holds, comparing, putting, confirming, deleting.
+//! The tag upstream: read, compared, put, confirmed, deleted.
 //!
 //! No registry compares and swaps. The tag is compared right before it is put and read again right after; between those two
 //! another writer can lose, and the second writer notices.
 
 use std::sync::Arc;
 
-use super::Error;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag, Version};
+use crate::publish::Error;
 use crate::registry::{Push, TagDeletion};
 
 /// How often a tag is put whose put got lost.
 const PUTS: u32 = 3;
 
 /// One tag of a registry.
-pub(super) struct RemoteTag<'a> {
+pub(in crate::publish) struct RemoteTag<'a> {
     pub push: &'a dyn Push,
     pub repository: &'a Repository,
     pub tag: &'a Tag,
-    /// What can be done if the tag holds something else, for people.
+    /// The user's options if the tag holds something else.
     pub ways_out: &'static str,
 }
 
 /// The condition on a tag under which it is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(in crate::publish) enum Expected {
     /// Exactly this, or nothing.
     Exactly(Option<Digest>),
     /// Whatever it holds.
@@ -41,7 +41,7 @@ impl RemoteTag<'_> {
         }
     }
 
-    /// Puts the tag and confirms it. `begun` is called when everything else is said and done.
+    /// Puts the tag and confirms it. `begun` is called right before the tag is put.
     ///
     /// # Errors
     /// Conflict if the tag holds something else before or after.
@@ -64,11 +64,11 @@ impl RemoteTag<'_> {
             match (put, self.now().await) {
                 (_, Ok(Some(now))) if now == manifest.digest => return Ok(()),
                 (Ok(()), Ok(now)) => return Err(self.moved(Some(manifest.digest), now)),
-                // It holds what it held: the put was lost on the way, and putting it now is as safe as before.
+                // It still holds the old digest: the request was lost, and putting the tag now is as safe as before.
                 (Err(error), Ok(after))
                     if after == now && again > 0 && matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) =>
                 {
-                    tracing::debug!(%error, "the tag is put again");
+                    tracing::debug!(%error, "putting the tag again");
                 }
                 (Err(error), _) => return Err(error.into()),
                 (Ok(()), Err(error)) => return Err(error.about("the tag was put, but the registry did not confirm it: sync again")),

@@ -1,16 +1,16 @@
-//! Sends what an artifact consists of: blobs while they are packed, then manifests by digest. Puts no tag.
+//! Sends everything but the tag: blobs while they are packed, then manifests by digest.
 
-use super::kinds::{Built, Work};
-use super::packing::blocking;
-use super::report::Progress;
-use super::store;
-use super::{Error, Publisher};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Repository, Version};
+use crate::publish::blocking::blocking;
+use crate::publish::kinds::work::{Built, Work};
+use crate::publish::pack::store;
+use crate::publish::progress::Progress;
+use crate::publish::{Error, Publisher};
 use crate::registry;
 
 /// Where an artifact goes.
-pub(super) struct Delivery<'a> {
+pub(in crate::publish) struct Delivery<'a> {
     pub publisher: &'a Publisher,
     pub repository: &'a Repository,
     pub progress: &'a Progress,
@@ -19,7 +19,7 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// Packs and sends everything but the tag, and removes what earlier attempts packed in vain.
+    /// Packs and sends everything but the tag, and removes packed layers of earlier attempts that are not needed.
     pub async fn send(&self, work: &mut Work) -> Result<Built, Error> {
         let sent = self.build(work).await;
         prune(work).await;
@@ -31,7 +31,7 @@ impl Delivery<'_> {
         match self.manifests(&built).await {
             Err(error) if error.kind == ErrorKind::Invalid => {
                 // A blob may have gone since it was seen: everything is asked for once more.
-                tracing::warn!("{}: {error}; its blobs are asked for again", self.progress.reference());
+                tracing::warn!("{}: {error}; checking its blobs again", self.progress.reference());
                 work.doubt();
                 let built = work.build().await?;
                 self.manifests(&built).await?;
@@ -67,7 +67,9 @@ impl Delivery<'_> {
     fn noted(&self, linked: Result<(), registry::Error>, subject: &Digest) -> Result<(), Error> {
         match linked {
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
-                self.progress.note(format!("the registry keeps no referrers, so what refers to {subject} may not be found there: {error}"));
+                self.progress.note(format!(
+                    "the registry does not support referrers, so manifests that refer to {subject} may not be found there: {error}"
+                ));
                 Ok(())
             }
             other => Ok(other?),

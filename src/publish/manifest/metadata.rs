@@ -1,4 +1,4 @@
-//! What a manifest says beside its layers, where the user chooses it: types, annotations, config, subject.
+//! Manifest fields that the user chooses: types, annotations, config, subject.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,16 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::Error;
-use super::manifest::{self, EMPTY, files::TITLE};
+use super::EMPTY;
+use super::files::TITLE;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Manifest};
+use crate::publish::{Error, manifest};
 
-/// Type of an artifact that nobody gave one, as ORAS has it.
-pub(super) const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
-/// Type of a config that nobody gave one.
+/// Default artifact type, as in ORAS.
+pub(in crate::publish) const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
+/// Default config type.
 const UNKNOWN_CONFIG: &str = "application/vnd.unknown.config.v1+json";
-/// Annotations with this prefix say what oci-sync relies on.
+/// Annotations with this prefix belong to oci-sync.
 const RESERVED: &str = "io.oci-sync.";
 
 /// The config blob that the user gives.
@@ -37,7 +38,7 @@ pub enum ImageSpec {
     V1_1,
 }
 
-/// What a manifest says beside its layers. All of it is optional.
+/// Manifest fields that the user chooses. All of them are optional.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
     /// `artifactType`.
@@ -50,14 +51,14 @@ pub struct Metadata {
     pub layer_annotations: BTreeMap<String, BTreeMap<String, String>>,
     /// In the place of the empty one.
     pub config: Option<Config>,
-    /// What the artifact refers to.
+    /// The manifest that the artifact refers to.
     pub subject: Option<Descriptor>,
     /// The form of the manifest.
     pub image_spec: ImageSpec,
 }
 
 impl Metadata {
-    /// Refuses what no manifest may say.
+    /// Refuses invalid fields.
     ///
     /// # Errors
     /// Invalid for annotations that oci-sync relies on.
@@ -69,7 +70,7 @@ impl Metadata {
     }
 
     /// The config blob that has to be sent; `None` for the usual one.
-    pub(super) fn config_blob(&self) -> Option<(Descriptor, Bytes)> {
+    pub(in crate::publish) fn config_blob(&self) -> Option<(Descriptor, Bytes)> {
         let media_type = match (&self.config, self.image_spec) {
             (Some(config), _) => config.media_type.as_deref().unwrap_or(UNKNOWN_CONFIG),
             (None, ImageSpec::V1_0) => self.artifact_type.as_deref().unwrap_or(UNKNOWN_CONFIG),
@@ -82,7 +83,7 @@ impl Metadata {
     }
 
     /// A new manifest with all of this in it.
-    pub(super) fn applied(&self, manifest: &Arc<Manifest>) -> Result<Arc<Manifest>, Error> {
+    pub(in crate::publish) fn applied(&self, manifest: &Arc<Manifest>) -> Result<Arc<Manifest>, Error> {
         let mut members = manifest::members(manifest)?;
         if let Some(artifact_type) = &self.artifact_type {
             members.insert("artifactType".to_owned(), json!(artifact_type));
@@ -102,7 +103,7 @@ impl Metadata {
         self.annotate_layers(&mut members)?;
         let mut whole = Value::Object(members);
         annotate(&mut whole, &self.annotations);
-        let Value::Object(members) = whole else { return Err(Error::other("a manifest is no object")) };
+        let Value::Object(members) = whole else { return Err(Error::other("a manifest is not an object")) };
         manifest::finish(members)
     }
 

@@ -1,4 +1,4 @@
-//! Packed layers that wait to be pushed, named by what they contain: a publish that was stopped finds them again.
+//! Packed layers that wait to be pushed, named by their content: an interrupted publish finds them again.
 //!
 //! A layer counts as there when its account is, which is written last; its bytes are hashed again before they are used, so a
 //! file that a power cut left torn is packed again. The directory belongs to one upper and is emptied when it commits.
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
-use super::plan::identity::Identity;
-use super::seal::Sealed;
+use super::sealed::Sealed;
 use crate::cache::Room;
 use crate::durable;
 use crate::layer::{self, LayerIndex, Packed, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
+use crate::publish::Error;
+use crate::publish::plan::identity::Identity;
 use crate::registry::FileSource;
 use crate::sys::array::Array;
 
@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 
 /// Where packed layers wait.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
+pub(in crate::publish) struct Store {
     directory: PathBuf,
     /// Sealed layers have names of their own.
     sealed: bool,
@@ -38,11 +38,11 @@ pub(super) struct Store {
 }
 
 /// Layers that one publish found or packed; the others that wait in the directory are of publishes that failed before.
-pub(super) type Used = Arc<Mutex<HashSet<Identity>>>;
+pub(in crate::publish) type Used = Arc<Mutex<HashSet<Identity>>>;
 
 /// One packed layer.
 #[derive(Clone, Debug)]
-pub(super) struct Ready {
+pub(in crate::publish) struct Ready {
     /// The blob as it is stored in the registry.
     pub blob: (Digest, u64),
     /// Digest of the uncompressed archive.
@@ -126,8 +126,8 @@ impl Store {
         })
     }
 
-    /// Takes over a layer whose draft is complete, or one that is a file elsewhere. `blob` is what its file holds; the index is attached
-    /// if `with_index`.
+    /// Keeps a layer whose draft is complete, or one that is a file elsewhere. `blob` describes the file; the index is attached if
+    /// `with_index`.
     pub fn keep(
         &self,
         identity: &Identity,
@@ -157,7 +157,7 @@ impl Store {
         };
         self.use_now(identity);
         if !is_here {
-            // Nobody finds it again: only its own push knows that the file is still the same.
+            // Not recorded: only this push knows that the file is still the same.
             return Ok(Ready { blob, diff_id: packed.stream.0, path, attached_index: index, room: None, sealed: None });
         }
         let account = Account {
@@ -174,7 +174,7 @@ impl Store {
 }
 
 /// Removes the layers that a publish did not use, and those that it did not finish. Blocks.
-pub(super) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
+pub(in crate::publish) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
     let kept: HashSet<String> = used.lock().iter().map(|identity| Digest::from_sha256(*identity).hex()).collect();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -215,8 +215,8 @@ fn holds(path: &Path, digest: &Digest, size: u64) -> io::Result<bool> {
     }
 }
 
-/// A file as what an upload reads.
-pub(super) fn file_source(path: &Path, length: u64) -> Result<FileSource, Error> {
+/// A file as the source of an upload.
+pub(in crate::publish) fn file_source(path: &Path, length: u64) -> Result<FileSource, Error> {
     let file = File::open(path).map_err(|error| Error::disk("opening", path, &error))?;
     Ok(FileSource::new(file, length))
 }

@@ -10,19 +10,21 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::Error;
-use super::packing::blocking;
-use super::plan::PathKey;
-use super::snapshot::{Snapshot, Visit, is_within, order, parent, show};
 use crate::artifact::{Kind, is_own_name};
 use crate::error::ErrorKind;
+use crate::publish::Error;
+use crate::publish::blocking::blocking;
+use crate::publish::plan::path_set::PathKey;
 use crate::sys::attributes::{device_numbers, xattrs};
 use crate::sys::beneath::{open_directory, open_file};
-use crate::view::{self, FrozenContent, FrozenEntry, Reader, ViewNode, hash_file};
+use crate::view::path::{is_within, join, order, parent, show};
+use crate::view::snapshot::{Snapshot, Walk};
+use crate::view::{self, EntryContent, Reader, TreeEntry, ViewNode, hash_file};
 
 /// Directories in one another at most.
 const DEEPEST: usize = 4096;
@@ -40,9 +42,9 @@ pub struct Input {
     pub bytes_only: bool,
 }
 
-/// What of the files is published beside their bytes.
+/// Which attributes of the files are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Keeping {
+pub(in crate::publish) struct Keeping {
     /// Owner and group of everything; those of the files if `None`.
     pub owner: Option<(u32, u32)>,
     /// Later times are published as this one, in seconds since 1970.
@@ -52,24 +54,34 @@ pub(super) struct Keeping {
 }
 
 /// Files and directories of this machine.
-pub(super) struct DirectorySnapshot {
+pub(in crate::publish) struct DirectorySnapshot {
     /// In the order of a walk; none lies within another.
     inputs: Vec<Input>,
     keeping: Keeping,
     /// How many names files with several of them have here, and their numbers.
     links: HashMap<(u64, u64), (ViewNode, u32)>,
-    /// What was hashed, so that no file is read twice for it.
+    /// Digests computed so far, so that no file is hashed twice.
     hashes: Mutex<HashMap<PathKey, (Stamp, [u8; 32])>>,
 }
 
-/// Takes a path of the artifact, where it is on this machine, and errors of the disk of it.
-type OnPath<'a> = dyn FnMut(&[u8], &Path, &Metadata) -> Result<(), view::Error> + 'a;
+/// A path of the artifact, where it is on this machine, and its metadata there.
+struct Found {
+    path: Vec<u8>,
+    disk: PathBuf,
+    metadata: Metadata,
+}
 
-/// By which a file that was changed is told from the one that was hashed.
+/// All that was named and everything below, in the order of a walk, with one list of names for each directory on the way.
+struct OnDisk {
+    inputs: std::vec::IntoIter<Input>,
+    levels: Vec<(Vec<u8>, PathBuf, std::vec::IntoIter<OsString>)>,
+}
+
+/// Tells whether a file changed since it was hashed.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 impl DirectorySnapshot {
-    /// Takes stock of what is there. Blocks on the disk.
+    /// Scans the inputs. Blocks on the disk.
     ///
     /// # Errors
     /// A path that cannot be read, or two that stand for the same path in the artifact.
@@ -91,12 +103,12 @@ impl DirectorySnapshot {
         let mut snapshot = Self { inputs, keeping, links: HashMap::new(), hashes: Mutex::default() };
         if keeping.hard_links {
             let mut names: HashMap<(u64, u64), u32> = HashMap::new();
-            snapshot.each(&mut |_, _, metadata| {
+            for found in snapshot.found() {
+                let Found { metadata, .. } = found?;
                 if !metadata.is_dir() && metadata.nlink() > 1 {
                     *names.entry((metadata.dev(), metadata.ino())).or_default() += 1;
                 }
-                Ok(())
-            })?;
+            }
             names.retain(|_, count| *count > 1);
             snapshot.links = (1..).zip(names).map(|(number, (file, count))| (file, (number, count))).collect();
         }
@@ -118,19 +130,13 @@ impl DirectorySnapshot {
         implied
     }
 
-    /// Everything in the order of a walk, without what is implied.
-    fn each(&self, visit: &mut OnPath<'_>) -> Result<(), view::Error> {
-        for input in &self.inputs {
-            let metadata = std::fs::metadata(&input.disk).map_err(|error| unreadable("cannot read", &input.disk, &error))?;
-            visit(&input.path, &input.disk, &metadata)?;
-            if metadata.is_dir() {
-                below(input, visit)?;
-            }
-        }
-        Ok(())
+    /// Everything in the order of a walk, without implied directories.
+    fn found(&self) -> OnDisk {
+        OnDisk { inputs: self.inputs.clone().into_iter(), levels: Vec::new() }
     }
 
-    fn entry(&self, path: &[u8], disk: &Path, metadata: &Metadata) -> Result<FrozenEntry, view::Error> {
+    fn entry(&self, Found { path, disk, metadata }: Found) -> Result<TreeEntry, view::Error> {
+        let (disk, metadata) = (disk.as_path(), &metadata);
         let kind = kind(metadata);
         let target = match kind {
             Kind::Symlink => {
@@ -142,8 +148,8 @@ impl DirectorySnapshot {
         let xattrs = xattrs(disk).map_err(|error| unreadable("cannot read the extended attributes of", disk, &error))?;
         let time = (metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or_default());
         let mtime = self.keeping.newest.map_or(time, |newest| time.min((newest, 0)));
-        Ok(FrozenEntry {
-            path: path.to_vec(),
+        let mut entry = TreeEntry {
+            path,
             node: known.map_or(0, |(number, _)| *number),
             kind,
             mode: Some(metadata.mode() & 0o7777),
@@ -154,11 +160,17 @@ impl DirectorySnapshot {
             device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { device_numbers(metadata.rdev()) } else { (0, 0) },
             target,
             xattrs: xattrs.into_iter().filter(|(name, _)| is_kept(name)).collect(),
-            content: if kind == Kind::File { FrozenContent::Disk } else { FrozenContent::None },
-        })
+            content: if kind == Kind::File { EntryContent::Disk } else { EntryContent::None },
+            sha256: None,
+        };
+        // Pushing the content of a directory does not publish the directory's own attributes.
+        if entry.path.is_empty() || self.inputs.iter().any(|input| input.bytes_only && input.path == entry.path) {
+            (entry.mode, entry.owner, entry.mtime, entry.xattrs) = (None, None, None, Vec::new());
+        }
+        Ok(entry)
     }
 
-    /// What was named of a path, and where the path is on this machine.
+    /// The input that a path belongs to, and where the path is on this machine.
     fn place(&self, path: &[u8]) -> Option<(&Input, PathBuf)> {
         let input = self.inputs.iter().find(|input| is_within(path, &input.path))?;
         let rest = path.get(input.path.len()..).unwrap_or_default();
@@ -166,10 +178,10 @@ impl DirectorySnapshot {
         Some((input, if rest.is_empty() { input.disk.clone() } else { input.disk.join(OsStr::from_bytes(rest)) }))
     }
 
-    /// Opens the file of an entry; no symbolic link is followed below what the user named.
-    fn file(&self, entry: &FrozenEntry) -> Result<(PathBuf, File, Metadata), view::Error> {
+    /// Opens the file of an entry; symbolic links inside an input are not followed.
+    fn file(&self, entry: &TreeEntry) -> Result<(PathBuf, File, Metadata), view::Error> {
         let no_file = || view::Error::new(ErrorKind::Invalid, "only a regular file has content");
-        let place = self.place(&entry.path).filter(|_| matches!(entry.content, FrozenContent::Disk));
+        let place = self.place(&entry.path).filter(|_| matches!(entry.content, EntryContent::Disk));
         let (input, disk) = place.ok_or_else(no_file)?;
         let opened = match disk.strip_prefix(&input.disk) {
             Ok(rest) if !rest.as_os_str().is_empty() => open_directory(&input.disk).and_then(|directory| open_file(&directory, rest)),
@@ -191,26 +203,24 @@ impl DirectorySnapshot {
 
 #[async_trait]
 impl Snapshot for DirectorySnapshot {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), view::Error> {
+    fn walk(self: Arc<Self>) -> Walk {
         let mut implied = self.implied().into_iter().peekable();
-        if let Some(root) = implied.next_if(|path| path.is_empty()) {
-            visit(implied_directory(root))?;
-        }
-        self.each(&mut |path, disk, metadata| {
-            while let Some(above) = implied.next_if(|above| order(above, path).is_lt()) {
-                visit(implied_directory(above))?;
+        let mut on_disk = self.found().peekable();
+        Box::new(std::iter::from_fn(move || {
+            let is_due = |above: &Vec<u8>| match on_disk.peek() {
+                Some(Ok(found)) => order(above, &found.path).is_lt(),
+                Some(Err(_)) => false,
+                None => true,
+            };
+            if let Some(above) = implied.next_if(is_due) {
+                return Some(Ok(TreeEntry::directory(above, None)));
             }
-            let mut entry = self.entry(path, disk, metadata)?;
-            // Pushing a directory by its content says nothing of the directory itself.
-            if path.is_empty() || self.inputs.iter().any(|input| input.bytes_only && input.path == path) {
-                (entry.mode, entry.owner, entry.mtime, entry.xattrs) = (None, None, None, Vec::new());
-            }
-            visit(entry)
-        })
+            on_disk.next().map(|found| self.entry(found?))
+        }))
     }
 
-    async fn sha256(&self, entry: &FrozenEntry) -> Result<[u8; 32], view::Error> {
-        if let FrozenContent::Tree { sha256: Some(sha256), .. } = entry.content {
+    async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], view::Error> {
+        if let Some(sha256) = entry.sha256 {
             return Ok(sha256);
         }
         let (disk, file, metadata) = self.file(entry)?;
@@ -224,7 +234,7 @@ impl Snapshot for DirectorySnapshot {
         Ok(sha256)
     }
 
-    async fn open(&self, entry: &FrozenEntry) -> Result<Reader, view::Error> {
+    async fn open(&self, entry: &TreeEntry) -> Result<Reader, view::Error> {
         let (_, file, _) = self.file(entry)?;
         Ok(Reader::of_file(entry.size, file))
     }
@@ -234,27 +244,36 @@ impl Snapshot for DirectorySnapshot {
     }
 }
 
-/// Walks what lies below a directory that was named, with one list of names for each directory on the way.
-fn below(input: &Input, visit: &mut OnPath<'_>) -> Result<(), view::Error> {
-    let mut levels = vec![(input.path.clone(), input.disk.clone(), names(&input.disk)?.into_iter())];
-    while let Some((path, disk, names_left)) = levels.last_mut() {
-        let Some(name) = names_left.next() else {
-            levels.pop();
-            continue;
-        };
-        let here = disk.join(&name);
-        let inside = if path.is_empty() { name.as_bytes().to_vec() } else { [path, b"/".as_slice(), name.as_bytes()].concat() };
-        let metadata = std::fs::symlink_metadata(&here).map_err(|error| unreadable("cannot read", &here, &error))?;
-        visit(&inside, &here, &metadata)?;
-        if metadata.is_dir() {
-            if levels.len() >= DEEPEST {
-                return Err(view::Error::new(ErrorKind::Invalid, format!("{}: directories are nested too deeply", here.display())));
+impl Iterator for OnDisk {
+    type Item = Result<Found, view::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some((path, disk, names)) = self.levels.last_mut() {
+            if let Some(name) = names.next() {
+                let (path, disk) = (join(path, name.as_bytes()), disk.join(&name));
+                let metadata = std::fs::symlink_metadata(&disk);
+                return Some(self.enter(path, disk, metadata));
             }
-            let names = names(&here)?.into_iter();
-            levels.push((inside, here, names));
+            self.levels.pop();
         }
+        let input = self.inputs.next()?;
+        let metadata = std::fs::metadata(&input.disk);
+        Some(self.enter(input.path, input.disk, metadata))
     }
-    Ok(())
+}
+
+impl OnDisk {
+    /// Returns a path, and queues the names inside if it is a directory.
+    fn enter(&mut self, path: Vec<u8>, disk: PathBuf, metadata: io::Result<Metadata>) -> Result<Found, view::Error> {
+        let metadata = metadata.map_err(|error| unreadable("cannot read", &disk, &error))?;
+        if metadata.is_dir() {
+            if self.levels.len() >= DEEPEST {
+                return Err(view::Error::new(ErrorKind::Invalid, format!("{}: directories are nested too deeply", disk.display())));
+            }
+            self.levels.push((path.clone(), disk.clone(), names(&disk)?.into_iter()));
+        }
+        Ok(Found { path, disk, metadata })
+    }
 }
 
 /// The names in a directory in the order of their bytes.
@@ -264,23 +283,6 @@ fn names(directory: &Path) -> Result<Vec<OsString>, view::Error> {
     let mut names = found.collect::<io::Result<Vec<_>>>().map_err(failed)?;
     names.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
     Ok(names)
-}
-
-fn implied_directory(path: Vec<u8>) -> FrozenEntry {
-    FrozenEntry {
-        path,
-        node: 0,
-        kind: Kind::Directory,
-        mode: None,
-        owner: None,
-        mtime: None,
-        size: 0,
-        links: 1,
-        device: (0, 0),
-        target: Vec::new(),
-        xattrs: Vec::new(),
-        content: FrozenContent::None,
-    }
 }
 
 fn kind(metadata: &Metadata) -> Kind {
@@ -306,7 +308,7 @@ fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 /// A failure of the disk at a path.
-pub(super) fn unreadable(doing: &str, path: &Path, error: &io::Error) -> view::Error {
+pub(in crate::publish) fn unreadable(doing: &str, path: &Path, error: &io::Error) -> view::Error {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,

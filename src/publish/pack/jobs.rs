@@ -1,0 +1,155 @@
+//! The entries of each layer of a plan: the snapshot is walked once more, and a layer is handed out when its entries are known.
+//!
+//! Only wanted layers are handed out. Memory is bounded by the names of the groups that are open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+
+use crate::artifact::Kind;
+use crate::layer::{PackEntry, Packing};
+use crate::publish::Error;
+use crate::publish::plan::groups::{Assigner, Placement, Totals};
+use crate::publish::plan::identity::archived;
+use crate::publish::plan::layers::{LayerPlan, Plan, Selector};
+use crate::publish::plan::parents::{Above, Named};
+use crate::publish::plan::path_set::PathSet;
+use crate::view::TreeEntry;
+use crate::view::snapshot::{Entries, FirstNames, Snapshot};
+
+/// An entry and, for a regular file with bytes, where they come from.
+pub(in crate::publish) struct Item {
+    pub archived: PackEntry,
+    pub file: Option<TreeEntry>,
+}
+
+/// The entries of a layer, in order.
+pub(in crate::publish) type Items = stream::BoxStream<'static, Result<Item, Error>>;
+
+/// A layer whose entries are known.
+pub(in crate::publish) struct Job {
+    /// Its number in the plan.
+    pub number: usize,
+    pub items: Items,
+}
+
+/// The wanted layers of a plan, each as soon as its entries are complete (or, for a layer that takes the whole walk, at once).
+pub(super) fn jobs(snapshot: &Arc<dyn Snapshot>, plan: &Arc<Plan>, wanted: Vec<bool>) -> stream::BoxStream<'static, Result<Job, Error>> {
+    match &plan.selector {
+        Selector::Groups(totals) => groups(snapshot, plan, wanted, totals),
+        Selector::All => single(snapshot, plan, None),
+        Selector::Chosen(paths) => single(snapshot, plan, Some(Arc::clone(paths))),
+        Selector::Each(files) => each(snapshot, Arc::clone(files), wanted),
+    }
+}
+
+/// A group whose entries are not complete.
+#[derive(Default)]
+struct Open {
+    entries: Vec<TreeEntry>,
+    /// How many of them are of the walk.
+    taken: u64,
+    named: Named,
+}
+
+impl Open {
+    fn add(&mut self, entry: TreeEntry, above: &Above, packing: Packing) {
+        if packing != Packing::Raw {
+            self.entries.extend(self.named.missing(above, &entry));
+        }
+        self.entries.push(entry);
+        self.taken += 1;
+    }
+}
+
+/// A walk that sorts entries into groups.
+struct Groups {
+    entries: Entries,
+    plan: Arc<Plan>,
+    wanted: Vec<bool>,
+    assigner: Assigner,
+    above: Above,
+    open: HashMap<u32, Open>,
+}
+
+impl Groups {
+    /// The next group that is complete.
+    async fn next(&mut self) -> Result<Option<Job>, Error> {
+        while let Some(entry) = self.entries.next().await? {
+            self.above.step(&entry);
+            let (Placement::Group(group) | Placement::Alone(group)) = self.assigner.place(&entry) else { continue };
+            let number = group as usize;
+            let Some(layer) = self.plan.layers.get(number).filter(|_| self.wanted.get(number) == Some(&true)) else { continue };
+            let open = self.open.entry(group).or_default();
+            open.add(entry, &self.above, layer.packing);
+            if open.taken == layer.entries
+                && let Some(Open { entries, .. }) = self.open.remove(&group)
+            {
+                let items = stream::iter(entries.into_iter().map(|entry| Ok(item(entry, None))));
+                return Ok(Some(Job { number, items: items.chain(behind(layer)).boxed() }));
+            }
+        }
+        if self.open.is_empty() { Ok(None) } else { Err(Error::other("the frozen tree changed while it was packed")) }
+    }
+}
+
+fn groups(
+    snapshot: &Arc<dyn Snapshot>,
+    plan: &Arc<Plan>,
+    wanted: Vec<bool>,
+    totals: &Totals,
+) -> stream::BoxStream<'static, Result<Job, Error>> {
+    let groups = Groups {
+        entries: Entries::of(snapshot),
+        plan: Arc::clone(plan),
+        wanted,
+        assigner: Assigner::new(totals),
+        above: Above::default(),
+        open: HashMap::new(),
+    };
+    stream::try_unfold(groups, |mut groups| async move { Ok(groups.next().await?.map(|job| (job, groups))) }).boxed()
+}
+
+/// The one layer of a plan that takes a whole walk, or chosen paths of it.
+fn single(snapshot: &Arc<dyn Snapshot>, plan: &Plan, chosen: Option<Arc<PathSet>>) -> stream::BoxStream<'static, Result<Job, Error>> {
+    let Some(layer) = plan.layers.first() else { return stream::empty().boxed() };
+    let mut names = FirstNames::default();
+    let items = walked(snapshot).try_filter_map(move |entry| {
+        let is_chosen = chosen.as_ref().is_none_or(|chosen| chosen.contains(&entry.path));
+        let item = is_chosen.then(|| {
+            let first = names.of(&entry).map(<[u8]>::to_vec);
+            item(entry, first.as_deref())
+        });
+        future::ok(item)
+    });
+    stream::once(future::ok(Job { number: 0, items: items.chain(behind(layer)).boxed() })).boxed()
+}
+
+/// Layers of one file each.
+fn each(
+    snapshot: &Arc<dyn Snapshot>,
+    files: Arc<HashMap<Vec<u8>, usize>>,
+    wanted: Vec<bool>,
+) -> stream::BoxStream<'static, Result<Job, Error>> {
+    let jobs = walked(snapshot).try_filter_map(move |entry| {
+        let number = files.get(&entry.path).copied().filter(|number| wanted.get(*number) == Some(&true));
+        future::ok(number.map(|number| Job { number, items: stream::once(future::ok(item(entry, None))).boxed() }))
+    });
+    jobs.boxed()
+}
+
+fn walked(snapshot: &Arc<dyn Snapshot>) -> stream::BoxStream<'static, Result<TreeEntry, Error>> {
+    stream::try_unfold(Entries::of(snapshot), |mut entries| async move { Ok(entries.next().await?.map(|entry| (entry, entries))) }).boxed()
+}
+
+/// The entries of a layer behind those of the walk.
+fn behind(layer: &LayerPlan) -> impl stream::Stream<Item = Result<Item, Error>> + use<> {
+    stream::iter(layer.behind.clone().into_iter().map(|archived| Ok(Item { archived, file: None })))
+}
+
+fn item(entry: TreeEntry, first: Option<&[u8]>) -> Item {
+    let archived = archived(&entry, first);
+    let file = (first.is_none() && entry.kind == Kind::File && entry.size > 0).then_some(entry);
+    Item { archived, file }
+}

@@ -1,0 +1,192 @@
+//! Packing one layer: bytes are read ahead, threads compress.
+//!
+//! Memory is bounded by a few MiB for each layer that is being packed. The packed layer is compared with the plan, so no layer
+//! ever holds anything else than its name says.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use super::jobs::{Items, Job};
+use super::sealed::Sealed;
+use super::store::{Ready, Store};
+use crate::content::{Budget, Use};
+use crate::error::ErrorKind;
+use crate::layer::{PackEntry, Packed, Packer, Packing, attached_index_memory};
+use crate::publish::Error;
+use crate::publish::blocking::blocking;
+use crate::publish::plan::identity::of_index;
+use crate::publish::plan::layers::LayerPlan;
+use crate::view::path::show;
+use crate::view::snapshot::Snapshot;
+use crate::view::{self, TreeEntry};
+
+/// Files up to this size are read whole, several ahead.
+const SMALL: u64 = 128 << 10;
+const AHEAD: usize = 8;
+/// Larger ones are read in pieces of this size.
+const PIECE: u32 = 1 << 20;
+/// Pieces on their way to the packer.
+const PIECES: usize = 4;
+
+/// A message to the packing thread.
+enum Command {
+    Begin(PackEntry),
+    Data(Bytes),
+    End,
+}
+
+/// How one layer is packed.
+pub(in crate::publish) struct How<'a> {
+    pub snapshot: &'a Arc<dyn Snapshot>,
+    pub store: &'a Store,
+    /// Threads that compress.
+    pub workers: usize,
+    /// The envelope around it.
+    pub sealed: Option<Sealed>,
+    /// Whether its index may be attached.
+    pub with_index: bool,
+    /// Bytes of a span.
+    pub span: NonZeroUsize,
+    /// Bytes read so far, of all layers.
+    pub read: &'a Arc<AtomicU64>,
+    pub budget: &'a Budget,
+    /// Called when that changes.
+    pub told: &'a (dyn Fn() + Send + Sync),
+}
+
+/// Bytes of memory that packing a layer takes, read-ahead included.
+pub(in crate::publish) fn memory(workers: usize, span: NonZeroUsize) -> u64 {
+    Packer::memory(workers, span) + AHEAD as u64 * SMALL + (PIECES as u64 + 1) * u64::from(PIECE)
+}
+
+/// Packs one layer.
+pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Ready, Error> {
+    let granted = how.budget.take(Use::Packing, memory(how.workers, how.span)).await?;
+    let (commands, receiver) = mpsc::channel(PIECES);
+    let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
+    let (packing, workers, span, resources) = (layer.packing, how.workers, how.span, how.store.resources().clone());
+    // A raw layer that is a file of this machine is described, not copied.
+    let title = layer.title.as_deref().filter(|_| packing == Packing::Raw && sealed.is_none());
+    let in_place = title.and_then(|title| how.snapshot.on_disk(title.as_bytes()));
+    let is_copied = in_place.is_none();
+    let thread = tokio::task::spawn_blocking(move || {
+        let create = || File::create(&draft).map_err(|error| Error::disk("making", &draft, &error));
+        match sealed {
+            None => {
+                let file: Box<dyn Write + Send> = if is_copied { Box::new(create()?) } else { Box::new(io::sink()) };
+                let packed = drive(Packer::with_span(packing, workers, span, &resources, file), receiver)?;
+                let blob = packed.blob;
+                Ok((packed, blob))
+            }
+            Some(sealed) => {
+                let writer = sealed.writer(BufWriter::with_capacity(256 << 10, create()?))?;
+                let packed = drive(Packer::with_span(packing, workers, span, &resources, Box::new(writer.clone())), receiver)?;
+                let blob = writer.finish()?;
+                Ok::<_, Error>((packed, blob))
+            }
+        }
+    });
+    let fed = feed(job, &how, &commands).await;
+    drop(commands);
+    let (packed, blob) = match (thread.await, fed) {
+        (Ok(Ok(done)), Ok(())) => done,
+        // If reading failed, the packer never got its end.
+        (_, Err(Some(error))) | (Ok(Err(error)), _) => return Err(error),
+        (Ok(_), Err(None)) => return Err(Error::other("packing a layer ended early")),
+        (Err(error), _) => return Err(Error::other(format!("packing a layer: {error}"))),
+    };
+    if of_index(&packed.index, layer.packing, layer.title.as_deref()) != Some(layer.identity) {
+        return Err(Error::new(ErrorKind::Integrity, "the packed layer differs from the plan: a file was changed behind the mount's back"));
+    }
+    drop(granted);
+    let _granted = how.budget.take(Use::Packing, if how.with_index { attached_index_memory(&packed.index) } else { 0 }).await?;
+    let (store, identity, with_index, sealed) = (how.store.clone(), layer.identity, how.with_index, how.sealed);
+    blocking(move || {
+        let mut ready = store.keep(&identity, &packed, blob, with_index, in_place)?;
+        ready.sealed = sealed.map(|sealed| Arc::new((sealed, packed.index)));
+        Ok(ready)
+    })
+    .await
+}
+
+fn drive(mut packer: Packer, mut commands: mpsc::Receiver<Command>) -> Result<Packed, Error> {
+    while let Some(command) = commands.blocking_recv() {
+        match command {
+            Command::Begin(entry) => packer.begin(&entry)?,
+            Command::Data(bytes) => packer.data(&bytes)?,
+            Command::End => return Ok(packer.finish()?),
+        }
+    }
+    Err(Error::new(ErrorKind::Interrupted, "stopped"))
+}
+
+/// The bytes of an item, as far as they are read ahead.
+enum Content {
+    None,
+    Whole(Bytes),
+    Later(TreeEntry),
+}
+
+/// Sends everything to the packer. `Err(None)`: the packer failed, and reports its own error.
+async fn feed(job: Job, how: &How<'_>, commands: &mpsc::Sender<Command>) -> Result<(), Option<Error>> {
+    let send = |command| async { commands.send(command).await.map_err(|_| None) };
+    let mut contents = Box::pin(read_ahead(job.items, Arc::clone(how.snapshot)));
+    while let Some(read) = contents.next().await {
+        let (entry, content) = read.map_err(Some)?;
+        send(Command::Begin(entry)).await?;
+        match content {
+            Content::None => {}
+            Content::Whole(bytes) => {
+                how.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                send(Command::Data(bytes)).await?;
+            }
+            Content::Later(file) => {
+                let failed = |error: view::Error| Some(of_file(&file, &error));
+                let reader = how.snapshot.open(&file).await.map_err(failed)?;
+                let mut offset = 0;
+                while offset < file.size {
+                    let bytes = reader.read(offset, PIECE).await.map_err(failed)?;
+                    if bytes.is_empty() {
+                        break;
+                    }
+                    offset += bytes.len() as u64;
+                    how.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    (how.told)();
+                    send(Command::Data(bytes)).await?;
+                }
+            }
+        }
+        (how.told)();
+    }
+    send(Command::End).await
+}
+
+fn read_ahead(items: Items, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = Result<(PackEntry, Content), Error>> {
+    let read = items.map_ok(move |item| {
+        let snapshot = Arc::clone(&snapshot);
+        async move {
+            match item.file {
+                None => Ok((item.archived, Content::None)),
+                Some(file) if file.size > SMALL => Ok((item.archived, Content::Later(file))),
+                Some(file) => {
+                    let failed = |error: view::Error| of_file(&file, &error);
+                    let reader = snapshot.open(&file).await.map_err(failed)?;
+                    let length = u32::try_from(file.size).unwrap_or(u32::MAX);
+                    Ok((item.archived, Content::Whole(reader.read(0, length).await.map_err(failed)?)))
+                }
+            }
+        }
+    });
+    read.try_buffered(AHEAD)
+}
+
+fn of_file(file: &TreeEntry, error: &view::Error) -> Error {
+    Error::new(error.kind, format!("reading `{}`: {error}", show(&file.path)))
+}

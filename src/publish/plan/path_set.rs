@@ -1,0 +1,44 @@
+//! Sets of very many paths.
+
+use std::collections::HashSet;
+
+use sha2::{Digest as _, Sha256};
+
+/// A path in few bytes, for sets of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::publish) struct PathKey([u8; 16]);
+
+impl PathKey {
+    pub fn of(path: &[u8]) -> Self {
+        let digest: [u8; 32] = Sha256::digest(path).into();
+        let mut key = [0; 16];
+        key.iter_mut().zip(digest).for_each(|(place, byte)| *place = byte);
+        Self(key)
+    }
+}
+
+/// Many paths.
+#[derive(Clone, Debug, Default)]
+pub(in crate::publish) struct PathSet(HashSet<PathKey>);
+
+impl PathSet {
+    pub fn insert(&mut self, path: &[u8]) -> bool {
+        self.0.insert(PathKey::of(path))
+    }
+
+    pub fn extend<'path>(&mut self, paths: impl IntoIterator<Item = &'path Vec<u8>>) {
+        self.0.extend(paths.into_iter().map(|path| PathKey::of(path)));
+    }
+
+    pub fn remove(&mut self, path: &[u8]) {
+        self.0.remove(&PathKey::of(path));
+    }
+
+    pub fn contains(&self, path: &[u8]) -> bool {
+        !self.0.is_empty() && self.0.contains(&PathKey::of(path))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

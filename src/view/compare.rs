@@ -1,0 +1,181 @@
+//! The comparison of two trees in one walk. `diff` lists its result, `status` counts it, and a publish sends it.
+//!
+//! Compared are kind, permission bits, owner, times, device, target, extended attributes and bytes. An attribute that was never set here
+//! equals any upstream. Bytes are compared by SHA-256, which is computed only where sizes agree and it is not known.
+//!
+//! Hard links: among the names that both trees have, a file must begin with the same name on both sides. So a further name counts as
+//! added and nothing else, a name that is gone as removed and nothing else, and names that were joined or parted as changed. A file
+//! that differs counts at each of its names.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+
+use super::path::order;
+use super::snapshot::{Entries, FirstNames, Hashed, Nothing, Snapshot, hashed};
+use super::{EntryContent, Error, TreeEntry, ViewNode};
+use crate::artifact::Kind;
+
+/// The entries of two trees at one path; at least one is there.
+pub struct Pair {
+    /// In the newer tree.
+    pub new: Option<TreeEntry>,
+    /// In the older tree.
+    pub old: Option<TreeEntry>,
+}
+
+/// How a path differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not at all.
+    Same,
+    /// A directory, only by its time, which changes with every name in it.
+    DirectoryTime,
+    /// Only the newer tree has it.
+    Added,
+    /// Both trees have it, with different content or attributes.
+    Changed,
+    /// Only the older tree has it.
+    Removed,
+}
+
+/// Two trees side by side.
+pub struct Pairs {
+    new: Hashed,
+    old: Entries,
+    next: (Option<TreeEntry>, Option<TreeEntry>),
+}
+
+impl Pairs {
+    /// Begins with the root.
+    pub fn new(new: &Arc<dyn Snapshot>, old: &Arc<dyn Snapshot>) -> Self {
+        Self::hashed(new, old, |_| false)
+    }
+
+    fn hashed(new: &Arc<dyn Snapshot>, old: &Arc<dyn Snapshot>, hash: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Self {
+        Self { new: hashed(new, hash), old: Entries::of(old), next: (None, None) }
+    }
+
+    /// The next path, in the order of a walk.
+    ///
+    /// # Errors
+    /// Those of either walk.
+    pub async fn next(&mut self) -> Result<Option<Pair>, Error> {
+        if self.next.0.is_none() {
+            self.next.0 = self.new.try_next().await?;
+        }
+        if self.next.1.is_none() {
+            self.next.1 = self.old.next().await?;
+        }
+        let ordering = match &self.next {
+            (None, None) => return Ok(None),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(new), Some(old)) => order(&new.path, &old.path),
+        };
+        let new = if ordering == Ordering::Greater { None } else { self.next.0.take() };
+        let old = if ordering == Ordering::Less { None } else { self.next.1.take() };
+        Ok(Some(Pair { new, old }))
+    }
+}
+
+/// How two trees differ, path by path.
+pub struct Comparison {
+    pairs: Pairs,
+    snapshots: (Arc<dyn Snapshot>, Arc<dyn Snapshot>),
+    /// First names among those that both trees have.
+    names: (FirstNames, FirstNames),
+    /// Files with several names whose bytes differ, as was found at the first of them.
+    other_bytes: HashSet<ViewNode>,
+}
+
+impl Comparison {
+    /// Of a tree with an older one, `None` for a tag that does not exist yet. `hash` names entries of the newer tree whose SHA-256 is
+    /// wanted whether or not the comparison needs it.
+    pub fn new(new: &Arc<dyn Snapshot>, old: Option<&Arc<dyn Snapshot>>, hash: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Self {
+        let old = old.cloned().unwrap_or_else(|| Arc::new(Nothing));
+        Self {
+            pairs: Pairs::hashed(new, &old, hash),
+            snapshots: (Arc::clone(new), old),
+            names: Default::default(),
+            other_bytes: HashSet::new(),
+        }
+    }
+
+    /// The next path, in the order of a walk.
+    ///
+    /// # Errors
+    /// Those of either walk, and of reading bytes.
+    pub async fn next(&mut self) -> Result<Option<(Pair, Verdict)>, Error> {
+        let Some(pair) = self.pairs.next().await? else { return Ok(None) };
+        let verdict = match (&pair.new, &pair.old) {
+            (Some(new), Some(old)) => self.verdict(new, old).await?,
+            (Some(_), None) => Verdict::Added,
+            (None, _) => Verdict::Removed,
+        };
+        Ok(Some((pair, verdict)))
+    }
+
+    async fn verdict(&mut self, new: &TreeEntry, old: &TreeEntry) -> Result<Verdict, Error> {
+        let (first, old_first) = (self.names.0.of(new), self.names.1.of(old));
+        if first != old_first || !same_attributes(new, old) || self.other_bytes.contains(&new.node) {
+            return Ok(Verdict::Changed);
+        }
+        if first.is_none() && !same_bytes((&*self.snapshots.0, new), (&*self.snapshots.1, old)).await? {
+            if new.is_linked() {
+                self.other_bytes.insert(new.node);
+            }
+            return Ok(Verdict::Changed);
+        }
+        Ok(match new.mtime {
+            Some(time) if old.mtime != Some(time) && new.kind == Kind::Directory => Verdict::DirectoryTime,
+            Some(time) if old.mtime != Some(time) => Verdict::Changed,
+            _ => Verdict::Same,
+        })
+    }
+}
+
+/// Whether two entries have the same kind, attributes and bytes, times and names apart. Each side reads its own.
+///
+/// # Errors
+/// Those of reading bytes.
+pub async fn agree(new: (&dyn Snapshot, &TreeEntry), old: (&dyn Snapshot, &TreeEntry)) -> Result<bool, Error> {
+    Ok(same_attributes(new.1, old.1) && same_bytes(new, old).await?)
+}
+
+/// Whether two entries of one size have the same bytes.
+async fn same_bytes(new: (&dyn Snapshot, &TreeEntry), old: (&dyn Snapshot, &TreeEntry)) -> Result<bool, Error> {
+    if new.1.kind != Kind::File || new.1.size == 0 {
+        return Ok(true);
+    }
+    if let (EntryContent::Tree(one, node), EntryContent::Tree(other, other_node)) = (&new.1.content, &old.1.content)
+        && (one.manifest.digest, node) == (other.manifest.digest, other_node)
+    {
+        return Ok(true);
+    }
+    Ok(sha256(new).await? == sha256(old).await?)
+}
+
+async fn sha256((snapshot, entry): (&dyn Snapshot, &TreeEntry)) -> Result<[u8; 32], Error> {
+    match entry.sha256 {
+        Some(known) => Ok(known),
+        None => snapshot.sha256(entry).await,
+    }
+}
+
+/// Whether all but times, names and bytes agree.
+fn same_attributes(new: &TreeEntry, old: &TreeEntry) -> bool {
+    let mode = |entry: &TreeEntry| entry.mode.filter(|_| entry.kind != Kind::Symlink);
+    new.kind == old.kind
+        && (mode(new).is_none() || mode(new) == mode(old))
+        && (new.owner.is_none() || new.owner == old.owner)
+        && new.xattrs == old.xattrs
+        && match new.kind {
+            Kind::File => new.size == old.size,
+            Kind::Symlink => new.target == old.target,
+            Kind::CharDevice | Kind::BlockDevice => new.device == old.device,
+            Kind::Directory | Kind::Fifo | Kind::Socket => true,
+        }
+}

@@ -1,0 +1,125 @@
+//! Bytes of the entries of a walk, read and hashed.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::Overlay;
+use super::layered::Layered;
+use crate::error::ErrorKind;
+use crate::staging::{DataFile, Error as Fault, Rows};
+use crate::view::blocking::blocking;
+use crate::view::reader::Pieces;
+use crate::view::{EntryContent, Error, Reader, TreeEntry};
+
+/// Bytes that are hashed at a time.
+const CHUNK: u32 = 1 << 20;
+/// Of a staged file, which may be one of very many small ones.
+const FILE_CHUNK: usize = 64 << 10;
+
+impl Overlay {
+    /// A reader of an entry's bytes. Staged ones are not written meanwhile, or the caller does not mind.
+    ///
+    /// # Errors
+    /// Invalid for anything but a regular file of the tag; errors of the disk or the registry.
+    pub(super) async fn open_entry(self: &Arc<Self>, rows: &dyn Rows, entry: &TreeEntry) -> Result<Reader, Error> {
+        match &entry.content {
+            EntryContent::Tree(artifact, node) => self.blobs.open(artifact, *node).await,
+            EntryContent::Data(id) => Ok(self.reader_of(rows.open_data(*id)?)?),
+            EntryContent::None | EntryContent::Disk => Err(no_content()),
+        }
+    }
+
+    /// SHA-256 of an entry's bytes, computed where it is not known.
+    ///
+    /// # Errors
+    /// As [`Overlay::open_entry`].
+    pub(super) async fn hash_entry(self: &Arc<Self>, rows: &dyn Rows, entry: &TreeEntry) -> Result<[u8; 32], Error> {
+        if let Some(known) = entry.sha256 {
+            return Ok(known);
+        }
+        let whole = match &entry.content {
+            EntryContent::Data(id) => rows.open_data(*id)?.whole_file()?,
+            _ => None,
+        };
+        match whole {
+            Some(file) => {
+                let unreadable = |error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}"));
+                blocking(move || hash_file(file).map_err(unreadable)).await
+            }
+            None => hash_reader(self.open_entry(rows, entry).await?).await,
+        }
+    }
+
+    pub(super) fn reader_of(self: &Arc<Self>, data: DataFile) -> Result<Reader, Fault> {
+        let size = data.length()?;
+        Ok(match data.whole_file()? {
+            Some(file) => Reader::of_file(size, file),
+            None => Reader::of_pieces(size, Box::new(Fixed { overlay: Arc::clone(self), layered: Layered::new(data) })),
+        })
+    }
+}
+
+fn no_content() -> Error {
+    Error::new(ErrorKind::Invalid, "only a regular file of the tag has content")
+}
+
+/// A staged file that does not change, as a reader of its own.
+struct Fixed {
+    overlay: Arc<Overlay>,
+    layered: Layered,
+}
+
+#[async_trait]
+impl Pieces for Fixed {
+    async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
+        self.layered.plan(&self.overlay.trees, offset, length)?.read(&self.overlay.blobs).await
+    }
+}
+
+/// SHA-256 of a file from its current position to its end. Blocks on the disk.
+///
+/// # Errors
+/// Errors of the disk.
+pub fn hash_file(file: File) -> std::io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut BufReader::with_capacity(FILE_CHUNK, file), &mut Hashing(&mut hasher))?;
+    Ok(hasher.finalize().into())
+}
+
+/// A hash as a writer.
+struct Hashing<'hasher>(&'hasher mut Sha256);
+
+impl std::io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// SHA-256 of all bytes of a reader, computed away from the threads of the network.
+async fn hash_reader(reader: Reader) -> Result<[u8; 32], Error> {
+    let mut hasher = Sha256::new();
+    let mut at = 0;
+    while at < reader.size() {
+        let bytes: Bytes = reader.read(at, CHUNK).await?;
+        if bytes.is_empty() {
+            return Err(Error::new(ErrorKind::Integrity, "a file ended before its size"));
+        }
+        at += bytes.len() as u64;
+        hasher = blocking(move || {
+            hasher.update(&bytes);
+            Ok(hasher)
+        })
+        .await?;
+    }
+    Ok(hasher.finalize().into())
+}

@@ -1,0 +1,83 @@
+//! A file of a tree, whose bytes lie below staged ones.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::artifact::{Artifact, Artifacts, NodeId};
+use crate::error::ErrorKind;
+use crate::oci::Repository;
+use crate::view::{Error, Reader};
+
+/// Bytes of a file of a tree, opened when they are first asked for.
+pub(super) struct Lower {
+    pub artifact: Arc<Artifact>,
+    pub node: NodeId,
+    pub size: u64,
+    reader: OnceCell<Reader>,
+}
+
+/// Where the bytes of trees come from.
+#[derive(Clone)]
+pub(super) struct Blobs {
+    pub artifacts: Artifacts,
+    pub repository: Repository,
+    pub strict: bool,
+}
+
+impl Blobs {
+    /// A reader of a regular file of a tree.
+    pub async fn open(&self, artifact: &Arc<Artifact>, node: NodeId) -> Result<Reader, Error> {
+        Reader::of_tree(&self.artifacts, &self.repository, artifact, node, self.strict).await
+    }
+}
+
+impl Lower {
+    pub fn new(artifact: Arc<Artifact>, node: NodeId) -> Self {
+        let size = artifact.tree.node(node).map_or(0, |node| node.size);
+        Self { artifact, node, size, reader: OnceCell::new() }
+    }
+
+    /// The reader, if it was opened before.
+    pub fn opened(&self) -> Option<&Reader> {
+        self.reader.get()
+    }
+
+    pub async fn reader(&self, from: &Blobs) -> Result<&Reader, Error> {
+        self.reader.get_or_try_init(|| from.open(&self.artifact, self.node)).await
+    }
+
+    /// All bytes of a range, which lies inside the file.
+    pub async fn read_exactly(&self, blobs: &Blobs, offset: u64, length: u64) -> Result<Bytes, Error> {
+        let bytes = self.reader(blobs).await?.read(offset, u32::try_from(length).unwrap_or(u32::MAX)).await?;
+        if bytes.len() as u64 != length {
+            return Err(Error::new(ErrorKind::Integrity, "a file of the tree is shorter than its archive says"));
+        }
+        Ok(bytes)
+    }
+
+    /// SEEK_DATA and SEEK_HOLE.
+    pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        let extents = self.artifact.tree.content(self.node).map(|content| content.extents).unwrap_or_default();
+        let ranges = extents.iter().map(|extent| (extent.file, extent.file.saturating_add(extent.length).min(self.size)));
+        seek(ranges, self.size, offset, data)
+    }
+}
+
+/// SEEK_DATA and SEEK_HOLE over ranges of bytes in file order.
+fn seek(ranges: impl Iterator<Item = (u64, u64)>, size: u64, offset: u64, data: bool) -> Option<u64> {
+    if offset >= size {
+        return None;
+    }
+    let mut hole = offset;
+    for (start, end) in ranges.filter(|(start, end)| start < end) {
+        if data && end > offset {
+            return Some(start.max(offset));
+        }
+        if !data && start <= hole && hole < end {
+            hole = end;
+        }
+    }
+    if data { None } else { Some(hole.min(size)) }
+}

@@ -1,0 +1,29 @@
+//! One handle on a file from before its tag had edits; see [`Pins`](super::pins::Pins).
+
+use std::sync::Arc;
+
+use super::{View, ViewNode};
+
+/// A handle on a file, for as long as this lives.
+pub struct Pin {
+    view: Arc<View>,
+    node: ViewNode,
+}
+
+impl View {
+    /// Notes that a file is open. To be called before it is looked whether the view has edits.
+    pub fn pin(self: &Arc<Self>, node: ViewNode) -> Pin {
+        self.pins.add(node);
+        Pin { view: Arc::clone(self), node }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if self.view.pins.remove(self.node)
+            && let Some(overlay) = self.view.overlay()
+        {
+            overlay.unpinned(self.node);
+        }
+    }
+}
