@@ -7,6 +7,7 @@
 mod attach;
 mod blob;
 mod cache;
+mod completion;
 mod cp;
 mod diff;
 mod discard;
@@ -18,6 +19,7 @@ mod list;
 mod login;
 mod logout;
 mod ls;
+mod man;
 mod manifest;
 mod mount;
 mod new;
@@ -97,6 +99,8 @@ commands! {
     Doctor: doctor,
     Shortcut: shortcut,
     Recent: recent,
+    Completion: completion,
+    Man: man,
 }
 
 const STYLES: Styles = Styles::styled()

@@ -56,6 +56,15 @@ pub fn lines(lines: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), Fai
     unless_closed(written)
 }
 
+/// Writes raw bytes.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    unless_closed(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
 fn unless_closed(written: io::Result<()>) -> Result<(), Failure> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(format!("cannot write to standard output: {error}"))),
