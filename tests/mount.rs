@@ -18,6 +18,8 @@ mod bad_names;
 mod bad_sources;
 #[path = "mount/caching.rs"]
 mod caching;
+#[path = "mount/cases.rs"]
+mod cases;
 #[path = "mount/commands.rs"]
 mod commands;
 #[path = "mount/containers.rs"]

@@ -39,6 +39,7 @@ use settings::file::File;
 use settings::invocation::Invocation;
 use settings::mount_options;
 use settings::shortcuts::{self, Shortcut};
+use settings::spellings;
 use terminal::{escape, message};
 
 use crate::sys::inherited::Inherited;
@@ -68,6 +69,11 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
     }
     let mut environment = Environment::of_process();
     let mut command = Cli::command();
+    if let Some(place) = shortcuts::place_of_command(&arguments) {
+        let manifest = command.find_subcommand("manifest");
+        let is_subcommand = |word: &str| word == "help" || manifest.is_some_and(|manifest| manifest.find_subcommand(word).is_some());
+        spellings::respell(&mut arguments, place, is_subcommand);
+    }
     if let Some(place) = shortcuts::place_of_command(&arguments).filter(|place| arguments.get(*place).is_some_and(|name| !is_command(name)))
         && let Some(shortcut) = shortcut_at(place, &arguments, &mut environment)?
     {

@@ -58,7 +58,7 @@ pub use self::config::{HttpConfig, UploadSizes};
 pub use self::retry::Timing;
 
 use self::authorize::{Authorizer, Scope};
-use self::clients::Clients;
+use self::clients::{Clients, Custom};
 use self::exchange::{Call, Exchange};
 use self::learned::{IdleSessions, Linked, Shortcuts};
 use self::origin::{Origin, TrustedRealm};
@@ -77,9 +77,9 @@ impl HttpRegistry {
     /// Prepares a client; nothing is sent.
     ///
     /// # Errors
-    /// `Invalid` for certificate files and trusted realms that cannot be used.
+    /// `Invalid` for certificate files, trusted realms and headers that cannot be used.
     pub fn new(config: HttpConfig) -> Result<Self, Error> {
-        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, timing, upload } = config;
+        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, headers, addresses, timing, upload } = config;
         let is_tls = !plain_http.unwrap_or_else(|| registry.is_loopback());
         let invalid = || Error::new(ErrorKind::Invalid, format!("{registry} cannot be made a URL"));
         let base = origin::api(&registry, is_tls).ok_or_else(invalid)?;
@@ -87,7 +87,7 @@ impl HttpRegistry {
         let verified = (is_tls && !tls.insecure) || registry.is_loopback();
         let trusted_realms: Vec<TrustedRealm> = trusted_realms.iter().map(|realm| trusted(realm)).collect::<Result<_, _>>()?;
         let trusted_origins = trusted_realms.iter().map(|realm| realm.origin.clone()).collect();
-        let clients = Clients::new(tls, timing, own.clone(), trusted_origins)?;
+        let clients = Clients::new(tls, Custom::new(&headers, addresses)?, timing, own.clone(), trusted_origins)?;
         let authorizer = Authorizer::new(registry.clone(), own.clone(), credentials, trusted_realms, timing);
         let http = Http {
             origin: format!("{}://{registry}", if is_tls { "https" } else { "http" }),

@@ -108,7 +108,7 @@ impl Attach {
         if self.paths.is_empty() && metadata.annotations.is_empty() {
             return Err(Failure::usage("nothing to attach: name files, or annotations with -a"));
         }
-        let storage = self.reaching.storage.clone().with_directories(environment)?;
+        let storage = self.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
         let content = ContentFlags::default();
         let (pushed, subject) = until_interrupted(async {

@@ -78,7 +78,7 @@ impl Inspect {
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
-        let storage = self.storage.with_directories(environment)?;
+        let storage = self.storage.for_command(environment)?;
         let registry = invocation.registry(reference::registry(&source))?;
         let content = ContentFlags { platform: self.platform, ..ContentFlags::default() };
         let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };

@@ -71,7 +71,7 @@ impl List {
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(self.place.as_ref().or(self.remote.as_ref()).map_or("", String::as_str), environment)?;
-        let storage = self.storage.clone().with_directories(environment)?;
+        let storage = self.storage.clone().for_command(environment)?;
         let registry = invocation.registry(reference::registry(&source))?;
         let content = ContentFlags::default();
         let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };

@@ -87,7 +87,7 @@ impl Ls {
         // A name of a layout may hold slashes itself.
         let whole = if matches!(source, Source::Layout { .. }) { reference::parse(&self.place, environment)? } else { source.clone() };
         let path = path.unwrap_or_default();
-        self.reaching.storage = std::mem::take(&mut self.reaching.storage).with_directories(environment)?;
+        self.reaching.storage = std::mem::take(&mut self.reaching.storage).for_command(environment)?;
         self.reaching.registry = invocation.registry(reference::registry(&source))?;
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
         let content = ContentFlags { platform: self.platform.clone(), view: self.view, ..ContentFlags::default() };

@@ -144,7 +144,7 @@ impl Pull {
         let environment = &invocation.environment;
         let given = self.remote.take().or(self.reference.take()).unwrap_or_default();
         let source = reference::parse(&given, environment)?;
-        self.reaching.storage = std::mem::take(&mut self.reaching.storage).with_directories(environment)?;
+        self.reaching.storage = std::mem::take(&mut self.reaching.storage).for_command(environment)?;
         self.reaching.registry = invocation.registry(reference::registry(&source))?;
         let selection = Selection::new(&self.paths)?;
         let output = self.output.take().or(self.directory.take()).unwrap_or_else(|| PathBuf::from("."));

@@ -196,7 +196,7 @@ impl Push {
         let source = reference::parse(text, environment)?;
         let tags = tags(&source, others)?;
         let origins = invocation.origins(&self.reaching.keys);
-        let storage = self.reaching.storage.clone().with_directories(environment)?;
+        let storage = self.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
         let passphrases = passphrases::read_all(&origins)?;
         let encrypted = !passphrases.is_empty();

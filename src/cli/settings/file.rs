@@ -319,7 +319,7 @@ mod tests {
             expose-metadata file-mode gid io-timeout log-file log-format memory-limit no-index noexec offline passphrase-command passphrase-file plaintext \
             platform read-only registry-config repo staging-size state-dir tag-ttl uid verify view";
         assert_eq!(names(&SETTINGS, &PASSPHRASES), general);
-        assert_eq!(names(&[CONNECTION], &[]), "ca-file cert-file insecure key-file plain-http trusted-realm");
+        assert_eq!(names(&[CONNECTION], &[]), "ca-file cert-file header insecure key-file plain-http resolve trusted-realm");
     }
 
     #[test]

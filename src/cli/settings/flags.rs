@@ -3,17 +3,22 @@
 //! Members of the groups in [`SETTINGS`] and [`CONNECTION`] are also keys of the configuration file, and every flag of `ocifs mount` is a
 //! mount option: each is declared here once. Precedence: flag, environment, file, default.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
+use tempfile::TempDir;
 
 use super::environment::Environment;
-use super::passphrases;
+use super::login::LoginFlags;
+use super::{custom, passphrases};
 use crate::cli::exit::Failure;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, units};
+use crate::durable;
 use crate::oci::Platform;
 use crate::publish::ArtifactKind;
 
@@ -150,9 +155,30 @@ pub struct Storage {
     /// Keep staged edits, logs and sockets here [default: $XDG_STATE_HOME/ocifs, as root /var/lib/ocifs]
     #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
+
+    /// A cache directory that goes with the last of these.
+    #[expect(dead_code, reason = "held until the command ends")]
+    #[arg(skip)]
+    pub temporary: Option<Arc<TempDir>>,
 }
 
 impl Storage {
+    /// With the default directories, for a command that only passes content through: where none is set and the default one cannot be
+    /// used (no home directory, or one that cannot be written), content is kept in a temporary directory for as long as the command runs.
+    ///
+    /// # Errors
+    /// There is no place for temporary directories either.
+    pub fn for_command(self, environment: &Environment) -> Result<Self, Failure> {
+        let usual = environment.cache_directory().and_then(|directory| {
+            durable::private_directory(&directory).map_err(|error| Failure::other(format!("{}: {error}", escape::path(&directory))))
+        });
+        let (None, Err(why)) = (&self.cache_dir, usual) else { return self.with_directories(environment) };
+        let place = tempfile::Builder::new().prefix("ocifs-").tempdir();
+        let place = place.map_err(|error| why.clone().context(format_args!("no cache ({error})")))?;
+        tracing::debug!("the cache is temporary: {}", why.message);
+        Self { cache_dir: Some(place.path().to_owned()), temporary: Some(Arc::new(place)), ..self }.with_directories(environment)
+    }
+
     /// With the default directories where none is set.
     ///
     /// # Errors
@@ -192,6 +218,10 @@ pub struct RegistryFlags {
     /// One registry.
     #[command(flatten)]
     pub connection: Connection,
+
+    /// Who one is.
+    #[command(flatten)]
+    pub login: LoginFlags,
 }
 
 /// How every registry is reached.
@@ -235,6 +265,14 @@ pub struct Connection {
     /// only for tokens of that service; repeatable
     #[arg(long = "trusted-realm", value_name = "ORIGIN", action = ArgAction::Append)]
     pub trusted_realms: Vec<String>,
+
+    /// Send this header to the registry with every request, `NAME: VALUE`; repeatable
+    #[arg(short = 'H', long = "header", value_name = "HEADER", action = ArgAction::Append, value_parser = custom::header)]
+    pub headers: Vec<(String, String)>,
+
+    /// Reach HOST:PORT at this address, HOST:PORT:ADDRESS; repeatable
+    #[arg(long = "resolve", value_name = "HOST:PORT:ADDRESS", action = ArgAction::Append, value_parser = custom::address)]
+    pub addresses: Vec<(String, SocketAddr)>,
 }
 
 /// Reading and publishing, with or without a mount.

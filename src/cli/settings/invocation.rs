@@ -92,7 +92,7 @@ fn innermost(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
 }
 
-fn consistent(flags: RegistryFlags) -> Result<RegistryFlags, Failure> {
+fn consistent(mut flags: RegistryFlags) -> Result<RegistryFlags, Failure> {
     let connection = &flags.connection;
     if connection.cert_file.is_some() != connection.key_file.is_some() {
         return Err(Failure::usage("a client certificate needs both --cert-file and --key-file"));
@@ -100,5 +100,6 @@ fn consistent(flags: RegistryFlags) -> Result<RegistryFlags, Failure> {
     if connection.plain_http == Some(true) && connection.insecure {
         return Err(Failure::usage("--plain-http and --insecure exclude each other: without TLS there is no certificate to ignore"));
     }
+    flags.login.read()?;
     Ok(flags)
 }

@@ -11,7 +11,18 @@ use clap::{Arg, Command};
 use crate::cli::exit::Failure;
 
 /// Flags of `ocifs mount` that are not options: they speak of one call, or would leave a secret in a file that everybody reads.
-const NOT_OPTIONS: [&str; 6] = ["options", "foreground", "check-only", "verbose", "passphrase", "ask-passphrase"];
+const NOT_OPTIONS: [&str; 10] = [
+    "options",
+    "foreground",
+    "check-only",
+    "verbose",
+    "passphrase",
+    "ask-passphrase",
+    "header",
+    "username",
+    "password-stdin",
+    "identity-token-stdin",
+];
 
 /// Options that other programs act on, or that hold for every mount of ocifs.
 const IGNORED: [&str; 30] = [

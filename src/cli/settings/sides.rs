@@ -5,6 +5,7 @@
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::flags::Connection;
+use super::login::LoginFlags;
 
 /// One side of a command with two registries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Sides;
 
 /// The flags of a connection as clap knows them.
 fn connection() -> Vec<Arg> {
-    Connection::augment_args(Command::new("connection")).get_arguments().cloned().collect()
+    LoginFlags::augment_args(Connection::augment_args(Command::new("connection"))).get_arguments().cloned().collect()
 }
 
 fn id(side: Side, argument: &Arg) -> String {

@@ -169,6 +169,8 @@ pub fn http_with(registry: Registry, flags: &RegistryFlags, environment: &Enviro
         },
         credentials: Arc::new(credentials),
         trusted_realms: connection.trusted_realms.clone(),
+        headers: connection.headers.clone(),
+        addresses: connection.addresses.clone(),
         timing: Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
         ..HttpConfig::new(registry)
     }
@@ -189,6 +191,9 @@ pub fn credential_store(flags: &RegistryFlags, environment: &Environment) -> Res
 /// # Errors
 /// The file of oci-sync that the user named cannot be read.
 pub fn credentials(flags: &RegistryFlags, environment: &Environment) -> Result<Credentials, Failure> {
+    if let Some(credential) = flags.login.credential.clone() {
+        return Ok(Credentials::only(credential));
+    }
     let found = Credentials::new(credential_files(flags, environment), helper_directories());
     if flags.transport.registry_config.is_some() {
         return Ok(found);

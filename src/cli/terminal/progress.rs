@@ -8,9 +8,18 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::terminal::{escape, message};
 use crate::publish::Event;
+use crate::sys::terminal;
 
-/// The bar while bytes move.
-const BAR: &str = "{prefix} {msg:7} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
+/// The bar of a tag.
+const TAG: &str = "{prefix} {msg:7} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+/// The same for a terminal of less than [`TAG_NARROW_BELOW`] columns; it fits 40.
+const TAG_NARROW: &str = "{prefix} {msg:7} {percent}% {binary_bytes_per_sec} {eta}";
+/// Columns that [`TAG`] needs beside a name and a bar worth looking at.
+const TAG_NARROW_BELOW: u16 = 100;
+/// Columns of a bar of a tag without the name, with the longest figures that are usual.
+const FIGURES: (u16, u16) = (66, 33);
+/// Columns of [`SPINNER`] without the name.
+const SPINNING: u16 = 13;
 /// The bar of a command that moves bytes.
 pub const TRANSFER: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
 /// The same for a terminal of less than [`NARROW_BELOW`] columns; it fits 40.
@@ -66,7 +75,7 @@ impl Progress {
             Some(bars) => {
                 let bar = bars.add(ProgressBar::new_spinner());
                 bar.set_style(style(SPINNER));
-                bar.set_prefix(shown);
+                bar.set_prefix(end_of(&shown, columns().saturating_sub(SPINNING)));
                 bar.set_message("comparing");
                 bar.enable_steady_tick(TICK);
                 self.tags.insert(reference.to_owned(), bar);
@@ -78,7 +87,9 @@ impl Progress {
     fn advance(&mut self, reference: &str, what: &'static str, done: u64, total: u64) {
         let Some(bar) = self.tags.get(reference) else { return };
         if bar.length() != Some(total) {
-            bar.set_style(style(BAR));
+            let (template, room) = tag_template(columns());
+            bar.set_style(style(template));
+            bar.set_prefix(end_of(&escape::terminal(reference), room));
             bar.set_length(total);
         }
         bar.set_message(what);
@@ -97,6 +108,28 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.tags.drain().for_each(|(_, bar)| bar.finish_and_clear());
+    }
+}
+
+fn columns() -> u16 {
+    terminal::columns().unwrap_or(TAG_NARROW_BELOW)
+}
+
+/// The bar of a tag that fits, and the columns that are left for its name.
+fn tag_template(columns: u16) -> (&'static str, u16) {
+    match columns < TAG_NARROW_BELOW {
+        true => (TAG_NARROW, columns.saturating_sub(FIGURES.1)),
+        false => (TAG, columns.saturating_sub(FIGURES.0)),
+    }
+}
+
+/// The last characters of a text, which tell tags apart.
+fn end_of(text: &str, columns: u16) -> String {
+    let (length, room) = (text.chars().count(), usize::from(columns.max(1)));
+    if length <= room {
+        text.to_owned()
+    } else {
+        text.chars().skip(length + 1 - room).fold("…".to_owned(), |end, next| end + next.encode_utf8(&mut [0; 4]))
     }
 }
 
@@ -162,7 +195,33 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        assert!([BAR, SPINNER, TRANSFER, NARROW, UNBOUNDED].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+        assert!(
+            [TAG, TAG_NARROW, SPINNER, TRANSFER, NARROW, UNBOUNDED]
+                .into_iter()
+                .all(|template| ProgressStyle::with_template(template).is_ok())
+        );
+    }
+
+    #[test]
+    fn the_bar_of_a_tag_fits_its_terminal() {
+        for columns in [40, 80, 100, 120] {
+            let (template, room) = tag_template(columns);
+            let mut text = template.replace("{prefix}", &end_of("localhost:5000/team/deep/repository:v1.2.3", room));
+            for (key, value) in [
+                ("{msg:7}", "sending"),
+                ("{wide_bar}", "=>"),
+                ("{percent}", "100"),
+                ("{bytes}", "1023.99 MiB"),
+                ("{total_bytes}", "1023.99 MiB"),
+                ("{binary_bytes_per_sec}", "1023.99 MiB/s"),
+                ("{eta}", "59m"),
+            ] {
+                text = text.replace(key, value);
+            }
+            assert!(text.chars().count() <= usize::from(columns), "{columns}: {text}");
+            assert!(text.contains("2.3 sending"), "{columns}: {text}");
+        }
+        assert_eq!((end_of("reg.io/app:v1", 6), end_of("app:v1", 6)), ("…pp:v1".to_owned(), "app:v1".to_owned()));
     }
 
     #[test]
@@ -175,7 +234,7 @@ mod tests {
         progress.show(&Event::Sent { reference: reference.clone(), done: 1 << 20, total: 4 << 20 });
         progress.tags[&reference].force_draw();
         let shown = screen.0.lock().clone();
-        assert!(shown.contains("reg.io/app:v\\u{202e}1 sending") && shown.contains("1.00 MiB/4.00 MiB"), "{shown:?}");
+        assert!(shown.contains("\\u{202e}1 sending") && shown.contains("1.00 MiB/4.00 MiB"), "{shown:?}");
         let outcome = Outcome::Unchanged;
         let report = Report { reference, outcome, sent: (0, 0), reused: (0, 0), changes: (0, 0, 0), ignored: 0, notes: Vec::new() };
         progress.show(&Event::End { report });

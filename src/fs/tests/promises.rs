@@ -1,4 +1,4 @@
-//! Every sentence of SEMANTICS.md names the tests that prove it; they must exist.
+//! Every sentence of SEMANTICS.md, and every case of other tools in tests/CASES.md, names the tests that prove it; they must exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,22 +22,35 @@ fn test_names(directory: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-#[test]
-fn every_promise_names_tests_that_exist() {
+/// The lines of a document that a test must prove, as far as they begin so; each names tests that exist.
+fn proven(document: &str, is_claim: impl Fn(&str) -> bool) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = BTreeSet::new();
     test_names(&root.join("src"), &mut tests);
     test_names(&root.join("tests"), &mut tests);
-    let text = std::fs::read_to_string(root.join("src/fs/SEMANTICS.md")).unwrap();
-    let mut named = 0;
-    for line in text.lines().filter(|line| line.starts_with("- ")) {
+    let text = std::fs::read_to_string(root.join(document)).unwrap();
+    let claims: Vec<String> = text.lines().filter(|line| is_claim(line)).map(str::to_owned).collect();
+    for line in &claims {
         let cited: Vec<&str> =
             line.split('`').skip(1).step_by(2).filter(|word| word.len() > 3 && word.contains('_') && !word.contains('.')).collect();
         assert!(!cited.is_empty(), "no test proves: {line}");
         for test in cited {
             assert!(tests.contains(test), "there is no test `{test}`, named by: {line}");
-            named += 1;
         }
     }
-    assert!(named > 20, "SEMANTICS.md was not read");
+    claims
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let promises = proven("src/fs/SEMANTICS.md", |line| line.starts_with("- "));
+    assert!(promises.len() > 20, "SEMANTICS.md was not read");
+}
+
+#[test]
+fn every_case_of_other_tools_names_tests_that_exist() {
+    let number = |line: &str| line.split_once(". ").and_then(|(number, _)| number.parse::<u32>().ok());
+    let cases: Vec<u32> = proven("tests/CASES.md", |line| number(line).is_some()).iter().filter_map(|line| number(line)).collect();
+    let wanted: Vec<u32> = (1..=27).chain(41..=44).chain([46, 48]).chain(62..=88).chain([90, 91]).collect();
+    assert_eq!(cases, wanted);
 }

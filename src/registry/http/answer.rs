@@ -119,7 +119,7 @@ pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8],
         _ => ErrorKind::Other,
     };
     let reason = match status {
-        401 => "the registry wants other credentials",
+        401 => "authentication failed",
         403 => "the registry refuses access",
         404 => "not found",
         429 => "the registry asks for fewer requests",

@@ -213,7 +213,9 @@ impl Authorizer {
             Err(error) => return format!("; {error}"),
         };
         let mut text = match (&found.credential, &found.source) {
-            (Credential::Anonymous, _) => format!("; no credentials are stored for {} (log in with docker, podman or oras)", self.registry),
+            (Credential::Anonymous, _) => {
+                format!("; no credentials are stored for {0} (`ocifs login {0}`, or log in with docker, podman or oras)", self.registry)
+            }
             (_, Some(source)) => format!("; the credentials came from {source}"),
             (_, None) => String::new(),
         };

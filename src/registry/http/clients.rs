@@ -2,15 +2,17 @@
 //!
 //! What concerns the registry alone (its client certificate, accepting any certificate) never counts for another
 //! host, and another host never sees the client certificate that this machine keeps for it, since the registry chose
-//! to send us there. The exception is a token server that the user trusts. Authorities (of `--ca-file`, and those kept
+//! to send us there. Headers that the user adds go to the registry itself alone, like its client certificate. The exception is a token server that the user trusts. Authorities (of `--ca-file`, and those kept
 //! for that host) count everywhere. Proxies of the environment are used except for loopback. No client follows
 //! redirects or keeps cookies by itself.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
 use reqwest::Client;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::super::Error;
@@ -55,9 +57,34 @@ enum Destination {
     Named(String),
 }
 
+/// What the user says about every connection.
+#[derive(Debug, Default)]
+pub(super) struct Custom {
+    /// Headers for the registry itself.
+    pub(super) headers: HeaderMap,
+    /// Addresses by host.
+    pub(super) addresses: Vec<(String, SocketAddr)>,
+}
+
+impl Custom {
+    /// Checks the names and values of headers.
+    pub(super) fn new(headers: &[(String, String)], addresses: Vec<(String, SocketAddr)>) -> Result<Self, Error> {
+        let mut checked = HeaderMap::new();
+        for (name, value) in headers {
+            let invalid = || Error::new(ErrorKind::Invalid, format!("`{}` is not an HTTP header with a value", name.escape_debug()));
+            let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
+            // It may be a token.
+            value.set_sensitive(true);
+            checked.append(HeaderName::try_from(name.as_str()).map_err(|_| invalid())?, value);
+        }
+        Ok(Self { headers: checked, addresses })
+    }
+}
+
 /// The clients of one registry.
 pub(super) struct Clients {
     tls: Tls,
+    custom: Custom,
     timing: Timing,
     own: Origin,
     /// Token servers that the user trusts.
@@ -70,9 +97,9 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Builds the client of the registry itself, so that bad certificate files are told at once.
-    pub(super) fn new(tls: Tls, timing: Timing, own: Origin, trusted: Vec<Origin>) -> Result<Self, Error> {
+    pub(super) fn new(tls: Tls, custom: Custom, timing: Timing, own: Origin, trusted: Vec<Origin>) -> Result<Self, Error> {
         let named = certificates::hosts(&tls.directories)?;
-        let clients = Self { tls, timing, own, trusted, named, built: Mutex::default() };
+        let clients = Self { tls, custom, timing, own, trusted, named, built: Mutex::default() };
         clients.of(&clients.own, true)?;
         Ok(clients)
     }
@@ -112,6 +139,12 @@ impl Clients {
             .pool_max_idle_per_host(IDLE);
         if origin.is_loopback() {
             builder = builder.no_proxy();
+        }
+        for (host, address) in &self.custom.addresses {
+            builder = builder.resolve(host, *address);
+        }
+        if kind.place == Destination::Own && kind.identified {
+            builder = builder.default_headers(self.custom.headers.clone());
         }
         if !origin.is_tls() {
             // No authorities are needed, so a machine without any works.

@@ -1,5 +1,6 @@
 //! How a registry is reached.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::clients::Tls;
@@ -38,6 +39,10 @@ pub struct HttpConfig {
     /// Origins of token servers that get this registry's credentials, and the client certificate kept for them, although
     /// they are not its own: `https://auth.example.org`, or with `?service=NAME` for tokens of that service only.
     pub trusted_realms: Vec<String>,
+    /// Headers that every request to the registry itself has besides, by name.
+    pub headers: Vec<(String, String)>,
+    /// Addresses of hosts that are not asked for by name. Port 0 is that of the scheme.
+    pub addresses: Vec<(String, SocketAddr)>,
     /// Time limits and retries.
     pub timing: Timing,
     /// Sizes of the requests that blobs are sent in.
@@ -53,6 +58,8 @@ impl HttpConfig {
             tls: Tls::default(),
             credentials: Arc::new(Credentials::none()),
             trusted_realms: Vec::new(),
+            headers: Vec::new(),
+            addresses: Vec::new(),
             timing: Timing::default(),
             upload: UploadSizes::default(),
         }
