@@ -50,7 +50,7 @@ const WITHIN_LAYER: [(&str, &str); 8] = [
 ];
 
 /// Crates that one module keeps to itself: (crate as written in code, modules). Tests may use them anywhere.
-const OWNERS: [(&str, &[&str]); 24] = [
+const OWNERS: [(&str, &[&str]); 22] = [
     ("rustix", &["sys"]),
     ("memmap2", &["sys"]),
     ("tar", &["layer"]),
@@ -69,9 +69,7 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("rusqlite", &["staging"]),
     ("fuser", &["fuse"]),
     ("axum", &["serve"]),
-    ("hyper", &["serve"]),
     ("hyper_util", &["serve"]),
-    ("http_body_util", &["serve"]),
     ("tokio_rustls", &["serve"]),
     ("bcrypt", &["serve"]),
     ("prometheus_client", &["serve"]),

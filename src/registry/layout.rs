@@ -8,6 +8,7 @@
 mod blobs;
 mod entries;
 mod files;
+mod hosting;
 mod local;
 mod names;
 mod push;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+
+pub use self::hosting::{Collected, layout_directory};
 
 use self::blobs::{Blobs, Stamp};
 use self::local::{INDEX, INDEX_LIMIT, MARKER, local};

@@ -23,7 +23,7 @@ use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Vers
 
 pub use credentials::{Credential, CredentialScope, CredentialStore, Credentials, Found, Kept, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes};
-pub use layout::Layout;
+pub use layout::{Collected, Layout, layout_directory};
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 pub use names::{Names, all_names};
 pub use offline::Offline;

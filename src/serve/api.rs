@@ -1,16 +1,19 @@
 //! The distribution API: which place answers for a name, and which handler for a method.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, Response, header};
 use axum::response::IntoResponse;
 
 use super::pages;
 use super::problem::{Code, Problem};
 use super::route::Route;
 use super::state::State;
+use super::store::Store;
 use super::upstream::Upstream;
-use super::{blobs, lists, manifests};
+use super::{blobs, hosted, lists, manifests, respond};
 use crate::oci::{Registry, Repository};
 
 /// The header that containerd names the registry of a mirrored request by, as it does with `ns`.
@@ -20,6 +23,8 @@ const NAMESPACE: &str = "oci-namespace";
 pub(super) enum Place<'a> {
     /// An upstream, with the repository's name there.
     Upstream(&'a Upstream, Repository),
+    /// The store.
+    Store(&'a Arc<Store>),
 }
 
 /// Answers a request below `/v2`.
@@ -30,11 +35,11 @@ pub(super) async fn answer(state: &State, request: Request<Body>) -> Response<Bo
 }
 
 async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body>, Problem> {
-    let (request, _body) = request.into_parts();
+    let (request, body) = request.into_parts();
     let route = Route::parse(request.uri.path())?;
     let reads = matches!(request.method, Method::GET | Method::HEAD);
     match &route {
-        Route::Base if reads => return Ok(json(&request, "{}")),
+        Route::Base if reads => return Ok(respond::json(&request, "{}")),
         Route::Catalog if reads => return lists::catalog(state, &request).await,
         _ => {}
     }
@@ -50,6 +55,10 @@ async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body
             }
             _ => Err(wrong_method(&request)),
         },
+        Place::Store(store) => {
+            let asked = hosted::Asked { store, repository: name.clone(), user: None, may_pull: &|_| true };
+            hosted::answer(asked, &route, &request, body).await
+        }
     }
 }
 
@@ -75,30 +84,19 @@ fn place<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Pla
         return Ok(Place::Upstream(upstream, upstream.repository(rest)?));
     }
     let default = state.default_upstream.as_deref();
-    let upstream = state.upstreams.iter().find(|upstream| Some(upstream.prefix.as_str()) == default).ok_or_else(unknown)?;
-    Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?))
+    let upstream = state.upstreams.iter().find(|upstream| Some(upstream.prefix.as_str()) == default);
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    match (upstream, &state.store) {
+        // What is kept here comes before what another registry has under the same name.
+        (Some(upstream), Some(store)) if reads && !store.exists(name) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),
+        (_, Some(store)) => Ok(Place::Store(store)),
+        (Some(upstream), None) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),
+        (None, None) => Err(unknown()),
+    }
 }
 
 /// The registry that a mirrored request is meant for.
 fn namespace(request: &Parts) -> Option<String> {
     let named = request.headers.get(NAMESPACE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     pages::parameter(request.uri.query(), "ns").or(named)
-}
-
-/// A JSON answer, without its body where only the head was asked for.
-pub(super) fn json(request: &Parts, text: impl Into<String>) -> Response<Body> {
-    let text = text.into();
-    let length = HeaderValue::from(text.len());
-    let body = if request.method == Method::HEAD { Body::empty() } else { Body::from(text) };
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    response
-}
-
-/// An answer with a status and no body.
-pub(super) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
 }

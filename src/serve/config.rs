@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::store::Store;
 use crate::artifact::Artifacts;
 use crate::cache::SpanCache;
 use crate::oci::{Registry, Repository};
@@ -56,6 +57,8 @@ pub struct Config {
     pub default_upstream: Option<String>,
     /// The cache of the upstreams.
     pub cache: SpanCache,
+    /// Repositories of its own.
+    pub store: Option<Store>,
     /// Accepted host names.
     pub hosts: Hosts,
     /// Limits of connections.

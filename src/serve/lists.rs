@@ -7,10 +7,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
-use super::api;
 use super::pages::{self, page};
 use super::problem::Problem;
+use super::respond;
 use super::state::State;
+use super::store;
 use crate::oci::{Descriptor, Repository, media_type};
 
 /// The repositories of all places; those of an upstream with its prefix.
@@ -23,15 +24,21 @@ pub(super) async fn catalog(state: &State, request: &Parts) -> Result<Response<B
             Err(problem) => tracing::warn!("the repositories of {} are left out of the list: {}", upstream.registry, problem.message),
         }
     }
+    if let Some(store) = &state.store {
+        let store = std::sync::Arc::clone(store);
+        let listed =
+            tokio::task::spawn_blocking(move || store.repositories()).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        names.extend(listed.map_err(|error| store::of_disk(&error))?.iter().map(ToString::to_string));
+    }
     let names: Vec<String> = names.into_iter().collect();
     let page = page(&names, request.uri.query(), "/v2/_catalog")?;
-    Ok(linked(api::json(request, json!({"repositories": page.names}).to_string()), page.link))
+    Ok(linked(respond::json(request, json!({"repositories": page.names}).to_string()), page.link))
 }
 
 /// Sorted tags of a repository by the name it has here.
 pub(super) fn tags(names: &[String], repository: &Repository, request: &Parts) -> Result<Response<Body>, Problem> {
     let page = page(names, request.uri.query(), &format!("/v2/{repository}/tags/list"))?;
-    Ok(linked(api::json(request, json!({"name": repository.as_str(), "tags": page.names}).to_string()), page.link))
+    Ok(linked(respond::json(request, json!({"name": repository.as_str(), "tags": page.names}).to_string()), page.link))
 }
 
 fn linked(mut response: Response<Body>, link: Option<String>) -> Response<Body> {
@@ -47,7 +54,7 @@ pub(super) fn referrers(found: &[Descriptor], request: &Parts) -> Response<Body>
     let fits = |descriptor: &&Descriptor| wanted.as_deref().is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted));
     let manifests: Vec<Value> = found.iter().filter(fits).map(member).collect();
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
-    let mut response = api::json(request, index.to_string());
+    let mut response = respond::json(request, index.to_string());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
     if wanted.is_some() {

@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::api;
 use super::problem::{Code, Problem};
+use super::respond;
 use super::upstream::Upstream;
 use crate::oci::{Digest, Manifest, Repository, Version};
 
@@ -50,7 +50,7 @@ pub(super) fn answer(manifest: &Manifest, request: &Parts) -> Result<Response<Bo
     let is_known =
         |value: &HeaderValue| value.to_str().is_ok_and(|tags| tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag));
     let mut response = if request.headers.get_all(header::IF_NONE_MATCH).iter().any(is_known) {
-        api::empty(StatusCode::NOT_MODIFIED)
+        respond::empty(StatusCode::NOT_MODIFIED)
     } else {
         let head = request.method == Method::HEAD;
         let mut response = Response::new(if head { Body::empty() } else { Body::from(manifest.raw.clone()) });

@@ -1,4 +1,4 @@
-//! HTTP in: the distribution API as a cache in front of other registries.
+//! HTTP in: the distribution API as a cache in front of other registries, and as a registry of its own on a directory.
 //!
 //! Owns what a request means, who answers it and how it is answered. Resolving, caching, single flight and checks are those of the
 //! modules below, as a mount uses them; nothing here knows FUSE. Every string of a client follows its grammar before anything is done
@@ -8,16 +8,19 @@ mod api;
 mod blobs;
 mod config;
 mod guard;
+mod hosted;
 mod listen;
 mod lists;
 mod manifests;
 mod pages;
 mod problem;
 mod range;
+mod respond;
 mod route;
 mod sizes;
 mod stall;
 mod state;
+mod store;
 mod upstream;
 
 use std::io;
@@ -34,6 +37,7 @@ use tokio::net::TcpListener;
 
 pub use config::{Config, Hosts, Limits, UpstreamConfig, check_prefixes};
 use state::State;
+pub use store::Store;
 
 /// A server that listens.
 pub struct Server {

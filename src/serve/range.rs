@@ -45,6 +45,15 @@ fn part(range: &str, size: u64) -> Option<Range<u64>> {
     }
 }
 
+/// `start-end` of `Content-Range` in an upload, as the specification writes it: both ends included.
+pub(super) fn uploaded(text: &str) -> Option<Range<u64>> {
+    let text = text.trim();
+    let text = text.strip_prefix("bytes ").map_or(text, |rest| rest.split('/').next().unwrap_or_default());
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+    (first <= last && last < u64::MAX).then(|| first..last + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +95,15 @@ mod tests {
         assert_eq!(asked("bytes=0-9", Some("\"x\"")), Wanted::Part(0..10));
         for tag in ["\"y\"", "W/\"x\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
             assert_eq!(asked("bytes=0-9", Some(tag)), Wanted::Whole, "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_range_of_a_chunk_names_both_ends() {
+        assert_eq!(uploaded("0-999"), Some(0..1000));
+        assert_eq!(uploaded("bytes 5-9/10"), Some(5..10));
+        for text in ["", "5", "9-5", "a-b", "0-18446744073709551615", "-5"] {
+            assert_eq!(uploaded(text), None, "{text}");
         }
     }
 }

@@ -1,20 +1,24 @@
 //! Everything that requests share.
 
+use std::sync::Arc;
+
 use super::config::{Config, Hosts, Limits};
+use super::store::Store;
 use super::upstream::Upstream;
 
 /// Everything that requests share.
 pub(super) struct State {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) default_upstream: Option<String>,
+    pub(super) store: Option<Arc<Store>>,
     pub(super) hosts: Hosts,
     pub(super) limits: Limits,
 }
 
 impl State {
     pub(super) fn new(config: Config) -> Self {
-        let Config { upstreams, default_upstream, cache, hosts, limits } = config;
+        let Config { upstreams, default_upstream, cache, store, hosts, limits } = config;
         let upstreams = upstreams.into_iter().map(|upstream| Upstream::new(upstream, &cache)).collect();
-        Self { upstreams, default_upstream, hosts, limits }
+        Self { upstreams, default_upstream, store: store.map(Arc::new), hosts, limits }
     }
 }

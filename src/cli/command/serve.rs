@@ -1,11 +1,12 @@
-//! `ocifs serve`: a registry that caches others, in the foreground.
+//! `ocifs serve`: a registry that caches others and keeps what is pushed, in the foreground; and `gc` for what it keeps.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Subcommand};
 use tokio::net::TcpListener;
 
 use crate::artifact::{self, Artifacts, ViewMode};
@@ -17,11 +18,11 @@ use crate::cli::runtime::block_on;
 use crate::cli::settings::flags::{LogFlags, RegistryFlags, Storage};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring;
-use crate::cli::terminal::units;
+use crate::cli::terminal::{escape, output, units};
 use crate::content::{self, Budget, Contents, MEMORY_LIMIT, VerifyPolicy};
 use crate::oci::{Platform, Registry, Source};
 use crate::registry::Pull;
-use crate::serve::{Config, Hosts, Limits, Server, UpstreamConfig, check_prefixes};
+use crate::serve::{Config, Hosts, Limits, Server, Store, UpstreamConfig, check_prefixes};
 use crate::sys::process;
 
 /// Where the server listens by default.
@@ -35,10 +36,14 @@ Examples:
   docker pull localhost:5000/docker/library/alpine
   ocifs mount localhost:5000/ghcr/org/app:v1 ~/app";
 
-/// Serve other registries through the local cache
+/// Serve other registries through the local cache, and a registry on a directory
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
+    /// Something else to do with the store.
+    #[command(subcommand)]
+    action: Option<Action>,
+
     /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = LISTEN)]
     listen: SocketAddr,
@@ -46,6 +51,10 @@ pub struct Serve {
     /// Serve the repositories of the registry HOST below PREFIX; repeatable
     #[arg(long = "upstream", value_name = "PREFIX=HOST", value_parser = upstream, action = ArgAction::Append)]
     upstreams: Vec<(String, Registry)>,
+
+    /// Keep what is pushed in this directory, one OCI layout a repository
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
 
     /// Upstream of names without the prefix of any, as the mirrors of the Docker daemon are asked
     #[arg(long, value_name = "PREFIX")]
@@ -72,6 +81,25 @@ pub struct Serve {
     log: LogFlags,
 }
 
+/// What else is done.
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// Remove from the store what nothing refers to; safe while it is served
+    Gc(Gc),
+}
+
+/// Flags of `gc`.
+#[derive(Args, Clone, Debug)]
+struct Gc {
+    /// Leave what is younger, since a manifest that refers to it may be on its way
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "24h")]
+    older_than: Duration,
+
+    /// Leave manifests that lost their tag
+    #[arg(long)]
+    keep_untagged: bool,
+}
+
 fn upstream(text: &str) -> Result<(String, Registry), String> {
     let (prefix, host) = text.split_once('=').ok_or("write it as PREFIX=HOST, like docker=docker.io")?;
     check_prefixes(&[prefix])?;
@@ -84,6 +112,9 @@ impl Serve {
     /// # Errors
     /// See the exit codes.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
+        if let Some(Action::Gc(gc)) = &self.action {
+            return self.collect(gc);
+        }
         self.check()?;
         self.storage = self.storage.with_directories(&invocation.environment)?;
         let target = self.log.log_file.clone().map_or(log::LogTarget::Terminal, log::LogTarget::File);
@@ -96,6 +127,7 @@ impl Serve {
             upstreams: upstreams.collect::<Result<_, Failure>>()?,
             default_upstream: self.default_upstream.clone(),
             cache,
+            store: self.store()?,
             hosts: Hosts { any: !self.listen.ip().is_loopback() && self.hosts.is_empty(), names: self.hosts.clone() },
             limits: Limits::default(),
         };
@@ -105,8 +137,8 @@ impl Serve {
     fn check(&self) -> Result<(), Failure> {
         let prefixes: Vec<&str> = self.upstreams.iter().map(|(prefix, _)| prefix.as_str()).collect();
         check_prefixes(&prefixes).map_err(|message| Failure::usage(format!("{message}; check --upstream")))?;
-        if prefixes.is_empty() {
-            return Err(Failure::usage("nothing to serve; give --upstream PREFIX=HOST"));
+        if prefixes.is_empty() && self.store.is_none() {
+            return Err(Failure::usage("nothing to serve; give --upstream PREFIX=HOST, --store DIR or both"));
         }
         if let Some(default) = self.default_upstream.as_deref().filter(|default| !prefixes.contains(default)) {
             return Err(Failure::usage(format!("--default-upstream {} is not the prefix of an --upstream", default.escape_default())));
@@ -115,6 +147,20 @@ impl Serve {
             return Err(Failure::usage(format!("{} can be reached from other machines; listen on 127.0.0.1 or [::1]", self.listen)));
         }
         Ok(())
+    }
+
+    fn collect(&self, gc: &Gc) -> Result<(), Failure> {
+        let store = self.store()?.ok_or_else(|| Failure::usage("give the store before the action: ocifs serve --store DIR gc"))?;
+        let failed = |error| Failure::other(format!("cannot collect: {error}"));
+        let collected = block_on(async { store.collect(gc.older_than, gc.keep_untagged).await.map_err(failed) })?;
+        let (manifests, blobs) = (collected.manifests, collected.blobs);
+        output::line(&format!("removed {manifests} untagged manifests and {blobs} blobs"))
+    }
+
+    fn store(&self) -> Result<Option<Store>, Failure> {
+        let Some(directory) = &self.store else { return Ok(None) };
+        let failed = |error| Failure::other(format!("cannot use the store {}: {error}; check --store", escape::path(directory)));
+        Store::open(directory).map(Some).map_err(failed)
     }
 
     fn upstream(&self, prefix: &str, registry: &Registry, cache: &SpanCache, invocation: &Invocation) -> Result<UpstreamConfig, Failure> {

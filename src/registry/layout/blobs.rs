@@ -114,7 +114,7 @@ impl Blobs {
         self.root()
     }
 
-    fn open(&self, path: &Path) -> Result<(File, Stamp), Error> {
+    pub(super) fn open(&self, path: &Path) -> Result<(File, Stamp), Error> {
         let opened = beneath::open_linked_file(self.root()?, path).and_then(|file| Stamp::of(&file).map(|stamp| (file, stamp)));
         opened.map_err(|error| self.failed(path, &error))
     }

@@ -48,6 +48,11 @@ impl Entries {
         self.list.iter().rposition(|entry| annotation(entry, NAME) == Some(tag.as_str()))
     }
 
+    /// The entry of a tag.
+    pub(super) fn entry(&self, tag: &Tag) -> Option<Value> {
+        self.position(tag).and_then(|at| self.list.get(at)).cloned()
+    }
+
     /// Points a tag at a manifest, at the place of the entry that had the name.
     pub(super) fn name(&mut self, tag: &Tag, manifest: &Manifest) {
         let mut entry = plain(manifest);

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,6 +90,28 @@ pub(super) fn put(root: &File, path: &Path, bytes: &[u8], replace: bool) -> io::
     let mut arriving = Arriving::new(root)?;
     arriving.write(bytes)?;
     arriving.place(path, replace)
+}
+
+/// Gives a file another name in the layout, durably. Another file of the name is replaced.
+pub(super) fn link(root: &File, from: &Path, path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let directory = beneath::make_directory(root, parent)?;
+    let target = through(&directory).join(name);
+    let inode = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    if inode(&target).ok() != Some(inode(from)?) {
+        let temporary = tempfile::Builder::new().prefix(TEMPORARY).make_in(through(root), |path| std::fs::hard_link(from, path))?;
+        temporary.into_temp_path().persist(&target).map_err(|failed| failed.error)?;
+    }
+    directory.sync_all()
+}
+
+/// The names in a directory of the layout; none if it does not exist.
+pub(super) fn names_below(root: &File, path: &Path) -> io::Result<Vec<OsString>> {
+    match std::fs::read_dir(through(root).join(path)) {
+        Ok(names) => names.map(|entry| entry.map(|entry| entry.file_name())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a file; one that is gone is not an error.

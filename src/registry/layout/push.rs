@@ -25,14 +25,14 @@ const DEPTH: usize = 4;
 const PIECE: usize = 4 << 20;
 
 /// Runs blocking work on a thread for that; it completes even if its waiter is gone.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.map_err(|error| Error::new(ErrorKind::Other, format!("writing into a layout: {error}")))?
 }
 
 impl Blobs {
     /// Makes what every layout has, where it is missing.
-    fn begin(&self) -> Result<(), Error> {
+    pub(super) fn begin(&self) -> Result<(), Error> {
         let root = self.made()?;
         let marker = json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes();
         for (name, content) in [(MARKER, marker), (INDEX, Entries::none().bytes())] {
@@ -50,7 +50,7 @@ impl Blobs {
     }
 
     /// Changes `index.json`, alone.
-    fn edit(&self, change: impl FnOnce(&mut Entries) -> Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn edit(&self, change: impl FnOnce(&mut Entries) -> Result<(), Error>) -> Result<(), Error> {
         self.edit_then(change, |_, ()| Ok(()))
     }
 
@@ -79,7 +79,7 @@ impl Blobs {
     }
 
     /// Stores a manifest as a blob.
-    fn store(&self, manifest: &Manifest) -> Result<(), Error> {
+    pub(super) fn store(&self, manifest: &Manifest) -> Result<(), Error> {
         self.begin()?;
         let path = blobs::path(&manifest.digest);
         let file = files::put(self.root()?, &path, &manifest.raw, true).map_err(|error| self.failed(&path, &error))?;
@@ -88,7 +88,7 @@ impl Blobs {
     }
 
     /// Whether a file of this digest and size is there.
-    fn has(&self, descriptor: &Descriptor) -> Result<bool, Error> {
+    pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, Error> {
         match self.stamp(&blobs::path(&descriptor.digest)) {
             Ok(stamp) => Ok(stamp.size == descriptor.size),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
@@ -97,7 +97,7 @@ impl Blobs {
     }
 
     /// A blob that a manifest, or a member of it that is here, needs and the layout lacks.
-    fn missing(&self, manifest: &Manifest, depth: usize) -> Result<Option<Digest>, Error> {
+    pub(super) fn missing(&self, manifest: &Manifest, depth: usize) -> Result<Option<Digest>, Error> {
         for member in manifest.index().into_iter().flat_map(|index| &index.manifests).filter(|_| depth > 0) {
             // What is not a manifest, or not here, is its reader's matter.
             let Ok(Some(member)) = self.parsed(&member.digest) else { continue };

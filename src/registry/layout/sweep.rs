@@ -83,7 +83,7 @@ impl Blobs {
     }
 
     /// Everything that manifests reach, they included. What is missing reaches nothing.
-    fn reached(&self, mut open: Vec<Digest>) -> Result<HashSet<Digest>, Error> {
+    pub(super) fn reached(&self, mut open: Vec<Digest>) -> Result<HashSet<Digest>, Error> {
         let mut found = HashSet::new();
         while let Some(digest) = open.pop() {
             if !found.insert(digest) {

@@ -1,7 +1,9 @@
 //! The server over registries in memory, asked by an HTTP client that follows nothing and hides nothing.
 
 mod cold;
+mod hosting;
 mod reading;
+mod storing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,8 @@ struct TestServer {
     client: reqwest::Client,
     _directory: Arc<TempDir>,
     /// Stops the server when it is dropped.
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    running: tokio::task::JoinHandle<()>,
 }
 
 /// What a test server is made of.
@@ -37,6 +40,7 @@ struct Setup {
     tag_ttl: Duration,
     default_upstream: Option<String>,
     directory: Arc<TempDir>,
+    has_store: bool,
     limits: Limits,
 }
 
@@ -45,7 +49,12 @@ impl Setup {
     fn of(upstreams: &[(&'static str, &'static str, &Arc<Memory>)]) -> Self {
         let upstreams = upstreams.iter().map(|(prefix, host, memory)| (*prefix, *host, Arc::clone(memory))).collect();
         let directory = Arc::new(TempDir::new().unwrap());
-        Self { upstreams, tag_ttl: FRESH, default_upstream: None, directory, limits: Limits::default() }
+        Self { upstreams, tag_ttl: FRESH, default_upstream: None, directory, has_store: false, limits: Limits::default() }
+    }
+
+    /// A server with an empty store.
+    fn hosting() -> Self {
+        Self { has_store: true, ..Self::of(&[]) }
     }
 
     async fn start(self) -> TestServer {
@@ -69,17 +78,26 @@ impl Setup {
         };
         let upstreams = self.upstreams.into_iter().map(upstream).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = Config { upstreams, default_upstream: self.default_upstream, cache, hosts: Hosts::default(), limits: self.limits };
+        let store = self.has_store.then(|| Store::open(&self.directory.path().join("store")).unwrap());
+        let (default_upstream, hosts, limits) = (self.default_upstream, Hosts::default(), self.limits);
+        let config = Config { upstreams, default_upstream, cache, store, hosts, limits };
         let server = Server::new(listener, config);
         let base = format!("http://{}", server.address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(server.run(async move { drop(stopped.await) }));
+        let running = tokio::spawn(server.run(async move { drop(stopped.await) }));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        TestServer { base, client, _directory: self.directory, _stop: stop }
+        TestServer { base, client, _directory: self.directory, stop, running }
     }
 }
 
 impl TestServer {
+    /// Stops it and waits for its end.
+    async fn stop(self) {
+        // Connections that are kept for the next request would be waited for.
+        drop((self.client, self.stop));
+        self.running.await.unwrap();
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base))
     }

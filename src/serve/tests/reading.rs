@@ -97,7 +97,7 @@ async fn the_last_known_manifest_serves_while_the_upstream_fails_and_says_so() {
         assert_eq!(header(&stale, "docker-content-digest"), Some(digest.to_string().as_str()));
         assert!(header(&stale, "warning").unwrap().starts_with("299 - \"") && header(&stale, "age").is_some());
         assert!(matches!(server.get("/v2/up/app/manifests/v2").await.status().as_u16(), 502 | 504));
-        drop(server);
+        server.stop().await;
 
         // A server that starts while the upstream is away knows what the last one knew.
         let again = Setup { directory, tag_ttl: Duration::ZERO, ..Setup::of(&[("up", "reg.example", &upstream)]) }.start().await;
@@ -117,7 +117,7 @@ async fn what_was_pulled_is_pulled_again_without_the_upstream() {
     let layer = format!("/v2/up/app/blobs/{}", Digest::of(b"a layer"));
     server.get("/v2/up/app/manifests/v1").await;
     assert_eq!(server.get(&layer).await.bytes().await.unwrap(), &b"a layer"[..]);
-    drop(server);
+    server.stop().await;
     let gone = memory("memory:a");
     for request in [RequestKind::Resolve, RequestKind::Manifest, RequestKind::Ping, RequestKind::Blob, RequestKind::BlobSize] {
         gone.plan(request, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));

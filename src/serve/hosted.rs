@@ -1,0 +1,289 @@
+//! Repositories of the store: reading, uploading, putting, deleting.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+
+use super::manifests::{DIGEST, digest_value};
+use super::problem::{Code, Problem};
+use super::range::uploaded;
+use super::route::{self, Route};
+use super::store::{self, Session, Store};
+use super::{blobs, lists, manifests, pages, respond};
+use crate::error::ErrorKind;
+use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Tag, Version};
+use crate::registry::{MANIFEST_LIMIT, Pull, Push};
+
+/// Tags of one manifest in one request.
+const TAGS: usize = 100;
+
+/// One request for a repository of the store.
+pub(super) struct Asked<'a> {
+    pub(super) store: &'a Arc<Store>,
+    pub(super) repository: Repository,
+    /// Who asks, where that is known.
+    pub(super) user: Option<&'a str>,
+    /// Whether this client may pull from another repository.
+    pub(super) may_pull: &'a (dyn Fn(&Repository) -> bool + Sync),
+}
+
+/// Answers a request.
+pub(super) async fn answer(asked: Asked<'_>, route: &Route, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    match (route, &request.method) {
+        (Route::Manifest(_, version), _) if reads => asked.manifest(version, request).await,
+        (Route::Manifest(_, version), &Method::PUT) => asked.put(version, request, body).await,
+        (Route::Manifest(_, version), &Method::DELETE) => asked.delete(version).await,
+        (Route::Blob(_, digest), _) if reads => asked.blob(digest, request).await,
+        (Route::Blob(_, digest), &Method::DELETE) => asked.delete_blob(digest).await,
+        (Route::Uploads(_), &Method::POST) => asked.begin(request, body).await,
+        (Route::Upload(_, id), &Method::GET) => asked.status(&asked.resume(id)?),
+        (Route::Upload(_, id), &Method::PATCH) => asked.append(id, request, body).await,
+        (Route::Upload(_, id), &Method::PUT) => asked.complete(id, request, body).await,
+        (Route::Upload(_, id), &Method::DELETE) => {
+            asked.store.uploads.end(asked.resume(id)?);
+            Ok(respond::empty(StatusCode::NO_CONTENT))
+        }
+        (Route::Tags(name), _) if reads => {
+            let page = asked.store.existing(&asked.repository)?.tags(&asked.repository, None).await;
+            lists::tags(&page.map_err(|error| store::problem(&error, Code::NameUnknown))?.names, name, request)
+        }
+        (Route::Referrers(_, digest), _) if reads => {
+            if !asked.store.exists(&asked.repository) {
+                return Ok(lists::referrers(&[], request));
+            }
+            let found = asked.store.layout(&asked.repository)?.referring(digest).await;
+            Ok(lists::referrers(&found.map_err(|error| store::problem(&error, Code::NameUnknown))?, request))
+        }
+        _ => Err(Problem::unsupported("this cannot be done here")),
+    }
+}
+
+impl Asked<'_> {
+    async fn manifest(&self, version: &Version, request: &Parts) -> Result<Response<Body>, Problem> {
+        let found = self.store.existing(&self.repository)?.manifest(&self.repository, version).await;
+        let found = found.map_err(|error| match error.kind {
+            // The file is there and is no manifest.
+            ErrorKind::Integrity | ErrorKind::Unsupported => Problem::not_found(Code::ManifestUnknown, error.to_string()),
+            _ => store::problem(&error, Code::ManifestUnknown),
+        })?;
+        manifests::answer(&found, request)
+    }
+
+    async fn put(&self, version: &Version, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
+        let raw = store::read_all(body, MANIFEST_LIMIT).await?;
+        let algorithm = match version {
+            Version::Digest(digest) => digest.algorithm(),
+            Version::Tag(_) => Algorithm::Sha256,
+        };
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(&raw);
+        let digest = hasher.finish();
+        let mut tags = tags(request)?;
+        match version {
+            Version::Digest(asked) if *asked != digest => {
+                return Err(Problem::bad(Code::DigestInvalid, format!("the manifest has the digest {digest} and not {asked}")));
+            }
+            Version::Digest(_) => {}
+            Version::Tag(tag) => tags.push(tag.clone()),
+        }
+        let manifest = Manifest::parse(raw, digest).map_err(|error| Problem::bad(Code::ManifestInvalid, error.to_string()))?;
+        let named = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if named.split(';').next().unwrap_or_default().trim() != manifest.media_type {
+            let message = format!("Content-Type must be {}, which the manifest is", manifest.media_type);
+            return Err(Problem::bad(Code::ManifestInvalid, message));
+        }
+        let subject = manifest.subject().map(|subject| subject.digest);
+        let accepted = self.store.layout(&self.repository)?.accept_manifest(manifest, tags.clone()).await;
+        if let Some(missing) = accepted.map_err(|error| store::problem(&error, Code::ManifestUnknown))? {
+            return Err(Problem::bad(Code::ManifestBlobUnknown, format!("the manifest needs {missing}, which the repository lacks")));
+        }
+        let mut response = self.created(&format!("manifests/{digest}"), &digest);
+        let headers = response.headers_mut();
+        if let Some(subject) = subject {
+            headers.insert("oci-subject", digest_value(&subject));
+        }
+        for tag in tags.iter().filter_map(|tag| HeaderValue::from_str(tag.as_str()).ok()) {
+            headers.append("oci-tag", tag);
+        }
+        Ok(response)
+    }
+
+    async fn delete(&self, version: &Version) -> Result<Response<Body>, Problem> {
+        let layout = self.store.existing(&self.repository)?;
+        let outcome = match version {
+            Version::Tag(tag) => layout.remove_tag(tag.clone()).await,
+            Version::Digest(digest) => layout.remove_manifest(*digest).await,
+        };
+        outcome.map_err(|error| deletion(&error, Code::ManifestUnknown))?;
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    async fn blob(&self, digest: &Digest, request: &Parts) -> Result<Response<Body>, Problem> {
+        let (store, repository, wanted, head) = (Arc::clone(self.store), self.repository.clone(), *digest, request.method == Method::HEAD);
+        let opened = tokio::task::spawn_blocking(move || {
+            let (file, size) = store.blob(&repository, &wanted)?;
+            if head {
+                store.note_use(&file);
+            }
+            Ok((file, size))
+        });
+        let (file, size) = opened.await.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))??;
+        let (mut response, range) = blobs::head(request, digest, size);
+        if let Some(range) = range {
+            *response.body_mut() = store::of_file(&self.store.verified, file, *digest, size, range);
+        }
+        Ok(response)
+    }
+
+    async fn delete_blob(&self, digest: &Digest) -> Result<Response<Body>, Problem> {
+        let layout = self.store.existing(&self.repository)?;
+        layout.delete_blob(&self.repository, digest).await.map_err(|error| deletion(&error, Code::BlobUnknown))?;
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    /// Begins an upload, takes a whole blob in one request, or takes one over from another repository.
+    async fn begin(&self, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
+        let parameter = |name| pages::parameter(request.uri.query(), name);
+        if let Some(mounted) = parameter("mount") {
+            let digest = route::digest(&mounted)?;
+            if self.mounts(&digest, parameter("from")).await? {
+                return Ok(self.created(&format!("blobs/{digest}"), &digest));
+            }
+        }
+        let algorithm = match parameter("digest-algorithm").as_deref() {
+            None | Some("sha256") => Algorithm::Sha256,
+            Some("sha512") => Algorithm::Sha512,
+            Some(_) => return Err(Problem::bad(Code::DigestInvalid, "digests are sha256 or sha512")),
+        };
+        if let Some(digest) = parameter("digest") {
+            let digest = route::digest(&digest)?;
+            let mut session = self.store.uploads.begin(&self.repository, self.user, digest.algorithm())?;
+            if let Err(problem) = session.receive(body, u64::MAX).await {
+                self.store.uploads.end(session);
+                return Err(problem);
+            }
+            return self.keep(session, digest).await;
+        }
+        let session = self.store.uploads.begin(&self.repository, self.user, algorithm)?;
+        self.accepted(StatusCode::ACCEPTED, &session)
+    }
+
+    async fn mounts(&self, digest: &Digest, from: Option<String>) -> Result<bool, Problem> {
+        let Some(from) = from.and_then(|from| Repository::parse(&from).ok()).filter(|from| (self.may_pull)(from)) else { return Ok(false) };
+        let (store, digest, to) = (Arc::clone(self.store), *digest, self.repository.clone());
+        let mounted = tokio::task::spawn_blocking(move || store.mount(&digest, &from, &to)).await;
+        mounted.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))?
+    }
+
+    fn resume(&self, id: &str) -> Result<Session, Problem> {
+        self.store.uploads.resume(id, &self.repository, self.user)
+    }
+
+    fn status(&self, session: &Session) -> Result<Response<Body>, Problem> {
+        self.accepted(StatusCode::NO_CONTENT, session)
+    }
+
+    async fn append(&self, id: &str, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
+        let mut session = self.resume(id)?;
+        let limit = self.in_order(&session, request)?;
+        session.receive(body, limit).await?;
+        self.accepted(StatusCode::ACCEPTED, &session)
+    }
+
+    async fn complete(&self, id: &str, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
+        let digest = pages::parameter(request.uri.query(), "digest");
+        let digest = route::digest(&digest.ok_or_else(|| Problem::bad(Code::DigestInvalid, "the parameter `digest` is missing"))?)?;
+        let mut session = self.resume(id)?;
+        let limit = self.in_order(&session, request)?;
+        session.receive(body, limit).await?;
+        self.keep(session, digest).await
+    }
+
+    /// Checks that a chunk follows what is there, and answers how long it may be.
+    fn in_order(&self, session: &Session, request: &Parts) -> Result<u64, Problem> {
+        let text = |name| request.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let Some(named) = text(header::CONTENT_RANGE) else { return Ok(u64::MAX) };
+        let range = uploaded(named).filter(|range| range.start == session.offset);
+        let Some(range) = range else {
+            let message = format!("the chunk does not begin at byte {}", session.offset);
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid, message);
+            let problem = problem.with(header::RANGE, received(session));
+            return Err(match self.location(session) {
+                Some(location) => problem.with(header::LOCATION, location),
+                None => problem,
+            });
+        };
+        let length = range.end - range.start;
+        match text(header::CONTENT_LENGTH).map(str::parse::<u64>) {
+            Some(Ok(announced)) if length != announced => {
+                Err(Problem::bad(Code::SizeInvalid, "Content-Range and Content-Length do not agree"))
+            }
+            _ => Ok(length),
+        }
+    }
+
+    /// Makes what was received a blob.
+    async fn keep(&self, mut session: Session, digest: Digest) -> Result<Response<Body>, Problem> {
+        let (store, repository) = (Arc::clone(self.store), self.repository.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            let outcome = session.finish(&digest).and_then(|path| store.keep(&repository, &digest, path));
+            // With a wrong digest nothing can be done with it; after a full disk it may be tried again.
+            if outcome.as_ref().err().is_none_or(|problem| problem.code == Code::DigestInvalid) {
+                store.uploads.end(session);
+            }
+            outcome
+        });
+        kept.await.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))??;
+        Ok(self.created(&format!("blobs/{digest}"), &digest))
+    }
+
+    fn created(&self, below: &str, digest: &Digest) -> Response<Body> {
+        let mut response = respond::empty(StatusCode::CREATED);
+        let headers = response.headers_mut();
+        if let Ok(location) = HeaderValue::from_str(&format!("/v2/{}/{below}", self.repository)) {
+            headers.insert(header::LOCATION, location);
+        }
+        headers.insert(DIGEST, digest_value(digest));
+        response
+    }
+
+    fn location(&self, session: &Session) -> Option<HeaderValue> {
+        HeaderValue::from_str(&format!("/v2/{}/blobs/uploads/{}", self.repository, session.id)).ok()
+    }
+
+    /// How far an upload is, and where it goes on.
+    fn accepted(&self, status: StatusCode, session: &Session) -> Result<Response<Body>, Problem> {
+        let mut response = respond::empty(status);
+        let headers = response.headers_mut();
+        headers.extend(self.location(session).map(|location| (header::LOCATION, location)));
+        headers.insert(header::RANGE, received(session));
+        if let Ok(id) = HeaderValue::from_str(&session.id) {
+            headers.insert("docker-upload-uuid", id);
+        }
+        Ok(response)
+    }
+}
+
+fn received(session: &Session) -> HeaderValue {
+    HeaderValue::from_str(&format!("0-{}", session.offset.saturating_sub(1))).unwrap_or(HeaderValue::from_static("0-0"))
+}
+
+/// A refused delete.
+fn deletion(error: &crate::registry::Error, absent: Code) -> Problem {
+    match error.kind {
+        ErrorKind::Conflict => Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::Denied, error.to_string()),
+        _ => store::problem(error, absent),
+    }
+}
+
+/// The tags that a query names.
+fn tags(request: &Parts) -> Result<Vec<Tag>, Problem> {
+    let named: Vec<String> = pages::parameters(request.uri.query(), "tag").take(TAGS + 1).collect();
+    if named.len() > TAGS {
+        return Err(Problem::bad(Code::ManifestInvalid, format!("more than {TAGS} tags in one request")));
+    }
+    named.iter().map(|tag| Tag::parse(tag).map_err(|error| Problem::bad(Code::ManifestInvalid, error.to_string()))).collect()
+}

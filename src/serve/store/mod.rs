@@ -1,0 +1,220 @@
+//! A registry of its own on a directory: every repository a layout that any tool reads, equal blobs shared by hard links.
+//!
+//! ```text
+//! DIR/team+app/               the layout of the repository team/app
+//! DIR/_blobs/sha256/<hex>     one name more of every blob, through which equal ones are found; gone once it is the last name
+//! DIR/_uploads/<id>           an upload under way, and <id>.json, whose it is
+//! ```
+//!
+//! What is acknowledged is on disk. Several processes may serve one directory.
+
+mod body;
+mod fault;
+mod upload;
+mod verified;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::problem::{Code, Problem};
+use verified::{Verified, stamp};
+
+use crate::durable;
+use crate::oci::{Algorithm, Digest, Repository};
+use crate::registry::{Collected, Layout, layout_directory};
+
+pub(super) use body::of_file;
+pub(super) use fault::{of_disk, problem};
+pub(super) use upload::{Session, Uploads, read_all};
+
+const BLOBS: &str = "_blobs";
+const UPLOADS: &str = "_uploads";
+/// A use of a blob is noted on disk once in so long, so that it is not collected before it is referred to.
+const NOTED: Duration = Duration::from_secs(600);
+
+/// A registry of its own.
+pub struct Store {
+    root: PathBuf,
+    /// Held for map operations only.
+    layouts: Mutex<HashMap<Repository, Arc<Layout>>>,
+    pub(super) uploads: Uploads,
+    /// Files that were found to have their digest.
+    pub(super) verified: Verified,
+}
+
+impl Store {
+    /// Opens a store; a directory that is missing or empty becomes one.
+    ///
+    /// # Errors
+    /// The directory cannot be created, or it holds something else.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let root = root.canonicalize()?;
+        let is_store = root.join(UPLOADS).is_dir();
+        if !is_store && std::fs::read_dir(&root)?.next().is_some() {
+            return Err(io::Error::other("it is not empty and not a store of ocifs"));
+        }
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            std::fs::create_dir_all(root.join(BLOBS).join(algorithm.name()))?;
+        }
+        let uploads = Uploads::open(&root.join(UPLOADS))?;
+        durable::sync_directory(&root)?;
+        Ok(Self { root, layouts: Mutex::default(), uploads, verified: Verified::default() })
+    }
+
+    /// The layout of a repository, whether it exists yet or not.
+    pub(super) fn layout(&self, repository: &Repository) -> Result<Arc<Layout>, Problem> {
+        if let Some(layout) = self.layouts.lock().get(repository) {
+            return Ok(Arc::clone(layout));
+        }
+        let opened =
+            Layout::open_or_begin(&layout_directory(&self.root, repository)).map_err(|error| problem(&error, Code::NameUnknown))?;
+        let opened = Arc::new(opened);
+        Ok(Arc::clone(self.layouts.lock().entry(repository.clone()).or_insert(opened)))
+    }
+
+    /// The layout of a repository to which something was put.
+    pub(super) fn existing(&self, repository: &Repository) -> Result<Arc<Layout>, Problem> {
+        let unknown = || Problem::not_found(Code::NameUnknown, format!("repository {repository} does not exist"));
+        // Names that were only asked for take no memory.
+        if !self.exists(repository) {
+            return Err(unknown());
+        }
+        self.layout(repository)
+    }
+
+    /// Whether anything was ever put to a repository.
+    pub(super) fn exists(&self, repository: &Repository) -> bool {
+        layout_directory(&self.root, repository).join("index.json").is_file()
+    }
+
+    /// The repositories, in order.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn repositories(&self) -> io::Result<Vec<Repository>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let Some(repository) = name.to_str().and_then(|name| Repository::parse(&name.replace('+', "/")).ok()) else { continue };
+            if self.exists(&repository) {
+                found.push(repository);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Opens a blob of a repository, with its size. Notes that it is wanted.
+    pub(super) fn blob(&self, repository: &Repository, digest: &Digest) -> Result<(File, u64), Problem> {
+        let unknown = || Problem::not_found(Code::BlobUnknown, format!("repository {repository} has no blob {digest}"));
+        if !self.exists(repository) {
+            return Err(unknown());
+        }
+        let (file, size) = self.layout(repository)?.open_blob(digest).map_err(|error| match error.kind {
+            crate::error::ErrorKind::NotFound => unknown(),
+            _ => problem(&error, Code::BlobUnknown),
+        })?;
+        Ok((file, size))
+    }
+
+    /// Notes that somebody found a blob here and may be about to refer to it, so that it does not count as old.
+    pub(super) fn note_use(&self, file: &File) {
+        let Ok(metadata) = file.metadata() else { return };
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+        if changed.elapsed().is_ok_and(|age| age > NOTED)
+            && let Ok(modified) = metadata.modified()
+            && let Err(error) = file.set_modified(modified)
+        {
+            tracing::debug!(%error, "that a blob is wanted cannot be noted");
+        }
+    }
+
+    /// Makes a whole file a blob of a repository: it is on disk under all of its names when this returns. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn keep(&self, repository: &Repository, digest: &Digest, file: &Path) -> Result<(), Problem> {
+        let shared = self.shared(digest);
+        let failed = |error: io::Error| of_disk(&error);
+        let is_there = match std::fs::hard_link(file, &shared) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(error) => return Err(failed(error)),
+        };
+        if is_there && !self.holds(&shared, digest) {
+            // Damaged behind our back: what was just sent takes its place.
+            std::fs::rename(file, &shared).map_err(failed)?;
+        }
+        self.verified.note(*digest, File::open(&shared).ok().as_ref().and_then(stamp));
+        shared.parent().map_or(Ok(()), durable::sync_directory).map_err(failed)?;
+        self.layout(repository)?.adopt_blob(digest, &shared).map_err(|error| problem(&error, Code::BlobUnknown))
+    }
+
+    /// Whether a file has a digest. Hashes it unless that is known.
+    fn holds(&self, path: &Path, digest: &Digest) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        self.verified.holds(digest, stamp(&file)) || upload::hash(&file, digest.algorithm()).is_ok_and(|found| found == *digest)
+    }
+
+    /// Gives a blob of one repository to another. False if the first has none. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn mount(&self, digest: &Digest, from: &Repository, to: &Repository) -> Result<bool, Problem> {
+        if self.blob(from, digest).is_err() {
+            return Ok(false);
+        }
+        let path = layout_directory(&self.root, from).join("blobs").join(digest.algorithm().name()).join(digest.hex());
+        match self.layout(to)?.adopt_blob(digest, &path) {
+            Ok(()) => Ok(true),
+            // It was deleted meanwhile.
+            Err(error) if error.kind == crate::error::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(problem(&error, Code::BlobUnknown)),
+        }
+    }
+
+    fn shared(&self, digest: &Digest) -> PathBuf {
+        self.root.join(BLOBS).join(digest.algorithm().name()).join(digest.hex())
+    }
+
+    /// Removes what nothing refers to and what is older than `age`, and uploads that were left. Safe beside writers.
+    ///
+    /// # Errors
+    /// The directory cannot be read. A repository that cannot be read is left as it is.
+    pub async fn collect(&self, age: Duration, keeps_untagged: bool) -> io::Result<Collected> {
+        let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut all = Collected::default();
+        for repository in self.repositories()? {
+            let Ok(layout) = self.layout(&repository) else { continue };
+            match layout.collect(before, keeps_untagged).await {
+                Ok(collected) => {
+                    all.manifests += collected.manifests;
+                    all.blobs += collected.blobs;
+                }
+                Err(error) => tracing::warn!(%error, "nothing of {repository} is collected"),
+            }
+        }
+        self.uploads.expire(age)?;
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for entry in std::fs::read_dir(self.root.join(BLOBS).join(algorithm.name()))? {
+                let entry = entry?;
+                // A writer that links it at this moment has a name of its own.
+                if entry.metadata().is_ok_and(|metadata| metadata.nlink() == 1) {
+                    match std::fs::remove_file(entry.path()) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+}

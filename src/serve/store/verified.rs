@@ -1,0 +1,42 @@
+//! Files that were found to have their digest, since the server started.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::oci::Digest;
+
+/// Blobs that are remembered.
+const KEPT: usize = 100_000;
+
+/// Device, inode, time and size: tells whether a file is still the one that was checked. A link more does not change it.
+pub(super) type Stamp = (u64, u64, i64, i64, u64);
+
+/// The stamp of a file.
+pub(super) fn stamp(file: &File) -> Option<Stamp> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+}
+
+/// What was checked. Clones are one.
+#[derive(Clone, Default)]
+pub(crate) struct Verified(Arc<Mutex<HashMap<Digest, Stamp>>>);
+
+impl Verified {
+    /// Whether the file of this stamp has the digest.
+    pub(super) fn holds(&self, digest: &Digest, stamp: Option<Stamp>) -> bool {
+        stamp.is_some() && self.0.lock().get(digest).copied() == stamp
+    }
+
+    /// Notes that it has.
+    pub(super) fn note(&self, digest: Digest, stamp: Option<Stamp>) {
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.extend(stamp.map(|stamp| (digest, stamp)));
+    }
+}
