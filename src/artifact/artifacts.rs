@@ -154,7 +154,7 @@ impl Artifacts {
     /// Begins to download a raw blob that is wanted whole and once. `None` where [`Self::stream`] is the better way.
     ///
     /// # Errors
-    /// What the registry answers.
+    /// Errors of the registry.
     pub async fn download(&self, repository: &Repository, artifact: &Artifact, blob: u32) -> Result<Option<Download>, Error> {
         let Some(source) = artifact.source(blob) else { return Ok(None) };
         let digest = source.descriptor.digest;

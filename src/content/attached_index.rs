@@ -78,7 +78,7 @@ pub(super) fn is_harmless(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Harmless)
 }
 
-/// What is known of the index attached to a blob, and the index itself if it is here. Makes no request.
+/// The state of the index attached to a blob, and the index itself if it is here. Makes no request.
 pub(super) fn state(shared: &Shared, source: &BlobSource) -> (Attached, Option<LayerIndex>) {
     match verdict(shared, source) {
         None | Some(Verdict::Missing) => (Attached::None, None),

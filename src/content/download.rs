@@ -35,7 +35,7 @@ impl Contents {
     /// least half in the cache.
     ///
     /// # Errors
-    /// What the registry answers.
+    /// Errors of the registry.
     pub async fn download(&self, source: &BlobSource) -> Result<Option<Download>, Error> {
         let size = source.descriptor.size;
         if source.form != Form::Raw || source.sealing != Sealing::None || size < DOWNLOAD_LEAST || self.has_half(source)? {

@@ -21,7 +21,7 @@ pub(super) struct Facts {
     pub(super) was_wrong: bool,
 }
 
-/// What is known of the index attached to a blob.
+/// The state of the index attached to a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attached {
     /// There is none, or it cannot be fetched.

@@ -72,8 +72,8 @@ impl StagedTags {
         self.namespace.node_entry(&view, node)
     }
 
-    /// Refuses a new file above tags. In a repository that was made here it makes the tags doubtful: whoever copies a directory one level
-    /// too high gets a repository instead of a tag, and tags instead of directories.
+    /// Refuses a new file above tags. In a repository that was made here it makes the tags doubtful: a copy of a directory one level
+    /// too high makes a repository instead of a tag, and tags instead of directories.
     fn refuse_file(&self, location: &Location) -> Error {
         if let Location::Directory(Some(repository)) = location
             && self.namespace.staged.set_doubtful(repository, true)

@@ -6,7 +6,7 @@ use super::handle::Handles;
 use super::namespace::Namespace;
 use super::staged_tags::StagedTags;
 
-/// What is done through handles, and what depends on them.
+/// Operations on handles, and those that depend on open handles.
 pub(super) struct OpenFiles {
     pub(super) namespace: Arc<Namespace>,
     pub(super) tags: Arc<StagedTags>,

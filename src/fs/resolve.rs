@@ -26,7 +26,7 @@ pub(super) enum Item {
 pub(super) enum Finding {
     /// It exists. `guessed`: without a request, so the name must not be kept.
     Item {
-        /// What it is.
+        /// The object behind the name.
         item: Item,
         /// Whether this was found without a request.
         guessed: bool,

@@ -8,7 +8,7 @@ use super::handle::Handles;
 use super::namespace::Namespace;
 use crate::publish::Publisher;
 
-/// What changes tags. Its state is in the table of staged tags of the namespace, and in their views.
+/// Changes tags. Its state is in the table of staged tags of the namespace, and in their views.
 pub(super) struct StagedTags {
     pub(super) namespace: Arc<Namespace>,
     /// `None` where nothing can be written.

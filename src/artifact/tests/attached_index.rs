@@ -179,7 +179,7 @@ async fn the_tree_of_a_lying_index_is_rebuilt_once_a_span_does_not_match() {
     let before = shown(&first, &repository("r"), "v1").await.unwrap();
     let wrong = find(&before, "z").unwrap();
     assert_eq!(bytes_of(&first, &repository("r"), &before, wrong).await.unwrap_err().kind, ErrorKind::Integrity);
-    // Anew, here and in the next mount.
+    // Again, here and in the next mount.
     for artifacts in [first, artifacts(registry, cache.path(), false, None)] {
         let after = shown(&artifacts, &repository("r"), "v1").await.unwrap();
         assert_eq!(find(&after, "z"), None);

@@ -170,7 +170,7 @@ impl Walk {
         if self.edits.is_some() {
             assert_eq!(staged, self.edits, "edits belong to the tag: {:?}", self.state);
         }
-        assert!(self.state.view().is_none_or(|view| !self.closed.contains(&view)), "nobody is led into a closed view");
+        assert!(self.state.view().is_none_or(|view| !self.closed.contains(&view)), "a lookup leads into a closed view");
     }
 }
 

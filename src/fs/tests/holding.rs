@@ -46,7 +46,7 @@ async fn a_published_tag_is_free_for_another_mount_and_processes_inside_can_edit
     assert_eq!(other.write("team/app/v1/a.txt", "x").await.unwrap_err().kind, ErrorKind::Busy);
     assert_eq!(mount.fs.staged().await.len(), 1);
     mount.sync().await;
-    assert_eq!(mount.entry("team/app/v1/a.txt").await.inode, file, "nothing moved for whoever is inside");
+    assert_eq!(mount.entry("team/app/v1/a.txt").await.inode, file, "nothing moved for a process inside");
     assert_eq!(other.text("team/app/v1/a.txt").await, "two");
     mount.fs.release(bytes);
 }

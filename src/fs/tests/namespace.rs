@@ -307,7 +307,7 @@ async fn a_listing_does_not_prolong_the_name_of_a_tag_that_is_due_to_be_asked_fo
     assert!(ttl_of("v1").await > Duration::ZERO, "asked for a moment ago");
     mount.fs.refresh(None);
     assert_eq!(ttl_of("v1").await, Duration::ZERO);
-    assert!(ttl_of("v2").await > Duration::ZERO, "nobody entered it, so a listing of many tags stays cheap");
+    assert!(ttl_of("v2").await > Duration::ZERO, "it was not entered, so a listing of many tags stays cheap");
     assert!(mount.entry("team/app/v1").await.name_ttl > Duration::ZERO, "asked for again");
 }
 

@@ -55,7 +55,7 @@ async fn older_edits_beside_newer_ones_are_listed() {
         assert_eq!(shown, [("reg.io/team/app:v1@7", "team/app/v1", true), ("reg.io/team/app:v1", "team/app/v1", false)]);
     }
     assert_eq!(mount.fs.staged_of(&Selection::Path("team/app/v1".to_owned())).await.unwrap().len(), 2);
-    assert_eq!(published(&mount.sync().await), ["reg.io/team/app:v1"], "they are nobody's business but the next mount's");
+    assert_eq!(published(&mount.sync().await), ["reg.io/team/app:v1"], "only the next mount takes the others");
 }
 
 #[tokio::test]

@@ -268,7 +268,7 @@ async fn a_tag_that_moved_is_not_edited_through_its_old_directory() {
     assert_eq!(mount.fs.unlink(directory, b"a.txt").await.unwrap_err().kind, ErrorKind::Gone);
     mount.put("team/app/v1/a.txt", "mine").await;
     assert_eq!(mount.text("team/app/v1/a.txt").await, "mine");
-    assert!(matches!(mount.fs.lookup(directory, b"a.txt").await.unwrap(), Lookup::Found(_)), "whoever is inside stays");
+    assert!(matches!(mount.fs.lookup(directory, b"a.txt").await.unwrap(), Lookup::Found(_)), "a process inside stays");
 }
 
 #[tokio::test]

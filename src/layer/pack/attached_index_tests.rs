@@ -96,7 +96,7 @@ fn records_that_share_or_lack_something_are_refused() {
     let cases: Vec<(&str, Change<'_>)> = vec![
         ("two entries share a name", Box::new(|bytes| bytes.copy_within(at(1, entry::PATH)..at(1, entry::PATH) + 8, at(2, entry::PATH)))),
         ("an entry borrows attributes", Box::new(|bytes| bytes[at(1, entry::XATTR_COUNT)] = 1)),
-        ("attributes belong to nobody", Box::new(|bytes| bytes[at(0, entry::XATTR_COUNT)] = 1)),
+        ("attributes belong to no entry", Box::new(|bytes| bytes[at(0, entry::XATTR_COUNT)] = 1)),
         ("a name is used twice", Box::new(|bytes| sum(bytes, at(1, entry::PATH), -1))),
         ("a span has no digest", Box::new(|bytes| bytes[first_span + span::HAS_DIGEST] = 0)),
         ("a span cannot restart", Box::new(|bytes| bytes[first_span + format::SPAN + span::RESTART] = 0)),
