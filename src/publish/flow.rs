@@ -19,7 +19,7 @@ use super::push::upload::{Counts, Uploader};
 use super::source::rebased::Rebased;
 use super::source::without::Without;
 use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
-use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
+use crate::artifact::{Artifact, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Binding, Journal, TagKey};
@@ -178,8 +178,7 @@ impl<'a> Publish<'a> {
     }
 
     async fn survey(&self, snapshot: &Arc<dyn Snapshot>, base: Option<&Arc<Artifact>>) -> Result<Survey, Error> {
-        let defaults = &self.publisher.context.defaults;
-        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid) };
+        let defaults = self.publisher.identity_defaults();
         let old = base.map(|base| self.tree(base, snapshot));
         let remember = kinds::remembers(base.map(|base| &**base));
         let secrets = self.secrets().await;

@@ -20,7 +20,7 @@ use super::secrecy;
 use super::source::directory::{DirectorySnapshot, Keeping, unreadable};
 use super::source::without::Without;
 use super::{ArtifactKind, Error, Event, Input, Listener, Metadata, Outcome, Publisher, Report};
-use crate::artifact::{Artifact, IdentityDefaults, ViewMode};
+use crate::artifact::{Artifact, ViewMode};
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::view::snapshot::Snapshot;
@@ -164,8 +164,7 @@ impl Push<'_> {
     }
 
     async fn survey(&self, snapshot: &Arc<dyn Snapshot>) -> Result<Survey, Error> {
-        let defaults = &self.publisher.context.defaults;
-        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid) };
+        let defaults = self.publisher.identity_defaults();
         let secrets = match self.pushing.plaintext {
             true => Default::default(),
             false => secrecy::secrets(&self.publisher.context.artifacts, &self.pushing.repository).await,

@@ -8,7 +8,7 @@ use super::manifest::files as titled;
 use super::plan::survey::Survey;
 use super::push::upload::Counts;
 use super::{Error, Next, Outcome, Report};
-use crate::artifact::{Dialect, IdentityDefaults};
+use crate::artifact::Dialect;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, Tag, Version};
 use crate::registry::TagDeletion;
@@ -105,8 +105,7 @@ impl Publish<'_> {
         if self.options.as_kind.is_some() {
             return Ok(None);
         }
-        let defaults = &self.publisher.context.defaults;
-        let defaults = IdentityDefaults { owner: (defaults.uid, defaults.gid) };
+        let defaults = self.publisher.identity_defaults();
         let found = self.publisher.context.artifacts.find_tree(&self.repository, &survey.identity, &defaults).await;
         let found = match found {
             Ok(found) => found,
@@ -127,15 +126,7 @@ impl Publish<'_> {
     }
 
     pub(super) fn report(&self, survey: &Survey, outcome: Outcome) -> Report {
-        Report {
-            reference: self.reference.clone(),
-            outcome,
-            sent: (0, 0),
-            reused: (0, 0),
-            changes: survey.changes,
-            ignored: survey.ignored,
-            notes: self.progress.notes(),
-        }
+        Report { changes: survey.changes, ignored: survey.ignored, ..self.without_survey(outcome) }
     }
 
     pub(super) fn counted(&self, report: Report, counts: Counts) -> Report {
@@ -143,15 +134,7 @@ impl Publish<'_> {
     }
 
     fn without_survey(&self, outcome: Outcome) -> Report {
-        Report {
-            reference: self.reference.clone(),
-            outcome,
-            sent: (0, 0),
-            reused: (0, 0),
-            changes: (0, 0, 0),
-            ignored: 0,
-            notes: self.progress.notes(),
-        }
+        Report { notes: self.progress.notes(), ..Report::new(self.reference.clone(), outcome) }
     }
 
     /// `--theirs`.

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::Sizes;
+use crate::artifact::IdentityDefaults;
 use crate::registry::Push;
 use crate::view::{ArtifactKind, Context};
 
@@ -22,4 +23,12 @@ pub struct Publisher {
     pub sizes: Sizes,
     /// Whether indexes of the layers of images and oci-sync artifacts are attached as referrers.
     pub attach_index: bool,
+}
+
+impl Publisher {
+    /// The owner by which trees without one are identified.
+    pub(super) fn identity_defaults(&self) -> IdentityDefaults {
+        let defaults = &self.context.defaults;
+        IdentityDefaults { owner: (defaults.uid, defaults.gid) }
+    }
 }

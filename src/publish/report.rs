@@ -117,15 +117,12 @@ impl Report {
 
     /// The account of a tag that was not published.
     pub fn failed(reference: String, kind: ErrorKind, message: String) -> Self {
-        Self {
-            reference,
-            outcome: Outcome::Failed { kind: kind.name().to_owned(), message },
-            sent: (0, 0),
-            reused: (0, 0),
-            changes: (0, 0, 0),
-            ignored: 0,
-            notes: Vec::new(),
-        }
+        Self::new(reference, Outcome::Failed { kind: kind.name().to_owned(), message })
+    }
+
+    /// An account of nothing but the outcome.
+    pub(super) fn new(reference: String, outcome: Outcome) -> Self {
+        Self { reference, outcome, sent: (0, 0), reused: (0, 0), changes: (0, 0, 0), ignored: 0, notes: Vec::new() }
     }
 }
 

@@ -117,7 +117,8 @@ fn a_new_tag_is_seen_compared_published_and_then_there_is_nothing_left_to_do() {
     let rows = json(&home, &["status", root]);
     let staged = rows[0]["staged"].as_array().unwrap();
     let keys: Vec<&str> = staged[0].as_object().unwrap().keys().map(String::as_str).collect();
-    let wanted = "added as_staged bytes changed conflict deleted droppings edited encrypted error path reference removed suspects writers";
+    let wanted =
+        "added as_staged bytes changed conflict deleted droppings edited encrypted error estimated path reference removed suspects writers";
     assert_eq!(keys, wanted.split_whitespace().collect::<Vec<_>>());
     let of = |reference: &str| staged.iter().find(|tag| tag["reference"] == reference).unwrap().clone();
     assert_eq!((of(&v1)["changed"].as_u64(), of(&v1)["path"].as_str()), (Some(1), Some("app/v1")));
@@ -185,7 +186,7 @@ fn umount_publishes_first_and_stays_while_it_cannot() {
     registry.stop();
     let (code, printed) = ends(&home.run(&["umount", at(&mounted)]));
     assert_eq!(code, Some(16), "{printed}");
-    for way in ["--as TAG", "--no-sync", "--discard"] {
+    for way in ["try again", "--no-sync", "--discard"] {
         assert!(printed.contains(way), "{printed}");
     }
     assert!(is_mounted(mounted.root()));
