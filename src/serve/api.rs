@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, header};
 use axum::response::IntoResponse;
 
+use super::access::Right;
 use super::pages;
 use super::problem::{Code, Problem};
 use super::route::Route;
@@ -37,10 +38,16 @@ pub(super) async fn answer(state: &State, request: Request<Body>) -> Response<Bo
 async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body>, Problem> {
     let (request, body) = request.into_parts();
     let route = Route::parse(request.uri.path())?;
+    let user = match &state.passwords {
+        Some(passwords) => passwords.user(&request.headers).await?,
+        None => None,
+    };
+    let user = user.as_deref();
+    state.access.check(user, &route, &request.method)?;
     let reads = matches!(request.method, Method::GET | Method::HEAD);
     match &route {
         Route::Base if reads => return Ok(respond::json(&request, "{}")),
-        Route::Catalog if reads => return lists::catalog(state, &request).await,
+        Route::Catalog if reads => return lists::catalog(state, user, &request).await,
         _ => {}
     }
     let Some(name) = route.repository() else { return Err(wrong_method(&request)) };
@@ -56,7 +63,8 @@ async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body
             _ => Err(wrong_method(&request)),
         },
         Place::Store(store) => {
-            let asked = hosted::Asked { store, repository: name.clone(), user: None, may_pull: &|_| true };
+            let may_pull = |other: &Repository| state.access.allows(user, other, Right::Pull);
+            let asked = hosted::Asked { store, repository: name.clone(), user, may_pull: &may_pull };
             hosted::answer(asked, &route, &request, body).await
         }
     }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::Access;
+use super::passwords::Passwords;
 use super::store::Store;
+use super::tls::Certificate;
 use crate::artifact::Artifacts;
 use crate::cache::SpanCache;
 use crate::oci::{Registry, Repository};
@@ -59,6 +62,12 @@ pub struct Config {
     pub cache: SpanCache,
     /// Repositories of its own.
     pub store: Option<Store>,
+    /// Who may do what.
+    pub access: Access,
+    /// Users, where they are asked who they are.
+    pub passwords: Option<Passwords>,
+    /// The certificate, where TLS is spoken.
+    pub certificate: Option<Certificate>,
     /// Accepted host names.
     pub hosts: Hosts,
     /// Limits of connections.

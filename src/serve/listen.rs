@@ -6,13 +6,16 @@ use std::sync::Arc;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::config::Limits;
 use super::stall::Stalling;
+use super::state::State;
+use super::tls::Certificate;
 
 /// Headers of a request.
 const HEADERS: usize = 100;
@@ -22,7 +25,8 @@ const HEADER_BYTES: usize = 64 << 10;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Serves connections until `stop` completes, then lets requests end for a while.
-pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<State>, stop: impl Future<Output = ()>) {
+    let limits = state.limits;
     let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections)));
     let builder = builder(limits);
     let mut stop = std::pin::pin!(stop);
@@ -39,19 +43,41 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits,
                 continue;
             }
         };
-        let service = TowerToHyperService::new(routes.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Stalling::new(stream, limits.stall)), service);
-        let connection = graceful.watch(connection.into_owned());
+        let connection =
+            Connection { builder: builder.clone(), service: TowerToHyperService::new(routes.clone()), watcher: graceful.watcher() };
+        let acceptor = state.certificate.as_ref().map(Certificate::acceptor);
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection ended early");
+            let stream = Stalling::new(stream, limits.stall);
+            match acceptor {
+                None => connection.serve(stream).await,
+                Some(acceptor) => match tokio::time::timeout(limits.head, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection.serve(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a client does not speak TLS as it should"),
+                    Err(_) => tracing::debug!("a client did not begin TLS in time"),
+                },
             }
         });
     }
     drop(listener);
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests that did not end in time are cut off");
+    }
+}
+
+/// What a connection needs to be served.
+struct Connection {
+    builder: Builder<TokioExecutor>,
+    service: TowerToHyperService<Router>,
+    watcher: Watcher,
+}
+
+impl Connection {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
+        let connection = self.builder.serve_connection(TokioIo::new(stream), self.service);
+        if let Err(error) = self.watcher.watch(connection.into_owned()).await {
+            tracing::debug!(error, "a connection ended early");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
+use super::access::Right;
 use super::pages::{self, page};
 use super::problem::Problem;
 use super::respond;
@@ -14,8 +15,8 @@ use super::state::State;
 use super::store;
 use crate::oci::{Descriptor, Repository, media_type};
 
-/// The repositories of all places; those of an upstream with its prefix.
-pub(super) async fn catalog(state: &State, request: &Parts) -> Result<Response<Body>, Problem> {
+/// The repositories of all places that a user may read; those of an upstream with its prefix.
+pub(super) async fn catalog(state: &State, user: Option<&str>, request: &Parts) -> Result<Response<Body>, Problem> {
     let mut names = BTreeSet::new();
     for upstream in &state.upstreams {
         match upstream.repositories().await {
@@ -30,7 +31,8 @@ pub(super) async fn catalog(state: &State, request: &Parts) -> Result<Response<B
             tokio::task::spawn_blocking(move || store.repositories()).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         names.extend(listed.map_err(|error| store::of_disk(&error))?.iter().map(ToString::to_string));
     }
-    let names: Vec<String> = names.into_iter().collect();
+    let readable = |name: &String| Repository::parse(name).is_ok_and(|name| state.access.allows(user, &name, Right::Pull));
+    let names: Vec<String> = names.into_iter().filter(readable).collect();
     let page = page(&names, request.uri.query(), "/v2/_catalog")?;
     Ok(linked(respond::json(request, json!({"repositories": page.names}).to_string()), page.link))
 }

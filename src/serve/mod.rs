@@ -4,6 +4,7 @@
 //! modules below, as a mount uses them; nothing here knows FUSE. Every string of a client follows its grammar before anything is done
 //! with it, every wait has an end, and memory does not grow with what a client sends.
 
+mod access;
 mod api;
 mod blobs;
 mod config;
@@ -13,6 +14,7 @@ mod listen;
 mod lists;
 mod manifests;
 mod pages;
+mod passwords;
 mod problem;
 mod range;
 mod respond;
@@ -21,23 +23,33 @@ mod sizes;
 mod stall;
 mod state;
 mod store;
+mod tls;
 mod upstream;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract;
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
+use axum::routing::get;
 use tokio::net::TcpListener;
 
+pub use access::{Access, Right, Rules};
 pub use config::{Config, Hosts, Limits, UpstreamConfig, check_prefixes};
+pub use passwords::Passwords;
 use state::State;
 pub use store::Store;
+pub use tls::Certificate;
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// How long an upload may be left.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
 
 /// A server that listens.
 pub struct Server {
@@ -61,17 +73,59 @@ impl Server {
 
     /// Serves until `stop` completes, then lets requests end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let limits = self.state.limits;
         let upstreams: Vec<_> = self.state.upstreams.iter().map(|upstream| upstream.artifacts.clone()).collect();
-        listen::serve(self.listener, routes(self.state), limits, stop).await;
+        let expiry = self.state.store.clone().map(|store| tokio::spawn(expire(store)));
+        listen::serve(self.listener, routes(Arc::clone(&self.state)), self.state, stop).await;
+        if let Some(expiry) = expiry {
+            expiry.abort();
+        }
         for artifacts in upstreams {
             artifacts.flush().await;
         }
     }
 }
 
+/// Removes uploads that were left, from time to time.
+async fn expire(store: Arc<Store>) {
+    let mut hours = tokio::time::interval(HOUR);
+    loop {
+        hours.tick().await;
+        let store = Arc::clone(&store);
+        let expired = tokio::task::spawn_blocking(move || store.uploads.expire(LEFT)).await;
+        if let Ok(Err(error)) = expired {
+            tracing::warn!(%error, "uploads that were left cannot be removed");
+        }
+    }
+}
+
 fn routes(state: Arc<State>) -> Router {
-    Router::new().fallback(answer).layer(from_fn_with_state(Arc::clone(&state), guarded)).with_state(state)
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .fallback(answer)
+        .layer(from_fn_with_state(Arc::clone(&state), guarded))
+        .with_state(state)
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// Ready means that requests can be answered; an upstream that is away is told, and what is known of it serves.
+async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Body> {
+    let readable = match &state.store {
+        Some(store) => {
+            let store = Arc::clone(store);
+            tokio::task::spawn_blocking(move || store.repositories().is_ok()).await.unwrap_or(false)
+        }
+        None => true,
+    };
+    let mut text = String::from(if readable { "ready\n" } else { "the store cannot be read\n" });
+    for upstream in state.upstreams.iter().filter(|upstream| upstream.is_away()) {
+        text.push_str(&format!("{} does not answer; what is known of it serves\n", upstream.registry));
+    }
+    let status = if readable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, text).into_response()
 }
 
 async fn answer(extract::State(state): extract::State<Arc<State>>, request: Request<Body>) -> Response<Body> {

@@ -133,6 +133,11 @@ impl Upstream {
         }
     }
 
+    /// Whether the upstream is known not to answer just now.
+    pub(super) fn is_away(&self) -> bool {
+        self.artifacts.is_away()
+    }
+
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, artifact::Error>>) -> Result<T, Problem> {
         let answer = tokio::time::timeout(PATIENCE, work).await.map_err(|_| late())?;
         answer.map_err(|error| self.problem(error.kind, &error.message, Code::ManifestUnknown))

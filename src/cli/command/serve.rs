@@ -2,11 +2,11 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 
 use crate::artifact::{self, Artifacts, ViewMode};
@@ -15,14 +15,14 @@ use crate::cli::daemon::log;
 use crate::cli::daemon::shutdown::Signals;
 use crate::cli::exit::Failure;
 use crate::cli::runtime::block_on;
-use crate::cli::settings::flags::{LogFlags, RegistryFlags, Storage};
+use crate::cli::settings::flags::{LogFlags, RegistryFlags, Storage, Transport};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring;
 use crate::cli::terminal::{escape, output, units};
 use crate::content::{self, Budget, Contents, MEMORY_LIMIT, VerifyPolicy};
 use crate::oci::{Platform, Registry, Source};
 use crate::registry::Pull;
-use crate::serve::{Config, Hosts, Limits, Server, Store, UpstreamConfig, check_prefixes};
+use crate::serve::{Access, Certificate, Config, Hosts, Limits, Passwords, Rules, Server, Store, UpstreamConfig, check_prefixes};
 use crate::sys::process;
 
 /// Where the server listens by default.
@@ -64,6 +64,34 @@ pub struct Serve {
     #[arg(long = "host", value_name = "NAME", action = ArgAction::Append)]
     hosts: Vec<String>,
 
+    /// Users and their passwords, as `htpasswd -B` writes them
+    #[arg(long, value_name = "FILE", help_heading = "Access")]
+    htpasswd: Option<PathBuf>,
+
+    /// Rights by user and prefix: a YAML file such as `alice: {team: [pull, push, delete]}`; the user `*` is everybody
+    #[arg(long, value_name = "FILE", help_heading = "Access")]
+    access: Option<PathBuf>,
+
+    /// What clients without a password may do
+    #[arg(long, value_name = "RIGHT", help_heading = "Access")]
+    anonymous: Option<Anonymous>,
+
+    /// Take no pushes and delete nothing
+    #[arg(long, help_heading = "Access")]
+    read_only: bool,
+
+    /// Certificate chain, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Access")]
+    tls_cert: Option<PathBuf>,
+
+    /// Key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Access")]
+    tls_key: Option<PathBuf>,
+
+    /// Serve other machines without TLS
+    #[arg(long, conflicts_with = "tls_cert", help_heading = "Access")]
+    plain_http: bool,
+
     /// How long tags and lists are trusted before the upstream is asked again [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_TAG_TTL", hide_env = true)]
     tag_ttl: Option<Duration>,
@@ -72,9 +100,9 @@ pub struct Serve {
     #[command(flatten)]
     storage: Storage,
 
-    /// Reaching registries.
+    /// Reaching upstreams; those that need more have a section in the configuration file.
     #[command(flatten)]
-    registry: RegistryFlags,
+    transport: Transport,
 
     /// The log.
     #[command(flatten)]
@@ -98,6 +126,18 @@ struct Gc {
     /// Leave manifests that lost their tag
     #[arg(long)]
     keep_untagged: bool,
+}
+
+/// `--anonymous`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Anonymous {
+    /// Read everything that no rule withholds
+    Pull,
+}
+
+/// A file that a flag names and that cannot be used.
+fn unusable(path: &Path, flag: &str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::usage(format!("cannot use {}: {error}; check {flag}", escape::path(path)))
 }
 
 fn upstream(text: &str) -> Result<(String, Registry), String> {
@@ -128,6 +168,9 @@ impl Serve {
             default_upstream: self.default_upstream.clone(),
             cache,
             store: self.store()?,
+            access: self.access()?,
+            passwords: self.htpasswd.as_deref().map(|path| Passwords::open(path).map_err(unusable(path, "--htpasswd"))).transpose()?,
+            certificate: self.certificate()?,
             hosts: Hosts { any: !self.listen.ip().is_loopback() && self.hosts.is_empty(), names: self.hosts.clone() },
             limits: Limits::default(),
         };
@@ -143,8 +186,15 @@ impl Serve {
         if let Some(default) = self.default_upstream.as_deref().filter(|default| !prefixes.contains(default)) {
             return Err(Failure::usage(format!("--default-upstream {} is not the prefix of an --upstream", default.escape_default())));
         }
-        if !self.listen.ip().is_loopback() {
-            return Err(Failure::usage(format!("{} can be reached from other machines; listen on 127.0.0.1 or [::1]", self.listen)));
+        if self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        let reached = format!("{} can be reached from other machines", self.listen);
+        if self.tls_cert.is_none() && !self.plain_http {
+            return Err(Failure::usage(format!("{reached}; give --tls-cert and --tls-key, or --plain-http")));
+        }
+        if self.htpasswd.is_none() && self.anonymous.is_none() {
+            return Err(Failure::usage(format!("{reached}; give --htpasswd, or --anonymous pull to let everybody read")));
         }
         Ok(())
     }
@@ -157,6 +207,22 @@ impl Serve {
         output::line(&format!("removed {manifests} untagged manifests and {blobs} blobs"))
     }
 
+    fn access(&self) -> Result<Access, Failure> {
+        let rules = self.access.as_deref().map(|path| {
+            let text = std::fs::read_to_string(path).map_err(unusable(path, "--access"))?;
+            Rules::parse(&text).map_err(|error| unusable(path, "--access")(std::io::Error::other(error)))
+        });
+        // Without passwords nobody on another machine can be told from a stranger.
+        let strangers_only = self.htpasswd.is_none() && !self.listen.ip().is_loopback();
+        let anonymous_pull = self.anonymous.is_some();
+        Ok(Access { rules: rules.transpose()?, anonymous_pull, read_only: self.read_only || strangers_only, asks: self.htpasswd.is_some() })
+    }
+
+    fn certificate(&self) -> Result<Option<Certificate>, Failure> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
+        Certificate::open(certificate, key).map(Some).map_err(unusable(certificate, "--tls-cert and --tls-key"))
+    }
+
     fn store(&self) -> Result<Option<Store>, Failure> {
         let Some(directory) = &self.store else { return Ok(None) };
         let failed = |error| Failure::other(format!("cannot use the store {}: {error}; check --store", escape::path(directory)));
@@ -164,13 +230,13 @@ impl Serve {
     }
 
     fn upstream(&self, prefix: &str, registry: &Registry, cache: &SpanCache, invocation: &Invocation) -> Result<UpstreamConfig, Failure> {
-        let flags = invocation.registry(Some(registry))?;
+        let flags = RegistryFlags { transport: self.transport.clone(), ..invocation.registry_of_file(Some(registry))? };
         let source = Source::Registry { registry: registry.clone(), prefix: None };
         let pull: Arc<dyn Pull> = wiring::registry(&source, false, &flags, &invocation.environment)?;
         let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
         reading.verify = VerifyPolicy::Relayed;
         reading.budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
-        reading.io_timeout = self.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT);
+        reading.io_timeout = self.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT);
         let options = artifact::Options {
             tag_ttl: self.tag_ttl.unwrap_or(TAG_TTL),
             platform: Platform::host(),
@@ -188,10 +254,11 @@ impl Serve {
         let mut signals = Signals::watch()?;
         let server = Server::new(TcpListener::bind(self.listen).await.map_err(failed)?, config);
         let address = server.address().map_err(failed)?;
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         // Whoever waits for the server reads this line; without a reader it serves all the same.
-        let _ = writeln!(std::io::stdout(), "listening on http://{address}");
+        let _ = writeln!(std::io::stdout(), "listening on {scheme}://{address}");
         for (prefix, registry) in &self.upstreams {
-            tracing::info!("http://{address}/v2/{prefix}/… is {}", registry.as_str());
+            tracing::info!("{scheme}://{address}/v2/{prefix}/… is {}", registry.as_str());
         }
         server.run(async move { signals.received().await }).await;
         Ok(())

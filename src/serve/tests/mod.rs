@@ -1,5 +1,6 @@
 //! The server over registries in memory, asked by an HTTP client that follows nothing and hides nothing.
 
+mod access;
 mod cold;
 mod hosting;
 mod reading;
@@ -41,6 +42,9 @@ struct Setup {
     default_upstream: Option<String>,
     directory: Arc<TempDir>,
     has_store: bool,
+    access: Access,
+    passwords: Option<Passwords>,
+    certificate: Option<Certificate>,
     limits: Limits,
 }
 
@@ -49,7 +53,17 @@ impl Setup {
     fn of(upstreams: &[(&'static str, &'static str, &Arc<Memory>)]) -> Self {
         let upstreams = upstreams.iter().map(|(prefix, host, memory)| (*prefix, *host, Arc::clone(memory))).collect();
         let directory = Arc::new(TempDir::new().unwrap());
-        Self { upstreams, tag_ttl: FRESH, default_upstream: None, directory, has_store: false, limits: Limits::default() }
+        Self {
+            upstreams,
+            tag_ttl: FRESH,
+            default_upstream: None,
+            directory,
+            has_store: false,
+            access: Access::default(),
+            passwords: None,
+            certificate: None,
+            limits: Limits::default(),
+        }
     }
 
     /// A server with an empty store.
@@ -80,7 +94,8 @@ impl Setup {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let store = self.has_store.then(|| Store::open(&self.directory.path().join("store")).unwrap());
         let (default_upstream, hosts, limits) = (self.default_upstream, Hosts::default(), self.limits);
-        let config = Config { upstreams, default_upstream, cache, store, hosts, limits };
+        let (access, passwords, certificate) = (self.access, self.passwords, self.certificate);
+        let config = Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits };
         let server = Server::new(listener, config);
         let base = format!("http://{}", server.address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
