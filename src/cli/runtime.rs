@@ -25,11 +25,25 @@ pub fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> R
             result = work => result,
             signal = tokio::signal::ctrl_c() => {
                 signal.map_err(|error| Failure::other(format!("cannot watch signals: {error}")))?;
-                Err(Failure::new(Code::Interrupted, "interrupted; staged edits are kept, and the next sync resumes"))
+                Err(Failure::new(Code::Interrupted, "interrupted"))
             }
         }
     })
 }
+
+/// The same with what an interruption means for the user.
+///
+/// # Errors
+/// As [`until_interrupted`].
+pub fn resumable<T>(work: impl Future<Output = Result<T, Failure>>, meaning: &str) -> Result<T, Failure> {
+    until_interrupted(work).map_err(|failure| match failure.code {
+        Code::Interrupted => Failure::new(Code::Interrupted, format!("interrupted; {meaning}")),
+        _ => failure,
+    })
+}
+
+/// What an interruption means for staged edits.
+pub const EDITS_ARE_KEPT: &str = "staged edits are kept, and the next sync resumes";
 
 /// Blocking work as part of [`until_interrupted`], abandoned if that ends early.
 ///

@@ -11,6 +11,7 @@ use serde_json::{Value, json as value};
 use crate::support::artifacts::{Draft, LAYER, MANIFEST, gzip, tar};
 use crate::support::commands::{fails, json, prints};
 use crate::support::mounting::{Home, text};
+use crate::support::proxy::Proxy;
 use crate::support::registry::{PASSWORD, Registry, USER, Variant};
 use crate::support::skip::{Need, lacks};
 
@@ -277,4 +278,34 @@ fn a_platform_is_resolved_to_its_member() {
     assert_eq!(resolved.trim(), arm["digest"].as_str().unwrap());
     assert_ne!(resolved, whole);
     fails(&home, &["resolve", &index, "--platform", "plan9/mips"], 10, "linux/amd64");
+}
+
+#[test]
+fn an_interrupted_command_says_what_becomes_of_its_own_work() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let proxy = Proxy::start(registry.url());
+    home.write("a", "a");
+    let (reference, layout) = (format!("{}/app:v1", proxy.host()), format!("oci:{}:v1", at(&home, "layout")));
+    prints(&home, &["push", &layout, "-C", &at(&home, ""), "a"]);
+    registry.hang();
+    for (arguments, said) in [
+        (&["push", &reference, "a", "-C", &at(&home, "")][..], "the same push goes on"),
+        (&["cp", &layout, &reference], "the same copy goes on"),
+        (&["resolve", &reference], "interrupted\n"),
+    ] {
+        proxy.forget();
+        let mut command = home.ocifs(arguments);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        while proxy.requests().is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(said) && !text(&output).contains("staged"), "{arguments:?}: {}", text(&output));
+    }
+    registry.resume();
 }

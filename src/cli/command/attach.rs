@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
-use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::runtime::{blocking, resumable};
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring::{self, Parts, Reading};
@@ -111,27 +111,30 @@ impl Attach {
         let storage = self.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
         let content = ContentFlags::default();
-        let (pushed, subject) = until_interrupted(async {
-            let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };
-            let parts = wiring::build(&source, reading, &flags, &storage, environment)?;
-            let (repository, subject) = self.subject(&source, &parts).await?;
-            let packs = pushing::packs(&storage, &format!("attach {source} {self:?}")).await?;
-            let metadata = Metadata { artifact_type: Some(self.artifact_type.clone()), subject: Some(subject.clone()), ..metadata };
-            let wanted = self.pushing(repository.clone(), metadata, &packs).await?;
-            let publisher = pushing::publisher(&source, &parts, false, false);
-            let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
-            packs.finish();
-            // A writer that looked at the list before ours was there has replaced it by now; then it is put there again.
-            let referrer = pushed.manifest.descriptor();
-            parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
-            let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
-            if parts.push.resolve(&repository, &list).await.is_ok() {
-                tokio::time::sleep(SETTLED).await;
+        let (pushed, subject) = resumable(
+            async {
+                let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };
+                let parts = wiring::build(&source, reading, &flags, &storage, environment)?;
+                let (repository, subject) = self.subject(&source, &parts).await?;
+                let packs = pushing::packs(&storage, &format!("attach {source} {self:?}")).await?;
+                let metadata = Metadata { artifact_type: Some(self.artifact_type.clone()), subject: Some(subject.clone()), ..metadata };
+                let wanted = self.pushing(repository.clone(), metadata, &packs).await?;
+                let publisher = pushing::publisher(&source, &parts, false, false);
+                let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
+                packs.finish();
+                // A writer that looked at the list before ours was there has replaced it by now; then it is put there again.
+                let referrer = pushed.manifest.descriptor();
                 parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
-            }
-            parts.artifacts.flush().await;
-            Ok((pushed, subject))
-        })?;
+                let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
+                if parts.push.resolve(&repository, &list).await.is_ok() {
+                    tokio::time::sleep(SETTLED).await;
+                    parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
+                }
+                parts.artifacts.flush().await;
+                Ok((pushed, subject))
+            },
+            "nothing is attached",
+        )?;
         let manifest = &pushed.manifest;
         pushing::export(self.export_manifest.as_deref(), &manifest.raw)?;
         let by_digest = |digest| reference::with_version(&source, &Version::Digest(digest));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::history::{self, Done};
 use crate::cli::listing::holding;
-use crate::cli::runtime::until_interrupted;
+use crate::cli::runtime::resumable;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::sides::{Side, Sides};
@@ -105,25 +105,28 @@ impl Cp {
             referrers: self.recursive,
             platform: self.platform.clone(),
         };
-        let (reports, tally) = until_interrupted(async {
-            let (repository, versions) = match self.all_tags {
-                true => all_tags(&from, pull.as_ref()).await?,
-                false => reference::named(&from, pull.as_ref()).await.map(|(repository, version)| (repository, vec![version]))?,
-            };
-            let source = transfer::Source { pull, repository };
-            let destination = transfer::Destination { push, repository: reference::repository(&to)? };
-            let copier = Copier::new(source, destination, options);
-            let tally = copier.tally();
-            let shown = Arc::clone(&tally);
-            let _bar = Bar::new(self.quiet, move || figures(&shown));
-            let mut reports = Vec::new();
-            for version in versions {
-                let tags = if self.all_tags { vec![tag_of(&version)?] } else { tags_for(&to, &tags, &version)? };
-                let copied = copier.copy(&version, &tags).await?;
-                reports.push(report(&from, &version, &to, &tags, copied));
-            }
-            Ok((reports, tally))
-        })?;
+        let (reports, tally) = resumable(
+            async {
+                let (repository, versions) = match self.all_tags {
+                    true => all_tags(&from, pull.as_ref()).await?,
+                    false => reference::named(&from, pull.as_ref()).await.map(|(repository, version)| (repository, vec![version]))?,
+                };
+                let source = transfer::Source { pull, repository };
+                let destination = transfer::Destination { push, repository: reference::repository(&to)? };
+                let copier = Copier::new(source, destination, options);
+                let tally = copier.tally();
+                let shown = Arc::clone(&tally);
+                let _bar = Bar::new(self.quiet, move || figures(&shown));
+                let mut reports = Vec::new();
+                for version in versions {
+                    let tags = if self.all_tags { vec![tag_of(&version)?] } else { tags_for(&to, &tags, &version)? };
+                    let copied = copier.copy(&version, &tags).await?;
+                    reports.push(report(&from, &version, &to, &tags, copied));
+                }
+                Ok((reports, tally))
+            },
+            "no tag was put on what did not arrive whole, and the same copy goes on from here",
+        )?;
         for report in &reports {
             let destination = report.destinations.first().cloned();
             history::add(Done::now("cp", &report.source, destination, &report.digest), environment);

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::exit::Failure;
-use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::runtime::{EDITS_ARE_KEPT, blocking, resumable};
 use crate::cli::settings::flags::TagFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::{Asking, Peer};
@@ -44,7 +44,7 @@ impl Discard {
 /// # Errors
 /// As [`Discard::run`].
 pub fn at_mount(target: AtMount, yes: bool) -> Result<Vec<String>, Failure> {
-    until_interrupted(discard(&Peer::Daemon(Box::new(target)), yes))
+    resumable(discard(&Peer::Daemon(Box::new(target)), yes), EDITS_ARE_KEPT)
 }
 
 async fn discard(peer: &Peer, yes: bool) -> Result<Vec<String>, Failure> {

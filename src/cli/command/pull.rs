@@ -16,7 +16,7 @@ use serde::ser::SerializeSeq;
 use crate::artifact::{Artifact, Dialect, Kind, ViewMode};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::history::{self, Done};
-use crate::cli::runtime::until_interrupted;
+use crate::cli::runtime::resumable;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Verify};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
@@ -157,17 +157,16 @@ impl Pull {
         let content = ContentFlags { platform: self.platform.clone(), verify: self.verify, ..ContentFlags::default() };
         let by_digest = reference::digest(&source).is_some();
         let reading = Reading { flags: &content, offline: false, by_digest, begins: false, passphrases };
-        let done = until_interrupted(async {
-            let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
-            let done = self.pull(&parts, &source, &selection, &output, is_typed).await;
-            parts.artifacts.flush().await;
-            done
-        });
-        let done = done.map_err(|failure| match failure.code {
-            Code::Interrupted => Failure::new(Code::Interrupted, "interrupted; files that are complete stay, and the next pull goes on"),
-            _ => failure,
-        })?;
-        done.into_iter().for_each(|done| history::add(done, environment));
+        let done = resumable(
+            async {
+                let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
+                let done = self.pull(&parts, &source, &selection, &output, is_typed).await;
+                parts.artifacts.flush().await;
+                done
+            },
+            "files that are complete stay, and the next pull goes on",
+        );
+        done?.into_iter().for_each(|done| history::add(done, environment));
         Ok(())
     }
 

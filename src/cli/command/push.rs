@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
-use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::runtime::{blocking, resumable};
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
@@ -201,18 +201,21 @@ impl Push {
         let passphrases = passphrases::read_all(&origins)?;
         let encrypted = !passphrases.is_empty();
         let content = ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() };
-        let (pushed, references) = until_interrupted(async {
-            let reading = Reading { flags: &content, offline: false, by_digest: false, begins: true, passphrases };
-            let push = wiring::destination(&source, &flags, environment)?;
-            let parts = wiring::over(push, &source, reading, &flags, &storage)?;
-            let packs = pushing::packs(&storage, &format!("push {source} {self:?}")).await?;
-            let wanted = self.pushing(&source, tags, &parts, &packs).await?;
-            let publisher = pushing::publisher(&source, &parts, encrypted, !self.no_index);
-            let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
-            parts.artifacts.flush().await;
-            packs.finish();
-            Ok((pushed, references(&source, &wanted.tags)))
-        })?;
+        let (pushed, references) = resumable(
+            async {
+                let reading = Reading { flags: &content, offline: false, by_digest: false, begins: true, passphrases };
+                let push = wiring::destination(&source, &flags, environment)?;
+                let parts = wiring::over(push, &source, reading, &flags, &storage)?;
+                let packs = pushing::packs(&storage, &format!("push {source} {self:?}")).await?;
+                let wanted = self.pushing(&source, tags, &parts, &packs).await?;
+                let publisher = pushing::publisher(&source, &parts, encrypted, !self.no_index);
+                let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
+                parts.artifacts.flush().await;
+                packs.finish();
+                Ok((pushed, references(&source, &wanted.tags)))
+            },
+            "no tag was put, and the same push goes on from here",
+        )?;
         pushing::export(self.export_manifest.as_deref(), &pushed.manifest.raw)?;
         if let (Some(reference), false) = (references.first(), self.dry_run) {
             let place = self.directory.as_ref().or(self.local.first()).or(self.paths.first());

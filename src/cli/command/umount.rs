@@ -13,7 +13,7 @@ use clap::Args;
 use super::{discard, sync};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::mounts::{self, busy, health};
-use crate::cli::runtime::until_interrupted;
+use crate::cli::runtime::{EDITS_ARE_KEPT, resumable};
 use crate::cli::settings::flags::{Format, StateDirectory};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::orphaned::{Found, Wanted};
@@ -202,8 +202,8 @@ fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<
         Code::Interrupted => failure,
         code => Failure::new(Code::NotPushed, format!("{}; {}", failure.message, ways_out(code, &escape::path(&mount.mount_point)))),
     };
-    let reports =
-        until_interrupted(sync::at_mount(target(), Options { plaintext: flags.plaintext, ..Options::default() })).map_err(refused)?;
+    let reports = resumable(sync::at_mount(target(), Options { plaintext: flags.plaintext, ..Options::default() }), EDITS_ARE_KEPT)
+        .map_err(refused)?;
     let changed: Vec<Report> = reports.iter().filter(|report| report.outcome != Outcome::Unchanged).cloned().collect();
     if !changed.is_empty() {
         sync::print(&changed, false, Format::Text)?;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::cli::exit::Failure;
-use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::runtime::{EDITS_ARE_KEPT, blocking, resumable};
 use crate::cli::settings::flags::Reaching;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases::{self, Origin};
@@ -159,17 +159,20 @@ impl<'command> Asking<'command> {
     /// As [`Orphaned::open`], and those of `ask`.
     pub fn ask<T>(&self, target: Target, ask: impl AsyncFnOnce(&Peer) -> Result<T, Failure>) -> Result<T, Failure> {
         let reach = Reach { storage: &self.flags.storage, origins: &self.origins, offline: false, invocation: self.invocation };
-        until_interrupted(async {
-            let peer = match target {
-                Target::Mount(mount) => Peer::Daemon(mount),
-                Target::Orphaned(state, wanted) => Peer::Orphaned(Box::new(Orphaned::open(state.as_deref(), &wanted, &reach).await?)),
-            };
-            let answer = ask(&peer).await;
-            if let Peer::Orphaned(orphaned) = peer {
-                orphaned.close().await;
-            }
-            answer
-        })
+        resumable(
+            async {
+                let peer = match target {
+                    Target::Mount(mount) => Peer::Daemon(mount),
+                    Target::Orphaned(state, wanted) => Peer::Orphaned(Box::new(Orphaned::open(state.as_deref(), &wanted, &reach).await?)),
+                };
+                let answer = ask(&peer).await;
+                if let Peer::Orphaned(orphaned) = peer {
+                    orphaned.close().await;
+                }
+                answer
+            },
+            EDITS_ARE_KEPT,
+        )
     }
 }
 
