@@ -39,7 +39,7 @@ pub async fn of(source: &Source, Parts { artifacts, pull, .. }: &Parts) -> Conte
 fn nothing(registry: &str, prefix: &Repository, meant: Option<(Repository, Tag)>, complete: bool) -> String {
     match (meant, complete) {
         (Some((repository, tag)), _) => format!("{registry}/{prefix} holds nothing; the artifact is called {registry}/{repository}:{tag}"),
-        (None, true) => format!("{registry}/{prefix} holds no tags and no repositories yet: new ones can be made in it"),
+        (None, true) => format!("{registry}/{prefix} holds no tags and no repositories yet"),
         (None, false) => format!("{registry}/{prefix} has no tags"),
     }
 }
