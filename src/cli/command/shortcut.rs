@@ -10,7 +10,7 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::shortcuts;
 use crate::cli::terminal::{escape, output};
 
-/// Name repositories: after `shortcut add docs ghcr.io/me/docs`, `ocifs docs push -l DIR --tag v1` pushes to it
+/// Name repositories: after `shortcut add docs ghcr.io/me/docs`, push with `ocifs docs push -l DIR --tag v1`
 ///
 /// `NAME push|pull|delete --tag TAG` and `NAME list` take the flags of the commands push, pull, rm and list. As in oci-sync, `NAME push`
 /// makes oci-sync artifacts unless --as-kind says otherwise. The shortcuts of oci-sync.yaml work too. Commands win over shortcuts.
