@@ -127,7 +127,7 @@ impl Reader {
     /// The bytes of a range, fewer only at the end of the file.
     ///
     /// # Errors
-    /// Errors of the stream; Invalid for more than [`READ_LIMIT`] bytes.
+    /// Errors of the stream; Invalid for more than `READ_LIMIT` bytes.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         if length > READ_LIMIT {
             return Err(Error::new(ErrorKind::Invalid, "a single read of more than 4 MiB is refused"));
