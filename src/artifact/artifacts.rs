@@ -156,7 +156,7 @@ impl Artifacts {
     /// # Errors
     /// Errors of the registry.
     pub async fn download(&self, repository: &Repository, artifact: &Artifact, blob: u32) -> Result<Option<Download>, Error> {
-        let Some(source) = artifact.source(blob) else { return Ok(None) };
+        let Some(source) = artifact.source(blob).filter(|source| Download::suits(source)) else { return Ok(None) };
         let digest = source.descriptor.digest;
         let is_shared = artifact.sources().iter().filter(|other| other.descriptor.digest == digest).nth(1).is_some();
         if is_shared || artifact.manifests.contains(&digest) {

@@ -11,8 +11,6 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-
 use super::budget::Use;
 use super::plan::Attached;
 use super::shared::Shared;
@@ -160,13 +158,9 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
 /// The bytes of an index blob, in memory or, if they are many, in the cache. They grow with what arrives, never with what is claimed.
 async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Array<u8>, Error> {
     let _turn = shared.turns.request(Use::Demand).await?;
-    let waited = |_| {
-        Error::new(ErrorKind::TimedOut, format!("{}: no byte of its index arrived for {} s", source.label(), shared.io_timeout.as_secs()))
-    };
     let mut stream = shared.pull.blob(&source.repository, index, 0..index.size).await?;
     let mut bytes = Array::new(&shared.cache.scratch());
-    while let Some(piece) = tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(waited)?.transpose()? {
-        shared.moved(piece.len());
+    while let Some(piece) = shared.next_piece(&mut stream, || format!("{}: no byte of its index", source.label())).await? {
         if bytes.len() as u64 + piece.len() as u64 > index.size {
             return Err(Error::new(ErrorKind::Integrity, "it is longer than its manifest says"));
         }

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::Use;
@@ -37,10 +36,10 @@ impl Contents {
     /// # Errors
     /// Errors of the registry.
     pub async fn download(&self, source: &BlobSource) -> Result<Option<Download>, Error> {
-        let size = source.descriptor.size;
-        if source.form != Form::Raw || source.sealing != Sealing::None || size < DOWNLOAD_LEAST || self.has_half(source)? {
+        if !Download::suits(source) || self.has_half(source)? {
             return Ok(None);
         }
+        let size = source.descriptor.size;
         let shared = Arc::clone(self.shared());
         let turn = shared.turns.request(Use::Demand).await?;
         let stream = shared.pull.blob(&source.repository, &source.descriptor, 0..size).await?;
@@ -57,18 +56,22 @@ impl Contents {
 }
 
 impl Download {
+    /// Whether a blob is one that may be downloaded: raw, not sealed, and not small.
+    pub fn suits(source: &BlobSource) -> bool {
+        source.form == Form::Raw && source.sealing == Sealing::None && source.descriptor.size >= DOWNLOAD_LEAST
+    }
+
     /// The next bytes; `None` once all of them were handed over and their digest is right.
     ///
     /// # Errors
     /// Integrity at the end if the bytes are not those of the digest; TimedOut and what the registry answers.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let next = tokio::time::timeout(self.shared.io_timeout, self.stream.next()).await;
-        let Some(piece) = next.map_err(|_| pass::stalled(&self.shared, &self.source))?.transpose()? else {
+        let next = self.shared.next_piece(&mut self.stream, || format!("{}: no byte", self.source.label())).await?;
+        let Some(piece) = next else {
             let hasher = std::mem::replace(&mut self.hasher, Hasher::new(self.source.descriptor.digest.algorithm()));
             pass::check(&self.source, &hasher.finish(), self.length)?;
             return Ok(None);
         };
-        self.shared.moved(piece.len());
         self.length += piece.len() as u64;
         self.hasher.update(&piece);
         Ok(Some(piece))

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Error;
@@ -88,14 +87,7 @@ impl Input {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let place = self.start + self.buffer.len() as u64;
         match &mut self.origin {
-            Origin::Remote { stream, .. } => {
-                let patience = self.shared.io_timeout;
-                let waited = |_| Error::new(ErrorKind::TimedOut, format!("no byte arrived for {} s", patience.as_secs()));
-                let piece = tokio::time::timeout(patience, stream.next()).await.map_err(waited)?.transpose()?;
-                // Piece by piece, since a span may take longer than anything may stand still.
-                self.shared.moved(piece.as_ref().map_or(0, Bytes::len));
-                Ok(piece)
-            }
+            Origin::Remote { stream, .. } => self.shared.next_piece(stream, || "no byte".to_owned()).await,
             Origin::Envelope { blob, envelope, rank } => {
                 if place >= self.end {
                     return Ok(None);

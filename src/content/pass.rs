@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -93,10 +92,7 @@ async fn download(shared: &Shared, source: &BlobSource, hash: &mpsc::Sender<Byte
         return Ok(());
     }
     let mut stream = shared.pull.blob(&source.repository, &source.descriptor, 0..size).await?;
-    while let Some(piece) =
-        tokio::time::timeout(shared.io_timeout, stream.next()).await.map_err(|_| stalled(shared, source))?.transpose()?
-    {
-        shared.moved(piece.len());
+    while let Some(piece) = shared.next_piece(&mut stream, || format!("{}: no byte", source.label())).await? {
         for piece in pieces(&piece) {
             let gone = hash.send(piece.clone()).await.is_err() || scan.send(piece).await.is_err();
             if gone {
@@ -141,11 +137,6 @@ fn broken(source: &BlobSource, error: &layer::Error) -> Error {
         Form::Raw => format!("{}: {error}", source.label()),
     };
     Error::new(error.kind, message)
-}
-
-/// A registry that sends nothing any more.
-pub(super) fn stalled(shared: &Shared, source: &BlobSource) -> Error {
-    Error::new(ErrorKind::TimedOut, format!("{}: no byte arrived for {} s", source.label(), shared.io_timeout.as_secs()))
 }
 
 fn abandoned(source: &BlobSource) -> Error {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 
 use super::budget::{Budget, Turns, Use};
@@ -16,7 +18,7 @@ use crate::cache::{CachedStream, Claim, Fill, Layout, Protection, SpanCache};
 use crate::error::ErrorKind;
 use crate::layer::{Form, LayerIndex, Limits, Resources, Windows, WindowsUpTo};
 use crate::oci::Digest;
-use crate::registry::{Pull, Trust};
+use crate::registry::{BlobStream, Pull, Trust};
 use crate::sys::array::Scratch;
 
 /// The cache keeps no document that takes a larger part of it.
@@ -130,6 +132,19 @@ impl Shared {
     pub(super) fn moved(&self, bytes: usize) {
         self.progress.fetch_add(bytes as u64, Ordering::Relaxed);
         self.cache.moved(bytes as u64);
+    }
+
+    /// The next bytes of a transfer; `None` at its end. `subject` begins the error of a registry that stands still: "SUBJECT arrived
+    /// for 60 s".
+    ///
+    /// # Errors
+    /// TimedOut; what the registry answers.
+    pub(super) async fn next_piece(&self, stream: &mut BlobStream, subject: impl FnOnce() -> String) -> Result<Option<Bytes>, Error> {
+        let stalled = |_| Error::new(ErrorKind::TimedOut, format!("{} arrived for {} s", subject(), self.io_timeout.as_secs()));
+        let piece = tokio::time::timeout(self.io_timeout, stream.next()).await.map_err(stalled)?.transpose()?;
+        // Piece by piece, since a span may take longer than anything may stand still.
+        self.moved(piece.as_ref().map_or(0, Bytes::len));
+        Ok(piece)
     }
 
     /// Waits for work of this machine, which counts as progress for as long as it goes on.

@@ -92,14 +92,10 @@ impl Work<'_> {
                 return Ok(());
             }
         }
-        let download = self.wait(self.source.download(job.node, &node))?;
-        let reader = if download.is_none() { Some(self.wait(self.source.open(job.node))?) } else { None };
         let unplaced = Unplaced::new(&job.directory, self.first_mode(job.node, &node)).map_err(failed)?;
-        if let Some(download) = download {
-            self.write_download(download, &unplaced.file, &|error| failed(error))?;
-        }
-        if let Some(reader) = reader {
-            self.write(&reader, &unplaced.file, &|error| failed(error))?;
+        match self.wait(self.source.download(job.node, &node))? {
+            Some(download) => self.write_download(download, &unplaced.file, &failed)?,
+            None => self.write(&self.wait(self.source.open(job.node))?, &unplaced.file, &failed)?,
         }
         self.describe_file(&unplaced.file, job.node, &node, &|| shown().display().to_string()).map_err(failed)?;
         let placed = unplaced.place(name, self.keep()).map_err(failed)?;

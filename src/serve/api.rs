@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, Response, header};
+use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 
 use super::access::Right;
@@ -44,7 +44,7 @@ async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body
     };
     let user = user.as_deref();
     state.access.check(user, &route, &request.method)?;
-    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let reads = respond::reads(&request);
     match &route {
         Route::Base if reads => return Ok(respond::json(&request, "{}")),
         Route::Catalog if reads => return lists::catalog(state, user, &request).await,
@@ -71,9 +71,11 @@ async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body
 }
 
 fn wrong_method(request: &Parts) -> Problem {
-    let reads = matches!(request.method, Method::GET | Method::HEAD);
-    let message =
-        if reads { "this cannot be read" } else { "this repository is read through from another registry and cannot be written to" };
+    let message = if respond::reads(request) {
+        "this cannot be read"
+    } else {
+        "this repository is read through from another registry and cannot be written to"
+    };
     Problem::unsupported(message).with(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
 }
 
@@ -93,7 +95,7 @@ fn place<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Pla
     }
     let default = state.default_upstream.as_deref();
     let upstream = state.upstreams.iter().find(|upstream| Some(upstream.prefix.as_str()) == default);
-    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let reads = respond::reads(request);
     match (upstream, &state.store) {
         // What is kept here comes before what another registry has under the same name.
         (Some(upstream), Some(store)) if reads && !store.exists(name) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),

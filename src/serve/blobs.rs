@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::manifests::{DIGEST, digest_value, etag};
+use super::manifests::{DIGEST, digest_value, etag, is_known};
 use super::problem::Problem;
 use super::range::{Wanted, wanted};
 use super::upstream::{Upstream, piece_end};
@@ -38,10 +38,9 @@ pub(super) async fn of_upstream(
 /// for a range that holds no byte.
 pub(super) fn head(request: &Parts, digest: &Digest, size: u64) -> (Response<Body>, Option<Range<u64>>) {
     let etag = etag(digest);
-    let known = request.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
     let is_get = request.method == Method::GET;
     let (status, range) = match if is_get { wanted(&request.headers, size, &etag) } else { Wanted::Whole } {
-        _ if known => (StatusCode::NOT_MODIFIED, None),
+        _ if is_known(&request.headers, &etag) => (StatusCode::NOT_MODIFIED, None),
         Wanted::Whole => (StatusCode::OK, Some(0..size)),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
         Wanted::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, None),

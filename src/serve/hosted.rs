@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
 
 /// Answers a request.
 pub(super) async fn answer(asked: Asked<'_>, route: &Route, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
-    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let reads = respond::reads(request);
     match (route, &request.method) {
         (Route::Manifest(_, version), _) if reads => asked.manifest(version, request).await,
         (Route::Manifest(_, version), &Method::PUT) => asked.put(version, request, body).await,
@@ -123,14 +123,14 @@ impl Asked<'_> {
 
     async fn blob(&self, digest: &Digest, request: &Parts) -> Result<Response<Body>, Problem> {
         let (store, repository, wanted, head) = (Arc::clone(self.store), self.repository.clone(), *digest, request.method == Method::HEAD);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = blocking(move || {
             let (file, size) = store.blob(&repository, &wanted)?;
             if head {
                 store.note_use(&file);
             }
             Ok((file, size))
         });
-        let (file, size) = opened.await.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))??;
+        let (file, size) = opened.await?;
         let (mut response, range) = blobs::head(request, digest, size);
         if let Some(range) = range {
             *response.body_mut() = store::of_file(&self.store.verified, file, *digest, size, range);
@@ -174,8 +174,7 @@ impl Asked<'_> {
     async fn mounts(&self, digest: &Digest, from: Option<String>) -> Result<bool, Problem> {
         let Some(from) = from.and_then(|from| Repository::parse(&from).ok()).filter(|from| (self.may_pull)(from)) else { return Ok(false) };
         let (store, digest, to) = (Arc::clone(self.store), *digest, self.repository.clone());
-        let mounted = tokio::task::spawn_blocking(move || store.mount(&digest, &from, &to)).await;
-        mounted.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))?
+        blocking(move || store.mount(&digest, &from, &to)).await
     }
 
     fn resume(&self, id: &str) -> Result<Session, Problem> {
@@ -228,7 +227,7 @@ impl Asked<'_> {
     /// Makes what was received a blob.
     async fn keep(&self, mut session: Session, digest: Digest) -> Result<Response<Body>, Problem> {
         let (store, repository) = (Arc::clone(self.store), self.repository.clone());
-        let kept = tokio::task::spawn_blocking(move || {
+        let kept = blocking(move || {
             let outcome = session.finish(&digest).and_then(|path| store.keep(&repository, &digest, path));
             // With a wrong digest nothing can be done with it; after a full disk it may be tried again.
             if outcome.as_ref().err().is_none_or(|problem| problem.code == Code::DigestInvalid) {
@@ -236,7 +235,7 @@ impl Asked<'_> {
             }
             outcome
         });
-        kept.await.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))??;
+        kept.await?;
         Ok(self.created(&format!("blobs/{digest}"), &digest))
     }
 
@@ -265,6 +264,12 @@ impl Asked<'_> {
         }
         Ok(response)
     }
+}
+
+/// Runs work on the store on a thread for that; it completes even if its client is gone.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))?
 }
 
 fn received(session: &Session) -> HeaderValue {

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::respond;
 use super::state::State;
 use super::store;
-use crate::oci::{Descriptor, Repository, media_type};
+use crate::oci::{Descriptor, Repository, document, media_type};
 
 /// The repositories of all places that a user may read; those of an upstream with its prefix.
 pub(super) async fn catalog(state: &State, user: Option<&str>, request: &Parts) -> Result<Response<Body>, Problem> {
@@ -54,7 +54,7 @@ fn linked(mut response: Response<Body>, link: Option<String>) -> Response<Body> 
 pub(super) fn referrers(found: &[Descriptor], request: &Parts) -> Response<Body> {
     let wanted = pages::parameter(request.uri.query(), "artifactType").filter(|wanted| !wanted.is_empty());
     let fits = |descriptor: &&Descriptor| wanted.as_deref().is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted));
-    let manifests: Vec<Value> = found.iter().filter(fits).map(member).collect();
+    let manifests: Vec<Value> = found.iter().filter(fits).map(document::descriptor).collect();
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
     let mut response = respond::json(request, index.to_string());
     let headers = response.headers_mut();
@@ -63,15 +63,4 @@ pub(super) fn referrers(found: &[Descriptor], request: &Parts) -> Response<Body>
         headers.insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
     }
     response
-}
-
-fn member(descriptor: &Descriptor) -> Value {
-    let mut member = json!({"mediaType": descriptor.media_type, "digest": descriptor.digest.to_string(), "size": descriptor.size});
-    if let Some(artifact_type) = &descriptor.artifact_type {
-        member["artifactType"] = json!(artifact_type);
-    }
-    if !descriptor.annotations.is_empty() {
-        member["annotations"] = json!(descriptor.annotations);
-    }
-    member
 }

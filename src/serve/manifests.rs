@@ -47,9 +47,7 @@ pub(super) fn answer(manifest: &Manifest, request: &Parts) -> Result<Response<Bo
         return Err(Problem::not_found(Code::ManifestUnknown, message));
     }
     let etag = etag(&manifest.digest);
-    let is_known =
-        |value: &HeaderValue| value.to_str().is_ok_and(|tags| tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag));
-    let mut response = if request.headers.get_all(header::IF_NONE_MATCH).iter().any(is_known) {
+    let mut response = if is_known(&request.headers, &etag) {
         respond::empty(StatusCode::NOT_MODIFIED)
     } else {
         let head = request.method == Method::HEAD;
@@ -68,6 +66,12 @@ pub(super) fn answer(manifest: &Manifest, request: &Parts) -> Result<Response<Bo
 /// The entity tag of content.
 pub(super) fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
+}
+
+/// Whether the client has what the tag stands for (`If-None-Match`, RFC 9110, section 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let mut values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    values.any(|tags| tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag))
 }
 
 /// A digest as a header; its grammar allows nothing else.

@@ -4,6 +4,11 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 
+/// Whether a request only reads.
+pub(super) fn reads(request: &Parts) -> bool {
+    matches!(request.method, Method::GET | Method::HEAD)
+}
+
 /// A JSON answer, without its body where only the head was asked for.
 pub(super) fn json(request: &Parts, text: impl Into<String>) -> Response<Body> {
     let text = text.into();

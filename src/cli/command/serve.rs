@@ -27,8 +27,6 @@ use crate::sys::process;
 
 /// Where the server listens by default.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5000);
-/// How long tags are trusted by default.
-const TAG_TTL: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +70,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     access: Option<PathBuf>,
 
-    /// What clients without a password may do
+    /// Rights of clients without a password
     #[arg(long, value_name = "RIGHT", help_heading = "Access")]
     anonymous: Option<Anonymous>,
 
@@ -109,7 +107,7 @@ pub struct Serve {
     log: LogFlags,
 }
 
-/// What else is done.
+/// Actions on the store.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Remove from the store what nothing refers to; safe while it is served
@@ -162,7 +160,12 @@ impl Serve {
         log::start(&target, self.log.log_format, invocation.verbose).map_err(failed)?;
         process::raise_open_file_limit();
         let cache = wiring::open_cache(&self.storage)?;
-        let upstreams = self.upstreams.iter().map(|(prefix, registry)| self.upstream(prefix, registry, &cache, &invocation));
+        // One limit for all upstreams together.
+        let budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
+        let upstreams = self.upstreams.iter().map(|(prefix, registry)| {
+            let pull = self.pull(registry, &invocation)?;
+            Ok(self.upstream(prefix, registry, pull, &cache, &budget))
+        });
         let config = Config {
             upstreams: upstreams.collect::<Result<_, Failure>>()?,
             default_upstream: self.default_upstream.clone(),
@@ -229,16 +232,19 @@ impl Serve {
         Store::open(directory).map(Some).map_err(failed)
     }
 
-    fn upstream(&self, prefix: &str, registry: &Registry, cache: &SpanCache, invocation: &Invocation) -> Result<UpstreamConfig, Failure> {
+    fn pull(&self, registry: &Registry, invocation: &Invocation) -> Result<Arc<dyn Pull>, Failure> {
         let flags = RegistryFlags { transport: self.transport.clone(), ..invocation.registry_of_file(Some(registry))? };
         let source = Source::Registry { registry: registry.clone(), prefix: None };
-        let pull: Arc<dyn Pull> = wiring::registry(&source, false, &flags, &invocation.environment)?;
+        Ok(wiring::registry(&source, false, &flags, &invocation.environment)?)
+    }
+
+    fn upstream(&self, prefix: &str, registry: &Registry, pull: Arc<dyn Pull>, cache: &SpanCache, budget: &Budget) -> UpstreamConfig {
         let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
         reading.verify = VerifyPolicy::Relayed;
-        reading.budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
+        reading.budget = budget.clone();
         reading.io_timeout = self.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT);
         let options = artifact::Options {
-            tag_ttl: self.tag_ttl.unwrap_or(TAG_TTL),
+            tag_ttl: self.tag_ttl.unwrap_or(wiring::TAG_TTL),
             platform: Platform::host(),
             view: ViewMode::Merged,
             offline: false,
@@ -246,7 +252,7 @@ impl Serve {
             repositories: Vec::new(),
         };
         let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(reading), cache.clone(), options);
-        Ok(UpstreamConfig { prefix: prefix.to_owned(), registry: registry.clone(), pull, artifacts })
+        UpstreamConfig { prefix: prefix.to_owned(), registry: registry.clone(), pull, artifacts }
     }
 
     async fn serve(&self, config: Config) -> Result<(), Failure> {
@@ -255,7 +261,7 @@ impl Serve {
         let server = Server::new(TcpListener::bind(self.listen).await.map_err(failed)?, config);
         let address = server.address().map_err(failed)?;
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
-        // Whoever waits for the server reads this line; without a reader it serves all the same.
+        // A script may wait for this line; a closed standard output does not stop the server.
         let _ = writeln!(std::io::stdout(), "listening on {scheme}://{address}");
         for (prefix, registry) in &self.upstreams {
             tracing::info!("{scheme}://{address}/v2/{prefix}/… is {}", registry.as_str());

@@ -211,7 +211,7 @@ fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<
     report::outcome(&reports).map_err(refused)
 }
 
-/// What the user can do about edits that were not published for this reason.
+/// Ways out for edits that were not published for this reason.
 fn ways_out(code: Code, shown: &str) -> String {
     let first = match code {
         Code::Conflict => "publish under another tag with `ocifs sync --as TAG`, ".to_owned(),

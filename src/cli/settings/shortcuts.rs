@@ -100,7 +100,8 @@ fn change(environment: &Environment, edit: impl FnOnce(&mut BTreeMap<String, Str
     let failed = |error: io::Error| Failure::other(format!("cannot write {}: {error}", escape::path(&file)));
     let folder = file.parent().map(std::path::Path::to_owned).unwrap_or_default();
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    let _lock = RangeLock::file(&folder.join(".shortcuts.lock"), PATIENCE).map_err(failed)?;
+    let lock = RangeLock::file(&folder.join(".shortcuts.lock"), PATIENCE).map_err(failed)?;
+    let _lock = lock.ok_or_else(|| failed(io::ErrorKind::TimedOut.into()))?;
     let mut shortcuts = read(&file)?;
     edit(&mut shortcuts)?;
     let text = serde_saphyr::to_string(&shortcuts).map_err(|error| Failure::other(error.to_string()))?;

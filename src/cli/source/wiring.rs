@@ -23,7 +23,7 @@ use crate::staging::Uppers;
 use crate::view::Meaning;
 
 /// Default trust in a tag's digest.
-const TAG_TTL: Duration = Duration::from_secs(60);
+pub const TAG_TTL: Duration = Duration::from_secs(60);
 /// Default limit of a transfer without progress.
 pub const IO_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default budget.

@@ -13,7 +13,7 @@ use super::super::{Error, MANIFEST_LIMIT};
 use super::shared::Http;
 use super::{manifest, pages, put};
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, media_type};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, document, media_type};
 
 /// How often an entry is added again that another writer overwrote.
 const ROUNDS: u32 = 10;
@@ -29,7 +29,7 @@ pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest,
     change(http, repository, subject, |entries| {
         let is_new = !entries.iter().any(|entry| digest_of(entry) == Some(&wanted));
         if is_new {
-            entries.push(entry(referrer));
+            entries.push(document::descriptor(referrer));
         }
         is_new
     })
@@ -118,17 +118,6 @@ async fn read(http: &Http, repository: &Repository, version: &Version) -> Result
 fn occupied(http: &Http, repository: &Repository, version: &Version) -> Error {
     let message = format!("{}/{repository}{version} is where referrers are listed, and it holds something else", http.registry);
     Error::new(ErrorKind::Conflict, message)
-}
-
-fn entry(referrer: &Descriptor) -> Value {
-    let mut entry = json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
-    if let Some(artifact_type) = &referrer.artifact_type {
-        entry["artifactType"] = json!(artifact_type);
-    }
-    if !referrer.annotations.is_empty() {
-        entry["annotations"] = json!(referrer.annotations);
-    }
-    entry
 }
 
 async fn store(http: &Http, repository: &Repository, version: &Version, index: &Value) -> Result<(), Error> {
