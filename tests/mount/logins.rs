@@ -92,12 +92,17 @@ fn a_login_goes_into_the_file_that_is_named() {
 }
 
 #[test]
-fn a_password_is_never_taken_from_the_arguments_and_nothing_is_asked_without_a_terminal() {
+fn a_password_is_never_taken_from_the_arguments_nor_sent_to_two_registries_and_nothing_is_asked_without_a_terminal() {
     let home = Home::new();
     fails(&home, &["login", "reg.io", "-u", "a", "-p", "secret"], 2, "--password-stdin");
     fails(&home, &["login", "reg.io"], 2, "--username");
     fails(&home, &["login", "reg.io", "-u", "a"], 2, "--password-stdin");
     fails(&home, &["login", "https://reg.io/team"], 2, "write it like reg.io");
+    for (flags, flag) in
+        [(&["-u", "a"][..], "--to-username"), (&["-H", "X-Token: b"], "--to-header"), (&["--identity-token-stdin"], "token-stdin")]
+    {
+        fails(&home, &[&["cp", "one.example/a:v1", "two.example/a:v1"], flags].concat(), 2, flag);
+    }
     let output = login(&home, &["reg.io", "-u", "a", "--password-stdin"], "\n");
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     let output = login(&home, &["127.0.0.1:1", "-u", "a", "--password-stdin", "--io-timeout", "1s"], "secret");

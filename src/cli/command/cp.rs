@@ -96,6 +96,7 @@ impl Cp {
         let environment = &invocation.environment;
         let (text, tags) = reference::split_tags(&self.destination)?;
         let (from, to) = (reference::parse(&self.source, environment)?, reference::parse(text, environment)?);
+        invocation.check_one_login(reference::registry(&from), reference::registry(&to))?;
         let flags = invocation.registry_of_side(Side::From, reference::registry(&from))?;
         let pull = wiring::registry(&from, false, &flags, environment)?;
         let flags = invocation.registry_of_side(Side::To, reference::registry(&to))?;

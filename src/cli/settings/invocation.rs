@@ -50,6 +50,22 @@ impl Invocation {
         self.registry_by(&self.arguments.iter().cloned().chain(given).collect::<Vec<_>>(), registry)
     }
 
+    /// Checks that a credential or header without a side is not meant for two registries: it goes only to the one that it is for.
+    ///
+    /// # Errors
+    /// The two are different registries, and such a flag is given.
+    pub fn check_one_login(&self, from: Option<&Registry>, to: Option<&Registry>) -> Result<(), Failure> {
+        let (Some(from), Some(to)) = (from, to) else { return Ok(()) };
+        let shared = ["username", "password_stdin", "identity_token_stdin", "headers"].into_iter().find(|id| self.is_given(id));
+        match shared.filter(|_| from != to) {
+            None => Ok(()),
+            Some(id) => {
+                let flag = if id == "headers" { "header".to_owned() } else { id.replace('_', "-") };
+                Err(Failure::usage(format!("--{flag} would go to {from} and to {to}; write --from-{flag} or --to-{flag}")))
+            }
+        }
+    }
+
     fn registry_by(&self, arguments: &[OsString], registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
         let command = self.command.clone();
         let command = registry.map_or(command.clone(), |registry| self.file.as_defaults_for(registry, command));
