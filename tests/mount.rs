@@ -2,6 +2,8 @@
 
 #[path = "mount/access.rs"]
 mod access;
+#[path = "mount/archives.rs"]
+mod archives;
 #[path = "mount/attached_index.rs"]
 mod attached_index;
 #[path = "mount/bad_archives.rs"]

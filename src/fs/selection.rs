@@ -103,8 +103,8 @@ impl Scope<'_> {
     fn is_of(&self, source: &Source) -> bool {
         match (source, self.authority) {
             (Source::Registry { registry, .. } | Source::Artifact { registry, .. }, Authority::Registry(own)) => registry.as_str() == own,
-            (Source::Layout { directory, .. }, Authority::Layout(own)) => {
-                own.strip_prefix("oci:").is_some_and(|own| is_same_directory(directory, Path::new(own)))
+            (Source::Layout { place, .. }, Authority::Layout(own)) => {
+                own.strip_prefix(place.form.scheme()).is_some_and(|own| is_same_place(&place.path, Path::new(own)))
             }
             _ => false,
         }
@@ -151,7 +151,7 @@ fn is_within(repository: Option<&Repository>, prefix: Option<&Repository>) -> bo
 }
 
 /// A layout is the same one whichever links lead to it.
-fn is_same_directory(one: &Path, other: &Path) -> bool {
+fn is_same_place(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().ok().zip(other.canonicalize().ok()).is_some_and(|(one, other)| one == other)
 }
 

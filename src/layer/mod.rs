@@ -42,6 +42,7 @@ pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span};
 pub use span_decoder::SpanDecoder;
 pub use tar::path::safe_name;
+pub use tar::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
 
 use crate::error::ErrorKind;
 

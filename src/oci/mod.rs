@@ -19,4 +19,4 @@ pub use invalid_manifest::InvalidManifest;
 pub use manifest::{ImageManifest, Index, Manifest, ManifestBody};
 pub use platform::Platform;
 pub use reference::{InvalidReference, Registry, Repository, Tag, Version};
-pub use source::{LayoutName, Source};
+pub use source::{LayoutForm, LayoutName, LayoutPlace, Source};

@@ -1,4 +1,4 @@
-//! The SOURCE of a mount: a registry, a prefix, one artifact, or an OCI layout directory.
+//! The SOURCE of a mount: a registry, a prefix, one artifact, or an OCI layout.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,14 +25,32 @@ pub enum Source {
         /// The tag or digest.
         version: Version,
     },
-    /// An OCI layout directory on this machine.
+    /// An OCI layout on this machine.
     Layout {
-        /// The directory as given.
-        directory: PathBuf,
+        /// Where it is, as given.
+        place: LayoutPlace,
         /// One artifact of it, or `None` for the directory of its tags. The text after the last colon that names
         /// no part of the path: a tag, a digest, or a full reference as `podman save` writes it.
         name: Option<LayoutName>,
     },
+}
+
+/// Where an OCI layout is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutPlace {
+    /// How its files are kept.
+    pub form: LayoutForm,
+    /// The directory or archive.
+    pub path: PathBuf,
+}
+
+/// How the files of an OCI layout are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayoutForm {
+    /// In a directory.
+    Directory,
+    /// In a tar archive.
+    Archive,
 }
 
 /// The tag or digest that selects an artifact inside a layout.
@@ -45,14 +63,14 @@ pub enum LayoutName {
 }
 
 impl Source {
-    /// Parses SOURCE. `oci:` starts a layout; a bare host (`reg.io`, `localhost:5000`) is a registry; a trailing
+    /// Parses SOURCE. `oci:` starts a layout directory, `oci-archive:` an archive; a bare host (`reg.io`, `localhost:5000`) is a registry; a trailing
     /// slash makes the text a registry or prefix whatever its form.
     ///
     /// # Errors
     /// Text that follows no grammar; nothing is looked up.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
-        if let Some(layout) = text.strip_prefix("oci:") {
-            return Self::parse_layout(layout);
+        if let Some((form, layout)) = LayoutForm::of_text(text) {
+            return Self::parse_layout(form, layout);
         }
         let trimmed = text.trim_end_matches('/');
         if !trimmed.contains('/') && (Registry::looks_like_host(trimmed) || text.ends_with('/')) {
@@ -74,27 +92,56 @@ impl Source {
         }
     }
 
-    fn parse_layout(text: &str) -> Result<Self, InvalidReference> {
+    fn parse_layout(form: LayoutForm, text: &str) -> Result<Self, InvalidReference> {
         if text.is_empty() {
-            return Err(InvalidReference::new(text, "layout (oci:DIRECTORY or oci:DIRECTORY:tag)"));
+            return Err(InvalidReference::new(text, form.usage()));
         }
-        if let Some((directory, digest)) = text.rsplit_once('@')
+        let layout = |path: &str, name| Ok(Self::Layout { place: LayoutPlace { form, path: path.into() }, name });
+        if let Some((path, digest)) = text.rsplit_once('@')
             && let Ok(digest) = Digest::parse(digest)
         {
-            return Ok(Self::Layout { directory: directory.into(), name: Some(LayoutName::Digest(digest)) });
+            return layout(path, Some(LayoutName::Digest(digest)));
         }
         if let Some((_, digest)) = text.rsplit_once('@')
             && (digest.starts_with("sha256:") || digest.starts_with("sha512:"))
         {
             return Err(InvalidReference::new(digest, "digest (sha256:<64 lower-case hex digits>)"));
         }
-        // The directory ends at the first colon: what follows may be a full reference with colons of its own.
-        Ok(match text.split_once(':') {
-            Some((directory, name)) if !name.is_empty() && !directory.is_empty() => {
-                Self::Layout { directory: directory.into(), name: Some(LayoutName::Name(name.to_owned())) }
-            }
-            _ => Self::Layout { directory: text.trim_end_matches(':').into(), name: None },
-        })
+        // The path ends at the first colon: what follows may be a full reference with colons of its own.
+        match text.split_once(':') {
+            Some((path, name)) if !name.is_empty() && !path.is_empty() => layout(path, Some(LayoutName::Name(name.to_owned()))),
+            _ => layout(text.trim_end_matches(':'), None),
+        }
+    }
+}
+
+impl LayoutForm {
+    const ALL: [Self; 2] = [Self::Directory, Self::Archive];
+
+    /// The start of references, with its colon.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Directory => "oci:",
+            Self::Archive => "oci-archive:",
+        }
+    }
+
+    /// The form that a reference begins with, and the rest of it.
+    pub fn of_text(text: &str) -> Option<(Self, &str)> {
+        Self::ALL.into_iter().find_map(|form| Some((form, text.strip_prefix(form.scheme())?)))
+    }
+
+    fn usage(self) -> &'static str {
+        match self {
+            Self::Directory => "layout (oci:DIRECTORY or oci:DIRECTORY:tag)",
+            Self::Archive => "archive (oci-archive:FILE.tar or oci-archive:FILE.tar:tag)",
+        }
+    }
+}
+
+impl fmt::Display for LayoutPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", self.form.scheme(), self.path.display())
     }
 }
 
@@ -122,8 +169,8 @@ impl fmt::Display for Source {
             Self::Registry { registry, prefix: None } => write!(formatter, "{registry}"),
             Self::Registry { registry, prefix: Some(prefix) } => write!(formatter, "{registry}/{prefix}"),
             Self::Artifact { registry, repository, version } => write!(formatter, "{registry}/{repository}{version}"),
-            Self::Layout { directory, name } => {
-                write!(formatter, "oci:{}", directory.display())?;
+            Self::Layout { place, name } => {
+                write!(formatter, "{place}")?;
                 match name {
                     Some(LayoutName::Name(name)) => write!(formatter, ":{name}"),
                     Some(LayoutName::Digest(digest)) => write!(formatter, "@{digest}"),
@@ -153,6 +200,8 @@ mod tests {
             ("myhost:5000/", "myhost:5000"),
             ("oci:/a/b", "oci:/a/b"),
             ("oci:layout:v1", "oci:layout:v1"),
+            ("oci-archive:/a/b.tar", "oci-archive:/a/b.tar"),
+            ("oci-archive:b.tar:v1", "oci-archive:b.tar:v1"),
         ] {
             assert_eq!(Source::parse(text).unwrap().to_string(), shown, "{text}");
         }
@@ -165,15 +214,15 @@ mod tests {
 
     #[test]
     fn a_layout_name_may_be_a_full_reference() {
-        let Ok(Source::Layout { directory, name: Some(LayoutName::Name(name)) }) = Source::parse("oci:saved:localhost/app:v1") else {
+        let Ok(Source::Layout { place, name: Some(LayoutName::Name(name)) }) = Source::parse("oci:saved:localhost/app:v1") else {
             panic!("not a layout")
         };
-        assert_eq!((directory.to_str(), name.as_str()), (Some("saved"), "localhost/app:v1"));
+        assert_eq!((place.path.to_str(), name.as_str()), (Some("saved"), "localhost/app:v1"));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "/", "oci:", "http://reg.io", "reg.io/UPPER", "reg.io/a:b:c"] {
+        for text in ["", "/", "oci:", "oci-archive:", "http://reg.io", "reg.io/UPPER", "reg.io/a:b:c"] {
             assert!(Source::parse(text).is_err(), "{text:?}");
         }
     }

@@ -1,16 +1,18 @@
-//! An OCI image layout directory, read and written in place.
+//! An OCI image layout, read and written in place: a directory, or an archive of one.
 //!
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the
 //! repository that callers pass is ignored. A manifest or blob is hashed whole before its first byte is given out,
 //! and again when its file has changed since. No path and no symbolic link ever leads out of the directory.
 //! The directory may be changed by others at any time: `index.json` is read again when it changed.
 
+mod archive;
 mod blobs;
+mod directory;
 mod entries;
-mod files;
 mod hosting;
 mod local;
 mod names;
+mod place;
 mod push;
 mod sweep;
 
@@ -24,14 +26,17 @@ use parking_lot::Mutex;
 
 pub use self::hosting::{Collected, layout_directory};
 
-use self::blobs::{Blobs, Stamp};
+use self::archive::Archive;
+use self::blobs::Blobs;
+use self::directory::Directory;
 use self::local::{INDEX, INDEX_LIMIT, MARKER, local};
 use self::names::Names;
+use self::place::{Place, Stamp};
 use super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
+use crate::oci::{Descriptor, Digest, Hasher, LayoutForm, LayoutPlace, Manifest, Repository, Tag, Version};
 
-/// An OCI image layout directory.
+/// An OCI image layout: a directory or an archive.
 pub struct Layout {
     origin: String,
     blobs: Arc<Blobs>,
@@ -50,22 +55,65 @@ impl Layout {
         if !canonical.is_dir() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", shown.escape_debug())));
         }
-        let layout = Self::at(canonical);
-        layout.blobs.root()?;
+        let opened = Directory::new(canonical.clone());
+        opened.root().map_err(|error| local(&shown, &error))?;
+        let layout = Self::at(&canonical, Place::Directory(opened));
+        layout.check(&shown)?;
+        Ok(layout)
+    }
+
+    /// Opens an archive of a layout, to read it.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such file, `Invalid` where it is something else than an OCI archive of version 1.
+    pub fn open_archive(file: &Path) -> Result<Self, Error> {
+        let shown = file.display().to_string();
+        let canonical = file.canonicalize().map_err(|error| local(&shown, &error))?;
+        let archive = Archive::open_file(canonical.clone()).map_err(|error| not_archive(&shown, &error))?;
+        Self::of_archive(&canonical, archive, &shown)
+    }
+
+    /// Opens an archive to add to it, or a place where there is none yet. Nothing is seen of what is written before
+    /// [`Push::finish`](super::Push::finish). Blocks while it looks at what a stopped command left.
+    ///
+    /// # Errors
+    /// `Invalid` where something else is in the place, `Conflict` while another process writes the archive.
+    pub fn open_or_begin_archive(file: &Path) -> Result<Self, Error> {
+        let shown = file.display().to_string();
+        let exists = file.symlink_metadata().is_ok();
+        let canonical = if exists { file.canonicalize().map_err(|error| local(&shown, &error))? } else { in_existing(file)? };
+        let archive = Archive::open_or_begin(canonical.clone()).map_err(|error| not_archive(&shown, &error))?;
+        match exists {
+            true => Self::of_archive(&canonical, archive, &shown),
+            false => Ok(Self::at(&canonical, Place::Archive(archive))),
+        }
+    }
+
+    fn of_archive(canonical: &Path, archive: Archive, shown: &str) -> Result<Self, Error> {
+        if !archive.has(MARKER) && archive.has("manifest.json") {
+            let shown = shown.escape_debug();
+            let how = format!("`skopeo copy docker-archive:{shown} oci-archive:FILE` makes one of it");
+            return Err(Error::new(ErrorKind::Invalid, format!("{shown} is an archive in the format of Docker, not of OCI; {how}")));
+        }
+        let layout = Self::at(canonical, Place::Archive(archive));
+        layout.check(shown)?;
+        Ok(layout)
+    }
+
+    /// Checks that what every layout has is there.
+    fn check(&self, shown: &str) -> Result<(), Error> {
         let lacks = |name: &str| {
             Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `{name}`", shown.escape_debug()))
         };
-        match layout.marked(&shown) {
-            Ok(true) => {}
-            Ok(false) => return Err(lacks("oci-layout")),
-            Err(error) => return Err(error),
+        if !self.marked(shown)? {
+            return Err(lacks(MARKER));
         }
-        layout.blobs.stamp(Path::new(INDEX)).map_err(|error| match error.kind {
+        self.blobs.stamp(Path::new(INDEX)).map_err(|error| match error.kind {
             ErrorKind::NotFound => lacks(INDEX),
             _ => error,
         })?;
-        layout.blobs.set_begun();
-        Ok(layout)
+        self.blobs.set_begun();
+        Ok(())
     }
 
     /// Opens a layout directory, or a place where the first push makes one: a directory that does not exist yet or
@@ -75,18 +123,20 @@ impl Layout {
     /// `NotFound` where the parent directory does not exist, `Invalid` where something else is in the place.
     pub fn open_or_begin(directory: &Path) -> Result<Self, Error> {
         let shown = directory.display().to_string();
-        let layout = match directory.canonicalize() {
-            Ok(canonical) => Self::at(canonical),
+        let canonical = match directory.canonicalize() {
+            Ok(canonical) => canonical,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
-                return Self::absent(directory);
+                let canonical = in_existing(directory)?;
+                return Ok(Self::at(&canonical, Place::Directory(Directory::new(canonical.clone()))));
             }
             Err(error) => return Err(local(&shown, &error)),
         };
-        if !layout.blobs.path().is_dir() {
+        if !canonical.is_dir() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", shown.escape_debug())));
         }
-        let root = layout.blobs.root()?;
-        let names = files::names(root).map_err(|error| local(&shown, &error))?;
+        let opened = Directory::new(canonical.clone());
+        let names = opened.names().map_err(|error| local(&shown, &error))?;
+        let layout = Self::at(&canonical, Place::Directory(opened));
         let is_layout = layout.marked(&shown)? || names.iter().any(|name| name == INDEX);
         if !is_layout && !names.is_empty() {
             let message = format!("{} is not an OCI image layout, and not empty, so none is made there", shown.escape_debug());
@@ -95,19 +145,13 @@ impl Layout {
         Ok(layout)
     }
 
-    /// A layout that will be made in a directory that exists.
-    fn absent(directory: &Path) -> Result<Self, Error> {
-        let shown = directory.display().to_string();
-        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let parent = parent.canonicalize().map_err(|error| local(&parent.display().to_string(), &error))?;
-        let name = directory.file_name();
-        let name = name.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{} names no directory", shown.escape_debug())))?;
-        Ok(Self::at(parent.join(name)))
-    }
-
-    fn at(canonical: PathBuf) -> Self {
-        let origin = format!("oci:{}", canonical.display());
-        let blobs = Arc::new(Blobs::new(canonical, origin.clone()));
+    fn at(canonical: &Path, place: Place) -> Self {
+        let form = match &place {
+            Place::Directory(_) => LayoutForm::Directory,
+            Place::Archive(_) => LayoutForm::Archive,
+        };
+        let origin = LayoutPlace { form, path: canonical.to_path_buf() }.to_string();
+        let blobs = Arc::new(Blobs::new(place, origin.clone()));
         Self { blobs, origin, names: Mutex::new(None) }
     }
 
@@ -192,6 +236,27 @@ impl Layout {
     }
 }
 
+/// The path of what will be made in a directory that exists.
+fn in_existing(path: &Path) -> Result<PathBuf, Error> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let canonical = parent.canonicalize().map_err(|error| local(&parent.display().to_string(), &error))?;
+    let name = path.file_name().ok_or_else(|| {
+        let shown = path.display().to_string();
+        Error::new(ErrorKind::Invalid, format!("{} names nothing that can be made", shown.escape_debug()))
+    })?;
+    Ok(canonical.join(name))
+}
+
+/// Why a file cannot be read as an archive.
+fn not_archive(shown: &str, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => {
+            Error::new(ErrorKind::Invalid, format!("{} is not an OCI archive: {}", shown.escape_debug(), error.to_string().escape_debug()))
+        }
+        _ => local(shown, error),
+    }
+}
+
 #[async_trait]
 impl Pull for Layout {
     fn origin(&self) -> &str {
@@ -234,8 +299,8 @@ impl Pull for Layout {
                 format!("blob {}: bytes {range:?} lie outside of its {} bytes", descriptor.digest, descriptor.size),
             ));
         }
-        let file = self.blobs.verified(descriptor).await?;
-        Ok(blobs::stream(file, descriptor.digest, range))
+        let slice = self.blobs.verified(descriptor).await?;
+        Ok(blobs::stream(slice, descriptor.digest, range))
     }
 
     async fn blob_size(&self, _repository: &Repository, digest: &Digest) -> Result<u64, Error> {
@@ -272,5 +337,7 @@ impl Pull for Layout {
     }
 }
 
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod tests;

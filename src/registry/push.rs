@@ -103,6 +103,11 @@ pub trait Push: Pull {
     /// # Errors
     /// Denied, and why else a push would fail.
     async fn may_push(&self, repository: &Repository) -> Result<(), Error>;
+
+    /// Makes what was written visible where it becomes visible as a whole: in an archive. Called last, and once more after an error.
+    async fn finish(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A file that is uploaded.

@@ -47,7 +47,7 @@ enum Action {
 /// Flags of `get`.
 #[derive(Args, Clone, Debug)]
 struct Get {
-    /// repository@digest or oci:DIRECTORY@digest
+    /// repository@digest, oci:DIRECTORY@digest or oci-archive:FILE@digest
     #[arg(value_name = "REF")]
     reference: String,
 
@@ -198,13 +198,14 @@ impl Put {
             let (path, expected) = (self.file.clone(), (wanted, self.size));
             let (file, digest, size) = blocking(move || content(&path, expected)).await?;
             let descriptor = Descriptor::new(self.media_type.clone(), digest, size);
-            let placer = BlobPlacer::new(push, repository, std::num::NonZeroUsize::MIN);
+            let placer = BlobPlacer::new(Arc::clone(&push), repository, std::num::NonZeroUsize::MIN);
             let placed = placer
                 .place(&descriptor, None, || {
                     let uploaded: crate::registry::Uploaded = Arc::new(|_| {});
                     Ok::<_, Failure>((Arc::new(FileSource::new(file, size)) as Arc<dyn crate::registry::UploadSource>, uploaded))
                 })
                 .await?;
+            push.finish().await?;
             let reference = reference::with_version(&to, &Version::Digest(digest));
             Ok((Report { reference, digest: digest.to_string(), size, sent: placed == Some(Placed::Uploaded) }, descriptor))
         })?;

@@ -60,7 +60,7 @@ struct Clear {
 /// Flags of `pin` and `unpin`.
 #[derive(Args, Clone, Debug)]
 struct Pin {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
     reference: String,
 

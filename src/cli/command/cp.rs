@@ -1,4 +1,4 @@
-//! `ocifs cp`: copies artifacts between registries and layouts, byte for byte.
+//! `ocifs cp`: copies artifacts between registries, layouts and archives, byte for byte.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::oci::{Platform, Repository, Source, Tag, Version};
 use crate::registry::Pull;
 use crate::transfer::{self, Copied, Copier, Options, Tally};
 
-/// Copy artifacts between registries and layouts; digests stay what they are
+/// Copy artifacts between registries, layouts and OCI archives; digests stay what they are
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "copy", args_override_self = true)]
 pub struct Cp {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag; with --all-tags a repository or layout
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag; with --all-tags without the tag
     #[arg(value_name = "SRC")]
     source: String,
 
-    /// repository[:tag[,tag]…] or oci:DIRECTORY[:tag[,tag]…] [default tag: that of SRC]
+    /// repository[:tag[,tag]…], oci:DIRECTORY[:tag…] or oci-archive:FILE[:tag…] [default tag: that of SRC]
     #[arg(value_name = "DST")]
     destination: String,
 
@@ -113,6 +113,7 @@ impl Cp {
                     false => reference::named(&from, pull.as_ref()).await.map(|(repository, version)| (repository, vec![version]))?,
                 };
                 let source = transfer::Source { pull, repository };
+                let arrives = Arc::clone(&push);
                 let destination = transfer::Destination { push, repository: reference::repository(&to)? };
                 let copier = Copier::new(source, destination, options);
                 let tally = copier.tally();
@@ -124,6 +125,7 @@ impl Cp {
                     let copied = copier.copy(&version, &tags).await?;
                     reports.push(report(&from, &version, &to, &tags, copied));
                 }
+                arrives.finish().await?;
                 Ok((reports, tally))
             },
             "no tag was put on what did not arrive whole, and the same copy goes on from here",

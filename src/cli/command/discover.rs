@@ -39,7 +39,7 @@ enum Shape {
 /// Show what refers to an artifact: signatures, SBOMs, attestations
 #[derive(Args, Clone, Debug)]
 pub struct Discover {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
     reference: String,
 

@@ -49,7 +49,7 @@ struct Layer {
 /// Explain an artifact without mounting it: kind, platform, layers and how lazily they can be read
 #[derive(Args, Clone, Debug)]
 pub struct Inspect {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
     reference: String,
 

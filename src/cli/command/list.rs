@@ -23,7 +23,7 @@ const DIGEST: usize = 32;
 /// List oci-sync artifacts of a repository or of a whole registry, as `oci-sync list` does
 #[derive(Args, Clone, Debug)]
 pub struct List {
-    /// registry, registry/repository or oci:DIRECTORY
+    /// registry, registry/repository, oci:DIRECTORY or oci-archive:FILE
     #[arg(value_name = "REG|REPO", required_unless_present = "remote", conflicts_with = "remote")]
     place: Option<String>,
 
@@ -98,7 +98,7 @@ impl List {
         let names: Vec<Name> = listed.names.iter().map(|tag| (tag.clone(), None)).collect();
         let mut rows = tags::rows(&parts.artifacts, repository, &names, &self.labels).await;
         let place = match source {
-            Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+            Source::Layout { place, .. } => place.to_string(),
             Source::Registry { registry, .. } | Source::Artifact { registry, .. } => format!("{registry}/{repository}"),
         };
         found.extend(std::mem::take(&mut rows.rows).into_iter().filter_map(|row| artifact(&place, repository, row)));

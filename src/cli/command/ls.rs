@@ -22,7 +22,7 @@ use crate::registry::Layout;
 /// List repositories of a registry, tags of a repository, or files of an artifact
 #[derive(Args, Clone, Debug)]
 pub struct Ls {
-    /// registry, registry/prefix, registry/repository, oci:DIRECTORY, or an artifact like registry/repository:tag[/path]
+    /// registry, registry/prefix, registry/repository, oci:DIRECTORY, oci-archive:FILE, or an artifact like registry/repository:tag[/path]
     #[arg(value_name = "REG|REPO|REF")]
     place: String,
 

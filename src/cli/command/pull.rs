@@ -38,7 +38,7 @@ const SUBJECTS: usize = 16;
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Pull {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF", required_unless_present = "remote")]
     reference: Option<String>,
 

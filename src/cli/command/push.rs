@@ -26,7 +26,7 @@ use crate::publish::{ArtifactKind, ImageSpec, Metadata, NewKind, Packs, Pushed, 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Push {
-    /// repository:tag[,tag]… or oci:DIRECTORY:tag[,tag]…
+    /// repository:tag[,tag]…, oci:DIRECTORY:tag[,tag]… or oci-archive:FILE:tag[,tag]…
     #[arg(value_name = "REF", required_unless_present = "remote")]
     reference: Option<String>,
 
@@ -210,6 +210,7 @@ impl Push {
                 let wanted = self.pushing(&source, tags, &parts, &packs).await?;
                 let publisher = pushing::publisher(&source, &parts, encrypted, !self.no_index);
                 let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
+                parts.push.finish().await?;
                 parts.artifacts.flush().await;
                 packs.finish();
                 Ok((pushed, references(&source, &wanted.tags)))

@@ -35,7 +35,7 @@ enum Action {
 /// Flags of both.
 #[derive(Args, Clone, Debug)]
 struct Listed {
-    /// registry or registry/prefix; for tags registry/repository, registry/repository:tag or oci:DIRECTORY
+    /// registry or registry/prefix; for tags registry/repository, registry/repository:tag oci:DIRECTORY or oci-archive:FILE
     #[arg(value_name = "REG|REPO")]
     place: String,
 

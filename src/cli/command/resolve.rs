@@ -15,7 +15,7 @@ use crate::transfer;
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "digest")]
 pub struct Resolve {
-    /// repository:tag, or oci:DIRECTORY:tag
+    /// repository:tag, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
     reference: String,
 

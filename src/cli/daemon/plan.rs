@@ -11,7 +11,7 @@ use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::View;
 use crate::cli::settings::mount::Mount;
 use crate::cli::source::wiring::{self, Parts, Reading};
-use crate::oci::{LayoutName, Source, Version};
+use crate::oci::{LayoutForm, LayoutName, Source, Version};
 use crate::seal::Passphrase;
 use crate::sys::inherited::Inherited;
 
@@ -63,9 +63,10 @@ impl Plan {
         self.flags.reaching.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory; set --state-dir"))
     }
 
-    /// Whether the mount is writable: not with `--read-only`, below a digest, or in a view of parts instead of files.
+    /// Whether the mount is writable: not with `--read-only`, of an archive, below a digest, or in a view of parts instead of files.
     pub fn is_writable(&self) -> bool {
-        !self.flags.access.read_only && !self.is_by_digest() && self.flags.content.view.unwrap_or_default() == View::Merged
+        let is_fixed = self.is_by_digest() || matches!(&self.source, Source::Layout { place, .. } if place.form == LayoutForm::Archive);
+        !self.flags.access.read_only && !is_fixed && self.flags.content.view.unwrap_or_default() == View::Merged
     }
 
     /// Opens and checks the mount point; `None` for an existing FUSE mount. May start threads.
@@ -76,8 +77,8 @@ impl Plan {
         let MountTarget::Directory(directory) = &self.target else { return Ok(None) };
         let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", self.state_directory()?)];
         reserved.extend(self.flags.reaching.storage.cache_dir.as_deref().map(|path| ("cache directory", path)));
-        if let Source::Layout { directory, .. } = &self.source {
-            reserved.push(("layout", directory));
+        if let Source::Layout { place, .. } = &self.source {
+            reserved.push(("layout", &place.path));
         }
         mount_point::prepare(directory, self.flags.nonempty, &reserved).map(Some)
     }

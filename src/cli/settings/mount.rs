@@ -12,7 +12,7 @@ use crate::cli::terminal::units;
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Mount {
-    /// Registry, prefix, repository:tag, repository@digest, or oci:DIRECTORY[:tag]
+    /// Registry, prefix, repository:tag, repository@digest, oci:DIRECTORY[:tag] or oci-archive:FILE[:tag]
     #[arg(value_name = "SOURCE")]
     pub source: String,
 

@@ -4,7 +4,7 @@ use super::root;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::settings::environment::Environment;
 use crate::cli::terminal::escape;
-use crate::oci::{Digest, LayoutName, Registry, Repository, Source, Tag, Version};
+use crate::oci::{Digest, LayoutForm, LayoutName, LayoutPlace, Registry, Repository, Source, Tag, Version};
 use crate::registry::{Layout, Pull};
 
 /// Repository and version of an artifact.
@@ -75,7 +75,7 @@ pub fn with_version(source: &Source, version: &Version) -> String {
             format!("{registry}/{repository}{version}")
         }
         Source::Registry { registry, prefix: None } => format!("{registry}{version}"),
-        Source::Layout { directory, .. } => format!("oci:{}{version}", directory.display()),
+        Source::Layout { place, .. } => format!("{place}{version}"),
     }
 }
 
@@ -93,7 +93,7 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
 pub fn without_version(source: &Source) -> String {
     match source {
         Source::Artifact { registry, repository, .. } => format!("{registry}/{repository}"),
-        Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+        Source::Layout { place, .. } => place.to_string(),
         Source::Registry { .. } => source.to_string(),
     }
 }
@@ -116,7 +116,7 @@ pub fn registry(source: &Source) -> Option<&Registry> {
     }
 }
 
-/// Parses SOURCE or REF, also as other tools spell it (`docker://`, `cr://`). The directory of a layout becomes absolute, since the
+/// Parses SOURCE or REF, also as other tools spell it (`docker://`, `cr://`). The path of a layout becomes absolute, since the
 /// daemon works in `/`.
 ///
 /// # Errors
@@ -125,7 +125,9 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
     let text = ["docker://", "cr://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     check_scheme(text)?;
     Ok(match Source::parse(text)? {
-        Source::Layout { directory, name } => Source::Layout { directory: environment.absolute(&directory, None)?, name },
+        Source::Layout { place: LayoutPlace { form, path }, name } => {
+            Source::Layout { place: LayoutPlace { form, path: environment.absolute(&path, None)? }, name }
+        }
         other => other,
     })
 }
@@ -149,15 +151,15 @@ fn check_scheme(text: &str) -> Result<(), Failure> {
     }
     match text.split_once("://") {
         Some(("http" | "https", rest)) => wrong(rest, format!("{rest} (and --plain-http for a registry without TLS)")),
-        Some((_, rest)) if !text.starts_with("oci:") => wrong(rest, format!("{rest} for a registry, oci:DIRECTORY for a layout")),
+        Some((_, rest)) if LayoutForm::of_text(text).is_none() => wrong(rest, format!("{rest} for a registry, oci:DIRECTORY for a layout")),
         _ => Ok(()),
     }
 }
 
 /// Splits `REF/path` into the reference and the path in the artifact: what stands behind the first slash after a tag or digest.
 pub fn split_path(text: &str) -> (&str, Option<&str>) {
-    let version = match text.strip_prefix("oci:") {
-        Some(_) => text.find("@sha").or_else(|| text.get(4..)?.find(':').map(|at| at + 4)),
+    let version = match LayoutForm::of_text(text) {
+        Some((form, rest)) => text.find("@sha").or_else(|| rest.find(':').map(|at| at + form.scheme().len())),
         // The colon of a port stands before the first slash.
         None => {
             let start = text.find("://").map_or(0, |at| at + 3);
@@ -225,6 +227,8 @@ mod tests {
             ("oci:/l/m:v1", "oci:/l/m:v1", None),
             ("oci:/l/m:v1/etc", "oci:/l/m:v1", Some("etc")),
             ("oci:/l/m", "oci:/l/m", None),
+            ("oci-archive:/l/m.tar", "oci-archive:/l/m.tar", None),
+            ("oci-archive:/l/m.tar:v1/etc", "oci-archive:/l/m.tar:v1", Some("etc")),
             (&by_digest, by_digest.strip_suffix("/etc/passwd").unwrap(), Some("etc/passwd")),
         ] {
             assert_eq!(split_path(text), (reference, path), "{text}");

@@ -55,7 +55,7 @@ pub fn with_scope<T>(source: &Source, apply: impl FnOnce(Scope<'_>) -> T) -> Opt
 pub fn authority(source: &Source) -> Authority {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Authority::Registry(registry.to_string()),
-        Source::Layout { directory, .. } => Authority::Layout(format!("oci:{}", directory.display())),
+        Source::Layout { place, .. } => Authority::Layout(place.to_string()),
     }
 }
 

@@ -14,9 +14,9 @@ use crate::cli::settings::oci_sync::OciSync;
 use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
 use crate::fs;
-use crate::oci::{Platform, Registry, Repository, Source};
+use crate::oci::{LayoutForm, Platform, Registry, Repository, Source};
 use crate::registry::{
-    ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls,
+    self, ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls,
 };
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
@@ -119,11 +119,14 @@ pub fn over(
 /// As [`build`].
 pub fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
     match source {
-        Source::Layout { directory, name } => {
+        Source::Layout { place, name } => {
             // A missing directory is more often a mistake.
-            let open = if begins && name.is_none() && directory.is_dir() { Layout::open_or_begin } else { Layout::open };
-            let layout = Arc::new(open(directory).map_err(|error| Failure::from(error).context("cannot open the layout"))?);
-            Ok(layout)
+            let may_begin = begins && name.is_none() && place.path.is_dir();
+            layout(match (place.form, may_begin) {
+                (LayoutForm::Archive, _) => Layout::open_archive(&place.path),
+                (LayoutForm::Directory, true) => Layout::open_or_begin(&place.path),
+                (LayoutForm::Directory, false) => Layout::open(&place.path),
+            })
         }
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => {
             Ok(Arc::new(HttpRegistry::new(http(registry.clone(), flags, environment)?)?))
@@ -131,18 +134,23 @@ pub fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environmen
     }
 }
 
-/// The registry of a destination, or its layout, which is made if the directory is missing or empty.
+/// The registry of a destination, or its layout, which is made if the directory or archive is missing. What is written into an archive
+/// counts once [`Push::finish`] is through.
 ///
 /// # Errors
 /// As [`registry`].
 pub fn destination(to: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
     match to {
-        Source::Layout { directory, .. } => {
-            let layout = Layout::open_or_begin(directory);
-            Ok(Arc::new(layout.map_err(|error| Failure::from(error).context("cannot open the layout"))?))
-        }
+        Source::Layout { place, .. } => layout(match place.form {
+            LayoutForm::Directory => Layout::open_or_begin(&place.path),
+            LayoutForm::Archive => Layout::open_or_begin_archive(&place.path),
+        }),
         other => registry(other, false, flags, environment),
     }
+}
+
+fn layout(opened: Result<Layout, registry::Error>) -> Result<Arc<dyn Push>, Failure> {
+    Ok(Arc::new(opened.map_err(|error| Failure::from(error).context("cannot open the layout"))?))
 }
 
 fn http(registry: Registry, flags: &RegistryFlags, environment: &Environment) -> Result<HttpConfig, Failure> {

@@ -307,7 +307,7 @@ fn reference_of((repository, tag): &TagName, tag_key: &TagKey) -> String {
 fn start_of_references(source: &Source) -> String {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => registry.to_string(),
-        Source::Layout { directory, .. } => format!("oci:{}", directory.display()),
+        Source::Layout { place, .. } => place.to_string(),
     }
 }
 

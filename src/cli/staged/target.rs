@@ -14,7 +14,7 @@ use crate::cli::staged::orphaned::{Found, Wanted};
 use crate::cli::terminal::escape;
 use crate::control::{Client, Request};
 use crate::fs::{Scope, Selection, StagedTag};
-use crate::oci::Source;
+use crate::oci::{LayoutForm, Source};
 use crate::sys::mountinfo::Mount;
 
 /// How long a daemon may take to list staged tags.
@@ -69,7 +69,7 @@ impl Finder<'_> {
     /// # Errors
     /// A path outside of all mounts, or an invalid reference.
     pub fn read(&self, text: &str) -> Result<Argument, Failure> {
-        if !text.starts_with("oci:") {
+        if LayoutForm::of_text(text).is_none() {
             let inside = mounts::containing(Path::new(text), self.environment);
             match inside {
                 Ok((mount, rest)) if !begins_with_registry(text) || !means_registry(text, &mount) => {
@@ -216,7 +216,7 @@ fn means(selection: &Selection, reference: &str) -> bool {
 fn whole(source: Source) -> Source {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Source::Registry { registry, prefix: None },
-        Source::Layout { directory, .. } => Source::Layout { directory, name: None },
+        Source::Layout { place, .. } => Source::Layout { place, name: None },
     }
 }
 

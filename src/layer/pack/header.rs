@@ -28,7 +28,7 @@ const XATTRS: usize = 1024;
 const EXTENDED_NAME: &[u8] = b"././@PaxHeader";
 
 /// All blocks in front of the content of an entry.
-pub(super) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
+pub(in crate::layer) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
     check(entry)?;
     let mut block = Block::new();
     let mut records = Vec::new();

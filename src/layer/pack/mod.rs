@@ -22,6 +22,7 @@ use std::num::NonZeroUsize;
 pub use self::attached_index::{ATTACHED_INDEX_MOST, attached_index_memory, decode_attached, encode_attached};
 pub use self::entry::{PackEntry, Packing};
 use self::header::BLOCK;
+pub(super) use self::header::headers;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
 use super::build::{Blob, Builder, NewContent, NewEntry};

@@ -6,6 +6,7 @@
 
 mod entry;
 mod header;
+mod members;
 pub(super) mod path;
 mod pax;
 mod sparse;
@@ -14,6 +15,7 @@ mod tests;
 
 use self::entry::{Names, Pending};
 use self::header::{BLOCK, Header};
+pub use self::members::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
 use self::pax::Records;
 use self::sparse::{LeadingMap, Piece};
 use super::Error;

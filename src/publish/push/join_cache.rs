@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::artifact::{Artifact, Artifacts};
 use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+use crate::oci::{Descriptor, Digest, LayoutForm, Manifest, Repository, Version};
 use crate::publish::pack::made::Made;
 use crate::publish::pack::store::file_source;
 use crate::registry::{BlobStream, Error, Page, Pull, Push, Resolved, Trust, UploadSource};
@@ -34,7 +34,7 @@ pub(in crate::publish) async fn join_cache(artifacts: &Artifacts, artifact: &Art
         })
         .collect();
     // A layout is read in place.
-    if packed.is_empty() || push.origin().starts_with("oci:") {
+    if packed.is_empty() || LayoutForm::of_text(push.origin()).is_some() {
         return;
     }
     let digests: HashSet<Digest> = packed.keys().copied().collect();

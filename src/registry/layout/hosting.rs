@@ -14,7 +14,6 @@ use super::super::{Error, Pull};
 use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
-use super::files;
 use super::push::blocking;
 use crate::error::ErrorKind;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Tag};
@@ -39,8 +38,9 @@ impl Layout {
     /// # Errors
     /// NotFound if there is none.
     pub fn open_blob(&self, digest: &Digest) -> Result<(File, u64), Error> {
-        let (file, stamp) = self.blobs.open(&blobs::path(digest))?;
-        Ok((file, stamp.size))
+        let path = blobs::path(digest);
+        let opened = self.blobs.directory()?.open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+        opened.map_err(|error| self.blobs.failed(&path, &error))
     }
 
     /// Takes a file over as a blob, by a hard link, durably. Its bytes must be on disk and have the digest. Blocks.
@@ -50,7 +50,7 @@ impl Layout {
     pub fn adopt_blob(&self, digest: &Digest, file: &Path) -> Result<(), Error> {
         self.blobs.begin()?;
         let path = blobs::path(digest);
-        files::link(self.blobs.root()?, file, &path).map_err(|error| self.blobs.failed(&path, &error))
+        self.blobs.directory()?.link(file, &path).map_err(|error| self.blobs.failed(&path, &error))
     }
 
     /// Puts a manifest under all of the tags at once, or under none, and answers a digest that it needs and that is not here, if there
@@ -131,7 +131,7 @@ impl Layout {
                         false => Ok(()),
                     }
                 },
-                |_, ()| files::remove(blobs.root()?, &path).map_err(|error| blobs.failed(&path, &error)),
+                |_, ()| blobs.directory()?.remove(&path).map_err(|error| blobs.failed(&path, &error)),
             )
         })
         .await
@@ -232,12 +232,12 @@ impl Blobs {
         let mut removed = 0;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let folder = Path::new("blobs").join(algorithm.name());
-            for name in files::names_below(self.root()?, &folder).map_err(|error| self.failed(&folder, &error))? {
+            for name in self.directory()?.names_below(&folder).map_err(|error| self.failed(&folder, &error))? {
                 let text = name.to_string_lossy();
                 let Ok(digest) = Digest::parse(&format!("{}:{text}", algorithm.name())) else { continue };
                 let path = blobs::path(&digest);
                 if !kept.contains(&digest) && self.is_older(&path, before) {
-                    files::remove(self.root()?, &path).map_err(|error| self.failed(&path, &error))?;
+                    self.directory()?.remove(&path).map_err(|error| self.failed(&path, &error))?;
                     removed += 1;
                 }
             }
@@ -247,7 +247,7 @@ impl Blobs {
 
     /// Whether a file was neither written nor linked since.
     fn is_older(&self, path: &Path, before: SystemTime) -> bool {
-        let changed = self.open(path).and_then(|(file, _)| file.metadata().map_err(|error| self.failed(path, &error)));
+        let changed = self.open(path).and_then(|(slice, _)| slice.file.metadata().map_err(|error| self.failed(path, &error)));
         changed.is_ok_and(|metadata| {
             let seconds = u64::try_from(metadata.ctime()).unwrap_or(0);
             UNIX_EPOCH + Duration::from_secs(seconds) < before

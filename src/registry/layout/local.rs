@@ -19,6 +19,7 @@ pub(super) fn local(object: &str, error: &std::io::Error) -> Error {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::CrossesDevices => ErrorKind::Denied,
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
         std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Unsupported,
+        std::io::ErrorKind::ResourceBusy => ErrorKind::Conflict,
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => ErrorKind::Invalid,
         _ => ErrorKind::Other,
     };

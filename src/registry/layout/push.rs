@@ -13,8 +13,8 @@ use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
 use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
-use super::files::{self, Arriving};
-use super::local::{INDEX, INDEX_LIMIT, MARKER};
+use super::local::{INDEX, INDEX_LIMIT, MARKER, local};
+use super::place::Incoming;
 use super::sweep::Tags;
 use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
@@ -33,7 +33,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T,
 impl Blobs {
     /// Makes what every layout has, where it is missing.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        let root = self.made()?;
         let marker = json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes();
         for (name, content) in [(MARKER, marker), (INDEX, Entries::none().bytes())] {
             match self.stamp(Path::new(name)) {
@@ -43,7 +42,7 @@ impl Blobs {
                     continue;
                 }
             }
-            files::put(root, Path::new(name), &content, false).map_err(|error| self.failed(Path::new(name), &error))?;
+            self.place().put(Path::new(name), &content, false).map_err(|error| self.failed(Path::new(name), &error))?;
         }
         self.set_begun();
         Ok(())
@@ -61,9 +60,9 @@ impl Blobs {
         then: impl FnOnce(&Entries, T) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.begin()?;
-        let (root, path) = (self.root()?, Path::new(INDEX));
+        let path = Path::new(INDEX);
         let failed = |error: std::io::Error| self.failed(path, &error);
-        let _lock = files::lock(root).map_err(failed)?;
+        let _lock = self.place().lock().map_err(failed)?;
         let (_, before) = self.small(path, INDEX_LIMIT)?;
         let mut entries = Entries::parse(&before, self.origin())?;
         let changed = change(&mut entries)?;
@@ -73,7 +72,7 @@ impl Blobs {
             return Err(Error::new(ErrorKind::NoSpace, message));
         }
         if after != before {
-            files::put(root, path, &after, true).map_err(failed)?;
+            self.place().put(path, &after, true).map_err(failed)?;
         }
         then(&entries, changed)
     }
@@ -82,8 +81,8 @@ impl Blobs {
     pub(super) fn store(&self, manifest: &Manifest) -> Result<(), Error> {
         self.begin()?;
         let path = blobs::path(&manifest.digest);
-        let file = files::put(self.root()?, &path, &manifest.raw, true).map_err(|error| self.failed(&path, &error))?;
-        self.written(manifest.digest, &file);
+        let slice = self.place().put(&path, &manifest.raw, true).map_err(|error| self.failed(&path, &error))?;
+        self.written(manifest.digest, &slice);
         Ok(())
     }
 
@@ -117,12 +116,13 @@ impl Blobs {
 
 impl Layout {
     /// Reads an upload into a temporary file and hashes it on the way.
-    async fn receive(&self, digest: Digest, source: &dyn UploadSource, uploaded: &Uploaded) -> Result<(Arriving, Hasher, u64), Error> {
-        let blobs = Arc::clone(&self.blobs);
-        let mut arriving = blocking(move || {
+    async fn receive(&self, blob: &Descriptor, source: &dyn UploadSource, uploaded: &Uploaded) -> Result<(Incoming, Hasher, u64), Error> {
+        let (blobs, digest, size) = (Arc::clone(&self.blobs), blob.digest, blob.size);
+        let mut incoming = blocking(move || {
             blobs.begin()?;
-            let arriving = Arriving::new(blobs.root()?).map_err(|error| blobs.failed(&blobs::path(&digest), &error))?;
-            Ok((arriving, Hasher::new(digest.algorithm())))
+            let path = blobs::path(&digest);
+            let incoming = blobs.place().receive(&path, size).map_err(|error| blobs.failed(&path, &error))?;
+            Ok((incoming, Hasher::new(digest.algorithm())))
         })
         .await?;
         let mut offset = 0;
@@ -134,8 +134,8 @@ impl Layout {
             }
             offset += piece.len() as u64;
             let blobs = Arc::clone(&self.blobs);
-            let (mut file, mut hasher) = arriving;
-            arriving = blocking(move || {
+            let (mut file, mut hasher) = incoming;
+            incoming = blocking(move || {
                 hasher.update(&piece);
                 file.write(&piece).map_err(|error| blobs.failed(&blobs::path(&digest), &error))?;
                 Ok((file, hasher))
@@ -143,7 +143,7 @@ impl Layout {
             .await?;
             uploaded(offset);
         }
-        Ok((arriving.0, arriving.1, offset))
+        Ok((incoming.0, incoming.1, offset))
     }
 }
 
@@ -166,7 +166,7 @@ impl Push for Layout {
         uploaded: Uploaded,
     ) -> Result<(), Error> {
         let digest = descriptor.digest;
-        let (arriving, hasher, length) = self.receive(digest, &*source, &uploaded).await?;
+        let (incoming, hasher, length) = self.receive(descriptor, &*source, &uploaded).await?;
         let found = hasher.finish();
         if length != descriptor.size || found != digest {
             let message = format!("blob {digest} of {}: {length} bytes with the digest {found} were sent for it", self.origin);
@@ -175,8 +175,8 @@ impl Push for Layout {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             let path = blobs::path(&digest);
-            let file = arriving.place(&path, true).map_err(|error| blobs.failed(&path, &error))?;
-            blobs.written(digest, &file);
+            let slice = incoming.place(&path).map_err(|error| blobs.failed(&path, &error))?;
+            blobs.written(digest, &slice);
             Ok(())
         })
         .await
@@ -258,6 +258,11 @@ impl Push for Layout {
 
     async fn may_push(&self, _repository: &Repository) -> Result<(), Error> {
         let blobs = Arc::clone(&self.blobs);
-        blocking(move || files::lock(blobs.root()?).map(drop).map_err(|error| blobs.failed(Path::new(INDEX), &error))).await
+        blocking(move || blobs.place().lock().map(drop).map_err(|error| blobs.failed(Path::new(INDEX), &error))).await
+    }
+
+    async fn finish(&self) -> Result<(), Error> {
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || blobs.place().finish().map_err(|error| local(blobs.origin(), &error))).await
     }
 }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use super::super::{Error, MANIFEST_LIMIT};
 use super::blobs::{self, Blobs};
 use super::entries::Entries;
-use super::files;
 use crate::error::ErrorKind;
 use crate::oci::{Digest, Manifest, media_type};
 
@@ -77,7 +76,7 @@ impl Blobs {
         };
         for digest in needless.difference(&needed) {
             let path = blobs::path(digest);
-            files::remove(self.root()?, &path).map_err(|error| self.failed(&path, &error))?;
+            self.place().remove(&path).map_err(|error| self.failed(&path, &error))?;
         }
         Ok(())
     }
@@ -122,7 +121,7 @@ impl Blobs {
                 true => Err(Error::new(ErrorKind::Conflict, format!("blob {digest} of {} is part of an artifact", self.origin()))),
                 false => Ok(()),
             },
-            |_, ()| files::remove(self.root()?, &path).map_err(|error| self.failed(&path, &error)),
+            |_, ()| self.place().remove(&path).map_err(|error| self.failed(&path, &error)),
         )
     }
 }

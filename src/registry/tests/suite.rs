@@ -180,6 +180,22 @@ async fn a_layout_conforms() {
     conforms(&sample.layout(directory.path()), &sample, None).await;
 }
 
+/// The archive of a layout, as `tar` writes it.
+fn archived(directory: &Path, file: &Path) {
+    let mut builder = tar::Builder::new(std::fs::File::create(file).unwrap());
+    builder.append_dir_all(".", directory).unwrap();
+    builder.finish().unwrap();
+}
+
+#[tokio::test]
+async fn an_archive_of_a_layout_conforms() {
+    let (sample, directory) = (Sample::new(), tempfile::tempdir().unwrap());
+    let (layout, file) = (directory.path().join("layout"), directory.path().join("layout.tar"));
+    sample.layout(&layout);
+    archived(&layout, &file);
+    conforms(&Layout::open_archive(&file).unwrap(), &sample, None).await;
+}
+
 #[tokio::test]
 async fn the_http_client_conforms_against_every_manner_of_registry() {
     for manner in reference::MANNERS {

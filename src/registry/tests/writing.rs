@@ -189,6 +189,20 @@ async fn memory_takes_what_is_pushed() {
 }
 
 #[tokio::test]
+async fn an_archive_takes_what_is_pushed_and_has_it_once_it_is_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let manner = Manner { mounts: false, deletion: Some(TagDeletion::Direct), large: 9 << 20 };
+    let path = directory.path().join("new.tar");
+    let archive = Layout::open_or_begin_archive(&path).unwrap();
+    takes(&archive, manner).await;
+    assert!(!path.exists());
+    archive.finish().await.unwrap();
+    let finished = Layout::open_archive(&path).unwrap();
+    assert_eq!(finished.tags(&repository(), None).await.unwrap().names, ["v1", "v3", "v9"]);
+    assert!(finished.has_blob(&repository(), &descriptor(b"small")).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_layout_takes_what_is_pushed_also_one_that_begins_with_that() {
     let directory = tempfile::tempdir().unwrap();
     let manner = Manner { mounts: false, deletion: Some(TagDeletion::Direct), large: 9 << 20 };

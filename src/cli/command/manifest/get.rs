@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Flags of both.
 #[derive(Args, Clone, Debug)]
 pub struct Get {
-    /// repository:tag, repository@digest, or oci:DIRECTORY:tag
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
     reference: String,
 

@@ -104,6 +104,7 @@ pub async fn put(destination: &Destination, to: &Source, manifest: &Manifest, ot
     if let Some(subject) = manifest.subject() {
         push.link_referrer(repository, &subject.digest, &manifest.descriptor()).await?;
     }
+    push.finish().await?;
     let mut versions: Vec<Version> = tags.into_iter().map(Version::Tag).collect();
     if versions.is_empty() {
         versions.push(by_digest);

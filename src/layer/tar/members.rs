@@ -1,0 +1,224 @@
+//! Where the members of a tar that can be read at any place lie: reads the headers and skips the content.
+//!
+//! For archives of which single files are read, not for layers: no attributes, no sparse files, no global headers.
+
+use std::io;
+
+use super::header::{BLOCK, Header};
+use super::pax::{Malformed, Records};
+use super::{is_zero, padding, path, until_nul};
+use crate::layer::pack::{PackEntry, headers};
+use crate::layer::{Error, FileKind, Limits};
+
+/// The end of an archive, behind its last member.
+pub const ARCHIVE_END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// Headers of an archive that are read at most; no layout has that many blobs.
+const MOST: usize = 4_000_000;
+
+/// One file or link of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveMember {
+    /// Its path without `./`, cleaned as every name of a tar is.
+    pub path: Vec<u8>,
+    /// Where its bytes begin in the archive.
+    pub offset: u64,
+    /// How many there are.
+    pub size: u64,
+    /// The path of the member that a link stands for.
+    pub link: Option<Vec<u8>>,
+}
+
+/// The files and links of an archive in order, and where the next header would stand. `read` fills the whole of a buffer from an
+/// offset.
+///
+/// # Errors
+/// What `read` says, and Integrity for a broken header. A caller that repairs archives has the members in front of it: they are
+/// handed to `found` one by one.
+pub fn archive_members(
+    length: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+    mut found: impl FnMut(ArchiveMember),
+) -> Result<(), Error> {
+    let mut at = 0;
+    let mut names = (None, None, Records::default());
+    for _ in 0..MOST {
+        if at + BLOCK as u64 > length {
+            // Some writers leave the end marker out.
+            return if at == length { Ok(()) } else { Err(broken("the archive is cut", at)) };
+        }
+        let mut block = [0; BLOCK];
+        read(at, &mut block).map_err(|error| Error::other(format!("tar: reading byte {at}: {error}")))?;
+        if is_zero(&block) {
+            return Ok(());
+        }
+        let header = Header::parse(&block).ok_or_else(|| broken("no tar header, or one whose checksum does not match", at))?;
+        let content = at + BLOCK as u64;
+        let flag = header.type_flag();
+        let stored = names.2.size.filter(|_| !is_extended(flag)).map_or_else(|| header.size(at), Ok)?;
+        let end = content.checked_add(stored).filter(|end| *end <= length).ok_or_else(|| broken("the archive is cut", length))?;
+        if is_extended(flag) {
+            let text = extended(content, stored, &mut read)?;
+            match flag {
+                b'L' => names.0 = Some(until_nul(text)),
+                b'K' => names.1 = Some(until_nul(text)),
+                b'g' => {}
+                _ => names.2.add(&text).map_err(|Malformed(what)| broken(what, at))?,
+            }
+        } else {
+            let (name, link, records) = std::mem::take(&mut names);
+            let name = name.or(records.path).unwrap_or_else(|| header.name());
+            let target = || link.or(records.link).unwrap_or_else(|| header.link());
+            let path = path::clean(&name);
+            let member = |link| ArchiveMember { path: path.clone(), offset: content, size: stored, link };
+            match flag {
+                0 | b'0' | b'7' => found(member(None)),
+                // A hard link names a member, a symbolic one a place beside itself.
+                b'1' => found(member(Some(path::clean(&target())))),
+                b'2' => found(member(Some(beside(&path, &target())))),
+                _ => {}
+            }
+        }
+        at = end + padding(stored);
+    }
+    Err(Error::limit("tar: the archive has more members than any layout".to_owned()))
+}
+
+/// The header of a file in an archive, in front of its bytes.
+///
+/// # Errors
+/// A path that no file can have.
+pub fn archive_header(path: &[u8], size: u64) -> Result<Vec<u8>, Error> {
+    headers(&PackEntry {
+        path: path.to_vec(),
+        kind: FileKind::File,
+        mode: 0o644,
+        owner: (0, 0),
+        mtime: (0, 0),
+        size,
+        device: (0, 0),
+        link: Vec::new(),
+        xattrs: Vec::new(),
+    })
+}
+
+/// The zeros behind the bytes of a file.
+pub fn archive_padding(size: u64) -> u64 {
+    padding(size)
+}
+
+fn is_extended(flag: u8) -> bool {
+    matches!(flag, b'x' | b'X' | b'g' | b'L' | b'K')
+}
+
+fn extended(at: u64, size: u64, read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>) -> Result<Vec<u8>, Error> {
+    if size > u64::from(Limits::default().header_bytes) {
+        return Err(broken("an extended header is too long", at));
+    }
+    // The limit fits.
+    let mut text = vec![0; size as usize];
+    read(at, &mut text).map_err(|error| Error::other(format!("tar: reading byte {at}: {error}")))?;
+    Ok(text)
+}
+
+/// Where a symbolic link leads, in the tree of the archive.
+fn beside(path: &[u8], target: &[u8]) -> Vec<u8> {
+    let parent = path.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
+    path::clean(&[parent, b"/", target].concat())
+}
+
+fn broken(what: &str, at: u64) -> Error {
+    Error::broken(format!("tar: {what}, at byte {at}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(bytes: &[u8]) -> Result<Vec<ArchiveMember>, Error> {
+        let mut all = Vec::new();
+        let read = |at: u64, into: &mut [u8]| {
+            into.copy_from_slice(bytes.get(at as usize..at as usize + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        };
+        archive_members(bytes.len() as u64, read, |member| all.push(member))?;
+        Ok(all)
+    }
+
+    fn content<'bytes>(bytes: &'bytes [u8], member: &ArchiveMember) -> &'bytes [u8] {
+        &bytes[member.offset as usize..(member.offset + member.size) as usize]
+    }
+
+    fn entry(builder: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, link: &str, data: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(data.len() as u64);
+        match link {
+            "" => builder.append_data(&mut header, path, data).unwrap(),
+            link => builder.append_link(&mut header, path, link).unwrap(),
+        }
+    }
+
+    #[test]
+    fn files_and_links_are_found_wherever_their_bytes_lie() {
+        let long = format!("blobs/sha512/{}", "a".repeat(128));
+        let mut builder = tar::Builder::new(Vec::new());
+        entry(&mut builder, "./blobs/", tar::EntryType::Directory, "", b"");
+        entry(&mut builder, "./index.json", tar::EntryType::Regular, "", b"{}");
+        entry(&mut builder, &long, tar::EntryType::Regular, "", &[7; 1000]);
+        entry(&mut builder, "blobs/sha256/b", tar::EntryType::Link, &long, b"");
+        entry(&mut builder, "blobs/sha256/c", tar::EntryType::Symlink, "../../index.json", b"");
+        let bytes = builder.into_inner().unwrap();
+        let found = members(&bytes).unwrap();
+        let shown: Vec<(String, Option<String>)> = found
+            .iter()
+            .map(|member| {
+                let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
+                (text(&member.path), member.link.as_ref().map(text))
+            })
+            .collect();
+        let plain = |path: &str| (path.to_owned(), None);
+        let linked = |path: &str, target: &str| (path.to_owned(), Some(target.to_owned()));
+        let wanted = [plain("index.json"), plain(&long), linked("blobs/sha256/b", &long), linked("blobs/sha256/c", "index.json")];
+        assert_eq!(shown, wanted);
+        assert_eq!((content(&bytes, &found[0]), content(&bytes, &found[1])), (&b"{}"[..], &[7; 1000][..]));
+    }
+
+    #[test]
+    fn a_file_that_was_written_is_found_again_also_under_a_long_name() {
+        let long = format!("blobs/sha512/{}", "f".repeat(128));
+        let mut bytes = Vec::new();
+        for (path, data) in [("oci-layout", &b"x"[..]), (&long, &[1; 512]), ("index.json", b"")] {
+            bytes.extend(archive_header(path.as_bytes(), data.len() as u64).unwrap());
+            bytes.extend_from_slice(data);
+            bytes.resize(bytes.len() + archive_padding(data.len() as u64) as usize, 0);
+        }
+        bytes.extend(ARCHIVE_END);
+        let found = members(&bytes).unwrap();
+        assert_eq!(found.iter().map(|member| member.size).collect::<Vec<_>>(), [1, 512, 0]);
+        assert_eq!(found[1].path, long.as_bytes());
+        let mut theirs = tar::Archive::new(&bytes[..]);
+        assert_eq!(theirs.entries().unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_cut_or_broken_archive_is_an_error_and_what_stands_before_is_found() {
+        let mut builder = tar::Builder::new(Vec::new());
+        entry(&mut builder, "a", tar::EntryType::Regular, "", &[1; 600]);
+        entry(&mut builder, "b", tar::EntryType::Regular, "", &[2; 600]);
+        let whole = builder.into_inner().unwrap();
+        for cut in [1, 511, 1000, 1536 + 100, 1536 + 512 + 599] {
+            let error = members(&whole[..cut]).unwrap_err();
+            assert_eq!(error.kind, crate::error::ErrorKind::Integrity, "{cut}");
+        }
+        let mut torn = whole.clone();
+        torn[1536 + 3] ^= 1;
+        let mut found = 0;
+        let read = |at: u64, into: &mut [u8]| {
+            into.copy_from_slice(&torn[at as usize..at as usize + into.len()]);
+            Ok(())
+        };
+        archive_members(torn.len() as u64, read, |_| found += 1).unwrap_err();
+        assert_eq!(found, 1);
+    }
+}
