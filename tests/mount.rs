@@ -64,6 +64,8 @@ mod mount_points;
 mod namespaces;
 #[path = "mount/outages.rs"]
 mod outages;
+#[path = "mount/path_references.rs"]
+mod path_references;
 #[path = "mount/publishing.rs"]
 mod publishing;
 #[path = "mount/publishing_faults.rs"]

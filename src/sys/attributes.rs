@@ -1,9 +1,9 @@
-//! What the standard library does not tell of a file: extended attributes and device numbers. Follows no symbolic link.
+//! What the standard library does not tell of a file: extended attributes and device numbers. Follows no symbolic link but in [`xattr`].
 
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{lgetxattr, lgetxattr_query, llistxattr, llistxattr_query};
+use rustix::fs::{getxattr, getxattr_query, lgetxattr, lgetxattr_query, llistxattr, llistxattr_query};
 use rustix::io::Errno;
 
 /// How often a list is read that grows meanwhile.
@@ -28,6 +28,18 @@ pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         }
     }
     Ok(found)
+}
+
+/// The value of an extended attribute of what a path leads to, also through symbolic links; `None` if it has no such attribute.
+///
+/// # Errors
+/// Errors of the system.
+pub fn xattr(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match grown(|| getxattr_query(path, name), |place| getxattr(path, name, place)) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Major and minor of a device number as `stat(2)` has it.

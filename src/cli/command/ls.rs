@@ -9,9 +9,11 @@ use crate::cli::listing::labels::Wanted;
 use crate::cli::listing::tags::{self, Name, Row, Rows};
 use crate::cli::listing::tree::{self, Entry, Walk};
 use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, View};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
+use crate::cli::source::mounted::{self, Mounted};
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{reference, root};
 use crate::cli::terminal::{escape, output};
@@ -82,11 +84,7 @@ impl Ls {
     /// There is nothing of this name, or it cannot be read.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
-        let (text, path) = reference::split_path(&self.place);
-        let source = reference::parse(text, environment)?;
-        // A name of a layout may hold slashes itself.
-        let whole = if matches!(source, Source::Layout { .. }) { reference::parse(&self.place, environment)? } else { source.clone() };
-        let path = path.unwrap_or_default();
+        let (source, whole, path) = place(&self.place, environment)?;
         self.reaching.storage = std::mem::take(&mut self.reaching.storage).for_command(environment)?;
         self.reaching.registry = invocation.registry(reference::registry(&source))?;
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
@@ -100,7 +98,7 @@ impl Ls {
                 Source::Layout { .. } if reference::named(&whole, parts.pull.as_ref()).await.is_ok() => {
                     self.files(&whole, "", &parts).await
                 }
-                Source::Artifact { .. } | Source::Layout { .. } => self.files(&source, path, &parts).await,
+                Source::Artifact { .. } | Source::Layout { .. } => self.files(&source, &path, &parts).await,
             };
             parts.artifacts.flush().await;
             shown
@@ -183,6 +181,18 @@ async fn tags_of(parts: &Parts, repository: Option<&Repository>) -> Result<Optio
         Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The artifact or repository that is meant, the same if the whole text is its name (that of a layout may hold slashes itself), and the
+/// path in the artifact.
+fn place(text: &str, environment: &Environment) -> Result<(Source, Source, String), Failure> {
+    if let Some(Mounted { source, rest }) = mounted::find(text, environment)? {
+        return Ok((source.clone(), source, rest));
+    }
+    let (name, path) = reference::split_path(text);
+    let source = reference::written(name, environment)?;
+    let whole = if matches!(source, Source::Layout { .. }) { reference::written(text, environment)? } else { source.clone() };
+    Ok((source, whole, path.unwrap_or_default().to_owned()))
 }
 
 /// The repositories below a registry or prefix, without the prefix itself.

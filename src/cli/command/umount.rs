@@ -179,7 +179,7 @@ fn report_users(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
         message::report("  users that are not visible to this user");
     }
     users.iter().for_each(|user| message::report(&format!("  {user}")));
-    let staged = if *stages { target::staged(client, Selection::All).unwrap_or_default() } else { Vec::new() };
+    let staged = if *stages { health::staged(client, Selection::All).unwrap_or_default() } else { Vec::new() };
     let names: Vec<_> = staged.iter().filter(|tag| tag.edited).map(|tag| escape::terminal(&tag.reference)).collect();
     if !names.is_empty() {
         message::report(&format!("still staged: {} (see `ocifs status`, publish with `ocifs sync`)", names.join(", ")));

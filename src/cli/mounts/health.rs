@@ -1,15 +1,22 @@
-//! Finds out whether the daemon behind a mount is gone when it cannot be asked. Only here a mount is touched, in a thread that may hang.
+//! Asks the daemon behind a mount, and finds out whether it is gone when it cannot be asked. Only here a mount is touched, in a thread
+//! that may hang.
 
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::cli::exit::Failure;
+use crate::control::{Client, Request};
+use crate::fs::{Selection, StagedTag};
 use crate::sys::mountinfo::Mount;
 use crate::sys::space;
 
 /// How long a mount may take to answer before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a daemon may take before it lists staged tags.
+const PULSE: Duration = Duration::from_secs(5);
 
 /// The state of a mount whose daemon cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +44,15 @@ pub fn health(mount: &Mount) -> Health {
 /// Whether the daemon of a mount is gone for good.
 pub fn is_dead(mount: &Mount) -> bool {
     health(mount) == Health::Dead
+}
+
+/// The staged tags of a mount.
+///
+/// # Errors
+/// Its daemon does not answer, or nothing of the mount is selected.
+pub fn staged(client: &Client, selection: Selection) -> Result<Vec<StagedTag>, Failure> {
+    client.status(PULSE)?;
+    Ok(client.collect(&Request::Staged { selection }, &mut |_| {})?)
 }
 
 /// Accesses a path in its own thread, so that a hung mount cannot block forever.

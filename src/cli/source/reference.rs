@@ -1,5 +1,6 @@
 //! REF of commands on one artifact: the forms of SOURCE of `mount`. No tag is guessed, except the only one of a layout.
 
+use super::mounted::{self, Mounted};
 use super::root;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::settings::environment::Environment;
@@ -116,12 +117,24 @@ pub fn registry(source: &Source) -> Option<&Registry> {
     }
 }
 
+/// Reads SOURCE or REF: a reference, or a path in a mount, which means the artifact or repository there.
+///
+/// # Errors
+/// As [`written`]; a path inside of an artifact, and NotPushed for a tag with edits.
+pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
+    match mounted::find(text, environment)? {
+        Some(Mounted { source, rest }) if rest.is_empty() => Ok(source),
+        Some(Mounted { source, .. }) => Err(Failure::usage(format!("{} lies inside of {source}; name all of it", escape::terminal(text)))),
+        None => written(text, environment),
+    }
+}
+
 /// Parses SOURCE or REF, also as other tools spell it (`docker://`, `cr://`). The path of a layout becomes absolute, since the
 /// daemon works in `/`.
 ///
 /// # Errors
 /// Invalid text; where another spelling is meant, it is named.
-pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
+pub fn written(text: &str, environment: &Environment) -> Result<Source, Failure> {
     let text = ["docker://", "cr://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     check_scheme(text)?;
     Ok(match Source::parse(text)? {

@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::cli::exit::Failure;
+use crate::cli::mounts::health;
 use crate::cli::runtime::{EDITS_ARE_KEPT, blocking, resumable};
 use crate::cli::settings::flags::Reaching;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases::{self, Origin};
 use crate::cli::staged::orphaned::{Orphaned, Reach};
-use crate::cli::staged::target::{self, AtMount, Finder, Target};
+use crate::cli::staged::target::{AtMount, Finder, Target};
 use crate::cli::terminal::escape;
 use crate::cli::terminal::progress::Progress;
 use crate::control::{Client, Difference, PATIENCE, Request};
@@ -198,7 +199,7 @@ impl AtMount {
 /// Has the kernel write back dirty pages of open files. Asks the daemon first: without it this would never end, and without staged tags
 /// there is nothing to write back.
 fn write_back(mount_point: &Path, client: &Client) -> Result<(), Failure> {
-    if target::staged(client, Selection::All)?.is_empty() {
+    if health::staged(client, Selection::All)?.is_empty() {
         return Ok(());
     }
     let (sender, receiver) = mpsc::channel();

@@ -4,21 +4,17 @@
 //! mount that covers it. The default is the mount of the working directory, else the only mount.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::cli::exit::Failure;
 use crate::cli::mounts::{self, health};
 use crate::cli::settings::environment::Environment;
-use crate::cli::source::{reference, root};
+use crate::cli::source::{mounted, reference, root};
 use crate::cli::staged::orphaned::{Found, Wanted};
 use crate::cli::terminal::escape;
-use crate::control::{Client, Request};
+use crate::control::Client;
 use crate::fs::{Scope, Selection, StagedTag};
-use crate::oci::{LayoutForm, Source};
+use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
-
-/// How long a daemon may take to list staged tags.
-const PULSE: Duration = Duration::from_secs(5);
 
 /// The place of the tags that a command means.
 pub enum Target {
@@ -63,23 +59,15 @@ impl Finder<'_> {
         }
     }
 
-    /// Parses a path in a mount or a reference, which begins with a registry or `oci:`. In a mount, a relative path that looks like a registry
-    /// (`v1.0/data`) is a path, unless it is the mounted registry or has a port.
+    /// Parses a path in a mount or a reference, as [`mounted::path`] tells them apart.
     ///
     /// # Errors
     /// A path outside of all mounts, or an invalid reference.
     pub fn read(&self, text: &str) -> Result<Argument, Failure> {
-        if LayoutForm::of_text(text).is_none() {
-            let inside = mounts::containing(Path::new(text), self.environment);
-            match inside {
-                Ok((mount, rest)) if !begins_with_registry(text) || !means_registry(text, &mount) => {
-                    return Ok(Argument::Path(mount, rest));
-                }
-                Err(failure) if !begins_with_registry(text) => return Err(failure),
-                _ => {}
-            }
+        match mounted::path(text, self.environment)? {
+            Some((mount, rest)) => Ok(Argument::Path(mount, rest)),
+            None => reference::written(text, self.environment).map(Argument::Reference),
         }
-        reference::parse(text, self.environment).map(Argument::Reference)
     }
 
     fn without_argument(&self) -> Result<Target, Failure> {
@@ -141,7 +129,7 @@ impl Finder<'_> {
         }
         // An older daemon lists all of its staged tags.
         let is_meant = |tag: &StagedTag| means(&selection, &tag.reference);
-        let has_it = |client: &Client| staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_meant));
+        let has_it = |client: &Client| health::staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_meant));
         if let Some(place) = covering.iter().position(|at| has_it(&at.client)) {
             return Ok(Target::Mount(Box::new(covering.swap_remove(place))));
         }
@@ -192,15 +180,6 @@ pub enum Argument {
     Reference(Source),
 }
 
-/// The staged tags of a mount.
-///
-/// # Errors
-/// Its daemon does not answer, or nothing of the mount is selected.
-pub fn staged(client: &Client, selection: Selection) -> Result<Vec<StagedTag>, Failure> {
-    client.status(PULSE)?;
-    Ok(client.collect(&Request::Staged { selection }, &mut |_| {})?)
-}
-
 /// Applies a function to the scope of a mount, if that is known.
 fn scope_of<T>(mount: &Mount, apply: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
     root::with_scope(&Source::parse(&mount.source.to_string_lossy()).ok()?, apply)
@@ -237,51 +216,9 @@ fn distinct() -> Result<Vec<Mount>, Failure> {
     Ok(found)
 }
 
-/// Whether a text begins with a registry.
-fn begins_with_registry(text: &str) -> bool {
-    let first = text.split('/').next().unwrap_or_default();
-    let is_path = first.is_empty() || first.starts_with('~') || first == "." || first == "..";
-    !is_path && (first == "localhost" || first.contains(['.', ':']))
-}
-
-/// Whether a relative path in this mount begins with a registry instead: the mounted one, or a host and port.
-fn means_registry(text: &str, mount: &Mount) -> bool {
-    let Some((first, _)) = text.split_once('/') else { return false };
-    let mounted = mount.source.to_string_lossy();
-    let has_port = first.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
-    has_port || mounted.split('/').next() == Some(first)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn references_begin_with_a_registry_and_paths_do_not() {
-        for text in ["reg.io", "reg.io/team/app:v1", "localhost/app", "localhost:5000", "127.0.0.1:5000/a", "[::1]:5000/a"] {
-            assert!(begins_with_registry(text), "{text}");
-        }
-        for text in ["oci", "app/v1", "./reg.io/x", "../reg.io", "/srv/reg.io", "~/oci", "", "."] {
-            assert!(!begins_with_registry(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn in_a_mount_only_its_own_registry_or_a_port_makes_a_reference() {
-        let mount = Mount {
-            id: 1,
-            device: (0, 1),
-            root: "/".into(),
-            mount_point: "/oci".into(),
-            kind: crate::sys::mount::KIND.to_owned(),
-            source: "reg.io/team".into(),
-            options: String::new(),
-        };
-        assert!(means_registry("reg.io/team/app:v1", &mount) && means_registry("localhost:5000/app", &mount));
-        for text in ["v1.0", "v1.0/data", "app:v1/x", "other.io/app"] {
-            assert!(!means_registry(text, &mount), "{text}");
-        }
-    }
 
     #[test]
     fn a_reference_selects_its_own_tags_only() {

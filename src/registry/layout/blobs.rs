@@ -14,6 +14,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::super::{BlobStream, Error};
+use super::directory::Directory;
 use super::local::local;
 use super::place::{Place, Slice, Stamp};
 use crate::error::ErrorKind;

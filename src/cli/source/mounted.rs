@@ -1,0 +1,200 @@
+//! A path inside a mount as a reference: `~/oci/app/v1` is the tag that lies there.
+//!
+//! Tags with edits are refused: what a reference names is what is published.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::exit::{Code, Failure};
+use crate::cli::mounts::{self, health};
+use crate::cli::settings::environment::Environment;
+use crate::cli::terminal::escape;
+use crate::fs::Selection;
+use crate::oci::{LayoutForm, Source, Tag, Version};
+use crate::sys::attributes;
+use crate::sys::mountinfo::Mount;
+
+/// The attribute by which a mount names what lies at a path.
+const REFERENCE: &str = "user.oci.reference";
+
+/// The reference at a path inside a mount, and the path inside of its artifact, if it leads there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// The artifact, repository or prefix.
+    pub source: Source,
+    /// What follows in an artifact; empty for all of it.
+    pub rest: String,
+}
+
+/// The mount and the path in it, where a text means such a path; `None` where it begins as references do. In a mount, a relative path that
+/// looks like a registry (`v1.0/data`) is a path, unless it is the mounted registry or has a port.
+///
+/// # Errors
+/// A path outside of all mounts.
+pub fn path(text: &str, environment: &Environment) -> Result<Option<(Mount, PathBuf)>, Failure> {
+    if LayoutForm::of_text(text).is_some() {
+        return Ok(None);
+    }
+    match mounts::containing(Path::new(text), environment) {
+        Ok((mount, rest)) if !begins_with_registry(text) || !means_registry(text, &mount) => Ok(Some((mount, rest))),
+        Err(failure) if !begins_with_registry(text) => Err(failure),
+        _ => Ok(None),
+    }
+}
+
+/// Reads a text as a path inside a mount; `None` where it is a reference.
+///
+/// # Errors
+/// A path outside of all mounts, a mount that does not answer, and NotPushed for a tag with edits.
+pub fn find(text: &str, environment: &Environment) -> Result<Option<Mounted>, Failure> {
+    let (mount, below) = match path(text, environment) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(None),
+        Err(_) if is_path(text) => {
+            let text = escape::terminal(text);
+            return Err(Failure::usage(format!(
+                "{text} is not in a mount of ocifs, so it names no artifact; a layout there is oci:{text}"
+            )));
+        }
+        Err(_) => return Ok(None),
+    };
+    if !mounts::is_own(&mount) {
+        let shown = escape::path(&mount.mount_point);
+        return Err(Failure::usage(format!("the mount on {shown} is another user's; write the reference instead of a path")));
+    }
+    let path = environment.absolute(Path::new(text), None)?;
+    let Some(reference) = reference(&path)? else {
+        // A plain word may be a reference all the same.
+        return if is_path(text) { unborn(&path).map(Some) } else { Ok(None) };
+    };
+    let root = root(&path, &reference)?;
+    let rest = path.strip_prefix(&root).unwrap_or(Path::new("")).to_string_lossy().into_owned();
+    let source = Source::parse(&reference)?;
+    if is_artifact(&source) {
+        let depth = Path::new(&rest).components().count();
+        let below: PathBuf = below.components().take(below.components().count().saturating_sub(depth)).collect();
+        check_published(&mount, &below, &reference, environment)?;
+    }
+    Ok(Some(Mounted { source, rest }))
+}
+
+/// A tag that is not there yet, in a repository that is.
+fn unborn(path: &Path) -> Result<Mounted, Failure> {
+    let missing = || Failure::new(Code::NotFound, format!("{} does not exist", escape::path(path)));
+    let (Some(parent), Some(tag)) = (path.parent(), path.file_name().and_then(|name| Tag::parse(name.to_str()?).ok())) else {
+        return Err(missing());
+    };
+    let repository = reference(parent)?.and_then(|text| Source::parse(&text).ok()).ok_or_else(missing)?;
+    match &repository {
+        Source::Registry { prefix: Some(_), .. } | Source::Layout { name: None, .. } => {
+            Ok(Mounted { source: Source::parse(&format!("{repository}:{tag}"))?, rest: String::new() })
+        }
+        _ => Err(missing()),
+    }
+}
+
+/// What the mount says of a path; `None` if there is nothing.
+fn reference(path: &Path) -> Result<Option<String>, Failure> {
+    let failed = |error: std::io::Error| Failure::mount(format!("the mount does not tell what {} is: {error}", escape::path(path)));
+    match health::look(path, |path| attributes::xattr(path, REFERENCE)) {
+        Ok(Some(value)) => Ok(String::from_utf8(value).ok()),
+        Ok(None) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The directory of the artifact: the topmost that has its reference.
+fn root(path: &Path, of: &str) -> Result<PathBuf, Failure> {
+    let mut root = path;
+    while let Some(parent) = root.parent() {
+        if reference(parent)?.as_deref() != Some(of) {
+            break;
+        }
+        root = parent;
+    }
+    Ok(root.to_path_buf())
+}
+
+fn is_artifact(source: &Source) -> bool {
+    matches!(source, Source::Artifact { version: Version::Tag(_), .. } | Source::Layout { name: Some(_), .. })
+}
+
+/// Refuses a tag with edits that nobody else can see.
+fn check_published(mount: &Mount, below: &Path, reference: &str, environment: &Environment) -> Result<(), Failure> {
+    let client = mounts::client(mount, None, environment);
+    let selection = match below.as_os_str().is_empty() {
+        true => Selection::All,
+        false => Selection::Path(below.to_string_lossy().into_owned()),
+    };
+    let shown = escape::path(&mount.mount_point.join(below));
+    let staged =
+        health::staged(&client, selection).map_err(|failure| failure.context(format_args!("cannot tell whether {shown} is edited")))?;
+    if staged.iter().any(|tag| tag.reference == reference && (tag.edited || tag.writers || tag.deleted)) {
+        let message = format!("{shown} has edits that are not published; `ocifs sync {shown}` publishes them, and {reference} is what is");
+        return Err(Failure::new(Code::NotPushed, message));
+    }
+    Ok(())
+}
+
+/// Whether a text can only be a path.
+fn is_path(text: &str) -> bool {
+    let first = text.split('/').next().unwrap_or_default();
+    text.starts_with('/') || first.starts_with('~') || first == "." || first == ".."
+}
+
+/// Whether a text begins with a registry.
+fn begins_with_registry(text: &str) -> bool {
+    let first = text.split('/').next().unwrap_or_default();
+    !is_path(text) && (first == "localhost" || first.contains(['.', ':']))
+}
+
+/// Whether a relative path in this mount begins with a registry instead: the mounted one, or a host and port.
+fn means_registry(text: &str, mount: &Mount) -> bool {
+    let Some((first, _)) = text.split_once('/') else { return false };
+    let mounted = mount.source.to_string_lossy();
+    let has_port = first.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    has_port || mounted.split('/').next() == Some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_begin_with_a_registry_and_paths_do_not() {
+        for text in ["reg.io", "reg.io/team/app:v1", "localhost/app", "localhost:5000", "127.0.0.1:5000/a", "[::1]:5000/a"] {
+            assert!(begins_with_registry(text), "{text}");
+        }
+        for text in ["oci", "app/v1", "./reg.io/x", "../reg.io", "/srv/reg.io", "~/oci", "", "."] {
+            assert!(!begins_with_registry(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn in_a_mount_only_its_own_registry_or_a_port_makes_a_reference() {
+        let mount = Mount {
+            id: 1,
+            device: (0, 1),
+            root: "/".into(),
+            mount_point: "/oci".into(),
+            kind: crate::sys::mount::KIND.to_owned(),
+            source: "reg.io/team".into(),
+            options: String::new(),
+        };
+        assert!(means_registry("reg.io/team/app:v1", &mount) && means_registry("localhost:5000/app", &mount));
+        for text in ["v1.0", "v1.0/data", "app:v1/x", "other.io/app"] {
+            assert!(!means_registry(text, &mount), "{text}");
+        }
+    }
+
+    #[test]
+    fn outside_of_mounts_a_path_is_explained_and_a_word_is_a_reference() {
+        let (environment, folder) = (Environment::default(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("app").display().to_string();
+        let failure = find(&path, &environment).unwrap_err();
+        assert!(failure.code == Code::Usage && failure.message.contains(&format!("oci:{path}")), "{failure}");
+        for text in ["alpine:3", "team/app", "reg.io/a:v1", "oci:/layout", "oci-archive:/a.tar"] {
+            assert_eq!(find(text, &environment).unwrap(), None, "{text}");
+        }
+    }
+}
