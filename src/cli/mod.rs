@@ -2,6 +2,7 @@
 //! the home directory and that writes to a terminal.
 //!
 //! - `command`: the commands, one file each
+//! - `copies`: copies between two places, and how they are reported
 //! - `history`: the last commands that moved artifacts
 //! - `output_file`: standard output or a file for raw bytes
 //! - `settings`: flags, environment, configuration file and mount options become plain structs
@@ -14,6 +15,7 @@
 
 mod checks;
 mod command;
+mod copies;
 mod daemon;
 mod exit;
 mod history;

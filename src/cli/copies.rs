@@ -1,0 +1,143 @@
+//! Copies between two places, as `cp`, `backup` and `restore` make and report them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use crate::cli::exit::{Code, Failure};
+use crate::cli::history::{self, Done};
+use crate::cli::listing::holding;
+use crate::cli::settings::environment::Environment;
+use crate::cli::source::reference;
+use crate::cli::terminal::bar::{Bar, Figures};
+use crate::cli::terminal::{escape, units};
+use crate::oci::{Repository, Source, Tag, Version};
+use crate::registry::{Pull, Push};
+use crate::transfer::{self, Copied, Copier, Options, Tally};
+
+/// The two places.
+pub struct Ends {
+    /// As the user wrote them.
+    pub from: Source,
+    /// As the user wrote it.
+    pub to: Source,
+    /// The source.
+    pub pull: Arc<dyn Pull>,
+    /// The destination.
+    pub push: Arc<dyn Push>,
+}
+
+/// What is copied.
+pub struct Wanted {
+    /// In the source.
+    pub version: Version,
+    /// At the destination; none if it is found by its digest.
+    pub tags: Vec<Tag>,
+}
+
+impl Wanted {
+    /// A tag that keeps its name.
+    pub fn tag(tag: &Tag) -> Self {
+        Self { version: Version::Tag(tag.clone()), tags: vec![tag.clone()] }
+    }
+}
+
+/// One artifact. The keys are stable.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    source: String,
+    /// Every reference that now names the artifact.
+    destinations: Vec<String>,
+    digest: String,
+    media_type: String,
+    size: u64,
+}
+
+/// All of them. The keys are stable.
+#[derive(Debug, Serialize)]
+pub struct Reports {
+    copied: Vec<Report>,
+    /// Bytes and blobs.
+    sent: (u64, u64),
+    /// Bytes and blobs that were there, or that the registry took from another of its repositories.
+    reused: (u64, u64),
+}
+
+/// Copies from a repository of the source, with a progress bar unless `quiet`.
+///
+/// # Errors
+/// One of the ends cannot be read or written. No tag is put on an artifact that did not arrive whole.
+pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<Wanted>, options: Options, quiet: bool) -> Result<Reports, Failure> {
+    let source = transfer::Source { pull: Arc::clone(&ends.pull), repository };
+    let destination = transfer::Destination { push: Arc::clone(&ends.push), repository: reference::repository(&ends.to)? };
+    let copier = Copier::new(source, destination, options);
+    let tally = copier.tally();
+    let shown = Arc::clone(&tally);
+    let _bar = Bar::new(quiet, move || figures("copying", &shown));
+    let mut copied = Vec::new();
+    for Wanted { version, tags } in wanted {
+        let done = copier.copy(&version, &tags).await?;
+        copied.push(report(ends, &version, &tags, done));
+    }
+    ends.push.finish().await?;
+    let pair = |counter: &(AtomicU64, AtomicU64)| (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed));
+    Ok(Reports { copied, sent: pair(&tally.sent), reused: pair(&tally.reused) })
+}
+
+/// All tags of a repository.
+///
+/// # Errors
+/// There are none, or they cannot be listed.
+pub async fn all_tags(from: &Source, pull: &dyn Pull, repository: &Repository) -> Result<Vec<Tag>, Failure> {
+    let tags = match holding::tags(pull, repository).await {
+        Ok(tags) => tags,
+        Err(failure) => return Err(reference::no_repository(from, pull, failure).await),
+    };
+    match tags.is_empty() {
+        true => Err(Failure::new(Code::NotFound, format!("{from} has no tags"))),
+        false => Ok(tags),
+    }
+}
+
+impl Reports {
+    /// Notes the copies for `recent`.
+    pub fn remember(&self, command: &str, environment: &Environment) {
+        for report in &self.copied {
+            history::add(Done::now(command, &report.source, report.destinations.first().cloned(), &report.digest), environment);
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let shown = |text: &str| escape::terminal(text).into_owned();
+        let mut lines = Vec::new();
+        for report in &self.copied {
+            let destinations: Vec<String> = report.destinations.iter().map(|reference| shown(reference)).collect();
+            lines.push(format!("{} => {}", shown(&report.source), destinations.join(", ")));
+            lines.push(format!("  digest {}", report.digest));
+        }
+        let ((sent, sent_blobs), (reused, reused_blobs)) = (self.sent, self.reused);
+        let (sent, reused) = (units::show_size(sent), units::show_size(reused));
+        lines.push(format!("sent {sent} in {sent_blobs} blobs, {reused} in {reused_blobs} blobs were there"));
+        lines.join("\n")
+    }
+}
+
+fn report(ends: &Ends, version: &Version, tags: &[Tag], copied: Copied) -> Report {
+    let by_digest = [Version::Digest(copied.digest)];
+    let versions: Vec<Version> = tags.iter().cloned().map(Version::Tag).collect();
+    let versions = if versions.is_empty() { by_digest.to_vec() } else { versions };
+    Report {
+        source: reference::with_version(&ends.from, version),
+        destinations: versions.iter().map(|version| reference::with_version(&ends.to, version)).collect(),
+        digest: copied.digest.to_string(),
+        media_type: copied.media_type,
+        size: copied.size,
+    }
+}
+
+/// How far something is.
+pub fn figures(doing: &'static str, tally: &Tally) -> Figures {
+    Figures { doing, done: tally.done.load(Ordering::Relaxed), total: Some(tally.total.load(Ordering::Relaxed)) }
+}
