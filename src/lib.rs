@@ -19,6 +19,7 @@ pub mod fuse;
 pub mod layer;
 pub mod oci;
 pub mod publish;
+pub mod recipe;
 pub mod registry;
 pub mod seal;
 pub mod serve;

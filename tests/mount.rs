@@ -6,6 +6,8 @@ mod access;
 mod archives;
 #[path = "mount/attached_index.rs"]
 mod attached_index;
+#[path = "mount/backups.rs"]
+mod backups;
 #[path = "mount/bad_archives.rs"]
 mod bad_archives;
 #[path = "mount/bad_blobs.rs"]
@@ -64,6 +66,8 @@ mod mount_points;
 mod namespaces;
 #[path = "mount/outages.rs"]
 mod outages;
+#[path = "mount/packs.rs"]
+mod packs;
 #[path = "mount/path_references.rs"]
 mod path_references;
 #[path = "mount/publishing.rs"]

@@ -133,7 +133,7 @@ macro_rules! from_module_error {
     )*};
 }
 
-from_module_error!(artifact, cache, content, control, extract, publish, registry, staging, transfer, view);
+from_module_error!(artifact, cache, content, control, extract, publish, recipe, registry, staging, transfer, view);
 
 impl From<crate::oci::InvalidReference> for Failure {
     fn from(error: crate::oci::InvalidReference) -> Self {

@@ -43,6 +43,7 @@ mod session;
 mod shared;
 mod token;
 mod upload;
+mod web;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub use self::certificates::ClientCertificate;
 pub use self::clients::Tls;
 pub use self::config::{HttpConfig, UploadSizes};
 pub use self::retry::Timing;
+pub use self::web::WebFiles;
 
 use self::authorize::{Authorizer, Scope};
 use self::clients::{Clients, Custom};

@@ -1,11 +1,12 @@
-//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout directory, none at all, and memory
-//! for tests.
+//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout, none at all, and memory for
+//! tests. Also single files on web servers and in S3.
 
 mod credentials;
 mod http;
 mod layout;
 mod memory;
 mod names;
+mod objects;
 mod offline;
 mod placing;
 mod push;
@@ -22,10 +23,11 @@ use crate::error::ErrorKind;
 use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Version};
 
 pub use credentials::{Credential, CredentialScope, CredentialStore, Credentials, Found, Kept, Secret};
-pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes};
+pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes, WebFiles};
 pub use layout::{Collected, Layout, layout_directory};
 pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 pub use names::{Names, all_names};
+pub use objects::Objects;
 pub use offline::Offline;
 pub use placing::{BlobPlacer, Placed};
 pub use push::{FileSource, Push, TagDeletion, UploadSource, Uploaded};

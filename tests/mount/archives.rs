@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::commands::{fails, fixture, json, prints};
+use crate::support::commands::{fails, fixture, json, manifest, prints};
 use crate::support::layouts::fixtures;
 use crate::support::mounting::{Home, text};
 use crate::support::proxy::{Fault, Proxy};
@@ -36,7 +36,7 @@ fn what_skopeo_archived_is_read_by_every_command_without_being_unpacked() {
     assert_eq!(json(&home, &["ls", &archive])["tags"][0]["tag"], "v1");
     assert_eq!(prints(&home, &["repo", "tags", &archive]).trim(), "v1");
     assert_eq!(prints(&home, &["ls", "-R", &reference]), prints(&home, &["ls", "-R", &source]));
-    let manifest = json(&home, &["manifest", "get", &reference]);
+    let manifest = manifest(&home, &reference);
     let config = manifest["config"]["digest"].as_str().unwrap();
     let blob = home.path("config.json");
     prints(&home, &["blob", "get", &format!("{archive}@{config}"), "-o", blob.to_str().unwrap()]);
@@ -113,7 +113,7 @@ fn a_copy_into_an_archive_that_was_stopped_leaves_the_old_one_and_the_next_compl
     }
     let data = home.path("data");
     prints(&home, &["push", &at, "-C", data.to_str().unwrap(), "a", "b", "--as-kind", "oras"]);
-    let manifest = json(&home, &["manifest", "get", &at]);
+    let manifest = manifest(&home, &at);
     let blob = |number: usize| manifest["layers"][number]["digest"].as_str().unwrap().to_owned();
     let (file, archive) = archive(&home, "a.tar");
     prints(&home, &["cp", &format!("{}:l1", fixture("image-umoci")), &archive]);

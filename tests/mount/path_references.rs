@@ -75,6 +75,7 @@ fn a_tag_with_edits_that_are_not_published_is_refused_and_its_siblings_are_not()
     fails(&home, &["cp", &at("app/v1"), &format!("{}/team/app:x", registry.host())], 16, "ocifs sync");
     prints(&home, &["resolve", &at("app/v2")]);
     prints(&home, &["ls", &at("app")]);
+    fs::write(mount.path("app/fresh/file"), "new").unwrap();
     mount.sync(&[]);
     prints(&home, &["resolve", &at("app/v1")]);
     mount.unmount();

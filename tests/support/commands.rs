@@ -16,6 +16,11 @@ pub fn json(home: &Home, arguments: &[&str]) -> Value {
     serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{printed}"))
 }
 
+/// A manifest, parsed.
+pub fn manifest(home: &Home, reference: &str) -> Value {
+    serde_json::from_str(&prints(home, &["manifest", "get", reference])).unwrap()
+}
+
 /// Runs a command that must fail with this exit code and this text among its messages, and print no result.
 pub fn fails(home: &Home, arguments: &[&str], code: i32, word: &str) {
     let output = home.run(arguments);

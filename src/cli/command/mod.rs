@@ -5,6 +5,7 @@
 //! `staged` for edits, `mounts` for what is mounted, `source` for artifacts, `daemon` for serving, `terminal` for output.
 
 mod attach;
+mod backup;
 mod blob;
 mod cache;
 mod completion;
@@ -23,6 +24,7 @@ mod man;
 mod manifest;
 mod mount;
 mod new;
+mod pack;
 mod pull;
 mod push;
 mod recent;
@@ -86,6 +88,10 @@ commands! {
     Push: push,
     Pull: pull,
     Cp: cp,
+    Backup: backup,
+    Restore: backup,
+    Pack: pack,
+    Unpack: pack,
     Tag: tag,
     Resolve: resolve,
     Rm: rm,

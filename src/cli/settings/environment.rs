@@ -137,6 +137,12 @@ pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// The variables with this start of their names that are text.
+pub fn with_prefix(prefix: &str) -> Vec<(String, String)> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    variables.filter(|(name, value)| name.starts_with(prefix) && !value.is_empty()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSo
 use crate::fs;
 use crate::oci::{LayoutForm, Platform, Registry, Repository, Source};
 use crate::registry::{
-    self, ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls,
+    self, ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls, WebFiles,
 };
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
@@ -179,9 +179,19 @@ pub fn http_with(registry: Registry, flags: &RegistryFlags, environment: &Enviro
         trusted_realms: connection.trusted_realms.clone(),
         headers: connection.headers.clone(),
         addresses: connection.addresses.clone(),
-        timing: Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() },
+        timing: timing(flags),
         ..HttpConfig::new(registry)
     }
+}
+
+/// How files on web servers are reached: with the authorities that are trusted, and no credentials.
+pub fn web_files(flags: &RegistryFlags, environment: &Environment) -> WebFiles {
+    let tls = Tls { ca_file: flags.connection.ca_file.clone(), directories: certificate_directories(environment), ..Tls::default() };
+    WebFiles::new(tls, timing(flags))
+}
+
+fn timing(flags: &RegistryFlags) -> Timing {
+    Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() }
 }
 
 /// Where a login is stored: the file that is named, else that of REGISTRY_AUTH_FILE, else docker's.

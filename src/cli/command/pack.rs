@@ -1,0 +1,308 @@
+//! `ocifs pack` and `ocifs unpack`: an artifact from a Pack file, and back.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::copies;
+use crate::cli::exit::Failure;
+use crate::cli::runtime::{blocking, until_interrupted};
+use crate::cli::settings::environment;
+use crate::cli::settings::flags::{Format, RegistryFlags, Storage};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{inputs, pushing, reference, wiring};
+use crate::cli::terminal::bar::Bar;
+use crate::cli::terminal::{escape, message, output, units};
+use crate::oci::{LayoutForm, Platform, Source, Tag, Version};
+use crate::publish::Packs;
+use crate::recipe::{self, ArtifactSource, Gatherer, PackFile, PackTarget, Unpacked};
+use crate::registry::Objects;
+use crate::transfer::{self, Destination, Tally};
+
+/// Start of the variables that say how S3 is reached.
+const S3_VARIABLES: &str = "AWS_";
+
+/// Make an artifact or index from a Pack file
+#[derive(Args, Clone, Debug)]
+#[command(after_help = PACK_FILE)]
+pub struct Pack {
+    /// repository[:tag[,tag]…], oci:DIRECTORY[:tag…] or oci-archive:FILE[:tag…]
+    #[arg(value_name = "DST")]
+    destination: String,
+
+    /// Pack file; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+
+    /// Paths in the Pack file count from here [default: the working directory]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// Annotation of the manifest or index, NAME=VALUE, in the place of one in the Pack file; repeatable
+    #[arg(short, long = "annotation", value_name = "NAME=VALUE", value_parser = inputs::annotation)]
+    annotations: Vec<(String, String)>,
+
+    /// How it is done and reported.
+    #[command(flatten)]
+    how: How,
+
+    /// Where fetched files wait.
+    #[command(flatten)]
+    storage: Storage,
+}
+
+/// Unpack an artifact into files and a Pack file that packs to the same digest
+#[derive(Args, Clone, Debug)]
+pub struct Unpack {
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// A new or empty directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Unpack only this member of a multi-platform image, os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
+    /// How it is done and reported.
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Args, Clone, Debug)]
+struct How {
+    /// Items read, and blobs moved, at a time [default: 4]
+    #[arg(long, short = 'j', visible_alias = "parallel", value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Reaching registries.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+const PACK_FILE: &str = "\
+A Pack file:
+  type: application/vnd.acme.bundle     # of the artifact
+  annotations: {team: blue}
+  config: {from: file:config.json, type: application/vnd.acme.config+json}
+  items:
+    - from: file:bin/tool               # a layer; its media type follows from its name
+    - from: dir:docs                    # a layer for each file
+    - from: https://example.org/a.tgz   # also s3://BUCKET/KEY, with the AWS_… variables
+      sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+      mediaType: application/vnd.acme.data
+With `platform: linux/arm64` in an item, or items from cr://REPOSITORY:TAG or oci:DIRECTORY:TAG, the items are the
+members of an index, and each may have a `config` of its own.";
+
+/// The output of `pack`. The keys are stable.
+#[derive(Debug, Serialize)]
+struct PackReport {
+    references: Vec<String>,
+    digest: String,
+    media_type: String,
+    /// Bytes and blobs.
+    sent: (u64, u64),
+    /// Bytes and blobs that were there.
+    reused: (u64, u64),
+}
+
+/// The output of `unpack`. The keys are stable.
+#[derive(Debug, Serialize)]
+struct UnpackReport {
+    reference: String,
+    digest: String,
+    directory: String,
+    files: usize,
+    members: usize,
+    /// Whether the Pack file gives this digest again.
+    reproducible: bool,
+}
+
+impl How {
+    fn concurrency(&self) -> NonZeroUsize {
+        self.concurrency.unwrap_or(wiring::CONCURRENCY)
+    }
+
+    fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        match self.quiet && self.format == Format::Text {
+            true => Ok(()),
+            false => output::show(self.format, report, text),
+        }
+    }
+}
+
+impl Pack {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// A wrong Pack file, a source that cannot be read or fetched, a registry that does not take it. No tag is put on a part.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let (text, others) = reference::split_tags(&self.destination)?;
+        let to = reference::parse(text, environment)?;
+        let tags = tags(&to, others)?;
+        let flags = invocation.registry(reference::registry(&to))?;
+        let storage = self.storage.clone().with_directories(environment)?;
+        let base = environment.absolute(self.directory.as_deref().unwrap_or(Path::new(".")), None)?;
+        let push = wiring::destination(&to, &flags, environment)?;
+        let destination = Destination { push, repository: reference::repository(&to)? };
+        let target = PackTarget { destination, tags: tags.clone(), concurrency: self.how.concurrency() };
+        let finder = Finder { invocation: &invocation, base: base.clone() };
+        let report = until_interrupted(async {
+            let pack_file = self.read().await?;
+            let packs = pushing::packs(&storage, &format!("pack {to} {:?} {base:?}", self.file)).await?;
+            let gatherer = Arc::new(gatherer(base.clone(), &packs, &flags, &invocation));
+            let tally: Arc<Tally> = Arc::default();
+            let shown = Arc::clone(&tally);
+            let _bar = Bar::new(self.how.quiet, move || copies::figures("packing", &shown));
+            let packed = recipe::pack(&pack_file, &gatherer, &finder, &target, Arc::clone(&tally)).await?;
+            packs.finish();
+            let pair = |counter: &(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64)| {
+                (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed))
+            };
+            let versions: Vec<Version> = match tags.is_empty() {
+                true => vec![Version::Digest(packed.digest)],
+                false => tags.into_iter().map(Version::Tag).collect(),
+            };
+            Ok::<_, Failure>(PackReport {
+                references: versions.iter().map(|version| reference::with_version(&to, version)).collect(),
+                digest: packed.digest.to_string(),
+                media_type: packed.media_type,
+                sent: pair(&tally.sent),
+                reused: pair(&tally.reused),
+            })
+        })?;
+        self.how.show(&report, PackReport::text)
+    }
+
+    async fn read(&self) -> Result<PackFile, Failure> {
+        let file = self.file.clone();
+        let bytes = blocking(move || inputs::small(&file)).await?;
+        let text = String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{} is not UTF-8", escape::path(&self.file))))?;
+        let mut pack_file = PackFile::parse(&text).map_err(|error| Failure::from(error).context(escape::path(&self.file)))?;
+        pack_file.annotations.extend(self.annotations.iter().cloned());
+        if let Some((name, time)) = inputs::source_date()?.and_then(inputs::created) {
+            pack_file.annotations.entry(name).or_insert(time);
+        }
+        Ok(pack_file)
+    }
+}
+
+impl Unpack {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The artifact cannot be read, or the directory is not empty. It is then as it was.
+    pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.reference, environment)?;
+        let directory = environment.absolute(&self.directory, None)?;
+        let pull = wiring::registry(&source, false, &invocation.registry(reference::registry(&source))?, environment)?;
+        let report = until_interrupted(async {
+            let (repository, version) = reference::named(&source, pull.as_ref()).await?;
+            let mut whole = pull.manifest(&repository, &version).await?;
+            if let Some(platform) = &self.platform {
+                let member = Version::Digest(transfer::member_for(&whole, platform)?);
+                whole = pull.manifest(&repository, &member).await?;
+            }
+            let from = transfer::Source { pull, repository };
+            let Unpacked { files, members, is_same } = recipe::unpack(&from, &whole, &directory, self.how.concurrency()).await?;
+            Ok::<_, Failure>(UnpackReport {
+                reference: reference::with_version(&source, &Version::Digest(whole.digest)),
+                digest: whole.digest.to_string(),
+                directory: directory.display().to_string(),
+                files,
+                members,
+                reproducible: is_same,
+            })
+        })?;
+        if !report.reproducible {
+            message::warn("another tool wrote this artifact in a form of its own: its Pack file gives the same content another digest");
+        }
+        self.how.show(&report, UnpackReport::text)
+    }
+}
+
+impl PackReport {
+    fn text(&self) -> String {
+        let references: Vec<_> = self.references.iter().map(|reference| escape::terminal(reference)).collect();
+        let (sent, reused) = (units::show_size(self.sent.0), units::show_size(self.reused.0));
+        format!(
+            "packed {}\n  digest {}\nsent {sent} in {} blobs, {reused} in {} blobs were there",
+            references.join(", "),
+            self.digest,
+            self.sent.1,
+            self.reused.1
+        )
+    }
+}
+
+impl UnpackReport {
+    fn text(&self) -> String {
+        let directory = escape::terminal(&self.directory);
+        let members = if self.members == 0 { String::new() } else { format!(" and {} members", self.members) };
+        format!("{directory}: {} files{members}\npack them again with: ocifs pack -C {directory} -f {directory}/pack.yaml DST", self.files)
+    }
+}
+
+/// The tags of a destination.
+fn tags(to: &Source, others: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
+    let first = match reference::version(to) {
+        Some(Version::Digest(_)) => return Err(Failure::usage(format!("{to}: a pack cannot choose its digest; name a tag, or none"))),
+        Some(Version::Tag(tag)) => Some(tag),
+        None => None,
+    };
+    Ok(first.into_iter().chain(others).collect())
+}
+
+fn gatherer(base: PathBuf, packs: &Packs, flags: &RegistryFlags, invocation: &Invocation) -> Gatherer {
+    Gatherer {
+        base,
+        scratch: packs.directory().to_path_buf(),
+        web: wiring::web_files(flags, &invocation.environment),
+        objects: Objects::new(environment::with_prefix(S3_VARIABLES), flags.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT)),
+    }
+}
+
+/// Finds the artifacts of a Pack file, each registry reached as if it was named on the command line.
+struct Finder<'a> {
+    invocation: &'a Invocation,
+    base: PathBuf,
+}
+
+impl Finder<'_> {
+    async fn found(&self, text: &str) -> Result<(transfer::Source, Version), Failure> {
+        let environment = &self.invocation.environment;
+        let text = match LayoutForm::of_text(text) {
+            Some((form, rest)) if !rest.starts_with(['/', '~']) => format!("{}{}", form.scheme(), self.base.join(rest).display()),
+            _ => text.to_owned(),
+        };
+        let source = reference::written(&text, environment)?;
+        let flags = self.invocation.registry(reference::registry(&source))?;
+        let pull = wiring::registry(&source, false, &flags, environment)?;
+        let (repository, version) = reference::named(&source, pull.as_ref()).await?;
+        Ok((transfer::Source { pull, repository }, version))
+    }
+}
+
+#[async_trait]
+impl ArtifactSource for Finder<'_> {
+    async fn find(&self, reference: &str) -> Result<(transfer::Source, Version), recipe::Error> {
+        self.found(reference).await.map_err(|failure| recipe::Error { kind: failure.code.into(), message: failure.message })
+    }
+}
