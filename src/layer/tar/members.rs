@@ -8,7 +8,7 @@ use super::header::{BLOCK, Header};
 use super::pax::{Malformed, Records};
 use super::{is_zero, padding, path, until_nul};
 use crate::layer::pack::{PackEntry, headers};
-use crate::layer::{Error, FileKind, Limits};
+use crate::layer::{Error, FileKind, Limits, Metadata};
 
 /// The end of an archive, behind its last member.
 pub const ARCHIVE_END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
@@ -92,11 +92,8 @@ pub fn archive_header(path: &[u8], size: u64) -> Result<Vec<u8>, Error> {
     headers(&PackEntry {
         path: path.to_vec(),
         kind: FileKind::File,
-        mode: 0o644,
-        owner: (0, 0),
-        mtime: (0, 0),
+        metadata: Metadata { mode: 0o644, ..Metadata::default() },
         size,
-        device: (0, 0),
         link: Vec::new(),
         xattrs: Vec::new(),
     })

@@ -8,7 +8,7 @@ use reqwest::header::LOCATION;
 use reqwest::{Response, StatusCode, Url};
 
 use super::super::{BlobStream, Error};
-use super::clients::{Clients, Tls};
+use super::clients::{Clients, Custom, Tls};
 use super::origin::{self, Origin};
 use super::retry::{self, Attempts, Failure, Timing};
 use super::{answer, retry::Cause};
@@ -62,7 +62,7 @@ impl WebFiles {
     async fn asked(&self, url: &Url, what: &str, attempts: &Attempts) -> Result<Response, Failure> {
         let invalid = || Failure::Final(Error::new(ErrorKind::Invalid, format!("{what}: not an address of a web server")));
         let origin = Origin::of(url).ok_or_else(invalid)?;
-        let clients = Clients::new(self.tls.clone(), self.timing, origin.clone(), Vec::new()).map_err(Failure::Final)?;
+        let clients = Clients::new(self.tls.clone(), Custom::default(), self.timing, origin.clone(), Vec::new()).map_err(Failure::Final)?;
         let client = clients.of(&origin, false).map_err(Failure::Final)?;
         let response = attempts.within(self.timing.header, what, client.get(url.clone()).send()).await?;
         let response = response.map_err(|error| answer::unanswered(what, &error))?;
