@@ -14,6 +14,7 @@ mod local;
 mod names;
 mod place;
 mod push;
+mod slice;
 mod sweep;
 
 use std::ops::Range;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::local::{INDEX, MARKER};
-use super::place::Slice;
+use super::slice::Slice;
 use crate::durable::{self, RangeLock, Sharing};
 use crate::error::ErrorKind;
 use crate::layer::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
