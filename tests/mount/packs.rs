@@ -1,5 +1,6 @@
 //! `pack` and `unpack` by command: sources on web servers and in S3, members from registries and layouts, and the way back.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::commands::{fails, fixture, json as printed, manifest, prints};
 use crate::support::mounting::{Home, text};
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::registry::Registry;
+use crate::support::registry::{PASSWORD, Registry, USER, Variant};
 use crate::support::skip::{Need, lacks, search_path};
 
 /// A server process on a port of its own, ended with the test.
@@ -206,6 +207,35 @@ fn artifacts_of_registries_and_layouts_become_members_of_an_index() {
     fails(&home, &["unpack", &at, out], 2, "not empty");
 }
 
+/// Both registries take the same login: a source that got it would let the pack succeed.
+#[test]
+fn a_login_typed_for_the_destination_is_not_sent_to_the_registries_of_a_pack_file() {
+    if lacks(&[Need::Tool("docker-registry")]) {
+        return;
+    }
+    let protected = || Registry::start(Variant { htpasswd: true, ..Variant::default() });
+    let (home, destination, source) = (Home::new(), protected(), protected());
+    let proxy = Proxy::start(source.url());
+    let pack = |from: &str, header: &[&str]| {
+        let file = pack_file(&home, &format!("items: [{{from: '{from}'}}]"));
+        let (at, base) = (format!("{}/pack:v1", destination.host()), home.path(""));
+        let flags = ["pack", "-f", &file, "-C", base.to_str().unwrap(), &at, "-u", USER, "--password-stdin"];
+        let mut child = home.ocifs(&[&flags[..], header].concat()).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    home.write("a", "a");
+    let output = pack("file:a", &[]);
+    assert!(output.status.success(), "the login is right for the destination: {}", text(&output));
+    for header in [&[][..], &["-H", "Authorization: Basic dXNlcjpwYXNzd29yZA=="]] {
+        let output = pack(&format!("cr://{}/their/image:v1", proxy.host()), header);
+        assert_eq!(output.status.code(), Some(11), "{}", text(&output));
+        let requests = proxy.requests();
+        assert!(!requests.is_empty() && requests.iter().all(|request| !request.authorized), "{requests:?}");
+        proxy.forget();
+    }
+}
+
 #[test]
 fn objects_of_s3_are_packed() {
     if lacks(&[Need::Tool("docker-registry"), Need::Tool("moto_server"), Need::Tool("curl")]) {
@@ -221,7 +251,7 @@ fn objects_of_s3_are_packed() {
     };
     curl(&[&format!("http://{}/bucket", server.host)]);
     let object = format!("@{}", home.path("object").display());
-    curl(&["--data-binary", &object, &format!("http://{}/bucket/deep/object.json", server.host)]);
+    curl(&["-H", "Content-Type: application/octet-stream", "--data-binary", &object, &format!("http://{}/bucket/deep/object.json", server.host)]);
     for (name, value) in [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "us-east-1")] {
         home.set(name, value);
     }

@@ -18,7 +18,7 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, pushing, reference, wiring};
 use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, message, output, units};
-use crate::oci::{LayoutForm, Platform, Source, Tag, Version};
+use crate::oci::{LayoutForm, Platform, Registry, Source, Tag, Version};
 use crate::publish::Packs;
 use crate::recipe::{self, ArtifactSource, Gatherer, PackFile, PackTarget, Unpacked};
 use crate::registry::Objects;
@@ -162,7 +162,7 @@ impl Pack {
         let push = wiring::destination(&to, &flags, environment)?;
         let destination = Destination { push, repository: reference::repository(&to)? };
         let target = PackTarget { destination, tags: tags.clone(), concurrency: self.how.concurrency() };
-        let finder = Finder { invocation: &invocation, base: base.clone() };
+        let finder = Finder { invocation: &invocation, base: base.clone(), destination: reference::registry(&to).cloned() };
         let report = until_interrupted(async {
             let pack_file = self.read().await?;
             let packs = pushing::packs(&storage, &format!("pack {to} {:?} {base:?}", self.file)).await?;
@@ -279,10 +279,13 @@ fn gatherer(base: PathBuf, packs: &Packs, flags: &RegistryFlags, invocation: &In
     }
 }
 
-/// Finds the artifacts of a Pack file, each registry reached as if it was named on the command line.
+/// Finds the artifacts of a Pack file, each registry reached as if it was named on the command line, without what was typed for
+/// the destination.
 struct Finder<'a> {
     invocation: &'a Invocation,
     base: PathBuf,
+    /// The registry that typed credentials and headers are for.
+    destination: Option<Registry>,
 }
 
 impl Finder<'_> {
@@ -293,7 +296,13 @@ impl Finder<'_> {
             _ => text.to_owned(),
         };
         let source = reference::written(&text, environment)?;
-        let flags = self.invocation.registry(reference::registry(&source))?;
+        let mut flags = self.invocation.registry(reference::registry(&source))?;
+        if reference::registry(&source) != self.destination.as_ref() {
+            flags.login.credential = None;
+            if self.invocation.is_given("headers") {
+                flags.connection.headers.clear();
+            }
+        }
         let pull = wiring::registry(&source, false, &flags, environment)?;
         let (repository, version) = reference::named(&source, pull.as_ref()).await?;
         Ok((transfer::Source { pull, repository }, version))
