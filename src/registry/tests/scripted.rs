@@ -94,7 +94,11 @@ impl Server {
 
     /// A server at an address of this machine.
     pub(super) async fn start_at(address: &str, answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::start_on(TcpListener::bind(address).await.unwrap(), answer)
+    }
+
+    /// A server behind a socket that listens already.
+    pub(super) fn start_on(listener: TcpListener, answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_within(listener, None, |_| usize::MAX, answer)
     }
 
