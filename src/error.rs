@@ -1,11 +1,105 @@
-//! The closed list of failure kinds that cross module borders.
+//! The error that all modules share: a kind for callers, a message for people, and the cause.
 //!
-//! Every module has an error enum of its own, with messages for people, and a `kind()` that answers one of
-//! these. Only two tables read a kind: `fuse/errno.rs` (errno of an operation) and `cli/exit.rs` (exit code of a
-//! command). Kinds have names, under which they travel to other processes. This module never formats messages and never decides
-//! what a kind means to a caller.
+//! Two tables map kinds: `fuse/errno.rs` (errno of an operation) and `cli/exit.rs` (exit code of a command). A module that changes a
+//! kind on the way does so in one function. Kinds have names, under which they travel to other processes.
 
-/// What went wrong, as far as a caller can act on it.
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+
+/// A failure of any module.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// The kind of failure, for callers to act on.
+    pub kind: ErrorKind,
+    /// The whole message for people, which includes the cause: what failed on which object, and what to do. Text from a registry in
+    /// it is escaped.
+    pub message: Cow<'static, str>,
+    /// The error that led to this one.
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without a cause. Text from a registry in the message must be escaped by the caller.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Bytes that do not match their digest, or a broken frame.
+    pub fn integrity(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Integrity, message)
+    }
+
+    /// A format, feature or size that is not supported.
+    pub fn unsupported(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// An error that callers can only report.
+    pub fn other(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Other, message)
+    }
+
+    /// A failed system call: NoSpace for a full disk, else Other. `what` was attempted, with the path. An [`Error`] that travelled
+    /// inside an [`io::Error`] keeps its kind.
+    pub fn io(what: impl Display, error: io::Error) -> Self {
+        let kind = match (error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()), error.kind()) {
+            (Some(inner), _) => inner.kind,
+            (None, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge) => ErrorKind::NoSpace,
+            (None, _) => ErrorKind::Other,
+        };
+        Self::new(kind, format!("{what}: {error}")).caused_by(error)
+    }
+
+    /// The same error, with its cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error, with the object or the attempt that it concerns in front of the message.
+    #[must_use]
+    pub fn context(mut self, what: impl Display) -> Self {
+        self.message = format!("{what}: {}", self.message).into();
+        self
+    }
+
+    /// The same error, with text behind the message.
+    #[must_use]
+    pub fn append(mut self, text: impl Display) -> Self {
+        self.message = format!("{}{text}", self.message).into();
+        self
+    }
+
+    /// The same error as another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// An object that another one names exists, even if the registry lacks it: NotFound becomes Gone.
+    #[must_use]
+    pub fn absent_is_gone(self) -> Self {
+        if self.kind == ErrorKind::NotFound { self.with_kind(ErrorKind::Gone) } else { self }
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The failures that callers can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Error;
+use super::error::of_blob;
 use super::kept::{Kept, Key};
 use super::loaded::Artifact;
 use super::options::{Options, ViewMode};
@@ -11,7 +11,7 @@ use super::registry_cache::{Listing, RegistryCache};
 use super::secrets::OpenedHere;
 use crate::cache::{Room, SpanCache};
 use crate::content::{BlobSource, Budget, ContentStream, Contents, Download, Sealing};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::layer::{Form, Resources};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
@@ -128,7 +128,7 @@ impl Artifacts {
             let inner = Arc::clone(&self.inner);
             async move { inner.build(&key, strict).await }
         });
-        built.await.map_err(|error| Error { kind: ErrorKind::Interrupted, message: format!("reading an artifact: {error}") })?
+        built.await.map_err(|error| Error::new(ErrorKind::Interrupted, format!("reading an artifact: {error}")))?
     }
 
     /// The manifests that refer to a digest.
@@ -138,10 +138,10 @@ impl Artifacts {
 
     /// The stream that a file's content lies in; `blob` is the number that [`Content`](super::Content) names.
     pub async fn stream(&self, repository: &Repository, artifact: &Artifact, blob: u32, strict: bool) -> Result<ContentStream, Error> {
-        let mut source = artifact.source(blob).cloned().ok_or_else(|| Error {
-            kind: ErrorKind::Other,
-            message: format!("artifact {} has no blob number {blob}", artifact.manifest.digest),
-        })?;
+        let mut source = artifact
+            .source(blob)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::Other, format!("artifact {} has no blob number {blob}", artifact.manifest.digest)))?;
         if artifact.manifests.contains(&source.descriptor.digest) {
             let manifest = self.manifest(repository, &source.descriptor.digest).await?;
             return Ok(ContentStream::of_bytes(manifest.raw.clone()));
@@ -163,7 +163,7 @@ impl Artifacts {
             return Ok(None);
         }
         let source = BlobSource { repository: repository.clone(), ..source.clone() };
-        self.inner.contents.download(&source).await.map_err(|error| Error::of_blob("content", &source.descriptor, error))
+        self.inner.contents.download(&source).await.map_err(|error| of_blob("content", &source.descriptor, error))
     }
 
     /// One blob as it is stored, neither unpacked nor opened.
@@ -174,7 +174,7 @@ impl Artifacts {
     }
 
     pub(super) async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {
-        self.inner.contents.open(source).await.map_err(|error| Error::of_blob("content", &source.descriptor, error))
+        self.inner.contents.open(source).await.map_err(|error| of_blob("content", &source.descriptor, error))
     }
 
     /// Forgets how fresh tags and lists are (all, or of one repository), so that the next use asks.

@@ -7,13 +7,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::artifacts::Inner;
 use super::compose::compose;
 use super::dialect::{self, Plan, Shape, Step};
+use super::error::of_blob;
 use super::kept::Key;
 use super::outline::{Outline, Reader};
 use super::tree::{self, Tree};
-use super::{Artifact, Dialect, Error};
+use super::{Artifact, Dialect};
 use crate::cache::Protection;
 use crate::content::{BlobSource, Sealing, Use};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Digest, Manifest, Repository};
 
@@ -74,7 +75,7 @@ impl Inner {
     async fn remember_secrets(self: &Arc<Self>, key: &Key, tree: &Tree) -> Result<(), Error> {
         let (me, key, tree) = (Arc::clone(self), key.clone(), tree.clone());
         let remembered = tokio::task::spawn_blocking(move || me.opened_here.remember(&key, &tree));
-        remembered.await.map_err(|error| Error { kind: ErrorKind::Other, message: format!("reading a tree: {error}") })
+        remembered.await.map_err(|error| Error::new(ErrorKind::Other, format!("reading a tree: {error}")))
     }
 
     /// The warnings of the tree of an artifact, if that is here and needs no key.
@@ -112,7 +113,7 @@ impl Inner {
         let indexed: u64 = indexes.iter().flatten().map(|index| index.as_bytes().len() as u64).sum();
         let memory = if is_plain { 0 } else { indexed.saturating_mul(TREE_COPIES) };
         let memory = self.contents.budget().take(Use::Large, memory).await;
-        let _memory = memory.map_err(|error| Error { kind: error.kind, message: error.message })?;
+        let _memory = memory?;
         let built = tokio::task::spawn_blocking(move || {
             let shown_as = format!("{}@{}", key.repository, key.manifest);
             let composed = compose(&steps, &indexes, &directories, &scratch)?;
@@ -134,7 +135,7 @@ impl Inner {
             Ok(tree)
         });
         let built = self.contents.working(built).await;
-        built.map_err(|error| Error { kind: ErrorKind::Other, message: format!("building a tree: {error}") })?
+        built.map_err(|error| Error::new(ErrorKind::Other, format!("building a tree: {error}")))?
     }
 
     /// The index of every archive, and of every file that has one attached, several at a time, in the order of the
@@ -150,7 +151,7 @@ impl Inner {
                     Shape::File(_) => None,
                 };
                 async move {
-                    let failed = |error| Error::of_blob(&format!("a layer of {owner}"), &source.descriptor, error);
+                    let failed = |error| of_blob(&format!("a layer of {owner}"), &source.descriptor, error);
                     let Some(has_other_form) = archive else { return me.contents.attached_index(&source).await.map_err(failed) };
                     match me.contents.index(&source).await {
                         Ok(index) => Ok(Some(index)),
@@ -170,7 +171,7 @@ impl Inner {
     async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
         match sources.iter().find(|source| source.sealing != Sealing::None) {
             None => Ok(Protection::Plain),
-            Some(source) => self.contents.protection(source).await.map_err(|error| Error::of_blob("a layer", &source.descriptor, error)),
+            Some(source) => self.contents.protection(source).await.map_err(|error| of_blob("a layer", &source.descriptor, error)),
         }
     }
 
@@ -246,7 +247,7 @@ pub(super) fn source_of(step: &Step, repository: &Repository, strict: bool) -> B
 
 /// The outline of one layer by itself; an archive shows its marks.
 async fn one_layer(reader: &Reader<'_>, manifest: Arc<Manifest>, number: usize) -> Result<Outline, Error> {
-    let absent = || Error { kind: ErrorKind::NotFound, message: format!("manifest {} has no layer {number}", manifest.digest) };
+    let absent = || Error::new(ErrorKind::NotFound, format!("manifest {} has no layer {number}", manifest.digest));
     let image = manifest.image().ok_or_else(absent)?;
     let layer = image.layers.get(number).ok_or_else(absent)?;
     let whole = reader.plan(&manifest, b"").await?;

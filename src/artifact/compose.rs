@@ -3,9 +3,9 @@
 //! Archives are laid down first, in order; then the files ask for their places. A file that finds its place taken
 //! by other bytes gets a name with its digest, so no title makes data vanish.
 
-use super::Error;
 use super::dialect::{Shape, Step, Wanted};
 use super::merge::{Merge, MergeSource, Occupied, Placing, RawFile};
+use crate::error::Error;
 use crate::layer::{Codec, LayerIndex};
 use crate::sys::array::{Array, Scratch};
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::build::source_of;
 use super::dialect;
 use super::outline::{Outline, Reader};
-use super::{Artifacts, Dialect, Error, ViewMode};
+use super::{Artifacts, Dialect, ViewMode};
 use crate::content::{BlobSource, Sealing};
+use crate::error::Error;
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// A description of an artifact.

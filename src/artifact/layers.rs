@@ -1,9 +1,11 @@
 //! Which file of a tree comes from which layer, for planning a manifest that keeps layers as they are.
 
 use super::dialect::{Shape, Step};
+use super::error::of_blob;
 use super::merge::{Mark, Placing, components, find_directory, mark, place_of};
 use super::tree::{Kind, NodeId, Tree};
-use super::{Artifact, Artifacts, Error};
+use super::{Artifact, Artifacts};
+use crate::error::Error;
 use crate::layer::{Entry, FileKind, Form, LayerIndex, Metadata};
 use crate::oci::{Descriptor, Repository};
 
@@ -142,7 +144,7 @@ impl Artifacts {
             (Shape::Archive { .. }, Form::Archive) => self.inner.contents.index(&source).await.map(Some),
             _ => self.inner.contents.attached_index(&source).await,
         };
-        index.map_err(|error| Error::of_blob("a layer", &source.descriptor, error))
+        index.map_err(|error| of_blob("a layer", &source.descriptor, error))
     }
 }
 

@@ -16,9 +16,8 @@ pub(super) use links::find_directory;
 use links::{Names, through};
 pub(super) use path::{Mark, components, is_component, join, mark};
 
-use super::Error;
 use super::tree::{Draft, Encoder, no_room};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Entry, FileKind, safe_name};
 use crate::sys::array::{Array, Scratch};
 
@@ -238,10 +237,10 @@ impl<'a> Merge<'a> {
 
     fn bounded(&self) -> Result<(), Error> {
         if self.graph.node_count() > NODE_LIMIT || !self.graph.has_room() {
-            return Err(Error {
-                kind: ErrorKind::Unsupported,
-                message: format!("artifact has more than {NODE_LIMIT} files, or names of more than 4 GiB"),
-            });
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("artifact has more than {NODE_LIMIT} files, or names of more than 4 GiB"),
+            ));
         }
         Ok(())
     }

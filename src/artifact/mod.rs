@@ -23,7 +23,6 @@ mod tree;
 pub use artifacts::Artifacts;
 pub use describe::Description;
 pub use dialect::Dialect;
-pub use error::Error;
 pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity, is_own_name};
 pub use layers::ArtifactLayer;
 pub use loaded::Artifact;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::artifacts::Inner;
 use super::dialect::{self, Plan, Shape, Step, Title, Wanted};
+use super::error::of_blob;
 use super::merge::{RawFile, join};
-use super::{Dialect, Error, ViewMode};
+use super::{Dialect, ViewMode};
 use crate::content::{BlobSource, Sealing};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Form;
 use crate::oci::{ImageManifest, Index, Manifest, Platform, Repository, media_type};
 
@@ -74,10 +75,10 @@ impl<'a> Reader<'a> {
 
     fn check_seal(&self, manifest: &Manifest) -> Result<(), Error> {
         if dialect::is_sealed(manifest) && self.view != ViewMode::Blobs {
-            return Err(Error {
-                kind: ErrorKind::KeyMissing,
-                message: format!("{}@{} is sealed, and this version cannot open sealed artifacts", self.repository, manifest.digest),
-            });
+            return Err(Error::new(
+                ErrorKind::KeyMissing,
+                format!("{}@{} is sealed, and this version cannot open sealed artifacts", self.repository, manifest.digest),
+            ));
         }
         Ok(())
     }
@@ -105,15 +106,14 @@ impl<'a> Reader<'a> {
             strict: self.strict,
             index: None,
         };
-        let stream = self.inner.contents.open(&source).await.map_err(|error| Error::of_blob("config", &image.config, error))?;
-        let bytes = stream.read(0..image.config.size).await.map_err(|error| Error::of_blob("config", &image.config, error))?;
+        let stream = self.inner.contents.open(&source).await.map_err(|error| of_blob("config", &image.config, error))?;
+        let bytes = stream.read(0..image.config.size).await.map_err(|error| of_blob("config", &image.config, error))?;
         Ok(bytes.to_vec())
     }
 
     async fn fetch(&mut self, digest: &crate::oci::Digest) -> Result<Arc<Manifest>, Error> {
-        self.budget = self.budget.checked_sub(1).ok_or_else(|| Error {
-            kind: ErrorKind::Unsupported,
-            message: format!("an index of {} has more than {FETCHES} members in all", self.repository),
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("an index of {} has more than {FETCHES} members in all", self.repository))
         })?;
         self.inner.registry_cache.named_manifest(self.repository, digest).await
     }
@@ -220,5 +220,5 @@ fn passes(kind: ErrorKind) -> bool {
 }
 
 fn broken(manifest: &Manifest, what: &str) -> Error {
-    Error { kind: ErrorKind::Integrity, message: format!("manifest {} {what}", manifest.digest) }
+    Error::new(ErrorKind::Integrity, format!("manifest {} {what}", manifest.digest))
 }

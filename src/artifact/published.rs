@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Artifact, Artifacts, Error};
+use super::error::of_blob;
+use super::{Artifact, Artifacts};
 use crate::content::{BlobSource, Lent, Sealing};
+use crate::error::Error;
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 use crate::registry::Pull;
@@ -69,7 +71,7 @@ impl Artifacts {
     pub async fn join_cache(&self, artifact: &Artifact, pull: Arc<dyn Pull>, at_hand: &HashSet<Digest>) -> Result<(), Error> {
         let contents = self.inner.contents.filled_from(pull);
         for source in artifact.sources().iter().filter(|source| at_hand.contains(&source.descriptor.digest)) {
-            let failed = |error| Error::of_blob("a packed layer", &source.descriptor, error);
+            let failed = |error| of_blob("a packed layer", &source.descriptor, error);
             let stream = contents.open(source).await.map_err(failed)?;
             let mut place = 0;
             while place < stream.length() {
@@ -98,8 +100,8 @@ impl Artifacts {
     /// KeyMissing and KeyWrong; what the registry answers, if the source was never opened here.
     pub async fn seal_key(&self, source: Option<&BlobSource>, salt: &[u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
         self.inner.contents.seal_key(source, *salt).await.map_err(|error| match source {
-            Some(source) => Error::of_blob("a layer", &source.descriptor, error),
-            None => Error { kind: error.kind, message: error.message },
+            Some(source) => of_blob("a layer", &source.descriptor, error),
+            None => error,
         })
     }
 }

@@ -8,9 +8,10 @@ use super::artifacts::{Artifacts, Inner};
 use super::identity::{IdentityDefaults, NOTHING};
 use super::kept::Key;
 use super::tree::{self, Tree};
-use super::{Error, Identity, Secrets, ViewMode};
+use super::{Identity, Secrets, ViewMode};
 use crate::cache::Protection;
 use crate::content::Sealing;
+use crate::error::Error;
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
 /// Kind of the documents that hold identities.

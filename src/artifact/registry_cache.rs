@@ -22,9 +22,9 @@ use memory::{Memory, TagAnswer};
 use outage::is_outage;
 use writer::{Dirty, Writer};
 
-use super::{Error, Options};
+use super::Options;
 use crate::cache::SpanCache;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::Pull;
@@ -115,7 +115,7 @@ impl RegistryCache {
         let answer = match last {
             Some(_) => match self.pull.resolve(repository, &version).await {
                 Err(error) if error.kind == ErrorKind::Unsupported => self.fetch_tag(repository, &version).await,
-                answer => answer.map(|resolved| resolved.digest).map_err(Error::from),
+                answer => answer.map(|resolved| resolved.digest),
             },
             None => self.fetch_tag(repository, &version).await,
         };
@@ -161,12 +161,12 @@ impl RegistryCache {
                 let digest = self.pull.resolve(repository, version).await?.digest;
                 // A digest that the registry names and does not have is its error, and no absence.
                 match self.pull.resolve(repository, &Version::Digest(digest)).await {
-                    Err(absent) if absent.kind == ErrorKind::NotFound => Err(error.into()),
-                    Err(error) if is_outage(error.kind) => Err(error.into()),
+                    Err(absent) if absent.kind == ErrorKind::NotFound => Err(error),
+                    Err(error) if is_outage(error.kind) => Err(error),
                     _ => Ok(digest),
                 }
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -198,7 +198,7 @@ impl RegistryCache {
     /// The same for one that a tag or an index names, so that it exists: its absence is not that of a name.
     pub async fn named_manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
         self.manifest(repository, digest).await.map_err(|error| match error.kind {
-            ErrorKind::NotFound => Error { kind: ErrorKind::Gone, message: error.message },
+            ErrorKind::NotFound => Error::new(ErrorKind::Gone, error.message),
             _ => error,
         })
     }
@@ -246,7 +246,7 @@ impl RegistryCache {
         let asked = self.referrers_flight.run(key.clone(), || {
             let me = Arc::clone(self);
             async move {
-                let found: Lookup<Vec<_>> = me.pull.referrers(&key.0, &key.1).await.map_err(Error::from);
+                let found: Lookup<Vec<_>> = me.pull.referrers(&key.0, &key.1).await;
                 match found {
                     Ok(found) => {
                         me.reached();
@@ -290,17 +290,17 @@ impl RegistryCache {
             return self.absent(what);
         }
         let origin = self.pull.origin().escape_default();
-        Error { kind: ErrorKind::Unreachable, message: format!("{what} is not cached, and --offline does not ask {origin}") }
+        Error::new(ErrorKind::Unreachable, format!("{what} is not cached, and --offline does not ask {origin}"))
     }
 
     fn absent(&self, what: &str) -> Error {
         let reason = if self.options.offline { "is not cached (--offline)" } else { "does not exist" };
-        Error { kind: ErrorKind::NotFound, message: format!("{what} {reason} ({})", self.pull.origin().escape_default()) }
+        Error::new(ErrorKind::NotFound, format!("{what} {reason} ({})", self.pull.origin().escape_default()))
     }
 }
 
 fn abandoned(error: crate::flight::Abandoned) -> Error {
-    Error { kind: ErrorKind::Interrupted, message: format!("asking the registry: {error}") }
+    Error::new(ErrorKind::Interrupted, format!("asking the registry: {error}"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::listing::differences;
 use super::*;
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents, KeyRing};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::LayerIndex;
 use crate::oci::{Descriptor, Digest, Repository, Tag, media_type};
 use crate::registry::{Fault, Layout, Memory, PlainLayer, Pull, RequestKind, Trust};
@@ -74,7 +74,7 @@ async fn contents(artifacts: &Artifacts, repository: &Repository, artifact: &Art
     out
 }
 
-async fn bytes_of(artifacts: &Artifacts, repository: &Repository, artifact: &Artifact, node: NodeId) -> Result<Vec<u8>, content::Error> {
+async fn bytes_of(artifacts: &Artifacts, repository: &Repository, artifact: &Artifact, node: NodeId) -> Result<Vec<u8>, Error> {
     let content = artifact.tree.content(node).unwrap();
     let mut bytes = vec![0; artifact.tree.node(node).unwrap().size as usize];
     for extent in &content.extents {

@@ -12,7 +12,7 @@ pub(super) use encode::{Draft, Encoder, Placed, no_room};
 pub use format::VERSION;
 use format::{Header, NameRecord, NodeRecord, View};
 
-use super::Error;
+use crate::error::Error;
 use crate::layer::Extent;
 pub use crate::layer::NodeKind as Kind;
 

@@ -9,10 +9,10 @@ use std::fs::{self, DirEntry, File, Metadata};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::error::Error;
 use super::pins::Pinned;
 use super::shared::{Shared, failed};
 use crate::durable;
+use crate::error::Error;
 
 /// How exactly the time of last use is kept.
 const STEP: Duration = Duration::from_secs(3600);

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::config::Protection;
-use super::error::Error;
 use super::layout::Layout;
 use super::shared::Shared;
 use super::stream::{OpenStreams, Stream, chunk_position, object_key};
 use super::table::Trust;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
 
@@ -36,9 +35,8 @@ impl CachedStream {
         };
         let layout = layout.stored_as(key.is_some())?;
         let name = Shared::stream_name(blob, key.is_some(), &layout.fingerprint());
-        let stream = Stream::open(open, &name, &layout, true)?.ok_or_else(|| Error {
-            kind: ErrorKind::Other,
-            message: format!("the cache cannot make a stream for {blob}: its table is broken at once"),
+        let stream = Stream::open(open, &name, &layout, true)?.ok_or_else(|| {
+            Error::new(ErrorKind::Other, format!("the cache cannot make a stream for {blob}: its table is broken at once"))
         })?;
         Ok(Self { open: Arc::clone(open), blob: *blob, layout, key, current: RwLock::new(stream) })
     }
@@ -73,7 +71,7 @@ impl CachedStream {
         let range = self.layout.span(span);
         if span >= self.layout.count() || within.start < range.start || range.end < within.end || within.end < within.start {
             let message = format!("span {span} of {} does not hold bytes {}..{}", self.blob, within.start, within.end);
-            return Err(Error { kind: ErrorKind::Invalid, message });
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
         let stream = self.living(false)?;
         match &self.key {
@@ -118,7 +116,7 @@ impl CachedStream {
         let range = self.layout.span(span);
         if span >= self.layout.count() || range.end - range.start != data.len() as u64 {
             let message = format!("{} bytes are not span {span} of {}", data.len(), self.blob);
-            return Err(Error { kind: ErrorKind::Invalid, message });
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
         // A stream that is unlinked again and again while we try is not worth more.
         for _ in 0..3 {

@@ -17,10 +17,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::aging;
 use super::config::Protection;
 use super::document_name::file_name;
-use super::error::Error;
 use super::shared::{Shared, failed};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
 use crate::sys::mapped;
 
@@ -98,7 +97,7 @@ pub fn store(shared: &Shared, kind: &str, key: &str, bytes: &[u8], protection: &
     let directory = path.parent().unwrap_or(&shared.root);
     durable::make_directory(directory).map_err(failed("make", directory))?;
     let size = ((HEADER + payload.len()) as u64).next_multiple_of(shared.block);
-    let full = |why: &str| Error { kind: ErrorKind::NoSpace, message: format!("the cache cannot keep {}: {why}", path.display()) };
+    let full = |why: &str| Error::new(ErrorKind::NoSpace, format!("the cache cannot keep {}: {why}", path.display()));
     if size > shared.limit() / LARGEST_SHARE {
         return Err(full(&format!("its {size} bytes are more than a quarter of the cache (--cache-size)")));
     }
@@ -179,7 +178,7 @@ fn path(shared: &Shared, kind: &str, key: &str, sealed: bool) -> Result<PathBuf,
         !kind.is_empty() && kind.len() <= 32 && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !word {
         let message = format!("`{}` is not a kind of document: lower-case letters, digits and `-`", kind.escape_default());
-        return Err(Error { kind: ErrorKind::Invalid, message });
+        return Err(Error::new(ErrorKind::Invalid, message));
     }
     let suffix = if sealed { "sealed" } else { "plain" };
     Ok(shared.root.join("documents").join(kind).join(format!("{}.{suffix}", file_name(key))))

@@ -12,13 +12,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::aging;
-use super::error::Error;
 use super::layout::Which;
 use super::pins::{self, Pinned};
 use super::shared::{Shared, failed};
 use super::stream_files::{discard, file_name, occupied_by};
 use super::table::{self, Table};
 use crate::durable::{self, RangeLock, Sharing};
+use crate::error::Error;
 use crate::oci::Digest;
 
 /// How long one waits for another evictor: it makes room for all.

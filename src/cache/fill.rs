@@ -11,14 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::Protection;
-use super::error::Error;
 use super::layout::{LONGEST_SPAN, Layout, MEMBER_FILE, Which, split};
 use super::shared::{Shared, failed};
 use super::stream::{chunk_position, object_key};
 use super::stream_files::{discard, member_file_name};
 use super::table::{Identity, Table};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::seal::ChunkKey;
 
@@ -180,7 +179,7 @@ impl Fill {
     }
 
     fn invalid(&self, what: &str) -> Error {
-        Error { kind: ErrorKind::Invalid, message: format!("the stream of {} cannot be cached: {what}", self.blob) }
+        Error::new(ErrorKind::Invalid, format!("the stream of {} cannot be cached: {what}", self.blob))
     }
 }
 

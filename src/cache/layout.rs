@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::error::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::seal::{CHUNK, CHUNK_TAG};
 
 /// Members from this size on have a file of their own.
@@ -71,7 +70,7 @@ impl Layout {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let invalid = |what: &str| Error { kind: ErrorKind::Invalid, message: format!("the layout of the stream is wrong: {what}") };
+        let invalid = |what: &str| Error::new(ErrorKind::Invalid, format!("the layout of the stream is wrong: {what}"));
         let starts = &self.starts;
         if u32::try_from(starts.len()).is_err() {
             return Err(invalid("too many spans"));

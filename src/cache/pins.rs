@@ -6,10 +6,9 @@ use std::fs;
 use std::io;
 
 use super::document_name::{DocumentName, file_name};
-use super::error::Error;
 use super::shared::{Shared, failed};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// Longest name of a pin.
@@ -18,7 +17,7 @@ const LONGEST_NAME: usize = 1024;
 /// Adds or replaces a pin.
 pub fn pin(shared: &Shared, name: &str, blobs: &[Digest]) -> Result<(), Error> {
     if name.is_empty() || name.len() > LONGEST_NAME || name.contains(['\n', '\r']) {
-        return Err(Error { kind: ErrorKind::Invalid, message: format!("`{}` cannot name a pin", name.escape_default()) });
+        return Err(Error::new(ErrorKind::Invalid, format!("`{}` cannot name a pin", name.escape_default())));
     }
     let mut text = format!("{name}\n");
     for blob in blobs {
@@ -86,7 +85,7 @@ fn read_all(shared: &Shared) -> Result<Vec<Pin>, Error> {
         let documents = documents.iter().filter_map(|line| line.split_once('/')).map(|(kind, file)| (kind.to_owned(), file.to_owned()));
         let Ok(blobs) = blobs.into_iter().map(Digest::parse).collect::<Result<Vec<_>, _>>() else {
             let message = format!("{} is not a pin: remove it, and pin again what it named", path.display());
-            return Err(Error { kind: ErrorKind::Invalid, message });
+            return Err(Error::new(ErrorKind::Invalid, message));
         };
         pins.push(Pin { name: name.to_owned(), blobs, documents: documents.collect() });
     }

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::error::Error;
 use super::evict;
 use super::ledger::Reservation;
 use super::shared::{HOPELESS, Shared};
+use crate::error::Error;
 
 impl Shared {
     /// Takes room for `bytes`, evicting if needed. `None` if there is no room.

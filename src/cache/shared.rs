@@ -12,10 +12,9 @@ use parking_lot::Mutex;
 use super::claim::Claims;
 use super::config::Config;
 use super::document_name::DocumentName;
-use super::error::Error;
 use super::ledger::Ledger;
 use crate::durable::{self, RangeLock};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// Rises with each format that other versions cannot read.
@@ -44,10 +43,7 @@ pub struct Shared {
 /// An error of a system call on a file of the cache.
 pub fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     let path = path.to_owned();
-    move |error| {
-        let kind = if durable::is_full(&error) { ErrorKind::NoSpace } else { ErrorKind::Other };
-        Error { kind, message: format!("the cache cannot {action} {}: {error}", path.display()) }
-    }
+    move |error| Error::io(format_args!("the cache cannot {action} {}", path.display()), error)
 }
 
 impl Shared {
@@ -64,9 +60,8 @@ impl Shared {
             durable::open_private(&path, true).map_err(failed("open", &path))?;
         }
         let path = root.join("ledger");
-        let ledger = Ledger::open(&path).map_err(failed("open", &path))?.ok_or_else(|| Error {
-            kind: ErrorKind::Busy,
-            message: format!("the cache {} is in use by too many processes", config.directory.display()),
+        let ledger = Ledger::open(&path).map_err(failed("open", &path))?.ok_or_else(|| {
+            Error::new(ErrorKind::Busy, format!("the cache {} is in use by too many processes", config.directory.display()))
         })?;
         retire_old_version(&config.directory, &root);
         let block = durable::free(&root).map_err(failed("examine", &root))?.block.clamp(512, 1 << 20);
@@ -129,10 +124,9 @@ impl Shared {
 
     fn lock_file(&self, name: &str, patience: Duration) -> Result<RangeLock, Error> {
         let path = self.root.join(name);
-        RangeLock::file(&path, patience).map_err(failed("lock", &path))?.ok_or_else(|| Error {
-            kind: ErrorKind::Busy,
-            message: format!("another process holds {} for too long: is one stopped?", path.display()),
-        })
+        RangeLock::file(&path, patience)
+            .map_err(failed("lock", &path))?
+            .ok_or_else(|| Error::new(ErrorKind::Busy, format!("another process holds {} for too long: is one stopped?", path.display())))
     }
 
     /// Begins to record documents.
@@ -199,7 +193,7 @@ fn retire_old_version(directory: &Path, root: &Path) {
 fn private(path: &Path) -> Result<(), Error> {
     match durable::private_directory(path) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(Error { kind: ErrorKind::Denied, message: format!("{} cannot be used as a cache: {error}", path.display()) })
+            Err(Error::new(ErrorKind::Denied, format!("{} cannot be used as a cache: {error}", path.display())))
         }
         other => other.map(drop).map_err(failed("use", path)),
     }

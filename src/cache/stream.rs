@@ -17,13 +17,12 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::error::Error;
 use super::layout::{Layout, Piece, Which, blocks};
 use super::shared::{Shared, failed};
 use super::stream_files::{discard, file_name};
 use super::table::{self, Identity, SpanState, Table, Trust};
 use crate::durable::{self, RangeLock, Sharing};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::seal::ChunkKey;
 
@@ -428,7 +427,7 @@ fn check_table_size(shared: &Shared, name: &str, layout: &Layout) -> Result<(), 
         return Ok(());
     }
     let message = format!("the stream {name} has too many spans for this cache: its table would take {size} bytes of {most}");
-    Err(Error { kind: ErrorKind::NoSpace, message })
+    Err(Error::new(ErrorKind::NoSpace, message))
 }
 
 /// Makes an empty stream. Under the structure lock.

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::{fs, io};
 
-use super::error::Error;
 use super::layout::{Layout, Which};
 use super::shared::{Shared, failed};
 use super::table::{self, Identity, Table};
 use crate::durable;
+use crate::error::Error;
 
 /// Name of a data file.
 pub fn file_name(identity: Identity, layout: &Layout, which: Which) -> Option<String> {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::aging::each_document;
 use super::document_name::file_name;
 use super::documents;
-use super::error::Error;
 use super::shared::{Shared, failed};
 use super::stream::{OpenStreams, Stream};
 use super::stream_files::{discard, occupied_by};
 use super::table::Table;
 use super::{evict, pins};
 use crate::durable;
+use crate::error::Error;
 use crate::oci::Digest;
 
 /// How long `clear` waits for an evictor.

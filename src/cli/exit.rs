@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Exit codes. Scripts rely on them; their meanings never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,27 +123,15 @@ impl fmt::Display for Failure {
     }
 }
 
-macro_rules! from_module_error {
-    ($($module:ident),*) => {$(
-        impl From<crate::$module::Error> for Failure {
-            fn from(error: crate::$module::Error) -> Self {
-                Self::new(Code::from(error.kind), error.message)
-            }
-        }
-    )*};
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(Code::from(error.kind), error.message)
+    }
 }
-
-from_module_error!(artifact, cache, content, control, extract, publish, recipe, registry, staging, transfer, view);
 
 impl From<crate::oci::InvalidReference> for Failure {
     fn from(error: crate::oci::InvalidReference) -> Self {
         Self::usage(error.to_string())
-    }
-}
-
-impl From<crate::sys::mount::Error> for Failure {
-    fn from(error: crate::sys::mount::Error) -> Self {
-        Self::mount(error.to_string())
     }
 }
 

@@ -15,9 +15,9 @@ use super::budget::Use;
 use super::plan::Attached;
 use super::shared::Shared;
 use super::verdicts::Verdict;
-use super::{BlobSource, Error, Sealing, names};
+use super::{BlobSource, Sealing, names};
 use crate::cache::Protection;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{self, Codec, Form, LayerIndex};
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::sys::array::Array;
@@ -158,7 +158,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
 /// The bytes of an index blob, in memory or, if they are many, in the cache. They grow with what arrives, never with what is claimed.
 async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Array<u8>, Error> {
     let _turn = shared.turns.request(Use::Demand).await?;
-    let mut stream = shared.pull.blob(&source.repository, index, 0..index.size).await?;
+    let mut stream = shared.fetch(&source.repository, index, 0..index.size).await?;
     let mut bytes = Array::new(&shared.cache.scratch());
     while let Some(piece) = shared.next_piece(&mut stream, || format!("{}: no byte of its index", source.label())).await? {
         if bytes.len() as u64 + piece.len() as u64 > index.size {

@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Error;
 use super::decode::DecoderPool;
-use crate::error::ErrorKind;
-use crate::layer::{self, Windows};
+use crate::error::{Error, ErrorKind};
+use crate::layer::Windows;
 
 /// Memory is counted in pieces of this size.
 const PIECE: u64 = 1 << 10;
@@ -142,18 +141,17 @@ impl Budget {
 }
 
 impl Windows for Budget {
-    fn grant(&self, bytes: u64) -> Result<Box<dyn Send>, layer::Error> {
-        let failed = |kind, message| layer::Error { kind, message };
+    fn grant(&self, bytes: u64) -> Result<Box<dyn Send>, Error> {
         let share = self.share(Use::Large);
         if bytes > share {
             let message = format!(
                 "a zstd frame needs a window of {bytes} bytes, more than the {share} that --memory-limit leaves for it; {} MiB would do",
                 (bytes * PARTS / Use::Large.parts()).div_ceil(1 << 20)
             );
-            return Err(failed(ErrorKind::Unsupported, message));
+            return Err(Error::unsupported(message));
         }
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(ErrorKind::Other, error.to_string()))?;
-        let granted = runtime.block_on(self.take_window(bytes)).map_err(|error| failed(error.kind, error.message))?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| Error::other(error.to_string()))?;
+        let granted = runtime.block_on(self.take_window(bytes))?;
         Ok(Box::new(granted))
     }
 }
@@ -240,7 +238,7 @@ mod tests {
             let total: u64 = Use::ALL.iter().map(|purpose| budget.share(*purpose)).sum();
             assert!(total + budget.recent() <= limit.max(MEMORY_LEAST), "{limit}");
         }
-        assert!(Budget::new(MEMORY_LIMIT).share(Use::Large) > layer::WINDOW_MOST + (1 << 20));
+        assert!(Budget::new(MEMORY_LIMIT).share(Use::Large) > crate::layer::WINDOW_MOST + (1 << 20));
     }
 
     #[tokio::test]

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Error;
-use crate::error::ErrorKind;
-use crate::layer::{self, LayerIndex, Restart, Span, SpanDecoder, Windows};
+use crate::error::{Error, ErrorKind};
+use crate::layer::{LayerIndex, Restart, Span, SpanDecoder, Windows};
 
 /// Longest span that is decoded; the layer module makes none longer than 4 MiB.
 const LONGEST: u64 = 16 << 20;
@@ -32,7 +31,7 @@ pub(super) struct SequentialDecoder {
 
 impl SequentialDecoder {
     /// A decoder in front of a span that can restart.
-    pub(super) fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, layer::Error> {
+    pub(super) fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         let (decoder, windows) = (SpanDecoder::new(index, number, windows)?, Arc::clone(windows));
         Ok(Self { decoder, windows, next: number, fed: 0, rest: Vec::new() })
     }
@@ -79,12 +78,6 @@ impl SequentialDecoder {
         self.rest = input.get(used..).unwrap_or_default().to_vec();
         self.next += 1;
         Ok(output)
-    }
-}
-
-impl From<layer::Error> for Error {
-    fn from(error: layer::Error) -> Self {
-        Self { kind: error.kind, message: error.message }
     }
 }
 

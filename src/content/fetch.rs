@@ -9,14 +9,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
 
-use super::Error;
 use super::budget::{Budget, Granted, Use};
 use super::decode::{IDLE, SequentialDecoder};
 use super::in_flight::PendingSpan;
 use super::input::{Input, Origin};
 use super::reader::{Checked, Mode, Reader};
 use crate::cache::{Claim, Trust};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Codec, Restart, Span};
 
 /// Most spans of one request.
@@ -223,7 +222,7 @@ async fn open_input(reader: &Reader, range: Range<u64>, rank: Use, turn: Option<
         Some(turn) => turn,
         None => reader.shared.turns.request(rank).await?,
     };
-    let stream = reader.shared.pull.blob(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
+    let stream = reader.shared.fetch(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
     if reader.is_unchecked() && reader.is_distrusted() {
         let message =
             format!("{}: it comes from a host whose transport is not trusted, so all of it is checked first", reader.source.label());
@@ -320,7 +319,7 @@ fn expire_later(budget: Budget) {
 }
 
 fn describe(reader: &Reader, number: u32, error: &Error) -> Error {
-    Error::new(error.kind, format!("{}, span {number}: {}", reader.source.label(), error.message))
+    error.clone().context(format_args!("{}, span {number}", reader.source.label()))
 }
 
 fn inconsistent(reader: &Reader, number: u32) -> Error {

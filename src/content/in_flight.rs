@@ -9,8 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 type Outcome = Result<Bytes, Error>;
 type Running = Arc<Mutex<HashMap<u32, watch::Receiver<Option<Outcome>>>>>;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Error;
 use super::budget::Use;
 use super::reader::Reader;
 use super::sealed::probe::Opened;
 use super::shared::Shared;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::registry::BlobStream;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeReader};
 
@@ -95,7 +94,7 @@ impl Input {
                 let header = ENVELOPE_HEADER as u64;
                 let wanted = place + header..(place + PIECE).min(self.end) + header;
                 let mut piece = BytesMut::from(&*blob.read_for(wanted, *rank).await?);
-                envelope.decrypt(place, &mut piece).map_err(|error| Error::new(error.kind, error.message))?;
+                envelope.decrypt(place, &mut piece)?;
                 Ok(Some(piece.freeze()))
             }
         }

@@ -40,27 +40,10 @@ pub use sealed::keys::{KeyRing, Lent, PassphraseSource};
 pub use stream::ContentStream;
 
 use crate::cache::SpanCache;
-use crate::error::ErrorKind;
 use crate::layer::Form;
 use crate::oci::{Descriptor, Repository};
 use crate::registry::Pull;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG};
-
-/// Why content cannot be read.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The kind of failure, for callers to act on.
-    pub kind: ErrorKind,
-    /// The failure, and the blob it concerns.
-    pub message: String,
-}
-
-impl Error {
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
 
 /// How a blob is sealed as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,11 +145,5 @@ impl Sealing {
             Self::None => 0,
             Self::OciSync => (ENVELOPE_HEADER + ENVELOPE_TAG) as u64,
         }
-    }
-}
-
-impl From<crate::registry::Error> for Error {
-    fn from(error: crate::registry::Error) -> Self {
-        Self { kind: error.kind, message: error.message }
     }
 }

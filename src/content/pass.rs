@@ -8,12 +8,12 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::BlobSource;
 use super::sealed::probe::KeyProbe;
 use super::shared::Shared;
-use super::{BlobSource, Error};
 use crate::cache::Fill;
-use crate::error::ErrorKind;
-use crate::layer::{self, Form, LayerIndex, Scan, SpanSink};
+use crate::error::{Error, ErrorKind};
+use crate::layer::{Form, LayerIndex, Scan, SpanSink};
 use crate::oci::{Digest, Hasher};
 
 /// Pieces in a queue, and their largest size: 4 MiB a pass, shared by both threads.
@@ -54,7 +54,7 @@ pub(super) struct ScanThread {
     /// Takes the pieces; both queues are bounded.
     pub(super) pieces: mpsc::Sender<Bytes>,
     verdict: oneshot::Sender<Digest>,
-    scanning: JoinHandle<Option<Result<LayerIndex, layer::Error>>>,
+    scanning: JoinHandle<Option<Result<LayerIndex, Error>>>,
 }
 
 impl ScanThread {
@@ -91,7 +91,7 @@ async fn download(shared: &Shared, source: &BlobSource, hash: &mpsc::Sender<Byte
     if size == 0 {
         return Ok(());
     }
-    let mut stream = shared.pull.blob(&source.repository, &source.descriptor, 0..size).await?;
+    let mut stream = shared.fetch(&source.repository, &source.descriptor, 0..size).await?;
     while let Some(piece) = shared.next_piece(&mut stream, || format!("{}: no byte", source.label())).await? {
         for piece in pieces(&piece) {
             let gone = hash.send(piece.clone()).await.is_err() || scan.send(piece).await.is_err();
@@ -130,7 +130,7 @@ pub(super) fn check(source: &BlobSource, digest: &Digest, length: u64) -> Result
     Err(Error::new(ErrorKind::Integrity, message))
 }
 
-fn broken(source: &BlobSource, error: &layer::Error) -> Error {
+fn broken(source: &BlobSource, error: &Error) -> Error {
     let message = match source.form {
         Form::Archive if error.kind == ErrorKind::Unsupported => format!("{}: {error}", source.label()),
         Form::Archive => format!("{}: its digest is right, but the archive is broken as published: {error}", source.label()),
@@ -150,7 +150,7 @@ fn run_scan(
     fill: Option<Fill>,
     mut pieces: mpsc::Receiver<Bytes>,
     verdict: oneshot::Receiver<Digest>,
-) -> Option<Result<LayerIndex, layer::Error>> {
+) -> Option<Result<LayerIndex, Error>> {
     let mut sink = Filling { fill };
     let mut failure = None;
     while let Some(piece) = pieces.blocking_recv() {
@@ -176,7 +176,7 @@ struct Filling {
 }
 
 impl Filling {
-    fn attempt<T>(&mut self, work: impl FnOnce(&mut Fill) -> Result<T, crate::cache::Error>) {
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Fill) -> Result<T, Error>) {
         if let Some(fill) = &mut self.fill
             && let Err(error) = work(fill)
         {
@@ -195,12 +195,12 @@ impl Filling {
 }
 
 impl SpanSink for Filling {
-    fn member(&mut self, stream: Range<u64>) -> Result<(), layer::Error> {
+    fn member(&mut self, stream: Range<u64>) -> Result<(), Error> {
         self.attempt(|fill| fill.member(stream));
         Ok(())
     }
 
-    fn span(&mut self, _number: u32, _stream: Range<u64>, data: &[u8]) -> Result<(), layer::Error> {
+    fn span(&mut self, _number: u32, _stream: Range<u64>, data: &[u8]) -> Result<(), Error> {
         self.attempt(|fill| fill.span(data));
         Ok(())
     }

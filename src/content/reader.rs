@@ -14,9 +14,9 @@ use super::prefetch::Tracks;
 use super::running_check::{RunningCheck, Verdict};
 use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::{BlobSource, Error, Verified, attached_index, names};
-use crate::cache::{self, CachedStream, Layout, Protection, Trust};
-use crate::error::ErrorKind;
+use super::{BlobSource, Verified, attached_index, names};
+use crate::cache::{CachedStream, Layout, Protection, Trust};
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, RAW_SPAN, Restart, Span};
 use crate::oci::{Digest, Hasher};
 
@@ -281,7 +281,7 @@ impl Reader {
         Some(part_of(&data, self.layout.span(span).start, &within))
     }
 
-    fn cached_piece(&self, cached: &CachedStream, number: u32, within: Range<u64>) -> Result<Option<Bytes>, cache::Error> {
+    fn cached_piece(&self, cached: &CachedStream, number: u32, within: Range<u64>) -> Result<Option<Bytes>, Error> {
         if self.is_unchecked() {
             return cached.read_unproved(number, within);
         }

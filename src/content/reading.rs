@@ -8,11 +8,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 
 use super::budget::Use;
+use super::fetch;
 use super::in_flight::Waiting;
 use super::reader::{Reader, part_of};
 use super::running_check::Wanting;
-use super::{Error, fetch};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Spans of one request that are waited for together.
 const GROUP: u32 = 16;

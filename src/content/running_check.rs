@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::{BlobSource, Error};
+use super::BlobSource;
 use crate::cache::{CachedStream, Layout};
-use crate::error::ErrorKind;
-use crate::layer::{self, Form, LayerIndex, Resources, Scan, SpanSink};
+use crate::error::{Error, ErrorKind};
+use crate::layer::{Form, LayerIndex, Resources, Scan, SpanSink};
 use crate::oci::Hasher;
 
 /// State of the spans before `next`.
@@ -162,11 +162,11 @@ fn span_digest(data: &[u8]) -> [u8; 32] {
 struct Nowhere;
 
 impl SpanSink for Nowhere {
-    fn member(&mut self, _stream: std::ops::Range<u64>) -> Result<(), layer::Error> {
+    fn member(&mut self, _stream: std::ops::Range<u64>) -> Result<(), Error> {
         Ok(())
     }
 
-    fn span(&mut self, _number: u32, _stream: std::ops::Range<u64>, _data: &[u8]) -> Result<(), layer::Error> {
+    fn span(&mut self, _number: u32, _stream: std::ops::Range<u64>, _data: &[u8]) -> Result<(), Error> {
         Ok(())
     }
 }

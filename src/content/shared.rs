@@ -1,23 +1,24 @@
 //! State shared by all readers of one mount. When the cache fails, reading goes on without it.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::budget::{Budget, Turns, Use};
 use super::recent::Recent;
 use super::sealed::keys::KeyRing;
 use super::verdicts::Verdicts;
-use super::{BlobSource, Config, Error, Sealing, VerifyPolicy, names};
+use super::{BlobSource, Config, Sealing, VerifyPolicy, names};
 use crate::cache::{CachedStream, Claim, Fill, Layout, Protection, SpanCache};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, Limits, Resources, Windows, WindowsUpTo};
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest, Repository};
 use crate::registry::{BlobStream, Pull, Trust};
 use crate::sys::array::Scratch;
 
@@ -79,6 +80,12 @@ impl Shared {
             VerifyPolicy::Relayed => source.strict,
             VerifyPolicy::Auto => source.strict || self.pull.trust() == Trust::Digest,
         }
+    }
+
+    /// A range of a blob from the registry. Whatever names the blob exists, so a blob that the registry lacks is Gone.
+    pub(super) async fn fetch(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        let stream = self.pull.blob(repository, descriptor, range).await.map_err(Error::absent_is_gone)?;
+        Ok(Box::pin(stream.map_err(Error::absent_is_gone)))
     }
 
     /// A number that no other reader of this process has.

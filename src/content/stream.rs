@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use super::contents::{Contents, check_empty};
 use super::reader::Reader;
-use super::{BlobSource, Error, Sealing, Verified, attached_index};
-use crate::error::ErrorKind;
+use super::{BlobSource, Sealing, Verified, attached_index};
+use crate::error::{Error, ErrorKind};
 use crate::layer::Form;
 
 /// Ranges that are remembered one by one.

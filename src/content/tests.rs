@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{FileKind, LayerIndex};
 use crate::oci::Digest;
 use crate::registry::Trust;

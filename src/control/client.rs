@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::endpoint::{Found, records};
-use super::{Error, LINE_LIMIT, Line, Record, Request, Status};
-use crate::error::ErrorKind;
+use super::{LINE_LIMIT, Line, Record, Request, Status};
+use crate::error::{Error, ErrorKind};
 use crate::publish::Event;
 use crate::sys::mountinfo::Mount;
 use crate::sys::process::{self, Peer, Process};

@@ -20,30 +20,13 @@ pub use client::{Client, PATIENCE, SILENCE};
 pub use endpoint::{Endpoint, Found, Record, bound_directories, records};
 pub use server::Server;
 
-use crate::error::ErrorKind;
+use crate::error::Error;
 use crate::fs::{Selection, StagedTag};
 use crate::publish::{Event, Listener, Options, Report};
 use crate::seal::Passphrase;
 
 /// Longest line that either side accepts.
 const LINE_LIMIT: u64 = 1 << 20;
-
-/// A failed request.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The kind, for callers to act on.
-    pub kind: ErrorKind,
-    /// The event and a remedy.
-    pub message: String,
-}
-
-impl Error {
-    /// An error of this kind.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,7 +214,7 @@ enum Line {
 
 impl From<Error> for Line {
     fn from(error: Error) -> Self {
-        Self::Error { kind: error.kind.name().to_owned(), message: error.message }
+        Self::Error { kind: error.kind.name().to_owned(), message: error.message.into_owned() }
     }
 }
 

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::event_queue::EventQueue;
-use super::{Endpoint, Error, Handler, LINE_LIMIT, Line, Record, Request, endpoint};
+use super::{Endpoint, Handler, LINE_LIMIT, Line, Record, Request, endpoint};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::publish::Listener;
 use crate::sys::process;
 

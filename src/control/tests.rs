@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::publish::Outcome;
 use crate::seal::Passphrase;
 use crate::sys::mountinfo::Mount;
@@ -151,7 +152,7 @@ async fn every_request_gets_the_handler_s_answer() {
     assert_eq!((status["source"].as_str(), status["pid"].as_u64()), (Some("reg.io/team"), Some(7)));
     assert!(ask(&directory, Request::Refresh { path: None }).await.is_ok());
     let missing = ask(&directory, Request::Refresh { path: Some("typo".into()) }).await.unwrap_err();
-    assert_eq!((missing.kind, missing.message.as_str()), (ErrorKind::NotFound, "no such repository"));
+    assert_eq!((missing.kind, missing.message.as_ref()), (ErrorKind::NotFound, "no such repository"));
     assert_eq!(ask(&directory, Request::Unmount { lazy: false }).await.unwrap_err().kind, ErrorKind::Busy);
     assert!(ask(&directory, Request::Version).await.unwrap()["version"].is_string());
     assert_eq!(client(&directory).daemon().map(|daemon| daemon.pid()), Some(std::process::id()));

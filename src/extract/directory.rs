@@ -8,8 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Error;
-use crate::error::ErrorKind;
+use super::of_disk;
+use crate::error::{Error, ErrorKind};
 use crate::sys::{beneath, entry, process};
 
 /// The directory that a tree is extracted to.
@@ -34,7 +34,7 @@ impl Target {
             io::ErrorKind::NotADirectory => {
                 Error::new(ErrorKind::NotDirectory, format!("{} is not a directory; name one to pull into", path.display()))
             }
-            _ => Error::of_disk(format_args!("use the directory {}", path.display()), &error),
+            _ => of_disk(format_args!("use the directory {}", path.display()), error),
         };
         let file = made.and_then(|made| Ok((beneath::open_directory(path)?, made)));
         let (file, made) = file.map_err(failed)?;
@@ -82,7 +82,7 @@ impl Directory {
                     format!("{} is in the way: the artifact has a directory there, and what exists is to be kept", path.display());
                 Err(Error::new(ErrorKind::Exists, message))
             }
-            Err(error) => Err(Error::of_disk(format_args!("make the directory {}", path.display()), &error)),
+            Err(error) => Err(of_disk(format_args!("make the directory {}", path.display()), error)),
         }
     }
 
@@ -106,7 +106,7 @@ impl Directory {
 
     /// The same directory once more.
     pub fn again(&self) -> Result<Self, Error> {
-        let file = self.file.try_clone().map_err(|error| Error::of_disk(format_args!("open {} again", self.path.display()), &error))?;
+        let file = self.file.try_clone().map_err(|error| of_disk(format_args!("open {} again", self.path.display()), error))?;
         Ok(Self { file, path: self.path.clone(), made: false })
     }
 
@@ -116,7 +116,7 @@ impl Directory {
         let path = self.join(name);
         match entry::open_directory(&self.file, name) {
             Ok(file) => Ok(Self { file, path, made: false }),
-            Err(error) => Err(Error::of_disk(format_args!("open {} again", path.display()), &error)),
+            Err(error) => Err(of_disk(format_args!("open {} again", path.display()), error)),
         }
     }
 }

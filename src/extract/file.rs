@@ -9,13 +9,14 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest as _, Sha256};
 
+use super::Source;
 use super::directory::Directory;
+use super::of_disk;
 use super::place::{Placed, own_name, place, replace};
 use super::run::{Job, Work};
-use super::{Error, Source};
 use crate::artifact::{Node, NodeId};
 use crate::content::{Download, Verified};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::sys::entry;
 use crate::view::Reader;
 
@@ -77,7 +78,7 @@ impl Work<'_> {
                     shown().display()
                 ),
             ),
-            _ => Error::of_disk(format_args!("write {}", shown().display()), &error),
+            _ => of_disk(format_args!("write {}", shown().display()), error),
         };
         let node = self.node(job.node)?;
         if !job.directory.made {
@@ -191,7 +192,7 @@ pub async fn stream(source: &Source, node: NodeId, write: &mut (dyn FnMut(&[u8])
             return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
         }
         at += bytes.len() as u64;
-        if !write(&bytes).map_err(|error| Error::of_disk("write to standard output", &error))? {
+        if !write(&bytes).map_err(|error| of_disk("write to standard output", error))? {
             return Ok(());
         }
     }

@@ -37,11 +37,10 @@ use std::sync::atomic::AtomicU64;
 
 use crate::artifact::{Artifact, Artifacts, Kind, Node, NodeId};
 use crate::content::Download;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Extent;
 use crate::oci::Repository;
-use crate::sys::space;
-use crate::{artifact, content, view};
+use crate::view;
 
 pub use directory::Target;
 pub use file::stream;
@@ -50,49 +49,14 @@ pub use run::extract;
 pub use selection::Selection;
 pub use walk::visit;
 
-/// Why an extraction ended.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The kind of failure, for callers to act on.
-    pub kind: ErrorKind,
-    /// What happened to which file, and what to do.
-    pub message: String,
-}
-
-impl Error {
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    /// A failure of the disk. `what` completes "cannot …".
-    fn of_disk(what: impl std::fmt::Display, error: &std::io::Error) -> Self {
-        let kind = match error.kind() {
-            _ if space::is_full(error) => ErrorKind::NoSpace,
-            _ if space::is_too_large(error) => ErrorKind::TooLarge,
-            std::io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
-            _ => ErrorKind::Other,
-        };
-        let hint = if kind == ErrorKind::NoSpace { "; what is complete stays, so free some space and run it again" } else { "" };
-        Self::new(kind, format!("cannot {what}: {error}{hint}"))
-    }
-}
-
-impl From<view::Error> for Error {
-    fn from(error: view::Error) -> Self {
-        Self::new(error.kind, error.message)
-    }
-}
-
-impl From<content::Error> for Error {
-    fn from(error: content::Error) -> Self {
-        Self::new(error.kind, error.message)
-    }
-}
-
-impl From<artifact::Error> for Error {
-    fn from(error: artifact::Error) -> Self {
-        Self::new(error.kind, error.message)
+/// A failure of the disk. `what` completes "cannot …".
+fn of_disk(what: impl std::fmt::Display, error: std::io::Error) -> Error {
+    let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let error = Error::io(format_args!("cannot {what}"), error);
+    match error.kind {
+        ErrorKind::NoSpace => error.append("; what is complete stays, so free some space and run it again"),
+        _ if is_denied => error.with_kind(ErrorKind::NotPermitted),
+        _ => error,
     }
 }
 
@@ -115,7 +79,7 @@ impl Source {
     /// # Errors
     /// Gone for anything but a regular file; errors of opening its stream.
     pub async fn open(&self, node: NodeId) -> Result<view::Reader, Error> {
-        Ok(view::Reader::of_tree(&self.artifacts, &self.repository, &self.artifact, node, self.strict).await?)
+        view::Reader::of_tree(&self.artifacts, &self.repository, &self.artifact, node, self.strict).await
     }
 
     /// A download of a file that is a whole raw blob under one name, unless it is better read.
@@ -127,7 +91,7 @@ impl Source {
         if !is_whole {
             return Ok(None);
         }
-        Ok(self.artifacts.download(&self.repository, &self.artifact, content.blob).await?)
+        self.artifacts.download(&self.repository, &self.artifact, content.blob).await
     }
 }
 

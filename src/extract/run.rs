@@ -16,12 +16,13 @@ use tokio::sync::watch;
 use super::clash::Trial;
 use super::directory::{Directory, Target};
 use super::notes::{Notes, Summary};
+use super::of_disk;
 use super::place::{Placed, place};
 use super::queue::Queue;
 use super::walk::{Step, walk};
-use super::{Error, Options, Source, Tally, survey};
+use super::{Options, Source, Tally, survey};
 use crate::artifact::{Kind, Node, NodeId};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::sys::{entry, process};
 
 /// Files that wait for a thread. Each holds its directory open.
@@ -109,7 +110,7 @@ fn run(
 ) -> Result<Summary, Error> {
     let bytes = survey(&source.artifact, &options.selection).bytes;
     tally.total.fetch_add(bytes, Ordering::Relaxed);
-    let umask = process::umask().map_err(|error| Error::of_disk("read the umask", &error))?;
+    let umask = process::umask().map_err(|error| of_disk("read the umask", error))?;
     let notes = Notes::default();
     let (failed, failure) = (AtomicBool::new(false), Mutex::default());
     let work = Work { source, options, tally, notes: &notes, umask, runtime, stop, failed, failure, without_first: Mutex::default() };
@@ -235,7 +236,7 @@ impl Work<'_> {
     fn link(&self, from: &Directory, first: &[u8], directory: &Directory, name: &[u8], node: NodeId) -> Result<(), Error> {
         let (first, name) = (OsStr::from_bytes(first), OsStr::from_bytes(name));
         let shown = directory.join(name);
-        let failed = |error: io::Error| Error::of_disk(format_args!("link {}", shown.display()), &error);
+        let failed = |error: io::Error| of_disk(format_args!("link {}", shown.display()), error);
         let is_one = entry::status(&from.file, first).map_err(failed)?.map(|status| status.identity)
             == entry::status(&directory.file, name).map_err(failed)?.map(|status| status.identity);
         let make = |name: &OsStr| entry::link((&from.file, first), &directory.file, name);
@@ -271,7 +272,7 @@ impl Work<'_> {
                 said.mode = said.mode.map(|mode| mode | 0o700);
             }
             let described = self.describe_file(&directory.file, node, &said, &shown);
-            described.map_err(|error| Error::of_disk(format_args!("set the mode or time of {}", shown()), &error))
+            described.map_err(|error| of_disk(format_args!("set the mode or time of {}", shown()), error))
         })
     }
 
@@ -333,8 +334,7 @@ impl Contents<'_> {
         let trial = match self.levels.last() {
             // A new directory does what its parent does.
             Some(above) if directory.made && above.trial.is_none() => None,
-            _ => Trial::of_folding(&directory)
-                .map_err(|error| Error::of_disk(format_args!("write to {}", directory.path.display()), &error))?,
+            _ => Trial::of_folding(&directory).map_err(|error| of_disk(format_args!("write to {}", directory.path.display()), error))?,
         };
         self.levels.push(Level { directory, path: Arc::from(path), trial });
         Ok(())
@@ -345,7 +345,7 @@ impl Contents<'_> {
         let level = self.levels.last_mut().ok_or_else(astray)?;
         if let Some(trial) = &mut level.trial {
             let place = level.directory.path.display();
-            let clash = trial.clash(name).map_err(|error| Error::of_disk(format_args!("write to {place}"), &error))?;
+            let clash = trial.clash(name).map_err(|error| of_disk(format_args!("write to {place}"), error))?;
             if let Some(other) = clash {
                 let (other, name) = (String::from_utf8_lossy(&other), String::from_utf8_lossy(name));
                 let message = format!(

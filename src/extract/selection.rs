@@ -1,7 +1,6 @@
 //! Which names of a tree are extracted: all, or those that fit a glob, with everything below them.
 
-use super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::view::glob;
 
 /// Globs over whole paths. Without any, everything is selected.

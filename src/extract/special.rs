@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use super::Error;
 use super::directory::Directory;
+use super::of_disk;
 use super::place::{Placed, place};
 use super::run::Work;
 use crate::artifact::{Kind, Node, NodeId};
+use crate::error::Error;
 use crate::sys::entry;
 
 impl Work<'_> {
@@ -16,7 +17,7 @@ impl Work<'_> {
     pub(super) fn without_bytes(&self, directory: &Directory, name: &[u8], id: NodeId, node: &Node) -> Result<(), Error> {
         let name = OsStr::from_bytes(name);
         let shown = || directory.join(name).display().to_string();
-        let failed = |error: io::Error| Error::of_disk(format_args!("make {}", shown()), &error);
+        let failed = |error: io::Error| of_disk(format_args!("make {}", shown()), error);
         let special = match node.kind {
             Kind::CharDevice | Kind::BlockDevice if !self.same_owner() => {
                 self.notes.note(|summary| summary.devices.add(shown));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tar::{EntryType, Header};
 
 use super::*;
-use crate::artifact::ViewMode;
+use crate::artifact::{self, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents};
 use crate::oci::{Tag, media_type};

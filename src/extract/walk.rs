@@ -1,9 +1,9 @@
 //! The selected names of a tree: parents before children, names of a directory by their bytes. A directory that is not selected itself is
 //! entered once something below it is. Memory holds one path.
 
-use super::Error;
 use super::selection::Selection;
 use crate::artifact::{Kind, NodeId, Tree};
+use crate::error::Error;
 
 /// One step of a walk. Paths begin at the root of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 //! only, since the price of the real ones is a manifest, and `ls -l` lists many. What these refuse it asks about, and judges by the real
 //! ones. What they allow is judged here, until the kernel was told better, and it keeps no name so long: every walk passes here.
 
+use super::Others;
 use super::namespace::Namespace;
-use super::{Error, Others};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::view::Attributes;
 
 /// The caller of an operation.

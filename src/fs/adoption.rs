@@ -6,10 +6,10 @@ use super::blocking::blocking;
 use super::selection::{Scope, tag_of};
 use super::staged_tags::StagedTags;
 use super::status::reference_of;
-use super::{Error, Selection, StagedTag};
-use crate::error::ErrorKind;
+use super::{Selection, StagedTag};
+use crate::error::{Error, ErrorKind};
 use crate::oci::Tag;
-use crate::staging::{self, TagKey, Upper};
+use crate::staging::{TagKey, Upper};
 use crate::view::Meaning;
 
 impl StagedTags {
@@ -55,7 +55,7 @@ impl StagedTags {
     }
 
     /// Takes over the remains of the directory of a tag that moved while it was in use. Edits in it are those of the tag.
-    fn adopt_retired(&self, upper: Result<Option<Upper>, staging::Error>, mut tag_key: TagKey, asked: bool) -> Option<StagedTag> {
+    fn adopt_retired(&self, upper: Result<Option<Upper>, Error>, mut tag_key: TagKey, asked: bool) -> Option<StagedTag> {
         let is_clean = |upper: &Upper| match upper.remove_if_clean() {
             Ok(removed) => removed,
             Err(error) => {
@@ -85,7 +85,7 @@ impl StagedTags {
         }
     }
 
-    fn adopt_one(&self, upper: Result<Option<Upper>, staging::Error>, tag_key: &TagKey, asked: bool) -> Option<StagedTag> {
+    fn adopt_one(&self, upper: Result<Option<Upper>, Error>, tag_key: &TagKey, asked: bool) -> Option<StagedTag> {
         let name = tag_of(tag_key)?;
         if !self.scope().covers(&name) {
             return None;
@@ -96,7 +96,7 @@ impl StagedTags {
             // Without edits, or another mount took it just now.
             Ok(None | Some((Ok(true), _))) => return None,
             Err(error) if error.kind == ErrorKind::Busy && !asked => return None,
-            Err(error) | Ok(Some((Err(error), _))) => Err(Error::from(error)),
+            Err(error) | Ok(Some((Err(error), _))) => Err(error),
             Ok(Some((Ok(false), upper))) => {
                 let deleted = upper.binding().deleted;
                 let names = upper.suspect_names().unwrap_or_default();

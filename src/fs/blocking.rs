@@ -1,7 +1,6 @@
 //! Runs blocking work of the disk on a thread for that.
 
-use super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Runs what waits for the disk on a thread that may wait.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

@@ -10,9 +10,9 @@ use super::location::Location;
 use super::open_files::OpenFiles;
 use super::refusals::{read_only, too_long};
 use super::staged_tags::StagedTags;
-use super::{Caller, Entry, Error, NAME_LIMIT, OpenFile};
+use super::{Caller, Entry, NAME_LIMIT, OpenFile};
 use crate::artifact::{Kind, is_own_name};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::view::{Attributes, NewNode, Replace, SetAttributes, View, ViewNode};
 
 /// Set group id: what is made in such a directory gets its group.

@@ -11,9 +11,9 @@ use super::names::Names;
 use super::open_files::OpenFiles;
 use super::resolve::{Item, tag_item};
 use super::window::{new_tag_names, repository_location};
-use super::{Entry, Error, Inode, OpenDirectory, ROOT};
+use super::{Entry, Inode, OpenDirectory, ROOT};
 use crate::artifact::{NodeId, Tree};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Repository, Tag};
 use crate::view::{Found, Shown, View, ViewNode};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::location::Location;
 use super::namespace::Namespace;
 use super::resolve::Item;
-use super::{Error, FOREVER, Inode, NAME_TTL, Others};
+use super::{FOREVER, Inode, NAME_TTL, Others};
+use crate::error::Error;
 use crate::view::{Attributes, Key, Origin, View};
 
 /// An inode with its attributes.

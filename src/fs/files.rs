@@ -16,8 +16,8 @@ use super::open_files::OpenFiles;
 use super::refusals::read_only;
 use super::staged_tags::StagedTags;
 use super::tag_state::Event;
-use super::{Caller, Entry, Error, FOREVER, Inode, OpenFile};
-use crate::error::ErrorKind;
+use super::{Caller, Entry, FOREVER, Inode, OpenFile};
+use crate::error::{Error, ErrorKind};
 use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 
 /// The extended attribute that lends a program some of root's rights.
@@ -227,7 +227,7 @@ impl OpenFiles {
             0 => self.namespace.staged.all().iter().filter_map(|(_, staged)| staged.view.overlay().map(Arc::clone)).collect(),
             _ => self.namespace.view(inode)?.overlay().map(Arc::clone).into_iter().collect(),
         };
-        blocking(move || edited.iter().try_for_each(|overlay| Ok(overlay.upper().sync()?))).await
+        blocking(move || edited.iter().try_for_each(|overlay| overlay.upper().sync())).await
     }
 
     /// Closes a file.

@@ -7,9 +7,8 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::Error;
 use super::listed::Listed;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::view::{Attributes, FileHandle, Pin, Reader, View};
 
 /// The answer to opening a file.

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Error;
 use super::location::Location;
 use super::names::Names;
 use super::namespace::Namespace;
 use crate::artifact::Listing;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 
 /// The knowledge about a path from the list of repositories.
@@ -79,7 +78,7 @@ impl Namespace {
             Ok(Listing { names, complete }) => Catalog { names, complete, trouble: None },
             Err(error) => {
                 let usual = matches!(error.kind, ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::Denied);
-                Catalog { names: Arc::from([]), complete: false, trouble: (!usual).then(|| error.into()) }
+                Catalog { names: Arc::from([]), complete: false, trouble: (!usual).then_some(error) }
             }
         };
         let staged = self.staged.repositories();
@@ -128,7 +127,7 @@ impl Namespace {
                         tracing::warn!(%error, "tags cannot be listed; only child repositories and staged tags are shown");
                         complete = false;
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
                 }
             }
         }

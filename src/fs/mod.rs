@@ -55,5 +55,3 @@ pub use selection::{Scope, Selection, tag_of};
 pub use staged_tag::StagedTag;
 pub use syncing::several_under_one_name;
 pub use tag_table::TagName;
-
-pub use crate::view::Error;

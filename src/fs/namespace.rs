@@ -13,7 +13,8 @@ use super::config::{Config, KernelCache, Root};
 use super::location::{Location, Locations};
 use super::refusals::stale;
 use super::tag_table::TagTable;
-use super::{Error, Inode, ROOT};
+use super::{Inode, ROOT};
+use crate::error::Error;
 use crate::oci::Repository;
 use crate::view::{Context, View, Views};
 

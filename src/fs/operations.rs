@@ -9,9 +9,9 @@ use super::namespace::Namespace;
 use super::open_files::OpenFiles;
 use super::refusals::{ABSENT_TTL, NAME_LIMIT, too_long};
 use super::resolve::Finding;
-use super::{Entry, Error, Inode, Lookup, ROOT};
+use super::{Entry, Inode, Lookup, ROOT};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::view::{Found, Key, Shown, View};
 
 impl Namespace {
@@ -88,7 +88,7 @@ impl Namespace {
     /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
     pub(super) async fn statfs(&self) -> Result<Space, Error> {
         let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
-        let (total, free) = blocking(move || Ok(uppers.room()?)).await?;
+        let (total, free) = blocking(move || uppers.room()).await?;
         Ok(Space { total, free })
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// How long the kernel keeps what can never change.
 pub const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);

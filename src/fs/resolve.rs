@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::listing::Catalog;
 use super::location::Location;
 use super::namespace::Namespace;
-use super::{ABSENT_TTL, Error, NAME_TTL};
-use crate::error::ErrorKind;
+use super::{ABSENT_TTL, NAME_TTL};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 use crate::view::{Key, Origin};
 
@@ -99,7 +99,7 @@ impl Namespace {
             match self.context.artifacts.manifest(repository, &digest).await {
                 Ok(_) => {}
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(Finding::Nothing(NAME_TTL)),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(Finding::certain(Item::View(key, Origin::Digest(repository.clone(), digest))))
@@ -221,7 +221,7 @@ impl Namespace {
             // The registry knows the repository and not the tag; that it says "denied" for a repository below it
             // is how most of them say "no such thing".
             Err(error) if error.kind == ErrorKind::Denied && matches!(asked, Asked::Absent) => Ok(Finding::Nothing(Duration::ZERO)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -260,7 +260,7 @@ impl Namespace {
                 tracing::warn!("tags are found by name only: {error}");
                 true
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         *self.source_tags() = Some((Instant::now(), holds));
         Ok(holds)
@@ -287,7 +287,7 @@ impl Namespace {
             {
                 return Ok(true);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         for view in &bound {
             match view.key() {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::staged_tags::StagedTags;
 use super::tag_table::{StagedView, TagName};
-use super::{Error, Lookup, ROOT, Root};
-use crate::error::ErrorKind;
+use super::{Lookup, ROOT, Root};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{LayoutName, Repository, Source, Tag, Version};
 use crate::staging::TagKey;
 use crate::view::Authority;

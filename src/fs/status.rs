@@ -8,9 +8,9 @@ use super::blocking::blocking;
 use super::selection::Selected;
 use super::staged_tags::StagedTags;
 use super::tag_table::StagedView;
-use super::{Error, Selection, StagedTag};
+use super::{Selection, StagedTag};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository};
 use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
 use crate::staging::{Counts, TagKey, Upper};
@@ -38,7 +38,7 @@ async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
     }
     if let Err(error) = count_all(context, overlay, &mut tag).await {
         let overlay = Arc::clone(overlay);
-        estimate(error, blocking(move || Ok(overlay.upper().counts()?)), &mut tag).await;
+        estimate(error, blocking(move || overlay.upper().counts()), &mut tag).await;
     }
     tag
 }
@@ -54,7 +54,7 @@ async fn unentered_tag(context: &Context, upper: Arc<Upper>, why: Error) -> Stag
         ..StagedTag::default()
     };
     if !binding.deleted {
-        estimate(why, blocking(move || Ok(upper.counts()?)), &mut tag).await;
+        estimate(why, blocking(move || upper.counts()), &mut tag).await;
     }
     tag
 }

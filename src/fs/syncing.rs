@@ -7,9 +7,9 @@ use super::selection::Selected;
 use super::staged_tags::StagedTags;
 use super::tag_state::Claim;
 use super::tag_table::TagName;
-use super::{Error, Root, Selection};
+use super::{Root, Selection};
 use crate::content::Lent;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Repository, Version};
 use crate::publish::{Listener, Next, Options, Publisher, Report};
 use crate::seal::Passphrase;
@@ -42,12 +42,12 @@ impl StagedTags {
                 Ok(Ok(claimed)) => self.publish_one(publisher, &name, claimed, options, listener).await,
                 // Taken back, renamed or published since it was selected.
                 Ok(Err(error)) if error.kind == ErrorKind::NotFound => continue,
-                Ok(Err(error)) => Err((error.kind, error.message.into_owned())),
-                Err(why) => Err((ErrorKind::Integrity, why)),
+                Ok(Err(error)) => Err(error),
+                Err(why) => Err(Error::integrity(why)),
             };
-            reports.push(published.unwrap_or_else(|(kind, message)| {
-                self.namespace.staged.set_conflict(&name, (kind == ErrorKind::Conflict).then(|| message.clone()));
-                Report::failed(self.reference(&name), kind, message)
+            reports.push(published.unwrap_or_else(|error| {
+                self.namespace.staged.set_conflict(&name, (error.kind == ErrorKind::Conflict).then(|| error.to_string()));
+                Report::failed(self.reference(&name), error.kind, error.message.into_owned())
             }));
         }
         Ok(reports)
@@ -60,10 +60,9 @@ impl StagedTags {
         claimed: Claimed<'_>,
         options: &Options,
         listener: &Listener,
-    ) -> Result<Report, (ErrorKind, String)> {
-        let told = |error: Error| (error.kind, error.message.into_owned());
-        let overlay = self.overlay_of(&claimed.staged).await.map_err(told)?;
-        let context = self.namespace.context.of_upper(overlay.upper()).map_err(told)?;
+    ) -> Result<Report, Error> {
+        let overlay = self.overlay_of(&claimed.staged).await?;
+        let context = self.namespace.context.of_upper(overlay.upper())?;
         let Meaning { kind, allow_delete, .. } = context.meaning;
         if context.meaning.is_sealed()
             && !self.namespace.context.meaning.encrypted
@@ -73,18 +72,17 @@ impl StagedTags {
         {
             let message =
                 "it was staged to be encrypted and no passphrase was given: it is not published plain (--as-kind oci-sync does that)";
-            return Err((ErrorKind::KeyMissing, message.to_owned()));
+            return Err(Error::new(ErrorKind::KeyMissing, message));
         }
         let publisher = Publisher { context: Arc::new(context), kind, ..publisher.clone() };
         let plaintext = options.plaintext || self.namespace.config.writing.as_ref().is_some_and(|writing| writing.plaintext);
         let options = Options { allow_delete: options.allow_delete || allow_delete, plaintext, ..options.clone() };
-        let published = publisher.publish(&overlay, &options, listener).await;
-        let (report, next) = published.map_err(|error| (error.kind, error.message))?;
+        let (report, next) = publisher.publish(&overlay, &options, listener).await?;
         if !options.dry_run {
             // The repository is upstream now, whatever becomes of its tags.
             self.namespace.staged.drop_repository(&name.0);
             let view = Arc::clone(&claimed.staged.view);
-            self.follow(name, claimed, next).map_err(told)?;
+            self.follow(name, claimed, next)?;
             self.free(&view).await;
         }
         Ok(report)

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::location::{Location, WindowFile};
 use super::namespace::Namespace;
 use super::resolve::{Finding, Item, metadata_item};
-use super::{ABSENT_TTL, Error, NAME_TTL};
+use super::{ABSENT_TTL, NAME_TTL};
+use crate::error::Error;
 use crate::oci::{Repository, Tag};
 
 impl Location {

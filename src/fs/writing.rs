@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::Selection;
 use super::blocking::blocking;
 use super::editing::Removal;
 use super::open_files::OpenFiles;
@@ -13,8 +14,7 @@ use super::selection::Selected;
 use super::staged_tags::StagedTags;
 use super::tag_state::Claim;
 use super::tag_table::{StagedView, TagName};
-use super::{Error, Selection};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::view::{Difference, Overlay};
 
 impl StagedTags {
@@ -99,7 +99,7 @@ impl StagedTags {
     /// Removes edits that cannot be read.
     async fn give_up(&self, name: &TagName) -> Result<(), Error> {
         let (uppers, tag_key) = (Arc::clone(self.uppers()?), self.tag_key(&name.0, &name.1));
-        blocking(move || Ok(uppers.give_up(&tag_key)?)).await?;
+        blocking(move || uppers.give_up(&tag_key)).await?;
         self.namespace.staged.mend_tag(name);
         Ok(())
     }
@@ -142,7 +142,7 @@ impl OpenFiles {
             for overlay in edited {
                 // What stays survives a power cut from now on.
                 let result = match overlay.remove_if_clean() {
-                    Ok(false) => overlay.upper().sync_all().map_err(Into::into),
+                    Ok(false) => overlay.upper().sync_all(),
                     other => other.map(|_| ()),
                 };
                 if let Err(error) = result
@@ -173,5 +173,5 @@ fn readable(staged: Result<StagedView, String>) -> Result<StagedView, Error> {
 
 /// An error with the tag that it happened to, where it does not name that already.
 fn about(reference: &str, error: Error) -> Error {
-    if error.message.contains(reference) { error } else { Error::new(error.kind, format!("{reference}: {}", error.message)) }
+    if error.message.contains(reference) { error } else { error.context(reference) }
 }

@@ -1,9 +1,9 @@
 //! Extended attributes of the namespace above tags; those of views are the views' own.
 
-use super::Error;
 use super::location::Location;
 use super::namespace::Namespace;
 use crate::artifact::is_own_name;
+use crate::error::Error;
 use crate::view::{PathState, state_name};
 
 impl Namespace {

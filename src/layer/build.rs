@@ -10,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::{self, Counts, Draft, Record, Sections, entry, header, span};
 use super::kind::FileKind;
 use super::limits::Limits;
-use super::{Codec, Error, Extent, LayerIndex, Metadata, Resources, Restart, Span};
+use super::{Codec, Extent, LayerIndex, Metadata, Resources, Restart, Span};
+use crate::error::Error;
 use crate::oci::{Algorithm, Digest};
 use crate::sys::array::{Array, Scratch};
 
@@ -20,13 +21,13 @@ pub(super) const WARNINGS: usize = 100;
 /// Appends bytes to a table; answers where they begin.
 fn append(table: &mut Array<u8>, bytes: &[u8]) -> Result<u64, Error> {
     let at = table.len() as u64;
-    table.extend_from_slice(bytes).map_err(|error| unkept(&error))?;
+    table.extend_from_slice(bytes).map_err(unkept)?;
     Ok(at)
 }
 
 /// The error of an index for which there is no room while it is made.
-pub(super) fn unkept(error: &io::Error) -> Error {
-    Error::unwritten(error, "the index of the layer cannot be made")
+pub(super) fn unkept(error: io::Error) -> Error {
+    Error::io("the index of the layer cannot be made", error)
 }
 
 /// Everything about an entry, ready to be recorded.
@@ -112,10 +113,10 @@ impl Builder {
         let Limits { index_bytes, index_reason, text_bytes, .. } = self.limits;
         if total > index_bytes {
             let message = format!("the index of the layer would take more than {index_bytes} bytes, the most that {index_reason} allows");
-            return Err(Error::limit(message));
+            return Err(Error::unsupported(message));
         }
         if self.strings.len() as u64 > text_bytes {
-            return Err(Error::limit(format!("the layer has more than {text_bytes} bytes of names and extended attributes")));
+            return Err(Error::unsupported(format!("the layer has more than {text_bytes} bytes of names and extended attributes")));
         }
         Ok(())
     }
@@ -123,7 +124,7 @@ impl Builder {
     /// Records an entry.
     pub(super) fn entry(&mut self, new: &NewEntry<'_>) -> Result<(), Error> {
         if self.counts.entries >= self.limits.entries {
-            return Err(Error::limit(format!("the layer has more than {} entries", self.limits.entries)));
+            return Err(Error::unsupported(format!("the layer has more than {} entries", self.limits.entries)));
         }
         let mut draft = Draft::<{ format::ENTRY }>::new();
         draft.u64(entry::PATH, append(&mut self.strings, new.path)?);
@@ -337,5 +338,5 @@ fn count(number: usize) -> Result<u32, Error> {
 }
 
 fn too_many() -> Error {
-    Error::limit("the layer has more parts than an index can hold".to_owned())
+    Error::unsupported("the layer has more parts than an index can hold".to_owned())
 }

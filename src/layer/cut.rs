@@ -9,7 +9,8 @@ use super::build::Builder;
 use super::sink::SpanSink;
 use super::step::{Boundary, Step};
 use super::window_probe::WindowProbe;
-use super::{Codec, Error, RAW_SPAN, Restart, Span};
+use super::{Codec, RAW_SPAN, Restart, Span};
+use crate::error::Error;
 
 /// Length of stream from which on a span ends at the next restart point.
 pub(super) const TARGET: usize = RAW_SPAN as usize;
@@ -138,7 +139,7 @@ impl Cutter {
         }
         if self.blob_position - self.blob_start > BLOB_MOST {
             let (from, to) = (self.blob_start, self.blob_position);
-            return Err(Error::broken(format!("bytes {from} to {to} of the blob are compressed data that holds nothing")));
+            return Err(Error::integrity(format!("bytes {from} to {to} of the blob are compressed data that holds nothing")));
         }
         Ok(())
     }

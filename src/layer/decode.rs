@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::gzip::Gzip;
 use super::step::Step;
 use super::zstandard::Zstandard;
-use super::{Codec, Error, Windows};
+use super::{Codec, Windows};
+use crate::error::Error;
 
 /// A decompressor in progress.
 pub(super) enum Reader {

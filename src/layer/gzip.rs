@@ -5,9 +5,9 @@
 
 use flate2::Crc;
 
-use super::Error;
 use super::inflate::{Inflate, Malformed, Stop};
 use super::step::{Boundary, Step};
+use crate::error::Error;
 
 /// Most bytes of one member header; names and comments there have no length of their own.
 const HEADER_LIMIT: u64 = 1 << 20;
@@ -118,7 +118,7 @@ impl Gzip {
     fn padding(&self, input: &[u8]) -> Result<Step, Error> {
         match input.iter().position(|byte| *byte != 0) {
             None => Ok(Step { consumed: input.len(), gap: true, ..Step::default() }),
-            Some(at) => Err(Error::broken(format!(
+            Some(at) => Err(Error::integrity(format!(
                 "gzip: bytes that are neither zeros nor a member follow the last member, at byte {}",
                 self.offset + at as u64
             ))),
@@ -294,10 +294,10 @@ impl Gzip {
     }
 
     fn broken(&self, what: &str) -> Error {
-        Error::broken(format!("gzip: {what}, near byte {}", self.offset))
+        Error::integrity(format!("gzip: {what}, near byte {}", self.offset))
     }
 }
 
 fn malformed(error: &Malformed, offset: u64) -> Error {
-    Error::broken(format!("gzip: {}, near byte {offset}", error.0))
+    Error::integrity(format!("gzip: {}, near byte {offset}", error.0))
 }

@@ -7,7 +7,8 @@ use super::format::{self, Record, entry, record, span};
 use super::inflate::WINDOW;
 use super::kind::FileKind;
 use super::validate::{self, Layout};
-use super::{Codec, Error, MEMBER_MINIMUM, Metadata, Restart, Span};
+use super::{Codec, MEMBER_MINIMUM, Metadata, Restart, Span};
+use crate::error::Error;
 use crate::oci::Digest;
 
 /// One piece of a file's content. What no extent covers is a hole.
@@ -253,7 +254,7 @@ impl LayerIndex {
 
     /// The decompressed 32 KiB (or less) in front of a span that restarts with a window.
     pub fn window(&self, number: u32) -> Result<Vec<u8>, Error> {
-        let damaged = || Error::broken(format!("the window of span {number} in the index of {} is damaged", self.layout.digest));
+        let damaged = || Error::integrity(format!("the window of span {number} in the index of {} is damaged", self.layout.digest));
         let record = self.span_record(number).ok_or_else(damaged)?;
         let start = self.layout.sections.windows.saturating_add(usize::try_from(record.u64(span::WINDOW)).map_err(|_| damaged())?);
         let packed = self.as_bytes().get(start..start.saturating_add(record.u32(span::WINDOW_LENGTH) as usize)).ok_or_else(damaged)?;

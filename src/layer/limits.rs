@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Error;
+use crate::error::Error;
 use crate::sys::array::Scratch;
 
 /// Largest window of a zstd frame that is ever accepted, that of `zstd --long=27` and `--ultra -22`.
@@ -60,7 +60,7 @@ impl Windows for WindowsUpTo {
         if bytes <= self.0 {
             return Ok(Box::new(()));
         }
-        Err(Error::limit(format!("a zstd frame needs a window of {bytes} bytes, and at most {} are provided for it", self.0)))
+        Err(Error::unsupported(format!("a zstd frame needs a window of {bytes} bytes, and at most {} are provided for it", self.0)))
     }
 }
 

@@ -44,45 +44,9 @@ pub use span_decoder::SpanDecoder;
 pub use tar::path::safe_name;
 pub use tar::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
 
-use crate::error::ErrorKind;
-
 /// A regular file of at least this many bytes, stored in one piece, is a member: [`SpanSink::member`] announces it
 /// and [`LayerIndex::members`] lists it.
 pub const MEMBER_MINIMUM: u64 = 1 << 20;
 
 /// Length of every span but the last of a stream that is not compressed.
 pub const RAW_SPAN: u64 = 1 << 20;
-
-/// Why a layer cannot be read.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// Integrity for a broken frame; Other where a sink failed.
-    pub kind: ErrorKind,
-    /// The problem and where it is (stream or blob offset).
-    pub message: String,
-}
-
-impl Error {
-    /// A broken frame.
-    fn broken(message: String) -> Self {
-        Self { kind: ErrorKind::Integrity, message }
-    }
-
-    /// A bound of [`Limits`] was reached, or a format is not read.
-    fn limit(message: String) -> Self {
-        Self { kind: ErrorKind::Unsupported, message }
-    }
-
-    /// Output that could not be written, or scratch space that could not be allocated.
-    fn unwritten(error: &std::io::Error, what: &str) -> Self {
-        use std::io::ErrorKind as Io;
-        let full = matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge);
-        Self { kind: if full { ErrorKind::NoSpace } else { ErrorKind::Other }, message: format!("{what}: {error}") }
-    }
-
-    /// Something that is not the blob's fault.
-    fn other(message: String) -> Self {
-        Self { kind: ErrorKind::Other, message }
-    }
-}

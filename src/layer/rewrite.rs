@@ -1,8 +1,9 @@
 //! Copies of an index with another header: for another blob, or without warnings. Entries and spans stay as they are.
 
+use super::LayerIndex;
 use super::build::{Blob, header, sealed, unkept};
 use super::format::{self, Counts, Sections, record};
-use super::{Error, LayerIndex};
+use crate::error::Error;
 use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
@@ -41,7 +42,7 @@ fn copy(index: &LayerIndex, digest: Digest, counts: Counts, scratch: &Scratch) -
     let impossible = || Error::other(format!("the index of {digest} cannot be copied"));
     let (old, new) = (index.layout.sections, Sections::of(&counts).ok_or_else(impossible)?);
     let mut bytes = Array::new(scratch);
-    bytes.extend_from_slice(&header(&blob, &counts, new.end as u64).0).map_err(|error| unkept(&error))?;
+    bytes.extend_from_slice(&header(&blob, &counts, new.end as u64).0).map_err(unkept)?;
     let kept = [
         (old.entries, new.warnings - new.entries),
         (old.warnings, new.windows - new.warnings),
@@ -50,7 +51,7 @@ fn copy(index: &LayerIndex, digest: Digest, counts: Counts, scratch: &Scratch) -
     ];
     for (start, length) in kept {
         let section = index.as_bytes().get(start..).and_then(|rest| rest.get(..length)).ok_or_else(impossible)?;
-        bytes.extend_from_slice(section).map_err(|error| unkept(&error))?;
+        bytes.extend_from_slice(section).map_err(unkept)?;
     }
     sealed(bytes)
 }

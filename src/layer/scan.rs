@@ -9,7 +9,8 @@ use super::sink::SpanSink;
 use super::step::Step;
 use super::tar::Walker;
 use super::zstandard::Zstandard;
-use super::{Codec, Error, LayerIndex, Resources, Windows};
+use super::{Codec, LayerIndex, Resources, Windows};
+use crate::error::Error;
 use crate::oci::Digest;
 
 /// Bytes that tell the compression.
@@ -107,7 +108,7 @@ impl Scan {
             && codec == Codec::Identity
             && let Some((_, name)) = UNREAD.iter().find(|(magic, _)| start.starts_with(magic))
         {
-            return Err(Error::limit(format!("it is compressed with {name}, which is not supported (gzip and zstd are)")));
+            return Err(Error::unsupported(format!("it is compressed with {name}, which is not supported (gzip and zstd are)")));
         }
         let mut running = Box::new(Running {
             codec,
@@ -195,7 +196,7 @@ impl Running {
         if input.is_empty() {
             Ok(())
         } else {
-            Err(Error::broken(format!("the data makes no progress at byte {} of the blob", self.cutter.blob_position())))
+            Err(Error::integrity(format!("the data makes no progress at byte {} of the blob", self.cutter.blob_position())))
         }
     }
 

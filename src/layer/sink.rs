@@ -1,8 +1,7 @@
 //! The consumer of a scan.
 
+use crate::error::Error;
 use std::ops::Range;
-
-use super::Error;
 
 /// Takes what a scan produces, in order. An error ends the scan with that error.
 pub trait SpanSink {

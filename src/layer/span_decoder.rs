@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::decode::Reader;
 use super::gzip::Gzip;
-use super::{Error, LayerIndex, Restart, Windows};
+use super::{LayerIndex, Restart, Windows};
+use crate::error::Error;
 
 /// Decodes from one restart point onwards.
 ///

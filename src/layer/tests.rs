@@ -6,6 +6,7 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::sys::array::Scratch;
 

@@ -3,11 +3,12 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Codec;
 use super::format::{self, Counts, Record, Sections, entry, header, record, span};
 use super::inflate::WINDOW;
 use super::kind::FileKind;
 use super::tar::path::is_clean;
-use super::{Codec, Error};
+use crate::error::Error;
 use crate::oci::Digest;
 
 /// Longest span of stream.
@@ -37,7 +38,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Layout, Error> {
 }
 
 fn bad(what: &str) -> Error {
-    Error::broken(format!("the index is damaged: {what}"))
+    Error::integrity(format!("the index is damaged: {what}"))
 }
 
 fn check_header(bytes: &[u8]) -> Result<Layout, Error> {
@@ -46,7 +47,11 @@ fn check_header(bytes: &[u8]) -> Result<Layout, Error> {
         return Err(bad("not an index"));
     }
     if record.u32(header::VERSION) != format::VERSION {
-        return Err(Error::limit(format!("the index has version {}, this program reads {}", record.u32(header::VERSION), format::VERSION)));
+        return Err(Error::unsupported(format!(
+            "the index has version {}, this program reads {}",
+            record.u32(header::VERSION),
+            format::VERSION
+        )));
     }
     let counts = Counts {
         entries: record.u32(header::ENTRIES),

@@ -4,8 +4,8 @@
 //! follow, and the window may be dropped: behind a full flush, or in stored blocks. Usual compressed data fails within
 //! its first bytes, so both answers cost little.
 
-use super::Error;
 use super::inflate::{Inflate, Stop, WINDOW};
+use crate::error::Error;
 
 /// Decodes the beginning of one span after another.
 #[derive(Default)]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::step::{Boundary, Step};
-use super::{Error, WINDOW_MOST, Windows};
+use super::{WINDOW_MOST, Windows};
+use crate::error::Error;
 
 const MAGIC: u32 = 0xfd2f_b528;
 const SKIPPABLE: u32 = 0x184d_2a50;
@@ -113,7 +114,7 @@ impl Zstandard {
     fn padding(&self, input: &[u8]) -> Result<Step, Error> {
         match input.iter().position(|byte| *byte != 0) {
             None => Ok(Step { consumed: input.len(), gap: true, ..Step::default() }),
-            Some(at) => Err(Error::broken(format!(
+            Some(at) => Err(Error::integrity(format!(
                 "zstd: bytes that are neither zeros nor a frame follow the last frame, at byte {}",
                 self.offset + at as u64
             ))),
@@ -188,7 +189,7 @@ impl Zstandard {
         let window = window(&self.field);
         if window > WINDOW_MOST {
             let message = format!("zstd: a frame needs a window of {window} bytes, more than the {WINDOW_MOST} that are supported");
-            return Err(Error::limit(message));
+            return Err(Error::unsupported(message));
         }
         if self.granted.as_ref().is_none_or(|(granted, _)| *granted < window) {
             // Nothing is held while more is waited for.
@@ -214,7 +215,7 @@ impl Zstandard {
     }
 
     fn broken(&self, what: &str) -> Error {
-        Error::broken(format!("zstd: {what}, near byte {}", self.offset))
+        Error::integrity(format!("zstd: {what}, near byte {}", self.offset))
     }
 }
 

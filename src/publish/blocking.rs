@@ -1,6 +1,6 @@
 //! Work that blocks on the disk, away from the threads of the network.
 
-use super::Error;
+use crate::error::Error;
 
 /// Runs work on a thread where blocking is fine.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

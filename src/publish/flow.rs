@@ -18,9 +18,9 @@ use super::push::tag::{Expected, RemoteTag};
 use super::push::upload::{Counts, Uploader};
 use super::source::rebased::Rebased;
 use super::source::without::Without;
-use super::{Error, Event, Listener, Next, Options, Outcome, Publisher, Report};
+use super::{Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, ViewMode};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Binding, Journal, TagKey};
 use crate::view::TreeSnapshot;
@@ -100,7 +100,7 @@ impl<'a> Publish<'a> {
 
     pub async fn run(self) -> Result<(Report, Next), Error> {
         self.progress.tell(Event::Begin { reference: self.reference.clone(), dry_run: self.options.dry_run });
-        let (report, next) = self.publish().await.map_err(|error| error.about(&self.reference))?;
+        let (report, next) = self.publish().await.map_err(|error| error.context(&self.reference))?;
         self.progress.tell(Event::End { report: report.clone() });
         Ok((report, next))
     }
@@ -161,7 +161,7 @@ impl<'a> Publish<'a> {
             return Err(self.busy());
         }
         let overlay = Arc::clone(self.overlay);
-        blocking(move || Ok(overlay.freeze()?)).await
+        blocking(move || overlay.freeze()).await
     }
 
     pub(super) fn busy(&self) -> Error {
@@ -170,7 +170,7 @@ impl<'a> Publish<'a> {
 
     async fn artifact(&self, digest: &Digest) -> Result<Arc<Artifact>, Error> {
         let strict = self.publisher.context.meaning.strict;
-        Ok(self.publisher.context.artifacts.artifact(&self.repository, digest, ViewMode::Merged, strict).await?)
+        self.publisher.context.artifacts.artifact(&self.repository, digest, ViewMode::Merged, strict).await
     }
 
     fn tree(&self, artifact: &Arc<Artifact>, reading: &Arc<dyn Snapshot>) -> Arc<dyn Snapshot> {
@@ -264,7 +264,7 @@ impl<'a> Publish<'a> {
 
     fn ways_out(&self, error: Error) -> Error {
         let ways = "nothing was published and all edits are kept. Ways out: --as TAG, --theirs drops the edits, --force overwrites the tag";
-        if error.kind == ErrorKind::Conflict { Error::new(error.kind, format!("{}; {ways}", error.message)) } else { error }
+        if error.kind == ErrorKind::Conflict { error.append(format_args!("; {ways}")) } else { error }
     }
 
     /// Removes the upper, whose edits are published in a tree that it is not based on.
@@ -274,7 +274,7 @@ impl<'a> Publish<'a> {
             Error::new(ErrorKind::Conflict, message)
         };
         let overlay = Arc::clone(self.overlay);
-        if blocking(move || Ok(overlay.remove_if_unchanged(frozen)?)).await? { Ok(()) } else { Err(late()) }
+        if blocking(move || overlay.remove_if_unchanged(frozen)).await? { Ok(()) } else { Err(late()) }
     }
 
     /// Everything but the tag. `known` is an artifact with exactly the same tree.
@@ -343,7 +343,7 @@ impl<'a> Publish<'a> {
         let journal =
             Journal { generation, expected: baseline.at_target.map(|digest| digest.to_string()), digest: built.top.digest.to_string() };
         let upper = self.overlay.upper();
-        self.target(&self.target).put(&built.top, expected, || Ok(upper.set_journal(Some(&journal))?)).await
+        self.target(&self.target).put(&built.top, expected, || upper.set_journal(Some(&journal))).await
     }
 
     pub(super) fn expected(&self, baseline: &Baseline) -> Expected {
@@ -371,6 +371,6 @@ impl<'a> Publish<'a> {
 
     pub(super) async fn commit(&self, frozen: Arc<Frozen>, artifact: Arc<Artifact>) -> Result<bool, Error> {
         let overlay = Arc::clone(self.overlay);
-        blocking(move || Ok(overlay.commit_publish(frozen, &artifact)?)).await
+        blocking(move || overlay.commit_publish(frozen, &artifact)).await
     }
 }

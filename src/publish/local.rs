@@ -19,9 +19,9 @@ use super::push::upload::Uploader;
 use super::secrecy;
 use super::source::directory::{DirectorySnapshot, Keeping, unreadable};
 use super::source::without::Without;
-use super::{ArtifactKind, Error, Event, Input, Listener, Metadata, Outcome, Publisher, Report};
+use super::{ArtifactKind, Event, Input, Listener, Metadata, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, ViewMode};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::view::snapshot::Snapshot;
 
@@ -76,7 +76,7 @@ impl Publisher {
         let reference = pushing.tags.first().map_or_else(|| authority.clone(), |tag| format!("{authority}:{tag}"));
         let progress = Progress::new(reference.clone(), Arc::clone(listener));
         progress.tell(Event::Begin { reference: reference.clone(), dry_run: pushing.dry_run });
-        let pushed = Push { publisher: self, pushing, progress: &progress }.run().await.map_err(|error| error.about(&reference))?;
+        let pushed = Push { publisher: self, pushing, progress: &progress }.run().await.map_err(|error| error.context(&reference))?;
         progress.tell(Event::End { report: pushed.report.clone() });
         Ok(pushed)
     }
@@ -130,7 +130,7 @@ impl Push<'_> {
     fn check(&self) -> Result<(), Error> {
         let (metadata, inputs) = (&self.pushing.metadata, &self.pushing.inputs);
         metadata.check()?;
-        let invalid = |text: &str| Err(Error::new(ErrorKind::Invalid, text));
+        let invalid = |text: &str| Err(Error::new(ErrorKind::Invalid, text.to_owned()));
         let is_typed = inputs.iter().any(|input| input.media_type.is_some());
         let says = metadata.artifact_type.is_some() || metadata.config.is_some() || metadata.image_spec != Default::default();
         match self.pushing.kind {

@@ -8,7 +8,7 @@
 //! never deleted. Knows no mount: `fs` and the command line hand it edited tags.
 
 mod blocking;
-mod error;
+mod disk;
 mod flow;
 mod kinds;
 mod local;
@@ -27,7 +27,6 @@ mod source;
 mod tests;
 
 pub use crate::view::ArtifactKind;
-pub use error::Error;
 pub use kinds::NewKind;
 pub use local::{Pushed, Pushing};
 pub use manifest::metadata::{Config, ImageSpec, Metadata};

@@ -7,9 +7,9 @@ use super::flow::{Baseline, Publish};
 use super::manifest::files as titled;
 use super::plan::survey::Survey;
 use super::push::upload::Counts;
-use super::{Error, Next, Outcome, Report};
+use super::{Next, Outcome, Report};
 use crate::artifact::Dialect;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Tag, Version};
 use crate::registry::TagDeletion;
 use crate::staging::Binding;
@@ -152,7 +152,7 @@ impl Publish<'_> {
 
     pub(super) async fn remove_upper(&self) -> Result<(), Error> {
         let overlay = Arc::clone(self.overlay);
-        blocking(move || Ok(overlay.upper().remove()?)).await
+        blocking(move || overlay.upper().remove()).await
     }
 
     /// Deletes the tag upstream, if that is allowed and it still holds the digest that was deleted here.

@@ -3,12 +3,12 @@
 //! Told by content: a file counts as secret if an encrypted artifact that was opened here holds its bytes, unless the repository holds
 //! them in clear already.
 
+use super::ArtifactKind;
 use super::flow::{Baseline, Publish};
 use super::plan::survey::{Secret, Survey};
-use super::{ArtifactKind, Error};
 use crate::artifact::{Artifact, Artifacts, Dialect, Secrets, ViewMode};
 use crate::content::Sealing;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 use crate::view::path::show;
 

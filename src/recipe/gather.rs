@@ -12,8 +12,8 @@ use futures_util::stream::{self, StreamExt};
 
 use super::manifest::{Content, LayerFile, name_of, title_of};
 use super::pack_file::{PackItem, PackSource};
-use super::{Error, blocking};
-use crate::error::ErrorKind;
+use super::{blocking, on_disk};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::registry::{BlobStream, Objects, WebFiles};
 
@@ -106,8 +106,8 @@ impl Gatherer {
         let mut stream = self.open(&item.source).await?;
         let scratch = self.scratch.clone();
         let mut state = blocking(move || {
-            std::fs::create_dir_all(&scratch).map_err(|error| Error::disk("cannot make", &scratch, &error))?;
-            let file = File::create(&disk).map_err(|error| Error::disk("cannot write", &disk, &error))?;
+            std::fs::create_dir_all(&scratch).map_err(|error| on_disk("cannot make", &scratch, error))?;
+            let file = File::create(&disk).map_err(|error| on_disk("cannot write", &disk, error))?;
             Ok((file, Hasher::new(Algorithm::Sha256), 0_u64, disk))
         })
         .await?;
@@ -115,7 +115,7 @@ impl Gatherer {
             let (mut file, mut hasher, size, disk) = state;
             state = blocking(move || {
                 hasher.update(&piece);
-                file.write_all(&piece).map_err(|error| Error::disk("cannot write", &disk, &error))?;
+                file.write_all(&piece).map_err(|error| on_disk("cannot write", &disk, error))?;
                 Ok((file, hasher, size + piece.len() as u64, disk))
             })
             .await?;
@@ -132,7 +132,7 @@ pub async fn all(gatherer: &Arc<Gatherer>, items: &[PackItem], concurrency: usiz
     let items: Vec<(usize, PackItem)> = items.iter().cloned().enumerate().collect();
     let gathering = items.into_iter().map(|(number, item)| {
         let gatherer = Arc::clone(gatherer);
-        async move { gatherer.layers(&item).await.map_err(|error| error.of_item(number)) }
+        async move { gatherer.layers(&item).await.map_err(|error| error.context(format_args!("item[{number}]"))) }
     });
     let all: Vec<Vec<Gathered>> = stream::iter(gathering).buffered(concurrency).try_collect().await?;
     if all.iter().map(Vec::len).sum::<usize>() > FILES {
@@ -146,7 +146,7 @@ pub async fn all(gatherer: &Arc<Gatherer>, items: &[PackItem], concurrency: usiz
 /// # Errors
 /// It cannot be read, or is something else than a file.
 pub fn hashed(disk: &Path) -> Result<Content, Error> {
-    let unreadable = |error: std::io::Error| Error::disk("cannot read", disk, &error);
+    let unreadable = |error: std::io::Error| on_disk("cannot read", disk, error);
     let metadata = std::fs::metadata(disk).map_err(unreadable)?;
     if !metadata.is_file() {
         let what = if metadata.is_dir() { "is a directory; its files are packed by dir:" } else { "is not a regular file" };
@@ -166,7 +166,7 @@ pub fn hashed(disk: &Path) -> Result<Content, Error> {
 
 /// The files below a directory, by name; links are followed. Blocks.
 fn directory(disk: &Path, written: &str) -> Result<Vec<Gathered>, Error> {
-    let metadata = std::fs::metadata(disk).map_err(|error| Error::disk("cannot read", disk, &error))?;
+    let metadata = std::fs::metadata(disk).map_err(|error| on_disk("cannot read", disk, error))?;
     if !metadata.is_dir() {
         return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory; one file is packed by file:", super::shown(disk))));
     }
@@ -198,11 +198,11 @@ impl Walk<'_> {
             let message = format!("{} is too deep or too large; a link may lead in circles", super::shown(&place));
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let unreadable = |error: std::io::Error| Error::disk("cannot read", &place, &error);
+        let unreadable = |error: std::io::Error| on_disk("cannot read", &place, error);
         for entry in std::fs::read_dir(&place).map_err(unreadable)? {
             let path = below.join(entry.map_err(unreadable)?.file_name());
             let disk = self.root.join(&path);
-            match std::fs::metadata(&disk).map_err(|error| Error::disk("cannot read", &disk, &error))? {
+            match std::fs::metadata(&disk).map_err(|error| on_disk("cannot read", &disk, error))? {
                 metadata if metadata.is_dir() => self.enter(&path, depth + 1)?,
                 _ => self.files.push(path),
             }

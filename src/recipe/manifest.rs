@@ -5,9 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::Error;
 use super::pack_file::{PackConfig, PackFile, PackItem, PackPlatform, TITLE};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::document::{self, EMPTY};
 use crate::oci::{Descriptor, Digest, Manifest, media_type};
 

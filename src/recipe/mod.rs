@@ -21,53 +21,18 @@ mod unpack;
 
 use std::path::Path;
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 pub use gather::Gatherer;
 pub use pack::{ArtifactSource, PackTarget, pack};
 pub use pack_file::PackFile;
 pub use unpack::{Unpacked, unpack};
 
-/// Why a pack ended.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The kind of failure, for callers to act on.
-    pub kind: ErrorKind,
-    /// The failure, the object it concerns, and what to do; foreign text in it is escaped.
-    pub message: String,
-}
-
-impl Error {
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    fn disk(what: &str, path: &Path, error: &std::io::Error) -> Self {
-        let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-            _ => ErrorKind::Other,
-        };
-        Self::new(kind, format!("{what} {}: {error}", shown(path)))
-    }
-
-    /// Names the item.
-    fn of_item(self, number: usize) -> Self {
-        Self { message: format!("item[{number}]: {}", self.message), ..self }
-    }
-}
-
-impl From<crate::registry::Error> for Error {
-    fn from(error: crate::registry::Error) -> Self {
-        Self { kind: error.kind, message: error.message }
-    }
-}
-
-impl From<crate::transfer::Error> for Error {
-    fn from(error: crate::transfer::Error) -> Self {
-        Self { kind: error.kind, message: error.message }
-    }
+/// A failed system call on a path of the user; a missing one is NotFound.
+fn on_disk(what: &str, path: &Path, error: std::io::Error) -> Error {
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    let error = Error::io(format_args!("{what} {}", shown(path)), error);
+    if is_missing { error.with_kind(ErrorKind::NotFound) } else { error }
 }
 
 /// A path for messages.

@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::gather::{self, Gathered, Gatherer};
 use super::manifest;
 use super::pack_file::{PackConfig, PackFile, PackItem, PackSource};
-use super::{Error, blocking};
+use super::{blocking, on_disk};
+use crate::error::Error;
 use crate::oci::document::EMPTY;
 use crate::oci::{Descriptor, Digest, Manifest, Tag, Version, media_type};
 use crate::registry::{BlobPlacer, FileSource, Placed, UploadSource, Uploaded};
@@ -95,7 +96,7 @@ impl Packing<'_> {
         let mut entries = Vec::new();
         for (number, (item, files)) in file.items.iter().zip(gathered).enumerate() {
             let entry = self.member(file, item, files).await;
-            entries.push(entry.map_err(|error| error.of_item(number))?);
+            entries.push(entry.map_err(|error| error.context(format_args!("item[{number}]")))?);
         }
         manifest::index(file, entries)
     }
@@ -133,7 +134,7 @@ impl Packing<'_> {
         ] {
             ours.fetch_add(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        Ok(source.pull.manifest(&source.repository, &Version::Digest(copied.digest)).await?)
+        source.pull.manifest(&source.repository, &Version::Digest(copied.digest)).await
     }
 
     /// Places the blob of a config and describes it.
@@ -162,7 +163,7 @@ impl Packing<'_> {
         self.tally.total.fetch_add(blob.size, Ordering::Relaxed);
         let reached = Arc::new(AtomicU64::new(0));
         let open = || {
-            let file = File::open(disk).map_err(|error| Error::disk("cannot read", disk, &error))?;
+            let file = File::open(disk).map_err(|error| on_disk("cannot read", disk, error))?;
             let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
             let uploaded: Uploaded = Arc::new(move |offset| {
                 let before = reached.swap(offset, Ordering::Relaxed);

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// The annotation with the path of a layer.
@@ -339,7 +338,7 @@ mod tests {
     fn refused(text: &str) -> String {
         let error = PackFile::parse(text).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
-        error.message
+        error.message.into_owned()
     }
 
     #[test]

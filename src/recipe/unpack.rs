@@ -18,8 +18,8 @@ use tempfile::TempDir;
 
 use super::manifest::{self, Content, LayerFile, UNKNOWN_CONFIG, media_type_of};
 use super::pack_file::{PackConfig, PackFile, PackItem, PackPlatform, PackSource, TITLE};
-use super::{Error, blocking};
-use crate::error::ErrorKind;
+use super::{blocking, on_disk};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Hasher, Manifest, Version, document};
 use crate::registry::Layout;
 use crate::transfer::{self, Copier, Destination, Options, RemoteBlob};
@@ -100,7 +100,7 @@ impl Unpacking<'_> {
         if items.is_empty() {
             // A Pack file has an item; this one has no files.
             let nothing = self.root.join(FILES);
-            blocking(move || std::fs::create_dir_all(&nothing).map_err(|error| Error::disk("cannot make", &nothing, &error))).await?;
+            blocking(move || std::fs::create_dir_all(&nothing).map_err(|error| on_disk("cannot make", &nothing, error))).await?;
             items.push(item(PackSource::Directory(FILES.into())));
         }
         let config = parts.config.map(|(config, _)| config);
@@ -118,7 +118,7 @@ impl Unpacking<'_> {
         };
         let mut entries = Vec::new();
         for (number, listed) in listed.iter().enumerate() {
-            let (item, entry) = self.member(&file, number, listed).await.map_err(|error| error.of_item(number))?;
+            let (item, entry) = self.member(&file, number, listed).await.map_err(|error| error.context(format_args!("item[{number}]")))?;
             file.items.push(item);
             entries.push(entry);
         }
@@ -211,7 +211,7 @@ impl Unpacking<'_> {
     /// Keeps a member with all that is below it.
     async fn keep(&mut self, version: &Version) -> Result<(), Error> {
         let place = self.root.join(MEMBERS);
-        let layout = blocking(move || Ok(Layout::open_or_begin(&place)?)).await?;
+        let layout = blocking(move || Layout::open_or_begin(&place)).await?;
         let destination = Destination { push: Arc::new(layout), repository: Layout::repository()? };
         let options = Options { concurrency: self.concurrency, referrers: false, platform: None };
         Copier::new(self.source.clone(), destination, options).copy(version, &[]).await?;
@@ -231,9 +231,9 @@ impl Unpacking<'_> {
         let remote = RemoteBlob::new(self.source.clone(), blob.clone());
         let mut state = blocking(move || {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(|error| Error::disk("cannot make", parent, &error))?;
+                std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot make", parent, error))?;
             }
-            let file = File::create_new(&path).map_err(|error| Error::disk("cannot write", &path, &error))?;
+            let file = File::create_new(&path).map_err(|error| on_disk("cannot write", &path, error))?;
             Ok((file, path))
         })
         .await?;
@@ -247,7 +247,7 @@ impl Unpacking<'_> {
             offset += piece.len() as u64;
             let (mut file, path) = state;
             state = blocking(move || {
-                file.write_all(&piece).map_err(|error| Error::disk("cannot write", &path, &error))?;
+                file.write_all(&piece).map_err(|error| on_disk("cannot write", &path, error))?;
                 Ok((file, path))
             })
             .await?;
@@ -322,20 +322,20 @@ fn begin(directory: &Path) -> Result<TempDir, Error> {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::disk("cannot read", directory, &error)),
+        Err(error) => return Err(on_disk("cannot read", directory, error)),
     }
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    std::fs::create_dir_all(parent).map_err(|error| Error::disk("cannot make", parent, &error))?;
+    std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot make", parent, error))?;
     let made = tempfile::Builder::new().prefix(&format!(".{name}.new-")).permissions(Permissions::from_mode(0o777)).tempdir_in(parent);
-    made.map_err(|error| Error::disk("cannot make a directory in", parent, &error))
+    made.map_err(|error| on_disk("cannot make a directory in", parent, error))
 }
 
 /// Writes the Pack file, and gives the directory its name. Blocks.
 fn end(building: TempDir, text: &str, directory: &Path) -> Result<(), Error> {
     let file = building.path().join(PACK_FILE);
-    std::fs::write(&file, text).map_err(|error| Error::disk("cannot write", &file, &error))?;
-    std::fs::rename(building.path(), directory).map_err(|error| Error::disk("cannot make", directory, &error))?;
+    std::fs::write(&file, text).map_err(|error| on_disk("cannot write", &file, error))?;
+    std::fs::rename(building.path(), directory).map_err(|error| on_disk("cannot make", directory, error))?;
     // It has another name now, so there is nothing to remove.
     drop(building.keep());
     Ok(())

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 pub use self::credential::{Credential, CredentialScope, Secret};
 use self::files::{Files, Lookup};
 pub use self::store::{CredentialStore, Kept};
-use super::Error;
+use crate::error::Error;
 use crate::flight::Flight;
 
 /// How long the answer of a helper is used before it is asked again.

@@ -65,8 +65,8 @@ use self::exchange::{Call, Exchange};
 use self::learned::{IdleSessions, Linked, Shortcuts};
 use self::origin::{Origin, TrustedRealm};
 use self::shared::Http;
-use super::{BlobStream, Error, Page, Pull, Resolved, Trust};
-use crate::error::ErrorKind;
+use super::{BlobStream, Page, Pull, Resolved, Trust};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
 /// A registry over HTTP. Cheap to clone; clones share connections, tokens and what was learned.

@@ -33,9 +33,10 @@ use self::directory::Directory;
 use self::local::{INDEX, INDEX_LIMIT, MARKER, local};
 use self::names::Names;
 use self::place::{Place, Stamp};
-use super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
-use crate::error::ErrorKind;
+use super::{BlobStream, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, LayoutForm, LayoutPlace, Manifest, Repository, Tag, Version};
+use crate::registry::of_manifest;
 
 /// An OCI image layout: a directory or an archive.
 pub struct Layout {
@@ -220,8 +221,7 @@ impl Layout {
         if hasher.finish() != *digest {
             return Err(self.broken(digest, "its bytes do not match its digest"));
         }
-        Manifest::parse(Bytes::from(raw), *digest)
-            .map_err(|error| Error::of_manifest(&format!("manifest {digest} of {}", self.origin), &error))
+        Manifest::parse(Bytes::from(raw), *digest).map_err(|error| of_manifest(&format!("manifest {digest} of {}", self.origin), error))
     }
 
     fn broken(&self, digest: &Digest, what: &str) -> Error {

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Error, Page, TagDeletion, Trust};
-use crate::error::ErrorKind;
+use super::{Page, TagDeletion, Trust};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Repository, Version, media_type};
 
 /// The requests that are told apart.

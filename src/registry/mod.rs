@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Version};
 
 pub use credentials::{Credential, CredentialScope, CredentialStore, Credentials, Found, Kept, Secret};
@@ -39,35 +39,13 @@ pub const MANIFEST_LIMIT: u64 = 4 << 20;
 /// digest (the reader of the whole knows when it has all of it).
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// Why a registry did not answer what was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The kind of failure, for callers to act on.
-    pub kind: ErrorKind,
-    /// The failure, the object it concerns, and what to do; registry text in it is already escaped.
-    pub message: String,
-}
-
-impl Error {
-    /// An error of the given kind. Text of a registry in the message must be escaped by the caller.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    /// Bytes that were to be a manifest; `what` names it.
-    fn of_manifest(what: &str, error: &InvalidManifest) -> Self {
-        let kind = match error {
-            InvalidManifest::Unsupported(_) => ErrorKind::Unsupported,
-            _ => ErrorKind::Integrity,
-        };
-        Self::new(kind, format!("{what}: {error}"))
-    }
-
-    /// The kind of failure, for callers to act on.
-    pub fn kind(&self) -> ErrorKind {
-        self.kind
-    }
+/// The error of bytes that are not a manifest; `what` names it.
+fn of_manifest(what: &str, error: InvalidManifest) -> Error {
+    let kind = match error {
+        InvalidManifest::Unsupported(_) => ErrorKind::Unsupported,
+        _ => ErrorKind::Integrity,
+    };
+    Error::new(kind, format!("{what}: {error}")).caused_by(error)
 }
 
 /// Whether the transport already says that the bytes are those of the registry the user named.

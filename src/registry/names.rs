@@ -1,7 +1,7 @@
 //! Whole lists of tags and repositories, page by page, bounded.
 
-use super::{Error, Pull};
-use crate::error::ErrorKind;
+use super::Pull;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 
 /// Most names of one list; what lies beyond is left out, and the list says that it is not complete.

@@ -10,8 +10,8 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
-use super::{BlobStream, Error};
-use crate::error::ErrorKind;
+use super::BlobStream;
+use crate::error::{Error, ErrorKind};
 
 /// Limit of making a connection.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
-use super::{BlobStream, Error, Page, Pull, Resolved, Trust};
-use crate::error::ErrorKind;
+use super::{BlobStream, Page, Pull, Resolved, Trust};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
 /// Answers every question with `Unreachable`. Only name and trust are those of the place itself.

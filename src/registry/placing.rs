@@ -10,8 +10,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::{Error, Push, UploadSource, Uploaded};
-use crate::error::ErrorKind;
+use super::{Push, UploadSource, Uploaded};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Repository};
 
 /// How a blob got to where it is.

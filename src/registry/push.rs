@@ -10,7 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Error, Pull};
+use super::Pull;
+use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 
 /// Bytes of a blob that can be read again from any offset, since an upload may have to start over.

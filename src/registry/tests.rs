@@ -18,7 +18,8 @@ mod writing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Credentials, Error, HttpConfig, HttpRegistry, Timing, UploadSizes};
+use super::{Credentials, HttpConfig, HttpRegistry, Timing, UploadSizes};
+use crate::error::Error;
 use crate::oci::{Registry, Repository, Tag, Version};
 
 /// Short waits, so that retries cost no time.

@@ -12,8 +12,7 @@
 //! A chunk cannot be moved: its number is authenticated through the nonce, its object through the key. Whether chunks
 //! are missing at the end is the caller's to know, from the length of the plaintext ([`sealed_length`]).
 
-use super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use hkdf::Hkdf;

@@ -7,8 +7,8 @@
 //! GCM: the caller has compared the digest of the blob first, so a tag that does not hold means a wrong key.
 
 use super::tag::{MessageTag, counter_block};
-use super::{ChunkKey, Error, Passphrase};
-use crate::error::ErrorKind;
+use super::{ChunkKey, Passphrase};
+use crate::error::{Error, ErrorKind};
 use aes::Aes256;
 use aes::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use std::fmt;

@@ -5,8 +5,6 @@
 //! a byte whose tag it did not check, with one documented exception: [`EnvelopeReader`], whose caller has checked
 //! the tag of the whole message before.
 
-use crate::error::ErrorKind;
-
 mod chunk;
 mod envelope;
 mod passphrase;
@@ -20,24 +18,3 @@ pub use passphrase::Passphrase;
 
 /// Manifest annotation of an artifact that ocifs has sealed. Its value holds the wrapped key.
 pub const SEAL_ANNOTATION: &str = "dev.ocifs.seal";
-
-/// Why sealed bytes cannot be opened.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// KeyWrong, Integrity or Invalid.
-    pub kind: ErrorKind,
-    /// The message.
-    pub message: String,
-}
-
-impl Error {
-    /// The kind of failure, for callers to act on.
-    pub fn kind(&self) -> ErrorKind {
-        self.kind
-    }
-
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}

@@ -12,7 +12,7 @@ use super::range::uploaded;
 use super::route::{self, Route};
 use super::store::{self, Session, Store};
 use super::{blobs, lists, manifests, pages, respond};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::{MANIFEST_LIMIT, Pull, Push};
 
@@ -277,7 +277,7 @@ fn received(session: &Session) -> HeaderValue {
 }
 
 /// A refused delete.
-fn deletion(error: &crate::registry::Error, absent: Code) -> Problem {
+fn deletion(error: &Error, absent: Code) -> Problem {
     match error.kind {
         ErrorKind::Conflict => Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::Denied, error.to_string()),
         _ => store::problem(error, absent),

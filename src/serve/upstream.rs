@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use super::config::UpstreamConfig;
 use super::problem::{Code, Problem};
 use super::sizes::Sizes;
-use crate::artifact::{self, Artifacts, Listing};
+use crate::artifact::{Artifacts, Listing};
 use crate::cache::SpanCache;
 use crate::content::ContentStream;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Manifest, Registry, Repository, Version, media_type};
-use crate::registry::{self, Pull};
+use crate::registry::Pull;
 
 /// How long a client is kept waiting for the head of an answer: containerd gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -29,7 +29,7 @@ pub(super) struct Upstream {
     pub(super) artifacts: Artifacts,
     pull: Arc<dyn Pull>,
     sizes: Arc<Sizes>,
-    asking: Flight<(Repository, Digest), Result<u64, registry::Error>>,
+    asking: Flight<(Repository, Digest), Result<u64, Error>>,
     started: Instant,
 }
 
@@ -86,7 +86,7 @@ impl Upstream {
             async move {
                 let size = pull.blob_size(&key.0, &key.1).await?;
                 let stored = tokio::task::spawn_blocking(move || sizes.put(&key.0, &key.1, size)).await;
-                stored.map_err(|error| registry::Error::new(ErrorKind::Other, error.to_string()))?;
+                stored.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
                 Ok(size)
             }
         });
@@ -138,7 +138,7 @@ impl Upstream {
         self.artifacts.is_away()
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, artifact::Error>>) -> Result<T, Problem> {
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Problem> {
         let answer = tokio::time::timeout(PATIENCE, work).await.map_err(|_| late())?;
         answer.map_err(|error| self.problem(error.kind, &error.message, Code::ManifestUnknown))
     }

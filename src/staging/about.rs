@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::error::{Error, shown};
+use super::error::{shown, system};
 use super::{Binding, TagKey};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 const VERSION: u32 = 1;
 const NAME: &str = "about.json";
@@ -37,7 +37,7 @@ impl About {
         let path = directory.join(NAME);
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::new(ErrorKind::Other, format!("cannot write {}: {error}", shown(&path))))?;
-        durable::replace(&path, &[&text, b"\n"]).map_err(|error| Error::system("cannot write", &path, &error))
+        durable::replace(&path, &[&text, b"\n"]).map_err(|error| system("cannot write", &path, &error))
     }
 
     /// Reads the document of an upper.
@@ -51,9 +51,9 @@ impl About {
         let mut text = Vec::new();
         let file = match std::fs::File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() => return Err(damaged("it is missing")),
-            other => other.map_err(|error| Error::system("cannot read", &path, &error))?,
+            other => other.map_err(|error| system("cannot read", &path, &error))?,
         };
-        file.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| Error::system("cannot read", &path, &error))?;
+        file.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| system("cannot read", &path, &error))?;
         if text.len() as u64 > LONGEST {
             return Err(damaged("it is too long"));
         }

@@ -7,12 +7,11 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
 use super::columns::{integer, is_referred};
-use super::error::Error;
 use super::rows::{self, ReadRows};
 use super::state::{Database, Marks, Shared, Store, UpperState};
 use super::upper_row::{store_marks, store_state};
 use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Numbers that are marked as used at a time, so that a change does not have to store each one.
 const NODES: u64 = 4096;

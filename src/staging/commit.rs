@@ -6,13 +6,12 @@
 use rusqlite::Connection;
 
 use super::columns::is_referred;
-use super::error::Error;
 use super::freeze::FrozenUpper;
 use super::rows;
 use super::upper::Upper;
 use super::upper_row::store_state;
 use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// Nodes in one commit: few enough that other changes do not wait for long.

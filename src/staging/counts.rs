@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::error::Error;
 use super::{Content, Named, Node, NodeKey, NodeKind, STAGED, Upper};
+use crate::error::Error;
 
 /// Rows that are read at a time.
 const BATCH: usize = 1024;

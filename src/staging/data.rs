@@ -14,11 +14,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::error::Error;
+use super::error::system;
 use super::state::{Base, Extent, Layer, Staged, Store, Under};
 use super::{DataAttributes, DataId, bases};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::sys::extent::{next_data, next_hole};
 use crate::sys::space::{KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, allocate_as};
 
@@ -37,7 +37,7 @@ impl Staged {
     }
 
     fn new(store: Arc<Store>, id: DataId, file: File, under: Under, is_new: bool) -> Result<Self, Error> {
-        let metadata = file.metadata().map_err(|error| Error::system("cannot read", &store.path(id), &error))?;
+        let metadata = file.metadata().map_err(|error| system("cannot read", &store.path(id), &error))?;
         let extent = Extent { length: metadata.len(), under, writes: 0, unsynced: is_new.then_some(true), spoiled: 0 };
         let flag = AtomicBool::new;
         let (whole, sealed, loose) = (flag(is_new), flag(false), flag(is_new));
@@ -67,7 +67,7 @@ impl Staged {
     }
 
     pub fn error(&self, what: &str, error: &io::Error) -> Error {
-        Error::system(what, &self.store.path(self.id), error)
+        system(what, &self.store.path(self.id), error)
     }
 
     /// Corrects the account after a change, `reserved` bytes of which were counted before it.

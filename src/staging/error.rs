@@ -8,88 +8,71 @@ use std::path::Path;
 use rusqlite::ErrorCode;
 
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::sys::space::is_too_large;
 
-/// An upper cannot be read or written.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// Busy where another process holds it, NoSpace, Integrity for a damaged database, Unsupported for a newer version, Gone for
-    /// staged bytes that were given up meanwhile, Other.
-    pub kind: ErrorKind,
-    /// The failure, the upper it concerns, and the remedy.
-    pub message: String,
+/// An error of the system: `what` is the beginning of a sentence that the path ends.
+pub(super) fn system(what: &str, path: &Path, error: &io::Error) -> Error {
+    let place = shown(path);
+    if is_too_large(error) {
+        return Error::new(ErrorKind::TooLarge, format!("{what} {place}: the file would be longer than the disk or `ulimit -f` allows"));
+    }
+    if is_full(error) {
+        let space =
+            durable::free(path.parent().unwrap_or(path)).map_or(String::new(), |free| format!(" ({} bytes are free)", free.available));
+        return Error::new(
+            ErrorKind::NoSpace,
+            format!(
+                "{what} {place}: the disk that holds the state directory is full{space}; free some space or choose another --state-dir"
+            ),
+        );
+    }
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => Error::new(
+            ErrorKind::ReadOnly,
+            format!("{what} {place}: the disk that holds the state directory is read-only; remount it or choose another --state-dir"),
+        ),
+        io::ErrorKind::NotFound => {
+            Error::new(ErrorKind::Other, format!("{what} {place}: it is not there; is the disk that holds the state directory mounted?"))
+        }
+        _ => Error::new(ErrorKind::Other, format!("{what} {place}: {error}")),
+    }
 }
 
-impl Error {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    /// An error of the system: `what` is the beginning of a sentence that the path ends.
-    pub(super) fn system(what: &str, path: &Path, error: &io::Error) -> Self {
-        let shown = shown(path);
-        if is_too_large(error) {
-            return Self::new(ErrorKind::TooLarge, format!("{what} {shown}: the file would be longer than the disk or `ulimit -f` allows"));
-        }
-        if is_full(error) {
-            let space =
-                durable::free(path.parent().unwrap_or(path)).map_or(String::new(), |free| format!(" ({} bytes are free)", free.available));
-            return Self::new(
-                ErrorKind::NoSpace,
-                format!(
-                    "{what} {shown}: the disk that holds the state directory is full{space}; free some space or choose another --state-dir"
-                ),
-            );
-        }
-        match error.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => Self::new(
-                ErrorKind::ReadOnly,
-                format!("{what} {shown}: the disk that holds the state directory is read-only; remount it or choose another --state-dir"),
+/// An error of SQLite. `path` is the database's.
+pub(super) fn database(what: &str, path: &Path, error: &rusqlite::Error) -> Error {
+    let place = shown(path);
+    let damaged = || {
+        let directory = path.parent().unwrap_or(path);
+        Error::new(
+            ErrorKind::Integrity,
+            format!(
+                "{what} {place}: the database is damaged ({error}); nothing was deleted, the staged bytes lie in {}; `ocifs discard` gives them up",
+                shown(&directory.join("data"))
             ),
-            io::ErrorKind::NotFound => {
-                Self::new(ErrorKind::Other, format!("{what} {shown}: it is not there; is the disk that holds the state directory mounted?"))
-            }
-            _ => Self::new(ErrorKind::Other, format!("{what} {shown}: {error}")),
-        }
-    }
-
-    /// An error of SQLite. `path` is the database's.
-    pub(super) fn database(what: &str, path: &Path, error: &rusqlite::Error) -> Self {
-        let shown = shown(path);
-        let damaged = || {
-            let directory = path.parent().unwrap_or(path);
-            Self::new(
-                ErrorKind::Integrity,
-                format!(
-                    "{what} {shown}: the database is damaged ({error}); nothing was deleted, the staged bytes lie in {}; `ocifs discard` gives them up",
-                    self::shown(&directory.join("data"))
-                ),
-            )
+        )
+    };
+    let rusqlite::Error::SqliteFailure(failure, _) = error else {
+        return match error {
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+            | rusqlite::Error::QueryReturnedNoRows => damaged(),
+            _ => Error::new(ErrorKind::Other, format!("{what} {place}: {error}")),
         };
-        let rusqlite::Error::SqliteFailure(failure, _) = error else {
-            return match error {
-                rusqlite::Error::FromSqlConversionFailure(..)
-                | rusqlite::Error::IntegralValueOutOfRange(..)
-                | rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::Utf8Error(..)
-                | rusqlite::Error::QueryReturnedNoRows => damaged(),
-                _ => Self::new(ErrorKind::Other, format!("{what} {shown}: {error}")),
-            };
-        };
-        match failure.code {
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation => damaged(),
-            ErrorCode::DiskFull => Self::system(what, path, &full()),
-            ErrorCode::SystemIoFailure if has_no_room(path) => Self::system(what, path, &full()),
-            ErrorCode::ReadOnly => Self::system(what, path, &io::ErrorKind::ReadOnlyFilesystem.into()),
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                Self::new(ErrorKind::Busy, format!("{what} {shown}: another program has the database open"))
-            }
-            ErrorCode::TooBig => Self::new(ErrorKind::TooLong, format!("{what} {shown}: the value is too long")),
-            _ if !path.exists() => Self::system(what, path, &io::ErrorKind::NotFound.into()),
-            _ => Self::new(ErrorKind::Other, format!("{what} {shown}: {error}")),
+    };
+    match failure.code {
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation => damaged(),
+        ErrorCode::DiskFull => system(what, path, &full()),
+        ErrorCode::SystemIoFailure if has_no_room(path) => system(what, path, &full()),
+        ErrorCode::ReadOnly => system(what, path, &io::ErrorKind::ReadOnlyFilesystem.into()),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            Error::new(ErrorKind::Busy, format!("{what} {place}: another program has the database open"))
         }
+        ErrorCode::TooBig => Error::new(ErrorKind::TooLong, format!("{what} {place}: the value is too long")),
+        _ if !path.exists() => system(what, path, &io::ErrorKind::NotFound.into()),
+        _ => Error::new(ErrorKind::Other, format!("{what} {place}: {error}")),
     }
 }
 

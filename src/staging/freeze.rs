@@ -15,13 +15,13 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::{integer, unsigned};
-use super::error::Error;
+use super::error::{database, system};
 use super::rows::ReadRows;
 use super::state::{Shared, Store, UpperState};
 use super::upper::Upper;
 use super::{Binding, DataId, Rows, bases, schema};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// Names of snapshots begin with this.
@@ -83,7 +83,7 @@ impl Upper {
         let shared = Arc::clone(&self.shared);
         shared.store.check()?;
         let path = shared.store.location().database();
-        let reader = schema::open_again(&path).map_err(|error| Error::database(WHAT, &path, &error))?;
+        let reader = schema::open_again(&path).map_err(|error| database(WHAT, &path, &error))?;
         Ok(Freeze { shared, reader })
     }
 
@@ -126,10 +126,10 @@ impl Marked {
         let store = Arc::clone(&mark.0.store);
         let path = store.location().directory.join(format!("{PREFIX}{}.db", state.generation));
         remove_snapshot(&path);
-        durable::open_private(&path, true).map_err(|error| Error::system(WHAT, &path, &error))?;
+        durable::open_private(&path, true).map_err(|error| system(WHAT, &path, &error))?;
         let connection = copy_database(&reader, &path).map_err(|error| {
             remove_snapshot(&path);
-            Error::database(WHAT, &path, &error)
+            database(WHAT, &path, &error)
         })?;
         drop(reader);
         let snapshot = Snapshot { connection: Mutex::new(connection), store, path };
@@ -217,7 +217,7 @@ impl FrozenUpper {
     /// A stamp that changes whenever the bytes do.
     fn signature(&self, id: DataId) -> Result<[i64; 5], Error> {
         let path = self.shared().store.path(id);
-        let metadata = std::fs::metadata(&path).map_err(|error| Error::system("cannot read staged bytes", &path, &error))?;
+        let metadata = std::fs::metadata(&path).map_err(|error| system("cannot read staged bytes", &path, &error))?;
         Ok(signature(&metadata))
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::TagKey;
-use super::error::Error;
+use super::error::system;
 use crate::durable::RangeLock;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::sys::process;
 
 const NAME: &str = "lock";
@@ -25,7 +25,7 @@ impl Hold {
             if !directory.is_dir() {
                 return Ok(None);
             }
-            let failed = |error: &io::Error| Error::system("cannot lock", &path, error);
+            let failed = |error: &io::Error| system("cannot lock", &path, error);
             let lock = match RangeLock::file(&path, Duration::ZERO) {
                 Ok(Some(lock)) => lock,
                 Ok(None) if is_free_after_its_end(directory) => continue,
@@ -71,7 +71,7 @@ pub(super) fn holder(directory: &Path) -> Result<Option<u32>, Error> {
         Ok(true) if is_free_after_its_end(directory) => Ok(None),
         Ok(true) => Ok(Some(written_holder(directory).unwrap_or(0))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::system("cannot look at", &path, &error)),
+        Err(error) => Err(system("cannot look at", &path, &error)),
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) fn lock_names(root: &Path) -> Result<RangeLock, Error> {
     match RangeLock::file(&path, Duration::from_secs(10)) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err(Error::new(ErrorKind::Busy, format!("another process keeps {} locked", super::error::shown(&path)))),
-        Err(error) => Err(Error::system("cannot lock", &path, &error)),
+        Err(error) => Err(system("cannot lock", &path, &error)),
     }
 }
 

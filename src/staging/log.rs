@@ -6,10 +6,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::error::Error;
+use super::error::system;
 use super::schema::log_path;
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The write-ahead log of an open database. SQLite keeps the same file until it closes the database.
 pub(super) struct Log {
@@ -24,7 +24,7 @@ impl Log {
     /// The log of a database that was opened and read from.
     pub fn open(database: &Path) -> Result<Self, Error> {
         let path = log_path(database);
-        let file = File::open(&path).map_err(|error| Error::system("cannot open", &path, &error))?;
+        let file = File::open(&path).map_err(|error| system("cannot open", &path, &error))?;
         Ok(Self { file, is_named: AtomicBool::new(false), failed: AtomicBool::new(false) })
     }
 
@@ -42,7 +42,7 @@ impl Log {
         }
         let failed = |error: &std::io::Error| {
             self.failed.store(true, Ordering::Release);
-            Error::system("cannot sync", &directory.join("upper.db"), error)
+            system("cannot sync", &directory.join("upper.db"), error)
         };
         self.file.sync_data().map_err(|error| failed(&error))?;
         if !self.is_named.load(Ordering::Acquire) {

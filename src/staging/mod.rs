@@ -34,13 +34,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::layer::NodeKind;
 use crate::oci::Digest;
 
 pub use change::Change;
 pub use counts::Counts;
 pub use data::DataFile;
-pub use error::Error;
 pub use freeze::{Freeze, FrozenUpper, Marked};
 pub use under::{Below, Held, Segment};
 pub use upper::Upper;

@@ -16,7 +16,7 @@ use super::bases::{self, Stored};
 use super::budget::{Account, Budget};
 use super::change::FIRST;
 use super::columns::{StoredDigest, integer, unsigned};
-use super::error::Error;
+use super::error::{database, system};
 use super::freeze;
 use super::hold::Hold;
 use super::log::Log;
@@ -27,13 +27,14 @@ use super::upper::Upper;
 use super::upper_row::{store_marks, store_state};
 use super::{Binding, DataId, NodeKey, TagKey, schema};
 use crate::durable;
+use crate::error::Error;
 use crate::sys::instance::mount_instance;
 
 /// Makes a whole upper in an empty directory.
 pub(super) fn make(directory: &Path, tag_key: &TagKey, binding: &Binding, meaning: Option<&str>) -> Result<(), Error> {
     for name in ["data", "packs"] {
         let path = directory.join(name);
-        durable::make_directory(&path).map_err(|error| Error::system("cannot make", &path, &error))?;
+        durable::make_directory(&path).map_err(|error| system("cannot make", &path, &error))?;
     }
     About::new(tag_key, binding).write(directory)?;
     schema::create(&directory.join("upper.db"), |connection| {
@@ -42,7 +43,7 @@ pub(super) fn make(directory: &Path, tag_key: &TagKey, binding: &Binding, meanin
         connection.execute("UPDATE upper SET opened = ?, meaning = ?", params![instance(directory), meaning])?;
         store_state(connection, binding, differs(binding))
     })?;
-    durable::sync_directory(directory).map_err(|error| Error::system("cannot sync", directory, &error))
+    durable::sync_directory(directory).map_err(|error| system("cannot sync", directory, &error))
 }
 
 /// Whether there is something to publish before anything was changed: a new tag, a retag, a deletion.
@@ -54,7 +55,7 @@ fn differs(binding: &Binding) -> bool {
 pub(super) fn open(location: UpperLocation, hold: Hold, budget: &Arc<Budget>) -> Result<Upper, Error> {
     let path = location.database();
     let connection = schema::open(&path)?;
-    let failed = |error: &rusqlite::Error| Error::database("cannot open", &path, error);
+    let failed = |error: &rusqlite::Error| database("cannot open", &path, error);
     let (state, marks) = read_state(&connection).map_err(|error| failed(&error))?;
     let (log, reserve) = (Log::open(&path)?, Reserve::open(&path)?);
     remove_snapshots(&location.directory)?;
@@ -88,13 +89,13 @@ fn read_state(connection: &Connection) -> rusqlite::Result<(UpperState, Marks)> 
 
 /// A frozen generation ends with its process.
 fn remove_snapshots(directory: &Path) -> Result<(), Error> {
-    let failed = |error: &std::io::Error| Error::system("cannot read", directory, error);
+    let failed = |error: &std::io::Error| system("cannot read", directory, error);
     for entry in std::fs::read_dir(directory).map_err(|error| failed(&error))? {
         let entry = entry.map_err(|error| failed(&error))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(freeze::PREFIX) || name.starts_with(durable::TEMPORARY) {
-            std::fs::remove_file(entry.path()).map_err(|error| Error::system("cannot remove", &entry.path(), &error))?;
+            std::fs::remove_file(entry.path()).map_err(|error| system("cannot remove", &entry.path(), &error))?;
         }
     }
     Ok(())
@@ -104,7 +105,7 @@ fn remove_snapshots(directory: &Path) -> Result<(), Error> {
 fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
     let data = directory.join("data");
     let mut files = BTreeMap::new();
-    let failed = |path: &Path, error: &std::io::Error| Error::system("cannot read", path, error);
+    let failed = |path: &Path, error: &std::io::Error| system("cannot read", path, error);
     for group in std::fs::read_dir(&data).map_err(|error| failed(&data, &error))? {
         let group = group.map_err(|error| failed(&data, &error))?.path();
         if !group.is_dir() {
@@ -145,7 +146,7 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
         );
         for id in &found.missing {
             let path = store.path(*id);
-            store.create_file(*id, &path).map_err(|error| Error::system("cannot make", &path, &error))?;
+            store.create_file(*id, &path).map_err(|error| system("cannot make", &path, &error))?;
         }
     }
     mend_lengths(connection, store, &stored, &found.referred)?;
@@ -165,7 +166,7 @@ fn mend_lengths(connection: &Connection, store: &Store, stored: &Stored, referre
             None if file.metadata()?.len() < *kept => file.set_len(*kept),
             None => Ok(()),
         });
-        mended.map_err(|error| Error::system("cannot set the length of", &path, &error))?;
+        mended.map_err(|error| system("cannot set the length of", &path, &error))?;
         if cut.is_some() {
             bases::end_cut(connection, *id).map_err(|error| store.database_error("cannot mend", &error))?;
         }

@@ -5,10 +5,10 @@
 
 use std::collections::HashSet;
 
-use super::error::Error;
 use super::state::{Shared, Store};
 use super::{DataId, bases};
 use crate::durable;
+use crate::error::Error;
 
 /// Files, or bytes, that are worth a sync of their own.
 const FILES: usize = 512;

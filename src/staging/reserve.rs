@@ -6,9 +6,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::error::Error;
+use super::error::system;
 use super::schema::log_path;
 use crate::durable;
+use crate::error::Error;
 use crate::sys::space::{KEEP_SIZE, allocate_as, is_too_large};
 
 /// The space that staged bytes leave free on the disk.
@@ -38,7 +39,7 @@ struct Kept {
 
 impl Kept {
     fn open(path: &Path) -> Result<Self, Error> {
-        let file = durable::open_private(path, false).map_err(|error| Error::system("cannot open", path, &error))?;
+        let file = durable::open_private(path, false).map_err(|error| system("cannot open", path, &error))?;
         Ok(Self { file, is_hopeless: AtomicBool::new(false) })
     }
 

@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::columns::{decode_tree, integer, optional_unsigned, unsigned};
 use super::schema::malformed;
 use super::state::Store;
-use super::{Content, DataAttributes, DataFile, DataId, Error, NameRow, Named, Node, NodeKey, Rows, Xattrs, bases};
+use super::{Content, DataAttributes, DataFile, DataId, NameRow, Named, Node, NodeKey, Rows, Xattrs, bases};
+use crate::error::Error;
 use crate::layer::NodeKind;
 
 /// Lends a connection for reading.

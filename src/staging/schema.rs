@@ -8,9 +8,9 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::error::{Error, shown};
+use super::error::{database, shown, system};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Stored in the database's header, so that `file` and we know it.
 const APPLICATION: i32 = 0x6f63_6966;
@@ -95,7 +95,7 @@ INSERT INTO unsynced SELECT DISTINCT data FROM nodes WHERE data IS NOT NULL;
 
 /// Makes a database (mode 0600) with empty tables and hands it to `fill` inside of the transaction that makes them.
 pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Error> {
-    durable::open_private(path, true).map_err(|error| Error::system("cannot make", path, &error))?;
+    durable::open_private(path, true).map_err(|error| system("cannot make", path, &error))?;
     let make = || {
         let connection = connect(path)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -108,12 +108,12 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Re
         connection.execute_batch("COMMIT")?;
         connection.close().map_err(|(_, error)| error)
     };
-    make().map_err(|error| Error::database("cannot make", path, &error))
+    make().map_err(|error| database("cannot make", path, &error))
 }
 
 /// Opens the database of an upper that this process holds, and checks it whole if it was not closed.
 pub(super) fn open(path: &Path) -> Result<Connection, Error> {
-    let failed = |error: &rusqlite::Error| Error::database("cannot open", path, error);
+    let failed = |error: &rusqlite::Error| database("cannot open", path, error);
     // Opened by SQLite, a missing or empty file would be a database without tables.
     let length = std::fs::metadata(path).map_err(|error| missing(path, &error))?.len();
     if length == 0 {
@@ -129,7 +129,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
         check_pages(&connection).map_err(|error| failed(&error))?;
     }
     if version != VERSION {
-        convert(&connection).map_err(|error| Error::database("cannot convert", path, &error))?;
+        convert(&connection).map_err(|error| database("cannot convert", path, &error))?;
     }
     Ok(connection)
 }
@@ -203,14 +203,14 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn check_version(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::FileExt;
     let mut header = [0; 100];
-    let file = std::fs::File::open(path).map_err(|error| Error::system("cannot open", path, &error))?;
+    let file = std::fs::File::open(path).map_err(|error| system("cannot open", path, &error))?;
     if file.read_exact_at(&mut header, 0).is_err() {
-        return Err(Error::database("cannot open", path, &malformed("it is cut short")));
+        return Err(database("cannot open", path, &malformed("it is cut short")));
     }
     let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
     let (version, application) = (number(60), number(68));
     if application != APPLICATION || version < 1 {
-        return Err(Error::database("cannot open", path, &malformed("its header is not that of a staging database")));
+        return Err(database("cannot open", path, &malformed("its header is not that of a staging database")));
     }
     if version > VERSION {
         return Err(Error::new(
@@ -227,9 +227,9 @@ fn check_version(path: &Path) -> Result<(), Error> {
 fn missing(path: &Path, error: &std::io::Error) -> Error {
     let directory = path.parent().unwrap_or(path);
     if error.kind() == std::io::ErrorKind::NotFound && directory.is_dir() {
-        return Error::database("cannot open", path, &malformed("it is missing"));
+        return database("cannot open", path, &malformed("it is missing"));
     }
-    Error::system("cannot open", path, error)
+    system("cannot open", path, error)
 }
 
 /// The tables must be exactly ours, so that nothing in a damaged schema is ever run.

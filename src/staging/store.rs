@@ -16,13 +16,13 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::bases::{self, Stored};
 use super::budget::Account;
-use super::error::{Error, shown};
+use super::error::{database, shown, system};
 use super::log::Log;
 use super::reserve::Room;
 use super::state::{Notes, Shared, Staged, Standing, Store, Times, UpperLocation};
 use super::{DataAttributes, DataId};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// `data` itself among its directories.
 const ROOT: u64 = 256;
@@ -128,7 +128,7 @@ impl Store {
     /// An error of the database, named with its place.
     pub fn database_error(&self, what: &str, error: &rusqlite::Error) -> Error {
         let path = self.location().database();
-        let told = Error::database(what, &path, error);
+        let told = database(what, &path, error);
         if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
             // After a failure of the disk, SQLite's memory may not match the disk. The database itself is not damaged.
             let text = format!("{what} {}: the disk failed before; see the kernel log, then unmount and mount again", shown(&path));
@@ -144,7 +144,7 @@ impl Store {
     pub fn create(self: &Arc<Self>) -> Result<Arc<Staged>, Error> {
         self.check()?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let create = |path: &Path| self.create_file(id, path).map_err(|error| Error::system("cannot stage bytes in", path, &error));
+        let create = |path: &Path| self.create_file(id, path).map_err(|error| system("cannot stage bytes in", path, &error));
         let file = self.at(id, create)?;
         let staged = Arc::new(Staged::create(self.clone(), id, file)?);
         self.open.lock().insert(id, Arc::downgrade(&staged));
@@ -226,7 +226,7 @@ impl Store {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Error::system("cannot remove", &path, &error)),
+            Err(error) => Err(system("cannot remove", &path, &error)),
         }
     }
 
@@ -242,7 +242,7 @@ impl Store {
         for directory in &fresh {
             let synced = self.in_directory(|upper| {
                 let path = if *directory == ROOT { upper.join("data") } else { group_path(upper, *directory) };
-                durable::sync_directory(&path).map_err(|error| Error::system("cannot sync", &path, &error))
+                durable::sync_directory(&path).map_err(|error| system("cannot sync", &path, &error))
             });
             if synced.is_err() {
                 self.fresh.lock().extend(&fresh);
@@ -398,7 +398,7 @@ fn open_error(id: DataId, path: &Path, error: &io::Error) -> Error {
             format!("the staged bytes {id} ({}) were given up meanwhile; look at the node again", shown(path)),
         );
     }
-    Error::system("cannot open staged bytes", path, error)
+    system("cannot open staged bytes", path, error)
 }
 
 /// 256 files in a row share a directory.

@@ -15,12 +15,12 @@ use parking_lot::MutexGuard;
 use super::bases::{self, StoredBase};
 use super::columns::is_referred;
 use super::data::{DataFile, read_exact_or_zeros};
-use super::error::Error;
 use super::ranges::Ranges;
 use super::rows::ReadRows;
 use super::state::{Base, Extent, Layer, Staged, Under};
 use super::{DataId, TreeNode};
 use crate::durable;
+use crate::error::Error;
 use crate::sys::extent::{next_data, next_hole};
 use crate::sys::space::punch;
 

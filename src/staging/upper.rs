@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 
 use super::change::Change;
 use super::data::DataFile;
-use super::error::Error;
+use super::error::system;
 use super::rows::{self, ReadRows};
 use super::state::{Database, Shared, Store, UpperState};
 use super::{Below, Binding, DataId, Journal, Rows, TagKey, TreeNode, bases};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::sys::syncfs::sync_file_system;
 
@@ -221,7 +221,7 @@ impl Upper {
         if self.shared.read("cannot read", |connection| connection.query_row(unsynced, [], |row| row.get(0)))? {
             let directory = self.shared.store.location().directory;
             let synced = File::open(&directory).and_then(|directory| sync_file_system(&directory));
-            synced.map_err(|error| Error::system("cannot sync", &directory, &error))?;
+            synced.map_err(|error| system("cannot sync", &directory, &error))?;
             self.shared.transact("cannot sync", |connection| connection.execute("DELETE FROM unsynced", []))?;
         }
         self.sync()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::about::{About, is_directory_name};
 use super::budget::Budget;
 use super::change::Change;
-use super::error::{Error, shown};
+use super::error::{shown, system};
 use super::freeze::FrozenUpper;
 use super::hold::{Hold, holder, lock_names};
 use super::open;
@@ -19,7 +19,7 @@ use super::state::{Database, Standing, UpperLocation};
 use super::upper::Upper;
 use super::{Binding, Listed, Rows, TagKey};
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Names of uppers that are being made begin with this,
 const MAKING: &str = ".making-";
@@ -37,7 +37,7 @@ impl Uppers {
     pub fn open(state: &Path, quota: Option<u64>) -> Result<Self, Error> {
         let root = state.join("uppers");
         for path in [state, &root] {
-            durable::private_directory(path).map_err(|error| Error::system("cannot use", path, &error))?;
+            durable::private_directory(path).map_err(|error| system("cannot use", path, &error))?;
         }
         let uppers = Self { root, budget: Arc::new(Budget::new(quota)) };
         uppers.tidy()?;
@@ -62,7 +62,7 @@ impl Uppers {
     }
 
     fn entries(&self) -> Result<Vec<(String, PathBuf)>, Error> {
-        let failed = |error: &io::Error| Error::system("cannot list", &self.root, error);
+        let failed = |error: &io::Error| system("cannot list", &self.root, error);
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.root).map_err(|error| failed(&error))? {
             let entry = entry.map_err(|error| failed(&error))?;
@@ -124,7 +124,7 @@ impl Uppers {
         }
         let making = self.root.join(format!("{MAKING}{}", tag_key.directory_name()));
         remove_tree(&making)?;
-        durable::make_directory(&making).map_err(|error| Error::system("cannot make", &making, &error))?;
+        durable::make_directory(&making).map_err(|error| system("cannot make", &making, &error))?;
         let made = open::make(&making, tag_key, &binding, meaning)
             .and_then(|()| Hold::take(&making, tag_key))
             .and_then(|hold| self.rename(&making, &directory).map(|()| hold));
@@ -134,7 +134,7 @@ impl Uppers {
             }
         })?;
         drop(names);
-        let hold = hold.ok_or_else(|| Error::system("cannot lock", &directory, &io::ErrorKind::NotFound.into()))?;
+        let hold = hold.ok_or_else(|| system("cannot lock", &directory, &io::ErrorKind::NotFound.into()))?;
         open::open(UpperLocation { tag_key: tag_key.clone(), directory }, hold, &self.budget)
     }
 
@@ -147,7 +147,7 @@ impl Uppers {
 
     /// How many bytes may be staged in all, and how many more: what the disk holds and has left, within the quota. Asks the disk alone.
     pub fn room(&self) -> Result<(u64, u64), Error> {
-        let disk = durable::free(&self.root).map_err(|error| Error::system("cannot ask the disk of", &self.root, &error))?;
+        let disk = durable::free(&self.root).map_err(|error| system("cannot ask the disk of", &self.root, &error))?;
         let quota = self.budget.quota.unwrap_or(u64::MAX);
         Ok((disk.total.min(quota), left(&disk).min(quota.saturating_sub(self.budget.used()))))
     }
@@ -302,20 +302,20 @@ fn take_away(directory: &Path) -> Result<PathBuf, Error> {
     let _names = lock_names(root)?;
     // Two uppers of one tag may be on their way out at once.
     let removing = (0..).map(|number: u64| root.join(format!("{REMOVING}{number}-{name}"))).find(|path| !path.exists());
-    let removing = removing.ok_or_else(|| Error::system("cannot remove", directory, &io::ErrorKind::AlreadyExists.into()))?;
+    let removing = removing.ok_or_else(|| system("cannot remove", directory, &io::ErrorKind::AlreadyExists.into()))?;
     rename(root, directory, &removing)?;
     Ok(removing)
 }
 
 fn rename(root: &Path, from: &Path, to: &Path) -> Result<(), Error> {
     // Fails where `to` is there, since an upper is never empty.
-    std::fs::rename(from, to).map_err(|error| Error::system("cannot rename", from, &error))?;
-    durable::sync_directory(root).map_err(|error| Error::system("cannot sync", root, &error))
+    std::fs::rename(from, to).map_err(|error| system("cannot rename", from, &error))?;
+    durable::sync_directory(root).map_err(|error| system("cannot sync", root, &error))
 }
 
 fn remove_tree(path: &Path) -> Result<(), Error> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system("cannot remove", path, &error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("cannot remove", path, &error)),
         _ => Ok(()),
     }
 }

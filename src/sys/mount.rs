@@ -18,6 +18,7 @@ use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::{beneath, process};
+use crate::error::{Error, ErrorKind};
 
 /// The device that FUSE connections are made with.
 const DEVICE: &str = "/dev/fuse";
@@ -38,50 +39,29 @@ pub struct Options {
     pub allow_other: bool,
 }
 
-/// Why a directory could not be mounted on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The device is missing or may not be opened.
-    #[error("cannot open {DEVICE}: {0}; load the kernel module with `modprobe fuse`, or pass the device into this container")]
-    Device(#[source] io::Error),
-    /// The kernel refused.
-    #[error("cannot mount on {}: {source}", path.display())]
-    Refused {
-        /// The mount point.
-        path: PathBuf,
-        /// The kernel's reason.
-        source: io::Error,
-    },
-    /// A normal user needs the helper.
-    #[error("cannot run fusermount3: {0}; install the package `fuse3`, or mount as root")]
-    Helper(#[source] io::Error),
-    /// `allow_other` is not permitted to normal users.
-    #[error("--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it, or mount as root")]
-    AllowOther,
-    /// The helper refused.
-    #[error("fusermount3 refused: {0}")]
-    Refusal(String),
-    /// The given descriptor is no FUSE connection.
-    #[error("/dev/fd/{0} is not an open {DEVICE}")]
-    NotADevice(i32),
-}
-
 /// Mounts on a directory, which is held; `path` is what messages call it.
 ///
 /// # Errors
-/// See [`Error`]; nothing is left mounted.
+/// No device, the kernel or the helper refuses, or `allow_other` is not permitted; nothing is left mounted.
 pub fn mount(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd, Error> {
     if process::effective_uid() != 0 {
-        return by_helper(directory, options);
+        return by_helper(directory, options).unwrap_or_else(|error| Err(no_helper(error)));
     }
-    match directly(directory, path, options) {
-        // Root of a container without the capability may still have the helper.
-        Err(Error::Refused { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => match by_helper(directory, options) {
-            Err(Error::Helper(_)) => Err(Error::Refused { path, source }),
-            other => other,
-        },
-        other => other,
-    }
+    let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| no_device(error.into()))?;
+    let Err(refusal) = directly(&device, directory, options) else { return Ok(device) };
+    // Root of a container without the capability may still have the helper.
+    let is_denied = refusal.kind() == io::ErrorKind::PermissionDenied;
+    let by_helper = if is_denied { by_helper(directory, options).ok() } else { None };
+    by_helper.unwrap_or_else(|| Err(Error::io(format_args!("cannot mount on {}", path.display()), refusal)))
+}
+
+fn no_device(error: io::Error) -> Error {
+    let advice = "; load the kernel module with `modprobe fuse`, or pass the device into this container";
+    Error::io(format_args!("cannot open {DEVICE}"), error).append(advice)
+}
+
+fn no_helper(error: io::Error) -> Error {
+    Error::io("cannot run fusermount3", error).append("; install the package `fuse3`, or mount as root")
 }
 
 /// The descriptor that `/dev/fd/N` names, on which another process has mounted already; `None` for other paths.
@@ -94,30 +74,28 @@ pub fn given_descriptor(path: &Path) -> Option<Result<OwnedFd, Error>> {
 }
 
 fn duplicate(number: i32) -> Result<OwnedFd, Error> {
-    let refuse = |_| Error::NotADevice(number);
+    let refuse = || Error::new(ErrorKind::Invalid, format!("/dev/fd/{number} is not an open {DEVICE}"));
     if number < 0 {
-        return Err(Error::NotADevice(number));
+        return Err(refuse());
     }
     // SAFETY: borrowed only for the two calls below, which fail cleanly if the descriptor is not open; nothing
     // else in this process closes descriptors that it was started with.
     let given = unsafe { BorrowedFd::borrow_raw(number) };
-    let status = rustix::fs::fstat(given).map_err(refuse)?;
+    let status = rustix::fs::fstat(given).map_err(|_| refuse())?;
     let device = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
     if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice || device != (10, 229) {
-        return Err(Error::NotADevice(number));
+        return Err(refuse());
     }
-    rustix::io::fcntl_dupfd_cloexec(given, 3).map_err(refuse)
+    rustix::io::fcntl_dupfd_cloexec(given, 3).map_err(|_| refuse())
 }
 
-fn directly(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd, Error> {
-    let refused = |source: io::Error| Error::Refused { path: path.to_owned(), source };
-    let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| Error::Device(error.into()))?;
-    let root = rustix::fs::fstat(directory).map_err(|error| refused(error.into()))?;
+fn directly(device: &OwnedFd, directory: &File, options: &Options) -> io::Result<()> {
+    let root = rustix::fs::fstat(directory)?;
     let mut data = format!("fd={},rootmode={:o},user_id={},group_id={}", device.as_raw_fd(), root.st_mode, process::uid(), process::gid());
     if options.allow_other {
         data.push_str(",allow_other,default_permissions");
     }
-    let data = CString::new(data).map_err(|error| refused(error.into()))?;
+    let data = CString::new(data)?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if options.read_only {
         flags |= MountFlags::RDONLY;
@@ -125,19 +103,18 @@ fn directly(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd,
     if options.no_exec {
         flags |= MountFlags::NOEXEC;
     }
-    rustix::mount::mount(options.source.as_str(), beneath::path_of(directory), KIND, flags, data.as_c_str())
-        .map_err(|error| refused(error.into()))?;
-    Ok(device)
+    Ok(rustix::mount::mount(options.source.as_str(), beneath::path_of(directory), KIND, flags, data.as_c_str())?)
 }
 
 /// The protocol of `fusermount3`: it opens the device, mounts, and sends the descriptor over the socket whose
 /// number stands in `_FUSE_COMMFD`. The socket is its standard input, so that nothing else inherits it. It takes no path that leads
-/// through `/proc`, so it starts in the directory.
-fn by_helper(directory: &File, options: &Options) -> Result<OwnedFd, Error> {
+/// through `/proc`, so it starts in the directory. The outer error means that the helper could not run.
+fn by_helper(directory: &File, options: &Options) -> io::Result<Result<OwnedFd, Error>> {
     if options.allow_other && process::uid() != 0 && !other_users_allowed() {
-        return Err(Error::AllowOther);
+        let message = "--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it, or mount as root";
+        return Ok(Err(Error::new(ErrorKind::NotPermitted, message)));
     }
-    let (ours, theirs) = UnixStream::pair().map_err(Error::Helper)?;
+    let (ours, theirs) = UnixStream::pair()?;
     let child = process::other_program(helper())
         .arg("-o")
         .arg(helper_options(options))
@@ -147,16 +124,14 @@ fn by_helper(directory: &File, options: &Options) -> Result<OwnedFd, Error> {
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn()
-        .map_err(Error::Helper)?;
+        .spawn()?;
     let received = receive_descriptor(&ours);
     drop(ours);
-    let output = child.wait_with_output().map_err(Error::Helper)?;
-    match received {
-        Ok(Some(device)) if output.status.success() => Ok(device),
-        Ok(_) => Err(Error::Refusal(first_line(&output.stderr))),
-        Err(error) => Err(Error::Helper(error)),
-    }
+    let output = child.wait_with_output()?;
+    Ok(match received? {
+        Some(device) if output.status.success() => Ok(device),
+        _ => Err(Error::other(format!("fusermount3 refused: {}", first_line(&output.stderr)))),
+    })
 }
 
 fn first_line(output: &[u8]) -> String {
@@ -221,8 +196,8 @@ mod tests {
         assert!(given_descriptor(Path::new("/mnt")).is_none());
         let file = std::fs::File::open("/dev/null").unwrap();
         let path = format!("/dev/fd/{}", file.as_raw_fd());
-        assert!(matches!(given_descriptor(Path::new(&path)), Some(Err(Error::NotADevice(_)))));
-        assert!(matches!(given_descriptor(Path::new("/dev/fd/-4")), Some(Err(Error::NotADevice(_)))));
+        assert!(matches!(given_descriptor(Path::new(&path)), Some(Err(_))));
+        assert!(matches!(given_descriptor(Path::new("/dev/fd/-4")), Some(Err(_))));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::remote_blob::RemoteBlob;
-use super::{Destination, Error, Source};
-use crate::error::ErrorKind;
+use super::{Destination, Source};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag, Version, media_type};
 use crate::registry::{BlobPlacer, Placed, UploadSource, Uploaded};
 
@@ -173,7 +173,7 @@ impl Copier {
         match push.resolve(repository, &version).await {
             Ok(_) => return Ok(()),
             Err(error) if error.kind == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         let members = self.members(manifest).await?;
         self.concurrently(members.into_iter().map(|member| self.place(member, depth + 1))).await?;
@@ -218,7 +218,7 @@ impl Copier {
                     placed.push(signature);
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(placed)
@@ -240,7 +240,7 @@ impl Copier {
         let Source { pull, repository } = &self.source;
         let digests: Vec<Digest> = manifests.iter().map(|descriptor| descriptor.digest).collect();
         let reading = digests.into_iter().map(|digest| async move { pull.manifest(repository, &Version::Digest(digest)).await });
-        Ok(stream::iter(reading).buffered(self.options.concurrency.get()).try_collect().await?)
+        stream::iter(reading).buffered(self.options.concurrency.get()).try_collect().await
     }
 
     async fn concurrently(&self, work: impl Iterator<Item = impl Future<Output = Result<(), Error>>>) -> Result<(), Error> {

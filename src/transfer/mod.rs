@@ -11,9 +11,8 @@ mod remote_blob;
 
 use std::sync::Arc;
 
-use crate::error::ErrorKind;
 use crate::oci::Repository;
-use crate::registry::{self, Pull, Push};
+use crate::registry::{Pull, Push};
 
 pub use copy::{Copied, Copier, Options, Tally, member_for, put_tag};
 pub use remote_blob::{RemoteBlob, read_small};
@@ -34,28 +33,6 @@ pub struct Destination {
     pub push: Arc<dyn Push>,
     /// The repository in it.
     pub repository: Repository,
-}
-
-/// Why a copy ended.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The kind of failure, for callers to act on.
-    pub kind: ErrorKind,
-    /// The failure, the object it concerns, and what to do; text of a registry in it is escaped.
-    pub message: String,
-}
-
-impl Error {
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
-
-impl From<registry::Error> for Error {
-    fn from(error: registry::Error) -> Self {
-        Self { kind: error.kind, message: error.message }
-    }
 }
 
 #[cfg(test)]

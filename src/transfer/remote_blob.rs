@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::sync::Mutex;
 
-use super::{Error, Source};
-use crate::error::ErrorKind;
+use super::Source;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Hasher};
 use crate::registry::{BlobStream, MANIFEST_LIMIT, UploadSource};
 
@@ -74,7 +74,7 @@ impl RemoteBlob {
             Some(Ok(bytes)) => Ok(bytes),
             Some(Err(error)) => {
                 state.stream = None;
-                Err(self.failed(error.into()))
+                Err(self.failed(error))
             }
             None => Ok(Bytes::new()),
         }
@@ -119,7 +119,7 @@ impl UploadSource for RemoteBlob {
         if state.stream.is_none() || state.position != offset {
             state.rest = Bytes::new();
             let stream = self.source.pull.blob(&self.source.repository, &self.descriptor, offset..size).await;
-            state.stream = Some(stream.map_err(|error| self.failed(error.into()))?);
+            state.stream = Some(stream.map_err(|error| self.failed(error))?);
             state.position = offset;
         }
         let mut piece = BytesMut::new();

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::*;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Platform, Tag, Version, media_type};
 use crate::registry::{Fault, Memory, PlainLayer, RequestKind, Trust};
 

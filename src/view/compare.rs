@@ -15,8 +15,9 @@ use futures_util::TryStreamExt;
 
 use super::path::order;
 use super::snapshot::{Entries, FirstNames, Hashed, Nothing, Snapshot, hashed};
-use super::{EntryContent, Error, TreeEntry, ViewNode};
+use super::{EntryContent, TreeEntry, ViewNode};
 use crate::artifact::Kind;
+use crate::error::Error;
 
 /// The entries of two trees at one path; at least one is there.
 pub struct Pair {

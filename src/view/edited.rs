@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Context, Error, Key, Meaning, Overlay, Shown, View};
+use super::{Context, Key, Meaning, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::staging::{Binding, TagKey, Upper, Uppers};
 
 /// How edits of a tag begin.

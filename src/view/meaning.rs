@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Error};
+use super::Context;
 use crate::artifact::ViewMode;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Platform;
 use crate::staging::{Binding, TagKey, Upper, Uppers};
 
@@ -69,7 +69,7 @@ impl Meaning {
     /// # Errors
     /// Errors of the disk.
     pub fn record(&self, upper: &Upper) -> Result<(), Error> {
-        Ok(upper.set_meaning(&self.text()?)?)
+        upper.set_meaning(&self.text()?)
     }
 
     fn text(&self) -> Result<String, Error> {
@@ -81,7 +81,7 @@ impl Meaning {
     /// # Errors
     /// As [`Uppers::create`].
     pub fn begin(&self, uppers: &Uppers, tag_key: &TagKey, binding: Binding) -> Result<Upper, Error> {
-        Ok(uppers.create(tag_key, binding, Some(&self.text()?))?)
+        uppers.create(tag_key, binding, Some(&self.text()?))
     }
 
     /// A note on edits that were begun under other flags than those of this mount.

@@ -11,9 +11,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Attributes, Context, Defaults, Error, Found, Key, Member, Name, Origin, Reader, ViewNode, no_node};
+use super::{Attributes, Context, Defaults, Found, Key, Member, Name, Origin, Reader, ViewNode, no_node};
 use crate::artifact::attached_index::is_index_layer;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Extent;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
 

@@ -12,7 +12,6 @@ mod blocking;
 pub mod compare;
 mod edited;
 mod entry;
-mod error;
 mod glob;
 mod meaning;
 mod metadata;
@@ -41,7 +40,6 @@ pub use attributes::{Attributes, Defaults};
 pub use authority::Authority;
 pub use edited::Begun;
 pub use entry::{EntryContent, TreeEntry};
-pub use error::Error;
 pub use glob::glob;
 pub use meaning::{ArtifactKind, Meaning};
 pub use metadata::Metadata;
@@ -56,7 +54,7 @@ pub use xattr::state_name;
 
 use crate::artifact::{Artifact, Artifacts, Kind, NodeId, ViewMode};
 use crate::content::Verified;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository};
 use crate::staging::{Upper, Uppers};
 

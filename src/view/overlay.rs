@@ -44,7 +44,8 @@ pub use plain::{Difference, Forgotten, NewNode, PathState, Replace, SetAttribute
 pub use unedited::{TreeSnapshot, tree_entries};
 
 use super::pins::Pins;
-use super::{EntryContent, Error, ViewNode};
+use super::{EntryContent, ViewNode};
+use crate::error::Error;
 use crate::staging::{Binding, TagKey, Upper};
 use access_times::AccessTimes;
 use base::Base;
@@ -132,7 +133,7 @@ impl Overlay {
     /// # Errors
     /// Busy while it is being published; errors of the disk.
     pub fn remove_all(&self) -> Result<(), Error> {
-        Ok(self.upper.remove()?)
+        self.upper.remove()
     }
 
     /// Removes the upper if nothing is left to publish; returns whether it did. Later calls fail with Gone then.
@@ -148,7 +149,7 @@ impl Overlay {
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        Ok(self.upper.remove_if(|rows| Merged { rows, base: &self.base }.is_empty(0))?)
+        self.upper.remove_if(|rows| Merged { rows, base: &self.base }.is_empty(0))
     }
 
     /// Removes the upper if this generation, published elsewhere, is still all of it; returns whether it did.
@@ -183,7 +184,7 @@ impl Overlay {
     /// Errors of the disk.
     pub fn move_to(&self, tag_key: &TagKey, binding: Binding) -> Result<(), Error> {
         self.upper.move_to(tag_key)?;
-        Ok(self.upper.change(|change| change.bind(binding))?)
+        self.upper.change(|change| change.bind(binding))
     }
 
     /// Marks a tag that holds nothing as deleted; `false` if it holds something. Nothing can be changed in it from then on.
@@ -191,14 +192,13 @@ impl Overlay {
     /// # Errors
     /// Errors of the disk.
     pub fn delete_if_empty(&self) -> Result<bool, Error> {
-        let deleted = self.change(|edit| {
+        self.change(|edit| {
             let is_empty = edit.merged().is_empty(0)?;
             if is_empty {
                 edit.change.bind(Binding { deleted: true, ..edit.change.binding() })?;
             }
             Ok(is_empty)
-        });
-        Ok(deleted?)
+        })
     }
 
     /// Gives up the tag's lock until the next change if nothing is left to publish and no writer is open; returns whether it did. The
@@ -220,7 +220,7 @@ impl Overlay {
     /// # Errors
     /// Busy where another process has it, Exists where one left edits, Gone for a tag that moved.
     pub fn reclaim_tag(&self) -> Result<(), Error> {
-        Ok(self.upper.reclaim()?)
+        self.upper.reclaim()
     }
 
     /// Gives up the tag's name for that of a directory if nothing is left to publish; returns whether it did. Its content can still
@@ -229,7 +229,7 @@ impl Overlay {
     /// # Errors
     /// Errors of the disk.
     pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
-        Ok(self.upper.retire(tag_key)?)
+        self.upper.retire(tag_key)
     }
 
     /// Paths of files that a power cut may have damaged: their bytes were not synced before it.
@@ -258,7 +258,7 @@ impl Overlay {
         if name.len() > 255 {
             return Err(Error::new(crate::error::ErrorKind::TooLong, "a name has at most 255 bytes"));
         }
-        Ok(self.merged().lookup(directory, name)?)
+        self.merged().lookup(directory, name)
     }
 
     /// Names of a directory behind a cookie (0: from the start) until `take` answers `false`. Cookies never name another entry later.
@@ -266,7 +266,7 @@ impl Overlay {
     /// # Errors
     /// Gone for a directory that is not there.
     pub fn children(&self, directory: ViewNode, after: u64, take: &mut dyn FnMut(u64, &[u8], ViewNode) -> bool) -> Result<(), Error> {
-        Ok(self.merged().children(directory, after, take)?)
+        self.merged().children(directory, after, take)
     }
 
     /// Whether the tag holds nothing.
@@ -274,7 +274,7 @@ impl Overlay {
     /// # Errors
     /// Errors of the database.
     pub fn is_empty(&self) -> Result<bool, Error> {
-        Ok(self.merged().is_empty(0)?)
+        self.merged().is_empty(0)
     }
 
     /// The directory that holds a directory; 0 for the tag's own.
@@ -282,7 +282,7 @@ impl Overlay {
     /// # Errors
     /// NotDirectory, Gone.
     pub fn parent(&self, directory: ViewNode) -> Result<ViewNode, Error> {
-        Ok(self.merged().parent(directory)?)
+        self.merged().parent(directory)
     }
 
     fn merged(&self) -> Merged<'_> {

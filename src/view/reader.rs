@@ -6,10 +6,9 @@ use std::os::unix::fs::FileExt;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::Error;
 use crate::artifact::{Artifact, Artifacts, Kind, NodeId};
 use crate::content::{ContentStream, Verified};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Extent;
 use crate::oci::Repository;
 
@@ -170,7 +169,7 @@ async fn read_extents(stream: &ContentStream, extents: &[Extent], start: u64, en
     if let [only] = pieces.as_slice()
         && only.length == end - start
     {
-        return Ok(stream.read(only.stream..only.stream + only.length).await?);
+        return stream.read(only.stream..only.stream + only.length).await;
     }
     let mut buffer = zeros(start, end);
     for piece in pieces {

@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::blocking::blocking;
-use super::{Error, Reader, TreeEntry, ViewNode};
+use super::{Reader, TreeEntry, ViewNode};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Entries that are read at a time.
 const BATCH: usize = 256;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Error, Key, Origin, View};
-use crate::error::ErrorKind;
+use super::{Key, Origin, View};
+use crate::error::{Error, ErrorKind};
 use crate::staging::Upper;
 
 /// Numbers below this one are given out: 23 bits. 0 stands for the namespace above tags.

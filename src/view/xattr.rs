@@ -3,9 +3,10 @@
 //! The names `user.oci.*` and `user.ocifs.*` are answered everywhere and listed nowhere, so that `cp -a` copies
 //! none of them. An archive's own attributes pass through untouched.
 
-use super::{Context, Error, Key, Origin, PathState, Shown, View, ViewNode, node_id};
+use super::{Context, Key, Origin, PathState, Shown, View, ViewNode, node_id};
 use crate::artifact::{Artifact, Kind, is_own_name};
 use crate::content::Verified;
+use crate::error::Error;
 use crate::oci::{Digest, Manifest, ManifestBody};
 
 /// Values of `user.ocifs.state`.

@@ -251,7 +251,13 @@ fn objects_of_s3_are_packed() {
     };
     curl(&[&format!("http://{}/bucket", server.host)]);
     let object = format!("@{}", home.path("object").display());
-    curl(&["-H", "Content-Type: application/octet-stream", "--data-binary", &object, &format!("http://{}/bucket/deep/object.json", server.host)]);
+    curl(&[
+        "-H",
+        "Content-Type: application/octet-stream",
+        "--data-binary",
+        &object,
+        &format!("http://{}/bucket/deep/object.json", server.host),
+    ]);
     for (name, value) in [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "us-east-1")] {
         home.set(name, value);
     }

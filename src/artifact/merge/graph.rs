@@ -6,8 +6,8 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::artifact::Error;
 use crate::artifact::tree::{Draft, Placed, no_room};
+use crate::error::Error;
 use crate::sys::array::{Array, Scratch};
 
 /// Number of a node while merging (not its final number).

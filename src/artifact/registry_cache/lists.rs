@@ -7,8 +7,8 @@ use super::memory::{Seen, is_fresh};
 use super::outage::is_outage;
 use super::writer::Dirty;
 use super::{Lookup, RegistryCache};
-use crate::artifact::{Error, Listing};
-use crate::error::ErrorKind;
+use crate::artifact::Listing;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Repository, Tag};
 use crate::registry::all_names;
 

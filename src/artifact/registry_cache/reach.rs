@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::outage::{AGAIN, is_outage};
-use super::{Error, Lookup, RegistryCache, abandoned};
-use crate::error::ErrorKind;
+use super::{Lookup, RegistryCache, abandoned};
+use crate::error::{Error, ErrorKind};
 use crate::flight::Abandoned;
 
 /// An older answer serves once the registry has said nothing at all for so long.
@@ -37,7 +37,7 @@ impl RegistryCache {
                 let answer = me.pull.ping(None).await;
                 me.memory.lock().outage.looking = false;
                 match answer {
-                    Err(error) if is_outage(error.kind) => me.unreached(&error.into(), false),
+                    Err(error) if is_outage(error.kind) => me.unreached(&error, false),
                     // A refusal is an answer too.
                     _ => me.reached(),
                 }
@@ -63,7 +63,7 @@ impl RegistryCache {
             }
         }
         let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
-        self.unreached(&Error { kind: ErrorKind::TimedOut, message }, true);
+        self.unreached(&Error::new(ErrorKind::TimedOut, message), true);
         Ok(older)
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::memory::TagAnswer;
 use super::writer::Dirty;
 use super::{Lookup, RegistryCache};
-use crate::artifact::{Error, Listing};
-use crate::error::ErrorKind;
+use crate::artifact::Listing;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 
 /// Most manifests of one repository that are looked at.
@@ -67,9 +67,7 @@ impl RegistryCache {
     pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
         match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Ok(digest),
-            TagAnswer::Absent | TagAnswer::Unknown => {
-                Err(Error { kind: ErrorKind::NotFound, message: format!("{repository}:{tag} was just deleted") })
-            }
+            TagAnswer::Absent | TagAnswer::Unknown => Err(Error::new(ErrorKind::NotFound, format!("{repository}:{tag} was just deleted"))),
         }
     }
 

@@ -7,9 +7,8 @@ use std::io;
 
 use super::format::{self, CHECKSUM_AT, HAS_MODE, HAS_MTIME, HAS_OWNER, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
 use super::{Kind, NodeId};
-use crate::artifact::Error;
 use crate::artifact::merge::{Entries, MergeSource, RawFile};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Entry, Extent, FileKind};
 use crate::sys::array::{Array, Scratch};
 
@@ -305,11 +304,9 @@ fn is_ours(name: &[u8]) -> bool {
 
 /// The error of a tree for which there is no room while it is made.
 pub(in crate::artifact) fn no_room(error: io::Error) -> Error {
-    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
-    let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Other };
-    Error { kind, message: format!("the tree of the artifact cannot be made: {error}") }
+    Error::io("the tree of the artifact cannot be made", error)
 }
 
 fn too_large() -> Error {
-    Error { kind: ErrorKind::Unsupported, message: "artifact has too many or too long names for one tree".to_owned() }
+    Error::new(ErrorKind::Unsupported, "artifact has too many or too long names for one tree")
 }

@@ -7,8 +7,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Kind;
-use crate::artifact::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Extent;
 
 /// Version of the format and of the rules that fill it; part of the key under which trees are stored.
@@ -228,7 +227,7 @@ impl<'a> View<'a> {
 
 /// Checks everything that later access relies on.
 pub(super) fn check(bytes: &[u8]) -> Result<Header, Error> {
-    let broken = |what: &str| Error { kind: ErrorKind::Integrity, message: format!("stored tree is not usable: {what}") };
+    let broken = |what: &str| Error::new(ErrorKind::Integrity, format!("stored tree is not usable: {what}"));
     if bytes.get(..8) != Some(&MAGIC[..]) || bytes.len() < HEADER || u32_at(bytes, 8) != VERSION {
         return Err(broken("other format or version"));
     }

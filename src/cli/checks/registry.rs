@@ -9,9 +9,9 @@ use super::Finding;
 use crate::cli::exit::Failure;
 use crate::cli::source::reference;
 use crate::cli::terminal::units;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Manifest, Registry, Repository, Source};
-use crate::registry::{CredentialScope, Credentials, Error, Pull, Push};
+use crate::registry::{CredentialScope, Credentials, Pull, Push};
 
 /// Longest wait for the name service and for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);

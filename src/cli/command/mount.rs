@@ -51,7 +51,7 @@ impl Mount {
 
 fn target(flags: &Mount, environment: &Environment) -> Result<MountTarget, Failure> {
     match mount::given_descriptor(&flags.directory) {
-        Some(device) => Ok(MountTarget::Given(device?)),
+        Some(device) => device.map(MountTarget::Given).map_err(|error| Failure::mount(error.message)),
         None => environment.absolute(&flags.directory, None).map(MountTarget::Directory),
     }
 }

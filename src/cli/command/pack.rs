@@ -18,6 +18,7 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, pushing, reference, wiring};
 use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, message, output, units};
+use crate::error::Error;
 use crate::oci::{LayoutForm, Platform, Registry, Source, Tag, Version};
 use crate::publish::Packs;
 use crate::recipe::{self, ArtifactSource, Gatherer, PackFile, PackTarget, Unpacked};
@@ -311,7 +312,7 @@ impl Finder<'_> {
 
 #[async_trait]
 impl ArtifactSource for Finder<'_> {
-    async fn find(&self, reference: &str) -> Result<(transfer::Source, Version), recipe::Error> {
-        self.found(reference).await.map_err(|failure| recipe::Error { kind: failure.code.into(), message: failure.message })
+    async fn find(&self, reference: &str) -> Result<(transfer::Source, Version), Error> {
+        self.found(reference).await.map_err(|failure| Error::new(failure.code.into(), failure.message))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cache::SpanCache;
 use crate::control::{CacheStatus, Status};
+use crate::error::Error;
 use crate::staging::Uppers;
 
 /// The part of a mount's status that does not change.
@@ -91,7 +92,7 @@ fn with_newline(value: &serde_json::Value) -> Vec<u8> {
 ///
 /// # Errors
 /// The cache cannot be read.
-pub fn cache_status(directory: &Path, cache: &SpanCache) -> Result<CacheStatus, crate::cache::Error> {
+pub fn cache_status(directory: &Path, cache: &SpanCache) -> Result<CacheStatus, Error> {
     let usage = cache.usage()?;
     Ok(CacheStatus {
         directory: directory.to_owned(),

@@ -10,7 +10,7 @@ use crate::cli::settings::flags::View;
 use crate::cli::source::root;
 use crate::cli::source::wiring::{self, Parts};
 use crate::content::Sealing;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::fs::{self, Root, Space};
 use crate::oci::{Repository, Source, Version};
 use crate::registry::{Layout, Pull};
@@ -69,7 +69,7 @@ async fn readable(plan: &Plan, parts: &Parts, repository: &Repository, version: 
     Ok(())
 }
 
-fn hint(error: crate::registry::Error, source: &Source) -> Failure {
+fn hint(error: Error, source: &Source) -> Failure {
     let unreachable = matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut);
     let failure = Failure::from(error);
     if unreachable && !matches!(source, Source::Layout { .. }) {

@@ -26,7 +26,7 @@ use crate::cli::source::wiring::{self, Parts};
 use crate::cli::staged::summary;
 use crate::cli::terminal::{escape, message};
 use crate::control::{Record, Server};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::fs::{self, FileSystem, ROOT, Root};
 use crate::fuse::{self, Session};
 use crate::sys::daemon::Readiness;
@@ -266,7 +266,7 @@ fn attach(plan: &mut Plan, point: Option<MountPoint>, read_only: bool) -> Result
                 no_exec: plan.flags.permissions.noexec,
                 allow_other: plan.flags.permissions.allow_other,
             };
-            let descriptor = mount::mount(&point.directory, &point.path, &options)?;
+            let descriptor = mount::mount(&point.directory, &point.path, &options).map_err(|error| Failure::mount(error.message))?;
             Ok((descriptor, Some(Attached::at(point.path))))
         }
     }
@@ -304,7 +304,7 @@ async fn root_is_readable(file_system: &Arc<FileSystem>) -> Result<(), Failure> 
 }
 
 /// The reason why the root of an artifact cannot be read.
-fn unreadable(error: &fs::Error) -> Failure {
+fn unreadable(error: &Error) -> Failure {
     let message = match error.kind {
         ErrorKind::KeyWrong => "none of the given passphrases opens the artifact".to_owned(),
         ErrorKind::KeyMissing => "the artifact is encrypted; use --passphrase-file or --ask-passphrase".to_owned(),

@@ -7,10 +7,10 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use super::labels::{self, Wanted};
-use crate::artifact::{Artifacts, Error};
+use crate::artifact::Artifacts;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::terminal::{escape, message, output, units};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 
 /// Manifests fetched at once.
@@ -103,7 +103,7 @@ async fn row(artifacts: &Artifacts, repository: &Repository, (name, digest): &Na
     let digest = match digest {
         Some(digest) => *digest,
         None => {
-            let tag = Tag::parse(name).map_err(|error| Error { kind: ErrorKind::Invalid, message: error.to_string() })?;
+            let tag = Tag::parse(name).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
             artifacts.tag(repository, &tag).await?
         }
     };

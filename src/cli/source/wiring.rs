@@ -13,10 +13,11 @@ use crate::cli::settings::flags::{ContentFlags, RegistryFlags, Storage, Verify, 
 use crate::cli::settings::oci_sync::OciSync;
 use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
+use crate::error::Error;
 use crate::fs;
 use crate::oci::{LayoutForm, Platform, Registry, Repository, Source};
 use crate::registry::{
-    self, ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls, WebFiles,
+    ClientCertificate, CredentialStore, Credentials, HttpConfig, HttpRegistry, Layout, Offline, Pull, Push, Timing, Tls, WebFiles,
 };
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
@@ -149,7 +150,7 @@ pub fn destination(to: &Source, flags: &RegistryFlags, environment: &Environment
     }
 }
 
-fn layout(opened: Result<Layout, registry::Error>) -> Result<Arc<dyn Push>, Failure> {
+fn layout(opened: Result<Layout, Error>) -> Result<Arc<dyn Push>, Failure> {
     Ok(Arc::new(opened.map_err(|error| Failure::from(error).context("cannot open the layout"))?))
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 
 use crate::artifact::Kind;
-use crate::control::{Difference, Error};
-use crate::error::ErrorKind;
+use crate::control::Difference;
+use crate::error::{Error, ErrorKind};
 use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::publish::{Listener, Options, Report};
 use crate::view::{self, PathState};
@@ -29,7 +29,7 @@ impl Edits {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
         }
-        Ok(self.file_system.staged_of(selection).await?)
+        self.file_system.staged_of(selection).await
     }
 
     /// Publishes them. Dropping the future stops it.
@@ -45,7 +45,7 @@ impl Edits {
             return self.refuse_offline(selection).await;
         }
         tracing::info!(?selection, ?options, "sync");
-        Ok(self.file_system.sync(selection, options, listener).await?)
+        self.file_system.sync(selection, options, listener).await
     }
 
     async fn refuse_offline(&self, selection: &Selection) -> Result<Vec<Report>, Error> {
@@ -79,7 +79,7 @@ impl Edits {
             return Ok(Vec::new());
         }
         tracing::info!(?selection, "discard");
-        Ok(self.file_system.discard(selection).await?)
+        self.file_system.discard(selection).await
     }
 
     /// Stages an empty tag and returns its path below the mount.
@@ -90,13 +90,7 @@ impl Edits {
         if !self.file_system.is_writable() {
             return Err(Error::new(ErrorKind::ReadOnly, "the mount is read-only"));
         }
-        Ok(self.file_system.new_tag(reference).await?)
-    }
-}
-
-impl From<crate::fs::Error> for Error {
-    fn from(error: crate::fs::Error) -> Self {
-        Self::new(error.kind, error.message)
+        self.file_system.new_tag(reference).await
     }
 }
 

@@ -79,7 +79,7 @@ impl Found {
         let (mut tag_keys, mut warnings) = (Vec::new(), Vec::new());
         for listed in uppers.list()? {
             match listed.map(|listed| (fs::tag_of(&listed.tag_key).filter(|name| wanted.means(&listed.tag_key, name)), listed)) {
-                Err(error) => warnings.push(error.message),
+                Err(error) => warnings.push(error.to_string()),
                 Ok((None, _)) => {}
                 Ok((Some(name), listed)) => match listed.holder {
                     None => tag_keys.push((name, listed.tag_key)),

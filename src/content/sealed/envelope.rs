@@ -15,8 +15,8 @@ use crate::content::input::Input;
 use crate::content::pass::{self, ScanThread};
 use crate::content::reader::{Mode, Reader};
 use crate::content::shared::Shared;
-use crate::content::{BlobSource, Error, Sealing, names};
-use crate::error::ErrorKind;
+use crate::content::{BlobSource, Sealing, names};
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex};
 use crate::oci::Digest;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeHeader, EnvelopeKey};
@@ -60,7 +60,7 @@ pub(in crate::content) async fn open(shared: &Arc<Shared>, source: &BlobSource) 
         return Ok(opened);
     }
     let keys = shared.keys.clone();
-    blocking(move || keys.ask()).await.map_err(|error| Error::new(error.kind, format!("{}: {}", source.label(), error.message)))?;
+    blocking(move || keys.ask()).await.map_err(|error| error.context(source.label()))?;
     let stored = as_stored(source);
     let name = names::index(&stored);
     let _claim = shared.claim(&format!("{}.{name}", names::INDEX)).await;

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::content::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::seal::{EnvelopeKey, Passphrase};
 
 /// Most passphrases that are tried.
@@ -193,7 +192,7 @@ impl Ring {
 }
 
 fn derive(passphrase: &Passphrase, salt: &[u8; 32]) -> Result<EnvelopeKey, Error> {
-    EnvelopeKey::derive(passphrase, salt).map_err(|error| Error::new(error.kind, error.message))
+    EnvelopeKey::derive(passphrase, salt)
 }
 
 #[cfg(test)]

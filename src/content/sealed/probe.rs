@@ -2,8 +2,8 @@
 
 use super::keys::KeyRing;
 use crate::cache::Protection;
-use crate::content::{BlobSource, Error};
-use crate::error::ErrorKind;
+use crate::content::BlobSource;
+use crate::error::{Error, ErrorKind};
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, ciphertext_length};
 
 /// First byte of the document that remembers an envelope; it changes with the format.
@@ -93,7 +93,7 @@ impl KeyProbe {
 }
 
 fn begin(keys: &KeyRing, header: &[u8]) -> Result<Begun, Error> {
-    let header = EnvelopeHeader::parse(header).map_err(|error| Error::new(error.kind, error.message))?;
+    let header = EnvelopeHeader::parse(header)?;
     let keys = keys.keys(&header.salt)?;
     Ok(Begun { header, checks: keys.iter().map(|key| (key.clone(), EnvelopeCheck::new(key, &header))).collect() })
 }

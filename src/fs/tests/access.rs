@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{Asker, Credentials, NAME_TTL, Need, Others, ROOT};
 use super::test_mount::{CALLER, Setup, TestMount, add_files};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::publish::Options;
 use crate::registry::{Memory, RequestKind};
 use crate::view::SetAttributes;
@@ -37,7 +37,7 @@ async fn mount_for(others: Others) -> TestMount {
 async fn the_first_to_enter_is_judged_by_the_mode_of_the_artifact() {
     let mount = mount_for(Others::Files).await;
     let (closed, open) = (mount.entry("team/app/closed").await.inode, mount.entry("team/app/open").await.inode);
-    let kind = |result: Result<(), crate::fs::Error>| result.err().map(|error| error.kind);
+    let kind = |result: Result<(), Error>| result.err().map(|error| error.kind);
     for need in [Need::Search, Need::Read, Need::Write] {
         assert_eq!(kind(mount.fs.admit(&asker(7), closed, need).await), Some(ErrorKind::Denied), "{need:?}");
         assert_eq!(kind(mount.fs.admit(&asker(1000), closed, need).await), None, "{need:?}");

@@ -12,10 +12,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
-use super::super::{Error, Inode, Lookup, NewName, Selection};
+use super::super::{Inode, Lookup, NewName, Selection};
 use super::test_mount::{CALLER, Setup, TestMount, add_files};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::publish::{Options, Outcome};
 use crate::registry::{Fault, Memory, RequestKind};

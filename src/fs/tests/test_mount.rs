@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Caller, Config, Entry, Error, FileSystem, Lookup, NewName, Others, ROOT, Root, Space, Writing};
+use super::super::{Caller, Config, Entry, FileSystem, Lookup, NewName, Others, ROOT, Root, Space, Writing};
 use crate::artifact::{Artifacts, Kind, Options, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Platform, Repository, media_type};
 use crate::publish::ArtifactKind;
 use crate::registry::{Memory, Offline, Pull, RequestKind};

@@ -7,8 +7,9 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::layer::tar::path::TARGET;
-use crate::layer::{Error, FileKind, LayerIndex, Resources, Restart};
+use crate::layer::{FileKind, LayerIndex, Resources, Restart};
 use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
@@ -42,10 +43,10 @@ const SPAN_BLOB: u64 = 8 << 20;
 /// [`ATTACHED_INDEX_MOST`]. Such a layer is published without one. NoSpace and Other if there is no scratch space.
 pub fn encode_attached(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
     let plain = index.without_warnings(scratch)?;
-    check(&plain).map_err(|problem| Error::limit(format!("the index of {} cannot be attached: {problem}", plain.blob_digest())))?;
+    check(&plain).map_err(|problem| Error::unsupported(format!("the index of {} cannot be attached: {problem}", plain.blob_digest())))?;
     let bytes = plain.as_bytes();
     if bytes.len() as u64 > ATTACHED_INDEX_MOST {
-        return Err(Error::limit(format!("the index of {} is larger than {ATTACHED_INDEX_MOST} bytes", plain.blob_digest())));
+        return Err(Error::unsupported(format!("the index of {} is larger than {ATTACHED_INDEX_MOST} bytes", plain.blob_digest())));
     }
     compress(bytes, scratch).map_err(|error| Error::other(format!("an index cannot be compressed: {error}")))
 }
@@ -73,18 +74,18 @@ fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
 /// # Errors
 /// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
 pub fn decode_attached(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<LayerIndex, Error> {
-    let broken = |problem: &str| Error::broken(format!("the index attached to {blob} is refused: {problem}"));
+    let broken = |problem: &str| Error::integrity(format!("the index attached to {blob} is refused: {problem}"));
     let (magic, frame) = bytes.split_first_chunk::<16>().ok_or_else(|| broken("it is too short"))?;
     if magic.get(..15) != MAGIC.get(..15) {
         return Err(broken("it is not an index"));
     }
     if magic.last() != Some(&VERSION) {
-        return Err(Error::limit(format!("the index attached to {blob} has a version that this program does not read")));
+        return Err(Error::unsupported(format!("the index attached to {blob} has a version that this program does not read")));
     }
     let most = ATTACHED_INDEX_MOST.min(resources.limits.index_bytes);
     let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
-    let index = LayerIndex::open(Arc::new(plain))
-        .map_err(|error| Error { kind: error.kind, message: format!("the index attached to {blob} is refused: {}", error.message) })?;
+    let index =
+        LayerIndex::open(Arc::new(plain)).map_err(|error| error.context(format_args!("the index attached to {blob} is refused")))?;
     if index.blob_digest() != *blob {
         return Err(broken(&format!("it is of {}", index.blob_digest())));
     }

@@ -1,8 +1,7 @@
 //! Compressors of libdeflate by their level.
 
+use crate::error::Error;
 use libdeflater::{CompressionLvl, Compressor};
-
-use crate::layer::Error;
 
 /// A compressor of a level.
 pub(super) fn compressor(level: i32) -> Result<Compressor, Error> {

@@ -7,7 +7,7 @@ use libdeflater::Compressor;
 
 use super::compressor::compressor;
 use super::{sample, splice::Splicer};
-use crate::layer::Error;
+use crate::error::Error;
 
 /// Level of the compressor: part of the format, since another one would give other bytes. Smaller than `gzip -6` on a tree of
 /// programs and texts, in a quarter of its time; a level more saves 0.4 % for 17 % more time.

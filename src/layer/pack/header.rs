@@ -8,9 +8,9 @@ use std::io::Write as _;
 use base64::Engine as _;
 
 use super::entry::PackEntry;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::tar::path::{self, is_clean};
-use crate::layer::{Error, FileKind, Limits};
+use crate::layer::{FileKind, Limits};
 
 /// Length of a block.
 pub(super) const BLOCK: usize = 512;
@@ -122,7 +122,7 @@ fn xattr_problem(entry: &PackEntry) -> Option<&'static str> {
 }
 
 fn refused(entry: &PackEntry, problem: &str) -> Error {
-    Error { kind: ErrorKind::Invalid, message: format!("{} cannot be packed: {problem}", shown(&entry.path)) }
+    Error::new(ErrorKind::Invalid, format!("{} cannot be packed: {problem}", shown(&entry.path)))
 }
 
 /// A name for messages: escaped, and cut if long.

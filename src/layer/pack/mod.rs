@@ -26,7 +26,8 @@ pub(super) use self::header::headers;
 use self::pipeline::Pipeline;
 pub use self::sample::{compressible, sample_ranges};
 use super::build::{Blob, Builder, NewContent, NewEntry};
-use super::{Codec, Error, FileKind, LayerIndex, Metadata, RAW_SPAN, Resources};
+use super::{Codec, FileKind, LayerIndex, Metadata, RAW_SPAN, Resources};
+use crate::error::Error;
 use crate::oci::Digest;
 
 /// Length of every span but the last: the same as that of a scan's, so that both cut alike.
@@ -177,5 +178,5 @@ fn raw_entry(entry: &PackEntry, blob: &Digest, resources: &Resources) -> Result<
 }
 
 fn invalid(path: &[u8], problem: &str) -> Error {
-    Error { kind: crate::error::ErrorKind::Invalid, message: format!("{} cannot be packed: {problem}", header::shown(path)) }
+    Error::new(crate::error::ErrorKind::Invalid, format!("{} cannot be packed: {problem}", header::shown(path)))
 }

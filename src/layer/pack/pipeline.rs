@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 
 use super::entry::Packing;
 use super::stage::{Buffer, Compressor, Entries, Job, Ready, Writer, Written};
+use crate::error::Error;
+use crate::layer::Resources;
 use crate::layer::build::Builder;
-use crate::layer::{Error, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// The result of the pipeline.

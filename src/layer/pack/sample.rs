@@ -3,7 +3,7 @@
 use libdeflater::Compressor;
 
 use super::compressor::compressor;
-use crate::layer::Error;
+use crate::error::Error;
 
 /// Level of compression of a sample: the quickest.
 const LEVEL: i32 = 1;

@@ -4,7 +4,7 @@
 //! The compressor offers no flush. Where its last block begins only a decoder knows, so each span is decoded once; that it
 //! gives the data back is checked on the way.
 
-use crate::layer::Error;
+use crate::error::Error;
 use crate::layer::inflate::{Inflate, Malformed, Stop};
 
 /// An empty stored block behind its three bits of header: length 0, and its complement.

@@ -13,9 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::deflate::{self, Deflater};
 use super::entry::Packing;
+use crate::error::Error;
 use crate::layer::build::Builder;
 use crate::layer::tar::Walker;
-use crate::layer::{Error, Resources, Restart, Span, SpanSink};
+use crate::layer::{Resources, Restart, Span, SpanSink};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// The bytes of one span. Dropping the last reference returns the memory, to be filled again.
@@ -151,20 +152,20 @@ impl Writer {
     }
 
     pub(super) fn finish(mut self) -> Result<Written, Error> {
-        self.output.flush().map_err(|error| unwritten(&error))?;
+        self.output.flush().map_err(unwritten)?;
         Ok(Written { digest: self.hasher.finish(), length: self.blob, stream_length: self.stream, spans: self.spans })
     }
 }
 
 fn put(output: &mut dyn Write, hasher: &mut Hasher, position: &mut u64, bytes: &[u8]) -> Result<(), Error> {
     hasher.update(bytes);
-    output.write_all(bytes).map_err(|error| unwritten(&error))?;
+    output.write_all(bytes).map_err(unwritten)?;
     *position += bytes.len() as u64;
     Ok(())
 }
 
-fn unwritten(error: &std::io::Error) -> Error {
-    Error::unwritten(error, "the packed layer cannot be written")
+fn unwritten(error: std::io::Error) -> Error {
+    Error::io("the packed layer cannot be written", error)
 }
 
 /// Reads the tar that is being written, exactly as a later scan of the blob will, and so makes its entries.

@@ -7,8 +7,9 @@ use sha2::{Digest as _, Sha256};
 use super::header::{BadNumber, Header};
 use super::path;
 use super::pax::{Records, Sparse};
+use crate::error::Error;
 use crate::layer::build::{Builder, NewContent, NewEntry};
-use crate::layer::{Error, Extent, FileKind, MEMBER_MINIMUM, Metadata};
+use crate::layer::{Extent, FileKind, MEMBER_MINIMUM, Metadata};
 
 /// Owner and group of an entry whose own cannot be read: `nobody`, never root.
 const NOBODY: u32 = 65_534;

@@ -1,7 +1,7 @@
 //! One 512-byte header block: checksum, dialect, numbers, names. Knows nothing of what came before it.
 
-use super::super::Error;
 use super::sparse::Piece;
+use crate::error::Error;
 
 /// Length of a block.
 pub(super) const BLOCK: usize = 512;
@@ -99,7 +99,7 @@ impl<'a> Header<'a> {
     /// Bytes stored behind the header: part of the frame, so it must be a sane number.
     pub(super) fn size(&self, offset: u64) -> Result<u64, Error> {
         size(self.field(124, 12))
-            .ok_or_else(|| Error::broken(format!("tar: the header at byte {offset} of the stream has an impossible size")))
+            .ok_or_else(|| Error::integrity(format!("tar: the header at byte {offset} of the stream has an impossible size")))
     }
 
     /// Map of an old GNU sparse file: pieces in this block, whether more blocks follow, and the file's real size.

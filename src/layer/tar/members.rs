@@ -7,8 +7,9 @@ use std::io;
 use super::header::{BLOCK, Header};
 use super::pax::{Malformed, Records};
 use super::{is_zero, padding, path, until_nul};
+use crate::error::Error;
 use crate::layer::pack::{PackEntry, headers};
-use crate::layer::{Error, FileKind, Limits, Metadata};
+use crate::layer::{FileKind, Limits, Metadata};
 
 /// The end of an archive, behind its last member.
 pub const ARCHIVE_END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
@@ -81,7 +82,7 @@ pub fn archive_members(
         }
         at = end + padding(stored);
     }
-    Err(Error::limit("tar: the archive has more members than any layout".to_owned()))
+    Err(Error::unsupported("tar: the archive has more members than any layout"))
 }
 
 /// The header of a file in an archive, in front of its bytes.
@@ -125,7 +126,7 @@ fn beside(path: &[u8], target: &[u8]) -> Vec<u8> {
 }
 
 fn broken(what: &str, at: u64) -> Error {
-    Error::broken(format!("tar: {what}, at byte {at}"))
+    Error::integrity(format!("tar: {what}, at byte {at}"))
 }
 
 #[cfg(test)]

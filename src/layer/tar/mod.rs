@@ -18,9 +18,9 @@ use self::header::{BLOCK, Header};
 pub use self::members::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
 use self::pax::Records;
 use self::sparse::{LeadingMap, Piece};
-use super::Error;
 use super::build::Builder;
 use super::sink::SpanSink;
+use crate::error::Error;
 
 /// Where the next byte belongs.
 enum ArchiveState {
@@ -358,7 +358,7 @@ impl Walker {
                 self.names.records.add(&text)
             }
         };
-        result.map_err(|pax::Malformed(what)| Error::broken(format!("tar: {what}, at byte {at} of the stream")))?;
+        result.map_err(|pax::Malformed(what)| Error::integrity(format!("tar: {what}, at byte {at} of the stream")))?;
         if padding > 0 {
             self.state = ArchiveState::Padding(padding);
         }
@@ -373,7 +373,7 @@ impl Walker {
             ArchiveState::AfterZeros if partial.iter().all(|byte| *byte == 0) => return Ok(()),
             ArchiveState::Header | ArchiveState::Padding(_) if partial.is_empty() && !self.names.any() => {}
             ArchiveState::LinkContent { mut pending, .. } if partial.is_empty() => pending.finish(&mut self.hole_budget, builder)?,
-            _ => return Err(Error::broken(format!("tar: the archive is cut at byte {} of the stream", self.position))),
+            _ => return Err(Error::integrity(format!("tar: the archive is cut at byte {} of the stream", self.position))),
         }
         // Some writers leave the end marker out, and nothing is lost by it.
         Ok(())
@@ -388,7 +388,7 @@ impl Walker {
     }
 
     fn broken(&self, what: &str) -> Error {
-        Error::broken(format!("tar: {what}, at byte {} of the stream", self.position))
+        Error::integrity(format!("tar: {what}, at byte {} of the stream", self.position))
     }
 }
 

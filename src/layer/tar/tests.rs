@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::ErrorKind;
-use crate::layer::{Error, FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Metadata, Resources, Scan, SpanSink};
+use crate::error::{Error, ErrorKind};
+use crate::layer::{FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Metadata, Resources, Scan, SpanSink};
 use crate::oci::Digest;
 
 /// Keeps the stream.

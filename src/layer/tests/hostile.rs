@@ -235,7 +235,7 @@ fn an_error_of_the_sink_ends_the_scan() {
     struct Full;
     impl SpanSink for Full {
         fn member(&mut self, _: Range<u64>) -> Result<(), Error> {
-            Err(Error { kind: ErrorKind::NoSpace, message: "full".into() })
+            Err(Error::new(ErrorKind::NoSpace, "full"))
         }
         fn span(&mut self, _: u32, _: Range<u64>, _: &[u8]) -> Result<(), Error> {
             Ok(())

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::work::Work;
 use crate::artifact::attached_index;
+use crate::error::Error;
 use crate::oci::Descriptor;
-use crate::publish::Error;
 use crate::publish::manifest::{descriptor, files as titled};
 use crate::publish::pack::made::Made;
 use crate::publish::plan::files;

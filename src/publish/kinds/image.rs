@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use super::work::{Built, Work};
 use crate::artifact::{Artifact, attached_index};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Manifest, media_type};
-use crate::publish::Error;
 use crate::publish::manifest::{descriptor, image, layers, referrer};
 use crate::publish::pack::made::Made;
 use crate::publish::pack::store::Ready;

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::work::{Built, Work};
 use crate::artifact::Artifact;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Manifest};
-use crate::publish::Error;
 use crate::publish::manifest;
 
 impl Work {

@@ -7,10 +7,9 @@ use serde_json::Value;
 
 use super::work::{Built, CONFIG_LIMIT, Work};
 use crate::artifact::{Artifact, Dialect, attached_index};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Digest, ImageManifest, media_type};
-use crate::publish::Error;
 use crate::publish::manifest::listing::{Listed, relisted, stale};
 use crate::publish::manifest::{EMPTY, descriptor, files as titled, layers};
 use crate::publish::pack::made::Made;

@@ -10,10 +10,10 @@ mod oci_sync;
 mod remote;
 pub(super) mod work;
 
+use super::ArtifactKind;
 use super::plan::survey::Remember;
-use super::{ArtifactKind, Error};
 use crate::artifact::{Artifact, Dialect};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 pub use new_artifact::NewKind;
 use work::{Built, Work};
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use super::work::Work;
 use crate::artifact::{Artifact, ViewMode};
+use crate::error::Error;
 use crate::layer::Packing;
 use crate::oci::Repository;
-use crate::publish::Error;
 use crate::publish::manifest::files as titled;
 use crate::publish::pack::made::RemoteLayer;
 use crate::publish::plan::identity::{Identity, of_index};

@@ -7,9 +7,8 @@ use bytes::Bytes;
 
 use super::new_artifact::NewArtifact;
 use crate::artifact::{Artifact, Artifacts};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, media_type};
-use crate::publish::Error;
 use crate::publish::manifest::EMPTY;
 use crate::publish::pack::made::Made;
 use crate::publish::pack::produce::Producer;
@@ -138,6 +137,6 @@ impl Work {
             ));
         }
         let stream = self.artifacts.blob(&self.repository, config, true).await?;
-        stream.read(0..config.size).await.map_err(|error| Error::new(error.kind, error.message))
+        stream.read(0..config.size).await
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{described, empty, finish, members, set_config};
+use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, media_type};
-use crate::publish::Error;
 
 /// Artifact type of the files dialect.
 pub(in crate::publish) const ARTIFACT_TYPE: &str = "application/vnd.ocifs.files.v1";

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{finish, members, set_config, text};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, media_type};
-use crate::publish::Error;
 
 /// On a layer that an edit put on an image, so that later edits can become one with it.
 pub(in crate::publish) const EDIT: &str = "dev.ocifs.edit";

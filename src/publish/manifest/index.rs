@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{finish, members};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform};
-use crate::publish::Error;
 
 /// On an attestation: which member it is about.
 const ABOUT: &str = "vnd.docker.reference.digest";

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::EMPTY;
 use super::files::TITLE;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest};
-use crate::publish::{Error, manifest};
+use crate::publish::manifest;
 
 /// Default artifact type, as in ORAS.
 pub(in crate::publish) const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";

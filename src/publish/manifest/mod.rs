@@ -15,9 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::error::ErrorKind;
-use crate::oci::{Descriptor, Digest, Manifest, document};
-use crate::publish::Error;
+use crate::error::{Error, ErrorKind};
+use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, document};
 use crate::registry::MANIFEST_LIMIT;
 
 pub(super) use crate::oci::document::{EMPTY, descriptor, empty, text};
@@ -42,7 +41,7 @@ pub(super) fn set_config(manifest: &mut Map<String, Value>, config: &Descriptor)
 
 /// The members of a manifest that is there.
 pub(super) fn members(manifest: &Manifest) -> Result<Map<String, Value>, Error> {
-    Ok(document::members(manifest)?)
+    document::members(manifest).map_err(invalid)
 }
 
 /// The layers of a manifest as they stand there.
@@ -58,6 +57,11 @@ pub(super) fn finish(members: Map<String, Value>) -> Result<Arc<Manifest>, Error
     of_text(text(&Value::Object(members)))
 }
 
+/// A manifest that cannot be edited, or that would not be one afterwards.
+fn invalid(error: InvalidManifest) -> Error {
+    Error::new(ErrorKind::Invalid, error.to_string()).caused_by(error)
+}
+
 fn of_text(text: String) -> Result<Arc<Manifest>, Error> {
     let raw = Bytes::from(text);
     if raw.len() as u64 > MANIFEST_LIMIT {
@@ -67,5 +71,5 @@ fn of_text(text: String) -> Result<Arc<Manifest>, Error> {
         ));
     }
     let digest = Digest::of(&raw);
-    Ok(Arc::new(Manifest::parse(raw, digest)?))
+    Manifest::parse(raw, digest).map(Arc::new).map_err(invalid)
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{EMPTY, descriptor, of_text, text};
+use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, media_type};
-use crate::publish::Error;
 
 const VERSION: &str = "io.oci-sync.version";
 const ENCRYPTED: &str = "io.oci-sync.encrypted";

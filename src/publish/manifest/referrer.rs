@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{descriptor, empty, finish};
 use crate::artifact::attached_index::INDEX_ARTIFACT_TYPE;
+use crate::error::Error;
 use crate::oci::{Descriptor, Manifest, media_type};
-use crate::publish::Error;
 
 /// The referrer of a manifest with these index blobs.
 pub(in crate::publish) fn manifest(subject: &Manifest, indexes: &[Descriptor]) -> Result<Arc<Manifest>, Error> {

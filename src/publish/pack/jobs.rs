@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 
 use crate::artifact::Kind;
+use crate::error::Error;
 use crate::layer::{PackEntry, Packing};
-use crate::publish::Error;
 use crate::publish::plan::groups::{Assigner, Placement, Totals};
 use crate::publish::plan::identity::archived;
 use crate::publish::plan::layers::{LayerPlan, Plan, Selector};

@@ -17,15 +17,15 @@ use super::jobs::{Items, Job};
 use super::sealed::Sealed;
 use super::store::{Ready, Store};
 use crate::content::{Budget, Use};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{PackEntry, Packed, Packer, Packing, attached_index_memory};
-use crate::publish::Error;
 use crate::publish::blocking::blocking;
+use crate::publish::disk;
 use crate::publish::plan::identity::of_index;
 use crate::publish::plan::layers::LayerPlan;
+use crate::view::TreeEntry;
 use crate::view::path::show;
 use crate::view::snapshot::Snapshot;
-use crate::view::{self, TreeEntry};
 
 /// Files up to this size are read whole, several ahead.
 const SMALL: u64 = 128 << 10;
@@ -77,17 +77,18 @@ pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) 
     let in_place = title.and_then(|title| how.snapshot.on_disk(title.as_bytes()));
     let is_copied = in_place.is_none();
     let thread = tokio::task::spawn_blocking(move || {
-        let create = || File::create(&draft).map_err(|error| Error::disk("making", &draft, &error));
+        let create = || File::create(&draft).map_err(|error| disk::failed("making", &draft, error));
         match sealed {
             None => {
                 let file: Box<dyn Write + Send> = if is_copied { Box::new(create()?) } else { Box::new(io::sink()) };
-                let packed = drive(Packer::with_span(packing, workers, span, &resources, file), receiver)?;
+                let packed = drive(Packer::with_span(packing, workers, span, &resources, file), receiver).map_err(disk::full)?;
                 let blob = packed.blob;
                 Ok((packed, blob))
             }
             Some(sealed) => {
                 let writer = sealed.writer(BufWriter::with_capacity(256 << 10, create()?))?;
-                let packed = drive(Packer::with_span(packing, workers, span, &resources, Box::new(writer.clone())), receiver)?;
+                let packed =
+                    drive(Packer::with_span(packing, workers, span, &resources, Box::new(writer.clone())), receiver).map_err(disk::full)?;
                 let blob = writer.finish()?;
                 Ok::<_, Error>((packed, blob))
             }
@@ -121,7 +122,7 @@ fn drive(mut packer: Packer, mut commands: mpsc::Receiver<Command>) -> Result<Pa
         match command {
             Command::Begin(entry) => packer.begin(&entry)?,
             Command::Data(bytes) => packer.data(&bytes)?,
-            Command::End => return Ok(packer.finish()?),
+            Command::End => return packer.finish(),
         }
     }
     Err(Error::new(ErrorKind::Interrupted, "stopped"))
@@ -148,7 +149,7 @@ async fn feed(job: Job, how: &How<'_>, commands: &mpsc::Sender<Command>) -> Resu
                 send(Command::Data(bytes)).await?;
             }
             Content::Later(file) => {
-                let failed = |error: view::Error| Some(of_file(&file, &error));
+                let failed = |error: Error| Some(of_file(&file, &error));
                 let reader = how.snapshot.open(&file).await.map_err(failed)?;
                 let mut offset = 0;
                 while offset < file.size {
@@ -176,7 +177,7 @@ fn read_ahead(items: Items, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = R
                 None => Ok((item.archived, Content::None)),
                 Some(file) if file.size > SMALL => Ok((item.archived, Content::Later(file))),
                 Some(file) => {
-                    let failed = |error: view::Error| of_file(&file, &error);
+                    let failed = |error: Error| of_file(&file, &error);
                     let reader = snapshot.open(&file).await.map_err(failed)?;
                     let length = u32::try_from(file.size).unwrap_or(u32::MAX);
                     Ok((item.archived, Content::Whole(reader.read(0, length).await.map_err(failed)?)))
@@ -187,6 +188,6 @@ fn read_ahead(items: Items, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = R
     read.try_buffered(AHEAD)
 }
 
-fn of_file(file: &TreeEntry, error: &view::Error) -> Error {
+fn of_file(file: &TreeEntry, error: &Error) -> Error {
     Error::new(error.kind, format!("reading `{}`: {error}", show(&file.path)))
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::durable::{RangeLock, make_directory};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
-use crate::publish::Error;
+use crate::publish::disk;
 
 /// How long the layers of a push that was stopped are kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,16 +30,16 @@ impl Packs {
     /// # Errors
     /// Busy if another process pushes the same; errors of the disk.
     pub fn claim(root: &Path, subject: &str) -> Result<Self, Error> {
-        make_directory(root).map_err(|error| Error::disk("cannot make", root, &error))?;
+        make_directory(root).map_err(|error| disk::failed("cannot make", root, error))?;
         let directory = root.join(Digest::of(subject.as_bytes()).hex());
         let lock = directory.with_extension(LOCK);
         let held = loop {
-            let held = RangeLock::file(&lock, Duration::ZERO).map_err(|error| Error::disk("cannot lock", &lock, &error))?;
+            let held = RangeLock::file(&lock, Duration::ZERO).map_err(|error| disk::failed("cannot lock", &lock, error))?;
             let Some(held) = held else {
                 return Err(Error::new(ErrorKind::Busy, "another process is already pushing the same files there"));
             };
             // The previous holder may have removed it.
-            if held.is_at(&lock).map_err(|error| Error::disk("cannot lock", &lock, &error))? {
+            if held.is_at(&lock).map_err(|error| disk::failed("cannot lock", &lock, error))? {
                 break held;
             }
         };

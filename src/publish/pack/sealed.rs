@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 
 use crate::artifact::Artifacts;
 use crate::content::BlobSource;
+use crate::error::Error;
 use crate::layer::LayerIndex;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Repository};
-use crate::publish::Error;
 use crate::publish::blocking::blocking;
+use crate::publish::disk;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeWriter, ciphertext_length};
 
 /// Bytes that are encrypted at a time.
@@ -49,7 +50,7 @@ impl Sealed {
     pub fn writer(&self, file: BufWriter<File>) -> Result<SealedWriter, Error> {
         let mut sink =
             Sink { file, message: EnvelopeWriter::new(&self.key, &self.header), hasher: Hasher::new(Algorithm::Sha256), length: 0 };
-        sink.write(&self.header.bytes()).map_err(|error| Error::io("writing a sealed layer", &error))?;
+        sink.write(&self.header.bytes()).map_err(|error| disk::full(Error::io("writing a sealed layer", error)))?;
         Ok(SealedWriter(Arc::new(Mutex::new(Some(sink)))))
     }
 }
@@ -72,10 +73,10 @@ impl Sealed {
     pub async fn opens(&self, path: &Path) -> Result<bool, Error> {
         let reading = path.to_path_buf();
         let header = blocking(move || {
-            let failed = |error: io::Error| Error::disk("reading", &reading, &error);
+            let failed = |error: io::Error| disk::failed("reading", &reading, error);
             let mut header = [0; ENVELOPE_HEADER];
             File::open(&reading).and_then(|mut file| file.read_exact(&mut header)).map_err(failed)?;
-            Ok(EnvelopeHeader::parse(&header)?)
+            EnvelopeHeader::parse(&header)
         });
         let header = header.await?;
         let Some(key) = self.artifacts.seal_key(self.like.as_ref(), &header.salt).await? else { return Ok(false) };
@@ -85,7 +86,7 @@ impl Sealed {
 }
 
 fn check(path: &Path, key: &EnvelopeKey, header: &EnvelopeHeader) -> Result<bool, Error> {
-    let failed = |error: io::Error| Error::disk("reading", path, &error);
+    let failed = |error: io::Error| disk::failed("reading", path, error);
     let mut file = BufReader::with_capacity(PIECE, File::open(path).map_err(failed)?);
     file.read_exact(&mut [0; ENVELOPE_HEADER]).map_err(failed)?;
     let mut rest = ciphertext_length(file.get_ref().metadata().map_err(failed)?.len())?;
@@ -120,7 +121,7 @@ impl SealedWriter {
         };
         let tag = message.finish();
         hasher.update(&tag);
-        file.write_all(&tag).and_then(|()| file.flush()).map_err(|error| Error::io("writing a sealed layer", &error))?;
+        file.write_all(&tag).and_then(|()| file.flush()).map_err(|error| disk::full(Error::io("writing a sealed layer", error)))?;
         Ok((hasher.finish(), length + tag.len() as u64))
     }
 }

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::sealed::Sealed;
 use crate::cache::Room;
 use crate::durable;
+use crate::error::Error;
 use crate::layer::{self, LayerIndex, Packed, Resources};
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::publish::Error;
+use crate::publish::disk;
 use crate::publish::plan::identity::Identity;
 use crate::registry::FileSource;
 use crate::sys::array::Array;
@@ -69,7 +70,7 @@ struct Account {
 impl Store {
     /// The packed layers of a directory, which is made if it is missing.
     pub fn open(directory: PathBuf, sealed: bool, used: Used, resources: Resources) -> Result<Self, Error> {
-        durable::make_directory(&directory).map_err(|error| Error::disk("making", &directory, &error))?;
+        durable::make_directory(&directory).map_err(|error| disk::failed("making", &directory, error))?;
         Ok(Self { directory, sealed, used, resources })
     }
 
@@ -98,7 +99,7 @@ impl Store {
         let Some(ready) = self.read(identity, &account) else { return Ok(None) };
         let holds = |path: &Path, digest: &Digest, size: u64| match holds(path, digest, size) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            other => other.map_err(|error| Error::disk("reading", path, &error)),
+            other => other.map_err(|error| disk::failed("reading", path, error)),
         };
         let mut whole = holds(&ready.path, &ready.blob.0, ready.blob.1)?;
         if let Some((digest, size, path)) = &ready.attached_index {
@@ -139,13 +140,13 @@ impl Store {
         let is_here = in_place.is_none();
         let path = in_place.unwrap_or_else(|| self.path(identity, "blob"));
         if is_here {
-            fs::rename(self.draft(identity), &path).map_err(|error| Error::disk("renaming", &path, &error))?;
+            fs::rename(self.draft(identity), &path).map_err(|error| disk::failed("renaming", &path, error))?;
         }
         let index = match layer::encode_attached(&packed.index, &self.resources.scratch) {
             _ if !with_index => None,
             Ok(bytes) => {
                 let path = self.path(identity, "index");
-                fs::write(&path, &bytes).map_err(|error| Error::disk("writing", &path, &error))?;
+                fs::write(&path, &bytes).map_err(|error| disk::failed("writing", &path, error))?;
                 Some((Digest::of(&bytes), bytes.len() as u64, path))
             }
             // Readers make one of their own.
@@ -153,7 +154,7 @@ impl Store {
                 tracing::warn!("{error}");
                 None
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(disk::full(error)),
         };
         self.use_now(identity);
         if !is_here {
@@ -168,7 +169,7 @@ impl Store {
         };
         let text = serde_json::to_vec(&account).map_err(|error| Error::other(format!("describing a packed layer: {error}")))?;
         let file = self.path(identity, "json");
-        durable::replace(&file, &[&text]).map_err(|error| Error::disk("writing", &file, &error))?;
+        durable::replace(&file, &[&text]).map_err(|error| disk::failed("writing", &file, error))?;
         Ok(Ready { blob, diff_id: packed.stream.0, path, attached_index: index, room: None, sealed: None })
     }
 }
@@ -192,8 +193,8 @@ impl Ready {
     pub fn index(&self, resources: &Resources) -> Result<Option<LayerIndex>, Error> {
         let Some((_, _, path)) = &self.attached_index else { return Ok(None) };
         let mut bytes = Array::new(&resources.scratch);
-        File::open(path).and_then(|mut file| io::copy(&mut file, &mut bytes)).map_err(|error| Error::disk("reading", path, &error))?;
-        Ok(Some(layer::decode_attached(&bytes, &self.blob.0, resources)?))
+        File::open(path).and_then(|mut file| io::copy(&mut file, &mut bytes)).map_err(|error| disk::failed("reading", path, error))?;
+        Ok(Some(layer::decode_attached(&bytes, &self.blob.0, resources).map_err(disk::full)?))
     }
 }
 
@@ -217,6 +218,6 @@ fn holds(path: &Path, digest: &Digest, size: u64) -> io::Result<bool> {
 
 /// A file as the source of an upload.
 pub(in crate::publish) fn file_source(path: &Path, length: u64) -> Result<FileSource, Error> {
-    let file = File::open(path).map_err(|error| Error::disk("opening", path, &error))?;
+    let file = File::open(path).map_err(|error| disk::failed("opening", path, error))?;
     Ok(FileSource::new(file, length))
 }

@@ -9,8 +9,8 @@ use super::identity::{LayerIdentity, archived};
 use super::layers::{LayerPlan, Plan, Selector};
 use super::parents::{Above, Named};
 use crate::artifact::Kind;
+use crate::error::Error;
 use crate::layer::{self, FileKind, Packing};
-use crate::publish::Error;
 use crate::view::TreeEntry;
 use crate::view::snapshot::{Snapshot, hashed};
 

@@ -7,8 +7,8 @@ use futures_util::TryStreamExt;
 use super::identity::{LayerIdentity, archived};
 use super::layers::{LayerPlan, Plan, Selector};
 use super::path_set::PathSet;
+use crate::error::Error;
 use crate::layer::{PackEntry, Packing};
-use crate::publish::Error;
 use crate::view::snapshot::{FirstNames, Snapshot, hashed};
 
 /// Plans one layer of the chosen entries (all of them if `None`), with others behind them.

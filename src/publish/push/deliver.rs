@@ -1,13 +1,13 @@
 //! Sends everything but the tag: blobs while they are packed, then manifests by digest.
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Version};
+use crate::publish::Publisher;
 use crate::publish::blocking::blocking;
+use crate::publish::disk;
 use crate::publish::kinds::work::{Built, Work};
 use crate::publish::pack::store;
 use crate::publish::progress::Progress;
-use crate::publish::{Error, Publisher};
-use crate::registry;
 
 /// Where an artifact goes.
 pub(in crate::publish) struct Delivery<'a> {
@@ -64,7 +64,7 @@ impl Delivery<'_> {
     }
 
     /// Goes on, with a note, where a registry keeps no referrers of `subject`.
-    fn noted(&self, linked: Result<(), registry::Error>, subject: &Digest) -> Result<(), Error> {
+    fn noted(&self, linked: Result<(), Error>, subject: &Digest) -> Result<(), Error> {
         match linked {
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
                 self.progress.note(format!(
@@ -81,7 +81,7 @@ impl Delivery<'_> {
 async fn prune(work: &Work) {
     let (directory, used) = (work.store.clone(), std::sync::Arc::clone(&work.used));
     let pruned =
-        blocking(move || store::prune(&directory, &used).map_err(|error| Error::disk("removing packed layers in", &directory, &error)));
+        blocking(move || store::prune(&directory, &used).map_err(|error| disk::failed("removing packed layers in", &directory, error)));
     if let Err(error) = pruned.await {
         tracing::warn!("{error}");
     }

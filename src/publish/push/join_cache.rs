@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use crate::artifact::{Artifact, Artifacts};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, LayoutForm, Manifest, Repository, Version};
 use crate::publish::pack::made::Made;
 use crate::publish::pack::store::file_source;
-use crate::registry::{BlobStream, Error, Page, Pull, Push, Resolved, Trust, UploadSource};
+use crate::registry::{BlobStream, Page, Pull, Push, Resolved, Trust, UploadSource};
 
 /// Bytes that are read at a time.
 const PIECE: u64 = 1 << 20;
@@ -68,8 +68,7 @@ impl Pull for AtHand {
 
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         let Some(path) = self.packed.get(&descriptor.digest) else { return self.push.blob(repository, descriptor, range).await };
-        let failed = |message: String| Error::new(ErrorKind::Other, message);
-        let source = Arc::new(file_source(path, descriptor.size).map_err(|error| failed(error.message))?);
+        let source = Arc::new(file_source(path, descriptor.size).map_err(|error| error.with_kind(ErrorKind::Other))?);
         let pieces = stream::iter((range.start..range.end).step_by(PIECE as usize));
         Ok(pieces
             .then(move |start| {

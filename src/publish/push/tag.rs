@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag, Version};
-use crate::publish::Error;
 use crate::registry::{Push, TagDeletion};
 
 /// How often a tag is put whose put got lost.
@@ -37,7 +36,7 @@ impl RemoteTag<'_> {
         match self.push.resolve(self.repository, &Version::Tag(self.tag.clone())).await {
             Ok(resolved) => Ok(Some(resolved.digest)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -70,8 +69,8 @@ impl RemoteTag<'_> {
                 {
                     tracing::debug!(%error, "putting the tag again");
                 }
-                (Err(error), _) => return Err(error.into()),
-                (Ok(()), Err(error)) => return Err(error.about("the tag was put, but the registry did not confirm it: sync again")),
+                (Err(error), _) => return Err(error),
+                (Ok(()), Err(error)) => return Err(error.context("the tag was put, but the registry did not confirm it: sync again")),
             }
         }
     }
@@ -83,7 +82,7 @@ impl RemoteTag<'_> {
             // The answer may be lost.
             Err(error) => match self.now().await {
                 Ok(None) => Ok(TagDeletion::Direct),
-                _ => Err(error.into()),
+                _ => Err(error),
             },
         }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::error::Error;
 use crate::oci::{Descriptor, Repository};
-use crate::publish::Error;
 use crate::publish::pack::store::file_source;
 use crate::publish::progress::Progress;
 use crate::registry::{BlobPlacer, Placed, Push, UploadSource, Uploaded};
@@ -64,7 +64,7 @@ impl Uploader {
 
     /// Whether the repository has a blob now, mounted from another one if need be.
     pub async fn is_there(&self, descriptor: &Descriptor, from: Option<&Repository>) -> Result<bool, Error> {
-        Ok(self.blobs.is_there(descriptor, from).await?)
+        self.blobs.is_there(descriptor, from).await
     }
 
     /// Sends a blob unless the repository has it.

@@ -16,15 +16,15 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::artifact::{Kind, is_own_name};
-use crate::error::ErrorKind;
-use crate::publish::Error;
+use crate::error::{Error, ErrorKind};
 use crate::publish::blocking::blocking;
+use crate::publish::disk;
 use crate::publish::plan::path_set::PathKey;
 use crate::sys::attributes::{device_numbers, xattrs};
 use crate::sys::beneath::{open_directory, open_file};
 use crate::view::path::{is_within, join, order, parent, show};
 use crate::view::snapshot::{Snapshot, Walk};
-use crate::view::{self, EntryContent, Reader, TreeEntry, ViewNode, hash_file};
+use crate::view::{EntryContent, Reader, TreeEntry, ViewNode, hash_file};
 
 /// Directories in one another at most.
 const DEEPEST: usize = 4096;
@@ -135,7 +135,7 @@ impl DirectorySnapshot {
         OnDisk { inputs: self.inputs.clone().into_iter(), levels: Vec::new() }
     }
 
-    fn entry(&self, Found { path, disk, metadata }: Found) -> Result<TreeEntry, view::Error> {
+    fn entry(&self, Found { path, disk, metadata }: Found) -> Result<TreeEntry, Error> {
         let (disk, metadata) = (disk.as_path(), &metadata);
         let kind = kind(metadata);
         let target = match kind {
@@ -179,8 +179,8 @@ impl DirectorySnapshot {
     }
 
     /// Opens the file of an entry; symbolic links inside an input are not followed.
-    fn file(&self, entry: &TreeEntry) -> Result<(PathBuf, File, Metadata), view::Error> {
-        let no_file = || view::Error::new(ErrorKind::Invalid, "only a regular file has content");
+    fn file(&self, entry: &TreeEntry) -> Result<(PathBuf, File, Metadata), Error> {
+        let no_file = || Error::new(ErrorKind::Invalid, "only a regular file has content");
         let place = self.place(&entry.path).filter(|_| matches!(entry.content, EntryContent::Disk));
         let (input, disk) = place.ok_or_else(no_file)?;
         let opened = match disk.strip_prefix(&input.disk) {
@@ -190,7 +190,7 @@ impl DirectorySnapshot {
         let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
         let metadata = file.metadata().map_err(|error| unreadable("cannot read", &disk, &error))?;
         if !metadata.is_file() || metadata.len() != entry.size {
-            return Err(view::Error::new(ErrorKind::Busy, format!("{} changed while it was published: push again", disk.display())));
+            return Err(Error::new(ErrorKind::Busy, format!("{} changed while it was published: push again", disk.display())));
         }
         Ok((disk, file, metadata))
     }
@@ -219,7 +219,7 @@ impl Snapshot for DirectorySnapshot {
         }))
     }
 
-    async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], view::Error> {
+    async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], Error> {
         if let Some(sha256) = entry.sha256 {
             return Ok(sha256);
         }
@@ -228,13 +228,13 @@ impl Snapshot for DirectorySnapshot {
         if let Some(known) = self.known_hash(&key, &stamp) {
             return Ok(known);
         }
-        let hashing = move || hash_file(file).map_err(|error| Error::disk("cannot read", &disk, &error));
-        let sha256 = blocking(hashing).await.map_err(|error| view::Error::new(error.kind, error.message))?;
+        let hashing = move || hash_file(file).map_err(|error| disk::failed("cannot read", &disk, error));
+        let sha256 = blocking(hashing).await?;
         self.hashes.lock().insert(key, (stamp, sha256));
         Ok(sha256)
     }
 
-    async fn open(&self, entry: &TreeEntry) -> Result<Reader, view::Error> {
+    async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error> {
         let (_, file, _) = self.file(entry)?;
         Ok(Reader::of_file(entry.size, file))
     }
@@ -245,7 +245,7 @@ impl Snapshot for DirectorySnapshot {
 }
 
 impl Iterator for OnDisk {
-    type Item = Result<Found, view::Error>;
+    type Item = Result<Found, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while let Some((path, disk, names)) = self.levels.last_mut() {
@@ -264,11 +264,11 @@ impl Iterator for OnDisk {
 
 impl OnDisk {
     /// Returns a path, and queues the names inside if it is a directory.
-    fn enter(&mut self, path: Vec<u8>, disk: PathBuf, metadata: io::Result<Metadata>) -> Result<Found, view::Error> {
+    fn enter(&mut self, path: Vec<u8>, disk: PathBuf, metadata: io::Result<Metadata>) -> Result<Found, Error> {
         let metadata = metadata.map_err(|error| unreadable("cannot read", &disk, &error))?;
         if metadata.is_dir() {
             if self.levels.len() >= DEEPEST {
-                return Err(view::Error::new(ErrorKind::Invalid, format!("{}: directories are nested too deeply", disk.display())));
+                return Err(Error::new(ErrorKind::Invalid, format!("{}: directories are nested too deeply", disk.display())));
             }
             self.levels.push((path.clone(), disk.clone(), names(&disk)?.into_iter()));
         }
@@ -277,7 +277,7 @@ impl OnDisk {
 }
 
 /// The names in a directory in the order of their bytes.
-fn names(directory: &Path) -> Result<Vec<OsString>, view::Error> {
+fn names(directory: &Path) -> Result<Vec<OsString>, Error> {
     let failed = |error: io::Error| unreadable("cannot read the directory", directory, &error);
     let found = std::fs::read_dir(directory).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
     let mut names = found.collect::<io::Result<Vec<_>>>().map_err(failed)?;
@@ -308,11 +308,11 @@ fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 /// A failure of the disk at a path.
-pub(in crate::publish) fn unreadable(doing: &str, path: &Path, error: &io::Error) -> view::Error {
+pub(in crate::publish) fn unreadable(doing: &str, path: &Path, error: &io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
         _ => ErrorKind::Other,
     };
-    view::Error::new(kind, format!("{doing} {}: {error}", path.display()))
+    Error::new(kind, format!("{doing} {}: {error}", path.display()))
 }

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
-use crate::publish::Error;
+use crate::error::{Error, ErrorKind};
 use crate::publish::plan::path_set::PathSet;
 use crate::view::compare::{Comparison, Pair, Pairs, Verdict, agree};
 use crate::view::path::{is_within, order, parent, show};
 use crate::view::snapshot::{Entries, Nothing, Snapshot, Walk};
-use crate::view::{self, Reader, TreeEntry, ViewNode};
+use crate::view::{Reader, TreeEntry, ViewNode};
 
 /// Conflicts that are named.
 const NAMED: usize = 10;
@@ -151,11 +150,11 @@ impl Snapshot for Rebased {
         Box::new(Mixture { ours: ours.peekable(), theirs: theirs.peekable(), gone })
     }
 
-    async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], view::Error> {
+    async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], Error> {
         self.ours.sha256(entry).await
     }
 
-    async fn open(&self, entry: &TreeEntry) -> Result<Reader, view::Error> {
+    async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error> {
         self.ours.open(entry).await
     }
 }
@@ -167,7 +166,7 @@ struct Mixture<O: Iterator, T: Iterator> {
     gone: Arc<Rebased>,
 }
 
-type Step = Result<TreeEntry, view::Error>;
+type Step = Result<TreeEntry, Error>;
 
 impl<O: Iterator<Item = Step>, T: Iterator<Item = Step>> Iterator for Mixture<O, T> {
     type Item = Step;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::error::Error;
 use crate::publish::plan::path_set::PathSet;
 use crate::view::path::is_within;
 use crate::view::snapshot::{Snapshot, Walk};
-use crate::view::{Error, Reader, TreeEntry};
+use crate::view::{Reader, TreeEntry};
 
 /// A snapshot without some of its paths.
 pub(in crate::publish) struct Without {

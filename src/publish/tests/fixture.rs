@@ -6,8 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::artifact::{Kind, ViewMode};
+use crate::error::Error;
 use crate::oci::Digest;
-use crate::publish::{ArtifactKind, Error, Event, Listener, Next, Options, Outcome, Publisher, Report, Sizes};
+use crate::publish::{ArtifactKind, Event, Listener, Next, Options, Outcome, Publisher, Report, Sizes};
 use crate::view::snapshot::Snapshot as _;
 use crate::view::tests::TagFixture;
 pub use crate::view::tests::{repository, tag_key};

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::fixture::{PublishFixture, repository};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Tag};
-use crate::publish::{ArtifactKind, Config, Error, ImageSpec, Input, Metadata, NewKind, Pushed, Pushing};
+use crate::publish::{ArtifactKind, Config, ImageSpec, Input, Metadata, NewKind, Pushed, Pushing};
 use crate::registry::RequestKind;
 
 const OWNER: (u32, u32) = (7, 8);

@@ -12,9 +12,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::super::Error;
 use super::credential::{Credential, CredentialScope, Secret};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Largest credential file.
 pub(super) const LIMIT: u64 = 4 << 20;

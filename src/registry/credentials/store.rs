@@ -12,12 +12,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::super::Error;
 use super::credential::{Credential, CredentialScope};
 use super::files::{self, covered};
 use super::helper;
 use crate::durable;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Registry;
 
 /// The member with the entries.

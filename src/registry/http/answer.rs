@@ -7,9 +7,8 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::super::Error;
 use super::retry::{Attempts, Cause, Failure};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Largest body of an error that is read.
 pub(super) const ERROR_LIMIT: u64 = 64 << 10;

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
-use super::super::Error;
 use super::super::credentials::{Credential, CredentialScope, Credentials, Found, Secret};
 use super::challenge::Challenge;
 use super::clients::Clients;
@@ -21,7 +20,7 @@ use super::header::{basic, bearer};
 use super::origin::{self, Origin, TrustedRealm};
 use super::retry::{Failure, Timing};
 use super::token::{Key, Tokens};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Registry, Repository};
 
 /// Scopes that a registry asked for and that are not what one would think.

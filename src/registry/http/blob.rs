@@ -13,13 +13,13 @@ use futures_util::{Stream, StreamExt, stream};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use reqwest::{Method, StatusCode};
 
-use super::super::{BlobStream, Error};
+use super::super::BlobStream;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Call, ResponseHead};
 use super::retry::{Attempts, Cause, Failure};
 use super::shared::Http;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Repository};
 
 /// Progress after which earlier failures say nothing any more.

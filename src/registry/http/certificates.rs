@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use reqwest::{Certificate, Identity};
 use zeroize::Zeroizing;
 
-use super::super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// A client certificate and its key, both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,14 +7,13 @@ use std::ops::Range;
 
 use reqwest::Method;
 
-use super::super::Error;
 use super::exchange::{Call, Whole};
 use super::learned::Session;
 use super::payload::Payload;
 use super::retry::{Cause, Failure};
 use super::session::{Reached, range};
 use super::upload::{Ended, RESTARTS, Upload};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The next step after a chunk.
 enum Next {

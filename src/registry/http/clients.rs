@@ -15,11 +15,10 @@ use reqwest::Client;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 
-use super::super::Error;
 use super::certificates::{self, ClientCertificate, Loaded};
 use super::origin::Origin;
 use super::retry::Timing;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Idle connections that are kept to one host.
 const IDLE: usize = 16;

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde_json::json;
 
-use super::super::{Error, Push, TagDeletion};
+use super::super::{Push, TagDeletion};
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
 use super::shared::Http;
 use super::{HttpRegistry, manifest, put};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 
 /// The config of a throw-away manifest.

@@ -16,7 +16,6 @@ use reqwest::header::{
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::Instant;
 
-use super::super::Error;
 use super::answer;
 use super::authorize::{Authorization, Authorizer, Scope};
 use super::challenge;
@@ -25,7 +24,7 @@ use super::origin::{self, Origin};
 use super::payload::Payload;
 use super::refusal;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
@@ -199,27 +198,22 @@ impl Exchange {
 
     /// The error of a refusing answer, with what is known about the credentials.
     pub(super) async fn refused(&self, call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-        let mut error = answer::refused(&call.what, status.as_u16(), headers, body, true);
-        if error.kind == ErrorKind::Denied {
-            error.message.push_str(&self.authorizer.explain(&call.scope).await);
-        }
-        error
+        let error = answer::refused(&call.what, status.as_u16(), headers, body, true);
+        if error.kind == ErrorKind::Denied { error.append(self.authorizer.explain(&call.scope).await) } else { error }
     }
 
     /// The error of an answer that refuses to write.
     pub(super) async fn refused_write(&self, call: &Call, answer: &Whole) -> Error {
-        let mut error = refusal::of_write(&call.what, answer.status.as_u16(), &answer.headers, &answer.body, !answer.elsewhere);
-        if error.kind == ErrorKind::Denied && !answer.elsewhere {
-            error.message.push_str(&self.authorizer.explain(&call.scope).await);
-        }
-        error
+        let error = refusal::of_write(&call.what, answer.status.as_u16(), &answer.headers, &answer.body, !answer.elsewhere);
+        let is_denied = error.kind == ErrorKind::Denied && !answer.elsewhere;
+        if is_denied { error.append(self.authorizer.explain(&call.scope).await) } else { error }
     }
 
     /// The refusal of a token server, with what was asked for and what is known about the credentials.
     async fn without_token(&self, call: &Call, error: Error) -> Error {
         let about = self.authorizer.explain(&call.scope).await;
         let about = if error.message.contains(about.trim_start_matches("; ")) { "" } else { &about };
-        Error::new(error.kind, format!("{}: {}{about}", call.what, error.message))
+        error.append(about).context(&call.what)
     }
 
     /// One attempt, with the credentials that are wanted.

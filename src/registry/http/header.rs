@@ -5,9 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-use super::super::Error;
 use super::super::credentials::Secret;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The header for user name and password.
 pub(super) fn basic(user: &str, password: &Secret) -> Result<HeaderValue, Error> {

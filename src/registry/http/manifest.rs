@@ -6,13 +6,14 @@
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
-use super::super::{Error, MANIFEST_LIMIT, Resolved};
+use super::super::{MANIFEST_LIMIT, Resolved};
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
 use super::retry::Attempts;
 use super::shared::Http;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Version, media_type};
+use crate::registry::of_manifest;
 
 const DIGEST_HEADER: &str = "docker-content-digest";
 
@@ -64,7 +65,7 @@ pub(super) async fn read(http: &Http, repository: &Repository, version: &Version
     {
         return Err(broken(&call.what, &format!("the bytes have the digest {digest} instead of {expected}")));
     }
-    let manifest = Manifest::parse(body, digest).map_err(|error| Error::of_manifest(&call.what, &error))?;
+    let manifest = Manifest::parse(body, digest).map_err(|error| of_manifest(&call.what, error))?;
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
     let is_index = |media_type: &str| matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_INDEX);

@@ -3,14 +3,13 @@
 use reqwest::Method;
 use reqwest::header::CONTENT_LENGTH;
 
-use super::super::Error;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::Call;
 use super::retry::Attempts;
 use super::session::Uploads;
 use super::shared::Http;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Repository};
 
 /// Asks for a blob. One of another size is not it.

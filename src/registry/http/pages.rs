@@ -8,12 +8,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
-use super::super::{Error, Page};
+use super::super::Page;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
 use super::shared::Http;
 use super::{manifest, origin};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 
 /// Largest page.
@@ -63,7 +63,7 @@ pub(super) async fn repositories(http: &Http, after: Option<&str>) -> Result<Pag
         200 => names(&call, &answer, after),
         401 | 403 | 404 | 405 | 501 => {
             let refused = http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await;
-            Err(Error::new(ErrorKind::Unsupported, refused.message))
+            Err(refused.with_kind(ErrorKind::Unsupported))
         }
         _ => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
     }

@@ -16,10 +16,10 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Body, RequestBuilder, Response};
 use tokio::time::Instant;
 
-use super::super::{Error, UploadSource, Uploaded};
+use super::super::{UploadSource, Uploaded};
 use super::answer;
 use super::retry::{Cause, Failure};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Bytes that are read from a source at once.
 const PIECE: u64 = 256 << 10;

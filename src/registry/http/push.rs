@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::super::{Push, TagDeletion, UploadSource, Uploaded};
 use super::session::Uploads;
 use super::{HttpRegistry, delete, mount, put, referrer, upload};
+use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 
 #[async_trait]

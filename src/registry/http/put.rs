@@ -6,7 +6,7 @@
 
 use reqwest::Method;
 
-use super::super::{Error, MANIFEST_LIMIT};
+use super::super::MANIFEST_LIMIT;
 use super::answer;
 use super::authorize::Scope;
 use super::exchange::{Call, Whole};
@@ -14,7 +14,7 @@ use super::manifest::{broken, claimed};
 use super::payload::Payload;
 use super::retry::{Attempts, Cause, Failure};
 use super::shared::Http;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Hasher, Manifest, Repository, Version};
 
 /// The header by which a registry says that it keeps the referrers of this subject itself.
@@ -39,7 +39,7 @@ pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Ver
         };
         let Failure::Passing { error, cause, .. } = &failure else { return http.exchange.pause(&mut attempts, failure).await };
         // Before the question below, in case that gets no answer either.
-        let unanswered = Error::new(error.kind, format!("{}; whether it was taken is not known", error.message));
+        let unanswered = error.clone().append("; whether it was taken is not known");
         let may_repeat = matches!(version, Version::Digest(_)) || *cause != Cause::Silent;
         match super::manifest::resolve_within(http, repository, version, http.exchange.attempts_to_write().at_most(1)).await {
             Ok(resolved) if resolved.digest == digest => return Ok(()),

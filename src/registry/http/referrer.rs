@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::super::{Error, MANIFEST_LIMIT};
+use super::super::MANIFEST_LIMIT;
 use super::shared::Http;
 use super::{manifest, pages, put};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, document, media_type};
 
 /// How often an entry is added again that another writer overwrote.

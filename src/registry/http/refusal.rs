@@ -6,9 +6,8 @@
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::super::Error;
 use super::answer;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// The number of the error "no space left on device", as docker-registry shows it.
 const NO_SPACE: u64 = 28;

@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::Instant;
 
-use super::super::Error;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Longest `Retry-After` that is obeyed; who asks for more gets the error at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -193,7 +192,7 @@ impl Attempts {
         let restarts = self.patient && cause == Cause::Refused;
         if !restarts && (self.left == 0 || (cause == Cause::Unknown && self.failed > 0)) {
             let again = if self.failed == 0 { String::new() } else { format!(" (after {} attempts)", self.failed + 1) };
-            return Err(Error::new(error.kind, format!("{}{again}", error.message)));
+            return Err(error.append(again));
         }
         let wait = match after {
             Some(after) if after > self.obedience => {
@@ -213,7 +212,7 @@ impl Attempts {
         };
         if Instant::now() + wait >= self.deadline {
             return Err(match restarts {
-                true => Error::new(error.kind, format!("{} for {} s (--io-timeout)", error.message, seconds(self.timing.progress))),
+                true => error.append(format_args!(" for {} s (--io-timeout)", seconds(self.timing.progress))),
                 false => self.out_of_time(&error.message),
             });
         }
@@ -276,7 +275,7 @@ mod tests {
         assert!(attempts.pause(failure()).await.is_ok());
         assert!(attempts.pause(failure()).await.is_ok());
         let error = attempts.pause(failure()).await.unwrap_err();
-        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unreachable, "refused (after 3 attempts)"));
+        assert_eq!((error.kind, error.message.as_ref()), (ErrorKind::Unreachable, "refused (after 3 attempts)"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,7 +291,7 @@ mod tests {
             }
         };
         assert!(tried > 100 && begun.elapsed() > Duration::from_secs(59) && begun.elapsed() < Duration::from_secs(60), "{tried}");
-        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unreachable, "connection refused for 60 s (--io-timeout)"));
+        assert_eq!((error.kind, error.message.as_ref()), (ErrorKind::Unreachable, "connection refused for 60 s (--io-timeout)"));
         let silent = Failure::passing(Error::new(ErrorKind::Unreachable, "reset"), Cause::Silent);
         assert!(Attempts::new(timing).patient().pause(silent).await.is_err(), "only what was not sent is sent again for long");
     }

@@ -9,13 +9,12 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
-use super::super::Error;
 use super::authorize::Scope;
 use super::exchange::{Call, ResponseHead, Whole};
 use super::learned::Session;
 use super::shared::Http;
 use super::{answer, origin};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository};
 
 /// Limit of giving up a session: a courtesy, not worth a long wait.

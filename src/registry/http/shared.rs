@@ -7,9 +7,9 @@ use reqwest::Url;
 use super::config::UploadSizes;
 use super::exchange::Exchange;
 use super::learned::{IdleSessions, Linked, Shortcuts};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Registry;
-use crate::registry::{Error, Trust};
+use crate::registry::Trust;
 
 /// State shared by all operations.
 pub(super) struct Http {

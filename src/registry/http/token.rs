@@ -15,13 +15,12 @@ use serde::Deserialize;
 use serde_json::Number;
 use tokio::time::Instant;
 
-use super::super::Error;
 use super::super::credentials::{Credential, Secret};
 use super::answer;
 use super::header::basic;
 use super::origin::shown;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 
 /// Largest answer of a token server.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use reqwest::{Method, Url};
 
-use super::super::{Error, UploadSource, Uploaded};
+use super::super::{UploadSource, Uploaded};
 use super::answer;
 use super::exchange::{Call, Whole};
 use super::learned::Session;
@@ -20,7 +20,7 @@ use super::payload::Payload;
 use super::retry::{Attempts, Failure};
 use super::session::{Reached, Uploads};
 use super::shared::Http;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Repository};
 
 /// How often a blob is started over because its session was lost, or went back.
@@ -96,7 +96,7 @@ pub(super) async fn push(
                 refused = Some(status);
             }
             Ended::Lost(error) if restarts == RESTARTS => {
-                return Err(Error::new(error.kind, format!("{} (begun {} times)", error.message, restarts + 1)));
+                return Err(error.append(format_args!(" (begun {} times)", restarts + 1)));
             }
             Ended::Lost(error) => {
                 tracing::debug!(%error, "the upload starts over");

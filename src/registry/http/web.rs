@@ -7,12 +7,12 @@ use futures_util::{StreamExt, stream};
 use reqwest::header::LOCATION;
 use reqwest::{Response, StatusCode, Url};
 
-use super::super::{BlobStream, Error};
+use super::super::BlobStream;
 use super::clients::{Clients, Custom, Tls};
 use super::origin::{self, Origin};
 use super::retry::{self, Attempts, Failure, Timing};
 use super::{answer, retry::Cause};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 10;

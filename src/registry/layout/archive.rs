@@ -76,7 +76,7 @@ fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-fn of_layer(error: crate::layer::Error) -> io::Error {
+fn of_layer(error: crate::error::Error) -> io::Error {
     match error.kind {
         ErrorKind::Integrity => invalid(error.message),
         _ => io::Error::other(error.message),

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
-use super::super::{BlobStream, Error};
+use super::super::BlobStream;
 use super::directory::Directory;
 use super::local::local;
 use super::place::{Place, Stamp};
 use super::slice::Slice;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher};
 

@@ -4,9 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::Error;
 use super::names::{FULL_NAME, NAME};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Tag, media_type};
 
 /// The parsed `index.json`.

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::super::{Error, Pull};
+use super::super::Pull;
 use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
 use super::push::blocking;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Tag};
 
 /// What a collection removed.

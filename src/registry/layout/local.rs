@@ -1,7 +1,6 @@
 //! The files of a layout and the errors of the local file system.
 
-use crate::error::ErrorKind;
-use crate::registry::Error;
+use crate::error::{Error, ErrorKind};
 
 /// The file that names the version of a layout; also the lock of those who change the index.
 pub(super) const MARKER: &str = "oci-layout";

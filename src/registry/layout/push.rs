@@ -9,14 +9,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::super::{Push, TagDeletion, UploadSource, Uploaded};
 use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
 use super::local::{INDEX, INDEX_LIMIT, MARKER, local};
 use super::place::Incoming;
 use super::sweep::Tags;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
 
 /// How deep members of indexes are looked at.

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::super::{Error, MANIFEST_LIMIT};
+use super::super::MANIFEST_LIMIT;
 use super::blobs::{self, Blobs};
 use super::entries::Entries;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, media_type};
+use crate::registry::of_manifest;
 
 /// Whether the tags of a manifest go as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Blobs {
             other => other?.1,
         };
         let what = format!("manifest {digest} of {}", self.origin());
-        Manifest::parse(Bytes::from(raw), *digest).map(Some).map_err(|error| Error::of_manifest(&what, &error))
+        Manifest::parse(Bytes::from(raw), *digest).map(Some).map_err(|error| of_manifest(&what, error))
     }
 
     /// Removes a blob that nothing needs.

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::super::{BlobStream, Error, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
+use super::super::{BlobStream, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
 use super::{Fault, Memory, RequestKind, wait_for_release};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Version};
+use crate::registry::of_manifest;
 
 /// Blob bytes come in pieces of this size.
 const PIECE: usize = 64 << 10;
@@ -74,7 +75,7 @@ impl Pull for Memory {
         if hasher.finish() != digest {
             return Err(describe("the bytes do not match the digest"));
         }
-        Manifest::parse(raw, digest).map_err(|error| Error::of_manifest(&named, &error))
+        Manifest::parse(raw, digest).map_err(|error| of_manifest(&named, error))
     }
 
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {

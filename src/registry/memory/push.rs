@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::super::{Error, Push, TagDeletion, UploadSource, Uploaded};
+use super::super::{Push, TagDeletion, UploadSource, Uploaded};
 use super::{Fault, Memory, RequestKind, wait_for_release};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
 
 /// Uploads are read in pieces of this size.

@@ -6,9 +6,9 @@ use super::scripted::{Received, Reply, Server};
 use super::writable::{FULL, Manner, Writable, error, writer};
 use super::writing::{descriptor, manifest, name, silent, source};
 use super::{repository, tag};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest};
-use crate::registry::{Error, Push, TagDeletion};
+use crate::registry::{Push, TagDeletion};
 
 const STUBBORN: Manner = Manner { tag_deletes: false, ..FULL };
 

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::scripted::{Part, Received, Reply, Server, raw, reply};
 use super::{client, collect, config, repository, tag};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Version, media_type};
-use crate::registry::{Error, HttpRegistry, Pull};
+use crate::registry::{HttpRegistry, Pull};
 
 const SIZE: usize = 200_000;
 const BIG: usize = 8 << 20;

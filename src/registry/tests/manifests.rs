@@ -9,9 +9,9 @@ use super::scripted::{Received, Reply, Server, reply};
 use super::writable::{FULL, Manner, Writable, error, writer};
 use super::writing::{descriptor, manifest, silent, source};
 use super::{repository, tag};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Tag, Version, media_type};
-use crate::registry::{Error, HttpRegistry, Pull, Push};
+use crate::registry::{HttpRegistry, Pull, Push};
 
 fn is_put(request: &Received) -> bool {
     request.method == "PUT" && request.path.contains("/manifests/")

@@ -13,8 +13,9 @@ use super::scripted::{Part, Received, Reply, Server, reply};
 use super::writable::{FULL, Writable};
 use super::writing::{descriptor, manifest, name, silent, source};
 use super::{client_with, collect, repository, small_requests, tag};
+use crate::error::Error;
 use crate::oci::{Digest, Manifest};
-use crate::registry::{Error, HttpRegistry, Pull, Push, Tls};
+use crate::registry::{HttpRegistry, Pull, Push, Tls};
 
 const PASSWORD: &str = "hunter2";
 const STORED: &str = "stored-bearer";

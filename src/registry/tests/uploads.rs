@@ -11,8 +11,8 @@ use super::scripted::{Received, Reply, Server, reply};
 use super::writable::{FULL, Manner, Writable, error, writer};
 use super::writing::{self, descriptor, silent, source, takes};
 use super::{config, repository, small_requests};
-use crate::error::ErrorKind;
-use crate::registry::{Error, HttpRegistry, Push, TagDeletion, Uploaded};
+use crate::error::{Error, ErrorKind};
+use crate::registry::{HttpRegistry, Push, TagDeletion, Uploaded};
 
 /// Three and a half chunks, in text that shows where it comes from.
 fn data() -> Vec<u8> {

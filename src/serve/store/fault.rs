@@ -2,12 +2,11 @@
 
 use std::io;
 
-use crate::error::ErrorKind;
-use crate::registry;
+use crate::error::{Error, ErrorKind};
 use crate::serve::problem::{Code, Problem};
 
 /// An error of a layout as an answer.
-pub(crate) fn problem(error: &registry::Error, absent: Code) -> Problem {
+pub(crate) fn problem(error: &Error, absent: Code) -> Problem {
     Problem::of(error.kind, error.to_string(), absent)
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use super::error::system;
 use super::*;
 
 #[test]
@@ -101,8 +102,7 @@ fn a_sync_that_a_removal_overtakes_answers_gone() {
     let data = upper.data(id).unwrap();
     // Renamed, and not yet told to the files that are open.
     let away = directory.path().join("away");
-    let take =
-        |from: &Path| std::fs::rename(from, &away).map(|()| away.clone()).map_err(|error| Error::system("cannot rename", from, &error));
+    let take = |from: &Path| std::fs::rename(from, &away).map(|()| away.clone()).map_err(|error| system("cannot rename", from, &error));
     upper.shared.store.take_away(take).unwrap();
     assert_eq!(data.sync().unwrap_err().kind, ErrorKind::Gone);
     assert_eq!(upper.shared.store.sync_names().unwrap_err().kind, ErrorKind::Gone);

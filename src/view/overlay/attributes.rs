@@ -11,9 +11,9 @@ use super::file_handle::FileHandle;
 use super::merged::{Seen, without_own};
 use super::plain::SetAttributes;
 use crate::artifact::{self, Kind, is_own_name};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::staging::{Content, Node};
-use crate::view::{Attributes, Context, Error, ViewNode};
+use crate::view::{Attributes, Context, ViewNode};
 
 /// Bytes of the longest value, as the kernel has it.
 const LONGEST_VALUE: usize = 64 << 10;
@@ -82,7 +82,7 @@ impl Overlay {
             Ok(seen) => seen,
             // The kernel writes back times late; of a node that is gone there is nothing to keep.
             Err(error) if error.kind == ErrorKind::Gone && set.size.is_none() && self.removed.get(node).is_some() => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         // Times that are written back late do not make a tag edited that was published meanwhile.
         if !self.upper().is_edited() && self.changes_nothing(context, node, &set)? {
@@ -126,8 +126,8 @@ impl Overlay {
     /// A node, or a remembered one that was removed.
     fn see_or_removed(&self, node: ViewNode) -> Result<Seen, Error> {
         match self.merged().see(node) {
-            Err(error) if error.kind == ErrorKind::Gone => self.removed.get(node).map(Seen::Row).ok_or_else(|| error.into()),
-            other => Ok(other?),
+            Err(error) if error.kind == ErrorKind::Gone => self.removed.get(node).map(Seen::Row).ok_or(error),
+            other => other,
         }
     }
 
@@ -170,7 +170,7 @@ impl Overlay {
         if value.len() > LONGEST_VALUE {
             return Err(Error::new(ErrorKind::TooLong, "an extended attribute has at most 64 KiB"));
         }
-        Ok(self.change(|edit| {
+        self.change(|edit| {
             let is_set = edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name);
             if create && is_set {
                 return Err(super::merged::fault(ErrorKind::Exists, "the extended attribute is set"));
@@ -181,7 +181,7 @@ impl Overlay {
             let now = edit.now;
             edit.update(node, |row| row.ctime = now)?;
             edit.change.put_xattr(node, name, Some(value))
-        })?)
+        })
     }
 
     /// Removes an extended attribute.
@@ -190,14 +190,14 @@ impl Overlay {
     /// As `removexattr(2)`.
     pub fn remove_xattr(&self, node: ViewNode, name: &[u8]) -> Result<(), Error> {
         check_xattr_name(name)?;
-        Ok(self.change(|edit| {
+        self.change(|edit| {
             if !edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name) {
                 return Err(super::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
             }
             let now = edit.now;
             edit.update(node, |row| row.ctime = now)?;
             edit.change.put_xattr(node, name, None)
-        })?)
+        })
     }
 }
 

@@ -10,11 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::Overlay;
 use super::layered::Layered;
-use crate::error::ErrorKind;
-use crate::staging::{DataFile, Error as Fault, Rows};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{DataFile, Rows};
 use crate::view::blocking::blocking;
 use crate::view::reader::Pieces;
-use crate::view::{EntryContent, Error, Reader, TreeEntry};
+use crate::view::{EntryContent, Reader, TreeEntry};
 
 /// Bytes that are hashed at a time.
 const CHUNK: u32 = 1 << 20;
@@ -55,7 +55,7 @@ impl Overlay {
         }
     }
 
-    pub(super) fn reader_of(self: &Arc<Self>, data: DataFile) -> Result<Reader, Fault> {
+    pub(super) fn reader_of(self: &Arc<Self>, data: DataFile) -> Result<Reader, Error> {
         let size = data.length()?;
         Ok(match data.whole_file()? {
             Some(file) => Reader::of_file(size, file),

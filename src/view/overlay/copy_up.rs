@@ -9,8 +9,9 @@ use super::layered::Layered;
 use super::lower::Lower;
 use super::merged::gone;
 use super::{ByteSource, OpenFile};
+use crate::error::Error;
 use crate::oci::Digest;
-use crate::staging::{Below, Content, Error as Fault, Node, NodeKey, ORIGIN, STAGED, TreeNode};
+use crate::staging::{Below, Content, Node, NodeKey, ORIGIN, STAGED, TreeNode};
 
 /// How much of a file its next content begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) enum WriteTarget {
 
 impl OpenFile {
     /// The bytes to be written. To be asked, and used, under the freeze lock and in the file's turn.
-    pub fn target(&self, keep: Keep) -> Result<WriteTarget, Fault> {
+    pub fn target(&self, keep: Keep) -> Result<WriteTarget, Error> {
         let (below, lower) = match self.source() {
             ByteSource::Data(layered) => {
                 if layered.data.needs_filling()? && keep == Keep::All {
@@ -68,7 +69,7 @@ impl OpenFile {
     }
 
     /// The node of a tree that an open file shows.
-    fn tree_node(&self, lower: &Lower) -> Result<TreeNode, Fault> {
+    fn tree_node(&self, lower: &Lower) -> Result<TreeNode, Error> {
         let overlay = &self.overlay;
         let row = match overlay.merged().row(self.node)? {
             Some(row) => row,

@@ -11,10 +11,11 @@ use super::plain::{Difference, PathState};
 use super::unedited::TreeSnapshot;
 use super::walk::Place;
 use crate::artifact::{Artifact, Kind, ViewMode};
+use crate::error::Error;
 use crate::staging::{Content, Node, NodeKey, ORIGIN, TreeNode};
 use crate::view::compare::{Comparison, Pair, Verdict};
 use crate::view::snapshot::{Nothing, Snapshot, Walk};
-use crate::view::{Error, Reader, TreeEntry, ViewNode};
+use crate::view::{Reader, TreeEntry, ViewNode};
 
 /// The state of a tag that may be edited meanwhile.
 struct Live(Arc<Overlay>);
@@ -23,7 +24,7 @@ struct Live(Arc<Overlay>);
 impl Snapshot for Live {
     fn walk(self: Arc<Self>) -> Walk {
         let mut place = Place::default();
-        Box::new(std::iter::from_fn(move || place.next(self.0.merged(), &self.0.trees).map_err(Error::from).transpose()))
+        Box::new(std::iter::from_fn(move || place.next(self.0.merged(), &self.0.trees).transpose()))
     }
 
     async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], Error> {

@@ -13,9 +13,8 @@ use super::merged::{STAGED_NAMES, Seen, not_found};
 use super::plain::Forgotten;
 use super::upstream::Upstream;
 use crate::artifact::{Kind, NodeId};
-use crate::error::ErrorKind;
-use crate::staging::{Binding, Error as Fault, NameRow, Named, NodeKey};
-use crate::view::Error;
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Binding, NameRow, Named, NodeKey};
 use crate::view::path::join;
 
 /// Names in one transaction, roughly: few enough that other changes do not wait for long.
@@ -59,7 +58,7 @@ impl Overlay {
         &self,
         discard: &mut Discard,
         forget: &mut dyn FnMut(Vec<Forgotten>),
-        work: impl FnOnce(&mut Discard, &mut Edit<'_, '_>) -> Result<T, Fault>,
+        work: impl FnOnce(&mut Discard, &mut Edit<'_, '_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let value = {
             let _names = self.names.lock();
@@ -128,7 +127,7 @@ impl Discard {
     }
 
     /// Finds the place; directories on the way that are not here any more are made again.
-    fn start(&mut self, edit: &mut Edit<'_, '_>, path: &[u8]) -> Result<(), Fault> {
+    fn start(&mut self, edit: &mut Edit<'_, '_>, path: &[u8]) -> Result<(), Error> {
         let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let Some((last, parents)) = names.split_last() else {
             self.enter(edit, 0, self.upstream.root(), Vec::new());
@@ -163,7 +162,7 @@ impl Discard {
     }
 
     /// Does some of the work.
-    fn some(&mut self, edit: &mut Edit<'_, '_>) -> Result<(), Fault> {
+    fn some(&mut self, edit: &mut Edit<'_, '_>) -> Result<(), Error> {
         let mut names = 0;
         while names < BATCH
             && let Some(job) = self.work.pop()
@@ -187,7 +186,7 @@ impl Discard {
     }
 
     /// Ends a pass over the whole tag; `false` if it is worth another one.
-    fn end(&mut self, edit: &mut Edit<'_, '_>, is_last: bool) -> Result<bool, Fault> {
+    fn end(&mut self, edit: &mut Edit<'_, '_>, is_last: bool) -> Result<bool, Error> {
         if std::mem::take(&mut self.is_disturbed) {
             if is_last {
                 tracing::warn!("the tag was changed while its edits were discarded; those changes stay");
@@ -211,7 +210,7 @@ impl Discard {
         self.work.push(Job::Here(pair, 0, STAGED_NAMES + edit.change.next_cookie()));
     }
 
-    fn restore_here(&mut self, edit: &mut Edit<'_, '_>, pair: DirectoryPair, after: u64, until: u64) -> Result<usize, Fault> {
+    fn restore_here(&mut self, edit: &mut Edit<'_, '_>, pair: DirectoryPair, after: u64, until: u64) -> Result<usize, Error> {
         if !is_alive(edit, pair.directory)? {
             return Ok(0);
         }
@@ -226,7 +225,7 @@ impl Discard {
         Ok(page.rows)
     }
 
-    fn restore_there(&mut self, edit: &mut Edit<'_, '_>, pair: DirectoryPair, after: u64) -> Result<usize, Fault> {
+    fn restore_there(&mut self, edit: &mut Edit<'_, '_>, pair: DirectoryPair, after: u64) -> Result<usize, Error> {
         let names = pair.upstream.map(|id| self.upstream.names(id, after, BATCH)).unwrap_or_default();
         let Some((cookie, _)) = names.last() else { return Ok(0) };
         self.work.push(Job::There(pair.clone(), *cookie));
@@ -235,7 +234,7 @@ impl Discard {
     }
 
     /// Makes a name of the directory upstream, unless there is one here.
-    fn restore_missing(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8]) -> Result<usize, Fault> {
+    fn restore_missing(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8]) -> Result<usize, Error> {
         if is_alive(edit, pair.directory)? && edit.merged().lookup(pair.directory, name)?.is_none() {
             let theirs = pair.upstream.and_then(|id| self.upstream.lookup(id, name));
             self.restore_name(edit, pair, name, (None, theirs))?;
@@ -244,7 +243,7 @@ impl Discard {
     }
 
     /// Removes some of the content of a directory, and finally the directory.
-    fn empty(&mut self, edit: &mut Edit<'_, '_>, mut removal: Removal) -> Result<usize, Fault> {
+    fn empty(&mut self, edit: &mut Edit<'_, '_>, mut removal: Removal) -> Result<usize, Error> {
         let key = removal.directory;
         if edit.merged().lookup(removal.parent, &removal.name)? != Some(key) {
             return Ok(0);
@@ -270,7 +269,7 @@ impl Discard {
     }
 
     /// Takes a name away: now, or by and by if it is that of a directory.
-    fn clear(&mut self, edit: &mut Edit<'_, '_>, parent: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
+    fn clear(&mut self, edit: &mut Edit<'_, '_>, parent: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Error> {
         if edit.merged().see(key)?.kind() == Kind::Directory {
             self.work.push(Job::Remove(Removal { parent, name: name.to_vec(), directory: key, after: 0 }));
             return Ok(());
@@ -279,7 +278,7 @@ impl Discard {
     }
 
     /// Makes one name as it is upstream.
-    fn restore_name(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8], sides: Sides) -> Result<(), Fault> {
+    fn restore_name(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8], sides: Sides) -> Result<(), Error> {
         let path = join(&pair.path, name);
         if let (Some(key), Some(id)) = sides {
             let kinds = (edit.merged().see(key)?.kind(), self.upstream.kind(id));
@@ -309,13 +308,13 @@ impl Discard {
     }
 
     /// Gives a name to a node of the tree upstream. A directory is empty.
-    fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Fault> {
+    fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Error> {
         self.forgotten.push(Forgotten::Name(directory, name.to_vec()));
         self.upstream.make(edit, directory, name, id, path)
     }
 
     /// Takes a name away; a directory is empty.
-    fn remove(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
+    fn remove(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Error> {
         self.forgotten.extend([Forgotten::Name(directory, name.to_vec()), Forgotten::Node(key)]);
         let is_directory = edit.merged().see(key)?.kind() == Kind::Directory;
         edit.take_name(directory, name)?;
@@ -328,7 +327,7 @@ impl Discard {
 type Sides = (Option<NodeKey>, Option<NodeId>);
 
 /// Whether a directory is still there.
-fn is_alive(edit: &Edit<'_, '_>, key: NodeKey) -> Result<bool, Fault> {
+fn is_alive(edit: &Edit<'_, '_>, key: NodeKey) -> Result<bool, Error> {
     match edit.merged().see(key) {
         Ok(Seen::Row(row)) => Ok(row.kind == Kind::Directory && row.links > 0),
         Ok(Seen::Lower(_, node)) => Ok(node.kind == Kind::Directory),
@@ -347,7 +346,7 @@ struct Page {
 }
 
 /// The next few rows of a directory behind a cookie, those of the tree below first, hidden or not. `None` at the end.
-fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Page>, Fault> {
+fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Page>, Error> {
     let (merged, mut names) = (edit.merged(), Vec::new());
     if after < STAGED_NAMES
         && let Some(tree) = edit.base.tree()
@@ -375,7 +374,7 @@ fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Pa
 }
 
 /// Hides the tree below of a directory of which all names are hidden one by one, so that the rows that do it can go. Returns a few of them.
-fn hide(edit: &mut Edit<'_, '_>, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
+fn hide(edit: &mut Edit<'_, '_>, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
     if edit.merged().below(directory)?.is_some() {
         edit.update(directory, |node| node.opaque = true)?;
     }

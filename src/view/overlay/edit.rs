@@ -9,8 +9,8 @@ use super::removed::Removed;
 use super::table::Table;
 use super::{OpenFile, Overlay};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
-use crate::staging::{Change, Content, Error as Fault, Named, Node, NodeKey, Rows, STAGED};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Change, Content, Named, Node, NodeKey, Rows, STAGED};
 use crate::view::pins::Pins;
 
 /// Rows of names that are dropped at a time.
@@ -29,7 +29,7 @@ pub(super) struct Edit<'edit, 'upper> {
 
 impl Overlay {
     /// Runs one change in a transaction.
-    pub(super) fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Error>) -> Result<T, Error> {
         self.upper.change(|change| work(&mut self.edit(change)))
     }
 
@@ -49,7 +49,7 @@ impl Edit<'_, '_> {
     }
 
     /// Changes a node, whose metadata is copied up if the upper has no row of it. Returns the row as it is now.
-    pub fn update(&mut self, key: NodeKey, work: impl FnOnce(&mut Node)) -> Result<Node, Fault> {
+    pub fn update(&mut self, key: NodeKey, work: impl FnOnce(&mut Node)) -> Result<Node, Error> {
         let (mut node, fresh) = match self.merged().row(key)? {
             Some(row) => (row, false),
             None => (self.copy_up_metadata(key)?, true),
@@ -69,7 +69,7 @@ impl Edit<'_, '_> {
     }
 
     /// The row that a node of the tree gets.
-    fn copy_up_metadata(&self, key: NodeKey) -> Result<Node, Fault> {
+    fn copy_up_metadata(&self, key: NodeKey) -> Result<Node, Error> {
         match self.merged().see(key)? {
             Seen::Row(row) => Ok(row),
             Seen::Lower(id, _) => self.base.row(id, self.now).ok_or_else(gone),
@@ -77,7 +77,7 @@ impl Edit<'_, '_> {
     }
 
     /// The kind, owner and so on of a directory in which a name is about to be made.
-    pub fn directory(&self, key: NodeKey) -> Result<Node, Fault> {
+    pub fn directory(&self, key: NodeKey) -> Result<Node, Error> {
         let node = self.copy_up_metadata(key)?;
         if node.kind != Kind::Directory {
             return Err(not_a_directory());
@@ -90,7 +90,7 @@ impl Edit<'_, '_> {
     }
 
     /// Called when a name was made or removed in a directory; `links` is the change in the number of subdirectories.
-    pub fn changed_names(&mut self, directory: NodeKey, links: i32) -> Result<(), Fault> {
+    pub fn changed_names(&mut self, directory: NodeKey, links: i32) -> Result<(), Error> {
         let now = self.now;
         self.update(directory, |node| {
             node.mtime = Some(now);
@@ -101,13 +101,13 @@ impl Edit<'_, '_> {
     }
 
     /// Makes a name lead to a node.
-    pub fn put_name(&mut self, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Fault> {
+    pub fn put_name(&mut self, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Error> {
         self.base.mark(directory);
         self.change.put_name(directory, name, Named::Node(key))
     }
 
     /// Removes a name; a name of the tree below must not show through again.
-    pub fn take_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Fault> {
+    pub fn take_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Error> {
         if self.merged().lookup_below(directory, name)?.is_some() {
             self.base.mark(directory);
             return self.change.put_name(directory, name, Named::Whiteout);
@@ -116,7 +116,7 @@ impl Edit<'_, '_> {
     }
 
     /// Removes one name of a node, or all of a directory. An open file lives on without a name.
-    pub fn lose_name(&mut self, key: NodeKey) -> Result<(), Fault> {
+    pub fn lose_name(&mut self, key: NodeKey) -> Result<(), Error> {
         let now = self.now;
         let node = self.update(key, |node| {
             node.links = if node.kind == Kind::Directory { 0 } else { node.links.saturating_sub(1) };
@@ -135,7 +135,7 @@ impl Edit<'_, '_> {
     }
 
     /// Drops a node without names. One of the tree leaves a mark that it is gone, since descriptors may still ask for it.
-    pub fn bury(&mut self, key: NodeKey) -> Result<(), Fault> {
+    pub fn bury(&mut self, key: NodeKey) -> Result<(), Error> {
         if key >= STAGED {
             if let Some(row) = self.merged().row(key)? {
                 self.removed.note(key, row);
@@ -151,7 +151,7 @@ impl Edit<'_, '_> {
     }
 
     /// Says nothing of any name of a directory any more.
-    pub fn drop_names(&mut self, directory: NodeKey) -> Result<(), Fault> {
+    pub fn drop_names(&mut self, directory: NodeKey) -> Result<(), Error> {
         loop {
             let names = self.rows().names(directory, 0, BATCH)?;
             if names.is_empty() {
@@ -173,7 +173,7 @@ fn now() -> (i64, u32) {
 }
 
 /// Refuses names that cannot be given to new files.
-pub(super) fn check_new_name(name: &[u8]) -> Result<(), Fault> {
+pub(super) fn check_new_name(name: &[u8]) -> Result<(), Error> {
     check_name(name)?;
     if name.starts_with(b".wh.") {
         return Err(fault(ErrorKind::Invalid, "names that begin with .wh. mark removed files in layers and cannot be used"));
@@ -182,7 +182,7 @@ pub(super) fn check_new_name(name: &[u8]) -> Result<(), Fault> {
 }
 
 /// Refuses invalid names.
-pub(super) fn check_name(name: &[u8]) -> Result<(), Fault> {
+pub(super) fn check_name(name: &[u8]) -> Result<(), Error> {
     if name.len() > 255 {
         return Err(fault(ErrorKind::TooLong, "a name has at most 255 bytes"));
     }

@@ -10,8 +10,8 @@ use super::lower::Lower;
 use super::merged::{Seen, fault, gone};
 use super::{ByteSource, OpenFile, Overlay};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
-use crate::staging::{Content, DataId, Error as Fault};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Content, DataId};
 use crate::view::ViewNode;
 
 impl OpenFile {
@@ -42,7 +42,7 @@ impl OpenFile {
     }
 
     /// Counts the file as changed, once an epoch, and not at all while that changes nothing. Under the freeze lock.
-    pub fn mark(&self) -> Result<(), Fault> {
+    pub fn mark(&self) -> Result<(), Error> {
         let epoch = self.overlay.epoch();
         if self.marked.load(Ordering::Acquire) == epoch {
             return Ok(());
@@ -71,7 +71,7 @@ impl Drop for OpenFile {
 
 impl Overlay {
     /// The open file of a node, opened now if it is not.
-    pub(super) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Fault> {
+    pub(super) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Error> {
         // Between reading the row and noting it in the table, the node cannot be removed nor its bytes freed.
         let _names = self.names.lock();
         if let Some(file) = self.table.get(node) {
@@ -99,7 +99,7 @@ impl Overlay {
         Ok(file)
     }
 
-    fn source_of(&self, content: &Content) -> Result<ByteSource, Fault> {
+    fn source_of(&self, content: &Content) -> Result<ByteSource, Error> {
         match content {
             Content::Data(id) => Ok(ByteSource::Data(Arc::new(Layered::new(self.upper().data(*id)?)))),
             Content::Tree(node) => Ok(ByteSource::Lower(Arc::new(self.trees.lower(node)?))),
@@ -116,7 +116,7 @@ impl Overlay {
     }
 
     /// The last handle of a node without a name was closed.
-    fn release(&self, node: ViewNode) -> Result<(), Fault> {
+    fn release(&self, node: ViewNode) -> Result<(), Error> {
         let _names = self.names.lock();
         if self.table.is_open(node) || self.is_pinned(node) {
             return Ok(());

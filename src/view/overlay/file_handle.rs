@@ -10,9 +10,10 @@ use super::copy_up::{Keep, WriteTarget};
 use super::fill::fill_whole;
 use super::{ByteSource, OpenFile, Overlay};
 use crate::content::Verified;
-use crate::staging::{Content, DataFile, Error as Fault, STAGED};
+use crate::error::Error;
+use crate::staging::{Content, DataFile, STAGED};
 use crate::view::reader::READ_LIMIT;
-use crate::view::{Context, Error, ViewNode};
+use crate::view::{Context, ViewNode};
 
 /// Bytes that are copied at a time between two files.
 const COPY: u64 = 1 << 20;
@@ -132,7 +133,7 @@ impl FileHandle {
     }
 
     /// Does something to the staged bytes. Until it is done no freeze has its moment.
-    async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Fault>) -> Result<T, Error> {
+    async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             let deep = {
                 let _gate = self.file.overlay.freeze_lock.read();
@@ -140,7 +141,7 @@ impl FileHandle {
                 match self.file.target(keep)? {
                     WriteTarget::Ready(layered) => {
                         self.file.mark()?;
-                        return Ok(work(&layered.data)?);
+                        return work(&layered.data);
                     }
                     WriteTarget::Deep(layered) => layered,
                 }
@@ -231,7 +232,6 @@ impl FileHandle {
                     self.file.set_source(ByteSource::Lower(Arc::clone(&lower)));
                 }
             })
-            .map_err(Error::from)
     }
 
     /// Reports an error of an earlier write to a close, once.

@@ -11,9 +11,8 @@ use std::time::Duration;
 use super::Overlay;
 use super::layered::{Layered, Plan};
 use super::lower::Blobs;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::staging::DataId;
-use crate::view::Error;
 use crate::view::blocking::blocking;
 
 /// Bytes that are filled in at a time. The file's lock is held while they are written.
@@ -98,7 +97,7 @@ pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool
         match overlay.upper().data(id) {
             Ok(data) => Arc::new(Layered::new(data)),
             Err(error) if error.kind == ErrorKind::Gone => return Ok(false),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     };
     fill_whole(overlay, &layered).await
@@ -122,10 +121,10 @@ pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) 
             let Some((plan, blobs)) = plan(overlay, layered, gap.start, length)? else { return Ok(false) };
             let bytes = plan.read(&blobs).await?;
             let layered = Arc::clone(layered);
-            blocking(move || Ok(layered.data.fill(gap.start, &bytes)?)).await?;
+            blocking(move || layered.data.fill(gap.start, &bytes)).await?;
         }
         let layered = Arc::clone(layered);
-        if blocking(move || Ok(layered.data.end_filling(spoiled)?)).await? {
+        if blocking(move || layered.data.end_filling(spoiled)).await? {
             return Ok(true);
         }
     }

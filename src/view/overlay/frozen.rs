@@ -11,10 +11,10 @@ use super::merged::Merged;
 use super::walk::Place;
 use super::{GENERATIONS, Overlay};
 use crate::artifact::{Artifact, Kind};
-use crate::error::ErrorKind;
-use crate::staging::{Binding, DataId, Error as Fault, FrozenUpper, NodeKey, STAGED, TreeNode};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Binding, DataId, FrozenUpper, NodeKey, STAGED, TreeNode};
 use crate::view::snapshot::{Snapshot, Walk};
-use crate::view::{EntryContent, Error, Reader, TreeEntry};
+use crate::view::{EntryContent, Reader, TreeEntry};
 
 /// A frozen generation, merged with its tree.
 pub struct Frozen {
@@ -110,7 +110,7 @@ impl Frozen {
         Ok(self.unread()?.upper)
     }
 
-    fn next(&self, place: &mut Place) -> Result<Option<TreeEntry>, Fault> {
+    fn next(&self, place: &mut Place) -> Result<Option<TreeEntry>, Error> {
         place.next(Merged { rows: self.upper.rows(), base: &self.overlay.base }, &self.overlay.trees)
     }
 
@@ -118,11 +118,11 @@ impl Frozen {
     /// an empty path. Memory is bounded by one directory. Local, blocking.
     pub fn entries(self: &Arc<Self>) -> impl Iterator<Item = Result<TreeEntry, Error>> + Send + use<> {
         let (frozen, mut place) = (Arc::clone(self), Place::default());
-        std::iter::from_fn(move || frozen.next(&mut place).map_err(Error::from).transpose())
+        std::iter::from_fn(move || frozen.next(&mut place).transpose())
     }
 
     /// Where each file of this generation lies in the tree that it became.
-    fn references(&self, artifact: &Artifact) -> Result<Vec<(NodeKey, TreeNode)>, Fault> {
+    fn references(&self, artifact: &Artifact) -> Result<Vec<(NodeKey, TreeNode)>, Error> {
         let mut references = Vec::new();
         let mut last_of_links = HashSet::new();
         let mut place = Place::default();

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use super::lower::{Blobs, Lower};
 use super::trees::Trees;
 use crate::content::Verified;
-use crate::staging::{DataFile, Error as Fault, Held, TreeNode};
-use crate::view::Error;
+use crate::error::Error;
+use crate::staging::{DataFile, Held, TreeNode};
 
 /// A staged file with the file below it.
 pub(super) struct Layered {
@@ -46,7 +46,7 @@ impl Layered {
         }
     }
 
-    fn lower(&self, trees: &Trees, node: &TreeNode) -> Result<Arc<Lower>, Fault> {
+    fn lower(&self, trees: &Trees, node: &TreeNode) -> Result<Arc<Lower>, Error> {
         let mut known = self.lower.lock();
         if let Some(lower) = known.as_ref().filter(|lower| (lower.artifact.manifest.digest, lower.node) == (node.manifest, node.node)) {
             return Ok(Arc::clone(lower));
@@ -57,7 +57,7 @@ impl Layered {
     }
 
     /// Reads the staged bytes of a range and locates the rest. Shorter only at the end of the file.
-    pub fn plan(&self, trees: &Trees, offset: u64, length: u32) -> Result<Plan, Fault> {
+    pub fn plan(&self, trees: &Trees, offset: u64, length: u32) -> Result<Plan, Error> {
         let end = offset.saturating_add(length.into()).min(self.data.length()?);
         let (mut pieces, mut at) = (Vec::new(), offset);
         while at < end {
@@ -75,7 +75,7 @@ impl Layered {
     }
 
     /// SEEK_DATA and SEEK_HOLE; `None` where there is no such place.
-    pub fn seek(&self, trees: &Trees, offset: u64, data: bool) -> Result<Option<u64>, Fault> {
+    pub fn seek(&self, trees: &Trees, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         let size = self.data.length()?;
         let mut at = offset;
         while at < size {

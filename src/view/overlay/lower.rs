@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::artifact::{Artifact, Artifacts, NodeId};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
-use crate::view::{Error, Reader};
+use crate::view::Reader;
 
 /// Bytes of a file of a tree, opened when they are first asked for.
 pub(super) struct Lower {

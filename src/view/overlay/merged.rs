@@ -2,8 +2,8 @@
 
 use super::base::Base;
 use crate::artifact::{self, Kind, NodeId, is_own_name};
-use crate::error::ErrorKind;
-use crate::staging::{Error as Fault, Named, Node, NodeKey, Rows};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Named, Node, NodeKey, Rows};
 
 /// Cookies of names that the upper has begin here; those of the tree are smaller.
 pub(super) const STAGED_NAMES: u64 = 1 << 40;
@@ -42,30 +42,30 @@ pub(super) fn without_own(xattrs: Xattrs) -> Xattrs {
     xattrs.into_iter().filter(|(name, _)| !is_own_name(name)).collect()
 }
 
-pub(super) fn fault(kind: ErrorKind, message: &str) -> Fault {
-    Fault { kind, message: message.to_owned() }
+pub(super) fn fault(kind: ErrorKind, message: &'static str) -> Error {
+    Error::new(kind, message)
 }
 
-pub(super) fn gone() -> Fault {
+pub(super) fn gone() -> Error {
     fault(ErrorKind::Gone, "the file no longer exists")
 }
 
-pub(super) fn not_found() -> Fault {
+pub(super) fn not_found() -> Error {
     fault(ErrorKind::NotFound, "no such file or directory")
 }
 
-pub(super) fn not_a_directory() -> Fault {
+pub(super) fn not_a_directory() -> Error {
     fault(ErrorKind::NotDirectory, "not a directory")
 }
 
 impl Merged<'_> {
     /// The row of a node, if the upper has one.
-    pub fn row(&self, key: NodeKey) -> Result<Option<Node>, Fault> {
+    pub fn row(&self, key: NodeKey) -> Result<Option<Node>, Error> {
         if self.base.is_marked(key) { self.rows.node(key) } else { Ok(None) }
     }
 
     /// A node; Gone if there is none of this number.
-    pub fn see(&self, key: NodeKey) -> Result<Seen, Fault> {
+    pub fn see(&self, key: NodeKey) -> Result<Seen, Error> {
         if let Some(row) = self.row(key)? {
             return Ok(Seen::Row(row));
         }
@@ -78,21 +78,21 @@ impl Merged<'_> {
     }
 
     /// The directory of the tree whose names show through.
-    pub fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Fault> {
+    pub fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Error> {
         let Some(id) = self.base.lower(directory) else { return Ok(None) };
         let opaque = self.row(directory)?.is_some_and(|row| row.opaque);
         Ok(if opaque { None } else { Some(id) })
     }
 
     /// The node that the tree below has under a name.
-    pub fn lookup_below(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeId>, Fault> {
+    pub fn lookup_below(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeId>, Error> {
         let Some(tree) = self.base.tree() else { return Ok(None) };
         let Some(found) = self.base.lower(directory).and_then(|id| tree.lookup(id, name)) else { return Ok(None) };
         Ok(self.below(directory)?.map(|_| found))
     }
 
     /// The node of a name.
-    pub fn lookup(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeKey>, Fault> {
+    pub fn lookup(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeKey>, Error> {
         if self.base.is_marked(directory)
             && let Some(named) = self.rows.name(directory, name)?
         {
@@ -105,7 +105,7 @@ impl Merged<'_> {
     }
 
     /// The node of a path.
-    pub fn find(&self, path: &[u8]) -> Result<Option<NodeKey>, Fault> {
+    pub fn find(&self, path: &[u8]) -> Result<Option<NodeKey>, Error> {
         let mut node = 0;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             match self.lookup(node, name)? {
@@ -117,7 +117,7 @@ impl Merged<'_> {
     }
 
     /// The directory that holds a directory.
-    pub fn parent(&self, directory: NodeKey) -> Result<NodeKey, Fault> {
+    pub fn parent(&self, directory: NodeKey) -> Result<NodeKey, Error> {
         match self.see(directory)? {
             Seen::Row(row) if row.kind == Kind::Directory => Ok(row.parent),
             Seen::Lower(id, node) if node.kind == Kind::Directory => Ok(self.base.tree().map_or(0, |tree| tree.parent(id).into())),
@@ -126,7 +126,7 @@ impl Merged<'_> {
     }
 
     /// Whether a directory is the other one or lies below it.
-    pub fn is_within(&self, directory: NodeKey, other: NodeKey) -> Result<bool, Fault> {
+    pub fn is_within(&self, directory: NodeKey, other: NodeKey) -> Result<bool, Error> {
         let mut at = directory;
         while at != other {
             if at == 0 {
@@ -138,7 +138,7 @@ impl Merged<'_> {
     }
 
     /// Whether a directory has no names.
-    pub fn is_empty(&self, directory: NodeKey) -> Result<bool, Fault> {
+    pub fn is_empty(&self, directory: NodeKey) -> Result<bool, Error> {
         let mut empty = true;
         self.children(directory, 0, &mut |_, _, _| {
             empty = false;
@@ -148,7 +148,7 @@ impl Merged<'_> {
     }
 
     /// Names behind a cookie, those of the tree first, until `take` answers `false`.
-    pub fn children(&self, directory: NodeKey, after: u64, take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool) -> Result<(), Fault> {
+    pub fn children(&self, directory: NodeKey, after: u64, take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool) -> Result<(), Error> {
         if after < STAGED_NAMES
             && let Some(tree) = self.base.tree()
             && let Some(id) = self.below(directory)?
@@ -185,7 +185,7 @@ impl Merged<'_> {
     }
 
     /// The names that the upper has in a directory, sorted; `None` if they are too many to remember.
-    fn overridden(&self, directory: NodeKey) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+    fn overridden(&self, directory: NodeKey) -> Result<Option<Vec<Vec<u8>>>, Error> {
         if !self.base.is_marked(directory) {
             return Ok(Some(Vec::new()));
         }
@@ -199,7 +199,7 @@ impl Merged<'_> {
     }
 
     /// Extended attributes, own names and notes of this module included.
-    pub fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Fault> {
+    pub fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
         match self.see(key)? {
             Seen::Row(_) => self.rows.xattrs(key),
             Seen::Lower(id, _) => Ok(self.tree_xattrs(id)),

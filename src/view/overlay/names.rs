@@ -8,14 +8,14 @@ use super::file_handle::FileHandle;
 use super::merged::{fault, not_a_directory, not_found};
 use super::plain::{NewNode, Replace};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
-use crate::staging::{Content, DataFile, Error as Fault, Node, NodeKey};
-use crate::view::{Context, Error, ViewNode};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Content, DataFile, Node, NodeKey};
+use crate::view::{Context, ViewNode};
 
 /// The set-group-ID bit: new entries of the directory inherit its group.
 const SET_GROUP: u32 = 0o2000;
 
-fn exists() -> Fault {
+fn exists() -> Error {
     fault(ErrorKind::Exists, "the name is taken")
 }
 
@@ -51,7 +51,7 @@ impl Overlay {
         let bytes = if new.kind == Kind::File {
             // Looked up before the file of the bytes is made, which is not taken back.
             if self.merged().lookup(directory, name)?.is_some() {
-                return Err(exists().into());
+                return Err(exists());
             }
             Some(self.upper().new_data()?)
         } else {
@@ -80,7 +80,7 @@ impl Overlay {
     pub fn remove(&self, directory: ViewNode, name: &[u8], is_directory: bool) -> Result<(), Error> {
         check_name(name)?;
         let _names = self.names.lock();
-        Ok(self.change(|edit| {
+        self.change(|edit| {
             edit.directory(directory)?;
             let key = edit.merged().lookup(directory, name)?.ok_or_else(not_found)?;
             let found = edit.merged().see(key)?.kind() == Kind::Directory;
@@ -93,7 +93,7 @@ impl Overlay {
             edit.take_name(directory, name)?;
             edit.lose_name(key)?;
             edit.changed_names(directory, -i32::from(found))
-        })?)
+        })
     }
 
     /// Renames, all in one transaction.
@@ -104,7 +104,7 @@ impl Overlay {
         check_name(from.1)?;
         check_new_name(to.1)?;
         let _names = self.names.lock();
-        Ok(self.change(|edit| {
+        self.change(|edit| {
             edit.directory(from.0)?;
             edit.directory(to.0)?;
             let moved = edit.merged().lookup(from.0, from.1)?.ok_or_else(not_found)?;
@@ -129,7 +129,7 @@ impl Overlay {
                     move_name(edit, from, to, moved, is_directory)
                 }
             }
-        })?)
+        })
     }
 
     /// A further name of a node that is not a directory.
@@ -139,7 +139,7 @@ impl Overlay {
     pub fn link(&self, node: ViewNode, directory: ViewNode, name: &[u8]) -> Result<(), Error> {
         check_new_name(name)?;
         let _names = self.names.lock();
-        Ok(self.change(|edit| {
+        self.change(|edit| {
             edit.directory(directory)?;
             if edit.merged().lookup(directory, name)?.is_some() {
                 return Err(exists());
@@ -157,11 +157,11 @@ impl Overlay {
             }
             edit.put_name(directory, name, node)?;
             edit.changed_names(directory, 0)
-        })?)
+        })
     }
 }
 
-fn not_empty() -> Fault {
+fn not_empty() -> Error {
     fault(ErrorKind::NotEmpty, "the directory is not empty")
 }
 
@@ -185,7 +185,7 @@ fn new_row(new: &NewNode, content: Content, parent: &Node, directory: NodeKey, d
     }
 }
 
-fn refuse_descendant(edit: &Edit<'_, '_>, directory: NodeKey, moved: NodeKey) -> Result<(), Fault> {
+fn refuse_descendant(edit: &Edit<'_, '_>, directory: NodeKey, moved: NodeKey) -> Result<(), Error> {
     if edit.merged().is_within(directory, moved)? {
         return Err(fault(ErrorKind::Invalid, "a directory cannot be moved into itself"));
     }
@@ -193,7 +193,7 @@ fn refuse_descendant(edit: &Edit<'_, '_>, directory: NodeKey, moved: NodeKey) ->
 }
 
 /// Removes the target that a rename replaces.
-fn make_way(edit: &mut Edit<'_, '_>, directory: NodeKey, target: NodeKey, by_directory: bool) -> Result<(), Fault> {
+fn make_way(edit: &mut Edit<'_, '_>, directory: NodeKey, target: NodeKey, by_directory: bool) -> Result<(), Error> {
     let is_directory = edit.merged().see(target)?.kind() == Kind::Directory;
     match (by_directory, is_directory) {
         (true, false) => return Err(not_a_directory()),
@@ -215,7 +215,7 @@ fn move_name(
     to: (NodeKey, &[u8]),
     moved: NodeKey,
     is_directory: bool,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     place(edit, moved, to.0, is_directory)?;
     edit.take_name(from.0, from.1)?;
     edit.put_name(to.0, to.1, moved)?;
@@ -230,7 +230,7 @@ fn exchange(
     to: (NodeKey, &[u8]),
     moved: (NodeKey, bool),
     target: NodeKey,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     let is_directory = edit.merged().see(target)?.kind() == Kind::Directory;
     if is_directory {
         refuse_descendant(edit, from.0, target)?;
@@ -245,7 +245,7 @@ fn exchange(
 }
 
 /// Notes on a node that it was moved into a directory.
-fn place(edit: &mut Edit<'_, '_>, key: NodeKey, directory: NodeKey, is_directory: bool) -> Result<(), Fault> {
+fn place(edit: &mut Edit<'_, '_>, key: NodeKey, directory: NodeKey, is_directory: bool) -> Result<(), Error> {
     let now = edit.now;
     edit.update(key, |node| {
         node.ctime = now;

@@ -16,10 +16,10 @@ use super::table::Table;
 use super::trees::Trees;
 use super::{GENERATIONS, Overlay};
 use crate::artifact::ViewMode;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 use crate::staging::Upper;
-use crate::view::{Context, Error};
+use crate::view::Context;
 
 impl Overlay {
     /// Lays an upper over its tree. Fetches the trees that it refers to; nodes are found again by path if the

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::base::find;
-use super::merged::fault;
 use crate::artifact::Artifact;
-use crate::error::ErrorKind;
+use crate::error::Error;
 use crate::oci::Digest;
-use crate::staging::{Change, Content, Error as Fault, NameRow, Named, Node, NodeKey, ORIGIN, Rows, STAGED, Upper};
+use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, Rows, STAGED, Upper};
 
 /// Rows that are read at a time.
 const BATCH: usize = 1024;
@@ -18,7 +17,7 @@ const BATCH: usize = 1024;
 pub(super) type Numbers = HashMap<NodeKey, NodeKey>;
 
 /// Every row of an upper, by number.
-pub(super) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Fault>) -> Result<(), Fault> {
+pub(super) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Error>) -> Result<(), Error> {
     let mut after = None;
     loop {
         let batch = rows.nodes(after, BATCH)?;
@@ -34,7 +33,7 @@ pub(super) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> 
 }
 
 /// Gives rows the numbers that their nodes have in the trees as they are now. Does nothing where they have them.
-pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Fault> {
+pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Error> {
     let below = upper.binding().under.and_then(|digest| artifacts.get(&digest));
     let mut numbers = Numbers::new();
     let mut is_changed = false;
@@ -58,7 +57,7 @@ pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>
 }
 
 /// Renumbers the nodes of trees below staged files.
-fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Fault> {
+fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Error> {
     let mut changed = Vec::new();
     for (id, tree) in upper.trees_below()? {
         let Some(artifact) = artifacts.get(&tree.manifest) else { continue };
@@ -71,7 +70,7 @@ fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> 
 }
 
 /// The path in the tree below that a row's node had.
-fn origin(upper: &Upper, key: NodeKey, node: &Node) -> Result<Option<Vec<u8>>, Fault> {
+fn origin(upper: &Upper, key: NodeKey, node: &Node) -> Result<Option<Vec<u8>>, Error> {
     match &node.content {
         Content::Tree(tree) if Some(tree.manifest) == upper.binding().under => Ok(Some(tree.path.clone())),
         _ => Ok(upper.rows().xattrs(key)?.into_iter().find(|(name, _)| name == ORIGIN).map(|(_, path)| path)),
@@ -87,7 +86,7 @@ struct Taken {
 }
 
 /// Rewrites all rows with other numbers, in one transaction; `locate` finds a path in the tree of a manifest.
-pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>) -> Result<(), Fault> {
+pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>) -> Result<(), Error> {
     let mut taken = Vec::new();
     each_row(upper.rows(), |key, node| {
         let (xattrs, names) = (upper.rows().xattrs(key)?, names_of(upper.rows(), key)?);
@@ -116,7 +115,7 @@ pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &
     })
 }
 
-fn names_of(rows: &dyn Rows, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
+fn names_of(rows: &dyn Rows, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
     let mut all: Vec<NameRow> = Vec::new();
     loop {
         let batch = rows.names(directory, all.last().map_or(0, |row| row.cookie), BATCH)?;
@@ -133,7 +132,7 @@ fn put(
     row: Taken,
     given: &HashMap<NodeKey, NodeKey>,
     locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     let number = |key: NodeKey| given.get(&key).copied().unwrap_or(key);
     let Taken { key, mut node, xattrs, names } = row;
     node.parent = number(node.parent);
@@ -153,9 +152,9 @@ fn put(
 }
 
 /// Edits are never dropped silently: opening them reports which tag they belong to.
-fn lost(path: &[u8], manifest: Option<Digest>) -> Fault {
+fn lost(path: &[u8], manifest: Option<Digest>) -> Error {
     let path = String::from_utf8_lossy(path).escape_debug().to_string();
     let manifest = manifest.map_or_else(|| "an empty tag".to_owned(), |digest| digest.to_string());
     let message = format!("the staged edits belong to `{path}`, which the tree of {manifest} no longer shows; discard them");
-    fault(ErrorKind::Integrity, &message)
+    Error::integrity(message)
 }

@@ -7,9 +7,9 @@ use parking_lot::RwLock;
 
 use super::lower::Lower;
 use crate::artifact::Artifact;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
-use crate::staging::{Error as Fault, TreeNode};
+use crate::staging::TreeNode;
 
 /// Artifacts by the digest of their manifest. The lock is held for map operations only.
 pub(super) struct Trees(RwLock<HashMap<Digest, Arc<Artifact>>>);
@@ -38,10 +38,10 @@ impl Trees {
     }
 
     /// The artifact of a node that a row refers to; an error of the kind `missing` if its tree is not open.
-    pub fn of(&self, node: &TreeNode, missing: ErrorKind) -> Result<Arc<Artifact>, Fault> {
+    pub fn of(&self, node: &TreeNode, missing: ErrorKind) -> Result<Arc<Artifact>, Error> {
         self.get(&node.manifest).ok_or_else(|| {
             let message = format!("the tree of {} that a staged file refers to is not open", node.manifest);
-            Fault { kind: missing, message }
+            Error::new(missing, message)
         })
     }
 
@@ -49,7 +49,7 @@ impl Trees {
     ///
     /// # Errors
     /// Gone if its tree is not open.
-    pub fn lower(&self, node: &TreeNode) -> Result<Lower, Fault> {
+    pub fn lower(&self, node: &TreeNode) -> Result<Lower, Error> {
         Ok(Lower::new(self.of(node, ErrorKind::Gone)?, node.node))
     }
 }

@@ -9,10 +9,10 @@ use super::merged::{Merged, fault};
 use super::trees::Trees;
 use super::walk::Place;
 use crate::artifact::Artifact;
-use crate::error::ErrorKind;
-use crate::staging::{DataAttributes, DataFile, DataId, Error as Fault, NameRow, Named, Node, NodeKey, Rows};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{DataAttributes, DataFile, DataId, NameRow, Named, Node, NodeKey, Rows};
 use crate::view::snapshot::{Snapshot, Walk};
-use crate::view::{Error, Reader, TreeEntry};
+use crate::view::{Reader, TreeEntry};
 
 /// The tree of an artifact as a snapshot, read through another one.
 pub struct TreeSnapshot {
@@ -42,38 +42,38 @@ pub fn tree_entries(artifact: &Arc<Artifact>) -> impl Iterator<Item = Result<Tre
     let base = Base::new(Some(Arc::clone(artifact)));
     let trees = Trees::new([Arc::clone(artifact)]);
     let mut place = Place::default();
-    std::iter::from_fn(move || place.next(Merged { rows: &NoRows, base: &base }, &trees).map_err(Error::from).transpose())
+    std::iter::from_fn(move || place.next(Merged { rows: &NoRows, base: &base }, &trees).transpose())
 }
 
 /// An empty upper.
 struct NoRows;
 
 impl Rows for NoRows {
-    fn node(&self, _key: NodeKey) -> Result<Option<Node>, Fault> {
+    fn node(&self, _key: NodeKey) -> Result<Option<Node>, Error> {
         Ok(None)
     }
 
-    fn nodes(&self, _after: Option<NodeKey>, _limit: usize) -> Result<Vec<(NodeKey, Node)>, Fault> {
+    fn nodes(&self, _after: Option<NodeKey>, _limit: usize) -> Result<Vec<(NodeKey, Node)>, Error> {
         Ok(Vec::new())
     }
 
-    fn name(&self, _directory: NodeKey, _name: &[u8]) -> Result<Option<Named>, Fault> {
+    fn name(&self, _directory: NodeKey, _name: &[u8]) -> Result<Option<Named>, Error> {
         Ok(None)
     }
 
-    fn names(&self, _directory: NodeKey, _after: u64, _limit: usize) -> Result<Vec<NameRow>, Fault> {
+    fn names(&self, _directory: NodeKey, _after: u64, _limit: usize) -> Result<Vec<NameRow>, Error> {
         Ok(Vec::new())
     }
 
-    fn xattrs(&self, _key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    fn xattrs(&self, _key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
         Ok(Vec::new())
     }
 
-    fn open_data(&self, _id: DataId) -> Result<DataFile, Fault> {
+    fn open_data(&self, _id: DataId) -> Result<DataFile, Error> {
         Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
     }
 
-    fn data_attributes(&self, _id: DataId) -> Result<DataAttributes, Fault> {
+    fn data_attributes(&self, _id: DataId) -> Result<DataAttributes, Error> {
         Err(fault(ErrorKind::Gone, "a tree has no staged bytes"))
     }
 }

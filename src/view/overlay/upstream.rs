@@ -7,8 +7,8 @@ use super::base::{Base, find};
 use super::edit::Edit;
 use super::merged::{fault, without_own};
 use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
-use crate::error::ErrorKind;
-use crate::staging::{Content, Error as Fault, Node, NodeKey, STAGED};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Content, Node, NodeKey, STAGED};
 
 /// The artifact that the tag is expected to hold; none for a new tag.
 pub(super) struct Upstream {
@@ -50,7 +50,7 @@ impl Upstream {
     }
 
     /// Whether a node is as upstream, and is the one here that stands for it: names of one node upstream are names of one node here.
-    pub fn stands_for(&mut self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
+    pub fn stands_for(&mut self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Error> {
         if !self.is_same(edit, key, id)? {
             return Ok(false);
         }
@@ -59,7 +59,7 @@ impl Upstream {
     }
 
     /// Whether a node is still exactly that of the tree upstream.
-    fn is_same(&self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
+    fn is_same(&self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Error> {
         let Some(there) = self.base.row_without_path(id, (0, 0)) else { return Ok(false) };
         let Some(row) = edit.merged().row(key)? else {
             let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
@@ -79,7 +79,7 @@ impl Upstream {
     }
 
     /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
-    pub fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Fault> {
+    pub fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Error> {
         let mut row = self.base.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
         let several = row.kind != Kind::Directory && row.links > 1;
         if several && let Some(key) = self.linked(edit, id)? {
@@ -102,7 +102,7 @@ impl Upstream {
         Ok(key)
     }
 
-    fn add(&self, edit: &mut Edit<'_, '_>, row: &Node, id: NodeId) -> Result<NodeKey, Fault> {
+    fn add(&self, edit: &mut Edit<'_, '_>, row: &Node, id: NodeId) -> Result<NodeKey, Error> {
         let key = edit.change.add_node(row)?;
         let xattrs = without_own(self.xattrs(id));
         if !xattrs.is_empty() {
@@ -112,7 +112,7 @@ impl Upstream {
     }
 
     /// The node that has other names of a hard-linked file and is as upstream.
-    fn linked(&self, edit: &Edit<'_, '_>, id: NodeId) -> Result<Option<NodeKey>, Fault> {
+    fn linked(&self, edit: &Edit<'_, '_>, id: NodeId) -> Result<Option<NodeKey>, Error> {
         let made = self.made.get(&id).copied();
         let key = made.unwrap_or(NodeKey::from(id));
         // A node of the tree without a row is as it was; whether any name still leads to it is not known unless one was seen.
@@ -121,7 +121,7 @@ impl Upstream {
     }
 
     /// Gives a directory the attributes that it has upstream; `false` where they were never changed.
-    pub fn restore_attributes(&self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Fault> {
+    pub fn restore_attributes(&self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Error> {
         let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
         let is_its_own =
             key < STAGED && under == self.artifact.as_ref().map(|artifact| artifact.manifest.digest) && key == NodeKey::from(id);

@@ -7,8 +7,8 @@ use std::vec::IntoIter;
 use super::merged::{Merged, Seen, fault, gone, without_own};
 use super::trees::Trees;
 use crate::artifact::{Kind, NodeId};
-use crate::error::ErrorKind;
-use crate::staging::{Content, Error as Fault, NameRow, Named, NodeKey};
+use crate::error::{Error, ErrorKind};
+use crate::staging::{Content, NameRow, Named, NodeKey};
 use crate::view::{EntryContent, TreeEntry};
 
 /// Rows of names that are read at a time.
@@ -36,7 +36,7 @@ struct Level {
 
 impl Place {
     /// The next name. `merged` and `trees` are the same at every step.
-    pub fn next(&mut self, merged: Merged<'_>, trees: &Trees) -> Result<Option<TreeEntry>, Fault> {
+    pub fn next(&mut self, merged: Merged<'_>, trees: &Trees) -> Result<Option<TreeEntry>, Error> {
         if !self.begun {
             self.begun = true;
             let entry = self.entry(merged, trees, 0)?;
@@ -67,7 +67,7 @@ impl Place {
         }
     }
 
-    fn enter(&mut self, merged: Merged<'_>, directory: NodeKey) -> Result<(), Fault> {
+    fn enter(&mut self, merged: Merged<'_>, directory: NodeKey) -> Result<(), Error> {
         if self.levels.len() >= DEEPEST {
             return Err(fault(ErrorKind::Integrity, "staged directories contain one another"));
         }
@@ -77,7 +77,7 @@ impl Place {
         Ok(())
     }
 
-    fn entry(&self, merged: Merged<'_>, trees: &Trees, key: NodeKey) -> Result<TreeEntry, Fault> {
+    fn entry(&self, merged: Merged<'_>, trees: &Trees, key: NodeKey) -> Result<TreeEntry, Error> {
         let (row, xattrs) = match merged.see(key)? {
             Seen::Row(row) => (row, merged.rows.xattrs(key)?),
             Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.tree_xattrs(id)),
@@ -141,7 +141,7 @@ impl Level {
 }
 
 /// The rows of the upper for the names of a directory, sorted by name.
-fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Fault> {
+fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
     let mut all: Vec<NameRow> = Vec::new();
     if !merged.base.is_marked(directory) {
         return Ok(all);

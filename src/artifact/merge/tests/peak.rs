@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::layer::{self, Form, LayerIndex, Resources, Scan, SpanSink};
+use crate::error::Error;
+use crate::layer::{Form, LayerIndex, Resources, Scan, SpanSink};
 use crate::oci::Digest;
 use crate::sys::array::tests::Temporary;
 
@@ -89,11 +90,11 @@ fn index(resources: &Resources) -> LayerIndex {
 struct Nowhere;
 
 impl SpanSink for Nowhere {
-    fn member(&mut self, _: std::ops::Range<u64>) -> Result<(), layer::Error> {
+    fn member(&mut self, _: std::ops::Range<u64>) -> Result<(), Error> {
         Ok(())
     }
 
-    fn span(&mut self, _: u32, _: std::ops::Range<u64>, _: &[u8]) -> Result<(), layer::Error> {
+    fn span(&mut self, _: u32, _: std::ops::Range<u64>, _: &[u8]) -> Result<(), Error> {
         Ok(())
     }
 }

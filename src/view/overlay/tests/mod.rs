@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use super::{Frozen, NewNode, Overlay, Replace};
 use crate::artifact::Kind;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, media_type};
 use crate::registry::RequestKind;
 use crate::staging::{Binding, Uppers};
 use crate::view::snapshot::Snapshot as _;
 use crate::view::tests::{DEFAULTS, TagFixture, tag_key};
-use crate::view::{Attributes, Error, TreeEntry, ViewNode};
+use crate::view::{Attributes, TreeEntry, ViewNode};
 
 /// One entry of a made artifact.
 pub enum Item<'a> {
