@@ -91,6 +91,14 @@ impl ContentStream {
         }
     }
 
+    /// Whether all of a range is here, so that reading it asks nobody. It may be gone a moment later.
+    pub fn holds(&self, range: &Range<u64>) -> bool {
+        match &*self.inner {
+            Inner::Blob(blob) => blob.reader().is_some_and(|reader| reader.spans_of(range).all(|span| reader.has(span))),
+            Inner::Bytes(_) => true,
+        }
+    }
+
     /// Bytes of a range, all of them or an error; clipped to the stream. Completes at once (without suspending)
     /// when everything is in the cache, so that a FUSE thread can answer by itself. Sequential calls prefetch. The call
     /// that completes a whole blob which is served while it is checked gets its bytes once the digest holds.

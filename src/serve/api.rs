@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 
 use super::access::Right;
+use super::observe::User;
 use super::pages;
 use super::problem::{Code, Problem};
 use super::route::Route;
@@ -30,42 +31,54 @@ pub(super) enum Place<'a> {
 
 /// Answers a request below `/v2`.
 pub(super) async fn answer(state: &State, request: Request<Body>) -> Response<Body> {
-    let mut response = dispatch(state, request).await.unwrap_or_else(IntoResponse::into_response);
+    let (request, body) = request.into_parts();
+    let mut user = None;
+    let route = Route::parse(request.uri.path());
+    let kind = route.as_ref().ok().map(Route::kind);
+    let outcome = match route {
+        Ok(route) => dispatch(state, &route, &mut user, &request, body).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = outcome.unwrap_or_else(IntoResponse::into_response);
+    kind.map(|kind| response.extensions_mut().insert(kind));
+    user.map(|user| response.extensions_mut().insert(User(user)));
     response.headers_mut().insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
     response
 }
 
-async fn dispatch(state: &State, request: Request<Body>) -> Result<Response<Body>, Problem> {
-    let (request, body) = request.into_parts();
-    let route = Route::parse(request.uri.path())?;
-    let user = match &state.passwords {
-        Some(passwords) => passwords.user(&request.headers).await?,
-        None => None,
-    };
-    let user = user.as_deref();
-    state.access.check(user, &route, &request.method)?;
-    let reads = respond::reads(&request);
-    match &route {
-        Route::Base if reads => return Ok(respond::json(&request, "{}")),
-        Route::Catalog if reads => return lists::catalog(state, user, &request).await,
+/// `named` becomes the user of the request, once that is known.
+async fn dispatch(
+    state: &State,
+    route: &Route,
+    named: &mut Option<String>,
+    request: &Parts,
+    body: Body,
+) -> Result<Response<Body>, Problem> {
+    *named = state.user(&request.headers).await?;
+    let user = named.as_deref();
+    state.access.check(user, route, &request.method)?;
+    let reads = respond::reads(request);
+    match route {
+        Route::Base if reads => return Ok(respond::json(request, "{}")),
+        Route::Catalog if reads => return lists::catalog(state, user, request).await,
         _ => {}
     }
-    let Some(name) = route.repository() else { return Err(wrong_method(&request)) };
-    match place(state, &request, name)? {
-        Place::Upstream(upstream, repository) => match (&route, reads) {
-            (Route::Manifest(_, version), true) => manifests::of_upstream(upstream, &repository, version, &request).await,
-            (Route::Blob(_, digest), true) => blobs::of_upstream(upstream, &repository, digest, &request).await,
-            (Route::Tags(name), true) => lists::tags(&upstream.tags(&repository).await?.names, name, &request),
+    let Some(name) = route.repository() else { return Err(wrong_method(request)) };
+    match place(state, request, name)? {
+        Place::Upstream(upstream, repository) => match (route, reads) {
+            (Route::Manifest(_, version), true) => manifests::of_upstream(upstream, &repository, version, request).await,
+            (Route::Blob(_, digest), true) => blobs::of_upstream(upstream, &repository, digest, request).await,
+            (Route::Tags(name), true) => lists::tags(&upstream.tags(&repository).await?.names, name, request),
             (Route::Referrers(_, digest), true) => {
                 let found = upstream.referrers(&repository, digest).await?;
-                Ok(lists::referrers(&found, &request))
+                Ok(lists::referrers(&found, request))
             }
-            _ => Err(wrong_method(&request)),
+            _ => Err(wrong_method(request)),
         },
         Place::Store(store) => {
             let may_pull = |other: &Repository| state.access.allows(user, other, Right::Pull);
             let asked = hosted::Asked { store, repository: name.clone(), user, may_pull: &may_pull };
-            hosted::answer(asked, &route, &request, body).await
+            hosted::answer(asked, route, request, body).await
         }
     }
 }

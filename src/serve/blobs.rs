@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::manifests::{DIGEST, digest_value, etag, is_known};
+use super::metrics::{Kind, Source};
 use super::problem::Problem;
 use super::range::{Wanted, wanted};
 use super::upstream::{Upstream, piece_end};
@@ -24,13 +25,19 @@ pub(super) async fn of_upstream(
     digest: &Digest,
     request: &Parts,
 ) -> Result<Response<Body>, Problem> {
-    let size = upstream.blob_size(repository, digest).await?;
+    let (size, mut source) = upstream.blob_size(repository, digest).await?;
     let (mut response, range) = head(request, digest, size);
     if let Some(range) = range {
         let blob = upstream.blob(repository, digest, size).await?;
+        if !blob.holds(&range) {
+            source = Source::Upstream;
+        }
         let first = upstream.first(&blob, range.start, range.end).await?;
-        *response.body_mut() = content(blob, range, first);
+        let metrics = upstream.metrics.clone();
+        *response.body_mut() = content(blob, range, first, move |bytes| metrics.sent(bytes));
     }
+    upstream.metrics.answered(Kind::Blob, source);
+    response.extensions_mut().insert(source);
     Ok(response)
 }
 
@@ -72,20 +79,21 @@ pub(super) fn head(request: &Parts, digest: &Digest, size: u64) -> (Response<Bod
     (response, range.filter(|_| is_get))
 }
 
-/// A range of content as a body; `first` are its first bytes, where they are here already.
-pub(super) fn content(content: ContentStream, range: Range<u64>, first: Option<Bytes>) -> Body {
+/// A range of content as a body; `first` are its first bytes, where they are here already. `sent` counts bytes.
+pub(super) fn content(content: ContentStream, range: Range<u64>, first: Option<Bytes>, sent: impl Fn(u64) + Send + 'static) -> Body {
     let first = first.filter(|first| !first.is_empty());
-    let state = Some((content, range, first));
+    let state = Some((content, range, first, sent));
     Body::from_stream(stream::unfold(state, |state| async move {
-        let (content, range, first) = state.filter(|(_, range, _)| range.start < range.end)?;
+        let (content, range, first, sent) = state.filter(|(_, range, ..)| range.start < range.end)?;
         let piece = match first {
             Some(first) => Ok(first),
             None => content.read(range.start..piece_end(range.start, range.end)).await,
         };
         match piece {
             Ok(bytes) if !bytes.is_empty() => {
-                let next = range.start + bytes.len() as u64;
-                Some((Ok(bytes), Some((content, next..range.end, None))))
+                let length = bytes.len() as u64;
+                sent(length);
+                Some((Ok(bytes), Some((content, range.start + length..range.end, None, sent))))
             }
             Ok(_) => Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None)),
             Err(error) => {

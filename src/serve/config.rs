@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::Access;
+use super::access_log::AccessLog;
 use super::passwords::Passwords;
 use super::store::Store;
 use super::tls::Certificate;
-use crate::artifact::Artifacts;
 use crate::cache::SpanCache;
+use crate::content::Budget;
 use crate::oci::{Registry, Repository};
 use crate::registry::Pull;
 
@@ -20,8 +21,12 @@ pub struct UpstreamConfig {
     pub registry: Registry,
     /// The way to it.
     pub pull: Arc<dyn Pull>,
-    /// Its artifacts, over content that is read as [`crate::content::VerifyPolicy::Relayed`].
-    pub artifacts: Artifacts,
+    /// Memory for reading; upstreams may share it.
+    pub budget: Budget,
+    /// A transfer without progress fails after so long.
+    pub io_timeout: Duration,
+    /// How long tags and lists are trusted before the registry is asked again.
+    pub tag_ttl: Duration,
 }
 
 /// Limits of connections.
@@ -72,6 +77,8 @@ pub struct Config {
     pub hosts: Hosts,
     /// Limits of connections.
     pub limits: Limits,
+    /// Where requests are logged.
+    pub access_log: Option<AccessLog>,
 }
 
 /// Checks the prefixes of upstreams: each one component of a repository name, none the beginning of another.

@@ -1,9 +1,10 @@
 //! Connections: accepted up to a limit, each with its deadlines, ended in order when the server stops.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::config::Limits;
+use super::observe::Peer;
 use super::stall::Stalling;
 use super::state::State;
 use super::tls::Certificate;
@@ -35,7 +37,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
             accepted = accept(&listener, &places) => accepted,
             () = &mut stop => break,
         };
-        let (stream, place) = match accepted {
+        let (stream, client, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
@@ -43,8 +45,8 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
                 continue;
             }
         };
-        let connection =
-            Connection { builder: builder.clone(), service: TowerToHyperService::new(routes.clone()), watcher: graceful.watcher() };
+        let service = TowerToHyperService::new(routes.clone().layer(Extension(Peer(client))));
+        let connection = Connection { builder: builder.clone(), service, watcher: graceful.watcher() };
         let acceptor = state.certificate.as_ref().map(Certificate::acceptor);
         tokio::spawn(async move {
             let _place = place;
@@ -81,12 +83,12 @@ impl Connection {
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, client) = listener.accept().await?;
     // Small answers must not wait for each other.
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, client, place))
 }
 
 fn builder(limits: Limits) -> Builder<TokioExecutor> {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
+use super::metrics::Kind;
 use super::problem::{Code, Problem};
 use super::respond;
 use super::upstream::Upstream;
@@ -22,6 +23,11 @@ pub(super) async fn of_upstream(
 ) -> Result<Response<Body>, Problem> {
     let found = upstream.manifest(repository, version).await?;
     let mut response = answer(&found.manifest, request)?;
+    upstream.metrics.answered(Kind::Manifest, found.source);
+    if let Some(size) = response.body().size_hint().exact() {
+        upstream.metrics.sent(size);
+    }
+    response.extensions_mut().insert(found.source);
     if let Some(age) = found.stale {
         mark_stale(&mut response, age, upstream.registry.as_str());
     }

@@ -5,6 +5,7 @@
 //! with it, every wait has an end, and memory does not grow with what a client sends.
 
 mod access;
+mod access_log;
 mod api;
 mod blobs;
 mod config;
@@ -13,6 +14,9 @@ mod hosted;
 mod listen;
 mod lists;
 mod manifests;
+mod metered;
+mod metrics;
+mod observe;
 mod pages;
 mod passwords;
 mod problem;
@@ -34,15 +38,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use access::unknown_user;
 pub use access::{Access, Right, Rules};
+pub use access_log::{AccessFormat, AccessLog};
 pub use config::{Config, Hosts, Limits, UpstreamConfig, check_prefixes};
 pub use passwords::Passwords;
+use problem::Problem;
 use state::State;
 pub use store::Store;
 pub use tls::Certificate;
@@ -102,8 +109,10 @@ fn routes(state: Arc<State>) -> Router {
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(answer)
         .layer(from_fn_with_state(Arc::clone(&state), guarded))
+        .layer(from_fn_with_state(Arc::clone(&state), observe::observed))
         .with_state(state)
 }
 
@@ -126,6 +135,14 @@ async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Bo
     }
     let status = if readable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, text).into_response()
+}
+
+/// The counters, for everybody where nobody is asked who it is, and else for users only: `--anonymous` lets strangers pull, no more.
+async fn metrics(extract::State(state): extract::State<Arc<State>>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
+    if state.user(&headers).await?.is_none() && state.access.asks {
+        return Err(unknown_user());
+    }
+    Ok(state.metrics.answer(&headers))
 }
 
 async fn answer(extract::State(state): extract::State<Arc<State>>, request: Request<Body>) -> Response<Body> {

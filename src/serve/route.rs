@@ -5,6 +5,7 @@
 
 use percent_encoding::percent_decode_str;
 
+use super::metrics::Kind;
 use super::problem::{Code, Problem};
 use crate::oci::{Digest, Repository, Tag, Version};
 
@@ -52,6 +53,19 @@ impl Route {
             [name @ .., "blobs", text] => Ok(Self::Blob(repository(name)?, digest(text)?)),
             [name @ .., "referrers", text] => Ok(Self::Referrers(repository(name)?, digest(text)?)),
             _ => Err(nowhere()),
+        }
+    }
+
+    /// What it counts as.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Base => Kind::Base,
+            Self::Catalog => Kind::Catalog,
+            Self::Tags(_) => Kind::Tags,
+            Self::Manifest(..) => Kind::Manifest,
+            Self::Blob(..) => Kind::Blob,
+            Self::Uploads(_) | Self::Upload(..) => Kind::Upload,
+            Self::Referrers(..) => Kind::Referrers,
         }
     }
 

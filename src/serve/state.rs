@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
+
 use super::access::Access;
+use super::access_log::AccessLog;
 use super::config::{Config, Hosts, Limits};
+use super::metrics::Metrics;
 use super::passwords::Passwords;
+use super::problem::Problem;
 use super::store::Store;
 use super::tls::Certificate;
 use super::upstream::Upstream;
@@ -19,13 +24,30 @@ pub(super) struct State {
     pub(super) certificate: Option<Certificate>,
     pub(super) hosts: Hosts,
     pub(super) limits: Limits,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) metrics: Metrics,
 }
 
 impl State {
     pub(super) fn new(config: Config) -> Self {
-        let Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits } = config;
+        let Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits, access_log } = config;
         let access = Access { asks: passwords.is_some(), ..access };
-        let upstreams = upstreams.into_iter().map(|upstream| Upstream::new(upstream, &cache)).collect();
-        Self { upstreams, default_upstream, store: store.map(Arc::new), access, passwords, certificate, hosts, limits }
+        let prefixes: Vec<&str> = upstreams.iter().map(|upstream| upstream.prefix.as_str()).collect();
+        let metrics = Metrics::new(&cache, &prefixes);
+        let upstreams = upstreams.into_iter().zip(metrics.upstreams());
+        let upstreams = upstreams.map(|(upstream, metrics)| Upstream::new(upstream, &cache, metrics.clone())).collect();
+        let store = store.map(Arc::new);
+        Self { upstreams, default_upstream, store, access, passwords, certificate, hosts, limits, access_log, metrics }
+    }
+
+    /// The user that a request names; none where it names none, or where nobody is asked.
+    ///
+    /// # Errors
+    /// 401 if the password is wrong.
+    pub(super) async fn user(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+        match &self.passwords {
+            Some(passwords) => passwords.user(headers).await,
+            None => Ok(None),
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! One registry that is read through: its manifests, blobs and lists, from the cache where they are known, and what its failures mean
 //! to a client.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::UpstreamConfig;
+use super::metered::Metered;
+use super::metrics::{Source, UpstreamMetrics};
 use super::problem::{Code, Problem};
 use super::sizes::Sizes;
-use crate::artifact::{Artifacts, Listing};
+use crate::artifact::{Artifacts, Listing, Options, ViewMode};
 use crate::cache::SpanCache;
-use crate::content::ContentStream;
+use crate::content::{self, ContentStream, Contents, VerifyPolicy};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
-use crate::oci::{Descriptor, Digest, Manifest, Registry, Repository, Version, media_type};
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Registry, Repository, Version, media_type};
 use crate::registry::Pull;
 
 /// How long a client is kept waiting for the head of an answer: containerd gives up after 30 s.
@@ -27,6 +30,7 @@ pub(super) struct Upstream {
     pub(super) prefix: String,
     pub(super) registry: Registry,
     pub(super) artifacts: Artifacts,
+    pub(super) metrics: UpstreamMetrics,
     pull: Arc<dyn Pull>,
     sizes: Arc<Sizes>,
     asking: Flight<(Repository, Digest), Result<u64, Error>>,
@@ -36,14 +40,21 @@ pub(super) struct Upstream {
 /// A manifest, and how old the answer is where the upstream could not confirm it.
 pub(super) struct Found {
     pub(super) manifest: Arc<Manifest>,
+    pub(super) source: Source,
     pub(super) stale: Option<Duration>,
 }
 
 impl Upstream {
-    pub(super) fn new(config: UpstreamConfig, cache: &SpanCache) -> Self {
-        let UpstreamConfig { prefix, registry, pull, artifacts } = config;
+    pub(super) fn new(config: UpstreamConfig, cache: &SpanCache, metrics: UpstreamMetrics) -> Self {
+        let UpstreamConfig { prefix, registry, pull, budget, io_timeout, tag_ttl } = config;
+        let pull: Arc<dyn Pull> = Arc::new(Metered::new(pull, metrics.clone()));
+        let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
+        (reading.verify, reading.budget, reading.io_timeout) = (VerifyPolicy::Relayed, budget, io_timeout);
+        let (platform, view) = (Platform::host(), ViewMode::Merged);
+        let options = Options { tag_ttl, platform, view, offline: false, strict: false, repositories: Vec::new() };
+        let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(reading), cache.clone(), options);
         let sizes = Arc::new(Sizes::new(cache.clone(), pull.origin()));
-        Self { prefix, registry, artifacts, pull, sizes, asking: Flight::default(), started: Instant::now() }
+        Self { prefix, registry, artifacts, metrics, pull, sizes, asking: Flight::default(), started: Instant::now() }
     }
 
     /// The repository there of a name here, without the prefix. Docker Hub keeps plain names below `library`.
@@ -55,30 +66,38 @@ impl Upstream {
 
     /// A manifest. By tag it is the current one, or the last known one where the upstream cannot be asked.
     pub(super) async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Found, Problem> {
-        let asked = Instant::now();
-        self.in_time(async {
-            let (digest, stale) = match version {
-                Version::Digest(digest) => (*digest, None),
-                Version::Tag(tag) => {
-                    let digest = self.artifacts.tag(repository, tag).await?;
-                    // What was known before this process began is at least as old as that.
-                    let age = self.artifacts.tag_age(repository, tag).unwrap_or_else(|| self.started.elapsed());
-                    let confirmed = age <= asked.elapsed() || age < self.artifacts.options().tag_ttl;
-                    (digest, (!confirmed).then_some(age))
-                }
-            };
-            let manifest = self.artifacts.manifest(repository, &digest).await?;
-            Ok(Found { manifest, stale })
-        })
-        .await
+        let (found, waited) = waiting(self.in_time(self.look_up(repository, version))).await;
+        let (manifest, stale) = found?;
+        let source = match stale {
+            Some(_) => Source::Stale,
+            None if waited => Source::Upstream,
+            None => Source::Cache,
+        };
+        Ok(Found { manifest, source, stale })
     }
 
-    /// The size of a blob, if the repository holds it.
-    pub(super) async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Problem> {
+    /// A manifest, and how old the answer is where the upstream could not confirm it.
+    async fn look_up(&self, repository: &Repository, version: &Version) -> Result<(Arc<Manifest>, Option<Duration>), Error> {
+        let asked = Instant::now();
+        let (digest, stale) = match version {
+            Version::Digest(digest) => (*digest, None),
+            Version::Tag(tag) => {
+                let digest = self.artifacts.tag(repository, tag).await?;
+                // What was known before this process began is at least as old as that.
+                let age = self.artifacts.tag_age(repository, tag).unwrap_or_else(|| self.started.elapsed());
+                let confirmed = age <= asked.elapsed() || age < self.artifacts.options().tag_ttl;
+                (digest, (!confirmed).then_some(age))
+            }
+        };
+        Ok((self.artifacts.manifest(repository, &digest).await?, stale))
+    }
+
+    /// The size of a blob, if the repository holds it, and whether the upstream had to be asked.
+    pub(super) async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<(u64, Source), Problem> {
         let (sizes, key) = (Arc::clone(&self.sizes), (repository.clone(), *digest));
         let known = tokio::task::spawn_blocking(move || sizes.get(&key.0, &key.1)).await.ok().flatten();
         if let Some(size) = known {
-            return Ok(size);
+            return Ok((size, Source::Cache));
         }
         let key = (repository.clone(), *digest);
         let asking = self.asking.run(key.clone(), || {
@@ -92,7 +111,8 @@ impl Upstream {
         });
         let answer = tokio::time::timeout(PATIENCE, asking).await.map_err(|_| late())?;
         let answer = answer.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::BlobUnknown))?;
-        answer.map_err(|error| self.problem(error.kind, &error.message, Code::BlobUnknown))
+        let size = answer.map_err(|error| self.problem(error.kind, &error.message, Code::BlobUnknown))?;
+        Ok((size, Source::Upstream))
     }
 
     /// A blob of which the repository holds so many bytes.
@@ -153,6 +173,17 @@ impl Upstream {
 
 fn late() -> Problem {
     Problem::of(ErrorKind::TimedOut, format!("the upstream registry did not answer within {} s", PATIENCE.as_secs()), Code::Unavailable)
+}
+
+/// Completes a future, and tells whether it had to wait: what is known is there at once.
+async fn waiting<F: Future>(future: F) -> (F::Output, bool) {
+    let (mut future, mut waited) = (std::pin::pin!(future), false);
+    let output = poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        waited |= polled.is_pending();
+        polled
+    });
+    (output.await, waited)
 }
 
 /// The end of the piece that begins at a place, at a border of spans.

@@ -9,8 +9,6 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 
-use crate::artifact::{self, Artifacts, ViewMode};
-use crate::cache::SpanCache;
 use crate::cli::daemon::log;
 use crate::cli::daemon::shutdown::Signals;
 use crate::cli::exit::Failure;
@@ -19,10 +17,12 @@ use crate::cli::settings::flags::{LogFlags, RegistryFlags, Storage, Transport};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring;
 use crate::cli::terminal::{escape, output, units};
-use crate::content::{self, Budget, Contents, MEMORY_LIMIT, VerifyPolicy};
-use crate::oci::{Platform, Registry, Source};
+use crate::content::{Budget, MEMORY_LIMIT};
+use crate::oci::{Registry, Source};
 use crate::registry::Pull;
-use crate::serve::{Access, Certificate, Config, Hosts, Limits, Passwords, Rules, Server, Store, UpstreamConfig, check_prefixes};
+use crate::serve::{
+    Access, AccessFormat, AccessLog, Certificate, Config, Hosts, Limits, Passwords, Rules, Server, Store, UpstreamConfig, check_prefixes,
+};
 use crate::sys::process;
 
 /// Where the server listens by default.
@@ -94,6 +94,10 @@ pub struct Serve {
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_TAG_TTL", hide_env = true)]
     tag_ttl: Option<Duration>,
 
+    /// Log every request on standard error: as text in the combined log format, or as JSON
+    #[arg(long, value_name = "FORM", default_value = "off")]
+    access_log: AccessLogForm,
+
     /// Directories and budget.
     #[command(flatten)]
     storage: Storage,
@@ -133,6 +137,17 @@ enum Anonymous {
     Pull,
 }
 
+/// `--access-log`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AccessLogForm {
+    /// The combined log format, with the time taken and whether the cache had the answer
+    Text,
+    /// One JSON object a line
+    Json,
+    /// No access log
+    Off,
+}
+
 /// A file that a flag names and that cannot be used.
 fn unusable(path: &Path, flag: &str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::usage(format!("cannot use {}: {error}; check {flag}", escape::path(path)))
@@ -164,7 +179,7 @@ impl Serve {
         let budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
         let upstreams = self.upstreams.iter().map(|(prefix, registry)| {
             let pull = self.pull(registry, &invocation)?;
-            Ok(self.upstream(prefix, registry, pull, &cache, &budget))
+            Ok(self.upstream(prefix, registry, pull, &budget))
         });
         let config = Config {
             upstreams: upstreams.collect::<Result<_, Failure>>()?,
@@ -176,6 +191,7 @@ impl Serve {
             certificate: self.certificate()?,
             hosts: Hosts { any: !self.listen.ip().is_loopback() && self.hosts.is_empty(), names: self.hosts.clone() },
             limits: Limits::default(),
+            access_log: self.access_log()?,
         };
         block_on(self.serve(config))
     }
@@ -238,21 +254,25 @@ impl Serve {
         Ok(wiring::registry(&source, false, &flags, &invocation.environment)?)
     }
 
-    fn upstream(&self, prefix: &str, registry: &Registry, pull: Arc<dyn Pull>, cache: &SpanCache, budget: &Budget) -> UpstreamConfig {
-        let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
-        reading.verify = VerifyPolicy::Relayed;
-        reading.budget = budget.clone();
-        reading.io_timeout = self.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT);
-        let options = artifact::Options {
+    fn upstream(&self, prefix: &str, registry: &Registry, pull: Arc<dyn Pull>, budget: &Budget) -> UpstreamConfig {
+        UpstreamConfig {
+            prefix: prefix.to_owned(),
+            registry: registry.clone(),
+            pull,
+            budget: budget.clone(),
+            io_timeout: self.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT),
             tag_ttl: self.tag_ttl.unwrap_or(wiring::TAG_TTL),
-            platform: Platform::host(),
-            view: ViewMode::Merged,
-            offline: false,
-            strict: false,
-            repositories: Vec::new(),
+        }
+    }
+
+    fn access_log(&self) -> Result<Option<AccessLog>, Failure> {
+        let format = match self.access_log {
+            AccessLogForm::Text => AccessFormat::Text,
+            AccessLogForm::Json => AccessFormat::Json,
+            AccessLogForm::Off => return Ok(None),
         };
-        let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(reading), cache.clone(), options);
-        UpstreamConfig { prefix: prefix.to_owned(), registry: registry.clone(), pull, artifacts }
+        let failed = |error| Failure::other(format!("cannot start the access log: {error}"));
+        AccessLog::new(format, std::io::stderr()).map(Some).map_err(failed)
     }
 
     async fn serve(&self, config: Config) -> Result<(), Failure> {

@@ -5,11 +5,11 @@ use serde_json::json;
 use super::*;
 
 /// The user of a request.
-fn as_user(request: RequestBuilder, user: &str) -> RequestBuilder {
+pub(super) fn as_user(request: RequestBuilder, user: &str) -> RequestBuilder {
     request.basic_auth(user, Some(format!("{user}-password")))
 }
 
-fn passwords(directory: &TempDir) -> Passwords {
+pub(super) fn passwords(directory: &TempDir) -> Passwords {
     let path = directory.path().join("htpasswd");
     let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-password"), 4).unwrap());
     std::fs::write(&path, format!("{}{}", line("alice"), line("bob"))).unwrap();
@@ -17,7 +17,11 @@ fn passwords(directory: &TempDir) -> Passwords {
 }
 
 /// A server that asks for passwords, with these rules.
-async fn asking(upstreams: &[(&'static str, &'static str, &Arc<Memory>)], rules: Option<&str>, anonymous_pull: bool) -> TestServer {
+pub(super) async fn asking(
+    upstreams: &[(&'static str, &'static str, &Arc<Memory>)],
+    rules: Option<&str>,
+    anonymous_pull: bool,
+) -> TestServer {
     let setup = Setup { has_store: true, ..Setup::of(upstreams) };
     let passwords = Some(passwords(&setup.directory));
     let access = Access { rules: rules.map(|rules| Rules::parse(rules).unwrap()), anonymous_pull, ..Access::default() };

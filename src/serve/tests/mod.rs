@@ -3,6 +3,7 @@
 mod access;
 mod cold;
 mod hosting;
+mod observing;
 mod reading;
 mod storing;
 
@@ -16,9 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::artifact::{Artifacts, Options, ViewMode};
 use crate::cache::{self, SpanCache};
-use crate::content::{self, Contents, VerifyPolicy};
+use crate::content::{Budget, MEMORY_LIMIT};
 use crate::oci::{Digest, Registry};
 use crate::registry::{Memory, Pull, Trust};
 
@@ -46,6 +46,7 @@ struct Setup {
     passwords: Option<Passwords>,
     certificate: Option<Certificate>,
     limits: Limits,
+    access_log: Option<AccessLog>,
 }
 
 impl Setup {
@@ -63,6 +64,7 @@ impl Setup {
             passwords: None,
             certificate: None,
             limits: Limits::default(),
+            access_log: None,
         }
     }
 
@@ -76,26 +78,16 @@ impl Setup {
         let cache = SpanCache::open(config).unwrap();
         let upstream = |(prefix, host, memory): (&str, &str, Arc<Memory>)| {
             let pull: Arc<dyn Pull> = memory;
-            let mut config = content::Config::new(Arc::clone(&pull), cache.clone());
-            config.verify = VerifyPolicy::Relayed;
-            config.io_timeout = Duration::from_secs(20);
-            let options = Options {
-                tag_ttl: self.tag_ttl,
-                platform: "linux/amd64".parse().unwrap(),
-                view: ViewMode::Merged,
-                offline: false,
-                strict: false,
-                repositories: Vec::new(),
-            };
-            let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(config), cache.clone(), options);
-            UpstreamConfig { prefix: prefix.to_owned(), registry: Registry::parse(host).unwrap(), pull, artifacts }
+            let (budget, io_timeout) = (Budget::new(MEMORY_LIMIT), Duration::from_secs(20));
+            let (prefix, registry) = (prefix.to_owned(), Registry::parse(host).unwrap());
+            UpstreamConfig { prefix, registry, pull, budget, io_timeout, tag_ttl: self.tag_ttl }
         };
         let upstreams = self.upstreams.into_iter().map(upstream).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let store = self.has_store.then(|| Store::open(&self.directory.path().join("store")).unwrap());
         let (default_upstream, hosts, limits) = (self.default_upstream, Hosts::default(), self.limits);
-        let (access, passwords, certificate) = (self.access, self.passwords, self.certificate);
-        let config = Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits };
+        let (access, passwords, certificate, access_log) = (self.access, self.passwords, self.certificate, self.access_log);
+        let config = Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits, access_log };
         let server = Server::new(listener, config);
         let base = format!("http://{}", server.address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,0 +1,182 @@
+//! Every request as it is counted and logged, whatever becomes of it.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use axum::middleware::Next;
+use http_body::{Frame, SizeHint};
+
+use super::access_log::Entry;
+use super::metrics::{Kind, Source};
+use super::state::State;
+
+/// The status of a client that left before its answer began, as web servers log it.
+const LEFT: u16 = 499;
+/// Characters of the name of an upload that are logged: with all of them others could go on with it.
+const SESSION: usize = 8;
+
+/// The address of a client, which its connection adds to every request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// The user of a request, which handlers add to the answer.
+#[derive(Clone, Debug)]
+pub(super) struct User(pub(super) String);
+
+/// Counts and logs a request.
+pub(super) async fn observed(extract::State(state): extract::State<Arc<State>>, request: Request<Body>, next: Next) -> Response<Body> {
+    let mut observation = Observation::new(state, &request);
+    let response = next.run(request).await;
+    observation.head(&response);
+    if observation.state.access_log.is_none() {
+        return response;
+    }
+    let whole = length(&observation.entry.method, response.headers(), response.body());
+    response.map(|body| Body::new(Watched { body, whole, observation }))
+}
+
+/// Bytes of a body, where they are known.
+fn length(method: &Method, headers: &HeaderMap, body: &Body) -> Option<u64> {
+    if *method == Method::HEAD {
+        return Some(0);
+    }
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    announced.or_else(|| body.size_hint().exact())
+}
+
+/// A request under way. It is counted when its answer begins and logged when that ends, or when its client leaves.
+struct Observation {
+    state: Arc<State>,
+    began: Instant,
+    has_head: bool,
+    entry: Entry,
+}
+
+impl Observation {
+    fn new(state: Arc<State>, request: &Request<Body>) -> Self {
+        let path = request.uri().path();
+        let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let entry = Entry {
+            began: SystemTime::now(),
+            client: request.extensions().get::<Peer>().map(|peer| peer.0),
+            user: None,
+            method: request.method().clone(),
+            path: logged(path),
+            version: request.version(),
+            agent: agent.map(str::to_owned),
+            kind: usual_kind(path),
+            status: StatusCode::from_u16(LEFT).unwrap_or(StatusCode::REQUEST_TIMEOUT),
+            bytes: 0,
+            took: std::time::Duration::ZERO,
+            is_whole: false,
+            source: None,
+        };
+        Self { state, began: Instant::now(), has_head: false, entry }
+    }
+
+    fn head(&mut self, response: &Response<Body>) {
+        let said = response.extensions();
+        self.entry.kind = said.get::<Kind>().copied().unwrap_or(self.entry.kind);
+        self.entry.user = said.get::<User>().map(|user| user.0.clone());
+        self.entry.source = said.get::<Source>().copied();
+        self.entry.status = response.status();
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.has_head = true;
+        self.state.metrics.answered(&self.entry.method, self.entry.kind, self.entry.status, self.began.elapsed());
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        if !self.has_head {
+            self.count();
+        }
+        self.entry.took = self.began.elapsed();
+        if let Some(log) = &self.state.access_log
+            && !log.write(&self.entry)
+        {
+            self.state.metrics.lost_lines().inc();
+        }
+    }
+}
+
+/// What a path asks for, where no handler says so.
+fn usual_kind(path: &str) -> Kind {
+    match path {
+        "/healthz" | "/readyz" | "/metrics" => Kind::Probe,
+        "/" => Kind::Page,
+        path if path.starts_with("/files/") => Kind::Page,
+        _ => Kind::Other,
+    }
+}
+
+/// A path as it is logged.
+fn logged(path: &str) -> String {
+    match path.rsplit_once("/blobs/uploads/") {
+        Some((before, session)) if session.len() > SESSION => {
+            let begin: String = session.chars().take(SESSION).collect();
+            format!("{before}/blobs/uploads/{begin}...")
+        }
+        _ => path.to_owned(),
+    }
+}
+
+/// A body whose bytes are counted.
+struct Watched {
+    body: Body,
+    /// How many there will be.
+    whole: Option<u64>,
+    observation: Observation,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.observation.entry.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Poll::Ready(None) => self.observation.entry.is_whole = true,
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let entry = &mut self.observation.entry;
+        entry.is_whole |= self.whole == Some(entry.bytes) || self.body.is_end_stream();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_upload_is_not_told_in_full() {
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(logged(&format!("/v2/team/app/blobs/uploads/{id}")), "/v2/team/app/blobs/uploads/01234567...");
+        assert_eq!(logged("/v2/app/blobs/uploads/"), "/v2/app/blobs/uploads/");
+        assert_eq!(logged("/v2/app/tags/list"), "/v2/app/tags/list");
+    }
+}
