@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 pub mod artifact;
+pub mod blocking;
 pub mod cache;
 pub mod cli;
 pub mod content;

@@ -9,6 +9,7 @@ use super::loaded::Artifact;
 use super::options::{Options, ViewMode};
 use super::registry_cache::{Listing, RegistryCache};
 use super::secrets::OpenedHere;
+use crate::blocking::spawn_blocking;
 use crate::cache::{Room, SpanCache};
 use crate::content::{BlobSource, Budget, ContentStream, Contents, Download, Sealing};
 use crate::error::{Error, ErrorKind};
@@ -193,7 +194,7 @@ impl Artifacts {
     /// room.
     pub async fn room(&self, bytes: u64) -> Option<Arc<Room>> {
         let cache = self.inner.cache.clone();
-        tokio::task::spawn_blocking(move || cache.room(bytes)).await.ok().flatten().map(Arc::new)
+        spawn_blocking(move || cache.room(bytes)).await.ok().flatten().map(Arc::new)
     }
 
     /// Bytes received and decoded so far, of any stream: stands still only if nothing moves.

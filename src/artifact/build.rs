@@ -12,6 +12,7 @@ use super::kept::Key;
 use super::outline::{Outline, Reader};
 use super::tree::{self, Tree};
 use super::{Artifact, Dialect};
+use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
 use crate::content::{BlobSource, Sealing, Use};
 use crate::error::{Error, ErrorKind};
@@ -74,8 +75,7 @@ impl Inner {
     /// Remembers in memory what an encrypted artifact contains.
     async fn remember_secrets(self: &Arc<Self>, key: &Key, tree: &Tree) -> Result<(), Error> {
         let (me, key, tree) = (Arc::clone(self), key.clone(), tree.clone());
-        let remembered = tokio::task::spawn_blocking(move || me.opened_here.remember(&key, &tree));
-        remembered.await.map_err(|error| Error::new(ErrorKind::Other, format!("reading a tree: {error}")))
+        spawn_blocking(move || me.opened_here.remember(&key, &tree)).await
     }
 
     /// The warnings of the tree of an artifact, if that is here and needs no key.
@@ -114,7 +114,7 @@ impl Inner {
         let memory = if is_plain { 0 } else { indexed.saturating_mul(TREE_COPIES) };
         let memory = self.contents.budget().take(Use::Large, memory).await;
         let _memory = memory?;
-        let built = tokio::task::spawn_blocking(move || {
+        let built = spawn_blocking(move || {
             let shown_as = format!("{}@{}", key.repository, key.manifest);
             let composed = compose(&steps, &indexes, &directories, &scratch)?;
             for warning in &composed.warnings {

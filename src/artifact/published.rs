@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::of_blob;
 use super::{Artifact, Artifacts};
+use crate::blocking::spawn_blocking;
 use crate::content::{BlobSource, Lent, Sealing};
 use crate::error::Error;
 use crate::layer::{Form, LayerIndex};
@@ -42,7 +43,7 @@ impl Artifacts {
     pub async fn adopt(&self, index: &LayerIndex, attached_index: Option<&Digest>) {
         let (contents, index, attached_index) = (self.inner.contents.clone(), index.clone(), attached_index.copied());
         // A failure costs a fetch later, and is in the log.
-        let _ = tokio::task::spawn_blocking(move || contents.adopt(&index, attached_index.as_ref())).await;
+        let _ = spawn_blocking(move || contents.adopt(&index, attached_index.as_ref())).await;
     }
 
     /// The same for an archive that was sealed here in an oci-sync envelope. The index is kept sealed.
@@ -57,7 +58,7 @@ impl Artifacts {
         let (repository, descriptor) = (repository.clone(), layer.clone());
         let source = BlobSource { repository, descriptor, form: Form::Archive, sealing: Sealing::OciSync, strict: false, index: None };
         let (contents, key, index) = (self.inner.contents.clone(), key.clone(), index.clone());
-        let kept = tokio::task::spawn_blocking(move || contents.adopt_sealed(&source, header, &key, &index)).await;
+        let kept = spawn_blocking(move || contents.adopt_sealed(&source, header, &key, &index)).await;
         if let Ok(Err(error)) = kept {
             tracing::warn!("the index of a packed layer is not kept: it is made again when it is needed: {error}");
         }

@@ -9,6 +9,7 @@ use super::identity::{IdentityDefaults, NOTHING};
 use super::kept::Key;
 use super::tree::{self, Tree};
 use super::{Identity, Secrets, ViewMode};
+use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
 use crate::content::Sealing;
 use crate::error::Error;
@@ -25,7 +26,7 @@ impl Artifacts {
     /// The manifests that the tags of a repository are known to stand for, as far as they are here.
     pub async fn known_artifacts(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
         let (known, repository) = (Arc::clone(&self.inner.registry_cache), repository.clone());
-        tokio::task::spawn_blocking(move || known.local_manifests(&repository)).await.unwrap_or_default()
+        spawn_blocking(move || known.local_manifests(&repository)).await.unwrap_or_default()
     }
 
     /// A manifest of a repository that shows the same tree, if one is known.
@@ -50,7 +51,7 @@ impl Artifacts {
             } else {
                 let artifact = self.artifact(repository, &manifest.digest, ViewMode::Merged, false).await?;
                 let (tree, defaults) = (artifact.tree.clone(), *defaults);
-                tokio::task::spawn_blocking(move || tree.identity(&defaults)).await.ok().and_then(|identity| identity.digest)
+                spawn_blocking(move || tree.identity(&defaults)).await.ok().and_then(|identity| identity.digest)
             };
             if found == Some(wanted) {
                 return Ok(Some(manifest));

@@ -1,5 +1,6 @@
 //! Asynchronous work of a command.
 
+use crate::blocking::spawn_blocking;
 use crate::cli::exit::{Code, Failure};
 
 /// Runs work to its end.
@@ -50,5 +51,5 @@ pub const EDITS_ARE_KEPT: &str = "staged edits are kept, and the next sync resum
 /// # Errors
 /// Those of the work.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::other(error.to_string()))?
+    spawn_blocking(work).await?
 }

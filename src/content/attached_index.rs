@@ -16,6 +16,7 @@ use super::plan::Attached;
 use super::shared::Shared;
 use super::verdicts::Verdict;
 use super::{BlobSource, Sealing, names};
+use crate::blocking::blocking;
 use crate::cache::Protection;
 use crate::error::{Error, ErrorKind};
 use crate::layer::{self, Codec, Form, LayerIndex};
@@ -139,7 +140,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     let bytes = fetch(shared, source, index).await?;
     let _turn = shared.attached_indexes.opening.lock().await;
     let (shared, source, expected, name) = (Arc::clone(shared), source.clone(), index.digest, name.to_owned());
-    let opened = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let mut hasher = Hasher::new(expected.algorithm());
         hasher.update(&bytes);
         if hasher.finish() != expected {
@@ -151,8 +152,8 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
             Some(problem) => Err(Error::new(ErrorKind::Integrity, problem)),
             None => Ok(shared.store_index(&source, &name, index, &Protection::Plain)),
         }
-    });
-    opened.await.map_err(|_| Error::new(ErrorKind::Other, "opening an index was abandoned; see the log"))?
+    })
+    .await
 }
 
 /// The bytes of an index blob, in memory or, if they are many, in the cache. They grow with what arrives, never with what is claimed.

@@ -12,6 +12,7 @@ use super::sealed::envelope;
 use super::sealed::probe::Opened;
 use super::shared::Shared;
 use super::{BlobSource, Config, Lent, Sealing, Verified, attached_index, names, pass};
+use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
@@ -299,10 +300,7 @@ async fn index_plain(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerI
     let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
     let (index, _) = pass::run(shared, source, shared.fill(&key, &Protection::Plain), None).await?;
     let (storing, source) = (Arc::clone(shared), source.clone());
-    let label = source.label();
-    let stored = tokio::task::spawn_blocking(move || storing.store_index(&source, &name, index, &Protection::Plain));
-    let abandoned = |_| Error::new(ErrorKind::Other, format!("{label}: storing its index was abandoned; see the log"));
-    shared.working(stored).await.map_err(abandoned)
+    shared.working(spawn_blocking(move || storing.store_index(&source, &name, index, &Protection::Plain))).await
 }
 
 /// The same for what lies in an envelope: the tag is checked first, then the ciphertext is read once more.

@@ -14,6 +14,7 @@ use super::decode::{IDLE, SequentialDecoder};
 use super::in_flight::PendingSpan;
 use super::input::{Input, Origin};
 use super::reader::{Checked, Mode, Reader};
+use crate::blocking::blocking;
 use crate::cache::{Claim, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Codec, Restart, Span};
@@ -245,9 +246,7 @@ struct Task {
 /// the span is: keeping it may begin an eviction.
 async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
     let worker = Arc::clone(reader);
-    let label = reader.source.label();
-    let worked = tokio::task::spawn_blocking(move || work_here(&worker, task, decoder)).await;
-    worked.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, format!("{label}: decoding was abandoned; see the log"))))
+    blocking(move || work_here(&worker, task, decoder)).await
 }
 
 fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {

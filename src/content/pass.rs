@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use super::BlobSource;
 use super::sealed::probe::KeyProbe;
 use super::shared::Shared;
+use crate::blocking::{Spawned, spawn_blocking};
 use crate::cache::Fill;
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, Scan, SpanSink};
@@ -39,10 +39,10 @@ pub(super) async fn run(
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
-    let hashing = tokio::task::spawn_blocking(move || hash(algorithm, pieces, probe));
+    let hashing = spawn_blocking(move || hash(algorithm, pieces, probe));
     let sent = download(shared, source, &to_hash, &scan.pieces).await;
     drop(to_hash);
-    let hashed = hashing.await.map_err(|_| abandoned(source))?;
+    let hashed = hashing.await?;
     sent?;
     check(source, &hashed.digest, hashed.length)?;
     let index = shared.working(scan.finish(source, hashed.digest)).await?;
@@ -54,7 +54,7 @@ pub(super) struct ScanThread {
     /// Takes the pieces; both queues are bounded.
     pub(super) pieces: mpsc::Sender<Bytes>,
     verdict: oneshot::Sender<Digest>,
-    scanning: JoinHandle<Option<Result<LayerIndex, Error>>>,
+    scanning: Spawned<Option<Result<LayerIndex, Error>>>,
 }
 
 impl ScanThread {
@@ -64,7 +64,7 @@ impl ScanThread {
         let shared = Arc::clone(shared);
         let (pieces, queue) = mpsc::channel(QUEUE);
         let (verdict, verdict_later) = oneshot::channel();
-        let scanning = tokio::task::spawn_blocking(move || run_scan(&shared, scan, fill, queue, verdict_later));
+        let scanning = spawn_blocking(move || run_scan(&shared, scan, fill, queue, verdict_later));
         Self { pieces, verdict, scanning }
     }
 

@@ -15,6 +15,7 @@ use super::running_check::{RunningCheck, Verdict};
 use super::sealed::probe::Opened;
 use super::shared::Shared;
 use super::{BlobSource, Verified, attached_index, names};
+use crate::blocking::spawn_blocking;
 use crate::cache::{CachedStream, Layout, Protection, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, RAW_SPAN, Restart, Span};
@@ -129,7 +130,7 @@ impl Reader {
         });
         if has_begun {
             let reader = Arc::clone(&reader);
-            tokio::task::spawn_blocking(move || reader.advance(None));
+            drop(spawn_blocking(move || reader.advance(None)));
         }
         Ok(reader)
     }

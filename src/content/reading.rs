@@ -12,6 +12,7 @@ use super::fetch;
 use super::in_flight::Waiting;
 use super::reader::{Reader, part_of};
 use super::running_check::Wanting;
+use crate::blocking::spawn_blocking;
 use crate::error::{Error, ErrorKind};
 
 /// Spans of one request that are waited for together.
@@ -72,17 +73,16 @@ impl Reader {
     /// # Errors
     /// Integrity if the digest does not hold.
     pub(super) async fn finish_verification(self: &Arc<Self>) -> Result<(), Error> {
-        let abandoned = || Error::new(ErrorKind::Other, format!("{}: checking was abandoned; see the log", self.source.label()));
         while self.is_unchecked() {
             let reader = Arc::clone(self);
-            let wanting = tokio::task::spawn_blocking(move || reader.open_check().map(|check| check.wanting(&reader.layout)));
-            match wanting.await.map_err(|_| abandoned())? {
+            let wanting = spawn_blocking(move || reader.open_check().map(|check| check.wanting(&reader.layout)));
+            match wanting.await? {
                 Some(Wanting::Span(next)) => {
                     let data = self.read_for(self.layout.span(next), Use::Demand).await?;
                     let reader = Arc::clone(self);
-                    tokio::task::spawn_blocking(move || reader.advance(Some((next, &data)))).await.map_err(|_| abandoned())?;
+                    spawn_blocking(move || reader.advance(Some((next, &data)))).await?;
                 }
-                Some(Wanting::Never) => return Err(abandoned()),
+                Some(Wanting::Never) => return Err(Error::other(format!("{}: checking was abandoned; see the log", self.source.label()))),
                 Some(Wanting::Nothing) | None => return self.failure(),
             }
         }

@@ -22,6 +22,7 @@ use super::queue::Queue;
 use super::walk::{Step, walk};
 use super::{Options, Source, Tally, survey};
 use crate::artifact::{Kind, Node, NodeId};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::sys::{entry, process};
 
@@ -93,11 +94,11 @@ pub async fn extract(source: Source, target: &Target, options: Options, tally: A
     let (end, ended) = sync_channel::<()>(0);
     let _threads = Threads { stop, ended };
     let (root, runtime) = (Arc::clone(&target.directory), Handle::current());
-    let running = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let _end = end;
         run(&source, &root, &options, &tally, runtime, stopped)
-    });
-    running.await.map_err(|error| Error::new(ErrorKind::Other, format!("extracting ended early: {error}")))?
+    })
+    .await
 }
 
 fn run(

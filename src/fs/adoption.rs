@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::blocking::blocking;
 use super::selection::{Scope, tag_of};
 use super::staged_tags::StagedTags;
 use super::status::reference_of;
 use super::{Selection, StagedTag};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Tag;
 use crate::staging::{TagKey, Upper};

@@ -8,7 +8,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::blocking::blocking;
 use super::location::Location;
 use super::namespace::Namespace;
 use super::refusals::read_only;
@@ -16,6 +15,7 @@ use super::staged_tags::StagedTags;
 use super::tag_state::{Claim, Event, Refusal};
 use super::tag_table::{StagedView, TagName};
 use super::{Inode, ROOT, Root};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag, Version};
 use crate::staging::{TagKey, Upper, Uppers};

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::blocking::blocking;
 use super::handle::{Body, File};
 use super::location::Location;
 use super::open_files::OpenFiles;
@@ -17,6 +16,7 @@ use super::refusals::read_only;
 use super::staged_tags::StagedTags;
 use super::tag_state::Event;
 use super::{Caller, Entry, FOREVER, Inode, OpenFile};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 

@@ -6,7 +6,6 @@
 
 mod access;
 mod adoption;
-mod blocking;
 mod caller;
 mod changes;
 mod config;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::blocking::blocking;
 use super::config::Space;
 use super::location::Location;
 use super::namespace::Namespace;
@@ -11,6 +10,7 @@ use super::refusals::{ABSENT_TTL, NAME_LIMIT, too_long};
 use super::resolve::Finding;
 use super::{Entry, Inode, Lookup, ROOT};
 use crate::artifact::Kind;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::view::{Found, Key, Shown, View};
 

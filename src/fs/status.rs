@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::blocking::blocking;
 use super::selection::Selected;
 use super::staged_tags::StagedTags;
 use super::tag_table::StagedView;
 use super::{Selection, StagedTag};
 use crate::artifact::Kind;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository};
 use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};

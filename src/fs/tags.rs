@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::blocking::blocking;
 use super::editing::Removal;
 use super::location::Location;
 use super::refusals::read_only;
@@ -15,6 +14,7 @@ use super::staged_tags::StagedTags;
 use super::tag_state::{Claim, Event};
 use super::tag_table::TagName;
 use super::{Caller, Entry};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 use crate::staging::Binding;

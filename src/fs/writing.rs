@@ -7,13 +7,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::Selection;
-use super::blocking::blocking;
 use super::editing::Removal;
 use super::open_files::OpenFiles;
 use super::selection::Selected;
 use super::staged_tags::StagedTags;
 use super::tag_state::Claim;
 use super::tag_table::{StagedView, TagName};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::view::{Difference, Overlay};
 

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use super::blocking::blocking;
 use super::kinds;
 use super::kinds::new_artifact::NewArtifact;
 use super::kinds::work::{Built, Work};
@@ -20,6 +19,7 @@ use super::source::rebased::Rebased;
 use super::source::without::Without;
 use super::{Event, Listener, Next, Options, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, ViewMode};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::staging::{Binding, Journal, TagKey};

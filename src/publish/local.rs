@@ -7,7 +7,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::blocking::blocking;
 use super::kinds::new_artifact::{NewArtifact, NewKind, Own};
 use super::kinds::work::Work;
 use super::pack::store::Used;
@@ -21,6 +20,7 @@ use super::source::directory::{DirectorySnapshot, Keeping, unreadable};
 use super::source::without::Without;
 use super::{ArtifactKind, Event, Input, Listener, Metadata, Outcome, Publisher, Report};
 use crate::artifact::{Artifact, ViewMode};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::view::snapshot::Snapshot;

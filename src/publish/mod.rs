@@ -7,7 +7,6 @@
 //! the tag, then its confirmation; only then are staged bytes given up. A tag that moved is never overwritten unasked, and a sibling
 //! never deleted. Knows no mount: `fs` and the command line hand it edited tags.
 
-mod blocking;
 mod disk;
 mod flow;
 mod kinds;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::blocking::blocking;
 use super::flow::{Baseline, Publish};
 use super::manifest::files as titled;
 use super::plan::survey::Survey;
 use super::push::upload::Counts;
 use super::{Next, Outcome, Report};
 use crate::artifact::Dialect;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Tag, Version};
 use crate::registry::TagDeletion;

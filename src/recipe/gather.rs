@@ -11,8 +11,9 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, StreamExt};
 
 use super::manifest::{Content, LayerFile, name_of, title_of};
+use super::on_disk;
 use super::pack_file::{PackItem, PackSource};
-use super::{blocking, on_disk};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::registry::{BlobStream, Objects, WebFiles};

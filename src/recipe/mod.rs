@@ -39,9 +39,3 @@ fn on_disk(what: &str, path: &Path, error: std::io::Error) -> Error {
 fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }
-
-/// Runs what blocks on a thread for that.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| Error::new(ErrorKind::Other, format!("reading a source: {error}")))?
-}

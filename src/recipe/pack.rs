@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::gather::{self, Gathered, Gatherer};
 use super::manifest;
+use super::on_disk;
 use super::pack_file::{PackConfig, PackFile, PackItem, PackSource};
-use super::{blocking, on_disk};
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::oci::document::EMPTY;
 use crate::oci::{Descriptor, Digest, Manifest, Tag, Version, media_type};

@@ -17,8 +17,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::manifest::{self, Content, LayerFile, UNKNOWN_CONFIG, media_type_of};
+use super::on_disk;
 use super::pack_file::{PackConfig, PackFile, PackItem, PackPlatform, PackSource, TITLE};
-use super::{blocking, on_disk};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Hasher, Manifest, Version, document};
 use crate::registry::Layout;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Pull;
+use crate::blocking::spawn_blocking;
 use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 
@@ -134,7 +135,7 @@ impl UploadSource for FileSource {
         let file = Arc::clone(&self.file);
         let rest = self.length.saturating_sub(offset);
         let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX)).min(4 << 20);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = spawn_blocking(move || {
             let mut piece = vec![0; length];
             file.read_exact_at(&mut piece, offset)?;
             Ok(Bytes::from(piece))

@@ -12,6 +12,7 @@ use super::range::uploaded;
 use super::route::{self, Route};
 use super::store::{self, Session, Store};
 use super::{blobs, lists, manifests, pages, respond};
+use crate::blocking::spawn_blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::{MANIFEST_LIMIT, Pull, Push};
@@ -268,8 +269,7 @@ impl Asked<'_> {
 
 /// Runs work on the store on a thread for that; it completes even if its client is gone.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))?
+    spawn_blocking(work).await.map_err(|error| Problem::of(error.kind, error.to_string(), Code::Unknown))?
 }
 
 fn received(session: &Session) -> HeaderValue {

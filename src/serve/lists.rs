@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::respond;
 use super::state::State;
 use super::store;
+use crate::blocking::spawn_blocking;
 use crate::oci::{Descriptor, Repository, document, media_type};
 
 /// The repositories of all places that a user may read; those of an upstream with its prefix.
@@ -27,8 +28,7 @@ pub(super) async fn catalog(state: &State, user: Option<&str>, request: &Parts) 
     }
     if let Some(store) = &state.store {
         let store = std::sync::Arc::clone(store);
-        let listed =
-            tokio::task::spawn_blocking(move || store.repositories()).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let listed = spawn_blocking(move || store.repositories()).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         names.extend(listed.map_err(|error| store::of_disk(&error))?.iter().map(ToString::to_string));
     }
     let readable = |name: &String| Repository::parse(name).is_ok_and(|name| state.access.allows(user, &name, Right::Pull));

@@ -30,6 +30,7 @@ mod store;
 mod tls;
 mod upstream;
 
+use crate::blocking::spawn_blocking;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ async fn expire(store: Arc<Store>) {
     loop {
         hours.tick().await;
         let store = Arc::clone(&store);
-        let expired = tokio::task::spawn_blocking(move || store.uploads.expire(LEFT)).await;
+        let expired = spawn_blocking(move || store.uploads.expire(LEFT)).await;
         if let Ok(Err(error)) = expired {
             tracing::warn!(%error, "uploads that were left cannot be removed");
         }
@@ -125,7 +126,7 @@ async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Bo
     let readable = match &state.store {
         Some(store) => {
             let store = Arc::clone(store);
-            tokio::task::spawn_blocking(move || store.repositories().is_ok()).await.unwrap_or(false)
+            spawn_blocking(move || store.repositories().is_ok()).await.unwrap_or(false)
         }
         None => true,
     };

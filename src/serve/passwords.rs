@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::access::unknown_user;
 use super::problem::Problem;
+use crate::blocking::spawn_blocking;
 
 /// A hash of the usual cost, verified for users that do not exist, so that they are not told by the time.
 const NOBODY: &str = "$2y$10$KXHLg.GqY9nQ1UV6RaPdUOkKjZneYcxadfkLYReCQ.HjR.z2eSeKu";
@@ -89,7 +90,7 @@ impl Passwords {
         };
         let computing = Arc::clone(&self.computing).acquire_owned().await.map_err(|_| unknown_user())?;
         let against = hash.clone().unwrap_or_else(|| NOBODY.to_owned());
-        let verified = tokio::task::spawn_blocking(move || {
+        let verified = spawn_blocking(move || {
             let _computing = computing;
             password.len() <= LONGEST && bcrypt::verify(password.as_bytes(), &against).unwrap_or(false)
         });

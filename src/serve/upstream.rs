@@ -11,6 +11,7 @@ use super::metrics::{Source, UpstreamMetrics};
 use super::problem::{Code, Problem};
 use super::sizes::Sizes;
 use crate::artifact::{Artifacts, Listing, Options, ViewMode};
+use crate::blocking::spawn_blocking;
 use crate::cache::SpanCache;
 use crate::content::{self, ContentStream, Contents, VerifyPolicy};
 use crate::error::{Error, ErrorKind};
@@ -95,7 +96,7 @@ impl Upstream {
     /// The size of a blob, if the repository holds it, and whether the upstream had to be asked.
     pub(super) async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<(u64, Source), Problem> {
         let (sizes, key) = (Arc::clone(&self.sizes), (repository.clone(), *digest));
-        let known = tokio::task::spawn_blocking(move || sizes.get(&key.0, &key.1)).await.ok().flatten();
+        let known = spawn_blocking(move || sizes.get(&key.0, &key.1)).await.ok().flatten();
         if let Some(size) = known {
             return Ok((size, Source::Cache));
         }
@@ -104,8 +105,7 @@ impl Upstream {
             let (pull, sizes) = (Arc::clone(&self.pull), Arc::clone(&self.sizes));
             async move {
                 let size = pull.blob_size(&key.0, &key.1).await?;
-                let stored = tokio::task::spawn_blocking(move || sizes.put(&key.0, &key.1, size)).await;
-                stored.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
+                spawn_blocking(move || sizes.put(&key.0, &key.1, size)).await?;
                 Ok(size)
             }
         });

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Context, Key, Meaning, Overlay, Shown, View};
 use crate::artifact::{Dialect, ViewMode};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Binding, TagKey, Upper, Uppers};
 
@@ -32,12 +33,11 @@ impl From<Error> for Unbegun {
 
 /// A new upper. One that is there and holds nothing gives way.
 async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, tag_key: TagKey, binding: Binding) -> Result<Upper, Unbegun> {
-    let made = tokio::task::spawn_blocking(move || match uppers.find(&tag_key)? {
+    let made = blocking(move || match uppers.find(&tag_key)? {
         Some(upper) if !upper.remove_if_clean()? => Ok((upper, false)),
         _ => meaning.begin(&uppers, &tag_key, binding).map(|upper| (upper, true)),
     });
-    let made: Result<_, Error> = made.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?;
-    match made? {
+    match made.await? {
         (upper, true) => Ok(upper),
         (upper, false) => Err(Unbegun::Found(Arc::new(upper))),
     }
@@ -49,7 +49,7 @@ async fn reclaim(uppers: &Arc<Uppers>, tag_key: TagKey, overlay: &Arc<Overlay>) 
         return Ok(Begun::Edits(Arc::clone(overlay)));
     }
     let (uppers, ours) = (Arc::clone(uppers), Arc::clone(overlay));
-    let reclaimed = tokio::task::spawn_blocking(move || match ours.reclaim_tag() {
+    let reclaimed = blocking(move || match ours.reclaim_tag() {
         // Left by a mount that is gone.
         Err(error) if error.kind == ErrorKind::Exists => match uppers.find(&tag_key)? {
             Some(upper) if !upper.remove_if_clean()? => Ok(Begun::Found(Arc::new(upper))),
@@ -57,7 +57,7 @@ async fn reclaim(uppers: &Arc<Uppers>, tag_key: TagKey, overlay: &Arc<Overlay>) 
         },
         reclaimed => reclaimed.map(|()| Begun::Edits(ours)),
     });
-    reclaimed.await.map_err(|error| Error::new(ErrorKind::Other, format!("cannot stage: {error}")))?
+    reclaimed.await
 }
 
 impl View {

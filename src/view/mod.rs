@@ -8,7 +8,6 @@
 
 mod attributes;
 mod authority;
-mod blocking;
 pub mod compare;
 mod edited;
 mod entry;

@@ -12,9 +12,9 @@ use std::task::{self, Poll};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::blocking::blocking;
 use super::{Reader, TreeEntry, ViewNode};
 use crate::artifact::Kind;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 
 /// Entries that are read at a time.

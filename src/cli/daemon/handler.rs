@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::artifact::Artifacts;
+use crate::blocking::spawn_blocking;
 use crate::cache::SpanCache;
 use crate::cli::daemon::attached::Attached;
 use crate::cli::daemon::info::MountInfo;
@@ -49,7 +50,7 @@ impl Handler for RequestHandler {
         let (info, cache) = (Arc::clone(&self.info), self.cache.clone());
         let connection = self.connection.clone();
         let status = move || Status { serving: connection.is_alive(), ..info.status(&cache) };
-        tokio::task::spawn_blocking(status).await.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
+        spawn_blocking(status).await
     }
 
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error> {
@@ -68,8 +69,7 @@ impl Handler for RequestHandler {
 
     async fn let_go(&self) -> Result<(), Error> {
         let artifacts = self.artifacts.clone();
-        let done = tokio::task::spawn_blocking(move || artifacts.let_go()).await;
-        done.map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
+        spawn_blocking(move || artifacts.let_go()).await
     }
 
     async fn unmount(&self, lazy: bool) -> Result<(), Error> {
@@ -78,11 +78,10 @@ impl Handler for RequestHandler {
             return Ok(());
         };
         let work = move || if lazy { attached.detach() } else { attached.unmount(Force::None) };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ResourceBusy => Err(Error::new(ErrorKind::Busy, "the mount is in use")),
-            Ok(Err(error)) => Err(Error::new(ErrorKind::Other, format!("cannot unmount: {error}"))),
-            Err(error) => Err(Error::new(ErrorKind::Other, error.to_string())),
+        match spawn_blocking(work).await? {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Err(Error::new(ErrorKind::Busy, "the mount is in use")),
+            Err(error) => Err(Error::other(format!("cannot unmount: {error}"))),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::blocking::spawn_blocking;
 use crate::cli::daemon::attached::Attached;
 use crate::cli::daemon::contents::{self, Contents};
 use crate::cli::daemon::handler::RequestHandler;
@@ -319,7 +320,7 @@ fn unreadable(error: &Error) -> Failure {
 async fn first_answer(attached: &Attached) -> Result<(), Failure> {
     let path = attached.mount_point().to_owned();
     let shown = escape::path(&path);
-    match timeout(FIRST_ANSWER, tokio::task::spawn_blocking(move || space::free(&path))).await {
+    match timeout(FIRST_ANSWER, spawn_blocking(move || space::free(&path))).await {
         Ok(Ok(Ok(_))) if attached.is_there() => Ok(()),
         Ok(Ok(Ok(_))) => Err(Failure::mount(format!("{shown} was unmounted during startup"))),
         Ok(Ok(Err(error))) => Err(Failure::mount(format!("the mount on {shown} does not answer: {error}"))),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
+use crate::blocking::spawn_blocking;
 use crate::cli::daemon::attached::Attached;
 use crate::cli::daemon::handler::RequestHandler;
 use crate::cli::exit::{Code, Failure};
@@ -61,7 +62,7 @@ async fn heard(signal: &mut Option<Signal>) {
 /// Unmounts for a daemon that was asked to end, and gives open files a moment. Returns whether another signal came meanwhile.
 pub async fn detach(attached: Option<Attached>, ended: impl Future, signals: &mut Signals) -> bool {
     let Some(attached) = attached else { return false };
-    let detached = tokio::task::spawn_blocking(move || attached.detach()).await;
+    let detached = spawn_blocking(move || attached.detach()).await;
     match detached {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "cannot unmount"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::probe::{KeyProbe, Opened, PROOF, VERSION, wrong_key};
+use crate::blocking::blocking;
 use crate::cache::Protection;
 use crate::content::budget::Use;
 use crate::content::input::Input;
@@ -175,8 +176,4 @@ async fn send(scan: &ScanThread, plain: &Bytes) {
             break;
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::new(ErrorKind::Other, "opening an envelope was abandoned; see the log"))?
 }

@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 use super::jobs::{Items, Job};
 use super::sealed::Sealed;
 use super::store::{Ready, Store};
+use crate::blocking::{blocking, spawn_blocking};
 use crate::content::{Budget, Use};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{PackEntry, Packed, Packer, Packing, attached_index_memory};
-use crate::publish::blocking::blocking;
 use crate::publish::disk;
 use crate::publish::plan::identity::of_index;
 use crate::publish::plan::layers::LayerPlan;
@@ -76,7 +76,7 @@ pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) 
     let title = layer.title.as_deref().filter(|_| packing == Packing::Raw && sealed.is_none());
     let in_place = title.and_then(|title| how.snapshot.on_disk(title.as_bytes()));
     let is_copied = in_place.is_none();
-    let thread = tokio::task::spawn_blocking(move || {
+    let thread = spawn_blocking(move || {
         let create = || File::create(&draft).map_err(|error| disk::failed("making", &draft, error));
         match sealed {
             None => {

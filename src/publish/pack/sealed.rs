@@ -8,11 +8,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::artifact::Artifacts;
+use crate::blocking::blocking;
 use crate::content::BlobSource;
 use crate::error::Error;
 use crate::layer::LayerIndex;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Repository};
-use crate::publish::blocking::blocking;
 use crate::publish::disk;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeWriter, ciphertext_length};
 

@@ -1,9 +1,9 @@
 //! Sends everything but the tag: blobs while they are packed, then manifests by digest.
 
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Version};
 use crate::publish::Publisher;
-use crate::publish::blocking::blocking;
 use crate::publish::disk;
 use crate::publish::kinds::work::{Built, Work};
 use crate::publish::pack::store;

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::artifact::{Kind, is_own_name};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
-use crate::publish::blocking::blocking;
 use crate::publish::disk;
 use crate::publish::plan::path_set::PathKey;
 use crate::sys::attributes::{device_numbers, xattrs};

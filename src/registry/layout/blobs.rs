@@ -18,6 +18,7 @@ use super::directory::Directory;
 use super::local::local;
 use super::place::{Place, Stamp};
 use super::slice::Slice;
+use crate::blocking::spawn_blocking;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher};
@@ -123,8 +124,7 @@ impl Blobs {
         let again = slice.clone();
         let (verified, origin) = (Arc::clone(&self.verified), self.origin.clone());
         let hashed = self.hashing.run((digest, stamp.place()), || async move {
-            let task = tokio::task::spawn_blocking(move || check(&again, stamp, digest, &origin));
-            let outcome = task.await.map_err(|error| Error::new(ErrorKind::Other, format!("hashing blob {digest}: {error}")))?;
+            let outcome = spawn_blocking(move || check(&again, stamp, digest, &origin)).await?;
             if outcome.is_ok() {
                 verified.lock().insert(digest, stamp);
             }
@@ -171,7 +171,7 @@ pub(super) fn stream(slice: Slice, digest: Digest, range: Range<u64>) -> BlobStr
             read_piece(&slice, piece)
         } else {
             let slice = slice.clone();
-            tokio::task::spawn_blocking(move || read_piece(&slice, piece)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+            spawn_blocking(move || read_piece(&slice, piece)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
         };
         match read {
             Ok(bytes) => Some((Ok(bytes), Some((slice, end..range.end)))),

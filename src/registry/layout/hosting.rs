@@ -14,7 +14,7 @@ use super::super::Pull;
 use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
-use super::push::blocking;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Tag};
 

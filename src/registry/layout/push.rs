@@ -16,6 +16,7 @@ use super::entries::{self, Entries};
 use super::local::{INDEX, INDEX_LIMIT, MARKER, local};
 use super::place::Incoming;
 use super::sweep::Tags;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
 
@@ -23,12 +24,6 @@ use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version,
 const DEPTH: usize = 4;
 /// Bytes that are read and written at once.
 const PIECE: usize = 4 << 20;
-
-/// Runs blocking work on a thread for that; it completes even if its waiter is gone.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| Error::new(ErrorKind::Other, format!("writing into a layout: {error}")))?
-}
 
 impl Blobs {
     /// Makes what every layout has, where it is missing.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::verified::{Verified, stamp};
+use crate::blocking::spawn_blocking;
 use crate::oci::{Digest, Hasher};
 
 /// Bytes that are read at once.
@@ -34,7 +35,7 @@ pub(crate) fn of_file(verified: &Verified, file: File, digest: Digest, size: u64
         let verified = verified.clone();
         async move {
             let reading = reading.filter(|reading| reading.range.start < reading.range.end)?;
-            let read = tokio::task::spawn_blocking(move || next(reading)).await;
+            let read = spawn_blocking(move || next(reading)).await;
             match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok((bytes, reading)) if reading.range.is_empty() && reading.hasher.is_some() => {
                     let found = reading.hasher.map(Hasher::finish);

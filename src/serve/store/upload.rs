@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
 use super::fault::of_disk;
+use crate::blocking::spawn_blocking;
 use crate::oci::{Algorithm, Digest, Hasher, Repository};
 use crate::serve::problem::{Code, Problem};
 
@@ -186,7 +187,7 @@ impl Session {
             return Ok(());
         }
         let (path, offset, progress) = (self.path.clone(), self.offset, self.progress.take());
-        let written = tokio::task::spawn_blocking(move || append(&path, &bytes, offset, progress)).await;
+        let written = spawn_blocking(move || append(&path, &bytes, offset, progress)).await;
         let (progress, offset, outcome) = written.map_err(|error| of_disk(&io::Error::other(error)))?;
         *self.progress = progress;
         self.offset = offset;

@@ -10,9 +10,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::Overlay;
 use super::layered::Layered;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{DataFile, Rows};
-use crate::view::blocking::blocking;
 use crate::view::reader::Pieces;
 use crate::view::{EntryContent, Reader, TreeEntry};
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::Overlay;
 use super::layered::{Layered, Plan};
 use super::lower::Blobs;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::staging::DataId;
-use crate::view::blocking::blocking;
 
 /// Bytes that are filled in at a time. The file's lock is held while they are written.
 const CHUNK: u64 = 1 << 20;
