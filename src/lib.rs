@@ -7,6 +7,7 @@
 
 pub mod artifact;
 pub mod blocking;
+pub mod bounded;
 pub mod cache;
 pub mod cli;
 pub mod content;

@@ -13,13 +13,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Every module and its layer. A module may import from lower layers only.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 24] = [
     ("error", 0),
     ("oci", 0),
     ("sys", 0),
     ("durable", 0),
     ("flight", 0),
     ("blocking", 0),
+    ("bounded", 0),
     ("layer", 1),
     ("seal", 1),
     ("registry", 2),
@@ -69,7 +70,7 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("age", &["seal"]),
     ("reqwest", &["registry"]),
     ("object_store", &["registry"]),
-    ("lru", &["cache"]),
+    ("lru", &["cache", "bounded"]),
     ("rusqlite", &["staging"]),
     ("fuser", &["fuse"]),
     ("axum", &["serve"]),

@@ -1,6 +1,5 @@
 //! State shared by all readers of one mount. When the cache fails, reading goes on without it.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use parking_lot::Mutex;
 
 use super::budget::{Budget, Turns, Use};
 use super::recent::Recent;
 use super::sealed::keys::KeyRing;
 use super::verdicts::Verdicts;
 use super::{BlobSource, Config, Sealing, VerifyPolicy, names};
+use crate::bounded::BoundedMap;
 use crate::cache::{CachedStream, Claim, Fill, Layout, Protection, SpanCache};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, Limits, Resources, Windows, WindowsUpTo};
@@ -49,7 +48,7 @@ pub(super) struct Shared {
     verify: VerifyPolicy,
     progress: AtomicU64,
     /// Streams that turned out wrong while they were read. Held for one look.
-    poisoned: Mutex<HashSet<Digest>>,
+    poisoned: BoundedMap<Digest, (), POISONED>,
 }
 
 impl Shared {
@@ -65,7 +64,7 @@ impl Shared {
             io_timeout: config.io_timeout,
             verify: config.verify,
             progress: AtomicU64::new(0),
-            poisoned: Mutex::default(),
+            poisoned: BoundedMap::default(),
         }
     }
 
@@ -95,16 +94,12 @@ impl Shared {
 
     /// Remembers that a stream is wrong, so that its blob is never again served by this process before it was checked.
     pub(super) fn poison(&self, key: Digest) {
-        let mut poisoned = self.poisoned.lock();
-        if poisoned.len() >= POISONED {
-            poisoned.clear();
-        }
-        poisoned.insert(key);
+        self.poisoned.put(key, ());
     }
 
     /// Whether a stream turned out wrong.
     pub(super) fn is_poisoned(&self, key: &Digest) -> bool {
-        self.poisoned.lock().contains(key)
+        self.poisoned.get(key).is_some()
     }
 
     /// Resources for making the index of a blob: space in the cache, or memory for what must not reach the disk. The

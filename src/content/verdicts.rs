@@ -1,9 +1,6 @@
 //! Verdicts on attached indexes: the ones that were met, and whether they were found to fit their blobs.
 
-use std::collections::HashMap;
-
-use parking_lot::Mutex;
-
+use crate::bounded::BoundedMap;
 use crate::oci::Digest;
 
 /// Most verdicts that are remembered.
@@ -27,24 +24,19 @@ pub(super) enum Verdict {
 /// The verdicts on the indexes that were met.
 #[derive(Default)]
 pub(super) struct Verdicts {
-    /// Held for one look.
-    known: Mutex<HashMap<Digest, Verdict>>,
+    /// What is forgotten is found on disk again, if it was distrusted.
+    known: BoundedMap<Digest, Verdict, VERDICTS>,
     /// Held while an index is opened: few bytes may become many.
     pub(super) opening: tokio::sync::Mutex<()>,
 }
 
 impl Verdicts {
     pub(super) fn get(&self, key: &Digest) -> Option<Verdict> {
-        self.known.lock().get(key).copied()
+        self.known.get(key)
     }
 
     pub(super) fn set(&self, key: Digest, verdict: Verdict) {
-        let mut known = self.known.lock();
-        if known.len() >= VERDICTS {
-            // What was distrusted is found on disk again.
-            known.clear();
-        }
-        known.insert(key, verdict);
+        self.known.put(key, verdict);
     }
 
     /// Whether a stream was read by an index that turned out wrong. Looks into memory only.

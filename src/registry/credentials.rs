@@ -9,16 +9,14 @@ mod files;
 mod helper;
 mod store;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 pub use self::credential::{Credential, CredentialScope, Secret};
 use self::files::{Files, Lookup};
 pub use self::store::{CredentialStore, Kept};
+use crate::bounded::BoundedMap;
 use crate::error::Error;
 use crate::flight::Flight;
 
@@ -48,7 +46,7 @@ pub struct Credentials {
     helper_directories: Vec<PathBuf>,
     helper_limit: Duration,
     /// Never held across an await.
-    answers: Mutex<HashMap<(String, String), (Instant, HelperResult)>>,
+    answers: BoundedMap<(String, String), (Instant, HelperResult), HELPER_ANSWERS>,
     asking: Flight<(String, String), HelperResult>,
 }
 
@@ -64,7 +62,7 @@ impl Credentials {
             files: Files::new(files),
             helper_directories,
             helper_limit: helper::LIMIT,
-            answers: Mutex::default(),
+            answers: BoundedMap::default(),
             asking: Flight::default(),
         }
     }
@@ -112,7 +110,7 @@ impl Credentials {
 
     async fn ask(&self, name: &str, server: &str, fresh: bool) -> HelperResult {
         let key = (name.to_owned(), server.to_owned());
-        let known = self.answers.lock().get(&key).cloned();
+        let known = self.answers.get(&key);
         if let Some((asked, answer)) = known
             && asked.elapsed() < if answer.is_ok() { HELPER_ANSWER } else { HELPER_FAILURE }
             && !(fresh && answer.is_ok())
@@ -126,11 +124,7 @@ impl Credentials {
         if let Err(note) = &answer {
             tracing::warn!(note, "a credential helper failed");
         }
-        let mut answers = self.answers.lock();
-        if answers.len() >= HELPER_ANSWERS {
-            answers.clear();
-        }
-        answers.insert(key, (Instant::now(), answer.clone()));
+        self.answers.put(key, (Instant::now(), answer.clone()));
         answer
     }
 }

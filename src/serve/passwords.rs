@@ -1,7 +1,7 @@
 //! Users of an htpasswd file with bcrypt hashes, read again when it changes. A pair that was verified is remembered, since a hash takes
 //! a tenth of a second on purpose.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::access::unknown_user;
 use super::problem::Problem;
 use crate::blocking::spawn_blocking;
+use crate::bounded::BoundedMap;
 
 /// A hash of the usual cost, verified for users that do not exist, so that they are not told by the time.
 const NOBODY: &str = "$2y$10$KXHLg.GqY9nQ1UV6RaPdUOkKjZneYcxadfkLYReCQ.HjR.z2eSeKu";
@@ -32,7 +33,7 @@ struct Users {
     hashes: BTreeMap<String, String>,
     modified: Option<SystemTime>,
     /// Digests of pairs, and the hash that they fit.
-    verified: HashMap<[u8; 32], String>,
+    verified: BoundedMap<[u8; 32], String, VERIFIED>,
 }
 
 /// The users of an htpasswd file.
@@ -83,7 +84,7 @@ impl Passwords {
         let hash = {
             let users = self.users.lock();
             let hash = users.hashes.get(&user).cloned();
-            if hash.is_some() && users.verified.get(&pair) == hash.as_ref() {
+            if hash.is_some() && users.verified.get(&pair) == hash {
                 return Ok(Some(user));
             }
             hash
@@ -96,11 +97,7 @@ impl Passwords {
         });
         match (verified.await.unwrap_or(false), hash) {
             (true, Some(hash)) => {
-                let mut users = self.users.lock();
-                if users.verified.len() >= VERIFIED {
-                    users.verified.clear();
-                }
-                users.verified.insert(pair, hash);
+                self.users.lock().verified.put(pair, hash);
                 Ok(Some(user))
             }
             _ => Err(unknown_user()),
@@ -132,7 +129,7 @@ fn read(path: &Path) -> io::Result<Users> {
         }
         hashes.insert(user.to_owned(), hash.to_owned());
     }
-    Ok(Users { hashes, modified, verified: HashMap::new() })
+    Ok(Users { hashes, modified, verified: BoundedMap::default() })
 }
 
 #[cfg(test)]

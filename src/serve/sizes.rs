@@ -3,11 +3,9 @@
 //! A blob is in the cache whatever repository it came from, so this decides where it may be read: only where the upstream answered
 //! for it. What a manifest says counts for nothing here, since anybody who may push can name any digest.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use crate::bounded::BoundedMap;
 use crate::cache::{Protection, SpanCache};
 use crate::oci::{Digest, Repository};
 
@@ -20,43 +18,34 @@ const KEPT: usize = 100_000;
 pub(super) struct Sizes {
     cache: SpanCache,
     origin: String,
-    /// Held for one look.
-    known: Mutex<HashMap<(Repository, Digest), u64>>,
+    known: BoundedMap<(Repository, Digest), u64, KEPT>,
 }
 
 impl Sizes {
     pub(super) fn new(cache: SpanCache, origin: &str) -> Self {
-        Self { cache, origin: origin.to_owned(), known: Mutex::default() }
+        Self { cache, origin: origin.to_owned(), known: BoundedMap::default() }
     }
 
     /// The size of a blob that the repository is known to hold. Reads a small file at the first time.
     pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
         let key = (repository.clone(), *digest);
-        if let Some(size) = self.known.lock().get(&key) {
-            return Some(*size);
+        if let Some(size) = self.known.get(&key) {
+            return Some(size);
         }
         let stored = self.cache.document(KIND, &self.name(repository, digest), &Protection::Plain);
         let stored = stored.inspect_err(|error| tracing::warn!(%error, "what is known of a blob cannot be read")).ok()??;
         let size = u64::from_le_bytes((*stored).as_ref().try_into().ok()?);
-        self.remember(key, size);
+        self.known.put(key, size);
         Some(size)
     }
 
     /// Notes what the upstream said. Writes a small file.
     pub(super) fn put(&self, repository: &Repository, digest: &Digest, size: u64) {
-        self.remember((repository.clone(), *digest), size);
+        self.known.put((repository.clone(), *digest), size);
         let stored = self.cache.store_document(KIND, &self.name(repository, digest), &size.to_le_bytes(), &Protection::Plain);
         if let Err(error) = stored {
             tracing::warn!(%error, "what is known of a blob is not kept");
         }
-    }
-
-    fn remember(&self, key: (Repository, Digest), size: u64) {
-        let mut known = self.known.lock();
-        if known.len() >= KEPT {
-            known.clear();
-        }
-        known.insert(key, size);
     }
 
     fn name(&self, repository: &Repository, digest: &Digest) -> Arc<str> {

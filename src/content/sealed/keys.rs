@@ -3,12 +3,12 @@
 //! Passphrases are asked for when the first sealed blob is read, in the order in which their sources were given,
 //! and wiped with the ring. Everything here blocks: deriving a key takes tens of milliseconds and 32 MiB.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{EnvelopeKey, Passphrase};
 
@@ -45,7 +45,7 @@ struct Ring {
     /// How often any were lent.
     loans: u64,
     /// By salt, with the loans that they were derived after.
-    derived: HashMap<[u8; 32], (u64, Arc<[EnvelopeKey]>)>,
+    derived: BoundedMap<[u8; 32], (u64, Arc<[EnvelopeKey]>), SALTS>,
 }
 
 /// Passphrases that a ring has until this is dropped; then they are wiped. Keys that were derived from them stay, or what they opened
@@ -147,19 +147,16 @@ impl KeyRing {
         let mut ring = self.lock();
         let loans = ring.loans;
         let (untried, known) = match ring.derived.get(salt) {
-            Some((tried, keys)) if *tried == loans || ring.lent.is_empty() => return Ok(Arc::clone(keys)),
+            Some((tried, keys)) if tried == loans || ring.lent.is_empty() => return Ok(keys),
             Some((tried, keys)) => {
-                let untried = ring.lent.iter().filter(|(number, _)| number > tried);
+                let untried = ring.lent.iter().filter(|(number, _)| *number > tried);
                 (untried.map(|(_, passphrase)| passphrase.clone()).collect(), keys.to_vec())
             }
             None => (ring.passphrases()?, Vec::new()),
         };
         let fresh = untried.iter().map(|passphrase| derive(passphrase, salt)).collect::<Result<Vec<_>, _>>()?;
         let keys: Arc<[_]> = fresh.into_iter().chain(known).collect();
-        if ring.derived.len() >= SALTS {
-            ring.derived.clear();
-        }
-        ring.derived.insert(*salt, (loans, Arc::clone(&keys)));
+        ring.derived.put(*salt, (loans, Arc::clone(&keys)));
         Ok(keys)
     }
 }

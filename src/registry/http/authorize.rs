@@ -6,7 +6,6 @@
 //! asked for is its own service, the repository of the request, and no more than the operation needs. After a refusal
 //! the credential is looked up again and a new token requested, once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -20,6 +19,7 @@ use super::header::{basic, bearer};
 use super::origin::{self, Origin, TrustedRealm};
 use super::retry::{Failure, Timing};
 use super::token::{Key, Tokens};
+use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Registry, Repository};
 
@@ -124,7 +124,7 @@ pub(super) struct Authorizer {
     /// Never held across an await.
     asked: Mutex<Option<Asked>>,
     /// Never held across an await, nor together with `asked`.
-    learned: Mutex<HashMap<Scope, String>>,
+    learned: BoundedMap<Scope, String, LEARNED>,
 }
 
 impl Authorizer {
@@ -143,7 +143,7 @@ impl Authorizer {
             timing,
             tokens: Tokens::default(),
             asked: Mutex::default(),
-            learned: Mutex::default(),
+            learned: BoundedMap::default(),
         }
     }
 
@@ -262,17 +262,9 @@ impl Authorizer {
     }
 
     fn learn(&self, scope: &Scope, wanted: Option<&str>) {
-        let mut learned = self.learned.lock();
         match wanted.and_then(|wanted| scope.instead(wanted)) {
-            Some(instead) => {
-                if learned.len() >= LEARNED {
-                    learned.clear();
-                }
-                learned.insert(scope.clone(), instead);
-            }
-            None => {
-                learned.remove(scope);
-            }
+            Some(instead) => self.learned.put(scope.clone(), instead),
+            None => drop(self.learned.remove(scope)),
         }
     }
 
@@ -309,7 +301,7 @@ impl Authorizer {
                 if credential != Credential::Anonymous {
                     self.keep_apart(&judged.url, service.as_deref())?;
                 }
-                let wanted = self.learned.lock().get(scope).cloned();
+                let wanted = self.learned.get(scope);
                 let key = Key {
                     realm: judged.url.to_string(),
                     service: service.clone(),

@@ -1,12 +1,13 @@
 //! Facts that a client has learned and keeps for a while: redirects of blobs, open upload sessions, referrers that the registry links.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use reqwest::Url;
 use tokio::time::Instant;
 
+use crate::bounded::BoundedMap;
 use crate::oci::{Digest, Repository};
 
 /// How long the target of a redirect is used again; signed URLs live for minutes.
@@ -18,30 +19,19 @@ const SHORTCUTS: usize = 256;
 /// Where redirects of blobs led, for a short time.
 #[derive(Default)]
 pub(super) struct Shortcuts {
-    /// Never held across an await.
-    known: Mutex<HashMap<Digest, (Url, Instant)>>,
+    known: BoundedMap<Digest, (Url, Instant), SHORTCUTS>,
 }
 
 impl Shortcuts {
     pub(super) fn get(&self, digest: &Digest) -> Option<Url> {
-        let known = self.known.lock();
-        known.get(digest).filter(|(_, until)| *until > Instant::now()).map(|(url, _)| url.clone())
+        self.known.get_if(digest, |(_, until)| *until > Instant::now()).map(|(url, _)| url)
     }
 
     pub(super) fn put(&self, digest: Digest, url: Url) {
-        let mut known = self.known.lock();
-        if known.len() >= SHORTCUTS {
-            known.clear();
-        }
         // The life counts from the redirect, not from the last use: the signature does not live longer either.
-        known
-            .entry(digest)
-            .and_modify(|entry| {
-                if entry.0 != url {
-                    *entry = (url.clone(), Instant::now() + SHORTCUT_LIFE)
-                }
-            })
-            .or_insert((url.clone(), Instant::now() + SHORTCUT_LIFE));
+        if self.known.get_if(&digest, |(known, _)| *known == url).is_none() {
+            self.known.put(digest, (url, Instant::now() + SHORTCUT_LIFE));
+        }
     }
 }
 
@@ -86,22 +76,17 @@ const LINKED: usize = 4096;
 /// Manifests whose registry said that it keeps their subject itself.
 #[derive(Default)]
 pub(super) struct Linked {
-    /// Never held across an await.
-    known: Mutex<HashSet<(Repository, Digest)>>,
+    known: BoundedMap<(Repository, Digest), (), LINKED>,
     /// Held while a list is read, changed and put: changes of one client take turns.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
 
 impl Linked {
     pub(super) fn put(&self, repository: &Repository, referrer: Digest) {
-        let mut known = self.known.lock();
-        if known.len() >= LINKED {
-            known.clear();
-        }
-        known.insert((repository.clone(), referrer));
+        self.known.put((repository.clone(), referrer), ());
     }
 
     pub(super) fn has(&self, repository: &Repository, referrer: &Digest) -> bool {
-        self.known.lock().contains(&(repository.clone(), *referrer))
+        self.known.get(&(repository.clone(), *referrer)).is_some()
     }
 }

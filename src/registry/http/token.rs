@@ -4,11 +4,9 @@
 //! this file sends the credential that it is given and nothing else. Answers are at most 64 KiB, redirects of a
 //! token server are not followed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Url};
 use serde::Deserialize;
@@ -20,6 +18,7 @@ use super::answer;
 use super::header::basic;
 use super::origin::shown;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
+use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 
@@ -71,7 +70,7 @@ impl TokenResponse {
 #[derive(Default)]
 pub(super) struct Tokens {
     /// Never held across an await.
-    kept: Arc<Mutex<HashMap<Key, Token>>>,
+    kept: Arc<BoundedMap<Key, Token, KEPT>>,
     flight: Flight<Key, Result<Token, Failure>>,
 }
 
@@ -85,27 +84,15 @@ impl Tokens {
         client: Client,
         timing: Timing,
     ) -> Result<Token, Failure> {
-        {
-            let mut kept = self.kept.lock();
-            match kept.get(&key) {
-                Some(token) if token.renew > Instant::now() && refused != Some(&token.secret) => return Ok(token.clone()),
-                Some(_) => drop(kept.remove(&key)),
-                None => {}
-            }
+        let is_good = |token: &Token| token.renew > Instant::now() && refused != Some(&token.secret);
+        if let Some(token) = self.kept.get_if(&key, is_good) {
+            return Ok(token);
         }
         let kept = Arc::clone(&self.kept);
         let asked = key.clone();
         let flight = self.flight.run(key, || async move {
             let token = ask(&client, &asked, &credential, timing).await?;
-            let mut kept = kept.lock();
-            if kept.len() >= KEPT {
-                let now = Instant::now();
-                kept.retain(|_, token| token.renew > now);
-            }
-            if kept.len() >= KEPT {
-                kept.clear();
-            }
-            kept.insert(asked, token.clone());
+            kept.put(asked, token.clone());
             Ok(token)
         });
         let abandoned = |error| Failure::passing(Error::new(ErrorKind::Other, format!("token request: {error}")), Cause::Answered);

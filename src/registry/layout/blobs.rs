@@ -2,7 +2,6 @@
 //!
 //! Files once hashed are remembered by inode, times and size, in memory only: a file that changed is hashed again.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use parking_lot::Mutex;
 
 use super::super::BlobStream;
 use super::directory::Directory;
@@ -19,12 +17,15 @@ use super::local::local;
 use super::place::{Place, Stamp};
 use super::slice::Slice;
 use crate::blocking::spawn_blocking;
+use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher};
 
 /// Ranges up to this size are read on the spot: they are in the page cache, since they were just hashed.
 const INLINE: u64 = 1 << 20;
+/// Blobs that are remembered.
+const VERIFIED: usize = 100_000;
 /// Piece of a blob stream.
 const PIECE: u64 = 256 << 10;
 
@@ -40,7 +41,7 @@ pub(super) struct Blobs {
     begun: AtomicBool,
     origin: String,
     /// Blobs whose digest held when their file had this stamp. Never held across an await.
-    verified: Arc<Mutex<HashMap<Digest, Stamp>>>,
+    verified: Arc<BoundedMap<Digest, Stamp, VERIFIED>>,
     hashing: Flight<(Digest, (u64, u64)), Result<(), Error>>,
 }
 
@@ -84,7 +85,7 @@ impl Blobs {
     /// Remembers the digest of a file that was hashed while it was written.
     pub(super) fn written(&self, digest: Digest, slice: &Slice) {
         if let Ok(stamp) = Stamp::of(slice) {
-            self.verified.lock().insert(digest, stamp);
+            self.verified.put(digest, stamp);
         }
     }
 
@@ -126,7 +127,7 @@ impl Blobs {
         let hashed = self.hashing.run((digest, stamp.place()), || async move {
             let outcome = spawn_blocking(move || check(&again, stamp, digest, &origin)).await?;
             if outcome.is_ok() {
-                verified.lock().insert(digest, stamp);
+                verified.put(digest, stamp);
             }
             outcome
         });
@@ -135,7 +136,7 @@ impl Blobs {
     }
 
     fn known(&self, digest: &Digest) -> Option<Stamp> {
-        self.verified.lock().get(digest).copied()
+        self.verified.get(digest)
     }
 }
 

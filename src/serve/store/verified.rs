@@ -1,12 +1,10 @@
 //! Files that were found to have their digest, since the server started.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use crate::bounded::BoundedMap;
 use crate::oci::Digest;
 
 /// Blobs that are remembered.
@@ -23,20 +21,18 @@ pub(super) fn stamp(file: &File) -> Option<Stamp> {
 
 /// What was checked. Clones are one.
 #[derive(Clone, Default)]
-pub(crate) struct Verified(Arc<Mutex<HashMap<Digest, Stamp>>>);
+pub(crate) struct Verified(Arc<BoundedMap<Digest, Stamp, KEPT>>);
 
 impl Verified {
     /// Whether the file of this stamp has the digest.
     pub(super) fn holds(&self, digest: &Digest, stamp: Option<Stamp>) -> bool {
-        stamp.is_some() && self.0.lock().get(digest).copied() == stamp
+        stamp.is_some() && self.0.get(digest) == stamp
     }
 
     /// Notes that it has.
     pub(super) fn note(&self, digest: Digest, stamp: Option<Stamp>) {
-        let mut kept = self.0.lock();
-        if kept.len() >= KEPT {
-            kept.clear();
+        if let Some(stamp) = stamp {
+            self.0.put(digest, stamp);
         }
-        kept.extend(stamp.map(|stamp| (digest, stamp)));
     }
 }
