@@ -1,10 +1,9 @@
-//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout, none at all, and memory for
-//! tests. Also single files on web servers and in S3.
+//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout, and none at all. Also
+//! single files on web servers and in S3.
 
 mod credentials;
 mod http;
 mod layout;
-mod memory;
 mod names;
 mod objects;
 mod offline;
@@ -25,7 +24,6 @@ use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Vers
 pub use credentials::{Credential, CredentialScope, CredentialStore, Credentials, Found, Kept, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes, WebFiles};
 pub use layout::{Collected, Layout, layout_directory};
-pub use memory::{Fault, Memory, PlainLayer, Request, RequestKind};
 pub use names::{Names, all_names};
 pub use objects::Objects;
 pub use offline::Offline;
@@ -131,3 +129,5 @@ pub trait Pull: Send + Sync {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::memory::{Fault, Memory, PlainLayer, RequestKind};

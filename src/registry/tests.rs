@@ -5,6 +5,7 @@ mod authority;
 mod deleting;
 mod faults;
 mod manifests;
+pub(crate) mod memory;
 mod real;
 mod reference;
 mod scripted;

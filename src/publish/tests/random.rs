@@ -235,6 +235,13 @@ fn cases() -> u32 {
     if std::env::var_os("OCIFS_LONG").is_some() { 3000 } else { 96 }
 }
 
+#[tokio::test]
+async fn a_single_write_on_every_base_shows_the_staged_tree() {
+    for base in BASES {
+        check(base, Sizes::default(), &[Step::Write(0, 0)]).await;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases()))]
 

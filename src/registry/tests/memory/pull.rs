@@ -6,11 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::super::{BlobStream, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
 use super::{Fault, Memory, RequestKind, wait_for_release};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Version};
-use crate::registry::of_manifest;
+use crate::registry::{BlobStream, MANIFEST_LIMIT, Page, Pull, Resolved, Trust, of_manifest};
 
 /// Blob bytes come in pieces of this size.
 const PIECE: usize = 64 << 10;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{FutureExt, TryStreamExt};
 
-use super::super::{Pull, Push, Uploaded};
 use super::*;
+use crate::registry::{Pull, Push, Uploaded};
 
 fn repository() -> Repository {
     Repository::parse("team/app").unwrap()

@@ -1,7 +1,8 @@
 //! A registry in memory, for the tests of everything that reads or writes one.
 //!
-//! It refuses what real registries refuse: a blob with other bytes, a manifest whose blobs are missing. Holds blobs, manifests and tags from plain data, logs every request, and fails on demand. Names are plain text
-//! and unchecked, so that a test can hold names that no grammar allows. It never touches a network or a disk.
+//! It refuses what real registries refuse: a blob with other bytes, a manifest whose blobs are missing. It holds blobs, manifests and
+//! tags from plain data, logs every request, and fails on demand. Names are plain text and unchecked, so that a test can hold names
+//! that no grammar allows. It never touches a network or a disk.
 
 mod pull;
 mod push;
@@ -15,13 +16,13 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Page, TagDeletion, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Repository, Version, media_type};
+use crate::registry::{Page, TagDeletion, Trust};
 
 /// The requests that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RequestKind {
+pub(crate) enum RequestKind {
     /// `ping`.
     Ping,
     /// `resolve`.
@@ -67,7 +68,7 @@ impl RequestKind {
 
 /// One logged request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// The kind of request.
     pub kind: RequestKind,
     /// The repository, empty where there is none.
@@ -83,7 +84,7 @@ pub type PlainLayer<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
 
 /// A fault to inject into a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The request fails with this kind.
     Error(ErrorKind),
     /// The request is done, and its answer is lost: it fails with this kind all the same.
@@ -134,7 +135,7 @@ struct State {
 }
 
 /// A registry in memory. Shared by reference; every method takes `&self`.
-pub struct Memory {
+pub(crate) struct Memory {
     origin: String,
     trust: Trust,
     /// Held for map operations only, never across an await.
@@ -386,5 +387,4 @@ async fn wait_for_release(mut released: watch::Receiver<bool>) {
     let _ = released.wait_for(|released| *released).await;
 }
 
-#[cfg(test)]
 mod tests;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::super::{Push, TagDeletion, UploadSource, Uploaded};
 use super::{Fault, Memory, RequestKind, wait_for_release};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
+use crate::registry::{Push, TagDeletion, UploadSource, Uploaded};
 
 /// Uploads are read in pieces of this size.
 const PIECE: usize = 64 << 10;
