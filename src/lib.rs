@@ -20,6 +20,7 @@ pub mod fs;
 pub mod fuse;
 pub mod layer;
 pub mod oci;
+pub mod path;
 pub mod publish;
 pub mod recipe;
 pub mod registry;

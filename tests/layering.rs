@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Every module and its layer. A module may import from lower layers only.
-const LAYERS: [(&str, u8); 24] = [
+const LAYERS: [(&str, u8); 25] = [
     ("error", 0),
     ("oci", 0),
     ("sys", 0),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, u8); 24] = [
     ("flight", 0),
     ("blocking", 0),
     ("bounded", 0),
+    ("path", 0),
     ("layer", 1),
     ("seal", 1),
     ("registry", 2),

@@ -113,7 +113,7 @@ fn layers(mut plan: Plan, base: &[u8]) -> Plan {
 }
 
 fn alone(descriptor: &Descriptor, name: &str, base: &[u8]) -> Shape {
-    let at = super::merge::join(base, name.as_bytes());
+    let at = crate::path::join(base, name.as_bytes());
     let instead = Some(wanted(descriptor, Title::name(name), base));
     Shape::Archive { placing: Placing { at, ..Placing::default() }, instead }
 }

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 use super::tree::{Kind, NodeId, Tree, UNDATED};
 use crate::oci::{Algorithm, Digest, Hasher};
+use crate::path::push;
 
 /// The first bytes that are hashed; a change of the rules changes them.
 const VERSION: &[u8] = b"ocifs tree identity 2\n";
@@ -201,10 +202,7 @@ impl Tree {
                 continue;
             };
             *after = child.cookie;
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(child.name);
+            push(&mut path, child.name);
             visit(&path, child.node);
             let is_directory = self.node(child.node).is_some_and(|node| node.kind == Kind::Directory);
             if is_directory && !open.iter().any(|(above, ..)| *above == child.node) {

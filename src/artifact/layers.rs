@@ -2,12 +2,13 @@
 
 use super::dialect::{Shape, Step};
 use super::error::of_blob;
-use super::merge::{Mark, Placing, components, find_directory, mark, place_of};
-use super::tree::{Kind, NodeId, Tree};
+use super::merge::{Mark, Placing, find_directory, mark, place_of};
+use super::tree::{Kind, NodeId};
 use super::{Artifact, Artifacts};
 use crate::error::Error;
 use crate::layer::{Entry, FileKind, Form, LayerIndex, Metadata};
 use crate::oci::{Descriptor, Repository};
+use crate::path::split;
 
 /// One layer of the manifest that is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Artifact {
         let (Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. }) = &step.shape else { return None };
         // The fourth place is the first with a number, and no two blobs have one digest.
         let places = wanted.title.places(&wanted.base, &step.descriptor.digest).take(4);
-        let mut found = places.filter_map(|path| lookup(&self.tree, &path).map(|node| (path, node)));
+        let mut found = places.filter_map(|path| self.tree.find(&path).map(|node| (path, node)));
         found.find(|(_, node)| self.tree.content(*node).is_some_and(|content| content.blob == blob))
     }
 
@@ -91,10 +92,10 @@ impl Artifact {
     /// that took the place of a directory later has other content.
     fn lookup_entry(&self, placing: &Placing, path: &[u8]) -> Option<NodeId> {
         let path = place_of(placing, path);
-        lookup(&self.tree, &path).or_else(|| {
-            let at = path.iter().rposition(|byte| *byte == b'/')?;
-            let directory = find_directory(&self.tree, path.get(..at)?, placing, |_| true)?;
-            self.tree.lookup(directory, path.get(at + 1..)?)
+        self.tree.find(&path).or_else(|| {
+            let (above, name) = split(&path);
+            let directory = find_directory(&self.tree, above, placing, |_| true)?;
+            self.tree.lookup(directory, name)
         })
     }
 
@@ -146,8 +147,4 @@ impl Artifacts {
         };
         index.map_err(|error| of_blob("a layer", &source.descriptor, error))
     }
-}
-
-fn lookup(tree: &Tree, path: &[u8]) -> Option<NodeId> {
-    components(path).try_fold(0, |node, name| tree.lookup(node, name))
 }

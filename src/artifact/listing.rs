@@ -35,7 +35,7 @@ pub(super) fn rows(tree: &Tree) -> Vec<Row> {
     let mut open = vec![(0, Vec::new())];
     while let Some((directory, path)) = open.pop() {
         for child in tree.children(directory, 0) {
-            let path = super::merge::join(&path, child.name);
+            let path = crate::path::join(&path, child.name);
             if tree.node(child.node).unwrap().kind == Kind::Directory {
                 open.push((child.node, path.clone()));
             }

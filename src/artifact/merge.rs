@@ -6,7 +6,7 @@
 mod graph;
 mod input;
 mod links;
-mod path;
+mod mark;
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,12 @@ use graph::{Graph, NodeNumber};
 pub(super) use input::{Entries, MergeSource, Placing, RawFile};
 pub(super) use links::find_directory;
 use links::{Names, through};
-pub(super) use path::{Mark, components, is_component, join, mark};
+pub(super) use mark::{Mark, mark};
 
 use super::tree::{Draft, Encoder, no_room};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Entry, FileKind, safe_name};
+use crate::path::{below, components, is_component, join, split};
 use crate::sys::array::{Array, Scratch};
 
 /// Most nodes of one tree; an artifact beyond that is refused. Twice as many as one layer may have entries: each costs some
@@ -92,7 +93,7 @@ impl<'a> Merge<'a> {
 
     /// Puts a whole blob at a path; the caller has seen that it is free.
     pub fn raw(&mut self, source: u32, path: &[u8]) -> Result<(), Error> {
-        let (above, name) = path::split(path);
+        let (above, name) = split(path);
         let directory = self.make_directories(above, source, 0, None)?.unwrap_or(Graph::ROOT);
         let node = self.graph.add_node(source, 0, false)?;
         self.graph.set(directory, name, node)?;
@@ -157,7 +158,7 @@ impl<'a> Merge<'a> {
 
     /// Places one entry. `false` if it is a hard link whose target is not there (yet).
     fn entry(&mut self, source: u32, entry: &Entry<'_>, placing: &Placing) -> Result<bool, Error> {
-        if placing.whiteouts && mark(entry.path) != Mark::None || placing.estargz && path::is_estargz(entry.path) {
+        if placing.whiteouts && mark(entry.path) != Mark::None || placing.estargz && mark::is_estargz(entry.path) {
             return Ok(true);
         }
         let path = place_of(placing, entry.path);
@@ -180,7 +181,7 @@ impl<'a> Merge<'a> {
             },
             _ => None,
         };
-        let (above, name) = path::split(&path);
+        let (above, name) = split(&path);
         let Some(directory) = self.make_directories(above, source, entry.number, Some(placing))? else {
             self.warn(|| format!("entry {} left out: it lies too deep", show(entry.path)));
             return Ok(true);
@@ -205,7 +206,7 @@ impl<'a> Merge<'a> {
 
     fn link_target(&self, source: u32, entry: &Entry<'_>, placing: &Placing) -> Option<NodeNumber> {
         let path = place_of(placing, entry.link);
-        let (above, name) = path::split(&path);
+        let (above, name) = split(&path);
         let directory = find_directory(self, above, placing, |link| self.graph.origin(link).0 == source)?;
         // A name that this very layer whites out was in the tree below all the same.
         self.graph.child(directory, name).or_else(|| self.graph.removed_child(directory, name))
@@ -248,7 +249,7 @@ impl<'a> Merge<'a> {
 
 /// The path in the tree of a path in a layer. Names that no file can have are made ones that it can have.
 pub(super) fn place_of(placing: &Placing, path: &[u8]) -> Vec<u8> {
-    let place = join(&placing.at, path::strip(path, &placing.strip));
+    let place = join(&placing.at, below(path, &placing.strip).unwrap_or(path));
     if components(&place).all(is_component) {
         return place;
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::artifacts::Inner;
 use super::dialect::{self, Plan, Shape, Step, Title, Wanted};
 use super::error::of_blob;
-use super::merge::{RawFile, join};
+use super::merge::RawFile;
 use super::{Dialect, ViewMode};
 use crate::content::{BlobSource, Sealing};
 use crate::error::{Error, ErrorKind};
 use crate::layer::Form;
 use crate::oci::{ImageManifest, Index, Manifest, Platform, Repository, media_type};
+use crate::path::join;
 
 /// How deep indexes may lie in each other.
 const DEPTH: usize = 4;

@@ -86,7 +86,7 @@ async fn bytes_of(artifacts: &Artifacts, repository: &Repository, artifact: &Art
 }
 
 fn find(artifact: &Artifact, path: &str) -> Option<NodeId> {
-    path.split('/').try_fold(0, |node, name| artifact.tree.lookup(node, name.as_bytes()))
+    artifact.tree.find(path.as_bytes())
 }
 
 const SECRET: &str = "correct horse battery staple";

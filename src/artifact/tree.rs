@@ -15,6 +15,7 @@ use format::{Header, NameRecord, NodeRecord, View};
 use crate::error::Error;
 use crate::layer::Extent;
 pub use crate::layer::NodeKind as Kind;
+use crate::path::components;
 
 /// Number of a node; 0 is the root. Hard links share a node.
 pub type NodeId = u32;
@@ -122,6 +123,11 @@ impl Tree {
             links: record.links,
             device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { (record.extra, record.minor) } else { (0, 0) },
         })
+    }
+
+    /// The node of a path, as [`crate::path`] has them.
+    pub fn find(&self, path: &[u8]) -> Option<NodeId> {
+        components(path).try_fold(0, |node, name| self.lookup(node, name))
     }
 
     /// The node of a name in a directory.

@@ -24,6 +24,7 @@ use super::{Options, Source, Tally, survey};
 use crate::artifact::{Kind, Node, NodeId};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
+use crate::path::components;
 use crate::sys::{entry, process};
 
 /// Files that wait for a thread. Each holds its directory open.
@@ -388,7 +389,7 @@ impl Contents<'_> {
 
 /// Opens a directory by its path from the root.
 fn descend(root: &Arc<Directory>, path: &[u8]) -> Result<Directory, Error> {
-    let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let mut names = components(path);
     let mut directory = match names.next() {
         Some(name) => root.reenter(name)?,
         None => root.again()?,

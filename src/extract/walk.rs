@@ -4,6 +4,7 @@
 use super::selection::Selection;
 use crate::artifact::{Kind, NodeId, Tree};
 use crate::error::Error;
+use crate::path::{name, push};
 
 /// One step of a walk. Paths begin at the root of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +46,8 @@ pub(super) fn walk(tree: &Tree, selection: &Selection, step: &mut dyn FnMut(Step
             continue;
         };
         level.cookie = child.cookie;
-        let (whole, begin) = (level.whole, name_after(level.path));
-        if begin > 0 {
-            path.push(b'/');
-        }
-        path.extend_from_slice(child.name);
+        let whole = level.whole;
+        push(&mut path, child.name);
         let selected = whole || selection.names(&path);
         if tree.node(child.node).is_some_and(|node| node.kind == Kind::Directory) {
             levels.push(Level { node: child.node, path: path.len(), cookie: 0, whole: selected, entered: false });
@@ -64,22 +62,14 @@ pub(super) fn walk(tree: &Tree, selection: &Selection, step: &mut dyn FnMut(Step
     Ok(())
 }
 
-/// Where a name begins in a path whose directory has a path of this length.
-fn name_after(directory: usize) -> usize {
-    if directory == 0 { 0 } else { directory + 1 }
-}
-
 /// Enters the directories on the way that were not entered yet.
 fn enter(levels: &mut [Level], path: &[u8], step: &mut dyn FnMut(Step<'_>) -> Result<(), Error>) -> Result<(), Error> {
-    let mut above = 0;
     for level in levels {
         if !level.entered {
             level.entered = true;
             let whole = path.get(..level.path).unwrap_or_default();
-            let name = whole.get(name_after(above)..).unwrap_or_default();
-            step(Step::Enter { node: level.node, path: whole, name })?;
+            step(Step::Enter { node: level.node, path: whole, name: name(whole) })?;
         }
-        above = level.path;
     }
     Ok(())
 }

@@ -11,10 +11,10 @@ use crate::artifact::Dialect;
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Tag, Version};
+use crate::path::show;
 use crate::registry::TagDeletion;
 use crate::staging::Binding;
 use crate::view::Frozen;
-use crate::view::path::show;
 
 /// Words in the artifact types of signatures.
 const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];

@@ -10,7 +10,7 @@ use crate::artifact::{Artifact, Artifacts, Dialect, Secrets, ViewMode};
 use crate::content::Sealing;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
-use crate::view::path::show;
+use crate::path::show;
 
 /// Files that are named in a refusal.
 const NAMED: usize = 3;

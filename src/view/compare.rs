@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-use super::path::order;
 use super::snapshot::{Entries, FirstNames, Hashed, Nothing, Snapshot, hashed};
 use super::{EntryContent, TreeEntry, ViewNode};
 use crate::artifact::Kind;
 use crate::error::Error;
+use crate::path::order;
 
 /// The entries of two trees at one path; at least one is there.
 pub struct Pair {

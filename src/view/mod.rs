@@ -16,7 +16,6 @@ mod meaning;
 mod metadata;
 mod origin;
 mod overlay;
-pub mod path;
 mod pin;
 mod pins;
 mod reader;

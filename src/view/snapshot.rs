@@ -1,6 +1,6 @@
 //! A tree that does not change while it is compared and published: a frozen tag, an artifact, a directory, or a mixture of these.
 //!
-//! Entries always come in the order of [`order`](super::path::order), so that two trees are compared in one walk. They are read in
+//! Entries always come in the order of [`order`](crate::path::order), so that two trees are compared in one walk. They are read in
 //! batches: memory does not grow with the tree.
 
 use std::collections::HashMap;

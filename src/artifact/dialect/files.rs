@@ -4,9 +4,10 @@ use super::steps::{TITLE, content_layers, file_step, title_of, wanted};
 use super::title::as_prefix;
 use super::{Plan, Shape, Step, Title, blobs, modelpack};
 use crate::artifact::Dialect;
-use crate::artifact::merge::{Placing, join};
+use crate::artifact::merge::Placing;
 use crate::content::Sealing;
 use crate::oci::{Descriptor, ImageManifest, Manifest};
+use crate::path::join;
 
 /// ORAS: the layer is a tar of a directory.
 const UNPACK: &str = "io.deis.oras.content.unpack";

@@ -1,7 +1,7 @@
 //! Image indexes: which member runs here, and what the members are called.
 
-use crate::artifact::merge::is_component;
 use crate::oci::{Descriptor, Index, Platform, media_type};
+use crate::path::is_component;
 
 use super::steps::TITLE;
 

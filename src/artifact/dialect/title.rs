@@ -1,7 +1,7 @@
 //! Titles: text of a manifest that asks to be a path. What could leave the tree or be no name is never a path.
 
-use crate::artifact::merge::{is_component, join};
 use crate::oci::Digest;
+use crate::path::{is_component, join};
 
 /// Longest path that a title may ask for, as Linux bounds a path.
 const PATH_LIMIT: usize = 4095;

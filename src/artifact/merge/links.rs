@@ -5,8 +5,8 @@
 
 use super::Placing;
 use super::graph::Graph;
-use super::path::{components, strip};
 use crate::artifact::tree::{Kind, Tree};
+use crate::path::{below, components};
 
 /// Most components of links that one path may go through. No path of a real layer needs nearly as many.
 const STEPS: usize = 256;
@@ -64,7 +64,7 @@ fn follow(names: &impl Names, link: u32, mut way: Way, root: &[u32], placing: &P
     let mut rest = target;
     if let Some(absolute) = target.strip_prefix(b"/") {
         way = root.to_vec();
-        rest = strip(absolute, &placing.strip);
+        rest = below(absolute, &placing.strip).unwrap_or(absolute);
     }
     for component in rest.split(|byte| *byte == b'/') {
         *steps = steps.checked_sub(1)?;

@@ -91,7 +91,7 @@ fn merged(layers: &[Vec<Item>]) -> Tree {
 }
 
 fn find(tree: &Tree, path: &str) -> Option<u32> {
-    path.split('/').try_fold(0, |node, name| tree.lookup(node, name.as_bytes()))
+    tree.find(path.as_bytes())
 }
 
 /// Every path with its kind, source layer and entry (through the content or the time).

@@ -105,8 +105,7 @@ pub fn unreadable(path: &Path, error: &io::Error) -> Failure {
 /// The path in the artifact.
 fn name(path: &Path, disk: &Path, naming: Naming) -> Result<Vec<u8>, Failure> {
     if let Some(whole) = named(path) {
-        let last = whole.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
-        return Ok(if naming == Naming::LastName { last } else { whole });
+        return Ok(if naming == Naming::LastName { crate::path::name(&whole).to_vec() } else { whole });
     }
     let unnamed = || Failure::usage(format!("{} has no name of its own; use -C {} .", escape::path(disk), escape::path(disk)));
     let real = disk.canonicalize().map_err(|error| Failure::other(format!("cannot read {}: {error}", escape::path(disk))))?;

@@ -121,8 +121,7 @@ fn extended(at: u64, size: u64, read: &mut impl FnMut(u64, &mut [u8]) -> io::Res
 
 /// Where a symbolic link leads, in the tree of the archive.
 fn beside(path: &[u8], target: &[u8]) -> Vec<u8> {
-    let parent = path.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
-    path::clean(&[parent, b"/", target].concat())
+    path::clean(&[crate::path::parent(path).unwrap_or_default(), b"/", target].concat())
 }
 
 fn broken(what: &str, at: u64) -> Error {

@@ -1,5 +1,6 @@
 //! Names of an archive become relative paths that cannot leave the tree, of names that a file can have.
 
+use crate::path::push;
 use std::borrow::Cow;
 
 use sha2::{Digest as _, Sha256};
@@ -22,10 +23,7 @@ pub(super) fn clean(name: &[u8]) -> Vec<u8> {
             b"" | b"." => {}
             b".." => path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
             component => {
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(&safe(component));
+                push(&mut path, &safe(component));
             }
         }
     }

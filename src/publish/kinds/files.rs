@@ -9,12 +9,12 @@ use super::work::Work;
 use crate::artifact::attached_index;
 use crate::error::Error;
 use crate::oci::Descriptor;
+use crate::path::show;
 use crate::publish::manifest::{descriptor, files as titled};
 use crate::publish::pack::made::Made;
 use crate::publish::plan::files;
 use crate::publish::plan::layers::LayerPlan;
 use crate::publish::plan::path_set::PathSet;
-use crate::view::path::show;
 
 impl Work {
     /// The layers of everything but these paths, as they stand in a manifest behind `standing`.

@@ -10,6 +10,7 @@ use crate::artifact::{Artifact, Dialect, attached_index};
 use crate::error::{Error, ErrorKind};
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Digest, ImageManifest, media_type};
+use crate::path::{parent, show};
 use crate::publish::manifest::listing::{Listed, relisted, stale};
 use crate::publish::manifest::{EMPTY, descriptor, files as titled, layers};
 use crate::publish::pack::made::Made;
@@ -17,7 +18,6 @@ use crate::publish::plan::foreign::{Fate, Foreign};
 use crate::publish::plan::path_set::PathSet;
 use crate::publish::plan::{foreign, whole};
 use crate::view::TreeEntry;
-use crate::view::path::show;
 use crate::view::snapshot::Entries;
 
 /// Annotations about content that has changed and so no longer hold: the attributes of ModelPack, the digest of an archive without its
@@ -122,8 +122,8 @@ impl Work {
         let mut planned = Entries::of(&self.without(covered.clone()));
         while let Some(entry) = planned.next().await? {
             let mut path = entry.path.as_slice();
-            while let Some(at) = path.iter().rposition(|byte| *byte == b'/') {
-                path = path.get(..at).unwrap_or_default();
+            while let Some(above) = parent(path).filter(|above| !above.is_empty()) {
+                path = above;
                 covered.remove(path);
             }
         }

@@ -11,6 +11,7 @@ use crate::artifact::{Kind, attached_index};
 use crate::error::{Error, ErrorKind};
 use crate::layer::Packing;
 use crate::oci::{Descriptor, Manifest, media_type};
+use crate::path::{is_within, show};
 use crate::publish::manifest;
 use crate::publish::manifest::metadata::UNKNOWN_ARTIFACT;
 use crate::publish::manifest::{descriptor, empty, files as titled};
@@ -19,7 +20,6 @@ use crate::publish::plan::foreign::says_something;
 use crate::publish::plan::layers::{LayerPlan, Plan, Selector};
 use crate::publish::plan::path_set::PathSet;
 use crate::publish::plan::{files, whole};
-use crate::view::path::{is_within, show};
 use crate::view::snapshot::Entries;
 
 /// Media type of a file's layer where ORAS chooses it.

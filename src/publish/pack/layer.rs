@@ -20,11 +20,11 @@ use crate::blocking::{blocking, spawn_blocking};
 use crate::content::{Budget, Use};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{PackEntry, Packed, Packer, Packing, attached_index_memory};
+use crate::path::show;
 use crate::publish::disk;
 use crate::publish::plan::identity::of_index;
 use crate::publish::plan::layers::LayerPlan;
 use crate::view::TreeEntry;
-use crate::view::path::show;
 use crate::view::snapshot::Snapshot;
 
 /// Files up to this size are read whole, several ahead.

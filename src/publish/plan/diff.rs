@@ -13,8 +13,8 @@ use super::whole;
 use crate::artifact::Kind;
 use crate::error::Error;
 use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing};
-use crate::view::path::join;
-use crate::view::path::{is_within, name, order, parent};
+use crate::path::join;
+use crate::path::{is_within, name, order, parent};
 use crate::view::snapshot::{Entries, Snapshot};
 
 const WHITEOUT: &[u8] = b".wh.";

@@ -13,7 +13,7 @@ use crate::artifact::{Artifact, ArtifactLayer, Artifacts, Kind};
 use crate::error::Error;
 use crate::layer::{FileKind, LayerIndex};
 use crate::oci::Repository;
-use crate::view::path::name;
+use crate::path::name;
 use crate::view::snapshot::{Entries, Snapshot};
 use crate::view::{TreeEntry, ViewNode};
 

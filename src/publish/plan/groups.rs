@@ -168,8 +168,8 @@ pub(in crate::publish) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::path::order;
     use crate::view::EntryContent;
-    use crate::view::path::order;
 
     pub(in crate::publish) fn entry(path: &str, node: u64, kind: Kind, size: u64) -> TreeEntry {
         TreeEntry {

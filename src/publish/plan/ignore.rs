@@ -7,8 +7,8 @@
 //! match back; `\` escapes the next character. The content of an ignored directory is ignored too.
 
 use crate::artifact::Kind;
+use crate::path::{is_within, name};
 use crate::view::glob;
-use crate::view::path::{is_within, name};
 
 /// The file with the patterns.
 pub const IGNORE_FILE: &[u8] = b".ocifsignore";

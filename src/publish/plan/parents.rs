@@ -6,8 +6,8 @@
 
 use super::path_set::PathSet;
 use crate::artifact::Kind;
+use crate::path::is_within;
 use crate::view::TreeEntry;
-use crate::view::path::is_within;
 
 /// The directories above the place of a walk, outermost first, without the root.
 #[derive(Default)]

@@ -13,9 +13,9 @@ use super::ignore::{IGNORE_FILE, IGNORE_LIMIT, IgnoreRules};
 use super::path_set::PathSet;
 use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, Secrets, TreeIdentity};
 use crate::error::Error;
+use crate::path::{components, is_within, order, show};
 use crate::publish::Sizes;
 use crate::view::compare::{Comparison, Pair, Verdict};
-use crate::view::path::{is_within, order, parent, show};
 use crate::view::snapshot::{Entries, FirstNames, Snapshot};
 use crate::view::{EntryContent, TreeEntry};
 
@@ -296,8 +296,7 @@ fn leaves_tree(link: &TreeEntry) -> bool {
     if link.target.starts_with(b"/") {
         return true;
     }
-    let above = parent(&link.path).unwrap_or_default();
-    let mut depth = above.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
+    let mut depth = components(&link.path).count().saturating_sub(1);
     for name in link.target.split(|byte| *byte == b'/') {
         match name {
             b"" | b"." => {}

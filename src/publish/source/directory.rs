@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 use crate::artifact::{Kind, is_own_name};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
+use crate::path::{is_within, join, order, parent, show};
 use crate::publish::disk;
 use crate::publish::plan::path_set::PathKey;
 use crate::sys::attributes::{device_numbers, xattrs};
 use crate::sys::beneath::{open_directory, open_file};
-use crate::view::path::{is_within, join, order, parent, show};
 use crate::view::snapshot::{Snapshot, Walk};
 use crate::view::{EntryContent, Reader, TreeEntry, ViewNode, hash_file};
 

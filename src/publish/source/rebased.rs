@@ -11,9 +11,9 @@ use async_trait::async_trait;
 
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
+use crate::path::{is_within, order, parent, show};
 use crate::publish::plan::path_set::PathSet;
 use crate::view::compare::{Comparison, Pair, Pairs, Verdict, agree};
-use crate::view::path::{is_within, order, parent, show};
 use crate::view::snapshot::{Entries, Nothing, Snapshot, Walk};
 use crate::view::{Reader, TreeEntry, ViewNode};
 

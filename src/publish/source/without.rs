@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Error;
+use crate::path::is_within;
 use crate::publish::plan::path_set::PathSet;
-use crate::view::path::is_within;
 use crate::view::snapshot::{Snapshot, Walk};
 use crate::view::{Reader, TreeEntry};
 

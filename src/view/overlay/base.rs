@@ -134,11 +134,3 @@ fn homes(tree: &Tree) -> Vec<Home> {
     }
     homes
 }
-
-/// The node of a path in a tree.
-pub(super) fn find(tree: &Tree, path: &[u8]) -> Option<NodeId> {
-    if path.is_empty() {
-        return Some(0);
-    }
-    path.split(|byte| *byte == b'/').try_fold(0, |node, name| tree.lookup(node, name))
-}

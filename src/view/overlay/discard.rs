@@ -14,8 +14,8 @@ use super::plain::Forgotten;
 use super::upstream::Upstream;
 use crate::artifact::{Kind, NodeId};
 use crate::error::{Error, ErrorKind};
+use crate::path::{components, join};
 use crate::staging::{Binding, NameRow, Named, NodeKey};
-use crate::view::path::join;
 
 /// Names in one transaction, roughly: few enough that other changes do not wait for long.
 const BATCH: usize = 64;
@@ -128,7 +128,7 @@ impl Discard {
 
     /// Finds the place; directories on the way that are not here any more are made again.
     fn start(&mut self, edit: &mut Edit<'_, '_>, path: &[u8]) -> Result<(), Error> {
-        let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let names: Vec<&[u8]> = components(path).collect();
         let Some((last, parents)) = names.split_last() else {
             self.enter(edit, 0, self.upstream.root(), Vec::new());
             return Ok(());

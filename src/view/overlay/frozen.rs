@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::base::find;
 use super::merged::Merged;
 use super::walk::Place;
 use super::{GENERATIONS, Overlay};
@@ -172,7 +171,7 @@ impl Snapshot for Frozen {
 
 /// The node of a tree that holds exactly a frozen file.
 fn reference(artifact: &Artifact, entry: TreeEntry, known: Option<[u8; 32]>) -> Option<(NodeKey, TreeNode)> {
-    let node = find(&artifact.tree, &entry.path)?;
+    let node = artifact.tree.find(&entry.path)?;
     let there = artifact.tree.node(node).filter(|there| there.kind == Kind::File && there.size == entry.size)?;
     let sha256 = artifact.tree.content(node).and_then(|content| content.sha256);
     if let (Some(one), Some(other)) = (known, sha256)

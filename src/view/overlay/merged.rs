@@ -3,6 +3,7 @@
 use super::base::Base;
 use crate::artifact::{self, Kind, NodeId, is_own_name};
 use crate::error::{Error, ErrorKind};
+use crate::path::components;
 use crate::staging::{Named, Node, NodeKey, Rows};
 
 /// Cookies of names that the upper has begin here; those of the tree are smaller.
@@ -107,7 +108,7 @@ impl Merged<'_> {
     /// The node of a path.
     pub fn find(&self, path: &[u8]) -> Result<Option<NodeKey>, Error> {
         let mut node = 0;
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        for name in components(path) {
             match self.lookup(node, name)? {
                 Some(next) => node = next,
                 None => return Ok(None),

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::base::find;
 use crate::artifact::Artifact;
 use crate::error::Error;
 use crate::oci::Digest;
@@ -39,13 +38,13 @@ pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>
     let mut is_changed = false;
     each_row(upper.rows(), |key, node| {
         if let Content::Tree(tree) = &node.content {
-            is_changed |= artifacts.get(&tree.manifest).is_some_and(|artifact| find(&artifact.tree, &tree.path) != Some(tree.node));
+            is_changed |= artifacts.get(&tree.manifest).is_some_and(|artifact| artifact.tree.find(&tree.path) != Some(tree.node));
         }
         if key == 0 || key >= STAGED {
             return Ok(());
         }
         let path = origin(upper, key, &node)?.unwrap_or_default();
-        let now = below.and_then(|below| Some((find(&below.tree, &path)?, &below.tree)));
+        let now = below.and_then(|below| Some((below.tree.find(&path)?, &below.tree)));
         let now = now.filter(|(id, tree)| *id != 0 && tree.node(*id).is_some_and(|now| now.kind == node.kind));
         let (id, _) = now.ok_or_else(|| lost(&path, below.map(|below| below.manifest.digest)))?;
         is_changed |= NodeKey::from(id) != key;
@@ -53,7 +52,7 @@ pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>
         Ok(())
     })?;
     renumber_below(upper, artifacts)?;
-    if is_changed { apply(upper, &numbers, &|manifest, path| find(&artifacts.get(manifest)?.tree, path)) } else { Ok(()) }
+    if is_changed { apply(upper, &numbers, &|manifest, path| artifacts.get(manifest)?.tree.find(path)) } else { Ok(()) }
 }
 
 /// Renumbers the nodes of trees below staged files.
@@ -61,7 +60,7 @@ fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> 
     let mut changed = Vec::new();
     for (id, tree) in upper.trees_below()? {
         let Some(artifact) = artifacts.get(&tree.manifest) else { continue };
-        let node = find(&artifact.tree, &tree.path).ok_or_else(|| lost(&tree.path, Some(tree.manifest)))?;
+        let node = artifact.tree.find(&tree.path).ok_or_else(|| lost(&tree.path, Some(tree.manifest)))?;
         if node != tree.node {
             changed.push((id, node));
         }

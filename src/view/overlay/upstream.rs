@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::base::{Base, find};
+use super::base::Base;
 use super::edit::Edit;
 use super::merged::{fault, without_own};
 use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
@@ -30,7 +30,7 @@ impl Upstream {
 
     /// Whether it holds a path.
     pub fn has(&self, path: &[u8]) -> bool {
-        self.base.tree().is_some_and(|tree| find(tree, path).is_some())
+        self.base.tree().is_some_and(|tree| tree.find(path).is_some())
     }
 
     /// A few names of a directory behind a cookie, with theirs.

@@ -8,6 +8,7 @@ use super::merged::{Merged, Seen, fault, gone, without_own};
 use super::trees::Trees;
 use crate::artifact::{Kind, NodeId};
 use crate::error::{Error, ErrorKind};
+use crate::path::push;
 use crate::staging::{Content, NameRow, Named, NodeKey};
 use crate::view::{EntryContent, TreeEntry};
 
@@ -50,10 +51,7 @@ impl Place {
                 self.levels.pop();
                 continue;
             };
-            if !self.path.is_empty() {
-                self.path.push(b'/');
-            }
-            self.path.extend_from_slice(&name);
+            push(&mut self.path, &name);
             let entry = match self.entry(merged, trees, key) {
                 Ok(entry) => entry,
                 // Removed while an upper that is in use is walked.

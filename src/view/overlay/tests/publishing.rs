@@ -131,7 +131,7 @@ async fn writes_after_the_freeze_are_not_in_it_and_stay_unpublished() {
     drop(open);
     let digest = fixture.push_frozen("sample", &frozen).await;
     let artifact = fixture.artifact(&digest).await;
-    let of = |path: &str| artifact.tree.node(super::super::base::find(&artifact.tree, path.as_bytes()).unwrap()).unwrap().size;
+    let of = |path: &str| artifact.tree.node(artifact.tree.find(path.as_bytes()).unwrap()).unwrap().size;
     assert_eq!((of("closed"), of("open")), (1, 1));
     assert!(!tag.commit_publish(frozen, &artifact).unwrap());
     assert!(tag.is_edited());

@@ -79,7 +79,7 @@ async fn edits_of_published_files_are_found_again_too() {
     let other: Numbers = (1..nodes).map(|key| (key, nodes - key)).collect();
     let locate = |manifest: &Digest, path: &[u8]| {
         if *manifest != under {
-            return super::super::base::find(&published.tree, path);
+            return published.tree.find(path);
         }
         let id = *places.get(path)?;
         Some(if id == 0 { 0 } else { u32::try_from(nodes).unwrap() - id })
