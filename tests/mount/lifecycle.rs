@@ -169,7 +169,9 @@ fn a_signal_ends_a_foreground_mount_and_leaves_nothing() {
     let home = Home::new();
     let point = home.path("mounts");
     for signal in ["-TERM", "-INT", "-HUP"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
+        // Below nohup, SIGHUP is ignored, also by the programs that inherit that.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_ocifs")]);
         command.args(["mount", "--foreground", &layout("oras-files")]).arg(&point).env("HOME", home.path("")).stdin(Stdio::null());
         command
             .env("XDG_RUNTIME_DIR", home.path("run"))
