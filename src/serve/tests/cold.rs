@@ -63,8 +63,13 @@ async fn wrong_bytes_end_the_connection_before_the_end_and_are_not_kept() {
         let answer = server.get(&path).await;
         assert_eq!((answer.status().as_u16(), answer.content_length()), (200, Some(data.len() as u64)));
         answer.bytes().await.unwrap_err();
-        // The next client gets the right bytes, which the upstream was asked for again.
-        assert_eq!(server.get(&path).await.bytes().await.unwrap(), data);
+        // Who comes before the spoiled read has ended shares its failure. The next client gets the right bytes, which the upstream was
+        // asked for again.
+        let mut answer = server.get(&path).await;
+        while answer.status().as_u16() == 502 {
+            answer = server.get(&path).await;
+        }
+        assert!(answer.bytes().await.unwrap() == data);
         assert!(asked(&upstream) > data.len() as u64);
     }
 }
