@@ -299,6 +299,8 @@ fn a_circle_of_files_is_found_through_groups_and_re_exports() {
     }
     let child = circles(&[("src/cache/mod.rs", "mod a;\nstruct S;\nfn f() { a::g() }\n"), ("src/cache/a.rs", "use super::S;\n")]);
     assert_eq!(child, [["cache → cache/a", "cache/a → cache"]]);
+    let visible = circles(&[("src/cache/mod.rs", "mod a;\nfn f() { a::g() }\n"), ("src/cache/a.rs", "pub(in crate::cache) fn g() {}\n")]);
+    assert_eq!(visible, Vec::<Vec<String>>::new(), "a visibility is no import");
     let test = "use super::b::B;\n#[cfg(test)]\nmod tests {\n    use super::*;\n}\n";
     let tests_of_b = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
     let harmless = circles(&[

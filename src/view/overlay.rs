@@ -4,32 +4,20 @@
 //! without a mount too. Knows nothing of inodes, handles of the kernel, other tags or the registry's tag.
 //!
 //! The upper is the only truth: memory only knows where the upper has no rows, and which files are open.
+//!
+//! - `open`: an upper that is there becomes an overlay
+//! - `names`: the merged tree, and changes of names; `attributes`: those of a node
+//! - `bytes`: reading and writing files
+//! - `freeze`: what a publish takes; `discard`: what goes back to the state upstream
+//! - `plain`: the values that callers see
 
-mod access_times;
 mod attributes;
-mod base;
-mod content;
-mod copy_up;
-mod difference;
+mod bytes;
 mod discard;
-mod edit;
-mod file;
-mod file_handle;
-mod fill;
-mod frozen;
-mod layered;
-mod lower;
-mod merged;
+mod freeze;
 mod names;
 mod open;
 mod plain;
-mod removed;
-mod renumber;
-mod table;
-mod trees;
-mod unedited;
-mod upstream;
-mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -37,25 +25,25 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
-pub use content::hash_file;
-pub use file_handle::FileHandle;
-pub use frozen::Frozen;
+pub use bytes::content::hash_file;
+pub use bytes::file_handle::FileHandle;
+pub use freeze::frozen::Frozen;
+pub use names::unedited::{TreeSnapshot, tree_entries};
 pub use plain::{Difference, Forgotten, NewNode, PathState, Replace, SetAttributes};
-pub use unedited::{TreeSnapshot, tree_entries};
 
 use super::pins::Pins;
 use super::{EntryContent, ViewNode};
 use crate::error::Error;
 use crate::staging::{Binding, TagKey, Upper};
-use access_times::AccessTimes;
-use base::Base;
-use layered::Layered;
-use lower::{Blobs, Lower};
-use merged::Merged;
-use removed::Removed;
-use table::Table;
-use trees::Trees;
-use walk::Place;
+use attributes::access_times::AccessTimes;
+use bytes::layered::Layered;
+use bytes::lower::{Blobs, Lower};
+use bytes::table::Table;
+use names::base::Base;
+use names::merged::Merged;
+use names::removed::Removed;
+use names::trees::Trees;
+use names::walk::Place;
 
 /// Generations of a tag that may live at a time: one is frozen, others are being dropped.
 const GENERATIONS: u32 = 8;

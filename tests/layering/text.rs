@@ -153,6 +153,10 @@ pub fn imports(code: &str) -> Vec<Import> {
             continue;
         }
         let before = code[..at].trim_end();
+        // The path of a visibility imports nothing.
+        if before.ends_with("pub(in") {
+            continue;
+        }
         let is_public =
             before.strip_suffix("use").map(str::trim_end).is_some_and(|before| before.ends_with("pub") || before.ends_with(')'));
         let mut paths = Vec::new();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::SetAttributes;
-use super::super::renumber::{Numbers, apply};
+use super::super::freeze::renumber::{Numbers, apply};
 use super::*;
 
 /// Edits of every kind, of which the rows refer to the tree by number.

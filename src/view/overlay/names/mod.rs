@@ -1,15 +1,27 @@
 //! Making, removing and moving names. The order of the checks gives the error that POSIX wants where several would fit.
+//!
+//! - `base`: the lower tree, `trees`: those that rows refer to
+//! - `merged`: the upper laid over its tree; `walk`: all of it in the order of a publish; `unedited`: the same of a tree without edits
+//! - `edit`: one change, as a transaction; `removed`: nodes that the kernel may still ask for
+
+pub(super) mod base;
+pub(super) mod edit;
+pub(super) mod merged;
+pub(super) mod removed;
+pub(super) mod trees;
+pub(super) mod unedited;
+pub(super) mod walk;
 
 use std::sync::Arc;
 
-use super::Overlay;
-use super::edit::{Edit, check_name, check_new_name};
-use super::file_handle::FileHandle;
-use super::merged::{fault, not_a_directory, not_found};
-use super::plain::{NewNode, Replace};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Content, DataFile, Node, NodeKey};
+use crate::view::overlay::Overlay;
+use crate::view::overlay::bytes::file_handle::FileHandle;
+use crate::view::overlay::names::edit::{Edit, check_name, check_new_name};
+use crate::view::overlay::names::merged::{fault, not_a_directory, not_found};
+use crate::view::overlay::plain::{NewNode, Replace};
 use crate::view::{Context, ViewNode};
 
 /// The set-group-ID bit: new entries of the directory inherit its group.

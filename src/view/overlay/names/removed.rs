@@ -17,7 +17,7 @@ struct Inner {
 
 /// Removed nodes, without their bytes. Numbers are never used again, so that none of them can come back.
 #[derive(Default)]
-pub(super) struct Removed(Mutex<Inner>);
+pub(in crate::view::overlay) struct Removed(Mutex<Inner>);
 
 impl Removed {
     /// Notes a node that is removed now.

@@ -1,28 +1,28 @@
 //! The upper laid over its tree, for reading: nodes, names, attributes. Of the rows as they are, inside a transaction, or frozen.
 
-use super::base::Base;
 use crate::artifact::{self, Kind, NodeId, is_own_name};
 use crate::error::{Error, ErrorKind};
 use crate::path::components;
 use crate::staging::{Named, Node, NodeKey, Rows};
+use crate::view::overlay::names::base::Base;
 
 /// Cookies of names that the upper has begin here; those of the tree are smaller.
-pub(super) const STAGED_NAMES: u64 = 1 << 40;
+pub(in crate::view::overlay) const STAGED_NAMES: u64 = 1 << 40;
 /// Rows of names that are read at a time; also the most that are remembered while the tree's names are filtered.
 const BATCH: usize = 256;
 
 /// Extended attributes by name.
-pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(in crate::view::overlay) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Rows over a tree.
 #[derive(Clone, Copy)]
-pub(super) struct Merged<'a> {
+pub(in crate::view::overlay) struct Merged<'a> {
     pub rows: &'a dyn Rows,
     pub base: &'a Base,
 }
 
 /// A node as seen through the upper.
-pub(super) enum Seen {
+pub(in crate::view::overlay) enum Seen {
     /// The upper has a row.
     Row(Node),
     /// As in the tree.
@@ -39,23 +39,23 @@ impl Seen {
 }
 
 /// Attributes that other programs see and artifacts carry.
-pub(super) fn without_own(xattrs: Xattrs) -> Xattrs {
+pub(in crate::view::overlay) fn without_own(xattrs: Xattrs) -> Xattrs {
     xattrs.into_iter().filter(|(name, _)| !is_own_name(name)).collect()
 }
 
-pub(super) fn fault(kind: ErrorKind, message: &'static str) -> Error {
+pub(in crate::view::overlay) fn fault(kind: ErrorKind, message: &'static str) -> Error {
     Error::new(kind, message)
 }
 
-pub(super) fn gone() -> Error {
+pub(in crate::view::overlay) fn gone() -> Error {
     fault(ErrorKind::Gone, "the file no longer exists")
 }
 
-pub(super) fn not_found() -> Error {
+pub(in crate::view::overlay) fn not_found() -> Error {
     fault(ErrorKind::NotFound, "no such file or directory")
 }
 
-pub(super) fn not_a_directory() -> Error {
+pub(in crate::view::overlay) fn not_a_directory() -> Error {
     fault(ErrorKind::NotDirectory, "not a directory")
 }
 
@@ -215,7 +215,7 @@ impl Merged<'_> {
 }
 
 /// The untouched root directory of a tag that began empty.
-pub(super) fn empty_root() -> Node {
+pub(in crate::view::overlay) fn empty_root() -> Node {
     Node {
         kind: Kind::Directory,
         mode: None,

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::base::Base;
-use super::edit::Edit;
-use super::merged::{fault, without_own};
 use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Content, Node, NodeKey, STAGED};
+use crate::view::overlay::names::base::Base;
+use crate::view::overlay::names::edit::Edit;
+use crate::view::overlay::names::merged::{fault, without_own};
 
 /// The artifact that the tag is expected to hold; none for a new tag.
-pub(super) struct Upstream {
+pub(in crate::view::overlay) struct Upstream {
     base: Base,
     artifact: Option<Arc<Artifact>>,
     /// Which node here stands for one upstream that has several names.
@@ -80,7 +80,7 @@ impl Upstream {
 
     /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
     pub fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Error> {
-        let mut row = self.base.row_without_path(id, edit.now).ok_or_else(super::merged::gone)?;
+        let mut row = self.base.row_without_path(id, edit.now).ok_or_else(crate::view::overlay::names::merged::gone)?;
         let several = row.kind != Kind::Directory && row.links > 1;
         if several && let Some(key) = self.linked(edit, id)? {
             edit.update(key, |node| node.links = node.links.saturating_add(1))?;

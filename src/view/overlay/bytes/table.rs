@@ -13,7 +13,7 @@ struct Inner<File> {
 }
 
 /// Open files. Its lock is held for map operations only; a file is never dropped under it, since that may need it again.
-pub(super) struct Table<File>(Mutex<Inner<File>>);
+pub(in crate::view::overlay) struct Table<File>(Mutex<Inner<File>>);
 
 impl<File> Default for Table<File> {
     fn default() -> Self {

@@ -4,12 +4,12 @@
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use super::merged::{Merged, Seen, fault, gone, without_own};
-use super::trees::Trees;
 use crate::artifact::{Kind, NodeId};
 use crate::error::{Error, ErrorKind};
 use crate::path::push;
 use crate::staging::{Content, NameRow, Named, NodeKey};
+use crate::view::overlay::names::merged::{Merged, Seen, fault, gone, without_own};
+use crate::view::overlay::names::trees::Trees;
 use crate::view::{EntryContent, TreeEntry};
 
 /// Rows of names that are read at a time.
@@ -19,7 +19,7 @@ const DEEPEST: usize = 1 << 16;
 
 /// The place of a walk. The state is passed to each step, so that an owner can keep both.
 #[derive(Default)]
-pub(super) struct Place {
+pub(in crate::view::overlay) struct Place {
     begun: bool,
     path: Vec<u8>,
     levels: Vec<Level>,

@@ -13,10 +13,10 @@ use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, Row
 const BATCH: usize = 1024;
 
 /// New numbers of nodes of the tree below.
-pub(super) type Numbers = HashMap<NodeKey, NodeKey>;
+pub(in crate::view::overlay) type Numbers = HashMap<NodeKey, NodeKey>;
 
 /// Every row of an upper, by number.
-pub(super) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Error>) -> Result<(), Error> {
+pub(in crate::view::overlay) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Error>) -> Result<(), Error> {
     let mut after = None;
     loop {
         let batch = rows.nodes(after, BATCH)?;
@@ -32,7 +32,7 @@ pub(super) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> 
 }
 
 /// Gives rows the numbers that their nodes have in the trees as they are now. Does nothing where they have them.
-pub(super) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Error> {
+pub(in crate::view::overlay) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Error> {
     let below = upper.binding().under.and_then(|digest| artifacts.get(&digest));
     let mut numbers = Numbers::new();
     let mut is_changed = false;
@@ -85,7 +85,11 @@ struct Taken {
 }
 
 /// Rewrites all rows with other numbers, in one transaction; `locate` finds a path in the tree of a manifest.
-pub(super) fn apply(upper: &Upper, numbers: &Numbers, locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>) -> Result<(), Error> {
+pub(in crate::view::overlay) fn apply(
+    upper: &Upper,
+    numbers: &Numbers,
+    locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>,
+) -> Result<(), Error> {
     let mut taken = Vec::new();
     each_row(upper.rows(), |key, node| {
         let (xattrs, names) = (upper.rows().xattrs(key)?, names_of(upper.rows(), key)?);

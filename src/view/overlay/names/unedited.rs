@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::base::Base;
-use super::merged::{Merged, fault};
-use super::trees::Trees;
-use super::walk::Place;
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{DataAttributes, DataFile, DataId, NameRow, Named, Node, NodeKey, Rows};
+use crate::view::overlay::names::base::Base;
+use crate::view::overlay::names::merged::{Merged, fault};
+use crate::view::overlay::names::trees::Trees;
+use crate::view::overlay::names::walk::Place;
 use crate::view::snapshot::{Snapshot, Walk};
 use crate::view::{Reader, TreeEntry};
 

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Overlay;
-use super::lower::Blobs;
-use super::merged::{Seen, without_own};
-use super::plain::{Difference, PathState};
-use super::unedited::TreeSnapshot;
-use super::walk::Place;
 use crate::artifact::{Artifact, Kind, ViewMode};
 use crate::error::Error;
 use crate::staging::{Content, Node, NodeKey, ORIGIN, TreeNode};
 use crate::view::compare::{Comparison, Pair, Verdict};
+use crate::view::overlay::Overlay;
+use crate::view::overlay::bytes::lower::Blobs;
+use crate::view::overlay::names::merged::{Seen, without_own};
+use crate::view::overlay::names::unedited::TreeSnapshot;
+use crate::view::overlay::names::walk::Place;
+use crate::view::overlay::plain::{Difference, PathState};
 use crate::view::snapshot::{Nothing, Snapshot, Walk};
 use crate::view::{Reader, TreeEntry, ViewNode};
 

@@ -7,15 +7,17 @@
 //! It goes by small transactions, between which everybody else may change the tag. Each leaves a valid state, in which a part of the
 //! edits is discarded: the next discard finishes one that a crash cut short. Changes made meanwhile stay edits.
 
-use super::Overlay;
-use super::edit::Edit;
-use super::merged::{STAGED_NAMES, Seen, not_found};
-use super::plain::Forgotten;
-use super::upstream::Upstream;
+pub(super) mod upstream;
+
 use crate::artifact::{Kind, NodeId};
 use crate::error::{Error, ErrorKind};
 use crate::path::{components, join};
 use crate::staging::{Binding, NameRow, Named, NodeKey};
+use crate::view::overlay::Overlay;
+use crate::view::overlay::discard::upstream::Upstream;
+use crate::view::overlay::names::edit::Edit;
+use crate::view::overlay::names::merged::{STAGED_NAMES, Seen, not_found};
+use crate::view::overlay::plain::Forgotten;
 
 /// Names in one transaction, roughly: few enough that other changes do not wait for long.
 const BATCH: usize = 64;

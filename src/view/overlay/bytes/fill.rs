@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Overlay;
-use super::layered::{Layered, Plan};
-use super::lower::Blobs;
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::staging::DataId;
+use crate::view::overlay::Overlay;
+use crate::view::overlay::bytes::layered::{Layered, Plan};
+use crate::view::overlay::bytes::lower::Blobs;
 
 /// Bytes that are filled in at a time. The file's lock is held while they are written.
 const CHUNK: u64 = 1 << 20;
@@ -29,7 +29,7 @@ impl Overlay {
     }
 
     /// There is something to fill in.
-    pub(super) fn wake_filler(&self) {
+    pub(in crate::view::overlay) fn wake_filler(&self) {
         self.filler.notify_one();
     }
 
@@ -87,7 +87,7 @@ fn tell(overlay: &Weak<Overlay>, error: &Error) {
 }
 
 /// Fills one file in. `false`: there is nothing to do, or the file is not needed any more. Holds the overlay only between waits.
-pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool, Error> {
+pub(in crate::view::overlay) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool, Error> {
     let layered = {
         let Some(overlay) = overlay.upgrade() else { return Ok(false) };
         // A file that only lies below another one is not needed once that one is filled in.
@@ -104,7 +104,7 @@ pub(super) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool
 }
 
 /// Fills a file in.
-pub(super) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) -> Result<bool, Error> {
+pub(in crate::view::overlay) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) -> Result<bool, Error> {
     loop {
         if layered.data.is_whole()? {
             return Ok(false);

@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::Overlay;
-use super::layered::Layered;
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{DataFile, Rows};
+use crate::view::overlay::Overlay;
+use crate::view::overlay::bytes::layered::Layered;
 use crate::view::reader::Pieces;
 use crate::view::{EntryContent, Reader, TreeEntry};
 
@@ -26,7 +26,7 @@ impl Overlay {
     ///
     /// # Errors
     /// Invalid for anything but a regular file of the tag; errors of the disk or the registry.
-    pub(super) async fn open_entry(self: &Arc<Self>, rows: &dyn Rows, entry: &TreeEntry) -> Result<Reader, Error> {
+    pub(in crate::view::overlay) async fn open_entry(self: &Arc<Self>, rows: &dyn Rows, entry: &TreeEntry) -> Result<Reader, Error> {
         match &entry.content {
             EntryContent::Tree(artifact, node) => self.blobs.open(artifact, *node).await,
             EntryContent::Data(id) => Ok(self.reader_of(rows.open_data(*id)?)?),
@@ -38,7 +38,7 @@ impl Overlay {
     ///
     /// # Errors
     /// As [`Overlay::open_entry`].
-    pub(super) async fn hash_entry(self: &Arc<Self>, rows: &dyn Rows, entry: &TreeEntry) -> Result<[u8; 32], Error> {
+    pub(in crate::view::overlay) async fn hash_entry(self: &Arc<Self>, rows: &dyn Rows, entry: &TreeEntry) -> Result<[u8; 32], Error> {
         if let Some(known) = entry.sha256 {
             return Ok(known);
         }
@@ -55,7 +55,7 @@ impl Overlay {
         }
     }
 
-    pub(super) fn reader_of(self: &Arc<Self>, data: DataFile) -> Result<Reader, Error> {
+    pub(in crate::view::overlay) fn reader_of(self: &Arc<Self>, data: DataFile) -> Result<Reader, Error> {
         let size = data.length()?;
         Ok(match data.whole_file()? {
             Some(file) => Reader::of_file(size, file),

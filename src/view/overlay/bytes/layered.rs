@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::lower::{Blobs, Lower};
-use super::trees::Trees;
 use crate::content::Verified;
 use crate::error::Error;
 use crate::staging::{DataFile, Held, TreeNode};
+use crate::view::overlay::bytes::lower::{Blobs, Lower};
+use crate::view::overlay::names::trees::Trees;
 
 /// A staged file with the file below it.
-pub(super) struct Layered {
+pub(in crate::view::overlay) struct Layered {
     pub data: DataFile,
     /// The file of a tree that lies below, once it was asked for. Held for copying only.
     lower: Mutex<Option<Arc<Lower>>>,
@@ -25,7 +25,7 @@ enum Piece {
 }
 
 /// The parts of a range. Reading them needs no overlay.
-pub(super) struct Plan(Vec<Piece>);
+pub(in crate::view::overlay) struct Plan(Vec<Piece>);
 
 impl Layered {
     pub fn new(data: DataFile) -> Self {

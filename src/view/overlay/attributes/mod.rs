@@ -4,15 +4,17 @@
 //! (`system.*`) are refused as unsupported, since ocifs would not enforce them; those of an archive are shown and kept. The names
 //! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
+pub(super) mod access_times;
+
 use std::sync::Arc;
 
-use super::Overlay;
-use super::file_handle::FileHandle;
-use super::merged::{Seen, without_own};
-use super::plain::SetAttributes;
 use crate::artifact::{self, Kind, is_own_name};
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Content, Node};
+use crate::view::overlay::Overlay;
+use crate::view::overlay::bytes::file_handle::FileHandle;
+use crate::view::overlay::names::merged::{Seen, without_own};
+use crate::view::overlay::plain::SetAttributes;
 use crate::view::{Attributes, Context, ViewNode};
 
 /// Bytes of the longest value, as the kernel has it.
@@ -173,10 +175,10 @@ impl Overlay {
         self.change(|edit| {
             let is_set = edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name);
             if create && is_set {
-                return Err(super::merged::fault(ErrorKind::Exists, "the extended attribute is set"));
+                return Err(crate::view::overlay::names::merged::fault(ErrorKind::Exists, "the extended attribute is set"));
             }
             if replace && !is_set {
-                return Err(super::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
+                return Err(crate::view::overlay::names::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
             }
             let now = edit.now;
             edit.update(node, |row| row.ctime = now)?;
@@ -192,7 +194,7 @@ impl Overlay {
         check_xattr_name(name)?;
         self.change(|edit| {
             if !edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name) {
-                return Err(super::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
+                return Err(crate::view::overlay::names::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
             }
             let now = edit.now;
             edit.update(node, |row| row.ctime = now)?;

@@ -5,23 +5,23 @@
 
 use std::sync::Arc;
 
-use super::layered::Layered;
-use super::lower::Lower;
-use super::merged::gone;
-use super::{ByteSource, OpenFile};
 use crate::error::Error;
 use crate::oci::Digest;
 use crate::staging::{Below, Content, Node, NodeKey, ORIGIN, STAGED, TreeNode};
+use crate::view::overlay::bytes::layered::Layered;
+use crate::view::overlay::bytes::lower::Lower;
+use crate::view::overlay::names::merged::gone;
+use crate::view::overlay::{ByteSource, OpenFile};
 
 /// How much of a file its next content begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(in crate::view::overlay) enum Keep {
     All,
     Nothing,
 }
 
 /// The target of a write.
-pub(super) enum WriteTarget {
+pub(in crate::view::overlay) enum WriteTarget {
     /// The bytes to be written, until the turn ends.
     Ready(Arc<Layered>),
     /// Too much lies in one another: this must be filled in first.

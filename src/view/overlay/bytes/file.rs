@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::layered::Layered;
-use super::lower::Lower;
-use super::merged::{Seen, fault, gone};
-use super::{ByteSource, OpenFile, Overlay};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Content, DataId};
 use crate::view::ViewNode;
+use crate::view::overlay::bytes::layered::Layered;
+use crate::view::overlay::bytes::lower::Lower;
+use crate::view::overlay::names::merged::{Seen, fault, gone};
+use crate::view::overlay::{ByteSource, OpenFile, Overlay};
 
 impl OpenFile {
     pub fn source(&self) -> ByteSource {
@@ -71,7 +71,7 @@ impl Drop for OpenFile {
 
 impl Overlay {
     /// The open file of a node, opened now if it is not.
-    pub(super) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Error> {
+    pub(in crate::view::overlay) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Error> {
         // Between reading the row and noting it in the table, the node cannot be removed nor its bytes freed.
         let _names = self.names.lock();
         if let Some(file) = self.table.get(node) {

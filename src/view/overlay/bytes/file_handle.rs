@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::copy_up::{Keep, WriteTarget};
-use super::fill::fill_whole;
-use super::{ByteSource, OpenFile, Overlay};
 use crate::content::Verified;
 use crate::error::Error;
 use crate::staging::{Content, DataFile, STAGED};
+use crate::view::overlay::bytes::copy_up::{Keep, WriteTarget};
+use crate::view::overlay::bytes::fill::fill_whole;
+use crate::view::overlay::{ByteSource, OpenFile, Overlay};
 use crate::view::reader::READ_LIMIT;
 use crate::view::{Context, ViewNode};
 
@@ -53,7 +53,7 @@ impl Overlay {
 }
 
 impl FileHandle {
-    pub(super) fn new(file: Arc<OpenFile>, may_write: bool) -> Self {
+    pub(in crate::view::overlay) fn new(file: Arc<OpenFile>, may_write: bool) -> Self {
         if may_write {
             file.writers.fetch_add(1, Ordering::AcqRel);
             file.overlay.writers.fetch_add(1, Ordering::AcqRel);
@@ -124,7 +124,7 @@ impl FileHandle {
     }
 
     /// Sets the modification time of bytes that are staged; `false` if they are not.
-    pub(super) async fn set_mtime(&self, mtime: (i64, u32)) -> Result<bool, Error> {
+    pub(in crate::view::overlay) async fn set_mtime(&self, mtime: (i64, u32)) -> Result<bool, Error> {
         if !self.is_staged() {
             return Ok(false);
         }

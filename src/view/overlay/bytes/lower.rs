@@ -11,7 +11,7 @@ use crate::oci::Repository;
 use crate::view::Reader;
 
 /// Bytes of a file of a tree, opened when they are first asked for.
-pub(super) struct Lower {
+pub(in crate::view::overlay) struct Lower {
     pub artifact: Arc<Artifact>,
     pub node: NodeId,
     pub size: u64,
@@ -20,7 +20,7 @@ pub(super) struct Lower {
 
 /// Where the bytes of trees come from.
 #[derive(Clone)]
-pub(super) struct Blobs {
+pub(in crate::view::overlay) struct Blobs {
     pub artifacts: Artifacts,
     pub repository: Repository,
     pub strict: bool,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::merged::Merged;
-use super::walk::Place;
-use super::{GENERATIONS, Overlay};
 use crate::artifact::{Artifact, Kind};
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Binding, DataId, FrozenUpper, NodeKey, STAGED, TreeNode};
+use crate::view::overlay::names::merged::Merged;
+use crate::view::overlay::names::walk::Place;
+use crate::view::overlay::{GENERATIONS, Overlay};
 use crate::view::snapshot::{Snapshot, Walk};
 use crate::view::{EntryContent, Reader, TreeEntry};
 
@@ -105,7 +105,7 @@ impl Frozen {
         Arc::into_inner(self).ok_or_else(|| Error::new(ErrorKind::Busy, "the frozen state is still being read"))
     }
 
-    pub(super) fn into_upper(self: Arc<Self>) -> Result<FrozenUpper, Error> {
+    pub(in crate::view::overlay) fn into_upper(self: Arc<Self>) -> Result<FrozenUpper, Error> {
         Ok(self.unread()?.upper)
     }
 

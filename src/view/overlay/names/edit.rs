@@ -3,21 +3,21 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::base::Base;
-use super::merged::{Merged, Seen, fault, gone, not_a_directory, not_found, without_own};
-use super::removed::Removed;
-use super::table::Table;
-use super::{OpenFile, Overlay};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Change, Content, Named, Node, NodeKey, Rows, STAGED};
+use crate::view::overlay::bytes::table::Table;
+use crate::view::overlay::names::base::Base;
+use crate::view::overlay::names::merged::{Merged, Seen, fault, gone, not_a_directory, not_found, without_own};
+use crate::view::overlay::names::removed::Removed;
+use crate::view::overlay::{OpenFile, Overlay};
 use crate::view::pins::Pins;
 
 /// Rows of names that are dropped at a time.
 const BATCH: usize = 256;
 
 /// A transaction that knows the tree below.
-pub(super) struct Edit<'edit, 'upper> {
+pub(in crate::view::overlay) struct Edit<'edit, 'upper> {
     pub change: &'edit mut Change<'upper>,
     pub base: &'edit Base,
     pub table: &'edit Table<OpenFile>,
@@ -29,11 +29,11 @@ pub(super) struct Edit<'edit, 'upper> {
 
 impl Overlay {
     /// Runs one change in a transaction.
-    pub(super) fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Error>) -> Result<T, Error> {
+    pub(in crate::view::overlay) fn change<T>(&self, work: impl FnOnce(&mut Edit<'_, '_>) -> Result<T, Error>) -> Result<T, Error> {
         self.upper.change(|change| work(&mut self.edit(change)))
     }
 
-    pub(super) fn edit<'change, 'upper>(&'change self, change: &'change mut Change<'upper>) -> Edit<'change, 'upper> {
+    pub(in crate::view::overlay) fn edit<'change, 'upper>(&'change self, change: &'change mut Change<'upper>) -> Edit<'change, 'upper> {
         let Self { base, table, removed, .. } = self;
         Edit { change, base, table, removed, pins: self.pins.get().map(|pins| &**pins), now: now() }
     }
@@ -173,7 +173,7 @@ fn now() -> (i64, u32) {
 }
 
 /// Refuses names that cannot be given to new files.
-pub(super) fn check_new_name(name: &[u8]) -> Result<(), Error> {
+pub(in crate::view::overlay) fn check_new_name(name: &[u8]) -> Result<(), Error> {
     check_name(name)?;
     if name.starts_with(b".wh.") {
         return Err(fault(ErrorKind::Invalid, "names that begin with .wh. mark removed files in layers and cannot be used"));
@@ -182,7 +182,7 @@ pub(super) fn check_new_name(name: &[u8]) -> Result<(), Error> {
 }
 
 /// Refuses invalid names.
-pub(super) fn check_name(name: &[u8]) -> Result<(), Error> {
+pub(in crate::view::overlay) fn check_name(name: &[u8]) -> Result<(), Error> {
     if name.len() > 255 {
         return Err(fault(ErrorKind::TooLong, "a name has at most 255 bytes"));
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::lower::Lower;
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::staging::TreeNode;
+use crate::view::overlay::bytes::lower::Lower;
 
 /// Artifacts by the digest of their manifest. The lock is held for map operations only.
-pub(super) struct Trees(RwLock<HashMap<Digest, Arc<Artifact>>>);
+pub(in crate::view::overlay) struct Trees(RwLock<HashMap<Digest, Arc<Artifact>>>);
 
 impl Trees {
     pub fn new(artifacts: impl IntoIterator<Item = Arc<Artifact>>) -> Self {

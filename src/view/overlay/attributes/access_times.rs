@@ -11,7 +11,7 @@ const ACCESS_TIMES: usize = 4096;
 
 /// The latest access times that were set.
 #[derive(Default)]
-pub(super) struct AccessTimes(Mutex<Remembered>);
+pub(in crate::view::overlay) struct AccessTimes(Mutex<Remembered>);
 
 #[derive(Default)]
 struct Remembered {

@@ -13,7 +13,7 @@ use crate::staging::{Content, Node, NodeKey, STAGED, TreeNode};
 const WORD: u64 = 64;
 
 /// The tree below an upper; none for a tag that began empty.
-pub(super) struct Base {
+pub(in crate::view::overlay) struct Base {
     artifact: Option<Arc<Artifact>>,
     /// One bit a node of the tree: the upper has a row of it.
     marks: Vec<AtomicU64>,

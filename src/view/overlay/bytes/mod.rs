@@ -1,0 +1,16 @@
+//! The bytes of the files of an edited tag.
+//!
+//! - `table`: the files that are open, and `file`: one of them
+//! - `file_handle`: reads, writes and flushes through a handle
+//! - `lower`: a file of a tree; `layered`: a staged file over it; `copy_up`: the step from one to the other
+//! - `fill`: fills staged files in from below, in the background
+//! - `content`: where the bytes of a published entry come from
+
+pub(super) mod content;
+pub(super) mod copy_up;
+pub(super) mod file;
+pub(super) mod file_handle;
+pub(super) mod fill;
+pub(super) mod layered;
+pub(super) mod lower;
+pub(super) mod table;
