@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 
 use super::access::Right;
+use super::client::Client;
 use super::observe::User;
 use super::pages;
 use super::problem::{Code, Problem};
@@ -32,54 +33,54 @@ pub(super) enum Place<'a> {
 /// Answers a request below `/v2`.
 pub(super) async fn answer(state: &State, request: Request<Body>) -> Response<Body> {
     let (request, body) = request.into_parts();
-    let mut user = None;
+    let mut client = Client::default();
     let route = Route::parse(request.uri.path());
     let kind = route.as_ref().ok().map(Route::kind);
     let outcome = match route {
-        Ok(route) => dispatch(state, &route, &mut user, &request, body).await,
+        Ok(route) => dispatch(state, &route, &mut client, &request, body).await,
         Err(problem) => Err(problem),
     };
     let mut response = outcome.unwrap_or_else(IntoResponse::into_response);
     kind.map(|kind| response.extensions_mut().insert(kind));
-    user.map(|user| response.extensions_mut().insert(User(user)));
     response.headers_mut().insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    let mut response = client.hold(response);
+    client.user.map(|user| response.extensions_mut().insert(User(user)));
     response
 }
 
-/// `named` becomes the user of the request, once that is known.
-async fn dispatch(
-    state: &State,
-    route: &Route,
-    named: &mut Option<String>,
-    request: &Parts,
-    body: Body,
-) -> Result<Response<Body>, Problem> {
-    *named = state.user(&request.headers).await?;
-    let user = named.as_deref();
+/// `client` becomes who asks, once that is known.
+async fn dispatch(state: &State, route: &Route, client: &mut Client, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
+    *client = state.client(&request.headers).await?;
+    let user = client.user();
     state.access.check(user, route, &request.method)?;
     let reads = respond::reads(request);
     match route {
         Route::Base if reads => return Ok(respond::json(request, "{}")),
-        Route::Catalog if reads => return lists::catalog(state, user, request).await,
+        Route::Catalog if reads => return lists::catalog(state, client, request).await,
         _ => {}
     }
     let Some(name) = route.repository() else { return Err(wrong_method(request)) };
-    match place(state, request, name)? {
-        Place::Upstream(upstream, repository) => match (route, reads) {
-            (Route::Manifest(_, version), true) => manifests::of_upstream(upstream, &repository, version, request).await,
-            (Route::Blob(_, digest), true) => blobs::of_upstream(upstream, &repository, digest, request).await,
-            (Route::Tags(name), true) => lists::tags(&upstream.tags(&repository).await?.names, name, request),
-            (Route::Referrers(_, digest), true) => {
-                let found = upstream.referrers(&repository, digest).await?;
-                Ok(lists::referrers(&found, request))
-            }
-            _ => Err(wrong_method(request)),
-        },
+    match place(state, client, route, request).await? {
+        Place::Upstream(upstream, repository) => {
+            let answer = read_upstream(upstream, &repository, route, request).await?;
+            upstream.confirm(client, &repository, route)?;
+            Ok(answer)
+        }
         Place::Store(store) => {
             let may_pull = |other: &Repository| state.access.allows(user, other, Right::Pull);
             let asked = hosted::Asked { store, repository: name.clone(), user, may_pull: &may_pull };
             hosted::answer(asked, route, request, body).await
         }
+    }
+}
+
+async fn read_upstream(upstream: &Upstream, repository: &Repository, route: &Route, request: &Parts) -> Result<Response<Body>, Problem> {
+    match (route, respond::reads(request)) {
+        (Route::Manifest(_, version), true) => manifests::of_upstream(upstream, repository, version, request).await,
+        (Route::Blob(_, digest), true) => blobs::of_upstream(upstream, repository, digest, request).await,
+        (Route::Tags(name), true) => lists::tags(&upstream.tags(repository).await?.names, name, request),
+        (Route::Referrers(_, digest), true) => Ok(lists::referrers(&upstream.referrers(repository, digest).await?, request)),
+        _ => Err(wrong_method(request)),
     }
 }
 
@@ -92,8 +93,24 @@ fn wrong_method(request: &Parts) -> Problem {
     Problem::unsupported(message).with(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
 }
 
+/// Who answers for a route, once the client may read there.
+///
+/// # Errors
+/// There is no such repository; the upstream refuses a client whose login is passed on.
+pub(super) async fn place<'a>(state: &'a State, client: &Client, route: &Route, request: &Parts) -> Result<Place<'a>, Problem> {
+    let name = route.repository().ok_or_else(|| wrong_method(request))?;
+    let place = find(state, request, name)?;
+    if let Place::Upstream(upstream, repository) = &place
+        && !matches!(route, Route::Uploads(_) | Route::Upload(..))
+        && respond::reads(request)
+    {
+        upstream.admit(client, repository, route).await?;
+    }
+    Ok(place)
+}
+
 /// Who answers for a name: the upstream that the client names, the one whose prefix the name has, or that of all other names.
-fn place<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
+fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
     let unknown = || Problem::not_found(Code::NameUnknown, format!("no repository {name} is known here"));
     if let Some(namespace) = namespace(request) {
         let registry = Registry::parse(&namespace).map_err(|_| unknown())?;

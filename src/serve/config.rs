@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access::Access;
 use super::access_log::AccessLog;
+use super::passing::PassCredentials;
 use super::passwords::Passwords;
 use super::store::Store;
 use super::tls::Certificate;
@@ -27,6 +28,8 @@ pub struct UpstreamConfig {
     pub io_timeout: Duration,
     /// How long tags and lists are trusted before the registry is asked again.
     pub tag_ttl: Duration,
+    /// Clients read with logins of their own; then `pull` has none of ours.
+    pub pass_credentials: Option<PassCredentials>,
 }
 
 /// Limits of connections.

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
 use super::access::Right;
+use super::client::Client;
 use super::pages::{self, page};
 use super::problem::Problem;
 use super::respond;
@@ -17,10 +18,10 @@ use crate::blocking::spawn_blocking;
 use crate::oci::{Descriptor, Repository, document, media_type};
 
 /// The repositories of all places that a user may read; those of an upstream with its prefix.
-pub(super) async fn catalog(state: &State, user: Option<&str>, request: &Parts) -> Result<Response<Body>, Problem> {
+pub(super) async fn catalog(state: &State, client: &Client, request: &Parts) -> Result<Response<Body>, Problem> {
     let mut names = BTreeSet::new();
     for upstream in &state.upstreams {
-        match upstream.repositories().await {
+        match upstream.repositories(client).await {
             Ok(found) => names.extend(found.names.iter().map(|name| format!("{}/{name}", upstream.prefix))),
             // One upstream that is away hides nothing of the others.
             Err(problem) => tracing::warn!("the repositories of {} are left out of the list: {}", upstream.registry, problem.message),
@@ -31,7 +32,7 @@ pub(super) async fn catalog(state: &State, user: Option<&str>, request: &Parts) 
         let listed = spawn_blocking(move || store.repositories()).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         names.extend(listed.map_err(|error| store::of_disk(&error))?.iter().map(ToString::to_string));
     }
-    let readable = |name: &String| Repository::parse(name).is_ok_and(|name| state.access.allows(user, &name, Right::Pull));
+    let readable = |name: &String| Repository::parse(name).is_ok_and(|name| state.access.allows(client.user(), &name, Right::Pull));
     let names: Vec<String> = names.into_iter().filter(readable).collect();
     let page = page(&names, request.uri.query(), "/v2/_catalog")?;
     Ok(linked(respond::json(request, json!({"repositories": page.names}).to_string()), page.link))

@@ -7,7 +7,9 @@
 mod access;
 mod access_log;
 mod api;
+mod basic;
 mod blobs;
+mod client;
 mod config;
 mod guard;
 mod hosted;
@@ -18,6 +20,7 @@ mod metered;
 mod metrics;
 mod observe;
 mod pages;
+mod passing;
 mod passwords;
 mod problem;
 mod range;
@@ -49,6 +52,7 @@ use access::unknown_user;
 pub use access::{Access, Right, Rules};
 pub use access_log::{AccessFormat, AccessLog};
 pub use config::{Config, Hosts, Limits, UpstreamConfig, check_prefixes};
+pub use passing::{Account, Connect, PassCredentials};
 pub use passwords::Passwords;
 use problem::Problem;
 use state::State;
@@ -140,7 +144,7 @@ async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Bo
 
 /// The counters, for everybody where nobody is asked who it is, and else for users only: `--anonymous` lets strangers pull, no more.
 async fn metrics(extract::State(state): extract::State<Arc<State>>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
-    if state.user(&headers).await?.is_none() && state.access.asks {
+    if state.client(&headers).await?.user.is_none() && state.access.asks {
         return Err(unknown_user());
     }
     Ok(state.metrics.answer(&headers))

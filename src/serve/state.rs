@@ -6,8 +6,10 @@ use axum::http::HeaderMap;
 
 use super::access::Access;
 use super::access_log::AccessLog;
+use super::client::Client;
 use super::config::{Config, Hosts, Limits};
 use super::metrics::Metrics;
+use super::passing::Login;
 use super::passwords::Passwords;
 use super::problem::Problem;
 use super::store::Store;
@@ -31,23 +33,31 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(config: Config) -> Self {
         let Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits, access_log } = config;
-        let access = Access { asks: passwords.is_some(), ..access };
         let prefixes: Vec<&str> = upstreams.iter().map(|upstream| upstream.prefix.as_str()).collect();
         let metrics = Metrics::new(&cache, &prefixes);
         let upstreams = upstreams.into_iter().zip(metrics.upstreams());
-        let upstreams = upstreams.map(|(upstream, metrics)| Upstream::new(upstream, &cache, metrics.clone())).collect();
-        let store = store.map(Arc::new);
+        let upstreams = upstreams.map(|(upstream, metrics)| Upstream::new(upstream, &cache, metrics.clone())).collect::<Vec<_>>();
+        let asks = passwords.is_some() || upstreams.iter().any(|upstream: &Upstream| upstream.passing.is_some());
+        let (store, access) = (store.map(Arc::new), Access { asks, ..access });
         Self { upstreams, default_upstream, store, access, passwords, certificate, hosts, limits, access_log, metrics }
     }
 
-    /// The user that a request names; none where it names none, or where nobody is asked.
+    /// Who asks; a stranger where the request names nobody, or where nobody is asked.
     ///
     /// # Errors
-    /// 401 if the password is wrong.
-    pub(super) async fn user(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    /// 401 if the password is wrong; others where logins are passed on and the upstream cannot be asked.
+    pub(super) async fn client(&self, headers: &HeaderMap) -> Result<Client, Problem> {
+        if let Some(passing) = self.upstreams.iter().find_map(|upstream| upstream.passing.as_ref()) {
+            let login = match passing.login(headers).await? {
+                None if self.access.anonymous_pull => Some(passing.stranger()?),
+                login => login,
+            };
+            let user = login.as_deref().and_then(Login::user).map(str::to_owned);
+            return Ok(Client { user, login });
+        }
         match &self.passwords {
-            Some(passwords) => passwords.user(headers).await,
-            None => Ok(None),
+            Some(passwords) => Ok(Client { user: passwords.user(headers).await?, login: None }),
+            None => Ok(Client::default()),
         }
     }
 }

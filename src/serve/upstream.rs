@@ -5,10 +5,14 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::access::unknown_user;
+use super::client::Client;
 use super::config::UpstreamConfig;
 use super::metered::Metered;
 use super::metrics::{Source, UpstreamMetrics};
+use super::passing::Passing;
 use super::problem::{Code, Problem};
+use super::route::Route;
 use super::sizes::Sizes;
 use crate::artifact::{Artifacts, Listing, Options, ViewMode};
 use crate::blocking::spawn_blocking;
@@ -32,6 +36,8 @@ pub(super) struct Upstream {
     pub(super) registry: Registry,
     pub(super) artifacts: Artifacts,
     pub(super) metrics: UpstreamMetrics,
+    /// The logins of its clients, where they are passed on.
+    pub(super) passing: Option<Arc<Passing>>,
     pull: Arc<dyn Pull>,
     sizes: Arc<Sizes>,
     asking: Flight<(Repository, Digest), Result<u64, Error>>,
@@ -47,15 +53,19 @@ pub(super) struct Found {
 
 impl Upstream {
     pub(super) fn new(config: UpstreamConfig, cache: &SpanCache, metrics: UpstreamMetrics) -> Self {
-        let UpstreamConfig { prefix, registry, pull, budget, io_timeout, tag_ttl } = config;
-        let pull: Arc<dyn Pull> = Arc::new(Metered::new(pull, metrics.clone()));
+        let UpstreamConfig { prefix, registry, pull, budget, io_timeout, tag_ttl, pass_credentials } = config;
+        let passing = pass_credentials.map(|passing| Passing::new(passing, &*pull, metrics.clone()));
+        let pull: Arc<dyn Pull> = match &passing {
+            Some(passing) => passing.relay.clone(),
+            None => Arc::new(Metered::new(pull, metrics.clone())),
+        };
         let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
         (reading.verify, reading.budget, reading.io_timeout) = (VerifyPolicy::Relayed, budget, io_timeout);
         let (platform, view) = (Platform::host(), ViewMode::Merged);
         let options = Options { tag_ttl, platform, view, offline: false, strict: false, repositories: Vec::new() };
         let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(reading), cache.clone(), options);
         let sizes = Arc::new(Sizes::new(cache.clone(), pull.origin()));
-        Self { prefix, registry, artifacts, metrics, pull, sizes, asking: Flight::default(), started: Instant::now() }
+        Self { prefix, registry, artifacts, metrics, passing, pull, sizes, asking: Flight::default(), started: Instant::now() }
     }
 
     /// The repository there of a name here, without the prefix. Docker Hub keeps plain names below `library`.
@@ -63,6 +73,36 @@ impl Upstream {
         let whole =
             if self.registry == Registry::docker_hub() && !name.contains('/') { format!("library/{name}") } else { name.to_owned() };
         Repository::parse(&whole).map_err(|error| Problem::bad(Code::NameInvalid, error.to_string()))
+    }
+
+    /// Lets a client read what a route names of a repository, where logins are passed on.
+    ///
+    /// # Errors
+    /// Those of the upstream: 401 for a stranger, 403 for a user, 404.
+    pub(super) async fn admit(&self, client: &Client, repository: &Repository, route: &Route) -> Result<(), Problem> {
+        let Some(passing) = &self.passing else { return Ok(()) };
+        let login = client.login.as_ref().ok_or_else(unknown_user)?;
+        let absent = match route {
+            Route::Blob(..) => Code::BlobUnknown,
+            Route::Tags(_) => Code::NameUnknown,
+            _ => Code::ManifestUnknown,
+        };
+        passing.admit(login, repository, route).await.map_err(|error| match error.kind {
+            ErrorKind::Denied if client.user.is_none() => unknown_user(),
+            _ => self.problem(error.kind, &error.message, absent),
+        })
+    }
+
+    /// Checks that a client which was admitted has not been refused since, before it gets its answer.
+    ///
+    /// # Errors
+    /// 401 or 403: the upstream refused its login while the answer was fetched.
+    pub(super) fn confirm(&self, client: &Client, repository: &Repository, route: &Route) -> Result<(), Problem> {
+        let (Some(_), Some(login)) = (&self.passing, &client.login) else { return Ok(()) };
+        Passing::confirm(login, repository, route).map_err(|error| match client.user {
+            None => unknown_user(),
+            Some(_) => self.problem(error.kind, &error.message, Code::Denied),
+        })
     }
 
     /// A manifest. By tag it is the current one, or the last known one where the upstream cannot be asked.
@@ -140,9 +180,13 @@ impl Upstream {
         })
     }
 
-    /// What is known of the repositories.
-    pub(super) async fn repositories(&self) -> Result<Listing, Problem> {
-        self.in_time(self.artifacts.repositories(None)).await
+    /// What is known of the repositories, or what of them a client may see.
+    pub(super) async fn repositories(&self, client: &Client) -> Result<Listing, Problem> {
+        let Some(passing) = &self.passing else { return self.in_time(self.artifacts.repositories(None)).await };
+        let login = client.login.as_ref().ok_or_else(unknown_user)?;
+        let found = passing.repositories(login).await;
+        let (names, complete) = found.map_err(|error| self.problem(error.kind, &error.message, Code::NameUnknown))?;
+        Ok(Listing { names: names.iter().map(ToString::to_string).collect(), complete })
     }
 
     /// The manifests that refer to a digest; none where there is no such repository.

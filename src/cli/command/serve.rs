@@ -18,10 +18,12 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring;
 use crate::cli::terminal::{escape, output, units};
 use crate::content::{Budget, MEMORY_LIMIT};
+use crate::error::Error;
 use crate::oci::{Registry, Source};
-use crate::registry::Pull;
+use crate::registry::{Credential, Credentials, HttpRegistry, Pull};
 use crate::serve::{
-    Access, AccessFormat, AccessLog, Certificate, Config, Hosts, Limits, Passwords, Rules, Server, Store, UpstreamConfig, check_prefixes,
+    Access, AccessFormat, AccessLog, Account, Certificate, Config, Hosts, Limits, PassCredentials, Passwords, Rules, Server, Store,
+    UpstreamConfig, check_prefixes,
 };
 use crate::sys::process;
 
@@ -73,6 +75,14 @@ pub struct Serve {
     /// Rights of clients without a password
     #[arg(long, value_name = "RIGHT", help_heading = "Access")]
     anonymous: Option<Anonymous>,
+
+    /// Ask the upstream with the login of each client, and let it read what the upstream lets it read; for exactly one upstream
+    #[arg(long, conflicts_with = "htpasswd", help_heading = "Access")]
+    pass_credentials: bool,
+
+    /// With --pass-credentials: how long the upstream's answers about a login count
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5m", help_heading = "Access")]
+    auth_ttl: Duration,
 
     /// Take no pushes and delete nothing
     #[arg(long, help_heading = "Access")]
@@ -177,10 +187,7 @@ impl Serve {
         let cache = wiring::open_cache(&self.storage)?;
         // One limit for all upstreams together.
         let budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
-        let upstreams = self.upstreams.iter().map(|(prefix, registry)| {
-            let pull = self.pull(registry, &invocation)?;
-            Ok(self.upstream(prefix, registry, pull, &budget))
-        });
+        let upstreams = self.upstreams.iter().map(|(prefix, registry)| self.upstream(prefix, registry, &invocation, &budget));
         let config = Config {
             upstreams: upstreams.collect::<Result<_, Failure>>()?,
             default_upstream: self.default_upstream.clone(),
@@ -205,6 +212,11 @@ impl Serve {
         if let Some(default) = self.default_upstream.as_deref().filter(|default| !prefixes.contains(default)) {
             return Err(Failure::usage(format!("--default-upstream {} is not the prefix of an --upstream", default.escape_default())));
         }
+        if self.pass_credentials && prefixes.len() != 1 {
+            return Err(Failure::usage(
+                "--pass-credentials needs exactly one --upstream: a login must not reach a registry that it is not for",
+            ));
+        }
         if self.listen.ip().is_loopback() {
             return Ok(());
         }
@@ -212,8 +224,9 @@ impl Serve {
         if self.tls_cert.is_none() && !self.plain_http {
             return Err(Failure::usage(format!("{reached}; give --tls-cert and --tls-key, or --plain-http")));
         }
-        if self.htpasswd.is_none() && self.anonymous.is_none() {
-            return Err(Failure::usage(format!("{reached}; give --htpasswd, or --anonymous pull to let everybody read")));
+        if !self.asks() && self.anonymous.is_none() {
+            let message = format!("{reached}; give --htpasswd or --pass-credentials, or --anonymous pull to let everybody read");
+            return Err(Failure::usage(message));
         }
         Ok(())
     }
@@ -226,15 +239,20 @@ impl Serve {
         output::line(&format!("removed {manifests} untagged manifests and {blobs} blobs"))
     }
 
+    /// Whether users have passwords.
+    fn asks(&self) -> bool {
+        self.htpasswd.is_some() || self.pass_credentials
+    }
+
     fn access(&self) -> Result<Access, Failure> {
         let rules = self.access.as_deref().map(|path| {
             let text = std::fs::read_to_string(path).map_err(unusable(path, "--access"))?;
             Rules::parse(&text).map_err(|error| unusable(path, "--access")(std::io::Error::other(error)))
         });
         // Without passwords nobody on another machine can be told from a stranger.
-        let strangers_only = self.htpasswd.is_none() && !self.listen.ip().is_loopback();
+        let strangers_only = !self.asks() && !self.listen.ip().is_loopback();
         let anonymous_pull = self.anonymous.is_some();
-        Ok(Access { rules: rules.transpose()?, anonymous_pull, read_only: self.read_only || strangers_only, asks: self.htpasswd.is_some() })
+        Ok(Access { rules: rules.transpose()?, anonymous_pull, read_only: self.read_only || strangers_only, asks: self.asks() })
     }
 
     fn certificate(&self) -> Result<Option<Certificate>, Failure> {
@@ -248,21 +266,40 @@ impl Serve {
         Store::open(directory).map(Some).map_err(failed)
     }
 
-    fn pull(&self, registry: &Registry, invocation: &Invocation) -> Result<Arc<dyn Pull>, Failure> {
+    fn upstream(&self, prefix: &str, registry: &Registry, invocation: &Invocation, budget: &Budget) -> Result<UpstreamConfig, Failure> {
         let flags = RegistryFlags { transport: self.transport.clone(), ..invocation.registry_of_file(Some(registry))? };
-        let source = Source::Registry { registry: registry.clone(), prefix: None };
-        Ok(wiring::registry(&source, false, &flags, &invocation.environment)?)
-    }
-
-    fn upstream(&self, prefix: &str, registry: &Registry, pull: Arc<dyn Pull>, budget: &Budget) -> UpstreamConfig {
-        UpstreamConfig {
+        let (pull, pass_credentials): (Arc<dyn Pull>, _) = if self.pass_credentials {
+            let passing = self.passing(registry, flags, invocation)?;
+            ((passing.connect)(Credential::Anonymous)?, Some(passing))
+        } else {
+            let source = Source::Registry { registry: registry.clone(), prefix: None };
+            (wiring::registry(&source, false, &flags, &invocation.environment)?, None)
+        };
+        Ok(UpstreamConfig {
             prefix: prefix.to_owned(),
             registry: registry.clone(),
             pull,
             budget: budget.clone(),
             io_timeout: self.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT),
             tag_ttl: self.tag_ttl.unwrap_or(wiring::TAG_TTL),
+            pass_credentials,
+        })
+    }
+
+    fn passing(&self, registry: &Registry, flags: RegistryFlags, invocation: &Invocation) -> Result<PassCredentials, Failure> {
+        // Whatever we could show the upstream would open it to every client.
+        if flags.connection.cert_file.is_some() || !flags.connection.headers.is_empty() {
+            let host = registry.as_str();
+            let message =
+                format!("--pass-credentials shows {host} the logins of clients and nothing else; remove its certificate and headers");
+            return Err(Failure::usage(message));
         }
+        let (registry, environment) = (registry.clone(), invocation.environment.clone());
+        let connect = move |credential| -> Result<Arc<dyn Account>, Error> {
+            let credentials = Credentials::only(credential);
+            Ok(Arc::new(HttpRegistry::new(wiring::http_with(registry.clone(), &flags, &environment, credentials))?))
+        };
+        Ok(PassCredentials { ttl: self.auth_ttl, connect: Box::new(connect) })
     }
 
     fn access_log(&self) -> Result<Option<AccessLog>, Failure> {

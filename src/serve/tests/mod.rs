@@ -4,6 +4,7 @@ mod access;
 mod cold;
 mod hosting;
 mod observing;
+mod passing;
 mod reading;
 mod storing;
 
@@ -47,6 +48,8 @@ struct Setup {
     certificate: Option<Certificate>,
     limits: Limits,
     access_log: Option<AccessLog>,
+    /// For the first upstream.
+    pass_credentials: Option<PassCredentials>,
 }
 
 impl Setup {
@@ -65,6 +68,7 @@ impl Setup {
             certificate: None,
             limits: Limits::default(),
             access_log: None,
+            pass_credentials: None,
         }
     }
 
@@ -73,14 +77,22 @@ impl Setup {
         Self { has_store: true, ..Self::of(&[]) }
     }
 
-    async fn start(self) -> TestServer {
+    async fn start(mut self) -> TestServer {
         let config = cache::Config { directory: self.directory.path().join("cache"), size: 1 << 30, min_free: 0 };
         let cache = SpanCache::open(config).unwrap();
         let upstream = |(prefix, host, memory): (&str, &str, Arc<Memory>)| {
             let pull: Arc<dyn Pull> = memory;
             let (budget, io_timeout) = (Budget::new(MEMORY_LIMIT), Duration::from_secs(20));
             let (prefix, registry) = (prefix.to_owned(), Registry::parse(host).unwrap());
-            UpstreamConfig { prefix, registry, pull, budget, io_timeout, tag_ttl: self.tag_ttl }
+            UpstreamConfig {
+                prefix,
+                registry,
+                pull,
+                budget,
+                io_timeout,
+                tag_ttl: self.tag_ttl,
+                pass_credentials: self.pass_credentials.take(),
+            }
         };
         let upstreams = self.upstreams.into_iter().map(upstream).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,163 @@
+//! The upstream as the cache reads it: with the login of somebody who may read the repository, and with no other.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::login::Login;
+use crate::error::{Error, ErrorKind};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
+use crate::registry::{BlobStream, Page, Pull, Resolved, Trust};
+
+/// Logins of one repository that are tried.
+const READERS: usize = 8;
+
+/// Who may read which repository.
+pub(in crate::serve) struct Relay {
+    origin: String,
+    trust: Trust,
+    /// An answer came from where the transport vouches for nothing.
+    has_strayed: AtomicBool,
+    /// Held for one look.
+    readers: Mutex<Readers>,
+}
+
+#[derive(Default)]
+struct Readers {
+    /// The latest last. Gone once their time is up and nothing is sent to them any more.
+    of: HashMap<Repository, Vec<Weak<Login>>>,
+    latest: Weak<Login>,
+}
+
+impl Relay {
+    /// Nobody yet. `base` is the upstream without a login.
+    pub(super) fn new(base: &dyn Pull) -> Self {
+        Self { origin: base.origin().to_owned(), trust: base.trust(), has_strayed: AtomicBool::new(false), readers: Mutex::default() }
+    }
+
+    /// Notes that a login may read a repository.
+    pub(super) fn read_by(&self, repository: &Repository, login: &Arc<Login>) {
+        let mut readers = self.readers.lock();
+        readers.latest = Arc::downgrade(login);
+        if let Some(of) = readers.of.get(repository)
+            && of.last().is_some_and(|last| std::ptr::eq(last.as_ptr(), Arc::as_ptr(login)))
+        {
+            return;
+        }
+        let of = readers.of.entry(repository.clone()).or_default();
+        of.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(login)));
+        if of.len() >= READERS {
+            of.remove(0);
+        }
+        of.push(Arc::downgrade(login));
+    }
+
+    /// Lets go of what is left of logins whose time is up.
+    pub(super) fn forget_gone(&self) {
+        self.readers.lock().of.retain(|_, of| {
+            of.retain(|login| login.strong_count() > 0);
+            !of.is_empty()
+        });
+    }
+
+    fn refused(&self, repository: &Repository, login: &Arc<Login>) {
+        login.revoke(repository);
+        if let Some(of) = self.readers.lock().of.get_mut(repository) {
+            of.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(login)));
+        }
+    }
+
+    /// Asks with the login of a reader; one that is refused reads no longer, and the next one is tried.
+    async fn ask<'a, T>(
+        &'a self,
+        repository: &'a Repository,
+        ask: impl Fn(Arc<dyn Pull>) -> BoxFuture<'a, Result<T, Error>> + Send + Sync,
+    ) -> Result<T, Error> {
+        let readers: Vec<_> = self.readers.lock().of.get(repository).into_iter().flatten().rev().filter_map(Weak::upgrade).collect();
+        let mut refusal = None;
+        for login in readers {
+            match ask(Arc::clone(&login.pull)).await {
+                Err(error) if error.kind == ErrorKind::Denied => {
+                    self.refused(repository, &login);
+                    refusal = Some(error);
+                }
+                answer => {
+                    if login.pull.trust() == Trust::Digest {
+                        self.has_strayed.store(true, Ordering::Relaxed);
+                    }
+                    return answer;
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Error::new(ErrorKind::Denied, format!("no client who may read {repository} is here any more"))))
+    }
+
+    fn latest(&self) -> Option<Arc<Login>> {
+        self.readers.lock().latest.upgrade()
+    }
+}
+
+#[async_trait]
+impl Pull for Relay {
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn trust(&self) -> Trust {
+        if self.has_strayed.load(Ordering::Relaxed) { Trust::Digest } else { self.trust }
+    }
+
+    async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
+        match self.latest() {
+            Some(login) => login.pull.ping(about).await,
+            None => Err(Error::new(ErrorKind::Denied, "no client who may read anything is here")),
+        }
+    }
+
+    async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
+        self.ask(repository, |pull| async move { pull.resolve(repository, version).await }.boxed()).await
+    }
+
+    async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
+        self.ask(repository, |pull| async move { pull.manifest(repository, version).await }.boxed()).await
+    }
+
+    async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        let ask = |pull: Arc<dyn Pull>| {
+            let range = range.clone();
+            async move { pull.blob(repository, descriptor, range).await }.boxed()
+        };
+        self.ask(repository, ask).await
+    }
+
+    async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
+        self.ask(repository, |pull| async move { pull.blob_size(repository, digest).await }.boxed()).await
+    }
+
+    async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {
+        self.ask(repository, |pull| async move { pull.tags(repository, after).await }.boxed()).await
+    }
+
+    async fn repositories(&self, _after: Option<&str>) -> Result<Page, Error> {
+        Err(Error::unsupported("each client sees repositories of its own"))
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+        self.ask(repository, |pull| async move { pull.referrers(repository, subject).await }.boxed()).await
+    }
+
+    fn away_since(&self) -> Option<Instant> {
+        self.latest()?.pull.away_since()
+    }
+
+    fn throttled(&self) -> Option<Duration> {
+        self.latest()?.pull.throttled()
+    }
+}
