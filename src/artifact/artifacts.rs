@@ -78,9 +78,9 @@ impl Artifacts {
         self.inner.registry_cache.tags(repository).await
     }
 
-    /// All repositories known at or below a prefix (full names); partial where the registry has no catalog.
-    pub async fn repositories(&self, prefix: Option<&Repository>) -> Result<Listing, Error> {
-        self.inner.registry_cache.repositories(prefix).await
+    /// All known repositories by their full names; partial where the registry has no catalog.
+    pub async fn repositories(&self) -> Result<Listing, Error> {
+        self.inner.registry_cache.repositories().await
     }
 
     /// Notes that a repository turned out to exist.

@@ -11,10 +11,10 @@ use crate::artifact::Listing;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 
-/// The knowledge about a path from the list of repositories.
+/// The list of repositories, and those that exist because of what is staged.
 pub(super) struct Catalog {
-    names: Arc<[String]>,
-    pub(super) complete: bool,
+    listed: Listing,
+    staged: BTreeSet<String>,
     /// Why there is no list, where that is not simply how the registry is.
     pub(super) trouble: Option<Error>,
 }
@@ -22,26 +22,35 @@ pub(super) struct Catalog {
 impl Catalog {
     /// No repositories at all.
     pub(super) fn nothing() -> Self {
-        Self { names: Arc::from([]), complete: true, trouble: None }
+        Self { listed: Listing { names: Arc::from([]), complete: true }, staged: BTreeSet::new(), trouble: None }
+    }
+
+    /// Whether the list is all there is.
+    pub(super) fn is_complete(&self) -> bool {
+        self.listed.complete
     }
 
     /// Whether the repository itself is listed.
     pub(super) fn has(&self, repository: &Repository) -> bool {
-        self.names.binary_search_by(|name| name.as_str().cmp(repository.as_str())).is_ok()
+        self.listed.has(repository.as_str()) || self.staged.contains(repository.as_str())
     }
 
     /// Whether the repository or one below it is listed.
     pub(super) fn leads_to(&self, repository: &Repository) -> bool {
-        let below = format!("{repository}/");
-        let at = self.names.partition_point(|name| name.as_str() < below.as_str());
-        self.has(repository) || self.names.get(at).is_some_and(|name| name.starts_with(&below))
+        self.has(repository) || self.below(Some(repository)).next().is_some()
     }
 
     /// The first components below a path.
     fn children(&self, path: Option<&Repository>) -> BTreeSet<String> {
-        let prefix = path.map(|path| format!("{path}/")).unwrap_or_default();
-        let rest = self.names.iter().filter_map(|name| name.strip_prefix(&prefix));
-        rest.filter_map(|rest| rest.split('/').next()).filter(|child| Repository::is_component(child)).map(str::to_owned).collect()
+        let start = path.map_or(0, |path| path.as_str().len() + 1);
+        let first = self.below(path).filter_map(|name| name.get(start..)?.split('/').next());
+        first.filter(|child| Repository::is_component(child)).map(str::to_owned).collect()
+    }
+
+    fn below(&self, path: Option<&Repository>) -> impl Iterator<Item = &str> {
+        let above = path.map(|path| format!("{path}/")).unwrap_or_default();
+        let staged = self.staged.range(above.clone()..).map(String::as_str).take_while(move |name| name.starts_with(&above));
+        self.listed.below(path).chain(staged)
     }
 }
 
@@ -69,23 +78,20 @@ fn shown_name(name: &str) -> Option<String> {
 }
 
 impl Namespace {
-    /// The known repositories at and below a path.
-    pub(super) async fn catalog(&self, path: Option<&Repository>) -> Catalog {
+    /// The known repositories.
+    pub(super) async fn catalog(&self) -> Catalog {
         if self.is_layout() {
             return Catalog::nothing();
         }
-        let mut catalog = match self.context.artifacts.repositories(path).await {
-            Ok(Listing { names, complete }) => Catalog { names, complete, trouble: None },
+        let staged = self.staged.repositories();
+        match self.context.artifacts.repositories().await {
+            Ok(listed) => Catalog { listed, staged, trouble: None },
             Err(error) => {
                 let usual = matches!(error.kind, ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::Denied);
-                Catalog { names: Arc::from([]), complete: false, trouble: (!usual).then_some(error) }
+                let listed = Listing { names: Arc::from([]), complete: false };
+                Catalog { listed, staged, trouble: (!usual).then_some(error) }
             }
-        };
-        let staged = self.staged.repositories();
-        if !staged.is_empty() {
-            catalog.names = catalog.names.iter().cloned().chain(staged).collect::<BTreeSet<_>>().into_iter().collect();
         }
-        catalog
     }
 
     /// The names of a directory, asked for unless it was listed within the tag TTL.
@@ -105,10 +111,10 @@ impl Namespace {
 
     async fn take_names(&self, path: &Option<Repository>) -> Result<Names, Error> {
         let taken = Instant::now();
-        let catalog = self.catalog(path.as_ref()).await;
+        let catalog = self.catalog().await;
         let children: Vec<String> = catalog.children(path.as_ref()).into_iter().collect();
         let root = self.is_source(path);
-        let mut complete = catalog.complete;
+        let mut complete = catalog.is_complete();
         let mut tags: Arc<[String]> = Arc::from([]);
         let mut listed = false;
         let staged = path.as_ref().map(|repository| self.staged.of_repository(repository)).unwrap_or_default();
@@ -145,7 +151,7 @@ impl Namespace {
 
     /// Whether it is worth asking for the tags of a path: not where a whole list says that it is only a prefix.
     pub(super) fn may_be_repository(&self, catalog: &Catalog, path: &Repository) -> bool {
-        let known = catalog.complete || self.context.artifacts.is_away();
+        let known = catalog.is_complete() || self.context.artifacts.is_away();
         self.is_layout() || !known || catalog.has(path) || !catalog.leads_to(path)
     }
 
@@ -190,7 +196,8 @@ mod tests {
     use super::*;
 
     fn catalog(names: &[&str]) -> Catalog {
-        Catalog { names: names.iter().map(ToString::to_string).collect(), complete: true, trouble: None }
+        let names = names.iter().map(ToString::to_string).collect();
+        Catalog { listed: Listing { names, complete: true }, ..Catalog::nothing() }
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Namespace {
             return Ok(Finding::child(child.clone(), false));
         }
         let catalog = match &child {
-            Some(_) => self.catalog(path.as_ref()).await,
+            Some(_) => self.catalog().await,
             None => Catalog::nothing(),
         };
         let asked = match (path, tag) {
@@ -202,7 +202,7 @@ impl Namespace {
         if catalog.leads_to(&child) {
             return Ok(Finding::child(child, false));
         }
-        let unlisted = !catalog.complete && catalog.trouble.is_none() && !self.context.artifacts.options().offline;
+        let unlisted = !catalog.is_complete() && catalog.trouble.is_none() && !self.context.artifacts.options().offline;
         if matches!(asked, Asked::Never) && unlisted && self.is_source(path) {
             return Ok(Finding::child(child, true));
         }
@@ -231,7 +231,7 @@ impl Namespace {
             return Ok(true);
         }
         // While the registry cannot be asked, the last known list decides.
-        if catalog.complete || self.context.artifacts.is_away() {
+        if catalog.is_complete() || self.context.artifacts.is_away() {
             let only_prefix = !catalog.has(path) && child.is_some_and(|child| catalog.leads_to(child));
             return Ok(!only_prefix);
         }

@@ -58,7 +58,7 @@ impl StagedTags {
         }
         let path = Some(repository.clone());
         let names = self.namespace.names(&path).await?;
-        if !names.tags.is_empty() || self.namespace.catalog(Some(repository)).await.has(repository) {
+        if !names.tags.is_empty() || self.namespace.catalog().await.has(repository) {
             return Ok(true);
         }
         Ok(names.children.is_empty() && !self.namespace.is_source(&path))

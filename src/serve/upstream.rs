@@ -182,7 +182,7 @@ impl Upstream {
 
     /// What is known of the repositories, or what of them a client may see.
     pub(super) async fn repositories(&self, client: &Client) -> Result<Listing, Problem> {
-        let Some(passing) = &self.passing else { return self.in_time(self.artifacts.repositories(None)).await };
+        let Some(passing) = &self.passing else { return self.in_time(self.artifacts.repositories()).await };
         let login = client.login.as_ref().ok_or_else(unknown_user)?;
         let found = passing.repositories(login).await;
         let (names, complete) = found.map_err(|error| self.problem(error.kind, &error.message, Code::NameUnknown))?;

@@ -82,8 +82,8 @@ impl RegistryCache {
         }
     }
 
-    /// The repositories at or below a prefix, by their full names.
-    pub async fn repositories(self: &Arc<Self>, prefix: Option<&Repository>) -> Lookup<Listing> {
+    /// All repositories, by their full names. A list of which all is known is shared, not copied: every lookup asks for it.
+    pub async fn repositories(self: &Arc<Self>) -> Lookup<Listing> {
         self.load_catalog();
         let away = self.is_away();
         let (fresh, last) = {
@@ -105,13 +105,17 @@ impl RegistryCache {
                 self.answered(asked, older).await?
             }
         };
-        let mut names: BTreeSet<String> = list.names.iter().cloned().collect();
-        if !list.complete {
-            names.extend(self.options.repositories.iter().map(|name| name.as_str().to_owned()));
-            names.extend(self.memory.lock().learned.iter().map(|name| name.as_str().to_owned()));
+        if list.complete {
+            return Ok(list);
         }
-        let below = |name: &String| prefix.is_none_or(|prefix| Repository::parse(name).is_ok_and(|name| name.is_within(prefix.as_str())));
-        Ok(Listing { names: names.into_iter().filter(below).collect(), complete: list.complete })
+        let memory = self.memory.lock();
+        let known = self.options.repositories.iter().chain(&memory.learned).map(Repository::as_str);
+        let further: BTreeSet<&str> = known.filter(|name| !list.has(name)).collect();
+        if further.is_empty() {
+            return Ok(list);
+        }
+        let names: BTreeSet<&str> = list.names.iter().map(String::as_str).chain(further).collect();
+        Ok(Listing { names: names.into_iter().map(str::to_owned).collect(), complete: false })
     }
 
     async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>, is_known: bool) -> Lookup<Listing> {
@@ -147,7 +151,7 @@ impl RegistryCache {
     fn is_repository(&self, repository: &Repository) -> bool {
         self.load_catalog();
         let memory = self.memory.lock();
-        let in_catalog = memory.catalog.as_ref().is_some_and(|seen| seen.value.names.iter().any(|name| name == repository.as_str()));
+        let in_catalog = memory.catalog.as_ref().is_some_and(|seen| seen.value.has(repository.as_str()));
         in_catalog || memory.learned.contains(repository) || self.options.repositories.contains(repository)
     }
 

@@ -260,6 +260,20 @@ pub struct Listing {
     pub complete: bool,
 }
 
+impl Listing {
+    /// Whether a name is in the list.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.binary_search_by(|known| known.as_str().cmp(name)).is_ok()
+    }
+
+    /// The names below a prefix, without the prefix itself.
+    pub fn below(&self, prefix: Option<&Repository>) -> impl Iterator<Item = &str> {
+        let above = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+        let from = self.names.partition_point(|name| name.as_str() < above.as_str());
+        self.names.get(from..).unwrap_or_default().iter().map(String::as_str).take_while(move |name| name.starts_with(&above))
+    }
+}
+
 /// How long "does not exist" is kept, in memory only. The kernel adds a second.
 pub(super) const NEGATIVE: Duration = Duration::from_secs(4);
 

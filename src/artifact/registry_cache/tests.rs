@@ -235,7 +235,7 @@ async fn what_was_seen_once_is_known_offline_in_another_mount() {
     let cache = rig.fresh();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
     cache.tags(&app()).await.unwrap();
-    cache.repositories(None).await.unwrap();
+    cache.repositories().await.unwrap();
     cache.referrers(&app(), &digest).await.unwrap();
     cache.flush().await;
     rig.registry.forget_requests();
@@ -243,7 +243,7 @@ async fn what_was_seen_once_is_known_offline_in_another_mount() {
     assert_eq!(offline.tag(&app(), &tag("v1")).await.unwrap(), digest);
     assert_eq!(offline.manifest(&app(), &digest).await.unwrap().digest, digest);
     assert_eq!(names(&offline.tags(&app()).await.unwrap()), ["v1", "v2"]);
-    assert_eq!(names(&offline.repositories(None).await.unwrap()), ["team/app", "team/named"]);
+    assert_eq!(names(&offline.repositories().await.unwrap()), ["team/app", "team/named"]);
     assert!(offline.referrers(&app(), &digest).await.unwrap().is_empty());
     assert_eq!(offline.tag(&app(), &tag("v2")).await.unwrap_err().kind, ErrorKind::Unreachable, "it is listed");
     assert_eq!(offline.tag(&app(), &tag("v3")).await.unwrap_err().kind, ErrorKind::NotFound);
@@ -301,25 +301,34 @@ async fn a_registry_without_a_catalog_lists_what_is_known() {
     let rig = Rig::new();
     rig.registry.set_catalog(false);
     let cache = rig.fresh();
-    let listing = cache.repositories(None).await.unwrap();
+    let listing = cache.repositories().await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["team/named"], false));
     cache.tag(&app(), &tag("v1")).await.unwrap();
     cache.learned(&Repository::parse("teams/x").unwrap());
     let team = Repository::parse("team").unwrap();
-    assert_eq!(names(&cache.repositories(Some(&team)).await.unwrap()), ["team/app", "team/named"]);
+    let listing = cache.repositories().await.unwrap();
+    assert_eq!(listing.below(Some(&team)).collect::<Vec<_>>(), ["team/app", "team/named"]);
+    assert_eq!((listing.below(None).count(), listing.has("teams/x"), listing.has("team")), (3, true, false));
     assert_eq!(rig.requests()[3], 1);
+}
+
+#[tokio::test]
+async fn a_list_that_is_fresh_is_shared_by_every_lookup() {
+    let cache = Rig::new().fresh();
+    let (one, other) = (cache.repositories().await.unwrap(), cache.repositories().await.unwrap());
+    assert!(one.complete && std::ptr::eq(&*one.names, &*other.names));
 }
 
 #[tokio::test]
 async fn a_refused_list_of_repositories_does_not_erase_what_was_listed_before() {
     let rig = Rig::new();
     let cache = rig.stale();
-    cache.repositories(None).await.unwrap();
+    cache.repositories().await.unwrap();
     rig.registry.plan(RequestKind::Repositories, 0, 1, Fault::Error(ErrorKind::Denied));
-    let listing = cache.repositories(None).await.unwrap();
+    let listing = cache.repositories().await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["team/app", "team/named"], false));
     cache.flush().await;
-    assert_eq!(names(&rig.cache(Duration::ZERO, true).repositories(None).await.unwrap()), ["team/app", "team/named"]);
+    assert_eq!(names(&rig.cache(Duration::ZERO, true).repositories().await.unwrap()), ["team/app", "team/named"]);
 }
 
 #[tokio::test]
@@ -443,12 +452,12 @@ async fn a_repository_that_was_just_made_is_known_though_the_registry_said_no_be
     let of_v1 = rig.registry.tagged("team/app")["v1"];
     let manifest = cache.manifest(&app(), &of_v1).await.unwrap();
     let new = Repository::parse("team/new").unwrap();
-    cache.repositories(None).await.unwrap();
+    cache.repositories().await.unwrap();
     assert_eq!(cache.tags(&new).await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(cache.tag(&new, &tag("v1")).await.unwrap_err().kind, ErrorKind::NotFound);
     cache.published(&new, &tag("v1"), manifest);
     assert_eq!(cache.tag(&new, &tag("v1")).await.unwrap(), of_v1);
-    assert!(cache.repositories(None).await.unwrap().names.contains(&"team/new".to_owned()));
+    assert!(cache.repositories().await.unwrap().names.contains(&"team/new".to_owned()));
     rig.registry.add_repository("team/new");
     rig.registry.tag("team/new", "v1", of_v1);
     assert_eq!(names(&cache.tags(&new).await.unwrap()), ["v1"]);

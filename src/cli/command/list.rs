@@ -112,7 +112,7 @@ async fn repositories(source: &Source, parts: &Parts) -> Result<Vec<Repository>,
         Source::Layout { name: None, .. } => Ok(vec![Layout::repository()?]),
         Source::Registry { prefix: Some(repository), .. } => Ok(vec![repository.clone()]),
         Source::Registry { prefix: None, registry } => {
-            let listed = parts.artifacts.repositories(None).await?;
+            let listed = parts.artifacts.repositories().await?;
             if !listed.complete && listed.names.is_empty() {
                 return Err(Failure::other(format!("{registry} does not list its repositories; name one, like {registry}/app")));
             }

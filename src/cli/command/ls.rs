@@ -200,9 +200,8 @@ async fn repositories_below(source: &Source, parts: &Parts, prefix: Option<&Repo
     if matches!(source, Source::Layout { .. }) {
         return Ok(Listing { names: [].into(), complete: true });
     }
-    let listing = parts.artifacts.repositories(prefix).await?;
-    let names = listing.names.iter().filter(|name| prefix.is_none_or(|prefix| prefix.as_str() != name.as_str()));
-    Ok(Listing { names: names.cloned().collect(), complete: listing.complete })
+    let listing = parts.artifacts.repositories().await?;
+    Ok(Listing { names: listing.below(prefix).map(str::to_owned).collect(), complete: listing.complete })
 }
 
 async fn nothing(source: &Source, parts: &Parts, is_listed: bool) -> Failure {

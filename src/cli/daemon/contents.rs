@@ -21,8 +21,8 @@ pub async fn of(source: &Source, Parts { artifacts, pull, .. }: &Parts) -> Conte
     {
         return Contents::default();
     }
-    let Ok(listing) = artifacts.repositories(prefix.as_ref()).await else { return Contents::default() };
-    let has_repositories = listing.names.iter().any(|name| prefix.as_ref().is_none_or(|prefix| name != prefix.as_str()));
+    let Ok(listing) = artifacts.repositories().await else { return Contents::default() };
+    let has_repositories = listing.below(prefix.as_ref()).next().is_some();
     let unlisted = (!listing.complete).then(|| {
         format!(
             "{registry} does not list its repositories: `ls` shows those used before and those named with --repo, any other opens by name"
