@@ -1,12 +1,13 @@
 //! What the old commands say where users go wrong or the world does: each remark fits its reason.
 
 use crate::support::artifacts::Draft;
-use crate::support::commands::{fails, json, prints};
+use crate::support::commands::{fails, json as printed, prints};
 use crate::support::mounting::{Home, Mount, text};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
 use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
 use std::os::unix::net::UnixListener;
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
@@ -83,7 +84,7 @@ fn a_registry_that_lists_nothing_is_told_by_mount_and_status() {
     let mount = home.mount(&proxy.host(), &[]);
     let point = mount.root().to_str().unwrap();
     assert!(prints(&home, &["status", point]).contains("does not list its repositories"));
-    assert!(json(&home, &["status", point])[0]["unlisted"].is_string());
+    assert!(printed(&home, &["status", point])[0]["unlisted"].is_string());
     mount.unmount();
     assert_eq!(said_at_mount(&home, &format!("{}/team/app", proxy.host())), "", "its tags are listed");
 }
@@ -142,8 +143,12 @@ fn status_after_a_crash_counts_the_edits_without_the_registry() {
     kill(&mount);
     registry.stop();
     std::fs::remove_dir_all(home.path("cache")).unwrap();
-    let rows = json(&home, &["status"]);
-    let staged = rows.as_array().unwrap().iter().find_map(|row| row["staged"].get(0)).unwrap_or_else(|| panic!("{rows}"));
+    let rows = printed(&home, &["status"]);
+    // Mounts of other tests are listed too.
+    let reference = json!(format!("{}/team/app:v1", registry.host()));
+    let mine = |row: &&Value| row["reference"] == reference;
+    let staged = rows.as_array().unwrap().iter().flat_map(|row| row["staged"].as_array().unwrap()).find(mine);
+    let staged = staged.unwrap_or_else(|| panic!("{rows}"));
     let figure = |key: &str| staged[key].as_u64().unwrap();
     assert_eq!((figure("added"), figure("changed"), figure("removed"), figure("bytes")), (1, 1, 0, 16), "{staged}");
     assert_eq!((staged["estimated"].as_bool(), staged["error"].is_null()), (Some(true), true), "{staged}");
@@ -163,13 +168,13 @@ fn a_mount_that_answers_is_never_called_hung() {
     // A daemon too busy for commands.
     std::fs::rename(&socket, home.path("aside")).unwrap();
     let busy = UnixListener::bind(&socket).unwrap();
-    let row = &json(&home, &["status", &point])[0];
+    let row = &printed(&home, &["status", &point])[0];
     assert_eq!(row["state"], "running", "{row}");
     assert!(row["pid"].is_u64(), "{row}");
     drop(busy);
     std::fs::rename(home.path("aside"), &socket).unwrap();
     kill_process(mount.daemon(), Signal::STOP).unwrap();
-    assert_eq!(json(&home, &["status", &point])[0]["state"], "hung");
+    assert_eq!(printed(&home, &["status", &point])[0]["state"], "hung");
     kill_process(mount.daemon(), Signal::CONT).unwrap();
     mount.unmount();
 }
