@@ -21,7 +21,7 @@ impl StagedTags {
     /// The edits of a staged tag, laid over their tree now if it was not entered yet.
     pub(super) async fn overlay_of(&self, staged: &StagedView) -> Result<Arc<Overlay>, Error> {
         self.namespace.enter(&staged.view).await?;
-        staged.view.overlay().map(Arc::clone).ok_or_else(super::refusals::stale)
+        staged.view.begun().await.map(Arc::clone).ok_or_else(super::refusals::stale)
     }
 
     /// The differences from upstream, by tag.

@@ -66,6 +66,11 @@ impl View {
         self.overlay.get()
     }
 
+    /// The same, once edits that are being begun just now are there.
+    pub async fn begun(&self) -> Option<&Arc<Overlay>> {
+        self.overlay.get_or_try_init(|| std::future::ready(Err(()))).await.ok()
+    }
+
     /// Gives the view the staged edits of its tag; it shows them once it is entered.
     pub fn give(&self, upper: Arc<Upper>) {
         *self.given.lock() = Some(upper);
@@ -158,16 +163,13 @@ impl View {
         }
     }
 
-    /// Opens the overlay of edits that were given. After a failure they are kept for the next attempt.
+    /// Opens the overlay of edits that were given. They stay given until they are shown: after a failure, and where nobody waits any more,
+    /// the next attempt must find them, or it would show the tag without them.
     pub(super) async fn bind_given(&self, context: &Context) -> Result<Option<Shown>, Error> {
-        let Some(upper) = self.take_given() else { return Ok(None) };
-        match self.lay(context, &upper).await {
-            Ok(shown) => Ok(Some(shown)),
-            Err(error) => {
-                self.give(upper);
-                Err(error)
-            }
-        }
+        let Some(upper) = self.given() else { return Ok(None) };
+        let shown = self.lay(context, &upper).await?;
+        self.take_given();
+        Ok(Some(shown))
     }
 
     async fn lay(&self, context: &Context, upper: &Arc<Upper>) -> Result<Shown, Error> {

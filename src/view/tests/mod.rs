@@ -1,5 +1,7 @@
 //! A registry in memory, edited tags in a state directory, and readers that share a cache or know nothing.
 
+mod edited;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
