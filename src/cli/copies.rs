@@ -117,9 +117,7 @@ impl Reports {
             lines.push(format!("{} => {}", shown(&report.source), destinations.join(", ")));
             lines.push(format!("  digest {}", report.digest));
         }
-        let ((sent, sent_blobs), (reused, reused_blobs)) = (self.sent, self.reused);
-        let (sent, reused) = (units::show_size(sent), units::show_size(reused));
-        lines.push(format!("sent {sent} in {sent_blobs} blobs, {reused} in {reused_blobs} blobs were there"));
+        lines.push(units::show_sent(self.sent, self.reused));
         lines.join("\n")
     }
 }

@@ -242,14 +242,7 @@ impl Unpack {
 impl PackReport {
     fn text(&self) -> String {
         let references: Vec<_> = self.references.iter().map(|reference| escape::terminal(reference)).collect();
-        let (sent, reused) = (units::show_size(self.sent.0), units::show_size(self.reused.0));
-        format!(
-            "packed {}\n  digest {}\nsent {sent} in {} blobs, {reused} in {} blobs were there",
-            references.join(", "),
-            self.digest,
-            self.sent.1,
-            self.reused.1
-        )
+        format!("packed {}\n  digest {}\n  {}", references.join(", "), self.digest, units::show_sent(self.sent, self.reused))
     }
 }
 

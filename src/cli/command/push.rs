@@ -325,10 +325,8 @@ fn text(row: &Row) -> String {
     let references: Vec<String> = row.references.iter().map(|reference| escape::terminal(reference).into_owned()).collect();
     let done = if row.dry_run { "would push" } else { "pushed" };
     let mut lines = vec![format!("{done} {}", references.join(", ")), format!("  digest {}", row.digest)];
-    let ((sent, sent_blobs), (reused, reused_blobs)) = (row.sent, row.reused);
     if !row.dry_run {
-        let (sent, reused) = (units::show_size(sent), units::show_size(reused));
-        lines.push(format!("  sent {sent} in {sent_blobs} blobs, {reused} in {reused_blobs} blobs were there"));
+        lines.push(format!("  {}", units::show_sent(row.sent, row.reused)));
     }
     if row.ignored > 0 {
         lines.push(format!("  {} files left out (--no-ignore includes them)", row.ignored));

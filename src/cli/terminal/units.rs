@@ -131,6 +131,16 @@ pub fn show_size(bytes: u64) -> String {
     if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
 }
 
+/// Bytes and blobs that were sent, and those that the destination had.
+pub fn show_sent(sent: (u64, u64), reused: (u64, u64)) -> String {
+    let show = |(bytes, blobs): (u64, u64)| format!("{} in {blobs} blob{}", show_size(bytes), if blobs == 1 { "" } else { "s" });
+    match (sent, reused) {
+        ((0, 0), (_, 1..)) => format!("nothing sent, {} already there", show(reused)),
+        (sent, (_, 0)) => format!("sent {}", show(sent)),
+        (sent, reused) => format!("sent {}, {} already there", show(sent), show(reused)),
+    }
+}
+
 /// A human-readable duration in its two largest units.
 pub fn show_duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -151,6 +161,13 @@ pub fn show_time(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sent_is_told_without_empty_parts() {
+        assert_eq!(show_sent((2048, 2), (0, 0)), "sent 2.0 KiB in 2 blobs");
+        assert_eq!(show_sent((10, 1), (2048, 3)), "sent 10 B in 1 blob, 2.0 KiB in 3 blobs already there");
+        assert_eq!(show_sent((0, 0), (10, 1)), "nothing sent, 10 B in 1 blob already there");
+    }
 
     #[test]
     fn sizes_have_binary_and_decimal_units() {
