@@ -77,6 +77,19 @@ pub enum NodeKind {
 }
 
 impl NodeKind {
+    /// The name of the kind in JSON. Never changes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::CharDevice => "char-device",
+            Self::BlockDevice => "block-device",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+        }
+    }
+
     /// The number of the kind in tree files, and in digests of trees. Never changes.
     pub fn code(self) -> u8 {
         match self {

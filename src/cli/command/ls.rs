@@ -7,7 +7,7 @@ use crate::artifact::{Artifact, Listing, ViewMode};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::listing::labels::Wanted;
 use crate::cli::listing::tags::{self, Name, Row, Rows};
-use crate::cli::listing::tree::{self, Entry, Walk};
+use crate::cli::listing::tree::{self, Walk};
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, View};
@@ -20,6 +20,7 @@ use crate::cli::terminal::{escape, output};
 use crate::error::ErrorKind;
 use crate::oci::{Platform, Repository, Source, Version};
 use crate::registry::Layout;
+use crate::view::Entry;
 
 /// List repositories of a registry, tags of a repository, or files of an artifact
 #[derive(Args, Clone, Debug)]

@@ -1,34 +1,9 @@
 //! The files of an artifact, from its tree: one directory, or everything below it.
 
-use serde::Serialize;
-
 use crate::artifact::{Kind, NodeId, Tree};
 use crate::cli::exit::{Code, Failure};
-use crate::cli::terminal::{escape, units};
-use crate::view::Defaults;
-
-/// One file. The keys are stable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    /// Path in the artifact.
-    pub path: String,
-    /// `directory`, `file`, `symlink`, `fifo`, `socket`, `char-device` or `block-device`.
-    pub kind: &'static str,
-    /// Permission bits in octal.
-    pub mode: String,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Bytes.
-    pub size: u64,
-    /// Last change, as RFC 3339.
-    pub modified: String,
-    /// Target of a symlink.
-    pub target: Option<String>,
-    /// SHA-256 of a file in hexadecimal, where known.
-    pub sha256: Option<String>,
-}
+use crate::cli::terminal::escape;
+use crate::view::{Defaults, Entry};
 
 /// The entries of a directory of a tree, sorted by name; of everything below it if `recursive`. A file is its own entry.
 pub struct Walk<'a> {
@@ -61,19 +36,7 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&self, node: NodeId, path: String) -> Option<Entry> {
-        let attributes = self.defaults.of_node(&self.tree.node(node)?);
-        let content = self.tree.content(node);
-        Some(Entry {
-            path,
-            kind: kind(attributes.kind),
-            mode: format!("{:04o}", attributes.mode),
-            uid: attributes.uid,
-            gid: attributes.gid,
-            size: attributes.size,
-            modified: units::show_time(attributes.time.0),
-            target: self.tree.target(node).map(|target| String::from_utf8_lossy(target).into_owned()),
-            sha256: content.and_then(|content| content.sha256).map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
-        })
+        Entry::new(self.tree, self.defaults, node, path)
     }
 }
 
@@ -106,18 +69,6 @@ fn join(directory: &str, name: &str) -> String {
 
 fn missing(path: &str, why: &str) -> Failure {
     Failure::new(Code::NotFound, format!("{path}: {why}"))
-}
-
-fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Directory => "directory",
-        Kind::File => "file",
-        Kind::Symlink => "symlink",
-        Kind::Fifo => "fifo",
-        Kind::Socket => "socket",
-        Kind::CharDevice => "char-device",
-        Kind::BlockDevice => "block-device",
-    }
 }
 
 /// An entry as a line for people; with `long` as `ls -l` and `tar -tv` show it.

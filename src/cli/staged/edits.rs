@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 
-use crate::artifact::Kind;
 use crate::control::Difference;
 use crate::error::{Error, ErrorKind};
 use crate::fs::{FileSystem, Selection, StagedTag};
@@ -104,21 +103,12 @@ fn difference(reference: &str, found: view::Difference) -> Difference {
         PathState::Changed => "changed",
         PathState::Removed => "removed",
     };
-    let kind = match found.kind {
-        Kind::File => "file",
-        Kind::Directory => "directory",
-        Kind::Symlink => "symlink",
-        Kind::Fifo => "fifo",
-        Kind::Socket => "socket",
-        Kind::BlockDevice => "block-device",
-        Kind::CharDevice => "char-device",
-    };
     Difference {
         reference: reference.to_owned(),
         path,
         path_base64,
         state: state.to_owned(),
-        kind: kind.to_owned(),
+        kind: found.kind.name().to_owned(),
         before: found.before,
         after: found.after,
     }

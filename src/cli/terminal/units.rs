@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat};
-
 use crate::content::MEMORY_LEAST;
+pub use crate::view::shown::{show_size, show_time};
 
 /// Fewest bytes of a cache.
 const CACHE_LEAST: u64 = 8 << 20;
@@ -115,22 +114,6 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     value.checked_add(u64::try_from(part).ok()?)
 }
 
-/// A human-readable size in powers of 1024, with at most three digits before the unit.
-pub fn show_size(bytes: u64) -> String {
-    let mut unit = "B";
-    let mut value = bytes;
-    let mut tenths = 0;
-    for next in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
-        if value < 1024 {
-            break;
-        }
-        tenths = (value % 1024) * 10 / 1024;
-        value /= 1024;
-        unit = next;
-    }
-    if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
-}
-
 /// Bytes and blobs that were sent, and those that the destination had.
 pub fn show_sent(sent: (u64, u64), reused: (u64, u64)) -> String {
     let show = |(bytes, blobs): (u64, u64)| format!("{} in {blobs} blob{}", show_size(bytes), if blobs == 1 { "" } else { "s" });
@@ -150,12 +133,6 @@ pub fn show_duration(seconds: u64) -> String {
         (0, _, _) => format!("{hours}h{minutes}m"),
         _ => format!("{days}d{hours}h"),
     }
-}
-
-/// Seconds since 1970 as RFC 3339 writes them, in UTC; as a number what lies beyond its years.
-pub fn show_time(seconds: i64) -> String {
-    let time = DateTime::from_timestamp(seconds, 0).map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
-    time.unwrap_or_else(|| seconds.to_string())
 }
 
 #[cfg(test)]
@@ -201,23 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_shown_in_utc() {
-        for (seconds, shown) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_202_615, "2024-02-29T10:30:15Z"),
-            (-1, "1969-12-31T23:59:59Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-        ] {
-            assert_eq!(show_time(seconds), shown);
-        }
-        assert!(!show_time(i64::MAX).is_empty() && !show_time(i64::MIN).is_empty());
-    }
-
-    #[test]
-    fn shown_figures_are_short() {
-        let shown: Vec<String> = [0, 1023, 1024, 1536, 10 << 30, 812 << 20, u64::MAX].iter().map(|bytes| show_size(*bytes)).collect();
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB", "812 MiB", "15.9 EiB"]);
+    fn durations_are_shown_in_their_two_largest_units() {
         assert_eq!([59, 61, 3_700, 90_000].map(show_duration), ["59s", "1m1s", "1h1m", "1d1h"]);
     }
 }
