@@ -68,7 +68,7 @@ impl Inner {
         if is_encrypted {
             self.remember_secrets(key, &tree).await?;
         }
-        let manifests = steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect();
+        let manifests = dialect::manifests(&steps);
         Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), steps, manifests }, whole))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::build::source_of;
-use super::dialect;
+use super::dialect::{self, manifests};
 use super::outline::{Outline, Reader};
 use super::{Artifacts, Dialect, ViewMode};
 use crate::content::{BlobSource, Sealing};
@@ -23,6 +23,8 @@ pub struct Description {
     pub platform: Option<Platform>,
     /// Its blobs, as they would be read. Empty for sealed artifacts, whose layers are secret.
     pub sources: Vec<BlobSource>,
+    /// Those of the sources that are manifests and no blobs.
+    pub manifests: Vec<Digest>,
     /// Parts that cannot be shown as they are; known only for artifacts opened before.
     pub warnings: Vec<String>,
 }
@@ -56,6 +58,7 @@ impl Artifacts {
                 dialect: Dialect::Sealed,
                 platform: None,
                 sources: Vec::new(),
+                manifests: Vec::new(),
                 warnings: Vec::new(),
             });
         }
@@ -65,7 +68,8 @@ impl Artifacts {
         let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, repository, true)).collect();
         let key = self.key(repository, *digest, ViewMode::Merged, None);
         let warnings = self.inner.known_warnings(&key, &shown, &mut plan, &mut sources);
-        Ok(Description { manifest, shown, dialect: plan.dialect, platform, sources, warnings })
+        let manifests = manifests(&plan.steps);
+        Ok(Description { manifest, shown, dialect: plan.dialect, platform, sources, manifests, warnings })
     }
 
     /// When an artifact was made, in seconds since 1970: what its manifest says, else what the config of an image says.

@@ -28,7 +28,7 @@ use steps::{archive_step, file_step, title_of, wanted};
 use super::ViewMode;
 use super::merge::Placing;
 use crate::content::Sealing;
-use crate::oci::{Descriptor, ImageManifest, Manifest};
+use crate::oci::{Descriptor, Digest, ImageManifest, Manifest};
 use crate::seal::SEAL_ANNOTATION;
 
 /// Annotation of a manifest with the time at which it was made.
@@ -87,6 +87,11 @@ fn merged(manifest: &Manifest, image: &ImageManifest, config: Option<&[u8]>, bas
         .or_else(|| files::plan(manifest, image, base))
         .or_else(|| archive::plan(image, base))
         .unwrap_or_else(|| blobs::plan(image, base))
+}
+
+/// The digests of steps that are manifests and no blobs.
+pub(super) fn manifests(steps: &[Step]) -> Vec<Digest> {
+    steps.iter().filter(|step| step.is_manifest).map(|step| step.descriptor.digest).collect()
 }
 
 /// Finds the index attached to each layer. Steps are in the order of the layers.

@@ -110,7 +110,7 @@ pub(super) async fn place<'a>(state: &'a State, client: &Client, route: &Route, 
 }
 
 /// Who answers for a name: the upstream that the client names, the one whose prefix the name has, or that of all other names.
-fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
+pub(super) fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
     let unknown = || Problem::not_found(Code::NameUnknown, format!("no repository {name} is known here"));
     if let Some(namespace) = namespace(request) {
         let registry = Registry::parse(&namespace).map_err(|_| unknown())?;

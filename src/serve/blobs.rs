@@ -6,14 +6,14 @@ use std::ops::Range;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::manifests::{DIGEST, digest_value, etag, is_known};
+use super::manifests::{DIGEST, digest_value, etag};
 use super::metrics::{Kind, Source};
 use super::problem::Problem;
-use super::range::{Wanted, wanted};
+use super::respond;
 use super::upstream::{Upstream, piece_end};
 use crate::content::ContentStream;
 use crate::oci::{Digest, Repository};
@@ -44,39 +44,15 @@ pub(super) async fn of_upstream(
 /// The head of an answer to a request for a blob, and the bytes that follow it; none for HEAD, for what the client has already and
 /// for a range that holds no byte.
 pub(super) fn head(request: &Parts, digest: &Digest, size: u64) -> (Response<Body>, Option<Range<u64>>) {
-    let etag = etag(digest);
-    let is_get = request.method == Method::GET;
-    let (status, range) = match if is_get { wanted(&request.headers, size, &etag) } else { Wanted::Whole } {
-        _ if is_known(&request.headers, &etag) => (StatusCode::NOT_MODIFIED, None),
-        Wanted::Whole => (StatusCode::OK, Some(0..size)),
-        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
-        Wanted::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, None),
-    };
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
+    let (mut response, range) = respond::ranged(request, &etag(digest), size);
+    let is_success = response.status().is_success();
     let headers = response.headers_mut();
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(DIGEST, digest_value(digest));
-    let content_range = match (status, &range) {
-        (StatusCode::PARTIAL_CONTENT, Some(range)) => Some(format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
-        (StatusCode::RANGE_NOT_SATISFIABLE, _) => Some(format!("bytes */{size}")),
-        _ => None,
-    };
-    for (name, value) in [(header::ETAG, Some(etag)), (header::CONTENT_RANGE, content_range)] {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
-            headers.insert(name, value);
-        }
+    if is_success {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(respond::IMMUTABLE));
     }
-    match &range {
-        Some(range) => {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-            headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
-        }
-        None if status == StatusCode::RANGE_NOT_SATISFIABLE => drop(headers.insert(header::CONTENT_LENGTH, 0_u64.into())),
-        None => {}
-    }
-    (response, range.filter(|_| is_get))
+    (response, range)
 }
 
 /// A range of content as a body; `first` are its first bytes, where they are here already. `sent` counts bytes.

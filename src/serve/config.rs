@@ -66,8 +66,10 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// The upstream of names without a prefix.
     pub default_upstream: Option<String>,
-    /// The cache of the upstreams.
+    /// The cache.
     pub cache: SpanCache,
+    /// The memory that everything that reads shares.
+    pub budget: Budget,
     /// Repositories of its own.
     pub store: Option<Store>,
     /// Who may do what.

@@ -37,7 +37,7 @@ pub(super) async fn answer(asked: Asked<'_>, route: &Route, request: &Parts, bod
         (Route::Manifest(_, version), _) if reads => asked.manifest(version, request).await,
         (Route::Manifest(_, version), &Method::PUT) => asked.put(version, request, body).await,
         (Route::Manifest(_, version), &Method::DELETE) => asked.delete(version).await,
-        (Route::Blob(_, digest), _) if reads => asked.blob(digest, request).await,
+        (Route::Blob(_, digest), _) if reads => blob(asked.store, &asked.repository, digest, request).await,
         (Route::Blob(_, digest), &Method::DELETE) => asked.delete_blob(digest).await,
         (Route::Uploads(_), &Method::POST) => asked.begin(request, body).await,
         (Route::Upload(_, id), &Method::GET) => asked.status(&asked.resume(id)?),
@@ -64,13 +64,7 @@ pub(super) async fn answer(asked: Asked<'_>, route: &Route, request: &Parts, bod
 
 impl Asked<'_> {
     async fn manifest(&self, version: &Version, request: &Parts) -> Result<Response<Body>, Problem> {
-        let found = self.store.existing(&self.repository)?.manifest(&self.repository, version).await;
-        let found = found.map_err(|error| match error.kind {
-            // The file is there and is no manifest.
-            ErrorKind::Integrity | ErrorKind::Unsupported => Problem::not_found(Code::ManifestUnknown, error.to_string()),
-            _ => store::problem(&error, Code::ManifestUnknown),
-        })?;
-        manifests::answer(&found, request)
+        manifests::answer(&manifest(self.store, &self.repository, version).await?, request)
     }
 
     async fn put(&self, version: &Version, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
@@ -120,23 +114,6 @@ impl Asked<'_> {
         };
         outcome.map_err(|error| deletion(&error, Code::ManifestUnknown))?;
         Ok(respond::empty(StatusCode::ACCEPTED))
-    }
-
-    async fn blob(&self, digest: &Digest, request: &Parts) -> Result<Response<Body>, Problem> {
-        let (store, repository, wanted, head) = (Arc::clone(self.store), self.repository.clone(), *digest, request.method == Method::HEAD);
-        let opened = blocking(move || {
-            let (file, size) = store.blob(&repository, &wanted)?;
-            if head {
-                store.note_use(&file);
-            }
-            Ok((file, size))
-        });
-        let (file, size) = opened.await?;
-        let (mut response, range) = blobs::head(request, digest, size);
-        if let Some(range) = range {
-            *response.body_mut() = store::of_file(&self.store.verified, file, *digest, size, range);
-        }
-        Ok(response)
     }
 
     async fn delete_blob(&self, digest: &Digest) -> Result<Response<Body>, Problem> {
@@ -267,8 +244,36 @@ impl Asked<'_> {
     }
 }
 
+/// A manifest of a repository of the store.
+pub(super) async fn manifest(store: &Store, repository: &Repository, version: &Version) -> Result<Manifest, Problem> {
+    let found = store.existing(repository)?.manifest(repository, version).await;
+    found.map_err(|error| match error.kind {
+        // The file is there and is no manifest.
+        ErrorKind::Integrity | ErrorKind::Unsupported => Problem::not_found(Code::ManifestUnknown, error.to_string()),
+        _ => store::problem(&error, Code::ManifestUnknown),
+    })
+}
+
+/// A blob of a repository of the store as an answer.
+pub(super) async fn blob(store: &Arc<Store>, repository: &Repository, digest: &Digest, request: &Parts) -> Result<Response<Body>, Problem> {
+    let (reading, repository, wanted, head) = (Arc::clone(store), repository.clone(), *digest, request.method == Method::HEAD);
+    let opened = blocking(move || {
+        let (file, size) = reading.blob(&repository, &wanted)?;
+        if head {
+            reading.note_use(&file);
+        }
+        Ok((file, size))
+    });
+    let (file, size) = opened.await?;
+    let (mut response, range) = blobs::head(request, digest, size);
+    if let Some(range) = range {
+        *response.body_mut() = store::of_file(&store.verified, file, *digest, size, range);
+    }
+    Ok(response)
+}
+
 /// Runs work on the store on a thread for that; it completes even if its client is gone.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     spawn_blocking(work).await.map_err(|error| Problem::of(error.kind, error.to_string(), Code::Unknown))?
 }
 

@@ -17,11 +17,23 @@ use super::store;
 use crate::blocking::spawn_blocking;
 use crate::oci::{Descriptor, Repository, document, media_type};
 
+/// The repositories that a user may read.
+pub(super) struct Repositories {
+    /// Their names here, in order.
+    pub(super) names: Vec<String>,
+    /// Prefixes of upstreams that may have more.
+    pub(super) partial: Vec<String>,
+}
+
 /// The repositories of all places that a user may read; those of an upstream with its prefix.
-pub(super) async fn catalog(state: &State, client: &Client, request: &Parts) -> Result<Response<Body>, Problem> {
-    let mut names = BTreeSet::new();
+pub(super) async fn repositories(state: &State, client: &Client) -> Result<Repositories, Problem> {
+    let (mut names, mut partial) = (BTreeSet::new(), Vec::new());
     for upstream in &state.upstreams {
-        match upstream.repositories(client).await {
+        let found = upstream.repositories(client).await;
+        if !found.as_ref().is_ok_and(|found| found.complete) {
+            partial.push(upstream.prefix.clone());
+        }
+        match found {
             Ok(found) => names.extend(found.names.iter().map(|name| format!("{}/{name}", upstream.prefix))),
             // One upstream that is away hides nothing of the others.
             Err(problem) => tracing::warn!("the repositories of {} are left out of the list: {}", upstream.registry, problem.message),
@@ -33,7 +45,12 @@ pub(super) async fn catalog(state: &State, client: &Client, request: &Parts) -> 
         names.extend(listed.map_err(|error| store::of_disk(&error))?.iter().map(ToString::to_string));
     }
     let readable = |name: &String| Repository::parse(name).is_ok_and(|name| state.access.allows(client.user(), &name, Right::Pull));
-    let names: Vec<String> = names.into_iter().filter(readable).collect();
+    Ok(Repositories { names: names.into_iter().filter(readable).collect(), partial })
+}
+
+/// The answer to `_catalog`.
+pub(super) async fn catalog(state: &State, client: &Client, request: &Parts) -> Result<Response<Body>, Problem> {
+    let names = repositories(state, client).await?.names;
     let page = page(&names, request.uri.query(), "/v2/_catalog")?;
     Ok(linked(respond::json(request, json!({"repositories": page.names}).to_string()), page.link))
 }

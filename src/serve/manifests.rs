@@ -35,7 +35,7 @@ pub(super) async fn of_upstream(
 }
 
 /// Says that an answer is the last known one.
-fn mark_stale(response: &mut Response<Body>, age: Duration, registry: &str) {
+pub(super) fn mark_stale(response: &mut Response<Body>, age: Duration, registry: &str) {
     let warning = format!("299 - \"the last known answer, since {registry} could not be asked\"");
     if let Ok(warning) = HeaderValue::from_str(&warning) {
         response.headers_mut().insert(header::WARNING, warning);

@@ -145,7 +145,7 @@ impl Metrics {
         let answers = Family::default();
         registry.register("upstream_answers", "Manifests and blobs of upstreams by where they came from", answers.clone());
         let (sent, received, saved) = (Family::default(), Family::default(), Family::default());
-        let help = "Bytes of manifests and blobs of upstreams that were sent to clients";
+        let help = "Bytes of manifests, blobs and files of upstreams that were sent to clients";
         registry.register_with_unit("upstream_sent", help, Unit::Bytes, sent.clone());
         registry.register_with_unit("upstream_received", "Bytes received from upstreams", Unit::Bytes, received.clone());
         let help = "Bytes that were sent to clients beyond those that were received for them";

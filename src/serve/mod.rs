@@ -11,6 +11,7 @@ mod basic;
 mod blobs;
 mod client;
 mod config;
+mod files;
 mod guard;
 mod hosted;
 mod listen;
@@ -151,6 +152,9 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>, headers: Hea
 }
 
 async fn answer(extract::State(state): extract::State<Arc<State>>, request: Request<Body>) -> Response<Body> {
+    if files::serves(request.uri().path()) {
+        return files::answer(&state, &request.into_parts().0).await;
+    }
     api::answer(&state, request).await
 }
 

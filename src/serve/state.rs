@@ -1,6 +1,7 @@
 //! Everything that requests share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 
@@ -12,15 +13,22 @@ use super::metrics::Metrics;
 use super::passing::Login;
 use super::passwords::Passwords;
 use super::problem::Problem;
-use super::store::Store;
+use super::store::{Store, StorePull};
 use super::tls::Certificate;
 use super::upstream::Upstream;
+use crate::artifact::{Artifacts, Options, ViewMode};
+use crate::cache::SpanCache;
+use crate::content::{self, Budget, Contents};
+use crate::oci::Platform;
+use crate::registry::Pull;
 
 /// Everything that requests share.
 pub(super) struct State {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) default_upstream: Option<String>,
     pub(super) store: Option<Arc<Store>>,
+    /// The artifacts of the store.
+    pub(super) stored: Option<Artifacts>,
     pub(super) access: Access,
     pub(super) passwords: Option<Passwords>,
     pub(super) certificate: Option<Certificate>,
@@ -32,14 +40,16 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: Config) -> Self {
-        let Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits, access_log } = config;
+        let Config { upstreams, default_upstream, cache, budget, store, access, passwords, certificate, hosts, limits, access_log } =
+            config;
         let prefixes: Vec<&str> = upstreams.iter().map(|upstream| upstream.prefix.as_str()).collect();
         let metrics = Metrics::new(&cache, &prefixes);
         let upstreams = upstreams.into_iter().zip(metrics.upstreams());
         let upstreams = upstreams.map(|(upstream, metrics)| Upstream::new(upstream, &cache, metrics.clone())).collect::<Vec<_>>();
         let asks = passwords.is_some() || upstreams.iter().any(|upstream: &Upstream| upstream.passing.is_some());
         let (store, access) = (store.map(Arc::new), Access { asks, ..access });
-        Self { upstreams, default_upstream, store, access, passwords, certificate, hosts, limits, access_log, metrics }
+        let stored = store.clone().map(|store| artifacts(store, cache, budget));
+        Self { upstreams, default_upstream, store, stored, access, passwords, certificate, hosts, limits, access_log, metrics }
     }
 
     /// Who asks; a stranger where the request names nobody, or where nobody is asked.
@@ -60,4 +70,20 @@ impl State {
             None => Ok(Client::default()),
         }
     }
+}
+
+/// The artifacts of the store, read through the cache.
+fn artifacts(store: Arc<Store>, cache: SpanCache, budget: Budget) -> Artifacts {
+    let pull: Arc<dyn Pull> = Arc::new(StorePull::new(store));
+    let reading = content::Config { budget, ..content::Config::new(Arc::clone(&pull), cache.clone()) };
+    let options = Options {
+        // Tags are resolved by the store itself.
+        tag_ttl: Duration::ZERO,
+        platform: Platform::host(),
+        view: ViewMode::Merged,
+        offline: false,
+        strict: true,
+        repositories: Vec::new(),
+    };
+    Artifacts::new(pull, Contents::new(reading), cache, options)
 }

@@ -21,7 +21,7 @@ use crate::content::{self, ContentStream, Contents, VerifyPolicy};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Registry, Repository, Version, media_type};
-use crate::registry::Pull;
+use crate::registry::{Pull, Trust};
 
 /// How long a client is kept waiting for the head of an answer: containerd gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -197,6 +197,11 @@ impl Upstream {
         }
     }
 
+    /// Whether its transport vouches for what it sends.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.pull.trust() == Trust::Transport
+    }
+
     /// Whether the upstream is known not to answer just now.
     pub(super) fn is_away(&self) -> bool {
         self.artifacts.is_away()
@@ -207,7 +212,8 @@ impl Upstream {
         answer.map_err(|error| self.problem(error.kind, &error.message, Code::ManifestUnknown))
     }
 
-    fn problem(&self, kind: ErrorKind, message: &str, absent: Code) -> Problem {
+    /// An error of reading from it as an answer.
+    pub(super) fn problem(&self, kind: ErrorKind, message: &str, absent: Code) -> Problem {
         match self.pull.throttled() {
             Some(wait) if kind == ErrorKind::Unreachable => Problem::too_many(message, wait),
             _ => Problem::of(kind, message, absent),

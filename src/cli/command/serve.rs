@@ -192,6 +192,7 @@ impl Serve {
             upstreams: upstreams.collect::<Result<_, Failure>>()?,
             default_upstream: self.default_upstream.clone(),
             cache,
+            budget,
             store: self.store()?,
             access: self.access()?,
             passwords: self.htpasswd.as_deref().map(|path| Passwords::open(path).map_err(unusable(path, "--htpasswd"))).transpose()?,

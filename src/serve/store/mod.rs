@@ -10,6 +10,7 @@
 
 mod body;
 mod fault;
+mod pull;
 mod upload;
 mod verified;
 
@@ -32,6 +33,7 @@ use crate::registry::{Collected, Layout, layout_directory};
 
 pub(super) use body::of_file;
 pub(super) use fault::{of_disk, problem};
+pub(super) use pull::StorePull;
 pub(super) use upload::{Session, Uploads, read_all};
 
 const BLOBS: &str = "_blobs";

@@ -2,8 +2,10 @@
 
 mod access;
 mod cold;
+mod files;
 mod hosting;
 mod observing;
+mod page;
 mod passing;
 mod reading;
 mod storing;
@@ -99,7 +101,9 @@ impl Setup {
         let store = self.has_store.then(|| Store::open(&self.directory.path().join("store")).unwrap());
         let (default_upstream, hosts, limits) = (self.default_upstream, Hosts::default(), self.limits);
         let (access, passwords, certificate, access_log) = (self.access, self.passwords, self.certificate, self.access_log);
-        let config = Config { upstreams, default_upstream, cache, store, access, passwords, certificate, hosts, limits, access_log };
+        let budget = Budget::new(MEMORY_LIMIT);
+        let config =
+            Config { upstreams, default_upstream, cache, budget, store, access, passwords, certificate, hosts, limits, access_log };
         let server = Server::new(listener, config);
         let base = format!("http://{}", server.address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::access::as_user;
+use super::files::TITLE;
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Manifest, Repository, Version};
-use crate::registry::{BlobStream, Credential, Fault, Page, RequestKind, Resolved};
+use crate::registry::{BlobStream, Credential, Fault, Page, PlainLayer, RequestKind, Resolved};
 
 /// The rules of an upstream, which a test changes.
 #[derive(Default)]
@@ -345,4 +346,23 @@ async fn a_long_answer_goes_on_when_the_time_of_its_login_is_up() {
     tokio::time::sleep(Duration::from_millis(600)).await;
     guarded.memory.release();
     assert_eq!(answer.bytes().await.unwrap(), data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_pages_are_for_those_whom_the_upstream_lets_read() {
+    let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "b/app")]);
+    let layers: &[PlainLayer<'_>] = &[("a/b", b"a secret file", &[(TITLE, "file")])];
+    let digest = guarded.memory.add_artifact("a/app", "v1", ("a/b", b"{}"), layers, &[]);
+    add_image(&guarded.memory, "b/app", "v1", b"b");
+    let server = guarded.setup(LONG).start().await;
+    let paths = ["", ":v1/", ":v1/file", ":v1?title=file", &format!("@{digest}/file")].map(|below| format!("/files/up/a/app{below}"));
+    for path in &paths {
+        assert_eq!(status(&server, "alice", path).await, 200, "{path}");
+    }
+    for path in &paths {
+        assert_eq!((status(&server, "bob", path).await, server.get(path).await.status().as_u16()), (403, 401), "{path}");
+    }
+    assert_eq!(status(&server, "bob", "/v2/up/b/app/manifests/v1").await, 200);
+    let home = as_user(server.request(Method::GET, "/?q=app"), "bob").send().await.unwrap().text().await.unwrap();
+    assert!(home.contains("/files/up/b/app") && !home.contains("/files/up/a/app"), "{home}");
 }

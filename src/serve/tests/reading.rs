@@ -16,7 +16,7 @@ async fn the_base_path_says_which_api_this_is() {
         assert_eq!(answer.text().await.unwrap(), "{}");
     }
     assert_eq!(refusal(server.request(Method::POST, "/v2/").send().await.unwrap()).await, (405, "UNSUPPORTED".to_owned()));
-    for path in ["/v2/none/app/manifests/v1", "/", "/v2/app"] {
+    for path in ["/v2/none/app/manifests/v1", "/v3", "/v2/app"] {
         assert_eq!(refusal(server.get(path).await).await, (404, "NAME_UNKNOWN".to_owned()), "{path}");
     }
 }

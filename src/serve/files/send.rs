@@ -1,0 +1,122 @@
+//! A file of an artifact as an answer: only what the range needs is fetched, and what turns out wrong ends the connection before its
+//! last byte.
+
+use std::io;
+use std::ops::Range;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, header};
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::address::Address;
+use super::kinds::{disposition, kind};
+use super::opened::Opened;
+use crate::artifact::{Artifact, NodeId};
+use crate::content::Verified;
+use crate::error::{Error, ErrorKind};
+use crate::oci::Digest;
+use crate::serve::manifests::etag;
+use crate::serve::metrics::UpstreamMetrics;
+use crate::serve::problem::Problem;
+use crate::serve::respond;
+use crate::serve::upstream::piece_end;
+use crate::view::Reader;
+
+/// For files of others: whatever a browser makes of them runs nothing, loads nothing and has no origin.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+
+/// The answer to a request for a regular file.
+pub(super) async fn file(
+    opened: &Opened<'_>,
+    artifact: &Artifact,
+    node: NodeId,
+    address: &Address,
+    request: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let size = artifact.tree.node(node).map(|node| node.size).unwrap_or_default();
+    let (mut response, range) = respond::ranged(request, &etag(&identity(artifact, node, address)), size);
+    let name = address.path.last().map(Vec::as_slice).unwrap_or_default();
+    describe(&mut response, name, address.is_pinned());
+    if let Some(range) = range {
+        let reader = opened.reader(artifact, node).await?;
+        let sending = Sending { reader, is_whole: range == (0..size), range, metrics: opened.metrics() };
+        let first = sending.next().await.map_err(|error| opened.problem(&error))?;
+        *response.body_mut() = sending.body(first);
+    }
+    Ok(response)
+}
+
+/// Says what a file is and how a browser treats it.
+pub(super) fn describe(response: &mut Response<Body>, name: &[u8], is_pinned: bool) {
+    let kind = kind(name);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
+    headers.insert(header::CONTENT_DISPOSITION, disposition(name, kind.is_harmless));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // A tag may move, which the entity tag tells.
+    let caching = if is_pinned { respond::IMMUTABLE } else { "private, no-cache" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+}
+
+/// A digest that stands for the bytes of a file: their own where it is known, else of what they follow from.
+fn identity(artifact: &Artifact, node: NodeId, address: &Address) -> Digest {
+    let sha256 = artifact.tree.content(node).and_then(|content| content.sha256);
+    let derived = || {
+        let manifest = artifact.shown.digest.to_string();
+        Digest::of(&[manifest.as_bytes(), b"\n", &address.path.join(&b'/')].concat())
+    };
+    sha256.map_or_else(derived, Digest::from_sha256)
+}
+
+/// A range of a file that is being sent.
+struct Sending {
+    reader: Reader,
+    range: Range<u64>,
+    /// Whether it began as the whole file.
+    is_whole: bool,
+    /// Counts what is sent.
+    metrics: Option<UpstreamMetrics>,
+}
+
+impl Sending {
+    /// The next bytes; more than none, unless nothing is left.
+    async fn next(&self) -> Result<Bytes, Error> {
+        let end = piece_end(self.range.start, self.range.end);
+        let length = end.saturating_sub(self.range.start);
+        let bytes = self.reader.read(self.range.start, u32::try_from(length).unwrap_or(u32::MAX)).await?;
+        if bytes.is_empty() && length > 0 {
+            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
+        }
+        // The read that completes a blob which is served while it is checked waits for the digest.
+        if self.is_whole && end == self.range.end && self.reader.verified() == Verified::Partial {
+            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read and is not verified"));
+        }
+        Ok(bytes)
+    }
+
+    /// The body; its first bytes are here already.
+    fn body(self, first: Bytes) -> Body {
+        Body::from_stream(stream::unfold(Some((self, Some(first))), |state| async move {
+            let (mut sending, first) = state.filter(|(sending, _)| !sending.range.is_empty())?;
+            let piece = match first {
+                Some(first) => Ok(first),
+                None => sending.next().await,
+            };
+            match piece {
+                Ok(bytes) => {
+                    sending.range.start += bytes.len() as u64;
+                    if let Some(metrics) = &sending.metrics {
+                        metrics.sent(bytes.len() as u64);
+                    }
+                    Some((Ok(bytes), Some((sending, None))))
+                }
+                Err(error) => {
+                    tracing::warn!("a file is cut off at byte {}: {error}", sending.range.start);
+                    Some((Err(io::Error::other(error)), None))
+                }
+            }
+        }))
+    }
+}
