@@ -308,7 +308,7 @@ fn a_path_outside_of_every_mount_is_an_error() {
     let home = PrivateHome::new();
     for command in ["sync", "diff", "discard", "new"] {
         let (code, text) = home.fails(&[command, &home.path("mnt")]);
-        assert!(code == 15 && text.contains("is not in a mount"), "{command}: {code} {text}");
+        assert!(code == 15 && text.contains("is not in an ocifs mount"), "{command}: {code} {text}");
     }
     let (code, text) = home.fails(&["new", "registry.invalid/team/app:v1"]);
     assert!(code == 15 && text.contains("no mount covers registry.invalid/team/app:v1"), "{code} {text}");

@@ -1,4 +1,4 @@
-//! Copies between two places, as `cp`, `backup` and `restore` make and report them.
+//! Copies between two places, made and reported by `cp`, `backup` and `restore`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,32 +18,32 @@ use crate::transfer::{self, Copied, Copier, Options, Tally};
 
 /// The two places.
 pub struct Ends {
-    /// As the user wrote them.
+    /// The source, as the user wrote it.
     pub from: Source,
-    /// As the user wrote it.
+    /// The destination, as the user wrote it.
     pub to: Source,
-    /// The source.
+    /// The source, opened.
     pub pull: Arc<dyn Pull>,
-    /// The destination.
+    /// The destination, opened.
     pub push: Arc<dyn Push>,
 }
 
-/// What is copied.
+/// An artifact to copy.
 pub struct Wanted {
-    /// In the source.
+    /// Version at the source.
     pub version: Version,
-    /// At the destination; none if it is found by its digest.
+    /// Tags at the destination; empty to copy by digest.
     pub tags: Vec<Tag>,
 }
 
 impl Wanted {
-    /// A tag that keeps its name.
+    /// Copies a tag under its own name.
     pub fn tag(tag: &Tag) -> Self {
         Self { version: Version::Tag(tag.clone()), tags: vec![tag.clone()] }
     }
 }
 
-/// One artifact. The keys are stable.
+/// One artifact. Its keys are stable.
 #[derive(Debug, Serialize)]
 pub struct Report {
     source: String,
@@ -54,20 +54,20 @@ pub struct Report {
     size: u64,
 }
 
-/// All of them. The keys are stable.
+/// All artifacts. The keys are stable.
 #[derive(Debug, Serialize)]
 pub struct Reports {
     copied: Vec<Report>,
     /// Bytes and blobs.
     sent: (u64, u64),
-    /// Bytes and blobs that were there, or that the registry took from another of its repositories.
+    /// Bytes and blobs that the destination had, or mounted from another of its repositories.
     reused: (u64, u64),
 }
 
 /// Copies from a repository of the source, with a progress bar unless `quiet`.
 ///
 /// # Errors
-/// One of the ends cannot be read or written. No tag is put on an artifact that did not arrive whole.
+/// One side cannot be read or written. No tag is set on an incomplete artifact.
 pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<Wanted>, options: Options, quiet: bool) -> Result<Reports, Failure> {
     let source = transfer::Source { pull: Arc::clone(&ends.pull), repository };
     let destination = transfer::Destination { push: Arc::clone(&ends.push), repository: reference::repository(&ends.to)? };
@@ -85,10 +85,10 @@ pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<Wanted>, opti
     Ok(Reports { copied, sent: pair(&tally.sent), reused: pair(&tally.reused) })
 }
 
-/// All tags of a repository.
+/// All tags of a repository, to copy.
 ///
 /// # Errors
-/// There are none, or they cannot be listed.
+/// There are no tags, or they cannot be listed.
 pub async fn all_tags(from: &Source, pull: &dyn Pull, repository: &Repository) -> Result<Vec<Tag>, Failure> {
     let tags = match holding::tags(pull, repository).await {
         Ok(tags) => tags,
@@ -101,14 +101,14 @@ pub async fn all_tags(from: &Source, pull: &dyn Pull, repository: &Repository) -
 }
 
 impl Reports {
-    /// Notes the copies for `recent`.
+    /// Records the copies for `recent`.
     pub fn remember(&self, command: &str, environment: &Environment) {
         for report in &self.copied {
             history::add(Done::now(command, &report.source, report.destinations.first().cloned(), &report.digest), environment);
         }
     }
 
-    /// For people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let shown = |text: &str| escape::terminal(text).into_owned();
         let mut lines = Vec::new();
@@ -135,7 +135,7 @@ fn report(ends: &Ends, version: &Version, tags: &[Tag], copied: Copied) -> Repor
     }
 }
 
-/// How far something is.
+/// Progress figures of a transfer.
 pub fn figures(doing: &'static str, tally: &Tally) -> Figures {
     Figures { doing, done: tally.done.load(Ordering::Relaxed), total: Some(tally.total.load(Ordering::Relaxed)) }
 }

@@ -14,7 +14,7 @@ pub enum Code {
     Usage = 2,
     /// No such repository, tag, digest or layout.
     NotFound = 10,
-    /// The registry refused the credentials or the access.
+    /// The registry refused the credentials or denied access.
     Authentication = 11,
     /// A key is missing or wrong.
     Key = 12,
@@ -22,7 +22,7 @@ pub enum Code {
     Conflict = 13,
     /// The registry cannot be reached.
     Unreachable = 14,
-    /// The mount point or FUSE.
+    /// A problem with the mount point or FUSE.
     Mount = 15,
     /// Changes were not pushed.
     NotPushed = 16,
@@ -46,7 +46,7 @@ impl From<ErrorKind> for Code {
     }
 }
 
-/// The kind of a failure in a report.
+/// The error kind to report for a failure.
 impl From<Code> for ErrorKind {
     fn from(code: Code) -> Self {
         match code {
@@ -64,7 +64,7 @@ impl From<Code> for ErrorKind {
 }
 
 impl Code {
-    /// The code with a number, as a daemon sends it.
+    /// The code with this number, as a daemon sends it.
     pub fn of_number(number: u8) -> Self {
         let codes = [
             Self::Usage,
@@ -86,7 +86,7 @@ impl Code {
 pub struct Failure {
     /// Exit code.
     pub code: Code,
-    /// The event, the object and a remedy.
+    /// What happened, to which object, and what to do.
     pub message: String,
 }
 
@@ -101,17 +101,17 @@ impl Failure {
         Self::new(Code::Usage, message)
     }
 
-    /// The mount point or FUSE.
+    /// A problem with the mount point or FUSE.
     pub fn mount(message: impl Into<String>) -> Self {
         Self::new(Code::Mount, message)
     }
 
-    /// Anything else.
+    /// Any other failure.
     pub fn other(message: impl Into<String>) -> Self {
         Self::new(Code::Other, message)
     }
 
-    /// Puts context in front of the message.
+    /// Prefixes the message with context.
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { code: self.code, message: format!("{what}: {}", self.message) }
     }

@@ -1,6 +1,6 @@
 //! The history of commands that moved artifacts, for `ocifs recent`.
 //!
-//! A file of the user alone in the state directory, newest first, bounded. It is a convenience: a command never fails because of it.
+//! A private file in the state directory, newest entry first, bounded. Errors here never fail a command.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use super::settings::environment::Environment;
 use super::terminal::escape;
 use crate::durable::{self, RangeLock};
 
-/// Commands that are kept.
+/// Entries kept.
 const KEPT: usize = 100;
-/// How long another command may take to write.
+/// Longest wait for another command's write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// One command that succeeded. The keys are stable.
+/// A command that succeeded. Its keys are stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// `push`, `pull`, `cp` or `delete`.
@@ -29,14 +29,14 @@ pub struct Done {
     pub timestamp: String,
     /// The artifact.
     pub remote_ref: String,
-    /// The file or directory on this machine, or where it was copied to.
+    /// The local file or directory, or the destination of a copy.
     pub local_path: Option<String>,
     /// Digest of the artifact.
     pub digest: String,
 }
 
 impl Done {
-    /// A command that succeeded now.
+    /// An entry for a command that just succeeded.
     pub fn now(command: &str, remote_ref: impl ToString, local_path: Option<String>, digest: impl ToString) -> Self {
         Self {
             command: command.to_owned(),
@@ -48,7 +48,7 @@ impl Done {
     }
 }
 
-/// A file or directory, as it is kept.
+/// Formats a local path for an entry.
 pub fn place(path: &Path) -> Option<String> {
     std::path::absolute(path).ok().map(|path| path.to_string_lossy().into_owned())
 }
@@ -58,11 +58,11 @@ pub fn add(done: Done, environment: &Environment) {
     let Ok(file) = file(environment) else { return };
     let added = change(&file, |list| list.insert(0, done));
     if let Err(error) = added {
-        tracing::debug!(%error, file = %file.display(), "cannot note the command");
+        tracing::debug!(%error, file = %file.display(), "cannot record the command in the history");
     }
 }
 
-/// The commands, newest first.
+/// The entries, newest first.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -71,7 +71,7 @@ pub fn all(environment: &Environment) -> Result<Vec<Done>, Failure> {
     read(&file).map_err(|error| Failure::other(format!("cannot read {}: {error}", escape::path(&file))))
 }
 
-/// Forgets them.
+/// Clears the history.
 ///
 /// # Errors
 /// The file cannot be removed.
@@ -91,7 +91,7 @@ fn file(environment: &Environment) -> Result<PathBuf, Failure> {
 
 fn read(file: &Path) -> io::Result<Vec<Done>> {
     match std::fs::read(file) {
-        // A file that is no list is replaced by the next command.
+        // An unreadable history is replaced by the next command.
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -1,13 +1,13 @@
-//! The program: the command line, settings, wiring of the modules, commands, exit codes. The only module that reads the environment or
-//! the home directory and that writes to a terminal.
+//! The program: command line, settings, wiring of the modules, commands, exit codes. Only this module reads the environment and the home
+//! directory and writes to a terminal.
 //!
 //! - `command`: the commands, one file each
-//! - `copies`: copies between two places, and how they are reported
-//! - `history`: the last commands that moved artifacts
+//! - `copies`: copies between two places, and their reports
+//! - `history`: the latest commands that moved artifacts
 //! - `output_file`: standard output or a file for raw bytes
 //! - `settings`: flags, environment, configuration file and mount options become plain structs
-//! - `source`: from SOURCE or REF to the opened modules below the file system
-//! - `listing`: what a registry, a repository and an artifact hold
+//! - `source`: opens what a SOURCE or REF names
+//! - `listing`: lists registries, repositories and artifacts
 //! - `mounts`: mounts on this machine, their health and users
 //! - `staged`: staged tags, with or without a daemon
 //! - `daemon`: the serving process of a mount
@@ -47,12 +47,12 @@ use terminal::{escape, message};
 use crate::sys::inherited::Inherited;
 use crate::sys::process;
 
-/// Runs the program with the arguments and the environment of this process.
+/// Runs the program with this process's arguments and environment.
 pub fn main() -> ExitCode {
-    // Before there is a second thread.
+    // Must happen before a second thread starts.
     process::share_memory_pools();
     process::survive_file_size_limit();
-    // Before anything is opened. Without /proc nothing is mounted, and other commands are short-lived.
+    // Must happen before anything is opened. Without /proc nothing is mounted, and other commands are short-lived.
     let inherited = Inherited::withhold().unwrap_or_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match run(arguments, inherited) {
@@ -80,7 +80,7 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
         && let Some(shortcut) = shortcut_at(place, &arguments, &mut environment)?
     {
         arguments = shortcuts::expand(&arguments, place, &shortcut)?;
-        // As oci-sync, whose listing shows nothing else.
+        // As in oci-sync, whose listing shows only its own artifacts.
         command = command.mut_subcommand("push", |push| push.mut_arg("as_kind", |kind| kind.default_value("oci-sync")));
     }
     let (mut cli, _) = parse(command.clone(), &arguments);
@@ -95,7 +95,7 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
     let command = file.as_defaults(command);
     let (cli, matches) = parse(command.clone(), &arguments);
     let verbose = cli.global.verbose;
-    // A mount starts its log once it is known where to.
+    // A mount starts its log later, once the path is known.
     if !matches!(cli.command, Command::Mount(_)) {
         log::start(&LogTarget::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
@@ -110,12 +110,12 @@ fn shortcut_at(place: usize, arguments: &[OsString], environment: &mut Environme
     let found = shortcuts::all(environment)?.remove(name.as_ref());
     if found.is_none() && shortcuts::is_verb(arguments.get(place + 1)) {
         let shown = escape::terminal(&name);
-        return Err(Failure::usage(format!("there is no command and no shortcut `{shown}`; see `ocifs shortcut list`")));
+        return Err(Failure::usage(format!("unknown command or shortcut `{shown}`; see `ocifs --help` and `ocifs shortcut list`")));
     }
     Ok(found)
 }
 
-/// Parses, or prints help, version or an error, and ends.
+/// Parses the arguments, or prints help, version or an error and exits.
 fn parse(command: clap::Command, arguments: &[OsString]) -> (Cli, ArgMatches) {
     let matches = command.try_get_matches_from(arguments).unwrap_or_else(|error| error.exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

@@ -1,4 +1,4 @@
-//! Where raw bytes of a command go: standard output, or a file that appears whole or not at all.
+//! Output for raw bytes: standard output, or a file that appears complete or not at all.
 
 use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
@@ -13,40 +13,40 @@ use crate::cli::terminal::escape;
 /// `-o -`.
 const STDOUT: &str = "-";
 
-/// What is written.
+/// The output.
 pub enum Destination {
-    /// Standard output, until whoever reads it has enough.
+    /// Standard output, until its reader closes it.
     Stdout {
-        /// Nobody reads any more.
+        /// The reader has closed it.
         closed: bool,
     },
-    /// A file on its way to its name.
+    /// A temporary file and its final path.
     File(NamedTempFile, PathBuf),
 }
 
 impl Destination {
-    /// Standard output without a path or with `-`, else a file.
+    /// Opens standard output (no path or `-`), or a file.
     ///
     /// # Errors
     /// The file's directory cannot be written to.
     pub fn new(path: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = path.filter(|path| *path != Path::new(STDOUT)) else { return Ok(Self::Stdout { closed: false }) };
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // The mode is the umask's matter.
+        // The umask decides the final mode.
         let mode = Permissions::from_mode(0o666);
         let file = tempfile::Builder::new().prefix(".ocifs-").permissions(mode).tempfile_in(directory);
         Ok(Self::File(file.map_err(|error| failed(path, &error))?, path.to_owned()))
     }
 
-    /// Whether this is a terminal, which must not get raw bytes of a registry.
+    /// Whether this is a terminal, which must not receive raw bytes from a registry.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Stdout { .. }) && io::stdout().is_terminal()
     }
 
-    /// Writes bytes. False if nobody reads them any more.
+    /// Writes bytes. False once the reader has closed the output.
     ///
     /// # Errors
-    /// The disk is full, and the like.
+    /// The write fails, for example because the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         match self {
             Self::Stdout { closed } => match io::stdout().lock().write_all(bytes) {
@@ -58,7 +58,7 @@ impl Destination {
         Ok(!matches!(self, Self::Stdout { closed: true }))
     }
 
-    /// Ends: a file gets its name.
+    /// Finishes: a file gets its final name.
     ///
     /// # Errors
     /// As [`Destination::write`].

@@ -1,12 +1,12 @@
-//! Asynchronous work of a command.
+//! Runs asynchronous work of a command.
 
 use crate::blocking::spawn_blocking;
 use crate::cli::exit::{Code, Failure};
 
-/// Runs work to its end.
+/// Runs a future to completion.
 ///
 /// # Errors
-/// Those of the work, or no threads could be started.
+/// Those of the future; also if threads cannot be started.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime =
@@ -16,10 +16,10 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
     result
 }
 
-/// Runs work to its end or to Ctrl-C, whichever comes first. A daemon that works for it stops too.
+/// Runs a future until it completes or Ctrl-C, whichever comes first. A daemon working for it stops too.
 ///
 /// # Errors
-/// Those of the work; [`Code::Interrupted`] on Ctrl-C.
+/// Those of the future; [`Code::Interrupted`] on Ctrl-C.
 pub fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     block_on(async {
         tokio::select! {
@@ -32,7 +32,7 @@ pub fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> R
     })
 }
 
-/// The same with what an interruption means for the user.
+/// As [`until_interrupted`], with a message that tells what an interruption leaves behind.
 ///
 /// # Errors
 /// As [`until_interrupted`].
@@ -43,10 +43,10 @@ pub fn resumable<T>(work: impl Future<Output = Result<T, Failure>>, meaning: &st
     })
 }
 
-/// What an interruption means for staged edits.
+/// What an interruption leaves of staged edits.
 pub const EDITS_ARE_KEPT: &str = "staged edits are kept, and the next sync resumes";
 
-/// Blocking work as part of [`until_interrupted`], abandoned if that ends early.
+/// Blocking work inside [`until_interrupted`]; abandoned if that ends early.
 ///
 /// # Errors
 /// Those of the work.

@@ -292,8 +292,8 @@ fn an_interrupted_command_says_what_becomes_of_its_own_work() {
     prints(&home, &["push", &layout, "-C", &at(&home, ""), "a"]);
     registry.hang();
     for (arguments, said) in [
-        (&["push", &reference, "a", "-C", &at(&home, "")][..], "the same push goes on"),
-        (&["cp", &layout, &reference], "the same copy goes on"),
+        (&["push", &reference, "a", "-C", &at(&home, "")][..], "run the same push again"),
+        (&["cp", &layout, &reference], "run the same copy again"),
         (&["resolve", &reference], "interrupted\n"),
     ] {
         proxy.forget();

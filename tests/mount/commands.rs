@@ -360,7 +360,7 @@ fn a_dead_mount_with_an_unknown_state_directory_is_an_error() {
     assert!(prints(&home, &["sync", "--dry-run", &format!("{root}/app/v2")]).contains("would publish"));
     std::fs::rename(&records, &lost).unwrap();
     let (code, message) = fails(&home, &["sync", root]);
-    assert!(code == Some(15) && message.contains("is not in a mount"), "{code:?} {message}");
+    assert!(code == Some(15) && message.contains("is not in an ocifs mount"), "{code:?} {message}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_mount_of_nothing_says_so_and_names_the_tag_that_was_meant() {
     publish(&registry, "v1", b"x");
     let host = registry.host();
     assert!(said_at_mount(&home, &format!("{host}/team/typo")).contains("team/typo holds no tags and no repositories yet"));
-    assert!(said_at_mount(&home, &format!("{host}/team/app/v1")).contains(&format!("the artifact is called {host}/team/app:v1")));
+    assert!(said_at_mount(&home, &format!("{host}/team/app/v1")).contains(&format!("did you mean {host}/team/app:v1?")));
     for silent in [host.clone(), format!("{host}/team"), format!("{host}/team/app"), format!("{host}/team/app:v1")] {
         assert_eq!(said_at_mount(&home, &silent), "", "{silent}");
     }

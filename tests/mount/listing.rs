@@ -182,7 +182,7 @@ fn what_does_not_exist_is_told_with_the_right_spelling() {
     let home = Home::new();
     let registry = registry(&home, &[("oras-files", "team/app")]);
     let host = registry.host();
-    fails(&home, &["ls", &format!("{host}/team/app/v1")], 10, &format!("for the tag write {host}/team/app:v1"));
+    fails(&home, &["ls", &format!("{host}/team/app/v1")], 10, &format!("did you mean the tag {host}/team/app:v1?"));
     fails(&home, &["repo", "tags", &format!("{host}/team/app/v1")], 10, &format!("{host}/team/app:v1"));
     fails(&home, &["ls", &format!("{host}/nothing")], 10, "neither a repository nor a prefix");
     fails(&home, &["ls", &format!("{host}/team/app:none")], 10, "none");

@@ -38,7 +38,7 @@ fn commands_take_the_path_of_a_tag_in_a_mount_for_its_reference() {
     let first = json(&home, &["ls", "-R", &at("app/v1")])["entries"].as_array().unwrap().last().unwrap()["path"].clone();
     let inside = at(&format!("app/v1/{}", first.as_str().unwrap()));
     assert_eq!(json(&home, &["ls", &inside])["entries"].as_array().unwrap().len(), 1);
-    fails(&home, &["pull", &inside, home.path("x").to_str().unwrap()], 2, "lies inside of");
+    fails(&home, &["pull", &inside, home.path("x").to_str().unwrap()], 2, "is inside");
     prints(&home, &["pull", &at("app/v1"), home.path("pulled").to_str().unwrap()]);
     prints(&home, &["cp", &at("app/v1"), &format!("{},copied", at("app/v4"))]);
     assert_eq!(prints(&home, &["resolve", &name("app:copied")]).trim(), digest);
@@ -70,7 +70,7 @@ fn a_tag_with_edits_that_are_not_published_is_refused_and_its_siblings_are_not()
     fs::write(mount.path("app/v1/new"), "edited").unwrap();
     fs::create_dir(mount.path("app/fresh")).unwrap();
     for path in ["app/v1", "app/fresh"] {
-        fails(&home, &["resolve", &at(path)], 16, "edits that are not published");
+        fails(&home, &["resolve", &at(path)], 16, "unpublished edits");
     }
     fails(&home, &["cp", &at("app/v1"), &format!("{}/team/app:x", registry.host())], 16, "ocifs sync");
     prints(&home, &["resolve", &at("app/v2")]);

@@ -452,7 +452,7 @@ fn ctrl_c_leaves_no_temporary_file() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&pulling), rustix::process::Signal::INT).unwrap();
     let output = pulling.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
-    assert!(everything(&out).is_empty() && text(&output).contains("the next pull goes on"), "{}", text(&output));
+    assert!(everything(&out).is_empty() && text(&output).contains("the next pull resumes"), "{}", text(&output));
     proxy.mend();
     prints(&home, &["pull", &format!("{}/app:v1", proxy.host()), out.to_str().unwrap()]);
     assert_eq!(out.join("large").metadata().unwrap().len(), 6_000_000);

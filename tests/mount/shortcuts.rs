@@ -52,7 +52,7 @@ fn a_shortcut_is_a_repository_and_never_hides_a_command() {
     for bad in ["host.example/x:tag", "host.example/x@sha256:0000000000000000000000000000000000000000000000000000000000000000", ""] {
         fails(&home, &["shortcut", "add", "docs", bad], 2, "");
     }
-    fails(&home, &["shortcut", "add", "push", "localhost:5000/x"], 2, "is a command");
+    fails(&home, &["shortcut", "add", "push", "localhost:5000/x"], 2, "is the name of a command");
     fails(&home, &["local", "push", "-l", "x", "--tag", ""], 2, "name a tag");
     fails(&home, &["local", "pull", "-l", "x"], 2, "name a tag: ocifs local pull --tag TAG");
     fails(&home, &["unknown", "push", "-l", "x", "--tag", "v1"], 2, "no shortcut `unknown`");

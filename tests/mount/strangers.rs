@@ -189,7 +189,7 @@ fn umount_of_another_user_s_mount_names_that_user() {
     for flags in [&[][..], &["--no-sync"]] {
         let output = machine.ocifs(STRANGER, &[&["umount", "mnt-1"], flags].concat());
         assert_eq!(output.status.code(), Some(15), "{}", text(&output));
-        assert!(text(&output).contains("it is a mount of") && text(&output).contains("(uid 1)"), "{}", text(&output));
+        assert!(text(&output).contains("it was mounted by") && text(&output).contains("(uid 1)"), "{}", text(&output));
     }
     machine.succeeds(USER, &["umount", "mnt-1"]);
 }

@@ -1,4 +1,4 @@
-//! Whether this machine can mount, cache and stage. Changes nothing but a file of one byte in each directory, which goes at once.
+//! Checks whether this machine can mount, cache and stage. Writes only a one-byte probe file per directory and removes it at once.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,10 +15,10 @@ use crate::sys::process;
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 const CONFIGURATION: &str = "/etc/fuse.conf";
-/// Below this the disk is nearly full.
+/// Below this many bytes the disk counts as nearly full.
 const LOW: u64 = 1 << 30;
 
-/// Looks at everything that a mount needs. Blocks on the disk.
+/// Checks everything a mount needs. Blocks on the disk.
 pub fn check(storage: &Storage) -> Vec<Finding> {
     let mut findings = vec![device()];
     if process::effective_uid() != 0 {
@@ -43,7 +43,7 @@ fn device() -> Finding {
     }
 }
 
-/// The program that mounts for users.
+/// Checks the set-uid mount helper.
 fn helper() -> Finding {
     let directories = environment::variable("PATH").unwrap_or_default();
     let found = std::env::split_paths(&directories).map(|directory| directory.join(HELPER)).find(|path| path.is_file());
@@ -55,7 +55,7 @@ fn helper() -> Finding {
         Ok(metadata) if metadata.permissions().mode() & 0o4000 == 0 || metadata.uid() != 0 => Finding::warning(
             "fusermount3",
             format!("{shown} is not set-uid root"),
-            "mounts need privileges then; reinstall the package fuse3, or mount as root",
+            "only root can mount; reinstall the package fuse3, or mount as root",
         ),
         Ok(_) => Finding::ok("fusermount3", shown),
         Err(error) => Finding::failed("fusermount3", format!("{shown}: {error}"), "reinstall the package fuse3"),
@@ -65,20 +65,20 @@ fn helper() -> Finding {
 fn configuration() -> Finding {
     let allowed = fs::read_to_string(CONFIGURATION).is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"));
     match allowed {
-        true => Finding::ok("fuse.conf", "other users may be allowed"),
+        true => Finding::ok("fuse.conf", "--allow-other is permitted"),
         false => Finding::warning(
             "fuse.conf",
-            "other users cannot be allowed",
-            format!("--allow-other needs a line `user_allow_other` in {CONFIGURATION}"),
+            "--allow-other is not permitted",
+            format!("to permit it, add the line `user_allow_other` to {CONFIGURATION}"),
         ),
     }
 }
 
-/// Whether a directory, or the place where it will be made, can be written and has room.
+/// Checks that a directory, or the parent it will be created in, is writable and has room.
 fn directory(step: &'static str, path: &Path) -> Finding {
     let shown = escape::path(path);
-    let flag = format!("choose another one with --{step}-dir");
-    let Some(place) = existing(path) else { return Finding::failed(step, format!("{shown} has no place"), flag) };
+    let flag = format!("choose another with --{step}-dir");
+    let Some(place) = existing(path) else { return Finding::failed(step, format!("{shown} has no existing parent directory"), flag) };
     let probe = place.join(format!(".ocifs-doctor-{}", std::process::id()));
     let written = File::create_new(&probe).and_then(|file| io::Write::write_all(&mut &file, b"x"));
     let _ = fs::remove_file(&probe);
@@ -94,7 +94,7 @@ fn directory(step: &'static str, path: &Path) -> Finding {
     }
 }
 
-/// The directory itself or the nearest above it that is there.
+/// The directory itself or its nearest existing ancestor.
 fn existing(path: &Path) -> Option<PathBuf> {
     path.ancestors().find(|place| place.is_dir()).map(Path::to_path_buf)
 }

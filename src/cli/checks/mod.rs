@@ -8,13 +8,13 @@ pub mod registry;
 
 use serde::Serialize;
 
-/// How a step went.
+/// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// As it should be.
+    /// Works.
     Ok,
-    /// Not needed by everybody.
+    /// Something not everybody needs is missing.
     Warning,
     /// Does not work.
     Failed,
@@ -29,17 +29,17 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The result, in one line.
     pub found: String,
-    /// The remedy.
+    /// How to fix it.
     pub advice: Option<String>,
 }
 
 impl Finding {
-    /// A step that went well.
+    /// A step that passed.
     pub fn ok(step: &'static str, found: impl Into<String>) -> Self {
         Self { step, verdict: Verdict::Ok, found: found.into(), advice: None }
     }
 
-    /// A step that some will miss.
+    /// A step whose failure matters only to some.
     pub fn warning(step: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { step, verdict: Verdict::Warning, found: found.into(), advice: Some(advice.into()) }
     }

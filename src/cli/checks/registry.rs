@@ -1,4 +1,4 @@
-//! Whether a registry answers, what it lets this user do, and whether an artifact can be read lazily. Writes nothing.
+//! Checks whether a registry answers, what it permits this user, and whether an artifact can be read lazily. Writes nothing.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Manifest, Registry, Repository, Source};
 use crate::registry::{CredentialScope, Credentials, Pull, Push};
 
-/// Longest wait for the name service and for a connection.
+/// Longest wait for DNS and for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Looks at the registry or layout of a source. Ends with the first step without which no other makes sense.
+/// Checks the registry or layout of a source. Stops at the first step that makes the others pointless.
 pub async fn check(source: &Source, push: &dyn Push, credentials: &Credentials) -> Vec<Finding> {
     let mut findings = Vec::new();
     let repository = reference::repository(source).ok();
@@ -42,14 +42,14 @@ pub async fn check(source: &Source, push: &dyn Push, credentials: &Credentials) 
     findings
 }
 
-/// The answer of a step and the time it took.
+/// The result of a step and the time it took.
 async fn timed<T, E>(work: impl Future<Output = Result<T, E>>) -> (Result<T, E>, String) {
     let started = Instant::now();
     let answer = work.await;
     (answer, format!("{} ms", started.elapsed().as_millis()))
 }
 
-/// Host and port of an origin, as the name service takes them.
+/// Host and port of an origin, as the resolver takes them.
 fn address(origin: &str) -> String {
     let (scheme, host) = origin.split_once("://").unwrap_or(("https", origin));
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -60,7 +60,7 @@ fn address(origin: &str) -> String {
     }
 }
 
-/// Name and port. TLS is checked with the first request.
+/// Checks the name and the port. The first request checks TLS.
 async fn connection(host: &str) -> Vec<Finding> {
     let resolve = async {
         let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host(host)).await;
@@ -72,7 +72,7 @@ async fn connection(host: &str) -> Vec<Finding> {
         Ok(addresses) if !addresses.is_empty() => addresses,
         Ok(_) => return vec![Finding::failed("name", format!("{host} has no address"), "check the spelling of the registry")],
         Err(error) => {
-            let advice = "check the spelling of the registry, the network and the name service";
+            let advice = "check the spelling of the registry, the network and DNS";
             return vec![Finding::failed("name", format!("{host}: {error}"), advice)];
         }
     };
@@ -85,8 +85,8 @@ async fn connection(host: &str) -> Vec<Finding> {
     let (connected, took) = timed(connect).await;
     let connected = match connected {
         Ok(_) => Finding::ok("connection", format!("the port is open ({took})")),
-        // A proxy reaches what this machine cannot.
-        Err(error) => Finding::warning("connection", error, "check port and firewall; through a proxy this need not matter"),
+        // A proxy may reach what this machine cannot.
+        Err(error) => Finding::warning("connection", error, "check port and firewall; behind a proxy this may not matter"),
     };
     vec![name, connected]
 }
@@ -100,7 +100,7 @@ async fn credential(registry: &Registry, repository: Option<&Repository>, creden
                 Some(note) => Finding::warning("credential", format!("{from}; {note}"), "check the credential helper"),
             }
         }
-        Err(error) => Finding::failed("credential", error.message, "mend the file, or choose another with --registry-config"),
+        Err(error) => Finding::failed("credential", error.message, "fix the file, or choose another with --registry-config"),
     }
 }
 
@@ -120,7 +120,7 @@ async fn catalog(push: &dyn Push) -> Finding {
         Err(error) => Finding::warning(
             "catalog",
             error.message,
-            "repositories cannot be listed; name those that `ls` shall show with --repo, any other can still be entered",
+            "repositories cannot be listed; name those that `ls` should show with --repo; others can still be opened by name",
         ),
     }
 }
@@ -138,11 +138,11 @@ async fn tags(push: &dyn Push, repository: &Repository) -> Finding {
 async fn uploads(push: &dyn Push, repository: &Repository) -> Finding {
     match push.may_push(repository).await {
         Ok(()) => Finding::ok("uploads", format!("this user may push to {repository}")),
-        Err(error) => Finding::warning("uploads", error.message, "reading needs no such right; to publish, log in as a user who has it"),
+        Err(error) => Finding::warning("uploads", error.message, "reading works without; to publish, log in as a user with push access"),
     }
 }
 
-/// Manifest, referrers and whether a layer can be read in pieces.
+/// Checks the manifest, the referrers and range requests.
 async fn artifact(source: &Source, push: &dyn Push) -> Vec<Finding> {
     let found = async {
         let (repository, version) = reference::named(source, push).await?;
@@ -155,8 +155,8 @@ async fn artifact(source: &Source, push: &dyn Push) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::ok("artifact", format!("{} ({})", manifest.digest, manifest.media_type))];
     findings.push(match push.referrers(&repository, &manifest.digest).await {
-        Ok(list) => Finding::ok("referrers", format!("{} refer to it", list.len())),
-        Err(error) => Finding::warning("referrers", error.message, "signatures and attached indexes are not found"),
+        Ok(list) => Finding::ok("referrers", format!("{} found", list.len())),
+        Err(error) => Finding::warning("referrers", error.message, "signatures and attached indexes will not be found"),
     });
     findings.extend(match largest(&manifest) {
         Some(layer) => Some(ranges(push, &repository, &layer).await),
@@ -186,11 +186,11 @@ async fn ranges(push: &dyn Pull, repository: &Repository, layer: &Descriptor) ->
 fn failed(step: &'static str, error: Error) -> Finding {
     let advice = match error.kind {
         ErrorKind::Denied => "log in (docker login, podman login) as a user with access, or check the stored credential",
-        ErrorKind::NotFound | ErrorKind::Gone => "check the name; some registries say the same where access is denied",
+        ErrorKind::NotFound | ErrorKind::Gone => "check the name; some registries also say this when access is denied",
         ErrorKind::Unreachable | ErrorKind::TimedOut => {
-            "check the network and TLS: --ca-file for an own authority, --plain-http for a registry without TLS"
+            "check the network and TLS: --ca-file for a private CA, --plain-http for a registry without TLS"
         }
-        _ => "see the message of the registry",
+        _ => "see the registry's message",
     };
     Finding::failed(step, error.message, advice)
 }

@@ -1,4 +1,4 @@
-//! `ocifs attach`: files or annotations as what refers to an artifact.
+//! `ocifs attach`: attaches files or annotations to an artifact as a referrer.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ use crate::oci::{Descriptor, Platform, Repository, Source, Tag, Version};
 use crate::publish::{Metadata, NewKind, Packs, Pushing};
 use crate::transfer;
 
-/// How long another writer may take between its look at the list of referrers and its own list, which lacks ours.
+/// Longest time between another writer's read of the referrers list and its own write, which would drop our entry.
 const SETTLED: Duration = Duration::from_millis(300);
 
 /// Attach files or annotations to an artifact: signatures, SBOMs, notes; `discover` finds them
 ///
-/// A file becomes a layer under its name as it is given, a directory one archive, as `oras attach` makes them. No tag is put.
+/// A file becomes a layer under the name given, a directory one archive, as `oras attach` makes them. No tag is created.
 #[derive(Args, Clone, Debug)]
 pub struct Attach {
     /// The artifact to attach to: repository:tag, repository@digest, or oci:DIRECTORY:tag
@@ -34,7 +34,7 @@ pub struct Attach {
     #[arg(value_name = "PATH[:TYPE]")]
     paths: Vec<PathBuf>,
 
-    /// Type of what is attached, like application/spdx+json
+    /// Artifact type of the attachment, like application/spdx+json
     #[arg(long, value_name = "TYPE")]
     artifact_type: String,
 
@@ -54,11 +54,11 @@ pub struct Attach {
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
 
-    /// What standard input is called in the artifact
+    /// Title of the layer read from standard input
     #[arg(long, value_name = "NAME")]
     title: Option<String>,
 
-    /// Write the manifest to this file too
+    /// Also write the manifest to this file
     #[arg(long, value_name = "FILE")]
     export_manifest: Option<PathBuf>,
 
@@ -78,17 +78,17 @@ pub struct Attach {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching the registry.
+    /// How the registry is reached.
     #[command(flatten)]
     reaching: Reaching,
 }
 
-/// The output. The keys are stable.
+/// The output. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// What was attached, by digest.
+    /// The attached manifest, by digest.
     reference: String,
-    /// What it refers to, by digest.
+    /// The subject, by digest.
     subject: String,
     digest: String,
     media_type: String,
@@ -100,13 +100,13 @@ impl Attach {
     /// Runs the command.
     ///
     /// # Errors
-    /// A file cannot be read, there is no such artifact, or the registry refuses.
+    /// A file cannot be read, the artifact does not exist, or the registry refuses the push.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
         let metadata = pushing::annotated(self.annotation_file.as_deref(), &self.annotations)?;
         if self.paths.is_empty() && metadata.annotations.is_empty() {
-            return Err(Failure::usage("nothing to attach: name files, or annotations with -a"));
+            return Err(Failure::usage("nothing to attach; name files, or give annotations with -a"));
         }
         let storage = self.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
@@ -122,7 +122,7 @@ impl Attach {
                 let publisher = pushing::publisher(&source, &parts, false, false);
                 let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
                 packs.finish();
-                // A writer that looked at the list before ours was there has replaced it by now; then it is put there again.
+                // A writer that read the list before our entry was there may have overwritten it by now; if so, add the entry again.
                 let referrer = pushed.manifest.descriptor();
                 parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
                 let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
@@ -133,7 +133,7 @@ impl Attach {
                 parts.artifacts.flush().await;
                 Ok((pushed, subject))
             },
-            "nothing is attached",
+            "nothing was attached",
         )?;
         let manifest = &pushed.manifest;
         pushing::export(self.export_manifest.as_deref(), &manifest.raw)?;
@@ -149,7 +149,7 @@ impl Attach {
         output::show(self.format, &report, |report| if self.quiet { String::new() } else { text(report) })
     }
 
-    /// The manifest that is referred to.
+    /// Resolves the manifest to attach to.
     async fn subject(&self, source: &Source, parts: &Parts) -> Result<(Repository, Descriptor), Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
         let mut manifest = parts.pull.manifest(&repository, &version).await?;

@@ -1,4 +1,4 @@
-//! `ocifs backup` and `ocifs restore`: a repository with what refers to its artifacts, in a folder or tar, and back.
+//! `ocifs backup` and `ocifs restore`: a repository with its referrers to a directory or tar, and back.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,54 +19,54 @@ use crate::oci::{Digest, LayoutForm, LayoutPlace, Repository, Source, Tag, Versi
 use crate::registry::Pull;
 use crate::transfer::Options;
 
-/// Keep a repository in a folder or tar; run again, it fetches only what is new
+/// Back up a repository to a directory or tar; later runs fetch only new content
 #[derive(Args, Clone, Debug)]
 pub struct Backup {
     /// repository (all of its tags) or repository:tag[,tag]…
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Folder (an OCI layout), or FILE.tar (an OCI archive)
+    /// Directory (an OCI layout), or FILE.tar (an OCI archive)
     #[arg(value_name = "PATH", required_unless_present = "output")]
     path: Option<PathBuf>,
 
-    /// The same as PATH
+    /// Same as PATH
     #[arg(short, long, value_name = "PATH", conflicts_with = "path")]
     output: Option<PathBuf>,
 
-    /// Leave out what refers to the artifacts: signatures, attestations, SBOMs
+    /// Leave out referrers: signatures, attestations, SBOMs
     #[arg(long)]
     exclude_referrers: bool,
 
-    /// As in ORAS; referrers are kept anyway
+    /// Accepted for compatibility with ORAS; referrers are included by default
     #[arg(long, hide = true, conflicts_with = "exclude_referrers")]
     include_referrers: bool,
 
-    /// How it is done and reported.
+    /// Concurrency, output and connection.
     #[command(flatten)]
     how: How,
 }
 
-/// Put a backup back into a registry; digests stay what they are
+/// Restore a backup to a registry; digests do not change
 #[derive(Args, Clone, Debug)]
 pub struct Restore {
     /// PATH of the backup, then repository (all tags) or repository:tag[,tag]…
     #[arg(value_names = ["PATH", "REF"], num_args = 1..=2, required = true)]
     places: Vec<String>,
 
-    /// The same as PATH
+    /// Same as PATH
     #[arg(long, value_name = "PATH")]
     input: Option<PathBuf>,
 
-    /// Leave out what refers to the artifacts
+    /// Leave out referrers
     #[arg(long)]
     exclude_referrers: bool,
 
-    /// Send nothing; print what every tag would become
+    /// Send nothing; show what each tag would become
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// How it is done and reported.
+    /// Concurrency, output and connection.
     #[command(flatten)]
     how: How,
 }
@@ -85,7 +85,7 @@ struct How {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching the registry.
+    /// How the registry is reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -107,7 +107,7 @@ impl Backup {
     /// Runs the command.
     ///
     /// # Errors
-    /// The repository cannot be read, or the disk does not take it. What arrived is not fetched again by the next run.
+    /// The repository cannot be read or the destination cannot be written. The next run does not fetch again what has arrived.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (from, tags) = repository_and_tags(&self.reference, environment)?;
@@ -131,14 +131,14 @@ impl Restore {
     /// Runs the command.
     ///
     /// # Errors
-    /// There is no such backup, or the registry does not take it.
+    /// The backup does not exist, or the registry refuses a write.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (path, text) = match (self.places.as_slice(), &self.input) {
             ([path, text], None) => (Path::new(path), text),
             ([text], Some(path)) => (path.as_path(), text),
-            ([_], None) => return Err(Failure::usage("a restore needs the PATH of the backup and the REF that it goes to")),
-            _ => return Err(Failure::usage("the backup is named twice: as PATH and by --input")),
+            ([_], None) => return Err(Failure::usage("name the PATH of the backup and the REF to restore to")),
+            _ => return Err(Failure::usage("give the backup either as PATH or with --input, not both")),
         };
         let from = layout(path, environment)?;
         let (to, tags) = repository_and_tags(text, environment)?;
@@ -162,18 +162,18 @@ impl Restore {
     }
 }
 
-/// What a restore would do. The keys are stable.
+/// The output of `restore -n`. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Plan {
     tags: Vec<Planned>,
 }
 
-/// One tag of it.
+/// One tag.
 #[derive(Debug, Serialize)]
 struct Planned {
     reference: String,
     digest: String,
-    /// The digest that the tag has now.
+    /// The digest the tag holds now.
     before: Option<String>,
 }
 
@@ -208,13 +208,13 @@ async fn plan(ends: &Ends, repository: &Repository, tags: &[Tag]) -> Result<Plan
     Ok(Plan { tags: planned })
 }
 
-/// Splits `repository:tag,tag` into the repository and its tags, none for all of them.
+/// Splits `repository:tag,tag` into the repository and its tags; no tags means all of them.
 fn repository_and_tags(text: &str, environment: &Environment) -> Result<(Source, Vec<Tag>), Failure> {
     let (first, others) = reference::split_tags(text)?;
     let source = reference::parse(first, environment)?;
     let mut tags = match reference::version(&source) {
         Some(Version::Tag(tag)) => vec![tag],
-        Some(Version::Digest(_)) => return Err(Failure::usage(format!("{source} is one manifest; name tags, or the repository"))),
+        Some(Version::Digest(_)) => return Err(Failure::usage(format!("{source} names a single manifest; name tags or the repository"))),
         None => Vec::new(),
     };
     if tags.is_empty() && !others.is_empty() {
@@ -225,17 +225,17 @@ fn repository_and_tags(text: &str, environment: &Environment) -> Result<(Source,
     Ok((source, tags))
 }
 
-/// The tags that are meant.
+/// The tags to copy: those named, else all.
 async fn chosen(from: &Source, pull: &dyn Pull, repository: &Repository, tags: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
     if tags.is_empty() { copies::all_tags(from, pull, repository).await } else { Ok(tags) }
 }
 
-/// The layout at a path: an archive if that is a file or is called `.tar`.
+/// The layout at a path: an archive if the path is a file or ends in `.tar`.
 fn layout(path: &Path, environment: &Environment) -> Result<Source, Failure> {
     if let Some(text) = path.to_str().filter(|text| LayoutForm::of_text(text).is_some()) {
         return match reference::written(text, environment)? {
             source @ Source::Layout { name: None, .. } => Ok(source),
-            other => Err(Failure::usage(format!("{other} is one artifact; a backup is all of a folder or archive"))),
+            other => Err(Failure::usage(format!("{other} names one artifact; a backup is a whole directory or archive"))),
         };
     }
     let path = environment.absolute(path, None)?;

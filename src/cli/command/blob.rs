@@ -1,4 +1,4 @@
-//! `ocifs blob`: blobs as they are stored, checked on the way.
+//! `ocifs blob`: raw blobs, verified in transit.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -22,7 +22,7 @@ use crate::transfer::{self, RemoteBlob};
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
 
-/// Get, put and delete blobs as they are
+/// Get, put and delete raw blobs
 #[derive(Args, Clone, Debug)]
 pub struct Blob {
     /// The action.
@@ -30,13 +30,13 @@ pub struct Blob {
     command: Action,
 }
 
-/// What is done.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Write a blob to standard output or a file
     #[command(visible_alias = "fetch")]
     Get(Get),
-    /// Put a file as a blob
+    /// Upload a file as a blob
     #[command(visible_alias = "push")]
     Put(Put),
     /// Delete a blob
@@ -55,11 +55,11 @@ struct Get {
     #[arg(long)]
     descriptor: bool,
 
-    /// Write to this file; - is standard output
+    /// Write to this file; `-` is standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "descriptor")]
     output: Option<PathBuf>,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -71,15 +71,15 @@ struct Put {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// The content; - is standard input
+    /// The content; `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Refuse content of another size
+    /// Refuse content of any other size, in bytes
     #[arg(long, value_name = "BYTES")]
     size: Option<u64>,
 
-    /// Media type in the descriptor that is printed
+    /// Media type of the printed descriptor
     #[arg(long, value_name = "TYPE", default_value = media_type::OCTET_STREAM)]
     media_type: String,
 
@@ -91,7 +91,7 @@ struct Put {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -103,26 +103,26 @@ struct Rm {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 
-    /// Do not ask, and do not mind a blob that does not exist
+    /// Do not ask for confirmation, and ignore a missing blob
     #[arg(short, long)]
     force: bool,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// The output of `put`. The keys are stable.
+/// The output of `put`. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Report {
     reference: String,
     digest: String,
     size: u64,
-    /// False if it was there.
+    /// False if the registry already had the blob.
     sent: bool,
 }
 
@@ -130,7 +130,7 @@ impl Blob {
     /// Runs the command.
     ///
     /// # Errors
-    /// There is no such blob, its bytes are others, or the registry refuses.
+    /// The blob does not exist, its bytes do not match its digest, or the registry refuses.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         match self.command {
             Action::Get(flags) => flags.run(&invocation),
@@ -140,7 +140,7 @@ impl Blob {
     }
 }
 
-/// A blob that a reference names by its digest.
+/// Parses a reference that must name a blob by digest.
 fn named(text: &str, invocation: &Invocation) -> Result<(Source, Repository, Digest), Failure> {
     let source = reference::parse(text, &invocation.environment)?;
     let wanted = || Failure::usage(format!("{source} does not name a blob; write {}@sha256:…", reference::without_version(&source)));
@@ -158,7 +158,7 @@ impl Get {
         let push = open(&source, invocation)?;
         let mut destination = (!self.descriptor).then(|| Destination::new(self.output.as_deref())).transpose()?;
         if destination.as_ref().is_some_and(Destination::is_terminal) {
-            return Err(Failure::usage("the bytes of a blob do not belong on a terminal; write them to a file with -o, or into a pipe"));
+            return Err(Failure::usage("refusing to write a blob to a terminal; use -o FILE or a pipe"));
         }
         until_interrupted(async {
             let size = push.blob_size(&repository, &digest).await?;
@@ -169,7 +169,7 @@ impl Get {
             let blob = RemoteBlob::new(transfer::Source { pull: push, repository }, descriptor);
             let mut offset = 0;
             while offset < size {
-                // The last piece comes only if the digest holds.
+                // The last piece arrives only after the digest has been verified.
                 let piece = blob.piece(offset, PIECE).await?;
                 if piece.is_empty() {
                     return Err(Failure::other(format!("blob {digest} ends after {offset} of {size} bytes")));
@@ -189,7 +189,7 @@ impl Put {
         let environment = &invocation.environment;
         let to = reference::parse(&self.reference, environment)?;
         if matches!(reference::version(&to), Some(Version::Tag(_))) {
-            return Err(Failure::usage(format!("{to} is a tag, and blobs have none; write {}", reference::without_version(&to))));
+            return Err(Failure::usage(format!("{to} names a tag, but blobs have no tags; write {}", reference::without_version(&to))));
         }
         let repository = reference::repository(&to)?;
         let push = wiring::destination(&to, &invocation.registry(reference::registry(&to))?, environment)?;
@@ -217,7 +217,7 @@ impl Put {
     }
 }
 
-/// Opens the content of a blob, hashes it, and compares it with what was asked for. Standard input is kept in a file without a name.
+/// Opens and hashes the content, and compares it with the expected digest and size. Standard input is spooled to an unnamed file.
 fn content(path: &Path, (digest, size): (Option<Digest>, Option<u64>)) -> Result<(File, Digest, u64), Failure> {
     let failed = |error: io::Error| inputs::unreadable(path, &error);
     let mut file = match path == Path::new(inputs::STDIN) {
@@ -242,8 +242,8 @@ fn content(path: &Path, (digest, size): (Option<Digest>, Option<u64>)) -> Result
     }
     let (found, shown) = (hasher.finish(), escape::path(path));
     match (digest, size) {
-        (Some(digest), _) if digest != found => Err(Failure::usage(format!("{shown} has the digest {found}, and not {digest}"))),
-        (_, Some(size)) if size != length => Err(Failure::usage(format!("{shown} has {length} bytes, and not {size}"))),
+        (Some(digest), _) if digest != found => Err(Failure::usage(format!("{shown} has digest {found}, not {digest}"))),
+        (_, Some(size)) if size != length => Err(Failure::usage(format!("{shown} has {length} bytes, not {size}"))),
         _ => Ok((file, found, length)),
     }
 }
@@ -255,7 +255,7 @@ impl Rm {
         let shown = escape::terminal(&source.to_string()).into_owned();
         if !self.yes && !self.force {
             prompt::needs_terminal(&format!("delete blob {shown}"))?;
-            if !prompt::confirm(&format!("Delete blob {shown}, whatever names it?"))? {
+            if !prompt::confirm(&format!("Delete blob {shown}, even if manifests refer to it?"))? {
                 return Err(Failure::other(format!("{shown} was not deleted")));
             }
         }

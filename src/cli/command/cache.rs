@@ -1,4 +1,4 @@
-//! `ocifs cache`: usage, pins, clearing and checking of the local cache.
+//! `ocifs cache`: shows, pins, clears and verifies the local cache.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ use crate::control::{PATIENCE, Request};
 use crate::oci::{Digest, Platform, Repository, Source, Version};
 use crate::seal::Passphrase;
 
-/// Bytes read at a time while an artifact is fetched for a pin.
+/// Bytes read at a time while fetching an artifact to pin.
 const STEP: u64 = 8 << 20;
 
 /// Show and manage the local cache
@@ -68,12 +68,12 @@ struct Pin {
     #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     platform: Option<Platform>,
 
-    /// Reading it.
+    /// How the registry is reached.
     #[command(flatten)]
     reaching: Reaching,
 }
 
-/// Actions on a cache.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Show cache usage
@@ -84,7 +84,7 @@ enum Action {
     Unpin(Box<Pin>),
     /// Remove everything that is not pinned
     Clear(Clear),
-    /// Check cached content; broken pieces are fetched again
+    /// Verify cached content; broken parts are dropped and fetched again when needed
     Verify(Info),
 }
 
@@ -92,7 +92,7 @@ impl Cache {
     /// Runs the command.
     ///
     /// # Errors
-    /// The cache cannot be used, or an artifact to pin cannot be fetched.
+    /// The cache cannot be used, or the artifact to pin cannot be fetched.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         match self.command {
             Action::Info(flags) => info(flags, &invocation.environment),
@@ -124,7 +124,7 @@ fn verify(flags: Info, environment: &Environment) -> Result<(), Failure> {
         Format::Text => output::line(&format!("{checked} pieces checked, {broken} broken"))?,
     }
     if broken > 0 {
-        return Err(Failure::other(format!("{broken} broken pieces were dropped; they will be fetched again when read")));
+        return Err(Failure::other(format!("{broken} broken pieces dropped; they will be fetched again when read")));
     }
     Ok(())
 }
@@ -135,18 +135,21 @@ fn clear(flags: Clear, environment: &Environment) -> Result<(), Failure> {
     let before = cache.usage()?;
     cache.clear(flags.pinned)?;
     let after = cache.usage()?;
-    // Blocks are free only once no process has them open or mapped.
+    // The kernel frees blocks only when no process has them open or mapped.
     for daemon in mounts::running(storage.state_dir.as_deref(), environment) {
         if let (Err(error), Some(record)) = (daemon.ask(&Request::LetGo, PATIENCE), daemon.record()) {
             let mount_point = escape::path(&record.mount_point);
-            message::warn(&format!("what the daemon of {mount_point} (pid {}) has open is freed when it ends: {error}", record.pid));
+            message::warn(&format!(
+                "files that the daemon of {mount_point} (pid {}) has open are freed when it exits: {error}",
+                record.pid
+            ));
         }
     }
     let freed = (before.spans + before.indexes).saturating_sub(after.spans + after.indexes);
     output::line(&format!("freed {}", units::show_size(freed)))
 }
 
-/// The artifact of a command, resolved.
+/// The artifact to pin, resolved.
 struct Wanted {
     parts: Parts,
     repository: Repository,
@@ -159,7 +162,7 @@ async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, enviro
     let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
     parts.cache.record_documents();
     let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
-    // Remembers the tag for when the registry is unreachable.
+    // This also records the tag for when the registry is unreachable.
     let digest = match &version {
         Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
         Version::Digest(_) => parts.pull.resolve(&repository, &version).await?.digest,
@@ -181,17 +184,17 @@ fn pin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
         let wanted = find(&flags, &source, passphrases, &invocation.environment).await?;
         let artifact = wanted.parts.artifacts.artifact(&wanted.repository, &wanted.digest, ViewMode::Merged, true).await?;
         let keys: Vec<Digest> = artifact.sources().iter().flat_map(stream_keys).collect();
-        // Pinned first, so that no part is evicted while the rest is fetched.
+        // Pin first, so that nothing is evicted while the rest is fetched.
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         let bytes = fetch(&wanted, &artifact).await?;
         wanted.parts.artifacts.flush().await;
-        // Again, now with all documents that lead to it.
+        // Pin again, now including the manifests and indexes that lead to it.
         wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
         output::line(&format!("pinned {} ({}), {}", escape::terminal(&source.to_string()), wanted.digest, units::show_size(bytes)))
     })
 }
 
-/// Reads every stream of an artifact once, which puts it into the cache.
+/// Reads every stream of an artifact once, which fills the cache.
 async fn fetch(wanted: &Wanted, artifact: &Artifact) -> Result<u64, Failure> {
     let mut total = 0;
     for number in 0..artifact.sources().len() {

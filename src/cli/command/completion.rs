@@ -1,4 +1,4 @@
-//! `ocifs completion` and `ocifs man`: completions of shells and manual pages, made from the flags themselves.
+//! `ocifs completion`: shell completions, generated from the clap definitions.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;

@@ -15,11 +15,11 @@ use crate::cli::terminal::output;
 use crate::oci::{Platform, Repository, Source, Tag, Version};
 use crate::transfer::Options;
 
-/// Copy artifacts between registries, layouts and OCI archives; digests stay what they are
+/// Copy artifacts between registries, layouts and OCI archives; digests do not change
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "copy", args_override_self = true)]
 pub struct Cp {
-    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag; with --all-tags without the tag
+    /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag; without a tag if --all-tags is given
     #[arg(value_name = "SRC")]
     source: String,
 
@@ -31,7 +31,7 @@ pub struct Cp {
     #[arg(long)]
     all_tags: bool,
 
-    /// Also copy what refers to the artifact: signatures, attestations, SBOMs
+    /// Also copy referrers: signatures, attestations, SBOMs
     #[arg(short, long, visible_alias = "include-referrers")]
     recursive: bool,
 
@@ -51,11 +51,11 @@ pub struct Cp {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching both registries.
+    /// How both registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 
-    /// Reaching one of them.
+    /// Overrides for one side.
     #[command(flatten)]
     sides: Sides,
 }
@@ -64,7 +64,7 @@ impl Cp {
     /// Runs the command.
     ///
     /// # Errors
-    /// One of the ends cannot be read or written. No tag is put on an artifact that did not arrive whole.
+    /// One side cannot be read or written. No tag is set on an incomplete artifact.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (text, tags) = reference::split_tags(&self.destination)?;
@@ -85,7 +85,7 @@ impl Cp {
                 let (repository, wanted) = self.wanted(&ends, &tags).await?;
                 copies::copy(&ends, repository, wanted, options, self.quiet).await
             },
-            "no tag was put on what did not arrive whole, and the same copy goes on from here",
+            "no incomplete artifact was tagged; run the same copy again to resume",
         )?;
         reports.remember("cp", environment);
         match self.quiet && self.format == Format::Text {
@@ -101,7 +101,7 @@ impl Cp {
             return Ok((repository, vec![Wanted { version, tags }]));
         }
         if let Some(version) = reference::version(from) {
-            return Err(Failure::usage(format!("--all-tags copies a repository, and {from} names {version} of it")));
+            return Err(Failure::usage(format!("--all-tags copies a whole repository, but {from} names {version}")));
         }
         let repository = reference::repository(from)?;
         let tags = copies::all_tags(from, pull.as_ref(), &repository).await?;
@@ -109,10 +109,12 @@ impl Cp {
     }
 }
 
-/// The tags that are put: those that DST names, else the one of SRC; none if both have none.
+/// The tags to set: those in DST, else the tag of SRC; empty if neither has one.
 fn tags_for(to: &Source, others: &[Tag], version: &Version) -> Result<Vec<Tag>, Failure> {
     let first = match reference::version(to) {
-        Some(Version::Digest(_)) => return Err(Failure::usage(format!("{to}: a copy cannot choose its digest; name a tag, or none"))),
+        Some(Version::Digest(_)) => {
+            return Err(Failure::usage(format!("{to}: a copy cannot choose its digest; name a tag or leave it out")));
+        }
         Some(Version::Tag(tag)) => Some(tag),
         None => match version {
             Version::Tag(tag) => Some(tag.clone()),

@@ -1,4 +1,4 @@
-//! `ocifs discard`: drops staged edits, after showing which.
+//! `ocifs discard`: lists staged edits, asks, then drops them.
 
 use clap::Args;
 
@@ -27,7 +27,7 @@ impl Discard {
     /// Runs the command.
     ///
     /// # Errors
-    /// No confirmation, or a tag is in use.
+    /// The user did not confirm, or a tag is in use.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let asking = Asking::new(self.tags.reaching, &invocation)?;
         let target = asking.finder().find(self.tags.target.as_deref())?;

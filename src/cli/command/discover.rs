@@ -1,4 +1,4 @@
-//! `ocifs discover`: what refers to an artifact, and what refers to that.
+//! `ocifs discover`: the referrers of an artifact, recursively.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,9 +16,9 @@ use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Source, Ver
 use crate::registry::Pull;
 use crate::transfer;
 
-/// Levels that are followed where the user names no number.
+/// Levels followed unless the user gives a number.
 const DEPTH: usize = 16;
-/// Most referrers in all.
+/// Most referrers in total.
 const LIMIT: usize = 10_000;
 
 /// `--format`.
@@ -28,26 +28,26 @@ enum Shape {
     #[default]
     #[value(alias = "text")]
     Tree,
-    /// A line for each referrer
+    /// One line per referrer
     Table,
-    /// For programs; keys are those of descriptors
+    /// JSON; the keys are those of descriptors
     Json,
     /// The same as YAML
     Yaml,
 }
 
-/// Show what refers to an artifact: signatures, SBOMs, attestations
+/// Show the referrers of an artifact: signatures, SBOMs, attestations
 #[derive(Args, Clone, Debug)]
 pub struct Discover {
     /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Only referrers of this type, on every level
+    /// Only referrers of this type, at every level
     #[arg(long, value_name = "TYPE")]
     artifact_type: Option<String>,
 
-    /// Levels to follow: 1 shows what refers to the artifact itself [default: all]
+    /// Levels to follow; 1 shows direct referrers only [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     depth: Option<u8>,
 
@@ -59,12 +59,12 @@ pub struct Discover {
     #[arg(long, value_enum, default_value_t)]
     format: Shape,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// A manifest and what refers to it; the keys are those of descriptors.
+/// A manifest and its referrers; the keys are those of descriptors.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Node {
@@ -83,7 +83,7 @@ impl Discover {
     /// Runs the command.
     ///
     /// # Errors
-    /// The artifact cannot be found, or the registry does not tell what refers to it.
+    /// The artifact does not exist, or its referrers cannot be listed.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
@@ -120,15 +120,15 @@ impl Discover {
     }
 }
 
-/// A walk from an artifact to what refers to it.
+/// A walk over the referrers of an artifact.
 struct Search<'a> {
     pull: &'a dyn Pull,
     repository: &'a Repository,
     source: &'a Source,
     artifact_type: Option<&'a str>,
-    /// Referrers that may still be added.
+    /// How many more referrers may be added.
     left: usize,
-    /// Those that the walk is inside of: a registry may claim a circle.
+    /// The ancestors of the current manifest: a registry may claim a cycle.
     above: HashSet<Digest>,
 }
 
@@ -151,7 +151,7 @@ impl Search<'_> {
                 if self.artifact_type.is_some_and(|wanted| referrer.artifact_type.as_deref() != Some(wanted)) {
                     continue;
                 }
-                self.left = self.left.checked_sub(1).ok_or_else(|| Failure::other(format!("there are more than {LIMIT} referrers")))?;
+                self.left = self.left.checked_sub(1).ok_or_else(|| Failure::other(format!("more than {LIMIT} referrers")))?;
                 node.referrers.push(self.node(referrer, depth - 1).await?);
             }
             self.above.remove(&descriptor.digest);
@@ -162,7 +162,7 @@ impl Search<'_> {
 
 const UNTYPED: &str = "<no type>";
 
-/// The tree as text: types, below them digests, below them what refers to those.
+/// The tree as text: artifact types, the digests below each, and their referrers below those.
 fn tree(root: &Node) -> String {
     let mut lines = vec![escape::terminal(&root.reference).into_owned()];
     branch(root, "", &mut lines);
@@ -185,7 +185,7 @@ fn branch(node: &Node, indent: &str, lines: &mut Vec<String>) {
     }
 }
 
-/// What stands before a line, and before the lines below it.
+/// The prefixes of a line and of the lines below it.
 fn limbs(indent: &str, is_last: bool) -> (String, String) {
     match is_last {
         true => (format!("{indent}└── "), format!("{indent}    ")),

@@ -1,4 +1,4 @@
-//! `ocifs doctor`: what works, what does not, and what to do about it.
+//! `ocifs doctor`: checks the machine and a registry, and says how to fix what fails.
 
 use clap::Args;
 use serde::Serialize;
@@ -11,12 +11,12 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output};
 
-/// Explain step by step what works here: this machine, a registry, a credential, an artifact
+/// Check step by step what works: this machine, a registry, a credential, an artifact
 ///
-/// Nothing is written: an upload is opened and given up to learn whether this user may push.
+/// Nothing is written. To learn whether this user may push, an upload is opened and cancelled.
 #[derive(Args, Clone, Debug)]
 pub struct Doctor {
-    /// A registry, repository or artifact [default: this machine alone]
+    /// A registry, repository or artifact [default: check only this machine]
     #[arg(value_name = "REF")]
     reference: Option<String>,
 
@@ -28,12 +28,12 @@ pub struct Doctor {
     #[command(flatten)]
     storage: Storage,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// The output. The keys are stable.
+/// The output. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Report {
     findings: Vec<Finding>,
@@ -43,7 +43,7 @@ impl Doctor {
     /// Runs the command.
     ///
     /// # Errors
-    /// Something will not work.
+    /// At least one step failed.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let storage = self.storage.clone().with_directories(environment)?;

@@ -1,4 +1,4 @@
-//! `ocifs inspect`: kind, platform and layers of an artifact, from its manifests alone.
+//! `ocifs inspect`: kind, platform and layers of an artifact, read from its manifests alone.
 
 use clap::Args;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::content::{BlobSource, Sealing};
 use crate::layer::Form;
 use crate::oci::{Digest, Manifest, Platform};
 
-/// The output. The keys are stable.
+/// The output. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Report {
     reference: String,
@@ -28,10 +28,10 @@ struct Report {
     /// All platforms of an index.
     platforms: Vec<String>,
     encrypted: bool,
-    /// Bytes of all layers as stored.
+    /// Total size of the layers as stored, in bytes.
     size: u64,
     layers: Vec<Layer>,
-    /// Parts that cannot be shown faithfully; known only for artifacts opened before.
+    /// Parts that cannot be shown faithfully; known only once the artifact has been opened.
     warnings: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ struct Layer {
     media_type: String,
     digest: String,
     size: u64,
-    /// `at-once`, or `after-one-pass`: the first read fetches and checks the whole layer, later ones are random.
+    /// `at-once`, or `after-one-pass`: the first read fetches and verifies the whole layer, later reads are random access.
     readable: &'static str,
 }
 
@@ -65,7 +65,7 @@ pub struct Inspect {
     #[command(flatten)]
     storage: Storage,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -74,7 +74,7 @@ impl Inspect {
     /// Runs the command.
     ///
     /// # Errors
-    /// The artifact cannot be found or its manifests cannot be read.
+    /// The artifact does not exist or its manifests cannot be read.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
@@ -154,7 +154,7 @@ fn text(report: &Report) -> String {
     if report.layers.is_empty() { head } else { format!("{head}\n\n{table}") }
 }
 
-/// The start of a digest, enough to tell layers apart.
+/// The start of a digest, long enough to tell layers apart.
 fn short(digest: &str) -> String {
     digest.split(':').nth(1).unwrap_or(digest).chars().take(12).collect()
 }

@@ -1,4 +1,4 @@
-//! `ocifs label`: sets and removes annotations of an artifact. Its layers, and members of the manifest that nobody here knows, stay.
+//! `ocifs label`: sets and removes annotations of an artifact. Layers and unknown manifest fields are preserved.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use crate::cli::terminal::{escape, message, output};
 use crate::oci::{InvalidManifest, Manifest, Version, document, media_type};
 use crate::transfer::{self, Destination};
 
-/// Set and remove labels (annotations) of an artifact without moving its layers
+/// Set and remove labels (annotations) of an artifact; its layers do not change
 #[derive(Args, Clone, Debug)]
 pub struct Label {
     /// The action.
@@ -21,7 +21,7 @@ pub struct Label {
     command: Action,
 }
 
-/// What is done.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Set labels: REF KEY=VALUE…
@@ -30,23 +30,23 @@ enum Action {
     Unset(Labels),
 }
 
-/// Flags of both.
+/// Flags of both actions.
 #[derive(Args, Clone, Debug)]
 struct Labels {
     /// repository:tag or oci:DIRECTORY:tag, then KEY=VALUE to set or KEY to remove
     #[arg(value_name = "REF|LABEL", required = true)]
     words: Vec<String>,
 
-    /// The artifact, as oci-sync spells it; then all words are labels
+    /// The artifact, in oci-sync's spelling; all words are labels then
     #[arg(short, long, value_name = "REF")]
     remote: Option<String>,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// What happens to annotations.
+/// A change to one annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
     Set(String, String),
@@ -57,7 +57,7 @@ impl Label {
     /// Runs the command.
     ///
     /// # Errors
-    /// Labels that the format needs; the tag moved meanwhile; the registry refuses the manifest.
+    /// A label is reserved by a format, the tag moved meanwhile, or the registry refuses the manifest.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let (flags, sets) = match self.command {
             Action::Set(flags) => (flags, true),
@@ -78,11 +78,11 @@ impl Label {
         let (tag, digest) = until_interrupted(async {
             let (repository, version) = reference::named(&source, push.as_ref()).await?;
             let Version::Tag(tag) = &version else {
-                return Err(Failure::usage(format!("{source} is a digest, which names these labels for good; name a tag")));
+                return Err(Failure::usage(format!("{source} names a digest, whose labels cannot change; name a tag")));
             };
             let before = push.manifest(&repository, &version).await?;
             let Some(after) = edited(&before, &changes)? else { return Ok((tag.clone(), before.digest)) };
-            // Compared just before, as no registry does it.
+            // Checked immediately before the write: registries have no compare-and-swap.
             let now = push.resolve(&repository, &version).await?.digest;
             if now != before.digest {
                 return Err(Failure::new(Code::Conflict, format!("{source} moved from {} to {now} meanwhile", before.digest)));
@@ -112,22 +112,22 @@ fn setting(word: &str) -> Result<Change, Failure> {
 fn unsetting(word: &str) -> Result<Change, Failure> {
     match word.contains('=') {
         false if !word.is_empty() => Ok(Change::Unset(free(word)?)),
-        _ => Err(Failure::usage(format!("`{}` is not a key; write only what stands before `=`", escape::terminal(word)))),
+        _ => Err(Failure::usage(format!("`{}` is not a key; give only the part before `=`", escape::terminal(word)))),
     }
 }
 
-/// A key that people may change.
+/// Returns the key unless it is reserved.
 fn free(key: &str) -> Result<String, Failure> {
     if labels::is_reserved(key) {
-        return Err(Failure::usage(format!("`{}` says how the artifact is read, so it is no label", escape::terminal(key))));
+        return Err(Failure::usage(format!("`{}` is reserved: it determines how the artifact is read", escape::terminal(key))));
     }
     Ok(key.to_owned())
 }
 
-/// The manifest with its annotations changed; `None` if they are so already.
+/// The manifest with the changes applied; `None` if nothing would change.
 fn edited(before: &Manifest, changes: &[Change]) -> Result<Option<Manifest>, Failure> {
     if matches!(before.media_type.as_str(), media_type::DOCKER_MANIFEST | media_type::DOCKER_INDEX) {
-        return Err(Failure::other("a Docker manifest has no annotations; copy the image to an OCI one first"));
+        return Err(Failure::other("Docker manifests have no annotations; convert the image to OCI first"));
     }
     let broken = |error: InvalidManifest| Failure::other(format!("manifest {}: {error}", before.digest));
     let mut members = document::members(before).map_err(broken)?;

@@ -1,4 +1,4 @@
-//! `ocifs list`: the artifacts of oci-sync, with its columns and keys.
+//! `ocifs list`: lists oci-sync artifacts with oci-sync's columns and keys.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::cli::terminal::{escape, output, units};
 use crate::oci::{Repository, Source};
 use crate::registry::Layout;
 
-/// Characters of a digest in the table.
+/// Characters of a digest shown in the table.
 const DIGEST: usize = 32;
 
 /// List oci-sync artifacts of a repository or of a whole registry, as `oci-sync list` does
@@ -27,11 +27,11 @@ pub struct List {
     #[arg(value_name = "REG|REPO", required_unless_present = "remote", conflicts_with = "remote")]
     place: Option<String>,
 
-    /// The same, as oci-sync spells it
+    /// Same as PLACE, in oci-sync's spelling
     #[arg(short, long, value_name = "REG|REPO")]
     remote: Option<String>,
 
-    /// Only artifacts with this label, KEY or KEY=VALUE; repeatable, all of them must hold
+    /// Only artifacts with this label, KEY or KEY=VALUE; repeatable, all must match
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<Wanted>,
 
@@ -43,12 +43,12 @@ pub struct List {
     #[command(flatten)]
     storage: Storage,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// One artifact. The keys are those of oci-sync.
+/// One artifact. The keys are oci-sync's.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Artifact {
@@ -67,7 +67,7 @@ impl List {
     /// Runs the command.
     ///
     /// # Errors
-    /// The tags cannot be listed, or some of them cannot be read; the others are shown.
+    /// The tags cannot be listed, or some artifacts cannot be read; the others are shown.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(self.place.as_ref().or(self.remote.as_ref()).map_or("", String::as_str), environment)?;
@@ -80,7 +80,7 @@ impl List {
             let repositories = repositories(&source, &parts).await?;
             let (mut found, mut outcome) = (Vec::new(), Ok(()));
             for repository in repositories {
-                // One repository hides no other.
+                // One failing repository must not hide the others.
                 let added = self.add(&source, &parts, &repository, &mut found).await;
                 outcome = outcome.and(added);
             }
@@ -106,7 +106,7 @@ impl List {
     }
 }
 
-/// The repositories that are meant.
+/// The repositories to list.
 async fn repositories(source: &Source, parts: &Parts) -> Result<Vec<Repository>, Failure> {
     match source {
         Source::Layout { name: None, .. } => Ok(vec![Layout::repository()?]),
@@ -119,7 +119,7 @@ async fn repositories(source: &Source, parts: &Parts) -> Result<Vec<Repository>,
             Ok(listed.names.iter().filter_map(|name| Repository::parse(name).ok()).collect())
         }
         Source::Artifact { .. } | Source::Layout { .. } => {
-            Err(Failure::usage(format!("{source} is one artifact; name a repository, or see `ocifs inspect {source}`")))
+            Err(Failure::usage(format!("{source} is a single artifact; name a repository, or run `ocifs inspect {source}`")))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `ocifs login`: a credential, checked by the registry before it is stored where docker and podman look for it.
+//! `ocifs login`: checks a credential with the registry, then stores it where docker and podman look for it.
 
 use clap::Args;
 
@@ -11,18 +11,18 @@ use crate::cli::terminal::{escape, message, output};
 use crate::oci::Registry;
 use crate::registry::{Credentials, HttpRegistry, Kept};
 
-/// Log in to a registry: the credential is checked, then stored as docker stores it
+/// Log in to a registry: check the credential, then store it as docker does
 #[derive(Args, Clone)]
 pub struct Login {
     /// The registry, like ghcr.io or localhost:5000
     #[arg(value_name = "REGISTRY")]
     registry: String,
 
-    /// Refused: others would see it.
+    /// Rejected: other users could see it.
     #[arg(short, long, hide = true, value_name = "SECRET")]
     password: Option<String>,
 
-    /// Reaching it.
+    /// How the registry is reached.
     #[command(flatten)]
     connection: RegistryFlags,
 }
@@ -37,10 +37,10 @@ impl Login {
     /// Runs the command.
     ///
     /// # Errors
-    /// The registry refuses the credential, or it cannot be stored.
+    /// The registry rejects the credential, or it cannot be stored.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         if self.password.is_some() {
-            return Err(Failure::usage("a password among the arguments is visible to others on this machine; use --password-stdin"));
+            return Err(Failure::usage("a password on the command line is visible to other users; use --password-stdin"));
         }
         let environment = &invocation.environment;
         let registry = registry(&self.registry)?;
@@ -50,7 +50,7 @@ impl Login {
         let config = wiring::http_with(registry.clone(), &flags, environment, Credentials::only(credential.clone()));
         let kept = until_interrupted(async {
             if !HttpRegistry::new(config)?.check_login().await? {
-                message::warn(&format!("{registry} asks for no credentials, so these were not checked"));
+                message::warn(&format!("{registry} does not ask for credentials; these were stored unchecked"));
             }
             Ok(store.put(&registry, &credential).await?)
         })?;
@@ -62,10 +62,10 @@ impl Login {
     }
 }
 
-/// The registry that a login is for.
+/// Parses the registry to log in to.
 ///
 /// # Errors
-/// Anything else than a registry alone.
+/// The text is not just a registry.
 pub fn registry(text: &str) -> Result<Registry, Failure> {
     let bare = text.trim_end_matches('/');
     Registry::parse(bare).map_err(|_| {

@@ -1,4 +1,4 @@
-//! `ocifs logout`: the stored credential of a registry goes.
+//! `ocifs logout`: removes the stored credential of a registry.
 
 use clap::Args;
 
@@ -17,7 +17,7 @@ pub struct Logout {
     #[arg(value_name = "REGISTRY")]
     registry: String,
 
-    /// Which file.
+    /// Which credential file.
     #[command(flatten)]
     connection: RegistryFlags,
 }
@@ -26,14 +26,14 @@ impl Logout {
     /// Runs the command.
     ///
     /// # Errors
-    /// The file cannot be written, or its helper fails.
+    /// The file cannot be written, or its credential helper fails.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let registry = registry(&self.registry)?;
         let flags = invocation.registry(Some(&registry))?;
         let store = wiring::credential_store(&flags, &invocation.environment)?;
         match until_interrupted(async { Ok(store.remove(&registry).await?) })? {
             true => output::line(&format!("logged out of {registry}")),
-            false => output::line(&format!("{registry}: no login is stored")),
+            false => output::line(&format!("not logged in to {registry}")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `ocifs ls`: the repositories of a registry, the tags of a repository, the files of an artifact.
+//! `ocifs ls`: lists repositories of a registry, tags of a repository, or files of an artifact.
 
 use clap::Args;
 use serde::Serialize;
@@ -29,15 +29,15 @@ pub struct Ls {
     #[arg(value_name = "REG|REPO|REF")]
     place: String,
 
-    /// Show mode, owner, size and time of files; whole digests of tags
+    /// Show mode, owner, size and time of files; full digests of tags
     #[arg(short, long)]
     long: bool,
 
-    /// List everything below a directory of an artifact
+    /// List directories of an artifact recursively
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Only tags with this label, KEY or KEY=VALUE; repeatable, all of them must hold
+    /// Only tags with this label, KEY or KEY=VALUE; repeatable, all must match
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<Wanted>,
 
@@ -45,7 +45,7 @@ pub struct Ls {
     #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     platform: Option<Platform>,
 
-    /// How the artifact is shown: by its kind, a directory per layer, or a file per blob [default: merged]
+    /// How to show the artifact: merged as its kind implies, one directory per layer, or one file per blob [default: merged]
     #[arg(long, value_name = "VIEW", env = "OCIFS_VIEW", hide_env = true)]
     view: Option<View>,
 
@@ -53,23 +53,23 @@ pub struct Ls {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reading it.
+    /// How the registry is reached.
     #[command(flatten)]
     reaching: Reaching,
 }
 
-/// The output for a registry, a prefix or a repository. The keys are stable.
+/// The output for a registry, a prefix or a repository. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Names {
     reference: String,
-    /// False where the registry does not list everything.
+    /// False if the registry does not list everything.
     complete: bool,
-    /// Names of repositories, without the registry.
+    /// Repository names, without the registry.
     repositories: Vec<String>,
     tags: Vec<Row>,
 }
 
-/// The output for an artifact. The keys are stable.
+/// The output for an artifact. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Files {
     reference: String,
@@ -82,7 +82,7 @@ impl Ls {
     /// Runs the command.
     ///
     /// # Errors
-    /// There is nothing of this name, or it cannot be read.
+    /// Nothing has this name, or it cannot be read.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (source, whole, path) = place(&self.place, environment)?;
@@ -114,9 +114,9 @@ impl Ls {
         let (tags, below) = tokio::join!(tags_of(parts, repository.as_ref()), repositories_below(source, parts, repository.as_ref()));
         let (listed, below) = match (tags, below) {
             (Ok(tags), Ok(below)) => (tags, below),
-            // The tags are there, even if the repositories cannot be listed.
+            // Show the tags even if the repositories cannot be listed.
             (Ok(Some(tags)), Err(error)) => {
-                tracing::info!("the repositories below {source} are not listed: {error}");
+                tracing::info!("cannot list the repositories below {source}: {error}");
                 (Some(tags), Listing { names: [].into(), complete: false })
             }
             (Err(error), _) | (Ok(None), Err(error)) => return Err(error),
@@ -174,7 +174,7 @@ impl Ls {
     }
 }
 
-/// The tags of a repository; `None` if there is no such repository.
+/// The tags of a repository; `None` if the repository does not exist.
 async fn tags_of(parts: &Parts, repository: Option<&Repository>) -> Result<Option<Listing>, Failure> {
     let Some(repository) = repository else { return Ok(None) };
     match parts.artifacts.tags(repository).await {
@@ -184,8 +184,8 @@ async fn tags_of(parts: &Parts, repository: Option<&Repository>) -> Result<Optio
     }
 }
 
-/// The artifact or repository that is meant, the same if the whole text is its name (that of a layout may hold slashes itself), and the
-/// path in the artifact.
+/// Splits the text into an artifact or repository and a path in the artifact. Also returns the whole text as a name, since layout paths
+/// may contain slashes.
 fn place(text: &str, environment: &Environment) -> Result<(Source, Source, String), Failure> {
     if let Some(Mounted { source, rest }) = mounted::find(text, environment)? {
         return Ok((source.clone(), source, rest));
@@ -196,7 +196,7 @@ fn place(text: &str, environment: &Environment) -> Result<(Source, Source, Strin
     Ok((source, whole, path.unwrap_or_default().to_owned()))
 }
 
-/// The repositories below a registry or prefix, without the prefix itself.
+/// The repositories below a registry or prefix, excluding the prefix itself.
 async fn repositories_below(source: &Source, parts: &Parts, prefix: Option<&Repository>) -> Result<Listing, Failure> {
     if matches!(source, Source::Layout { .. }) {
         return Ok(Listing { names: [].into(), complete: true });
@@ -212,7 +212,7 @@ async fn nothing(source: &Source, parts: &Parts, is_listed: bool) -> Failure {
             return Failure::other(message);
         }
         (_, true) => format!("{source} is neither a repository nor a prefix of one"),
-        (_, false) => format!("there is no repository {source}, and the registry does not list what may lie below"),
+        (_, false) => format!("no repository {source}, and the registry does not list repositories below it"),
     };
     reference::no_repository(source, parts.pull.as_ref(), Failure::new(Code::NotFound, why)).await
 }

@@ -1,4 +1,4 @@
-//! `ocifs man`: manual pages, made from the flags themselves.
+//! `ocifs man`: manual pages, generated from the clap definitions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::cli::terminal::{escape, output};
 /// Print the manual page, or write those of all commands to a directory
 #[derive(Args, Clone, Debug)]
 pub struct Man {
-    /// Write one page for each command here
+    /// Write one page per command to this directory
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -26,7 +26,7 @@ impl Man {
     /// A page cannot be written.
     pub fn run(self, _: Invocation) -> Result<(), Failure> {
         let mut command = Cli::command().disable_help_subcommand(true);
-        // Names of subcommands and what they inherit are known from then on.
+        // This fills in the names and inherited flags of subcommands.
         command.build();
         match self.directory {
             Some(directory) => write(&command, &directory),
@@ -35,7 +35,7 @@ impl Man {
     }
 }
 
-/// Writes the pages of a command and of those below it.
+/// Writes the pages of a command and its subcommands.
 fn write(command: &Command, directory: &Path) -> Result<(), Failure> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let file = directory.join(format!("{name}.1"));

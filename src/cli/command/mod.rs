@@ -1,8 +1,8 @@
-//! The command line. A command is a file here, its `mod` line and its line in [`commands!`].
+//! The command line. Each command has one file here, its `mod` line and its line in [`commands!`].
 //!
-//! The file has a struct with the command's flags, whose documentation is the help, and `run`, which gets the [`Invocation`]: the
-//! configuration file, the environment and how registries are reached. Commands only translate; the work is in the other folders:
-//! `staged` for edits, `mounts` for what is mounted, `source` for artifacts, `daemon` for serving, `terminal` for output.
+//! The file holds a struct of the command's flags, whose documentation is the help text, and `run`, which gets the [`Invocation`]: the
+//! configuration file, the environment and how registries are reached. Commands only translate; the work is done in the other folders:
+//! `staged` for edits, `mounts` for active mounts, `source` for artifacts, `daemon` for serving, `terminal` for output.
 
 mod attach;
 mod backup;
@@ -69,7 +69,7 @@ macro_rules! commands {
     };
 }
 
-// In the order of the help.
+// In the order of the help text.
 commands! {
     Mount: mount,
     Umount: umount,
@@ -135,12 +135,12 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
-    /// Flags of every command.
+    /// Global flags.
     #[command(flatten)]
     pub global: Global,
 }
 
-/// Flags of every command.
+/// Flags common to all commands.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Global {
     /// More log output: -v for steps, -vv for every request
@@ -151,7 +151,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "OCIFS_CONFIG", hide_env = true, help_heading = "Global options")]
     pub config: Option<PathBuf>,
 
-    /// Read shortcuts and logins of oci-sync from this file instead of $XDG_CONFIG_HOME/oci-sync/oci-sync.yaml
+    /// Read oci-sync's shortcuts and logins from this file instead of $XDG_CONFIG_HOME/oci-sync/oci-sync.yaml
     #[arg(long, global = true, value_name = "FILE", env = "OCIFS_OCI_SYNC_CONFIG", hide_env = true, help_heading = "Global options")]
     pub oci_sync_config: Option<PathBuf>,
 }

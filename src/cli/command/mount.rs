@@ -1,7 +1,7 @@
 //! `ocifs mount`: plans the mount, then serves it in the foreground or in a background process.
 //!
-//! Prompts, warnings and errors appear in the process that was started; the daemon only sends its reason through the pipe. Checks that
-//! may hang, and so need a thread, are left to the daemon.
+//! Prompts, warnings and errors appear in the launching process; the daemon only sends its failure through the pipe. Checks that may
+//! hang, and so need a thread, are left to the daemon.
 
 use std::path::Path;
 
@@ -25,9 +25,9 @@ impl Mount {
     /// Runs the command.
     ///
     /// # Errors
-    /// See the exit codes; nothing is left mounted.
+    /// See the exit codes; no mount is left behind.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
-        // Whatever fails later, a typed secret does not stay readable.
+        // First of all, hide typed secrets from the process list, whatever fails later.
         let origins = invocation.origins(&self.reaching.keys);
         let source = reference::parse(&self.source, &invocation.environment)?;
         self.reaching.storage = self.reaching.storage.with_directories(&invocation.environment)?;
@@ -56,7 +56,7 @@ fn target(flags: &Mount, environment: &Environment) -> Result<MountTarget, Failu
     }
 }
 
-/// Opens the mount point, then the log, so that a mistake in the first leaves nothing behind.
+/// Opens the mount point, then the log, so that a wrong mount point leaves no log behind.
 fn ready_to_serve(plan: &Plan) -> Result<Option<MountPoint>, Failure> {
     let point = plan.mount_point()?;
     start_log(plan)?;
@@ -78,7 +78,7 @@ fn start_log(plan: &Plan) -> Result<(), Failure> {
     log::start(&target, plan.flags.log.log_format, plan.verbose).map_err(failed)
 }
 
-/// Forks and waits for the daemon. If only a key is missing and there is a terminal, asks for it and starts again.
+/// Forks and waits for the daemon. If only a key is missing and there is a terminal, asks for it and starts over.
 fn in_background(mut plan: Plan) -> Result<(), Failure> {
     loop {
         let side = split().map_err(|error| Failure::other(format!("cannot start a background process: {error}")))?;

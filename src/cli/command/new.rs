@@ -20,16 +20,16 @@ pub struct New {
     #[arg(value_name = "REF")]
     target: String,
 
-    /// For a dead mount.
+    /// Needed only for a dead mount.
     #[command(flatten)]
     reaching: Reaching,
 }
 
 impl New {
-    /// Runs the command. Prints the directory of the tag.
+    /// Runs the command and prints the tag's directory.
     ///
     /// # Errors
-    /// No tag in the reference, no mount that covers it, or the tag exists.
+    /// The reference has no tag, no mount covers it, or the tag exists.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let asking = Asking::new(self.reaching, &invocation)?;
         let finder = asking.finder();
@@ -42,9 +42,7 @@ impl New {
         };
         check(&source)?;
         let reference = source.to_string();
-        let missing = || {
-            Failure::mount(format!("no mount covers {}; `ocifs mount` the registry or a prefix of it first", escape::terminal(&reference)))
-        };
+        let missing = || Failure::mount(format!("no mount covers {}; mount its registry or a prefix first", escape::terminal(&reference)));
         let (mount, path) = finder.showing(mount, &reference)?.ok_or_else(missing)?;
         let mount_point = mount.mount_point.clone();
         let path = asking.ask(finder.in_mount(mount, path.into())?, async |peer| peer.new_tag(reference.clone()).await)?;
@@ -52,7 +50,7 @@ impl New {
     }
 }
 
-/// The reference of the tag at a path below a mount: `app/v1`, or `app:v1` as in pasted references.
+/// The reference of a tag from its path below a mount: `app/v1`, or `app:v1` as in pasted references.
 fn at_path(mount: &Mount, rest: &Path) -> Result<Source, Failure> {
     let (source, rest) = (mount.source.to_string_lossy(), rest.to_string_lossy());
     let reference = match rest.rsplit_once(['/', ':']) {

@@ -1,4 +1,4 @@
-//! `ocifs pack` and `ocifs unpack`: an artifact from a Pack file, and back.
+//! `ocifs pack` and `ocifs unpack`: builds an artifact from a Pack file, and back.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,10 @@ use crate::recipe::{self, ArtifactSource, Gatherer, PackFile, PackTarget, Unpack
 use crate::registry::Objects;
 use crate::transfer::{self, Destination, Tally};
 
-/// Start of the variables that say how S3 is reached.
+/// Prefix of the environment variables that configure S3.
 const S3_VARIABLES: &str = "AWS_";
 
-/// Make an artifact or index from a Pack file
+/// Build an artifact or index from a Pack file
 #[derive(Args, Clone, Debug)]
 #[command(after_help = PACK_FILE)]
 pub struct Pack {
@@ -40,19 +40,19 @@ pub struct Pack {
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 
-    /// Paths in the Pack file count from here [default: the working directory]
+    /// Resolve paths in the Pack file from here [default: the working directory]
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
 
-    /// Annotation of the manifest or index, NAME=VALUE, in the place of one in the Pack file; repeatable
+    /// Annotation of the manifest or index, NAME=VALUE; overrides the Pack file; repeatable
     #[arg(short, long = "annotation", value_name = "NAME=VALUE", value_parser = inputs::annotation)]
     annotations: Vec<(String, String)>,
 
-    /// How it is done and reported.
+    /// Concurrency, output and connection.
     #[command(flatten)]
     how: How,
 
-    /// Where fetched files wait.
+    /// Where fetched files are kept until they are sent.
     #[command(flatten)]
     storage: Storage,
 }
@@ -72,14 +72,14 @@ pub struct Unpack {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// How it is done and reported.
+    /// Concurrency, output and connection.
     #[command(flatten)]
     how: How,
 }
 
 #[derive(Args, Clone, Debug)]
 struct How {
-    /// Items read, and blobs moved, at a time [default: 4]
+    /// Items read, and blobs transferred, at a time [default: 4]
     #[arg(long, short = 'j', visible_alias = "parallel", value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
     concurrency: Option<NonZeroUsize>,
 
@@ -91,7 +91,7 @@ struct How {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -110,7 +110,7 @@ A Pack file:
 With `platform: linux/arm64` in an item, or items from cr://REPOSITORY:TAG or oci:DIRECTORY:TAG, the items are the
 members of an index, and each may have a `config` of its own.";
 
-/// The output of `pack`. The keys are stable.
+/// The output of `pack`. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct PackReport {
     references: Vec<String>,
@@ -118,11 +118,11 @@ struct PackReport {
     media_type: String,
     /// Bytes and blobs.
     sent: (u64, u64),
-    /// Bytes and blobs that were there.
+    /// Bytes and blobs that the registry already had.
     reused: (u64, u64),
 }
 
-/// The output of `unpack`. The keys are stable.
+/// The output of `unpack`. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct UnpackReport {
     reference: String,
@@ -130,7 +130,7 @@ struct UnpackReport {
     directory: String,
     files: usize,
     members: usize,
-    /// Whether the Pack file gives this digest again.
+    /// Whether the Pack file packs to this digest again.
     reproducible: bool,
 }
 
@@ -151,7 +151,7 @@ impl Pack {
     /// Runs the command.
     ///
     /// # Errors
-    /// A wrong Pack file, a source that cannot be read or fetched, a registry that does not take it. No tag is put on a part.
+    /// The Pack file is invalid, a source cannot be read or fetched, or the registry refuses a write. No tag is set on an incomplete artifact.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (text, others) = reference::split_tags(&self.destination)?;
@@ -208,7 +208,7 @@ impl Unpack {
     /// Runs the command.
     ///
     /// # Errors
-    /// The artifact cannot be read, or the directory is not empty. It is then as it was.
+    /// The artifact cannot be read, or the directory is not empty. The directory is left unchanged.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
@@ -233,7 +233,7 @@ impl Unpack {
             })
         })?;
         if !report.reproducible {
-            message::warn("another tool wrote this artifact in a form of its own: its Pack file gives the same content another digest");
+            message::warn("another tool wrote this artifact in its own form: packing it again gives the same content with another digest");
         }
         self.how.show(&report, UnpackReport::text)
     }
@@ -250,14 +250,16 @@ impl UnpackReport {
     fn text(&self) -> String {
         let directory = escape::terminal(&self.directory);
         let members = if self.members == 0 { String::new() } else { format!(" and {} members", self.members) };
-        format!("{directory}: {} files{members}\npack them again with: ocifs pack -C {directory} -f {directory}/pack.yaml DST", self.files)
+        format!("{directory}: {} files{members}\nto pack them again: ocifs pack -C {directory} -f {directory}/pack.yaml DST", self.files)
     }
 }
 
-/// The tags of a destination.
+/// The tags to set.
 fn tags(to: &Source, others: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
     let first = match reference::version(to) {
-        Some(Version::Digest(_)) => return Err(Failure::usage(format!("{to}: a pack cannot choose its digest; name a tag, or none"))),
+        Some(Version::Digest(_)) => {
+            return Err(Failure::usage(format!("{to}: a pack cannot choose its digest; name a tag or leave it out")));
+        }
         Some(Version::Tag(tag)) => Some(tag),
         None => None,
     };
@@ -273,12 +275,12 @@ fn gatherer(base: PathBuf, packs: &Packs, flags: &RegistryFlags, invocation: &In
     }
 }
 
-/// Finds the artifacts of a Pack file, each registry reached as if it was named on the command line, without what was typed for
-/// the destination.
+/// Resolves the artifacts that a Pack file names. Each registry is reached as if it were named on the command line, without the
+/// credentials typed for the destination.
 struct Finder<'a> {
     invocation: &'a Invocation,
     base: PathBuf,
-    /// The registry that typed credentials and headers are for.
+    /// The registry that typed credentials and headers belong to.
     destination: Option<Registry>,
 }
 

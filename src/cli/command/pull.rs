@@ -1,4 +1,4 @@
-//! `ocifs pull`: the files of an artifact onto a disk, as a mount shows them.
+//! `ocifs pull`: writes the files of an artifact to disk, as a mount shows them.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -31,7 +31,7 @@ use crate::oci::{Digest, Platform, Repository, Source, Version};
 use crate::sys::process;
 use crate::transfer;
 
-/// Subjects of subjects that are followed.
+/// Levels of subjects followed.
 const SUBJECTS: usize = 16;
 
 /// Write the files of an artifact to a directory, as a mount shows them
@@ -42,23 +42,23 @@ pub struct Pull {
     #[arg(value_name = "REF", required_unless_present = "remote")]
     reference: Option<String>,
 
-    /// Directory to write to; made if it is missing [default: the working directory]
+    /// Directory to write to; created if missing [default: the working directory]
     #[arg(value_name = "DIR", conflicts_with = "output")]
     directory: Option<PathBuf>,
 
-    /// The same as DIR; `-` writes the one file that is pulled to standard output
+    /// Same as DIR; `-` writes the single selected file to standard output
     #[arg(short, long, visible_short_alias = 'l', visible_alias = "local", value_name = "DIR")]
     output: Option<PathBuf>,
 
-    /// The same as REF
+    /// Same as REF
     #[arg(short, long, value_name = "REF", conflicts_with = "reference")]
     remote: Option<String>,
 
-    /// Pull only what fits this glob over whole paths, and what lies below it; `**` crosses directories; repeatable
+    /// Pull only paths that match this glob, and everything below them; `**` crosses directories; repeatable
     #[arg(long = "path", value_name = "GLOB", action = ArgAction::Append)]
     paths: Vec<String>,
 
-    /// Leave everything as it is that exists already, and fail if there was any such
+    /// Keep existing files, and fail if there were any
     #[arg(short, long)]
     keep_old_files: bool,
 
@@ -66,7 +66,7 @@ pub struct Pull {
     #[arg(long)]
     same_owner: bool,
 
-    /// Also pull what the artifact refers to as its subject; of two files of one path that of the artifact stays
+    /// Also pull the artifact's subject; where both have a path, the artifact's file wins
     #[arg(long)]
     include_subject: bool,
 
@@ -74,7 +74,7 @@ pub struct Pull {
     #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     platform: Option<Platform>,
 
-    /// When content is verified: `strict` verifies whole blobs before the first byte; no file appears unverified either way [default: auto]
+    /// When to verify content: `strict` verifies whole blobs before the first byte; no unverified file appears either way [default: auto]
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     verify: Option<Verify>,
 
@@ -90,44 +90,44 @@ pub struct Pull {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reading it.
+    /// How the registry is reached.
     #[command(flatten)]
     reaching: Reaching,
 }
 
-/// An artifact that is pulled.
+/// An artifact to pull.
 struct Wanted {
     reference: String,
     digest: Digest,
     source: extract::Source,
 }
 
-/// The output. The keys are stable.
+/// The output. Its keys are stable.
 #[derive(Serialize)]
 struct Report<'a> {
     reference: &'a str,
     digest: String,
     media_type: &'a str,
     platform: Option<String>,
-    /// Where it was written to.
+    /// The target directory.
     directory: String,
     files: Files<'a>,
-    /// Regular files that were there already.
+    /// Regular files that were already up to date.
     unchanged: u64,
-    /// Names that exist and were left as they are.
+    /// Existing names that were kept.
     kept: u64,
-    /// Parts of the artifact that are not there as they were archived.
+    /// Parts that could not be restored as archived.
     warnings: Vec<String>,
 }
 
-/// The files of an artifact that were asked for.
+/// The selected files of an artifact.
 struct Files<'a> {
     artifact: &'a Artifact,
     selection: &'a Selection,
     directory: &'a Path,
 }
 
-/// One of them.
+/// One file.
 #[derive(Serialize)]
 struct File {
     path: String,
@@ -139,7 +139,7 @@ impl Pull {
     /// Runs the command.
     ///
     /// # Errors
-    /// The artifact cannot be found or read, or the disk does not take it. Files that were complete by then stay.
+    /// The artifact does not exist or cannot be read, or the disk refuses a write. Files that are complete by then stay.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let given = self.remote.take().or(self.reference.take()).unwrap_or_default();
@@ -149,7 +149,7 @@ impl Pull {
         let selection = Selection::new(&self.paths)?;
         let output = self.output.take().or(self.directory.take()).unwrap_or_else(|| PathBuf::from("."));
         if output.as_os_str() == "-" && self.format != Format::Text {
-            return Err(Failure::usage("standard output takes either the file (`-o -`) or the report (`--format`)"));
+            return Err(Failure::usage("standard output cannot hold both the file (`-o -`) and the report (`--format`)"));
         }
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
         let is_typed = !invocation.typed_origins(&self.reaching.keys).is_empty();
@@ -164,13 +164,13 @@ impl Pull {
                 parts.artifacts.flush().await;
                 done
             },
-            "files that are complete stay, and the next pull goes on",
+            "complete files are kept, and the next pull resumes",
         );
         done?.into_iter().for_each(|done| history::add(done, environment));
         Ok(())
     }
 
-    /// Pulls, and returns what is noted in the history.
+    /// Pulls, and returns the entries for the history.
     async fn pull(
         &self,
         parts: &Parts,
@@ -188,12 +188,12 @@ impl Pull {
         let surveys: Vec<_> = wanted.iter().map(|one| extract::survey(&one.source.artifact, selection)).collect();
         if !selection.is_everything() && surveys.iter().all(|survey| survey.names == 0) {
             let message =
-                format!("nothing in {source} fits {}; a glob stands for a whole path, `**/` for any directories", self.paths.join(", "));
+                format!("nothing in {source} matches {}; a glob matches whole paths, and `**/` any directories", self.paths.join(", "));
             return Err(Failure::new(Code::NotFound, message));
         }
         let is_sealed = |one: &Wanted| one.source.artifact.sources().iter().any(|source| source.sealing != Sealing::None);
         if is_typed && !wanted.iter().any(is_sealed) {
-            message::warn(&format!("{source} is not encrypted; the passphrase was not needed"));
+            message::warn(&format!("{source} is not encrypted; ignoring the passphrase"));
         }
         if output.as_os_str() == "-" {
             drop(bar);
@@ -215,7 +215,7 @@ impl Pull {
         Ok(wanted.last().map(|one| Done::now("pull", &one.reference, history::place(target.path()), one.digest)))
     }
 
-    /// The artifact, and what it refers to in front of it.
+    /// The artifact, preceded by its subjects.
     async fn find(&self, parts: &Parts, source: &Source) -> Result<Vec<Wanted>, Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
         let mut digest = match &version {
@@ -240,7 +240,7 @@ impl Pull {
             ErrorKind::KeyMissing => Failure::from(error).context(format_args!("{reference} (give --passphrase-file or --ask-passphrase)")),
             _ => error.into(),
         })?;
-        // An index that has nothing to do with platforms is a directory of its members, whatever platform is asked for.
+        // An index without platforms is a directory of its members, whatever platform is requested.
         let members = artifact.manifest.index().map(|index| index.manifests.as_slice()).unwrap_or_default();
         let has_platforms = members.iter().any(|member| member.platform.as_ref().is_some_and(|platform| !platform.is_unknown()));
         if let (Some(platform), Dialect::Members, true) = (&self.platform, artifact.dialect, has_platforms) {
@@ -269,19 +269,17 @@ impl Pull {
             }
         }
         let Some(first) = summaries.iter().find_map(|summary| summary.kept.first.as_ref()) else { return Ok(()) };
-        Err(Failure::other(format!(
-            "{kept} names were left as they are, since they exist: {first}, …; without --keep-old-files they are replaced"
-        )))
+        Err(Failure::other(format!("{kept} existing names were kept: {first}, …; drop --keep-old-files to replace them")))
     }
 }
 
-/// All of it.
+/// All artifacts.
 #[derive(Serialize)]
 struct Reports<'a> {
     pulled: Vec<Report<'a>>,
 }
 
-/// How far a pull is. Before the files of the artifact are known, what is read of it is to know them.
+/// The progress of a pull. Until the files are known, bytes read count towards resolving the artifact.
 fn figures(read: u64, tally: &Tally) -> Figures {
     match tally.total.load(Ordering::Relaxed) {
         0 => Figures { doing: "reading", done: read, total: None },
@@ -293,9 +291,9 @@ async fn to_standard_output(wanted: &[Wanted], surveys: &[extract::Survey]) -> R
     let files: u64 = surveys.iter().map(|survey| survey.files).sum();
     let found = wanted.iter().zip(surveys).find_map(|(one, survey)| Some((one, survey.file?)));
     let Some((one, node)) = found.filter(|_| files == 1) else {
-        return Err(Failure::usage(format!("standard output takes one file, and this is {files}; choose one with --path")));
+        return Err(Failure::usage(format!("standard output takes one file, but this selects {files}; choose one with --path")));
     };
-    // Without the buffer of lines that text gets.
+    // Avoids the line buffer that text output gets.
     let stdout = std::io::stdout().as_fd().try_clone_to_owned();
     let mut stdout = std::fs::File::from(stdout.map_err(|error| Failure::other(format!("cannot write to standard output: {error}")))?);
     let mut write = |bytes: &[u8]| match stdout.write_all(bytes) {
@@ -336,7 +334,7 @@ impl Serialize for Files<'_> {
     }
 }
 
-/// What is not on the disk as it was archived.
+/// What could not be restored as archived.
 fn warnings(summary: &Summary) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |case: &extract::Case, what: &str| {
@@ -344,7 +342,7 @@ fn warnings(summary: &Summary) -> Vec<String> {
             warnings.push(format!("{} {what}: {first}", case.count));
         }
     };
-    warn(&summary.devices, "devices were left out (--same-owner makes them, as root), the first");
+    warn(&summary.devices, "devices were skipped (--same-owner as root creates them), the first");
     warn(&summary.attributes, "extended attributes could not be set, the first");
     warnings
 }

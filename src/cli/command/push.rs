@@ -1,4 +1,4 @@
-//! `ocifs push`: an artifact out of files and directories of this machine.
+//! `ocifs push`: builds an artifact from local files and directories and pushes it.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -20,9 +20,9 @@ use crate::publish::{ArtifactKind, ImageSpec, Metadata, NewKind, Packs, Pushed, 
 
 /// Pack files and directories into a new artifact and push it
 ///
-/// Paths keep their names in the artifact, as they are given; `.` stands for the content of the working directory (see -C). A file
-/// becomes a layer of its own, a directory is cut into layers that later pushes reuse. The same input gives the same digest; with
-/// SOURCE_DATE_EPOCH no time is later than that.
+/// Paths keep their names as given; `.` is the content of the working directory (see -C). A file becomes a layer of its own, a directory
+/// is split into layers that later pushes reuse. The same input gives the same digest; with SOURCE_DATE_EPOCH, later times are clamped
+/// to it.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Push {
@@ -46,15 +46,15 @@ pub struct Push {
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
 
-    /// What standard input is called in the artifact
+    /// Title of the layer read from standard input
     #[arg(long, value_name = "NAME")]
     title: Option<String>,
 
-    /// What the artifact becomes
+    /// Kind of artifact to build
     #[arg(long, value_name = "KIND", value_enum, default_value_t, env = "OCIFS_AS_KIND", hide_env = true)]
     as_kind: Kind,
 
-    /// Type of the artifact
+    /// Artifact type
     #[arg(long, value_name = "TYPE")]
     artifact_type: Option<String>,
 
@@ -66,7 +66,7 @@ pub struct Push {
     #[arg(long, value_name = "FILE")]
     annotation_file: Option<PathBuf>,
 
-    /// The config of the artifact, optionally with its media type
+    /// Config of the artifact, optionally with its media type
     #[arg(long, value_name = "FILE[:TYPE]")]
     artifact_config: Option<PathBuf>,
 
@@ -74,15 +74,15 @@ pub struct Push {
     #[arg(long, visible_alias = "artifact-platform", value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
     platform: Option<Platform>,
 
-    /// Form of the manifest
+    /// Version of the manifest format
     #[arg(long, value_name = "VERSION", value_enum, default_value_t)]
     image_spec: Spec,
 
-    /// A tag or digest of the same repository that the artifact refers to
+    /// Tag or digest of the subject, in the same repository
     #[arg(long, value_name = "TAG|DIGEST")]
     subject: Option<String>,
 
-    /// Write the manifest to this file too
+    /// Also write the manifest to this file
     #[arg(long, value_name = "FILE")]
     export_manifest: Option<PathBuf>,
 
@@ -98,11 +98,11 @@ pub struct Push {
     #[arg(long)]
     plaintext: bool,
 
-    /// Also publish temporary files of editors and systems, and files that `.ocifsignore` names
+    /// Also publish files ignored by default (editor and system temporary files) or by `.ocifsignore`
     #[arg(long)]
     no_ignore: bool,
 
-    /// Do not attach the index of a layer as a referrer to images and oci-sync artifacts; their readers build their own
+    /// Do not attach layer indexes as referrers to images and oci-sync artifacts; readers build their own
     #[arg(long)]
     no_index: bool,
 
@@ -118,7 +118,7 @@ pub struct Push {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching the registry.
+    /// How the registry is reached.
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -133,30 +133,30 @@ Examples:
 /// `--as-kind`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Titled layers that are reused between versions and read lazily; `oras pull` gets the same files
+    /// Titled layers, reused between versions and read lazily; `oras pull` gets the same files
     #[default]
     Files,
-    /// A container image of one layer
+    /// A single-layer container image
     Image,
-    /// One archive as oci-sync writes it, encrypted if there is a passphrase
+    /// One archive in oci-sync's format, encrypted if there is a passphrase
     OciSync,
-    /// As `oras push` has it: a layer for each path that is named
+    /// As `oras push`: one layer per named path
     Oras,
 }
 
 /// `--image-spec`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Spec {
-    /// The type of the artifact is that of its config
+    /// The artifact type is the config's media type
     #[value(name = "v1.0")]
     V1_0,
-    /// The type of the artifact is a field of its own
+    /// The artifact type is a field of its own
     #[default]
     #[value(name = "v1.1")]
     V1_1,
 }
 
-/// The output. The keys are stable.
+/// The output. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Row {
     /// Every reference that names the artifact.
@@ -165,13 +165,13 @@ struct Row {
     media_type: String,
     artifact_type: Option<String>,
     size: u64,
-    /// What the first tag held before.
+    /// The digest the first tag held before.
     before: Option<String>,
     /// Bytes and blobs.
     sent: (u64, u64),
-    /// Bytes and blobs that were there.
+    /// Bytes and blobs that the registry already had.
     reused: (u64, u64),
-    /// Files left out: ignored ones, and those that no archive can hold.
+    /// Files left out: ignored, or not representable in an archive.
     ignored: u64,
     notes: Vec<String>,
     dry_run: bool,
@@ -181,13 +181,13 @@ impl Push {
     /// Runs the command.
     ///
     /// # Errors
-    /// A file cannot be read or the artifact cannot be pushed. No tag is put on an artifact that did not arrive whole.
+    /// A file cannot be read or the artifact cannot be pushed. No tag is set on an incomplete artifact.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let text = match self.remote.clone() {
             None => self.reference.clone().unwrap_or_default(),
             Some(remote) => {
-                // The first argument is not a reference then.
+                // Then the first argument is a path, not a reference.
                 self.paths.splice(0..0, self.reference.take().map(PathBuf::from));
                 remote
             }
@@ -215,7 +215,7 @@ impl Push {
                 packs.finish();
                 Ok((pushed, references(&source, &wanted.tags)))
             },
-            "no tag was put, and the same push goes on from here",
+            "no tag was set; run the same push again to resume",
         )?;
         pushing::export(self.export_manifest.as_deref(), &pushed.manifest.raw)?;
         if let (Some(reference), false) = (references.first(), self.dry_run) {
@@ -291,7 +291,7 @@ impl Push {
     }
 }
 
-/// The tags that are put. None is guessed.
+/// The tags to set. There is no default tag.
 fn tags(source: &Source, others: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
     match reference::version(source) {
         Some(Version::Tag(tag)) => Ok(std::iter::once(tag).chain(others).collect()),
@@ -329,7 +329,7 @@ fn text(row: &Row) -> String {
         lines.push(format!("  {}", units::show_sent(row.sent, row.reused)));
     }
     if row.ignored > 0 {
-        lines.push(format!("  {} files left out (--no-ignore includes them)", row.ignored));
+        lines.push(format!("  {} files ignored (--no-ignore includes them)", row.ignored));
     }
     lines.join("\n")
 }

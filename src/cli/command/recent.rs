@@ -1,4 +1,4 @@
-//! `ocifs recent`: the last commands that moved artifacts.
+//! `ocifs recent`: the latest commands that moved artifacts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,11 +14,11 @@ use crate::cli::terminal::{escape, output, units};
 /// Show the last pushes, pulls, copies and deletions of this user
 #[derive(Args, Clone, Debug)]
 pub struct Recent {
-    /// At most this many
+    /// Show at most this many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     limit: usize,
 
-    /// Forget them
+    /// Clear the history
     #[arg(long)]
     clear: bool,
 

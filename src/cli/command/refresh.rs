@@ -28,7 +28,7 @@ impl Refresh {
     /// Runs the command.
     ///
     /// # Errors
-    /// PATH lies in no mount, or a daemon does not answer.
+    /// PATH is not in a mount, or a daemon does not answer.
     pub fn run(self, Invocation { environment, .. }: Invocation) -> Result<(), Failure> {
         let state_directory = self.state.or_default(&environment);
         let (found, path) = match &self.path {
@@ -47,7 +47,7 @@ impl Refresh {
             let asked = client.ask(&Request::Refresh { path: path.clone() }, PATIENCE);
             asked.map(drop).map_err(|error| Failure::from(error).context(escape::path(&mount.mount_point)))
         };
-        // At once, since each daemon answers when the kernel asks again.
+        // In parallel: each daemon answers only once the kernel has dropped its names.
         std::thread::scope(|scope| {
             let asking: Vec<_> = found.iter().map(|mount| scope.spawn(|| ask(mount))).collect();
             asking.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| Err(Failure::other("interrupted"))))

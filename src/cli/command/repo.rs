@@ -1,4 +1,4 @@
-//! `ocifs repo`: names of repositories and tags alone, one a line, as `oras repo` prints them.
+//! `ocifs repo`: plain repository and tag names, one per line, as `oras repo` prints them.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::cli::terminal::{escape, output};
 use crate::oci::{Repository, Source};
 use crate::registry::{Layout, all_names};
 
-/// List names of repositories and tags, one a line
+/// List repository and tag names, one per line
 #[derive(Args, Clone, Debug)]
 pub struct Repo {
     /// The action.
@@ -21,21 +21,21 @@ pub struct Repo {
     command: Action,
 }
 
-/// What is listed.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// List the repositories of a registry, or those below a prefix
     #[command(visible_alias = "list")]
     Ls(Listed),
-    /// List the tags of a repository; with a tag or digest those that hold the same digest
+    /// List the tags of a repository; given a tag or digest, those with the same digest
     #[command(visible_alias = "show-tags")]
     Tags(Tags),
 }
 
-/// Flags of both.
+/// Flags of both actions.
 #[derive(Args, Clone, Debug)]
 struct Listed {
-    /// registry or registry/prefix; for tags registry/repository, registry/repository:tag oci:DIRECTORY or oci-archive:FILE
+    /// registry or registry/prefix; for tags registry/repository, registry/repository:tag, oci:DIRECTORY or oci-archive:FILE
     #[arg(value_name = "REG|REPO")]
     place: String,
 
@@ -47,7 +47,7 @@ struct Listed {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -55,11 +55,11 @@ struct Listed {
 /// Flags of `tags`.
 #[derive(Args, Clone, Debug)]
 struct Tags {
-    /// Common ones.
+    /// Common flags.
     #[command(flatten)]
     listed: Listed,
 
-    /// Leave out tags made of a digest: signatures, attestations, lists of referrers
+    /// Leave out tags derived from a digest: signatures, attestations, referrers lists
     #[arg(long)]
     exclude_digest_tags: bool,
 }
@@ -94,7 +94,7 @@ fn repositories(flags: Listed, invocation: &Invocation) -> Result<(), Failure> {
     let environment = &invocation.environment;
     let source = reference::parse(&flags.place, environment)?;
     let Source::Registry { registry, prefix } = &source else {
-        return Err(Failure::usage(format!("{source} is not a registry; its tags are listed by `ocifs repo tags {source}`")));
+        return Err(Failure::usage(format!("{source} is not a registry; to list its tags, run `ocifs repo tags {source}`")));
     };
     let pull = wiring::registry(&source, false, &invocation.registry(Some(registry))?, environment)?;
     let names = until_interrupted(async { Ok(all_names(pull.as_ref(), None, || ()).await?.names) })?;

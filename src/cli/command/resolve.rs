@@ -1,4 +1,4 @@
-//! `ocifs resolve`: the digest that a tag names now.
+//! `ocifs resolve`: prints the digest a tag points to.
 
 use clap::Args;
 
@@ -19,7 +19,7 @@ pub struct Resolve {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Print the whole reference by digest
+    /// Print the full reference by digest
     #[arg(short = 'l', long)]
     full_reference: bool,
 
@@ -27,7 +27,7 @@ pub struct Resolve {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -36,7 +36,7 @@ impl Resolve {
     /// Runs the command.
     ///
     /// # Errors
-    /// The artifact cannot be found.
+    /// The artifact does not exist.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;

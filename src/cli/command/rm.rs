@@ -1,4 +1,4 @@
-//! `ocifs rm`: deletes tags, and never another tag of the same digest.
+//! `ocifs rm`: deletes tags; other tags of the same digest stay.
 
 use clap::Args;
 use serde::Serialize;
@@ -21,15 +21,15 @@ pub struct Rm {
     #[arg(value_name = "REF", required_unless_present = "remote")]
     references: Vec<String>,
 
-    /// The same, as oci-sync spells it
+    /// Same as REF, in oci-sync's spelling
     #[arg(short, long, value_name = "REF")]
     remote: Vec<String>,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 
-    /// Do not ask, and do not mind tags that do not exist
+    /// Do not ask for confirmation, and ignore missing tags
     #[arg(short, long)]
     force: bool,
 
@@ -37,12 +37,12 @@ pub struct Rm {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// The output. The keys are stable.
+/// The output. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Deleted {
     reference: String,
@@ -53,14 +53,14 @@ impl Rm {
     /// Runs the command.
     ///
     /// # Errors
-    /// A tag cannot be deleted; the others are. Nobody confirmed it.
+    /// A tag cannot be deleted (the others still are), or the user did not confirm.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let (mut deleted, mut outcome) = (Vec::new(), Ok(()));
         for reference in self.references.iter().chain(&self.remote) {
             match self.delete(reference, &invocation) {
                 Ok(found) => deleted.extend(found),
                 Err(failure) if failure.code == Code::Interrupted => return Err(failure),
-                // One tag hides no other; the first failure decides the exit code.
+                // One failure does not stop the rest; the first decides the exit code.
                 Err(failure) => {
                     if outcome.is_err() {
                         message::report(&failure.message);
@@ -85,7 +85,7 @@ impl Rm {
         until_interrupted(async {
             let (repository, version) = reference::named(&source, push.as_ref()).await?;
             let Version::Tag(tag) = version else {
-                return Err(Failure::usage(format!("{source} names no tag; a manifest is deleted by `ocifs manifest rm`")));
+                return Err(Failure::usage(format!("{source} has no tag; to delete a manifest, run `ocifs manifest rm`")));
             };
             let digest = match push.resolve(&repository, &Version::Tag(tag.clone())).await {
                 Ok(resolved) => resolved.digest,
@@ -107,10 +107,10 @@ impl Rm {
     }
 }
 
-/// Asks whether to delete what holds a digest. `fate` says what becomes of the other tags that hold it: they "stay" or "go too".
+/// Asks before deleting a digest. `fate` says what happens to its other tags: they "stay" or "go too".
 ///
 /// # Errors
-/// The answer is not yes.
+/// The user did not confirm.
 pub async fn confirm(reference: &str, digest: &Digest, siblings: &[Tag], fate: &'static str) -> Result<(), Failure> {
     let shown = escape::terminal(reference).into_owned();
     let others = siblings.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

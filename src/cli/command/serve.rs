@@ -1,4 +1,4 @@
-//! `ocifs serve`: a registry that caches others and keeps what is pushed, in the foreground; and `gc` for what it keeps.
+//! `ocifs serve`: a caching registry proxy and a registry on a directory, in the foreground; `gc` cleans its store.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::serve::{
 };
 use crate::sys::process;
 
-/// Where the server listens by default.
+/// Default listen address.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5000);
 
 const EXAMPLES: &str = "\
@@ -36,11 +36,11 @@ Examples:
   docker pull localhost:5000/docker/library/alpine
   ocifs mount localhost:5000/ghcr/org/app:v1 ~/app";
 
-/// Serve other registries through the local cache, and a registry on a directory
+/// Serve other registries through the local cache, and a registry stored in a directory
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
-    /// Something else to do with the store.
+    /// Run an action on the store instead of serving.
     #[command(subcommand)]
     action: Option<Action>,
 
@@ -48,23 +48,23 @@ pub struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = LISTEN)]
     listen: SocketAddr,
 
-    /// Serve the repositories of the registry HOST below PREFIX; repeatable
+    /// Serve the repositories of registry HOST under PREFIX; repeatable
     #[arg(long = "upstream", value_name = "PREFIX=HOST", value_parser = upstream, action = ArgAction::Append)]
     upstreams: Vec<(String, Registry)>,
 
-    /// Keep what is pushed in this directory, one OCI layout a repository
+    /// Store pushed content in this directory, one OCI layout per repository
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 
-    /// Upstream of names without the prefix of any, as the mirrors of the Docker daemon are asked
+    /// Upstream for names without a known prefix, as the Docker daemon asks its mirrors
     #[arg(long, value_name = "PREFIX")]
     default_upstream: Option<String>,
 
-    /// Also answer under this host name, with or without a port; repeatable
+    /// Also answer to this host name, with or without a port; repeatable
     #[arg(long = "host", value_name = "NAME", action = ArgAction::Append)]
     hosts: Vec<String>,
 
-    /// Users and their passwords, as `htpasswd -B` writes them
+    /// Users and passwords, as written by `htpasswd -B`
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     htpasswd: Option<PathBuf>,
 
@@ -84,15 +84,15 @@ pub struct Serve {
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5m", help_heading = "Access")]
     auth_ttl: Duration,
 
-    /// Take no pushes and delete nothing
+    /// Refuse pushes and deletions
     #[arg(long, help_heading = "Access")]
     read_only: bool,
 
-    /// Certificate chain, PEM; read again when it changes
+    /// Certificate chain, PEM; reloaded when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Access")]
     tls_cert: Option<PathBuf>,
 
-    /// Key of the certificate, PEM
+    /// Private key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Access")]
     tls_key: Option<PathBuf>,
 
@@ -100,7 +100,7 @@ pub struct Serve {
     #[arg(long, conflicts_with = "tls_cert", help_heading = "Access")]
     plain_http: bool,
 
-    /// How long tags and lists are trusted before the upstream is asked again [default: 60s]
+    /// How long tags and lists are trusted before revalidation [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_TAG_TTL", hide_env = true)]
     tag_ttl: Option<Duration>,
 
@@ -108,11 +108,11 @@ pub struct Serve {
     #[arg(long, value_name = "FORM", default_value = "off")]
     access_log: AccessLogForm,
 
-    /// Directories and budget.
+    /// Directories and budgets.
     #[command(flatten)]
     storage: Storage,
 
-    /// Reaching upstreams; those that need more have a section in the configuration file.
+    /// How upstreams are reached; per-upstream settings go into the configuration file.
     #[command(flatten)]
     transport: Transport,
 
@@ -124,18 +124,18 @@ pub struct Serve {
 /// Actions on the store.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Remove from the store what nothing refers to; safe while it is served
+    /// Remove unreferenced content from the store; safe while it is being served
     Gc(Gc),
 }
 
 /// Flags of `gc`.
 #[derive(Args, Clone, Debug)]
 struct Gc {
-    /// Leave what is younger, since a manifest that refers to it may be on its way
+    /// Keep younger content, since a manifest that refers to it may be on its way
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "24h")]
     older_than: Duration,
 
-    /// Leave manifests that lost their tag
+    /// Keep untagged manifests
     #[arg(long)]
     keep_untagged: bool,
 }
@@ -143,7 +143,7 @@ struct Gc {
 /// `--anonymous`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Anonymous {
-    /// Read everything that no rule withholds
+    /// Read everything that no access rule withholds
     Pull,
 }
 
@@ -158,7 +158,7 @@ enum AccessLogForm {
     Off,
 }
 
-/// A file that a flag names and that cannot be used.
+/// An unusable file named by a flag.
 fn unusable(path: &Path, flag: &str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::usage(format!("cannot use {}: {error}; check {flag}", escape::path(path)))
 }
@@ -185,7 +185,7 @@ impl Serve {
         log::start(&target, self.log.log_format, invocation.verbose).map_err(failed)?;
         process::raise_open_file_limit();
         let cache = wiring::open_cache(&self.storage)?;
-        // One limit for all upstreams together.
+        // One limit shared by all upstreams.
         let budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
         let upstreams = self.upstreams.iter().map(|(prefix, registry)| self.upstream(prefix, registry, &invocation, &budget));
         let config = Config {
@@ -250,7 +250,7 @@ impl Serve {
             let text = std::fs::read_to_string(path).map_err(unusable(path, "--access"))?;
             Rules::parse(&text).map_err(|error| unusable(path, "--access")(std::io::Error::other(error)))
         });
-        // Without passwords nobody on another machine can be told from a stranger.
+        // Without passwords, clients on other machines cannot be told apart.
         let strangers_only = !self.asks() && !self.listen.ip().is_loopback();
         let anonymous_pull = self.anonymous.is_some();
         Ok(Access { rules: rules.transpose()?, anonymous_pull, read_only: self.read_only || strangers_only, asks: self.asks() })
@@ -319,7 +319,7 @@ impl Serve {
         let server = Server::new(TcpListener::bind(self.listen).await.map_err(failed)?, config);
         let address = server.address().map_err(failed)?;
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
-        // A script may wait for this line; a closed standard output does not stop the server.
+        // A script may wait for this line; a closed standard output must not stop the server.
         let _ = writeln!(std::io::stdout(), "listening on {scheme}://{address}");
         for (prefix, registry) in &self.upstreams {
             tracing::info!("{scheme}://{address}/v2/{prefix}/… is {}", registry.as_str());

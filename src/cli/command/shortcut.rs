@@ -12,20 +12,20 @@ use crate::cli::terminal::{escape, output};
 
 /// Name repositories: after `shortcut add docs ghcr.io/me/docs`, push with `ocifs docs push -l DIR --tag v1`
 ///
-/// `NAME push|pull|delete --tag TAG` and `NAME list` take the flags of the commands push, pull, rm and list. As in oci-sync, `NAME push`
-/// makes oci-sync artifacts unless --as-kind says otherwise. The shortcuts of oci-sync.yaml work too. Commands win over shortcuts.
+/// `NAME push|pull|delete --tag TAG` and `NAME list` take the flags of push, pull, rm and list. As in oci-sync, `NAME push` makes
+/// oci-sync artifacts unless --as-kind says otherwise. Shortcuts in oci-sync.yaml work too. Commands win over shortcuts.
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "alias")]
 pub struct Shortcut {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     action: Action,
 }
 
-/// What to do with shortcuts.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Add a shortcut, or change it
+    /// Add or change a shortcut
     Add {
         /// The name
         #[arg(value_name = "NAME")]
@@ -35,7 +35,7 @@ enum Action {
         #[arg(value_name = "REPO", required_unless_present = "repo")]
         repository: Option<String>,
 
-        /// The same, as oci-sync spells it
+        /// Same as REPOSITORY, in oci-sync's spelling
         #[arg(long, value_name = "REPO", conflicts_with = "repository")]
         repo: Option<String>,
     },
@@ -55,7 +55,7 @@ enum Action {
     },
 }
 
-/// One shortcut. The keys are stable.
+/// One shortcut. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
@@ -67,12 +67,12 @@ impl Shortcut {
     /// Runs the command.
     ///
     /// # Errors
-    /// An invalid name or repository, or a file that cannot be read or written.
+    /// The name or repository is invalid, or the file cannot be read or written.
     pub fn run(self, Invocation { environment, .. }: Invocation) -> Result<(), Failure> {
         match self.action {
             Action::Add { name, repository, repo } => {
                 if Cli::command().find_subcommand(&name).is_some() || name == "help" {
-                    return Err(Failure::usage(format!("`{name}` is a command, which would win over the shortcut; choose another name")));
+                    return Err(Failure::usage(format!("`{name}` is the name of a command; choose another")));
                 }
                 shortcuts::add(&name, &repository.or(repo).unwrap_or_default(), &environment)
             }
@@ -91,7 +91,7 @@ impl Shortcut {
 fn text(rows: &[Row]) -> String {
     let cells = rows.iter().map(|row| [&row.name, &row.repository, &row.file].map(|text| escape::terminal(text).into_owned()).to_vec());
     match rows.is_empty() {
-        true => "there are no shortcuts".to_owned(),
+        true => "no shortcuts".to_owned(),
         false => output::table(&["name", "repository", "file"], cells.collect()),
     }
 }

@@ -22,10 +22,10 @@ use crate::fs::{Selection, StagedTag};
 use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
 
-/// How long one daemon may take to answer.
+/// Longest wait for one daemon's answer.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// Show mounts and what is staged: sources, cache use, daemons, edited tags
+/// Show mounts and staged edits: sources, cache use, daemons, edited tags
 #[derive(Args, Clone, Debug)]
 pub struct Status {
     /// A mount, or any path in it; all mounts if absent
@@ -41,18 +41,18 @@ pub struct Status {
     state: StateDirectory,
 }
 
-/// One mount, or a registry or layout with staged tags that no mount holds. The keys are stable.
+/// One mount, or a registry or layout whose staged tags belong to no mount. Its keys are stable.
 #[derive(Debug, Serialize)]
 struct Row {
     mount_point: Option<String>,
     source: String,
-    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount. `detached`: not mounted in this namespace but
-    /// served to others. `ending`: without users, the daemon publishes before it ends.
+    /// `running`, `hung`, `dead` or `unknown` (another user's); `left` without a mount. `detached`: not mounted in this namespace but still
+    /// in use elsewhere. `ending`: without users; the daemon publishes before it exits.
     state: &'static str,
     pid: Option<u32>,
     /// Visible users of a detached mount.
     users: Vec<String>,
-    /// Where edits are staged.
+    /// Directory of the staged edits.
     state_directory: Option<String>,
     /// The edited tags.
     staged: Vec<StagedTag>,
@@ -67,7 +67,7 @@ struct Details {
     since: u64,
     offline: bool,
     read_only: bool,
-    /// Why `ls` does not show all repositories.
+    /// Why `ls` does not list all repositories.
     unlisted: Option<String>,
     staged_bytes: u64,
     staging_size: Option<u64>,
@@ -80,7 +80,7 @@ impl Status {
     /// Runs the command.
     ///
     /// # Errors
-    /// DIR lies in no mount of ocifs.
+    /// DIR is not in an ocifs mount.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let state_directory = self.state.or_default(environment);
@@ -106,7 +106,7 @@ impl Status {
     }
 }
 
-/// Staged tags that no mount holds, in the state directory and where dead mounts staged; with DIR only those of that mount.
+/// Staged tags outside any mount, in the state directory and those of dead mounts; with DIR, only that mount's.
 fn without_mount(only_one: bool, rows: &[Row], state_directory: Option<PathBuf>, invocation: &Invocation) -> Result<Vec<Row>, Failure> {
     let mut places = BTreeMap::new();
     for row in rows.iter().filter(|row| row.state == "dead") {
@@ -121,7 +121,7 @@ fn without_mount(only_one: bool, rows: &[Row], state_directory: Option<PathBuf>,
     Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// Staged tags of a state directory that no mount holds: after a crash, or because a registry was unreachable when the mount ended.
+/// Staged tags in a state directory that belong to no mount: left by a crash, or because a registry was unreachable at unmount.
 /// Sends no request.
 fn orphaned(state_directory: Option<PathBuf>, wanted: &Wanted, invocation: &Invocation) -> Result<Vec<Row>, Failure> {
     let storage =
@@ -145,7 +145,7 @@ fn orphaned(state_directory: Option<PathBuf>, wanted: &Wanted, invocation: &Invo
     })
 }
 
-/// Whether a staged tag is worth a line.
+/// Whether to print a staged tag.
 fn is_worth_showing(tag: &StagedTag) -> bool {
     tag.edited || tag.error.is_some()
 }
@@ -177,7 +177,7 @@ fn row(mount: &Mount, state_directory: Option<&Path>, environment: &Environment)
             row.state = match health::health(mount) {
                 Health::Dead => "dead",
                 Health::Hung => "hung",
-                // Too busy to answer the command in time.
+                // Alive, but too busy to answer in time.
                 Health::Answers if row.pid.is_some() => "running",
                 Health::Answers | Health::Unknown => "unknown",
             };
@@ -208,7 +208,7 @@ fn empty_row(mount_point: &Path, source: &str, client: &Client) -> Row {
         mount_point: Some(mount_point.to_string_lossy().into_owned()),
         source: source.to_owned(),
         state: "running",
-        // From the socket, not from the daemon's answer: scripts act on it.
+        // Taken from the socket rather than the daemon's answer: scripts act on it.
         pid: client.daemon().map(|process| process.pid()),
         users: Vec::new(),
         state_directory: None,
@@ -235,7 +235,7 @@ fn users(row: &Row) -> String {
     lines.join("\n")
 }
 
-/// The edited tags of a mount; none, with a warning, if its daemon does not answer.
+/// The edited tags of a mount; empty, with a warning, if its daemon does not answer.
 fn staged_of(client: &Client) -> Vec<StagedTag> {
     match client.collect::<StagedTag>(&Request::Staged { selection: Selection::All }, &mut |_| {}) {
         Ok(tags) => tags.into_iter().filter(is_worth_showing).collect(),

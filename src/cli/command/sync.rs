@@ -1,4 +1,4 @@
-//! `ocifs sync`: has the kernel write back its dirty pages, then publishes through the daemon, or in this process if there is none.
+//! `ocifs sync`: flushes the kernel's dirty pages, then publishes through the daemon, or in this process if there is none.
 
 use std::num::NonZeroUsize;
 
@@ -21,11 +21,11 @@ pub struct Sync {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Publish under this tag instead; the edits move there
+    /// Publish under this tag instead; the edits move to it
     #[arg(long = "as", value_name = "TAG", value_parser = tag, conflicts_with_all = ["theirs", "rebase"])]
     as_tag: Option<String>,
 
-    /// Overwrite tags that moved upstream, and publish what would be skipped for safety
+    /// Overwrite tags that moved upstream, and publish tags held back for safety
     #[arg(long, conflicts_with_all = ["theirs", "rebase"])]
     force: bool,
 
@@ -33,7 +33,7 @@ pub struct Sync {
     #[arg(long, conflicts_with = "rebase")]
     theirs: bool,
 
-    /// Reapply the edits of tags that moved upstream to their new content
+    /// Reapply the edits to the new content of tags that moved upstream
     #[arg(long)]
     rebase: bool,
 
@@ -53,11 +53,11 @@ pub struct Sync {
     #[arg(long, value_name = "N")]
     concurrency: Option<NonZeroUsize>,
 
-    /// Also publish temporary files of editors and systems, and files that `.ocifsignore` names
+    /// Also publish files ignored by default (editor and system temporary files) or by `.ocifsignore`
     #[arg(long)]
     no_ignore: bool,
 
-    /// Do not ask before tags are deleted in the registry; without a terminal nothing is asked
+    /// Do not ask before deleting tags in the registry; without a terminal it never asks
     #[arg(short, long)]
     yes: bool,
 
@@ -74,7 +74,7 @@ impl Sync {
     /// Runs the command.
     ///
     /// # Errors
-    /// At least one tag was not published; the exit code says why.
+    /// At least one tag was not published; the exit code tells why.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let options = options(&self);
         let asking = Asking::new(self.tags.reaching, &invocation)?;
@@ -99,7 +99,7 @@ async fn confirm_deletions(peer: &Peer) -> Result<(), Failure> {
     if deleted.is_empty() || prompt::confirm(&format!("Delete {} in the registry?", deleted.join(", ")))? {
         return Ok(());
     }
-    Err(Failure::new(Code::NotPushed, "nothing was published; `ocifs discard` brings the tags back"))
+    Err(Failure::new(Code::NotPushed, "nothing was published; to restore the tags, run `ocifs discard`"))
 }
 
 fn options(flags: &Sync) -> Options {
@@ -120,7 +120,7 @@ fn options(flags: &Sync) -> Options {
 /// Publishes through the daemon of a mount, with progress.
 ///
 /// # Errors
-/// The daemon cannot be reached. Unpublished tags are in the reports.
+/// The daemon cannot be reached. Tags that failed are in the reports.
 pub async fn at_mount(target: AtMount, options: Options) -> Result<Vec<Report>, Failure> {
     Peer::Daemon(Box::new(target)).sync(&options, Vec::new()).await
 }

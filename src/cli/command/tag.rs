@@ -1,4 +1,4 @@
-//! `ocifs tag`: further tags for an artifact, without moving a byte of it.
+//! `ocifs tag`: adds tags to an artifact without transferring content.
 
 use clap::Args;
 
@@ -11,7 +11,7 @@ use crate::cli::terminal::output;
 use crate::oci::{Tag as Name, Version};
 use crate::transfer::{self, Destination};
 
-/// Put further tags on an artifact
+/// Add tags to an artifact
 #[derive(Args, Clone, Debug)]
 pub struct Tag {
     /// repository:tag, repository@digest, or oci:DIRECTORY:tag
@@ -22,7 +22,7 @@ pub struct Tag {
     #[arg(value_name = "TAG", required = true)]
     tags: Vec<String>,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -31,7 +31,7 @@ impl Tag {
     /// Runs the command.
     ///
     /// # Errors
-    /// The artifact cannot be found, or the registry refuses a tag.
+    /// The artifact does not exist, or the registry refuses a tag.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;

@@ -1,8 +1,8 @@
-//! `ocifs umount`: publishes staged edits, then unmounts. Without other users of the file system the daemon has ended when the command
-//! returns; otherwise it keeps serving them, and they are listed.
+//! `ocifs umount`: publishes staged edits, then unmounts. If nothing else uses the file system, the daemon has exited when the command
+//! returns; otherwise it keeps serving the remaining users, and they are listed.
 //!
-//! Edits that could not be published keep the mount, unless the user said what to do with them. Works on dead mounts and on those whose
-//! daemon hangs; only a mount without a daemon is touched.
+//! If edits cannot be published, the mount stays unless the user decided otherwise. Works on dead mounts and on hung daemons. Only a
+//! mount without a daemon is accessed itself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,18 +29,18 @@ use crate::sys::mountinfo::Mount;
 use crate::sys::process::{Ending, Process};
 use crate::sys::unmount::{Force, abort_connection, unmount};
 
-/// How long a daemon may take to show that it lives.
+/// Longest wait for a sign of life from the daemon.
 const PULSE: Duration = Duration::from_secs(2);
-/// How long a mount may be busy without visible users, or show up in a mount namespace that is just being created.
+/// How long a mount may stay busy without visible users, or appear in a mount namespace that is just being created.
 const MOMENT: Duration = Duration::from_secs(1);
-/// How long a daemon may take to end after a signal.
+/// How long a daemon may take to exit after a signal.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Publish staged edits, then unmount; works on dead and hung daemons too
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "unmount")]
 pub struct Umount {
-    /// The mount point. Other users of its file system (containers, bind mounts) are listed and served on
+    /// The mount point. Other users of the file system (containers, bind mounts) are listed and keep being served
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
@@ -77,7 +77,7 @@ impl Umount {
     /// Runs the command.
     ///
     /// # Errors
-    /// Unpublished edits: exit code 16, and it stays mounted. Not a mount of ocifs, files in use, or no permission: 15.
+    /// Unpublished edits: exit code 16, and the mount stays. Not an ocifs mount, files in use, or no permission: 15.
     pub fn run(self, Invocation { environment, .. }: Invocation) -> Result<(), Failure> {
         let flags = &self;
         let state_directory = flags.state.clone().or_default(&environment);
@@ -88,7 +88,7 @@ impl Umount {
             let (shown, owner) = (escape::path(&flags.directory), owner(&mount));
             return Err(Failure::mount(format!("cannot find the daemon of {shown} to tell it what to do with staged edits{owner}")));
         }
-        // A daemon that does not answer cannot publish; its edits stay staged.
+        // A hung daemon cannot publish; its edits stay staged.
         let staging = client.status(PULSE).ok().filter(|status| !status.read_only);
         if staging.is_some() {
             publish_or_discard(flags, &mount, &client)?;
@@ -96,7 +96,7 @@ impl Umount {
         let inside = if flags.lazy { busy::processes(&mount.mount_point) } else { Vec::new() };
         let removed = remove(flags, &mount, &client).inspect_err(|_| {
             if staging.is_some() {
-                // The mount stays, so publishing at its end is on again. A daemon that cannot be reached keeps its edits staged.
+                // The mount stays, so re-enable publishing at its end. An unreachable daemon keeps its edits staged.
                 let _ = client.ask(&Request::PublishAtEnd { push: true }, PATIENCE);
             }
         })?;
@@ -119,8 +119,8 @@ impl Umount {
     }
 }
 
-/// Other places where the file system is mounted, as far as they are visible; `None` once its daemon serves no user. A new mount namespace
-/// starts as a copy of another, so new processes get a moment to let go.
+/// Other visible places where the file system is mounted; `None` once its daemon serves no user. A new mount namespace starts as a copy of
+/// another, so new processes get a moment to release it.
 fn used_elsewhere(client: &Client, mount: &Mount) -> Option<Vec<String>> {
     let begun = Instant::now();
     loop {
@@ -145,23 +145,23 @@ fn is_mounted_here(mount: &Mount) -> bool {
     mounts::all().is_ok_and(|all| all.iter().any(|other| other.device == mount.device))
 }
 
-/// A daemon that others still need.
+/// A daemon that still has users.
 struct Remaining<'command> {
     daemon: u32,
     client: &'command Client,
-    /// Its users: processes that were inside when it was detached, and other places.
+    /// Its users: processes that were inside at detach time, and other mount points.
     users: Vec<String>,
     /// Whether the mount is writable.
     stages: bool,
 }
 
-/// Lists remaining users of the file system, one per line, and staged tags. Users may leave meanwhile, and the daemon with them; then
-/// nothing more is printed.
+/// Lists the remaining users of the file system, one per line, and staged tags. If the last user and the daemon leave meanwhile, prints
+/// nothing more.
 fn report_users(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
     let Remaining { daemon, client, users, stages } = remaining;
     let is_here = is_mounted_here(mount);
     if *stages && (flags.discard || is_here) {
-        // Later edits were not discarded, and the end of another mount point is a separate decision.
+        // Later edits were not discarded, and the other mount points end by their own decision.
         if let Err(error) = client.ask(&Request::PublishAtEnd { push: true }, PATIENCE) {
             tracing::debug!("cannot tell the daemon what to do with later edits: {error}");
         }
@@ -186,7 +186,7 @@ fn report_users(flags: &Umount, mount: &Mount, remaining: &Remaining<'_>) {
     }
 }
 
-/// Publishes or discards staged edits as the flags say, and tells the daemon what to do with edits that come in between.
+/// Publishes or discards staged edits as the flags say, and tells the daemon how to treat edits made in between.
 fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<(), Failure> {
     let selection = target::selection(mounts::below_root(mount));
     let target = || AtMount { mount: mount.clone(), client: client.clone(), selection: selection.clone() };
@@ -211,7 +211,7 @@ fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<
     report::outcome(&reports).map_err(refused)
 }
 
-/// Ways out for edits that were not published for this reason.
+/// Suggests what to do with edits that failed with this code.
 fn ways_out(code: Code, shown: &str) -> String {
     let first = match code {
         Code::Conflict => "publish under another tag with `ocifs sync --as TAG`, ".to_owned(),
@@ -230,7 +230,7 @@ fn ways_out(code: Code, shown: &str) -> String {
 /// How a mount was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removed {
-    /// The file system may have other users.
+    /// Unmounted; the file system may have other users.
     Unmounted,
     /// The daemon hung and its connection was aborted.
     Aborted,
@@ -241,7 +241,7 @@ fn remove(flags: &Umount, mount: &Mount, client: &Client) -> Result<Removed, Fai
     match unmount_in_a_moment(mount, force) {
         Ok(()) => Ok(Removed::Unmounted),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && health::is_dead(mount) => {
-            // Files still open in it fail anyway.
+            // Open files in it fail anyway.
             unmount(&mount.mount_point, Force::Lazy).map_err(|error| refusal(mount, &error))?;
             Ok(Removed::Unmounted)
         }
@@ -250,7 +250,7 @@ fn remove(flags: &Umount, mount: &Mount, client: &Client) -> Result<Removed, Fai
     }
 }
 
-/// A mount without visible users is busy for a moment while a process scans `/proc` or a file is being closed.
+/// Retries: a mount without visible users is busy for a moment while a process scans `/proc` or a file is being closed.
 fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
     let begun = Instant::now();
     loop {
@@ -263,11 +263,11 @@ fn unmount_in_a_moment(mount: &Mount, force: Force) -> io::Result<()> {
     }
 }
 
-/// Reports tags of the mount that are still staged: a failure if the daemon should have published them.
+/// Reports tags of the mount that are still staged; a failure if the daemon should have published them.
 fn report_unpublished(flags: &Umount, mount: &Mount, state_directory: Option<&Path>, published: bool) -> Result<(), Failure> {
     if !mounts::is_own(mount) {
         if published {
-            message::report("unmounted; `ocifs status`, run by the user who mounted it, shows whether anything is still staged");
+            message::report("unmounted; run `ocifs status` as the user who mounted it to see what is still staged");
         }
         return Ok(());
     }
@@ -290,7 +290,7 @@ fn hangs(client: &Client) -> bool {
     client.ask(&Request::Version, PULSE).is_err_and(|error| error.kind == ErrorKind::TimedOut)
 }
 
-/// Aborts the connection: processes that wait for a hung daemon cannot be ended in any other way.
+/// Aborts the connection: nothing else ends processes blocked on a hung daemon.
 fn abort_hung(mount: &Mount) -> Result<Removed, Failure> {
     if let Err(error) = abort_connection(mount.device.1) {
         tracing::debug!(%error, "cannot abort the connection");
@@ -321,7 +321,7 @@ fn refusal(mount: &Mount, error: &io::Error) -> Failure {
         io::ErrorKind::InvalidInput | io::ErrorKind::NotFound if !is_mounted_here(mount) => {
             Failure::mount(format!("{shown} is no longer mounted"))
         }
-        // fusermount3 does not find mounts of others.
+        // fusermount3 does not find other users' mounts.
         io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => match owner(mount) {
             owner if owner.is_empty() => Failure::mount(format!("no permission to unmount {shown}: {error}")),
             owner => Failure::mount(format!("no permission to unmount {shown}{owner}")),
@@ -330,9 +330,9 @@ fn refusal(mount: &Mount, error: &io::Error) -> Failure {
     }
 }
 
-/// The other user who made a mount, as the end of a message; empty for one's own.
+/// Names the other user who made the mount, as a message suffix; empty for one's own.
 fn owner(mount: &Mount) -> String {
-    mounts::other_owner(mount).map(|owner| format!("; it is a mount of {owner}")).unwrap_or_default()
+    mounts::other_owner(mount).map(|owner| format!("; it was mounted by {owner}")).unwrap_or_default()
 }
 
 fn in_use(shown: &str, users: &str) -> String {

@@ -1,6 +1,6 @@
-//! The mount of this process in the mount table.
+//! This process's mount in the mount table.
 //!
-//! Identified by its device number, so that a mount that took its place is never unmounted.
+//! It is identified by device number, so that another mount in its place is never unmounted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::sys::mount::KIND;
 use crate::sys::unmount::{Force, unmount};
 use crate::sys::{mountinfo, process};
 
-/// A mount point and the mount that was attached to it.
+/// A mount point and the mount attached to it.
 #[derive(Clone, Debug)]
 pub struct Attached {
     mount_point: PathBuf,
@@ -17,10 +17,10 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Finds a mount that was just made.
+    /// Finds the mount just made.
     pub fn at(mount_point: PathBuf) -> Self {
         let found = mountinfo::at(&mount_point).ok().flatten();
-        // If the directory was moved meanwhile, its path may show another mount.
+        // If the directory was moved in the meantime, its path may show another mount.
         let device = found.filter(|mount| mount.kind == KIND && mount.user() == Some(process::uid())).map(|mount| mount.device);
         Self { mount_point, device }
     }
@@ -30,7 +30,7 @@ impl Attached {
         &self.mount_point
     }
 
-    /// Its device number; `None` if it was gone at once.
+    /// The device number; `None` if the mount was gone at once.
     pub fn device(&self) -> Option<(u32, u32)> {
         self.device
     }
@@ -44,12 +44,12 @@ impl Attached {
     /// Unmounts it unless it is gone.
     ///
     /// # Errors
-    /// `ResourceBusy` while files are open, else those of the kernel.
+    /// `ResourceBusy` while files are open, else the kernel's error.
     pub fn unmount(&self, force: Force) -> io::Result<()> {
         if self.is_there() { unmount(&self.mount_point, force) } else { Ok(()) }
     }
 
-    /// Unmounts it for a daemon that ends, lazily if it is in use.
+    /// Unmounts on behalf of a daemon that is ending, lazily if in use.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_mount_that_took_its_place_is_not_unmounted() {
-        // The root directory is a mount, but another one.
+        // The root directory is a mount, but not ours.
         let other = Attached { mount_point: PathBuf::from("/"), device: Some((0, u32::MAX)) };
         assert!(!other.is_there());
         other.detach().unwrap();

@@ -1,19 +1,19 @@
-//! What a user should know of a registry or prefix when it is mounted: that it lists nothing, or holds nothing.
+//! Notes for the user at mount time: the registry cannot be listed, or the source is empty.
 
 use crate::cli::source::reference;
 use crate::cli::source::wiring::Parts;
 use crate::oci::{Repository, Source, Tag};
 
-/// Remarks on a source.
+/// Notes on a source.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Why `ls` does not show all repositories.
+    /// Why `ls` does not list all repositories.
     pub unlisted: Option<String>,
-    /// It holds neither tags nor repositories; what else may be meant.
+    /// The source has neither tags nor repositories; may suggest what was meant.
     pub empty: Option<String>,
 }
 
-/// Looks at what a source holds. Trouble is not reported here: `ls` shows it.
+/// Examines a source. Errors are not reported here: `ls` shows them.
 pub async fn of(source: &Source, Parts { artifacts, pull, .. }: &Parts) -> Contents {
     let Source::Registry { registry, prefix } = source else { return Contents::default() };
     if let Some(prefix) = prefix
@@ -24,9 +24,7 @@ pub async fn of(source: &Source, Parts { artifacts, pull, .. }: &Parts) -> Conte
     let Ok(listing) = artifacts.repositories().await else { return Contents::default() };
     let has_repositories = listing.below(prefix.as_ref()).next().is_some();
     let unlisted = (!listing.complete).then(|| {
-        format!(
-            "{registry} does not list its repositories: `ls` shows those used before and those named with --repo, any other opens by name"
-        )
+        format!("{registry} does not list its repositories: `ls` shows those used before or named with --repo; others open by name")
     });
     let empty = match (prefix, has_repositories) {
         (Some(prefix), false) => Some(nothing(registry.as_str(), prefix, reference::as_tag(prefix, pull.as_ref()).await, listing.complete)),
@@ -38,7 +36,7 @@ pub async fn of(source: &Source, Parts { artifacts, pull, .. }: &Parts) -> Conte
 
 fn nothing(registry: &str, prefix: &Repository, meant: Option<(Repository, Tag)>, complete: bool) -> String {
     match (meant, complete) {
-        (Some((repository, tag)), _) => format!("{registry}/{prefix} holds nothing; the artifact is called {registry}/{repository}:{tag}"),
+        (Some((repository, tag)), _) => format!("{registry}/{prefix} is empty; did you mean {registry}/{repository}:{tag}?"),
         (None, true) => format!("{registry}/{prefix} holds no tags and no repositories yet"),
         (None, false) => format!("{registry}/{prefix} has no tags"),
     }

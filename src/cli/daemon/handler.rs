@@ -22,7 +22,7 @@ use crate::publish::{Listener, Options, Report};
 use crate::seal::Passphrase;
 use crate::sys::unmount::Force;
 
-/// A mount that is served.
+/// A running mount.
 pub struct RequestHandler {
     /// Source, mount point and options.
     pub info: Arc<MountInfo>,
@@ -30,11 +30,11 @@ pub struct RequestHandler {
     pub file_system: Arc<FileSystem>,
     /// The cache.
     pub cache: SpanCache,
-    /// The artifacts that it reads.
+    /// The artifacts read through it.
     pub artifacts: Artifacts,
     /// The source of the mount.
     pub source: Source,
-    /// Its place in the mount table; `None` if the caller mounted.
+    /// Its entry in the mount table; `None` if the caller mounted it.
     pub attached: Option<Attached>,
     /// Whether staged edits are published when the mount is gone.
     pub push_at_end: AtomicBool,
@@ -62,7 +62,7 @@ impl Handler for RequestHandler {
             },
         }
         tracing::info!(path, "refreshed");
-        // Until then the kernel may answer from names that it looked up before.
+        // Until then the kernel may answer from cached names.
         tokio::time::sleep(NAME_TTL).await;
         Ok(())
     }
@@ -126,15 +126,15 @@ impl RequestHandler {
     }
 }
 
-/// The repositories that a path below the mount can mean: each of its prefixes, since only the registry knows where repositories end and
-/// tags begin. None if the whole mount is one artifact or layout.
+/// The repositories that a path below the mount may name: each of its prefixes, since only the registry knows where repositories end
+/// and tags begin. Empty if the whole mount is one artifact or layout.
 fn repositories_of(source: &Source, path: &str) -> Vec<Repository> {
     let Source::Registry { prefix, .. } = source else { return Vec::new() };
     let mut found = Vec::new();
     let mut name = prefix.as_ref().map(ToString::to_string).unwrap_or_default();
     found.extend(prefix.clone());
     for part in path.split('/').filter(|part| !part.is_empty()) {
-        // A pasted reference names the repository in front of its colon or at sign.
+        // In a pasted reference, the repository comes before the colon or at sign.
         let part = part.split([':', '@']).next().unwrap_or_default();
         if !name.is_empty() {
             name.push('/');

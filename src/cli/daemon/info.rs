@@ -12,21 +12,21 @@ use crate::staging::Uppers;
 /// The part of a mount's status that does not change.
 #[derive(Clone)]
 pub struct MountInfo {
-    /// As on the command line.
+    /// The source, as on the command line.
     pub source: String,
-    /// The directory.
+    /// The mount point.
     pub mount_point: PathBuf,
-    /// Time of the mount since 1970.
+    /// Time of mounting, since the Unix epoch.
     pub since: Duration,
     /// `--offline`.
     pub offline: bool,
-    /// Why `ls` does not show all repositories, where the registry does not list them.
+    /// Why `ls` does not list all repositories, if the registry has no catalog.
     pub unlisted: Option<String>,
-    /// Where edits are staged; `None` on a read-only mount.
+    /// The staging area; `None` on a read-only mount.
     pub uppers: Option<Arc<Uppers>>,
     /// The state directory.
     pub state_directory: Option<PathBuf>,
-    /// Time for publishing after the mount is gone.
+    /// Longest time to publish after the mount is gone.
     pub exit_timeout: Duration,
     /// Log file.
     pub log: Option<PathBuf>,
@@ -40,7 +40,7 @@ impl MountInfo {
         self.uppers.is_none()
     }
 
-    /// The status, with figures of the cache if it can be read.
+    /// The status, with cache figures if they can be read.
     pub fn status(&self, cache: &SpanCache) -> Status {
         let (staged, staging_size) = self.uppers.as_ref().map(|uppers| uppers.usage()).unwrap_or_default();
         Status {

@@ -1,6 +1,6 @@
-//! The log: a bounded file for daemons, standard error in the foreground, levels for journald.
+//! The log: a bounded file for daemons, standard error in the foreground, level prefixes for journald.
 //!
-//! Control characters in values are escaped. Types of secrets do not print them.
+//! Control characters in values are escaped. Secret types do not print their values.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -28,7 +28,7 @@ const FILE_LIMIT: u64 = 16 << 20;
 pub enum LogTarget {
     /// Standard error.
     Terminal,
-    /// Appended to a file.
+    /// Append to a file.
     File(PathBuf),
 }
 
@@ -48,7 +48,7 @@ pub fn file_of(state_directory: &Path, mount_point: &Path) -> PathBuf {
 /// Starts logging for the rest of the process. `OCIFS_LOG` holds a filter such as `ocifs::registry=trace`.
 ///
 /// # Errors
-/// The file cannot be opened. A second call changes nothing.
+/// The file cannot be opened. A second call has no effect.
 pub fn start(target: &LogTarget, format: Option<LogFormat>, verbose: u8) -> io::Result<()> {
     let level = match (verbose, target) {
         (0, LogTarget::Terminal) => Level::WARN,
@@ -56,7 +56,7 @@ pub fn start(target: &LogTarget, format: Option<LogFormat>, verbose: u8) -> io::
         (1, _) => Level::DEBUG,
         _ => Level::TRACE,
     };
-    // Other crates log for their authors; fuser warns of every unsupported operation.
+    // Other crates' logs are for their own authors; fuser warns about every unsupported operation.
     let filter = environment::variable("OCIFS_LOG")
         .and_then(|text| EnvFilter::try_new(text.to_str()?).ok())
         .unwrap_or_else(|| EnvFilter::new(format!("warn,fuser=error,ocifs={}", level.as_str().to_lowercase())));
@@ -68,7 +68,7 @@ pub fn start(target: &LogTarget, format: Option<LogFormat>, verbose: u8) -> io::
         (LogTarget::Terminal, LogFormat::Json) => builder.with_writer(io::stderr).json().finish().try_init(),
         (LogTarget::Terminal, LogFormat::Journal) => builder.with_writer(io::stderr).event_format(Journal::default()).finish().try_init(),
         (LogTarget::File(path), format) => {
-            // A writer of the subscriber is a lock of the standard library.
+            // The subscriber requires a standard-library lock as its writer.
             let file = std::sync::Mutex::new(Bounded::open(path)?);
             match format {
                 LogFormat::Text => builder.with_writer(file).finish().try_init(),
@@ -77,18 +77,18 @@ pub fn start(target: &LogTarget, format: Option<LogFormat>, verbose: u8) -> io::
             }
         }
     };
-    // Only tests have another subscriber, which they set up themselves.
+    // Only tests install another subscriber themselves.
     started.or(Ok(()))
 }
 
-/// The last lines of a log, for a daemon that died without an error.
+/// The last lines of a log, for a daemon that died without reporting an error.
 pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<String> = text.lines().rev().take(count).map(|line| escape::terminal(line).into_owned()).collect();
     lines.into_iter().rev().collect()
 }
 
-/// A file that is renamed to `NAME.old` when it is full.
+/// A log file that is renamed to `NAME.old` when full.
 struct Bounded {
     path: PathBuf,
     file: File,

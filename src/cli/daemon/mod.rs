@@ -1,15 +1,15 @@
-//! The serving process of a mount, from its plan to its end.
+//! The serving process of a mount, from plan to shutdown.
 //!
-//! - `plan`: everything that flags, environment, file and prompts say about one mount
-//! - `mount_point`: whether a directory can be mounted on
+//! - `plan`: all settings of one mount, from flags, environment, file and prompts
+//! - `mount_point`: checks a directory to mount on
 //! - `root`: contacts the source, configures the file system
-//! - `contents`: remarks on what the source holds
-//! - `serve`: brings the mount up, serves it, and undoes what fails
+//! - `contents`: notes on an unlisted or empty source
+//! - `serve`: brings the mount up, serves it, and undoes a failed start
 //! - `info`: the status of a mount, as commands and `.oci` show it
-//! - `attached`: the mount of this process in the mount table
-//! - `handler`: handles the requests of the control socket
-//! - `shutdown`: signals, and publishing what is staged after the mount is gone
-//! - `log`: the log file, or levels for journald
+//! - `attached`: this process's mount in the mount table
+//! - `handler`: handles requests on the control socket
+//! - `shutdown`: signals, and publishing staged edits after the mount is gone
+//! - `log`: the log file, or level prefixes for journald
 
 pub mod attached;
 pub mod contents;

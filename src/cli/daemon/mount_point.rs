@@ -1,6 +1,6 @@
-//! Checks a mount point before the network is touched.
+//! Checks a mount point before any network access.
 //!
-//! A dead mount of ocifs on it is unmounted first. Every refusal has exit code 15.
+//! First unmounts a dead ocifs mount on it. Every refusal has exit code 15.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,16 +16,16 @@ use crate::sys::{beneath, mountinfo};
 /// A directory that must not overlap with the mount point, with its name in messages.
 pub type Reserved<'a> = (&'a str, &'a Path);
 
-/// A directory to mount on. It is held open: the mount goes onto the directory that was checked, even if its path changes.
+/// A directory to mount on, held open: the mount goes onto the directory that was checked, even if its path changes.
 #[derive(Debug)]
 pub struct MountPoint {
     /// The directory.
     pub directory: File,
-    /// Its path without links.
+    /// Its path with symlinks resolved.
     pub path: PathBuf,
 }
 
-/// Checks and cleans a mount point.
+/// Checks a mount point and removes dead mounts from it.
 ///
 /// # Errors
 /// One line with the problem and a remedy.
@@ -64,7 +64,7 @@ fn refusal(shown: &str, error: &io::Error) -> Failure {
     }
 }
 
-/// Unmounts what killed daemons left. Opening such a mount fails with ENOTCONN; the kernel may still know its attributes.
+/// Unmounts mounts left by killed daemons. Opening one fails with ENOTCONN; the kernel may still have its attributes cached.
 fn remove_dead_mounts(directory: &Path) -> Result<(), Failure> {
     // Each round unmounts one of several stacked mounts.
     for _ in 0..16 {
@@ -90,7 +90,7 @@ fn without_links_in_parent(path: &Path) -> PathBuf {
     }
 }
 
-/// The path without links, as far as it exists.
+/// The path with symlinks resolved, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
     let mut missing = Vec::new();
     let mut existing = path;

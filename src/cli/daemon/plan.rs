@@ -1,4 +1,4 @@
-//! The plan of a mount: everything that flags, environment, file and prompts say, settled before anything starts.
+//! The plan of a mount: all settings from flags, environment, file and prompts, fixed before anything starts.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ use crate::oci::{LayoutForm, LayoutName, Source, Version};
 use crate::seal::Passphrase;
 use crate::sys::inherited::Inherited;
 
-/// Default time for publishing after the mount is gone.
+/// Default time limit for publishing after the mount is gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a mount goes.
+/// The target of a mount.
 pub enum MountTarget {
     /// An absolute path, not checked yet.
     Directory(PathBuf),
-    /// Already mounted: the descriptor of an existing FUSE mount.
+    /// The descriptor of an existing FUSE mount.
     Given(OwnedFd),
 }
 
 impl MountTarget {
-    /// The path in the log's name.
+    /// The path that names the log.
     pub fn path(&self) -> &Path {
         match self {
             Self::Directory(directory) => directory,
@@ -38,19 +38,19 @@ impl MountTarget {
 
 /// Everything needed to serve a mount.
 pub struct Plan {
-    /// The flags, with defaults of the configuration file.
+    /// The flags, with defaults from the configuration file.
     pub flags: Mount,
     /// The source.
     pub source: Source,
     /// The mount point.
     pub target: MountTarget,
-    /// Passphrases by priority.
+    /// Passphrases in order of priority.
     pub passphrases: Vec<Passphrase>,
     /// The environment.
     pub environment: Environment,
-    /// How often `-v` was given.
+    /// Number of `-v` flags.
     pub verbose: u8,
-    /// Descriptors of the caller, closed once everything is read.
+    /// The caller's descriptors, closed once everything is read.
     pub inherited: Inherited,
 }
 
@@ -58,12 +58,12 @@ impl Plan {
     /// The state directory.
     ///
     /// # Errors
-    /// None is set, and the environment determines none.
+    /// Neither a flag nor the environment sets one.
     pub fn state_directory(&self) -> Result<&Path, Failure> {
         self.flags.reaching.storage.state_dir.as_deref().ok_or_else(|| Failure::usage("no state directory; set --state-dir"))
     }
 
-    /// Whether the mount is writable: not with `--read-only`, of an archive, below a digest, or in a view of parts instead of files.
+    /// Whether the mount is writable. Not with `--read-only`, for an archive, below a digest, or with a view other than merged.
     pub fn is_writable(&self) -> bool {
         let is_fixed = self.is_by_digest() || matches!(&self.source, Source::Layout { place, .. } if place.form == LayoutForm::Archive);
         !self.flags.access.read_only && !is_fixed && self.flags.content.view.unwrap_or_default() == View::Merged
@@ -72,7 +72,7 @@ impl Plan {
     /// Opens and checks the mount point; `None` for an existing FUSE mount. May start threads.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// The mount point cannot be used.
     pub fn mount_point(&self) -> Result<Option<MountPoint>, Failure> {
         let MountTarget::Directory(directory) = &self.target else { return Ok(None) };
         let mut reserved: Vec<mount_point::Reserved<'_>> = vec![("state directory", self.state_directory()?)];
@@ -83,7 +83,7 @@ impl Plan {
         mount_point::prepare(directory, self.flags.nonempty, &reserved).map(Some)
     }
 
-    /// Time for publishing after the mount is gone.
+    /// Time limit for publishing after the mount is gone.
     pub fn exit_timeout(&self) -> Duration {
         self.flags.writing.exit_timeout.unwrap_or(EXIT_TIMEOUT)
     }

@@ -1,4 +1,4 @@
-//! Contacts the source of a mount before anything is mounted, and configures its file system.
+//! Contacts the source of a mount before mounting, and configures its file system.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::oci::{Repository, Source, Version};
 use crate::registry::{Layout, Pull};
 use crate::view::Defaults;
 
-/// Checks that the source can be reached with these credentials and holds what was named. An empty prefix is fine. Asks nothing if
-/// offline.
+/// Checks that the source is reachable with these credentials and that the named artifact exists. An empty prefix is fine. Sends no
+/// request if offline.
 ///
 /// # Errors
-/// With an exit code for each of these.
+/// Each failure has its own exit code.
 pub async fn contact(plan: &Plan, parts: &Parts) -> Result<Root, Failure> {
     let pull = parts.pull.as_ref();
     if !plan.flags.access.offline {
@@ -48,7 +48,7 @@ async fn named(pull: &dyn Pull, repository: &Repository, version: &Version, sour
     pull.resolve(repository, version).await.map(drop).map_err(|error| hint(error, source))
 }
 
-/// Fails early for an artifact that is the whole mount and cannot be read. Reads only manifests.
+/// Fails early if the whole mount is one artifact that cannot be read. Reads only manifests.
 async fn readable(plan: &Plan, parts: &Parts, repository: &Repository, version: &Version) -> Result<(), Failure> {
     let digest = match version {
         Version::Digest(digest) => *digest,
@@ -56,7 +56,7 @@ async fn readable(plan: &Plan, parts: &Parts, repository: &Repository, version: 
     };
     let description = parts.artifacts.describe(repository, &digest).await?;
     if plan.flags.content.view == Some(View::Blobs) {
-        // Stored bytes need no key.
+        // Raw blobs need no key.
         return Ok(());
     }
     let key = |message: &str| Err(Failure::new(Code::Key, message));
@@ -73,7 +73,7 @@ fn hint(error: Error, source: &Source) -> Failure {
     let unreachable = matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut);
     let failure = Failure::from(error);
     if unreachable && !matches!(source, Source::Layout { .. }) {
-        return Failure::new(failure.code, format!("{}; --offline mounts what is cached", failure.message));
+        return Failure::new(failure.code, format!("{}; --offline mounts cached content", failure.message));
     }
     failure
 }
@@ -104,7 +104,7 @@ pub fn config(plan: &Plan, at: Root, parts: &Parts, info: &Arc<MountInfo>, writi
     }
 }
 
-/// `df` shows the cache's budget, which reading fills.
+/// `df` shows the cache budget, which reads fill.
 fn space(cache: &crate::cache::SpanCache) -> Space {
     Space { total: cache.size(), free: cache.size().saturating_sub(cache.used()) }
 }

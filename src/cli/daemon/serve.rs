@@ -1,7 +1,7 @@
 //! The serving process: contacts the source, mounts, answers commands and cleans up.
 //!
-//! Users rely on the order: nothing is mounted before the source has answered, success is announced once the mount answers, and a failure
-//! in between is undone.
+//! The order is part of the interface: nothing is mounted before the source has answered, success is announced only once the mount answers,
+//! and a failure in between is undone.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -37,18 +37,18 @@ use crate::sys::{mount, process, space};
 const WAIT: Duration = Duration::from_secs(120);
 /// How long a new mount may take to answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
-/// How long to wait for the tree of a mounted artifact: small ones are ready by then, others are mounted meanwhile.
+/// How long to wait for the tree of a mounted artifact: small ones are ready by then; larger ones are mounted anyway.
 const LAYERS: Duration = Duration::from_secs(5);
-/// How long to wait for what is only worth a remark.
+/// How long to wait for facts that only lead to a note.
 const REMARKS: Duration = Duration::from_secs(3);
-/// Tags of an earlier daemon that a new mount lists.
+/// Most orphaned tags that a new mount lists.
 const ANNOUNCED: usize = 50;
 /// How long background work may take to stop.
 const SHUTDOWN: Duration = Duration::from_secs(1);
-/// The kernel's read-ahead, where we may set it.
+/// The kernel's read-ahead, where we may set it, in KiB.
 const READ_AHEAD_KIB: u32 = 1024;
 
-/// Receiver of the outcome of the start.
+/// Receiver of the startup outcome.
 pub enum Announce {
     /// The service manager; the caller prints failures.
     Foreground,
@@ -65,7 +65,7 @@ impl Announce {
                 message::report(&format!("{source} is mounted on {point}"));
                 notes.iter().for_each(|note| message::report(note));
                 if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-                    tracing::debug!(%error, "no service manager was told");
+                    tracing::debug!(%error, "cannot notify the service manager");
                 }
                 Ok(())
             }
@@ -75,7 +75,7 @@ impl Announce {
         }
     }
 
-    /// Passes a failure on, with the path of the log if that has more. The daemon then ends quietly.
+    /// Reports a failure, with the log's path if the log has more. The daemon then ends quietly.
     fn failed_after_start(self, failure: Failure, log: Option<&Path>) -> Result<(), Failure> {
         match log {
             Some(log) if matches!(failure.code, Code::Other | Code::Unreachable | Code::Mount) && matches!(self, Self::Parent(_)) => {
@@ -86,7 +86,7 @@ impl Announce {
         }
     }
 
-    /// Passes a failure on. The daemon then ends quietly.
+    /// Reports a failure. The daemon then ends quietly.
     pub fn failed(self, failure: Failure) -> Result<(), Failure> {
         match self {
             Self::Foreground => Err(failure),
@@ -106,7 +106,7 @@ fn runtime() -> Result<Runtime, Failure> {
     builder.build().map_err(|error| Failure::other(format!("cannot start threads: {error}")))
 }
 
-/// Contacts the source and ends.
+/// Contacts the source, then exits.
 ///
 /// # Errors
 /// As [`serve`].
@@ -117,14 +117,14 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
 /// Serves until unmounted, on the mount point or an existing FUSE mount.
 ///
 /// # Errors
-/// In the foreground, the reason why the mount failed; in the background it goes to the parent.
+/// In the foreground, why the mount failed; in the background the error goes to the parent.
 pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> Result<(), Failure> {
     process::make_new_files_private();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(failure) => return announce.failed(failure),
     };
-    // Watched before mounting, so that no signal ends the process and leaves the mount.
+    // Handle signals before mounting, so that none kills the process and leaves the mount behind.
     let started = runtime.block_on(async {
         let mut signals = Signals::watch()?;
         tokio::select! {
@@ -136,7 +136,7 @@ pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> R
         Ok(started) => started,
         Err(failure) => {
             tracing::error!("{failure}");
-            // Reported last, when everything is cleaned up.
+            // Reported last, after cleanup.
             runtime.shutdown_timeout(SHUTDOWN);
             return announce.failed_after_start(failure, plan.log_file().as_deref());
         }
@@ -146,7 +146,7 @@ pub fn serve(mut plan: Plan, point: Option<MountPoint>, announce: Announce) -> R
     result
 }
 
-/// A mount that handler.
+/// A mount that answers requests.
 struct Mounted {
     session: Session,
     attached: Option<Attached>,
@@ -155,7 +155,7 @@ struct Mounted {
     handler: Arc<RequestHandler>,
     parts: Parts,
     stop: Arc<Notify>,
-    /// Printed once the mount answers.
+    /// Notes printed once the mount answers.
     notes: Vec<String>,
 }
 
@@ -186,7 +186,7 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     let undo = Undo(attached.clone());
     let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
     let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
-        .map_err(|error| Failure::mount(format!("the kernel does not talk FUSE on this mount: {error}")))?;
+        .map_err(|error| Failure::mount(format!("the FUSE handshake with the kernel failed: {error}")))?;
     if let Some(attached) = &attached {
         first_answer(attached).await?;
     }
@@ -194,7 +194,7 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     if let Some(device) = device
         && let Err(error) = fuse::raise_read_ahead(device, READ_AHEAD_KIB)
     {
-        tracing::debug!(%error, "the kernel keeps its own read-ahead");
+        tracing::debug!(%error, "cannot set the kernel's read-ahead");
     }
     let server = device.map(|device| listen(plan, &info, device)).transpose()?;
     let stop = Arc::new(Notify::new());
@@ -209,7 +209,7 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
         push_at_end: AtomicBool::new(true),
         stop: Arc::clone(&stop),
     });
-    // Late: flags may name such a descriptor, for certificates say.
+    // Only now: flags may name such a descriptor, for example for certificates.
     std::mem::take(&mut plan.inherited).close();
     undo.keep();
     Ok(Mounted { session, attached, device, server, handler, parts, stop, notes })
@@ -220,12 +220,12 @@ fn writing(plan: &Plan, parts: &Parts) -> Result<Option<fs::Writing>, Failure> {
     if !plan.is_writable() {
         return Ok(None);
     }
-    let hint = |failure: Failure| failure.context("cannot stage edits (--read-only mounts without)");
+    let hint = |failure: Failure| failure.context("cannot stage edits (use --read-only to mount without)");
     let uppers = wiring::uppers(plan.state_directory()?, plan.flags.writing.staging_size).map_err(hint)?;
     Ok(Some(wiring::writing(&plan.flags.writing, uppers, parts)))
 }
 
-/// Adopts tags that an earlier daemon left staged, with one note per tag.
+/// Adopts tags left staged by an earlier daemon, with one note per tag.
 async fn adopt_orphaned(file_system: &FileSystem) -> Vec<String> {
     let tags = file_system.adopt().await;
     for tag in &tags {
@@ -273,7 +273,7 @@ fn attach(plan: &mut Plan, point: Option<MountPoint>, read_only: bool) -> Result
     }
 }
 
-/// Unmounts again unless everything went well.
+/// Unmounts on drop, unless the start succeeded.
 struct Undo(Option<Attached>);
 
 impl Undo {
@@ -293,7 +293,7 @@ impl Drop for Undo {
 }
 
 /// Reads the root of a mounted artifact, so that an unreadable one fails before it is mounted. Large layers may take longer; that is not a
-/// failure, and reading continues. Never through the mount: a pending request from here would keep it busy and this process alive.
+/// failure, and reading continues. Never reads through the mount: a pending request would keep it busy and this process alive.
 async fn root_is_readable(file_system: &Arc<FileSystem>) -> Result<(), Failure> {
     let entered = Arc::clone(file_system);
     let entering = tokio::spawn(async move { entered.getattr(ROOT).await.map(drop) });
@@ -304,10 +304,10 @@ async fn root_is_readable(file_system: &Arc<FileSystem>) -> Result<(), Failure> 
     }
 }
 
-/// The reason why the root of an artifact cannot be read.
+/// Explains why the root of an artifact cannot be read.
 fn unreadable(error: &Error) -> Failure {
     let message = match error.kind {
-        ErrorKind::KeyWrong => "none of the given passphrases opens the artifact".to_owned(),
+        ErrorKind::KeyWrong => "none of the given passphrases decrypts the artifact".to_owned(),
         ErrorKind::KeyMissing => "the artifact is encrypted; use --passphrase-file or --ask-passphrase".to_owned(),
         ErrorKind::Integrity => format!("the artifact is damaged: {error}"),
         ErrorKind::Gone => format!("part of the artifact is missing in the registry: {error}"),
@@ -376,7 +376,7 @@ impl Mounted {
         handler.file_system.close().await;
         parts.artifacts.flush().await;
         if let Some(serving) = serving {
-            // The socket goes last: commands that wait for this daemon find its process id there.
+            // Remove the socket last: commands that wait for this daemon find its process id there.
             serving.abort();
             let _ = serving.await;
         }

@@ -1,6 +1,6 @@
-//! The end of a daemon: once the mount is gone it publishes staged edits for a limited time, and lists those that remain.
+//! Daemon shutdown: once the mount is gone, publishes staged edits within a time limit and lists the rest.
 //!
-//! Edits are never lost: a push that is stopped leaves them for the next mount.
+//! No edits are lost: an interrupted push leaves them for the next mount.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,22 +19,22 @@ use crate::fs::{Selection, StagedTag};
 use crate::publish::{Listener, Options};
 use crate::sys::process;
 
-/// How long open files may delay the end of a daemon.
+/// How long open files may delay shutdown.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Why edits stay staged after a second signal.
 const STOPPED: &str = "stopped by a signal";
 
-/// The signals that ask a daemon to end.
+/// The signals that ask a daemon to shut down.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// The terminal went away; `None` under `nohup`.
+    /// The terminal was closed; `None` under `nohup`.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// Takes over signal handling. Needs a runtime.
+    /// Installs the signal handlers. Needs a runtime.
     pub fn watch() -> Result<Self, Failure> {
         let watch = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot watch signals: {error}")));
         let hangup = if process::ignores_hangup() { None } else { Some(watch(SignalKind::hangup())?) };
@@ -59,7 +59,7 @@ async fn heard(signal: &mut Option<Signal>) {
     }
 }
 
-/// Unmounts for a daemon that was asked to end, and gives open files a moment. Returns whether another signal came meanwhile.
+/// Unmounts for a daemon that was asked to end, and gives open files a moment. Returns true if another signal arrived meanwhile.
 pub async fn detach(attached: Option<Attached>, ended: impl Future, signals: &mut Signals) -> bool {
     let Some(attached) = attached else { return false };
     let detached = spawn_blocking(move || attached.detach()).await;
@@ -75,10 +75,10 @@ pub async fn detach(attached: Option<Attached>, ended: impl Future, signals: &mu
     }
 }
 
-/// Publishes staged edits until the time is up or a signal arrives.
+/// Publishes staged edits until the time limit or a signal.
 ///
 /// # Errors
-/// Edits stay staged that should have been published.
+/// Some edits stay staged that should have been published.
 pub async fn publish_rest(handler: &RequestHandler, signals: &mut Signals, given_up: bool, foreground: bool) -> Result<(), Failure> {
     let rest = edited(handler).await;
     if rest.is_empty() {
@@ -116,7 +116,7 @@ pub async fn publish_rest(handler: &RequestHandler, signals: &mut Signals, given
     keep(&edited(handler).await, Some(why.as_deref().unwrap_or("files were still open for writing")))
 }
 
-/// Lists tags that stay staged; without a reason the user asked for that.
+/// Lists the tags that stay staged; no reason means the user asked for it.
 fn keep(rest: &[StagedTag], why: Option<&str>) -> Result<(), Failure> {
     for tag in rest {
         match why {

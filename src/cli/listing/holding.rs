@@ -1,4 +1,4 @@
-//! Which tags hold a digest: each tag is asked for, as no registry tells the other way round.
+//! Finds the tags that point to a digest. Each tag is resolved, since registries offer no reverse lookup.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -9,7 +9,7 @@ use crate::registry::{Pull, all_names};
 /// Tags resolved at once.
 const AT_ONCE: usize = 8;
 
-/// The tags of a repository, sorted; names outside the grammar are left out.
+/// The tags of a repository, sorted; names that break the grammar are left out.
 ///
 /// # Errors
 /// The list cannot be read.
@@ -20,7 +20,7 @@ pub async fn tags(pull: &dyn Pull, repository: &Repository) -> Result<Vec<Tag>, 
     Ok(tags)
 }
 
-/// Those of the tags that hold a digest now.
+/// The given tags that now point to a digest.
 ///
 /// # Errors
 /// One of them cannot be resolved.

@@ -1,11 +1,11 @@
-//! Labels: annotations of a manifest that people give, without those that carry the format.
+//! Labels: the annotations that users set, without those that belong to a format.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use crate::oci::Manifest;
 
-/// Annotations with these prefixes say how an artifact is read, so they are not labels.
+/// Annotations with these prefixes determine how an artifact is read, so they are not labels.
 const RESERVED: [&str; 2] = ["io.oci-sync.", "dev.ocifs."];
 
 /// Whether a key belongs to a format.
@@ -27,7 +27,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether labels fulfil the condition.
+    /// Whether the labels satisfy the condition.
     pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         labels.get(&self.key).is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
     }

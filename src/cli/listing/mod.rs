@@ -1,8 +1,8 @@
-//! Listings of `ls`, `list` and `repo`: what a registry, a repository and an artifact hold.
+//! Listings of `ls`, `list` and `repo`: registries, repositories and artifacts.
 //!
-//! - `holding`: the tags that hold a digest
-//! - `labels`: which artifacts a `--label` means
-//! - `tags`: the tags of a repository with what their manifests say
+//! - `holding`: the tags that point to a digest
+//! - `labels`: labels and `--label` conditions
+//! - `tags`: the tags of a repository with facts from their manifests
 //! - `tree`: the files of an artifact
 
 pub mod holding;

@@ -1,4 +1,4 @@
-//! The tags of a repository with what their manifests say. No layer is fetched.
+//! The tags of a repository with facts from their manifests. Fetches no layer.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,17 +15,17 @@ use crate::oci::{Digest, Repository, Tag};
 
 /// Manifests fetched at once.
 const AT_ONCE: usize = 8;
-/// Annotation with the time at which an artifact was made.
+/// Annotation with an artifact's creation time.
 const CREATED: &str = "org.opencontainers.image.created";
-/// Annotation with the version of oci-sync.
+/// Annotation with the oci-sync version.
 const VERSION: &str = "io.oci-sync.version";
 
-/// One tag. The keys are stable.
+/// One tag. Its keys are stable.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// The tag.
     pub tag: String,
-    /// The digest that it holds.
+    /// The digest it points to.
     pub digest: String,
     /// Media type of the manifest.
     pub media_type: String,
@@ -33,38 +33,38 @@ pub struct Row {
     pub artifact_type: Option<String>,
     /// The dialect.
     pub kind: &'static str,
-    /// Whether a key is needed to read it.
+    /// Whether reading it needs a key.
     pub encrypted: bool,
-    /// Bytes of all layers as stored; for an index those of the platform that would be shown.
+    /// Total size of the layers as stored, in bytes; for an index, of the platform that would be shown.
     pub size: u64,
-    /// When it was made, as RFC 3339.
+    /// Creation time, as RFC 3339.
     pub created: Option<String>,
-    /// Annotations that people gave.
+    /// Annotations set by users.
     pub labels: BTreeMap<String, String>,
     /// The same as `created`, in seconds since 1970.
     #[serde(skip)]
     pub seconds: Option<i64>,
-    /// The version of oci-sync that wrote it.
+    /// Version of oci-sync that wrote it.
     #[serde(skip)]
     pub version: Option<String>,
-    /// Bytes of the first layer.
+    /// Size of the first layer, in bytes.
     #[serde(skip)]
     pub first_layer: u64,
 }
 
-/// Rows, and the tags that cannot be read.
+/// The readable rows and the unreadable tags.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// In the order of the names.
+    /// Sorted by name.
     pub rows: Vec<Row>,
     failed: Vec<(String, Error)>,
 }
 
 impl Rows {
-    /// Tells which tags could not be read. The others are shown all the same.
+    /// Warns about the tags that could not be read. The others are shown anyway.
     ///
     /// # Errors
-    /// One that says how many there are, with the code of the first.
+    /// The number of unreadable tags, with the exit code of the first.
     pub fn complain(self, repository: &str) -> Result<(), Failure> {
         for (tag, error) in &self.failed {
             message::warn(&format!("{repository}:{tag}: {}", error.message));
@@ -79,10 +79,10 @@ impl Rows {
     }
 }
 
-/// The subject of a row: a tag, or another name of a layout with its digest.
+/// The subject of a row: a tag, or another layout name with its digest.
 pub type Name = (String, Option<Digest>);
 
-/// The rows of these names, as far as their labels are wanted.
+/// The rows of these names whose labels match.
 pub async fn rows(artifacts: &Artifacts, repository: &Repository, names: &[Name], wanted: &[Wanted]) -> Rows {
     let mut found = Rows::default();
     let reading = names.iter().map(|name| async move { (&name.0, row(artifacts, repository, name).await) });
@@ -91,7 +91,7 @@ pub async fn rows(artifacts: &Artifacts, repository: &Repository, names: &[Name]
         match row {
             Ok(row) if wanted.iter().all(|wanted| wanted.holds(&row.labels)) => found.rows.push(row),
             Ok(_) => {}
-            // It was deleted since the list was made.
+            // Deleted since the list was made.
             Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => found.failed.push((name.clone(), error)),
         }
@@ -126,7 +126,7 @@ async fn row(artifacts: &Artifacts, repository: &Repository, (name, digest): &Na
     })
 }
 
-/// The table of rows; with `long`, with whole digests and media types.
+/// The table of rows; with `long`, with full digests and media types.
 pub fn table(rows: &[Row], long: bool) -> String {
     if rows.is_empty() {
         return String::new();
@@ -144,7 +144,7 @@ pub fn table(rows: &[Row], long: bool) -> String {
             yes_or_no(row.encrypted).to_owned(),
         ];
         cells.extend(long.then(|| escape::terminal(row.artifact_type.as_ref().unwrap_or(&row.media_type)).into_owned()));
-        // The age says it.
+        // The age column shows it.
         cells.push(shown(row.labels.iter().filter(|(key, _)| *key != CREATED)));
         cells
     });
@@ -160,12 +160,12 @@ pub fn shown<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> 
     escape::terminal(&pairs.join(",")).into_owned()
 }
 
-/// A word for people.
+/// A boolean for the text format.
 pub fn yes_or_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// The start of a digest, enough to tell artifacts apart.
+/// The start of a digest, long enough to tell artifacts apart.
 fn short(digest: &str) -> String {
     digest.split(':').nth(1).unwrap_or(digest).chars().take(12).collect()
 }

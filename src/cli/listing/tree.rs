@@ -1,11 +1,11 @@
-//! The files of an artifact, from its tree: one directory, or everything below it.
+//! The files of an artifact, from its tree: one directory, or recursively.
 
 use crate::artifact::{Kind, NodeId, Tree};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::terminal::escape;
 use crate::view::{Defaults, Entry};
 
-/// The entries of a directory of a tree, sorted by name; of everything below it if `recursive`. A file is its own entry.
+/// The entries of a directory, sorted by name; recursive if requested. A file is its own entry.
 pub struct Walk<'a> {
     tree: &'a Tree,
     defaults: &'a Defaults,
@@ -19,7 +19,7 @@ impl<'a> Walk<'a> {
     /// Starts at a path.
     ///
     /// # Errors
-    /// NotFound if the artifact has no such path; a symlink on the way is named, as it is not followed.
+    /// NotFound if the artifact has no such path. A symlink in the path is named in the message, since links are not followed.
     pub fn new(tree: &'a Tree, defaults: &'a Defaults, path: &str, recursive: bool) -> Result<Self, Failure> {
         let (mut node, mut at) = (0, String::new());
         for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
@@ -71,7 +71,7 @@ fn missing(path: &str, why: &str) -> Failure {
     Failure::new(Code::NotFound, format!("{path}: {why}"))
 }
 
-/// An entry as a line for people; with `long` as `ls -l` and `tar -tv` show it.
+/// An entry as a line of text; with `long` in the form of `ls -l` and `tar -tv`.
 pub fn line(entry: &Entry, long: bool) -> String {
     let slash = if entry.kind == "directory" { "/" } else { "" };
     let name = format!("{}{slash}", escape::terminal(&entry.path));

@@ -1,7 +1,7 @@
-//! Users of a mount: processes with open files, working directories or mappings in it, mounts below it, and other places where the same
-//! file system is mounted, in any mount namespace.
+//! Users of a mount: processes with open files, working directories or mappings in it, mounts below it, and other mounts of the same file
+//! system, in any mount namespace.
 //!
-//! Only reads `/proc`; never touches the mount. A user sees the open files of their own processes only, root sees all.
+//! Only reads `/proc`; never touches the mount. Users see open files of their own processes only; root sees all.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::cli::terminal::escape;
 use crate::sys::mountinfo::{self, Mount};
 
-/// Users beyond this number are counted, not named.
+/// Users beyond this number are counted instead of named.
 const NAMED: usize = 5;
 
-/// The users of a mount, for a message; empty if none is visible.
+/// Describes the users of a mount for a message; empty if none is visible.
 pub fn describe(mount: &Mount) -> String {
     let mut users: Vec<String> = nested(mount).iter().map(|path| format!("the mount {}", escape::path(path))).collect();
     users.extend(processes(&mount.mount_point));
@@ -31,7 +31,7 @@ fn some_of(mut names: Vec<String>) -> String {
     text
 }
 
-/// The places where a file system is mounted; those in other mount namespaces with their processes.
+/// The mount points of a file system; those in other mount namespaces with their processes.
 pub fn places(device: (u32, u32)) -> Vec<String> {
     let own = mountinfo::all().unwrap_or_default();
     let here = own.iter().filter(|mount| mount.device == device).map(|mount| escape::path(&mount.mount_point));

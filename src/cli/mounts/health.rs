@@ -1,5 +1,4 @@
-//! Asks the daemon behind a mount, and finds out whether it is gone when it cannot be asked. Only here a mount is touched, in a thread
-//! that may hang.
+//! Asks the daemon behind a mount, or finds out whether it is gone. The only module that touches a mount, in a thread that may hang.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +14,7 @@ use crate::sys::space;
 /// How long a mount may take to answer before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a daemon may take before it lists staged tags.
+/// How long a daemon may take to list staged tags.
 const PULSE: Duration = Duration::from_secs(5);
 
 /// The state of a mount whose daemon cannot be asked.
@@ -27,11 +26,11 @@ pub enum Health {
     Hung,
     /// The daemon answers the kernel.
     Answers,
-    /// Neither: this user may not see the daemon.
+    /// Unknown: this user may not see the daemon.
     Unknown,
 }
 
-/// Asks a mount for its size, which its daemon answers without the network.
+/// Calls statfs on a mount, which its daemon answers without the network.
 pub fn health(mount: &Mount) -> Health {
     match look(&mount.mount_point, |path| space::free(path).map(drop)) {
         Ok(()) => Health::Answers,
@@ -49,7 +48,7 @@ pub fn is_dead(mount: &Mount) -> bool {
 /// The staged tags of a mount.
 ///
 /// # Errors
-/// Its daemon does not answer, or nothing of the mount is selected.
+/// The daemon does not answer, or the selection is not in this mount.
 pub fn staged(client: &Client, selection: Selection) -> Result<Vec<StagedTag>, Failure> {
     client.status(PULSE)?;
     Ok(client.collect(&Request::Staged { selection }, &mut |_| {})?)
@@ -58,7 +57,7 @@ pub fn staged(client: &Client, selection: Selection) -> Result<Vec<StagedTag>, F
 /// Accesses a path in its own thread, so that a hung mount cannot block forever.
 ///
 /// # Errors
-/// `TimedOut` if it hangs, else those of `how`.
+/// `TimedOut` if it hangs, else the errors of `how`.
 pub fn look<T: Send + 'static>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
     let path = path.to_owned();

@@ -1,7 +1,7 @@
 //! Mounts of this program on this machine.
 //!
 //! - `table`: mounts in the mount table, their daemons, and records of dead ones
-//! - `health`: whether the daemon behind a mount is dead or hangs
+//! - `health`: whether the daemon behind a mount is dead or hung
 //! - `owner`: the user who made a mount
 //! - `busy`: the processes and mount namespaces that use a mount
 

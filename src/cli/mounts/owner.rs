@@ -1,10 +1,10 @@
-//! The user who made a mount, for messages.
+//! Names the user who made a mount.
 
 use crate::cli::terminal::escape;
 use crate::sys::mountinfo::Mount;
 use crate::sys::process;
 
-/// The other user who made a mount, as `ann (uid 1000)`; `None` if it is one's own.
+/// The other user who made a mount, as `ann (uid 1000)`; `None` if it is this user's own.
 pub fn other_owner(mount: &Mount) -> Option<String> {
     let uid = mount.user().filter(|uid| *uid != process::uid())?;
     let users = std::fs::read("/etc/passwd").unwrap_or_default();

@@ -20,10 +20,10 @@ pub fn all() -> Result<Vec<Mount>, Failure> {
     Ok(table()?.into_iter().filter(is_ours).collect())
 }
 
-/// The mount on this path.
+/// The mount at this path.
 ///
 /// # Errors
-/// Nothing, or a mount of another type.
+/// Nothing is mounted there, or a mount of another type.
 pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
     let table = table()?;
     let mut found = None;
@@ -36,13 +36,13 @@ pub fn at(path: &Path, environment: &Environment) -> Result<Mount, Failure> {
     match found {
         Some(mount) if is_ours(mount) => Ok(mount.clone()),
         Some(mount) => {
-            Err(Failure::mount(format!("{} is a mount of type {}, not of ocifs", escape::path(path), escape::terminal(&mount.kind))))
+            Err(Failure::mount(format!("{} is a mount of type {}, not an ocifs mount", escape::path(path), escape::terminal(&mount.kind))))
         }
         None => Err(Failure::mount(format!("{} is not a mount point", escape::path(path)))),
     }
 }
 
-/// The mount that contains this path, and the path below the root of its file system (of which a bind mount may show a part).
+/// The mount that contains this path, and the path below the root of its file system (a bind mount may show only a part).
 ///
 /// # Errors
 /// The path is in no mount of this program.
@@ -54,7 +54,7 @@ pub fn containing(path: &Path, environment: &Environment) -> Result<(Mount, Path
             return Ok((mount.clone(), below_root(mount).join(rest)));
         }
     }
-    Err(Failure::mount(format!("{} is not in a mount of ocifs (see `ocifs status`)", escape::path(path))))
+    Err(Failure::mount(format!("{} is not in an ocifs mount (see `ocifs status`)", escape::path(path))))
 }
 
 /// The part of its file system that a mount shows; empty for all of it.
@@ -67,14 +67,14 @@ pub fn client(mount: &Mount, state_directory: Option<&Path>, environment: &Envir
     Client::new(&socket_directories(state_directory, mount.user(), environment), mount)
 }
 
-/// Daemons of this user whose file systems are not mounted in this namespace, with their records: they have users elsewhere, or publish
-/// before they end.
+/// This user's daemons whose file systems are not mounted in this namespace, with their records: they have users elsewhere, or publish before
+/// they end.
 ///
 /// # Errors
 /// `/proc` is not mounted.
 pub fn detached(state_directory: Option<&Path>, environment: &Environment) -> Result<Vec<(Record, Client)>, Failure> {
     let running = Client::running(&socket_directories(state_directory, None, environment));
-    // Read last: a new daemon writes its record after it mounts.
+    // Read last: a new daemon mounts before it writes its record.
     let table = all()?;
     let mut found: Vec<(Record, Client)> = Vec::new();
     for client in running {
@@ -100,7 +100,7 @@ pub fn of_record(record: &Record) -> Mount {
     }
 }
 
-/// This user's daemons that run.
+/// This user's running daemons.
 pub fn running(state_directory: Option<&Path>, environment: &Environment) -> Vec<Client> {
     Client::running(&socket_directories(state_directory, None, environment))
 }
@@ -113,7 +113,7 @@ fn socket_directories(state_directory: Option<&Path>, owner: Option<u32>, enviro
     directories
 }
 
-/// The record of a dead daemon of this user whose mount contained this path, and the path below its mount point.
+/// The record of this user's dead daemon whose mount contained this path, and the path below its mount point.
 pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Environment) -> Option<(Record, PathBuf)> {
     let own = process::effective_uid();
     let directories = environment.socket_directories(state_directory, Some(own));
@@ -128,7 +128,7 @@ pub fn recorded(path: &Path, state_directory: Option<&Path>, environment: &Envir
     })
 }
 
-/// The state directory of a dead daemon, as its record names it; only if it belongs to this user.
+/// The state directory of a dead daemon, from its record; only if it belongs to this user.
 pub fn recorded_state(record: Option<&Record>) -> Option<PathBuf> {
     let directory = record?.state_directory.as_ref()?;
     let metadata = std::fs::symlink_metadata(directory).ok()?;
@@ -148,8 +148,8 @@ fn is_ours(mount: &Mount) -> bool {
     mount.kind == KIND
 }
 
-/// A path as written, then with links in its parent resolved. The last component is never touched, since it may be a hung mount. Most paths
-/// match as written, so the parent is resolved lazily.
+/// A path as written, then with links in its parent resolved. The last component is never touched, since it may be a hung mount. Most
+/// paths match as written, so the parent is resolved lazily.
 fn spellings(path: &Path, environment: &Environment) -> Result<impl Iterator<Item = PathBuf>, Failure> {
     let written = without_dots(&environment.absolute(path, None)?);
     let resolve = {

@@ -1,24 +1,24 @@
-//! Values of `--header` and `--resolve`, as ORAS and curl spell them.
+//! Parses `--header` and `--resolve`, in the spelling of ORAS and curl.
 
 use std::net::{IpAddr, SocketAddr};
 
 /// `NAME: VALUE`.
 ///
 /// # Errors
-/// No colon.
+/// There is no colon.
 pub fn header(text: &str) -> Result<(String, String), String> {
     // The value may be a secret and stays out of the message.
-    let (name, value) = text.split_once(':').ok_or("a header is written `NAME: VALUE`")?;
+    let (name, value) = text.split_once(':').ok_or("write the header as `NAME: VALUE`")?;
     match name.trim() {
-        "" => Err("a header is written `NAME: VALUE`".to_owned()),
+        "" => Err("write the header as `NAME: VALUE`".to_owned()),
         name => Ok((name.to_owned(), value.trim().to_owned())),
     }
 }
 
-/// `HOST:PORT:ADDRESS[:PORT]`. The port of the address is that of the host: HTTP knows no other.
+/// `HOST:PORT:ADDRESS[:PORT]`. The address's port must be that of the host: HTTP has no other way.
 ///
 /// # Errors
-/// Another form.
+/// Any other form.
 pub fn address(text: &str) -> Result<(String, SocketAddr), String> {
     let form = || format!("`{}` is not HOST:PORT:ADDRESS", text.escape_debug());
     let (host, rest) = text.split_once(':').filter(|(host, _)| !host.is_empty()).ok_or_else(form)?;
@@ -30,7 +30,7 @@ pub fn address(text: &str) -> Result<(String, SocketAddr), String> {
         (_, Ok(address)) => address,
         _ => return Err(form()),
     };
-    // Addresses of names have no port of their own in a URL with one.
+    // For a URL with a port, the client ignores the port of an override address.
     if address.port() != port && port != 443 && port != 80 {
         return Err(format!("`{}`: the port of the address must be {port}", text.escape_debug()));
     }

@@ -1,6 +1,6 @@
-//! Home and XDG directories of the environment, and the default directories of cache, state and sockets.
+//! Home and XDG directories, and the default directories for cache, state and sockets.
 //!
-//! Apart from clap, the only reader of environment variables. Paths are absolute, since the daemon works in `/`.
+//! Apart from clap, the only reader of environment variables. Paths are made absolute, since the daemon runs in `/`.
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +10,10 @@ use crate::cli::exit::Failure;
 use crate::cli::terminal::escape;
 use crate::sys::process;
 
-/// The relevant variables, so that tests need not change those of the process.
+/// The relevant variables, held here so that tests need not change the process environment.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    /// Runs as root.
+    /// Whether the process runs as root.
     pub root: bool,
     /// `HOME`.
     pub home: Option<PathBuf>,
@@ -25,12 +25,12 @@ pub struct Environment {
     pub config_home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_directory: Option<PathBuf>,
-    /// The file of oci-sync that the user named.
+    /// The oci-sync configuration file named by the user.
     pub oci_sync_file: Option<PathBuf>,
 }
 
 impl Environment {
-    /// The environment of this process. Relative XDG paths are ignored, as the specification says.
+    /// The environment of this process. Relative XDG paths are ignored, as the specification demands.
     pub fn of_process() -> Self {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
@@ -77,7 +77,7 @@ impl Environment {
         self.configuration_home().map(|parent| parent.join("ocifs/config.yaml"))
     }
 
-    /// The file of oci-sync in the home directory.
+    /// oci-sync's file in the home directory.
     pub fn home_of_oci_sync(&self) -> Option<PathBuf> {
         self.configuration_home().map(|parent| parent.join("oci-sync/oci-sync.yaml"))
     }
@@ -95,15 +95,15 @@ impl Environment {
         }
     }
 
-    /// A directory, if this process may put files there. Root does not use directories of other users (`sudo -E` keeps their variables):
-    /// they would lose access.
+    /// The directory if this process may create files in it. Root ignores directories of other users (`sudo -E` keeps their variables), since
+    /// they would lose access to root's files.
     fn own<'environment>(&self, directory: &'environment Option<PathBuf>) -> Option<&'environment PathBuf> {
         let is_foreign = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).is_some_and(|found| found.uid() != 0);
         directory.as_ref().filter(|directory| !self.root || !is_foreign(directory))
     }
 
-    /// Directories where daemons may have put their sockets: their environment may differ from ours (sudo, a service, fstab). Root also
-    /// looks in those of the mount's owner.
+    /// Directories that may hold daemon sockets: a daemon's environment may differ from ours (sudo, a service, fstab). Root also searches
+    /// those of the mount's owner.
     pub fn socket_directories(&self, state_directory: Option<&Path>, owner: Option<u32>) -> Vec<PathBuf> {
         let mut found = Vec::new();
         found.extend(self.runtime_directory.as_ref().map(|directory| directory.join("ocifs")));
@@ -118,13 +118,13 @@ impl Environment {
         found
     }
 
-    /// Makes a user's path absolute; `~/` is the home directory, for paths that no shell expands.
+    /// Makes a user's path absolute; expands `~/`, for paths that no shell has seen.
     ///
     /// # Errors
-    /// No working directory, or `HOME` is not set.
+    /// There is no working directory, or `HOME` is not set.
     pub fn absolute(&self, path: &Path, base: Option<&Path>) -> Result<PathBuf, Failure> {
         if let Ok(rest) = path.strip_prefix("~") {
-            let home = self.home.as_ref().ok_or_else(|| Failure::usage("HOME is not set in the environment; write paths without ~"))?;
+            let home = self.home.as_ref().ok_or_else(|| Failure::usage("HOME is not set in the environment; give paths without ~"))?;
             return Ok(home.join(rest));
         }
         let path = base.map_or_else(|| path.to_owned(), |base| base.join(path));
@@ -132,12 +132,12 @@ impl Environment {
     }
 }
 
-/// An environment variable, unless empty.
+/// An environment variable; `None` if empty.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The variables with this start of their names that are text.
+/// The variables with this prefix whose values are UTF-8.
 pub fn with_prefix(prefix: &str) -> Vec<(String, String)> {
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     variables.filter(|(name, value)| name.starts_with(prefix) && !value.is_empty()).collect()

@@ -1,7 +1,7 @@
-//! The configuration file: YAML whose keys are names of flags.
+//! The configuration file: YAML whose keys are flag names.
 //!
-//! Its values become defaults of the flags, so flags and environment variables win over it. Which keys there are follows from the groups
-//! of `flags.rs`. An unknown key is an error with its place: a typo never falls back to a default silently.
+//! Its values become defaults of the flags, so flags and environment variables override it. The valid keys follow from the groups in
+//! `flags.rs`. An unknown key is an error with its position: a typo never silently falls back to a default.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ use crate::cli::exit::Failure;
 use crate::cli::terminal::escape;
 use crate::oci::Registry;
 
-/// Keys beside those of [`SETTINGS`]. Their values come after those of the command line instead of giving way to them.
+/// Keys beyond those of [`SETTINGS`]. Their values are added after those of the command line instead of being overridden.
 const PASSPHRASES: [&str; 2] = ["passphrase-file", "passphrase-command"];
 
 /// Values by the long name of their flag.
@@ -36,10 +36,10 @@ pub struct File {
 }
 
 impl File {
-    /// Reads the file that the user named, else the one at the usual place if there is one. `command` has all flags.
+    /// Reads the file named by the user, else the one in the default place if it exists. `command` has all flags.
     ///
     /// # Errors
-    /// A named file that is missing, and every mistake in a file, with its place.
+    /// A named file is missing, or the file has a mistake, reported with its position.
     pub fn load(named: Option<&Path>, environment: &Environment, command: &Command) -> Result<Self, Failure> {
         let Some(path) = named.map(Path::to_owned).or_else(|| environment.configuration_file()) else {
             return Ok(Self::default());
@@ -58,7 +58,7 @@ impl File {
             .map_err(|failure| failure.context(format_args!("the configuration file {}", escape::path(&path))))
     }
 
-    /// Paths in the file count from its folder.
+    /// Relative paths in the file start from its directory.
     fn parse(text: &str, folder: &Path, environment: &Environment, command: &Command) -> Result<Self, Failure> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -80,12 +80,12 @@ impl File {
         Ok(file)
     }
 
-    /// The command with everything that the file says for all registries as defaults.
+    /// The command with the file's global values as defaults.
     pub fn as_defaults(&self, command: Command) -> Command {
         with_defaults(command, &SETTINGS, &self.general)
     }
 
-    /// The command with the section of a registry as defaults.
+    /// The command with a registry's section as defaults.
     pub fn as_defaults_for(&self, registry: &Registry, command: Command) -> Command {
         match self.registries.get(registry.as_str()) {
             Some(section) => with_defaults(command, &[CONNECTION], section),
@@ -93,7 +93,7 @@ impl File {
         }
     }
 
-    /// A group of flags as the file alone sets them.
+    /// A group of flags as set by the file alone.
     ///
     /// # Errors
     /// Never for a group of [`SETTINGS`].
@@ -104,7 +104,7 @@ impl File {
         matches.and_then(|matches| T::from_arg_matches(&matches)).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// Sources of passphrases, tried after those of the command line.
+    /// Sources of passphrases, tried after those on the command line.
     pub fn passphrases(&self) -> Vec<Origin> {
         let values = |name: &str| self.general.get(name).cloned().unwrap_or_default();
         let files = values("passphrase-file").into_iter().map(|path| Origin::File(path.into()));
@@ -113,13 +113,13 @@ impl File {
     }
 }
 
-/// Ids of the flags in some groups of a command.
+/// Ids of the flags in the given groups of a command.
 fn members(command: &Command, groups: &[&str]) -> Vec<Id> {
     let groups = command.get_groups().filter(|group| groups.contains(&group.get_id().as_str()));
     groups.flat_map(|group| group.get_args().cloned()).collect()
 }
 
-/// The flags in some groups of a command and its subcommands, and those with one of some names.
+/// The flags in the given groups or with the given names, in a command and its subcommands.
 fn keys(command: &Command, groups: &[&str], names: &[&str]) -> Vec<Arg> {
     let members = members(command, groups);
     let is_key = |arg: &&Arg| members.contains(arg.get_id()) || arg.get_long().is_some_and(|long| names.contains(&long));
@@ -136,12 +136,12 @@ fn with_defaults(command: Command, groups: &[&str], settings: &Settings) -> Comm
     command.mut_subcommands(|inner| with_defaults(inner, groups, settings))
 }
 
-/// Whether a flag has values of a type.
+/// Whether a flag has this value parser.
 fn is(flag: &Arg, parser: &ValueParser) -> bool {
     flag.get_value_parser().type_id() == parser.type_id()
 }
 
-/// A mapping from names of flags to values; at the top also sections of registries.
+/// A mapping from flag names to values; at the top level also registry sections.
 #[derive(Clone, Copy)]
 struct Mapping<'a> {
     keys: &'a [Arg],
@@ -192,7 +192,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-/// Settings of single registries.
+/// Settings by registry.
 struct Sections<'a>(&'a [Arg]);
 
 impl<'de> DeserializeSeed<'de> for Sections<'_> {
@@ -219,7 +219,7 @@ impl<'de> Visitor<'de> for Sections<'_> {
     }
 }
 
-/// The value of a setting, accepted by the parser of its flag: `0644` and `10` mean what they mean there.
+/// The value of a setting, parsed by its flag's parser: `0644` and `10` mean the same as on the command line.
 struct Value<'a>(&'a Arg);
 
 impl<'de> DeserializeSeed<'de> for Value<'_> {
@@ -233,7 +233,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
         } else {
             Option::deserialize(deserializer)?.into_iter().collect()
         };
-        // Paths are not absolute yet; any text can be one.
+        // Paths are made absolute later; any text can be a path.
         let accepted = is(self.0, &ValueParser::path_buf()) || values.is_empty() || {
             let parser = Arg::new("value").num_args(1..).value_parser(self.0.get_value_parser().clone());
             let command = Command::new("check").no_binary_name(true).arg(parser);
@@ -243,7 +243,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     }
 }
 
-/// A mistake with its place and key. The content stays out of the message: it may be a secret.
+/// Describes a mistake by position and key. The value stays out of the message: it may be a secret.
 fn mistake(error: &serde_saphyr::Error, text: &str) -> String {
     use serde_saphyr::Error;
     let (place, line) = match error.location() {
@@ -265,7 +265,7 @@ fn mistake(error: &serde_saphyr::Error, text: &str) -> String {
     }
 }
 
-/// The text, if it can be the name of a setting.
+/// The text, if it can be a setting's name.
 fn plain_key(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_';
     (!text.is_empty() && text.len() <= 32 && text.bytes().all(plain)).then_some(text)

@@ -1,7 +1,7 @@
-//! Flags that several commands share, in groups as `--help` shows them.
+//! Flags shared by several commands, grouped as `--help` shows them.
 //!
 //! Members of the groups in [`SETTINGS`] and [`CONNECTION`] are also keys of the configuration file, and every flag of `ocifs mount` is a
-//! mount option: each is declared here once. Precedence: flag, environment, file, default.
+//! mount option; each is declared only here. Precedence: flag, environment, file, default.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -22,21 +22,21 @@ use crate::durable;
 use crate::oci::Platform;
 use crate::publish::ArtifactKind;
 
-/// Groups whose flags the configuration file can set for everything. A group that flattens others has no members of its own in clap.
+/// Groups whose flags the configuration file can set globally. In clap, a group that flattens others has no members of its own.
 pub const SETTINGS: [&str; 8] =
     ["Access", "ContentFlags", "Permissions", "WriteFlags", "Storage", "StateDirectory", "Transport", "LogFlags"];
 
-/// The group whose flags the configuration file can set for one registry.
+/// The group whose flags the configuration file can set per registry.
 pub const CONNECTION: &str = "Connection";
 
-/// How a mount may be used.
+/// How the mount is accessed.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Access {
-    /// Mount only what is cached; never ask the registry
+    /// Use cached content only; send no request
     #[arg(long)]
     pub offline: bool,
 
-    /// Refuse every write in the kernel
+    /// Mount read-only; the kernel refuses every write
     #[arg(long)]
     pub read_only: bool,
 }
@@ -45,15 +45,15 @@ pub struct Access {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Content")]
 pub struct ContentFlags {
-    /// How long tags and lists are trusted before the registry is asked again [default: 60s]
+    /// How long tags and lists are trusted before revalidation [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_TAG_TTL", hide_env = true)]
     pub tag_ttl: Option<Duration>,
 
-    /// When content is verified: `strict` verifies whole blobs before the first byte [default: auto]
+    /// When to verify content: `strict` verifies whole blobs before the first byte [default: auto]
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     pub verify: Option<Verify>,
 
-    /// How artifacts are shown: by their kind, a directory per layer, or a file per blob [default: merged]
+    /// How to show artifacts: merged as their kind implies, one directory per layer, or one file per blob [default: merged]
     #[arg(long, value_name = "VIEW", env = "OCIFS_VIEW", hide_env = true)]
     pub view: Option<View>,
 
@@ -70,11 +70,11 @@ pub struct ContentFlags {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Permissions")]
 pub struct Permissions {
-    /// Allow other users; the kernel then checks owners and modes
+    /// Allow access by other users; the kernel then checks owners and modes
     #[arg(long)]
     pub allow_other: bool,
 
-    /// With --allow-other, open .oci to other users too; it exposes all content regardless of file modes
+    /// With --allow-other, also open .oci to other users; it exposes all content regardless of file modes
     #[arg(long)]
     pub expose_metadata: bool,
 
@@ -94,7 +94,7 @@ pub struct Permissions {
     #[arg(long, value_name = "MODE", value_parser = mode, env = "OCIFS_DIR_MODE", hide_env = true)]
     pub dir_mode: Option<u32>,
 
-    /// Do not run programs from the mount
+    /// Forbid executing programs on the mount
     #[arg(long)]
     pub noexec: bool,
 }
@@ -111,7 +111,7 @@ pub struct WriteFlags {
     #[arg(long)]
     pub plaintext: bool,
 
-    /// Do not attach the index of a layer as a referrer to images and oci-sync artifacts; their readers build their own
+    /// Do not attach layer indexes as referrers to images and oci-sync artifacts; readers build their own
     #[arg(long)]
     pub no_index: bool,
 
@@ -119,7 +119,7 @@ pub struct WriteFlags {
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_STAGING_SIZE", hide_env = true)]
     pub staging_size: Option<u64>,
 
-    /// How long the daemon publishes after an unmount; the rest stays staged [default: 60s]
+    /// How long the daemon may publish after an unmount; the rest stays staged [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_EXIT_TIMEOUT", hide_env = true)]
     pub exit_timeout: Option<Duration>,
 
@@ -132,11 +132,11 @@ pub struct WriteFlags {
     pub concurrency: Option<NonZeroUsize>,
 }
 
-/// Directories and budget.
+/// Directories and budgets.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache and state")]
 pub struct Storage {
-    /// Keep content here [default: $XDG_CACHE_HOME/ocifs, as root /var/cache/ocifs]
+    /// Cache directory [default: $XDG_CACHE_HOME/ocifs, as root /var/cache/ocifs]
     #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
 
@@ -144,7 +144,7 @@ pub struct Storage {
     #[arg(long, value_name = "SIZE", value_parser = units::cache_size, env = "OCIFS_CACHE_SIZE", hide_env = true)]
     pub cache_size: Option<u64>,
 
-    /// Maximum memory for reading and publishing, besides that of the process itself [default: 256MiB]
+    /// Maximum memory for reading and publishing, on top of the process itself [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory, env = "OCIFS_MEMORY_LIMIT", hide_env = true)]
     pub memory_limit: Option<u64>,
 
@@ -152,22 +152,22 @@ pub struct Storage {
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "OCIFS_CACHE_MIN_FREE", hide_env = true)]
     pub cache_min_free: Option<u64>,
 
-    /// Keep staged edits, logs and sockets here [default: $XDG_STATE_HOME/ocifs, as root /var/lib/ocifs]
+    /// Directory for staged edits, logs and sockets [default: $XDG_STATE_HOME/ocifs, as root /var/lib/ocifs]
     #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
 
-    /// A cache directory that goes with the last of these.
+    /// A temporary cache directory, removed with the last clone.
     #[expect(dead_code, reason = "held until the command ends")]
     #[arg(skip)]
     pub temporary: Option<Arc<TempDir>>,
 }
 
 impl Storage {
-    /// With the default directories, for a command that only passes content through: where none is set and the default one cannot be
-    /// used (no home directory, or one that cannot be written), content is kept in a temporary directory for as long as the command runs.
+    /// Fills in the default directories, for a command that only passes content through: if none is set and the default cannot be used (no
+    /// home directory, or not writable), content is kept in a temporary directory while the command runs.
     ///
     /// # Errors
-    /// There is no place for temporary directories either.
+    /// No temporary directory can be created either.
     pub fn for_command(self, environment: &Environment) -> Result<Self, Failure> {
         let usual = environment.cache_directory().and_then(|directory| {
             durable::private_directory(&directory).map_err(|error| Failure::other(format!("{}: {error}", escape::path(&directory))))
@@ -175,11 +175,11 @@ impl Storage {
         let (None, Err(why)) = (&self.cache_dir, usual) else { return self.with_directories(environment) };
         let place = tempfile::Builder::new().prefix("ocifs-").tempdir();
         let place = place.map_err(|error| why.clone().context(format_args!("no cache ({error})")))?;
-        tracing::debug!("the cache is temporary: {}", why.message);
+        tracing::debug!("using a temporary cache: {}", why.message);
         Self { cache_dir: Some(place.path().to_owned()), temporary: Some(Arc::new(place)), ..self }.with_directories(environment)
     }
 
-    /// With the default directories where none is set.
+    /// Fills in the default directories where none is set.
     ///
     /// # Errors
     /// The environment determines no cache directory.
@@ -196,7 +196,7 @@ impl Storage {
 /// Where the daemons of mounts keep their state.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StateDirectory {
-    /// State directory of the mount, if it is not the default one
+    /// State directory of the mount, if not the default
     #[arg(long, value_name = "DIR", value_parser = absolute(), env = "OCIFS_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
 }
@@ -208,18 +208,18 @@ impl StateDirectory {
     }
 }
 
-/// Reaching registries.
+/// How registries are reached.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RegistryFlags {
-    /// Every registry.
+    /// Settings for every registry.
     #[command(flatten)]
     pub transport: Transport,
 
-    /// One registry.
+    /// Settings for one registry.
     #[command(flatten)]
     pub connection: Connection,
 
-    /// Who one is.
+    /// The credential to use.
     #[command(flatten)]
     pub login: LoginFlags,
 }
@@ -228,11 +228,11 @@ pub struct RegistryFlags {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Registry")]
 pub struct Transport {
-    /// Read credentials from this file only (config.json of docker, auth.json of podman)
+    /// Read credentials from this file only (docker's config.json or podman's auth.json)
     #[arg(long, value_name = "FILE", value_parser = absolute(), env = "OCIFS_REGISTRY_CONFIG", hide_env = true)]
     pub registry_config: Option<PathBuf>,
 
-    /// An operation fails when its transfer makes no progress for this long [default: 60s]
+    /// Fail an operation when its transfer makes no progress for this long [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_IO_TIMEOUT", hide_env = true)]
     pub io_timeout: Option<Duration>,
 }
@@ -245,7 +245,7 @@ pub struct Connection {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub plain_http: Option<bool>,
 
-    /// Do not verify the registry's certificate
+    /// Do not verify the registry's TLS certificate
     #[arg(long)]
     pub insecure: bool,
 
@@ -257,7 +257,7 @@ pub struct Connection {
     #[arg(long, value_name = "FILE", value_parser = absolute(), requires = "key_file", env = "OCIFS_CERT_FILE", hide_env = true)]
     pub cert_file: Option<PathBuf>,
 
-    /// Key of the client certificate, PEM
+    /// Private key of the client certificate, PEM
     #[arg(long, value_name = "FILE", value_parser = absolute(), requires = "cert_file", env = "OCIFS_KEY_FILE", hide_env = true)]
     pub key_file: Option<PathBuf>,
 
@@ -266,23 +266,23 @@ pub struct Connection {
     #[arg(long = "trusted-realm", value_name = "ORIGIN", action = ArgAction::Append)]
     pub trusted_realms: Vec<String>,
 
-    /// Send this header to the registry with every request, `NAME: VALUE`; repeatable
+    /// Send this header with every request to the registry, `NAME: VALUE`; repeatable
     #[arg(short = 'H', long = "header", value_name = "HEADER", action = ArgAction::Append, value_parser = custom::header)]
     pub headers: Vec<(String, String)>,
 
-    /// Reach HOST:PORT at this address, HOST:PORT:ADDRESS; repeatable
+    /// Connect to ADDRESS for HOST:PORT, HOST:PORT:ADDRESS; repeatable
     #[arg(long = "resolve", value_name = "HOST:PORT:ADDRESS", action = ArgAction::Append, value_parser = custom::address)]
     pub addresses: Vec<(String, SocketAddr)>,
 }
 
-/// Reading and publishing, with or without a mount.
+/// How artifacts are read and published, with or without a mount.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Reaching {
-    /// Directories and budget.
+    /// Directories and budgets.
     #[command(flatten)]
     pub storage: Storage,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     pub registry: RegistryFlags,
 
@@ -291,7 +291,7 @@ pub struct Reaching {
     pub keys: passphrases::Flags,
 }
 
-/// The staged tags that a command means.
+/// The staged tags to work on.
 #[derive(Args, Clone, Debug)]
 pub struct TagFlags {
     /// A path in a mount, or a registry, repository or tag [default: the mount of the working directory, else the only mount]
@@ -307,11 +307,11 @@ pub struct TagFlags {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Logging")]
 pub struct LogFlags {
-    /// Write the log here [default: a file in the state directory; with --foreground, standard error]
+    /// Log file [default: a file in the state directory; with --foreground, standard error]
     #[arg(long, value_name = "FILE", value_parser = absolute(), env = "OCIFS_LOG_FILE", hide_env = true)]
     pub log_file: Option<PathBuf>,
 
-    /// Log format [default: text; journal when systemd reads standard error]
+    /// Log format [default: text; journal when standard error goes to systemd]
     #[arg(long, value_name = "FORMAT", env = "OCIFS_LOG_FORMAT", hide_env = true)]
     pub log_format: Option<LogFormat>,
 }
@@ -319,7 +319,7 @@ pub struct LogFlags {
 /// `--verify`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
-    /// Trust the registry's transport while a blob still streams
+    /// Trust the registry's transport while a blob is still streaming
     #[default]
     Auto,
     /// Verify every blob before its first byte
@@ -329,23 +329,23 @@ pub enum Verify {
 /// `--view`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum View {
-    /// By the artifact's kind
+    /// As the artifact's kind implies
     #[default]
     Merged,
-    /// A directory per layer
+    /// One directory per layer
     Layers,
-    /// A file per blob
+    /// One file per blob
     Blobs,
 }
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Human-readable
     #[default]
     #[value(alias = "table")]
     Text,
-    /// For programs; keys are stable
+    /// JSON with stable keys
     Json,
     /// The same as YAML
     Yaml,
@@ -358,7 +358,7 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line
     Json,
-    /// Level as a prefix for journald, no time
+    /// Level prefixes for journald, no time
     Journal,
 }
 
@@ -370,7 +370,7 @@ pub enum AsKind {
     Files,
     /// A container image
     Image,
-    /// One archive as oci-sync writes it, encrypted if there is a passphrase
+    /// One archive in oci-sync's format, encrypted if there is a passphrase
     OciSync,
 }
 
@@ -392,7 +392,7 @@ fn mode(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{}` is not a mode; write it in octal, like 0644", text.escape_debug()))
 }
 
-/// A path, made absolute: a relative one counts from the working directory, `~/` is the home directory.
+/// A path, made absolute: a relative one starts from the working directory, `~/` is the home directory.
 fn absolute() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| Environment::of_process().absolute(&path, None).map_err(|failure| failure.message))
 }

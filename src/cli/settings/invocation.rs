@@ -1,4 +1,4 @@
-//! One call of the program: its command line, the configuration file and the environment.
+//! One invocation of the program: its command line, the configuration file and the environment.
 
 use std::ffi::OsString;
 
@@ -16,9 +16,9 @@ use crate::sys::inherited::Inherited;
 
 /// The context of a command besides its own flags.
 pub struct Invocation {
-    /// The whole command line as clap knows it, with what the file says for all registries as defaults.
+    /// The clap definition of the whole command line, with the file's global values as defaults.
     pub command: Command,
-    /// As typed, with mount options as flags.
+    /// The arguments as typed, with mount options rewritten as flags.
     pub arguments: Vec<OsString>,
     /// The parsed flags.
     pub matches: ArgMatches,
@@ -26,22 +26,22 @@ pub struct Invocation {
     pub file: File,
     /// The environment.
     pub environment: Environment,
-    /// How often `-v` was given.
+    /// Number of `-v` flags.
     pub verbose: u8,
-    /// Descriptors that the program was started with.
+    /// Descriptors inherited at startup.
     pub inherited: Inherited,
 }
 
 impl Invocation {
-    /// How a registry is reached: flags first, then its own section of the file, then what the file says for all registries.
+    /// How a registry is reached: flags first, then its section of the file, then the file's global values.
     ///
     /// # Errors
-    /// Settings that exclude each other.
+    /// Settings conflict.
     pub fn registry(&self, registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {
         self.registry_by(&self.arguments, registry)
     }
 
-    /// The same for one side of a command that reaches two: its own flags come before those of both.
+    /// The same for one side of a command that reaches two registries: the side's flags override the common ones.
     ///
     /// # Errors
     /// As [`Invocation::registry`].
@@ -50,10 +50,10 @@ impl Invocation {
         self.registry_by(&self.arguments.iter().cloned().chain(given).collect::<Vec<_>>(), registry)
     }
 
-    /// Checks that a credential or header without a side is not meant for two registries: it goes only to the one that it is for.
+    /// Checks that a credential or header without a side is not sent to two registries.
     ///
     /// # Errors
-    /// The two are different registries, and such a flag is given.
+    /// The sides are different registries and such a flag is given.
     pub fn check_one_login(&self, from: Option<&Registry>, to: Option<&Registry>) -> Result<(), Failure> {
         let (Some(from), Some(to)) = (from, to) else { return Ok(()) };
         let shared = ["username", "password_stdin", "identity_token_stdin", "headers"].into_iter().find(|id| self.is_given(id));
@@ -61,7 +61,7 @@ impl Invocation {
             None => Ok(()),
             Some(id) => {
                 let flag = if id == "headers" { "header".to_owned() } else { id.replace('_', "-") };
-                Err(Failure::usage(format!("--{flag} would go to {from} and to {to}; write --from-{flag} or --to-{flag}")))
+                Err(Failure::usage(format!("--{flag} would go to both {from} and {to}; use --from-{flag} or --to-{flag}")))
             }
         }
     }
@@ -81,7 +81,7 @@ impl Invocation {
         consistent(self.file.group(registry)?)
     }
 
-    /// Sources of passphrases: the command line, the environment, the configuration file. Hides those that were typed.
+    /// Sources of passphrases: the command line, the environment, the configuration file. Hides passphrases typed on the command line.
     pub fn origins(&self, flags: &passphrases::Flags) -> Vec<Origin> {
         passphrases::hide_secrets(flags);
         passphrases::protect_memory();
@@ -103,7 +103,7 @@ impl Invocation {
     }
 }
 
-/// The matches of the innermost command, which hold its flags.
+/// The matches of the innermost subcommand, which hold its flags.
 fn innermost(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
 }
@@ -114,7 +114,7 @@ fn consistent(mut flags: RegistryFlags) -> Result<RegistryFlags, Failure> {
         return Err(Failure::usage("a client certificate needs both --cert-file and --key-file"));
     }
     if connection.plain_http == Some(true) && connection.insecure {
-        return Err(Failure::usage("--plain-http and --insecure exclude each other: without TLS there is no certificate to ignore"));
+        return Err(Failure::usage("--plain-http and --insecure conflict: without TLS there is no certificate to ignore"));
     }
     flags.login.read()?;
     Ok(flags)

@@ -1,4 +1,4 @@
-//! A credential for one command: the user by flag, the secret from standard input or the terminal, never among the arguments.
+//! The credential of one command: the user by flag, the secret from standard input or the terminal, never from the arguments.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -13,14 +13,14 @@ use crate::cli::terminal::prompt;
 use crate::registry::{Credential, Secret};
 use crate::sys::terminal;
 
-/// Longest password or token.
+/// Longest password or token, in bytes.
 const LIMIT: u64 = 64 << 10;
 
-/// Who one is towards a registry.
+/// The identity to use with a registry.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Registry")]
 pub struct LoginFlags {
-    /// User name; the password is read with --password-stdin, or asked for [default: the stored login]
+    /// User name; the password is read with --password-stdin or prompted for [default: the stored login]
     #[arg(short, long, value_name = "NAME", conflicts_with = "identity_token_stdin")]
     pub username: Option<String>,
 
@@ -32,16 +32,16 @@ pub struct LoginFlags {
     #[arg(long)]
     pub identity_token_stdin: bool,
 
-    /// The credential of these flags, once it was read.
+    /// The credential from these flags, once read.
     #[arg(skip)]
     pub credential: Option<Credential>,
 }
 
 impl LoginFlags {
-    /// Reads the secret, if any flag is given. What was read once is used again: standard input has an end.
+    /// Reads the secret if any flag is given. Keeps it for later calls, since standard input can be read only once.
     ///
     /// # Errors
-    /// An invalid user name or secret, or nobody to ask.
+    /// The user name or secret is invalid, or there is no terminal to prompt on.
     pub fn read(&mut self) -> Result<(), Failure> {
         if self.username.is_some() || self.password_stdin || self.identity_token_stdin {
             self.credential = Some(self.obtain()?);
@@ -49,7 +49,7 @@ impl LoginFlags {
         Ok(())
     }
 
-    /// The credential, also without any flag: then all of it is asked for.
+    /// The credential; prompts for everything if no flag is given.
     ///
     /// # Errors
     /// As [`LoginFlags::read`].
@@ -77,7 +77,7 @@ impl LoginFlags {
             None => prompt::ask("Username")?,
         };
         if user.is_empty() || user.contains(':') {
-            return Err(Failure::usage("a user name is not empty and has no colon"));
+            return Err(Failure::usage("a user name must not be empty or contain a colon"));
         }
         let password = match self.password_stdin {
             true => from_stdin("password")?,
@@ -91,7 +91,7 @@ impl LoginFlags {
     }
 }
 
-/// Standard input without the end of its line.
+/// Reads standard input without its final newline.
 fn from_stdin(what: &str) -> Result<Secret, Failure> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize + 1));
     let read = io::stdin().lock().take(LIMIT + 1).read_to_end(&mut bytes);
@@ -103,6 +103,6 @@ fn from_stdin(what: &str) -> Result<Secret, Failure> {
 fn secret(bytes: &[u8], what: &str) -> Result<Secret, Failure> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.is_empty() && bytes.len() as u64 <= LIMIT => Ok(Secret::new(text)),
-        _ => Err(Failure::usage(format!("the {what} is empty, too long or no text"))),
+        _ => Err(Failure::usage(format!("the {what} is empty, too long or not text"))),
     }
 }

@@ -1,18 +1,18 @@
 //! Settings: flags, environment variables, the configuration file and mount options become plain structs.
 //!
-//! - `flags`: groups of flags that several commands share; each option is declared here once
+//! - `flags`: groups of shared flags; each option is declared here once
 //! - `mount`: the flags of `ocifs mount`
 //! - `file`: the configuration file, whose values become defaults of the flags
 //! - `mount_options`: `-o` lists and the arguments of mount(8), rewritten as flags
-//! - `spellings`: commands as other tools spell them
-//! - `shortcuts`: names for repositories, written out before anything is parsed
-//! - `oci_sync`: shortcuts and logins of oci-sync
-//! - `environment`: home and XDG directories, and what follows from them
-//! - `passphrases`: where passphrases come from, and reading them
-//! - `login`: a credential for one command
-//! - `custom`: headers and addresses that the user adds
-//! - `sides`: flags of one side of a command with two registries
-//! - `invocation`: all of it for one call of the program
+//! - `spellings`: other tools' names for commands
+//! - `shortcuts`: names for repositories, expanded before parsing
+//! - `oci_sync`: oci-sync's shortcuts and logins
+//! - `environment`: home and XDG directories, and the defaults derived from them
+//! - `passphrases`: sources of passphrases, and reading them
+//! - `login`: the credential of one command
+//! - `custom`: extra headers and address overrides
+//! - `sides`: flags for one side of a command with two registries
+//! - `invocation`: all of it for one invocation of the program
 
 pub mod custom;
 pub mod environment;

@@ -24,11 +24,11 @@ pub struct Mount {
     #[arg(short, long)]
     pub foreground: bool,
 
-    /// How the mount may be used.
+    /// How the mount is accessed.
     #[command(flatten)]
     pub access: Access,
 
-    /// Mount options as mount(8) passes them: names of flags without the leading hyphens
+    /// Mount options as mount(8) passes them: flag names without the leading hyphens
     #[arg(short = 'o', long = "options", value_name = "OPTIONS", action = ArgAction::Append)]
     pub options: Vec<String>,
 

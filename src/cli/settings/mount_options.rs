@@ -1,7 +1,7 @@
-//! `-o` as mount(8) and fstab write it, and the form `mount.ocifs SOURCE DIR [-sfnv] [-o OPTIONS]`.
+//! `-o` lists as in mount(8) and fstab, and the form `mount.ocifs SOURCE DIR [-sfnv] [-o OPTIONS]`.
 //!
-//! Flags of `ocifs mount` are options without the hyphens in front (`cache-size=1G`, also with underscores). Options of mount(8), of
-//! systemd and of every file system are accepted and ignored.
+//! Every flag of `ocifs mount` is an option without the leading hyphens (`cache-size=1G`; underscores work too). Options of mount(8),
+//! systemd and file systems in general are accepted and ignored.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -10,7 +10,7 @@ use clap::{Arg, Command};
 
 use crate::cli::exit::Failure;
 
-/// Flags of `ocifs mount` that are not options: they speak of one call, or would leave a secret in a file that everybody reads.
+/// Flags of `ocifs mount` that are not options: they concern one invocation, or would put a secret into a world-readable file.
 const NOT_OPTIONS: [&str; 10] = [
     "options",
     "foreground",
@@ -24,7 +24,7 @@ const NOT_OPTIONS: [&str; 10] = [
     "identity-token-stdin",
 ];
 
-/// Options that other programs act on, or that hold for every mount of ocifs.
+/// Options that other programs act on, or that hold for every ocifs mount.
 const IGNORED: [&str; 30] = [
     "_netdev",
     "auto",
@@ -58,11 +58,10 @@ const IGNORED: [&str; 30] = [
     "noiversion",
 ];
 
-/// The arguments with the `-o` lists of `ocifs mount` written out as flags, in front of those that were typed, which therefore win.
-/// `command` has all flags.
+/// Rewrites the `-o` lists of `ocifs mount` as flags, in front of the typed ones, which therefore win. `command` has all flags.
 ///
 /// # Errors
-/// An unknown option, or one with a value missing or too many.
+/// An option is unknown, lacks its value, or has a value it does not take.
 pub fn expand(arguments: &[OsString], lists: &[String], command: &Command) -> Result<Option<Vec<OsString>>, Failure> {
     let mut expanded = Vec::new();
     for list in lists {
@@ -85,7 +84,7 @@ fn flags(list: &str, command: &Command) -> Result<Vec<OsString>, Failure> {
             None => (option.as_str(), None),
         };
         match value {
-            // The later of two counts; mount(8) itself writes out what `user` in fstab implies.
+            // The later of the two wins; mount(8) itself expands what `user` in fstab implies.
             None if name == "exec" => flags.retain(|flag| flag != "--noexec"),
             None if name == "rw" => flags.retain(|flag| flag != "--read-only"),
             None if name == "ro" => flags.push("--read-only".into()),
@@ -96,13 +95,13 @@ fn flags(list: &str, command: &Command) -> Result<Vec<OsString>, Failure> {
     Ok(flags)
 }
 
-/// An option of ours as the flag of that name.
+/// One of our options as the flag of that name.
 fn flag(name: &str, value: Option<&str>, options: &[&Arg]) -> Result<OsString, Failure> {
     let dashed = name.trim().replace('_', "-");
     let option = options.iter().find(|option| option.get_long() == Some(&dashed)).filter(|_| !NOT_OPTIONS.contains(&dashed.as_str()));
     let Some(option) = option else {
         return Err(Failure::usage(format!(
-            "unknown mount option `{}`; options have the names of the flags of `ocifs mount --help`",
+            "unknown mount option `{}`; options are named like the flags in `ocifs mount --help`",
             name.escape_debug()
         )));
     };
@@ -115,7 +114,7 @@ fn flag(name: &str, value: Option<&str>, options: &[&Arg]) -> Result<OsString, F
     }
 }
 
-/// Splits at commas; a backslash keeps the next character.
+/// Splits at commas; a backslash escapes the next character.
 fn split(list: &str) -> Vec<String> {
     let mut options = vec![String::new()];
     let mut characters = list.chars();
@@ -130,8 +129,8 @@ fn split(list: &str) -> Vec<String> {
     options
 }
 
-/// Whether this is a call of mount(8): by the name `mount.ocifs`, or as `mount.fuse` calls the program for the type
-/// `fuse.ocifs`, by its own name with `SOURCE DIR -o OPTIONS`.
+/// Whether mount(8) called us: under the name `mount.ocifs`, or as `mount.fuse` runs the program for type `fuse.ocifs`, under its own
+/// name with `SOURCE DIR -o OPTIONS`.
 pub fn is_mount_helper(arguments: &[OsString], is_command: impl Fn(&OsStr) -> bool) -> bool {
     let name = arguments.first().and_then(|program| Path::new(program).file_name());
     let by_name = name.is_some_and(|name| name == "mount.ocifs" || name == "mount.fuse.ocifs");
@@ -142,7 +141,7 @@ pub fn is_mount_helper(arguments: &[OsString], is_command: impl Fn(&OsStr) -> bo
 /// Translates a call by mount(8) to arguments of `ocifs`.
 ///
 /// # Errors
-/// An option that mount(8) does not pass, or a missing argument.
+/// An option is not one that mount(8) passes, or an argument is missing.
 pub fn from_mount_helper(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let mut rest = arguments.into_iter();
     let program = rest.next().unwrap_or_else(|| "mount.ocifs".into());
@@ -158,13 +157,13 @@ pub fn from_mount_helper(arguments: Vec<OsString>) -> Result<Vec<OsString>, Fail
         match text.strip_prefix("-o") {
             Some("") => options.push(rest.next().ok_or_else(|| Failure::usage("-o needs a list of options"))?),
             Some(list) => options.push(list.into()),
-            // The type and the namespace matter to mount(8) only.
+            // Only mount(8) cares about the type and the namespace.
             None if text == "-t" || text == "-N" => drop(rest.next()),
             None if text.chars().skip(1).all(|letter| "sfnv".contains(letter)) => {
                 verbose |= text.contains('v');
                 fake |= text.contains('f');
             }
-            None => return Err(Failure::usage(format!("mount.ocifs does not know `{}`", text.escape_debug()))),
+            None => return Err(Failure::usage(format!("unknown option `{}` of mount.ocifs", text.escape_debug()))),
         }
     }
     if positional.len() != 2 {

@@ -1,7 +1,7 @@
-//! The file `oci-sync.yaml` of oci-sync: shortcuts for repositories, and logins.
+//! oci-sync's file `oci-sync.yaml`: shortcuts for repositories, and logins.
 //!
-//! It is read from its place in the home directory, or where the user says. Never from the working directory by itself: a file that lies
-//! in a downloaded directory must not decide where `docs push` goes.
+//! Read from the home directory or a path the user names. Never picked up from the working directory: a file in a downloaded directory must
+//! not decide where `docs push` goes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use crate::cli::exit::Failure;
 use crate::cli::terminal::{escape, message};
 use crate::registry::Secret;
 
-/// The content that ocifs uses; the rest is ignored.
+/// The parts of the file that ocifs uses; the rest is ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct OciSync {
@@ -23,7 +23,7 @@ pub struct OciSync {
     pub shortcuts: BTreeMap<String, Shortcut>,
     /// By host.
     pub auths: BTreeMap<String, Login>,
-    /// The file.
+    /// The path of the file.
     #[serde(skip)]
     pub path: PathBuf,
 }
@@ -47,7 +47,8 @@ pub struct Login {
 }
 
 impl OciSync {
-    /// Reads the file that the user named, else the one in the home directory if there is one. A mistake in the latter is a warning.
+    /// Reads the file named by the user, else the one in the home directory if it exists. An invalid file in the home directory is only a
+    /// warning.
     ///
     /// # Errors
     /// A named file is missing or invalid.
@@ -68,7 +69,7 @@ impl OciSync {
             // The parser's message may quote a password.
             Err(error) => {
                 let line = error.without_snippet().location().map(|location| format!(" (line {})", location.line())).unwrap_or_default();
-                unusable(is_named, format!("{} is not the YAML of oci-sync{line}", escape::path(&path)))
+                unusable(is_named, format!("{} is not valid oci-sync YAML{line}", escape::path(&path)))
             }
         }
     }

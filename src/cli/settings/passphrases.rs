@@ -1,7 +1,7 @@
-//! Passphrases: files, descriptors, commands, the environment, a prompt. Tried in the order of the command line.
+//! Passphrases from files, descriptors, commands, the environment or a prompt, tried in command-line order.
 //!
-//! One newline at the end is dropped, nothing else. Secrets are wiped from memory when dropped, never printed,
-//! and never stay readable in `/proc/*/cmdline`.
+//! One trailing newline is dropped, nothing else. Secrets are wiped from memory when dropped, never printed, and never stay readable in
+//! `/proc/*/cmdline`.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,10 +17,10 @@ use crate::cli::terminal::{escape, message};
 use crate::seal::Passphrase;
 use crate::sys::{process, terminal};
 
-/// Longest passphrase.
+/// Longest passphrase, in bytes.
 const LIMIT: u64 = 64 << 10;
 
-/// Flags that name passphrases.
+/// Flags that give passphrases.
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Encrypted artifacts")]
 pub struct Flags {
@@ -36,11 +36,11 @@ pub struct Flags {
     #[arg(long = "passphrase-command", value_name = "COMMAND", action = ArgAction::Append)]
     pub commands: Vec<String>,
 
-    /// The passphrase itself. Others on this machine may see it while the command starts; prefer a file
+    /// The passphrase itself. Other users may see it while the command starts; prefer a file
     #[arg(long = "passphrase", value_name = "SECRET", action = ArgAction::Append)]
     pub literal: Vec<String>,
 
-    /// Ask for a passphrase on the terminal
+    /// Prompt for a passphrase on the terminal
     #[arg(long = "ask-passphrase")]
     pub ask: bool,
 }
@@ -66,7 +66,7 @@ pub enum Origin {
     Prompt,
 }
 
-/// The sources on a command line, in the order in which they were typed across kinds.
+/// The sources on a command line, in the order typed, across kinds.
 pub fn in_order(flags: &Flags, matches: &ArgMatches) -> Vec<Origin> {
     let mut found: Vec<(usize, Origin)> = Vec::new();
     let mut add = |name: &str, origins: Vec<Origin>| {
@@ -85,10 +85,10 @@ pub fn in_order(flags: &Flags, matches: &ArgMatches) -> Vec<Origin> {
     origins
 }
 
-/// Keeps secrets in memory from core dumps and swap. Before the first one is read; a process that is forked inherits it.
+/// Keeps secrets out of core dumps and swap. Call before reading the first one; forked processes inherit it.
 pub fn protect_memory() {
     if let Err(error) = process::protect_memory() {
-        tracing::warn!(%error, "memory with keys is not protected");
+        tracing::warn!(%error, "cannot protect memory that holds keys");
     }
 }
 
@@ -103,10 +103,10 @@ pub fn hide_secrets(flags: &Flags) {
     }
 }
 
-/// Reads every passphrase at once: a wrong path fails the command and not a later read.
+/// Reads every passphrase at once, so that a wrong path fails the command rather than a later read.
 ///
 /// # Errors
-/// An unreadable source; the message names the source, never the secret.
+/// A source is unreadable; the message names the source, never the secret.
 pub fn read_all(origins: &[Origin]) -> Result<Vec<Passphrase>, Failure> {
     origins.iter().map(read).collect()
 }
@@ -117,7 +117,7 @@ fn read(origin: &Origin) -> Result<Passphrase, Failure> {
             .inspect(|file| warn_if_readable(file, path))
             .and_then(read_bounded)
             .map_err(|error| failure(format!("cannot read the passphrase file {}: {error}", escape::path(path)))),
-        // A path below /dev/fd opens the same pipe, file or here-document again.
+        // A path below /dev/fd reopens the same pipe, file or here-document.
         Origin::Descriptor(number) => File::open(format!("/dev/fd/{number}"))
             .and_then(read_bounded)
             .map_err(|error| failure(format!("cannot read the passphrase from descriptor {number}: {error}"))),
@@ -135,7 +135,7 @@ fn read(origin: &Origin) -> Result<Passphrase, Failure> {
     Ok(Passphrase::new(text.to_vec()))
 }
 
-/// Warns of a passphrase file that every user can read.
+/// Warns if every user can read a passphrase file.
 fn warn_if_readable(file: &File, path: &Path) {
     if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o004 != 0) {
         let shown = escape::path(path);
@@ -148,7 +148,7 @@ fn failure(message: impl Into<String>) -> Failure {
 }
 
 fn read_bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The room is reserved once: a vector that grows leaves copies of the secret behind.
+    // Reserve all the room at once: a growing vector leaves copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize + 1));
     source.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
@@ -174,15 +174,15 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(output.unwrap_or_default())
 }
 
-/// Overwrites the values of `--passphrase` in this process's own argument list, so that `ps` shows stars.
-/// The rest of the command line stays as typed.
+/// Overwrites the values of `--passphrase` in this process's argument list, so that `ps` shows asterisks. The rest of the command line is
+/// left as typed.
 ///
 /// # Errors
-/// `/proc` is not mounted: the secret stays visible.
+/// `/proc` is not mounted, so the secret stays visible.
 fn wipe_from_command_line() -> io::Result<()> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    // Fields 48 and 49 of proc(5), counted from the third, which is the first behind the name.
+    // Fields 48 and 49 of proc(5), counted from the third, the first one after the name.
     let mut fields = fields.split_ascii_whitespace().skip(45).map(str::parse::<u64>);
     let (Some(Ok(start)), Some(Ok(_end))) = (fields.next(), fields.next()) else {
         return Err(io::ErrorKind::InvalidData.into());

@@ -1,7 +1,6 @@
-//! Shortcuts: short names for repositories, in a file of ours and in that of oci-sync. `NAME push …` stands for a command on the
-//! repository.
+//! Shortcuts: short names for repositories, in our file and in oci-sync's. `NAME push …` stands for a command on the repository.
 //!
-//! Ours is `shortcuts.yaml` beside the configuration file, so that the latter keeps its comments. A name in both means ours.
+//! Ours is `shortcuts.yaml` beside the configuration file, so that comments in the latter survive. If both have a name, ours wins.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,10 +15,10 @@ use crate::cli::terminal::escape;
 use crate::durable::{self, RangeLock};
 use crate::oci::Source;
 
-/// How long another command may take to change the file.
+/// Longest wait for another command that changes the file.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a shortcut can be followed by, and the command that this stands for.
+/// The verbs of shortcuts, and the commands they stand for.
 const VERBS: [(&str, &str); 5] = [("push", "push"), ("pull", "pull"), ("list", "list"), ("delete", "rm"), ("rm", "rm")];
 
 /// One shortcut.
@@ -27,9 +26,9 @@ const VERBS: [(&str, &str); 5] = [("push", "push"), ("pull", "pull"), ("list", "
 pub struct Shortcut {
     /// The repository.
     pub repository: String,
-    /// The file that it is from.
+    /// The file that defines it.
     pub file: PathBuf,
-    /// Whether the file is ours.
+    /// Whether that file is ours.
     pub own: bool,
 }
 
@@ -50,10 +49,10 @@ pub fn all(environment: &Environment) -> Result<BTreeMap<String, Shortcut>, Fail
     Ok(found)
 }
 
-/// Adds or replaces a shortcut of ours.
+/// Adds or replaces one of our shortcuts.
 ///
 /// # Errors
-/// The name or the repository cannot be one, or the file cannot be changed.
+/// The name or repository is invalid, or the file cannot be changed.
 pub fn add(name: &str, repository: &str, environment: &Environment) -> Result<(), Failure> {
     check_name(name)?;
     check_repository(repository)?;
@@ -63,10 +62,10 @@ pub fn add(name: &str, repository: &str, environment: &Environment) -> Result<()
     })
 }
 
-/// Removes a shortcut of ours.
+/// Removes one of our shortcuts.
 ///
 /// # Errors
-/// There is none of this name, or the file cannot be changed.
+/// There is no such shortcut, or the file cannot be changed.
 pub fn remove(name: &str, environment: &Environment) -> Result<(), Failure> {
     let shown = escape::terminal(name).into_owned();
     if let Some(theirs) = all(environment)?.get(name).filter(|shortcut| !shortcut.own) {
@@ -74,7 +73,7 @@ pub fn remove(name: &str, environment: &Environment) -> Result<(), Failure> {
     }
     change(environment, |shortcuts| match shortcuts.remove(name) {
         Some(_) => Ok(()),
-        None => Err(Failure::new(Code::NotFound, format!("there is no shortcut `{shown}`"))),
+        None => Err(Failure::new(Code::NotFound, format!("no shortcut `{shown}`"))),
     })
 }
 
@@ -113,10 +112,10 @@ fn check_name(name: &str) -> Result<(), Failure> {
     if name.bytes().all(plain) && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric()) {
         return Ok(());
     }
-    Err(Failure::usage(format!("`{}` cannot be the name of a shortcut: letters, digits and . _ - only", escape::terminal(name))))
+    Err(Failure::usage(format!("`{}` is not a valid shortcut name: use letters, digits, and . _ -", escape::terminal(name))))
 }
 
-/// Checks that text names a repository or layout without tag and digest.
+/// Checks that text names a repository or layout without tag or digest.
 fn check_repository(text: &str) -> Result<(), Failure> {
     match Source::parse(text) {
         Ok(Source::Registry { prefix: Some(_), .. } | Source::Layout { name: None, .. }) => Ok(()),
@@ -125,7 +124,7 @@ fn check_repository(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// The place of the first argument that is no flag: the command, or a shortcut. Flags before it are those of every command.
+/// The position of the first argument that is not a flag: a command or a shortcut. Flags before it are global.
 pub fn place_of_command(arguments: &[OsString]) -> Option<usize> {
     let mut place = 1;
     while let Some(argument) = arguments.get(place) {
@@ -138,7 +137,7 @@ pub fn place_of_command(arguments: &[OsString]) -> Option<usize> {
     None
 }
 
-/// The file of oci-sync that the arguments or the environment name.
+/// The oci-sync file named by the arguments or the environment.
 pub fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     let flag = OsStr::new("--oci-sync-config");
     let with_value = |argument: &OsString| Some(argument.to_str()?.strip_prefix("--oci-sync-config=")?.into());
@@ -146,15 +145,15 @@ pub fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     apart.or_else(|| arguments.iter().find_map(with_value)).or_else(|| environment::variable("OCIFS_OCI_SYNC_CONFIG").map(PathBuf::from))
 }
 
-/// Whether the argument behind a name is one that shortcuts have.
+/// Whether the argument after a name is a shortcut verb.
 pub fn is_verb(argument: Option<&OsString>) -> bool {
     argument.and_then(|argument| argument.to_str()).is_some_and(|argument| VERBS.iter().any(|(verb, _)| *verb == argument))
 }
 
-/// The arguments with the shortcut at a place written out: `docs push --tag v1 …` is `push ghcr.io/me/docs:v1 …`.
+/// Expands the shortcut at a position: `docs push --tag v1 …` becomes `push ghcr.io/me/docs:v1 …`.
 ///
 /// # Errors
-/// No such verb, or a tag is missing.
+/// The verb is unknown, or a tag is missing.
 pub fn expand(arguments: &[OsString], place: usize, shortcut: &Shortcut) -> Result<Vec<OsString>, Failure> {
     check_repository(&shortcut.repository).map_err(|failure| failure.context(escape::path(&shortcut.file)))?;
     let name = arguments.get(place).map(|name| escape::terminal(&name.to_string_lossy()).into_owned()).unwrap_or_default();
@@ -175,7 +174,7 @@ pub fn expand(arguments: &[OsString], place: usize, shortcut: &Shortcut) -> Resu
     Ok(before.chain([command.into(), reference]).chain(rest).collect())
 }
 
-/// The value of `--tag` or `-t`, and the other arguments.
+/// Removes `--tag` or `-t`: its value, and the other arguments.
 fn take_tag(arguments: &[OsString]) -> (Option<OsString>, Vec<OsString>) {
     let (mut tag, mut rest) = (None, Vec::new());
     let mut arguments = arguments.iter().cloned();

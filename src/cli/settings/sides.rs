@@ -1,6 +1,6 @@
-//! Flags of one side of a command that reaches two registries: those of the connection with `from-` or `to-` in front.
+//! Flags for one side of a command that reaches two registries: the connection flags with the prefix `from-` or `to-`.
 //!
-//! They are derived from [`Connection`], so a flag added there has both spellings here.
+//! Derived from [`Connection`], so a flag added there gets both spellings here.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
@@ -34,11 +34,11 @@ impl Side {
     }
 }
 
-/// The flags of both sides. They are read by [`given`].
+/// The flags of both sides, read by [`given`].
 #[derive(Clone, Debug, Default)]
 pub struct Sides;
 
-/// The flags of a connection as clap knows them.
+/// The connection flags as clap knows them.
 fn connection() -> Vec<Arg> {
     LoginFlags::augment_args(Connection::augment_args(Command::new("connection"))).get_arguments().cloned().collect()
 }
@@ -52,14 +52,14 @@ impl Args for Sides {
         let renamed = Side::ALL.into_iter().flat_map(|side| {
             connection().into_iter().filter_map(move |argument| {
                 let long = format!("{}-{}", side.prefix(), argument.get_long()?);
-                // Requirements name the flags without a prefix; they are checked where the two are put together.
+                // `requires` refers to flags without a prefix; it is checked where both sides are merged.
                 let mut plain = Arg::new(id(side, &argument)).long(long).action(argument.get_action().clone());
                 if argument.get_action().takes_values() {
                     plain = plain.value_names(argument.get_value_names().unwrap_or_default().to_vec());
                     plain = argument.get_num_args().map_or(plain.clone(), |range| plain.num_args(range));
                 }
                 let plain = plain.require_equals(argument.is_require_equals_set()).help_heading(side.heading());
-                Some(plain.help(format!("--{} of this side alone", argument.get_long()?)))
+                Some(plain.help(format!("--{} for this side only", argument.get_long()?)))
             })
         });
         renamed.fold(command, Command::arg)
@@ -80,7 +80,7 @@ impl FromArgMatches for Sides {
     }
 }
 
-/// The flags of a side, without its prefix.
+/// The flags given for a side, without its prefix.
 pub fn given(side: Side, matches: &ArgMatches) -> Vec<String> {
     let mut flags = Vec::new();
     for argument in connection() {

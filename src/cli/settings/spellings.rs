@@ -1,9 +1,9 @@
-//! Commands as other tools spell them, written out as ours before anything is parsed.
+//! Other tools' names for commands, rewritten as ours before parsing.
 
 use std::ffi::OsString;
 
-/// What ORAS, crane, skopeo and oci-packer call a command, and what it is called here. Those that are also names or aliases of ours are
-/// not listed.
+/// Command names of ORAS, crane, skopeo and oci-packer, and our equivalents. Those that are also names or aliases of ours are not
+/// listed.
 const SPELLINGS: [(&str, &[&str]); 6] = [
     ("catalog", &["repo", "ls"]),
     ("config", &["manifest", "config"]),
@@ -13,7 +13,7 @@ const SPELLINGS: [(&str, &[&str]); 6] = [
     ("version", &["--version"]),
 ];
 
-/// The arguments with the command at a place spelled as here. `crane manifest REF` prints a manifest, which is `manifest get REF`.
+/// Rewrites the command at a position in our spelling. `crane manifest REF` prints a manifest, which is `manifest get REF` here.
 pub fn respell(arguments: &mut Vec<OsString>, place: usize, is_subcommand_of_manifest: impl Fn(&str) -> bool) {
     let word = |place: usize| arguments.get(place).and_then(|argument| argument.to_str());
     let ours = SPELLINGS.iter().find(|(theirs, _)| word(place) == Some(theirs)).map(|(_, ours)| *ours);

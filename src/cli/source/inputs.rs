@@ -1,4 +1,4 @@
-//! Files of this machine that a command packs: their paths, types and annotations as typed.
+//! Local files that a command packs: their paths, types and annotations as typed.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -12,24 +12,24 @@ use crate::cli::settings::environment;
 use crate::cli::terminal::escape;
 use crate::publish::{ArtifactKind, Config, Input, Metadata, NewKind};
 
-/// Bytes of a config or of a file of annotations.
+/// Largest config or annotation file, in bytes.
 const SMALL_FILE: u64 = 4 << 20;
-/// The annotation with the time of an artifact.
+/// The annotation for an artifact's creation time.
 const CREATED: &str = "org.opencontainers.image.created";
 /// Standard input.
 pub const STDIN: &str = "-";
 
-/// How paths are called in the artifact.
+/// How paths are named in the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// As they are given. Absolute paths and those that climb have their last name only.
+    /// As given. Absolute paths and paths with leading `..` keep only their last component.
     AsGiven,
-    /// By their last name, as oci-sync has it.
+    /// By their last component, as in oci-sync.
     LastName,
 }
 
 impl Naming {
-    /// That of a kind of artifact.
+    /// The naming used by a kind of artifact.
     pub fn of(kind: NewKind) -> Self {
         if kind == NewKind::Editable(ArtifactKind::OciSync) { Self::LastName } else { Self::AsGiven }
     }
@@ -40,18 +40,18 @@ impl Naming {
 pub struct Given {
     /// PATH, PATH:TYPE or `-`.
     pub paths: Vec<PathBuf>,
-    /// What paths are relative to, if not to the working directory.
+    /// The base of relative paths, if not the working directory.
     pub directory: Option<PathBuf>,
     /// Name of standard input.
     pub title: Option<String>,
-    /// Where standard input waits.
+    /// Directory to spool standard input in.
     pub scratch: PathBuf,
 }
 
-/// Finds what was typed on the disk. Reads standard input to its end if it is asked for. Blocks.
+/// Locates the typed paths on disk. Reads standard input to its end if requested. Blocks.
 ///
 /// # Errors
-/// A path that does not exist, standard input without a title.
+/// A path does not exist, or standard input has no title.
 pub fn find(given: Given, naming: Naming) -> Result<Vec<Input>, Failure> {
     let base = given.directory.clone().unwrap_or_default();
     let mut inputs = Vec::new();
@@ -68,19 +68,19 @@ pub fn find(given: Given, naming: Naming) -> Result<Vec<Input>, Failure> {
 }
 
 fn standard_input(given: &Given) -> Result<Input, Failure> {
-    let title = given.title.as_ref().ok_or_else(|| Failure::usage("standard input has no name: give it one with --title"))?;
+    let title = given.title.as_ref().ok_or_else(|| Failure::usage("standard input has no name; give one with --title"))?;
     let path = named(Path::new(title)).filter(|path| !path.is_empty());
-    let path = path.ok_or_else(|| Failure::usage(format!("`{}` is no path inside an artifact", escape::terminal(title))))?;
+    let path = path.ok_or_else(|| Failure::usage(format!("`{}` is not a valid path in an artifact", escape::terminal(title))))?;
     let disk = given.scratch.join("stdin");
     let copied = std::fs::create_dir_all(&given.scratch).and_then(|()| {
         let mut file = std::fs::File::create(&disk)?;
         io::copy(&mut io::stdin().lock(), &mut file)
     });
-    copied.map_err(|error| Failure::other(format!("cannot keep standard input in {}: {error}", escape::path(&disk))))?;
+    copied.map_err(|error| Failure::other(format!("cannot spool standard input to {}: {error}", escape::path(&disk))))?;
     Ok(Input { disk, path, media_type: None, bytes_only: true })
 }
 
-/// Splits PATH:TYPE, where no file has that whole name.
+/// Splits PATH:TYPE, unless a file has that whole name.
 fn with_type(base: &Path, typed: &Path) -> Result<(PathBuf, Option<String>), Failure> {
     let exists = |path: &Path| std::fs::symlink_metadata(base.join(path));
     let error = match exists(typed) {
@@ -96,7 +96,7 @@ fn with_type(base: &Path, typed: &Path) -> Result<(PathBuf, Option<String>), Fai
     Err(unreadable(&base.join(typed), &error))
 }
 
-/// A file that cannot be read.
+/// The failure for an unreadable file.
 pub fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Other };
     Failure::new(code, format!("cannot read {}: {error}", escape::path(path)))
@@ -109,12 +109,12 @@ fn name(path: &Path, disk: &Path, naming: Naming) -> Result<Vec<u8>, Failure> {
     }
     let unnamed = || Failure::usage(format!("{} has no name of its own; use -C {} .", escape::path(disk), escape::path(disk)));
     let real = disk.canonicalize().map_err(|error| Failure::other(format!("cannot read {}: {error}", escape::path(disk))))?;
-    // The name as typed, if there is one; only `..` has to be looked up.
+    // The name as typed, if there is one; only `..` needs a lookup.
     let last = path.file_name().or_else(|| real.file_name()).ok_or_else(unnamed)?;
     Ok(last.as_bytes().to_vec())
 }
 
-/// A relative path without `.` and doubled slashes; `None` if it is absolute or climbs.
+/// A relative path without `.` and doubled slashes; `None` if it is absolute or leaves its base.
 fn named(path: &Path) -> Option<Vec<u8>> {
     let mut names = Vec::new();
     for component in path.components() {
@@ -130,7 +130,7 @@ fn named(path: &Path) -> Option<Vec<u8>> {
 /// Parses NAME=VALUE.
 ///
 /// # Errors
-/// Text without `=` or a name.
+/// There is no `=`, or the name is empty.
 pub fn annotation(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -141,14 +141,14 @@ pub fn annotation(text: &str) -> Result<(String, String), String> {
 /// Parses UID or UID:GID.
 ///
 /// # Errors
-/// Anything else.
+/// Any other form.
 pub fn owner(text: &str) -> Result<(u32, u32), String> {
     let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a numeric id"));
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
     Ok((number(uid)?, number(gid)?))
 }
 
-/// `SOURCE_DATE_EPOCH` of reproducible-builds.org: no time of a build is later, in seconds since 1970.
+/// `SOURCE_DATE_EPOCH` of reproducible-builds.org, in seconds since 1970: later times are clamped to it.
 ///
 /// # Errors
 /// It is not a number.
@@ -159,7 +159,7 @@ pub fn source_date() -> Result<Option<i64>, Failure> {
     seconds.ok_or_else(invalid).map(Some)
 }
 
-/// The annotation with a time.
+/// The creation-time annotation.
 pub fn created(seconds: i64) -> Option<(String, String)> {
     let time = DateTime::from_timestamp(seconds, 0)?;
     Some((CREATED.to_owned(), time.to_rfc3339_opts(SecondsFormat::Secs, true)))
@@ -179,14 +179,14 @@ pub fn config(typed: &Path) -> Result<Config, Failure> {
 /// # Errors
 /// It cannot be read, or holds something else.
 pub fn annotation_file(path: &Path) -> Result<Metadata, Failure> {
-    let invalid = |why: &dyn std::fmt::Display| Failure::usage(format!("{} is no file of annotations: {why}", escape::path(path)));
+    let invalid = |why: &dyn std::fmt::Display| Failure::usage(format!("{} is not a valid annotation file: {why}", escape::path(path)));
     let mut all: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&small(path)?).map_err(|error| invalid(&error))?;
     let annotations = all.remove("$manifest").unwrap_or_default();
     let config_annotations = all.remove("$config").unwrap_or_default();
     Ok(Metadata { annotations, config_annotations, layer_annotations: all, ..Metadata::default() })
 }
 
-/// A file of at most 4 MiB, or standard input for `-`. Blocks.
+/// Reads a file of at most 4 MiB, or standard input for `-`. Blocks.
 ///
 /// # Errors
 /// It cannot be read, or is larger.

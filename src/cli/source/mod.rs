@@ -1,8 +1,8 @@
-//! From SOURCE or REF to the opened modules below the file system.
+//! Opens a SOURCE or REF: from its text to the modules below the file system.
 //!
-//! - `inputs`: files of this machine that a command packs
-//! - `mounted`: a path inside a mount as a reference
-//! - `pushing`: what commands that make artifacts share
+//! - `inputs`: local files that a command packs
+//! - `mounted`: paths inside a mount as references
+//! - `pushing`: shared by the commands that build artifacts
 //! - `reference`: parses SOURCE and REF, finds the artifact
 //! - `root`: the root of a mount of a source
 //! - `wiring`: builds registry, cache, content and artifacts

@@ -1,6 +1,6 @@
-//! A path inside a mount as a reference: `~/oci/app/v1` is the tag that lies there.
+//! Resolves a path inside a mount to a reference: `~/oci/app/v1` is the tag at that path.
 //!
-//! Tags with edits are refused: what a reference names is what is published.
+//! Tags with unpublished edits are refused: a reference names published content.
 
 use std::path::{Path, PathBuf};
 
@@ -13,23 +13,23 @@ use crate::oci::{LayoutForm, Source, Tag, Version};
 use crate::sys::attributes;
 use crate::sys::mountinfo::Mount;
 
-/// The attribute by which a mount names what lies at a path.
+/// The extended attribute that holds the reference of a path in a mount.
 const REFERENCE: &str = "user.oci.reference";
 
-/// The reference at a path inside a mount, and the path inside of its artifact, if it leads there.
+/// The reference at a path inside a mount, and the path inside its artifact, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     /// The artifact, repository or prefix.
     pub source: Source,
-    /// What follows in an artifact; empty for all of it.
+    /// The path inside the artifact; empty for all of it.
     pub rest: String,
 }
 
-/// The mount and the path in it, where a text means such a path; `None` where it begins as references do. In a mount, a relative path that
-/// looks like a registry (`v1.0/data`) is a path, unless it is the mounted registry or has a port.
+/// The mount and the path in it, if the text is such a path; `None` if it begins like a reference. In a mount, a relative path that looks
+/// like a registry (`v1.0/data`) is a path, unless it is the mounted registry or has a port.
 ///
 /// # Errors
-/// A path outside of all mounts.
+/// The path is not in a mount.
 pub fn path(text: &str, environment: &Environment) -> Result<Option<(Mount, PathBuf)>, Failure> {
     if LayoutForm::of_text(text).is_some() {
         return Ok(None);
@@ -41,19 +41,17 @@ pub fn path(text: &str, environment: &Environment) -> Result<Option<(Mount, Path
     }
 }
 
-/// Reads a text as a path inside a mount; `None` where it is a reference.
+/// Resolves a path inside a mount; `None` if the text is a reference.
 ///
 /// # Errors
-/// A path outside of all mounts, a mount that does not answer, and NotPushed for a tag with edits.
+/// The path is not in a mount, the mount does not answer, or NotPushed for a tag with edits.
 pub fn find(text: &str, environment: &Environment) -> Result<Option<Mounted>, Failure> {
     let (mount, below) = match path(text, environment) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
         Err(_) if is_path(text) => {
             let text = escape::terminal(text);
-            return Err(Failure::usage(format!(
-                "{text} is not in a mount of ocifs, so it names no artifact; a layout there is oci:{text}"
-            )));
+            return Err(Failure::usage(format!("{text} is not in an ocifs mount; for a layout directory, write oci:{text}")));
         }
         Err(_) => return Ok(None),
     };
@@ -63,7 +61,7 @@ pub fn find(text: &str, environment: &Environment) -> Result<Option<Mounted>, Fa
     }
     let path = environment.absolute(Path::new(text), None)?;
     let Some(reference) = reference(&path)? else {
-        // A plain word may be a reference all the same.
+        // A plain word may still be a reference.
         return if is_path(text) { unborn(&path).map(Some) } else { Ok(None) };
     };
     let root = root(&path, &reference)?;
@@ -77,7 +75,7 @@ pub fn find(text: &str, environment: &Environment) -> Result<Option<Mounted>, Fa
     Ok(Some(Mounted { source, rest }))
 }
 
-/// A tag that is not there yet, in a repository that is.
+/// A tag that does not exist yet, in a repository that does.
 fn unborn(path: &Path) -> Result<Mounted, Failure> {
     let missing = || Failure::new(Code::NotFound, format!("{} does not exist", escape::path(path)));
     let (Some(parent), Some(tag)) = (path.parent(), path.file_name().and_then(|name| Tag::parse(name.to_str()?).ok())) else {
@@ -92,9 +90,10 @@ fn unborn(path: &Path) -> Result<Mounted, Failure> {
     }
 }
 
-/// What the mount says of a path; `None` if there is nothing.
+/// The reference of a path, from the mount; `None` if the path does not exist.
 fn reference(path: &Path) -> Result<Option<String>, Failure> {
-    let failed = |error: std::io::Error| Failure::mount(format!("the mount does not tell what {} is: {error}", escape::path(path)));
+    let failed =
+        |error: std::io::Error| Failure::mount(format!("cannot get the reference of {} from the mount: {error}", escape::path(path)));
     match health::look(path, |path| attributes::xattr(path, REFERENCE)) {
         Ok(Some(value)) => Ok(String::from_utf8(value).ok()),
         Ok(None) => Ok(None),
@@ -103,7 +102,7 @@ fn reference(path: &Path) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The directory of the artifact: the topmost that has its reference.
+/// The root directory of the artifact: the topmost one with this reference.
 fn root(path: &Path, of: &str) -> Result<PathBuf, Failure> {
     let mut root = path;
     while let Some(parent) = root.parent() {
@@ -119,7 +118,7 @@ fn is_artifact(source: &Source) -> bool {
     matches!(source, Source::Artifact { version: Version::Tag(_), .. } | Source::Layout { name: Some(_), .. })
 }
 
-/// Refuses a tag with edits that nobody else can see.
+/// Refuses a tag with unpublished edits.
 fn check_published(mount: &Mount, below: &Path, reference: &str, environment: &Environment) -> Result<(), Failure> {
     let client = mounts::client(mount, None, environment);
     let selection = match below.as_os_str().is_empty() {
@@ -127,10 +126,10 @@ fn check_published(mount: &Mount, below: &Path, reference: &str, environment: &E
         false => Selection::Path(below.to_string_lossy().into_owned()),
     };
     let shown = escape::path(&mount.mount_point.join(below));
-    let staged =
-        health::staged(&client, selection).map_err(|failure| failure.context(format_args!("cannot tell whether {shown} is edited")))?;
+    let staged = health::staged(&client, selection).map_err(|failure| failure.context(format_args!("cannot check {shown} for edits")))?;
     if staged.iter().any(|tag| tag.reference == reference && (tag.edited || tag.writers || tag.deleted)) {
-        let message = format!("{shown} has edits that are not published; `ocifs sync {shown}` publishes them, and {reference} is what is");
+        let message =
+            format!("{shown} has unpublished edits; publish them with `ocifs sync {shown}`, or use {reference} for the published content");
         return Err(Failure::new(Code::NotPushed, message));
     }
     Ok(())

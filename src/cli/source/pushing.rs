@@ -1,4 +1,4 @@
-//! The parts of a push that all commands which make artifacts share: the publisher, its progress, where packed layers wait, annotations.
+//! Shared by the commands that build artifacts: the publisher, progress, the directory for packed layers, annotations.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::oci::Source;
 use crate::publish::{ArtifactKind, Listener, Metadata, Packs, Publisher, Sizes};
 use crate::view::Context;
 
-/// The publisher of a source. `encrypted`: there is a passphrase.
+/// The publisher for a source. `encrypted`: there is a passphrase.
 pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
     let meaning = wiring::meaning(parts, &WriteFlags::default(), encrypted);
     let context = Context {
@@ -48,7 +48,7 @@ pub fn listener(quiet: bool) -> Listener {
     Arc::new(move |event| progress.lock().show(&event))
 }
 
-/// Where the packed layers of a command wait. `command` is all that tells it from others, the working directory aside.
+/// The directory for a command's packed layers. `command` and the working directory distinguish it from others.
 ///
 /// # Errors
 /// No state directory is known, or another process runs the same command.
@@ -58,17 +58,17 @@ pub async fn packs(storage: &Storage, command: &str) -> Result<Packs, Failure> {
     blocking(move || Ok(Packs::claim(&state.join("push"), &subject)?)).await
 }
 
-/// The annotations of a file, overridden by those of the command line.
+/// The annotations in a file, overridden by those on the command line.
 ///
 /// # Errors
-/// An unreadable file of annotations.
+/// The annotation file cannot be read.
 pub fn annotated(file: Option<&Path>, annotations: &[(String, String)]) -> Result<Metadata, Failure> {
     let mut metadata = file.map(inputs::annotation_file).transpose()?.unwrap_or_default();
     metadata.annotations.extend(annotations.iter().cloned());
     Ok(metadata)
 }
 
-/// The same with the date of the source, unless the user chose another.
+/// Adds the source date, unless the user set another.
 pub fn dated(mut metadata: Metadata, source_date: Option<i64>) -> Metadata {
     if let Some((name, time)) = source_date.and_then(inputs::created) {
         metadata.annotations.entry(name).or_insert(time);
@@ -76,7 +76,7 @@ pub fn dated(mut metadata: Metadata, source_date: Option<i64>) -> Metadata {
     metadata
 }
 
-/// Writes a manifest to the file of `--export-manifest`.
+/// Writes a manifest to the `--export-manifest` file.
 ///
 /// # Errors
 /// It cannot be written.

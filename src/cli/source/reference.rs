@@ -1,4 +1,4 @@
-//! REF of commands on one artifact: the forms of SOURCE of `mount`. No tag is guessed, except the only one of a layout.
+//! REF of commands on one artifact: the same forms as SOURCE of `mount`. There is no default tag, except the only tag of a layout.
 
 use super::mounted::{self, Mounted};
 use super::root;
@@ -11,7 +11,7 @@ use crate::registry::{Layout, Pull};
 /// Repository and version of an artifact.
 ///
 /// # Errors
-/// A registry, a repository without a tag or digest, or a layout of several tags without a name.
+/// The source is a registry, a repository without tag or digest, or a layout with several tags and no name given.
 pub async fn named(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
     match source {
         Source::Artifact { repository, version, .. } => Ok((repository.clone(), version.clone())),
@@ -30,7 +30,7 @@ pub async fn named(source: &Source, pull: &dyn Pull) -> Result<(Repository, Vers
     }
 }
 
-/// The tag that is meant if a slash was written for the colon: the registry has it.
+/// The tag meant by a slash typed instead of the colon, if the registry has it.
 pub async fn as_tag(repository: &Repository, pull: &dyn Pull) -> Option<(Repository, Tag)> {
     let (parent, tag) = repository.as_str().rsplit_once('/')?;
     let (parent, tag) = (Repository::parse(parent).ok()?, Tag::parse(tag).ok()?);
@@ -40,14 +40,14 @@ pub async fn as_tag(repository: &Repository, pull: &dyn Pull) -> Option<(Reposit
 /// Splits `repository:one,two` into `repository:one` and the other tags.
 ///
 /// # Errors
-/// An invalid tag.
+/// A tag is invalid.
 pub fn split_tags(text: &str) -> Result<(&str, Vec<Tag>), Failure> {
     let Some((first, rest)) = text.split_once(',') else { return Ok((text, Vec::new())) };
     let tags = rest.split(',').map(Tag::parse).collect::<Result<_, _>>()?;
     Ok((first, tags))
 }
 
-/// The tag or digest that a source names. A name of a layout that is not a tag counts as none.
+/// The tag or digest that a source names. A layout name that is not a tag counts as none.
 pub fn version(source: &Source) -> Option<Version> {
     match source {
         Source::Artifact { version, .. } => Some(version.clone()),
@@ -60,7 +60,7 @@ pub fn version(source: &Source) -> Option<Version> {
 /// The repository that a source names, or the only one of a layout.
 ///
 /// # Errors
-/// A registry.
+/// The source is a registry.
 pub fn repository(source: &Source) -> Result<Repository, Failure> {
     match source {
         Source::Artifact { repository, .. } | Source::Registry { prefix: Some(repository), .. } => Ok(repository.clone()),
@@ -69,7 +69,7 @@ pub fn repository(source: &Source) -> Result<Repository, Failure> {
     }
 }
 
-/// The reference of another version in the repository or layout of a source.
+/// The reference of another version in the source's repository or layout.
 pub fn with_version(source: &Source, version: &Version) -> String {
     match source {
         Source::Artifact { registry, repository, .. } | Source::Registry { registry, prefix: Some(repository) } => {
@@ -90,7 +90,7 @@ async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Versi
     }
 }
 
-/// The repository or layout of a source, without tag and digest.
+/// The repository or layout of a source, without tag or digest.
 pub fn without_version(source: &Source) -> String {
     match source {
         Source::Artifact { registry, repository, .. } => format!("{registry}/{repository}"),
@@ -117,23 +117,25 @@ pub fn registry(source: &Source) -> Option<&Registry> {
     }
 }
 
-/// Reads SOURCE or REF: a reference, or a path in a mount, which means the artifact or repository there.
+/// Resolves SOURCE or REF: a reference, or a path in a mount, which stands for the artifact or repository there.
 ///
 /// # Errors
-/// As [`written`]; a path inside of an artifact, and NotPushed for a tag with edits.
+/// As [`written`]; also if the path is inside an artifact, and NotPushed for a tag with edits.
 pub fn parse(text: &str, environment: &Environment) -> Result<Source, Failure> {
     match mounted::find(text, environment)? {
         Some(Mounted { source, rest }) if rest.is_empty() => Ok(source),
-        Some(Mounted { source, .. }) => Err(Failure::usage(format!("{} lies inside of {source}; name all of it", escape::terminal(text)))),
+        Some(Mounted { source, .. }) => {
+            Err(Failure::usage(format!("{} is inside {source}; name the whole artifact", escape::terminal(text))))
+        }
         None => written(text, environment),
     }
 }
 
-/// Parses SOURCE or REF, also as other tools spell it (`docker://`, `cr://`). The path of a layout becomes absolute, since the
-/// daemon works in `/`.
+/// Parses SOURCE or REF, also in the spelling of other tools (`docker://`, `cr://`). A layout's path becomes absolute, since the daemon
+/// runs in `/`.
 ///
 /// # Errors
-/// Invalid text; where another spelling is meant, it is named.
+/// The text is invalid; the message suggests the right spelling where it is known.
 pub fn written(text: &str, environment: &Environment) -> Result<Source, Failure> {
     let text = ["docker://", "cr://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     check_scheme(text)?;
@@ -145,14 +147,14 @@ pub fn written(text: &str, environment: &Environment) -> Result<Source, Failure>
     })
 }
 
-/// Transports of skopeo and podman that would otherwise be taken for names on Docker Hub.
+/// Transports of skopeo and podman that would otherwise be taken for Docker Hub names.
 const OTHER_TRANSPORTS: [&str; 7] = ["containers-storage", "dir", "docker-archive", "docker-daemon", "ostree", "sif", "tarball"];
 
-/// Refuses what is spelled for something else.
+/// Rejects spellings that mean something else.
 fn check_scheme(text: &str) -> Result<(), Failure> {
     let wrong = |rest: &str, right: String| {
         let scheme = text.strip_suffix(rest).unwrap_or_default();
-        Err(Failure::usage(format!("`{}` does not begin a reference; write {}", scheme, escape::terminal(&right))))
+        Err(Failure::usage(format!("a reference cannot begin with `{}`; write {}", scheme, escape::terminal(&right))))
     };
     if let Some(rest) = text.strip_prefix("oci://") {
         let why = "tools disagree on `oci://`: for a registry write";
@@ -160,7 +162,7 @@ fn check_scheme(text: &str) -> Result<(), Failure> {
     }
     if let Some((transport, _)) = text.split_once(':').filter(|(transport, _)| OTHER_TRANSPORTS.contains(transport)) {
         let ways = "a reference is registry/repository:tag, docker://… of a registry, or oci:DIRECTORY:tag of a layout";
-        return Err(Failure::usage(format!("`{transport}:` is a transport of other tools that ocifs does not read; {ways}")));
+        return Err(Failure::usage(format!("`{transport}:` is a transport of other tools that ocifs does not support; {ways}")));
     }
     match text.split_once("://") {
         Some(("http" | "https", rest)) => wrong(rest, format!("{rest} (and --plain-http for a registry without TLS)")),
@@ -169,11 +171,11 @@ fn check_scheme(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Splits `REF/path` into the reference and the path in the artifact: what stands behind the first slash after a tag or digest.
+/// Splits `REF/path` into the reference and the path in the artifact: the part after the first slash that follows a tag or digest.
 pub fn split_path(text: &str) -> (&str, Option<&str>) {
     let version = match LayoutForm::of_text(text) {
         Some((form, rest)) => text.find("@sha").or_else(|| rest.find(':').map(|at| at + form.scheme().len())),
-        // The colon of a port stands before the first slash.
+        // A port's colon comes before the first slash.
         None => {
             let start = text.find("://").map_or(0, |at| at + 3);
             let slash = text.get(start..).and_then(|rest| rest.find('/')).map(|at| at + start);
@@ -187,7 +189,7 @@ pub fn split_path(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The error for a repository that does not exist, where the user may have meant a tag.
+/// The error for a missing repository, if the user may have meant a tag.
 pub async fn no_repository(source: &Source, pull: &dyn Pull, failure: Failure) -> Failure {
     let Source::Registry { registry, prefix: Some(repository) } = source else { return failure };
     if failure.code != Code::NotFound {
@@ -195,7 +197,7 @@ pub async fn no_repository(source: &Source, pull: &dyn Pull, failure: Failure) -
     }
     match as_tag(repository, pull).await {
         Some((parent, tag)) => {
-            Failure::new(failure.code, format!("there is no repository {source}; for the tag write {registry}/{parent}:{tag}"))
+            Failure::new(failure.code, format!("no repository {source}; did you mean the tag {registry}/{parent}:{tag}?"))
         }
         None => failure,
     }

@@ -1,4 +1,4 @@
-//! The root of a mount, as its source determines it.
+//! The root of a mount, as determined by its source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +31,8 @@ pub async fn in_layout(pull: &dyn Pull, name: &LayoutName) -> Result<(Repository
     Ok((repository, version))
 }
 
-/// The root of a mount of this source and the start of its references. `None` for a name in a layout that is not a tag: only the layout
-/// knows what it means.
+/// The root of a mount of this source and the prefix of its references. `None` for a layout name that is not a tag, which only the layout
+/// can resolve.
 pub fn of_source(source: &Source) -> Option<(Root, Authority)> {
     let root = match source {
         Source::Registry { prefix, .. } => Root::Prefix(prefix.clone()),
@@ -51,7 +51,7 @@ pub fn with_scope<T>(source: &Source, apply: impl FnOnce(Scope<'_>) -> T) -> Opt
     of_source(source).map(|(root, authority)| apply(Scope { root: &root, authority: &authority }))
 }
 
-/// The start of references of a source.
+/// The prefix of a source's references.
 pub fn authority(source: &Source) -> Authority {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Authority::Registry(registry.to_string()),
@@ -59,7 +59,7 @@ pub fn authority(source: &Source) -> Authority {
     }
 }
 
-/// The configuration of a file system without a kernel.
+/// The configuration of a file system without a kernel mount.
 pub fn bare(
     root: Root,
     authority: Authority,
@@ -82,7 +82,7 @@ pub fn bare(
     }
 }
 
-/// Attributes of what an archive leaves open: this user's, with this time since 1970.
+/// Attributes for what an archive leaves unset: this user's, with this time since the Unix epoch.
 pub fn defaults(since: Duration) -> Defaults {
     Defaults {
         uid: process::uid(),

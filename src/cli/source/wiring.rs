@@ -23,13 +23,13 @@ use crate::seal::Passphrase;
 use crate::staging::Uppers;
 use crate::view::Meaning;
 
-/// Default trust in a tag's digest.
+/// Default lifetime of a tag's digest.
 pub const TAG_TTL: Duration = Duration::from_secs(60);
-/// Default limit of a transfer without progress.
+/// Default limit for a transfer without progress.
 pub const IO_TIMEOUT: Duration = Duration::from_secs(60);
-/// Default budget.
+/// Default cache budget, in bytes.
 const CACHE_SIZE: u64 = 10 << 30;
-/// Default space left on the disk.
+/// Default space to leave on the disk, in bytes.
 const CACHE_MIN_FREE: u64 = 1 << 30;
 
 /// Default number of parallel uploads.
@@ -39,7 +39,7 @@ pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 pub struct Parts {
     /// The registry or layout, for reading.
     pub pull: Arc<dyn Pull>,
-    /// The same, for writing.
+    /// The same registry or layout, for writing.
     pub push: Arc<dyn Push>,
     /// The cache.
     pub cache: SpanCache,
@@ -47,15 +47,15 @@ pub struct Parts {
     pub artifacts: Artifacts,
 }
 
-/// How content of a source is read.
+/// How a source's content is read.
 pub struct Reading<'a> {
-    /// Flags of the content.
+    /// The content flags.
     pub flags: &'a ContentFlags,
-    /// Never ask the registry.
+    /// Send no request to the registry.
     pub offline: bool,
-    /// The user named a digest.
+    /// Whether the user named a digest.
     pub by_digest: bool,
-    /// An empty directory may become a layout.
+    /// Whether an empty directory may become a layout.
     pub begins: bool,
     /// Passphrases, in order.
     pub passphrases: Vec<Passphrase>,
@@ -64,7 +64,7 @@ pub struct Reading<'a> {
 /// Builds everything below the file system for a source.
 ///
 /// # Errors
-/// An invalid layout, unusable certificate files, a cache directory that cannot be created.
+/// The layout is invalid, certificate files cannot be used, or the cache directory cannot be created.
 pub fn build(
     source: &Source,
     reading: Reading<'_>,
@@ -75,10 +75,10 @@ pub fn build(
     over(self::registry(source, reading.begins, registry, environment)?, source, reading, registry, storage)
 }
 
-/// The same over a registry that is open already.
+/// The same on top of an open registry.
 ///
 /// # Errors
-/// A cache directory that cannot be created.
+/// The cache directory cannot be created.
 pub fn over(
     push: Arc<dyn Push>,
     source: &Source,
@@ -86,7 +86,7 @@ pub fn over(
     registry: &RegistryFlags,
     storage: &Storage,
 ) -> Result<Parts, Failure> {
-    // A layout is read in place, also offline.
+    // A layout is read in place, even offline.
     let never_asked = reading.offline && !matches!(source, Source::Layout { .. });
     let pull: Arc<dyn Pull> = if never_asked { Arc::new(Offline::new(&*push)) } else { push.clone() };
     let cache = open_cache(storage)?;
@@ -121,7 +121,7 @@ pub fn over(
 pub fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
     match source {
         Source::Layout { place, name } => {
-            // A missing directory is more often a mistake.
+            // A missing directory is more likely a mistake.
             let may_begin = begins && name.is_none() && place.path.is_dir();
             layout(match (place.form, may_begin) {
                 (LayoutForm::Archive, _) => Layout::open_archive(&place.path),
@@ -135,8 +135,8 @@ pub fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environmen
     }
 }
 
-/// The registry of a destination, or its layout, which is made if the directory or archive is missing. What is written into an archive
-/// counts once [`Push::finish`] is through.
+/// The destination's registry, or its layout, which is created if the directory or archive is missing. Writes to an archive take effect
+/// with [`Push::finish`].
 ///
 /// # Errors
 /// As [`registry`].
@@ -166,7 +166,7 @@ pub fn http_with(registry: Registry, flags: &RegistryFlags, environment: &Enviro
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate: certificate.clone(), key: key.clone() }),
         _ => None,
     };
-    // A certificate implies TLS, also on this machine.
+    // A certificate flag implies TLS, even on this machine.
     let means_tls = connection.insecure || connection.ca_file.is_some() || client.is_some();
     HttpConfig {
         plain_http: connection.plain_http.or(means_tls.then_some(false)),
@@ -185,7 +185,7 @@ pub fn http_with(registry: Registry, flags: &RegistryFlags, environment: &Enviro
     }
 }
 
-/// How files on web servers are reached: with the authorities that are trusted, and no credentials.
+/// How files on web servers are reached: with the trusted CAs, without credentials.
 pub fn web_files(flags: &RegistryFlags, environment: &Environment) -> WebFiles {
     let tls = Tls { ca_file: flags.connection.ca_file.clone(), directories: certificate_directories(environment), ..Tls::default() };
     WebFiles::new(tls, timing(flags))
@@ -195,20 +195,20 @@ fn timing(flags: &RegistryFlags) -> Timing {
     Timing { progress: flags.transport.io_timeout.unwrap_or(IO_TIMEOUT), ..Timing::default() }
 }
 
-/// Where a login is stored: the file that is named, else that of REGISTRY_AUTH_FILE, else docker's.
+/// The file to store a login in: the one named, else that of REGISTRY_AUTH_FILE, else docker's.
 ///
 /// # Errors
-/// None of them is known.
+/// None of these is known.
 pub fn credential_store(flags: &RegistryFlags, environment: &Environment) -> Result<CredentialStore, Failure> {
     let file = credential_files(flags, environment).into_iter().next();
     let file = file.ok_or_else(|| Failure::usage("HOME is not set in the environment; give --registry-config"))?;
     Ok(CredentialStore::new(file, helper_directories()))
 }
 
-/// Where credentials of registries are looked for.
+/// Where credentials are looked up.
 ///
 /// # Errors
-/// The file of oci-sync that the user named cannot be read.
+/// The oci-sync file named by the user cannot be read.
 pub fn credentials(flags: &RegistryFlags, environment: &Environment) -> Result<Credentials, Failure> {
     if let Some(credential) = flags.login.credential.clone() {
         return Ok(Credentials::only(credential));
@@ -222,7 +222,7 @@ pub fn credentials(flags: &RegistryFlags, environment: &Environment) -> Result<C
     Ok(found.with_logins(&file.path, logins))
 }
 
-/// The directories of docker and podman with certificates by registry.
+/// The directories where docker and podman keep per-registry certificates.
 fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     if let Some(home) = environment.config_home.clone().or_else(|| Some(environment.home.as_ref()?.join(".config"))) {
@@ -232,7 +232,7 @@ fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
     directories
 }
 
-/// Checks the credentials file that the user named. Those in default places may be missing.
+/// Checks the credentials file named by the user. Files in default places may be missing.
 ///
 /// # Errors
 /// It cannot be read or is not JSON.
@@ -250,7 +250,7 @@ fn check_named_credentials(flags: &RegistryFlags) -> Result<(), Failure> {
     if value.is_object() { Ok(()) } else { Err(unusable(&"not a JSON object")) }
 }
 
-/// Credentials files by priority. A file that the user names is the only one.
+/// Credentials files by priority. A file named by the user is the only one.
 fn credential_files(flags: &RegistryFlags, environment: &Environment) -> Vec<PathBuf> {
     if let Some(file) = &flags.transport.registry_config {
         return vec![file.clone()];
@@ -275,7 +275,7 @@ fn helper_directories() -> Vec<PathBuf> {
     }
 }
 
-/// Opens or creates the store of staged edits. `quota` limits its bytes.
+/// Opens or creates the staging area. `quota` limits its bytes.
 ///
 /// # Errors
 /// The directory cannot be created or belongs to another user.
@@ -291,7 +291,7 @@ pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Wr
     fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext, attach_index: !flags.no_index }
 }
 
-/// The meaning of edits under these flags. `encrypted`: there is a passphrase.
+/// How edits are interpreted under these flags. `encrypted`: there is a passphrase.
 pub fn meaning(parts: &Parts, flags: &WriteFlags, encrypted: bool) -> Meaning {
     let options = parts.artifacts.options();
     Meaning {
@@ -312,10 +312,10 @@ pub fn open_cache(storage: &Storage) -> Result<SpanCache, Failure> {
     Ok(SpanCache::open(cache_config(storage)?)?)
 }
 
-/// Directory and budget.
+/// The cache's directory and budget.
 ///
 /// # Errors
-/// No directory is known.
+/// No cache directory is known.
 pub fn cache_config(storage: &Storage) -> Result<cache::Config, Failure> {
     Ok(cache::Config {
         directory: storage.cache_dir.clone().ok_or_else(|| Failure::usage("no cache directory is known; give --cache-dir"))?,
@@ -332,7 +332,7 @@ fn key_ring(passphrases: Vec<Passphrase>) -> KeyRing {
     KeyRing::new(sources.collect())
 }
 
-/// Repositories of `--repo`, relative to the registry's root or to the mounted prefix.
+/// The `--repo` repositories, relative to the registry's root or to the mounted prefix.
 fn repositories(source: &Source, names: &[String]) -> Result<Vec<Repository>, Failure> {
     let prefix = match source {
         Source::Registry { prefix, .. } => prefix.as_ref(),

@@ -1,4 +1,4 @@
-//! Operations on staged tags, the same in a daemon and in a command without one.
+//! Operations on staged tags, shared by the daemon and commands without one.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::fs::{FileSystem, Selection, StagedTag};
 use crate::publish::{Listener, Options, Report};
 use crate::view::{self, PathState};
 
-/// The staged tags of a file system; none if it is read-only.
+/// The staged tags of a file system; empty if it is read-only.
 #[derive(Clone)]
 pub struct Edits {
     /// The file system.
     pub file_system: Arc<FileSystem>,
-    /// Never ask the registry.
+    /// Send no request to the registry.
     pub offline: bool,
 }
 
 impl Edits {
-    /// The staged tags that are selected.
+    /// The selected staged tags.
     ///
     /// # Errors
     /// `NotFound` if a path or reference is not in this mount.
@@ -31,10 +31,10 @@ impl Edits {
         self.file_system.staged_of(selection).await
     }
 
-    /// Publishes them. Dropping the future stops it.
+    /// Publishes the selected tags. Dropping the future stops it.
     ///
     /// # Errors
-    /// As [`Edits::staged`]; `Unreachable` if offline. Unpublished tags are in the reports.
+    /// As [`Edits::staged`]; `Unreachable` if offline. Tags that failed are in the reports.
     pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
@@ -57,10 +57,10 @@ impl Edits {
         }
     }
 
-    /// The differences from upstream.
+    /// The differences between the selected tags and upstream.
     ///
     /// # Errors
-    /// As [`Edits::staged`], or a tag cannot be compared.
+    /// As [`Edits::staged`]; also if a tag cannot be compared.
     pub async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
@@ -72,7 +72,7 @@ impl Edits {
     /// Discards edits and returns the references of their tags.
     ///
     /// # Errors
-    /// As [`Edits::staged`], or a tag cannot be changed.
+    /// As [`Edits::staged`]; also if a tag cannot be changed.
     pub async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
         if !self.file_system.is_writable() {
             return Ok(Vec::new());
@@ -93,7 +93,7 @@ impl Edits {
     }
 }
 
-/// A difference on the control socket.
+/// Converts a difference for the control socket.
 fn difference(reference: &str, found: view::Difference) -> Difference {
     let path = String::from_utf8_lossy(&found.path).into_owned();
     let path_base64 = (path.as_bytes() != found.path).then(|| base64::engine::general_purpose::STANDARD.encode(&found.path));

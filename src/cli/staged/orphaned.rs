@@ -1,7 +1,7 @@
-//! Staged tags without a daemon: this process builds the file systems that a mount would have, without a kernel, and adopts tags that a
-//! dead daemon left staged.
+//! Staged tags without a daemon: this process builds the same file systems as a mount, without a kernel, and adopts tags that a dead daemon
+//! left staged.
 //!
-//! Tags of running daemons are neither shown nor touched.
+//! Tags of running daemons are neither listed nor touched.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,24 +24,24 @@ use crate::publish::{Listener, Options, Report};
 use crate::seal::Passphrase;
 use crate::staging::{TagKey, Uppers};
 
-/// How registries and layouts are reached without a daemon.
+/// What is needed to reach registries and layouts without a daemon.
 pub struct Reach<'command> {
-    /// Directories and budget.
+    /// Directories and budgets.
     pub storage: &'command Storage,
-    /// Where passphrases are read from, once they are needed.
+    /// Sources of passphrases, read only when needed.
     pub origins: &'command [Origin],
-    /// Never ask a registry. The command then has no flags for registries.
+    /// Send no request to a registry. The command then has no registry flags.
     pub offline: bool,
-    /// How the program was called.
+    /// The invocation.
     pub invocation: &'command Invocation,
 }
 
-/// The tags of a state directory that a command means.
+/// The selected tags of a state directory.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The source of their registry, layout or dead mount; any if absent.
+    /// The source of their registry, layout or dead mount; any if `None`.
     pub source: Option<Source>,
-    /// The tags of the source.
+    /// The selected tags of the source.
     pub selection: Selection,
 }
 
@@ -51,7 +51,7 @@ impl Wanted {
         Self { source: None, selection: Selection::All }
     }
 
-    /// Whether a staged tag is meant.
+    /// Whether a staged tag is selected.
     fn means(&self, tag_key: &TagKey, name: &TagName) -> bool {
         let Some(source) = &self.source else { return true };
         let is_meant = |scope: Scope<'_>| scope.shows(&tag_key.authority, name) && scope.meant(&self.selection, name).is_some();
@@ -59,17 +59,17 @@ impl Wanted {
     }
 }
 
-/// The wanted tags of a state directory that no process holds. None is open.
+/// The selected tags of a state directory that no process holds. None is open yet.
 #[derive(Default)]
 pub struct Found {
     uppers: Option<Arc<Uppers>>,
     tag_keys: Vec<(TagName, TagKey)>,
-    /// On wanted tags that another process holds, and on unreadable ones.
+    /// Warnings about selected tags that another process holds or that are unreadable.
     warnings: Vec<String>,
 }
 
 impl Found {
-    /// Finds them.
+    /// Finds the selected tags.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -83,7 +83,7 @@ impl Found {
                 Ok((None, _)) => {}
                 Ok((Some(name), listed)) => match listed.holder {
                     None => tag_keys.push((name, listed.tag_key)),
-                    // Without a selection, tags of mounts are skipped silently.
+                    // Without a selection, tags of running mounts are skipped silently.
                     Some(_) if matches!(wanted.selection, Selection::All) => {}
                     Some(pid) => warnings.push(format!("{} is in use by process {pid}", reference_of(&name, &listed.tag_key))),
                 },
@@ -103,7 +103,7 @@ impl Found {
 
 /// One registry or layout.
 pub struct StagedSource {
-    /// The start of its references.
+    /// The prefix of its references.
     pub source: String,
     /// Its tags.
     tag_keys: Vec<(TagName, TagKey)>,
@@ -119,7 +119,7 @@ pub struct Orphaned {
 }
 
 impl Orphaned {
-    /// Builds the file systems and adopts the wanted tags.
+    /// Builds the file systems and adopts the selected tags.
     ///
     /// # Errors
     /// A passphrase or the state directory cannot be read.
@@ -139,7 +139,7 @@ impl Orphaned {
             sources.push((wanted.source.clone().map_or_else(own, Ok)?, Some(origin), tag_keys));
         }
         if let (true, Some(source), Selection::Path(_)) = (sources.is_empty(), &wanted.source, &wanted.selection) {
-            // The file system knows whether there can be such a path.
+            // Only the file system knows whether such a path can exist.
             sources.push((source.clone(), None, Vec::new()));
         }
         let passphrases = if sources.is_empty() { Vec::new() } else { passphrases::read_all(reach.origins)? };
@@ -179,7 +179,7 @@ impl Orphaned {
         Ok(all)
     }
 
-    /// Publishes them.
+    /// Publishes the tags.
     ///
     /// # Errors
     /// As [`Edits::sync`].
@@ -233,7 +233,7 @@ impl Orphaned {
         Ok(references)
     }
 
-    /// The tags that are meant.
+    /// The selected tags.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
@@ -248,7 +248,7 @@ impl Orphaned {
         Ok(edits.new_tag(reference).await?)
     }
 
-    /// Removes what is published, keeps the documents that were read.
+    /// Removes published tags from staging and saves the documents that were read.
     pub async fn close(self) {
         for (edits, parts) in self.sources.into_iter().filter_map(|source| source.opened.ok()) {
             edits.file_system.close().await;
@@ -264,7 +264,7 @@ impl StagedSource {
 }
 
 impl Reach<'_> {
-    /// The file system of a source, as a mount would have it. `origin`: the origin of its edits, if any.
+    /// The file system of a source, as a mount would have it. `origin`: where its edits came from, if known.
     fn open(
         &self,
         source: &Source,
@@ -276,7 +276,7 @@ impl Reach<'_> {
         let (file, host) = (&self.invocation.file, reference::registry(source));
         let mut registry = if self.offline { self.invocation.registry_of_file(host) } else { self.invocation.registry(host) }?;
         if origin.is_some_and(|origin| origin.starts_with("http://")) {
-            // As the mount that staged it was told.
+            // As for the mount that staged it.
             registry.connection.plain_http.get_or_insert(true);
         }
         // Only the merged view can be edited.
@@ -285,7 +285,7 @@ impl Reach<'_> {
         let reading = Reading { flags: &content, offline: self.offline, by_digest: false, begins: true, passphrases: passphrases.to_vec() };
         let parts = wiring::build(source, reading, &registry, self.storage, &self.invocation.environment)?;
         if let Some(origin) = origin.filter(|origin| *origin != parts.artifacts.origin()) {
-            let message = format!("the edits belong to {origin}, but the flags lead to {}", parts.artifacts.origin());
+            let message = format!("the edits belong to {origin}, but the flags point to {}", parts.artifacts.origin());
             return Err(Failure::usage(message));
         }
         let meaning = wiring::meaning(&parts, &writing, !passphrases.is_empty());
@@ -303,7 +303,7 @@ fn reference_of((repository, tag): &TagName, tag_key: &TagKey) -> String {
     format!("{}/{repository}:{tag}", tag_key.authority)
 }
 
-/// A registry or layout, as references begin.
+/// A registry or layout as the prefix of its references.
 fn start_of_references(source: &Source) -> String {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => registry.to_string(),

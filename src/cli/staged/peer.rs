@@ -1,4 +1,4 @@
-//! The peer of a command on staged tags: the daemon of a mount, or this process.
+//! Carries out a command on staged tags: through the daemon of a mount, or in this process.
 
 use std::fs::File;
 use std::io;
@@ -26,10 +26,10 @@ use crate::seal::Passphrase;
 use crate::sys::mountinfo;
 use crate::sys::syncfs::sync_file_system;
 
-/// How long the kernel may take to write back dirty pages.
+/// Longest time for the kernel to write back dirty pages.
 const WRITE_BACK: Duration = Duration::from_secs(300);
 
-/// Does the work of a command.
+/// Carries out a command.
 pub enum Peer {
     /// The daemon of a mount.
     Daemon(Box<AtMount>),
@@ -38,10 +38,10 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// The staged tags that are meant.
+    /// The selected staged tags.
     ///
     /// # Errors
-    /// An unknown path or reference, or no answer from the daemon.
+    /// The path or reference is unknown, or the daemon does not answer.
     pub async fn staged(&self) -> Result<Vec<StagedTag>, Failure> {
         match self {
             Self::Daemon(mount) => mount.collect(|selection| Request::Staged { selection }).await,
@@ -49,10 +49,10 @@ impl Peer {
         }
     }
 
-    /// Publishes them, with progress. A daemon tries these passphrases before its own.
+    /// Publishes the tags, with progress. A daemon tries these passphrases before its own.
     ///
     /// # Errors
-    /// As [`Peer::staged`]. Unpublished tags are in the reports.
+    /// As [`Peer::staged`]. Tags that failed are in the reports.
     pub async fn sync(&self, options: &Options, passphrases: Vec<Passphrase>) -> Result<Vec<Report>, Failure> {
         match self {
             Self::Daemon(mount) => {
@@ -70,7 +70,7 @@ impl Peer {
     /// The differences from upstream.
     ///
     /// # Errors
-    /// As [`Peer::staged`], or a tag cannot be compared.
+    /// As [`Peer::staged`]; also if a tag cannot be compared.
     pub async fn differences(&self) -> Result<Vec<Difference>, Failure> {
         match self {
             Self::Daemon(mount) => mount.collect(|selection| Request::Differences { selection }).await,
@@ -81,7 +81,7 @@ impl Peer {
     /// Discards edits and returns the references of their tags.
     ///
     /// # Errors
-    /// As [`Peer::staged`], or a tag cannot be changed.
+    /// As [`Peer::staged`]; also if a tag cannot be changed.
     pub async fn discard(&self) -> Result<Vec<String>, Failure> {
         match self {
             Self::Daemon(mount) => mount.collect(|selection| Request::Discard { selection }).await,
@@ -89,7 +89,7 @@ impl Peer {
         }
     }
 
-    /// The selected path, if it is one.
+    /// The selected path, if the selection is one.
     pub fn path(&self) -> Option<&str> {
         let selection = match self {
             Self::Daemon(mount) => &mount.selection,
@@ -104,7 +104,7 @@ impl Peer {
     /// Stages an empty tag and returns its path below the mount.
     ///
     /// # Errors
-    /// A tag outside of the mount, an existing one, or a read-only mount.
+    /// The tag is outside the mount or exists, or the mount is read-only.
     pub async fn new_tag(&self, reference: String) -> Result<String, Failure> {
         match self {
             Self::Daemon(mount) => {
@@ -127,7 +127,7 @@ pub struct Asking<'command> {
 }
 
 impl<'command> Asking<'command> {
-    /// Settles the directories. Reads no passphrase yet.
+    /// Fills in the directories. Reads no passphrase yet.
     ///
     /// # Errors
     /// The environment determines no cache directory.
@@ -137,10 +137,10 @@ impl<'command> Asking<'command> {
         Ok(Self { flags, is_named: invocation.is_given("state_dir"), origins, invocation })
     }
 
-    /// The passphrases for a daemon: those of the command line. It has those of the environment and the configuration file itself.
+    /// The passphrases to send to a daemon: those on the command line. The daemon has those of the environment and the file itself.
     ///
     /// # Errors
-    /// An unreadable source.
+    /// A source cannot be read.
     pub fn passphrases(&self) -> Result<Vec<Passphrase>, Failure> {
         passphrases::read_all(&self.invocation.typed_origins(&self.flags.keys))
     }
@@ -154,10 +154,10 @@ impl<'command> Asking<'command> {
         }
     }
 
-    /// Works with the peer until Ctrl-C, then cleans up.
+    /// Runs `ask` on the peer until Ctrl-C, then cleans up.
     ///
     /// # Errors
-    /// As [`Orphaned::open`], and those of `ask`.
+    /// As [`Orphaned::open`], and the errors of `ask`.
     pub fn ask<T>(&self, target: Target, ask: impl AsyncFnOnce(&Peer) -> Result<T, Failure>) -> Result<T, Failure> {
         let reach = Reach { storage: &self.flags.storage, origins: &self.origins, offline: false, invocation: self.invocation };
         resumable(
@@ -184,7 +184,7 @@ impl AtMount {
     }
 
     fn publish(self, options: Options, passphrases: Vec<Passphrase>) -> Result<Vec<Report>, Failure> {
-        // Processes elsewhere write back files of a detached mount when they close them.
+        // Files of a detached mount are written back when the processes that have them open close them.
         let is_here =
             mountinfo::at(&self.mount.mount_point).is_ok_and(|found| found.is_some_and(|found| found.device == self.mount.device));
         if is_here {
@@ -196,7 +196,7 @@ impl AtMount {
     }
 }
 
-/// Has the kernel write back dirty pages of open files. Asks the daemon first: without it this would never end, and without staged tags
+/// Makes the kernel write back dirty pages of open files. Asks the daemon first: if it hung, this would never end, and without staged tags
 /// there is nothing to write back.
 fn write_back(mount_point: &Path, client: &Client) -> Result<(), Failure> {
     if health::staged(client, Selection::All)?.is_empty() {
@@ -205,14 +205,14 @@ fn write_back(mount_point: &Path, client: &Client) -> Result<(), Failure> {
     let (sender, receiver) = mpsc::channel();
     let path = mount_point.to_owned();
     std::thread::spawn(move || {
-        // This process may have no access to the directory; closed files are staged anyway.
+        // This process may lack access to the directory; closed files are staged anyway.
         let written = File::open(path).map_or(Ok(()), |directory| sync_file_system(&directory));
         sender.send(written)
     });
     let shown = escape::path(mount_point);
     match receiver.recv_timeout(WRITE_BACK) {
         Ok(Ok(())) => Ok(()),
-        // The kernel still had times of a file that was discarded: nothing to write back.
+        // The kernel still had the times of a discarded file; there is nothing to write back.
         Ok(Err(error)) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Ok(()),
         // The kernel reports this once, also for files that are gone.
         Ok(Err(error)) => Err(Failure::other(format!(

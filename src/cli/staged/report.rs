@@ -1,4 +1,4 @@
-//! The outcome of a sync: a line per tag for people, an object per tag for programs, one exit code for all.
+//! The outcome of a sync: one line or JSON object per tag, one exit code for all.
 
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use crate::cli::terminal::{escape, message, units};
 use crate::error::ErrorKind;
 use crate::publish::{Outcome, Report};
 
-/// Among several failures, the first of these is the exit code.
+/// Among several failures, the first in this list determines the exit code.
 const PRIORITY: [Code; 6] = [Code::Conflict, Code::NotPushed, Code::Authentication, Code::Key, Code::Unreachable, Code::Other];
 
-/// One tag. The keys are stable.
+/// One tag. Its keys are stable.
 #[derive(Debug, Default, Serialize)]
 pub struct Row<'report> {
     reference: &'report str,
@@ -23,9 +23,9 @@ pub struct Row<'report> {
     digest: Option<&'report str>,
     /// The repository already had the artifact.
     known: bool,
-    /// Kind of a failure.
+    /// Kind of the failure.
     kind: Option<&'report str>,
-    /// Message of a failure.
+    /// Message of the failure.
     message: Option<&'report str>,
     added: u64,
     changed: u64,
@@ -71,7 +71,7 @@ impl<'report> From<&'report Report> for Row<'report> {
     }
 }
 
-/// One line for people; none for a failure, which goes to standard error.
+/// One line of text; `None` for a failure, which goes to standard error.
 pub fn line(report: &Report, dry_run: bool) -> Option<String> {
     let reference = escape::terminal(&report.reference);
     let would = |done: &str, would: &str| if dry_run { format!("would {would}") } else { done.to_owned() };
@@ -115,7 +115,7 @@ fn failure(report: &Report) -> Option<(&str, Code, &str)> {
     }
 }
 
-/// The exit code of a failure; any other than those of a sync is `Other`.
+/// The exit code of a failure; codes that a sync does not use become `Other`.
 fn code(kind: &str) -> Code {
     let code = Code::from(ErrorKind::of_name(kind));
     if PRIORITY.contains(&code) { code } else { Code::Other }
@@ -126,7 +126,7 @@ pub fn reason(reports: &[Report]) -> Option<String> {
     reports.iter().find_map(failure).map(|(_, _, message)| message.to_owned())
 }
 
-/// The result of a sync. Several failures are printed one per line; the error then sums them up.
+/// The result of a sync. Several failures are printed one per line; the returned error then summarises them.
 ///
 /// # Errors
 /// At least one tag was not published.
@@ -134,7 +134,7 @@ pub fn outcome(reports: &[Report]) -> Result<(), Failure> {
     let failures: Vec<_> = reports.iter().filter_map(failure).collect();
     let code = PRIORITY.into_iter().find(|code| failures.iter().any(|(_, found, _)| found == code));
     let shown = |(reference, _, message): &(&str, Code, &str)| {
-        // Some messages name the tag already.
+        // Some messages already name the tag.
         if message.contains(reference) { (*message).to_owned() } else { format!("{reference}: {message}") }
     };
     match (failures.as_slice(), code) {

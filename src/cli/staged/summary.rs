@@ -1,9 +1,9 @@
-//! Staged tags in words: for `status`, the confirmation of a discard, the start of a mount and the end of a daemon.
+//! Staged tags as text: for `status`, the discard prompt, mount startup and daemon shutdown.
 
 use crate::cli::terminal::{escape, output, units};
 use crate::fs::StagedTag;
 
-/// Tags beyond this number are counted, not named.
+/// Tags beyond this number are counted instead of named.
 const NAMED: usize = 5;
 
 /// `1 staged tag`, `3 staged tags`.
@@ -29,13 +29,13 @@ pub fn summary(tag: &StagedTag) -> String {
     parts.join(", ")
 }
 
-/// Numbers of added, changed and removed names, without zeros.
+/// Counts of added, changed and removed names, without zeros.
 pub fn changes((added, changed, removed): (u64, u64, u64)) -> Vec<String> {
     let words = [(added, "added"), (changed, "changed"), (removed, "removed")];
     words.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect()
 }
 
-/// A new mount's note on a tag that an earlier daemon left staged.
+/// A new mount's note on a tag left staged by an earlier daemon.
 pub fn staged_earlier(tag: &StagedTag) -> String {
     let name = name(tag);
     let as_staged = tag.as_staged.as_ref().map(|as_staged| format!(" ({})", escape::one_line(as_staged))).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Resolves PATH or REF of `sync`, `diff`, `discard` and `new`: staged tags of a running daemon, or those that a dead one left.
+//! Resolves PATH or REF of `sync`, `diff`, `discard` and `new`: staged tags of a running daemon, or orphaned ones.
 //!
-//! A path in a mount means that mount. A reference means the mount or detached daemon that has it staged, else orphaned edits of it, else a
-//! mount that covers it. The default is the mount of the working directory, else the only mount.
+//! A path in a mount stands for that mount. A reference stands for the mount or detached daemon where it is staged, else for orphaned edits
+//! of it, else for a mount that covers it. The default is the mount of the working directory, else the only mount.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::fs::{Scope, Selection, StagedTag};
 use crate::oci::Source;
 use crate::sys::mountinfo::Mount;
 
-/// The place of the tags that a command means.
+/// Where the selected tags are.
 pub enum Target {
     /// In a running daemon.
     Mount(Box<AtMount>),
@@ -31,7 +31,7 @@ pub struct AtMount {
     pub mount: Mount,
     /// The daemon.
     pub client: Client,
-    /// The tags that are meant.
+    /// The selected tags.
     pub selection: Selection,
 }
 
@@ -46,10 +46,10 @@ pub struct Finder<'command> {
 }
 
 impl Finder<'_> {
-    /// Resolves the argument of a command.
+    /// Resolves a command's argument.
     ///
     /// # Errors
-    /// An ambiguous or unknown argument.
+    /// The argument is ambiguous or unknown.
     pub fn find(&self, text: Option<&str>) -> Result<Target, Failure> {
         let Some(text) = text else { return self.without_argument() };
         match self.read(text) {
@@ -59,10 +59,10 @@ impl Finder<'_> {
         }
     }
 
-    /// Parses a path in a mount or a reference, as [`mounted::path`] tells them apart.
+    /// Parses a path in a mount or a reference; [`mounted::path`] distinguishes them.
     ///
     /// # Errors
-    /// A path outside of all mounts, or an invalid reference.
+    /// The path is not in a mount, or the reference is invalid.
     pub fn read(&self, text: &str) -> Result<Argument, Failure> {
         match mounted::path(text, self.environment)? {
             Some((mount, rest)) => Ok(Argument::Path(mount, rest)),
@@ -80,7 +80,7 @@ impl Finder<'_> {
             (Some(only), true) => self.in_mount(only, PathBuf::new()),
             (Some(last), false) => {
                 let names: Vec<String> = found.iter().chain([&last]).map(|mount| escape::path(&mount.mount_point)).collect();
-                Err(Failure::usage(format!("there are several mounts ({}); name one", names.join(", "))))
+                Err(Failure::usage(format!("several mounts ({}); name one", names.join(", "))))
             }
         }
     }
@@ -107,7 +107,7 @@ impl Finder<'_> {
         Ok(Target::Orphaned(state, wanted))
     }
 
-    /// A path in a mount that died and was unmounted since, by its record.
+    /// A path in a mount that died and was unmounted, found through its record.
     fn once_mounted(&self, path: &Path) -> Option<Target> {
         let (record, rest) = mounts::recorded(path, self.state_directory, self.environment)?;
         let source = Source::parse(&record.source).ok()?;
@@ -127,7 +127,7 @@ impl Finder<'_> {
                 covering.push(AtMount { mount, client, selection: selection.clone() });
             }
         }
-        // An older daemon lists all of its staged tags.
+        // An older daemon lists all its staged tags.
         let is_meant = |tag: &StagedTag| means(&selection, &tag.reference);
         let has_it = |client: &Client| health::staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_meant));
         if let Some(place) = covering.iter().position(|at| has_it(&at.client)) {
@@ -148,7 +148,7 @@ impl Finder<'_> {
         }
     }
 
-    /// A mount that covers a tag (this mount, if given), and the path of the tag in it.
+    /// The mount that covers a tag (this one, if given), and the tag's path in it.
     ///
     /// # Errors
     /// The mount table cannot be read.
@@ -180,18 +180,18 @@ pub enum Argument {
     Reference(Source),
 }
 
-/// Applies a function to the scope of a mount, if that is known.
+/// Applies a function to the scope of a mount, if known.
 fn scope_of<T>(mount: &Mount, apply: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
     root::with_scope(&Source::parse(&mount.source.to_string_lossy()).ok()?, apply)
 }
 
-/// Whether a selection includes a tag, by its reference.
+/// Whether a selection includes the tag with this reference.
 fn means(selection: &Selection, reference: &str) -> bool {
     let is_meant = |scope: Scope<'_>| scope.tag(reference).is_some_and(|name| scope.meant(selection, &name).is_some());
     Source::parse(reference).ok().and_then(|source| root::with_scope(&whole(source), is_meant)) == Some(true)
 }
 
-/// The registry or layout of a source.
+/// The whole registry or layout of a source.
 fn whole(source: Source) -> Source {
     match source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Source::Registry { registry, prefix: None },
@@ -204,8 +204,8 @@ fn is_dead(client: &Client, mount: &Mount) -> bool {
     client.daemon().is_none() && health::is_dead(mount)
 }
 
-/// Mounts of this user, one per daemon: bind mounts repeat them. Mounts of other users are reached by path only, since any user could
-/// otherwise answer for a registry.
+/// This user's mounts, one per daemon: bind mounts repeat them. Other users' mounts are reachable by path only; otherwise any user could
+/// answer for a registry.
 fn distinct() -> Result<Vec<Mount>, Failure> {
     let mut found: Vec<Mount> = Vec::new();
     for mount in mounts::all()?.into_iter().filter(mounts::is_own) {
@@ -232,8 +232,8 @@ mod tests {
         let environment = Environment::default();
         let finder = Finder { state_directory: None, is_named: false, environment: &environment };
         let failure = finder.read("/no/such/mount/app").unwrap_err();
-        assert!(failure.message.contains("is not in a mount"), "{failure}");
-        assert!(finder.read("oci").unwrap_err().message.contains("is not in a mount"));
+        assert!(failure.message.contains("is not in an ocifs mount"), "{failure}");
+        assert!(finder.read("oci").unwrap_err().message.contains("is not in an ocifs mount"));
         assert!(matches!(finder.read("registry.invalid/app:v1"), Ok(Argument::Reference(_))));
         assert!(finder.read("registry.invalid/UPPER").is_err());
     }

@@ -1,4 +1,4 @@
-//! The progress bar of a command that moves bytes, on standard error. Hidden without a terminal.
+//! The progress bar of a command that transfers bytes, on standard error. Hidden without a terminal.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use crate::sys::terminal;
 /// How often the bar is redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How far a command is.
+/// Progress of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// The present participle of what is done.
+    /// The action, as a present participle.
     pub doing: &'static str,
     /// Bytes so far.
     pub done: u64,
-    /// Bytes in all, once that is known.
+    /// Total bytes, once known.
     pub total: Option<u64>,
 }
 
-/// A bar for as long as it lives.
+/// A bar, shown until it is dropped.
 pub struct Bar {
     bar: ProgressBar,
     redrawing: JoinHandle<()>,
 }
 
 impl Bar {
-    /// Shows figures. To be called inside of the runtime.
+    /// Shows figures. Call within the runtime.
     pub fn new(quiet: bool, figures: impl Fn() -> Figures + Send + 'static) -> Self {
         let is_shown = !quiet && std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(None, if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
@@ -56,7 +56,7 @@ impl Bar {
     }
 }
 
-/// The bar that fits.
+/// The template that fits the terminal.
 fn template(is_bounded: bool, columns: Option<u16>) -> &'static str {
     match columns {
         _ if !is_bounded => progress::UNBOUNDED,
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_gets_a_bar_that_fits_it() {
-        // With the longest figures that are usual, and what the template leaves to the bar itself.
+        // Assume the longest usual figures, and a minimum width for the bar itself.
         let longest = |template: &str| {
             let mut text =
                 template.replace("{msg}", "copying").replace("{wide_bar}", "").replace("{percent}", "100").replace("{eta}", "59m");

@@ -1,18 +1,18 @@
-//! Escaping of text from registries and file systems for terminals and logs.
+//! Escapes text from registries and file systems for terminals and logs.
 //!
-//! Such text cannot move the cursor, change colours or reorder the line: control characters and direction marks become escapes, everything
-//! else is unchanged.
+//! Such text must not move the cursor, change colours or reorder the line: control characters and bidirectional marks become escapes,
+//! everything else is unchanged.
 
 use std::path::Path;
 
 use crate::view::shown::is_dangerous;
 pub use crate::view::shown::visible as terminal;
 
-/// JSON with every dangerous character as a JSON escape: the same value.
+/// JSON with every dangerous character as a JSON escape; the value stays the same.
 pub fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        // Line breaks occur between values only; those in strings are escaped already.
+        // Line breaks occur only between values; those in strings are escaped already.
         if character != '\n' && is_dangerous(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 out.push_str(&format!("\\u{unit:04x}"));
@@ -29,7 +29,7 @@ pub fn path(path: &Path) -> String {
     terminal(&path.to_string_lossy()).into_owned()
 }
 
-/// A message of several lines as one line.
+/// Joins a message of several lines into one.
 pub fn one_line(text: &str) -> String {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default().to_owned();

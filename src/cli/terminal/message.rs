@@ -6,7 +6,7 @@ use super::escape;
 
 /// Prints a message.
 pub fn report(message: &str) {
-    // Nothing can be reported if standard error is closed.
+    // If standard error is closed, nothing can be reported.
     let _ = writeln!(std::io::stderr().lock(), "ocifs: {}", escape::one_line(message));
 }
 

@@ -1,10 +1,10 @@
 //! Standard output and standard error.
 //!
-//! - `bar`: the bar of a command that moves bytes
-//! - `escape`: text from registries and file systems, made safe for terminals and logs
+//! - `bar`: the progress bar of a command that transfers bytes
+//! - `escape`: makes text from registries and file systems safe for terminals and logs
 //! - `message`: messages and warnings on standard error
 //! - `output`: results on standard output as tables, pairs or JSON
-//! - `progress`: bars of a sync
+//! - `progress`: the progress bars of a sync
 //! - `prompt`: questions
 //! - `units`: sizes and durations
 

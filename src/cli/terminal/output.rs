@@ -1,4 +1,4 @@
-//! Results on standard output: tables for people, JSON and YAML for programs. A closed pipe is not an error.
+//! Results on standard output: text tables, or JSON and YAML. A closed pipe is not an error.
 
 use std::io::{self, BufWriter, Write};
 
@@ -10,7 +10,7 @@ use crate::cli::settings::flags::Format;
 use crate::cli::terminal::{escape, units};
 use crate::control::CacheStatus;
 
-/// Prints a value for programs, with stable keys: as YAML if that is the format, else as JSON.
+/// Prints a value with stable keys, as YAML if `format` says so, else as JSON.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -18,7 +18,7 @@ pub fn data(format: Format, value: &(impl Serialize + ?Sized)) -> Result<(), Fai
     let json = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
     if format == Format::Yaml {
         let yaml = serde_saphyr::to_string(&value).map_err(|error| Failure::other(error.to_string()))?;
-        // JSON is YAML too, and can hold every character as an escape.
+        // JSON is valid YAML, and can hold every character as an escape.
         if yaml.lines().all(|line| matches!(escape::terminal(line), std::borrow::Cow::Borrowed(_))) {
             return line(yaml.trim_end());
         }
@@ -26,7 +26,7 @@ pub fn data(format: Format, value: &(impl Serialize + ?Sized)) -> Result<(), Fai
     line(&escape::json(&json))
 }
 
-/// Prints a value for programs, or for people as `text` says; nothing for an empty text.
+/// Prints a value as data, or as `text` for the text format; an empty text prints nothing.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -37,7 +37,7 @@ pub fn show<T: Serialize + ?Sized>(format: Format, value: &T, text: impl FnOnce(
     }
 }
 
-/// Prints one line (or several).
+/// Prints one or more lines.
 ///
 /// # Errors
 /// Standard output cannot be written.

@@ -1,4 +1,4 @@
-//! Progress of a sync on standard error: bars on a terminal, else a line for each tag and note.
+//! Progress of a sync on standard error: bars on a terminal, else one line per tag and note.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -10,27 +10,27 @@ use crate::cli::terminal::{escape, message};
 use crate::publish::Event;
 use crate::sys::terminal;
 
-/// The bar of a tag.
+/// The template of a tag's bar.
 const TAG: &str = "{prefix} {msg:7} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
-/// The same for a terminal of less than [`TAG_NARROW_BELOW`] columns; it fits 40.
+/// The same for terminals narrower than [`TAG_NARROW_BELOW`] columns; fits in 40.
 const TAG_NARROW: &str = "{prefix} {msg:7} {percent}% {binary_bytes_per_sec} {eta}";
-/// Columns that [`TAG`] needs beside a name and a bar worth looking at.
+/// Columns that [`TAG`] needs for a name and a useful bar.
 const TAG_NARROW_BELOW: u16 = 100;
-/// Columns of a bar of a tag without the name, with the longest figures that are usual.
+/// Columns of a tag's bar without the name, with the longest usual figures: wide, narrow.
 const FIGURES: (u16, u16) = (66, 33);
 /// Columns of [`SPINNER`] without the name.
 const SPINNING: u16 = 13;
-/// The bar of a command that moves bytes.
+/// The template of a transfer bar.
 pub const TRANSFER: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
-/// The same for a terminal of less than [`NARROW_BELOW`] columns; it fits 40.
+/// The same for terminals narrower than [`NARROW_BELOW`] columns; fits in 40.
 pub const NARROW: &str = "{msg} [{wide_bar}] {percent}% {binary_bytes_per_sec} {eta}";
-/// Columns that [`TRANSFER`] needs beside a bar worth looking at.
+/// Columns that [`TRANSFER`] needs for a useful bar.
 pub const NARROW_BELOW: u16 = 70;
-/// The same while the number of bytes is unknown.
+/// The same while the total is unknown.
 pub const UNBOUNDED: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
-/// How often a bar is redrawn between events.
+/// How often bars are redrawn between events.
 const TICK: Duration = Duration::from_millis(200);
-/// The bar before the number of bytes is known.
+/// The template while a tag's total is unknown.
 const SPINNER: &str = "{prefix} {msg} {spinner}";
 
 /// Shows events.
@@ -115,7 +115,7 @@ fn columns() -> u16 {
     terminal::columns().unwrap_or(TAG_NARROW_BELOW)
 }
 
-/// The bar of a tag that fits, and the columns that are left for its name.
+/// The template that fits, and the columns left for the tag's name.
 fn tag_template(columns: u16) -> (&'static str, u16) {
     match columns < TAG_NARROW_BELOW {
         true => (TAG_NARROW, columns.saturating_sub(FIGURES.1)),
@@ -123,7 +123,7 @@ fn tag_template(columns: u16) -> (&'static str, u16) {
     }
 }
 
-/// The last characters of a text, which tell tags apart.
+/// The last characters of a text, which distinguish tags.
 fn end_of(text: &str, columns: u16) -> String {
     let (length, room) = (text.chars().count(), usize::from(columns.max(1)));
     if length <= room {
@@ -135,7 +135,7 @@ fn end_of(text: &str, columns: u16) -> String {
 
 /// The style of a bar.
 pub fn style(template: &str) -> ProgressStyle {
-    // A bad template must not fail the sync.
+    // An invalid template must not fail the sync.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::publish::{Outcome, Report};
 
-    /// A terminal that remembers what was written to it.
+    /// A terminal that records what is written to it.
     #[derive(Clone, Debug, Default)]
     struct Screen(Arc<Mutex<String>>);
 

@@ -1,4 +1,4 @@
-//! Questions on the terminal.
+//! Prompts on the terminal.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -15,12 +15,12 @@ pub fn needs_terminal(what: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("this would {what}; without a terminal, confirm with --yes")))
 }
 
-/// Whether there is somebody to be asked.
+/// Whether a user can be asked.
 pub fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks a question and returns whether the answer is yes. The default is no.
+/// Asks a yes/no question; the default is no.
 ///
 /// # Errors
 /// The terminal cannot be written or read.

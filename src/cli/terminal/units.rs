@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::content::MEMORY_LEAST;
 pub use crate::view::shown::{show_size, show_time};
 
-/// Fewest bytes of a cache.
+/// Smallest cache, in bytes.
 const CACHE_LEAST: u64 = 8 << 20;
 
 /// Units of size. One letter is a power of 1024, as in `dd`, `truncate` and `fallocate`; `MB` is a power of 1000.
@@ -47,7 +47,7 @@ const DURATIONS: [(&str, u64); 9] = [
 /// Parses a size in bytes.
 ///
 /// # Errors
-/// No number, an unknown unit, or more than 2⁶⁴ bytes.
+/// The text is not a number, the unit is unknown, or the size exceeds 2⁶⁴ bytes.
 pub fn size(text: &str) -> Result<u64, String> {
     parse(text, &SIZES).ok_or_else(|| format!("`{}` is not a size; write it like 64MiB, 10G or 4096", text.escape_debug()))
 }
@@ -55,7 +55,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// Parses a memory limit in bytes.
 ///
 /// # Errors
-/// Those of [`size`], and a size with which not everything would work.
+/// As [`size`]; also if the limit is too small for every feature to work.
 pub fn memory(text: &str) -> Result<u64, String> {
     match size(text)? {
         bytes if bytes >= MEMORY_LEAST => Ok(bytes),
@@ -66,7 +66,7 @@ pub fn memory(text: &str) -> Result<u64, String> {
 /// Parses the size of a cache in bytes.
 ///
 /// # Errors
-/// Those of [`size`], and a size that holds no piece of a layer; most likely the unit was forgotten.
+/// As [`size`]; also if the size cannot hold a span of a layer; most likely the unit was forgotten.
 pub fn cache_size(text: &str) -> Result<u64, String> {
     match size(text)? {
         bytes if bytes >= CACHE_LEAST => Ok(bytes),
@@ -74,10 +74,10 @@ pub fn cache_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses a duration, also of several parts (`1h30m`).
+/// Parses a duration, possibly of several parts (`1h30m`).
 ///
 /// # Errors
-/// No number, an unknown unit, or too long.
+/// The text is not a number, the unit is unknown, or the duration is too long.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let refuse = || format!("`{}` is not a duration; write it like 90s, 5m, 1h30m or 500ms", text.escape_debug());
     let trimmed = text.trim();
@@ -108,7 +108,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     if !digits.contains('.') {
         return Some(value);
     }
-    // The limit keeps the product small.
+    // The length limit keeps the product small.
     let numerator: u64 = fraction.parse().ok().filter(|_| fraction.len() <= 9)?;
     let part = u128::from(numerator) * u128::from(*factor) / 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     value.checked_add(u64::try_from(part).ok()?)
@@ -124,7 +124,7 @@ pub fn show_sent(sent: (u64, u64), reused: (u64, u64)) -> String {
     }
 }
 
-/// A human-readable duration in its two largest units.
+/// Formats a duration in its two largest units.
 pub fn show_duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -18,7 +18,7 @@ use crate::registry::Push;
 use crate::transfer;
 use std::sync::Arc;
 
-/// Flags of both.
+/// Flags of both commands.
 #[derive(Args, Clone, Debug)]
 pub struct Get {
     /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
@@ -29,11 +29,11 @@ pub struct Get {
     #[arg(long)]
     descriptor: bool,
 
-    /// Indent the JSON; the bytes are not those of the digest then
+    /// Indent the JSON; the output no longer matches the digest
     #[arg(long)]
     pretty: bool,
 
-    /// Write to this file; - is standard output
+    /// Write to this file; `-` is standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "descriptor")]
     output: Option<PathBuf>,
 
@@ -41,7 +41,7 @@ pub struct Get {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -50,7 +50,7 @@ impl Get {
     /// Prints the manifest.
     ///
     /// # Errors
-    /// It cannot be read, or its bytes are not those of its digest.
+    /// The manifest cannot be read, or its bytes do not match its digest.
     pub fn manifest(self, invocation: &Invocation) -> Result<(), Failure> {
         let manifest = until_interrupted(async { Ok(self.find(invocation).await?.2) })?;
         let descriptor = Descriptor::new(manifest.media_type.clone(), manifest.digest, manifest.raw.len() as u64);
@@ -60,7 +60,7 @@ impl Get {
     /// Prints the config.
     ///
     /// # Errors
-    /// As [`Get::manifest`]; the manifest is an index, which has none.
+    /// As [`Get::manifest`]; also if the manifest is an index, which has no config.
     pub fn config(self, invocation: &Invocation) -> Result<(), Failure> {
         let (descriptor, raw) = until_interrupted(async {
             let (push, repository, manifest) = self.find(invocation).await?;
@@ -101,11 +101,11 @@ impl Get {
         }
         let mut destination = Destination::new(self.output.as_deref())?;
         if self.pretty {
-            let value: Value = serde_json::from_slice(raw).map_err(|error| Failure::other(format!("it is no JSON: {error}")))?;
+            let value: Value = serde_json::from_slice(raw).map_err(|error| Failure::other(format!("not valid JSON: {error}")))?;
             destination.write(escape::json(&indented(&value)?).as_bytes())?;
             destination.write(b"\n")?;
         } else if destination.is_terminal() {
-            // The same value, if it is JSON; nothing in it steers the terminal.
+            // If it is JSON, the value stays the same; escapes cannot reach the terminal.
             return output::line(&escape::json(&String::from_utf8_lossy(raw)));
         } else {
             destination.write(raw)?;

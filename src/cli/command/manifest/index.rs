@@ -1,4 +1,4 @@
-//! `ocifs manifest index`: indexes made of manifests of one repository, and changed by member.
+//! `ocifs manifest index`: creates and updates indexes of manifests in one repository.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,20 +27,20 @@ pub struct Index {
     command: Action,
 }
 
-/// What is done.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Make an index of manifests of the same repository
+    /// Create an index of manifests in the same repository
     #[command(visible_alias = "pack")]
     Create(Create),
-    /// Add members to an index and remove others; the rest of it stays as it is
+    /// Add members to an index and remove others; everything else is preserved
     Update(Update),
 }
 
-/// Where the index goes.
+/// Where the index is written.
 #[derive(Args, Clone, Debug)]
 struct Goal {
-    /// Write the index to this file instead of pushing it; - is standard output
+    /// Write the index to this file instead of pushing it; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ struct Goal {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -72,7 +72,7 @@ struct Create {
     #[arg(short, long = "annotation", value_name = "NAME=VALUE", value_parser = inputs::annotation)]
     annotations: Vec<(String, String)>,
 
-    /// Where it goes.
+    /// Where the index is written.
     #[command(flatten)]
     goal: Goal,
 }
@@ -84,7 +84,7 @@ struct Update {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Add this member; one of the same digest is replaced; repeatable
+    /// Add this member; replaces one with the same digest; repeatable
     #[arg(long, value_name = "TAG|DIGEST", action = ArgAction::Append)]
     add: Vec<String>,
 
@@ -96,11 +96,11 @@ struct Update {
     #[arg(long, value_name = "TAG|DIGEST", action = ArgAction::Append)]
     remove: Vec<String>,
 
-    /// Put this tag on it as well; repeatable
+    /// Also set this tag; repeatable
     #[arg(long, value_name = "TAG", action = ArgAction::Append)]
     tag: Vec<String>,
 
-    /// Where it goes.
+    /// Where the index is written.
     #[command(flatten)]
     goal: Goal,
 }
@@ -109,7 +109,7 @@ impl Index {
     /// Runs the command.
     ///
     /// # Errors
-    /// A member cannot be found, the tag moved meanwhile, or the registry refuses.
+    /// A member does not exist, the tag moved meanwhile, or the registry refuses.
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         match self.command {
             Action::Create(flags) => flags.run(invocation),
@@ -166,7 +166,7 @@ impl Update {
             if self.goal.wrote(&after)? {
                 return Ok(None);
             }
-            // Compared just before, as no registry does it.
+            // Checked immediately before the write: registries have no compare-and-swap.
             let now = place.push.resolve(&place.repository, &version).await?.digest;
             if now != before.digest {
                 return Err(Failure::new(Code::Conflict, format!("{source} moved from {} to {now} meanwhile", before.digest)));
@@ -211,7 +211,7 @@ impl Update {
     }
 }
 
-/// Adds an entry, in the place of one of the same digest.
+/// Adds an entry, replacing one with the same digest.
 fn insert(list: &mut Vec<Value>, entry: Value) {
     match list.iter_mut().find(|known| digest_of(known) == digest_of(&entry)) {
         Some(known) => *known = entry,
@@ -224,10 +224,10 @@ fn digest_of(entry: &Value) -> Option<Digest> {
 }
 
 fn broken(error: &InvalidManifest) -> Failure {
-    Failure::other(format!("the index cannot be written: {error}"))
+    Failure::other(format!("cannot encode the index: {error}"))
 }
 
-/// A repository whose manifests become members.
+/// The repository that holds the members.
 struct Place {
     push: Arc<dyn Push>,
     repository: Repository,
@@ -249,7 +249,7 @@ impl Place {
         }
     }
 
-    /// The entry of a member; that of an image names the platform in its config.
+    /// The index entry of a member; an image's entry carries the platform from its config.
     async fn entry(&self, member: &Manifest) -> Result<Value, Failure> {
         let mut entry = member.descriptor();
         entry.annotations.clear();
@@ -270,7 +270,7 @@ fn version(name: &str) -> Result<Version, Failure> {
 }
 
 impl Goal {
-    /// Writes the index to the file of `--output`, if there is one.
+    /// Writes the index to the `--output` file. False if there is no `--output`.
     fn wrote(&self, index: &Manifest) -> Result<bool, Failure> {
         let Some(path) = &self.output else { return Ok(false) };
         let mut destination = output_file::Destination::new(Some(path))?;

@@ -1,4 +1,4 @@
-//! `ocifs manifest`: manifests as they are, and indexes made of them.
+//! `ocifs manifest`: raw manifests, and indexes of them.
 
 mod get;
 mod index;
@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use crate::cli::exit::Failure;
 use crate::cli::settings::invocation::Invocation;
 
-/// Get, put and delete manifests as they are; make indexes
+/// Get, put and delete raw manifests; create and update indexes
 #[derive(Args, Clone, Debug)]
 pub struct Manifest {
     /// The action.
@@ -18,7 +18,7 @@ pub struct Manifest {
     command: Action,
 }
 
-/// What is done.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Print a manifest, byte for byte
@@ -30,10 +30,10 @@ enum Action {
     /// Put a manifest from a file
     #[command(visible_alias = "push")]
     Put(put::Put),
-    /// Delete a manifest, with every tag that holds it
+    /// Delete a manifest and every tag that points to it
     #[command(visible_aliases = ["delete", "remove"])]
     Rm(rm::Rm),
-    /// Make and change indexes (multi-platform images)
+    /// Create and update indexes (multi-platform images)
     Index(index::Index),
 }
 
@@ -41,7 +41,7 @@ impl Manifest {
     /// Runs the command.
     ///
     /// # Errors
-    /// The manifest cannot be read, is not a manifest, or is refused.
+    /// The manifest cannot be read, is invalid, or the registry refuses it.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         match self.command {
             Action::Get(flags) => flags.manifest(&invocation),

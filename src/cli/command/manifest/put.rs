@@ -23,11 +23,11 @@ pub struct Put {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// The manifest; - is standard input
+    /// The manifest; `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Media type, for a manifest that does not name its own
+    /// Media type, for a manifest without a `mediaType` field
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
 
@@ -35,15 +35,15 @@ pub struct Put {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-/// The output of commands that put a manifest. The keys are stable.
+/// The output of commands that put a manifest. Its keys are stable.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Every reference that now names it; by digest if there is no tag.
+    /// Every reference that now names the manifest; by digest if there is no tag.
     pub references: Vec<String>,
     /// Its digest.
     pub digest: String,
@@ -54,7 +54,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// A line for each reference.
+    /// One line per reference.
     pub fn text(&self) -> String {
         let line = |reference: &String| format!("{}  {}", escape::terminal(reference), self.digest);
         self.references.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -65,7 +65,7 @@ impl Put {
     /// Runs the command.
     ///
     /// # Errors
-    /// The file is not a manifest, has another digest, or the registry refuses it.
+    /// The file is not a manifest, its digest does not match, or the registry refuses it.
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let (text, others) = reference::split_tags(&self.reference)?;
@@ -83,7 +83,7 @@ impl Put {
     }
 }
 
-/// Puts a manifest under the tags of a destination, or by its digest.
+/// Puts a manifest under the tags of a destination, or by digest.
 ///
 /// # Errors
 /// The registry refuses it.
@@ -117,18 +117,18 @@ pub async fn put(destination: &Destination, to: &Source, manifest: &Manifest, ot
     })
 }
 
-/// The manifest in a file, whose media type is its own or the one that was given, and its digest the one that was named.
+/// Parses the manifest in a file and checks the media type given and the digest named in the reference.
 fn parsed(file: &Path, raw: Bytes, given: Option<&str>, version: Option<Version>) -> Result<Manifest, Failure> {
     let shown = escape::path(file);
-    let value: Value = serde_json::from_slice(&raw).map_err(|error| Failure::usage(format!("{shown} is no JSON: {error}")))?;
+    let value: Value = serde_json::from_slice(&raw).map_err(|error| Failure::usage(format!("{shown} is not valid JSON: {error}")))?;
     let own = value.get("mediaType").and_then(Value::as_str);
     let media_type = match (own, given) {
         (Some(own), Some(given)) if own != given => {
-            return Err(Failure::usage(format!("{shown} says that it is {}, and not {given}", escape::terminal(own))));
+            return Err(Failure::usage(format!("{shown} has mediaType {}, not {given}", escape::terminal(own))));
         }
         (Some(own), _) => own.to_owned(),
         (None, Some(given)) => given.to_owned(),
-        (None, None) => return Err(Failure::usage(format!("{shown} does not name its media type; add `mediaType`, or give --media-type"))),
+        (None, None) => return Err(Failure::usage(format!("{shown} has no media type; add a `mediaType` field or give --media-type"))),
     };
     let digest = match version {
         Some(Version::Digest(digest)) => {
@@ -136,7 +136,7 @@ fn parsed(file: &Path, raw: Bytes, given: Option<&str>, version: Option<Version>
             hasher.update(&raw);
             let found = hasher.finish();
             if found != digest {
-                return Err(Failure::usage(format!("{shown} has the digest {found}, and not {digest}")));
+                return Err(Failure::usage(format!("{shown} has digest {found}, not {digest}")));
             }
             digest
         }

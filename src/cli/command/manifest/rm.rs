@@ -19,15 +19,15 @@ pub struct Rm {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 
-    /// Do not ask, and do not mind a manifest that does not exist
+    /// Do not ask for confirmation, and ignore a missing manifest
     #[arg(short, long)]
     force: bool,
 
-    /// Reaching registries.
+    /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -36,7 +36,7 @@ impl Rm {
     /// Runs the command.
     ///
     /// # Errors
-    /// Nobody confirmed it, or the registry refuses.
+    /// The user did not confirm, or the registry refuses.
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
