@@ -1,8 +1,8 @@
-//! Credentials as docker, podman and ORAS keep them: JSON files, and helper programs that the files name.
+//! Credentials as docker, podman and ORAS store them: JSON files, and the helper programs they name.
 //!
-//! Owns which credential belongs to which registry and repository. The paths are handed in, in order of preference;
-//! this module never reads the environment, and writes only where somebody logs in or out. Files are read again when they change, so that a login
-//! or a rotated password counts without a new mount. Secrets are wiped from memory when dropped and never printed.
+//! Decides which credential belongs to which registry and repository. The file paths are passed in, in order of preference; this module
+//! never reads the environment, and writes only on login and logout. Changed files are read again, so that a login or a rotated password
+//! takes effect without a new mount. Secrets are wiped from memory when dropped and never printed.
 
 mod credential;
 mod files;
@@ -20,11 +20,11 @@ use crate::bounded::BoundedMap;
 use crate::error::Error;
 use crate::flight::Flight;
 
-/// How long the answer of a helper is used before it is asked again.
+/// How long a helper's answer is reused.
 const HELPER_ANSWER: Duration = Duration::from_secs(300);
-/// How long a helper that failed is left alone.
+/// How long a failed helper is not asked again.
 const HELPER_FAILURE: Duration = Duration::from_secs(30);
-/// Answers of helpers that are kept.
+/// Cached helper answers.
 const HELPER_ANSWERS: usize = 256;
 
 /// A credential and where it came from.
@@ -34,13 +34,13 @@ pub struct Found {
     pub credential: Credential,
     /// The file or helper it came from, for messages.
     pub source: Option<String>,
-    /// Problems on the way, for the message of a refusal.
+    /// Problems during the lookup, for the message of a refusal.
     pub notes: Vec<String>,
 }
 
-/// Where credentials are looked for.
+/// The places to look up credentials.
 pub struct Credentials {
-    /// Counts instead of all files.
+    /// If set, used instead of all files.
     only: Option<Credential>,
     files: Files,
     helper_directories: Vec<PathBuf>,
@@ -50,12 +50,12 @@ pub struct Credentials {
     asking: Flight<(String, String), HelperResult>,
 }
 
-/// The credential of a helper, or the reason why it has none.
+/// A helper's credential, or why it has none.
 type HelperResult = Result<Option<Credential>, String>;
 
 impl Credentials {
-    /// Looks into `files` in this order; the first that has something for a registry counts. A file that does not
-    /// exist has nothing. Helpers are looked for in `helper_directories` (as `PATH` lists them) and nowhere else.
+    /// Searches `files` in this order; the first with an entry for the registry wins. A missing file counts as empty. Helpers are searched
+    /// for in `helper_directories` (in `PATH` format) and nowhere else.
     pub fn new(files: Vec<PathBuf>, helper_directories: Vec<PathBuf>) -> Self {
         Self {
             only: None,
@@ -67,13 +67,13 @@ impl Credentials {
         }
     }
 
-    /// Also looks among these logins of another file, by host, after all files and helpers. Those without user or password do not count.
+    /// Also searches these logins of another file, by host, after all files and helpers. Logins without user or password are skipped.
     pub fn with_logins(mut self, file: &Path, logins: impl IntoIterator<Item = (String, String, Secret)>) -> Self {
         self.files.add_logins(file, logins);
         self
     }
 
-    /// This credential, whatever is asked for.
+    /// Always this credential.
     pub fn only(credential: Credential) -> Self {
         Self { only: Some(credential), ..Self::none() }
     }
@@ -83,11 +83,10 @@ impl Credentials {
         Self::new(Vec::new(), Vec::new())
     }
 
-    /// The credential for a place. With `fresh`, helpers are asked again.
+    /// The credential for a scope. With `fresh`, helpers are asked again.
     ///
     /// # Errors
-    /// A credential file that cannot be read or parsed. A helper that fails is a note and no error, since much can
-    /// be read without credentials.
+    /// A credential file cannot be read or parsed. A failing helper is only a note, since much can be read without credentials.
     pub async fn find(&self, place: CredentialScope<'_>, fresh: bool) -> Result<Found, Error> {
         let mut notes = Vec::new();
         if let Some(credential) = self.only.clone() {

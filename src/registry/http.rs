@@ -1,21 +1,20 @@
-//! A registry over HTTP, by the OCI distribution specification.
+//! A registry over HTTP, following the OCI distribution specification.
 //!
-//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>. What is verified here: manifests against
-//! the digest that was asked for (or that the registry itself names), sizes of blobs against their descriptor, ranges
-//! against `Content-Range`. Digests of blobs are the business of who reads them whole.
+//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>. Verified here: manifests against the requested digest (or the
+//! one the registry names), blob sizes against their descriptors, ranges against `Content-Range`. Blob digests are verified by the reader
+//! of the whole blob.
 //!
-//! Writes: blobs in sessions whose state is asked for after every failure, manifests whose arrival is asked for
-//! when the answer was lost, tags that are deleted alone.
+//! Writes: after every failure the upload session is queried for its offset; after a lost answer the registry is asked whether the manifest
+//! arrived; tags are deleted alone.
 //!
-//! Retries: failures to connect, broken and stalled transfers, statuses 408, 429 and 5xx, at most five times
-//! with growing, jittered waits or the registry's own `Retry-After` up to a minute in all. An operation without
-//! progress ends after [`Timing::progress`]; until then, what writes waits for a registry that refuses connections,
-//! since it may restart. After an operation got no answer at all, others only look whether there is one again.
+//! Retries: failed connections, broken and stalled transfers, and statuses 408, 429 and 5xx are retried at most five times with growing,
+//! jittered waits, or after the registry's own `Retry-After`, up to a minute in total. An operation without progress ends after
+//! [`Timing::progress`]; until then, writes wait for a registry that refuses connections, since it may be restarting. After an operation
+//! got no answer at all, others only probe briefly.
 //!
-//! Destinations: credentials and client certificates to the registry's own origin and to token servers that belong
-//! to it, nothing else. Reads follow redirects without them, writes never to another origin; blobs are sent elsewhere,
-//! again without them, where the registry itself names the place. Links between pages never leave the host, `urls` of
-//! layers are ignored.
+//! Destinations: credentials and client certificates go only to the registry's own origin and to token servers that belong to it. Reads
+//! follow redirects without them; writes never follow a redirect to another origin. Blobs are uploaded elsewhere, again without them, only
+//! if the registry itself names the location. Page links never leave the host, and the `urls` of layers are ignored.
 
 mod answer;
 mod authorize;
@@ -69,21 +68,21 @@ use super::{BlobStream, Page, Pull, Resolved, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
-/// A registry over HTTP. Cheap to clone; clones share connections, tokens and what was learned.
+/// A registry over HTTP. Cheap to clone; clones share connections, tokens and learned facts.
 #[derive(Clone)]
 pub struct HttpRegistry {
     http: Arc<Http>,
 }
 
 impl HttpRegistry {
-    /// Prepares a client; nothing is sent.
+    /// Prepares a client; sends nothing.
     ///
     /// # Errors
-    /// `Invalid` for certificate files, trusted realms and headers that cannot be used.
+    /// `Invalid` for unusable certificate files, trusted realms or headers.
     pub fn new(config: HttpConfig) -> Result<Self, Error> {
         let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, headers, addresses, timing, upload } = config;
         let is_tls = !plain_http.unwrap_or_else(|| registry.is_loopback());
-        let invalid = || Error::new(ErrorKind::Invalid, format!("{registry} cannot be made a URL"));
+        let invalid = || Error::new(ErrorKind::Invalid, format!("{registry} does not form a valid URL"));
         let base = origin::api(&registry, is_tls).ok_or_else(invalid)?;
         let own = Origin::of(&base).ok_or_else(invalid)?;
         let verified = (is_tls && !tls.insecure) || registry.is_loopback();
@@ -108,10 +107,10 @@ impl HttpRegistry {
 }
 
 impl HttpRegistry {
-    /// Asks the registry whether the credentials are right. False if it asks for none.
+    /// Checks the credentials with the registry. False if it does not ask for any.
     ///
     /// # Errors
-    /// Denied if it refuses them, or if they would have to go to a token server that is not known to belong to it.
+    /// Denied if the registry rejects them, or if they would have to go to a token server that is not known to belong to it.
     pub async fn check_login(&self) -> Result<bool, Error> {
         self.ping(None).await?;
         self.http.exchange.authorizer.was_shown(&Scope::Ping(None)).await
@@ -142,8 +141,8 @@ impl Pull for HttpRegistry {
         self.http.exchange.throttled()
     }
 
-    /// Succeeds where the registry answers and does not refuse the stored credentials. Without credentials, a registry
-    /// that hands out tokens is not asked for more here: what may be read is known per repository only.
+    /// Succeeds if the registry answers and does not reject the stored credentials. Without credentials, a registry that hands out tokens is
+    /// not queried further: read access is known only per repository.
     async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
         let what = format!("registry {}", self.http.registry);
         let call = Call::new(what, Method::GET, self.http.url("v2/")?, Scope::Ping(about.cloned()));
@@ -155,7 +154,7 @@ impl Pull for HttpRegistry {
         match answer.status.as_u16() {
             200..=299 => Ok(()),
             401 | 403 if exchange.authorizer.lets_anybody_ask(&call.scope).await => Ok(()),
-            404 => Err(Error::new(ErrorKind::Unsupported, format!("{}: it does not speak the OCI distribution API (no /v2/)", call.what))),
+            404 => Err(Error::new(ErrorKind::Unsupported, format!("{}: not an OCI registry (no /v2/)", call.what))),
             _ => Err(self.http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
         }
     }

@@ -1,9 +1,8 @@
 //! An OCI image layout, read and written in place: a directory, or an archive of one.
 //!
-//! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the
-//! repository that callers pass is ignored. A manifest or blob is hashed whole before its first byte is given out,
-//! and again when its file has changed since. No path and no symbolic link ever leads out of the directory.
-//! The directory may be changed by others at any time: `index.json` is read again when it changed.
+//! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the repository that callers
+//! pass is ignored. A manifest or blob is hashed whole before its first byte is returned, and again if its file has changed since. No path
+//! and no symlink ever leads out of the directory. Others may change the directory at any time: `index.json` is reread when it changes.
 
 mod archive;
 mod blobs;
@@ -47,10 +46,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Opens a layout directory; relative paths are resolved now and for good.
+    /// Opens a layout directory; resolves relative paths once and for all.
     ///
     /// # Errors
-    /// `NotFound` where there is no such directory, `Invalid` where it is not a layout of version 1.
+    /// `NotFound` if the directory does not exist, `Invalid` if it is not a version 1 layout.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let shown = directory.display().to_string();
         let canonical = directory.canonicalize().map_err(|error| local(&shown, &error))?;
@@ -64,10 +63,10 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Opens an archive of a layout, to read it.
+    /// Opens an archive of a layout for reading.
     ///
     /// # Errors
-    /// `NotFound` where there is no such file, `Invalid` where it is something else than an OCI archive of version 1.
+    /// `NotFound` if the file does not exist, `Invalid` if it is not a version 1 OCI archive.
     pub fn open_archive(file: &Path) -> Result<Self, Error> {
         let shown = file.display().to_string();
         let canonical = file.canonicalize().map_err(|error| local(&shown, &error))?;
@@ -75,11 +74,11 @@ impl Layout {
         Self::of_archive(&canonical, archive, &shown)
     }
 
-    /// Opens an archive to add to it, or a place where there is none yet. Nothing is seen of what is written before
-    /// [`Push::finish`](super::Push::finish). Blocks while it looks at what a stopped command left.
+    /// Opens an archive to add to it, or a path for a new one. Writes become visible with [`Push::finish`](super::Push::finish). Blocks while
+    /// it examines what a stopped command left.
     ///
     /// # Errors
-    /// `Invalid` where something else is in the place, `Conflict` while another process writes the archive.
+    /// `Invalid` if something else is at the path, `Conflict` while another process writes the archive.
     pub fn open_or_begin_archive(file: &Path) -> Result<Self, Error> {
         let shown = file.display().to_string();
         let exists = file.symlink_metadata().is_ok();
@@ -94,15 +93,15 @@ impl Layout {
     fn of_archive(canonical: &Path, archive: Archive, shown: &str) -> Result<Self, Error> {
         if !archive.has(MARKER) && archive.has("manifest.json") {
             let shown = shown.escape_debug();
-            let how = format!("`skopeo copy docker-archive:{shown} oci-archive:FILE` makes one of it");
-            return Err(Error::new(ErrorKind::Invalid, format!("{shown} is an archive in the format of Docker, not of OCI; {how}")));
+            let how = format!("convert it with `skopeo copy docker-archive:{shown} oci-archive:FILE`");
+            return Err(Error::new(ErrorKind::Invalid, format!("{shown} is a Docker archive, not an OCI archive; {how}")));
         }
         let layout = Self::at(canonical, Place::Archive(archive));
         layout.check(shown)?;
         Ok(layout)
     }
 
-    /// Checks that what every layout has is there.
+    /// Checks for the files that every layout has.
     fn check(&self, shown: &str) -> Result<(), Error> {
         let lacks = |name: &str| {
             Error::new(ErrorKind::Invalid, format!("{} is not an OCI image layout: it has no file `{name}`", shown.escape_debug()))
@@ -118,11 +117,11 @@ impl Layout {
         Ok(())
     }
 
-    /// Opens a layout directory, or a place where the first push makes one: a directory that does not exist yet or
-    /// is empty. Until then it is a layout without tags, and nothing is written.
+    /// Opens a layout directory, or a path where the first push creates one: a missing or empty directory. Until then it is a layout without
+    /// tags, and nothing is written.
     ///
     /// # Errors
-    /// `NotFound` where the parent directory does not exist, `Invalid` where something else is in the place.
+    /// `NotFound` if the parent directory does not exist, `Invalid` if something else is at the path.
     pub fn open_or_begin(directory: &Path) -> Result<Self, Error> {
         let shown = directory.display().to_string();
         let canonical = match directory.canonicalize() {
@@ -141,7 +140,7 @@ impl Layout {
         let layout = Self::at(&canonical, Place::Directory(opened));
         let is_layout = layout.marked(&shown)? || names.iter().any(|name| name == INDEX);
         if !is_layout && !names.is_empty() {
-            let message = format!("{} is not an OCI image layout, and not empty, so none is made there", shown.escape_debug());
+            let message = format!("{} is not an OCI image layout, and is not empty", shown.escape_debug());
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         Ok(layout)
@@ -157,7 +156,7 @@ impl Layout {
         Self { blobs, origin, names: Mutex::new(None) }
     }
 
-    /// Whether there is a file `oci-layout`, which must then name version 1.
+    /// Whether the file `oci-layout` exists; it must then name version 1.
     fn marked(&self, shown: &str) -> Result<bool, Error> {
         let marker = match self.blobs.small(Path::new(MARKER), 64 << 10) {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
@@ -168,13 +167,13 @@ impl Layout {
         if !version.is_some_and(|version| version.starts_with("1.")) {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!("{} is not an OCI image layout of version 1: its file `oci-layout` says otherwise", shown.escape_debug()),
+                format!("{} is not a version 1 OCI image layout: its `oci-layout` file does not say so", shown.escape_debug()),
             ));
         }
         Ok(true)
     }
 
-    /// The repository name that stands for a layout where a name is needed.
+    /// A placeholder repository name for layouts.
     ///
     /// # Errors
     /// None in practice; the name follows the grammar.
@@ -184,7 +183,7 @@ impl Layout {
 
     fn names(&self) -> Result<Arc<Names>, Error> {
         let path = Path::new(INDEX);
-        // A layout that is being replaced or was taken away says nothing about what it held.
+        // A layout that is being replaced or was removed says nothing about its content.
         let away = |error: Error| match error.kind {
             ErrorKind::NotFound => Error::new(ErrorKind::Unreachable, error.message),
             _ => error,
@@ -213,7 +212,7 @@ impl Layout {
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", self.origin)))
     }
 
-    /// A manifest by digest, read and hashed whole.
+    /// Reads a manifest by digest and hashes it.
     fn manifest_of(&self, digest: &Digest) -> Result<Manifest, Error> {
         let (_, raw) = self.blobs.small(&blobs::path(digest), MANIFEST_LIMIT)?;
         let mut hasher = Hasher::new(digest.algorithm());
@@ -228,7 +227,7 @@ impl Layout {
         Error::new(ErrorKind::Integrity, format!("manifest {digest} of {}: {what}", self.origin))
     }
 
-    /// Descriptors of the referrers tag schema: the tag `sha256-<hex>` holds an index of them.
+    /// The referrers tag schema: descriptors from the index under tag `sha256-<hex>`.
     fn referrers_by_tag(&self, names: &Names, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         match names.tags.get(&subject.path_name()) {
             Some(entry) => Ok(self.manifest_of(&entry.digest)?.index().map(|index| index.manifests.clone()).unwrap_or_default()),
@@ -237,18 +236,18 @@ impl Layout {
     }
 }
 
-/// The path of what will be made in a directory that exists.
+/// A path to create in an existing directory.
 fn in_existing(path: &Path) -> Result<PathBuf, Error> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let canonical = parent.canonicalize().map_err(|error| local(&parent.display().to_string(), &error))?;
     let name = path.file_name().ok_or_else(|| {
         let shown = path.display().to_string();
-        Error::new(ErrorKind::Invalid, format!("{} names nothing that can be made", shown.escape_debug()))
+        Error::new(ErrorKind::Invalid, format!("{} has no file name", shown.escape_debug()))
     })?;
     Ok(canonical.join(name))
 }
 
-/// Why a file cannot be read as an archive.
+/// Explains why a file cannot be read as an archive.
 fn not_archive(shown: &str, error: &std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::InvalidData => {
@@ -297,7 +296,7 @@ impl Pull for Layout {
         if range.start > range.end || range.end > descriptor.size {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!("blob {}: bytes {range:?} lie outside of its {} bytes", descriptor.digest, descriptor.size),
+                format!("blob {}: bytes {range:?} are outside its {} bytes", descriptor.digest, descriptor.size),
             ));
         }
         let slice = self.blobs.verified(descriptor).await?;
@@ -313,7 +312,7 @@ impl Pull for Layout {
     }
 
     async fn repositories(&self, _after: Option<&str>) -> Result<Page, Error> {
-        Err(Error::new(ErrorKind::Unsupported, format!("{} is one repository and has no list of them", self.origin)))
+        Err(Error::new(ErrorKind::Unsupported, format!("{} is a single repository and has no catalog", self.origin)))
     }
 
     async fn referrers(&self, _repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
@@ -326,8 +325,8 @@ impl Pull for Layout {
             match self.manifest_of(&entry.digest) {
                 Ok(manifest) if manifest.subject().is_some_and(|named| named.digest == *subject) => found.push(manifest.descriptor()),
                 Ok(_) => {}
-                // One broken manifest hides no other.
-                Err(error) => tracing::warn!(%error, "an untagged manifest cannot be read and is not listed as a referrer"),
+                // One broken manifest must not hide the others.
+                Err(error) => tracing::warn!(%error, "cannot read an untagged manifest; not listed as a referrer"),
             }
         }
         Ok(found)

@@ -1,5 +1,5 @@
-//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout, and none at all. Also
-//! single files on web servers and in S3.
+//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout, and an offline stand-in. Also single
+//! files on web servers and in S3.
 
 mod credentials;
 mod http;
@@ -30,14 +30,14 @@ pub use offline::Offline;
 pub use placing::{BlobPlacer, Placed};
 pub use push::{FileSource, Push, TagDeletion, UploadSource, Uploaded};
 
-/// Largest manifest that is read, as registries themselves limit it.
+/// Largest manifest that is read, in bytes; registries have the same limit.
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
 
-/// Bytes of a blob as they arrive. Exactly the range that was asked for, or an error; never checked against the
-/// digest (the reader of the whole knows when it has all of it).
+/// Bytes of a blob as they arrive: exactly the requested range, or an error. Not checked against the digest (only the reader of the whole
+/// blob can do that).
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// The error of bytes that are not a manifest; `what` names it.
+/// The error for bytes that are not a manifest; `what` names it.
 fn of_manifest(what: &str, error: InvalidManifest) -> Error {
     let kind = match error {
         InvalidManifest::Unsupported(_) => ErrorKind::Unsupported,
@@ -46,12 +46,12 @@ fn of_manifest(what: &str, error: InvalidManifest) -> Error {
     Error::new(kind, format!("{what}: {error}")).caused_by(error)
 }
 
-/// Whether the transport already says that the bytes are those of the registry the user named.
+/// How far the transport guarantees that bytes come from the registry the user named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// TLS or loopback to the authoritative host, and to wherever it redirected to.
+    /// TLS or loopback to the authoritative host, and to all its redirect targets.
     Transport,
-    /// Plain HTTP to another host, also by redirect, a mirror, or a layout: only a digest counts.
+    /// Plain HTTP to another host (also by redirect), a mirror, or a layout: only a digest proves anything.
     Digest,
 }
 
@@ -60,44 +60,43 @@ pub enum Trust {
 pub struct Resolved {
     /// The digest the version has now.
     pub digest: Digest,
-    /// Media type, where the registry names it.
+    /// Media type, if the registry reports it.
     pub media_type: Option<String>,
-    /// Size, where the registry names it.
+    /// Size in bytes, if the registry reports it.
     pub size: Option<u64>,
 }
 
-/// One page of names and where the next begins.
+/// One page of names and the cursor of the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Names as the registry sent them; the caller checks their grammar.
     pub names: Vec<String>,
-    /// Opaque; handed back as `after`. `None` at the end.
+    /// Opaque; passed back as `after`. `None` at the end.
     pub next: Option<String>,
 }
 
 /// Reading from one registry or layout. Every method may be retried; none blocks the thread.
 #[async_trait]
 pub trait Pull: Send + Sync {
-    /// A stable name of the place, e.g. `https://reg.io` or `oci:/srv/layout`; keys what is remembered of it.
+    /// A stable name of the source, e.g. `https://reg.io` or `oci:/srv/layout`; the key of everything cached from it.
     fn origin(&self) -> &str;
 
-    /// The guarantee of the transport. Becomes [`Trust::Digest`] before a blob is answered from where less is guaranteed.
+    /// The guarantee of the transport. Drops to [`Trust::Digest`] before a blob with a lesser guarantee is returned.
     fn trust(&self) -> Trust;
 
-    /// Asks the place itself (`/v2/`): reachable, and are the credentials right that are stored for this repository or
-    /// prefix?
+    /// Pings the source (`/v2/`): is it reachable, and are the credentials stored for this repository or prefix right?
     async fn ping(&self, about: Option<&Repository>) -> Result<(), Error>;
 
-    /// The digest of a version now (HEAD). A digest that is asked for is answered only if it exists.
+    /// The current digest of a version (HEAD). A requested digest is returned only if it exists.
     async fn resolve(&self, repository: &Repository, version: &Version) -> Result<Resolved, Error>;
 
-    /// The manifest, at most 4 MiB. Its body is hashed; with a digest asked for, it is checked against that.
+    /// The manifest, at most 4 MiB. Its body is hashed, and checked if a digest was requested.
     async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error>;
 
-    /// A range of a blob (`0..descriptor.size` for all of it). Interrupted transfers are resumed inside.
+    /// A range of a blob (`0..descriptor.size` for all of it). Interrupted transfers are resumed internally.
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error>;
 
-    /// The size of a blob; NotFound if there is none.
+    /// The size of a blob in bytes; NotFound if it does not exist.
     async fn blob_size(&self, _repository: &Repository, digest: &Digest) -> Result<u64, Error> {
         Err(Error::new(ErrorKind::Unsupported, format!("the size of blob {digest} is not known in {}", self.origin())))
     }
@@ -105,23 +104,23 @@ pub trait Pull: Send + Sync {
     /// One page of the tags of a repository.
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error>;
 
-    /// One page of the repositories (`_catalog`); [`ErrorKind::Unsupported`] where there is no such list.
+    /// One page of the repositories (`_catalog`); [`ErrorKind::Unsupported`] if there is no catalog.
     async fn repositories(&self, after: Option<&str>) -> Result<Page, Error>;
 
-    /// The manifests that refer to `subject`, also by the tag schema where the API is missing.
+    /// The manifests that refer to `subject`, from the API or the tag schema.
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error>;
 
-    /// When an operation gave up without an answer, if there was no answer since.
+    /// When an operation gave up without an answer, if none has come since.
     fn away_since(&self) -> Option<Instant> {
         None
     }
 
-    /// How long the place still asks to be left alone, where it said so (429).
+    /// How long the source still asks for no requests, if it did (429).
     fn throttled(&self) -> Option<Duration> {
         None
     }
 
-    /// Names of a repository that are full references and no tags (a layout by `podman save`): name and manifest.
+    /// Names in a repository that are full references rather than tags (a layout by `podman save`): name and manifest.
     async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {
         Ok(Vec::new())
     }

@@ -1,27 +1,26 @@
-//! Whole lists of tags and repositories, page by page, bounded.
+//! Complete lists of tags and repositories, page by page, bounded.
 
 use super::Pull;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 
-/// Most names of one list; what lies beyond is left out, and the list says that it is not complete.
+/// Most names of one list; the rest is cut off, and the list marked incomplete.
 const NAME_LIMIT: usize = 1_000_000;
-/// A page counts as this many names, so that a list of tiny pages ends too, after at most 10,000 requests.
+/// A page counts as at least this many names, so that a list of tiny pages ends too, after at most 10,000 requests.
 const SMALL_PAGE: usize = 100;
-/// Passes over a list that changes while it is read.
+/// Passes over a list that changes while being read.
 const ATTEMPTS: u32 = 3;
 
-/// Every name of a list.
+/// All names of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// As the registry sent them; the caller checks their grammar.
     pub names: Vec<String>,
-    /// False where the list was cut.
+    /// False if the list was cut.
     pub complete: bool,
 }
 
-/// The tags of a repository, or without one the repositories, from the start again if the list changed meanwhile. `heard` is called
-/// after every page.
+/// The tags of a repository, or the repositories if `None`; starts over if the list changed meanwhile. Calls `heard` after every page.
 ///
 /// # Errors
 /// Those of [`Pull::tags`] and [`Pull::repositories`].
@@ -45,7 +44,7 @@ async fn one_pass(pull: &dyn Pull, repository: Option<&Repository>, heard: &impl
         heard();
         seen += page.names.len().max(SMALL_PAGE);
         found.names.extend(page.names);
-        // A registry that turns in a circle or never ends must not keep us.
+        // A registry that loops or never ends must not hold us.
         match page.next {
             None => return Ok(found),
             next if next == after || seen >= NAME_LIMIT => {

@@ -1,7 +1,7 @@
-//! Objects in S3, which packs are made of.
+//! Downloads objects from S3, as sources of packs.
 //!
-//! Keys, region and endpoint are settings in the spelling of the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …), handed in
-//! by the caller. What arrives is whole or an error, and not checked against any digest.
+//! Keys, region and endpoint are settings named like the environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …), passed in by
+//! the caller. An object arrives whole or as an error; no digest is checked.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use super::BlobStream;
 use crate::error::{Error, ErrorKind};
 
-/// Limit of making a connection.
+/// Limit for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How often a failed request is sent again.
+/// Number of retries of a failed request.
 const RETRIES: usize = 3;
 
-/// An account of S3 or of what speaks like it.
+/// An account of S3 or a compatible service.
 #[derive(Clone, Debug)]
 pub struct Objects {
     settings: Vec<(String, String)>,
@@ -26,15 +26,15 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// An account with settings by name; unknown names are passed over. A transfer without progress for so long fails.
+    /// An account with settings by name; unknown names are ignored. A transfer fails after `progress` without progress.
     pub fn new(settings: Vec<(String, String)>, progress: Duration) -> Self {
         Self { settings, progress }
     }
 
-    /// The bytes of an object. `plain_http`: the endpoint may be one without TLS.
+    /// The bytes of an object. `plain_http`: the endpoint may lack TLS.
     ///
     /// # Errors
-    /// Invalid for impossible settings; NotFound, Denied, and Unreachable for everything that may pass.
+    /// Invalid for unusable settings; NotFound, Denied, and Unreachable for everything that may pass.
     pub async fn open(&self, bucket: &str, key: &str, plain_http: bool) -> Result<BlobStream, Error> {
         let what = format!("s3://{bucket}/{key}").escape_debug().to_string();
         let options = ClientOptions::new()
@@ -46,7 +46,7 @@ impl Objects {
         let mut builder = AmazonS3Builder::new().with_client_options(options).with_retry(retry);
         for (name, value) in &self.settings {
             match name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
-                // Whether plain HTTP is meant stands in the Pack file.
+                // The Pack file decides whether plain HTTP is permitted.
                 Ok(AmazonS3ConfigKey::Client(_)) | Err(_) => {}
                 Ok(key) => builder = builder.with_config(key, value),
             }
@@ -64,16 +64,16 @@ impl Objects {
 fn failed(what: &str, error: &object_store::Error) -> Error {
     use object_store::Error as Theirs;
     let (kind, why) = match error {
-        Theirs::NotFound { .. } => (ErrorKind::NotFound, "there is no such object".to_owned()),
+        Theirs::NotFound { .. } => (ErrorKind::NotFound, "no such object".to_owned()),
         Theirs::PermissionDenied { .. } | Theirs::Unauthenticated { .. } => {
-            (ErrorKind::Denied, "access is refused; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION say who asks".to_owned())
+            (ErrorKind::Denied, "access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION".to_owned())
         }
         other => (ErrorKind::Unreachable, shown(other)),
     };
     Error::new(kind, format!("{what}: {why}"))
 }
 
-/// What a server or library says, in one line.
+/// The error chain in one line.
 fn shown(error: &dyn std::error::Error) -> String {
     error.to_string().chars().take(400).collect::<String>().escape_debug().to_string()
 }

@@ -1,4 +1,4 @@
-//! A place that is never asked: what `--offline` puts in front of a registry.
+//! The `--offline` stand-in for a source: it sends no request.
 
 use std::ops::Range;
 
@@ -8,21 +8,21 @@ use super::{BlobStream, Page, Pull, Resolved, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 
-/// Answers every question with `Unreachable`. Only name and trust are those of the place itself.
+/// Fails every request with `Unreachable`. Only name and trust are those of the source.
 pub struct Offline {
     origin: String,
     trust: Trust,
 }
 
 impl Offline {
-    /// Stands in for a place.
+    /// Stands in for a source.
     pub fn new(place: &dyn Pull) -> Self {
         Self { origin: place.origin().to_owned(), trust: place.trust() }
     }
 
     fn refuse<T>(&self, what: impl std::fmt::Display) -> Result<T, Error> {
         let origin = self.origin.escape_default();
-        Err(Error::new(ErrorKind::Unreachable, format!("{what} is not cached, and --offline does not ask {origin}")))
+        Err(Error::new(ErrorKind::Unreachable, format!("{what} is not cached (--offline: not asking {origin})")))
     }
 }
 

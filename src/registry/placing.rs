@@ -1,7 +1,6 @@
-//! Making sure that a repository has blobs: asked for first, mounted from another repository of the same registry where that has
-//! them, else uploaded.
+//! Ensures that a repository has blobs: checks first, mounts them from another repository of the same registry if possible, else uploads them.
 //!
-//! Each blob goes once, however many ask, and several go at a time. Never decides which blobs are needed or in which order.
+//! Each blob is sent once, however many callers ask; several are sent in parallel. Never decides which blobs are needed or in which order.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -14,14 +13,14 @@ use super::{Push, UploadSource, Uploaded};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Repository};
 
-/// How a blob got to where it is.
+/// How a blob got into the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// It was there.
+    /// It was already there.
     Present,
-    /// The registry took it from another repository of its own.
+    /// The registry mounted it from another repository.
     Mounted,
-    /// It was sent.
+    /// It was uploaded.
     Uploaded,
 }
 
@@ -34,12 +33,12 @@ pub struct BlobPlacer {
 }
 
 impl BlobPlacer {
-    /// For one repository, with so many blobs under way at once.
+    /// For one repository, with at most this many blobs in flight.
     pub fn new(push: Arc<dyn Push>, repository: Repository, concurrency: NonZeroUsize) -> Self {
         Self { push, repository, limit: Semaphore::new(concurrency.get()), placed: Mutex::default() }
     }
 
-    /// Whether the repository has a blob, mounted from another one if need be.
+    /// Whether the repository has a blob, possibly by mounting it from another one.
     ///
     /// # Errors
     /// Those of the registry.
@@ -55,14 +54,14 @@ impl BlobPlacer {
         let Some(from) = from.filter(|from| **from != self.repository) else { return Ok(None) };
         match self.push.mount_blob(&self.repository, descriptor, from).await {
             Ok(is_mounted) => Ok(is_mounted.then_some(Placed::Mounted)),
-            // Without the right to read there it is uploaded.
+            // Without read access there, the blob is uploaded.
             Err(error) if error.kind == ErrorKind::Denied => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Makes sure that the repository has a blob. `open` gives its bytes and who hears how far the upload is, if it has to be
-    /// uploaded. `None` if another call has placed it.
+    /// Ensures that the repository has a blob. If it must be uploaded, `open` provides its bytes and the progress callback. `None` if another
+    /// call has placed it.
     ///
     /// # Errors
     /// Those of the registry and of `open`.

@@ -1,6 +1,6 @@
-//! Writing to what holds artifacts: the trait, and where the bytes of an upload come from.
+//! Writing to registries and layouts: the trait, and sources of uploads.
 //!
-//! Never decides what is published or in which order; that is the caller's.
+//! The caller decides what is published and in which order.
 
 use std::fs::File;
 use std::io;
@@ -15,10 +15,10 @@ use crate::blocking::spawn_blocking;
 use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 
-/// Bytes of a blob that can be read again from any offset, since an upload may have to start over.
+/// Bytes of a blob, readable again from any offset, since an upload may restart.
 #[async_trait]
 pub trait UploadSource: Send + Sync {
-    /// Length of the whole.
+    /// Total length in bytes.
     fn length(&self) -> u64;
     /// At most `length` bytes (a few MiB) from an offset; fewer only at the end.
     async fn read(&self, offset: u64, length: usize) -> io::Result<Bytes>;
@@ -36,15 +36,15 @@ impl UploadSource for Bytes {
     }
 }
 
-/// Hears of bytes that the other side has taken; may go back when an upload starts over.
+/// Called with the offset that the other side has received; may go back when an upload restarts.
 pub type Uploaded = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// How a tag was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TagDeletion {
-    /// The registry deleted the tag alone.
+    /// The registry deleted the tag by name.
     Direct,
-    /// It refuses to delete tags: a throw-away manifest took the tag and was deleted by digest.
+    /// The registry refuses to delete tags: a throw-away manifest took the tag and was deleted by digest.
     ByThrowAway,
 }
 
@@ -54,15 +54,15 @@ pub trait Push: Pull {
     /// Whether the repository has a blob of this digest and size (HEAD).
     async fn has_blob(&self, repository: &Repository, descriptor: &Descriptor) -> Result<bool, Error>;
 
-    /// Asks to take a blob over from another repository of the same registry, with credentials for both. `false` if it did not: then
-    /// it must be uploaded. An upload session that the registry opened instead is given up or used by the next upload.
+    /// Mounts a blob from another repository of the same registry, with credentials for both. `false` if the registry did not: then it must be
+    /// uploaded. An upload session opened instead is cancelled or used by the next upload.
     async fn mount_blob(&self, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error>;
 
-    /// Uploads a blob: in one request if it is small, else in chunks that are resumed. `uploaded` is told the offset reached.
+    /// Uploads a blob: in one request if small, else in resumable chunks. `uploaded` is called with the offset reached.
     ///
     /// # Errors
-    /// Integrity if the registry says that the bytes are not those of the digest; NoSpace for 413 and quota answers; Denied,
-    /// Unsupported (a read-only registry), Unreachable, TimedOut.
+    /// Integrity if the registry says that the bytes do not match the digest; NoSpace for 413 and quota answers; Denied, Unsupported (a read-only
+    /// registry), Unreachable, TimedOut.
     async fn push_blob(
         &self,
         repository: &Repository,
@@ -71,55 +71,55 @@ pub trait Push: Pull {
         uploaded: Uploaded,
     ) -> Result<(), Error>;
 
-    /// Puts a manifest by digest or under a tag. The body sent is exactly `manifest.raw`.
+    /// Puts a manifest by digest or under a tag. Sends exactly `manifest.raw`.
     ///
     /// # Errors
-    /// Invalid if the registry refuses the manifest, with what it said. After a lost answer the caller asks [`Pull::resolve`].
+    /// Invalid if the registry refuses the manifest, with its message. After a lost answer the caller checks with [`Pull::resolve`].
     async fn push_manifest(&self, repository: &Repository, version: &Version, manifest: &Manifest) -> Result<(), Error>;
 
-    /// Deletes a tag and no other tag of the same manifest. `digest` is what the tag holds now. NotFound if there is no such tag.
+    /// Deletes a tag and no other tag of the same manifest. `digest` is what the tag holds now. NotFound if the tag does not exist.
     async fn delete_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error>;
 
-    /// Deletes a manifest, and with it all tags that hold it. In a layout, what only it needed goes too. NotFound if there is none.
+    /// Deletes a manifest and all its tags. In a layout, what only it needed goes too. NotFound if it does not exist.
     async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<(), Error>;
 
-    /// Deletes a blob, whatever names it. NotFound if there is none; a layout refuses with Conflict while a manifest needs it.
+    /// Deletes a blob, even if manifests refer to it. NotFound if it does not exist; a layout refuses with Conflict while a manifest needs it.
     async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error>;
 
-    /// Drops a manifest that no tag holds any more, and what only it needed, where no collector does so: in a layout.
+    /// Drops an untagged manifest and what only it needed, in a layout, which has no garbage collector.
     async fn tidy(&self, _repository: &Repository, _digest: &Digest) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Tells that a manifest refers to `subject`, where the registry has no referrers API: keeps the fallback tag. Does
-    /// nothing where the registry said (`OCI-Subject`) that it did so itself.
+    /// Records that a manifest refers to `subject` in the fallback tag, if the registry has no referrers API. Does nothing if the registry said
+    /// (`OCI-Subject`) that it did so itself.
     async fn link_referrer(&self, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error>;
 
-    /// Tells that a manifest that is gone does not refer to `subject` any more; undoes [`Push::link_referrer`].
+    /// Undoes [`Push::link_referrer`] for a deleted manifest.
     async fn unlink_referrer(&self, _repository: &Repository, _subject: &Digest, _referrer: &Digest) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Whether blobs may be pushed to a repository. Opens an upload where that is how one learns it, and gives it up.
+    /// Whether blobs may be pushed to a repository. Opens and cancels an upload if that is the only way to tell.
     ///
     /// # Errors
-    /// Denied, and why else a push would fail.
+    /// Denied, or why else a push would fail.
     async fn may_push(&self, repository: &Repository) -> Result<(), Error>;
 
-    /// Makes what was written visible where it becomes visible as a whole: in an archive. Called last, and once more after an error.
+    /// Makes writes visible, in an archive, where they become visible together. Called last, and again after an error.
     async fn finish(&self) -> Result<(), Error> {
         Ok(())
     }
 }
 
-/// A file that is uploaded.
+/// A file as the source of an upload.
 pub struct FileSource {
     file: Arc<File>,
     length: u64,
 }
 
 impl FileSource {
-    /// So many bytes of an open file, from its start.
+    /// This many bytes of an open file, from its start.
     pub fn new(file: File, length: u64) -> Self {
         Self { file: Arc::new(file), length }
     }

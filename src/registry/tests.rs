@@ -1,4 +1,4 @@
-//! One conformance suite for every implementation, and servers that misbehave in scripted ways.
+//! One conformance suite for all implementations, and servers that misbehave by script.
 
 mod access;
 mod authority;
@@ -23,7 +23,7 @@ use super::{Credentials, HttpConfig, HttpRegistry, Timing, UploadSizes};
 use crate::error::Error;
 use crate::oci::{Registry, Repository, Tag, Version};
 
-/// Short waits, so that retries cost no time.
+/// Short waits, so that retries take no time.
 fn quick() -> Timing {
     Timing { backoff: Duration::from_millis(1), ..Timing::default() }
 }
@@ -51,7 +51,7 @@ fn client_with(
     HttpRegistry::new(config).unwrap()
 }
 
-/// Requests so small that a blob of a few thousand bytes takes several.
+/// Makes requests so small that a blob of a few thousand bytes takes several.
 fn small_requests(config: &mut HttpConfig) {
     config.upload = UploadSizes { whole: 1000, chunk: 1000, smallest: 100 };
 }

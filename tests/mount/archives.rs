@@ -51,7 +51,7 @@ fn what_skopeo_archived_is_read_by_every_command_without_being_unpacked() {
     prints(&home, &["cp", &reference, &layout]);
     assert_eq!(prints(&home, &["resolve", &format!("{layout}:v1")]), digest);
     for change in [vec!["tag", &reference, "v2"], vec!["rm", "--yes", &reference], vec!["label", "set", &reference, "a=b"]] {
-        fails(&home, &change, 1, "an archive is not changed in place");
+        fails(&home, &change, 1, "an archive cannot be changed in place");
     }
     fails(&home, &["resolve", &format!("{archive}:none")], 10, "none");
 }
@@ -98,7 +98,7 @@ fn skopeo_reads_the_archives_that_cp_and_push_write() {
     assert!(listed.status.success(), "{}", text(&listed));
     let docker = home.path("docker.tar");
     skopeo(&[&format!("{archive}:one"), &format!("docker-archive:{}:a:v1", docker.display())]);
-    fails(&home, &["ls", &format!("oci-archive:{}", docker.display())], 2, "in the format of Docker");
+    fails(&home, &["ls", &format!("oci-archive:{}", docker.display())], 2, "is a Docker archive");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn an_offline_mount_makes_no_request_and_what_it_lists_is_never_absent() {
         assert_eq!(offline.ls("app").unwrap(), ["unseen", "v1"]);
         assert_eq!(offline.ls("app/v1").unwrap(), ["read", "unread"]);
     }
-    assert!(offline.log().contains("is not cached, and --offline does not ask"), "{}", offline.log());
+    assert!(offline.log().contains("is not cached (--offline: not asking"), "{}", offline.log());
     offline.unmount();
     assert_eq!(proxy.requests(), []);
 }

@@ -1,4 +1,4 @@
-//! Secrets, credentials, and the scope that one is wanted for.
+//! Secrets, credentials, and the scope a credential is needed for.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::oci::{Registry, Repository};
 
-/// Text that must not be seen.
+/// A secret text, never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -17,7 +17,7 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text, for the one place that sends it.
+    /// The plain text, for the one place that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -42,7 +42,7 @@ impl fmt::Debug for Secret {
 /// Proof of identity for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// Nothing is stored for the registry.
+    /// No credential is stored for the registry.
     Anonymous,
     /// User name and password.
     Password {
@@ -51,14 +51,14 @@ pub enum Credential {
         /// The password.
         password: Secret,
     },
-    /// A refresh token that the token server exchanges.
+    /// A refresh token, exchanged at the token server.
     IdentityToken(Secret),
-    /// A bearer token that is sent to the registry as it is.
+    /// A bearer token, sent to the registry as is.
     RegistryToken(Secret),
 }
 
 impl Credential {
-    /// Tells credentials apart without holding them.
+    /// A fingerprint to compare credentials without storing them.
     pub(in crate::registry) fn id(&self) -> [u8; 32] {
         let (kind, user, secret) = match self {
             Self::Anonymous => ("anonymous", "", ""),
@@ -75,13 +75,13 @@ impl Credential {
     }
 }
 
-/// The place that a credential is wanted for.
+/// What a credential is needed for.
 #[derive(Clone, Copy, Debug)]
 pub struct CredentialScope<'a> {
     /// The registry.
     pub registry: &'a Registry,
-    /// The repository, where the request concerns one.
+    /// The repository, if the request concerns one.
     pub repository: Option<&'a Repository>,
-    /// Whether the registry is reached by TLS.
+    /// Whether the registry is reached over TLS.
     pub tls: bool,
 }

@@ -1,4 +1,4 @@
-//! The files `config.json` and `auth.json`: parsed, matched by whole path segments, read again when they change.
+//! The files `config.json` and `auth.json`: parsed, matched by whole path segments, and reread when they change.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -15,17 +15,17 @@ use zeroize::Zeroizing;
 use super::credential::{Credential, CredentialScope, Secret};
 use crate::error::{Error, ErrorKind};
 
-/// Largest credential file.
+/// Largest credential file, in bytes.
 pub(super) const LIMIT: u64 = 4 << 20;
-/// The key under which docker keeps Docker Hub, also towards helpers.
+/// The key docker uses for Docker Hub, also with helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// One thing to try, in order.
+/// One lookup to try.
 #[derive(Debug)]
 pub(super) enum Lookup {
-    /// A credential that a file holds.
+    /// A credential stored in a file.
     Stored(Credential, PathBuf),
-    /// A helper to be asked for a server.
+    /// A helper to ask for a server.
     Helper { name: String, server: String },
 }
 
@@ -51,10 +51,10 @@ struct Entry {
 
 type Stamp = (u64, u64, i64, i64, u64);
 
-/// The files, with what they said when they had their stamp.
+/// The credential files, with their parsed content by stamp.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
-    /// What a file of another format said.
+    /// Logins from a file in another format.
     others: Vec<(PathBuf, Parsed)>,
     /// Never held across an await.
     read: Mutex<HashMap<PathBuf, (Stamp, Arc<Parsed>)>>,
@@ -107,10 +107,10 @@ impl Files {
         }
         let mut bytes = Zeroizing::new(Vec::new());
         file.take(LIMIT).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-        // A parser's message may quote the text around the fault, so only its place is told.
+        // A parser's message may quote the surrounding text, so only the position is shown.
         let parsed = if bytes.iter().all(u8::is_ascii_whitespace) { Ok(Parsed::default()) } else { serde_json::from_slice(&bytes) };
         let parsed: Arc<Parsed> = Arc::new(parsed.map_err(|error| {
-            failed(&format!("it is not the JSON of a docker or podman login (line {}, column {})", error.line(), error.column()))
+            failed(&format!("it is not a docker or podman credential file (line {}, column {})", error.line(), error.column()))
         })?);
         read.insert(path.to_owned(), (stamp, Arc::clone(&parsed)));
         Ok(Some(parsed))
@@ -138,7 +138,7 @@ impl Parsed {
 }
 
 impl Entry {
-    /// Docker leaves an empty entry where a helper holds the credential.
+    /// Docker leaves an empty entry if a helper holds the credential.
     fn is_empty(&self) -> bool {
         [&self.auth, &self.password, &self.identitytoken, &self.registrytoken].iter().all(|field| field.is_empty())
             && self.username.is_empty()
@@ -162,7 +162,7 @@ impl Entry {
     }
 }
 
-/// The name under which a helper is asked.
+/// The server name to pass to a helper.
 pub(super) fn server(place: CredentialScope<'_>) -> String {
     if place.registry.as_str() == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { place.registry.to_string() }
 }
@@ -171,16 +171,16 @@ fn best<'a, T>(entries: &'a HashMap<String, T>, place: CredentialScope<'_>) -> O
     best_of(entries.iter(), place)
 }
 
-/// The entry whose key is the longest that covers the place, by whole path segments.
+/// The entry with the longest key that covers the scope, by whole path segments.
 fn best_of<'a, T>(entries: impl Iterator<Item = (&'a String, &'a T)>, place: CredentialScope<'_>) -> Option<&'a T> {
     entries
         .filter_map(|(key, value)| covered(key, place).map(|length| (length, key, value)))
-        // Of two spellings of one key the order must not depend on the hash.
+        // If a key is spelled in two ways, the choice must not depend on hash order.
         .max_by(|one, other| one.0.cmp(&other.0).then_with(|| other.1.cmp(one.1)))
         .map(|(_, _, value)| value)
 }
 
-/// How many characters of path a key matches, `None` where it does not cover the place.
+/// How many path characters a key matches; `None` if it does not cover the scope.
 pub(super) fn covered(key: &str, place: CredentialScope<'_>) -> Option<usize> {
     let (scheme, rest) = match key.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -194,7 +194,7 @@ pub(super) fn covered(key: &str, place: CredentialScope<'_>) -> Option<usize> {
     }
     let rest = rest.trim_end_matches('/');
     let (host, mut path) = rest.split_once('/').unwrap_or((rest, ""));
-    // The legacy form ends with the version of the API.
+    // The legacy form ends with the API version.
     if matches!(path, "v1" | "v2") {
         path = "";
     }

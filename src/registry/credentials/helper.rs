@@ -1,8 +1,8 @@
 //! Credential helpers: `docker-credential-NAME get`, the server on standard input, JSON on standard output; `store` and `erase`.
 //!
-//! <https://github.com/docker/docker-credential-helpers#development>. A helper is a child process with a time limit
-//! and capped output; it is killed when the limit is over. It gets the environment without what is meant for ocifs. Nothing that it prints to standard error is shown, since
-//! that may hold secrets.
+//! <https://github.com/docker/docker-credential-helpers#development>. A helper is a child process with a time limit and capped output; it is
+//! killed at the limit. Its environment lacks the variables meant for ocifs. Its standard error is never shown, since it may hold
+//! secrets.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,11 +16,11 @@ use zeroize::Zeroizing;
 use super::credential::{Credential, Secret};
 use crate::sys::process;
 
-/// How long a helper may take.
+/// Time limit of a helper.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// Largest answer of a helper.
+/// Largest answer of a helper, in bytes.
 const OUTPUT_LIMIT: u64 = 64 << 10;
-/// Messages of helpers that have no credential.
+/// What helpers print when they have no credential.
 const NOT_FOUND: &str = "credentials not found";
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ struct HelperOutput {
     secret: Secret,
 }
 
-/// What a helper takes.
+/// The input of a helper.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct HelperInput<'a> {
@@ -41,14 +41,14 @@ struct HelperInput<'a> {
     secret: &'a str,
 }
 
-/// The user name that stands for an identity token.
+/// The user name that marks an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// Asks a helper; `None` where it has nothing for the server.
+/// Asks a helper; `None` if it has no credential for the server.
 pub(super) async fn get(directories: &[PathBuf], name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, String> {
     let Some(output) = run(directories, (name, "get"), server, limit).await? else { return Ok(None) };
     let answer: Result<HelperOutput, _> = serde_json::from_slice(&output);
-    let answer = answer.map_err(|_| format!("credential helper docker-credential-{name} did not print the JSON that helpers print"))?;
+    let answer = answer.map_err(|_| format!("credential helper docker-credential-{name} did not print the expected JSON"))?;
     if answer.secret.is_empty() {
         return Ok(None);
     }
@@ -59,24 +59,24 @@ pub(super) async fn get(directories: &[PathBuf], name: &str, server: &str, limit
     }))
 }
 
-/// Has a helper keep a credential. Anything but a password or an identity token is refused.
+/// Stores a credential with a helper. Accepts only passwords and identity tokens.
 pub(super) async fn store(directories: &[PathBuf], name: &str, server: &str, credential: &Credential) -> Result<(), String> {
     let (username, secret) = match credential {
         Credential::Password { user, password } => (user.as_str(), password),
         Credential::IdentityToken(token) => (TOKEN_USER, token),
-        Credential::Anonymous | Credential::RegistryToken(_) => return Err("helpers keep passwords and identity tokens".to_owned()),
+        Credential::Anonymous | Credential::RegistryToken(_) => return Err("helpers store only passwords and identity tokens".to_owned()),
     };
     let input = serde_json::to_string(&HelperInput { server, username, secret: secret.expose() });
     let input = Zeroizing::new(input.map_err(|error| error.to_string())?);
     run(directories, (name, "store"), &input, LIMIT).await.map(drop)
 }
 
-/// Has a helper forget what it keeps for a server.
+/// Erases a helper's credential for a server.
 pub(super) async fn erase(directories: &[PathBuf], name: &str, server: &str) -> Result<(), String> {
     run(directories, (name, "erase"), server, LIMIT).await.map(drop)
 }
 
-/// What a helper prints; `None` where it has nothing for the server.
+/// Runs a helper and returns its output; `None` if it has no credential for the server.
 async fn run(
     directories: &[PathBuf],
     (name, verb): (&str, &str),
@@ -93,7 +93,7 @@ async fn run(
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(failed(&format!("failed: {error}"))),
         Err(_) => {
-            // Reaped here, so that no zombie stays; dropping would only kill.
+            // Reaped here, so that no zombie stays; dropping would only kill it.
             let _ = child.kill().await;
             return Err(failed(&format!("did not answer within {} s and was stopped", limit.as_secs())));
         }
@@ -128,11 +128,11 @@ async fn talk(child: &mut Child, text: &str) -> std::io::Result<(bool, Zeroizing
     Ok((child.wait().await?.success(), output))
 }
 
-/// The program of a helper. Its name comes from a file, so it must be a plain word.
+/// Finds a helper program. Its name comes from a file, so it must be a plain word.
 fn find(directories: &[PathBuf], name: &str) -> Result<PathBuf, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(plain) {
-        return Err(format!("`{}` cannot be the name of a credential helper", name.chars().take(64).collect::<String>().escape_debug()));
+        return Err(format!("`{}` is not a valid credential helper name", name.chars().take(64).collect::<String>().escape_debug()));
     }
     let file = format!("docker-credential-{name}");
     let absolute = directories.iter().filter(|directory| directory.is_absolute());

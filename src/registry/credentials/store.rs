@@ -1,6 +1,6 @@
-//! Storing a credential where docker, podman and ORAS look for it, and removing it: in a file, or in the helper that the file names.
+//! Stores and removes credentials where docker, podman and ORAS look for them: in a file, or in the helper that the file names.
 //!
-//! What the file says besides stays. It is replaced whole, readable by its owner only; a link to it stays a link.
+//! Everything else in the file is preserved. It is replaced atomically, readable only by its owner; a symlink to it stays a symlink.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,34 +19,34 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Registry;
 
-/// The member with the entries.
+/// The member that holds the entries.
 const ENTRIES: &str = "auths";
 
-/// Where logins are kept.
+/// A store of logins.
 pub struct CredentialStore {
     file: PathBuf,
     helper_directories: Vec<PathBuf>,
 }
 
-/// Who keeps a credential.
+/// Where a credential was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// This file.
     File(PathBuf),
-    /// The helper of this name.
+    /// The helper with this name.
     Helper(String),
 }
 
 impl CredentialStore {
-    /// A file, which need not exist yet, and the directories of helpers that it may name.
+    /// A store in this file, which need not exist yet, with the directories of the helpers it may name.
     pub fn new(file: PathBuf, helper_directories: Vec<PathBuf>) -> Self {
         Self { file, helper_directories }
     }
 
-    /// Stores the credential of a registry in the place of an older one.
+    /// Stores a registry's credential, replacing an older one.
     ///
     /// # Errors
-    /// The file cannot be read or written; its helper fails.
+    /// The file cannot be read or written, or its helper fails.
     pub async fn put(&self, registry: &Registry, credential: &Credential) -> Result<Kept, Error> {
         let mut members = self.read()?;
         let server = server(registry);
@@ -55,7 +55,7 @@ impl CredentialStore {
             Some(name) => {
                 let stored = helper::store(&self.helper_directories, name, &server, credential).await;
                 stored.map_err(|message| Error::new(ErrorKind::Other, message))?;
-                // Docker leaves an empty entry where a helper holds the credential.
+                // Docker leaves an empty entry if a helper holds the credential.
                 json!({})
             }
             None => entry(credential),
@@ -68,7 +68,7 @@ impl CredentialStore {
         Ok(helper.map_or_else(|| Kept::File(self.file.clone()), Kept::Helper))
     }
 
-    /// Removes the credential of a registry. False if there was none.
+    /// Removes a registry's credential. False if there was none.
     ///
     /// # Errors
     /// As [`CredentialStore::put`].
@@ -102,16 +102,16 @@ impl CredentialStore {
         if bytes.trim_ascii().is_empty() {
             return Ok(Map::new());
         }
-        // A parser's message may quote the text around the fault.
+        // A parser's message may quote the surrounding text.
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(members)) => Ok(members),
-            _ => Err(self.failed(&"it is not the JSON of a docker or podman login")),
+            _ => Err(self.failed(&"it is not a docker or podman credential file")),
         }
     }
 
     fn write(&self, members: &Map<String, Value>) -> Result<(), Error> {
         let mut text = Zeroizing::new(Vec::new());
-        // As docker indents it.
+        // Indented like docker's.
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let written = members.serialize(&mut serde_json::Serializer::with_formatter(&mut *text, formatter));
         written.map_err(|error| self.failed(&error))?;
@@ -134,12 +134,12 @@ fn server(registry: &Registry) -> String {
     files::server(scope(registry, true))
 }
 
-/// Whether a key means the whole registry, in any spelling.
+/// Whether a key stands for the whole registry, in any spelling.
 fn is_of(key: &str, registry: &Registry) -> bool {
     [true, false].into_iter().any(|tls| covered(key, scope(registry, tls)) == Some(0))
 }
 
-/// The helper that keeps the credentials of a registry.
+/// The helper that stores a registry's credentials.
 fn helper_of(members: &Map<String, Value>, registry: &Registry) -> Option<String> {
     let own = members.get("credHelpers").and_then(Value::as_object);
     let own = own.and_then(|helpers| helpers.iter().find(|(key, _)| is_of(key, registry))).map(|(_, name)| name);
@@ -147,7 +147,7 @@ fn helper_of(members: &Map<String, Value>, registry: &Registry) -> Option<String
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Takes the entries out of a file; none if they are missing.
+/// Removes and returns the entries of a file; empty if there are none.
 fn take_entries(members: &mut Map<String, Value>) -> Map<String, Value> {
     match members.remove(ENTRIES) {
         Some(Value::Object(entries)) => entries,
@@ -155,7 +155,7 @@ fn take_entries(members: &mut Map<String, Value>) -> Map<String, Value> {
     }
 }
 
-/// Drops every entry of a registry. False if there was none.
+/// Drops all entries of a registry. False if there were none.
 fn forget(entries: &mut Map<String, Value>, registry: &Registry) -> bool {
     let before = entries.len();
     entries.retain(|key, _| !is_of(key, registry));

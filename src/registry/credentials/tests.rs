@@ -1,4 +1,4 @@
-//! Which credential is found for which place.
+//! Which credential is found for which scope.
 
 use std::fs;
 use std::path::Path;
@@ -22,8 +22,8 @@ fn written(directory: &Path, name: &str, content: &Value) -> PathBuf {
 
 fn helper(directory: &Path, name: &str, script: &str) {
     let path = directory.join(format!("docker-credential-{name}"));
-    // Written by another process: a file that this one has open for writing could not be executed by a thread that
-    // forks at the same moment.
+    // Written by another process: a file that this process has open for writing could not be executed by a thread that forks at the same
+    // moment.
     let write = ["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$2" && chmod 755 "$2""#, "sh", script];
     assert!(std::process::Command::new("sh").args(write).arg(&path).status().unwrap().success());
 }

@@ -1,6 +1,6 @@
-//! From what a registry answers to errors: kinds by status, messages with the registry's own words escaped.
+//! Maps answers of a registry to errors: kinds by status, messages with the registry's own text escaped.
 //!
-//! Only a 404 of the registry itself is `NotFound`. Bodies are read up to a limit that never comes from the registry.
+//! Only a 404 from the registry itself is `NotFound`. Bodies are read up to a limit that the registry does not choose.
 
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
@@ -10,20 +10,20 @@ use serde_json::Value;
 use super::retry::{Attempts, Cause, Failure};
 use crate::error::{Error, ErrorKind};
 
-/// Largest body of an error that is read.
+/// Largest error body that is read, in bytes.
 pub(super) const ERROR_LIMIT: u64 = 64 << 10;
-/// Characters of a registry's own message that are shown.
+/// Characters of a registry's message that are shown.
 const SHOWN: usize = 300;
-/// The answer of servers written in Go (most registries) to plain HTTP where they expect TLS.
+/// What servers written in Go (most registries) answer to plain HTTP on a TLS port.
 const PLAIN_TO_TLS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
-/// The errors behind an error, in one line, without URLs (they may be signed).
+/// The error chain in one line, without URLs (they may be signed).
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = match error.downcast_ref::<reqwest::Error>() {
-            // Its own text names the URL; what is behind it says what happened.
+            // Its own text contains the URL; the inner errors say what happened.
             Some(inner) if std::error::Error::source(inner).is_some() => String::new(),
             _ => error.to_string(),
         };
@@ -46,7 +46,7 @@ fn is_refused(error: &reqwest::Error) -> bool {
     refused
 }
 
-/// The errors behind a failure to reach a host in everyday words, where there are some for it.
+/// The errors behind a failed connection, in plain words where known.
 fn plain(error: &reqwest::Error) -> String {
     if error.is_dns() {
         "the host name cannot be resolved".to_owned()
@@ -57,21 +57,21 @@ fn plain(error: &reqwest::Error) -> String {
     }
 }
 
-/// Why a request got no answer.
+/// Explains why a request got no answer.
 pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
     let reason = plain(error);
     let error_of = |kind, advice: &str| Error::new(kind, format!("{what}: {reason}{advice}"));
     if error.is_builder() {
         return Failure::Final(error_of(ErrorKind::Invalid, ""));
     }
-    // The TLS library's errors are known by their text alone here.
+    // The TLS library's errors can be recognised only by their text.
     let lower = reason.to_ascii_lowercase();
     if lower.contains("invalid peer certificate") || lower.contains("unknownissuer") {
-        let advice = "; give its authority with --ca-file or certs.d";
+        let advice = "; give its CA with --ca-file or certs.d";
         return Failure::Final(error_of(ErrorKind::Unreachable, advice));
     }
     if lower.contains("invalidcontenttype") {
-        return Failure::Final(error_of(ErrorKind::Unreachable, "; it seems to speak plain HTTP (--plain-http)"));
+        return Failure::Final(error_of(ErrorKind::Unreachable, "; it seems to use plain HTTP (--plain-http)"));
     }
     let kind = if error.is_timeout() && !error.is_connect() { ErrorKind::TimedOut } else { ErrorKind::Unreachable };
     let cause = match (error.is_dns(), error.is_connect()) {
@@ -87,7 +87,7 @@ pub(super) fn unanswered(what: &str, error: &reqwest::Error) -> Failure {
 pub(super) async fn body(mut response: Response, limit: u64, what: &str, attempts: &mut Attempts) -> Result<Bytes, Failure> {
     let too_large = || {
         let size = if limit >= 1 << 20 { format!("{} MiB", limit >> 20) } else { format!("{} KiB", limit >> 10) };
-        Failure::Final(Error::new(ErrorKind::Integrity, format!("{what}: the answer is larger than {size}")))
+        Failure::Final(Error::new(ErrorKind::Integrity, format!("{what}: the response is larger than {size}")))
     };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
@@ -95,7 +95,7 @@ pub(super) async fn body(mut response: Response, limit: u64, what: &str, attempt
     let mut whole = BytesMut::new();
     attempts.progress();
     loop {
-        // The deadline covers the whole body: it is small, so a trickle is not progress worth waiting for.
+        // The deadline covers the whole body: it is small, so a trickle does not count as progress.
         let next = attempts.within(attempts.patience(), what, response.chunk()).await?;
         match next.map_err(|error| unanswered(what, &error))? {
             Some(piece) if whole.len() as u64 + piece.len() as u64 > limit => return Err(too_large()),
@@ -105,7 +105,7 @@ pub(super) async fn body(mut response: Response, limit: u64, what: &str, attempt
     }
 }
 
-/// The error for a refusal.
+/// The error for a refused request.
 pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8], own: bool) -> Error {
     let kind = match status {
         404 if own => ErrorKind::NotFound,
@@ -119,11 +119,11 @@ pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8],
     };
     let reason = match status {
         401 => "authentication failed",
-        403 => "the registry refuses access",
+        403 => "the registry denies access",
         404 => "not found",
         429 => "the registry asks for fewer requests",
         400 if body.starts_with(PLAIN_TO_TLS) => {
-            "it speaks TLS and was asked in plain HTTP; use --plain-http=false, --ca-file or --insecure"
+            "it uses TLS but got a plain HTTP request; use --plain-http=false, --ca-file or --insecure"
         }
         _ => "the registry answered",
     };
@@ -133,7 +133,7 @@ pub(super) fn refused(what: &str, status: u16, headers: &HeaderMap, body: &[u8],
     Error::new(kind, format!("{what}: {reason} (status {status}{}){words}", after.unwrap_or_default()))
 }
 
-/// The message of an error body as the specification has it.
+/// The message in an error body, in the format of the specification.
 fn own_words(body: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(body).ok()?;
     let first = value.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&value);
@@ -146,7 +146,7 @@ fn own_words(body: &[u8]) -> Option<String> {
     Some(escaped(&words))
 }
 
-/// A registry's text as messages show it: cut, and nothing in it that a terminal obeys.
+/// A registry's text for messages: truncated, with terminal controls escaped.
 pub(super) fn escaped(text: &str) -> String {
     text.chars().take(SHOWN).collect::<String>().escape_default().to_string()
 }
@@ -169,7 +169,7 @@ mod tests {
     fn the_words_of_a_registry_are_shown_escaped_and_cut() {
         let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"no\u001b]0;x\u0007 {}"}}]}}"#, "y".repeat(1000));
         let message = refused("tags of a", 403, &HeaderMap::new(), body.as_bytes(), true).message;
-        assert!(message.starts_with("tags of a: the registry refuses access (status 403): DENIED, no\\u{1b}]0;x\\u{7}"), "{message}");
+        assert!(message.starts_with("tags of a: the registry denies access (status 403): DENIED, no\\u{1b}]0;x\\u{7}"), "{message}");
         assert!(message.len() < 500);
         assert!(refused("a", 500, &HeaderMap::new(), b"<html>\x1b", true).message.bytes().all(|byte| byte >= b' '));
     }

@@ -1,10 +1,9 @@
-//! The header `Authorization` for a request: remembers what the registry asks for, finds the credential, gets the
-//! token.
+//! Builds the `Authorization` header of a request: remembers the registry's challenge, finds the credential, gets the token.
 //!
-//! Promises: a credential goes to the registry's own origin, or to a token server that [`origin::realm`] trusts; to any
-//! other token server goes a request without credentials, and the error says so. What the registry may have a token
-//! asked for is its own service, the repository of the request, and no more than the operation needs. After a refusal
-//! the credential is looked up again and a new token requested, once.
+//! Guarantees: a credential goes to the registry's own origin, or to a token server that [`origin::realm`] trusts; any other token server
+//! gets a request without credentials, and the error says so. The registry can have tokens requested only for its own service, the
+//! repository of the request, and no more than the operation needs. After a refusal the credential is looked up again and a new token
+//! requested, once.
 
 use std::sync::Arc;
 
@@ -23,23 +22,23 @@ use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Registry, Repository};
 
-/// Scopes that a registry asked for and that are not what one would think.
+/// Scopes that a registry demanded other than the expected ones.
 const LEARNED: usize = 4096;
 
 /// The scope of a request, for access control.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scope {
-    /// The registry itself, for access to this repository or prefix: that decides which credentials count.
+    /// The registry itself, accessed for this repository or prefix, which decides the credentials.
     Ping(Option<Repository>),
     /// Manifests and blobs of a repository.
     Content(Repository),
-    /// The tags of a repository; some registries tell this apart.
+    /// The tags of a repository; some registries have a separate scope for them.
     Tags(Repository),
     /// The list of repositories.
     Catalog,
     /// Writing to a repository.
     Push(Repository),
-    /// Writing to a repository what another one has.
+    /// Mounting a blob of another repository.
     Mount { to: Repository, from: Repository },
     /// Deleting from a repository.
     Delete(Repository),
@@ -55,7 +54,7 @@ impl Scope {
         }
     }
 
-    /// The scope as token servers spell it.
+    /// The scope in token-server syntax.
     fn text(&self) -> Option<String> {
         match self {
             Self::Ping(_) => None,
@@ -67,11 +66,11 @@ impl Scope {
         }
     }
 
-    /// The scope to request instead of the one the registry wants: the part that lists need under another name.
-    /// `None` where the own text is right.
+    /// The scope to request instead of the expected one: the part of the registry's demand that lists need under another name. `None` if the
+    /// expected text is right.
     fn instead(&self, wanted: &str) -> Option<String> {
         let allowed = match self {
-            // As Azure spells it.
+            // Azure's spelling.
             Self::Tags(repository) => format!("repository:{repository}:pull,metadata_read"),
             Self::Catalog => self.text()?,
             _ => return None,
@@ -80,7 +79,7 @@ impl Scope {
     }
 }
 
-/// The part of `wanted` that a single scope `type:name:actions` allows; the action `*` allows all.
+/// The part of `wanted` that a single scope `type:name:actions` permits; the action `*` permits all.
 fn common(allowed: &str, wanted: &str) -> String {
     let Some((name, actions)) = allowed.rsplit_once(':') else { return String::new() };
     let is_allowed = |action: &&str| !action.is_empty() && actions.split(',').any(|allowed| allowed == "*" || allowed == *action);
@@ -89,7 +88,7 @@ fn common(allowed: &str, wanted: &str) -> String {
     if common.is_empty() { String::new() } else { format!("{name}:{}", common.join(",")) }
 }
 
-/// The authorization sent with a request, to be compared after a refusal.
+/// The authorization sent with a request, for comparison after a refusal.
 #[derive(Clone)]
 pub(super) struct Authorization {
     pub(super) header: HeaderValue,
@@ -97,7 +96,7 @@ pub(super) struct Authorization {
     credential: [u8; 32],
 }
 
-/// The last challenge of the registry.
+/// The registry's last challenge.
 #[derive(Clone)]
 enum Asked {
     Basic,
@@ -147,7 +146,7 @@ impl Authorizer {
         }
     }
 
-    /// The authorization for a request, by what is known of the registry.
+    /// The authorization for a request, from what is known about the registry.
     pub(super) async fn known(&self, scope: &Scope, clients: &Clients) -> Result<Option<Authorization>, Failure> {
         let asked = self.asked.lock().clone();
         match asked {
@@ -176,7 +175,7 @@ impl Authorizer {
             }
             let asked = Asked::of(challenge);
             match self.answer(&asked, scope, sent, clients).await {
-                // The very same once more would be refused once more.
+                // The same header would be refused again.
                 Ok(Some(answer)) if sent.is_none_or(|sent| sent.header != answer.header) => {
                     self.remember(asked);
                     return Ok(Some(answer));
@@ -189,7 +188,7 @@ impl Authorizer {
         refusal.map_or(Ok(None), |error| Err(Failure::Final(error)))
     }
 
-    /// The order in which challenges are tried. Credentials rather go to the registry itself than nowhere.
+    /// The order in which to try challenges. Sending credentials to the registry itself is better than not at all.
     fn rank(&self, challenge: &Challenge) -> u8 {
         match challenge {
             Challenge::Basic => 1,
@@ -205,7 +204,7 @@ impl Authorizer {
         *self.asked.lock() = Some(asked);
     }
 
-    /// Whether a credential is stored at all, and what went wrong in looking: for the message of a refusal.
+    /// For the message of a refusal: whether a credential is stored, and what went wrong in the lookup.
     pub(super) async fn explain(&self, scope: &Scope) -> String {
         let found = match self.find(scope, false).await {
             Ok(found) => found,
@@ -220,7 +219,7 @@ impl Authorizer {
         };
         if let (Some(realm), false) = (self.foreign_realm(), matches!(found.credential, Credential::Anonymous)) {
             text.push_str(&format!(
-                "; they were not sent, since the token server {} is not known to belong to {}; if it does, --trusted-realm {} sends them",
+                "; they were not sent, since the token server {} is not known to belong to {}; if it does, use --trusted-realm {}",
                 realm.0, self.own, realm.1,
             ));
         }
@@ -231,16 +230,16 @@ impl Authorizer {
         text
     }
 
-    /// Whether the registry hands out tokens and no credentials are stored for it: then each repository decides.
+    /// Whether the registry hands out tokens and no credentials are stored for it: then access is decided per repository.
     pub(super) async fn lets_anybody_ask(&self, scope: &Scope) -> bool {
         let bearer = matches!(*self.asked.lock(), Some(Asked::Bearer { .. }));
         bearer && self.find(scope, false).await.is_ok_and(|found| found.credential == Credential::Anonymous && found.notes.is_empty())
     }
 
-    /// Whether the registry, or a token server that belongs to it, was shown the credentials; false if it asked for none.
+    /// Whether the registry, or a token server that belongs to it, got the credentials; false if it did not ask for any.
     ///
     /// # Errors
-    /// Denied where they were held back from a token server that is not known to belong to it.
+    /// Denied if they were withheld from a token server that is not known to belong to the registry.
     pub(super) async fn was_shown(&self, scope: &Scope) -> Result<bool, Error> {
         if self.foreign_realm().is_some() {
             let message = format!("registry {}: the credentials could not be checked{}", self.registry, self.explain(scope).await);
@@ -280,7 +279,7 @@ impl Authorizer {
         refused: Option<&Authorization>,
         clients: &Clients,
     ) -> Result<Option<Authorization>, Failure> {
-        // A helper is asked again only when what it said before was refused.
+        // Ask the helper again only if its earlier answer was refused.
         let mut found = self.find(scope, false).await.map_err(Failure::Final)?;
         if refused.is_some_and(|refused| refused.credential == found.credential.id()) {
             found = self.find(scope, true).await.map_err(Failure::Final)?;
@@ -320,7 +319,7 @@ impl Authorizer {
         }
     }
 
-    /// Refuses to ask a token server that serves several registries for a token of another one.
+    /// Refuses to ask a token server shared by several registries for another registry's token.
     fn keep_apart(&self, realm: &Url, service: Option<&str>) -> Result<(), Failure> {
         let (origin, service) = (self.origin_of(realm)?, service.unwrap_or_default());
         if origin == self.own || origin::may_serve(&self.registry, &origin, service, &self.trusted_realms) {

@@ -1,8 +1,8 @@
-//! Ranges of blobs as streams: exactly the bytes that were asked for, or an error.
+//! Ranges of blobs as streams: exactly the requested bytes, or an error.
 //!
-//! A transfer that breaks or stalls goes on with a new range request; after 64 KiB of progress earlier failures are
-//! forgotten. A registry that ignores ranges is read from the beginning and what was not asked for is dropped. Sizes
-//! are checked against the descriptor; the digest is not, since only a reader of the whole can do that.
+//! A broken or stalled transfer resumes with a new range request; after 64 KiB of progress, earlier failures are forgotten. If a registry
+//! ignores ranges, the blob is read from the start and unwanted bytes are dropped. Sizes are checked against the descriptor; the digest is
+//! not, since only a reader of the whole blob can do that.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use super::shared::Http;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Repository};
 
-/// Progress after which earlier failures say nothing any more.
+/// Bytes of progress after which earlier failures no longer count.
 const PROGRESS: u64 = 64 << 10;
 type Body = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
@@ -35,7 +35,7 @@ pub(super) async fn open(
 ) -> Result<BlobStream, Error> {
     let what = format!("blob {}/{repository}@{}", http.registry, descriptor.digest);
     if range.start > range.end || range.end > descriptor.size {
-        return Err(Error::new(ErrorKind::Invalid, format!("{what}: bytes {range:?} lie outside of its {} bytes", descriptor.size)));
+        return Err(Error::new(ErrorKind::Invalid, format!("{what}: bytes {range:?} are outside its {} bytes", descriptor.size)));
     }
     if range.is_empty() {
         return Ok(stream::empty().boxed());
@@ -69,7 +69,7 @@ pub(super) async fn open(
     .boxed())
 }
 
-/// Asks for the size of a blob.
+/// Requests the size of a blob.
 pub(super) async fn size(http: &Http, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
     let what = format!("blob {}/{repository}@{digest}", http.registry);
     let url = http.url(&format!("v2/{repository}/blobs/{digest}"))?;
@@ -79,19 +79,19 @@ pub(super) async fn size(http: &Http, repository: &Repository, digest: &Digest) 
         return Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await);
     }
     let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
-    length.ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("{}: the registry does not tell its size", call.what)))
+    length.ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("{}: the registry does not report its size", call.what)))
 }
 
-/// The body of one answer.
+/// The body of one response.
 struct Incoming {
     body: Body,
-    /// Bytes in front of what is wanted.
+    /// Bytes to skip before the wanted ones.
     skip: u64,
-    /// Whether the body ends where the blob ends, so that its length can be checked.
+    /// Whether the body extends to the blob's end, so that its length can be checked.
     to_the_end: bool,
 }
 
-/// A range on its way.
+/// A range in transfer.
 struct Transfer {
     http: Arc<Http>,
     call: Call,
@@ -101,7 +101,7 @@ struct Transfer {
     end: u64,
     attempts: Attempts,
     since_failure: u64,
-    /// Bytes in front of what is wanted that this connection sent all the same.
+    /// Bytes that this connection sent before the wanted ones.
     dropped: u64,
     body: Option<Incoming>,
 }
@@ -109,7 +109,7 @@ struct Transfer {
 impl Transfer {
     /// The next bytes, `None` at the end of the range.
     async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
-        // The consumer may have taken its time; the registry's begins now.
+        // The consumer may have taken its time; the registry's clock starts now.
         self.attempts.progress();
         loop {
             if self.next >= self.end {
@@ -121,7 +121,7 @@ impl Transfer {
             match self.receive().await {
                 Ok(Some(piece)) => {
                     self.since_failure += piece.len() as u64;
-                    // What was read only to be dropped is not progress.
+                    // Bytes read only to be dropped are not progress.
                     if self.since_failure >= PROGRESS.max(self.dropped) {
                         self.attempts.forget_failures();
                     }
@@ -138,10 +138,10 @@ impl Transfer {
         }
     }
 
-    /// Reads from the body that is open; `None` where nothing of it was wanted.
+    /// Reads from the open body; `None` if it had no wanted bytes.
     async fn receive(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(incoming) = self.body.as_mut() else { return Ok(None) };
-        // Half of the time for one connection, so that a stalled one can be replaced.
+        // Half of the limit per connection, so that a stalled one can be replaced.
         let limit = self.attempts.patience() / 2;
         let next = self.attempts.within(limit, &self.call.what, incoming.body.next()).await?;
         let Some(piece) = next else {
@@ -152,7 +152,7 @@ impl Transfer {
         let skipped = incoming.skip.min(piece.len() as u64);
         incoming.skip -= skipped;
         self.dropped += skipped;
-        // Both fit, being at most the length of the piece.
+        // At most the length of the piece, so the conversions are lossless.
         drop(piece.split_to(skipped as usize));
         let wanted = self.end - self.next;
         if piece.len() as u64 > wanted {
@@ -165,7 +165,7 @@ impl Transfer {
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    /// A body that ended cleanly before its range did: short as a whole, or a server that gives ranges in parts.
+    /// The body ended cleanly before its range did: the blob is short, or the server sends ranges in parts.
     fn ended_early(&self) -> Failure {
         let whole = self.body.as_ref().is_some_and(|incoming| incoming.to_the_end);
         if whole {
@@ -176,7 +176,7 @@ impl Transfer {
         }
     }
 
-    /// After the last byte of the blob, a body must be at its end.
+    /// After the last byte of the blob, the body must end.
     async fn finish(&mut self) -> Result<(), Error> {
         let Some(mut incoming) = self.body.take().filter(|incoming| incoming.to_the_end && self.end == self.size) else { return Ok(()) };
         match self.attempts.within(self.attempts.patience() / 2, &self.call.what, incoming.body.next()).await {
@@ -190,10 +190,10 @@ impl Transfer {
         Error::new(ErrorKind::Integrity, format!("{}: the registry sends {how} its {} bytes", self.call.what, self.size))
     }
 
-    /// Asks for what is missing.
+    /// Requests the missing bytes.
     async fn connect(&mut self) -> Result<(), Error> {
         loop {
-            // The first request for a whole blob is a plain one, which every registry and proxy understands.
+            // The first request for a whole blob has no range, which every registry and proxy understands.
             self.call.range = (self.next > 0 || self.end < self.size).then_some(self.next..self.end);
             self.call.shortcut = self.http.shortcuts.get(&self.digest);
             let answer = self.http.exchange.open(&self.call, &mut self.attempts).await?;
@@ -229,15 +229,15 @@ impl Transfer {
                     return Err(integrity(format!("the registry has {} bytes instead of {}", total.unwrap_or_default(), self.size)));
                 }
                 if sent.start != self.next || sent.end > self.end || length.is_some_and(|length| length != sent.end - sent.start) {
-                    return Err(integrity(format!("bytes {}..{} were asked for and {sent:?} sent", self.next, self.end)));
+                    return Err(integrity(format!("requested bytes {}..{}, got {sent:?}", self.next, self.end)));
                 }
                 Ok(Incoming { body: answer.response.bytes_stream().boxed(), skip: 0, to_the_end: false })
             }
-            StatusCode::RANGE_NOT_SATISFIABLE => Err(integrity(format!("the registry has less than its {} bytes", self.size))),
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(integrity(format!("the registry has fewer than its {} bytes", self.size))),
             _ => {
                 let own = answer.elsewhere.is_none();
                 let mut attempts = self.http.exchange.attempts();
-                // Without the body the error lacks the registry's words, no more.
+                // Without the body, the error only lacks the registry's own message.
                 let body = answer::body(answer.response, answer::ERROR_LIMIT, &self.call.what, &mut attempts).await.unwrap_or_default();
                 let error = match own {
                     true => self.http.exchange.refused(&self.call, status, &headers, &body).await,

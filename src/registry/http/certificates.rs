@@ -1,5 +1,5 @@
-//! Certificates of one host: an authority of its own, a client certificate, and the directories `certs.d` in which
-//! docker and podman keep both (`HOST[:PORT]/*.crt`, `*.cert` with `*.key`).
+//! Certificates of one host: a private CA, a client certificate, and the `certs.d` directories in which docker and podman keep both
+//! (`HOST[:PORT]/*.crt`, `*.cert` with `*.key`).
 //!
 //! <https://docs.docker.com/engine/security/certificates/>. Files are read once, when a client is built.
 
@@ -15,9 +15,9 @@ use crate::error::{Error, ErrorKind};
 /// A client certificate and its key, both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The certificate, perhaps with its chain.
+    /// The certificate, optionally with its chain.
     pub certificate: PathBuf,
-    /// The key.
+    /// The private key.
     pub key: PathBuf,
 }
 
@@ -28,8 +28,8 @@ pub(super) struct Loaded {
     pub(super) identity: Option<Identity>,
 }
 
-/// The hosts that the directories hold something for. A host that a registry names is compared with these, so that its
-/// name never becomes part of a path.
+/// The hosts with files in the directories. A host named by a registry is compared with these, so that its name never becomes part of a
+/// path.
 pub(super) fn hosts(directories: &[PathBuf]) -> Result<HashSet<String>, Error> {
     let mut hosts = HashSet::new();
     for directory in directories {
@@ -43,8 +43,7 @@ pub(super) fn hosts(directories: &[PathBuf]) -> Result<HashSet<String>, Error> {
     Ok(hosts)
 }
 
-/// Loads what the directories hold for a host; the first directory with a client certificate counts. Without
-/// `identified` only authorities are loaded.
+/// Loads a host's files from the directories; the first directory with a client certificate wins. Without `identified`, loads only CAs.
 pub(super) fn from_directories(directories: &[PathBuf], authority: &str, identified: bool) -> Result<Loaded, Error> {
     let mut loaded = Loaded::default();
     for directory in directories.iter().map(|directory| directory.join(authority)) {
@@ -71,18 +70,18 @@ pub(super) fn from_directories(directories: &[PathBuf], authority: &str, identif
 /// The certificates of a PEM bundle, at least one.
 pub(super) fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
     let bytes = fs::read(path).map_err(|error| unusable(path, &error))?;
-    let found = Certificate::from_pem_bundle(&bytes).map_err(|_| unusable(path, &"it holds no certificate in PEM form"))?;
-    if found.is_empty() { Err(unusable(path, &"it holds no certificate in PEM form")) } else { Ok(found) }
+    let found = Certificate::from_pem_bundle(&bytes).map_err(|_| unusable(path, &"it contains no PEM certificate"))?;
+    if found.is_empty() { Err(unusable(path, &"it contains no PEM certificate")) } else { Ok(found) }
 }
 
-/// A client certificate with its key.
+/// Loads a client certificate with its key.
 pub(super) fn identity(files: &ClientCertificate) -> Result<Identity, Error> {
     let mut pem = Zeroizing::new(fs::read(&files.certificate).map_err(|error| unusable(&files.certificate, &error))?);
     let key = Zeroizing::new(fs::read(&files.key).map_err(|error| unusable(&files.key, &error))?);
     pem.push(b'\n');
     pem.extend_from_slice(&key);
     Identity::from_pem(&pem)
-        .map_err(|_| unusable(&files.certificate, &format!("with {} it is no PEM certificate and key", files.key.display())))
+        .map_err(|_| unusable(&files.certificate, &format!("it and {} are not a PEM certificate and key", files.key.display())))
 }
 
 fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Error {

@@ -1,9 +1,8 @@
-//! The header `WWW-Authenticate`: challenges and their parameters, with quoted strings and several in one line.
+//! The header `WWW-Authenticate`: challenges and their parameters, with quoted strings and several per line.
 //!
-//! <https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1>. Text that does not follow the grammar gives fewer
-//! challenges, never a wrong one.
+//! <https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1>. Malformed text yields fewer challenges, never a wrong one.
 
-/// Longest header that is looked at.
+/// Longest header that is parsed, in bytes.
 const LIMIT: usize = 32 << 10;
 
 /// A challenge of a registry.
@@ -11,11 +10,11 @@ const LIMIT: usize = 32 << 10;
 pub(super) enum Challenge {
     /// User name and password with every request.
     Basic,
-    /// A token of a token server.
+    /// A token from a token server.
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
-/// The challenges of all headers that can be answered, the strongest first.
+/// The challenges that we can answer, from all headers, strongest first.
 pub(super) fn parse<'a>(headers: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = headers.filter(|header| header.len() <= LIMIT).flat_map(one).collect();
     challenges.sort_by_key(|challenge| matches!(challenge, Challenge::Basic));
@@ -36,7 +35,7 @@ fn one(header: &str) -> Vec<Challenge> {
                 parser.skip(|character| character == ' ' || character == '\t');
                 match parser.value() {
                     Some(value) => parameters.push((word.to_ascii_lowercase(), value)),
-                    // The padding of a token68, as of Negotiate: skip what is left of it.
+                    // The padding of a token68, as in Negotiate: skip the rest of it.
                     None => parser.skip(|character| character == '='),
                 }
             }
@@ -48,7 +47,7 @@ fn one(header: &str) -> Vec<Challenge> {
 }
 
 fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challenge> {
-    // Of a parameter that is given twice the first counts.
+    // If a parameter is given twice, the first one counts.
     let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     match scheme {
         "basic" => Some(Challenge::Basic),

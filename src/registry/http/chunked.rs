@@ -1,7 +1,7 @@
-//! Large blobs in chunks: after each one the registry says how far it got, and that counts.
+//! Uploads large blobs in chunks: after each chunk, the offset that the registry reports counts.
 //!
-//! After anything that did not go as it should the session is asked for its offset before another byte is sent. A
-//! session that is gone, or that holds more than was sent, is lost.
+//! After anything unexpected, the session is queried for its offset before another byte is sent. A session that is gone, or that holds more
+//! than was sent, is lost.
 
 use std::ops::Range;
 
@@ -17,13 +17,13 @@ use crate::error::{Error, ErrorKind};
 
 /// The next step after a chunk.
 enum Next {
-    /// The registry has all bytes up to here.
+    /// The registry has all bytes up to this offset.
     At(u64),
-    /// Ask the session, because of this.
+    /// Query the session, because of this failure.
     Ask(Failure),
     /// The session is gone.
     Lost(Error),
-    /// It takes no chunks.
+    /// The registry does not accept chunks.
     Chunkless(u16),
 }
 
@@ -62,7 +62,7 @@ impl Upload<'_> {
                     self.pause(failure).await?;
                     match self.uploads.reached(&mut session).await? {
                         Reached::Offset(reached) if reached < offset && self.setbacks == RESTARTS => {
-                            let message = format!("{}; the registry loses again and again what it had taken", error.message);
+                            let message = format!("{}; the registry keeps losing bytes it had accepted", error.message);
                             return Err(self.given_up(Error::new(error.kind, message), session).await);
                         }
                         Reached::Offset(reached) if reached <= end => {
@@ -92,15 +92,15 @@ impl Upload<'_> {
                 self.uploads.moved(session, &answer)?;
                 match range(&answer.headers) {
                     Reached::Offset(reached) if reached == end => Ok(Next::At(end)),
-                    // A registry that does not say is believed; the digest tells at the end.
+                    // If a registry does not report an offset, assume success; the digest is checked at the end.
                     Reached::Unknown | Reached::Lost => Ok(Next::At(end)),
-                    Reached::Offset(reached) => Ok(strange(format!("{end} bytes were sent and the registry has {reached}"))),
+                    Reached::Offset(reached) => Ok(strange(format!("{end} bytes were sent, but the registry has {reached}"))),
                 }
             }
             // The first chunk of a session in which nothing went wrong.
             status @ (400 | 404 | 405 | 411 | 415 | 416 | 501) if sent.start == 0 && !self.disturbed => Ok(Next::Chunkless(status)),
             404 | 410 => Ok(Next::Lost(self.lost(&answer))),
-            416 => Ok(strange("the registry expects other bytes than those that follow".to_owned())),
+            416 => Ok(strange("the registry expects a different offset".to_owned())),
             413 => {
                 let smaller = (self.chunk / 2).max(self.uploads.http.sizes.smallest).max(session.least);
                 if smaller >= self.chunk {
@@ -108,7 +108,7 @@ impl Upload<'_> {
                     return Err(self.given_up(error, session.clone()).await);
                 }
                 self.chunk = smaller;
-                Ok(strange("the registry calls a chunk too large".to_owned()))
+                Ok(strange("the registry rejects the chunk as too large".to_owned()))
             }
             _ => {
                 let error = self.refusal(call, &answer).await;

@@ -1,10 +1,9 @@
-//! The HTTP clients: one for the registry with its certificates, others for wherever it sends us.
+//! The HTTP clients: one for the registry with its certificates, others for hosts it refers us to.
 //!
-//! What concerns the registry alone (its client certificate, accepting any certificate) never counts for another
-//! host, and another host never sees the client certificate that this machine keeps for it, since the registry chose
-//! to send us there. Headers that the user adds go to the registry itself alone, like its client certificate. The exception is a token server that the user trusts. Authorities (of `--ca-file`, and those kept
-//! for that host) count everywhere. Proxies of the environment are used except for loopback. No client follows
-//! redirects or keeps cookies by itself.
+//! Settings of the registry alone (its client certificate, accepting any certificate, extra headers) never apply to another host, and
+//! another host never gets the client certificate that this machine keeps for it, since the registry chose to send us there. The exception
+//! is a token server that the user trusts. CAs (from `--ca-file`, and those kept for that host) apply everywhere. Proxies from the
+//! environment are used except for loopback. No client follows redirects or keeps cookies by itself.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -20,27 +19,27 @@ use super::origin::Origin;
 use super::retry::Timing;
 use crate::error::{Error, ErrorKind};
 
-/// Idle connections that are kept to one host.
+/// Idle connections kept per host.
 const IDLE: usize = 16;
 
-/// How hosts are trusted.
+/// TLS settings.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Accept any certificate of the registry itself.
+    /// Accept any certificate from the registry itself.
     pub insecure: bool,
-    /// Certificates of authorities that are trusted besides the system's.
+    /// CA certificates trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// The certificate that this machine presents to the registry itself.
+    /// The client certificate for the registry itself.
     pub client: Option<ClientCertificate>,
     /// Directories like `/etc/docker/certs.d`.
     pub directories: Vec<PathBuf>,
 }
 
-/// Clients that differ.
+/// Distinguishes clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
     place: Destination,
-    /// A client certificate is shown, if there is one.
+    /// Presents a client certificate, if there is one.
     identified: bool,
 }
 
@@ -52,11 +51,11 @@ enum Destination {
     Plain { loopback: bool },
     /// TLS elsewhere.
     Elsewhere { loopback: bool },
-    /// TLS to a host that has certificates of its own in a directory of this machine.
+    /// TLS to a host with its own files in a certificate directory.
     Named(String),
 }
 
-/// What the user says about every connection.
+/// User settings for all connections.
 #[derive(Debug, Default)]
 pub(super) struct Custom {
     /// Headers for the registry itself.
@@ -88,14 +87,14 @@ pub(super) struct Clients {
     own: Origin,
     /// Token servers that the user trusts.
     trusted: Vec<Origin>,
-    /// Hosts that a directory holds something for.
+    /// Hosts with files in a certificate directory.
     named: HashSet<String>,
-    /// As many as there are kinds; a host counts only if this machine has certificates for it. Never held across an await.
+    /// At most one per kind; a host gets its own only if this machine has certificates for it. Never held across an await.
     built: Mutex<HashMap<Kind, Client>>,
 }
 
 impl Clients {
-    /// Builds the client of the registry itself, so that bad certificate files are told at once.
+    /// Builds the client for the registry itself, so that bad certificate files are reported at once.
     pub(super) fn new(tls: Tls, custom: Custom, timing: Timing, own: Origin, trusted: Vec<Origin>) -> Result<Self, Error> {
         let named = certificates::hosts(&tls.directories)?;
         let clients = Self { tls, custom, timing, own, trusted, named, built: Mutex::default() };
@@ -103,8 +102,8 @@ impl Clients {
         Ok(clients)
     }
 
-    /// The client for an origin. With `identified` it shows a client certificate, if the origin is the registry's own or
-    /// a trusted token server's; never pass that for a URL that another host made up.
+    /// The client for an origin. With `identified` it presents a client certificate, if the origin is the registry's own or a trusted token
+    /// server's; never set that for a URL that another host supplied.
     pub(super) fn of(&self, origin: &Origin, identified: bool) -> Result<Client, Error> {
         let kind = self.kind(origin, identified);
         let mut built = self.built.lock();
@@ -146,7 +145,7 @@ impl Clients {
             builder = builder.default_headers(self.custom.headers.clone());
         }
         if !origin.is_tls() {
-            // No authorities are needed, so a machine without any works.
+            // No CAs are needed, so this works on a machine without any.
             builder = builder.tls_certs_only([]);
         } else {
             let mut loaded = match kind.place {

@@ -8,14 +8,14 @@ use super::retry::Timing;
 use crate::oci::Registry;
 use crate::registry::credentials::Credentials;
 
-/// Sizes of the requests that blobs are sent in.
+/// Sizes of upload requests, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadSizes {
-    /// Largest blob that is sent in one request.
+    /// Largest blob sent in one request.
     pub whole: u64,
-    /// Bytes of a chunk of a larger one, unless the registry wants more.
+    /// Chunk size for larger blobs, unless the registry demands more.
     pub chunk: u64,
-    /// Chunks that a registry calls too large are made smaller down to this.
+    /// If a registry rejects chunks as too large, they shrink down to this.
     pub smallest: u64,
 }
 
@@ -30,27 +30,27 @@ impl Default for UploadSizes {
 pub struct HttpConfig {
     /// The registry.
     pub registry: Registry,
-    /// Plain HTTP or TLS; `None` is plain HTTP for loopback and TLS for everything else.
+    /// Plain HTTP or TLS; `None` means plain HTTP for loopback and TLS for everything else.
     pub plain_http: Option<bool>,
     /// Certificates.
     pub tls: Tls,
-    /// Where credentials are found.
+    /// Where credentials are looked up.
     pub credentials: Arc<Credentials>,
-    /// Origins of token servers that get this registry's credentials, and the client certificate kept for them, although
-    /// they are not its own: `https://auth.example.org`, or with `?service=NAME` for tokens of that service only.
+    /// Origins of token servers that get this registry's credentials and client certificate although they are not its own:
+    /// `https://auth.example.org`, or with `?service=NAME` for tokens of that service only.
     pub trusted_realms: Vec<String>,
-    /// Headers that every request to the registry itself has besides, by name.
+    /// Extra headers for every request to the registry itself, by name.
     pub headers: Vec<(String, String)>,
-    /// Addresses of hosts that are not asked for by name. Port 0 is that of the scheme.
+    /// Addresses of hosts that bypass DNS. Port 0 means the scheme's port.
     pub addresses: Vec<(String, SocketAddr)>,
     /// Time limits and retries.
     pub timing: Timing,
-    /// Sizes of the requests that blobs are sent in.
+    /// Sizes of upload requests.
     pub upload: UploadSizes,
 }
 
 impl HttpConfig {
-    /// The registry without credentials, with everything else as it is by default.
+    /// The registry without credentials and with default settings.
     pub fn new(registry: Registry) -> Self {
         Self {
             registry,

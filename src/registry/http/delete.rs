@@ -1,8 +1,8 @@
-//! Deleting one tag, and never another one of the same manifest; and whole manifests and blobs, where that is asked for.
+//! Deletes one tag and no other tag of the same manifest; on request, also whole manifests and blobs.
 //!
-//! For a tag, a manifest that users made is never deleted, since that deletes all its tags. Where a registry refuses to delete a
-//! tag (docker-registry 2.8), a unique manifest takes the tag and is deleted by digest, which takes this
-//! one tag with it. Whether the registry deletes by digest at all is asked before the tag is touched.
+//! To delete a tag, a user's manifest is never deleted, since that would delete all its tags. If a registry refuses to delete a tag
+//! (docker-registry 2.8), the tag is moved to a unique manifest, which is then deleted by digest together with this one tag. Before the tag
+//! is touched, a probe checks that the registry deletes by digest at all.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -17,9 +17,9 @@ use super::{HttpRegistry, manifest, put};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 
-/// The config of a throw-away manifest.
+/// The config type of a throw-away manifest.
 const THROW_AWAY: &str = "application/vnd.ocifs.throw-away.v1";
-/// The digest that its tag held before.
+/// The annotation with the digest that the tag held before.
 const REPLACES: &str = "dev.ocifs.throw-away.replaces";
 /// The config and layer of a throw-away manifest.
 const EMPTY: &[u8] = b"{}";
@@ -31,7 +31,7 @@ pub(super) async fn tag(registry: &HttpRegistry, repository: &Repository, tag: &
     let what = format!("tag {}/{repository}{version}", http.registry);
     let held = manifest::resolve(http, repository, &version).await?.digest;
     if held != *digest {
-        // One of ours that an interruption left there stands for what it replaced.
+        // A throw-away manifest left by an interruption stands for the one it replaced.
         if is_left_over(http, repository, &held, digest).await? {
             let run = ThrowAway { registry, repository, version: &version, what: &what, old: digest };
             return run.finish(&held).await;
@@ -53,7 +53,7 @@ pub(super) async fn tag(registry: &HttpRegistry, repository: &Repository, tag: &
     ThrowAway { registry, repository, version: &version, what: &what, old: digest }.run().await
 }
 
-/// Deletes a manifest, with all tags that hold it.
+/// Deletes a manifest and all tags that point to it.
 pub(super) async fn manifest(http: &Http, repository: &Repository, digest: &Digest) -> Result<(), Error> {
     let version = Version::Digest(*digest);
     let answer = delete(http, repository, &version).await?;
@@ -73,10 +73,10 @@ pub(super) async fn blob(http: &Http, repository: &Repository, digest: &Digest) 
 }
 
 fn moved(what: &str, held: &Digest, expected: &Digest) -> Error {
-    Error::new(ErrorKind::Conflict, format!("{what} holds {held} and not {expected}, so it is not deleted"))
+    Error::new(ErrorKind::Conflict, format!("{what} holds {held}, not {expected}; not deleted"))
 }
 
-/// The digest of a version, if it exists.
+/// The digest that a version has now, if it exists.
 async fn holds(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
     match manifest::resolve(http, repository, version).await {
         Ok(resolved) => Ok(Some(resolved.digest)),
@@ -88,7 +88,7 @@ async fn holds(http: &Http, repository: &Repository, version: &Version) -> Resul
 async fn gone(http: &Http, repository: &Repository, version: &Version, what: &str) -> Result<(), Error> {
     match holds(http, repository, version).await? {
         None => Ok(()),
-        Some(held) => Err(Error::new(ErrorKind::Other, format!("{what}: the registry says that it is deleted, and it still holds {held}"))),
+        Some(held) => Err(Error::new(ErrorKind::Other, format!("{what}: the registry reports it deleted, but it still holds {held}"))),
     }
 }
 
@@ -111,7 +111,7 @@ async fn refusal(http: &Http, repository: &Repository, version: &Version, answer
 
 async fn is_left_over(http: &Http, repository: &Repository, held: &Digest, replaced: &Digest) -> Result<bool, Error> {
     let manifest = match manifest::read(http, repository, &Version::Digest(*held)).await {
-        // Whatever it is, it is none of ours.
+        // Whatever it is, it is not one of ours.
         Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::NotFound) => return Ok(false),
         other => other?,
     };
@@ -119,7 +119,7 @@ async fn is_left_over(http: &Http, repository: &Repository, held: &Digest, repla
     Ok(manifest.artifact_type() == Some(THROW_AWAY) && replaces.is_some_and(|replaces| *replaces == replaced.to_string()))
 }
 
-/// A unique manifest, with 128 random bits in it.
+/// A unique manifest, made so by 128 random bits.
 fn unique(old: &Digest) -> Result<Manifest, Error> {
     let empty = json!({"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(EMPTY).to_string(), "size": EMPTY.len()});
     let raw = json!({
@@ -131,13 +131,13 @@ fn unique(old: &Digest) -> Result<Manifest, Error> {
     Manifest::parse(raw, digest).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
 }
 
-/// The deletion of one tag through a manifest of its own.
+/// The deletion of one tag through a throw-away manifest.
 struct ThrowAway<'a> {
     registry: &'a HttpRegistry,
     repository: &'a Repository,
     version: &'a Version,
     what: &'a str,
-    /// The digest of the tag, or the one it had before a throw-away manifest took it.
+    /// The digest that the tag holds, or held before a throw-away manifest took it.
     old: &'a Digest,
 }
 
@@ -146,7 +146,7 @@ impl ThrowAway<'_> {
         let (http, repository) = (&*self.registry.http, self.repository);
         let manifest = unique(self.old)?;
         let by_digest = Version::Digest(manifest.digest);
-        // It does not exist yet: who deletes by digest at all says so.
+        // It does not exist yet: only a registry that deletes by digest answers not found.
         let answer = delete(http, repository, &by_digest).await?;
         if answer.status.as_u16() != 404 {
             return Err(self.impossible(refusal(http, repository, &by_digest, &answer).await));
@@ -156,26 +156,26 @@ impl ThrowAway<'_> {
             let source = std::sync::Arc::new(Bytes::from_static(EMPTY));
             self.registry.push_blob(repository, &empty, source, std::sync::Arc::new(|_| {})).await?;
         }
-        // Once more, just before the tag is taken.
+        // Check again just before the tag is taken.
         match holds(http, repository, self.version).await? {
             Some(held) if held == *self.old => {}
             Some(held) => return Err(moved(self.what, &held, self.old)),
             None => return Ok(TagDeletion::Direct),
         }
         if let Err(error) = put::manifest(http, repository, self.version, &manifest).await {
-            // It may have arrived without saying so.
+            // The manifest may have arrived although the answer was lost.
             return Err(self.put_back(&manifest.digest, error).await);
         }
         self.finish(&manifest.digest).await
     }
 
-    /// Deletes the manifest that has taken the tag.
+    /// Deletes the manifest that took the tag.
     async fn finish(&self, throw_away: &Digest) -> Result<TagDeletion, Error> {
         let (http, repository) = (&*self.registry.http, self.repository);
         match holds(http, repository, self.version).await? {
             Some(held) if held == *throw_away => {}
             None => return Ok(TagDeletion::ByThrowAway),
-            // Another writer took the tag meanwhile, and the manifest has no tag any more.
+            // Another writer took the tag meanwhile; the manifest has no tag any more.
             Some(held) => {
                 delete(http, repository, &Version::Digest(*throw_away)).await?;
                 return Err(moved(self.what, &held, self.old));
@@ -183,7 +183,7 @@ impl ThrowAway<'_> {
         }
         let by_digest = Version::Digest(*throw_away);
         let outcome = match delete(http, repository, &by_digest).await {
-            // A repetition after a lost answer finds nothing any more.
+            // A repeat after a lost answer finds nothing.
             Ok(answer) if answer.status.is_success() || answer.status.as_u16() == 404 => {
                 gone(http, repository, self.version, self.what).await
             }
@@ -196,8 +196,7 @@ impl ThrowAway<'_> {
         }
     }
 
-    /// Lets the tag hold again what it held, if the throw-away manifest has it, and answers the error with what became
-    /// of it.
+    /// Points the tag back at its old manifest if the throw-away manifest has it, and extends the error with the outcome.
     async fn put_back(&self, throw_away: &Digest, error: Error) -> Error {
         let (http, repository) = (&*self.registry.http, self.repository);
         let restored = async {
@@ -213,7 +212,7 @@ impl ThrowAway<'_> {
             Err(second) => Error::new(
                 error.kind,
                 format!(
-                    "{}; the tag may now hold the empty manifest {throw_away} instead of {}, since putting that back failed: {}; delete it again to go on",
+                    "{}; the tag may now hold the empty manifest {throw_away} instead of {}, since restoring it failed: {}; delete the tag again to resume",
                     error.message, self.old, second.message
                 ),
             ),

@@ -1,8 +1,7 @@
-//! One request from beginning to end: authorization, redirects, retries, bodies of bounded size.
+//! One complete request: authorization, redirects, retries, bodies of bounded size.
 //!
-//! `Authorization` and the client certificate go to the registry's own origin only, and never again once a redirect
-//! has left it. Redirects are followed by hand, at most five, never from TLS to plain text; what writes never follows
-//! one to another origin.
+//! `Authorization` and the client certificate go only to the registry's own origin, and never again once a redirect has left it. Redirects
+//! are followed by hand, at most five, never from TLS to plain text; writes never follow one to another origin.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,14 +25,14 @@ use super::refusal;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
 use crate::error::{Error, ErrorKind};
 
-/// Redirects that are followed.
+/// Most redirects followed.
 const REDIRECTS: usize = 5;
-/// Attempts after the first to learn whether a registry is there at all: a user who mistyped its name waits for that.
+/// Retries when probing whether a registry exists at all: a user who mistyped its name waits for them.
 const PING_RETRIES: u32 = 2;
-/// After an operation got no answer at all, others only look whether there is one again, for at least so long: what is
-/// cached serves quickly, and no caller waits for the full limit twice.
+/// After an operation got no answer at all, others only probe briefly, for at least this long: cached content is served quickly, and no
+/// caller waits for the full limit twice.
 const AWAY: Duration = Duration::from_secs(10);
-/// How long 429 counts where the registry names no time.
+/// How long a 429 applies if the registry gives no time.
 const THROTTLED: Duration = Duration::from_secs(10);
 
 /// One request.
@@ -46,16 +45,16 @@ pub(super) struct Call {
     pub(super) accept: Option<String>,
     pub(super) range: Option<Range<u64>>,
     pub(super) scope: Scope,
-    /// Where an earlier redirect led, to save a round trip.
+    /// The target of an earlier redirect, to save a round trip.
     pub(super) shortcut: Option<Url>,
     /// The body.
     pub(super) payload: Option<Payload>,
-    /// Accept an answer of another host to which a redirect or an upload leads.
+    /// Accept the answer of another host that a redirect or an upload leads to.
     pub(super) elsewhere_counts: bool,
 }
 
 impl Call {
-    /// A request that sends nothing along and wants no range.
+    /// A request without body or range.
     pub(super) fn new(what: String, method: Method, url: Url, scope: Scope) -> Self {
         Self { what, method, url, accept: None, range: None, scope, shortcut: None, payload: None, elsewhere_counts: false }
     }
@@ -66,16 +65,16 @@ impl Call {
     }
 }
 
-/// The head of an answer and where it came from.
+/// The head of a response and its origin.
 pub(super) struct ResponseHead {
     pub(super) response: Response,
-    /// Where a redirect to another origin led.
+    /// The target of a redirect to another origin.
     pub(super) elsewhere: Option<Url>,
 }
 
-/// An answer with its whole body.
+/// A response with its whole body.
 pub(super) struct Whole {
-    /// Not from the registry itself.
+    /// Whether it came from another host than the registry.
     pub(super) elsewhere: bool,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -88,19 +87,19 @@ pub(super) struct Exchange {
     pub(super) authorizer: Authorizer,
     pub(super) own: Origin,
     pub(super) timing: Timing,
-    /// An answer came by way of plain text to another machine.
+    /// Whether a response came over plain text from another machine.
     strayed: AtomicBool,
-    /// When the registry was last found to be away. Never held across an await.
+    /// When the registry was last found to be unreachable. Never held across an await.
     away: Mutex<Away>,
-    /// Until when the registry asked to be left alone (429). Held for one look.
+    /// Until when the registry asked for no requests (429). Locked only for a glance.
     throttled: Mutex<Option<Instant>>,
 }
 
-/// When an operation gave up, since no answer came.
+/// When operations gave up because no answer came.
 #[derive(Clone, Copy, Default)]
 struct Away {
     any: Option<Instant>,
-    /// One that writes, which waits longer.
+    /// Operations that write, which wait longer.
     writing: Option<Instant>,
 }
 
@@ -109,7 +108,7 @@ impl Exchange {
         Self { clients, authorizer, own, timing, strayed: AtomicBool::new(false), away: Mutex::default(), throttled: Mutex::default() }
     }
 
-    /// Whether an answer came by way of plain text to another machine, so that it may be forged.
+    /// Whether a response came over plain text from another machine, and so may be forged.
     pub(super) fn has_strayed(&self) -> bool {
         self.strayed.load(Ordering::Relaxed)
     }
@@ -119,19 +118,18 @@ impl Exchange {
         if self.is_away(self.away.lock().any) { Attempts::brief(self.timing) } else { Attempts::new(self.timing) }
     }
 
-    /// The attempts of a new operation that writes, or that asks what became of one: a registry that restarts is waited
-    /// for.
+    /// The attempts of a new operation that writes or checks the outcome of a write: it waits for a registry that is restarting.
     pub(super) fn attempts_to_write(&self) -> Attempts {
         let attempts = Attempts::new(self.timing);
         if self.is_away(self.away.lock().writing) { attempts.only_once() } else { attempts.patient() }
     }
 
-    /// When an operation last gave up since no answer came, if none came since.
+    /// When an operation last gave up because no answer came, if none has come since.
     pub(super) fn away_since(&self) -> Option<Instant> {
         self.away.lock().any
     }
 
-    /// How long the registry still asks to be left alone.
+    /// How long the registry still asks for no requests.
     pub(super) fn throttled(&self) -> Option<Duration> {
         self.throttled.lock().map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
@@ -140,11 +138,11 @@ impl Exchange {
         since.is_some_and(|since| since.elapsed() < self.timing.progress.max(AWAY))
     }
 
-    /// Waits before the next attempt, or answers the error where there is none.
+    /// Waits before the next attempt, or returns the error if there is none.
     pub(super) async fn pause(&self, attempts: &mut Attempts, failure: Failure) -> Result<(), Error> {
         let silent = failure.is_silent();
         let outcome = attempts.pause(failure).await;
-        // Who only looked does not prolong it, so that a slow registry gets its time again.
+        // A brief probe does not prolong the period, so that a slow registry gets its full time again.
         if silent && outcome.is_err() && !attempts.brief {
             let now = Some(Instant::now());
             let mut away = self.away.lock();
@@ -153,7 +151,7 @@ impl Exchange {
         outcome
     }
 
-    /// Sends until there is an answer that another attempt would not change. Statuses are the caller's business.
+    /// Sends until there is a response that another attempt would not change. The caller interprets statuses.
     pub(super) async fn open(&self, call: &Call, attempts: &mut Attempts) -> Result<ResponseHead, Error> {
         loop {
             match self.attempt(call, attempts).await {
@@ -163,7 +161,7 @@ impl Exchange {
         }
     }
 
-    /// Sends until there is an answer with a whole body of at most `limit` bytes (64 KiB where it is an error).
+    /// Sends until there is a response with a whole body of at most `limit` bytes (64 KiB for errors).
     pub(super) async fn fetch(&self, call: &Call, limit: u64) -> Result<Whole, Error> {
         let attempts = match call.scope {
             Scope::Ping(_) => self.attempts().at_most(PING_RETRIES),
@@ -173,7 +171,7 @@ impl Exchange {
         self.fetch_within(call, limit, attempts).await
     }
 
-    /// The same with attempts of the caller's.
+    /// The same with the caller's attempts.
     pub(super) async fn fetch_within(&self, call: &Call, limit: u64, mut attempts: Attempts) -> Result<Whole, Error> {
         loop {
             let answer = self.open(call, &mut attempts).await?;
@@ -184,7 +182,7 @@ impl Exchange {
         }
     }
 
-    /// Reads the body of an answer.
+    /// Reads the body of a response.
     pub(super) async fn whole(&self, call: &Call, answer: ResponseHead, limit: u64, attempts: &mut Attempts) -> Result<Whole, Failure> {
         let ResponseHead { response, elsewhere } = answer;
         let (elsewhere, status, headers) = (elsewhere.is_some(), response.status(), response.headers().clone());
@@ -196,27 +194,27 @@ impl Exchange {
         Ok(Whole { elsewhere, status, headers, body })
     }
 
-    /// The error of a refusing answer, with what is known about the credentials.
+    /// The error of a refusing response, with what is known about the credentials.
     pub(super) async fn refused(&self, call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         let error = answer::refused(&call.what, status.as_u16(), headers, body, true);
         if error.kind == ErrorKind::Denied { error.append(self.authorizer.explain(&call.scope).await) } else { error }
     }
 
-    /// The error of an answer that refuses to write.
+    /// The error of a refused write.
     pub(super) async fn refused_write(&self, call: &Call, answer: &Whole) -> Error {
         let error = refusal::of_write(&call.what, answer.status.as_u16(), &answer.headers, &answer.body, !answer.elsewhere);
         let is_denied = error.kind == ErrorKind::Denied && !answer.elsewhere;
         if is_denied { error.append(self.authorizer.explain(&call.scope).await) } else { error }
     }
 
-    /// The refusal of a token server, with what was asked for and what is known about the credentials.
+    /// The error of a refusing token server, with the requested scope and what is known about the credentials.
     async fn without_token(&self, call: &Call, error: Error) -> Error {
         let about = self.authorizer.explain(&call.scope).await;
         let about = if error.message.contains(about.trim_start_matches("; ")) { "" } else { &about };
         error.append(about).context(&call.what)
     }
 
-    /// One attempt, with the credentials that are wanted.
+    /// One attempt, with credentials if required.
     pub(super) async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<ResponseHead, Failure> {
         let answer = match self.authorized(call, attempts).await {
             Err(Failure::Final(error)) if error.kind == ErrorKind::Denied => {
@@ -247,7 +245,7 @@ impl Exchange {
         {
             return Err(Failure::Final(Error::new(
                 ErrorKind::Integrity,
-                format!("{}: the answer has an encoding that was not asked for", call.what),
+                format!("{}: the response has an unrequested content encoding", call.what),
             )));
         }
         Ok(answer)
@@ -259,7 +257,7 @@ impl Exchange {
             Some(url) => format!("{} at {}", call.what, origin::shown(url)),
             None => call.what.clone(),
         };
-        // A body that does not arrive leaves an error without the registry's words.
+        // If the body does not arrive, the error only lacks the registry's own message.
         let mut patience = Attempts::new(self.timing);
         let reading = answer::body(answer.response, answer::ERROR_LIMIT, &what, &mut patience);
         let body = match attempts.within(self.timing.header, &what, reading).await {
@@ -274,16 +272,16 @@ impl Exchange {
         if let Some(url) = &call.shortcut {
             match self.follow(call, url.clone(), None, true, attempts).await {
                 Ok(answer) if answer.response.status().is_success() => return Ok(answer),
-                // It was only a guess: the registry knows where the blob is now.
+                // The shortcut was only a guess: the registry knows where the blob is now.
                 Ok(_) | Err(Failure::Passing { .. }) => {}
                 Err(failure) => return Err(failure),
             }
         }
-        // A credential helper has its own limit, and a token request too.
+        // A credential helper has its own limit, and so does a token request.
         let limit = attempts.patience();
         let mut sent: Option<Authorization> =
             attempts.within(limit, &call.what, self.authorizer.known(&call.scope, &self.clients)).await??;
-        // A first contact takes one answer, a token that was revoked meanwhile a second.
+        // A first contact takes one challenge, a token revoked meanwhile a second.
         for _ in 0..2 {
             let answer = self.follow(call, call.url.clone(), sent.as_ref(), false, attempts).await?;
             if answer.response.status() != StatusCode::UNAUTHORIZED || answer.elsewhere.is_some() {
@@ -300,7 +298,7 @@ impl Exchange {
         self.follow(call, call.url.clone(), sent.as_ref(), false, attempts).await
     }
 
-    /// Sends and follows redirects. With `left_home` another host chose `start`.
+    /// Sends and follows redirects. With `left_home`, another host chose `start`.
     async fn follow(
         &self,
         call: &Call,
@@ -315,7 +313,7 @@ impl Exchange {
         loop {
             let response = self.send(call, &url, authorization, left_home, attempts).await?;
             let location = match response.status().as_u16() {
-                // Only these two promise that the same request is wanted there.
+                // Only these two statuses guarantee that the same request is repeated there.
                 307 | 308 => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
                 301..=303 if !call.writes() => response.headers().get(LOCATION).and_then(|location| location.to_str().ok()),
                 _ => None,
@@ -330,7 +328,7 @@ impl Exchange {
             }
             let next = origin::redirect(&url, location).map_err(|why| bad(&why))?;
             if call.writes() && Origin::of(&next) != Origin::of(&url) {
-                return Err(bad(&format!("what is written is redirected to {}, which is not followed", origin::shown(&next))));
+                return Err(bad(&format!("the write is redirected to {}; refusing to follow", origin::shown(&next))));
             }
             url = next;
             let origin = Origin::of(&url);
@@ -367,7 +365,7 @@ impl Exchange {
             Some(payload) => payload.answered(payload.load(request).send(), attempts.patience(), &what).await?,
             None => {
                 if call.method == Method::POST {
-                    // Proxies ask for the length of what is not there, too.
+                    // Proxies require a length even for an empty body.
                     request = request.header(CONTENT_LENGTH, 0);
                 }
                 let sent = attempts.within(self.timing.header, &what, request.send()).await?;

@@ -1,4 +1,4 @@
-//! Values of the header `Authorization`. Marked so that nothing prints them; wiped where they were put together.
+//! Values of the `Authorization` header. Marked sensitive so that nothing prints them; intermediate buffers are wiped.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +21,7 @@ pub(super) fn bearer(token: &Secret) -> Result<HeaderValue, Error> {
 
 fn sensitive(text: &str) -> Result<HeaderValue, Error> {
     let mut header = HeaderValue::from_str(text)
-        .map_err(|_| Error::new(ErrorKind::Invalid, "a stored credential holds characters that no header may have"))?;
+        .map_err(|_| Error::new(ErrorKind::Invalid, "a stored credential contains characters not allowed in a header"))?;
     header.set_sensitive(true);
     Ok(header)
 }

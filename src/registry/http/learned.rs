@@ -1,4 +1,4 @@
-//! Facts that a client has learned and keeps for a while: redirects of blobs, open upload sessions, referrers that the registry links.
+//! Facts that a client caches for a while: blob redirects, open upload sessions, referrers that the registry links itself.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use crate::bounded::BoundedMap;
 use crate::oci::{Digest, Repository};
 
-/// How long the target of a redirect is used again; signed URLs live for minutes.
+/// How long a redirect target is reused; signed URLs live for minutes.
 const SHORTCUT_LIFE: Duration = Duration::from_secs(60);
 
-/// Targets of redirects that are kept.
+/// Cached redirect targets.
 const SHORTCUTS: usize = 256;
 
-/// Where redirects of blobs led, for a short time.
+/// Recent redirect targets of blobs.
 #[derive(Default)]
 pub(super) struct Shortcuts {
     known: BoundedMap<Digest, (Url, Instant), SHORTCUTS>,
@@ -28,14 +28,14 @@ impl Shortcuts {
     }
 
     pub(super) fn put(&self, digest: Digest, url: Url) {
-        // The life counts from the redirect, not from the last use: the signature does not live longer either.
+        // The lifetime counts from the redirect, not from the last use, as does the signature's.
         if self.known.get_if(&digest, |(known, _)| *known == url).is_none() {
             self.known.put(digest, (url, Instant::now() + SHORTCUT_LIFE));
         }
     }
 }
 
-/// Sessions that wait for their upload.
+/// Idle upload sessions kept.
 const IDLE_SESSIONS: usize = 64;
 
 /// An open upload.
@@ -43,11 +43,11 @@ const IDLE_SESSIONS: usize = 64;
 pub(super) struct Session {
     /// Where its next request goes.
     pub(super) location: Url,
-    /// Chunks must be at least so large, but for the last.
+    /// Minimum chunk size except for the last chunk, in bytes.
     pub(super) least: u64,
 }
 
-/// Sessions that wait for use.
+/// Upload sessions waiting for use.
 #[derive(Default)]
 pub(super) struct IdleSessions {
     /// Never held across an await.
@@ -59,7 +59,7 @@ impl IdleSessions {
         self.sessions.lock().remove(&(repository.clone(), *digest))
     }
 
-    /// Keeps a session; the one that must be given up for it is answered.
+    /// Keeps a session; returns the one that must be cancelled to make room.
     pub(super) fn put(&self, repository: &Repository, digest: Digest, session: Session) -> Option<Session> {
         let mut sessions = self.sessions.lock();
         let key = (repository.clone(), digest);
@@ -70,14 +70,14 @@ impl IdleSessions {
     }
 }
 
-/// Manifests that are remembered.
+/// Manifests remembered.
 const LINKED: usize = 4096;
 
-/// Manifests whose registry said that it keeps their subject itself.
+/// Manifests for which the registry said that it links their subject itself.
 #[derive(Default)]
 pub(super) struct Linked {
     known: BoundedMap<(Repository, Digest), (), LINKED>,
-    /// Held while a list is read, changed and put: changes of one client take turns.
+    /// Held while a list is read, changed and put, so that one client's changes are serialised.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
 

@@ -1,7 +1,7 @@
-//! Resolving versions and reading manifests.
+//! Resolves versions and reads manifests.
 //!
-//! A body is hashed. Asked by digest it must have that digest; asked by tag it must agree with the registry's own
-//! header, where there is one. Its shape and the header `Content-Type` must not tell two stories.
+//! A body is hashed. It must match the digest it was requested by; if requested by tag, the registry's digest header, if any. Its shape
+//! must not contradict the `Content-Type` header.
 
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
@@ -17,23 +17,23 @@ use crate::registry::of_manifest;
 
 const DIGEST_HEADER: &str = "docker-content-digest";
 
-/// Asks for the digest that a version has now.
+/// Requests the digest of a version.
 pub(super) async fn resolve(http: &Http, repository: &Repository, version: &Version) -> Result<Resolved, Error> {
     resolve_within(http, repository, version, http.exchange.attempts()).await
 }
 
-/// The same with attempts of the caller's.
+/// The same with the caller's attempts.
 pub(super) async fn resolve_within(http: &Http, repository: &Repository, version: &Version, attempts: Attempts) -> Result<Resolved, Error> {
     let call = call(http, Method::HEAD, repository, version)?;
     let Whole { status, headers, .. } = http.exchange.fetch_within(&call, 0, attempts).await?;
     let named = claimed(&headers, &call.what);
     match (status.as_u16(), named, version) {
         (200, Ok(Some(digest)), Version::Digest(asked)) if digest != *asked && digest.algorithm() == asked.algorithm() => {
-            Err(broken(&call.what, &format!("the registry answers with {digest}")))
+            Err(broken(&call.what, &format!("the registry returned {digest}")))
         }
         (200, _, Version::Digest(digest)) => Ok(resolved(*digest, &headers)),
         (200, Ok(Some(digest)), Version::Tag(_)) => Ok(resolved(digest, &headers)),
-        // A registry that knows no HEAD, or names no digest there: the body tells.
+        // The registry does not support HEAD, or sends no digest with it: read the body instead.
         (200 | 400 | 405 | 501, _, _) => {
             let manifest = read(http, repository, version).await?;
             let size = Some(manifest.raw.len() as u64);
@@ -63,14 +63,14 @@ pub(super) async fn read(http: &Http, repository: &Repository, version: &Version
     if let Some(expected) = expected
         && digest != expected
     {
-        return Err(broken(&call.what, &format!("the bytes have the digest {digest} instead of {expected}")));
+        return Err(broken(&call.what, &format!("the bytes have digest {digest} instead of {expected}")));
     }
     let manifest = Manifest::parse(body, digest).map_err(|error| of_manifest(&call.what, error))?;
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
     let is_index = |media_type: &str| matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_INDEX);
     if media_type::MANIFESTS.contains(&content_type) && is_index(content_type) != manifest.index().is_some() {
-        return Err(broken(&call.what, &format!("the registry calls it {content_type}, and it is not")));
+        return Err(broken(&call.what, &format!("the registry labels it {content_type}, but its content is not")));
     }
     Ok(manifest)
 }
@@ -82,14 +82,14 @@ fn call(http: &Http, method: Method, repository: &Repository, version: &Version)
     Ok(Call { accept, ..Call::new(what, method, url, Scope::Content(repository.clone())) })
 }
 
-/// The digest that the registry names; `None` where it names none or one of an algorithm that is not known.
+/// The digest that the registry claims; `None` if there is none or its algorithm is unknown.
 pub(super) fn claimed(headers: &HeaderMap, what: &str) -> Result<Option<Digest>, Error> {
     let Some(value) = headers.get(DIGEST_HEADER) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| broken(what, "the registry names a digest that is not text"))?;
+    let text = value.to_str().map_err(|_| broken(what, "the registry sent a digest that is not text"))?;
     match Digest::parse(text) {
         Ok(digest) => Ok(Some(digest)),
         Err(_) if !text.starts_with("sha256:") && !text.starts_with("sha512:") => Ok(None),
-        Err(error) => Err(broken(what, &format!("the registry names a digest that is none: {error}"))),
+        Err(error) => Err(broken(what, &format!("the registry sent an invalid digest: {error}"))),
     }
 }
 

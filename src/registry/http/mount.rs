@@ -1,4 +1,4 @@
-//! Whether a blob is there, and taking it over from another repository of the same registry.
+//! Checks for blobs, and mounts them from another repository of the same registry.
 
 use reqwest::Method;
 use reqwest::header::CONTENT_LENGTH;
@@ -12,7 +12,7 @@ use super::shared::Http;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Repository};
 
-/// Asks for a blob. One of another size is not it.
+/// Whether a blob exists with the expected size.
 pub(super) async fn has(http: &Http, repository: &Repository, descriptor: &Descriptor, attempts: Attempts) -> Result<bool, Error> {
     let uploads = Uploads::new(http, repository, &descriptor.digest);
     let url = http.url(&format!("v2/{repository}/blobs/{}", descriptor.digest))?;
@@ -23,15 +23,14 @@ pub(super) async fn has(http: &Http, repository: &Repository, descriptor: &Descr
             let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
             Ok(length.is_none_or(|length| length.parse() == Ok(descriptor.size)))
         }
-        // Not there; a host that storage is redirected to may refuse HEAD; some registries do not know it. Sending a
-        // blob once more is no harm.
+        // Not there; or a storage host behind a redirect refuses HEAD, or the registry does not know it. Sending a blob again does no harm.
         404 | 400 | 405 | 501 => Ok(false),
         _ if answer.elsewhere => Ok(false),
         _ => Err(http.exchange.refused_write(&call, &answer).await),
     }
 }
 
-/// Asks the registry to take a blob over. Whatever speaks against it, the blob can still be sent.
+/// Asks the registry to mount a blob. Whatever the reason for a refusal, the blob can still be uploaded.
 pub(super) async fn mount(http: &Http, repository: &Repository, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error> {
     let uploads = Uploads::new(http, repository, &descriptor.digest);
     let mut url = http.url(&format!("v2/{repository}/blobs/uploads/"))?;
@@ -39,7 +38,7 @@ pub(super) async fn mount(http: &Http, repository: &Repository, descriptor: &Des
     let scope = Scope::Mount { to: repository.clone(), from: from.clone() };
     let call = Call { elsewhere_counts: true, ..Call::new(uploads.what.clone(), Method::POST, url, scope) };
     let answer = match http.exchange.fetch(&call, answer::ERROR_LIMIT).await {
-        // The token server gives nothing for `from`.
+        // The token server grants nothing for `from`.
         Err(error) if error.kind == ErrorKind::Denied => return Ok(false),
         other => other?,
     };
@@ -49,7 +48,7 @@ pub(super) async fn mount(http: &Http, repository: &Repository, descriptor: &Des
             uploads.park(&descriptor.digest, &call.url, &answer).await;
             Ok(false)
         }
-        // Why it does not want to is told by the upload that follows, if it is not wanted either.
+        // If the reason matters, the upload that follows fails with it.
         _ => Ok(false),
     }
 }

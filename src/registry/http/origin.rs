@@ -1,7 +1,7 @@
-//! Where a request may go and where a credential may go: scheme, host and port of URLs, pure decisions only.
+//! Decides where requests and credentials may go, by scheme, host and port of URLs. Pure.
 //!
-//! A credential reaches only the origin it is stored for, and the token servers that are known to belong to it.
-//! Another port, another spelling of the same host and a plain-text scheme are all other origins.
+//! A credential goes only to the origin it is stored for, and to token servers known to belong to it. Another port, another spelling of
+//! the same host and a plain-text scheme all count as other origins.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use reqwest::Url;
 
 use crate::oci::Registry;
 
-/// Longest URL that is taken from a registry. Signed storage URLs are long, but not longer.
+/// Longest URL accepted from a registry, in bytes; signed storage URLs are shorter.
 const URL_LIMIT: usize = 16 << 10;
 /// Token servers that are known to belong to a registry on another host.
 const KNOWN_REALMS: [(&str, &str); 2] = [("docker.io", "https://auth.docker.io"), ("registry.gitlab.com", "https://gitlab.com")];
@@ -39,12 +39,12 @@ impl Origin {
         self.tls
     }
 
-    /// Host and, where it is not the scheme's own, port: how directories of certificates are named.
+    /// The host and, unless it is the scheme's default, the port: the naming of certificate directories.
     pub(super) fn authority(&self) -> String {
         if self.port == if self.tls { 443 } else { 80 } { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 
-    /// Whether this is the machine itself.
+    /// Whether this is the local machine.
     pub(super) fn is_loopback(&self) -> bool {
         let plain = self.host.trim_start_matches('[').trim_end_matches(']');
         plain == "localhost" || plain.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -57,7 +57,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The base of a registry's API. Docker Hub's API has a host of its own.
+/// The base URL of a registry's API. Docker Hub's API has its own host.
 pub(super) fn api(registry: &Registry, tls: bool) -> Option<Url> {
     let host = if registry.as_str() == "docker.io" { "registry-1.docker.io" } else { registry.as_str() };
     Url::parse(&format!("{}://{host}/", if tls { "https" } else { "http" })).ok()
@@ -67,18 +67,18 @@ pub(super) fn api(registry: &Registry, tls: bool) -> Option<Url> {
 pub(super) fn redirect(from: &Url, location: &str) -> Result<Url, String> {
     let url = resolve(from, location, "a redirect")?;
     if from.scheme() == "https" && url.scheme() != "https" {
-        return Err(format!("it redirects from {} to plain text at {}", shown(from), shown(&url)));
+        return Err(format!("it redirects from {} to plain HTTP at {}", shown(from), shown(&url)));
     }
     Ok(url)
 }
 
-/// Resolves the target of a `Link` to path and query on the registry itself. The scheme is not compared, since
-/// registries behind a proxy often name the wrong one; the request goes to the registry's own origin whatever it says.
+/// Resolves the target of a `Link` to path and query on the registry itself. The scheme is not compared, since registries behind a proxy
+/// often get it wrong; the request goes to the registry's own origin anyway.
 pub(super) fn link(from: &Url, target: &str) -> Result<Url, String> {
     let url = resolve(from, target, "a list's next page")?;
     let same_port = url.port() == from.port() || url.scheme() != from.scheme();
     if url.host_str() != from.host_str() || !same_port {
-        return Err(format!("its list of names goes on at another host ({}), which is not followed", shown(&url)));
+        return Err(format!("its next page is on another host ({}); refusing to follow", shown(&url)));
     }
     let mut own = from.clone();
     own.set_path(url.path());
@@ -87,37 +87,37 @@ pub(super) fn link(from: &Url, target: &str) -> Result<Url, String> {
     Ok(own)
 }
 
-/// Resolves the `Location` of an upload. A registry behind a proxy often names its own host with the wrong scheme: then
-/// the encryption of `own` is kept. Plain text elsewhere is refused where `own` is encrypted. The upload changes its
-/// origin only where `own` itself `may_leave`, never because another host says so.
+/// Resolves the `Location` of an upload. A registry behind a proxy often names its own host with the wrong scheme: then `own`'s encryption
+/// is kept. Plain text elsewhere is refused if `own` is encrypted. The upload changes origin only if `own` itself `may_leave`, never because
+/// another host says so.
 pub(super) fn upload(own: &Url, from: &Url, location: &str, may_leave: bool) -> Result<Url, String> {
-    let url = encrypted(own, resolve(from, location, "a place to upload to")?)?;
+    let url = encrypted(own, resolve(from, location, "an upload location")?)?;
     let (origin, before) = (Origin::of(&url), Origin::of(from));
     if origin == before || (may_leave && before == Origin::of(own)) {
         return Ok(url);
     }
-    Err(format!("it names a place to upload to at another host, {}, which is not followed here", shown(&url)))
+    Err(format!("it names an upload location on another host ({}); refusing to follow", shown(&url)))
 }
 
 fn encrypted(own: &Url, url: Url) -> Result<Url, String> {
     if own.scheme() != "https" || url.scheme() == "https" {
         return Ok(url);
     }
-    // The port that stands there, or none at all, must be the own one.
+    // The port given, or its absence, must match our own.
     if url.host_str() == own.host_str() && url.port() == own.port() {
         let mut kept = own.clone();
         kept.set_path(url.path());
         kept.set_query(url.query());
         return Ok(kept);
     }
-    Err(format!("it names a place to upload to in plain text at {}", shown(&url)))
+    Err(format!("it names a plain HTTP upload location at {}", shown(&url)))
 }
 
 fn resolve(from: &Url, target: &str, what: &str) -> Result<Url, String> {
     if target.len() > URL_LIMIT {
         return Err(format!("it names {what} of more than 16 KiB"));
     }
-    let url = from.join(target).map_err(|_| format!("it names {what} that is no URL"))?;
+    let url = from.join(target).map_err(|_| format!("it names {what} that is not a valid URL"))?;
     if Origin::of(&url).is_none() {
         return Err(format!("it names {what} with the scheme `{}`", url.scheme().escape_debug()));
     }
@@ -131,12 +131,12 @@ fn resolve(from: &Url, target: &str, what: &str) -> Result<Url, String> {
 #[derive(Clone, Debug)]
 pub(super) struct TrustedRealm {
     pub(super) origin: Origin,
-    /// The only service that tokens are asked for there.
+    /// The only service to request tokens for there.
     pub(super) service: Option<String>,
 }
 
 impl TrustedRealm {
-    /// Reads `https://auth.example.org` or `https://auth.example.org?service=NAME`.
+    /// Parses `https://auth.example.org` or `https://auth.example.org?service=NAME`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok().filter(|url| url.path() == "/")?;
         let queries: Vec<_> = url.query_pairs().collect();
@@ -149,9 +149,8 @@ impl TrustedRealm {
     }
 }
 
-/// Whether tokens for a service may be asked for at a token server elsewhere that gets credentials. Of a service that
-/// the user did not name, only its name can tell that it is another registry's: then the registry could ask for tokens
-/// that open that one.
+/// Whether tokens for a service may be requested from a token server elsewhere that gets credentials. If the user did not name the service,
+/// its name alone can reveal that it is another registry's: otherwise a registry could request tokens that open another one.
 pub(super) fn may_serve(registry: &Registry, origin: &Origin, service: &str, trusted: &[TrustedRealm]) -> bool {
     let mut named = trusted.iter().filter(|realm| realm.origin == *origin).filter_map(|realm| realm.service.as_deref()).peekable();
     if named.peek().is_some() {
@@ -164,7 +163,7 @@ pub(super) fn may_serve(registry: &Registry, origin: &Origin, service: &str, tru
     !is_host || host == own || host.strip_suffix(own.as_str()).is_some_and(|below| below.ends_with('.'))
 }
 
-/// Where tokens are asked for, and whether credentials may go there.
+/// Where tokens are requested, and whether credentials may go there.
 #[derive(Clone, Debug)]
 pub(super) struct Realm {
     pub(super) url: Url,
@@ -190,7 +189,7 @@ pub(super) fn realm(registry: &Registry, own: &Origin, realm: &str, also_trusted
     Ok(Realm { url, trusted })
 }
 
-/// A URL as messages show it: without the query, which may be a signature.
+/// A URL for messages: without the query, which may be a signature.
 pub(super) fn shown(url: &Url) -> String {
     match Origin::of(url) {
         Some(origin) => format!("{origin}{}", url.path().chars().take(200).collect::<String>().escape_debug()),

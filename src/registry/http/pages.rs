@@ -1,7 +1,7 @@
-//! Lists: tags, repositories and referrers, page by page.
+//! Lists of tags, repositories and referrers, page by page.
 //!
-//! A cursor is the path and query of the registry's own `Link`, so it never names another host. Pages are at most
-//! 8 MiB; a list that does not move on is an error.
+//! A cursor is the path and query of the registry's own `Link`, so it never leads to another host. Pages are at most 8 MiB; a list that
+//! does not advance is an error.
 
 use futures_util::{StreamExt, stream};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
@@ -16,17 +16,17 @@ use super::{manifest, origin};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag, Version, media_type};
 
-/// Largest page.
+/// Largest page, in bytes.
 const LIMIT: u64 = 8 << 20;
-/// Names that are asked for at once; some registries refuse more.
+/// Names requested per page; some registries reject more.
 const COUNT: u32 = 1000;
-/// Referrers of one manifest that are read.
+/// Most referrers of one manifest.
 const REFERRERS: usize = 10_000;
-/// Pages of referrers that are read.
+/// Most pages of referrers.
 const REFERRER_PAGES: usize = 100;
-/// Attempts after the first for referrers: the tag may be there as well.
+/// Retries of the referrers API: the fallback tag may still have the list.
 const RETRIES: u32 = 1;
-/// Referrers whose manifest is read, since their entry does not say what they are, and how many at once.
+/// Most referrers whose manifest is read because their entry lacks a type, and how many at once.
 const UNNAMED: usize = 256;
 const AT_ONCE: usize = 8;
 
@@ -44,7 +44,7 @@ pub(super) async fn tags(http: &Http, repository: &Repository, after: Option<&st
     match (answer.status.as_u16(), after) {
         (200, _) => names(&call, &answer, after),
         (404, Some(_)) => {
-            // Some registries refuse a cursor whose tag was deleted meanwhile; the repository is still there.
+            // Some registries reject a cursor whose tag was deleted meanwhile; the repository still exists.
             Err(Error::new(ErrorKind::Conflict, format!("{}: the list changed while it was read", call.what)))
         }
         _ => Err(http.exchange.refused(&call, answer.status, &answer.headers, &answer.body).await),
@@ -55,7 +55,7 @@ pub(super) async fn tags(http: &Http, repository: &Repository, after: Option<&st
 pub(super) async fn repositories(http: &Http, after: Option<&str>) -> Result<Page, Error> {
     let call = call(http, format!("repositories of {}", http.registry), "v2/_catalog", after, Scope::Catalog)?;
     let answer = match http.exchange.fetch(&call, LIMIT).await {
-        // A token server that grants no such scope is a registry that lists nothing.
+        // If the token server does not grant the catalog scope, the registry has no catalog for us.
         Err(error) if error.kind == ErrorKind::Denied => return Err(Error::new(ErrorKind::Unsupported, error.message)),
         other => other?,
     };
@@ -69,13 +69,12 @@ pub(super) async fn repositories(http: &Http, after: Option<&str>) -> Result<Pag
     }
 }
 
-/// All referrers of a manifest, from the API or from the tag that stands in for it. A list that cannot be had is an
-/// error, and never none.
+/// All referrers of a manifest, from the API or the fallback tag. A list that cannot be read is an error, never an empty list.
 pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
     let mut found = match by_api(http, repository, subject).await {
         Ok(Some(found)) => found,
         Ok(None) => by_tag(http, repository, subject).await?.unwrap_or_default(),
-        // What refuses this may well keep the tag.
+        // A registry that refuses this may still have the tag.
         Err(error) => match by_tag(http, repository, subject).await {
             Ok(Some(found)) => found,
             Ok(None) | Err(_) => return Err(error),
@@ -93,13 +92,13 @@ pub(super) async fn referrers(http: &Http, repository: &Repository, subject: &Di
     Ok(found)
 }
 
-/// The description of a referrer; `None` if it cannot be read, which hides no other.
+/// The descriptor of a referrer; `None` if it cannot be read, so that the others are still listed.
 async fn named(http: &Http, repository: &Repository, at: usize, digest: Digest) -> (usize, Option<Option<String>>) {
     let manifest = manifest::read(http, repository, &Version::Digest(digest)).await;
     (at, manifest.ok().map(|manifest| manifest.artifact_type().map(str::to_owned)))
 }
 
-/// The answer of the API; `None` where there is none.
+/// The API's answer; `None` if the registry has no referrers API.
 async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
     let path = format!("v2/{repository}/referrers/{subject}");
     let what = format!("referrers of {}/{repository}@{subject}", http.registry);
@@ -108,11 +107,11 @@ async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Resul
     for page in 0..REFERRER_PAGES {
         let mut call = call(http, what.clone(), &path, after.as_deref(), Scope::Content(repository.clone()))?;
         call.accept = Some(media_type::OCI_INDEX.to_owned());
-        // What a page elsewhere says of a path that it does not know is an answer too.
+        // Another host's error page for an unknown path is an answer too.
         call.elsewhere_counts = true;
         let answer = http.exchange.fetch_within(&call, LIMIT, http.exchange.attempts().at_most(RETRIES)).await?;
         let status = answer.status.as_u16();
-        // The specification says 404; what never heard of the API also answers these, or some page of its own.
+        // The specification says 404; servers without the API also answer with these, or with a page of their own.
         if page == 0 && is_missing(&answer) {
             return Ok(None);
         }
@@ -123,24 +122,24 @@ async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Resul
         let index = Manifest::parse(answer.body.clone(), Digest::of(&answer.body)).map_err(|error| broken(&what, &error.to_string()))?;
         found.extend(index.index().map(|index| index.manifests.clone()).unwrap_or_default());
         if found.len() > REFERRERS {
-            return Err(broken(&what, "there are more than 10,000"));
+            return Err(broken(&what, "more than 10,000"));
         }
         match next {
             Some(next) => after = Some(next),
             None => return Ok(Some(found)),
         }
     }
-    Err(broken(&what, "there are more than 100 pages"))
+    Err(broken(&what, "more than 100 pages"))
 }
 
-/// The tag that stands in for the referrers API.
+/// The fallback tag for the referrers API.
 pub(super) fn fallback(subject: &Digest) -> Result<Tag, Error> {
-    // The schema cuts algorithm and digits to 32 and 64 characters.
+    // The schema truncates algorithm and digits to 32 and 64 characters.
     let name = format!("{}-{}", subject.algorithm().name(), subject.hex().chars().take(64).collect::<String>());
     Tag::parse(&name).map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
 }
 
-/// Whether the registry keeps the referrers of a manifest itself.
+/// Whether the registry links referrers itself.
 pub(super) async fn keeps_referrers(http: &Http, repository: &Repository, subject: &Digest) -> Result<bool, Error> {
     let what = format!("referrers of {}/{repository}@{subject}", http.registry);
     let mut call = call(http, what, &format!("v2/{repository}/referrers/{subject}"), None, Scope::Content(repository.clone()))?;
@@ -148,7 +147,7 @@ pub(super) async fn keeps_referrers(http: &Http, repository: &Repository, subjec
     call.elsewhere_counts = true;
     let attempts = http.exchange.attempts_to_write().at_most(RETRIES);
     match http.exchange.fetch_within(&call, LIMIT, attempts).await {
-        // It does not say, and an entry too many under the tag is no harm.
+        // Unknown; a redundant entry under the tag does no harm.
         Err(error) if error.kind == ErrorKind::Unreachable => Ok(false),
         Err(error) => Err(error),
         Ok(answer) if is_missing(&answer) => Ok(false),
@@ -157,13 +156,13 @@ pub(super) async fn keeps_referrers(http: &Http, repository: &Repository, subjec
     }
 }
 
-/// Whether an answer says that there is no referrers API.
+/// Whether a response means that there is no referrers API.
 fn is_missing(answer: &Whole) -> bool {
     let status = answer.status.as_u16();
     matches!(status, 300..=399 | 400 | 404 | 405 | 501) || answer.elsewhere && status != 200 || status == 200 && !is_index(&answer.headers)
 }
 
-/// The referrers tag schema: an index under the tag `sha256-<hex>`; `None` if there is no such tag.
+/// The referrers tag schema: an index under the tag `sha256-<hex>`; `None` if the tag does not exist.
 async fn by_tag(http: &Http, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
     let tag = fallback(subject)?;
     match manifest::read(http, repository, &Version::Tag(tag)).await {
@@ -186,7 +185,7 @@ fn call(http: &Http, what: String, path: &str, after: Option<&str>, scope: Scope
         Some(after) => {
             let next = origin::link(&url, after).map_err(|why| broken(&what, &why))?;
             if next.path() != url.path() {
-                return Err(broken(&what, "the list goes on at another path"));
+                return Err(broken(&what, "the next page is at another path"));
             }
             url = next;
         }
@@ -196,21 +195,21 @@ fn call(http: &Http, what: String, path: &str, after: Option<&str>, scope: Scope
 
 fn names(call: &Call, answer: &Whole, after: Option<&str>) -> Result<Page, Error> {
     let names: Names = serde_json::from_slice(&answer.body)
-        .map_err(|error| broken(&call.what, &format!("the answer is not a list of names: {}", error.to_string().escape_debug())))?;
+        .map_err(|error| broken(&call.what, &format!("the response is not a list of names: {}", error.to_string().escape_debug())))?;
     Ok(Page { names: names.tags.unwrap_or_default(), next: next(call, &answer.headers, after)? })
 }
 
-/// Where the list goes on, as path and query.
+/// The next page, as path and query.
 fn next(call: &Call, headers: &HeaderMap, after: Option<&str>) -> Result<Option<String>, Error> {
     let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
     let Some(target) = links.flat_map(targets).next() else { return Ok(None) };
     let url = origin::link(&call.url, &target).map_err(|why| broken(&call.what, &why))?;
     if url.path() != call.url.path() {
-        return Err(broken(&call.what, "the list goes on at another path"));
+        return Err(broken(&call.what, "the next page is at another path"));
     }
     let next = relative(&url);
     if Some(next.as_str()) == after || next == relative(&call.url) {
-        return Err(broken(&call.what, "the list does not move on"));
+        return Err(broken(&call.what, "the list does not advance"));
     }
     Ok(Some(next))
 }

@@ -1,8 +1,8 @@
-//! Bodies of requests: bytes at hand, or a part of a source that is streamed in pieces.
+//! Request bodies: bytes in memory, or part of a source streamed in pieces.
 //!
-//! Memory holds a piece or two of it, whatever its length. A payload can be sent again, from its beginning. Sending
-//! fails when nothing more of it was taken for half of the progress limit, so that a stalled connection can be
-//! replaced, or when the answer to the whole does not come within the limit.
+//! Holds only a piece or two in memory, whatever the length. A payload can be sent again from its start. Sending fails if nothing was
+//! taken for half of the progress limit, so that a stalled connection can be replaced, or if the answer does not come within the limit
+//! after the last byte.
 
 use std::io;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use super::answer;
 use super::retry::{Cause, Failure};
 use crate::error::{Error, ErrorKind};
 
-/// Bytes that are read from a source at once.
+/// Bytes read from a source at once.
 const PIECE: u64 = 256 << 10;
 
 /// The body of a request.
@@ -29,7 +29,7 @@ const PIECE: u64 = 256 << 10;
 pub(super) struct Payload {
     media_type: String,
     content: Content,
-    /// The range of an upload that this is, where the registry must be told.
+    /// The range of the upload, if it must be sent to the registry.
     place: Option<Range<u64>>,
     flow: Arc<Flow>,
 }
@@ -40,20 +40,20 @@ enum Content {
     Part { source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded },
 }
 
-/// How far the latest sending got.
+/// Progress of the latest attempt.
 struct Flow {
     /// Never held across an await.
     state: Mutex<SendState>,
 }
 
 struct SendState {
-    /// When something was last taken, or sending began.
+    /// When bytes were last taken, or sending began.
     last: Instant,
-    /// When something was last taken, over all sendings.
+    /// When bytes were last taken, over all attempts.
     moved: Option<Instant>,
-    /// All of it was taken; what follows is the wait for the answer.
+    /// All bytes were taken; only the answer is missing.
     whole: bool,
-    /// The source could not be read.
+    /// Why the source could not be read.
     failed: Option<String>,
 }
 
@@ -73,7 +73,7 @@ impl Flow {
         *state = SendState { last: Instant::now(), moved: state.moved, whole: false, failed: None };
     }
 
-    /// Ends when nothing was taken for too long, with that time.
+    /// Resolves when nothing was taken for too long, to that time.
     async fn stalled(&self, patience: Duration) -> Duration {
         loop {
             let (last, limit) = {
@@ -89,18 +89,18 @@ impl Flow {
 }
 
 impl Payload {
-    /// Bytes at hand.
+    /// Bytes in memory.
     pub(super) fn whole(media_type: &str, bytes: Bytes) -> Self {
         Self { media_type: media_type.to_owned(), content: Content::Whole(bytes), place: None, flow: Flow::new() }
     }
 
-    /// A range of a source. `uploaded` hears of every piece that the connection has taken.
+    /// A range of a source. `uploaded` is called for every piece that the connection has taken.
     pub(super) fn part(source: &Arc<dyn UploadSource>, range: Range<u64>, uploaded: &Uploaded) -> Self {
         let content = Content::Part { source: Arc::clone(source), range, uploaded: Arc::clone(uploaded) };
         Self { media_type: "application/octet-stream".to_owned(), content, place: None, flow: Flow::new() }
     }
 
-    /// The same, with its place told in `Content-Range`.
+    /// The same, with its range in `Content-Range`.
     pub(super) fn placed(mut self) -> Self {
         if let Content::Part { range, .. } = &self.content {
             self.place = Some(range.clone());
@@ -108,7 +108,7 @@ impl Payload {
         self
     }
 
-    /// When something of it was last taken, if anything was.
+    /// When bytes were last taken, if ever.
     pub(super) fn last_progress(&self) -> Option<Instant> {
         self.flow.state.lock().moved
     }
@@ -122,7 +122,7 @@ impl Payload {
         };
         let mut request = request.header(CONTENT_TYPE, &self.media_type).header(CONTENT_LENGTH, length);
         if let Some(place) = &self.place {
-            // As the distribution specification has it: without unit and total.
+            // As the distribution specification demands: without unit and total.
             request = request.header(CONTENT_RANGE, format!("{}-{}", place.start, place.end.saturating_sub(1)));
         }
         match &self.content {
@@ -140,7 +140,7 @@ impl Payload {
         }
     }
 
-    /// Waits for the answer to a request that carries this.
+    /// Waits for the response to a request with this body.
     pub(super) async fn answered(
         &self,
         sending: impl Future<Output = reqwest::Result<Response>>,
@@ -150,25 +150,25 @@ impl Payload {
         let sent = tokio::select! {
             sent = sending => sent,
             limit = self.flow.stalled(patience) => {
-                let message = format!("{what}: nothing was taken for {} s", limit.as_secs_f64());
+                let message = format!("{what}: the connection accepted nothing for {} s", limit.as_secs_f64());
                 return Err(Failure::passing(Error::new(ErrorKind::TimedOut, message), Cause::Silent));
             }
         };
         sent.map_err(|error| match self.flow.state.lock().failed.take() {
-            Some(why) => Failure::Final(Error::new(ErrorKind::Other, format!("{what}: reading what is uploaded: {why}"))),
+            Some(why) => Failure::Final(Error::new(ErrorKind::Other, format!("{what}: cannot read the data to upload: {why}"))),
             None => answer::unanswered(what, &error),
         })
     }
 }
 
-/// The body: pieces as the connection takes them.
+/// The body, produced as the connection takes it.
 fn streamed(source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded, flow: Arc<Flow>) -> Body {
     let start = range.start;
     let pieces = stream::unfold(Some(range), move |range| {
         let (source, uploaded, flow) = (Arc::clone(&source), Arc::clone(&uploaded), Arc::clone(&flow));
         async move {
             let range = range?;
-            // Being asked for more means that the connection has taken what came before.
+            // A request for more means that the connection has taken the previous piece.
             if range.start > start {
                 flow.moved();
             }
@@ -177,7 +177,7 @@ fn streamed(source: Arc<dyn UploadSource>, range: Range<u64>, uploaded: Uploaded
                 flow.state.lock().whole = true;
                 return None;
             }
-            // At most `PIECE`, so the conversion cannot lose anything.
+            // At most `PIECE`, so the conversion is lossless.
             let wanted = range.end.saturating_sub(range.start).min(PIECE) as usize;
             let read = match source.read(range.start, wanted).await {
                 Ok(bytes) if bytes.is_empty() || bytes.len() > wanted => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),

@@ -1,4 +1,4 @@
-//! The trait [`Push`] over HTTP: which file does what.
+//! The trait [`Push`] over HTTP, delegating to the files that implement it.
 
 use std::sync::Arc;
 

@@ -1,8 +1,7 @@
-//! Putting manifests.
+//! Puts manifests.
 //!
-//! By digest a lost answer is asked for and the request repeated. Under a tag it is asked for, and repeated only where
-//! the registry answered: another writer may have moved the tag meanwhile, and what it was compared with is the caller's
-//! knowledge.
+//! After a lost answer, a put by digest is checked and repeated. A put under a tag is checked, and repeated only if the registry answered:
+//! another writer may have moved the tag meanwhile, and only the caller knows what it was compared with.
 
 use reqwest::Method;
 
@@ -17,7 +16,7 @@ use super::shared::Http;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Hasher, Manifest, Repository, Version};
 
-/// The header by which a registry says that it keeps the referrers of this subject itself.
+/// The header by which a registry says that it links the referrer to this subject itself.
 const SUBJECT_HEADER: &str = "oci-subject";
 
 /// Puts a manifest by digest or under a tag.
@@ -38,8 +37,8 @@ pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Ver
             Err(failure) => failure,
         };
         let Failure::Passing { error, cause, .. } = &failure else { return http.exchange.pause(&mut attempts, failure).await };
-        // Before the question below, in case that gets no answer either.
-        let unanswered = error.clone().append("; whether it was taken is not known");
+        // Formatted before the check below, in case that gets no answer either.
+        let unanswered = error.clone().append("; whether the registry accepted it is unknown");
         let may_repeat = matches!(version, Version::Digest(_)) || *cause != Cause::Silent;
         match super::manifest::resolve_within(http, repository, version, http.exchange.attempts_to_write().at_most(1)).await {
             Ok(resolved) if resolved.digest == digest => return Ok(()),
@@ -49,16 +48,15 @@ pub(super) async fn manifest(http: &Http, repository: &Repository, version: &Ver
     }
 }
 
-/// Refuses what the registry would refuse, before sending it.
+/// Rejects a manifest that the registry would refuse, before sending it.
 fn check(what: &str, digest: &Digest, manifest: &Manifest) -> Result<(), Error> {
     let mut hasher = Hasher::new(digest.algorithm());
     hasher.update(&manifest.raw);
     if hasher.finish() != *digest {
-        return Err(Error::new(ErrorKind::Invalid, format!("{what}: its bytes have another digest than {digest}")));
+        return Err(Error::new(ErrorKind::Invalid, format!("{what}: its bytes do not match digest {digest}")));
     }
     if manifest.raw.len() as u64 > MANIFEST_LIMIT {
-        let message =
-            format!("{what}: its {} bytes are more than the {} MiB that registries take", manifest.raw.len(), MANIFEST_LIMIT >> 20);
+        let message = format!("{what}: its {} bytes exceed the {} MiB that registries accept", manifest.raw.len(), MANIFEST_LIMIT >> 20);
         return Err(Error::new(ErrorKind::Invalid, message));
     }
     Ok(())
@@ -72,7 +70,7 @@ async fn send(http: &Http, call: &Call, attempts: &mut Attempts) -> Result<Whole
 async fn accepted(http: &Http, call: &Call, answer: &Whole, repository: &Repository, digest: &Digest) -> Result<(), Error> {
     if !answer.status.is_success() {
         let error = http.exchange.refused_write(call, answer).await;
-        // Of a manifest, the bytes are what they are: it is not wanted.
+        // A manifest's bytes are as they are, so a digest refusal means that the manifest is not accepted.
         let kind = if error.kind == ErrorKind::Integrity { ErrorKind::Invalid } else { error.kind };
         return Err(Error::new(kind, error.message));
     }

@@ -1,8 +1,8 @@
-//! Referrers where the registry has no API for them: an index under a tag, read, extended, put and confirmed.
+//! Referrers on registries without the API: an index under a tag, which is read, extended, put and confirmed.
 //!
-//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema>. No registry compares and swaps, so
-//! the tag is compared just before it is put, and an entry that another writer overwrote is added again, a few times. Changes of one
-//! client wait for each other.
+//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema>. Registries have no compare-and-swap, so
+//! the tag is compared just before the put, and an entry that another writer overwrote is added again, a few times. One client's changes
+//! are serialised.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use super::{manifest, pages, put};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, document, media_type};
 
-/// How often an entry is added again that another writer overwrote.
+/// How often an overwritten entry is added again.
 const ROUNDS: u32 = 10;
 /// Longest wait before that, in milliseconds.
 const PAUSE: u64 = 200;
 
-/// Makes sure that a referrer is found.
+/// Ensures that a referrer is listed.
 pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {
     if http.linked.has(repository, &referrer.digest) || pages::keeps_referrers(http, repository, subject).await? {
         return Ok(());
@@ -36,7 +36,7 @@ pub(super) async fn link(http: &Http, repository: &Repository, subject: &Digest,
     .await
 }
 
-/// Makes sure that a manifest that is gone is not found as a referrer.
+/// Ensures that a deleted manifest is no longer listed as a referrer.
 pub(super) async fn unlink(http: &Http, repository: &Repository, subject: &Digest, referrer: &Digest) -> Result<(), Error> {
     if pages::keeps_referrers(http, repository, subject).await? {
         return Ok(());
@@ -50,7 +50,7 @@ pub(super) async fn unlink(http: &Http, repository: &Repository, subject: &Diges
     .await
 }
 
-/// Changes the list of referrers until `edit` finds nothing more to change.
+/// Changes the referrers list until `edit` finds nothing left to change.
 async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: impl Fn(&mut Vec<Value>) -> bool) -> Result<(), Error> {
     let version = Version::Tag(pages::fallback(subject)?);
     let _turn = http.linked.changing.lock().await;
@@ -68,7 +68,7 @@ async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: im
             continue;
         }
         match store(http, repository, &version, &index).await {
-            // docker-registry wants every member to exist, and some may have been deleted.
+            // docker-registry requires every member to exist, but some may have been deleted.
             Err(error) if error.kind == ErrorKind::Invalid => {
                 drop_missing(http, repository, &mut index).await?;
                 store(http, repository, &version, &index).await?;
@@ -78,7 +78,7 @@ async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: im
     }
     Err(Error::new(
         ErrorKind::Busy,
-        format!("referrers of {}/{repository}@{subject}: others change their list all the time", http.registry),
+        format!("referrers of {}/{repository}@{subject}: other writers keep changing their list", http.registry),
     ))
 }
 
@@ -95,7 +95,7 @@ async fn now(http: &Http, repository: &Repository, version: &Version) -> Result<
     }
 }
 
-/// The index as it is and its digest, or a new one.
+/// The current index and its digest, or a new one.
 async fn read(http: &Http, repository: &Repository, version: &Version) -> Result<(Value, Option<Digest>), Error> {
     match manifest::read(http, repository, version).await {
         Ok(manifest) if manifest.index().is_some() => {
@@ -116,7 +116,7 @@ async fn read(http: &Http, repository: &Repository, version: &Version) -> Result
 }
 
 fn occupied(http: &Http, repository: &Repository, version: &Version) -> Error {
-    let message = format!("{}/{repository}{version} is where referrers are listed, and it holds something else", http.registry);
+    let message = format!("{}/{repository}{version} should hold the referrers list, but holds something else", http.registry);
     Error::new(ErrorKind::Conflict, message)
 }
 

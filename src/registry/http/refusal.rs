@@ -1,7 +1,7 @@
-//! Refused writes: kinds by status, error code and, for quotas, by the words of the message.
+//! Refused writes: the error kind by status, error code and, for quotas, the message text.
 //!
-//! Registries tell a full disk and a quota in their own ways; those that are known are told apart here, since the
-//! user can do something about them and another attempt cannot.
+//! Registries report a full disk or a quota in their own ways; known ones are recognised here, since the user can act on them and a retry
+//! cannot help.
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::answer;
 use crate::error::{Error, ErrorKind};
 
-/// The number of the error "no space left on device", as docker-registry shows it.
+/// ENOSPC, as docker-registry reports it.
 const NO_SPACE: u64 = 28;
 
-/// The error of a refusal to write.
+/// The error of a refused write.
 pub(super) fn of_write(what: &str, status: u16, headers: &HeaderMap, body: &[u8], own: bool) -> Error {
     let plain = answer::refused(what, status, headers, body, own);
     let parsed: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
@@ -29,12 +29,12 @@ pub(super) fn of_write(what: &str, status: u16, headers: &HeaderMap, body: &[u8]
         // docker-registry answers 500 for a manifest whose foreign layer it lacks.
         500 if has(&["MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_INVALID"]) => ErrorKind::Invalid,
         300..=399 => ErrorKind::Unreachable,
-        // An immutable tag is told by the latter two.
+        // The latter two are used for immutable tags.
         400 | 406 | 409 | 411 | 412 | 414 | 415 | 422 | 431 => ErrorKind::Invalid,
         _ => plain.kind,
     };
     let advice = match kind {
-        ErrorKind::Unsupported => "; it cannot be written to, at least not so",
+        ErrorKind::Unsupported => "; it does not accept this write",
         _ => "",
     };
     Error::new(kind, format!("{}{advice}", plain.message))
@@ -48,7 +48,7 @@ fn is_full(status: u16, errors: &[Value], body: &[u8]) -> bool {
         errors.iter().any(|error| error.pointer("/detail/Enclosed/Err").or(error.pointer("/detail/Err")) == Some(&NO_SPACE.into()));
     let words = String::from_utf8_lossy(body).to_ascii_lowercase();
     let told = ["quota", "no space left", "storage limit", "exceed the configured upper limit", "insufficient storage"];
-    // A limit of requests is told with the same words, and passes.
+    // Rate limits use the same words, but pass.
     status != 429 && (number || told.iter().any(|told| words.contains(told)))
 }
 

@@ -1,8 +1,7 @@
-//! Which failures are tried again, after how long, and when to give up.
+//! Decides which failures are retried, after how long, and when to give up.
 //!
-//! Whether a request may be repeated at all is the caller's business: what was read always, what was written after
-//! asking what became of it. One [`Attempts`] accompanies one operation: it counts
-//! failures, waits between them and holds the deadline that a transfer without progress runs into.
+//! Whether a request may be repeated at all is the caller's decision: reads always, writes after checking their outcome. One [`Attempts`]
+//! belongs to one operation: it counts failures, waits between them and holds the deadline for a transfer without progress.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,26 +10,26 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 
-/// Longest `Retry-After` that is obeyed; who asks for more gets the error at once.
+/// Longest `Retry-After` that is honoured; a longer one fails at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The part of the limit that is waited for where a registry was just found to be away.
+/// The fraction of the limit (1/n) to wait for a registry just found to be unreachable.
 const BRIEF: u32 = 20;
-/// Longest pause between refused connections to a registry that is waited for.
+/// Longest pause between refused connections to a registry that is restarting.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
-/// The limits of one client in time.
+/// Time limits of one client.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Limit of making a connection.
+    /// Limit for connecting.
     pub connect: Duration,
-    /// Limit of waiting for the head of an answer.
+    /// Limit for the head of a response.
     pub header: Duration,
-    /// An operation fails when nothing arrived for so long.
+    /// An operation fails when nothing arrives for this long.
     pub progress: Duration,
-    /// How often a failed request is sent again.
+    /// Number of retries of a failed request.
     pub retries: u32,
-    /// The first wait between attempts; each further one is twice as long.
+    /// The first wait between attempts; each further one doubles.
     pub backoff: Duration,
 }
 
@@ -49,24 +48,24 @@ impl Default for Timing {
 /// Why an attempt failed.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// Another attempt would fail as well.
+    /// A retry would fail as well.
     Final(Error),
-    /// Worth another attempt, after the time that the registry names if it does.
+    /// Worth a retry, after the time given by the registry, if any.
     Passing { error: Error, after: Option<Duration>, cause: Cause },
 }
 
-/// The meaning of a passing failure for the registry as a whole.
+/// What a passing failure says about the registry as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// It answered.
     Answered,
-    /// It did not, and may have got the request.
+    /// It did not answer, and may have received the request.
     Silent,
-    /// The connection was refused, so nothing was sent; perhaps it restarts.
+    /// The connection was refused, so nothing was sent; it may be restarting.
     Refused,
-    /// No connection was made otherwise, so nothing was sent.
+    /// The connection failed otherwise, so nothing was sent.
     Unconnected,
-    /// Its name is not known. That may pass, but rarely does within seconds.
+    /// Its name does not resolve. That may pass, but rarely within seconds.
     Unknown,
 }
 
@@ -97,12 +96,12 @@ pub(super) struct Attempts {
     left: u32,
     failed: u32,
     deadline: Instant,
-    /// The rest of the time that the registry may ask to wait.
+    /// How much longer the registry may make us wait.
     obedience: Duration,
     last: Option<Error>,
-    /// Refused connections count as no failures until the deadline.
+    /// Refused connections do not count as failures until the deadline.
     pub(super) patient: bool,
-    /// It only looks whether a registry that was away is back.
+    /// Only probes whether an unreachable registry is back.
     pub(super) brief: bool,
 }
 
@@ -120,45 +119,45 @@ impl Attempts {
         }
     }
 
-    /// One attempt that does not wait for long, to see whether a registry that was just found to be away is back.
+    /// One short attempt to see whether an unreachable registry is back.
     pub(super) fn brief(timing: Timing) -> Self {
         let short = timing.progress / BRIEF;
         let timing = Timing { progress: short, header: timing.header.min(short), ..timing };
         Self { brief: true, ..Self::new(timing).only_once() }
     }
 
-    /// A registry that restarts is waited for: refused connections are tried again until the deadline.
+    /// Waits for a registry that is restarting: refused connections are retried until the deadline.
     pub(super) fn patient(self) -> Self {
         Self { patient: true, ..self }
     }
 
-    /// No attempt after the first.
+    /// No retry.
     pub(super) fn only_once(self) -> Self {
         self.at_most(0)
     }
 
-    /// No more than so many attempts after the first.
+    /// At most this many retries.
     pub(super) fn at_most(mut self, retries: u32) -> Self {
         self.left = self.left.min(retries);
         self
     }
 
-    /// Bytes arrived, or the consumer begins to wait now: the deadline starts over.
+    /// Bytes arrived, or the consumer starts waiting now: restarts the deadline.
     pub(super) fn progress(&mut self) {
         self.deadline = Instant::now() + self.timing.progress;
     }
 
-    /// Bytes went out until then.
+    /// Bytes were sent until this time.
     pub(super) fn progress_until(&mut self, last: Instant) {
         self.deadline = self.deadline.max(last + self.timing.progress);
     }
 
-    /// The limit of a transfer without progress.
+    /// The limit for a transfer without progress.
     pub(super) fn patience(&self) -> Duration {
         self.timing.progress
     }
 
-    /// So much arrived that earlier failures say nothing any more.
+    /// Enough arrived that earlier failures no longer count.
     pub(super) fn forget_failures(&mut self) {
         self.left = self.timing.retries;
         self.failed = 0;
@@ -183,7 +182,7 @@ impl Attempts {
         Error::new(ErrorKind::TimedOut, message)
     }
 
-    /// Waits before the next attempt, or answers the error where there is none.
+    /// Waits before the next attempt, or returns the error if there is none.
     pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
         let (error, after, cause) = match failure {
             Failure::Final(error) => return Err(error),
@@ -196,7 +195,7 @@ impl Attempts {
         }
         let wait = match after {
             Some(after) if after > self.obedience => {
-                let message = format!("{} (it asks to come back in {} s)", error.message, after.as_secs());
+                let message = format!("{} (retry in {} s)", error.message, after.as_secs());
                 return Err(Error::new(error.kind, message));
             }
             Some(after) => {
@@ -216,7 +215,7 @@ impl Attempts {
                 false => self.out_of_time(&error.message),
             });
         }
-        tracing::debug!(%error, wait = ?wait, "another attempt follows");
+        tracing::debug!(%error, wait = ?wait, "retrying");
         if !restarts {
             self.left -= 1;
         }
@@ -231,7 +230,7 @@ fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
 }
 
-/// Whether an answer of this status is worth another attempt.
+/// Whether a response with this status is worth a retry.
 pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599) && status != 501 && status != 505
 }
@@ -245,7 +244,7 @@ pub(super) fn told_wait(headers: &HeaderMap) -> Option<Duration> {
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are as long as it gets.
+        // A number that does not fit counts as the maximum.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
     }
     let date = httpdate::parse_http_date(value).ok()?;

@@ -1,8 +1,7 @@
-//! Upload sessions: how they begin, where they are reached, how far they got, how they are given up.
+//! Upload sessions: opening, addresses, offsets, cancelling.
 //!
-//! A session's address comes from the registry with every answer. It may be relative or absolute; only the registry's
-//! own 202 may name another origin, no credential goes along there, and encryption is never lost. A session that a refused mount opened waits here for the
-//! upload of its blob.
+//! The registry sends a session's address with every response, relative or absolute. Only the registry's own 202 may name another origin;
+//! no credential goes there, and encryption is never lost. A session opened by a refused mount waits here for the upload of its blob.
 
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ use super::{answer, origin};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository};
 
-/// Limit of giving up a session: a courtesy, not worth a long wait.
+/// Limit for cancelling a session: a courtesy, not worth a long wait.
 const COURTESY: Duration = Duration::from_secs(5);
 
-/// One upload's way to its registry.
+/// The uploads of one blob to a registry.
 pub(super) struct Uploads<'http> {
     pub(super) http: &'http Http,
     pub(super) repository: &'http Repository,
@@ -28,14 +27,14 @@ pub(super) struct Uploads<'http> {
     pub(super) what: String,
 }
 
-/// How far the registry says that an upload got.
+/// The progress of an upload as reported by the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// So many bytes from the beginning.
+    /// This many bytes from the start.
     Offset(u64),
-    /// It knows no such session (any more).
+    /// The session does not exist (any more).
     Lost,
-    /// It does not say.
+    /// The registry does not report it.
     Unknown,
 }
 
@@ -64,17 +63,17 @@ impl<'http> Uploads<'http> {
         }
     }
 
-    /// Where the session is that an answer names; an answer that accepted something `may_leave` the origin.
+    /// The session named by a response; a response that accepted something `may_leave` the origin.
     fn session(&self, from: &Url, headers: &HeaderMap, may_leave: bool) -> Result<Session, Error> {
-        let bad = |why: &str| Error::new(ErrorKind::Unreachable, format!("{}: the upload cannot go on: {why}", self.what));
-        let location = headers.get(LOCATION).ok_or_else(|| bad("the registry names no place to send it to"))?;
-        let location = location.to_str().map_err(|_| bad("the registry names a place that is no URL"))?;
+        let bad = |why: &str| Error::new(ErrorKind::Unreachable, format!("{}: cannot continue the upload: {why}", self.what));
+        let location = headers.get(LOCATION).ok_or_else(|| bad("the registry sent no location"))?;
+        let location = location.to_str().map_err(|_| bad("the registry sent an invalid location"))?;
         let location = origin::upload(&self.http.base, from, location, may_leave).map_err(|why| bad(&why))?;
         let least = headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()).and_then(|value| value.trim().parse().ok());
         Ok(Session { location, least: least.unwrap_or_default() })
     }
 
-    /// Takes over what the answer to a chunk or to a question says of the session's address.
+    /// Updates the session from the response to a chunk or query.
     pub(super) fn moved(&self, session: &mut Session, answer: &Whole) -> Result<(), Error> {
         if answer.headers.contains_key(LOCATION) {
             session.location = self.session(&session.location, &answer.headers, answer.status == StatusCode::ACCEPTED)?.location;
@@ -82,7 +81,7 @@ impl<'http> Uploads<'http> {
         Ok(())
     }
 
-    /// Asks how far a session got.
+    /// Queries how far a session got.
     pub(super) async fn reached(&self, session: &mut Session) -> Result<Reached, Error> {
         let call = self.call(Method::GET, session.location.clone());
         let answer = self.http.exchange.fetch(&call, answer::ERROR_LIMIT).await?;
@@ -91,27 +90,27 @@ impl<'http> Uploads<'http> {
                 self.moved(session, &answer)?;
                 Ok(range(&answer.headers))
             }
-            // A registry that cancels what it cannot go on with says 400 or 416 to that too.
+            // Registries that cancel a broken session also answer 400 or 416 here.
             400 | 404 | 410 | 416 => Ok(Reached::Lost),
             405 | 501 => Ok(Reached::Unknown),
             _ => Err(self.http.exchange.refused_write(&call, &answer).await),
         }
     }
 
-    /// Gives a session up. Nothing depends on it: registries forget sessions by themselves.
+    /// Cancels a session. Failures do not matter: registries expire sessions by themselves.
     pub(super) async fn cancel(&self, session: Session) {
         let exchange = &self.http.exchange;
         let call = self.call(Method::DELETE, session.location);
         let mut attempts = exchange.attempts().only_once();
         let asking = exchange.open(&call, &mut attempts);
         if let Ok(Ok(ResponseHead { response, .. })) = tokio::time::timeout(COURTESY, asking).await {
-            tracing::debug!(what = self.what, status = response.status().as_u16(), "an upload was given up");
+            tracing::debug!(what = self.what, status = response.status().as_u16(), "upload cancelled");
         }
     }
 
     /// Keeps the session of a refused mount for the upload that follows.
     pub(super) async fn park(&self, digest: &Digest, from: &Url, answer: &Whole) {
-        // An address that cannot be used is a session that cannot be given up either.
+        // A session without a usable address cannot be cancelled either.
         let Ok(session) = self.session(from, &answer.headers, true) else { return };
         if let Some(surplus) = self.http.idle_sessions.put(self.repository, *digest, session) {
             self.cancel(surplus).await;
@@ -119,7 +118,7 @@ impl<'http> Uploads<'http> {
     }
 }
 
-/// The header `Range` of an upload: `0-999` means a thousand bytes, and `0-0` none (or one, which is never certain).
+/// The `Range` header of an upload: `0-999` means a thousand bytes, `0-0` none (or one, which is ambiguous).
 pub(super) fn range(headers: &HeaderMap) -> Reached {
     let Some(value) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else { return Reached::Unknown };
     let value = value.trim();

@@ -21,13 +21,13 @@ pub(super) struct Http {
     pub(super) shortcuts: Shortcuts,
     pub(super) sizes: UploadSizes,
     pub(super) idle_sessions: IdleSessions,
-    /// It refused chunks, and took a large blob in one request.
+    /// The registry rejected chunks but took a large blob in one request.
     pub(super) chunkless: AtomicBool,
     pub(super) linked: Linked,
 }
 
 impl Http {
-    /// A URL below the base. The parts are checked types, so nothing needs to be escaped.
+    /// A URL below the base. The parts are validated types, so nothing needs escaping.
     pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
         self.base.join(path).map_err(|error| Error::new(ErrorKind::Invalid, format!("{path}: {error}")))
     }

@@ -1,8 +1,7 @@
-//! Bearer tokens: asked for at a token server, kept until shortly before they expire, one request at a time.
+//! Bearer tokens: requested from a token server, cached until shortly before they expire, one request at a time.
 //!
-//! <https://distribution.github.io/distribution/spec/auth/token/> and `/oauth/`. The caller has judged the realm;
-//! this file sends the credential that it is given and nothing else. Answers are at most 64 KiB, redirects of a
-//! token server are not followed.
+//! <https://distribution.github.io/distribution/spec/auth/token/> and `/oauth/`. The caller has checked the realm; this file sends the
+//! credential it is given and nothing else. Responses are at most 64 KiB; redirects of a token server are not followed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +21,16 @@ use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 
-/// Largest answer of a token server.
+/// Largest response of a token server, in bytes.
 const LIMIT: u64 = 64 << 10;
-/// The lifetime of a token where its server names none.
+/// The lifetime of a token if its server gives none.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
-/// Longest life of a token that is believed, in seconds.
+/// Longest token lifetime accepted, in seconds.
 const LONGEST_LIFE: f64 = 86_400.0;
-/// Tokens that are kept.
+/// Tokens cached.
 const KEPT: usize = 1024;
 
-/// The scope of a token and its owner.
+/// The scope and owner of a token.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) realm: String,
@@ -44,7 +43,7 @@ pub(super) struct Key {
 #[derive(Clone)]
 pub(super) struct Token {
     pub(super) secret: Secret,
-    /// From then on a new one is asked for.
+    /// When to request a new one.
     renew: Instant,
 }
 
@@ -75,7 +74,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// The token for a key, asked for unless a good one is kept. One that was refused is never answered again.
+    /// The token for a key, from the cache or requested. A refused token is never returned again.
     pub(super) async fn get(
         &self,
         key: Key,
@@ -123,10 +122,10 @@ async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing
             });
         }
     }
-    let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its answer holds no usable token")));
+    let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its response contains no usable token")));
     let answer: TokenResponse = serde_json::from_slice(&body).map_err(|_| unusable())?;
     let (secret, life) = answer.token().ok_or_else(unusable)?;
-    // A tenth before the end, so that no request is under way with a token that ends.
+    // Renew a tenth early, so that no request is under way with an expiring token.
     Ok(Token { secret, renew: Instant::now() + life.mul_f64(0.9) })
 }
 
@@ -146,7 +145,7 @@ fn request(client: &Client, mut url: Url, key: &Key, credential: &Credential) ->
             client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
         }
         other => {
-            // Several scopes are several parameters here, and one with spaces in the form above.
+            // Here each scope is its own parameter; in the form above they are one, separated by spaces.
             let scopes = scope.into_iter().flat_map(|scope| scope.split(' ')).map(|scope| ("scope", scope));
             url.query_pairs_mut().extend_pairs(service.into_iter().chain(scopes));
             let mut request = client.get(url);
@@ -159,5 +158,5 @@ fn request(client: &Client, mut url: Url, key: &Key, credential: &Credential) ->
     built
         .header(ACCEPT, HeaderValue::from_static("application/json"))
         .build()
-        .map_err(|error| Error::new(ErrorKind::Invalid, format!("the token request cannot be made: {}", answer::chain(&error))))
+        .map_err(|error| Error::new(ErrorKind::Invalid, format!("cannot build the token request: {}", answer::chain(&error))))
 }

@@ -1,8 +1,8 @@
-//! Uploads of blobs: sessions are opened, filled, closed, and reopened when they are lost.
+//! Uploads of blobs: sessions are opened, filled, closed, and reopened when lost.
 //!
-//! A small blob is one request, and a large one too where the registry takes no chunks. What became of a request whose answer was lost is asked for, never guessed: the blob
-//! by HEAD, a session by its status. Bytes that failed once go into a session whose offset is known, or into a new
-//! one, because some registries append whatever they are sent.
+//! A small blob takes one request, and so does a large one if the registry rejects chunks. After a lost answer the outcome is queried,
+//! never guessed: a blob by HEAD, a session by its status. Bytes that failed once go into a session with a known offset, or into a new one,
+//! because some registries append whatever they receive.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,34 +23,34 @@ use super::shared::Http;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Repository};
 
-/// How often a blob is started over because its session was lost, or went back.
+/// How often a blob is restarted because its session was lost or fell behind.
 pub(super) const RESTARTS: u32 = 4;
 
-/// One blob on its way.
+/// The upload of one blob.
 pub(super) struct Upload<'http> {
     pub(super) uploads: Uploads<'http>,
     pub(super) descriptor: &'http Descriptor,
     pub(super) source: Arc<dyn UploadSource>,
     pub(super) uploaded: Uploaded,
     pub(super) attempts: Attempts,
-    /// Bytes of the next chunk.
+    /// Size of the next chunk, in bytes.
     pub(super) chunk: u64,
-    /// Something went wrong in this session, so that other bytes may be in it than were sent.
+    /// Something went wrong in this session, so it may hold other bytes than were sent.
     pub(super) disturbed: bool,
-    /// The most bytes that a session ever held. Only what goes beyond is progress: a registry that takes chunks and loses
-    /// them again is not sent the same bytes for ever.
+    /// The most bytes that a session ever held. Only bytes beyond count as progress: a registry that accepts chunks and loses them again must
+    /// not get the same bytes forever.
     pub(super) high: u64,
-    /// How often a session fell behind what it had confirmed.
+    /// How often a session fell behind its confirmed offset.
     pub(super) setbacks: u32,
 }
 
 /// How a session ended.
 pub(super) enum Ended {
-    /// The blob is there.
+    /// The blob is stored.
     Done,
-    /// It is not, and needs another session.
+    /// The blob is not stored and needs another session.
     Lost(Error),
-    /// The session takes no chunks; it was given up. The status says how it refused the first one.
+    /// The session takes no chunks and was cancelled; holds the status that refused the first chunk.
     Chunkless(u16),
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn push(
 ) -> Result<(), Error> {
     let uploads = Uploads::new(http, repository, &descriptor.digest);
     if source.length() != descriptor.size {
-        return Err(broken(&uploads.what, &format!("{} bytes are to be sent for {}", source.length(), descriptor.size)));
+        return Err(broken(&uploads.what, &format!("the source has {} bytes instead of {}", source.length(), descriptor.size)));
     }
     let (attempts, chunk) = (http.exchange.attempts_to_write(), http.sizes.chunk);
     let mut upload = Upload { uploads, descriptor, source, uploaded, attempts, chunk, disturbed: false, high: 0, setbacks: 0 };
@@ -84,7 +84,7 @@ pub(super) async fn push(
         };
         match ended {
             Ended::Done => {
-                // The other refusals may have been about this session alone.
+                // The other statuses may concern this session only.
                 if matches!(refused, Some(405 | 411 | 415 | 501)) {
                     http.chunkless.store(true, Ordering::Relaxed);
                 }
@@ -92,14 +92,14 @@ pub(super) async fn push(
                 return Ok(());
             }
             Ended::Chunkless(status) => {
-                tracing::debug!(status, what = upload.uploads.what, "no chunks are taken: the blob is sent in one request");
+                tracing::debug!(status, what = upload.uploads.what, "the registry rejects chunks; sending the blob in one request");
                 refused = Some(status);
             }
             Ended::Lost(error) if restarts == RESTARTS => {
                 return Err(error.append(format_args!(" (begun {} times)", restarts + 1)));
             }
             Ended::Lost(error) => {
-                tracing::debug!(%error, "the upload starts over");
+                tracing::debug!(%error, "restarting the upload");
                 restarts += 1;
                 (upload.uploaded)(0);
             }
@@ -122,14 +122,14 @@ impl Upload<'_> {
                 }
                 let error = failure.error().clone();
                 self.pause(failure).await?;
-                // The content of the session is unknown now.
+                // The session's content is unknown now.
                 self.uploads.cancel(session).await;
                 Ok(Ended::Lost(error))
             }
         }
     }
 
-    /// Closes a session that holds every byte.
+    /// Closes a session that holds all bytes.
     pub(super) async fn close(&mut self, mut session: Session) -> Result<Ended, Error> {
         self.attempts.progress();
         loop {
@@ -188,7 +188,7 @@ impl Upload<'_> {
         }
     }
 
-    /// One attempt of a request to a session, with the whole answer.
+    /// One attempt of a session request, with the whole response.
     pub(super) async fn send(&mut self, call: &Call) -> Result<Whole, Failure> {
         let exchange = &self.uploads.http.exchange;
         let outcome = match exchange.attempt(call, &self.attempts).await {
@@ -201,12 +201,12 @@ impl Upload<'_> {
         outcome
     }
 
-    /// Waits before the next attempt, or answers the error where there is none.
+    /// Waits before the next attempt, or returns the error if there is none.
     pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
         self.uploads.http.exchange.pause(&mut self.attempts, failure).await
     }
 
-    /// A failure that another attempt may mend; any other gives up the session.
+    /// Passes on a failure worth a retry; any other cancels the session.
     pub(super) async fn passing(&mut self, failure: Failure, session: &Session) -> Result<Failure, Error> {
         self.disturbed = true;
         match failure {
@@ -215,7 +215,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Gives up the session of an upload that failed for good, where the registry can still be told.
+    /// Cancels the session of an upload that failed for good, if the registry can still be reached.
     pub(super) async fn given_up(&self, error: Error, session: Session) -> Error {
         if !matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) {
             self.uploads.cancel(session).await;
@@ -223,13 +223,13 @@ impl Upload<'_> {
         error
     }
 
-    /// A session that the registry does not know any more. Nothing is said about the blob or the repository.
+    /// The session is unknown to the registry. This says nothing about the blob or the repository.
     pub(super) fn lost(&self, answer: &Whole) -> Error {
         let message = format!("{}: the registry lost the upload (status {})", self.uploads.what, answer.status.as_u16());
         Error::new(ErrorKind::Unreachable, message)
     }
 
-    /// Whether the blob arrived after all. Who cannot be asked has not said so.
+    /// Whether the blob arrived after all. No answer counts as no.
     async fn is_there(&self) -> bool {
         let Uploads { http, repository, .. } = self.uploads;
         let attempts = http.exchange.attempts_to_write().at_most(1);

@@ -1,7 +1,7 @@
-//! Files on web servers, which packs are made of.
+//! Downloads files from web servers, as sources of packs.
 //!
-//! No credential of a registry goes there; those that a URL holds go to its own origin alone. A redirect never leads from TLS to plain
-//! text. What arrives is whole or an error, and not checked against any digest.
+//! No registry credential goes there; credentials in a URL go only to its own origin. Redirects never lead from TLS to plain text. A file
+//! arrives whole or as an error; no digest is checked.
 
 use futures_util::{StreamExt, stream};
 use reqwest::header::LOCATION;
@@ -14,10 +14,10 @@ use super::retry::{self, Attempts, Failure, Timing};
 use super::{answer, retry::Cause};
 use crate::error::{Error, ErrorKind};
 
-/// Redirects that are followed.
+/// Most redirects followed.
 const REDIRECTS: usize = 10;
 
-/// Web servers, and how they are trusted.
+/// Web servers, and their TLS settings.
 #[derive(Clone, Debug)]
 pub struct WebFiles {
     tls: Tls,
@@ -25,7 +25,7 @@ pub struct WebFiles {
 }
 
 impl WebFiles {
-    /// Servers whose certificates are checked against the system's authorities and those of `tls`. What else that says is of registries.
+    /// Uses the system's CAs and those of `tls`; the registry-only settings in `tls` are ignored.
     pub fn new(tls: Tls, timing: Timing) -> Self {
         Self { tls: Tls { insecure: false, client: None, ..tls }, timing }
     }
@@ -33,7 +33,7 @@ impl WebFiles {
     /// The bytes of a file.
     ///
     /// # Errors
-    /// Invalid for what is no URL; NotFound, Denied, and Unreachable for everything that may pass.
+    /// Invalid if it is not a URL; NotFound, Denied, and Unreachable for everything that may pass.
     pub async fn open(&self, address: &str) -> Result<BlobStream, Error> {
         let mut url = Url::parse(address).map_err(|error| Error::new(ErrorKind::Invalid, format!("not a URL: {error}")))?;
         let mut attempts = Attempts::new(self.timing);
@@ -49,7 +49,7 @@ impl WebFiles {
         Err(Error::new(ErrorKind::Unreachable, format!("{}: more than {REDIRECTS} redirects", origin::shown(&url))))
     }
 
-    /// An answer that is a body or a redirect.
+    /// A response with a body or a redirect.
     async fn answered(&self, url: &Url, what: &str, attempts: &mut Attempts) -> Result<Response, Error> {
         loop {
             match self.asked(url, what, attempts).await {
@@ -60,7 +60,7 @@ impl WebFiles {
     }
 
     async fn asked(&self, url: &Url, what: &str, attempts: &Attempts) -> Result<Response, Failure> {
-        let invalid = || Failure::Final(Error::new(ErrorKind::Invalid, format!("{what}: not an address of a web server")));
+        let invalid = || Failure::Final(Error::new(ErrorKind::Invalid, format!("{what}: not a web address")));
         let origin = Origin::of(url).ok_or_else(invalid)?;
         let clients = Clients::new(self.tls.clone(), Custom::default(), self.timing, origin.clone(), Vec::new()).map_err(Failure::Final)?;
         let client = clients.of(&origin, false).map_err(Failure::Final)?;

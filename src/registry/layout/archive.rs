@@ -1,9 +1,9 @@
-//! A layout in a tar archive, read where it lies and written anew.
+//! A layout in a tar archive, read in place and rewritten on change.
 //!
-//! An archive is never changed in place: what is added goes into `FILE.partial`, and [`Archive::finish`] copies the rest over and gives
-//! it the name of the archive, so nobody ever sees half of it. A partial file that a stopped command left is taken up: blobs in it whose
-//! digest holds are not fetched again. Blobs arrive in any order, several at once, each in a region of its own, whose header is written
-//! last. Everything here blocks the thread.
+//! An archive is never changed in place: additions go into `FILE.partial`; [`Archive::finish`] copies the rest there and renames it to the
+//! archive, so readers never see half of it. A partial file left by a stopped command is resumed: verified blobs in it are not fetched
+//! again. Blobs arrive in any order, several at once, each in its own region, whose header is written last. Everything here blocks the
+//! thread.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -23,13 +23,13 @@ use crate::error::ErrorKind;
 use crate::layer::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
 use crate::oci::{Digest, Hasher};
 
-/// Ending of the name of an archive on its way.
+/// Name suffix of an unfinished archive.
 const PARTIAL: &str = ".partial";
-/// Bytes that are hashed at once.
+/// Bytes hashed at once.
 const PIECE: u64 = 1 << 20;
-/// How deep links lead to links.
+/// Most links followed in a chain.
 const LINKS: usize = 8;
-/// First bytes of compressed files, and what makes them.
+/// Magic numbers of compressed files, and the compressor.
 const COMPRESSED: [(&[u8], &str); 4] = [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
 
 /// The archive of a layout.
@@ -39,7 +39,7 @@ struct Shared {
     path: PathBuf,
     is_writable: bool,
     state: Mutex<State>,
-    /// Locked by those who change the index; before `state`.
+    /// Locked while the index is changed; before `state`.
     index: Mutex<()>,
 }
 
@@ -49,20 +49,20 @@ struct State {
     partial: Option<Partial>,
 }
 
-/// An archive on its way.
+/// An unfinished archive.
 struct Partial {
     path: PathBuf,
     file: Arc<File>,
-    /// Where the next header goes.
+    /// Offset of the next header.
     end: u64,
-    /// Whether the archive lacks anything of it.
+    /// Whether it has anything that the archive lacks.
     is_changed: bool,
-    /// Regions whose file did not arrive, with others behind them.
+    /// Failed regions with others after them.
     holes: usize,
     _lock: RangeLock,
 }
 
-/// Room for a file in an archive on its way.
+/// Space reserved for a file in an unfinished archive.
 pub(super) struct Region {
     archive: Arc<Shared>,
     header: Vec<u8>,
@@ -84,13 +84,13 @@ fn of_layer(error: crate::error::Error) -> io::Error {
 }
 
 impl Archive {
-    /// Opens an archive to read it.
+    /// Opens an archive for reading.
     pub(super) fn open_file(path: PathBuf) -> io::Result<Self> {
         let members = members(File::open(&path)?)?;
         Ok(Self::new(path, false, State { members, partial: None }))
     }
 
-    /// Opens an archive, or a place where there is none yet, to add to it.
+    /// Opens an archive, or a path for a new one, for writing.
     pub(super) fn open_or_begin(path: PathBuf) -> io::Result<Self> {
         let mut state = State::default();
         match File::open(&path) {
@@ -120,7 +120,7 @@ impl Archive {
         self.0.state().members.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Makes room for a file.
+    /// Reserves space for a file.
     pub(super) fn receive(&self, path: &Path, size: u64) -> io::Result<Region> {
         let header = archive_header(path.as_os_str().as_bytes(), size).map_err(of_layer)?;
         let mut state = self.0.state();
@@ -137,7 +137,7 @@ impl Archive {
         if path == Path::new(INDEX) || path == Path::new(MARKER) {
             return self.put_aside(path, bytes, replace);
         }
-        // What has a digest for a name has its bytes.
+        // A file named by its digest has the right bytes.
         if let Ok(slice) = self.open(path)
             && (!replace || slice.small(bytes.len() as u64)?.is_some_and(|known| known == bytes))
         {
@@ -148,7 +148,7 @@ impl Archive {
         region.place(path)
     }
 
-    /// What may change again is written at the end.
+    /// Files that may change again are written at the end.
     fn put_aside(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<Slice> {
         let mut state = self.0.state();
         if !replace && let Some(known) = state.members.get(path) {
@@ -169,10 +169,10 @@ impl Archive {
 
     /// Nothing is removed from an archive.
     pub(super) fn remove(&self) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "nothing is deleted from an archive"))
+        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "cannot delete from an archive"))
     }
 
-    /// Gives the archive on its way the name of the archive, if there is one with changes.
+    /// Renames the unfinished archive to its final name, if it has changes.
     pub(super) fn finish(&self) -> io::Result<()> {
         let _index = self.0.index.lock();
         let (mut partial, members) = {
@@ -187,10 +187,10 @@ impl Archive {
         }
         let completed = match partial.holes {
             0 => partial.complete(members, &self.0.path),
-            _ => Err(io::Error::other("not all of the archive arrived")),
+            _ => Err(io::Error::other("the archive is incomplete")),
         };
         if completed.is_err() {
-            // The next attempt goes on with it.
+            // The next attempt resumes with it.
             self.0.state().partial = Some(partial);
         }
         completed
@@ -209,7 +209,9 @@ impl Shared {
     fn check_writable(&self) -> io::Result<()> {
         match self.is_writable {
             true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "an archive is not changed in place; `ocifs cp` adds to one")),
+            false => {
+                Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "an archive cannot be changed in place; use `ocifs cp` to add to it"))
+            }
         }
     }
 
@@ -223,7 +225,7 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// A partial file of which nothing could be used again goes.
+    /// Removes a partial file with nothing worth resuming.
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if let Some(partial) = state.partial.as_ref().filter(|partial| partial.end == 0) {
@@ -236,14 +238,14 @@ impl Region {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.written + bytes.len() as u64;
         if end > self.content.size {
-            return Err(invalid(format!("more than the {} bytes that were announced", self.content.size)));
+            return Err(invalid(format!("more than the announced {} bytes", self.content.size)));
         }
         self.content.file.write_all_at(bytes, self.content.start + self.written)?;
         self.written = end;
         Ok(())
     }
 
-    /// Writes the header, by which a reader finds the bytes.
+    /// Writes the header, which makes the bytes visible to readers.
     pub(super) fn place(mut self, path: &Path) -> io::Result<Slice> {
         if self.written != self.content.size {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -256,7 +258,7 @@ impl Region {
 }
 
 impl Drop for Region {
-    /// The last region is given back, another one leaves a hole.
+    /// The last region is given back; any other leaves a hole.
     fn drop(&mut self) {
         let mut state = self.archive.state();
         let Some(partial) = state.partial.as_mut().filter(|_| !self.is_placed) else { return };
@@ -268,20 +270,20 @@ impl Drop for Region {
 }
 
 impl Partial {
-    /// Opens or makes the partial file of an archive, for this process alone.
+    /// Opens or creates the partial file of an archive, for this process alone.
     fn begin(archive: &Path) -> io::Result<Self> {
         let path = partial_path(archive);
-        let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "another process writes this archive");
+        let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing this archive");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         let lock = RangeLock::try_range(&path, 0..u64::MAX, Sharing::Exclusive)?.ok_or_else(busy)?;
-        // Its writer may have finished meanwhile, and taken it away.
+        // Its writer may have finished meanwhile and renamed it.
         if !lock.is_at(&path)? {
             return Err(busy());
         }
         Ok(Self { path, file: Arc::new(file), end: 0, is_changed: false, holes: 0, _lock: lock })
     }
 
-    /// The blobs that a stopped command left, up to the first that is not whole; what follows is cut off.
+    /// The complete blobs left by a stopped command; everything after them is cut off.
     fn take_up(&mut self) -> io::Result<HashMap<PathBuf, Slice>> {
         let (mut found, mut whole) = (Vec::new(), HashMap::new());
         let length = self.file.metadata()?.len();
@@ -302,10 +304,10 @@ impl Partial {
         Ok(whole)
     }
 
-    /// Adds what only the archive has and what was put aside, makes it durable and renames it.
+    /// Adds the files that only the archive has and the deferred ones, syncs and renames.
     fn complete(&mut self, members: HashMap<PathBuf, Slice>, archive: &Path) -> io::Result<()> {
         let mut rest: Vec<_> = members.into_iter().filter(|(_, slice)| !Arc::ptr_eq(&slice.file, &self.file)).collect();
-        // In order, the index last.
+        // Sorted, with the index last.
         rest.sort_by(|one, other| (one.0 == Path::new(INDEX), &one.0).cmp(&(other.0 == Path::new(INDEX), &other.0)));
         let mut at = self.end;
         for (path, slice) in rest {
@@ -337,7 +339,7 @@ fn partial_path(archive: &Path) -> PathBuf {
     archive.with_file_name(name)
 }
 
-/// The files of an archive; of two with one name the last counts. Links stand for what they lead to.
+/// The files of an archive; if two have one name, the last counts. Links are resolved.
 fn members(file: File) -> io::Result<HashMap<PathBuf, Slice>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -357,7 +359,7 @@ fn members(file: File) -> io::Result<HashMap<PathBuf, Slice>> {
     Ok(found.values().filter_map(|member| Some((path(&member.path), slice(followed(member, &found)?)))).collect())
 }
 
-/// The member that a link leads to.
+/// The member that a link points to.
 fn followed<'found>(mut member: &'found ArchiveMember, all: &'found HashMap<Vec<u8>, ArchiveMember>) -> Option<&'found ArchiveMember> {
     for _ in 0..LINKS {
         match &member.link {
@@ -374,7 +376,7 @@ fn compression(file: &File) -> Option<&'static str> {
     COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
 }
 
-/// The digest that the path of a blob names.
+/// The digest in a blob's path.
 fn digest_of(path: &Path) -> Option<Digest> {
     let (algorithm, hex) = path.strip_prefix("blobs").ok()?.to_str()?.split_once('/')?;
     Digest::parse(&format!("{algorithm}:{hex}")).ok()

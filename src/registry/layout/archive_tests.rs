@@ -1,4 +1,4 @@
-//! Archives that are added to, stopped in the middle, or are something else.
+//! Archives that are added to, interrupted, or invalid.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ async fn an_archive_that_is_added_to_keeps_what_it_had_and_its_readers_see_the_o
         let read: Vec<Bytes> = futures_util::TryStreamExt::try_collect(stream).await.unwrap();
         assert!(read.concat() == data);
     }
-    // Only the last index is in it.
+    // The archive contains only the last index.
     let file = fs::File::open(&place.file).unwrap();
     let mut archive = tar::Archive::new(file);
     let names: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();

@@ -1,6 +1,6 @@
-//! The files of a layout: opened without leaving it, hashed whole before use, read piece by piece.
+//! The files of a layout: opened without leaving it, hashed whole before use, read in pieces.
 //!
-//! Files once hashed are remembered by inode, times and size, in memory only: a file that changed is hashed again.
+//! Hashed files are remembered in memory by inode, times and size; a changed file is hashed again.
 
 use std::io;
 use std::ops::Range;
@@ -22,11 +22,11 @@ use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher};
 
-/// Ranges up to this size are read on the spot: they are in the page cache, since they were just hashed.
+/// Ranges up to this many bytes are read inline: having just been hashed, they are in the page cache.
 const INLINE: u64 = 1 << 20;
-/// Blobs that are remembered.
+/// Verified blobs remembered.
 const VERIFIED: usize = 100_000;
-/// Piece of a blob stream.
+/// Piece size of a blob stream, in bytes.
 const PIECE: u64 = 256 << 10;
 
 /// The path of a blob below the layout.
@@ -37,10 +37,10 @@ pub(super) fn path(digest: &Digest) -> PathBuf {
 /// The files of one layout.
 pub(super) struct Blobs {
     place: Place,
-    /// Whether there ever was an `index.json`; before that its absence means a layout without tags.
+    /// Whether an `index.json` ever existed; before that its absence means a layout without tags.
     begun: AtomicBool,
     origin: String,
-    /// Blobs whose digest held when their file had this stamp. Never held across an await.
+    /// Verified blobs, with their files' stamps. Never held across an await.
     verified: Arc<BoundedMap<Digest, Stamp, VERIFIED>>,
     hashing: Flight<(Digest, (u64, u64)), Result<(), Error>>,
 }
@@ -64,12 +64,12 @@ impl Blobs {
         &self.origin
     }
 
-    /// Where they are.
+    /// Where the files are.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// The directory that they are in; an archive cannot be the store of a registry.
+    /// The layout's directory; an archive cannot back a registry.
     pub(super) fn directory(&self) -> Result<&Directory, Error> {
         match &self.place {
             Place::Directory(directory) => Ok(directory),
@@ -82,7 +82,7 @@ impl Blobs {
         opened.map_err(|error| self.failed(path, &error))
     }
 
-    /// Remembers the digest of a file that was hashed while it was written.
+    /// Records a file that was hashed while it was written.
     pub(super) fn written(&self, digest: Digest, slice: &Slice) {
         if let Ok(stamp) = Stamp::of(slice) {
             self.verified.put(digest, stamp);
@@ -98,7 +98,7 @@ impl Blobs {
         self.open(path).map(|(_, stamp)| stamp)
     }
 
-    /// A small file whole, and its stamp from before it was read.
+    /// Reads a small file whole, and its stamp from before the read.
     pub(super) fn small(&self, path: &Path, limit: u64) -> Result<(Stamp, Vec<u8>), Error> {
         let (slice, stamp) = self.open(path)?;
         let bytes = slice.small(limit).map_err(|error| self.failed(path, &error))?;
@@ -109,7 +109,7 @@ impl Blobs {
         bytes.map(|bytes| (stamp, bytes)).ok_or_else(large)
     }
 
-    /// Opens a blob whose digest holds, hashing it first where that is not known.
+    /// Opens a verified blob, hashing it first if necessary.
     pub(super) async fn verified(&self, descriptor: &Descriptor) -> Result<Slice, Error> {
         let digest = descriptor.digest;
         let (slice, stamp) = self.open(&path(&digest))?;
@@ -140,7 +140,7 @@ impl Blobs {
     }
 }
 
-/// Hashes a file whole; it must have the digest and must not have changed meanwhile.
+/// Hashes a file; it must match the digest and not change meanwhile.
 fn check(slice: &Slice, before: Stamp, digest: Digest, origin: &str) -> Result<(), Error> {
     let mut hasher = Hasher::new(digest.algorithm());
     let failed = |error: io::Error| local(&format!("blob {digest} of {origin}"), &error);
@@ -152,7 +152,7 @@ fn check(slice: &Slice, before: Stamp, digest: Digest, origin: &str) -> Result<(
     }
     let found = hasher.finish();
     if found != digest {
-        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {origin}: its bytes have the digest {found}")));
+        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {origin}: its bytes have digest {found}")));
     }
     if Stamp::of(slice).map_err(failed)? != before {
         return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {origin} changed while it was hashed")));
@@ -160,7 +160,7 @@ fn check(slice: &Slice, before: Stamp, digest: Digest, origin: &str) -> Result<(
     Ok(())
 }
 
-/// The bytes of a range, piece by piece; a file that became shorter ends the stream with an error.
+/// The bytes of a range, in pieces; a truncated file ends the stream with an error.
 pub(super) fn stream(slice: Slice, digest: Digest, range: Range<u64>) -> BlobStream {
     let inline = range.end.saturating_sub(range.start) <= INLINE;
     let start = Some((slice, range));
@@ -183,7 +183,7 @@ pub(super) fn stream(slice: Slice, digest: Digest, range: Range<u64>) -> BlobStr
 }
 
 fn read_piece(slice: &Slice, piece: Range<u64>) -> io::Result<Bytes> {
-    // At most `PIECE` bytes, so the conversion cannot lose anything.
+    // At most `PIECE` bytes, so the conversion is lossless.
     let mut bytes = vec![0; piece.end.saturating_sub(piece.start).min(PIECE) as usize];
     slice.read_exact_at(&mut bytes, piece.start)?;
     Ok(bytes.into())

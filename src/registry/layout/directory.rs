@@ -1,7 +1,7 @@
-//! A layout in a directory. Files are written as temporary file, fsync, rename, fsync of the directory.
+//! A layout in a directory. Files are written as a temporary file, fsync, rename, fsync of the directory.
 //!
-//! Every directory is opened below the layout's own without following links, and written to through that handle, so
-//! nothing leads out of the layout. Everything here blocks the thread.
+//! Every directory is opened below the layout's own without following links, and written to through that handle, so nothing escapes the
+//! layout. Everything here blocks the thread.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -18,31 +18,31 @@ use super::local::MARKER;
 use crate::durable::{self, RangeLock, Sharing};
 use crate::sys::beneath;
 
-/// How long another writer may hold the index; it does so for one small write.
+/// Longest wait for another writer of the index, which holds it for one small write.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Names of temporary files begin with this; they lie in the layout's own directory.
+/// Name prefix of temporary files, in the layout's own directory.
 const TEMPORARY: &str = ".new-";
 
 /// The directory of a layout.
 pub(super) struct Directory {
     path: PathBuf,
-    /// Empty as long as the directory does not exist, which is so of a layout that begins with its first push.
+    /// Unset while the directory does not exist: a layout that begins with its first push.
     root: OnceLock<File>,
 }
 
-/// An open directory of the layout as a path that follows no rename and no link.
+/// The path of an open directory, independent of renames and links.
 fn through(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 impl Directory {
-    /// A directory, which is opened when it is first needed.
+    /// A directory that is opened on first use.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, root: OnceLock::new() }
     }
 
-    /// The directory, which exists.
+    /// The directory, which must exist.
     pub(super) fn root(&self) -> io::Result<&File> {
         if let Some(root) = self.root.get() {
             return Ok(root);
@@ -51,7 +51,7 @@ impl Directory {
         Ok(self.root.get_or_init(|| root))
     }
 
-    /// The directory, made if it does not exist.
+    /// The directory, created if missing.
     pub(super) fn made(&self) -> io::Result<&File> {
         if self.root.get().is_none() {
             let made = std::fs::create_dir(&self.path).and_then(|()| self.path.parent().map_or(Ok(()), durable::sync_directory));
@@ -63,7 +63,7 @@ impl Directory {
         self.root()
     }
 
-    /// The names in it, without those of temporary files.
+    /// The names in it, without temporary files.
     pub(super) fn names(&self) -> io::Result<Vec<OsString>> {
         let names = std::fs::read_dir(through(self.root()?))?.map(|entry| entry.map(|entry| entry.file_name()));
         names.filter(|name| !name.as_ref().is_ok_and(|name| name.to_string_lossy().starts_with(TEMPORARY))).collect()
@@ -75,10 +75,10 @@ impl Directory {
 
     pub(super) fn lock(&self) -> io::Result<RangeLock> {
         let lock = RangeLock::range(&through(self.root()?).join(MARKER), 0..u64::MAX, Sharing::Exclusive, PATIENCE)?;
-        lock.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "another process changes it and does not end"))
+        lock.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "another process has held its lock for too long"))
     }
 
-    /// Gives a file another name in the layout, durably. Another file of the name is replaced.
+    /// Hard-links a file under another name in the layout, durably, replacing a file of that name.
     pub(super) fn link(&self, from: &Path, path: &Path) -> io::Result<()> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
         let root = self.root()?;
@@ -92,7 +92,7 @@ impl Directory {
         directory.sync_all()
     }
 
-    /// The names in a directory of the layout; none if it does not exist.
+    /// The names in a directory of the layout; empty if it does not exist.
     pub(super) fn names_below(&self, path: &Path) -> io::Result<Vec<OsString>> {
         match std::fs::read_dir(through(self.root()?).join(path)) {
             Ok(names) => names.map(|entry| entry.map(|entry| entry.file_name())).collect(),
@@ -101,7 +101,7 @@ impl Directory {
         }
     }
 
-    /// Removes a file; one that is gone is not an error.
+    /// Removes a file; a missing one is not an error.
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -113,17 +113,17 @@ impl Directory {
     }
 }
 
-/// A file on its way into a layout; gone again when it is dropped before [`Arriving::place`].
+/// A file being written; removed if dropped before [`Arriving::place`].
 pub(super) struct Arriving {
     file: NamedTempFile,
-    /// Kept open, since the path of the file leads through it.
+    /// Kept open, since the file's path leads through it.
     root: File,
 }
 
 impl Arriving {
     pub(super) fn new(root: &File) -> io::Result<Self> {
         let root = root.try_clone()?;
-        // Layouts are read by other users and tools: the mode is the umask's matter.
+        // Layouts are read by other users and tools: the umask decides the mode.
         let mode = Permissions::from_mode(0o666);
         let file = tempfile::Builder::new().prefix(TEMPORARY).permissions(mode).tempfile_in(through(&root))?;
         Ok(Self { file, root })
@@ -133,8 +133,7 @@ impl Arriving {
         self.file.as_file_mut().write_all(bytes)
     }
 
-    /// Makes the bytes durable under their name, whose directory is made if it is missing. What has the name is
-    /// replaced if `replace`, else left.
+    /// Makes the bytes durable under their name, creating its directory if missing. An existing file is replaced if `replace`, else kept.
     pub(super) fn place(self, path: &Path, replace: bool) -> io::Result<File> {
         let Self { file, root } = self;
         file.as_file().sync_all()?;

@@ -1,6 +1,6 @@
-//! Changes of the list in `index.json`: an entry named, an entry unnamed, an entry kept without a name.
+//! Edits the list in `index.json`: names an entry, removes a name, keeps an entry without a name.
 //!
-//! Pure. A change leaves everything else as it was, also members and entries that ocifs does not know.
+//! Pure. Everything else is preserved, including members and entries unknown to ocifs.
 
 use serde_json::{Map, Value, json};
 
@@ -15,23 +15,23 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// The index of a layout that holds nothing yet.
+    /// The index of an empty layout.
     pub(super) fn none() -> Self {
         let members = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX});
         Self { members: members.as_object().cloned().unwrap_or_default(), list: Vec::new() }
     }
 
     pub(super) fn parse(raw: &[u8], origin: &str) -> Result<Self, Error> {
-        let broken = |what: &str| Error::new(ErrorKind::Integrity, format!("index.json of {origin}: {what}; it is left as it is"));
+        let broken = |what: &str| Error::new(ErrorKind::Integrity, format!("index.json of {origin}: {what}; not changing it"));
         let mut members = match serde_json::from_slice(raw) {
             Ok(Value::Object(members)) => members,
-            Ok(_) => return Err(broken("it is no JSON object")),
+            Ok(_) => return Err(broken("not a JSON object")),
             Err(error) => return Err(broken(&error.to_string())),
         };
         let list = match members.remove("manifests") {
             Some(Value::Array(list)) => list,
             Some(Value::Null) => Vec::new(),
-            _ => return Err(broken("it has no list `manifests`")),
+            _ => return Err(broken("it has no `manifests` list")),
         };
         Ok(Self { members, list })
     }
@@ -42,7 +42,7 @@ impl Entries {
         Value::Object(whole).to_string().into_bytes()
     }
 
-    /// The entry of a tag; of two entries with one name the last counts.
+    /// The entry of a tag; if two entries have one name, the last counts.
     fn position(&self, tag: &Tag) -> Option<usize> {
         self.list.iter().rposition(|entry| annotation(entry, NAME) == Some(tag.as_str()))
     }
@@ -52,12 +52,12 @@ impl Entries {
         self.position(tag).and_then(|at| self.list.get(at)).cloned()
     }
 
-    /// Points a tag at a manifest, at the place of the entry that had the name.
+    /// Points a tag at a manifest, in place of the entry that had the name.
     pub(super) fn name(&mut self, tag: &Tag, manifest: &Manifest) {
         let mut entry = plain(manifest);
         let mut annotations = json!({NAME: tag.as_str()});
         let before = self.position(tag).and_then(|at| self.list.get_mut(at));
-        // `docker load` knows the manifest by this name of the same tag.
+        // `docker load` knows the manifest by this full name with the same tag.
         if let Some(full) = before.as_ref().and_then(|before| annotation(before, FULL_NAME)) {
             annotations[FULL_NAME] = json!(full);
         }
@@ -68,17 +68,16 @@ impl Entries {
         }
     }
 
-    /// Removes a tag that names `digest`. Entries that the tag had hidden keep their full name and do not come forth
-    /// under the tag.
+    /// Removes a tag that holds `digest`. Entries that it shadowed keep their full name and do not reappear under the tag.
     ///
     /// # Errors
-    /// `NotFound` where nothing has the name, `Conflict` where it names something else.
+    /// `NotFound` if the tag does not exist, `Conflict` if it holds another digest.
     pub(super) fn unname(&mut self, tag: &Tag, digest: &Digest, origin: &str) -> Result<(), Error> {
         let absent = || Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {origin}"));
         let at = self.position(tag).ok_or_else(absent)?;
         let held = self.list.get(at).and_then(digest_of).unwrap_or_default().to_owned();
         if held != digest.to_string() {
-            let message = format!("tag {tag} of {origin} holds {} and not {digest}", held.escape_debug());
+            let message = format!("tag {tag} of {origin} holds {}, not {digest}", held.escape_debug());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         self.list.remove(at);
@@ -91,13 +90,13 @@ impl Entries {
         Ok(())
     }
 
-    /// Removes every entry of a digest, or only those without a name.
+    /// Removes all entries of a digest, or only the unnamed ones.
     pub(super) fn forget(&mut self, digest: &Digest, named_too: bool) {
         let gone = digest.to_string();
         self.list.retain(|entry| digest_of(entry) != Some(&gone) || !(named_too || is_nameless(entry)));
     }
 
-    /// Whether any entry is of this digest.
+    /// Whether any entry has this digest.
     pub(super) fn holds(&self, digest: &Digest) -> bool {
         let wanted = digest.to_string();
         self.list.iter().any(|entry| digest_of(entry) == Some(&wanted))
@@ -108,12 +107,12 @@ impl Entries {
         self.list.iter().filter_map(|entry| Digest::parse(digest_of(entry)?).ok()).collect()
     }
 
-    /// The digests of the entries without a name.
+    /// The digests of the unnamed entries.
     pub(super) fn nameless(&self) -> Vec<Digest> {
         self.list.iter().filter(|entry| is_nameless(entry)).filter_map(|entry| Digest::parse(digest_of(entry)?).ok()).collect()
     }
 
-    /// Makes sure that there is an entry without a name, which is how a layout keeps a referrer.
+    /// Ensures that there is an unnamed entry, which is how a layout lists a referrer.
     pub(super) fn keep(&mut self, entry: Value) {
         if !self.list.iter().any(|known| is_nameless(known) && digest_of(known) == digest_of(&entry)) {
             self.list.push(entry);
@@ -121,7 +120,7 @@ impl Entries {
     }
 }
 
-/// The entry of a manifest without a name.
+/// The unnamed entry of a manifest.
 pub(super) fn plain(manifest: &Manifest) -> Value {
     let mut entry = json!({"mediaType": manifest.media_type, "digest": manifest.digest.to_string(), "size": manifest.raw.len()});
     if let Some(artifact_type) = manifest.artifact_type() {

@@ -1,7 +1,7 @@
-//! A layout as the store of a registry: blobs that are linked in, manifests under several tags at once, deletes that break nothing.
+//! A layout as a registry's store: blobs are hard-linked in, manifests put under several tags at once, deletes break nothing.
 //!
-//! Unlike a layout that one user writes, nothing goes along with what is deleted: others may be about to refer to it. What nothing
-//! refers to is collected later, once it is old enough.
+//! Unlike in a single-user layout, a delete does not cascade: others may be about to refer to the rest. Unreferenced content is collected
+//! later, once it is old enough.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -18,32 +18,32 @@ use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Tag};
 
-/// What a collection removed.
+/// What a garbage collection removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Manifests without a tag.
+    /// Untagged manifests.
     pub manifests: u64,
     /// Other blobs.
     pub blobs: u64,
 }
 
 impl Layout {
-    /// Whether anything was ever put here.
+    /// Whether anything was ever stored here.
     pub fn has_begun(&self) -> bool {
         self.names().is_ok() && self.blobs.has_begun()
     }
 
-    /// Opens a blob, unchecked, with its size.
+    /// Opens a blob, unverified, with its size.
     ///
     /// # Errors
-    /// NotFound if there is none.
+    /// NotFound if it does not exist.
     pub fn open_blob(&self, digest: &Digest) -> Result<(File, u64), Error> {
         let path = blobs::path(digest);
         let opened = self.blobs.directory()?.open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         opened.map_err(|error| self.blobs.failed(&path, &error))
     }
 
-    /// Takes a file over as a blob, by a hard link, durably. Its bytes must be on disk and have the digest. Blocks.
+    /// Adds a file as a blob by a hard link, durably. Its bytes must be on disk and match the digest. Blocks.
     ///
     /// # Errors
     /// Those of the file system.
@@ -53,8 +53,8 @@ impl Layout {
         self.blobs.directory()?.link(file, &path).map_err(|error| self.blobs.failed(&path, &error))
     }
 
-    /// Puts a manifest under all of the tags at once, or under none, and answers a digest that it needs and that is not here, if there
-    /// is any; then nothing is put. What held a tag before stays, without it.
+    /// Puts a manifest under all tags at once, or under none. If it needs a digest that is missing here, returns that digest and puts nothing.
+    /// A tag's previous manifest is kept, untagged.
     ///
     /// # Errors
     /// Those of the file system.
@@ -67,7 +67,7 @@ impl Layout {
             blobs.store(&manifest)?;
             let mut missing = None;
             blobs.edit(|entries| {
-                // Once more where nothing is removed meanwhile.
+                // Check again under the lock, where nothing is removed meanwhile.
                 missing = blobs.lacks(&manifest)?;
                 if missing.is_none() {
                     put(entries, &manifest, &tags);
@@ -79,8 +79,8 @@ impl Layout {
         .await
     }
 
-    /// The manifests that refer to a digest. Those without a type of their own have that of their config, as the distribution
-    /// specification wants it in this list.
+    /// The manifests that refer to a digest. Those without an artifact type get their config's type, as the distribution specification demands
+    /// for this list.
     ///
     /// # Errors
     /// Those of [`Pull::referrers`].
@@ -93,7 +93,7 @@ impl Layout {
         Ok(found)
     }
 
-    /// Removes a tag, and nothing else.
+    /// Removes a tag and nothing else.
     ///
     /// # Errors
     /// NotFound if there is no such tag.
@@ -112,10 +112,10 @@ impl Layout {
         .await
     }
 
-    /// Removes a manifest with its tags.
+    /// Removes a manifest and its tags.
     ///
     /// # Errors
-    /// NotFound if there is none, Conflict while an index has it as a member.
+    /// NotFound if it does not exist, Conflict while it is a member of an index.
     pub async fn remove_manifest(&self, digest: Digest) -> Result<(), Error> {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
@@ -137,11 +137,11 @@ impl Layout {
         .await
     }
 
-    /// Removes what nothing refers to and what is older than `before`: blobs, and unless `keeps_untagged` manifests without a tag that
-    /// are no member of an index and refer to nothing that stays.
+    /// Removes unreferenced content older than `before`: blobs, and unless `keeps_untagged` also untagged manifests that are not a member of an
+    /// index and do not refer to anything that stays.
     ///
     /// # Errors
-    /// Those of the file system, and a manifest that cannot be read: then nothing is removed.
+    /// Those of the file system; also an unreadable manifest, in which case nothing is removed.
     pub async fn collect(&self, before: SystemTime, keeps_untagged: bool) -> Result<Collected, Error> {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
@@ -161,7 +161,7 @@ impl Layout {
     }
 }
 
-/// Names a manifest. What held one of the tags stays without it.
+/// Names a manifest. The previous manifest of a tag stays, untagged.
 fn put(entries: &mut Entries, manifest: &Manifest, tags: &[Tag]) {
     for tag in tags {
         let before = entries.entry(tag);
@@ -170,13 +170,13 @@ fn put(entries: &mut Entries, manifest: &Manifest, tags: &[Tag]) {
             stay(entries, before);
         }
     }
-    // Readers of layouts find referrers among the entries without a name.
+    // Readers of layouts find referrers among the unnamed entries.
     if tags.is_empty() || manifest.subject().is_some() {
         entries.keep(entries::plain(manifest));
     }
 }
 
-/// Keeps an entry that lost its name.
+/// Keeps an entry without its name.
 fn stay(entries: &mut Entries, mut entry: serde_json::Value) {
     let digest = entry.get("digest").and_then(|digest| Digest::parse(digest.as_str()?).ok());
     if let Some(members) = entry.as_object_mut() {
@@ -188,7 +188,7 @@ fn stay(entries: &mut Entries, mut entry: serde_json::Value) {
 }
 
 impl Blobs {
-    /// What a manifest needs and the layout lacks. A subject may be missing, and layers that lie elsewhere by their media type.
+    /// A digest that a manifest needs and the layout lacks. The subject and non-distributable layers may be missing.
     fn lacks(&self, manifest: &Manifest) -> Result<Option<Digest>, Error> {
         for member in manifest.index().into_iter().flat_map(|index| &index.manifests) {
             if !self.has(member)? {
@@ -198,7 +198,7 @@ impl Blobs {
         self.missing(manifest, 0)
     }
 
-    /// Drops the entries without a name that nothing refers to; what the others reach, and how many were dropped.
+    /// Drops the unreferenced unnamed entries; returns what the others reach, and how many were dropped.
     fn forget_unused(&self, entries: &mut Entries, before: SystemTime, keeps_untagged: bool) -> Result<(HashSet<Digest>, u64), Error> {
         let nameless = entries.nameless();
         let young = |digest: &Digest| keeps_untagged || !self.is_older(&blobs::path(digest), before);
@@ -227,7 +227,7 @@ impl Blobs {
         Ok((kept, open.len() as u64))
     }
 
-    /// Removes the old files of blobs that are not among `kept`; how many.
+    /// Removes the old blob files not in `kept`; returns how many.
     fn remove_others(&self, kept: &HashSet<Digest>, before: SystemTime) -> Result<u64, Error> {
         let mut removed = 0;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -255,7 +255,7 @@ impl Blobs {
     }
 }
 
-/// The name of a repository's layout in a directory of many: no name holds a `+`.
+/// The directory name of a repository's layout in a store: no repository name contains `+`.
 pub fn layout_directory(store: &Path, repository: &crate::oci::Repository) -> PathBuf {
     store.join(repository.as_str().replace('/', "+"))
 }

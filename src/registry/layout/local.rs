@@ -2,16 +2,16 @@
 
 use crate::error::{Error, ErrorKind};
 
-/// The file that names the version of a layout; also the lock of those who change the index.
+/// The file that holds a layout's version; also the lock for index changes.
 pub(super) const MARKER: &str = "oci-layout";
 
-/// The file that names the manifests.
+/// The file that lists the manifests.
 pub(super) const INDEX: &str = "index.json";
 
-/// The index of a layout may be larger than a manifest of a registry, since it lists every tag.
+/// Largest index of a layout, in bytes; it may exceed a registry's manifest limit, since it lists every tag.
 pub(super) const INDEX_LIMIT: u64 = 64 << 20;
 
-/// An error of the local file system, with the object in it.
+/// A local file system error, with the object's name.
 pub(super) fn local(object: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -26,7 +26,7 @@ pub(super) fn local(object: &str, error: &std::io::Error) -> Error {
     Error::new(
         kind,
         match error.kind() {
-            std::io::ErrorKind::CrossesDevices => format!("{object}: a link that leads out of the layout is not followed"),
+            std::io::ErrorKind::CrossesDevices => format!("{object}: refusing to follow a link out of the layout"),
             _ => format!("{object}: {error}"),
         },
     )

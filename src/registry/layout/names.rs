@@ -1,6 +1,6 @@
-//! The names in `index.json` of a layout: tags, names that are not tags, and entries without a name.
+//! The names in a layout's `index.json`: tags, names that are not tags, and unnamed entries.
 //!
-//! Each entry is parsed for itself, so a broken one costs only itself. Plain data; reads no file.
+//! Each entry is parsed by itself, so a broken one affects no other. Plain data; reads no file.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use crate::oci::{Descriptor, Tag};
 
 /// The annotation that holds a tag.
 pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
-/// Written by Docker and containerd beside the tag: the full reference.
+/// The full reference, written by Docker and containerd beside the tag.
 pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 
-/// The entries of an index by the way they are named.
+/// The entries of an index, grouped by naming.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Names {
-    /// Entries named by a tag. Of two with one name the last counts.
+    /// Entries named by a tag. If two have one name, the last counts.
     pub(super) tags: BTreeMap<String, Descriptor>,
     /// Entries named by something else, mostly a full reference.
     pub(super) odd: Vec<(String, Descriptor)>,
-    /// Entries without a name: referrers, or members of an index.
+    /// Unnamed entries: referrers, or members of an index.
     pub(super) untagged: Vec<Descriptor>,
 }
 
@@ -32,13 +32,13 @@ impl Names {
         let entries = match value.get_mut("manifests").map(Value::take) {
             Some(Value::Array(entries)) => entries,
             Some(Value::Null) => Vec::new(),
-            _ => return Err(broken("it has no list `manifests`")),
+            _ => return Err(broken("it has no `manifests` list")),
         };
         let mut names = Self::default();
         for entry in entries {
             match Descriptor::parse(entry) {
                 Ok(descriptor) => names.add(descriptor),
-                Err(error) => tracing::warn!("an entry of index.json of {origin} is skipped: {error}"),
+                Err(error) => tracing::warn!("skipping an entry of index.json of {origin}: {error}"),
             }
         }
         names.odd.sort_by(|one, other| one.0.cmp(&other.0));

@@ -1,4 +1,4 @@
-//! Where the files of a layout are: in a directory, or in an archive of one.
+//! The location of a layout's files: a directory, or an archive of one.
 //!
 //! Everything here blocks the thread.
 
@@ -13,7 +13,7 @@ use super::directory::{Arriving, Directory};
 use super::slice::Slice;
 use crate::durable::RangeLock;
 
-/// Tells whether bytes are still those that were hashed.
+/// Detects whether a file has changed since it was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -37,7 +37,7 @@ impl Stamp {
         })
     }
 
-    /// Which bytes on which disk, whatever they are now.
+    /// Identifies the bytes on the disk, regardless of their content.
     pub(super) fn place(&self) -> (u64, u64) {
         (self.inode, self.start)
     }
@@ -49,13 +49,13 @@ pub(super) enum Place {
     Archive(Archive),
 }
 
-/// Excludes everybody else who changes the index.
+/// Excludes all other writers of the index.
 pub(super) enum IndexLock<'place> {
     Directory(#[expect(dead_code, reason = "held, not read")] RangeLock),
     Archive(#[expect(dead_code, reason = "held, not read")] MutexGuard<'place, ()>),
 }
 
-/// A file on its way into a layout; gone again when it is dropped before [`Incoming::place`].
+/// A file being written; removed if dropped before [`Incoming::place`].
 pub(super) enum Incoming {
     File(Arriving),
     Region(Region),
@@ -70,7 +70,7 @@ impl Place {
         }
     }
 
-    /// Begins a file of this name and size.
+    /// Creates a file with this name and size.
     pub(super) fn receive(&self, path: &Path, size: u64) -> io::Result<Incoming> {
         match self {
             Self::Directory(directory) => Arriving::new(directory.made()?).map(Incoming::File),
@@ -78,7 +78,7 @@ impl Place {
         }
     }
 
-    /// Writes a small file whole. What has the name is replaced if `replace`, else left.
+    /// Writes a small file whole. An existing one is replaced if `replace`, else kept.
     pub(super) fn put(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<Slice> {
         match self {
             Self::Directory(directory) => {
@@ -90,7 +90,7 @@ impl Place {
         }
     }
 
-    /// Locks the index. Other tools know no such lock; they replace it whole, as we do.
+    /// Locks the index. Other tools do not know this lock; like us, they replace the index atomically.
     pub(super) fn lock(&self) -> io::Result<IndexLock<'_>> {
         match self {
             Self::Directory(directory) => directory.lock().map(IndexLock::Directory),
@@ -98,7 +98,7 @@ impl Place {
         }
     }
 
-    /// Removes a file; one that is gone is not an error.
+    /// Removes a file; a missing one is not an error.
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         match self {
             Self::Directory(directory) => directory.remove(path),
@@ -106,7 +106,7 @@ impl Place {
         }
     }
 
-    /// Makes what was written visible where it becomes visible as a whole.
+    /// Makes writes visible, for a place where they become visible together.
     pub(super) fn finish(&self) -> io::Result<()> {
         match self {
             Self::Directory(_) => Ok(()),
@@ -123,7 +123,7 @@ impl Incoming {
         }
     }
 
-    /// Gives the file its name, once all of its bytes are there.
+    /// Gives the file its name, once all its bytes are there.
     pub(super) fn place(self, path: &Path) -> io::Result<Slice> {
         match self {
             Self::File(arriving) => arriving.place(path, true).and_then(Slice::whole),

@@ -1,7 +1,7 @@
 //! Writing into a layout: blobs as files, tags as entries of `index.json`, which is replaced whole under a lock.
 //!
-//! Acknowledged writes survive a power cut. A manifest is put only when its blobs are there. Nothing is removed
-//! but what is deleted, and what only that needed (see `sweep`).
+//! Acknowledged writes survive a power cut. A manifest is put only if its blobs are there. Nothing is removed except what is deleted and
+//! what only that needed (see `sweep`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version, media_type};
 
-/// How deep members of indexes are looked at.
+/// How deep nested indexes are examined.
 const DEPTH: usize = 4;
-/// Bytes that are read and written at once.
+/// Bytes read and written at once.
 const PIECE: usize = 4 << 20;
 
 impl Blobs {
-    /// Makes what every layout has, where it is missing.
+    /// Creates the files that every layout has, if missing.
     pub(super) fn begin(&self) -> Result<(), Error> {
         let marker = json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes();
         for (name, content) in [(MARKER, marker), (INDEX, Entries::none().bytes())] {
@@ -43,12 +43,12 @@ impl Blobs {
         Ok(())
     }
 
-    /// Changes `index.json`, alone.
+    /// Changes `index.json` under the lock.
     pub(super) fn edit(&self, change: impl FnOnce(&mut Entries) -> Result<(), Error>) -> Result<(), Error> {
         self.edit_then(change, |_, ()| Ok(()))
     }
 
-    /// The same, and then something more before anybody else may change it.
+    /// The same, followed by more work before the lock is released.
     pub(super) fn edit_then<T>(
         &self,
         change: impl FnOnce(&mut Entries) -> Result<T, Error>,
@@ -81,7 +81,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Whether a file of this digest and size is there.
+    /// Whether a file with this digest and size exists.
     pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, Error> {
         match self.stamp(&blobs::path(&descriptor.digest)) {
             Ok(stamp) => Ok(stamp.size == descriptor.size),
@@ -90,10 +90,10 @@ impl Blobs {
         }
     }
 
-    /// A blob that a manifest, or a member of it that is here, needs and the layout lacks.
+    /// A blob that a manifest, or a member of it stored here, needs and the layout lacks.
     pub(super) fn missing(&self, manifest: &Manifest, depth: usize) -> Result<Option<Digest>, Error> {
         for member in manifest.index().into_iter().flat_map(|index| &index.manifests).filter(|_| depth > 0) {
-            // What is not a manifest, or not here, is its reader's matter.
+            // A member that is not a manifest or not here is not our concern.
             let Ok(Some(member)) = self.parsed(&member.digest) else { continue };
             if let Some(missing) = self.missing(&member, depth - 1)? {
                 return Ok(Some(missing));
@@ -110,7 +110,7 @@ impl Blobs {
 }
 
 impl Layout {
-    /// Reads an upload into a temporary file and hashes it on the way.
+    /// Reads an upload into a temporary file, hashing it on the way.
     async fn receive(&self, blob: &Descriptor, source: &dyn UploadSource, uploaded: &Uploaded) -> Result<(Incoming, Hasher, u64), Error> {
         let (blobs, digest, size) = (Arc::clone(&self.blobs), blob.digest, blob.size);
         let mut incoming = blocking(move || {
@@ -123,7 +123,7 @@ impl Layout {
         let mut offset = 0;
         while offset < source.length() {
             let piece = source.read(offset, PIECE).await;
-            let piece = piece.map_err(|error| Error::new(ErrorKind::Other, format!("reading blob {digest} to store it: {error}")))?;
+            let piece = piece.map_err(|error| Error::new(ErrorKind::Other, format!("cannot read blob {digest} to store it: {error}")))?;
             if piece.is_empty() {
                 break;
             }
@@ -148,7 +148,7 @@ impl Push for Layout {
         self.blobs.has(descriptor)
     }
 
-    /// A layout is one repository: what is there is there.
+    /// A layout is one repository, so a blob it has needs no mount.
     async fn mount_blob(&self, _repository: &Repository, descriptor: &Descriptor, _from: &Repository) -> Result<bool, Error> {
         self.blobs.has(descriptor)
     }
@@ -164,7 +164,7 @@ impl Push for Layout {
         let (incoming, hasher, length) = self.receive(descriptor, &*source, &uploaded).await?;
         let found = hasher.finish();
         if length != descriptor.size || found != digest {
-            let message = format!("blob {digest} of {}: {length} bytes with the digest {found} were sent for it", self.origin);
+            let message = format!("blob {digest} of {}: received {length} bytes with digest {found}", self.origin);
             return Err(Error::new(ErrorKind::Integrity, message));
         }
         let blobs = Arc::clone(&self.blobs);
@@ -188,17 +188,17 @@ impl Push for Layout {
             let mut hasher = Hasher::new(manifest.digest.algorithm());
             hasher.update(&manifest.raw);
             if hasher.finish() != manifest.digest {
-                return Err(refused("its bytes have another digest".to_owned()));
+                return Err(refused("its bytes do not match its digest".to_owned()));
             }
             let complete = || match blobs.missing(&manifest, DEPTH)? {
-                Some(missing) => Err(refused(format!("it names {missing}, which is not in the layout"))),
+                Some(missing) => Err(refused(format!("it refers to {missing}, which is not in the layout"))),
                 None => Ok(()),
             };
             complete()?;
             blobs.store(&manifest)?;
             match version {
                 Version::Digest(_) if manifest.subject().is_none() => Ok(()),
-                // Once more where nothing is removed meanwhile.
+                // Check again under the lock, where nothing is removed meanwhile.
                 Version::Digest(_) => blobs.edit(|entries| complete().map(|()| entries.keep(entries::plain(&manifest)))),
                 Version::Tag(tag) => blobs.edit(|entries| complete().map(|()| entries.name(&tag, &manifest))),
             }
@@ -235,7 +235,7 @@ impl Push for Layout {
         blocking(move || blobs.drop_manifest(&digest, Tags::Keep)).await
     }
 
-    /// Keeps an entry without a name, by which readers of layouts find a referrer.
+    /// Keeps an unnamed entry, by which readers of layouts find a referrer.
     async fn link_referrer(&self, _repository: &Repository, _subject: &Digest, referrer: &Descriptor) -> Result<(), Error> {
         let (blobs, referrer) = (Arc::clone(&self.blobs), referrer.clone());
         blocking(move || {

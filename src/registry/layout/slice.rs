@@ -1,4 +1,4 @@
-//! The bytes of one file of a layout, in a file of their own or within an archive.
+//! The bytes of one file of a layout: a file of its own, or a part of an archive.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    /// All of a file.
+    /// A whole file.
     pub(super) fn whole(file: File) -> io::Result<Self> {
         let size = file.metadata()?.len();
         Ok(Self { file: Arc::new(file), start: 0, size })
@@ -28,7 +28,7 @@ impl Slice {
         }
     }
 
-    /// The bytes, if there are no more than `limit` of them.
+    /// All bytes, unless there are more than `limit`.
     pub(super) fn small(&self, limit: u64) -> io::Result<Option<Vec<u8>>> {
         if self.size > limit {
             return Ok(None);

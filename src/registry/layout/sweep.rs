@@ -1,8 +1,8 @@
-//! What nothing in a layout needs any more: found from the entries of `index.json`, removed under the lock of those who change it.
+//! Removes unneeded content from a layout: finds it from the entries of `index.json`, under the lock for index changes.
 //!
-//! Only what the dropped manifest reaches is looked at, so that blobs whose manifest is still on its way stay. A writer that found a
-//! blob here, and whose manifest comes after the blob went, is refused (see `push`): it sends the blob at its next attempt. Where one
-//! of the other manifests cannot be read, nothing is removed. Blocks the thread.
+//! Only content reachable from the dropped manifest is examined, so blobs whose manifest is still to come stay. A writer that found a blob
+//! here, and whose manifest comes after the blob was removed, is refused (see `push`) and sends the blob on its next attempt. If any other
+//! manifest cannot be read, nothing is removed. Blocks the thread.
 
 use std::collections::HashSet;
 
@@ -15,17 +15,17 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, media_type};
 use crate::registry::of_manifest;
 
-/// Whether the tags of a manifest go as well.
+/// What happens to the tags of a dropped manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tags {
-    /// They keep the manifest, and all of it.
+    /// They keep the manifest and everything it needs.
     Keep,
-    /// They go.
+    /// They are dropped as well.
     Drop,
 }
 
 impl Blobs {
-    /// Drops a manifest unless a tag or an index keeps it, the manifests without a name that refer to it, and what only they needed.
+    /// Drops a manifest unless a tag or an index keeps it, the unnamed manifests that refer to it, and what only they needed.
     pub(super) fn drop_manifest(&self, digest: &Digest, tags: Tags) -> Result<(), Error> {
         self.edit_then(
             |entries| {
@@ -41,12 +41,12 @@ impl Blobs {
         )
     }
 
-    /// Whether a manifest is part of one that an entry names, as far as that can be told.
+    /// Whether a manifest is part of one that an entry names, as far as can be told.
     fn is_needed(&self, entries: &Entries, digest: &Digest) -> bool {
         self.reached(entries.digests()).is_ok_and(|needed| needed.contains(digest))
     }
 
-    /// Drops the entries without a name that refer to what is gone, and to each other.
+    /// Drops the unnamed entries that refer to the dropped manifests, transitively.
     fn forget_referrers(&self, entries: &mut Entries, gone: &mut Vec<Digest>) {
         let mut at = 0;
         while let Some(subject) = gone.get(at).copied() {
@@ -63,7 +63,7 @@ impl Blobs {
         }
     }
 
-    /// Removes what is reached from the manifests that are gone, and from no entry.
+    /// Removes what the dropped manifests reach and no entry does.
     fn sweep(&self, entries: &Entries, gone: Vec<Digest>) -> Result<(), Error> {
         if gone.is_empty() {
             return Ok(());
@@ -71,7 +71,7 @@ impl Blobs {
         let (needless, needed) = match (self.reached(gone), self.reached(entries.digests())) {
             (Ok(needless), Ok(needed)) => (needless, needed),
             (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(%error, "blobs of a deleted manifest are kept");
+                tracing::warn!(%error, "keeping the blobs of a deleted manifest");
                 return Ok(());
             }
         };
@@ -82,7 +82,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Everything that manifests reach, they included. What is missing reaches nothing.
+    /// Everything the manifests reach, including themselves. Missing ones reach nothing.
     pub(super) fn reached(&self, mut open: Vec<Digest>) -> Result<HashSet<Digest>, Error> {
         let mut found = HashSet::new();
         while let Some(digest) = open.pop() {
@@ -113,7 +113,7 @@ impl Blobs {
         Manifest::parse(Bytes::from(raw), *digest).map(Some).map_err(|error| of_manifest(&what, error))
     }
 
-    /// Removes a blob that nothing needs.
+    /// Removes an unneeded blob.
     pub(super) fn drop_blob(&self, digest: &Digest) -> Result<(), Error> {
         let path = blobs::path(digest);
         self.stamp(&path)?;
@@ -163,7 +163,7 @@ mod tests {
             manifest
         }
 
-        /// An artifact of one layer, and of a config that all share.
+        /// An artifact with its own layer and a config shared by all.
         async fn artifact(&self, version: Option<&str>, layer: &'static str, subject: Option<&Manifest>) -> Manifest {
             let (config, layer) = (self.blob("{}").await, self.blob(layer).await);
             let mut value =

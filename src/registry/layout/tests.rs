@@ -1,4 +1,4 @@
-//! Layouts that tools wrote, and layouts that lie.
+//! Layouts written by tools, and corrupt ones.
 
 use std::fs;
 
@@ -171,7 +171,7 @@ async fn push(layout: &Layout, data: &[u8]) -> Result<(), Error> {
     layout.push_blob(&repository(), &blob, source, Arc::new(|_| {})).await
 }
 
-/// A manifest over the blob `{}`, which tells itself apart by a note.
+/// A manifest over the blob `{}`, made unique by a note.
 fn noted(note: &str) -> Manifest {
     let plain = json!({"mediaType": "a/b", "digest": Digest::of(b"{}").to_string(), "size": 2});
     let raw = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": plain, "layers": [], "annotations": {"n": note}});
@@ -201,7 +201,7 @@ async fn a_place_where_a_layout_may_begin_stays_untouched_until_the_first_push()
         let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
-        // From now on an index that is gone says nothing about tags.
+        // From now on a missing index says nothing about tags.
         fs::remove_file(path.join("index.json")).unwrap();
         assert_eq!(layout.tags(&repository(), None).await.unwrap_err().kind, ErrorKind::Unreachable);
     }

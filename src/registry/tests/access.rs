@@ -1,4 +1,4 @@
-//! Where credentials go, and where they never go.
+//! Where credentials go, and where they must not.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn stored(authority: &str) -> Value {
     json!({"auths": {authority: {"auth": encoded()}}})
 }
 
-/// No header, path or body holds the password, in whatever spelling.
+/// No header, path or body contains the password, in any encoding.
 fn saw_no_secret(server: &Server) -> bool {
     server.log().iter().all(|request| {
         let text = format!("{request:?}");
@@ -37,7 +37,7 @@ fn empty_list() -> Reply {
     reply(200, &[], br#"{"tags":["v1"]}"#)
 }
 
-/// A registry that wants a token of `realm`.
+/// A registry that demands a token from `realm`.
 fn wants_token(request: &Received, realm: &str, token: &str) -> Reply {
     if request.header("authorization") == Some(&format!("Bearer {token}")) {
         return empty_list();
@@ -235,7 +235,7 @@ async fn what_a_token_server_says_in_vain_is_as_absent() {
         for _ in 0..2 {
             client.tags(&repository(), None).await.unwrap_or_else(|error| panic!("{answer}: {error}"));
         }
-        // Kept, since a life that says nothing is the usual one.
+        // Cached, since an invalid lifetime falls back to the default.
         assert_eq!(server.log().iter().filter(|request| request.path.starts_with("/token")).count(), 1, "{answer}");
     }
 }
@@ -274,7 +274,7 @@ async fn a_token_server_that_asks_to_wait_is_waited_for() {
         realm.set(server.url("/token")).unwrap();
         let begun = tokio::time::Instant::now();
         client(&server.authority).tags(&repository(), None).await.unwrap();
-        // The clock of the test stands still but for what is waited for.
+        // The test clock advances only while something waits.
         assert!(begun.elapsed() >= std::time::Duration::from_secs(45), "{status}: {:?}", begun.elapsed());
     }
 }
@@ -362,7 +362,7 @@ async fn redirects_lose_the_credentials_for_good() {
 #[tokio::test]
 async fn a_redirect_to_plain_text_on_another_machine_ends_the_trust_in_the_transport() {
     let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
-    // Not loopback by its name, yet this machine.
+    // Not loopback by name, yet this machine.
     for (host, trust) in [("127.0.0.1", Trust::Transport), ("0.0.0.0", Trust::Digest)] {
         let storage = Server::start(|_, _| reply(200, &[], b"blob")).await;
         let away = storage.url("/signed").replace("127.0.0.1", host);

@@ -1,4 +1,4 @@
-//! A certificate authority of a test: what it issues to servers and to their clients.
+//! A test certificate authority, and the certificates it issues to servers and clients.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-/// The certificates that a server requires of its clients.
+/// Whether a server demands client certificates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asking {
     No,
-    /// It takes those that show no certificate too.
+    /// Clients without a certificate are accepted too.
     Optional,
     Required,
 }
@@ -66,7 +66,7 @@ impl Authority {
     }
 }
 
-/// Keeps what docker keeps for a host below a directory.
+/// Writes a host's files into a docker-style certificate directory.
 pub(super) fn keep(directory: &Path, host: &str, authority: &Authority, client: &Issued) {
     let host = directory.join(host);
     std::fs::create_dir(&host).unwrap();

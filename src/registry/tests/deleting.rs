@@ -1,4 +1,4 @@
-//! Deleting one tag where registries refuse to, and what happens when that is interrupted.
+//! Deleting one tag on registries that refuse to, and interruptions of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +12,7 @@ use crate::registry::{Push, TagDeletion};
 
 const STUBBORN: Manner = Manner { tag_deletes: false, ..FULL };
 
-/// A registry where `v1` and `v2` hold one manifest.
+/// A registry where `v1` and `v2` hold the same manifest.
 async fn prepared(manner: Manner) -> (Writable, Manifest) {
     let registry = Writable::new(manner);
     let server = registry.serve(|_, _| None).await;
@@ -25,7 +25,7 @@ async fn prepared(manner: Manner) -> (Writable, Manifest) {
     (registry, one)
 }
 
-/// The digests that tags hold, `-` for a tag that is gone.
+/// The digests held by tags, `-` for a deleted tag.
 fn tags(registry: &Writable) -> [String; 2] {
     let held = registry.held.lock();
     ["v1", "v2"].map(|name| held.tags.get(&("team/app".to_owned(), name.to_owned())).cloned().unwrap_or_else(|| "-".to_owned()))
@@ -129,7 +129,7 @@ async fn a_tag_that_somebody_takes_meanwhile_is_theirs() {
     let (registry, one) = prepared(STUBBORN).await;
     let two = manifest(&[], "two", None);
     let theirs = two.clone();
-    // Somebody moves the tag as soon as the throw-away manifest has it.
+    // Someone moves the tag as soon as the throw-away manifest has it.
     let server = registry
         .serve(move |request, registry| {
             takes_tag(request).then(|| {
@@ -148,7 +148,7 @@ async fn a_tag_that_somebody_takes_meanwhile_is_theirs() {
 #[tokio::test]
 async fn a_deletion_that_was_interrupted_is_finished_by_the_next_one() {
     let (registry, one) = prepared(STUBBORN).await;
-    // The registry goes away once the throw-away manifest has the tag.
+    // The registry becomes unreachable once the throw-away manifest has the tag.
     let away = AtomicUsize::new(0);
     let server = registry
         .serve(move |request, registry| {

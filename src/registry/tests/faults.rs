@@ -1,4 +1,4 @@
-//! Failures on the way, and mistakes of registries.
+//! Transfer failures, and faulty registries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ fn manifest() -> String {
     json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": plain, "layers": []}).to_string()
 }
 
-/// The right answer to a request for the blob.
+/// The correct response to a request for the blob.
 fn honest(request: &Received) -> Reply {
     let data = data();
     match request.header("range") {
@@ -190,7 +190,7 @@ async fn retry_after_is_waited_for_between_a_second_and_a_minute_and_no_longer()
         .await;
         let begun = tokio::time::Instant::now();
         let read = client(&server.authority).manifest(&repository(), &tag("v1")).await;
-        // The clock of the test moves only where something waits for it.
+        // The test clock advances only while something waits.
         assert_eq!((read.is_ok(), server.log().len()), (waited, if waited { 2 } else { 1 }), "{seconds}");
         assert_eq!(begun.elapsed() >= Duration::from_secs(seconds), waited, "{seconds}: {:?}", begun.elapsed());
     }
@@ -226,7 +226,7 @@ async fn a_registry_that_hangs_is_waited_for_once_and_then_only_looked_at() {
 async fn a_registry_that_ignores_ranges_and_breaks_is_not_read_for_ever() {
     let served = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&served);
-    // A little more each time, from the beginning.
+    // A little more each time, always from the start.
     let server = Server::start(move |_, before| {
         let sent = ((before + 1) * (70 << 10)).min(BIG);
         counted.fetch_add(sent, Ordering::SeqCst);
@@ -283,7 +283,7 @@ async fn a_manifest_must_have_the_digest_that_was_asked_for_or_named() {
     for version in [tag("v1"), Version::Digest(other)] {
         assert_eq!(client.manifest(&repository(), &version).await.unwrap_err().kind, ErrorKind::Integrity);
     }
-    // The registry's header counts for nothing when a digest was asked for.
+    // The registry's header is irrelevant if a digest was requested.
     let own = Version::Digest(Digest::of(manifest().as_bytes()));
     assert!(client.manifest(&repository(), &own).await.is_ok());
     assert_eq!(client.resolve(&repository(), &own).await.unwrap_err().kind, ErrorKind::Integrity);

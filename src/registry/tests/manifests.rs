@@ -1,4 +1,4 @@
-//! Putting manifests, and linking referrers, when something goes wrong.
+//! Failures while putting manifests and linking referrers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -70,7 +70,7 @@ async fn a_lost_answer_to_a_manifest_is_asked_for_and_a_tag_is_never_put_blindly
     }
 }
 
-/// A list of referrers under the fallback tag, where the API answers `api`.
+/// A referrers list under the fallback tag, where the API answers `api`.
 async fn listed(
     api: impl Fn() -> Option<Reply> + Send + Sync + 'static,
     tagged: bool,
@@ -171,7 +171,7 @@ async fn a_manifest_that_is_stored_as_something_else_is_an_integrity_error() {
     assert_eq!((wrong.kind, server.log().len()), (ErrorKind::Invalid, 1), "what is wrong is not sent");
 }
 
-/// The subject, a referrer of it, and the tag that stands in for the API.
+/// The subject, a referrer of it, and the fallback tag.
 async fn pushed(client: &HttpRegistry, note: &str) -> (Manifest, Manifest, Version) {
     let subject = manifest(&[b"{}"], "subject", None);
     let referrer = manifest(&[b"{}"], note, Some(&subject));
@@ -247,7 +247,7 @@ async fn an_entry_that_others_overwrite_is_added_again_and_not_for_ever() {
                 if !is_put(request) || !request.path.ends_with(&tag) || seen.fetch_add(1, Ordering::SeqCst) >= overwritten {
                     return None;
                 }
-                // It is taken, and somebody else's list follows at once.
+                // The put succeeds, and someone else's list follows at once.
                 let taken = registry.answer(request);
                 let other = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}).to_string();
                 registry.answer(&Received { bytes: other.into_bytes(), ..request.clone() });

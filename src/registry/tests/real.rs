@@ -1,4 +1,4 @@
-//! The suite against the real `docker-registry` of Debian, also behind a password.
+//! The suite against Debian's real `docker-registry`, also with a password.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,13 +29,13 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself, which the test has noticed already.
+        // It may have exited already; the test would have noticed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// How the registry is set up.
+/// How to configure the registry.
 #[derive(Clone, Copy, Default)]
 struct Settings {
     password: bool,
@@ -43,7 +43,7 @@ struct Settings {
     read_only: bool,
 }
 
-/// Starts the registry, or says loudly that it is missing.
+/// Starts the registry, or reports loudly that it is missing.
 async fn start(Settings { password, deletes, read_only }: Settings) -> Option<Running> {
     let found =
         std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(PROGRAM).is_file()));
@@ -77,7 +77,7 @@ async fn start(Settings { password, deletes, read_only }: Settings) -> Option<Ru
     panic!("{PROGRAM} did not start");
 }
 
-/// Uploads the sample with plain requests, apart from the client that is tested.
+/// Uploads the sample with plain requests, independent of the client under test.
 async fn push(authority: &str, sample: &Sample, index: &str) {
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
     let base = format!("http://{authority}/v2/team/app");
@@ -125,7 +125,7 @@ async fn docker_registry_takes_the_right_password_and_no_other() {
     assert_eq!((wrong.kind, none.kind), (ErrorKind::Denied, ErrorKind::Denied), "{wrong} {none}");
 }
 
-/// Requests small enough that a test has several, and large enough that one has several pieces.
+/// Requests small enough that a test takes several, and large enough that each has several pieces.
 fn small(config: &mut HttpConfig) {
     config.upload = UploadSizes { whole: 1 << 20, chunk: 2 << 20, smallest: 1 << 20 };
 }
@@ -177,7 +177,7 @@ async fn a_read_only_docker_registry_is_unsupported() {
     }
 }
 
-/// Passes connections on to the registry and breaks the first one that has carried so many bytes to it.
+/// Proxies connections to the registry and breaks the first one that has carried this many bytes to it.
 async fn breaking(authority: &str, after: u64) -> (String, Arc<AtomicBool>, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (own, authority) = (listener.local_addr().unwrap().to_string(), authority.to_owned());
@@ -193,7 +193,7 @@ async fn breaking(authority: &str, after: u64) -> (String, Arc<AtomicBool>, toki
                 let ((from_client, mut to_client), (mut from_registry, mut to_registry)) = (client.into_split(), registry.into_split());
                 let mut limited = from_client.take(if broken.load(Ordering::SeqCst) { u64::MAX } else { after });
                 tokio::select! {
-                    // Ends when the limit is reached or the client has said all; then the connection ends too.
+                    // Ends at the limit or at the client's EOF; then the connection ends too.
                     copied = tokio::io::copy(&mut limited, &mut to_registry) => {
                         if copied.is_ok_and(|copied| copied == after) {
                             broken.store(true, Ordering::SeqCst);

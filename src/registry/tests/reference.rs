@@ -1,4 +1,4 @@
-//! A small registry in this process that behaves as real ones do, with the differences between them as switches.
+//! A small in-process registry that behaves like real ones, with their differences as switches.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use super::suite::Sample;
 use crate::oci::{Digest, Manifest, media_type};
 
-/// How a registry behaves where they differ.
+/// How a registry behaves where real ones differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
     /// The referrers API; else the tag schema.
@@ -145,7 +145,7 @@ fn manifest(contents: &Contents, method: &Method, headers: &HeaderMap, name: &st
     let digest = contents.tags.get(name).cloned().unwrap_or_else(|| name.to_owned());
     let Some(raw) = contents.manifests.get(&digest) else { return status(StatusCode::NOT_FOUND) };
     let kind = Manifest::parse(raw.clone().into(), Digest::of(raw)).unwrap().media_type;
-    // As docker-registry does it: a type that was not asked for is not found.
+    // Like docker-registry: a type that the client did not accept is not found.
     if !headers.get("accept").is_some_and(|accept| accept.to_str().unwrap().contains(&kind)) {
         return status(StatusCode::NOT_FOUND);
     }

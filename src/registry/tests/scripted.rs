@@ -1,4 +1,4 @@
-//! A server that answers each request with bytes of the test's own making, also wrong ones, and logs what it got.
+//! A server that answers each request with scripted bytes, including wrong ones, and logs what it received.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// A request as it came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(super) struct Received {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) headers: HashMap<String, String>,
-    /// As text, where it is none with replacements.
+    /// As text, lossily decoded.
     pub(super) body: String,
     pub(super) bytes: Vec<u8>,
 }
@@ -26,21 +26,21 @@ impl Received {
     }
 }
 
-/// Part of an answer.
+/// Part of a response.
 #[derive(Clone)]
 pub(super) enum Part {
     Send(Vec<u8>),
-    /// For what is about time itself.
+    /// For tests about time itself.
     Wait(Duration),
-    /// Nothing more, and the connection stays open.
+    /// Send nothing more and keep the connection open.
     Hang,
 }
 
-/// An answer; the connection closes after its parts.
+/// A response; the connection closes after its parts.
 #[derive(Clone)]
 pub(super) struct Reply(pub(super) Vec<Part>);
 
-/// A well-formed answer.
+/// A well-formed response.
 pub(super) fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let mut all = headers.to_vec();
     let length = body.len().to_string();
@@ -48,7 +48,7 @@ pub(super) fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply
     raw(status, &all, body)
 }
 
-/// An answer with exactly these headers.
+/// A response with exactly these headers.
 pub(super) fn raw(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut bytes = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n{headers}\r\n").into_bytes();
@@ -66,7 +66,7 @@ impl Reply {
 pub(super) struct Server {
     pub(super) authority: String,
     log: Arc<Mutex<Vec<Received>>>,
-    /// Certificates that clients showed.
+    /// Certificates that clients presented.
     shown: Arc<Mutex<Vec<Vec<u8>>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -78,12 +78,12 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Answers with what `answer` makes of a request and of how many came before it. A HEAD gets the head alone.
+    /// Answers with what `answer` returns for a request and the number of earlier ones. A HEAD gets only the head.
     pub(super) async fn start(answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_cutting(|_| usize::MAX, answer).await
     }
 
-    /// The same, and of the body of a request it reads so many bytes at most as `limit` makes of its head.
+    /// The same, reading at most `limit` bytes of a request's body, as computed from its head.
     pub(super) async fn start_cutting(
         limit: impl Fn(&Received) -> usize + Send + Sync + 'static,
         answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
@@ -97,7 +97,7 @@ impl Server {
         Self::start_on(TcpListener::bind(address).await.unwrap(), answer)
     }
 
-    /// A server behind a socket that listens already.
+    /// A server on a listening socket.
     pub(super) fn start_on(listener: TcpListener, answer: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_within(listener, None, |_| usize::MAX, answer)
     }
@@ -126,7 +126,7 @@ impl Server {
                 let (tls, certificates) = (tls.clone(), Arc::clone(&certificates));
                 connections.spawn(async move {
                     let Some(tls) = tls else { return serve(stream, &kept, &*limit, &*answer).await };
-                    // Clients that refuse the certificate are part of the tests.
+                    // Some tests have clients that reject the certificate.
                     let Ok(stream) = tls.accept(stream).await else { return };
                     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
                     certificates.lock().extend(peer);
@@ -137,7 +137,7 @@ impl Server {
         Self { authority, log, shown, task }
     }
 
-    /// The certificates that clients showed.
+    /// The certificates that clients presented.
     pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
         self.shown.lock().clone()
     }
@@ -168,7 +168,7 @@ async fn serve(
             Part::Send(bytes) => {
                 let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
                 let bytes = if received.method == "HEAD" { &bytes[..head.unwrap_or(0)] } else { &bytes };
-                // A client that has enough hangs up, which is no matter of the server's.
+                // A client may hang up when it has enough.
                 if stream.write_all(bytes).await.is_err() {
                     return;
                 }

@@ -1,5 +1,5 @@
-//! A registry that tries to get another host what belongs to it alone, or to have its client do there what that
-//! client's certificate allows: every lure, for every kind of secret, in every operation.
+//! A malicious registry that tries to obtain another host's secrets, or to make its client use that client's certificate there: every lure, for
+//! every kind of secret, in every operation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,11 +27,11 @@ const SMALL: &[u8] = b"small";
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Secret {
     Password,
-    /// One that the registry's own token server gives for the password.
+    /// A token that the registry's own token server issues for the password.
     IssuedToken,
     StoredToken,
     IdentityToken,
-    /// Nothing but the client certificate, which it has in the other cases too.
+    /// Only the client certificate, which the other cases have too.
     Certificate,
 }
 
@@ -76,7 +76,7 @@ impl Secret {
         json!({"auths": {authority: entry}})
     }
 
-    /// The header that opens the registry; `None` where it is open.
+    /// The header that grants access; `None` if the registry is open.
     fn opens(self) -> Option<String> {
         match self {
             Self::Password => Some(format!("Basic {}", encoded())),
@@ -125,7 +125,7 @@ fn filled() -> Writable {
     registry
 }
 
-/// The answer with a header that replaces its own of that name.
+/// The response with one header replaced.
 fn with_header(answer: Reply, name: &str, value: &str) -> Reply {
     let Some(Part::Send(bytes)) = answer.0.first() else { panic!("an answer has a head") };
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
@@ -136,13 +136,13 @@ fn with_header(answer: Reply, name: &str, value: &str) -> Reply {
     Reply(vec![Part::Send(changed)])
 }
 
-/// The registry, the host that it points to, and what this machine keeps for both.
+/// The registry, the host it points to, and what this machine keeps for both.
 struct Scene {
     home: Server,
     stranger: Server,
     offered: Arc<AtomicUsize>,
     folder: TempDir,
-    /// The client's certificates for the two.
+    /// The client certificates for both.
     own: Vec<u8>,
     theirs: Vec<u8>,
 }
@@ -184,7 +184,7 @@ impl Scene {
         })
     }
 
-    /// Nothing that this machine keeps for anybody came to the stranger, and nothing but its own to the registry.
+    /// The stranger received no secret, and the registry only its own.
     fn check(&self, case: &str) {
         for request in self.stranger.log() {
             let text = format!("{request:?}");
@@ -199,7 +199,7 @@ impl Scene {
     }
 }
 
-/// Answers of the registry.
+/// The registry's responses.
 fn answer(registry: &Writable, request: &Received, secret: Secret, lure: Lure, writes: bool, away: &str) -> Reply {
     let place = |host: &str| format!("{host}{}", request.path);
     let home = format!("https://{}", request.header("host").unwrap());
@@ -285,7 +285,7 @@ async fn a_token_server_that_is_trusted_gets_password_and_certificate_for_tokens
     let asked = scene.stranger.log();
     assert!(!asked.is_empty() && asked.iter().all(|request| request.header("authorization") == Secret::Password.opens().as_deref()));
     assert!(scene.stranger.certificates().iter().all(|shown| *shown == scene.theirs) && !scene.stranger.certificates().is_empty());
-    // What it is not asked for as a token server is asked as of any stranger.
+    // For anything but tokens it is treated as a stranger.
     let scene = Scene::new(Secret::Password, Lure::Redirect(307), false).await;
     let trusted = vec![format!("https://{}", scene.stranger.authority)];
     run(&scene.client(Secret::Password, trusted), Operation::Tags).await.unwrap();

@@ -1,4 +1,4 @@
-//! The contract of [`Pull`], for every implementation, over one sample repository.
+//! The contract of [`Pull`], for all implementations, over one sample repository.
 
 use std::path::Path;
 
@@ -82,7 +82,7 @@ impl Sample {
     }
 }
 
-/// Runs the whole suite. `absent` is a repository that does not exist, where the implementation knows such.
+/// Runs the whole suite. `absent` is a repository that does not exist, for implementations that have several.
 pub(super) async fn conforms(pull: &dyn Pull, sample: &Sample, absent: Option<&Repository>) {
     pull.ping(None).await.unwrap();
     versions_resolve_and_read_alike(pull, sample).await;
@@ -136,7 +136,7 @@ async fn lists_are_complete(pull: &dyn Pull, sample: &Sample) {
             None => break,
         }
     }
-    // Where the tag schema stands in for the referrers API, its tag is listed too.
+    // With the tag schema, the fallback tag is listed too.
     names.retain(|name| !crate::oci::Tag::parse(name).unwrap().is_bookkeeping());
     names.sort();
     let mut expected: Vec<_> = sample.tags.iter().map(|(name, _)| name.clone()).collect();
@@ -180,7 +180,7 @@ async fn a_layout_conforms() {
     conforms(&sample.layout(directory.path()), &sample, None).await;
 }
 
-/// The archive of a layout, as `tar` writes it.
+/// The archive of a layout, written by `tar`.
 fn archived(directory: &Path, file: &Path) {
     let mut builder = tar::Builder::new(std::fs::File::create(file).unwrap());
     builder.append_dir_all(".", directory).unwrap();

@@ -1,4 +1,4 @@
-//! TLS: which authorities count, and for whom.
+//! TLS: which CAs apply, and to which hosts.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = self.tcp.accept().await.unwrap();
-            // Clients that refuse the certificate are part of the tests.
+            // Some tests have clients that reject the certificate.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, address);
             }
@@ -38,7 +38,7 @@ impl Listener for TlsListener {
     }
 }
 
-/// Starts the reference registry with a certificate of a new authority.
+/// Starts the reference registry with a certificate from a new CA.
 async fn start(sample: &Sample, asking: Asking) -> (String, Authority) {
     serve(reference::router(sample, reference::full()), asking).await
 }

@@ -1,4 +1,4 @@
-//! Uploads: how blobs are cut, and what refusals of them mean.
+//! Uploads: how blobs are split, and what refusals mean.
 
 mod authority;
 mod away;
@@ -14,7 +14,7 @@ use super::{config, repository, small_requests};
 use crate::error::{Error, ErrorKind};
 use crate::registry::{HttpRegistry, Push, TagDeletion, Uploaded};
 
-/// Three and a half chunks, in text that shows where it comes from.
+/// Three and a half chunks, of text that reveals its offset.
 fn data() -> Vec<u8> {
     (0..500).flat_map(|number| format!("{number:06}\n").into_bytes()).collect()
 }
@@ -23,7 +23,7 @@ async fn push(client: &HttpRegistry) -> Result<(), Error> {
     client.push_blob(&repository(), &descriptor(&data()), source(&data()), silent()).await
 }
 
-/// The chunks that were sent, by their range, and the questions between them.
+/// The ranges of the chunks sent, and the queries between them.
 fn trail(server: &Server) -> Vec<String> {
     let told = |request: &Received| match request.method.as_str() {
         "PATCH" => request.header("content-range").unwrap().to_owned(),
@@ -36,7 +36,7 @@ fn is(request: &Received, method: &str) -> bool {
     request.method == method && request.path.contains("/blobs/uploads/")
 }
 
-/// Strikes the request of this method and number (from 0).
+/// Replies to the request with this method and number (from 0).
 fn once(method: &'static str, number: usize, struck: Reply) -> impl Fn(&Received, &Writable) -> Option<Reply> + Send + Sync {
     let seen = AtomicUsize::new(0);
     move |request, _| (is(request, method) && seen.fetch_add(1, Ordering::SeqCst) == number).then(|| struck.clone())

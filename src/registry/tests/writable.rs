@@ -1,5 +1,5 @@
-//! A registry in this process that is written to, as bytes for the scripted server, with the differences between real
-//! ones as switches. It checks more than they do: chunks in order, lengths, digests, members of manifests.
+//! A writable in-process registry behind the scripted server, with the differences between real ones as switches. It is stricter than they
+//! are: chunk order, lengths, digests and members of manifests are checked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::scripted::{Received, Reply, Server, reply};
 use crate::oci::{Digest, Manifest, media_type};
 use crate::registry::HttpRegistry;
 
-/// How a registry behaves where they differ.
+/// How a registry behaves where real ones differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
     /// The referrers API and `OCI-Subject`.
@@ -30,7 +30,7 @@ pub(super) struct Manner {
 
 pub(super) const FULL: Manner = Manner { referrers: true, tag_deletes: true, deletes: true, mounts: true, least: 0, absolute: false };
 
-/// Its content, by repository where that counts.
+/// Its content, by repository where that matters.
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) sessions: HashMap<String, Vec<u8>>,
@@ -40,7 +40,7 @@ pub(super) struct Held {
     pub(super) tags: BTreeMap<(String, String), String>,
 }
 
-/// The registry and what it holds.
+/// The registry and its content.
 #[derive(Clone)]
 pub(super) struct Writable {
     pub(super) held: Arc<Mutex<Held>>,
@@ -56,7 +56,7 @@ impl Writable {
         Self { held: Arc::default(), manner }
     }
 
-    /// A server of it where `script` may answer first.
+    /// Serves it; `script` may answer first.
     pub(super) async fn serve(&self, script: impl Fn(&Received, &Self) -> Option<Reply> + Send + Sync + 'static) -> Server {
         let registry = self.clone();
         Server::start(move |request, _| script(request, &registry).unwrap_or_else(|| registry.answer(request))).await
@@ -67,7 +67,7 @@ impl Writable {
         self.held.lock().blobs.get(&key).is_some_and(|held| held == data)
     }
 
-    /// Its answer when nothing goes wrong.
+    /// Its response when nothing goes wrong.
     pub(super) fn answer(&self, request: &Received) -> Reply {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let path = path.strip_prefix("/v2/").unwrap_or_default();
@@ -237,7 +237,7 @@ impl Writable {
     }
 }
 
-/// A client whose requests are small, so that tests have several.
+/// A client with small requests, so that tests take several.
 pub(super) fn writer(authority: &str) -> HttpRegistry {
     let mut config = super::config(authority);
     super::small_requests(&mut config);

@@ -1,4 +1,4 @@
-//! The contract of [`Push`], for every implementation, seen through [`Pull`] afterwards.
+//! The contract of [`Push`], for all implementations, observed through [`Pull`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +16,9 @@ use crate::registry::{Layout, Memory, Pull, Push, TagDeletion, Uploaded};
 pub(super) struct Manner {
     /// Several repositories, between which blobs are mounted.
     pub(super) mounts: bool,
-    /// How tags are deleted, if they are.
+    /// How tags are deleted, if at all.
     pub(super) deletion: Option<TagDeletion>,
-    /// Bytes of a blob that is large for it.
+    /// Size of a blob that counts as large, in bytes.
     pub(super) large: usize,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn descriptor(data: &[u8]) -> Descriptor {
     Descriptor::new("application/vnd.example", Digest::of(data), data.len() as u64)
 }
 
-/// A manifest over these blobs, which tells itself apart by a note.
+/// A manifest over these blobs, made unique by a note.
 pub(super) fn manifest(layers: &[&[u8]], note: &str, subject: Option<&Manifest>) -> Manifest {
     let plain = |data: &&[u8]| json!({"mediaType": "application/vnd.example", "digest": Digest::of(data).to_string(), "size": data.len()});
     let mut value = json!({
@@ -88,7 +88,7 @@ async fn blobs_arrive_whole_or_not_at_all(push: &dyn Push, large: usize) {
         assert_eq!(reached.load(Ordering::SeqCst), blob.size);
         let stored = push.blob(&repository(), &blob, 0..blob.size).await.unwrap();
         assert!(collect(stored).await.unwrap() == data);
-        // Once more is no harm.
+        // A repeat does no harm.
         push.push_blob(&repository(), &blob, source(data), silent()).await.unwrap();
     }
     let longer = Descriptor { size: 6, ..descriptor(b"small") };

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Version};
 use crate::registry::{BlobStream, MANIFEST_LIMIT, Page, Pull, Resolved, Trust, of_manifest};
 
-/// Blob bytes come in pieces of this size.
+/// Blob bytes arrive in pieces of this size.
 const PIECE: usize = 64 << 10;
 
 fn flip(data: &Bytes, offset: u64) -> Bytes {

@@ -14,7 +14,7 @@ use crate::registry::{Push, TagDeletion, UploadSource, Uploaded};
 const PIECE: usize = 64 << 10;
 
 impl Memory {
-    /// Ends a request that was done: with its answer, unless a fault loses or delays it.
+    /// Ends a completed request: returns its answer, unless a fault loses or delays it.
     async fn answer<T: Send>(&self, fault: Option<Fault>, value: T) -> Result<T, Error> {
         match fault {
             Some(Fault::LostAnswer(kind)) => Err(Error::new(kind, format!("planned loss of an answer of {}", self.origin))),
@@ -26,7 +26,7 @@ impl Memory {
         }
     }
 
-    /// Reads an upload, up to where a fault cuts it.
+    /// Reads an upload, up to the point where a fault cuts it.
     async fn receive(&self, source: &dyn UploadSource, uploaded: &Uploaded, fault: Option<&Fault>) -> Result<Bytes, Error> {
         let mut whole = BytesMut::new();
         while (whole.len() as u64) < source.length() {
@@ -53,7 +53,7 @@ impl Memory {
         Ok(whole.freeze())
     }
 
-    /// Objects that a manifest names and the repository lacks.
+    /// Objects that a manifest refers to and the repository lacks.
     fn missing(&self, repository: &Repository, manifest: &Manifest) -> Option<Digest> {
         let state = self.state.lock();
         let contents = state.repositories.get(repository.as_str());
@@ -66,7 +66,7 @@ impl Memory {
     }
 }
 
-/// The digest of bytes, by the algorithm of the digest that they should have.
+/// The digest of bytes, in the algorithm of the expected digest.
 fn hashed(like: &Digest, bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::new(like.algorithm());
     hasher.update(bytes);
@@ -186,7 +186,7 @@ impl Push for Memory {
         self.answer(fault, ()).await
     }
 
-    /// Does nothing but log: referrers are found by their subject.
+    /// Only logs: referrers are found by their subject.
     async fn link_referrer(&self, repository: &Repository, subject: &Digest, _referrer: &Descriptor) -> Result<(), Error> {
         let fault = self.enter(RequestKind::LinkReferrer, repository.as_str(), subject.to_string(), None).await?;
         self.answer(fault, ()).await

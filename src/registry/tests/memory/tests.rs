@@ -1,4 +1,4 @@
-//! The registry in memory does what a test plans, and no more.
+//! The in-memory registry behaves as a test plans, and no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -57,10 +57,10 @@ async fn an_upload_goes_to_another_origin_without_credentials_and_only_where_a_2
     }
 }
 
-/// Tokens that count, with their scopes.
+/// Valid tokens, with their scopes.
 type Tokens = Arc<Mutex<Vec<(String, Vec<String>)>>>;
 
-/// A registry with a token server of its own.
+/// A registry with its own token server.
 struct Guarded {
     server: Server,
     registry: Writable,
@@ -74,7 +74,7 @@ fn scopes(path: &str) -> Vec<String> {
 }
 
 impl Guarded {
-    /// The registry asks for the scope that `wants` makes of a request.
+    /// The registry demands the scope that `wants` returns for a request.
     async fn start(wants: fn(&Received) -> String) -> Self {
         let registry = Writable::new(Manner { tag_deletes: false, ..FULL });
         let tokens = Tokens::default();
@@ -150,7 +150,7 @@ async fn a_token_that_ends_in_the_middle_of_an_upload_is_replaced() {
     let guarded = Guarded::start(by_method).await;
     let client = writer(&guarded.server.authority);
     client.push_blob(&repository(), &descriptor(b"small"), source(b"small"), silent()).await.unwrap();
-    // Once the second chunk begins, the token that the client holds counts no more.
+    // When the second chunk begins, the client's token is revoked.
     let (tokens, revoked) = (Arc::clone(&guarded.tokens), AtomicUsize::new(0));
     let uploaded: Uploaded = Arc::new(move |offset| {
         if offset == 1000 && revoked.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -174,7 +174,7 @@ async fn the_session_of_a_refused_mount_is_used_by_the_upload_or_given_up() {
     push(&client).await.unwrap();
     assert!(registry.blob(&data()));
     assert_eq!(trail(&server), ["POST", "POST", "DELETE", "0-999", "1000-1999", "2000-2999", "3000-3499", "PUT"]);
-    // One that ended meanwhile costs a new one.
+    // An expired session costs a new one.
     client.mount_blob(&repository(), &descriptor(b"small"), &Repository::parse("team/other").unwrap()).await.unwrap();
     registry.held.lock().sessions.clear();
     client.push_blob(&repository(), &descriptor(b"small"), source(b"small"), silent()).await.unwrap();

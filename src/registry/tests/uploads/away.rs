@@ -1,10 +1,10 @@
-//! Uploads to a registry that restarts, or stays away.
+//! Uploads to a registry that restarts or stays unreachable.
 
 use std::time::Duration;
 
 use super::*;
 
-/// A port on which nobody listens until `back` is called. It stays bound, so that no server of another test gets it.
+/// A port on which nothing listens until `back` is called. It stays bound, so that no other test's server gets it.
 fn closed_port() -> (String, impl FnOnce(&Writable) -> Server) {
     let held = tokio::net::TcpSocket::new_v4().unwrap();
     held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -22,7 +22,7 @@ async fn several_uploads_wait_for_a_registry_that_restarts() {
     let (authority, back) = closed_port();
     let mut config = config(&authority);
     small_requests(&mut config);
-    // Not one failure is forgiven, but for a registry that is not there yet.
+    // No failure is tolerated, except for a registry that is not there yet.
     config.timing.retries = 0;
     let client = HttpRegistry::new(config).unwrap();
     let blobs: Vec<Vec<u8>> = (0..4u8).map(|number| [data(), vec![number]].concat()).collect();
@@ -52,7 +52,7 @@ async fn uploads_to_a_registry_that_stays_away_end_together_and_the_next_do_not_
     let uploads = (0..8).map(|_| client.push_blob(&repository, &blob, source(b"small"), silent()));
     for upload in futures_util::future::join_all(uploads).await {
         let error = upload.unwrap_err();
-        // On a busy machine the time may be over in the middle of an attempt instead of between two.
+        // On a busy machine the time may run out during an attempt instead of between two.
         assert!(matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut), "{error}");
         assert!(error.message.contains("--io-timeout"), "{error}");
     }
@@ -75,7 +75,7 @@ async fn uploads_under_way_go_on_when_the_registry_restarts() {
         while before.log().iter().filter(|request| is(request, "PATCH")).count() < blobs.len() {
             tokio::task::yield_now().await;
         }
-        // Connections break and nobody listens.
+        // Connections break and nothing listens.
         drop(before);
         tokio::time::sleep(Duration::from_millis(300)).await;
         let registry = registry.clone();

@@ -1,4 +1,4 @@
-//! Sessions that are lost, disturbed, cut short or go back, and sources that change.
+//! Sessions that are lost, disturbed, truncated or fall behind, and sources that change.
 
 use std::io;
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn a_lost_session_begins_anew_and_says_so() {
 #[tokio::test]
 async fn a_session_that_is_lost_again_and_again_is_unreachable_and_not_absent() {
     let registry = Writable::new(FULL);
-    // The first chunk is taken: the registry takes chunks.
+    // The first chunk is accepted, so the registry takes chunks.
     let second = |request: &Received| is(request, "PATCH") && request.header("content-range") != Some("0-999");
     let server = registry.serve(move |request, _| second(request).then(|| error(404, "BLOB_UPLOAD_UNKNOWN"))).await;
     let error = push(&writer(&server.authority)).await.unwrap_err();
@@ -49,7 +49,7 @@ async fn a_connection_that_breaks_in_a_chunk_goes_on_where_the_registry_says() {
     let server = Server::start_cutting(limit, move |request, _| {
         let sent = request.header("content-length").is_some_and(|length| length != request.bytes.len().to_string());
         if sent {
-            // What arrived is kept, as real registries do, and the connection ends.
+            // The bytes that arrived are kept, as by real registries, and the connection ends.
             honest.held.lock().sessions.get_mut("s1").unwrap().extend_from_slice(&request.bytes);
             return nothing();
         }
@@ -74,7 +74,7 @@ async fn a_chunk_is_never_repeated_without_asking_how_far_the_registry_got() {
 
 #[tokio::test]
 async fn a_wrong_range_is_checked_with_the_session_and_what_is_too_much_is_given_up() {
-    // Done, and told wrongly: the session knows better.
+    // Accepted but reported wrongly: the session query is right.
     let registry = Writable::new(FULL);
     let (seen, done) = (AtomicUsize::new(0), registry.clone());
     let server = registry
@@ -88,7 +88,7 @@ async fn a_wrong_range_is_checked_with_the_session_and_what_is_too_much_is_given
         .await;
     push(&writer(&server.authority)).await.unwrap();
     assert_eq!(trail(&server), ["POST", "0-999", "1000-1999", "GET", "2000-2999", "3000-3499", "PUT"]);
-    // More than was sent: nobody knows what is in it.
+    // The session holds more than was sent: its content is unknown.
     let registry = Writable::new(FULL);
     let (seen, done) = (AtomicUsize::new(0), registry.clone());
     let server = registry
@@ -115,7 +115,7 @@ async fn a_registry_that_never_moves_on_ends_the_upload() {
     assert_eq!(trail(&server).iter().filter(|sent| *sent == "1000-1999").count(), 6, "{:?}", trail(&server));
 }
 
-/// A registry that fails every other chunk, and then `forgets` so many bytes of what it had confirmed.
+/// A registry that fails every other chunk, and then `forgets` this many confirmed bytes.
 async fn back_and_forth(forgets: usize) -> (Result<(), Error>, Server, bool) {
     let registry = Writable::new(FULL);
     let seen = AtomicUsize::new(0);
@@ -165,7 +165,7 @@ async fn a_registry_that_takes_no_chunks_gets_large_blobs_in_one_request() {
         let expected: &[&str] = if remembered { &["POST", "PUT"] } else { &["POST", "0-999", "DELETE", "POST", "PUT"] };
         assert_eq!(trail(&server)[5..], *expected, "{status}");
     }
-    // In the middle of a session that took chunks, or of any other kind, a refusal is one.
+    // In a session that accepted chunks, or with any other status, a refusal is final.
     for (status, first) in [(415, "1000-1999"), (403, "0-999")] {
         let registry = Writable::new(FULL);
         let refuses = move |request: &Received| is(request, "PATCH") && request.header("content-range") == Some(first);
@@ -221,12 +221,12 @@ async fn a_final_answer_that_was_lost_is_asked_for() {
     }
 }
 
-/// A source that changes its mind.
+/// A source that changes between reads.
 struct Unsteady {
     right: Vec<u8>,
     wrong: Vec<u8>,
     reads: AtomicUsize,
-    /// Reads that give the wrong bytes; more fail.
+    /// Reads that return wrong bytes; later ones fail.
     wrong_reads: usize,
     fails: bool,
 }
@@ -263,7 +263,7 @@ async fn bytes_that_are_not_those_of_the_digest_are_an_integrity_error_and_nothi
 
 #[tokio::test]
 async fn a_session_that_was_disturbed_and_has_the_wrong_digest_begins_anew() {
-    // Something else is in the session than was sent, and its length says nothing of that.
+    // The session holds other bytes than were sent, of the same length.
     let registry = Writable::new(FULL);
     let seen = AtomicUsize::new(0);
     let server = registry
